@@ -1,0 +1,102 @@
+"""One family of errors: what was expected, what came, where, and what to do about it.
+
+Every error that kerneltrack raises on purpose is a :class:`KerneltrackError`; whoever drives a long training run can
+catch that one name. Subclasses say whose business the problem is, never how it was found.
+"""
+
+from __future__ import annotations
+
+
+class KerneltrackError(Exception):
+    """A problem stated in full: the problem, what was expected, what came, where, and the remedy.
+
+    Args:
+        problem: one clause that names the argument, module or file in the caller's words.
+        expected: what would have been right.
+        got: what came instead.
+        where: file, group, step or layer.
+        remedy: what to do now; a full sentence.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        expected: object = None,
+        got: object = None,
+        where: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem, self.expected, self.got, self.where, self.remedy = problem, expected, got, where, remedy
+        super().__init__(problem, expected, got, where, remedy)
+
+    def __str__(self) -> str:
+        clauses = [self.problem]
+        if self.expected is not None:
+            clauses.append(f"expected {self.expected}")
+        if self.got is not None:
+            clauses.append(f"got {self.got}")
+        text = ": ".join([clauses[0], ", ".join(clauses[1:])]) if clauses[1:] else clauses[0]
+        if self.where:
+            text += f" (in {self.where})"
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+
+class ProbeError(KerneltrackError, ValueError):
+    """The probe is empty, not finite, or does not fit the model."""
+
+
+class ScheduleError(KerneltrackError, ValueError):
+    """A schedule that is unknown or can never be due."""
+
+
+class ObservableError(KerneltrackError, ValueError):
+    """An observable that is unknown, or that needs what was not measured."""
+
+
+class KernelError(KerneltrackError, ValueError):
+    """The kernel of this model cannot be computed exactly as asked."""
+
+
+class UnsupportedModelError(KernelError):
+    """The model couples samples, has no trainable parameter, or its output is not (N,) or (N, O)."""
+
+
+class MemoryBudgetError(KernelError):
+    """The budget cannot hold even one row; ``required_bytes`` says what would.
+
+    Args:
+        required_bytes: the smallest budget that works, in bytes.
+    """
+
+    def __init__(self, problem: str, *, required_bytes: int, **details: str | None) -> None:
+        self.required_bytes = required_bytes
+        super().__init__(problem, **details)
+
+
+class AuditError(KernelError):
+    """A plan's kernel disagreed with a VJP followed by a JVP along a random direction."""
+
+
+class TrackerError(KerneltrackError, ValueError):
+    """The tracker cannot work with this trainer, module or set of arguments."""
+
+
+class ArchiveError(KerneltrackError, OSError):
+    """The archive cannot be created, written or opened."""
+
+
+class ArchiveExistsError(ArchiveError, FileExistsError):
+    """There is already an archive of another run; nothing was overwritten."""
+
+
+class ArchiveFormatError(ArchiveError):
+    """The file is not a kerneltrack archive of a version that this reader knows, or is damaged."""
+
+
+class UnsafeArchiveError(ArchiveFormatError):
+    """The file holds something that a reader must not follow; nothing of it was read."""
+
+
+class AnalysisError(KerneltrackError, ValueError):
+    """The archives do not hold what this figure, table or comparison needs."""
