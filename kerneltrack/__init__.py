@@ -1,0 +1,77 @@
+"""kerneltrack: a network's tangent kernel, tracked while the network trains.
+
+Three nouns carry the whole: *kernel* (what is measured), *snapshot* (one measurement), *archive* (what is shared).
+Names are loaded on first use, so that reading an archive loads neither torch nor Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kerneltrack import errors, observables, schedule
+    from kerneltrack.archive import Archive, ArchiveWriter, open_archive
+    from kerneltrack.ntk import NTKOperator, Plan, analytic, empirical_ntk, linearize, ntk_plan
+    from kerneltrack.probe import Probe
+    from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
+    from kerneltrack.spectrum import EigenSystem, eigensystem
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Archive",
+    "ArchiveWriter",
+    "EigenSystem",
+    "NTKOperator",
+    "Plan",
+    "Probe",
+    "ProbeRecord",
+    "Provenance",
+    "Snapshot",
+    "analytic",
+    "eigensystem",
+    "empirical_ntk",
+    "errors",
+    "linearize",
+    "ntk_plan",
+    "observables",
+    "open_archive",
+    "schedule",
+]
+
+#: Where each public name lives; a name that is its own module maps to that module.
+_HOME = {
+    "Archive": "kerneltrack.archive",
+    "ArchiveWriter": "kerneltrack.archive",
+    "open_archive": "kerneltrack.archive",
+    "NTKOperator": "kerneltrack.ntk",
+    "Plan": "kerneltrack.ntk",
+    "empirical_ntk": "kerneltrack.ntk",
+    "linearize": "kerneltrack.ntk",
+    "ntk_plan": "kerneltrack.ntk",
+    "Probe": "kerneltrack.probe",
+    "ProbeRecord": "kerneltrack.snapshot",
+    "Provenance": "kerneltrack.snapshot",
+    "Snapshot": "kerneltrack.snapshot",
+    "EigenSystem": "kerneltrack.spectrum",
+    "eigensystem": "kerneltrack.spectrum",
+    "analytic": "kerneltrack.ntk.analytic",
+    "errors": "kerneltrack.errors",
+    "observables": "kerneltrack.observables",
+    "schedule": "kerneltrack.schedule",
+}
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = importlib.import_module(_HOME[name])
+    except KeyError:
+        raise AttributeError(f"module 'kerneltrack' has no attribute {name!r}") from None
+    value = home if home.__name__.rpartition(".")[2] == name else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
