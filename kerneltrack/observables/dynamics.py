@@ -1,0 +1,126 @@
+"""Stability, and how well three linear models predict the outputs: three names, all squared and relative.
+
+``linearization_error`` asks whether one update is a straight step in function space, ``kernel_flow_error``
+whether it is the step that gradient flow on the probe's own loss would take, ``anchored_linearization_error``
+whether the whole way
+from initialisation is straight: only the last one says that a run is lazy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables.observable import observable
+from kerneltrack.observables.state import Array, State, Update
+
+
+def relative_squared_error(predicted: Array, actual: Array) -> float:
+    """‖actual − predicted‖²/‖actual‖²; NaN where nothing changed."""
+    scale = float(np.vdot(actual, actual))
+    return float(np.sum((actual - predicted) ** 2) / scale) if scale > 0 else float("nan")
+
+
+def cosine(a: Array, b: Array) -> float:
+    """⟨a, b⟩/(‖a‖ ‖b‖), in [−1, 1]; NaN where either is zero."""
+    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.clip(np.vdot(a, b) / scale, -1.0, 1.0)) if scale > 0 else float("nan")
+
+
+def _update(state: State) -> Update:
+    if state.update is None:
+        raise ObservableError("the update that leaves this state was not seen")
+    return state.update
+
+
+def _kernel_change(state: State) -> Array:
+    change = _update(state).kernel_change
+    if change is None:
+        raise ObservableError("the kernel's prediction of the update was not measured")
+    return change
+
+
+def _anchored_error(state: State) -> float:
+    anchored = _update(state).anchored_outputs
+    if anchored is None or state.initial is None:
+        raise ObservableError("the network linearised at initialisation was not evaluated")
+    start = state.initial.outputs
+    if state.is_rounding(state.outputs - start, state.outputs, start):
+        raise ObservableError("the outputs have not moved from initialisation")
+    return relative_squared_error(anchored - start, state.outputs - start)
+
+
+def _stability(state: State) -> float:
+    if state.stability is None:
+        raise ObservableError("the stability ratio was not computed")
+    return float(state.stability)
+
+
+def _stability_bound(state: State) -> float:
+    ratio = _stability(state)
+    if not ratio > 0:
+        raise ObservableError(
+            "the stability ratio is not positive, so no eigenvalue is at its bound", got=ratio
+        )
+    return float(state.eigensystem.values[0]) / ratio
+
+
+OBSERVABLES = (
+    observable(
+        "probe_loss",
+        lambda s: float(s.probe_loss),
+        "L(f_t) on the probe",
+        "loss",
+        long_name="loss on the probe",
+    ),
+    observable(
+        "stability_ratio",
+        _stability,
+        "ρ_t = λ_1(S^½ J P_t Jᵀ S^½)/c",
+        "operator",
+        source="Cohen et al. 2021, 2022",
+        long_name="stability ratio: 1 at the edge",
+    ),
+    observable(
+        "stability_bound",
+        _stability_bound,
+        "λ_1/ρ_t; 2N/η for gradient descent on the mean of ½(f − y)²",
+        "operator",
+        "eigenvalues",
+        source="NSA, §3",
+        long_name="value of λ_1 at the edge of stability",
+    ),
+    observable(
+        "linearization_error",
+        lambda s: relative_squared_error(_update(s).linear_change, _update(s).output_change),
+        "‖f_{t+1} − f_t − J_tΔθ‖²/‖f_{t+1} − f_t‖²",
+        "update",
+        source="NSA, §3",
+        long_name="linearisation error of the update",
+    ),
+    observable(
+        "linearization_cosine",
+        lambda s: cosine(_update(s).linear_change, _update(s).output_change),
+        "⟨f_{t+1} − f_t, J_tΔθ⟩/(‖f_{t+1} − f_t‖ ‖J_tΔθ‖)",
+        "update",
+        source="NSA, §3",
+        long_name="cosine of the update with its linearisation",
+    ),
+    observable(
+        "kernel_flow_error",
+        lambda s: relative_squared_error(_kernel_change(s), _update(s).output_change),
+        "‖f_{t+1} − f_t + J_tP_tJ_tᵀm_t/N‖²/‖f_{t+1} − f_t‖²",
+        "update",
+        long_name="error of kernel gradient flow for the update",
+    ),
+    observable(
+        "anchored_linearization_error",
+        _anchored_error,
+        "‖f_t − f_0 − J_0(θ_t − θ_0)‖²/‖f_t − f_0‖²",
+        "update",
+        "initial",
+        "outputs",
+        source="Lee et al. 2019",
+        long_name="linearisation error since initialisation",
+    ),
+)

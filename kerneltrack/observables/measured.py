@@ -1,0 +1,63 @@
+"""measurement(): the arrays of the archive's schema that every snapshot stores, from a State."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerneltrack.observables.state import Array, State
+from kerneltrack.snapshot import Array as AnyArray
+
+
+def energy_k(mode_count: int) -> tuple[int, ...]:
+    """The numbers of leading modes at which energies are stored: 1, 2, 5, …, 200, 400, 1000, … and the count.
+
+    The grid turns from 1-2-5 to 1-2-4 at 400, where the literature reads the spread of target energy
+    (Kopitkov and Indelman 2020, Fig. 2). Archives with equal mode counts have equal grids.
+    """
+    small = [k * 10**j for j in range(2) for k in (1, 2, 5)] + [100, 200, 400]
+    large = [k * 10**j for j in range(3, 13) for k in (1, 2, 4)]
+    return (*(k for k in small + large if k < mode_count), mode_count)
+
+
+def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[str, AnyArray]:
+    """The schema's core datasets of one snapshot of one probe.
+
+    Args:
+        state: what was measured.
+        top_k: how many eigenvectors to keep; eigenvalues and coefficients are kept for every mode at hand.
+        keep_kernel: whether the kernel itself goes along, as (N, N, K, K′) float32.
+
+    Returns:
+        ``eigenvalues`` (mode), ``eigenvectors`` (sample, kernel_output, vector) float32, ``mode_sums`` (mode,
+        kernel_output), ``…_coefficients`` (mode, coefficient) of target, output, residual and displacement,
+        ``outputs`` and ``residual`` (sample, output). Targets' and residual's are absent where there are no
+        targets; the displacement's are NaN where the initial state is unknown. With a callable reduction no
+        coefficients exist.
+    """
+    eigensystem = state.eigensystem
+    vectors = eigensystem.vectors[:, :top_k].reshape(state.samples, state.kernel_outputs, -1)
+    measured: dict[str, AnyArray] = {
+        "eigenvalues": eigensystem.values,
+        "eigenvectors": vectors.astype(np.float32),
+        "mode_sums": state.mode_sums,
+        "outputs": state.outputs,
+    }
+    if state.residual is not None:
+        measured["residual"] = state.residual
+    if state.reduction != "callable":
+        measured |= _coefficients(state)
+    if keep_kernel and state.kernel is not None:
+        kernel = state.kernel.reshape(*state.kernel.shape, *(1,) * (4 - state.kernel.ndim))
+        measured["kernel"] = kernel.astype(np.float32)
+    return measured
+
+
+def _coefficients(state: State) -> dict[str, AnyArray]:
+    functions = {"target": state.targets, "residual": state.residual, "displacement": state.displacement}
+    found: dict[str, Array] = {"output_coefficients": state.coefficients(state.outputs)}
+    found |= {
+        f"{name}_coefficients": state.coefficients(phi) for name, phi in functions.items() if phi is not None
+    }
+    if state.displacement is None:
+        found["displacement_coefficients"] = np.full_like(found["output_coefficients"], np.nan)
+    return dict(found)

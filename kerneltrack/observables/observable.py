@@ -1,0 +1,68 @@
+"""Observable: what one named number is, where it comes from, and what must have been measured for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+#: What a measurement can offer; ``docs/notation.md`` says how each is obtained and what it costs.
+Need = Literal[
+    "eigenvalues",
+    "eigenvectors",
+    "spectrum",
+    "kernel",
+    "targets",
+    "outputs",
+    "residual",
+    "loss",
+    "layers",
+    "initial",
+    "previous",
+    "update",
+    "operator",
+]
+
+
+@dataclass(frozen=True)
+class Observable:
+    """One named number (or array) computed from a measured state.
+
+    Attributes:
+        name: the name in the catalogue, the archive, an export and the logger.
+        formula: its definition in the notation of ``docs/notation.md``.
+        units: "1" where it is dimensionless.
+        source: paper and section, or "derived".
+        needs: what must have been measured ("spectrum": every eigenpair, not only the leading ones).
+        compute: the pure function State → float or array; it raises ObservableError where the number does not
+            exist.
+        dims: the dimensions of the result beyond ``snapshot`` (names of the archive's schema); () for a
+            scalar.
+        long_name: one clause for axes and tables.
+        default: whether it belongs to the set "default".
+    """
+
+    name: str
+    formula: str
+    units: str
+    source: str
+    needs: frozenset[Need]
+    compute: Callable[..., Any]
+    dims: tuple[str, ...] = ()
+    long_name: str = ""
+    default: bool = False
+
+
+def observable(
+    name: str,
+    compute: Callable[..., Any],
+    formula: str,
+    *needs: Need,
+    source: str = "derived",
+    units: str = "1",
+    dims: tuple[str, ...] = (),
+    long_name: str = "",
+    default: bool = True,
+) -> Observable:
+    """An Observable written in one line; it belongs to the default set unless it says otherwise."""
+    return Observable(name, formula, units, source, frozenset(needs), compute, dims, long_name, default)

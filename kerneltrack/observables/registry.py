@@ -1,0 +1,203 @@
+"""The registry: which observables there are, what they need, and what they give on a state."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables import alignment, dynamics, motion, spectral
+from kerneltrack.observables.measured import energy_k
+from kerneltrack.observables.observable import Need, Observable
+from kerneltrack.observables.state import Array, State
+
+_BUILT_IN = (*spectral.OBSERVABLES, *alignment.OBSERVABLES, *motion.OBSERVABLES, *dynamics.OBSERVABLES)
+_REGISTERED: dict[str, Observable] = {entry.name: entry for entry in _BUILT_IN}
+
+#: Names that mean something else in an archive's group; a test holds them against the schema.
+RESERVED = frozenset(
+    """
+    sample sample_2 output kernel_output kernel_output_2 mode vector coefficient energy_k layer snapshot
+    param_group targets inputs outputs residual kernel eigenvalues eigenvectors mode_sums target_coefficients
+    output_coefficients residual_coefficients displacement_coefficients
+    """.split()  # noqa: SIM905 — names read better as words
+)
+
+_DIMENSIONS = frozenset(
+    {
+        "sample",
+        "sample_2",
+        "output",
+        "kernel_output",
+        "kernel_output_2",
+        "mode",
+        "coefficient",
+        "energy_k",
+        "layer",
+    }
+)
+
+
+class Values(dict[str, "float | Array"]):
+    """Observables by name; what could not be computed is NaN, and ``reasons`` says why.
+
+    Attributes:
+        reasons: name to one clause, for every NaN that stands for "not measured".
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: dict[str, str] = {}
+
+
+def catalogue() -> Mapping[str, Observable]:
+    """Every observable by name, the built-in ones first, then the registered ones in order."""
+    return MappingProxyType(_REGISTERED)
+
+
+def register(entry: Observable) -> Observable:
+    """Add a user's own observable; every tracker, archive and export of this process knows it from now on.
+
+    Registering the same object again changes nothing.
+
+    Raises:
+        ObservableError: the name is taken, is reserved by the archive's format, or is not a lower-case
+            identifier of at most 64 characters; or a dimension is unknown.
+    """
+    if _REGISTERED.get(entry.name) is entry:
+        return entry
+    if entry.name in _REGISTERED or entry.name in RESERVED or entry.name in ("default", "all"):
+        raise ObservableError(
+            "the name of an observable is taken", got=entry.name, remedy="Choose another name."
+        )
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", entry.name):
+        raise ObservableError(
+            "the name of an observable",
+            expected="lower-case letters, digits and _, at most 64",
+            got=repr(entry.name),
+        )
+    if unknown := [dim for dim in entry.dims if dim not in _DIMENSIONS]:
+        raise ObservableError(
+            "a dimension of an observable", expected=f"one of {sorted(_DIMENSIONS)}", got=unknown
+        )
+    _REGISTERED[entry.name] = entry
+    return entry
+
+
+def select(names: str | Iterable[str]) -> tuple[Observable, ...]:
+    """The chosen observables in the order of the catalogue, each once.
+
+    Args:
+        names: one name or several; "default" and "all" stand for sets and may be mixed with names.
+
+    Raises:
+        ObservableError: a name that the catalogue does not know; the nearest ones are named.
+    """
+    asked = [names] if isinstance(names, str) else list(names)
+    chosen: set[str] = set()
+    for name in asked:
+        if name == "all":
+            chosen |= _REGISTERED.keys()
+        elif name == "default":
+            chosen |= {entry.name for entry in _REGISTERED.values() if entry.default}
+        elif name in _REGISTERED:
+            chosen.add(name)
+        else:
+            raise _unknown(name)
+    return tuple(entry for entry in _REGISTERED.values() if entry.name in chosen)
+
+
+def _unknown(name: object) -> ObservableError:
+    nearest = difflib.get_close_matches(str(name), _REGISTERED, n=3) or ["default", "all"]
+    return ObservableError(
+        "unknown observable",
+        expected=f"a name of the catalogue, for instance {', '.join(nearest)}",
+        got=repr(name),
+        remedy="kerneltrack.observables.catalogue() lists them all.",
+    )
+
+
+def needs(selected: Iterable[Observable]) -> frozenset[Need]:
+    """Everything that must be measured for the chosen observables."""
+    return frozenset(need for entry in selected for need in entry.needs)
+
+
+def compute(selected: Sequence[Observable], state: State, *, only: Collection[Need] | None = None) -> Values:
+    """The chosen observables on a state.
+
+    What needs the update is computed in a second call, once the state has it:
+    ``compute(selected, replace(state, update=update), only={"update"})``.
+
+    Args:
+        selected: what :func:`select` chose.
+        state: what was measured.
+        only: compute only the observables that need one of these.
+
+    Returns:
+        One entry per observable: a float, or an array over its ``dims``. NaN with a reason where it does not
+            exist.
+    """
+    values = Values()
+    for entry in selected:
+        if only is not None and not entry.needs & set(only):
+            continue
+        try:
+            _check_needs(entry, state)
+            values[entry.name] = _shaped(entry, entry.compute(state), state)
+        except ObservableError as error:
+            values[entry.name] = _missing(entry, state)
+            values.reasons[entry.name] = str(error)
+    return values
+
+
+def _check_needs(entry: Observable, state: State) -> None:
+    at_hand: dict[Need, bool] = {
+        "eigenvalues": True,
+        "eigenvectors": True,
+        "outputs": True,
+        "spectrum": state.eigensystem.complete,
+        "kernel": state.kernel is not None,
+        "targets": state.targets is not None,
+        "residual": state.residual is not None,
+        "loss": not np.isnan(state.probe_loss),
+        "layers": state.layer_traces is not None,
+        "initial": state.initial is not None,
+        "previous": state.previous is not None,
+        "update": state.update is not None,
+        "operator": state.stability is not None,
+    }
+    if missing := sorted(need for need in entry.needs if not at_hand[need]):
+        raise ObservableError(f"not measured: {', '.join(missing)}")
+
+
+def _shaped(entry: Observable, value: object, state: State) -> float | Array:
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != (shape := _shape(entry, state)):
+        raise ValueError(
+            f"observable {entry.name!r} has shape {array.shape}; its dims {entry.dims} say {shape}"
+        )
+    return array if entry.dims else float(array)
+
+
+def _missing(entry: Observable, state: State) -> float | Array:
+    return np.full(_shape(entry, state), np.nan) if entry.dims else float("nan")
+
+
+def _shape(entry: Observable, state: State) -> tuple[int, ...]:
+    modes = len(state.eigensystem.values)
+    sizes = {
+        "sample": state.samples,
+        "sample_2": state.samples,
+        "output": state.outputs.shape[1],
+        "kernel_output": state.kernel_outputs,
+        "kernel_output_2": state.kernel_outputs,
+        "mode": modes,
+        "coefficient": state.outputs.shape[1] if state.reduction == "trace" else 1,
+        "energy_k": len(energy_k(modes)),
+        "layer": len(state.settings.get("layers", state.layer_traces or ())),
+    }
+    return tuple(sizes[dim] for dim in entry.dims)

@@ -1,0 +1,135 @@
+"""Size and shape of a spectrum: functions of eigenvalues alone, and what is read off one eigensystem.
+
+Eigenvalues below the noise floor are rounding. They count in sums, where they do no harm, and are left out
+wherever a logarithm or a quotient would magnify them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables.measured import energy_k
+from kerneltrack.observables.observable import observable
+from kerneltrack.observables.state import Array, State
+
+
+def effective_rank(values: Array) -> float:
+    """exp(−Σ p_i ln p_i), p_i = λ_i/Σλ: how many equal eigenvalues have this entropy. Roy, Vetterli 2007."""
+    positive = np.maximum(values, 0.0)
+    if not (total := positive.sum()):
+        return float("nan")
+    p = positive[positive > 0] / total
+    return float(np.exp(-np.sum(p * np.log(p))))
+
+
+def participation_ratio(trace: float, frobenius: float) -> float:
+    """(tr Θ)²/‖Θ‖_F² = (Σλ)²/Σλ²: the number of equal eigenvalues with the same first two moments."""
+    return trace**2 / frobenius**2 if frobenius else float("nan")
+
+
+def condition_number(values: Array, noise_floor: float) -> float:
+    """λ_1/λ_M; infinite where λ_M is not above the noise floor: the kernel is singular to its precision."""
+    return float(values[0] / values[-1]) if values[-1] > noise_floor else float("inf")
+
+
+def gap(values: Array, k: tuple[int, ...]) -> Array:
+    """(λ_k − λ_{k+1})/λ_1 at each k: how well the span of k eigenvectors is determined. Davis and Kahan 1970.
+
+    NaN at the last eigenvalue, which has no next one.
+    """
+    following = np.append(values[1:], np.nan)
+    return np.asarray(((values - following) / values[0])[np.asarray(k) - 1])
+
+
+def _trace(state: State) -> float:
+    return _known(state.eigensystem.trace, "the operator does not know its trace")
+
+
+def _frobenius(state: State) -> float:
+    return _known(state.eigensystem.frobenius, "a Frobenius norm needs the whole kernel")
+
+
+def _known(value: float, otherwise: str) -> float:
+    if np.isnan(value):
+        raise ObservableError(otherwise)
+    return value
+
+
+OBSERVABLES = (
+    observable(
+        "trace",
+        _trace,
+        "tr Θ = Σ_n ‖J_n‖²",
+        "eigenvalues",
+        source="Baratin et al. 2021",
+        long_name="trace of the kernel matrix",
+    ),
+    observable(
+        "frobenius",
+        _frobenius,
+        "‖Θ‖_F = (Σ_i λ_i²)^½",
+        "spectrum",
+        long_name="Frobenius norm of the kernel matrix",
+    ),
+    observable(
+        "condition_number",
+        lambda s: condition_number(s.eigensystem.values, s.eigensystem.noise_floor),
+        "λ_1/λ_M; ∞ where λ_M ≤ noise_floor",
+        "spectrum",
+        long_name="condition number of the kernel matrix",
+    ),
+    observable(
+        "numerical_rank",
+        lambda s: float(np.sum(s.eigensystem.values > s.eigensystem.noise_floor)),
+        "#{i : λ_i > noise_floor}",
+        "spectrum",
+        long_name="number of eigenvalues above the noise floor",
+    ),
+    observable(
+        "effective_rank",
+        lambda s: effective_rank(s.eigensystem.values),
+        "exp(−Σ_i p_i ln p_i), p_i = λ_i/Σ_j λ_j",
+        "spectrum",
+        source="Roy and Vetterli 2007",
+        long_name="effective rank (entropy)",
+    ),
+    observable(
+        "participation_ratio",
+        lambda s: participation_ratio(_trace(s), _frobenius(s)),
+        "(tr Θ)²/‖Θ‖_F²",
+        "spectrum",
+        long_name="participation ratio of the spectrum",
+    ),
+    observable(
+        "stable_rank",
+        lambda s: _trace(s) / float(s.eigensystem.values[0]),
+        "tr Θ/λ_1",
+        "eigenvalues",
+        source="Rudelson and Vershynin 2007",
+        long_name="stable rank of the Jacobian",
+    ),
+    observable(
+        "gap",
+        lambda s: gap(s.eigensystem.values, energy_k(len(s.eigensystem.values))),
+        "(λ_k − λ_{k+1})/λ_1",
+        "eigenvalues",
+        source="Davis and Kahan 1970",
+        dims=("energy_k",),
+        long_name="relative gap behind the first k modes",
+    ),
+    observable(
+        "noise_floor",
+        lambda s: s.eigensystem.noise_floor,
+        "ε √M max_i |λ_i|, ε the spacing of the kernel's dtype",
+        "eigenvalues",
+        long_name="eigenvalues below this are rounding",
+    ),
+    observable(
+        "eigen_residual",
+        lambda s: float(np.max(s.eigensystem.residuals)),
+        "max_i ‖Θ v_i − λ_i v_i‖₂",
+        "eigenvalues",
+        long_name="largest residual of the eigenpairs",
+    ),
+)

@@ -1,0 +1,207 @@
+"""State and Update: what was measured on one probe at one moment, and what the update that leaves it did.
+
+NumPy float64 throughout. φ stands for any function on the probe, shape (N, O); the reduction of the kernel
+decides how it meets the eigenvectors, and :func:`project` is the only place that knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.snapshot import Reduction
+from kerneltrack.spectrum import EigenSystem
+
+Array = NDArray[np.float64]
+
+_EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+
+
+def project(phi: Array, reduction: Reduction) -> Array:
+    """Φ (M, C): the function φ (N, O) as the columns that a kernel matrix of this reduction acts on.
+
+    full and diagonal: φ as one vector of length NO, rows ordered (n, o), C = 1. trace: φ itself, one column
+    per output, C = O. sum: Σ_o φ_o, C = 1.
+
+    Raises:
+        ObservableError: a callable reduction, whose Jacobian is not known here.
+    """
+    phi = np.asarray(phi, dtype=np.float64)
+    if reduction in ("full", "diagonal"):
+        return phi.reshape(-1, 1)
+    if reduction == "trace":
+        return phi
+    if reduction == "sum":
+        return np.asarray(phi.sum(axis=1, keepdims=True))
+    raise ObservableError(
+        "functions of the outputs have no energy along this kernel",
+        got=f"output={reduction!r}",
+        remedy='Measure with output="full", "diagonal", "trace" or "sum".',
+    )
+
+
+def check_targets(targets: Array | None, reduction: Reduction) -> None:
+    """Refuse targets that the kernel of Σ_o f_o cannot see: one-hot targets add up to a constant.
+
+    Raises:
+        ObservableError: ``sum``, several outputs, and Σ_o y_o the same at every point.
+    """
+    if targets is None or reduction != "sum" or np.shape(targets)[1] == 1:
+        return
+    # 1e-6 of the targets' size: float32 one-hot or standardised targets add up to a constant only to rounding
+    if np.ptp(np.sum(targets, axis=1)) <= 1e-6 * np.abs(targets).max(initial=0.0):
+        raise ObservableError(
+            "the targets add up to the same constant at every point",
+            expected="Σ_o y_o that varies over the probe",
+            where='output="sum"',
+            remedy='Measure with output="trace", "diagonal" or "full".',
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What update t did on the probe, known only after it.
+
+    Attributes:
+        output_change: (N, O) f_{t+1} − f_t.
+        linear_change: (N, O) J_t (θ_{t+1} − θ_t), the real step through the linearised network.
+        kernel_change: (N, O) −J_t P_t J_tᵀ m_t / N, what kernel gradient flow on the probe's loss would do;
+            None if unknown.
+        anchored_outputs: (N, O) f_0 + J_0 (θ_t − θ_0), the network linearised at initialisation; None if
+            unknown.
+    """
+
+    output_change: Array
+    linear_change: Array
+    kernel_change: Array | None = None
+    anchored_outputs: Array | None = None
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.output_change)
+        for name in ("output_change", "linear_change", "kernel_change", "anchored_outputs"):
+            _keep_array(self, name, shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What was measured on one probe at one moment θ_t, before update t.
+
+    Attributes:
+        eigensystem: of the kernel matrix (M×M).
+        outputs: (N, O) f_t.
+        kernel: the kernel in its reduced shape, (N, N), (N, N, O) or (N, N, O, O); None where it was never
+            formed.
+        reduction: which reduction of the outputs the kernel is.
+        targets: (N, O) as they are aligned against (one-hot for classes), or None.
+        residual: (N, O) m_t = N ∂L/∂f; f − y where no loss is known; None without targets.
+        probe_loss: L on the probe; NaN where no loss is known.
+        learning_rates: one per parameter group, in the update that leaves this state.
+        stability: ρ_t, from the operator; None where it was not computed.
+        layer_traces: trace of each layer's kernel, by layer, in the order of the parameter table.
+        initial: the state at initialisation (for the first snapshot: :meth:`as_initial`); None where it is
+            unknown.
+        previous: the state of the snapshot before this one.
+        update: what the update that leaves this state did, once it is known.
+        settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers``
+            (names in the order of the parameter table), ``step``; whatever else the caller knows.
+    """
+
+    eigensystem: EigenSystem
+    outputs: Array
+    kernel: Array | None = None
+    reduction: Reduction = "full"
+    targets: Array | None = None
+    residual: Array | None = None
+    probe_loss: float = float("nan")
+    learning_rates: tuple[float, ...] = ()
+    stability: float | None = None
+    layer_traces: Mapping[str, float] | None = None
+    initial: State | None = None
+    previous: State | None = None
+    update: Update | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.outputs)
+        if len(shape) != 2:
+            raise ObservableError("the shape of outputs", expected="(N, O)", got=shape)
+        for name in ("outputs", "targets", "residual"):
+            _keep_array(self, name, shape)
+        if self.kernel is not None:
+            object.__setattr__(self, "kernel", np.asarray(self.kernel, dtype=np.float64))
+        if self.eigensystem.size % shape[0]:
+            raise ObservableError(
+                "the eigenvectors do not fit the outputs",
+                expected=f"a multiple of N = {shape[0]} rows",
+                got=self.eigensystem.size,
+            )
+        check_targets(self.targets, self.reduction)
+        # A state must not keep the whole run alive through its predecessors' predecessors.
+        for name in ("initial", "previous"):
+            object.__setattr__(self, name, _without_past(getattr(self, name)))
+
+    def as_initial(self) -> State:
+        """This state as the first of a run: its own initial state."""
+        return dataclasses.replace(self, initial=self)
+
+    @property
+    def samples(self) -> int:
+        """N, the number of points of the probe."""
+        return int(self.outputs.shape[0])
+
+    @property
+    def kernel_outputs(self) -> int:
+        """The outputs the kernel keeps: O for full and diagonal, 1 for trace and sum, K for a callable."""
+        return self.eigensystem.size // self.samples
+
+    @property
+    def displacement(self) -> Array | None:
+        """(N, O) f_t − f_0; None where the initial state is unknown."""
+        return None if self.initial is None else self.outputs - self.initial.outputs
+
+    def project(self, phi: Array) -> Array:
+        """Φ (M, C), the function φ (N, O) as this state's kernel acts on it; see :func:`project`."""
+        return project(phi, self.reduction)
+
+    def coefficients(self, phi: Array) -> Array:
+        """⟨v_i, φ⟩ (k, C) along every eigenvector at hand; C = O for trace, else 1."""
+        return np.asarray(self.eigensystem.vectors.T @ self.project(phi))
+
+    @cached_property
+    def mode_sums(self) -> Array:
+        """Σ_n v_i[n, o] (k, kernel_outputs): each mode's overlap with the constant of each output."""
+        return np.asarray(
+            self.eigensystem.vectors.reshape(self.samples, self.kernel_outputs, -1).sum(axis=0).T
+        )
+
+    def is_rounding(self, phi: Array, *scales: Array) -> bool:
+        """Whether φ is nothing but the rounding of the functions it is the difference of."""
+        epsilon = _EPSILON.get(str(self.settings.get("dtype", "float32")).rpartition(".")[2], 2.0**-23)
+        # Each output carries a few roundings of a layer's accumulation; eight of them is the smallest claim
+        # we make.
+        return bool(
+            np.linalg.norm(phi) <= 8 * epsilon * max((float(np.linalg.norm(s)) for s in scales), default=0.0)
+        )
+
+
+def _without_past(state: State | None) -> State | None:
+    if state is None or (state.initial is None and state.previous is None and state.update is None):
+        return state
+    return dataclasses.replace(state, initial=None, previous=None, update=None)
+
+
+def _keep_array(owner: object, name: str, shape: tuple[int, ...]) -> None:
+    value = getattr(owner, name)
+    if value is None:
+        return
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != shape:
+        raise ObservableError(f"the shape of {name}", expected=f"(N, O) = {shape}", got=array.shape)
+    object.__setattr__(owner, name, array)

@@ -1,0 +1,307 @@
+"""Eigensystems of kernels, and how far they can be trusted. NumPy float64 and LAPACK; no torch.
+
+A kernel comes as an array (or a tensor, taken by duck typing) or as an operator that only multiplies.
+Whatever it is, the
+result says its own errors: one residual per eigenpair, the noise floor of the kernel's dtype, and whether all
+pairs are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from numpy.typing import NDArray
+
+from kerneltrack.errors import KernelError
+
+Array = NDArray[np.float64]
+
+#: Unit roundoff gap of the dtypes a kernel is computed in; NumPy has no bfloat16, whose significand has 8
+#: bits.
+_EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+
+
+@dataclass(frozen=True)
+class EigenSystem:
+    """Eigenpairs Θ v_i = λ_i v_i of a kernel matrix Θ (M×M), rows ordered (n, o).
+
+    Attributes:
+        values: (k,) eigenvalues λ_1 ≥ λ_2 ≥ …, never clipped: rounding leaves some of a positive kernel's
+            below zero.
+        vectors: (M, k) unit eigenvectors as columns; of each, the component of largest magnitude is positive.
+        residuals: (k,) ‖Θ v_i − λ_i v_i‖₂. An eigenvalue of Θ lies within this distance of λ_i (Weyl).
+        noise_floor: ε √M max|λ|, ε the spacing of the dtype the kernel came in: eigenvalues below it are
+            rounding.
+        trace: Σ_n Θ_nn; NaN for an operator that cannot tell.
+        frobenius: ‖Θ‖_F; NaN where the whole kernel was not at hand.
+        complete: whether all M pairs are here.
+        solver: what solved it, "lapack" or "lanczos"
+        asymmetry: ‖Θ − Θᵀ‖_F / ‖Θ‖_F before it was symmetrised; NaN for an operator.
+    """
+
+    values: Array
+    vectors: Array
+    residuals: Array
+    noise_floor: float
+    trace: float
+    frobenius: float
+    complete: bool
+    solver: str
+    asymmetry: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """M, the number of rows of the kernel matrix."""
+        return int(self.vectors.shape[0])
+
+    def matrix(self) -> Array:
+        """V diag(λ) Vᵀ (M, M): the kernel matrix itself, to rounding, when the system is complete."""
+        return np.asarray((self.vectors * self.values) @ self.vectors.T)
+
+
+def eigensystem(
+    kernel_or_operator: Any, k: int | None = None, *, previous: EigenSystem | None = None
+) -> EigenSystem:
+    """Eigenpairs of a kernel, largest eigenvalues first.
+
+    Args:
+        kernel_or_operator: a kernel array or tensor of shape (N, N) (one output, trace or sum), (N, N, O)
+            (the diagonal of
+            the outputs: a block-diagonal NO×NO matrix, whose eigenvectors live on one output each) or (N, N,
+            O, O) (full: NO×NO); or an operator with ``shape`` and ``matmat`` (a SciPy ``LinearOperator``, a
+            ``kerneltrack.NTKOperator``).
+        k: how many pairs; None for all of them (from an operator that takes M products).
+        previous: an eigensystem of a similar kernel. Lanczos on an operator starts from it; a dense solve
+            ignores it.
+
+    Returns:
+        The eigensystem in float64, whatever dtype the kernel came in.
+
+    Raises:
+        KernelError: the kernel is not square, not symmetric, not finite, or Lanczos did not converge.
+    """
+    if k is not None and k < 1:
+        raise KernelError("k, the number of eigenpairs", expected="at least 1, or None for all", got=k)
+    if _is_operator(kernel_or_operator):
+        return _solve_operator(kernel_or_operator, k, previous)
+    array, epsilon = _as_float64(kernel_or_operator)
+    blocks = _blocks(array)
+    asymmetry = _check_symmetric(blocks, epsilon)
+    blocks = [(block + block.T) / 2 for block in blocks]
+    return _merge([_solve_dense(block, k) for block in blocks], blocks, k, epsilon, asymmetry)
+
+
+def _is_operator(candidate: Any) -> bool:
+    return hasattr(candidate, "matmat") or hasattr(candidate, "as_linear_operator")
+
+
+def _as_float64(kernel: Any) -> tuple[Array, float]:
+    """The kernel as a finite float64 array, and the spacing of the dtype it came in."""
+    epsilon = _epsilon(getattr(kernel, "dtype", None))
+    if hasattr(kernel, "detach"):
+        # NumPy has no bfloat16: widen before the tensor becomes an array
+        kernel = kernel.detach().cpu().double().numpy()
+    array = np.asarray(kernel, dtype=np.float64)
+    if bad := array.size - int(np.isfinite(array).sum()):
+        raise KernelError(
+            "the kernel holds entries that are not finite",
+            expected="finite numbers",
+            got=f"{bad} of {array.size} NaN or infinite",
+            remedy="Look at the model's outputs and gradients on the probe; training may have diverged.",
+        )
+    return array, epsilon
+
+
+def _epsilon(dtype: Any) -> float:
+    return _EPSILON.get(str(dtype).rpartition(".")[2], _EPSILON["float64"])
+
+
+def _blocks(array: Array) -> list[Array]:
+    """The blocks of the block-diagonal kernel matrix: one per output for (N, N, O), else a single one."""
+    shape = array.shape
+    square = (
+        array.ndim in (2, 3, 4) and shape[0] == shape[1] >= 1 and (array.ndim < 4 or shape[2] == shape[3])
+    )
+    if not square or array.size == 0:
+        raise KernelError(
+            "the shape of the kernel",
+            expected="(N, N), (N, N, O) or (N, N, O, O)",
+            got=shape,
+            remedy="An eigensystem needs the kernel of one set of points with itself.",
+        )
+    if array.ndim == 2:
+        return [array]
+    if array.ndim == 3:
+        return [array[:, :, output] for output in range(shape[2])]
+    return [array.transpose(0, 2, 1, 3).reshape(shape[0] * shape[2], shape[1] * shape[3])]
+
+
+def _check_symmetric(blocks: Sequence[Array], epsilon: float) -> float:
+    scale = _norm(blocks)
+    asymmetry = _norm([block - block.T for block in blocks]) / scale if scale else 0.0
+    # Rounding leaves a few ε; √ε is far above that and far below any kernel of two different sets of points.
+    if asymmetry > epsilon**0.5:
+        raise KernelError(
+            "the kernel is not symmetric",
+            expected=f"‖Θ − Θᵀ‖/‖Θ‖ below {epsilon**0.5:.1e}",
+            got=f"{asymmetry:.1e}",
+            remedy="An eigensystem needs the kernel of one set of points with itself.",
+        )
+    return asymmetry
+
+
+def _norm(blocks: Sequence[Array]) -> float:
+    return float(np.sqrt(sum(np.vdot(block, block) for block in blocks)))
+
+
+def _solve_dense(matrix: Array, k: int | None) -> tuple[Array, Array]:
+    """Eigenvalues (descending) and eigenvectors of a symmetric matrix: all, or the k largest."""
+    size = len(matrix)
+    if k is None or k >= size:
+        # Divide and conquer keeps the vectors of a rank-deficient kernel orthogonal to 1e-15; "evr", no
+        # faster, to 1e-12.
+        values, vectors = scipy.linalg.eigh(matrix, driver="evd")
+    else:
+        values, vectors = scipy.linalg.eigh(matrix, driver="evr", subset_by_index=(size - k, size - 1))
+    return values[::-1], vectors[:, ::-1]
+
+
+def _merge(
+    solved: Sequence[tuple[Array, Array]],
+    blocks: Sequence[Array],
+    k: int | None,
+    epsilon: float,
+    asymmetry: float,
+) -> EigenSystem:
+    """One eigensystem of the block-diagonal matrix, its rows ordered (n, o)."""
+    outputs, samples = len(blocks), len(blocks[0])
+    size = outputs * samples
+    values = np.concatenate([block_values for block_values, _ in solved])
+    owner = np.repeat(np.arange(outputs), [len(block_values) for block_values, _ in solved])
+    order = np.argsort(-values, kind="stable")[: size if k is None else k]
+    vectors = np.zeros((samples, outputs, len(order)))
+    residuals = np.empty(len(order))
+    for output, (block_values, block_vectors) in enumerate(solved):
+        start = int(np.searchsorted(owner, output))
+        mine = np.flatnonzero(owner[order] == output)
+        chosen = order[mine] - start
+        vectors[:, output, mine] = _fix_signs(block_vectors[:, chosen])
+        residuals[mine] = _residuals(
+            blocks[output] @ block_vectors[:, chosen], block_values[chosen], block_vectors[:, chosen]
+        )
+    return EigenSystem(
+        values=values[order],
+        vectors=vectors.reshape(size, len(order)),
+        residuals=residuals,
+        noise_floor=_noise_floor(values, size, epsilon),
+        trace=float(sum(np.trace(block) for block in blocks)),
+        frobenius=_norm(blocks),
+        complete=len(order) == size,
+        solver="lapack",
+        asymmetry=asymmetry,
+    )
+
+
+def _residuals(products: Array, values: Array, vectors: Array) -> Array:
+    return np.asarray(np.linalg.norm(products - vectors * values, axis=0))
+
+
+def _noise_floor(values: Array, size: int, epsilon: float) -> float:
+    # Rounding each entry moves eigenvalues by at most ‖E‖₂ (Weyl), and independent errors of relative size ε
+    # have ‖E‖₂ of the order ε √M max|Θ_nm| ≤ ε √M λ_1. The worst case, ε M λ_1, would call half of a float32
+    # spectrum noise.
+    return float(epsilon * np.sqrt(size) * np.max(np.abs(values)))
+
+
+def _fix_signs(vectors: Array) -> Array:
+    largest = np.argmax(np.abs(vectors), axis=0)
+    return np.asarray(vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0))
+
+
+def _solve_operator(operator: Any, k: int | None, previous: EigenSystem | None) -> EigenSystem:
+    """The k largest pairs by Lanczos, each checked by its residual; all of them through products with I."""
+    epsilon = _epsilon(getattr(operator, "dtype", None))
+    linear = _linear_operator(operator)
+    size = linear.shape[0]
+    if k is None or k >= size:
+        return eigensystem(_finite(linear.matmat(np.eye(size))))
+    values, vectors = _lanczos(linear, k, previous, epsilon)
+    residuals = _residuals(_finite(linear.matmat(vectors)), values, vectors)
+    # Ten times what Lanczos was asked for: its own estimate of a residual is not the residual.
+    allowed = 10 * _tolerance(epsilon) * np.max(np.abs(values))
+    if np.max(residuals) > allowed:
+        raise KernelError(
+            "Lanczos returned pairs that are not eigenpairs",
+            expected=f"residuals below {allowed:.1e}",
+            got=f"{np.max(residuals):.1e}",
+            remedy="Compute the operator's products in float64, or ask for fewer eigenpairs.",
+        )
+    trace = operator.trace() if callable(getattr(operator, "trace", None)) else np.nan
+    return EigenSystem(
+        values=values,
+        vectors=_fix_signs(vectors),
+        residuals=residuals,
+        noise_floor=_noise_floor(values, size, epsilon),
+        trace=float(trace),
+        frobenius=np.nan,
+        complete=False,
+        solver="lanczos",
+        asymmetry=np.nan,
+    )
+
+
+def _linear_operator(operator: Any) -> scipy.sparse.linalg.LinearOperator:
+    if hasattr(operator, "as_linear_operator"):
+        operator = operator.as_linear_operator()
+    shape = tuple(operator.shape)
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
+        raise KernelError("the shape of the kernel operator", expected="(M, M)", got=shape)
+
+    def matmat(block: Array) -> Array:
+        return _finite(operator.matmat(np.asarray(block, dtype=np.float64)))
+
+    return scipy.sparse.linalg.LinearOperator(
+        shape, matvec=lambda v: matmat(np.reshape(v, (-1, 1)))[:, 0], matmat=matmat, dtype=np.float64
+    )
+
+
+def _finite(products: Any) -> Array:
+    return _as_float64(products)[0]
+
+
+def _tolerance(epsilon: float) -> float:
+    # Products rounded at ε cannot give residuals below a few ε λ_1; asking for less never returns.
+    return 32 * epsilon
+
+
+def _lanczos(
+    linear: scipy.sparse.linalg.LinearOperator, k: int, previous: EigenSystem | None, epsilon: float
+) -> tuple[Array, Array]:
+    size = linear.shape[0]
+    try:
+        values, vectors = scipy.sparse.linalg.eigsh(
+            linear, k=k, which="LA", v0=_start(size, previous), tol=_tolerance(epsilon)
+        )
+    except scipy.sparse.linalg.ArpackNoConvergence as error:
+        raise KernelError(
+            "Lanczos did not converge",
+            expected=f"{k} eigenpairs",
+            got=f"{len(error.eigenvalues)}",
+            remedy="Ask for fewer eigenpairs, or for all of them from the kernel itself.",
+        ) from error
+    order = np.argsort(-values, kind="stable")
+    return values[order], vectors[:, order]
+
+
+def _start(size: int, previous: EigenSystem | None) -> Array:
+    """Where Lanczos starts: always with a random part, so that no direction new to the kernel is missed."""
+    noise = np.random.default_rng(0).standard_normal(size)
+    noise /= np.linalg.norm(noise)
+    if previous is None or previous.size != size:
+        return np.asarray(noise)
+    return np.asarray(previous.vectors.sum(axis=1) / np.sqrt(previous.vectors.shape[1]) + noise)
