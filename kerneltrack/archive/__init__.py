@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.reader import Archive, open_archive
-from kerneltrack.archive.writer import ArchiveWarning, ArchiveWriter
+from kerneltrack.archive.spool import ArchiveWarning
+from kerneltrack.archive.writer import ArchiveWriter
 
 __all__ = ["Archive", "ArchiveWarning", "ArchiveWriter", "Segment", "open_archive"]

@@ -18,6 +18,7 @@ LIBVER = ("v110", "v110")  # checksummed metadata, readable since HDF5 1.10
 CHUNK_BYTES = 1 << 16
 MAX_CHUNK_BYTES = 1 << 23
 MAX_CHUNK_ROWS = 1024
+_DESCRIPTION = ("units", "long_name", "formula", "source")
 _NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable. %9d"
 
 
@@ -50,8 +51,12 @@ def create(group: h5py.Group, path: str, column: Column, rows: int) -> h5py.Data
     """An unwritten dataset of so many rows, NaN where it stays unwritten."""
     field = column.field
     data = group.create_dataset(
-        path, shape=(rows, *column.shape), maxshape=(None, *column.shape), chunks=chunk_shape(column, rows),
-        dtype=np.dtype(field.dtype).newbyteorder("<"), fletcher32=True,
+        path,
+        shape=(rows, *column.shape),
+        maxshape=(None, *column.shape),
+        chunks=chunk_shape(column, rows),
+        dtype=np.dtype(field.dtype).newbyteorder("<"),
+        fletcher32=True,
         fillvalue=np.nan if "f" in field.dtype else None,
     )
     describe(data, field)
@@ -73,20 +78,17 @@ def fixed(group: h5py.Group, field: Field, value: Array) -> h5py.Dataset:
 def describe(data: h5py.Dataset, field: Field) -> None:
     """The attributes that say what a dataset is."""
     data.attrs["dimensions"] = " ".join(field.dims)
-    if field.units:
-        data.attrs["units"] = field.units
-    data.attrs["long_name"] = field.long_name
-    if field.formula:
-        data.attrs["formula"] = field.formula
-    if field.source:
-        data.attrs["source"] = field.source
+    for name in _DESCRIPTION:
+        if value := getattr(field, name):
+            data.attrs[name] = value
 
 
 def described(data: h5py.Dataset) -> Field:
     """The field that such attributes describe."""
     name = data.name.rpartition("/")[2]
-    attribute = {key: str(data.attrs.get(key, "")) for key in ("units", "long_name", "formula", "source")}
-    return Field(name, tuple(str(data.attrs["dimensions"]).split()), data.dtype.str[1:], **attribute)
+    units, long_name, formula, source = (str(data.attrs.get(key, "")) for key in _DESCRIPTION)
+    dims = tuple(str(data.attrs["dimensions"]).split())
+    return Field(name, dims, data.dtype.str[1:], units, long_name, formula=formula, source=source)
 
 
 def put_text(group: h5py.Group, name: str, value: Any, meaning: str) -> None:

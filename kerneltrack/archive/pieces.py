@@ -14,7 +14,6 @@ import numpy as np
 from kerneltrack.archive import header as headers
 from kerneltrack.archive import layout, schema
 from kerneltrack.archive.durable import Stream
-from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
 from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
 from kerneltrack.snapshot import Array
@@ -159,7 +158,7 @@ def close_all(pieces: Sequence[Piece]) -> None:
 
 
 def row_map(pieces: Sequence[Piece]) -> tuple[Array, Array]:
-    """For every distinct row of the pieces, in the order of appending: its piece and its place there (two int arrays)."""
+    """Every distinct row of the pieces in the order of appending: its piece and its place there, two int arrays."""
     filled = [(number, piece) for number, piece in enumerate(pieces) if piece.rows]
     if not filled:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
