@@ -43,7 +43,7 @@ def gap(values: Array, k: tuple[int, ...]) -> Array:
 
 
 def stable_rank(trace: float, largest: float) -> float:
-    """tr Θ/λ_1 = ‖J‖_F²/‖J‖₂², at most the rank. Rudelson and Vershynin 2007."""
+    """Stable rank tr Θ/λ_1 = ‖J‖_F²/‖J‖₂², at most the rank. Rudelson and Vershynin 2007."""
     return trace / largest if largest else float("nan")
 
 
