@@ -7,16 +7,37 @@ else may know a dataset's dtype, dimensions, unit or meaning. Observables are th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from kerneltrack.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from kerneltrack.observables.catalogue import Observable
 
 FORMAT = "kerneltrack"
 FORMAT_VERSION = "1.0"
+PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Field:
-    """One dataset: its name, dimensions, dtype on disk (little endian), unit ("1" = dimensionless) and meaning."""
+    """One dataset.
+
+    Attributes:
+        name: its name inside its group.
+        dims: names of its dimensions, slowest first.
+        dtype: dtype on disk, little endian ("i8", "f4", "S1"); two separated by a space where the measured one of
+            the two is kept.
+        units: "1" where it is dimensionless, "" for text.
+        long_name: one clause for axes and tables.
+        required: whether every file has it.
+        formula: definition in the notation of ``docs/notation.md``; observables only.
+        source: paper and section of the formula; observables only.
+    """
 
     name: str
     dims: tuple[str, ...]
@@ -24,11 +45,27 @@ class Field:
     units: str
     long_name: str
     required: bool = False
+    formula: str = ""
+    source: str = ""
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes that a file may hold."""
+        return tuple(self.dtype.split())
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds UTF-8 bytes, one per element of the last dimension."""
+        return self.dtype == "S1"
 
 
 DIMENSIONS: Mapping[str, str] = {
     "snapshot": "one row per measurement, in the order of appending; unlimited",
-    "param_group": "parameter groups of the optimizer(s)",
+    "param_group": "parameter groups of the optimizer(s); as many as any row has, at least 1",
+    "trigger_length": "bytes of a trigger, padded with zeros",
+    "message_length": "bytes of a message, padded with zeros",
+    "uuid_byte": "bytes of an identifier",
+    "restart": "starts of the run: the first, then one for each resume",
     "sample": "points of the probe, n",
     "sample_2": "points of the probe, second argument of the kernel, m",
     "output": "outputs of the network, o",
@@ -36,13 +73,39 @@ DIMENSIONS: Mapping[str, str] = {
     "kernel_output_2": "the same for the second argument of the kernel",
     "mode": "eigenvalues, descending: N for trace and sum, N·O for full and diagonal, fewer for an iterative solver",
     "vector": "eigenvectors that are stored: the first top_k modes",
+    "vector_2": "the same for the second index of a matrix on the initial basis",
+    "other_vector": "eigenvectors of another probe",
     "coefficient": "components of a coefficient along one mode: O for trace (one per output), else 1",
     "energy_k": "numbers of leading modes at which relative energies are stored; its values are these k",
     "layer": "layers, in the order of the provenance's parameter table",
 }
 
+#: Dimensions whose size is the format's.
+FIXED_SIZES: Mapping[str, int] = {"trigger_length": 128, "message_length": 256, "uuid_byte": 16}
+
+#: Dimensions of the root; every other dimension belongs to a probe and is bound by the first row that carries it.
+ROOT_DIMENSIONS = frozenset({"snapshot", "param_group", "restart", *FIXED_SIZES})
+
+#: Attributes of the root group: name -> (type, who must have it, meaning).
+ROOT_ATTRIBUTES: Mapping[str, tuple[str, str, str]] = {
+    "format": ("string", "MUST", f'"{FORMAT}"'),
+    "format_version": ("string", "MUST", "major.minor of the format that the file follows"),
+    "Conventions": ("string", "MUST", "CF-1.11"),
+    "archive_id": ("string", "MUST", "random identifier (UUID); a part belongs to the main file with the same one"),
+    "run_id": ("string", "MUST", "identifier of the run; a resume continues only its own"),
+    "role": ("string", "MUST", '"main" for the archive itself, "part" for a piece not yet joined'),
+    "source": ("string", "MUST", "the program and version that wrote the file"),
+    "date_created": ("string", "MUST", "when the archive was created, ISO 8601, UTC"),
+    "history": ("string", "MUST", "one line per event: creation, resumes, locks of dead writers that were broken"),
+    "title": ("string", "MAY", "what the archive is about"),
+    "license": ("string", "MAY", "SPDX identifier; set by publishing"),
+    "creator_name": ("string", "MAY", "authors; set by publishing"),
+    "creator_email": ("string", "MAY", "contact; set by publishing"),
+}
+
 #: One row per snapshot, at the root.
 ROOT_FIELDS: tuple[Field, ...] = (
+    Field("snapshot", ("snapshot",), "i8", "1", "index of the row in the order of appending, from 0", required=True),
     Field("step", ("snapshot",), "i8", "1", "optimizer updates applied before the measurement", required=True),
     Field("epoch", ("snapshot",), "i4", "1", "epoch, counted from 0", required=True),
     Field("batch", ("snapshot",), "i8", "1", "training batches consumed; -1 unknown", required=True),
@@ -52,17 +115,57 @@ ROOT_FIELDS: tuple[Field, ...] = (
     Field("snapshot_seconds", ("snapshot",), "f8", "s", "cost of the measurement", required=True),
     Field(
         "learning_rate", ("snapshot", "param_group"), "f8", "1",
-        "learning rate of each parameter group in the update that leaves the state", required=True,
+        "learning rate of each parameter group in the update that leaves the state; NaN where there is no such group",
+        required=True,
     ),
-    Field("training_loss", ("snapshot",), "f8", "1", "loss of the batch of the update that leaves the state", required=True),
-    Field("trigger", ("snapshot",), "S128", "", "schedule that asked for the measurement, UTF-8", required=True),
+    Field(
+        "training_loss", ("snapshot",), "f8", "1", "loss of the batch of the update that leaves the state", required=True
+    ),
+    Field(
+        "trigger", ("snapshot", "trigger_length"), "S1", "", "schedule that asked for the measurement, UTF-8",
+        required=True,
+    ),
     Field("window", ("snapshot",), "u1", "1", "1 for the second state of a pair (t, t+1), else 0", required=True),
     Field("update_applied", ("snapshot",), "i1", "1", "1 the update happened, 0 it was skipped, -1 unknown", required=True),
     Field("status", ("snapshot",), "u1", "1", "0 ok, 1 failed", required=True),
-    Field("message", ("snapshot",), "S256", "", "reason of a failure, UTF-8", required=True),
+    Field("message", ("snapshot", "message_length"), "S1", "", "reason of a failure, UTF-8", required=True),
     Field("segment", ("snapshot",), "i4", "1", "which (re)start of the run wrote the row, from 0", required=True),
     Field("snapshot_id", ("snapshot", "uuid_byte"), "u1", "1", "random identifier of the row (UUID bytes)", required=True),
 )
+
+#: One row per (re)start of the run, in /segments/.
+SEGMENT_FIELDS: tuple[Field, ...] = (
+    Field("number", ("restart",), "i4", "1", "the segment, from 0", required=True),
+    Field(
+        "resumed_from_step", ("restart",), "i8", "1", "step of the checkpoint that the segment continues; -1 for the first",
+        required=True,
+    ),
+    Field("started", ("restart",), "f8", "s", "seconds since 1970-01-01T00:00:00Z", required=True),
+)
+
+#: Once per archive, in /provenance/: JSON texts.
+PROVENANCE_TEXTS: Mapping[str, str] = {
+    "run": "versions, model class, optimizer, loss and normalisation, seed, precision, device, git revision",
+    "metadata": "the user's own keys: what comparisons group by",
+    "parameters": "one entry per parameter: name, shape, trainable, layer",
+    "private": "host, user, paths, command; left out of a published copy",
+}
+
+#: Once per probe, in /probes/<name>/: JSON texts.
+PROBE_TEXTS: Mapping[str, str] = {
+    "settings": "what is measured and how: output reduction and its factor to the mean trace, parameter subset, mode, "
+    "dtype, loss and its normalisation, stability scope",
+    "identity": "where the samples come from (dataset, split, indices, transform), as the user gave it; null if not given",
+    "input_shapes": 'key of each input ("" for a single tensor) to [dtype, shape]',
+}
+
+#: Attributes of /probes/<name>.
+PROBE_ATTRIBUTES: Mapping[str, tuple[str, str, str]] = {
+    "fingerprint": ("string", "MUST", '"sha256:…" of the bytes (dtype, shape, data) of inputs and targets'),
+    "count": ("integer", "MUST", "N, the number of samples"),
+    "target_encoding": ("string", "MUST", '"real", "one-hot" or "none"'),
+    "inputs_stored": ("integer", "MUST", "1 if the inputs are in the file, 0 if they are left out"),
+}
 
 #: Once per probe, in /probes/<name>/.
 PROBE_FIELDS: tuple[Field, ...] = (
@@ -88,7 +191,66 @@ MEASUREMENT_FIELDS: tuple[Field, ...] = (
     Field("outputs", ("snapshot", "sample", "output"), "f8", "1", "f_t on the probe"),
     Field("residual", ("snapshot", "sample", "output"), "f8", "1", "m_t = N·∂L/∂f on the probe"),
     Field(
-        "kernel", ("snapshot", "sample", "sample_2", "kernel_output", "kernel_output_2"), "f4", "1",
+        "kernel", ("snapshot", "sample", "sample_2", "kernel_output", "kernel_output_2"), "f4 f8", "1",
         "the kernel itself, Θ_t[n, m, o, p]; stored for the snapshots that keep_kernel names",
     ),
+    Field(
+        "cross_time_kernel", ("snapshot", "sample", "sample_2", "kernel_output", "kernel_output_2"), "f4 f8", "1",
+        "J_t J_0ᵀ, the kernel between the state and the initial one",
+    ),
+    Field(
+        "initial_basis", ("snapshot", "vector", "vector_2"), "f8", "1",
+        "V_0ᵀ Θ_t V_0: the kernel on the eigenvectors of initialisation",
+    ),
+    Field(
+        "extension", ("snapshot", "sample", "kernel_output", "other_vector"), "f4", "1",
+        "Θ_t(this probe, training probe) V: the training probe's eigenvectors carried out of sample",
+    ),
 )
+
+ROOT: Mapping[str, Field] = {field.name: field for field in ROOT_FIELDS}
+_MEASUREMENTS = {field.name: field for field in MEASUREMENT_FIELDS}
+_RESERVED = frozenset({*DIMENSIONS, *ROOT, *PROBE_TEXTS, *_MEASUREMENTS, *(f.name for f in PROBE_FIELDS), "inputs"})
+
+
+def observable_field(observable: Observable) -> Field:
+    """The dataset of an observable: float64 rows of its dimensions, NaN where it was not measured.
+
+    Raises:
+        ArchiveError: a dimension of the observable is not one of the schema's, or its name is taken.
+    """
+    if observable.name in _RESERVED or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", observable.name):
+        raise ArchiveError(
+            f"an observable cannot be stored under the name {observable.name!r}",
+            expected="up to 64 letters, digits and underscores that are not a name of the format",
+        )
+    unknown = [d for d in observable.dims if d not in DIMENSIONS or d in ROOT_DIMENSIONS]
+    if unknown:
+        raise ArchiveError(
+            f"the observable {observable.name!r} has a dimension that the archive does not know",
+            expected="some of " + ", ".join(d for d in DIMENSIONS if d not in ROOT_DIMENSIONS), got=", ".join(unknown),
+        )
+    return Field(
+        observable.name, ("snapshot", *observable.dims), "f8", observable.units,
+        observable.long_name or observable.name.replace("_", " "),
+        formula=observable.formula, source=observable.source,
+    )
+
+
+def measurement_field(name: str) -> Field:
+    """The field under which a measurement of that name is stored: the schema's, or an observable's of the catalogue.
+
+    Raises:
+        ArchiveError: the name is neither.
+    """
+    if name in _MEASUREMENTS:
+        return _MEASUREMENTS[name]
+    catalogue: Callable[[], Mapping[str, Observable]] = vars(import_module("kerneltrack.observables"))["catalogue"]
+    entry = catalogue().get(name)
+    if entry is None:
+        raise ArchiveError(
+            f"nothing called {name!r} can be stored",
+            expected="a dataset of the schema (" + ", ".join(_MEASUREMENTS) + ") or an observable of the catalogue",
+            remedy=f"Register an Observable named {name!r} in kerneltrack.observables before the run.",
+        )
+    return observable_field(entry)

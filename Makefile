@@ -1,0 +1,42 @@
+# The README, CI and developers call these. Everything is installed into .venv from constraints.txt.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test check lint types bench docs browser-test kill-test clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+
+demo: out/demo.html  ## the main job: train on a picture with the tracker on, write out/demo.h5 and out/demo.html
+
+out/demo.html: | $(VENV)/.runtime
+	$(BIN)/kerneltrack demo --out out/
+
+test: $(VENV)/.dev  ## the whole test suite
+	$(BIN)/python -m pytest -m "not slow"
+
+check: lint types  ## what CI runs: lint, types, then the test suite
+	$(MAKE) test
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy kerneltrack callbacks analysis
+
+browser-test: $(VENV)/.dev  ## the report in headless Chromium
+	$(BIN)/python -m pytest -m browser tests/analysis
+
+clean:  ## remove what make made
+	rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.runtime: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("kerneltrack needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

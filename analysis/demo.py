@@ -1,0 +1,209 @@
+"""The demo: *Neural Spectrum Alignment* (Kopitkov & Indelman 2020, §4) at desk size, on a real photograph, with a control.
+
+A 6-layer leaky-ReLU network learns the grey values of a portrait at N scattered points by full-batch gradient descent;
+the learning rate is halved once. The control continues from the last state the old rate made, without the halving, into
+an archive of its own: only the difference between the two is the halving's effect.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from rich.console import Console
+from scipy.ndimage import map_coordinates
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from kerneltrack import schedule
+from kerneltrack.callbacks import NTKTracker
+from kerneltrack.errors import ArchiveExistsError
+from kerneltrack.probe import Probe
+from kerneltrack.snapshot import Array
+
+PHOTOGRAPH = "grace_hopper.jpg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The numbers of one run; the defaults are the paper's, except N, the steps and the picture.
+
+    Attributes:
+        samples: N points, i.i.d. uniform on the picture.
+        width: neurons per hidden layer.
+        depth: weight layers.
+        slope: of the leaky ReLU; the paper does not say, 0.2 was its framework's default.
+        learning_rate: δ of the paper's loss, the mean of ½(f − y)².
+        halve_at: the update from which on the rate is half.
+        steps: updates in all.
+        seed: of points, initialisation and everything else.
+    """
+
+    samples: int = 1000
+    width: int = 256
+    depth: int = 6
+    slope: float = 0.2
+    learning_rate: float = 0.25
+    halve_at: int = 2500
+    steps: int = 4000
+    seed: int = 0
+
+
+def photograph() -> Array:
+    """Grey values in [0, 1], (rows, columns), of the portrait that ships with matplotlib."""
+    with get_sample_data(PHOTOGRAPH) as stream:
+        grey: Array = np.asarray(Image.open(stream).convert("L"), dtype=np.float64) / 255
+    return grey
+
+
+def scattered_pixels(samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Coordinates (N, 2) and grey values (N, 1) at points i.i.d. uniform on [0, 1]², both standardised, float32.
+
+    The portrait is squeezed onto the unit square; the second coordinate points up, so that an ordinary plot stands
+    upright. Standardised means empirical mean 0 and standard deviation 1 (paper, §4).
+    """
+    grey = photograph()
+    points = np.random.default_rng(seed).random((samples, 2))
+    rows, columns = (1 - points[:, 1]) * (grey.shape[0] - 1), points[:, 0] * (grey.shape[1] - 1)
+    values = map_coordinates(grey, np.stack([rows, columns]), order=1)[:, None]
+    standardised = [(a - a.mean(axis=0)) / a.std(axis=0) for a in (points, values)]
+    x, y = (torch.from_numpy(a.astype(np.float32)) for a in standardised)
+    return x, y
+
+
+class PictureNetwork(pl.LightningModule):
+    """2 → width → … → 1, leaky ReLU, Xavier-uniform weights, zero biases; trained on the mean of ½(f − y)² by plain GD."""
+
+    def __init__(self, experiment: Experiment, *, halves: bool) -> None:
+        super().__init__()
+        self._experiment, self._halves = experiment, halves
+        sizes = [2, *[experiment.width] * (experiment.depth - 1), 1]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+            linear = nn.Linear(fan_in, fan_out)
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.LeakyReLU(experiment.slope)]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        loss = (self(x) - y).square().mean() / 2
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=self._experiment.learning_rate)
+        halve_at = self._experiment.halve_at if self._halves else self._experiment.steps + 1
+        # A plain function is not part of the scheduler's state, so the control resumes without the halving.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 if step >= halve_at else 1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class _WholeSet(Sampler[list[int]]):
+    """The whole data set as one batch, ``repeats`` times an epoch: full-batch descent without an epoch per step."""
+
+    def __init__(self, size: int, repeats: int) -> None:
+        self._indices, self._repeats = list(range(size)), repeats
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([self._indices] * self._repeats)
+
+    def __len__(self) -> int:
+        return self._repeats
+
+
+class _SaveBefore(pl.Callback):
+    """Saves the checkpoint from which the control starts: one update before the first at the new rate."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path, self._step = path, step
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self._step:
+            trainer.save_checkpoint(self._path)
+
+
+def train(experiment: Experiment, archive: Path, *, halves: bool, start: Path | None = None, save: Path | None = None,
+          progress: bool = True) -> None:
+    """One run into one archive; ``start`` is the checkpoint it continues from, ``save`` where to leave the control's."""
+    e = experiment
+    pl.seed_everything(e.seed, workers=True, verbose=False)
+    x, y = scattered_pixels(e.samples, e.seed)
+    around = schedule.OnLearningRateChange(after=(0, 1, 10, 100, 1000))
+    control = schedule.At(tuple(e.halve_at + offset for offset in around.after))
+    tracker = NTKTracker(
+        archive,
+        probe=Probe(x, y, name="train", identity={"picture": PHOTOGRAPH, "points": e.samples, "seed": e.seed}),
+        schedule=schedule.Log(per_octave=1) | schedule.Every(max(e.steps // 8, 1)) | (around if halves else control),
+        loss="half_mse",
+        keep_inputs=True,
+        metadata={"experiment": "neural spectrum alignment", "width": e.width, "depth": e.depth, "seed": e.seed,
+                  "halves": halves},
+    )  # fmt: skip
+    model = PictureNetwork(e, halves=halves)
+    sampler = _WholeSet(e.samples, min(500, e.steps))
+    loader = DataLoader(TensorDataset(x, y), sampler=sampler, batch_size=None)
+    callbacks: list[pl.Callback] = [tracker]
+    if save is not None:
+        callbacks.append(_SaveBefore(save, e.halve_at - 1))
+    if progress:
+        callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=50))
+    trainer = pl.Trainer(
+        max_steps=e.steps, accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=callbacks,
+        enable_model_summary=False, enable_progress_bar=progress, deterministic=True,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        # A loader of one tensor batch has nothing to gain from workers; and the control's checkpoint knows the tracker
+        # of the run it forks from, which is meant.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
+        trainer.fit(model, loader, ckpt_path=start, weights_only=True if start is not None else None)
+
+
+def run_demo(out: Path, *, force: bool = False, experiment: Experiment | None = None) -> int:
+    """Write demo.h5, control.h5 and demo.html into ``out``; returns the exit status.
+
+    Raises:
+        ArchiveExistsError: one of them exists and ``force`` is False; nothing is touched.
+    """
+    from .report import write_report
+
+    experiment = experiment or Experiment()
+    demo, control, page = (out / name for name in ("demo.h5", "control.h5", "demo.html"))
+    existing = [path for path in (demo, control, page) if path.exists()]
+    if existing and not force:
+        raise ArchiveExistsError(
+            "the demo's output exists", got=", ".join(map(str, existing)), remedy="Use --force to write it again.",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for path in existing:
+        path.unlink()
+    console, began = Console(stderr=True), time.perf_counter()
+    for noisy in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    checkpoint = out / ".before-halving.ckpt"
+    try:
+        console.print(f"[bold]1/3[/] training {experiment.steps} steps, learning rate halved at {experiment.halve_at}")
+        train(experiment, demo, halves=True, save=checkpoint)
+        console.print(f"[bold]2/3[/] control: the same run from step {experiment.halve_at - 1}, never halved")
+        train(experiment, control, halves=False, start=checkpoint)
+    finally:
+        checkpoint.unlink(missing_ok=True)
+    console.print("[bold]3/3[/] report")
+    write_report([demo], page, control=control)
+    _summary(demo, control, page, time.perf_counter() - began)
+    return 0

@@ -1,0 +1,391 @@
+"""NTKTracker: the drop-in callback. Its hooks say when; :mod:`kerneltrack.recorder` says what.
+
+A state is measured at the start of the first batch of an accumulation window, before the update that this window makes,
+and its row is appended at the end of the batch in which that update happened. Nothing is measured inside validation
+hooks. Arguments are checked when the tracker is made; what needs the data or the model, before the first batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from kerneltrack import observables as catalogue
+from kerneltrack import schedule as schedules
+from kerneltrack.archive import ArchiveWriter
+from kerneltrack.errors import ArchiveError, ProbeError, TrackerError
+from kerneltrack.instrument import Instrument
+from kerneltrack.loss import LossName, MeanLoss, ProbeLoss
+from kerneltrack.probe import Probe
+from kerneltrack.recorder import KeepKernel, Moment, OnError, Recorder
+from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule, Union
+from kerneltrack.snapshot import Json, Snapshot
+from kerneltrack.undisturbed import undisturbed
+from kerneltrack.update_rule import UpdateRule
+
+from . import fit
+from .roots import callback_bases
+
+OUTPUTS = ("full", "diagonal", "trace", "sum")
+
+
+class _Tracker:
+    """The tracker without Lightning's base class; see :class:`NTKTracker`."""
+
+    def __init__(
+        self,
+        archive: str | Path,
+        *,
+        probe: int | str | Path | Probe | Mapping[str, Probe | str | Path] = 256,
+        schedule: int | str | Schedule | Mapping[str, int | str | Schedule] = "log",
+        output: Literal["full", "diagonal", "trace", "sum"] | Callable[..., Any] = "full",
+        top_k: int = 64,
+        observables: str | Iterable[str] = "default",
+        loss: LossName | MeanLoss | None = None,
+        keep_kernel: KeepKernel = "ends",
+        metadata: Mapping[str, Json] | None = None,
+        max_overhead: float | None = None,
+        log: bool = True,
+        forward: Callable[[Any, Any], Any] | None = None,
+        if_exists: Literal["raise", "replace"] = "raise",
+        on_error: OnError = "raise",
+        split: Callable[[Any], tuple[Any, Any]] | None = None,
+        probe_seed: int = 0,
+        keep_inputs: bool = False,
+        method: Literal["auto", "structured", "jacobian", "products"] = "auto",
+        params: Callable[[str], bool] | Iterable[str] | None = None,
+        memory_budget: int | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.archive = Path(archive)
+        self._probe, self._probe_seed, self._split = _checked_probe(probe), probe_seed, split
+        self._schedule = {name: schedules.parse(s) for name, s in schedule.items()} if isinstance(
+            schedule, Mapping
+        ) else schedules.parse(schedule)
+        self._observables = catalogue.select(observables if isinstance(observables, str) else tuple(observables))
+        self._loss = None if loss is None else ProbeLoss.of(loss)
+        self._keep_kernel = _choice("keep_kernel", keep_kernel, ("ends", "all", "none"))
+        self._on_error = _choice("on_error", on_error, ("raise", "warn"))
+        self._if_exists = _choice("if_exists", if_exists, ("raise", "replace"))
+        self._metadata, self._log = dict(metadata or {}), log
+        self._keep_inputs = keep_inputs
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
+            raise TrackerError("top_k", expected="an integer from 0", got=repr(top_k))
+        if max_overhead is not None:
+            raise TrackerError("max_overhead", expected="None", got=repr(max_overhead))
+        self._reading = {
+            "output": output if callable(output) else _choice("output", output, OUTPUTS),
+            "top_k": top_k,
+            "observables": self._observables,
+            "loss": self._loss,
+            "method": _choice("method", method, ("auto", "structured", "jacobian", "products")),
+            "forward": forward,
+            "params": params if params is None or callable(params) else tuple(params),
+            "memory_budget": memory_budget,
+        }
+        self._state: dict[str, Any] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """The state between fits."""
+        self._recorder: Recorder | None = None
+        self._instruments: dict[str, Instrument] = {}
+        self._window: int | None = None  # global_step at which the current accumulation window began
+        self._rates: tuple[float, ...] = ()
+        self._rate_changes: tuple[int, ...] = ()
+        self._samples = 0
+        self._began = math.nan
+        self._measured_at = -math.inf
+        self._metrics: dict[str, float] = {}
+        self._run_id = ""
+        self._dry = False
+        self._verified = False
+
+    @property
+    def state_key(self) -> str:
+        """Two trackers in one Trainer differ by the file they write, wherever its folder is."""
+        return f"NTKTracker{{'archive': {self.archive.name!r}}}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings: what a resumed run needs to go on with the same archive and schedule."""
+        if self._recorder is None:
+            return dict(self._state)
+        return {
+            "run_id": self._run_id,
+            "step": -1 if self._recorder.last_step is None else self._recorder.last_step,
+            "rates": list(self._rates),
+            "rate_changes": list(self._rate_changes),
+            "samples_seen": self._samples,
+            "train_seconds": self._train_seconds(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._state = dict(state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Lightning binds log and log_dict onto the instance; they hold the module, and a live recorder holds tensors.
+        kept = {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
+        return {**kept, "_recorder": None, "_instruments": {}}
+
+    # -- hooks -----------------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        fit.refuse_sharded(trainer)
+        self._forget()
+        self._began = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
+        self._samples = int(self._state.get("samples_seen", 0))
+        self._rates = tuple(self._state.get("rates", ()))
+        self._rate_changes = tuple(self._state.get("rate_changes", ()))
+        self._dry = bool(trainer.fast_dev_run)
+        if trainer.is_global_zero:
+            self._probes = self._resolve_probes(trainer)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if not trainer.is_global_zero or trainer.global_step == self._window:
+            return
+        self._window = trainer.global_step
+        rule = fit.update_rule(trainer, pl_module)
+        if self._recorder is None:
+            self._recorder = self._open(trainer, pl_module, batch)
+        if self._rates and rule.learning_rates != self._rates:
+            self._rate_changes = (*self._rate_changes, trainer.global_step)
+        self._rates = rule.learning_rates
+        due = self._recorder.due(self._clock(trainer, batch_idx))
+        if due:
+            self._take(trainer, pl_module, rule, due)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if self._recorder is not None and self._recorder.waiting is not None:
+            self._recorder.use_rates(fit.update_rule(trainer, pl_module).learning_rates)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._recorder is None:
+            return
+        self._samples += fit.batch_size(batch)
+        if self._recorder.waiting is None or trainer.global_step == self._recorder.waiting:
+            return
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        training_loss = float(loss) if isinstance(loss, torch.Tensor) else math.nan
+        snapshot = self._recorder.settle(pl_module, update_applied=True, training_loss=training_loss)
+        if snapshot is not None:
+            self._verify_loss(snapshot)
+            self._report(trainer, snapshot)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if self._recorder is None:
+            return
+        if trainer.global_step != self._recorder.last_step:
+            due = {name: Due("last") for name in self._instruments}
+            rule = fit.update_rule(trainer, pl_module)
+            self._take(trainer, pl_module, rule, due, last=True)
+            snapshot = self._recorder.settle(None, update_applied=None)
+            if snapshot is not None:
+                self._report(trainer, snapshot)
+        self._finish(trainer)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._finish(trainer)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._finish(trainer)
+
+    # -- what the hooks do -----------------------------------------------------------------------------------------
+
+    def _resolve_probes(self, trainer: Any) -> dict[str, Probe]:
+        """The probes by name: given, read from a file, or drawn from the training data."""
+        given = self._probe
+        if isinstance(given, int):
+            given = fit.training_probe(trainer, given, seed=self._probe_seed, split=self._split, name="train")
+        if not isinstance(given, Mapping):
+            given = {(given.name if isinstance(given, Probe) else "probe"): given}
+        return {
+            name: (found if isinstance(found, Probe) else Probe.load(found)).named(name) for name, found in given.items()
+        }
+
+    def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
+        """Instruments, archive and recorder: everything is checked here, before the first batch is trained on."""
+        own = self._schedule
+        if isinstance(own, dict) and own.keys() != self._probes.keys():
+            raise TrackerError("schedule", expected=f"one per probe: {sorted(self._probes)}", got=sorted(own))
+        self._instruments = {
+            name: Instrument(probe=probe, scope=fit.stability_scope(trainer, module, probe, batch), **self._reading)
+            for name, probe in self._probes.items()
+        }
+        with undisturbed(module):
+            records = [i.describe(module, keep_inputs=self._keep_inputs) for i in self._instruments.values()]
+        own_schedules = own if isinstance(own, dict) else dict.fromkeys(self._probes, own)
+        facts: dict[str, Json] = {
+            "schedule": {name: str(s) for name, s in own_schedules.items()},
+            "loss": None if self._loss is None else self._loss.name,
+            "observables": [o.name for o in self._observables],
+            "started_at_step": int(trainer.global_step),
+        }
+        writer = None if self._dry else self._writer(trainer, module, records, facts)
+        return Recorder(
+            writer, self._instruments, own_schedules, keep_kernel=self._keep_kernel, on_error=self._on_error
+        )
+
+    def _writer(self, trainer: Any, module: nn.Module, records: Any, facts: dict[str, Json]) -> ArchiveWriter:
+        """A new archive, or this run's own archive continued."""
+        earlier = self._state.get("run_id")
+        continues = bool(earlier) and self.archive.exists() and _run_id(self.archive) == earlier
+        self._run_id = str(earlier) if continues else uuid.uuid4().hex
+        if earlier and not continues:
+            facts["continued_from"] = {"run_id": earlier, "step": int(trainer.global_step)}
+        origin = fit.provenance(trainer, module, run_id=self._run_id, run=facts, user=self._metadata)
+        if continues:
+            return ArchiveWriter.resume(
+                self.archive, probes=records, provenance=origin, resumed_from_step=int(trainer.global_step)
+            )
+        return ArchiveWriter(self.archive, probes=records, provenance=origin, if_exists=self._if_exists)
+
+    def _clock(self, trainer: Any, batch_idx: int) -> Clock:
+        wants_metrics = any(isinstance(m, OnMetricChange) for m in _all_schedules(self._schedule))
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if wants_metrics else {}
+        clock = Clock(
+            step=trainer.global_step, epoch=trainer.current_epoch, starts_epoch=batch_idx == 0,
+            rate_changes=self._rate_changes, seconds=self._train_seconds(), last_seconds=self._measured_at,
+            metrics=metrics, last_metrics=self._metrics,
+        )  # fmt: skip
+        return clock
+
+    def _take(
+        self, trainer: Any, module: nn.Module, rule: UpdateRule, due: Mapping[str, Due], *, last: bool = False
+    ) -> None:
+        assert self._recorder is not None
+        moment = Moment(
+            step=trainer.global_step, epoch=trainer.current_epoch, batch=trainer.fit_loop.total_batch_idx + 1,
+            samples_seen=self._samples, train_seconds=self._train_seconds(),
+        )  # fmt: skip
+        self._measured_at = moment.train_seconds
+        if any(isinstance(m, OnMetricChange) for m in _all_schedules(self._schedule)):
+            self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        self._recorder.take(module, moment, rule, due, last=last)
+
+    def _train_seconds(self) -> float:
+        measured = 0.0 if self._recorder is None else self._recorder.seconds
+        return time.perf_counter() - self._began - measured
+
+    def _verify_loss(self, snapshot: Snapshot) -> None:
+        """Where the probe is the training batch, the named loss must be the loss that was trained."""
+        if self._verified:
+            return
+        self._verified = True
+        for name, instrument in self._instruments.items():
+            measured = float(snapshot.probes.get(name, {}).get("probe_loss", math.nan))
+            if instrument.scope != "exact" or math.isnan(measured) or math.isnan(snapshot.training_loss):
+                continue
+            if not math.isclose(measured, snapshot.training_loss, rel_tol=1e-3, abs_tol=1e-6):
+                raise TrackerError(
+                    f"loss={instrument.loss.name if instrument.loss else None!r}",
+                    expected=f"the loss that is trained, {snapshot.training_loss:.6g} on this batch",
+                    got=f"{measured:.6g} on the probe, which is the whole training batch",
+                    remedy='Name the trained loss (torch.nn.MSELoss is "mse", half of it is "half_mse"), give it as a '
+                    "callable, or pass loss=None.",
+                )  # fmt: skip
+
+    def _report(self, trainer: Any, snapshot: Snapshot) -> None:
+        """Scalars to whatever loggers the trainer has: ntk/<name>, or ntk/<probe>/<name> with several probes."""
+        if not self._log:
+            return
+        scalars = {
+            "/".join(["ntk", *([probe] if len(snapshot.probes) > 1 else []), name]): float(value)
+            for probe, values in snapshot.probes.items()
+            for name, value in values.items()
+            if getattr(value, "ndim", 0) == 0 and math.isfinite(float(value))
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=snapshot.step)
+
+    def _finish(self, trainer: Any) -> None:
+        """Close the archive; safe to call again."""
+        recorder, self._state = self._recorder, self.state_dict()
+        self._recorder = None
+        if recorder is None:
+            return
+        recorder.close()
+        if self._log and not self._dry:
+            total = max(time.perf_counter() - self._began, 1e-9)
+            Console(stderr=True).print(
+                f"kerneltrack: {recorder.rows} snapshots in {self.archive} "
+                f"({recorder.seconds:.1f} s, {100 * recorder.seconds / total:.0f} % of the run)",
+                highlight=False, markup=False,
+            )  # fmt: skip
+
+
+class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the bases depend on the roots that are loaded
+    """Track the tangent kernel of a LightningModule on a fixed probe while a Trainer trains it.
+
+    Args:
+        archive: the HDF5 file to write.
+        probe: an int (that many training samples, drawn with ``probe_seed``), a Probe, the path of a saved one, or a
+            mapping from names to probes.
+        schedule: an int n (the states before updates 0, n, 2n, … and the last), "log", "epoch", a
+            ``kerneltrack.schedule`` object, or one per probe. Step 0 and the last state are always measured.
+        output: the output reduction: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,).
+        top_k: how many eigenvectors are stored; with a dense kernel all eigenvalues and coefficients are.
+        observables: "default", "all", or names from ``kerneltrack.observables.catalogue()``.
+        loss: None, "half_mse", "mse", "cross_entropy", or a callable (outputs, targets) → mean over samples. None: the
+            residual is f − y, and there is neither a loss nor a stability ratio.
+        keep_kernel: which snapshots store the kernel itself: "ends", "all" or "none".
+        metadata: plain values that comparisons group by (width, seed, …).
+        max_overhead: None.
+        log: scalars to the trainer's loggers, and one line at the end.
+        forward: (model, inputs) → outputs (N,) or (N, O); None: the module's own call.
+        if_exists: "raise" or "replace"; a run resumed from its checkpoint continues its archive either way.
+        on_error: "raise", or "warn": a measurement that fails becomes a row with its reason.
+        split: batch → (inputs, targets), for batches that are no pair (x, y).
+        probe_seed: of the indices of a drawn probe; not the run's seed.
+        keep_inputs: store the probe's inputs in the archive. They may be private: left out by default.
+        method: of :func:`kerneltrack.empirical_ntk`.
+        params: the parameters the kernel is of: None for all that require grad, a predicate on names, or names.
+        memory_budget: bytes or "2GiB" for one kernel.
+
+    Raises:
+        TrackerError, ScheduleError, ObservableError, ProbeError: a wrong argument, when the tracker is made.
+        ArchiveError: the archive exists or cannot be written, before the first batch.
+    """
+
+
+def _checked_probe(probe: Any) -> int | str | Path | Probe | Mapping[str, Any]:
+    if isinstance(probe, int) and not isinstance(probe, bool):
+        if probe < 1:
+            raise ProbeError("probe", expected="at least one sample", got=probe)
+        return probe
+    if isinstance(probe, (str, Path)):
+        return Probe.load(probe)
+    if isinstance(probe, Mapping) and probe:
+        return {str(name): _checked_probe(found) for name, found in probe.items()}
+    if isinstance(probe, Probe):
+        return probe
+    raise ProbeError("probe", expected="an int, a Probe, a path, or a mapping of names to probes", got=repr(probe))
+
+
+def _choice(argument: str, value: Any, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise TrackerError(argument, expected=f"one of {', '.join(map(repr, choices))}", got=repr(value))
+    return value
+
+
+def _all_schedules(schedule: Schedule | dict[str, Schedule]) -> list[Schedule]:
+    given = list(schedule.values()) if isinstance(schedule, dict) else [schedule]
+    return [member for s in given for member in (s.members if isinstance(s, Union) else (s,))]
+
+
+def _run_id(path: Path) -> str | None:
+    from kerneltrack.archive import open_archive
+
+    try:
+        with open_archive(path) as archive:
+            found = archive.provenance.run.get("run_id")
+    except ArchiveError:
+        return None
+    return None if found is None else str(found)

@@ -1,0 +1,75 @@
+"""Files from rows: the image of a part that holds one new row, and the file that joins several pieces into one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import h5py
+import numpy as np
+
+from kerneltrack.archive import header as headers
+from kerneltrack.archive import layout
+from kerneltrack.archive.durable import Stream
+from kerneltrack.archive.header import Header
+from kerneltrack.archive.layout import Column
+from kerneltrack.archive.pieces import Piece, all_columns, row_map
+from kerneltrack.archive.rows import Row
+
+_BLOCK_BYTES = 1 << 24
+
+
+def part_image(header: Header, row: Row) -> bytes:
+    """The bytes of a part: no row, or the one given. It is made in memory, where no disk can fail it."""
+    with h5py.File("part", "w", driver="core", backing_store=False, libver=layout.LIBVER) as file:
+        headers.write(file, header)
+        for path, (field, value) in row.items():
+            layout.create(file, path, Column(field, value.shape), 1)[0] = value
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def join(stream: Stream, header: Header, pieces: Sequence[Piece]) -> int:
+    """Write all rows of the pieces, in the order of appending, as one file; return how many."""
+    origin, place = row_map(pieces)
+    with h5py.File(stream, "w", libver=layout.LIBVER) as file:
+        headers.write(file, header)
+        columns = all_columns(pieces) if len(origin) or header.attrs["role"] == "main" else {}
+        for path, column in columns.items():
+            data = layout.create(file, path, column, len(origin))
+            for start, stop, number, first in runs(origin, place):
+                if path in pieces[number].columns:
+                    _copy(data, pieces[number], path, column, start, stop, first)
+        if header.attrs["role"] == "main":
+            layout.add_scales(file)
+    return len(origin)
+
+
+def runs(origin: np.ndarray, place: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
+    """Stretches of rows that follow each other in one piece: (start, stop, piece, first place there)."""
+    breaks = np.flatnonzero((np.diff(origin) != 0) | (np.diff(place) != 1)) + 1
+    edges = [0, *breaks.tolist(), len(origin)]
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        if stop > start:
+            yield start, stop, int(origin[start]), int(place[start])
+
+
+def _copy(data: h5py.Dataset, piece: Piece, path: str, column: Column, start: int, stop: int, first: int) -> None:
+    own = piece.columns[path].shape
+    within = tuple(slice(0, size) for size in own)
+    step = max(1, _BLOCK_BYTES // max(column.row_bytes, 1))
+    for low in range(start, stop, step):
+        high = min(low + step, stop)
+        if step > 1 or piece.is_written(path, first + low - start):
+            data[(slice(low, high), *within)] = piece.read(path, first + low - start, first + high - start)
+
+
+def merged_header(pieces: Sequence[Piece], attrs: Mapping[str, object]) -> Header:
+    """The header of a joined file: the first piece's, with every piece's segments and history."""
+    first = pieces[0].header
+    segments = {segment.number: segment for piece in pieces for segment in piece.header.segments}
+    lines = [line for piece in pieces for line in str(piece.header.attrs.get("history", "")).splitlines()]
+    history = "\n".join(sorted(dict.fromkeys(lines)))
+    return Header(
+        {**first.attrs, "history": history, **attrs}, [segments[n] for n in sorted(segments)],
+        first.probes, first.provenance,
+    )

@@ -1,0 +1,124 @@
+"""Files that survive: a name either holds all of its bytes, on the disk, or what it held before.
+
+Every change that the archive makes to a file system goes through the few functions here, in the order temporary file,
+``fsync``, ``os.replace``, ``fsync`` of the folder. Only then may anybody be told that the bytes are safe.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
+
+
+class Stream:
+    """A file descriptor as the random-access file object that HDF5 writes to.
+
+    HDF5 cannot close a file whose driver fails, and takes the process down when it ends; so a failed write is kept in
+    ``error`` and the rest of the file is discarded until HDF5 is out of the way.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.position = 0
+        self.end = 0
+        self.error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.end}[whence]
+        self.position = base + offset
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        size = self.end - self.position if size < 0 else size
+        data = os.pread(self.descriptor, size, self.position)
+        self.position += len(data)
+        return data
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        view = memoryview(buffer)
+        data = self.read(view.nbytes)
+        view.cast("B")[: len(data)] = data
+        return len(data)
+
+    def write(self, data: bytes | memoryview) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while self.error is None and done < view.nbytes:
+            try:
+                done += os.pwrite(self.descriptor, view[done:], self.position + done)
+            except OSError as error:
+                self.error = error
+        self.position += view.nbytes
+        self.end = max(self.end, self.position)
+        return view.nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        self.end = self.position if size is None else size
+        return self.end
+
+    def flush(self) -> None:
+        """Nothing is buffered here; durability is :func:`staged`'s business."""
+
+
+@contextmanager
+def staged(path: Path, *, workplace: Path, reserve: int = 0) -> Iterator[Stream]:
+    """Write a file aside and put it in its place when it is whole and on the disk.
+
+    Args:
+        path: the name that the file gets in the end; what stood there is replaced.
+        workplace: folder of the same file system in which the file is written.
+        reserve: bytes to claim from the file system before the first one is written.
+
+    Raises:
+        OSError: the disk is full, the folder is read-only, …; ``path`` is as it was and the temporary file is gone.
+    """
+    temporary = workplace / f".tmp-{uuid.uuid4().hex}"
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        try:
+            if reserve:
+                os.posix_fallocate(descriptor, 0, reserve)
+            stream = Stream(descriptor)
+            yield stream
+            if stream.error is not None:
+                raise stream.error
+            os.ftruncate(descriptor, stream.end)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def put(path: Path, data: bytes, *, workplace: Path) -> None:
+    """Put a file of these bytes at ``path``, durably."""
+    with staged(path, workplace=workplace) as stream:
+        stream.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead writers left half-written; only for whoever holds the archive's lock."""
+    for name in os.listdir(folder):
+        if TEMPORARY.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""What an archive says once: who it is, where it comes from, on which probes, and how often the run was started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kerneltrack.archive import layout, schema
+from kerneltrack.errors import ArchiveError
+from kerneltrack.snapshot import Array, ProbeRecord, Provenance
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One start of the run: its number, the step of the checkpoint that it continues (-1 for the first), and when."""
+
+    number: int
+    resumed_from_step: int
+    started: float
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything in a main file that is not a row. A part has the attributes and, at a resume, one segment."""
+
+    attrs: Mapping[str, Any]
+    segments: Sequence[Segment] = ()
+    probes: Mapping[str, ProbeRecord] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+def write(file: h5py.File, header: Header) -> None:
+    """Write a header into an empty file."""
+    for name, value in header.attrs.items():
+        file.attrs[name] = value
+    if header.segments:
+        table = file.create_group("segments")
+        for column in schema.SEGMENT_FIELDS:
+            values = [getattr(segment, column.name) for segment in header.segments]
+            layout.fixed(table, column, np.array(values))
+    if header.attrs["role"] == "part":
+        return
+    provenance = file.create_group("provenance")
+    for name, value in asdict(header.provenance).items():
+        layout.put_text(provenance, name, value, schema.PROVENANCE_TEXTS[name])
+    for record in header.probes.values():
+        _write_probe(file.create_group(f"probes/{record.name}"), record)
+
+
+def read(file: h5py.File) -> Header:
+    """The header of a main file or a part."""
+    segments: list[Segment] = []
+    if "segments" in file:
+        columns = [file["segments"][column.name][()].tolist() for column in schema.SEGMENT_FIELDS]
+        segments = [Segment(*values) for values in zip(*columns, strict=True)]
+    attrs = layout.attributes(file)
+    if attrs["role"] == "part":
+        return Header(attrs, segments)
+    texts = {name: layout.get_text(file["provenance"], name) for name in schema.PROVENANCE_TEXTS}
+    probes = {name: _read_probe(group, name) for name, group in file.get("probes", {}).items()}
+    return Header(attrs, segments, probes, Provenance(**texts))
+
+
+def _write_probe(group: h5py.Group, record: ProbeRecord) -> None:
+    group.attrs["fingerprint"] = record.fingerprint
+    group.attrs["count"] = record.count
+    group.attrs["target_encoding"] = record.target_encoding
+    group.attrs["inputs_stored"] = int(record.inputs is not None)
+    for name, meaning in schema.PROBE_TEXTS.items():
+        layout.put_text(group, name, getattr(record, name), meaning)
+    fields = {f.name: f for f in schema.PROBE_FIELDS}
+    if record.targets is not None:
+        layout.fixed(group, fields["targets"], record.targets)
+    if "energy_k" in record.settings:
+        layout.fixed(group, fields["energy_k"], np.asarray(record.settings["energy_k"]))
+    for key, value in (record.inputs or {}).items():
+        home = group.require_group("inputs") if key else group
+        _write_input(home, key or "inputs", value)
+
+
+def _write_input(home: h5py.Group, name: str, value: Array) -> None:
+    value = np.asarray(value)
+    if value.dtype.kind not in "biuf" or "/" in name:
+        raise ArchiveError(
+            f"the probe's input {name!r} cannot be stored", expected="real numbers under a key without '/'",
+            got=str(value.dtype), remedy="Leave the inputs out of the probe's record.",
+        )
+    stored = value.astype("u1") if value.dtype.kind == "b" else value.astype("f4") if value.dtype == "f2" else value
+    prefix = "input" if name == "inputs" else f"input_{name}"
+    dims = ("sample", *(f"{prefix}_axis_{axis}" for axis in range(1, value.ndim)))
+    layout.fixed(home, schema.Field(name, dims, stored.dtype.str[1:], "1", "input of the probe"), stored)
+
+
+def _read_probe(group: h5py.Group, name: str) -> ProbeRecord:
+    texts = {text: layout.get_text(group, text) for text in schema.PROBE_TEXTS}
+    shapes = {key: (str(dtype), tuple(shape)) for key, (dtype, shape) in texts["input_shapes"].items()}
+    return ProbeRecord(
+        name=name,
+        fingerprint=str(group.attrs["fingerprint"]),
+        count=int(group.attrs["count"]),
+        targets=group["targets"][()] if "targets" in group else None,
+        target_encoding=group.attrs["target_encoding"],
+        input_shapes=shapes,
+        inputs=_read_inputs(group, shapes),
+        identity=texts["identity"],
+        settings=texts["settings"],
+    )
+
+
+def _read_inputs(group: h5py.Group, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Array] | None:
+    if "inputs" not in group:
+        return None
+    item = group["inputs"]
+    stored = {"": item} if isinstance(item, h5py.Dataset) else {
+        key: data for key, data in item.items() if "dimensions" in data.attrs
+    }
+    return {key: _restored(data[()], shapes.get(key, ("", ()))[0]) for key, data in stored.items()}
+
+
+def _restored(value: Array, dtype: str) -> Array:
+    """Undo the widening of what netCDF cannot hold."""
+    return value.astype({"bool": "?", "float16": "f2"}.get(dtype.removeprefix("torch."), value.dtype))

@@ -1,0 +1,108 @@
+"""An archive as an xarray.Dataset whose arrays are read when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from kerneltrack.archive import rows, schema
+from kerneltrack.archive.layout import Column
+from kerneltrack.archive.schema import Field
+from kerneltrack.snapshot import Array, ProbeRecord
+
+if TYPE_CHECKING:
+    from kerneltrack.archive.reader import Archive
+
+_COORDINATES = (
+    "snapshot", "step", "epoch", "batch", "samples_seen", "wall_time", "train_seconds", "snapshot_seconds"
+)
+
+
+class _Lazy(BackendArray):
+    """A column of an archive: the rows that are asked for are read, of these the part that is asked for is kept."""
+
+    def __init__(self, archive: Archive, path: str, column: Column) -> None:
+        self.archive, self.path = archive, path
+        self.shape = (len(archive), *column.shape)
+        self.dtype = np.dtype(column.field.dtype)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> Array:
+        first, *rest = key
+        values = self.archive.column(self.path, first)
+        axis = values.ndim - len(rest)
+        for selection in rest:
+            if isinstance(selection, slice):
+                values = values[(slice(None),) * axis + (selection,)]
+            else:
+                values = np.take(values, selection, axis=axis)
+            axis += not isinstance(selection, int | np.integer)
+        return values
+
+
+def dataset(archive: Archive, probe: str) -> xarray.Dataset:
+    """The labelled data set of one probe; see :meth:`kerneltrack.archive.Archive.to_xarray`."""
+    record = archive.probes[probe]
+    variables = {name: _root_variable(archive, name) for name in schema.ROOT if name != "snapshot_id"}
+    prefix = f"probes/{probe}/"
+    for path, column in archive.columns.items():
+        if path.startswith(prefix):
+            variables[path.removeprefix(prefix)] = _lazy_variable(archive, path, column)
+    variables |= _static_variables(record)
+    coordinates = [*_COORDINATES, *(name for name in ("energy_k", "layer") if name in variables)]
+    return xarray.Dataset(
+        {name: value for name, value in variables.items() if name not in coordinates},
+        coords={name: variables[name] for name in coordinates},
+        attrs={
+            "probe": probe,
+            "settings": dict(record.settings),
+            "provenance": asdict(archive.provenance),
+            "archive_id": archive.attrs["archive_id"],
+            "run_id": archive.attrs["run_id"],
+            "format_version": archive.attrs["format_version"],
+            "path": str(archive.path),
+        },
+    )
+
+
+def _root_variable(archive: Archive, name: str) -> xarray.Variable:
+    field, values = schema.ROOT[name], archive.column(name)
+    if field.is_text:
+        texts = np.array([rows.untext(value) for value in values], dtype=object)
+        return xarray.Variable(field.dims[:1], texts, _attributes(field))
+    return xarray.Variable(field.dims, values, _attributes(field))
+
+
+def _lazy_variable(archive: Archive, path: str, column: Column) -> xarray.Variable:
+    data = indexing.LazilyIndexedArray(_Lazy(archive, path, column))
+    return xarray.Variable(column.field.dims, data, _attributes(column.field))
+
+
+def _static_variables(record: ProbeRecord) -> Mapping[str, xarray.Variable]:
+    fields = {field.name: field for field in schema.PROBE_FIELDS}
+    variables: dict[str, xarray.Variable] = {}
+    if record.targets is not None:
+        variables["targets"] = xarray.Variable(fields["targets"].dims, record.targets, _attributes(fields["targets"]))
+    if "energy_k" in record.settings:
+        values = np.asarray(record.settings["energy_k"], np.int64)
+        variables["energy_k"] = xarray.Variable("energy_k", values, _attributes(fields["energy_k"]))
+    if "layer" in record.settings:
+        variables["layer"] = xarray.Variable("layer", np.asarray(record.settings["layer"], object))
+    for key, value in (record.inputs or {}).items():
+        name = f"inputs/{key}" if key else "inputs"
+        dims = ("sample", *(f"{name}_axis_{axis}" for axis in range(1, np.ndim(value))))
+        variables[name] = xarray.Variable(dims, value)
+    return variables
+
+
+def _attributes(field: Field) -> dict[str, str]:
+    named = {"units": field.units, "long_name": field.long_name, "formula": field.formula, "source": field.source}
+    return {name: value for name, value in named.items() if value}

@@ -1,0 +1,133 @@
+"""Columns in HDF5: groups, datasets, chunks, checksums, attributes, and the dimension scales that make it netCDF-4."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kerneltrack.archive import schema
+from kerneltrack.archive.schema import Field
+from kerneltrack.snapshot import Array
+
+LIBVER = ("v110", "v110")  # checksummed metadata, readable since HDF5 1.10
+CHUNK_BYTES = 1 << 16
+MAX_CHUNK_BYTES = 1 << 23
+MAX_CHUNK_ROWS = 1024
+_NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable. %9d"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A dataset with one row per snapshot: its field and the shape of one row."""
+
+    field: Field
+    shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.field.dtype).itemsize
+
+
+def chunk_shape(column: Column, rows: int) -> tuple[int, ...]:
+    """Few rows to a chunk where rows are large, so that one is read without the others; no chunk beyond 8 MiB."""
+    count = max(1, min(rows, MAX_CHUNK_ROWS, CHUNK_BYTES // max(column.row_bytes, 1)))
+    shape = [max(size, 1) for size in column.shape]
+    itemsize = np.dtype(column.field.dtype).itemsize
+    axis = 0
+    while int(np.prod(shape, dtype=np.int64)) * itemsize > MAX_CHUNK_BYTES:
+        shape[axis] = -(-shape[axis] // 2)
+        axis = axis if shape[axis] > 1 else axis + 1
+    return (count, *shape)
+
+
+def create(group: h5py.Group, path: str, column: Column, rows: int) -> h5py.Dataset:
+    """An unwritten dataset of so many rows, NaN where it stays unwritten."""
+    field = column.field
+    data = group.create_dataset(
+        path, shape=(rows, *column.shape), maxshape=(None, *column.shape), chunks=chunk_shape(column, rows),
+        dtype=np.dtype(field.dtype).newbyteorder("<"), fletcher32=True,
+        fillvalue=np.nan if "f" in field.dtype else None,
+    )
+    describe(data, field)
+    return data
+
+
+def fixed(group: h5py.Group, field: Field, value: Array) -> h5py.Dataset:
+    """A dataset that does not grow."""
+    value = np.asarray(value, np.dtype(field.dtype).newbyteorder("<"))
+    if value.size == 0:
+        data = group.create_dataset(field.name, data=value)
+    else:
+        chunks = chunk_shape(Column(field, value.shape[1:]), value.shape[0])
+        data = group.create_dataset(field.name, data=value, chunks=chunks, fletcher32=True)
+    describe(data, field)
+    return data
+
+
+def describe(data: h5py.Dataset, field: Field) -> None:
+    """The attributes that say what a dataset is."""
+    data.attrs["dimensions"] = " ".join(field.dims)
+    if field.units:
+        data.attrs["units"] = field.units
+    data.attrs["long_name"] = field.long_name
+    if field.formula:
+        data.attrs["formula"] = field.formula
+    if field.source:
+        data.attrs["source"] = field.source
+
+
+def described(data: h5py.Dataset) -> Field:
+    """The field that such attributes describe."""
+    name = data.name.rpartition("/")[2]
+    attribute = {key: str(data.attrs.get(key, "")) for key in ("units", "long_name", "formula", "source")}
+    return Field(name, tuple(str(data.attrs["dimensions"]).split()), data.dtype.str[1:], **attribute)
+
+
+def put_text(group: h5py.Group, name: str, value: Any, meaning: str) -> None:
+    """JSON as an array of UTF-8 bytes: checksummed, bounded, and netCDF's own way to hold text."""
+    data = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    field = Field(name, (f"{name}_length",), "S1", "", meaning)
+    fixed(group, field, np.frombuffer(data, "S1"))
+
+
+def get_text(group: h5py.Group, name: str) -> Any:
+    """The value of such a text."""
+    return json.loads(group[name][()].tobytes().decode())
+
+
+def add_scales(file: h5py.File) -> None:
+    """Give every dimension of the file a dimension scale and attach it: what netCDF-4 and xarray look for."""
+    datasets: list[h5py.Dataset] = []
+    file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
+    for data in datasets:
+        for axis, dim in enumerate(str(data.attrs["dimensions"]).split()):
+            home = file if dim in schema.ROOT_DIMENSIONS else _home(data)
+            scale = _scale(home, dim, data.shape[axis])
+            if scale != data:
+                data.dims[axis].attach_scale(scale)
+
+
+def _home(data: h5py.Dataset) -> h5py.Group:
+    """The probe's group (or the section's) that owns a dataset's dimensions."""
+    parts = data.name.split("/")
+    return data.file["/".join(parts[:3]) if parts[1] == "probes" else f"/{parts[1]}"]
+
+
+def _scale(home: h5py.Group, dim: str, size: int) -> h5py.Dataset:
+    if dim not in home:
+        scale = home.create_dataset(dim, shape=(size,), dtype=">f4")  # the type that netCDF-4 gives a bare dimension
+        scale.make_scale((_NOT_A_VARIABLE % size).decode())
+    elif not h5py.h5ds.is_scale(home[dim].id):
+        home[dim].make_scale(dim)
+    return home[dim]
+
+
+def attributes(group: h5py.Group) -> Mapping[str, Any]:
+    """A group's attributes as plain Python values."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in group.attrs.items()}

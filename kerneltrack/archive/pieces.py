@@ -1,0 +1,187 @@
+"""The files that make up an archive at one moment: the main file and the parts that are not joined yet."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from kerneltrack.archive import header as headers
+from kerneltrack.archive import layout, schema
+from kerneltrack.archive.durable import Stream
+from kerneltrack.archive.header import Header
+from kerneltrack.archive.layout import Column
+from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
+from kerneltrack.snapshot import Array
+
+PART = re.compile(r"(\d{9,18})-(\d{1,18})\.h5")
+_ATTEMPTS = 100
+
+
+def parts_folder(path: Path) -> Path:
+    """Where the parts of the archive at ``path`` lie while it is written."""
+    return path.with_name(path.name + ".parts")
+
+
+def part_name(first: int, count: int) -> str:
+    """The file name of a part that holds ``count`` rows from index ``first`` on."""
+    return f"{first:09d}-{count}.h5"
+
+
+class Piece:
+    """One open HDF5 file of an archive, read-only. It keeps its content even when the name goes to another file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at ``path``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UnsafeArchiveError: it is not a regular file, or holds what a reader must not follow.
+            ArchiveFormatError: it is not an archive.
+        """
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            self.file = self._open()
+            self.header = headers.read(self.file)
+        except (KeyError, ValueError, OSError, RuntimeError) as error:
+            os.close(self.descriptor)
+            if isinstance(error, ArchiveError):
+                raise
+            raise ArchiveFormatError(
+                "this is not a kerneltrack archive, or it is damaged", where=str(path), got=str(error)
+            ) from error
+        self.columns = self._columns()
+        self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
+
+    def _open(self) -> h5py.File:
+        if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+            raise UnsafeArchiveError("not a regular file", where=str(self.path))
+        stream = Stream(self.descriptor)
+        stream.end = os.fstat(self.descriptor).st_size
+        return h5py.File(stream, "r")
+
+    def _columns(self) -> dict[str, Column]:
+        columns: dict[str, Column] = {}
+        homes = [("", self.file), *((f"probes/{p}/", g) for p, g in self.file.get("probes", {}).items())]
+        for prefix, home in homes:
+            for name, data in home.items():
+                if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
+                    field = layout.described(data)
+                    if field.dims[0] == "snapshot":
+                        columns[prefix + name] = Column(field, data.shape[1:])
+        return columns
+
+    def read(self, path: str, start: int, stop: int) -> Array:
+        """Rows ``start`` to ``stop`` of a column of this piece."""
+        return np.asarray(self.file[path][start:stop])
+
+    def is_written(self, path: str, row: int) -> bool:
+        """Whether anything of that row may have been written; a row in chunks of its own that are not there is NaN."""
+        data = self.file[path]
+        if data.chunks is None or data.chunks[0] > 1:
+            return True
+        info = data.id.get_chunk_info_by_coord((row,) + (0,) * (data.ndim - 1))
+        return info.byte_offset is not None
+
+    @property
+    def archive_id(self) -> str:
+        """The archive that the piece belongs to."""
+        return str(self.header.attrs["archive_id"])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self.descriptor).st_size
+
+    def close(self) -> None:
+        """Close the file; reading from it is over."""
+        if self.file:
+            self.file.close()
+            os.close(self.descriptor)
+
+
+def list_parts(path: Path) -> list[Path]:
+    """The parts of the archive at ``path``, oldest rows first."""
+    folder = parts_folder(path)
+    try:
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            return []
+        names = [name for name in os.listdir(folder) if PART.fullmatch(name)]
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in sorted(names)]
+
+
+def gather(path: Path) -> list[Piece]:
+    """Open the main file and every part of its own, as they are at one moment.
+
+    The parts are listed and opened before the main file: whatever was joined meanwhile is in the main file, and when a
+    part vanished into a bigger part the whole is tried again.
+
+    Raises:
+        ArchiveError: there is no archive, or it could not be read while a writer kept changing it.
+        ArchiveFormatError: it is damaged, or not an archive.
+    """
+    for _ in range(_ATTEMPTS):
+        pieces: list[Piece] = []
+        try:
+            pieces.extend(Piece(part) for part in list_parts(path))
+        except FileNotFoundError:
+            close_all(pieces)
+            continue
+        except BaseException:
+            close_all(pieces)
+            raise
+        try:
+            main = Piece(path)
+        except FileNotFoundError:
+            close_all(pieces)
+            raise ArchiveError("there is no such archive", where=str(path)) from None
+        except BaseException:
+            close_all(pieces)
+            raise
+        own = [piece for piece in pieces if piece.archive_id == main.archive_id]
+        close_all([piece for piece in pieces if piece.archive_id != main.archive_id])
+        return [main, *sorted(own, key=lambda piece: -piece.rows)]
+    raise ArchiveError("the parts of the archive changed faster than they could be read", where=str(path))
+
+
+def close_all(pieces: Sequence[Piece]) -> None:
+    """Close pieces."""
+    for piece in pieces:
+        piece.close()
+
+
+def row_map(pieces: Sequence[Piece]) -> tuple[Array, Array]:
+    """For every distinct row of the pieces, in the order of appending: its piece and its place there (two int arrays)."""
+    filled = [(number, piece) for number, piece in enumerate(pieces) if piece.rows]
+    if not filled:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    origin = np.concatenate([np.full(piece.rows, number) for number, piece in filled])
+    place = np.concatenate([np.arange(piece.rows) for _, piece in filled])
+    index = np.concatenate([piece.read("snapshot", 0, piece.rows) for _, piece in filled])
+    identifier = np.concatenate([piece.read("snapshot_id", 0, piece.rows) for _, piece in filled])
+    _, first = np.unique(identifier, axis=0, return_index=True)  # a row in two pieces is taken from the earlier one
+    order = first[np.argsort(index[first], kind="stable")]
+    return origin[order], place[order]
+
+
+def all_columns(pieces: Sequence[Piece]) -> dict[str, Column]:
+    """Every column of any piece, wide enough for all (the number of parameter groups may grow)."""
+    columns: dict[str, Column] = {name: Column(field, _shape(field)) for name, field in schema.ROOT.items()}
+    for piece in pieces:
+        for path, column in piece.columns.items():
+            known = columns.get(path)
+            shape = column.shape if known is None else tuple(map(max, known.shape, column.shape))
+            columns[path] = Column(column.field, shape)
+    return columns
+
+
+def _shape(field: schema.Field) -> tuple[int, ...]:
+    return tuple(schema.FIXED_SIZES.get(dim, 1) for dim in field.dims[1:])

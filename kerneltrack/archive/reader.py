@@ -1,0 +1,180 @@
+"""open_archive: read an archive, also while a run writes it, snapshot by snapshot or as a labelled data set."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from kerneltrack.archive import build, pieces, rows, schema
+from kerneltrack.archive.canonical import is_canonical
+from kerneltrack.archive.header import Segment
+from kerneltrack.archive.layout import Column
+from kerneltrack.errors import ArchiveError
+from kerneltrack.snapshot import Array, ProbeRecord, Provenance, Snapshot
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def open_archive(path: str | os.PathLike[str], *, all_segments: bool = False) -> Archive:
+    """Open an archive for reading; safe on a file from a stranger, and while a run is writing it.
+
+    Args:
+        path: the archive; parts that are not joined yet are found beside it.
+        all_segments: also show the rows that a resumed run superseded.
+
+    Raises:
+        ArchiveError: there is no archive.
+        UnsafeArchiveError: it holds something that must not be followed; nothing of it was read.
+        ArchiveFormatError: it is damaged, not an archive, or of a newer major version.
+    """
+    return Archive(path, all_segments=all_segments)
+
+
+class Archive(Sequence[Snapshot]):
+    """The snapshots of one run, in the order of steps, as they were when the archive was opened.
+
+    ``archive[i]`` reads one snapshot and no other. See :func:`open_archive`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, all_segments: bool = False) -> None:
+        self.path = Path(os.path.realpath(path))
+        self._pieces = pieces.gather(self.path)
+        try:
+            self._header = build.merged_header(self._pieces, {})
+            self._columns = pieces.all_columns(self._pieces)
+            self._origin, self._place = pieces.row_map(self._pieces)
+            if not all_segments:
+                kept = is_canonical(self.column("segment"), self.column("step"), self.segments)
+                self._origin, self._place = self._origin[kept], self._place[kept]
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The root attributes: format, format_version, archive_id, run_id, history, …"""
+        return dict(self._header.attrs)
+
+    @property
+    def probes(self) -> dict[str, ProbeRecord]:
+        """The probes by name: targets, settings, identity, and the inputs if they are stored."""
+        return dict(self._header.probes)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the archive comes from."""
+        return self._header.provenance
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """The starts of the run."""
+        return self._header.segments
+
+    @property
+    def steps(self) -> Array:
+        """(T,) int64: the step of every snapshot."""
+        return self.column("step")
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """Every column by its path in the file: its field and the shape of one row."""
+        return dict(self._columns)
+
+    def column(self, path: str, select: Any = slice(None)) -> Array:
+        """Rows of a column: ``select`` is an index, a slice or an int array along the snapshots.
+
+        Raises:
+            ArchiveError: the archive was closed.
+            KeyError: there is no such column.
+        """
+        self._check_open()
+        column = self._columns[path]
+        chosen = np.arange(len(self))[select]
+        values = np.empty((chosen.size, *column.shape), column.field.dtype)
+        values[...] = np.nan if "f" in column.field.dtype else np.zeros((), column.field.dtype)
+        for start, stop, number, first in build.runs(self._origin[chosen.ravel()], self._place[chosen.ravel()]):
+            own = self._pieces[number].columns.get(path)
+            if own is not None:
+                within = tuple(slice(0, size) for size in own.shape)
+                values[(slice(start, stop), *within)] = self._pieces[number].read(path, first, first + stop - start)
+        return values.reshape(chosen.shape + column.shape)
+
+    def __len__(self) -> int:
+        return len(self._origin)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The snapshot at a position (negative ones count from the end), or the snapshots of a slice as a list."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = operator.index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"snapshot {position} of an archive of {len(self)}")
+        return self._snapshot(position % len(self))
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return (self._snapshot(position) for position in range(len(self)))
+
+    def _snapshot(self, position: int) -> Snapshot:
+        piece, place = self._pieces[self._origin[position]], int(self._place[position])
+        measured: dict[str, dict[str, Array]] = {}
+        for path in piece.columns:
+            if path.startswith("probes/") and piece.is_written(path, place):
+                _, probe, name = path.split("/")
+                measured.setdefault(probe, {})[name] = self.column(path, position)
+        return rows.decode({name: self.column(name, position) for name in schema.ROOT}, measured)
+
+    def to_xarray(self, probe: str | None = None) -> xarray.Dataset:
+        """One probe's measurements as a labelled data set that reads what is asked of it, when it is asked.
+
+        Args:
+            probe: the probe's name; may be left out if there is only one.
+
+        Raises:
+            ArchiveError: there is no such probe, or there are several and none was named.
+        """
+        from kerneltrack.archive.labelled import dataset
+
+        return dataset(self, self.probe_name(probe))
+
+    def probe_name(self, probe: str | None) -> str:
+        """The name of the probe that is meant.
+
+        Raises:
+            ArchiveError: there is no such probe, or there are several and none was named.
+        """
+        names = list(self._header.probes)
+        if probe is None and len(names) == 1:
+            return names[0]
+        if probe is None or probe not in names:
+            raise ArchiveError(
+                "the archive has several probes" if probe is None else f"the archive has no probe {probe!r}",
+                expected="one of " + ", ".join(names) if names else "an archive with a probe", where=str(self.path),
+            )
+        return probe
+
+    def _check_open(self) -> None:
+        if not self._pieces:
+            raise ArchiveError("the archive is closed", where=str(self.path), remedy="Open it again.")
+
+    def close(self) -> None:
+        """Close the files; what was not read yet cannot be read any more."""
+        pieces.close_all(self._pieces)
+        self._pieces = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Archive {self.path.name!r}: {len(self)} snapshots of {', '.join(self._header.probes) or 'no probe'}>"

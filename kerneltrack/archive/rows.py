@@ -1,0 +1,117 @@
+"""A snapshot as one row of columns, and back: the only place that knows how each attribute of a Snapshot is stored.
+
+A column is named by its path in the file: ``step`` at the root, ``probes/train/eigenvalues`` for a measurement.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kerneltrack.archive import schema
+from kerneltrack.archive.schema import Field
+from kerneltrack.errors import ArchiveError
+from kerneltrack.snapshot import Array, Snapshot
+
+Row = dict[str, tuple[Field, Array]]  # column path -> its field and the row's value, without the snapshot dimension
+
+_APPLIED = {True: 1, False: 0, None: -1}
+_STATUS = {"ok": 0, "failed": 1}
+
+
+def encode(snapshot: Snapshot, *, index: int, segment: int) -> Row:
+    """The columns of one snapshot.
+
+    Raises:
+        ArchiveError: a name that is neither the schema's nor an observable's, or a value that its dtype cannot hold.
+    """
+    values: dict[str, Any] = {
+        "snapshot": index,
+        "step": snapshot.step,
+        "epoch": snapshot.epoch,
+        "batch": snapshot.batch,
+        "samples_seen": snapshot.samples_seen,
+        "wall_time": snapshot.wall_time,
+        "train_seconds": snapshot.train_seconds,
+        "snapshot_seconds": snapshot.snapshot_seconds,
+        "learning_rate": snapshot.learning_rates or (np.nan,),
+        "training_loss": snapshot.training_loss,
+        "trigger": text(snapshot.trigger, schema.FIXED_SIZES["trigger_length"]),
+        "window": snapshot.window,
+        "update_applied": _APPLIED[snapshot.update_applied],
+        "status": _STATUS[snapshot.status],
+        "message": text(snapshot.message, schema.FIXED_SIZES["message_length"]),
+        "segment": segment,
+        "snapshot_id": np.frombuffer(uuid.uuid4().bytes, "u1"),
+    }
+    row = {name: (schema.ROOT[name], np.asarray(value, schema.ROOT[name].dtype)) for name, value in values.items()}
+    for probe, measurements in snapshot.probes.items():
+        for name, value in measurements.items():
+            field = schema.measurement_field(name)
+            row[f"probes/{probe}/{name}"] = stored(field, value, where=f"probe {probe!r}, step {snapshot.step}")
+    return row
+
+
+def stored(field: Field, value: Any, *, where: str) -> tuple[Field, Array]:
+    """A value in the dtype that its field has on disk; where two are allowed, the value's own.
+
+    Raises:
+        ArchiveError: another number of dimensions, or not real numbers.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ArchiveError(
+            f"{field.name!r} does not hold real numbers", expected=field.dtype, got=str(array.dtype), where=where
+        )
+    if array.ndim != len(field.dims) - 1:
+        raise ArchiveError(
+            f"{field.name!r} has the wrong number of dimensions",
+            expected=f"({', '.join(field.dims[1:])})", got=f"shape {array.shape}", where=where,
+        )
+    own = array.dtype.str[1:]
+    dtype = own if own in field.dtypes else field.dtypes[-1]
+    return replace(field, dtype=dtype), array.astype(np.dtype(dtype).newbyteorder("<"))
+
+
+def decode(root: Mapping[str, Array], probes: Mapping[str, Mapping[str, Array]]) -> Snapshot:
+    """The snapshot of one row; entries of ``probes`` that hold only NaN were not measured and are left out."""
+    measured = {
+        probe: kept
+        for probe, values in probes.items()
+        if (kept := {name: value for name, value in values.items() if not np.isnan(value).all()})
+    }
+    rates = tuple(float(rate) for rate in root["learning_rate"])
+    while rates and np.isnan(rates[-1]):
+        rates = rates[:-1]
+    return Snapshot(
+        step=int(root["step"]),
+        epoch=int(root["epoch"]),
+        batch=int(root["batch"]),
+        samples_seen=int(root["samples_seen"]),
+        wall_time=float(root["wall_time"]),
+        train_seconds=float(root["train_seconds"]),
+        snapshot_seconds=float(root["snapshot_seconds"]),
+        learning_rates=rates,
+        training_loss=float(root["training_loss"]),
+        trigger=untext(root["trigger"]),
+        window=int(root["window"]),
+        update_applied={1: True, 0: False}.get(int(root["update_applied"])),
+        status="failed" if int(root["status"]) else "ok",
+        message=untext(root["message"]),
+        probes=measured,
+    )
+
+
+def text(value: str, size: int) -> Array:
+    """UTF-8 bytes padded with zeros; what does not fit is cut between characters."""
+    data = value.replace("\0", "").encode("utf-8", "replace")[:size].decode("utf-8", "ignore").encode()
+    return np.frombuffer(data.ljust(size, b"\0"), "S1")
+
+
+def untext(value: Array) -> str:
+    """The text of such bytes."""
+    return value.tobytes().rstrip(b"\0").decode("utf-8", "replace")

@@ -1,0 +1,104 @@
+"""The loss on the probe: its value, the residual m = N·∂L/∂f, and the Hessian blocks S of stability.
+
+Every loss here is a mean over samples of one per-sample function ℓ(f_n, y_n); everything else is derived from ℓ by
+differentiation, so that a loss has one definition. For L = (1/N) Σ_n ℓ(f_n, y_n):
+
+    m_n = ∂ℓ/∂f_n,        ∇²_f L = blockdiag(∂²ℓ/∂f_n²) / N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kerneltrack.errors import TrackerError
+
+LossName = Literal["half_mse", "mse", "cross_entropy"]
+MeanLoss = Callable[[Tensor, Tensor], Tensor]  # (outputs (N, O), targets) -> mean over the samples, a scalar
+
+
+def half_mse(output: Tensor, target: Tensor) -> Tensor:
+    """ℓ = ½ Σ_o (f_o − y_o)²: the least-squares loss of the spectrum-alignment literature; m = f − y."""
+    return (output - target).square().sum() / 2
+
+
+def mse(output: Tensor, target: Tensor) -> Tensor:
+    """ℓ = (1/O) Σ_o (f_o − y_o)²: ``torch.nn.MSELoss``, which is 2/O times :func:`half_mse`."""
+    return (output - target).square().mean()
+
+
+def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    """ℓ = −Σ_o y_o log softmax(f)_o with one-hot (or soft) y: ``torch.nn.CrossEntropyLoss``."""
+    return -(target * torch.log_softmax(output, dim=-1)).sum()
+
+
+_PER_SAMPLE: dict[str, MeanLoss] = {"half_mse": half_mse, "mse": mse, "cross_entropy": cross_entropy}
+NAMES = tuple(_PER_SAMPLE)
+
+
+@dataclass(frozen=True)
+class ProbeLoss:
+    """A mean loss over the probe.
+
+    Attributes:
+        name: what the archive calls it.
+        sample: ℓ(f_n (O,), y_n (O,)) → scalar.
+        mean: the user's own mean over samples, where one was given.
+    """
+
+    name: str
+    sample: MeanLoss
+    mean: MeanLoss | None = None
+
+    @classmethod
+    def of(cls, loss: LossName | MeanLoss) -> ProbeLoss:
+        """The loss that an argument means: a name, or a callable (outputs (N, O), targets (N, O)) → mean.
+
+        Raises:
+            TrackerError: for an unknown name.
+        """
+        if callable(loss):
+            mean = loss
+            name = getattr(loss, "__qualname__", type(loss).__qualname__)
+            return cls(name, lambda output, target: mean(output.unsqueeze(0), target.unsqueeze(0)), mean)
+        if loss not in _PER_SAMPLE:
+            raise TrackerError(
+                "loss", expected=f"None, one of {', '.join(NAMES)}, or a callable (outputs, targets) -> mean",
+                got=repr(loss),
+            )  # fmt: skip
+        return cls(loss, _PER_SAMPLE[loss])
+
+    def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """L = (1/N) Σ ℓ, a scalar; outputs and targets (N, O)."""
+        return torch.func.vmap(self.sample)(outputs, targets).mean()
+
+    def verify(self, outputs: Tensor, targets: Tensor) -> None:
+        """Check once that the user's callable is the mean over samples of itself on one sample.
+
+        Raises:
+            TrackerError: it is a sum, or it couples samples; then neither m nor S is what this module says.
+        """
+        if self.mean is None:
+            return
+        whole, of_samples = float(self.mean(outputs, targets)), float(self.value(outputs, targets))
+        tolerance = 1e3 * torch.finfo(outputs.dtype).eps * max(abs(whole), abs(of_samples))
+        if not abs(whole - of_samples) <= tolerance:
+            raise TrackerError(
+                f"loss {self.name}", expected=f"the mean of its values on single samples, {of_samples:.6g}",
+                got=f"{whole:.6g} on the whole probe",
+                remedy="Give a loss that is a mean over samples (reduction='mean'), or loss=None.",
+            )  # fmt: skip
+
+    def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The residual m = N·∂L/∂f, shape (N, O)."""
+        gradient: Tensor = torch.func.vmap(torch.func.grad(self.sample))(outputs, targets)
+        return gradient.detach()
+
+    def hessian_blocks(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """∂²ℓ/∂f_n², shape (N, O, O); divided by N they are the blocks of S = ∇²_f L."""
+        blocks: Tensor = torch.func.vmap(torch.func.hessian(self.sample))(outputs, targets)
+        return blocks.detach()

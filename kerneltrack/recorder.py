@@ -1,0 +1,209 @@
+"""Recorder: a run's measurements in their order, from the schedule's yes to the archive's acknowledgement.
+
+A row belongs to the state θ_t *and* to the update that leaves it, so it is opened before the update (:meth:`take`) and
+appended after it (:meth:`settle`). It knows neither Lightning nor where the parameters come from: a live training and a
+replay of checkpoints drive it alike.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor, nn
+
+from kerneltrack.archive import ArchiveWriter
+from kerneltrack.instrument import Instrument, Reading
+from kerneltrack.ntk import Network
+from kerneltrack.observables import Need, State
+from kerneltrack.schedule import Clock, Due, Schedule
+from kerneltrack.snapshot import Array, Snapshot
+from kerneltrack.undisturbed import undisturbed
+from kerneltrack.update_rule import UpdateRule
+
+KeepKernel = Literal["ends", "all", "none"]
+OnError = Literal["raise", "warn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Where in the run a state is; see :class:`kerneltrack.Snapshot` for the units."""
+
+    step: int
+    epoch: int = 0
+    batch: int = -1
+    samples_seen: int = -1
+    train_seconds: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Open:
+    """A row that waits for its update."""
+
+    snapshot: Snapshot
+    readings: Mapping[str, Reading]
+
+
+class Recorder:
+    """Measures the probes that are due and appends one row per moment.
+
+    Args:
+        writer: where rows go, or None to compute and write nothing (a dry run).
+        instruments: by probe name.
+        schedules: by probe name.
+        keep_kernel: which snapshots store the kernel itself: the first and the last, all, or none.
+        on_error: "raise", or "warn": a measurement that raises becomes a row with its reason, and the run goes on.
+    """
+
+    def __init__(
+        self,
+        writer: ArchiveWriter | None,
+        instruments: Mapping[str, Instrument],
+        schedules: Mapping[str, Schedule],
+        *,
+        keep_kernel: KeepKernel = "ends",
+        on_error: OnError = "raise",
+    ) -> None:
+        self._writer = writer
+        self._instruments = dict(instruments)
+        self._schedules = dict(schedules)
+        self._keep_kernel, self._on_error = keep_kernel, on_error
+        self._initial: dict[str, State] = {}
+        self._previous: dict[str, State] = {}
+        self._anchor: dict[str, Tensor] = {}
+        self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
+        self._open: _Open | None = None
+        self.rows = 0
+        self.last_step: int | None = None
+        self.seconds = 0.0
+        self.last_values: Mapping[str, Mapping[str, Array]] = {}
+
+    def due(self, clock: Clock) -> dict[str, Due]:
+        """The probes to measure at this moment, each with what asked for it; step 0 is always measured."""
+        if clock.step == self.last_step:
+            return {}
+        found: dict[str, Due] = {}
+        for name, schedule in self._schedules.items():
+            due = schedule.due(clock)
+            if due is None and clock.step == 0:
+                due = Due("first")
+            if due is None and name in self._second:
+                due = Due(f"{schedule}, second of a pair")
+            if due is not None:
+                found[name] = due
+        return found
+
+    def take(
+        self,
+        module: nn.Module,
+        moment: Moment,
+        rule: UpdateRule,
+        due: Mapping[str, Due],
+        *,
+        last: bool = False,
+    ) -> None:
+        """Measure ``module`` as it is now on every probe that is due, and open a row."""
+        began = time.perf_counter()
+        window = int(any(name in self._second for name in due))
+        self._second = {name for name, found in due.items() if found.window == 2 and name not in self._second}
+        readings: dict[str, Reading] = {}
+        status, message = "ok", ""
+        try:
+            with undisturbed(module):
+                if moment.step == 0 and not self._anchor and self._needs("initial") and self._needs("update"):
+                    self._anchor = {name: p.clone() for name, p in Network(module).parameters.items()}
+                for name in due:
+                    readings[name] = self._measure(name, module, moment, rule, last=last)
+        except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
+            if self._on_error == "raise":
+                raise
+            status, message = "failed", f"{type(error).__name__}: {error}"
+            warnings.warn(f"kerneltrack could not measure step {moment.step}: {message}", stacklevel=2)
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        self.last_step = moment.step
+        triggers = list(dict.fromkeys(found.trigger for found in due.values()))
+        snapshot = Snapshot(
+            step=moment.step, epoch=moment.epoch, batch=moment.batch, samples_seen=moment.samples_seen,
+            wall_time=time.time(), train_seconds=moment.train_seconds, snapshot_seconds=spent,
+            learning_rates=rule.learning_rates, trigger="; ".join(triggers), window=window,
+            status=status, message=message,  # type: ignore[arg-type]  # one of two literals
+        )  # fmt: skip
+        self._open = _Open(snapshot=snapshot, readings=readings)
+
+    @property
+    def waiting(self) -> int | None:
+        """The step of the row that waits for its update, or None."""
+        return None if self._open is None else self._open.snapshot.step
+
+    def use_rates(self, learning_rates: Iterable[float]) -> None:
+        """Learning rates as the update really used them, read at the optimizer's step."""
+        if self._open is not None:
+            snapshot = replace(self._open.snapshot, learning_rates=tuple(learning_rates))
+            self._open = replace(self._open, snapshot=snapshot)
+
+    def settle(
+        self, module: nn.Module | None, *, update_applied: bool | None, training_loss: float = math.nan
+    ) -> Snapshot | None:
+        """Append the open row, with what its update did where ``module`` is given; returns what was appended."""
+        if self._open is None:
+            return None
+        row, self._open = self._open, None
+        began = time.perf_counter()
+        snapshot, readings = row.snapshot, dict(row.readings)
+        if module is not None and update_applied:
+            with undisturbed(module):
+                for name, reading in readings.items():
+                    rule = reading.rule.with_rates(snapshot.learning_rates)
+                    instrument = self._instruments[name]
+                    readings[name] = instrument.complete(module, reading, rule, anchor=self._anchor or None)
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        self.last_values = {name: reading.values for name, reading in readings.items()}
+        snapshot = replace(
+            snapshot, probes=self.last_values, update_applied=update_applied, training_loss=training_loss,
+            message=snapshot.message or _reasons(readings),
+            snapshot_seconds=snapshot.snapshot_seconds + spent,
+        )  # fmt: skip
+        if self._writer is not None:
+            self._writer.append(snapshot)
+        self.rows += 1
+        return snapshot
+
+    def close(self) -> None:
+        """Append what still waits, without its update, and close the archive; safe to call again."""
+        try:
+            self.settle(None, update_applied=None)
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def _measure(self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, *, last: bool) -> Reading:
+        ends = last or moment.step == 0
+        reading = self._instruments[name].measure(
+            module, rule, initial=self._initial.get(name), previous=self._previous.get(name),
+            keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
+            keep_parameters=not last, first=moment.step == 0,
+        )  # fmt: skip
+        if moment.step == 0:
+            self._initial[name] = reading.state
+        if self._needs("previous"):
+            self._previous[name] = reading.state
+        return reading
+
+    def _needs(self, need: Need) -> bool:
+        return any(instrument.needs(need) for instrument in self._instruments.values())
+
+
+def _reasons(readings: Mapping[str, Reading]) -> str:
+    """Why observables are NaN, each reason once with the names it keeps from being measured."""
+    grouped: dict[str, list[str]] = {}
+    for reading in readings.values():
+        for name, reason in reading.reasons.items():
+            grouped.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in grouped.items())

@@ -1,0 +1,118 @@
+"""Measuring without being noticed: what a measurement may touch is put back, whatever happens inside.
+
+Every guard here answers a trap that was observed: a forward pass in train mode moves BatchNorm's statistics, one random
+number drawn shifts the run's whole sequence, ``train()`` thaws a BatchNorm that the user froze, a torch.func transform
+over a compiled module makes the rest of the training silently run eager, gradients are disabled or unavailable inside
+validation hooks. ``tests/test_undisturbed.py`` removes each guard in turn and sees the run change.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Evaluate ``module`` in eval mode, with gradients available, leaving no trace of it.
+
+    Inside: every submodule's ``training`` flag is False, gradients are enabled, inference mode and autocast are off,
+    compiled modules run eagerly, matrix products keep full float32 precision (no TF32), determinism is as the user set
+    it. On leaving, also by an exception: flags per submodule, buffers (values and identities), random number generators
+    of Python, NumPy, torch and every initialised CUDA device, and all the settings above are as they were.
+    ``.grad`` is never touched because nothing here calls ``backward``.
+    """
+    with ExitStack() as stack:
+        for guard in GUARDS:
+            stack.enter_context(guard(module))
+        yield
+
+
+@contextmanager
+def preserved_rng(module: nn.Module | None = None) -> Iterator[None]:
+    """Put back the random number generators of Python, NumPy, torch and each CUDA device in use."""
+    del module
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def eval_flags(module: nn.Module) -> Iterator[None]:
+    """Set ``training`` to False on every submodule and put each one's own flag back.
+
+    The flags are set directly: ``module.train()`` and ``module.eval()`` may be overridden (frozen BatchNorm, adapters
+    that merge their weights), and calling them would run that code.
+    """
+    flags = [(child, child.training) for child in module.modules()]
+    for child, _ in flags:
+        child.training = False
+    try:
+        yield
+    finally:
+        for child, flag in flags:
+            child.training = flag
+
+
+@contextmanager
+def preserved_buffers(module: nn.Module) -> Iterator[None]:
+    """Put back every buffer: the same tensor object with the same values."""
+    kept: list[tuple[nn.Module, str, Tensor | None, Tensor | None]] = []
+    for child in module.modules():
+        for name, buffer in child._buffers.items():
+            kept.append((child, name, buffer, None if buffer is None else buffer.detach().clone()))
+    try:
+        yield
+    finally:
+        for child, name, buffer, values in kept:
+            child._buffers[name] = buffer
+            if buffer is not None and values is not None and not _same_bits(buffer, values):
+                with torch.no_grad():
+                    buffer.copy_(values)
+
+
+@contextmanager
+def differentiable(module: nn.Module) -> Iterator[None]:
+    """Gradients on, inference mode off, autocast off, compiled code run eagerly, float32 products in full precision."""
+    del module
+    precision = torch.get_float32_matmul_precision()
+    cudnn_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        with ExitStack() as stack:
+            # Calling a torch.func transform over a compiled module marks its code as skipped for the rest of the
+            # process: training would go on eagerly without a word. Under this stance the compiled code stays.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for device_type in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device_type):
+                    stack.enter_context(torch.autocast(device_type, enabled=False))
+            if precision != "highest":
+                torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = cudnn_tf32
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
+
+
+#: The guards of :func:`undisturbed`, outermost first.
+GUARDS = (preserved_rng, differentiable, preserved_buffers, eval_flags)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Equality that counts NaN as equal to itself, so that a NaN buffer is not rewritten for ever."""
+    return bool(torch.equal(a, b) or (a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))))

@@ -1,0 +1,66 @@
+"""The public names, pinned: other people's code depends on them. Oracle: this list, written by hand from the design."""
+
+import inspect
+
+import pytest
+
+import kerneltrack as kt
+
+NAMES = [
+    "Archive", "ArchiveWriter", "EigenSystem", "NTKOperator", "Plan", "Probe", "ProbeRecord", "Provenance", "Snapshot",
+    "analytic", "eigensystem", "empirical_ntk", "errors", "linearize", "ntk_plan", "observables", "open_archive",
+    "schedule",
+]  # fmt: skip
+
+SIGNATURES = {
+    "Probe": ["inputs", "targets", "name", "identity"],
+    "Probe.from_dataloader": ["loader", "n", "seed", "split"],
+    "empirical_ntk": ["model", "x1", "x2", "output", "method", "params", "by_layer", "dtype", "memory_budget", "forward",
+                      "metric", "progress"],
+    "NTKOperator": ["model", "x", "output", "params", "forward", "metric"],
+    "eigensystem": ["kernel_or_operator", "k", "previous"],
+    "linearize": ["model", "params"],
+    "ArchiveWriter": ["path", "probes", "provenance", "if_exists"],
+    "open_archive": ["path"],
+    "analytic.relu_ntk": ["x1", "x2", "depth", "weight_variance", "bias_variance"],
+}  # fmt: skip
+
+TRACKER = ["archive", "probe", "schedule", "output", "top_k", "observables", "loss", "keep_kernel", "metadata",
+           "max_overhead", "log", "forward", "if_exists", "on_error"]  # fmt: skip
+
+
+def test_names():
+    assert sorted(kt.__all__) == NAMES
+    assert set(NAMES) <= set(dir(kt))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_there(name):
+    assert getattr(kt, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = kt.nothing
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures(name):
+    found = kt
+    for part in name.split("."):
+        found = getattr(found, part)
+    parameters = list(inspect.signature(found).parameters)
+    assert parameters[: len(SIGNATURES[name])] == SIGNATURES[name]
+
+
+def test_tracker_signature():
+    from kerneltrack.callbacks import NTKTracker
+
+    assert list(inspect.signature(NTKTracker).parameters)[: len(TRACKER)] == TRACKER
+
+
+def test_analysis_names():
+    from kerneltrack.analysis import load, lr_decay_effects
+
+    assert callable(load)
+    assert callable(lr_decay_effects)
