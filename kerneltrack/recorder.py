@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor, nn
 
-from kerneltrack import observables
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.instrument import Instrument, Reading
-from kerneltrack.observables import State
+from kerneltrack.ntk import Network
+from kerneltrack.observables import Need, State
 from kerneltrack.schedule import Clock, Due, Schedule
 from kerneltrack.snapshot import Array, Snapshot
 from kerneltrack.undisturbed import undisturbed
@@ -114,8 +114,8 @@ class Recorder:
         status, message = "ok", ""
         try:
             with undisturbed(module):
-                if moment.step == 0 and not self._anchor and self._needs("anchor"):
-                    self._anchor = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
+                if moment.step == 0 and not self._anchor and self._needs("initial") and self._needs("update"):
+                    self._anchor = {name: p.clone() for name, p in Network(module).parameters.items()}
                 for name in due:
                     readings[name] = self._measure(name, module, moment, rule, last=last)
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
@@ -159,12 +159,14 @@ class Recorder:
             with undisturbed(module):
                 for name, reading in readings.items():
                     rule = reading.rule.with_rates(snapshot.learning_rates)
-                    readings[name] = self._instruments[name].complete(module, reading, rule)
+                    instrument = self._instruments[name]
+                    readings[name] = instrument.complete(module, reading, rule, anchor=self._anchor or None)
         spent = time.perf_counter() - began
         self.seconds += spent
         self.last_values = {name: reading.values for name, reading in readings.items()}
         snapshot = replace(
             snapshot, probes=self.last_values, update_applied=update_applied, training_loss=training_loss,
+            message=snapshot.message or _reasons(readings),
             snapshot_seconds=snapshot.snapshot_seconds + spent,
         )  # fmt: skip
         if self._writer is not None:
@@ -184,19 +186,24 @@ class Recorder:
     def _measure(self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, *, last: bool) -> Reading:
         ends = last or moment.step == 0
         reading = self._instruments[name].measure(
-            module, rule, initial=self._initial.get(name), previous=self._previous.get(name), anchor=self._anchor or None,
+            module, rule, initial=self._initial.get(name), previous=self._previous.get(name),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
-            keep_parameters=not last,
+            keep_parameters=not last, first=moment.step == 0,
         )  # fmt: skip
-        # A state that held its predecessors would hold the whole run.
-        alone = replace(reading.state, initial=None, previous=None)
         if moment.step == 0:
-            self._initial[name] = alone
+            self._initial[name] = reading.state
         if self._needs("previous"):
-            self._previous[name] = alone
-        return replace(reading, state=alone)
+            self._previous[name] = reading.state
+        return reading
 
-    def _needs(self, need: str) -> bool:
-        return any(need in observables.needs(instrument.observables) for instrument in self._instruments.values())
+    def _needs(self, need: Need) -> bool:
+        return any(instrument.needs(need) for instrument in self._instruments.values())
 
 
+def _reasons(readings: Mapping[str, Reading]) -> str:
+    """Why observables are NaN, each reason once with the names it keeps from being measured."""
+    grouped: dict[str, list[str]] = {}
+    for reading in readings.values():
+        for name, reason in reading.reasons.items():
+            grouped.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in grouped.items())
