@@ -174,7 +174,7 @@ PROVENANCE_TEXTS: Mapping[str, str] = {
 PROBE_TEXTS: Mapping[str, str] = {
     "settings": "what is measured and how: output reduction and its factor to the mean trace, parameter subset, mode, "
     "dtype, loss and its normalisation, stability scope",
-    "identity": "where the samples come from (dataset, split, indices, transform), as the user gave it; null if not given",
+    "identity": "where the samples come from (dataset, split, indices, transform), as the user gave it; or null",
     "input_shapes": 'key of each input ("" for a single tensor) to [dtype, shape]',
 }
 

@@ -89,7 +89,7 @@ class Spool:
     def join_all(self, header: Header) -> bool:
         """Join every part into the main file, if that can be done now; whether it was."""
         waiting = sum(count for _, count in self._parts)
-        return not self._parts or self._attempt(lambda: self._join_into_main(header), waiting)
+        return not self._parts or self._attempt(lambda: self.join_now(header), waiting)
 
     def release(self) -> None:
         """Give the lock back, and remove the folder if nothing is left in it."""
@@ -122,7 +122,12 @@ class Spool:
         self._parts[-FAN_IN:] = [(target, total)]
         _unlink(path for path, _ in joined)
 
-    def _join_into_main(self, header: Header) -> None:
+    def join_now(self, header: Header) -> None:
+        """Join every part into the main file.
+
+        Raises:
+            OSError: it cannot be done now; nothing is lost.
+        """
         joined = [path for path, _ in self._parts]
         with _opened([self.path, *joined]) as found:
             self._write_main(header, found)
