@@ -42,10 +42,9 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, parts_folder(path)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(exist_ok=True)
         if self.folder.is_symlink():
             raise ArchiveError("the folder for the archive's parts is a link", where=str(self.folder))
+        durable.make_folder(self.folder)
         try:
             self.owner, self.broken = lock.acquire(self.folder)
         except BaseException:
