@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 
 from kerneltrack.archive import schema
 from kerneltrack.archive.schema import Field
+from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Array
 
 LIBVER = ("v110", "v110")  # checksummed metadata, readable since HDF5 1.10
@@ -93,9 +96,35 @@ def described(data: h5py.Dataset) -> Field:
 
 def put_text(group: h5py.Group, name: str, value: Any, meaning: str) -> None:
     """JSON as an array of UTF-8 bytes: checksummed, bounded, and netCDF's own way to hold text."""
-    data = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    data = json.dumps(plain(value, name), ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
     field = Field(name, (f"{name}_length",), "S1", "", meaning)
     fixed(group, field, np.frombuffer(data, "S1"))
+
+
+def plain(value: Any, where: str) -> Any:
+    """A value as JSON can hold it: NumPy's numbers and arrays become Python's, numbers that are not finite text.
+
+    Raises:
+        ArchiveError: it is of a kind that JSON does not have.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist(), where)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item, where) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise ArchiveError(
+        "a value cannot be stored as JSON",
+        expected="None, numbers, text, and lists and mappings of these",
+        got=type(value).__name__,
+        where=where,
+    )
 
 
 def get_text(group: h5py.Group, name: str) -> Any:

@@ -6,20 +6,35 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from kerneltrack.archive import conform, guard, layout, schema
 from kerneltrack.archive import header as headers
-from kerneltrack.archive import layout, schema
 from kerneltrack.archive.durable import Stream
+from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
+from kerneltrack.archive.printable import printable
 from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
 from kerneltrack.snapshot import Array
 
 PART = re.compile(r"(\d{9,18})-(\d{1,18})\.h5")
 _ATTEMPTS = 100
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    MemoryError,
+)
 
 
 def parts_folder(path: Path) -> Path:
@@ -35,8 +50,8 @@ def part_name(first: int, count: int) -> str:
 class Piece:
     """One open HDF5 file of an archive, read-only. It keeps its content even when the name goes to another file."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file at ``path``.
+    def __init__(self, path: Path, *, trusted: bool = False) -> None:
+        """Open the file at ``path``; a trusted one was examined before, or written by this process.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -44,19 +59,23 @@ class Piece:
             ArchiveFormatError: it is not an archive.
         """
         self.path = path
+        self._resources = ExitStack()
         self.descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        self._resources.callback(os.close, self.descriptor)
         try:
-            self.file = self._open()
-            self.header = headers.read(self.file)
-        except (KeyError, ValueError, OSError, RuntimeError) as error:
-            os.close(self.descriptor)
-            if isinstance(error, ArchiveError):
-                raise
+            self.file = self._resources.enter_context(self._open())
+            self.header = headers.read(self.file) if trusted else self._admitted()
+            self.columns = self._columns()
+            self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
+        except ArchiveError as error:
+            self.close()
+            error.where = f"{printable(path)}: {error.where}" if error.where else printable(path)
+            raise
+        except _DAMAGE as error:
+            self.close()
             raise ArchiveFormatError(
-                "this is not a kerneltrack archive, or it is damaged", where=str(path), got=str(error)
+                "this is not a kerneltrack archive, or it is damaged", got=printable(error), where=printable(path)
             ) from error
-        self.columns = self._columns()
-        self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
 
     def _open(self) -> h5py.File:
         if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
@@ -65,14 +84,26 @@ class Piece:
         stream.end = os.fstat(self.descriptor).st_size
         return h5py.File(stream, "r")
 
+    def _admitted(self) -> Header:
+        """The header of a file that is safe to read, of a version that is known, and of the form it should have."""
+        guard.admit(self.file)
+        conform.require_version(self.file)
+        for problem in conform.structure(self.file):
+            raise ArchiveFormatError("the archive does not have the form of its format", got=problem)
+        conform.require_stored(self.file)
+        return headers.read(self.file)
+
     def _columns(self) -> dict[str, Column]:
         columns: dict[str, Column] = {}
         homes = [("", self.file), *((f"probes/{p}/", g) for p, g in self.file.get("probes", {}).items())]
         for prefix, home in homes:
             for name, data in home.items():
-                if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
+                known = (schema.MEASUREMENTS if prefix else schema.ROOT).get(name)
+                if known is not None:
+                    columns[prefix + name] = Column(replace(known, dtype=data.dtype.str[1:]), data.shape[1:])
+                elif isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
                     field = layout.described(data)
-                    if field.dims[0] == "snapshot":
+                    if field.dims[:1] == ("snapshot",):
                         columns[prefix + name] = Column(field, data.shape[1:])
         return columns
 
@@ -100,9 +131,7 @@ class Piece:
 
     def close(self) -> None:
         """Close the file; reading from it is over."""
-        if self.file:
-            self.file.close()
-            os.close(self.descriptor)
+        self._resources.close()
 
 
 def list_parts(path: Path) -> list[Path]:

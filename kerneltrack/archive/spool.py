@@ -42,10 +42,9 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, parts_folder(path)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(exist_ok=True)
         if self.folder.is_symlink():
             raise ArchiveError("the folder for the archive's parts is a link", where=str(self.folder))
+        durable.make_folder(self.folder)
         try:
             self.owner, self.broken = lock.acquire(self.folder)
         except BaseException:
@@ -89,7 +88,7 @@ class Spool:
     def join_all(self, header: Header) -> bool:
         """Join every part into the main file, if that can be done now; whether it was."""
         waiting = sum(count for _, count in self._parts)
-        return not self._parts or self._attempt(lambda: self._join_into_main(header), waiting)
+        return not self._parts or self._attempt(lambda: self.join_now(header), waiting)
 
     def release(self) -> None:
         """Give the lock back, and remove the folder if nothing is left in it."""
@@ -122,7 +121,12 @@ class Spool:
         self._parts[-FAN_IN:] = [(target, total)]
         _unlink(path for path, _ in joined)
 
-    def _join_into_main(self, header: Header) -> None:
+    def join_now(self, header: Header) -> None:
+        """Join every part into the main file.
+
+        Raises:
+            OSError: it cannot be done now; nothing is lost.
+        """
         joined = [path for path, _ in self._parts]
         with _opened([self.path, *joined]) as found:
             self._write_main(header, found)
@@ -155,7 +159,7 @@ def _opened(paths: Iterable[Path]) -> Iterator[list[Piece]]:
     with ExitStack() as stack:
         found: list[Piece] = []
         for path in paths:
-            found.append(Piece(path))
+            found.append(Piece(path, trusted=True))
             stack.callback(found[-1].close)
         yield found
 
