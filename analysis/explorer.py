@@ -11,7 +11,7 @@ import numpy as np
 from .changes import learning_rate_changes
 from .images import Canvas, oriented_eigenvectors
 from .spectra import nearest_k, representative_rows
-from .text import count, number
+from .text import count, number, subscript
 from .trajectory import Floats, Run
 
 #: Frames are kept to what a page can carry: 60 strips of seven tiles are about 2 MB.
@@ -64,8 +64,10 @@ def explorer(run: Run) -> Explorer:
     targets = run.values("targets")[:, 0] if "targets" in run.dataset else None
     rows = frame_rows(run)
     shared = _range(targets if targets is not None else np.stack([run.at("outputs", row)[:, 0] for row in rows]))
-    frames = tuple(Frame(count(run.steps[row]), _strip(run, row, canvas, tiles, shared), _facts(run, row)) for row in rows)
-    labels = ("output f", *(f"v{'₀₁₂₃₄₅₆₇₈₉'[i]}" for i in range(1, tiles + 1)))
+    frames = tuple(
+        Frame(count(run.steps[row]), _strip(run, row, canvas, tiles, shared), _facts(run, row)) for row in rows
+    )
+    labels = ("output f", *(f"v{subscript(i)}" for i in range(1, tiles + 1)))
     target = "" if targets is None else _uri(_grey(canvas.paint(targets), shared), "gray")
     return Explorer(frames, labels, target, canvas.columns / canvas.rows)
 
@@ -128,8 +130,8 @@ def _palette(name: str) -> list[int]:
 def _facts(run: Run, row: int) -> tuple[tuple[str, str], ...]:
     facts = [("learning rate", ", ".join(f"{rate:g}" for rate in run.learning_rates[row]))]
     wanted = [
-        ("λ₁ over its bound", "stability_ratio"), ("effective rank", "effective_rank"), ("loss on the probe", "probe_loss"),
-        ("kernel distance", "kernel_distance_from_initial"),
+        ("λ₁ over its bound", "stability_ratio"), ("effective rank", "effective_rank"),
+        ("loss on the probe", "probe_loss"), ("kernel distance", "kernel_distance_from_initial"),
     ]  # fmt: skip
     if run.has("energy_k", "target_energy"):
         column = nearest_k(run, (20,))[0]

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .lr_decay import LrDecayEffects
+from .lr_decay import ChangeEffects, LrDecayEffects, TrendCourse
 from .lr_decay_text import nearest, sentence, trend_sentence
 from .spectra import representative_rows
 from .text import count, duration, number
 from .trajectory import Floats, Run
 
-#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within about 10 %.
+#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within about 10
+#: %.
 AT_THE_EDGE = 0.95
 
 
@@ -45,17 +46,22 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         _alignment, _containment, _stability, _motion, _laziness, _first_order,
     )  # fmt: skip
     found = [finding for make in makers if (finding := make(run)) is not None]
-    for change in effects.changes if effects else ():
-        found.append(_change(sentence(change, effects.energy_k), change.change.old[0], change.change.new[0], change.has_control))
-    for course in effects.trends if effects else ():
-        found.append(Finding("Learning-rate trend", f"{course.rates[0]:g} → {course.rates[1]:g}", trend_sentence(course), "", "stability"))
+    if effects is not None:
+        found += [_change(change, effects.energy_k) for change in effects.changes]
+        found += [_trend(course) for course in effects.trends]
     cost = _cost(run)
     return [*found, cost] if cost else found
 
 
-def _change(words: str, old: float, new: float, controlled: bool) -> Finding:
-    null = "" if controlled else "No control: what followed is not called an effect."
-    return Finding("Learning-rate change", f"{old:g} → {new:g}", words, null, "lr-decay")
+def _change(change: ChangeEffects, energy_k: tuple[int, ...]) -> Finding:
+    null = "" if change.has_control else "No control: what followed is not called an effect."
+    rates = f"{change.change.old[0]:g} → {change.change.new[0]:g}"
+    return Finding("Learning-rate change", rates, sentence(change, energy_k), null, "lr-decay")
+
+
+def _trend(course: TrendCourse) -> Finding:
+    rates = f"{course.rates[0]:g} → {course.rates[1]:g}"
+    return Finding("Learning-rate trend", rates, trend_sentence(course), "", "stability")
 
 
 def _alignment(run: Run) -> Finding | None:
@@ -72,7 +78,8 @@ def _alignment(run: Run) -> Finding | None:
     null.append(f"{number(k / run.dimension, 2)} for a random direction")
     return Finding(
         "Target alignment", f"E(y, {k}) = {number(last, 2)}",
-        f"At step {count(run.steps[rows[-1]])} the first {k} of {count(run.dimension)} eigenfunctions hold {_percent(last)} of the target's energy; "
+        f"At step {count(run.steps[rows[-1]])} the first {k} of {count(run.dimension)} eigenfunctions hold "
+        f"{_percent(last)} of the target's energy; "
         f"at step {count(run.steps[rows[0]])} they held {_percent(first)}.",
         "Nulls: " + ", ".join(null) + ".", "target-energy",
     )  # fmt: skip
@@ -89,7 +96,8 @@ def _containment(run: Run) -> Finding | None:
     lowest = rows[int(np.argmin(energies[rows, column]))]
     return Finding(
         "Output containment", f"E(f, {k}) ≥ {number(float(energies[lowest, column]), 3)}",
-        f"In every one of {count(len(rows))} snapshots at least {_percent(energies[lowest, column])} of the output's energy lies in the first {k} "
+        f"In every one of {count(len(rows))} snapshots at least {_percent(energies[lowest, column])} of the "
+        f"output's energy lies in the first {k} "
         f"eigenfunctions (least at step {count(run.steps[lowest])}).",
         f"Null: {number(k / run.dimension, 2)} for a random direction.", "output-energy",
     )  # fmt: skip
@@ -105,7 +113,10 @@ def _stability(run: Run) -> Finding | None:
     caution = "" if scope == "exact" else f" This speaks of the loss on the probe ({scope or 'scope not stored'})."
     if not reached:
         top = rows[int(np.argmax(ratio[rows]))]
-        words = f"λ₁ never reached {AT_THE_EDGE:g} of its bound: the largest ratio was {number(float(ratio[top]), 2)} at step {count(run.steps[top])}."
+        words = (
+            f"λ₁ never reached {AT_THE_EDGE:g} of its bound: the largest ratio was {number(float(ratio[top]), 2)} "
+            f"at step {count(run.steps[top])}."
+        )
         return Finding("Edge of stability", f"ρ ≤ {number(float(ratio[top]), 2)}", words + caution, "", "stability")
     since = rows[rows >= reached[0]]
     middle = number(float(np.median(ratio[since])), 2)
@@ -124,7 +135,8 @@ def _motion(run: Run) -> Finding | None:
     last = rows[-1]
     return Finding(
         "Kernel motion", number(float(distance[last]), 2),
-        f"By step {count(run.steps[last])} the kernel had turned by {number(float(distance[last]), 2)} (1 − cosine) from where it was at the start.",
+        f"By step {count(run.steps[last])} the kernel had turned by {number(float(distance[last]), 2)} (1 − cosine) "
+        "from where it was at the start.",
         "0 for a kernel that only changes its scale.", "kernel-motion",
     )  # fmt: skip
 
@@ -136,7 +148,8 @@ def _laziness(run: Run) -> Finding | None:
     last = _finite_rows(run, error)[-1]
     return Finding(
         "Laziness", number(float(error[last]), 2),
-        f"At step {count(run.steps[last])} the network linearised at initialisation misses {_percent(error[last])} (squared) of the way its outputs travelled.",
+        f"At step {count(run.steps[last])} the network linearised at initialisation misses {_percent(error[last])} "
+        "(squared) of the way its outputs travelled.",
         "0 for a lazy run, one that its initial kernel explains.", "linearisation",
     )  # fmt: skip
 
@@ -150,8 +163,10 @@ def _first_order(run: Run) -> Finding | None:
     middle, worst = float(np.median(error[rows])), rows[int(np.argmax(error[rows]))]
     return Finding(
         "First-order accuracy", number(middle, 2),
-        f"The kernel predicts one update's change of the outputs with a median squared relative error of {number(middle, 2)} "
-        f"over {count(len(rows))} snapshots; the worst is {number(float(error[worst]), 2)} at step {count(run.steps[worst])}.",
+        "The kernel predicts one update's change of the outputs with a median squared relative error of "
+        f"{number(middle, 2)} "
+        f"over {count(len(rows))} snapshots; the worst is {number(float(error[worst]), 2)} at step "
+        f"{count(run.steps[worst])}.",
         "1 for predicting no change.", "linearisation",
     )  # fmt: skip
 
@@ -164,8 +179,10 @@ def _cost(run: Run) -> Finding | None:
     trained = float(np.nanmax(run.dataset["train_seconds"].values)) if "train_seconds" in run.dataset else float("nan")
     beside = f", beside {duration(trained)} of training" if np.isfinite(trained) else ""
     return Finding(
-        "Cost", duration(float(known.sum())),
-        f"{count(len(known))} measurements took {duration(float(known.sum()))} in all, {duration(float(np.median(known)))} each (median){beside}.",
+        "Cost",
+        duration(float(known.sum())),
+        f"{count(len(known))} measurements took {duration(float(known.sum()))} in all, "
+        f"{duration(float(np.median(known)))} each (median){beside}.",
     )
 
 
@@ -190,7 +207,9 @@ def headline(run: Run) -> str:
     if not rows:
         return f"{count(len(run))} snapshots, none of which holds a measurement of this probe."
     return (
-        f"The tangent kernel of a network with {count(int(run.settings.get('parameter_count', 0)))} trainable parameters, measured on "
-        f"{count(run.count)} fixed points at {count(int(run.measured.sum()))} moments between steps {count(run.steps[rows[0]])} and "
+        f"The tangent kernel of a network with {count(int(run.settings.get('parameter_count', 0)))} trainable "
+        "parameters, measured on "
+        f"{count(run.count)} fixed points at {count(int(run.measured.sum()))} moments between steps "
+        f"{count(run.steps[rows[0]])} and "
         f"{count(run.steps[rows[-1]])}."
     )

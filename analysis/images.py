@@ -1,9 +1,8 @@
 """Functions on scattered two-dimensional samples, interpolated to a pixel grid so that they can be seen.
 
-The first input coordinate runs to the right and the second one downwards, as in a picture's pixels; the probe's identity
-may hold the picture's ``aspect`` (height over width). Interpolation is
-linear on the Delaunay triangles of the samples and nearest outside their hull: nothing is smoothed, so a noisy
-eigenfunction looks noisy.
+The first input coordinate runs to the right and the second one downwards, as in a picture's pixels; the probe's
+identity may hold the picture's ``aspect`` (height over width). Interpolation is linear on the Delaunay triangles of
+the samples and nearest outside their hull: nothing is smoothed, so a noisy eigenfunction looks noisy.
 """
 
 from __future__ import annotations
@@ -57,13 +56,15 @@ class Canvas:
         try:
             mesh = Triangulation(unit[:, 0], unit[:, 1])
             # Not scipy's find_simplex: it solves every triangle with a threaded LAPACK, seconds on a busy machine.
-            triangle = mesh.get_trifinder()(grid[:, 0], grid[:, 1])
+            triangle = np.asarray(mesh.get_trifinder()(grid[:, 0], grid[:, 1]), dtype=np.intp)
         except (ValueError, RuntimeError) as error:
-            raise AnalysisError("the inputs lie on a line", expected="points that span a plane", got=str(error)) from error
-        corners = mesh.triangles[triangle].astype(np.intp)
+            raise AnalysisError(
+                "the inputs lie on a line", expected="points that span a plane", got=str(error)
+            ) from error
+        corners = np.asarray(mesh.triangles)[triangle].astype(np.intp)
         weights = _barycentric(unit[corners], grid)
         outside = (triangle < 0) | ~np.isfinite(weights).all(axis=1)
-        corners[outside] = cKDTree(unit).query(grid[outside])[1][:, None]
+        corners[outside] = np.asarray(cKDTree(unit).query(grid[outside])[1])[:, None]
         weights[outside] = (1.0, 0.0, 0.0)
         return cls(corners, weights, rows, pixels)
 
@@ -112,6 +113,10 @@ def oriented_eigenvectors(run: Run, row: int, count: int) -> Floats:
     """
     run.require("eigenvectors", why="drawing eigenfunctions")
     vectors = run.at("eigenvectors", row)[:, 0, :count]
-    guide = np.asarray(run.dataset["targets"].values[:, 0], dtype=np.float64) if "targets" in run.dataset else np.ones(run.count)
+    guide = (
+        np.asarray(run.dataset["targets"].values[:, 0], dtype=np.float64)
+        if "targets" in run.dataset
+        else np.ones(run.count)
+    )
     lean = guide @ vectors
     return np.asarray(vectors * np.where(lean < 0, -1.0, 1.0) * np.sqrt(run.count))

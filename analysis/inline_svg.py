@@ -1,4 +1,4 @@
-"""A figure as an SVG that belongs to its page: CSS variables for colours, the page's fonts, ids of its own, values to hover.
+"""A figure as an SVG that belongs to its page: CSS variables as colours, its fonts, its own ids, values to hover.
 
 matplotlib draws with the marker colours of the style "page"; here they become ``var(--…)``, so that the same drawing is
 right on a light page, on a dark one and in print. Text stays text: it can be searched, copied and read aloud.

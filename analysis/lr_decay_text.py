@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .lr_decay import ChangeEffects, LrDecayEffects, Moment, TrendCourse
-from .text import Table, count, number, signed
+from .text import Table, count, number, signed, subscript
 
 #: How many modes the table of factors lists.
 _MODES = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100)
@@ -28,7 +28,8 @@ def trend_sentence(course: TrendCourse) -> str:
     )  # fmt: skip
     return (
         f"From step {count(course.start.step)} to {count(course.end.step)} the learning rate moved continuously from "
-        f"{course.rates[0]:g} to {course.rates[1]:g} (Ση ≈ {number(course.trend.travel)}){stability}. A trend has no before and after."
+        f"{course.rates[0]:g} to {course.rates[1]:g} (Ση ≈ {number(course.trend.travel)}){stability}. A trend has "
+        "no before and after."
     )
 
 
@@ -64,7 +65,8 @@ def factor_table(effects: ChangeEffects) -> Table:
     ]  # fmt: skip
     heads = ["mode i", "share of ‖m‖² before", "|1 − η_old λᵢ/N|", "|1 − η_new λᵢ/N|", "measured"]
     note = (
-        "Measured: |⟨vᵢ, m⟩| after the first update at the new rate over the same before it, both on the eigenvectors before it. "
+        "Measured: |⟨vᵢ, m⟩| after the first update at the new rate over the same before it, both on the "
+        "eigenvectors before it. "
         "The prediction lets the kernel stand still and the modes decay one by one."
     )
     return Table("First update at the new rate, mode by mode", heads, rows, (note,))
@@ -95,11 +97,17 @@ def old_bound(effects: ChangeEffects) -> float:
 def _what(effects: ChangeEffects) -> str:
     change = effects.change
     verb = "fell" if sum(change.new) < sum(change.old) else "rose"
-    when = f"At step {count(change.step)}" if change.exact else f"Between steps {count(change.earliest - 1)} and {count(change.step)}"
+    when = (
+        f"At step {count(change.step)}"
+        if change.exact
+        else f"Between steps {count(change.earliest - 1)} and {count(change.step)}"
+    )
     if len(change.old) == 1:
         return f"{when} the learning rate {verb} from {change.old[0]:g} to {change.new[0]:g}."
     groups = "; ".join(
-        f"group {i}: {old:g} to {new:g}" for i, (old, new) in enumerate(zip(change.old, change.new, strict=True)) if old != new
+        f"group {i}: {old:g} to {new:g}"
+        for i, (old, new) in enumerate(zip(change.old, change.new, strict=True))
+        if old != new
     )
     return f"{when} learning rates {verb} ({groups})."
 
@@ -120,7 +128,8 @@ def _residual_clause(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
     values = [m.numbers.get(f"residual_energy_{k}", float("nan")) for m in (effects.before, effects.after[0])]
     if not np.all(np.isfinite(values)):
         return ""
-    return f"the residual energy in the first {k} modes going from {number(values[0], 2)} to {number(values[1], 2)}{_after(effects.after[0])}"
+    course = f"from {number(values[0], 2)} to {number(values[1], 2)}{_after(effects.after[0])}"
+    return f"the residual energy in the first {k} modes going {course}"
 
 
 def _growth_clause(effects: ChangeEffects) -> str:
@@ -128,7 +137,7 @@ def _growth_clause(effects: ChangeEffects) -> str:
     for i in (1, 10, 100):
         old, new = (m.numbers.get(f"eigenvalue_{i}", float("nan")) for m in (effects.before, effects.after[-1]))
         if old > 0 and np.isfinite(new):
-            grown.append(f"λ {i} ×{number(new / old, 2)}")
+            grown.append(f"λ{subscript(i)} ×{number(new / old, 2)}")
     return f"{', '.join(grown)}{_after(effects.after[-1])}" if grown else ""
 
 

@@ -66,7 +66,7 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
 
 
 def residual_curvature(run: Run, *rates: tuple[float, ...]) -> float:
-    """h of the module docstring.
+    """H of the module docstring.
 
     Raises:
         AnalysisError: the modes do not decay one by one, and why.
@@ -89,7 +89,7 @@ def _reason(run: Run, rates: tuple[tuple[float, ...], ...]) -> str:
 
 
 def _optimizer_reason(provenance: Mapping[str, Any]) -> str:
-    """Why the update is not plain gradient descent, as far as the provenance tells; "" where nothing speaks against it."""
+    """Why the update is not plain gradient descent, as the provenance tells it; "" where nothing is against it."""
     optimizers = provenance.get("optimizers") or provenance.get("optimizer")
     for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
         if not isinstance(optimizer, Mapping):

@@ -1,13 +1,13 @@
 """The report: one self-contained HTML page about one run, or several pages' worth of runs one after the other.
 
-Everything on it is a stored number, a formula of the catalogue, or text from the archive, which is escaped: the template
-engine escapes all of it, and nothing of an archive reaches a script or a style.
+Everything on it is a stored number, a formula of the catalogue, or text from the archive, which is escaped: the
+template engine escapes all of it, and nothing of an archive reaches a script or a style.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +17,28 @@ from kerneltrack.errors import AnalysisError
 
 from .explorer import Explorer, explorer
 from .figures import Scene, registry
-from .findings import Finding, findings, headline
+from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
 from .lr_decay import LrDecayEffects, lr_decay_effects
 from .lr_decay_text import change_table, factor_table, sentence, trend_sentence
 from .style import DARK, PAGE, PAPER
 from .text import Table, count, plain
-from .trajectory import Run, Trajectory
+from .trajectory import PathLike, Run, Trajectory, load
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+Archives = Trajectory | Run | PathLike | Iterable[PathLike]
+
 #: Sections of the page in order; figures say which one they stand in.
 SECTIONS = (
     ("alignment", "Alignment", "How target, output and residual lie along the kernel's eigenfunctions."),
-    ("spectrum", "Spectrum and stability", "How large the eigenvalues are, how they move, and where the edge of stability is."),
-    ("learning rate", "Learning-rate changes", "What each change was followed by, what was predicted, and what the control did."),
-    ("motion", "Loss, linearity, motion", "How well straight-line models describe training, and how far the kernel went."),
+    ("spectrum", "Spectrum and stability", "How large the eigenvalues are, how they move, and where the edge of "
+                                           "stability is."),
+    ("learning rate", "Learning-rate changes", "What each change was followed by, what was predicted, and what the "
+                                               "control did."),
+    ("motion", "Loss, linearity, motion", "How well straight-line models describe training, and how far the "
+                                          "kernel went."),
 )  # fmt: skip
 
 
@@ -65,26 +70,47 @@ class ChangeView:
     tables: tuple[Table, ...]
 
 
-def write_report(path: str | os.PathLike[str], trajectory: Trajectory | Run, control: Trajectory | Run | None = None) -> Path:
-    """Write the page of one run.
+def write_report(
+    archives: Archives, output: PathLike, *, control: Archives | None = None, probe: str | None = None
+) -> tuple[Path, ...]:
+    """Write the page of each run.
 
     Args:
-        path: the HTML file; replaced if it exists.
-        trajectory: one run.
-        control: the run that did not change the learning rate.
+        archives: a path, several paths, a run or a trajectory.
+        output: the HTML file, replaced if it exists; for several runs each page is called FILE-RUN.html.
+        control: the run that did not change the learning rate: only with it anything is called an effect.
+        probe: which probe to look through where paths are given; None: each archive's first.
+
+    Returns:
+        The files that were written.
 
     Raises:
-        AnalysisError: several runs, no measurement, or a control that is not comparable.
-        OSError: the file cannot be written.
+        AnalysisError: no measurement, or a control that is not comparable.
+        ArchiveError: an archive cannot be read.
+        OSError: a file cannot be written.
     """
-    target = Path(path)
-    page = render(trajectory if isinstance(trajectory, Run) else trajectory.only, _single(control))
+    trajectory, target = _trajectory(archives, probe), Path(output)
+    beside = None if control is None else _trajectory(control, trajectory[0].probe).only
     target.parent.mkdir(parents=True, exist_ok=True)
+    targets = (
+        [target] if len(trajectory) == 1 else [target.with_stem(f"{target.stem}-{run.name}") for run in trajectory]
+    )
+    for run, path in zip(trajectory, targets, strict=True):
+        _write_whole(path, render(run, beside))
+    return tuple(targets)
+
+
+def _trajectory(archives: Archives, probe: str | None) -> Trajectory:
+    if isinstance(archives, Run):
+        return Trajectory((archives,))
+    return archives if isinstance(archives, Trajectory) else load(archives, probe=probe)
+
+
+def _write_whole(path: Path, page: str) -> None:
     # A browser that reloads meanwhile must see the old page or the new one, never half of it.
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     partial.write_text(page, encoding="utf-8")
-    partial.replace(target)
-    return target
+    partial.replace(path)
 
 
 def render(run: Run, control: Run | None = None) -> str:
@@ -101,29 +127,33 @@ def render(run: Run, control: Run | None = None) -> str:
     slider, no_slider = _explorer(run)
     if no_slider:
         absent.insert(0, ("Slider over eigenfunctions", no_slider))
-    return _environment().get_template("report.html.j2").render(
-        version=kerneltrack.__version__,
-        title=plain(run.provenance.get("metadata", {}).get("title", run.name)),
-        headline=headline(run),
-        run=run,
-        control=control,
-        facts=_facts(run),
-        findings=findings(run, effects),
-        sections=sections,
-        explorer=slider,
-        frames=[{"step": f.step, "strip": f.strip, "facts": f.facts} for f in slider.frames] if slider else [],
-        changes=_changes(effects),
-        trends=[trend_sentence(course) for course in effects.trends] if effects else [],
-        no_effects=no_effects,
-        absent=absent,
-        failures=_failures(run),
-        notes=notes,
-        definitions=_definitions(run),
-        provenance=_provenance(run),
-        source=plain(Path(run.path).name),
-        css=_resource("report.css"),
-        colours=_colours(),
-        script=_resource("report.js"),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            version=kerneltrack.__version__,
+            title=plain(run.provenance.get("metadata", {}).get("title", run.name)),
+            headline=headline(run),
+            run=run,
+            control=control,
+            facts=_facts(run),
+            findings=findings(run, effects),
+            sections=sections,
+            explorer=slider,
+            frames=[{"step": f.step, "strip": f.strip, "facts": f.facts} for f in slider.frames] if slider else [],
+            changes=_changes(effects),
+            trends=[trend_sentence(course) for course in effects.trends] if effects else [],
+            no_effects=no_effects,
+            absent=absent,
+            failures=_failures(run),
+            notes=notes,
+            definitions=_definitions(run),
+            provenance=_provenance(run),
+            source=plain(Path(run.path).name),
+            css=_resource("report.css"),
+            colours=_colours(),
+            script=_resource("report.js"),
+        )
     )
 
 
@@ -147,7 +177,9 @@ def _sections(run: Run, control: Run | None) -> tuple[list[Section], list[tuple[
             continue
         drawn.setdefault(spec.section, []).append(DrawnFigure(spec.name, spec.title, spec.caption, drawing))
     known = {key: (title, lead) for key, title, lead in SECTIONS}
-    sections = [Section(key.replace(" ", "-"), *known.get(key, (key, "")), tuple(found)) for key, found in drawn.items()]
+    sections = [
+        Section(key.replace(" ", "-"), *known.get(key, (key, "")), tuple(found)) for key, found in drawn.items()
+    ]
     return sections, absent
 
 
@@ -202,8 +234,10 @@ def _definitions(run: Run) -> list[tuple[str, str, str, str]]:
         if entry is not None:
             found.append((name, entry.formula, entry.units, entry.source))
         elif run.dataset[name].attrs.get("formula"):
-            attrs = run.dataset[name].attrs
-            found.append((name, *(plain(attrs.get(key, "")) for key in ("formula", "units", "source"))))
+            formula, units, source = (
+                plain(run.dataset[name].attrs.get(key, "")) for key in ("formula", "units", "source")
+            )
+            found.append((name, formula, units, source))
     return found
 
 
@@ -233,7 +267,7 @@ _DARK_PAGE = (
 
 
 def _colours() -> str:
-    """CSS variables of the figures' colours, and the dark page: by the reader's system, or by the button; never in print."""
+    """CSS variables of the figures, and the dark page: by the reader's system or the button, never in print."""
     light, dark = (
         ";".join(
             [f"--category-{i}:{c}" for i, c in enumerate(style.category, 1)]
@@ -261,8 +295,3 @@ def _resource(name: str) -> str:
     from importlib.resources import files
 
     return files("kerneltrack.analysis").joinpath(name).read_text(encoding="utf-8")
-
-
-def _single(control: Trajectory | Run | None) -> Run | None:
-    return control.only if isinstance(control, Trajectory) else control
-

@@ -31,7 +31,7 @@ def energy_profile(run: Run, function: Function, row: int) -> Floats:
     """
     coefficients = run.values(f"{function}_coefficients", why=f"the {function}'s energy profile")[row]
     coefficients = coefficients.reshape(len(coefficients), -1)
-    return np.asarray(relative_energy(coefficients, squared_norm(run, function, row), np.arange(1, len(coefficients) + 1)))
+    return np.asarray(relative_energy(coefficients, squared_norm(run, function, row), range(1, len(coefficients) + 1)))
 
 
 def squared_norm(run: Run, function: Function, row: int) -> float:
@@ -54,7 +54,7 @@ def mode_energy(run: Run, function: Function, row: int) -> Floats:
 
 
 def speeds(run: Run, modes: Sequence[int]) -> Floats:
-    """h η_t λ_i / N for the chosen modes, (S, len(modes)): one update's share of each mode, 2 at the edge of stability.
+    """H η_t λ_i / N for the chosen modes, (S, len(modes)): one update's share of each mode, 2 at the edge of stability.
 
     Raises:
         AnalysisError: the modes do not decay one by one under this loss, optimizer or reduction.

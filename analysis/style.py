@@ -13,8 +13,8 @@ from typing import Any
 
 #: Okabe & Ito's palette without its yellow, which vanishes on white.
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-#: Eight steps of plasma, monotone in lightness. Its bright third is cut off: it cannot be read on white, where lines carry
-#: their labels in their own colour. The dark style cuts the other end.
+#: Eight steps of plasma, monotone in lightness. Its bright third is cut off: it cannot be read on white, where lines
+#: carry their labels in their own colour. The dark style cuts the other end.
 PLASMA = ("#0d0887", "#3f049c", "#6700a8", "#8d0ba5", "#ad2793", "#c8437b", "#de5f65", "#ef7e50")
 
 
@@ -46,7 +46,7 @@ class Style:
     rc: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Any:
         """The rcParams of this style, complete."""
         return {
             "axes.edgecolor": self.muted, "axes.labelcolor": self.ink, "axes.titlecolor": self.ink,

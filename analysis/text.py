@@ -1,16 +1,17 @@
 """Text views: numbers as words, and tables that print the same content in a terminal, in a pipe and on a page.
 
-Whatever comes out of an archive may be hostile: :func:`plain` strips control characters before anything is printed, and
-tables are printed without interpreting markup.
+Whatever comes out of an archive may be hostile: :func:`plain` escapes control characters before anything is printed,
+and tables are printed without interpreting markup.
 """
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from kerneltrack.archive.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +30,7 @@ class Table:
         rows: cells.
         notes: sentences below it.
         quiet: indices of rows that comment on the row above (a control, a difference).
+        text: indices of columns, besides the first, that hold words.
     """
 
     title: str
@@ -36,6 +38,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
     quiet: frozenset[int] = field(default_factory=frozenset)
+    text: frozenset[int] = field(default_factory=frozenset)
+
+    def is_text(self, column: int) -> bool:
+        """Whether a column holds words, which are left-aligned."""
+        return column == 0 or column in self.text
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -69,6 +76,11 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def subscript(value: int) -> str:
+    """An integer as subscript digits, for λ₁₀ and v₂."""
+    return str(value).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
 def duration(seconds: float) -> str:
     """Seconds for reading: "3.2 s", "4 min 05 s", "2 h 10 min"."""
     if not math.isfinite(seconds):
@@ -82,10 +94,8 @@ def duration(seconds: float) -> str:
 
 
 def plain(value: object, limit: int = 400) -> str:
-    """Any value as one line of printable text: control and format characters become "�", long texts are cut."""
-    # Category C: control characters move the cursor, format characters reorder what stands beside them.
-    text = "".join("�" if unicodedata.category(char)[0] == "C" else char for char in str(value))
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    """Any value as one line of printable text: what could move the cursor is shown as an escape."""
+    return printable(value, limit=limit)
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -102,7 +112,9 @@ def plain_lines(table: Table) -> list[str]:
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
     lines = [plain(table.title)] if table.title else []
     lines += [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(
+            c.ljust(w) if table.is_text(i) else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in cells
     ]
     return lines + [plain(note, 2000) for note in table.notes]
@@ -114,11 +126,11 @@ def _rich(console: Console, table: Table) -> None:
     from rich.text import Text
 
     drawn = RichTable(
-        title=Text(plain(table.title), style="bold") if table.title else None, title_justify="left", box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        title=Text(plain(table.title), style="bold") if table.title else None, title_justify="left",
+        box=box.SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
     for i, column in enumerate(table.columns):
-        drawn.add_column(Text(plain(column)), justify="left" if i == 0 else "right", overflow="fold")
+        drawn.add_column(Text(plain(column)), justify="left" if table.is_text(i) else "right", overflow="fold")
     for i, row in enumerate(table.rows):
         drawn.add_row(*[Text(plain(cell)) for cell in row], style="dim" if i in table.quiet else None)
     console.print(drawn)

@@ -189,7 +189,9 @@ class Trajectory(Sequence[Run]):
             AnalysisError: there are several.
         """
         if len(self.runs) != 1:
-            raise AnalysisError("this analysis is of one run", expected="one archive", got=f"{len(self.runs)}: {_names(self)}")
+            raise AnalysisError(
+                "this analysis is of one run", expected="one archive", got=f"{len(self.runs)}: {_names(self)}"
+            )
         return self.runs[0]
 
     @property
@@ -257,7 +259,7 @@ def _remedy(name: str) -> str:
         return "Keep the probe's inputs in the archive: NTKTracker(keep_inputs=True)."
     if name == "kernel":
         return "Keep the kernel: NTKTracker(keep_kernel='ends' | 'all')."
-    return f"Measure it: NTKTracker(observables=[..., {name!r}]), in a new run or with `kerneltrack track` from checkpoints."
+    return f"Measure it: NTKTracker(observables=[..., {name!r}]), or `kerneltrack track` from checkpoints."
 
 
 def _load(path: str, probe: str | None) -> Run:

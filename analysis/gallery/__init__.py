@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from . import pictures  # noqa: I001 — the order of the report, not the alphabet
-from . import alignment
-from . import spectrum
-from . import decay
-from . import motion
+from . import (
+    alignment,
+    decay,
+    motion,
+    pictures,
+    spectrum,
+)
 
 __all__ = ["alignment", "decay", "motion", "pictures", "spectrum"]

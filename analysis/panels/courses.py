@@ -37,7 +37,7 @@ class Series:
 
 def course(
     ax: Axes,
-    steps: Ints,
+    steps: Ints | Floats,
     series: Sequence[Series],
     style: Style,
     *,
@@ -63,9 +63,7 @@ def course(
 
 def staircase(ax: Axes, steps: Ints, values: Floats, style: Style, *, label: str) -> Axes:
     """A quantity that holds between changes, such as a bound, drawn as steps."""
-    ax.step(
-        steps, values, where="post", color=style.ink, linewidth=1.1, linestyle=(0, (4, 2)), label=label, zorder=1.5
-    )
+    ax.step(steps, values, where="post", color=style.ink, linewidth=1.1, linestyle=(0, (4, 2)), label=label, zorder=1.5)
     return ax
 
 

@@ -24,6 +24,7 @@ def profiles(
     title: str = "",
     y: Scale = "linear",
     ylim: tuple[float | None, float | None] = (None, None),
+    legend: bool = True,
 ) -> Axes:
     """Lines over a logarithmic mode index, with a legend; returns ``ax``."""
     for one in series:
@@ -37,7 +38,7 @@ def profiles(
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.set_title(title)
-    if len(series) > 1:
+    if legend and len(series) > 1:
         ax.legend(loc="best", handlelength=1.6)
     ax.set_gid("profile")
     return ax
@@ -46,8 +47,15 @@ def profiles(
 def scatter_factors(
     ax: Axes, index: Floats, predicted: Floats, measured: Floats, old: Floats, style: Style, *, title: str = ""
 ) -> Axes:
-    """|factor| of one update along each mode: predicted as a line, measured as dots, the old rate's as a dotted line."""
-    ax.plot(index, np.abs(old), color=style.muted, linestyle=(0, (1, 1.6)), linewidth=1.2, label="at the old rate, predicted")
+    """|factor| of one update along each mode: predicted (line), measured (circles), and at the old rate (dotted)."""
+    ax.plot(
+        index,
+        np.abs(old),
+        color=style.muted,
+        linestyle=(0, (1, 1.6)),
+        linewidth=1.2,
+        label="at the old rate, predicted",
+    )
     ax.plot(index, np.abs(predicted), color=style.category[0], label="|1 − η λᵢ/N| at the new rate, predicted")
     ax.plot(
         index, np.abs(measured), linestyle="", marker="o", markersize=4, markerfacecolor="none",
