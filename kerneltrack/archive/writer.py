@@ -68,10 +68,10 @@ class ArchiveWriter:
             raise ArchiveError("if_exists is unknown", expected='"raise" or "replace"', got=repr(if_exists))
         records = by_name(probes)
         self.path = Path(os.path.realpath(path))
-        if if_exists == "raise":
-            _refuse_existing(self.path)
         header = _new_header(records, provenance or Provenance())
         with _explained("the archive cannot be created", self.path):
+            if if_exists == "raise":
+                _refuse_existing(self.path)
             broken = self._lock()
             try:
                 if if_exists == "raise":
