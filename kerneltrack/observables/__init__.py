@@ -18,7 +18,13 @@ from kerneltrack.observables.measured import energy_k, measurement
 from kerneltrack.observables.motion import kernel_distance, relative_kernel_change
 from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
-from kerneltrack.observables.spectral import condition_number, effective_rank, gap, participation_ratio
+from kerneltrack.observables.spectral import (
+    condition_number,
+    effective_rank,
+    gap,
+    participation_ratio,
+    stable_rank,
+)
 from kerneltrack.observables.state import State, Update, check_targets, project
 
 __all__ = [
@@ -50,4 +56,5 @@ __all__ = [
     "relative_kernel_change",
     "relative_squared_error",
     "select",
+    "stable_rank",
 ]

@@ -147,10 +147,11 @@ def compute(selected: Sequence[Observable], state: State, *, only: Collection[Ne
             continue
         try:
             _check_needs(entry, state)
-            values[entry.name] = _shaped(entry, entry.compute(state), state)
+            value = entry.compute(state)
         except ObservableError as error:
-            values[entry.name] = _missing(entry, state)
+            value = np.full(_shape(entry, state), np.nan)
             values.reasons[entry.name] = str(error)
+        values[entry.name] = _shaped(entry, value, state)
     return values
 
 
@@ -176,15 +177,14 @@ def _check_needs(entry: Observable, state: State) -> None:
 
 def _shaped(entry: Observable, value: object, state: State) -> float | Array:
     array = np.asarray(value, dtype=np.float64)
-    if array.shape != (shape := _shape(entry, state)):
-        raise ValueError(
-            f"observable {entry.name!r} has shape {array.shape}; its dims {entry.dims} say {shape}"
+    shape = _shape(entry, state)
+    if array.shape != shape:
+        raise ObservableError(
+            f"the shape of observable {entry.name!r}",
+            expected=f"{shape}, as dims {entry.dims} say",
+            got=array.shape,
         )
     return array if entry.dims else float(array)
-
-
-def _missing(entry: Observable, state: State) -> float | Array:
-    return np.full(_shape(entry, state), np.nan) if entry.dims else float("nan")
 
 
 def _shape(entry: Observable, state: State) -> tuple[int, ...]:

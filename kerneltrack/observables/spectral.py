@@ -36,10 +36,15 @@ def condition_number(values: Array, noise_floor: float) -> float:
 def gap(values: Array, k: tuple[int, ...]) -> Array:
     """(λ_k − λ_{k+1})/λ_1 at each k: how well the span of k eigenvectors is determined. Davis and Kahan 1970.
 
-    NaN at the last eigenvalue, which has no next one.
+    NaN at the last eigenvalue, which has no next one, and for a kernel that is zero.
     """
-    following = np.append(values[1:], np.nan)
-    return np.asarray(((values - following) / values[0])[np.asarray(k) - 1])
+    steps = values - np.append(values[1:], np.nan)
+    return np.asarray((steps / values[0] if values[0] else np.full_like(steps, np.nan))[np.asarray(k) - 1])
+
+
+def stable_rank(trace: float, largest: float) -> float:
+    """Stable rank tr Θ/λ_1 = ‖J‖_F²/‖J‖₂², at most the rank. Rudelson and Vershynin 2007."""
+    return trace / largest if largest else float("nan")
 
 
 def _trace(state: State) -> float:
@@ -103,7 +108,7 @@ OBSERVABLES = (
     ),
     observable(
         "stable_rank",
-        lambda s: _trace(s) / float(s.eigensystem.values[0]),
+        lambda s: stable_rank(_trace(s), float(s.eigensystem.values[0])),
         "tr Θ/λ_1",
         "eigenvalues",
         source="Rudelson and Vershynin 2007",
