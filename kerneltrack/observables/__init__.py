@@ -38,7 +38,15 @@ from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
 from kerneltrack.observables.regression import extended_energy, kernel_alignment_risk, kernel_regression, leave_one_out
 from kerneltrack.observables.similarity import similarity_bounds
-from kerneltrack.observables.spectral import condition_number, effective_rank, gap, participation_ratio, stable_rank
+from kerneltrack.observables.spectral import (
+    condition_number,
+    effective_rank,
+    gap,
+    participation_ratio,
+    square_share,
+    stable_rank,
+    trace_share,
+)
 from kerneltrack.observables.state import State, Update, check_targets, project
 from kerneltrack.observables.subspaces import largest_principal_angle, subspace_overlap
 from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
@@ -96,9 +104,11 @@ __all__ = [
     "select",
     "shares",
     "similarity_bounds",
+    "square_share",
     "stability_radius",
     "stable_rank",
     "subspace_overlap",
+    "trace_share",
     "unbiased_cka",
     "update_ledger",
 ]

@@ -42,7 +42,10 @@ def _remainder(system: EigenSystem) -> float:
     """‖R‖_F, of which a complete system has none."""
     if system.complete:
         return 0.0
-    return float(np.sqrt(max(0.0, system.frobenius**2 - np.sum(system.values**2))))
+    squared = system.frobenius**2
+    # The difference of two sums of M squares is only known to M roundings of them: an upper bound must include those.
+    rounding = system.size * np.finfo(np.float64).eps * squared
+    return float(np.sqrt(max(0.0, squared - float(np.sum(system.values**2))) + rounding))
 
 
 def _cross(a: EigenSystem, b: EigenSystem, overlaps: np.ndarray, beyond: float) -> float:
