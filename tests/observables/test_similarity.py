@@ -18,7 +18,7 @@ def two_kernels(seed, decay, mixing, size=12):
     return a @ a.T, b @ b.T
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=300, derandomize=True)
 @example(seed=0, decay=1.0, mixing=1.0, k=8, other=8)  # what was left out is smaller than the rounding of ‖Θ‖²
 @given(
     seed=st.integers(0, 10_000), decay=st.floats(0, 1), mixing=st.floats(0, 1),
@@ -31,10 +31,11 @@ def test_the_similarity_lies_between_its_bounds(seed, decay, mixing, k, other):
     low, high = similarity_bounds(eigensystem(a, k), eigensystem(b, other))
     assert 0 <= low <= cosine + 1e-12
     assert cosine - 1e-12 <= high <= 1
+    rounding = 20 * np.sqrt(len(a) * np.finfo(float).eps)  # what was left out is known to √(Mε) ‖Θ‖, times a few
     scaled = similarity_bounds(eigensystem(1e-6 * a, k), eigensystem(1e3 * b, other))
-    np.testing.assert_allclose(scaled, (low, high), atol=1e-10)
+    np.testing.assert_allclose(scaled, (low, high), atol=rounding)
     swapped = similarity_bounds(eigensystem(b, other), eigensystem(a, k))
-    np.testing.assert_allclose(swapped, (low, high), atol=1e-10)
+    np.testing.assert_allclose(swapped, (low, high), atol=rounding)
 
 
 def test_the_bounds_meet_when_everything_was_kept():
