@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from kerneltrack.archive.check import Problem, check
 from kerneltrack.archive.header import Segment
+from kerneltrack.archive.printable import printable
+from kerneltrack.archive.publish import merge, publish
 from kerneltrack.archive.reader import Archive, open_archive
-from kerneltrack.archive.writer import ArchiveWarning, ArchiveWriter
+from kerneltrack.archive.spool import ArchiveWarning
+from kerneltrack.archive.writer import ArchiveWriter
 
-__all__ = ["Archive", "ArchiveWarning", "ArchiveWriter", "Segment", "open_archive"]
+__all__ = [
+    "Archive",
+    "ArchiveWarning",
+    "ArchiveWriter",
+    "Problem",
+    "Segment",
+    "check",
+    "merge",
+    "open_archive",
+    "printable",
+    "publish",
+]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -48,7 +50,7 @@ def runs(origin: np.ndarray, place: np.ndarray) -> Iterator[tuple[int, int, int,
     """Stretches of rows that follow each other in one piece: (start, stop, piece, first place there)."""
     breaks = np.flatnonzero((np.diff(origin) != 0) | (np.diff(place) != 1)) + 1
     edges = [0, *breaks.tolist(), len(origin)]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         if stop > start:
             yield start, stop, int(origin[start]), int(place[start])
 
@@ -63,13 +65,10 @@ def _copy(data: h5py.Dataset, piece: Piece, path: str, column: Column, start: in
             data[(slice(low, high), *within)] = piece.read(path, first + low - start, first + high - start)
 
 
-def merged_header(pieces: Sequence[Piece], attrs: Mapping[str, object]) -> Header:
-    """The header of a joined file: the first piece's, with every piece's segments and history."""
+def merged_header(pieces: Sequence[Piece]) -> Header:
+    """The first piece's header, with every piece's segments and history."""
     first = pieces[0].header
     segments = {segment.number: segment for piece in pieces for segment in piece.header.segments}
     lines = [line for piece in pieces for line in str(piece.header.attrs.get("history", "")).splitlines()]
-    history = "\n".join(sorted(dict.fromkeys(lines)))
-    return Header(
-        {**first.attrs, "history": history, **attrs}, [segments[n] for n in sorted(segments)],
-        first.probes, first.provenance,
-    )
+    attrs = {**first.attrs, "history": "\n".join(sorted(dict.fromkeys(lines)))}
+    return replace(first, attrs=attrs, segments=[segments[number] for number in sorted(segments)])

@@ -86,8 +86,10 @@ def _write_input(home: h5py.Group, name: str, value: Array) -> None:
     value = np.asarray(value)
     if value.dtype.kind not in "biuf" or "/" in name:
         raise ArchiveError(
-            f"the probe's input {name!r} cannot be stored", expected="real numbers under a key without '/'",
-            got=str(value.dtype), remedy="Leave the inputs out of the probe's record.",
+            f"the probe's input {name!r} cannot be stored",
+            expected="real numbers under a key without '/'",
+            got=str(value.dtype),
+            remedy="Leave the inputs out of the probe's record.",
         )
     stored = value.astype("u1") if value.dtype.kind == "b" else value.astype("f4") if value.dtype == "f2" else value
     prefix = "input" if name == "inputs" else f"input_{name}"
@@ -115,9 +117,11 @@ def _read_inputs(group: h5py.Group, shapes: Mapping[str, tuple[str, tuple[int, .
     if "inputs" not in group:
         return None
     item = group["inputs"]
-    stored = {"": item} if isinstance(item, h5py.Dataset) else {
-        key: data for key, data in item.items() if "dimensions" in data.attrs
-    }
+    stored = (
+        {"": item}
+        if isinstance(item, h5py.Dataset)
+        else {key: data for key, data in item.items() if "dimensions" in data.attrs}
+    )
     return {key: _restored(data[()], shapes.get(key, ("", ()))[0]) for key, data in stored.items()}
 
 

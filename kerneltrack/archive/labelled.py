@@ -19,9 +19,7 @@ from kerneltrack.snapshot import Array, ProbeRecord
 if TYPE_CHECKING:
     from kerneltrack.archive.reader import Archive
 
-_COORDINATES = (
-    "snapshot", "step", "epoch", "batch", "samples_seen", "wall_time", "train_seconds", "snapshot_seconds"
-)
+_COORDINATES = ("snapshot", "step", "epoch", "batch", "samples_seen", "wall_time", "train_seconds", "snapshot_seconds")
 
 
 class _Lazy(BackendArray):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +14,14 @@ import numpy as np
 
 from kerneltrack.archive import schema
 from kerneltrack.archive.schema import Field
+from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Array
 
 LIBVER = ("v110", "v110")  # checksummed metadata, readable since HDF5 1.10
 CHUNK_BYTES = 1 << 16
 MAX_CHUNK_BYTES = 1 << 23
 MAX_CHUNK_ROWS = 1024
+_DESCRIPTION = ("units", "long_name", "formula", "source")
 _NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable. %9d"
 
 
@@ -50,8 +54,12 @@ def create(group: h5py.Group, path: str, column: Column, rows: int) -> h5py.Data
     """An unwritten dataset of so many rows, NaN where it stays unwritten."""
     field = column.field
     data = group.create_dataset(
-        path, shape=(rows, *column.shape), maxshape=(None, *column.shape), chunks=chunk_shape(column, rows),
-        dtype=np.dtype(field.dtype).newbyteorder("<"), fletcher32=True,
+        path,
+        shape=(rows, *column.shape),
+        maxshape=(None, *column.shape),
+        chunks=chunk_shape(column, rows),
+        dtype=np.dtype(field.dtype).newbyteorder("<"),
+        fletcher32=True,
         fillvalue=np.nan if "f" in field.dtype else None,
     )
     describe(data, field)
@@ -73,27 +81,50 @@ def fixed(group: h5py.Group, field: Field, value: Array) -> h5py.Dataset:
 def describe(data: h5py.Dataset, field: Field) -> None:
     """The attributes that say what a dataset is."""
     data.attrs["dimensions"] = " ".join(field.dims)
-    if field.units:
-        data.attrs["units"] = field.units
-    data.attrs["long_name"] = field.long_name
-    if field.formula:
-        data.attrs["formula"] = field.formula
-    if field.source:
-        data.attrs["source"] = field.source
+    for name in _DESCRIPTION:
+        if value := getattr(field, name):
+            data.attrs[name] = value
 
 
 def described(data: h5py.Dataset) -> Field:
     """The field that such attributes describe."""
     name = data.name.rpartition("/")[2]
-    attribute = {key: str(data.attrs.get(key, "")) for key in ("units", "long_name", "formula", "source")}
-    return Field(name, tuple(str(data.attrs["dimensions"]).split()), data.dtype.str[1:], **attribute)
+    units, long_name, formula, source = (str(data.attrs.get(key, "")) for key in _DESCRIPTION)
+    dims = tuple(str(data.attrs["dimensions"]).split())
+    return Field(name, dims, data.dtype.str[1:], units, long_name, formula=formula, source=source)
 
 
 def put_text(group: h5py.Group, name: str, value: Any, meaning: str) -> None:
     """JSON as an array of UTF-8 bytes: checksummed, bounded, and netCDF's own way to hold text."""
-    data = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    data = json.dumps(plain(value, name), ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
     field = Field(name, (f"{name}_length",), "S1", "", meaning)
     fixed(group, field, np.frombuffer(data, "S1"))
+
+
+def plain(value: Any, where: str) -> Any:
+    """A value as JSON can hold it: NumPy's numbers and arrays become Python's, numbers that are not finite text.
+
+    Raises:
+        ArchiveError: it is of a kind that JSON does not have.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist(), where)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item, where) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise ArchiveError(
+        "a value cannot be stored as JSON",
+        expected="None, numbers, text, and lists and mappings of these",
+        got=type(value).__name__,
+        where=where,
+    )
 
 
 def get_text(group: h5py.Group, name: str) -> Any:

@@ -38,7 +38,7 @@ class Owner:
         return cls(socket.gethostname(), boot, namespace, os.getpid(), _start_time(os.getpid()), uuid.uuid4().hex)
 
     def is_dead(self) -> bool:
-        """Whether the process is certainly gone. Unknown counts as alive: on another host, boot or process namespace."""
+        """Whether the process is certainly gone; on another host, boot or process namespace nobody can tell."""
         here = Owner.this_process()
         if not self.boot or (self.host, self.boot, self.namespace) != (here.host, here.boot, here.namespace):
             return False
@@ -65,7 +65,9 @@ def acquire(folder: Path) -> tuple[Owner, Owner | None]:
                 continue
             if not holder.is_dead():
                 raise ArchiveError(
-                    "another process is writing this archive", got=str(holder), where=str(folder),
+                    "another process is writing this archive",
+                    got=str(holder),
+                    where=str(folder),
                     remedy=f"If that process is gone, remove {folder / LOCK} and start again.",
                 )
             if _break(folder, holder):
@@ -113,7 +115,8 @@ def owner(folder: Path) -> Owner | None:
 
 def _unreadable(folder: Path) -> ArchiveError:
     return ArchiveError(
-        "the archive is locked, but the lock does not say by whom", where=str(folder / LOCK),
+        "the archive is locked, but the lock does not say by whom",
+        where=str(folder / LOCK),
         remedy="If no process writes this archive, remove the lock and start again.",
     )
 

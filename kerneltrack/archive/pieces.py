@@ -6,21 +6,34 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from kerneltrack.archive import conform, guard, layout, schema
 from kerneltrack.archive import header as headers
-from kerneltrack.archive import layout, schema
 from kerneltrack.archive.durable import Stream
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
+from kerneltrack.archive.printable import printable
 from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
 from kerneltrack.snapshot import Array
 
 PART = re.compile(r"(\d{9,18})-(\d{1,18})\.h5")
 _ATTEMPTS = 100
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    MemoryError,
+)
 
 
 def parts_folder(path: Path) -> Path:
@@ -45,19 +58,23 @@ class Piece:
             ArchiveFormatError: it is not an archive.
         """
         self.path = path
+        self._resources = ExitStack()
         self.descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        self._resources.callback(os.close, self.descriptor)
         try:
-            self.file = self._open()
-            self.header = headers.read(self.file)
-        except (KeyError, ValueError, OSError, RuntimeError) as error:
-            os.close(self.descriptor)
-            if isinstance(error, ArchiveError):
-                raise
+            self.file = self._resources.enter_context(self._open())
+            self.header = self._admitted()
+            self.columns = self._columns()
+            self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
+        except ArchiveError as error:
+            self.close()
+            error.where = f"{printable(path)}: {error.where}" if error.where else printable(path)
+            raise
+        except _DAMAGE as error:
+            self.close()
             raise ArchiveFormatError(
-                "this is not a kerneltrack archive, or it is damaged", where=str(path), got=str(error)
+                "this is not a kerneltrack archive, or it is damaged", got=printable(error), where=printable(path)
             ) from error
-        self.columns = self._columns()
-        self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
 
     def _open(self) -> h5py.File:
         if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
@@ -65,6 +82,15 @@ class Piece:
         stream = Stream(self.descriptor)
         stream.end = os.fstat(self.descriptor).st_size
         return h5py.File(stream, "r")
+
+    def _admitted(self) -> Header:
+        """The header of a file that is safe to read, of a version that is known, and of the form it should have."""
+        guard.admit(self.file)
+        conform.require_version(self.file)
+        for problem in conform.structure(self.file):
+            raise ArchiveFormatError("the archive does not have the form of its format", got=problem)
+        conform.require_stored(self.file)
+        return headers.read(self.file)
 
     def _columns(self) -> dict[str, Column]:
         columns: dict[str, Column] = {}
@@ -101,9 +127,7 @@ class Piece:
 
     def close(self) -> None:
         """Close the file; reading from it is over."""
-        if self.file:
-            self.file.close()
-            os.close(self.descriptor)
+        self._resources.close()
 
 
 def list_parts(path: Path) -> list[Path]:
@@ -159,7 +183,7 @@ def close_all(pieces: Sequence[Piece]) -> None:
 
 
 def row_map(pieces: Sequence[Piece]) -> tuple[Array, Array]:
-    """For every distinct row of the pieces, in the order of appending: its piece and its place there (two int arrays)."""
+    """Every distinct row of the pieces in the order of appending: its piece and its place there, two int arrays."""
     filled = [(number, piece) for number, piece in enumerate(pieces) if piece.rows]
     if not filled:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -47,7 +47,7 @@ class Archive(Sequence[Snapshot]):
         self.path = Path(os.path.realpath(path))
         self._pieces = pieces.gather(self.path)
         try:
-            self._header = build.merged_header(self._pieces, {})
+            self._header = build.merged_header(self._pieces)
             self._columns = pieces.all_columns(self._pieces)
             self._origin, self._place = pieces.row_map(self._pieces)
             if not all_segments:
@@ -155,7 +155,8 @@ class Archive(Sequence[Snapshot]):
         if probe is None or probe not in names:
             raise ArchiveError(
                 "the archive has several probes" if probe is None else f"the archive has no probe {probe!r}",
-                expected="one of " + ", ".join(names) if names else "an archive with a probe", where=str(self.path),
+                expected="one of " + ", ".join(names) if names else "an archive with a probe",
+                where=str(self.path),
             )
         return probe
 

@@ -70,7 +70,9 @@ def stored(field: Field, value: Any, *, where: str) -> tuple[Field, Array]:
     if array.ndim != len(field.dims) - 1:
         raise ArchiveError(
             f"{field.name!r} has the wrong number of dimensions",
-            expected=f"({', '.join(field.dims[1:])})", got=f"shape {array.shape}", where=where,
+            expected=f"({', '.join(field.dims[1:])})",
+            got=f"shape {array.shape}",
+            where=where,
         )
     own = array.dtype.str[1:]
     dtype = own if own in field.dtypes else field.dtypes[-1]

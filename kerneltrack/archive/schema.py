@@ -1,22 +1,21 @@
 """The archive's format as data: every dimension, dataset and root attribute, once.
 
-The writer creates what stands here, the reader and ``kerneltrack check`` demand it, ``docs/format.md`` prints it. Nothing
-else may know a dataset's dtype, dimensions, unit or meaning. Observables are the one open door: each entry of
+The writer creates what stands here, the reader and ``kerneltrack check`` demand it, ``docs/format.md`` prints it.
+Nothing else may know a dataset's dtype, dimensions, unit or meaning. Observables are the one open door: each entry of
 :func:`kerneltrack.observables.catalogue` becomes a dataset of its own name (see :func:`observable_field`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kerneltrack.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from kerneltrack.observables.catalogue import Observable
+    from kerneltrack.observables import Observable
 
 FORMAT = "kerneltrack"
 FORMAT_VERSION = "1.0"
@@ -114,30 +113,50 @@ ROOT_FIELDS: tuple[Field, ...] = (
     Field("train_seconds", ("snapshot",), "f8", "s", "seconds of training, measurements not counted", required=True),
     Field("snapshot_seconds", ("snapshot",), "f8", "s", "cost of the measurement", required=True),
     Field(
-        "learning_rate", ("snapshot", "param_group"), "f8", "1",
+        "learning_rate",
+        ("snapshot", "param_group"),
+        "f8",
+        "1",
         "learning rate of each parameter group in the update that leaves the state; NaN where there is no such group",
         required=True,
     ),
     Field(
-        "training_loss", ("snapshot",), "f8", "1", "loss of the batch of the update that leaves the state", required=True
+        "training_loss",
+        ("snapshot",),
+        "f8",
+        "1",
+        "loss of the batch of the update that leaves the state",
+        required=True,
     ),
     Field(
-        "trigger", ("snapshot", "trigger_length"), "S1", "", "schedule that asked for the measurement, UTF-8",
+        "trigger",
+        ("snapshot", "trigger_length"),
+        "S1",
+        "",
+        "schedule that asked for the measurement, UTF-8",
         required=True,
     ),
     Field("window", ("snapshot",), "u1", "1", "1 for the second state of a pair (t, t+1), else 0", required=True),
-    Field("update_applied", ("snapshot",), "i1", "1", "1 the update happened, 0 it was skipped, -1 unknown", required=True),
+    Field(
+        "update_applied", ("snapshot",), "i1", "1", "1 the update happened, 0 it was skipped, -1 unknown", required=True
+    ),
     Field("status", ("snapshot",), "u1", "1", "0 ok, 1 failed", required=True),
     Field("message", ("snapshot", "message_length"), "S1", "", "reason of a failure, UTF-8", required=True),
     Field("segment", ("snapshot",), "i4", "1", "which (re)start of the run wrote the row, from 0", required=True),
-    Field("snapshot_id", ("snapshot", "uuid_byte"), "u1", "1", "random identifier of the row (UUID bytes)", required=True),
+    Field(
+        "snapshot_id", ("snapshot", "uuid_byte"), "u1", "1", "random identifier of the row (UUID bytes)", required=True
+    ),
 )
 
 #: One row per (re)start of the run, in /segments/.
 SEGMENT_FIELDS: tuple[Field, ...] = (
     Field("number", ("restart",), "i4", "1", "the segment, from 0", required=True),
     Field(
-        "resumed_from_step", ("restart",), "i8", "1", "step of the checkpoint that the segment continues; -1 for the first",
+        "resumed_from_step",
+        ("restart",),
+        "i8",
+        "1",
+        "step of the checkpoint that the segment continues; -1 for the first",
         required=True,
     ),
     Field("started", ("restart",), "f8", "s", "seconds since 1970-01-01T00:00:00Z", required=True),
@@ -155,7 +174,7 @@ PROVENANCE_TEXTS: Mapping[str, str] = {
 PROBE_TEXTS: Mapping[str, str] = {
     "settings": "what is measured and how: output reduction and its factor to the mean trace, parameter subset, mode, "
     "dtype, loss and its normalisation, stability scope",
-    "identity": "where the samples come from (dataset, split, indices, transform), as the user gave it; null if not given",
+    "identity": "where the samples come from (dataset, split, indices, transform), as the user gave it; or null",
     "input_shapes": 'key of each input ("" for a single tensor) to [dtype, shape]',
 }
 
@@ -177,33 +196,53 @@ PROBE_FIELDS: tuple[Field, ...] = (
 MEASUREMENT_FIELDS: tuple[Field, ...] = (
     Field("eigenvalues", ("snapshot", "mode"), "f8", "1", "eigenvalues of the kernel matrix, descending"),
     Field(
-        "eigenvectors", ("snapshot", "sample", "kernel_output", "vector"), "f4", "1",
+        "eigenvectors",
+        ("snapshot", "sample", "kernel_output", "vector"),
+        "f4",
+        "1",
         "unit eigenvectors of the kernel matrix; largest component positive",
     ),
-    Field("mode_sums", ("snapshot", "mode", "kernel_output"), "f8", "1", "Σ_n v_i[n, o]: each mode's sum over the probe"),
+    Field(
+        "mode_sums", ("snapshot", "mode", "kernel_output"), "f8", "1", "Σ_n v_i[n, o]: each mode's sum over the probe"
+    ),
     Field("target_coefficients", ("snapshot", "mode", "coefficient"), "f8", "1", "⟨v_i, y⟩ of the targets"),
     Field("output_coefficients", ("snapshot", "mode", "coefficient"), "f8", "1", "⟨v_i, f_t⟩ of the outputs"),
     Field("residual_coefficients", ("snapshot", "mode", "coefficient"), "f8", "1", "⟨v_i, m_t⟩ of the residual"),
     Field(
-        "displacement_coefficients", ("snapshot", "mode", "coefficient"), "f8", "1",
+        "displacement_coefficients",
+        ("snapshot", "mode", "coefficient"),
+        "f8",
+        "1",
         "⟨v_i, f_t − f_0⟩ of the outputs' way from initialisation",
     ),
     Field("outputs", ("snapshot", "sample", "output"), "f8", "1", "f_t on the probe"),
     Field("residual", ("snapshot", "sample", "output"), "f8", "1", "m_t = N·∂L/∂f on the probe"),
     Field(
-        "kernel", ("snapshot", "sample", "sample_2", "kernel_output", "kernel_output_2"), "f4 f8", "1",
+        "kernel",
+        ("snapshot", "sample", "sample_2", "kernel_output", "kernel_output_2"),
+        "f4 f8",
+        "1",
         "the kernel itself, Θ_t[n, m, o, p]; stored for the snapshots that keep_kernel names",
     ),
     Field(
-        "cross_time_kernel", ("snapshot", "sample", "sample_2", "kernel_output", "kernel_output_2"), "f4 f8", "1",
+        "cross_time_kernel",
+        ("snapshot", "sample", "sample_2", "kernel_output", "kernel_output_2"),
+        "f4 f8",
+        "1",
         "J_t J_0ᵀ, the kernel between the state and the initial one",
     ),
     Field(
-        "initial_basis", ("snapshot", "vector", "vector_2"), "f8", "1",
+        "initial_basis",
+        ("snapshot", "vector", "vector_2"),
+        "f8",
+        "1",
         "V_0ᵀ Θ_t V_0: the kernel on the eigenvectors of initialisation",
     ),
     Field(
-        "extension", ("snapshot", "sample", "kernel_output", "other_vector"), "f4", "1",
+        "extension",
+        ("snapshot", "sample", "kernel_output", "other_vector"),
+        "f4",
+        "1",
         "Θ_t(this probe, training probe) V: the training probe's eigenvectors carried out of sample",
     ),
 )
@@ -228,12 +267,17 @@ def observable_field(observable: Observable) -> Field:
     if unknown:
         raise ArchiveError(
             f"the observable {observable.name!r} has a dimension that the archive does not know",
-            expected="some of " + ", ".join(d for d in DIMENSIONS if d not in ROOT_DIMENSIONS), got=", ".join(unknown),
+            expected="some of " + ", ".join(d for d in DIMENSIONS if d not in ROOT_DIMENSIONS),
+            got=", ".join(unknown),
         )
     return Field(
-        observable.name, ("snapshot", *observable.dims), "f8", observable.units,
+        observable.name,
+        ("snapshot", *observable.dims),
+        "f8",
+        observable.units,
         observable.long_name or observable.name.replace("_", " "),
-        formula=observable.formula, source=observable.source,
+        formula=observable.formula,
+        source=observable.source,
     )
 
 
@@ -245,7 +289,8 @@ def measurement_field(name: str) -> Field:
     """
     if name in _MEASUREMENTS:
         return _MEASUREMENTS[name]
-    catalogue: Callable[[], Mapping[str, Observable]] = vars(import_module("kerneltrack.observables"))["catalogue"]
+    from kerneltrack.observables import catalogue  # its needs (SciPy) are no reader's
+
     entry = catalogue().get(name)
     if entry is None:
         raise ArchiveError(

@@ -52,13 +52,17 @@ class Sizes:
             probe = path.split("/")[1]
             if probe not in dimensions:
                 raise ArchiveError(
-                    "the snapshot has a probe that the archive does not have", got=repr(probe),
-                    expected=", ".join(dimensions) or "no probe", where=where,
+                    "the snapshot has a probe that the archive does not have",
+                    got=repr(probe),
+                    expected=", ".join(dimensions) or "no probe",
+                    where=where,
                 )
             _agree(dimensions[probe], column, value.shape, f"probe {probe!r}, {where}")
             if dtypes.setdefault(path, column.dtype) != column.dtype:
                 raise ArchiveError(
-                    f"{column.name!r} changed its dtype", expected=dtypes[path], got=column.dtype,
+                    f"{column.name!r} changed its dtype",
+                    expected=dtypes[path],
+                    got=column.dtype,
                     where=f"probe {probe!r}, {where}",
                 )
         return Sizes(dimensions, dtypes)
@@ -77,6 +81,9 @@ def _agree(known: dict[str, int], column: Field, shape: tuple[int, ...], where: 
     for dim, size in zip(column.dims[1:], shape, strict=True):
         if known.setdefault(dim, size) != size:
             raise ArchiveError(
-                f"{column.name!r} has another number of {dim!r} than the archive", expected=known[dim], got=size,
-                where=where, remedy="Sizes are bound by the first snapshot that carries them.",
+                f"{column.name!r} has another number of {dim!r} than the archive",
+                expected=known[dim],
+                got=size,
+                where=where,
+                remedy="Sizes are bound by the first snapshot that carries them.",
             )

@@ -1,41 +1,30 @@
 """ArchiveWriter: a snapshot is appended as a small file of its own, which is durable when ``append`` returns.
 
-Nothing that is durable is ever written to again. Parts are joined geometrically, so that the cost of a row is
-O(log n) in the long run: equal parts join, and the main file is rewritten, beside the old one, when the parts have
-reached its size.
+Nothing that is durable is ever written to again; see :mod:`kerneltrack.archive.spool` for how the small files join.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import uuid
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
-
-import numpy as np
+from typing import Literal, Self
 
 import kerneltrack
-from kerneltrack.archive import build, durable, lock, pieces, rows, schema
+from kerneltrack.archive import build, pieces, rows, schema
 from kerneltrack.archive.header import Header, Segment
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.sizes import Sizes
-from kerneltrack.errors import ArchiveError, ArchiveExistsError, ArchiveFormatError
+from kerneltrack.archive.spool import Spool
+from kerneltrack.errors import ArchiveError, ArchiveExistsError
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
 
-FAN_IN = 8
-_SPARE_BYTES = 1 << 24
 Probes = Iterable[ProbeRecord] | Mapping[str, ProbeRecord]
-
-
-class ArchiveWarning(UserWarning):
-    """Something about an archive that loses nothing but that its owner should know."""
 
 
 class ArchiveWriter:
@@ -46,7 +35,7 @@ class ArchiveWriter:
     process writes an archive at a time.
 
     Args:
-        path: the file to create.
+        path: the file to create; its folder is made if need be.
         probes: what the snapshots are measured on.
         provenance: where the archive comes from; ``run["run_id"]`` is invented if it is not there.
         if_exists: what to do about an archive that is there already.
@@ -55,6 +44,14 @@ class ArchiveWriter:
         ArchiveExistsError: there is an archive, and ``if_exists`` is "raise"; nothing was touched.
         ArchiveError: the folder cannot be written, or another process writes the archive.
     """
+
+    path: Path
+    _spool: Spool
+    _header: Header
+    _segment: Segment
+    _sizes: Sizes
+    _next: int
+    _closed: bool
 
     def __init__(
         self,
@@ -66,23 +63,21 @@ class ArchiveWriter:
     ) -> None:
         if if_exists not in ("raise", "replace"):
             raise ArchiveError("if_exists is unknown", expected='"raise" or "replace"', got=repr(if_exists))
-        records = by_name(probes)
         self.path = Path(os.path.realpath(path))
-        if if_exists == "raise":
-            _refuse_existing(self.path)
-        header = _new_header(records, provenance or Provenance())
-        with _explained("the archive cannot be created", self.path):
-            broken = self._lock()
+        header = _new_header(by_name(probes), provenance or Provenance())
+        with explained("the archive cannot be created", self.path):
+            if if_exists == "raise":
+                _refuse_existing(self.path)
+            spool = Spool(self.path)
             try:
                 if if_exists == "raise":
-                    _refuse_existing(self.path)
-                self._begin(_with_event(header, broken), [])
-                stale = pieces.list_parts(self.path)
-                self._write_main([])
-                _unlink(stale)
+                    _refuse_existing(self.path)  # another process may have been quicker
+                header = _with_events(header, spool)
+                spool.create_main(header)
             except BaseException:
-                self._unlock()
+                spool.release()
                 raise
+        self._begin(spool, header, [])
 
     @classmethod
     def resume(
@@ -105,18 +100,20 @@ class ArchiveWriter:
             resumed_from_step: the step of the checkpoint.
 
         Raises:
-            ArchiveError: another run's archive, other probes, or another process writes it.
+            ArchiveExistsError: it is another run's archive.
+            ArchiveError: there is none, it has other probes, or another process writes it.
         """
         writer = cls.__new__(cls)
         writer.path = Path(os.path.realpath(path))
+        records = by_name(probes)
         if not writer.path.exists():
             raise ArchiveError("there is no archive to resume", where=str(writer.path))
-        with _explained("the archive cannot be resumed", writer.path):
-            broken = writer._lock()
+        with explained("the archive cannot be resumed", writer.path):
+            spool = Spool(writer.path)
             try:
-                writer._continue(by_name(probes), provenance, resumed_from_step, broken)
+                writer._continue(spool, records, provenance, int(resumed_from_step))
             except BaseException:
-                writer._unlock()
+                spool.release()
                 raise
         return writer
 
@@ -128,14 +125,13 @@ class ArchiveWriter:
                 append works once the cause is gone.
         """
         self._check_usable()
-        row = rows.encode(snapshot, index=self._next, segment=self._segment)
+        row = rows.encode(snapshot, index=self._next, segment=self._segment.number)
         sizes = self._sizes.bound(row, where=f"step {snapshot.step}")
-        with _explained("the snapshot cannot be stored", self.path):
-            image = build.part_image(self._part_header(), row)
-            self._put_part(image, 1)
+        with explained("the snapshot cannot be stored", self.path):
+            self._spool.put(build.part_image(self._part_header(), row), self._next, 1)
         self._sizes = sizes
         self._next += 1
-        self._tidy()
+        self._spool.tidy(self._header)
 
     def close(self) -> None:
         """Join the parts and give the archive free; a second call does nothing.
@@ -143,14 +139,14 @@ class ArchiveWriter:
         Warns:
             ArchiveWarning: the parts cannot be joined now (a full disk); the archive is complete with them.
         """
-        if self._closed or self._owner.pid != os.getpid():
+        if self._closed or self._spool.owner.pid != os.getpid():
             return
         self._closed = True
         try:
-            if self._parts:
-                self._attempt(self._join_into_main)
+            self._spool.join_all(self._header)
         finally:
-            self._unlock()
+            with explained("the archive's lock cannot be given back", self.path):
+                self._spool.release()
 
     def __enter__(self) -> Self:
         return self
@@ -161,7 +157,7 @@ class ArchiveWriter:
         self.close()
 
     def __len__(self) -> int:
-        """How many rows the archive holds, superseded ones included."""
+        """How many rows were ever appended, superseded ones included."""
         return self._next
 
     @property
@@ -174,142 +170,68 @@ class ArchiveWriter:
         """The archive's own identifier."""
         return str(self._header.attrs["archive_id"])
 
-    # -- beginning and ending ---------------------------------------------------------------------------------------
-
-    def _lock(self) -> lock.Owner | None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = pieces.parts_folder(self.path)
-        self._folder.mkdir(exist_ok=True)
-        if self._folder.is_symlink():
-            raise ArchiveError("the folder for the archive's parts is a link", where=str(self._folder))
-        try:
-            self._owner, broken = lock.acquire(self._folder)
-        except BaseException:
-            self._remove_folder()
-            raise
-        durable.sweep(self._folder)
-        lock.sweep(self._folder)
-        return broken
-
-    def _unlock(self) -> None:
-        lock.release(self._folder, self._owner)
-        self._remove_folder()
-
-    def _remove_folder(self) -> None:
-        if not any(self._folder.iterdir()):
-            self._folder.rmdir()
-
-    def _begin(self, header: Header, found: list[Piece]) -> None:
+    def _begin(self, spool: Spool, header: Header, found: Sequence[Piece]) -> None:
         self._closed = False
+        self._spool = spool
         self._header = header
-        self._segment = header.segments[-1].number
-        self._parts = [(piece.path, piece.rows) for piece in found[1:]]
-        self._main_rows = found[0].rows if found else 0
-        self._next = 1 + max((int(p.read("snapshot", 0, p.rows).max()) for p in found if p.rows), default=-1)
+        self._segment = header.segments[-1]
         self._sizes = Sizes.of(header.probes, found)
-        self._join_again_at = 0
+        self._next = 1 + max((int(p.read("snapshot", 0, p.rows).max()) for p in found if p.rows), default=-1)
 
     def _continue(
-        self, records: Mapping[str, ProbeRecord], provenance: Provenance | None, step: int, broken: lock.Owner | None
+        self, spool: Spool, records: Mapping[str, ProbeRecord], provenance: Provenance | None, step: int
     ) -> None:
         found = pieces.gather(self.path)
         try:
-            header = build.merged_header(found, {})
+            header = build.merged_header(found)
             _require_same_run(header, records, provenance, self.path)
-            segment = Segment(header.segments[-1].number + 1, int(step), time.time())
+            segment = Segment(header.segments[-1].number + 1, step, time.time())
             header = replace(header, segments=[*header.segments, segment])
-            header = _with_event(header, broken, f"segment {segment.number} resumed from step {step}")
-            self._begin(header, found)
+            header = _with_events(header, spool, f"segment {segment.number} resumed from step {step}")
+            self._begin(spool, header, found)
+            spool.adopt(found)
         finally:
             pieces.close_all(found)
-        announcement = replace(self._part_header(), segments=[segment])
-        announcement = replace(announcement, attrs={**announcement.attrs, "history": header.attrs["history"]})
-        self._put_part(build.part_image(announcement, {}), 0)
-        self._attempt(self._join_into_main)
+        spool.put(build.part_image(self._part_header(announce=True), {}), self._next, 0)
+        spool.join_all(header)
+
+    def _part_header(self, *, announce: bool = False) -> Header:
+        """What a part says of itself; the one that announces a resume also carries its segment and the history."""
+        attrs = {**self._header.attrs, "role": "part", "history": self._header.attrs["history"] if announce else ""}
+        return Header(attrs, [self._segment] if announce else [])
 
     def _check_usable(self) -> None:
         if self._closed:
             raise ArchiveError("the archive is closed", where=str(self.path), remedy="Open a new writer.")
-        if self._owner.pid != os.getpid():
+        if self._spool.owner.pid != os.getpid():
             raise ArchiveError(
-                "the writer belongs to another process", expected=f"process {self._owner.pid}",
-                got=f"process {os.getpid()}", where=str(self.path), remedy="Append where the writer was created.",
+                "the writer belongs to another process",
+                expected=f"process {self._spool.owner.pid}",
+                got=f"process {os.getpid()}",
+                where=str(self.path),
+                remedy="Append in the process that created the writer.",
             )
 
-    # -- parts ------------------------------------------------------------------------------------------------------
 
-    def _part_header(self) -> Header:
-        keep = ("format", "format_version", "Conventions", "archive_id", "run_id", "source", "date_created")
-        return Header({**{name: self._header.attrs[name] for name in keep}, "role": "part", "history": ""})
+class explained:
+    """Turn what the operating system says into an ArchiveError that says where, and that nothing is lost."""
 
-    def _put_part(self, image: bytes, count: int) -> None:
-        path = self._folder / pieces.part_name(self._next, count)
-        durable.put(path, image, workplace=self._folder)
-        self._parts.append((path, count))
+    def __init__(self, problem: str, path: Path) -> None:
+        self.problem, self.path = problem, path
 
-    def _tidy(self) -> None:
-        waiting = sum(count for _, count in self._parts)
-        if self._next < self._join_again_at:
-            return
-        if waiting >= max(self._main_rows, FAN_IN):
-            self._attempt(self._join_into_main)
-            return
-        while len({count for _, count in self._parts[-FAN_IN:]}) == 1 and len(self._parts) >= FAN_IN:
-            if not self._attempt(self._join_equal_parts):
-                return
+    def __enter__(self) -> None:
+        return None
 
-    def _attempt(self, joining: Any) -> bool:
-        """Join if it can be done now; the rows are safe where they are, so a failure is a warning and put off."""
-        try:
-            joining()
-        except (OSError, ArchiveError) as error:
-            self._join_again_at = self._next + FAN_IN
-            warnings.warn(
-                f"the parts of {self.path} cannot be joined now: {error}. Nothing is lost; they are joined later, "
-                "or by `kerneltrack merge`.", ArchiveWarning, stacklevel=4,
-            )
-            return False
-        return True
-
-    def _join_equal_parts(self) -> None:
-        joined = self._parts[-FAN_IN:]
-        target = joined[0][0].with_name(pieces.part_name(_first(joined[0][0]), sum(count for _, count in joined)))
-        opened: list[Piece] = []
-        try:
-            opened.extend(Piece(path) for path, _ in joined)
-            header = build.merged_header(opened, {})
-            with durable.staged(target, workplace=self._folder, reserve=self._room(opened)) as stream:
-                count = build.join(stream, header, opened)
-        finally:
-            pieces.close_all(opened)
-        self._parts[-FAN_IN:] = [(target, count)]
-        _unlink(path for path, _ in joined)
-
-    def _join_into_main(self) -> None:
-        joined = list(self._parts)
-        opened: list[Piece] = []
-        try:
-            opened.append(Piece(self.path))
-            opened.extend(Piece(path) for path, _ in joined)
-            self._write_main(opened)
-        finally:
-            pieces.close_all(opened)
-        self._parts = []
-        _unlink(path for path, _ in joined)
-
-    def _write_main(self, opened: list[Piece]) -> None:
-        with durable.staged(self.path, workplace=self._folder, reserve=self._room(opened)) as stream:
-            self._main_rows = build.join(stream, self._header, opened)
-
-    def _room(self, opened: list[Piece]) -> int:
-        """Bytes that the joined file can need; checked against what is free, so that appends keep their room."""
-        needed = sum(piece.size for piece in opened) if opened else 0
-        free = shutil.disk_usage(self._folder).free
-        if opened and free < needed + _SPARE_BYTES:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, ArchiveError):
             raise ArchiveError(
-                "there is too little room on the disk", expected=f"{needed + _SPARE_BYTES} bytes", got=f"{free} bytes"
-            )
-        return needed
+                self.problem,
+                got=error.strerror or str(error),
+                where=str(self.path),
+                remedy="What was stored before is untouched; it works again once the cause is gone.",
+            ) from error
 
 
 def by_name(probes: Probes) -> dict[str, ProbeRecord]:
@@ -325,32 +247,25 @@ def by_name(probes: Probes) -> dict[str, ProbeRecord]:
     for name in named:
         if not schema.PROBE_NAME.fullmatch(name):
             raise ArchiveError(
-                "a probe cannot have that name in an archive", got=repr(name),
+                "a probe cannot have that name in an archive",
                 expected="up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+                got=repr(name),
             )
     return named
-
-
-def _first(part: Path) -> int:
-    return int(part.name.partition("-")[0])
-
-
-def _unlink(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
 
 
 def _refuse_existing(path: Path) -> None:
     if os.path.lexists(path) or pieces.list_parts(path):
         raise ArchiveExistsError(
-            "there is an archive already; nothing was touched", where=str(path),
+            "there is an archive already; nothing was touched",
+            where=str(path),
             remedy='Give another path, if_exists="replace", or resume the run.',
         )
 
 
 def _new_header(records: Mapping[str, ProbeRecord], provenance: Provenance) -> Header:
     run = {"run_id": str(uuid.uuid4()), **provenance.run}
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    software = f"kerneltrack {kerneltrack.__version__}"
     attrs = {
         "format": schema.FORMAT,
         "format_version": schema.FORMAT_VERSION,
@@ -358,19 +273,22 @@ def _new_header(records: Mapping[str, ProbeRecord], provenance: Provenance) -> H
         "archive_id": str(uuid.uuid4()),
         "run_id": str(run["run_id"]),
         "role": "main",
-        "source": f"kerneltrack {kerneltrack.__version__}",
-        "date_created": now,
-        "history": f"{now} created by kerneltrack {kerneltrack.__version__}",
+        "source": software,
+        "date_created": _now(),
+        "history": f"{_now()} created by {software}",
     }
     return Header(attrs, [Segment(0, -1, time.time())], records, replace(provenance, run=run))
 
 
-def _with_event(header: Header, broken: lock.Owner | None, event: str = "") -> Header:
-    """The header with the event in its history, and that a dead writer's lock was broken, if one was."""
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    found = f"the lock of a writer that is gone (process {broken.pid}) was broken" if broken else ""
-    lines = [f"{now} {line}" for line in (found, event) if line]
-    return replace(header, attrs={**header.attrs, "history": "\n".join([header.attrs["history"], *lines])})
+def _with_events(header: Header, spool: Spool, *events: str) -> Header:
+    """The header with the events in its history, and that a dead writer's lock was broken, if one was."""
+    found = [f"the lock of a writer that is gone (process {spool.broken.pid}) was broken"] if spool.broken else []
+    lines = [header.attrs["history"], *(f"{_now()} {event}" for event in (*found, *events))]
+    return replace(header, attrs={**header.attrs, "history": "\n".join(lines)})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _require_same_run(
@@ -379,32 +297,19 @@ def _require_same_run(
     run_id = None if provenance is None else provenance.run.get("run_id")
     if run_id is not None and str(run_id) != header.attrs["run_id"]:
         raise ArchiveExistsError(
-            "this is the archive of another run", expected=f"run {run_id}", got=f"run {header.attrs['run_id']}",
-            where=str(path), remedy="Give another path, or the checkpoint of that run.",
+            "this is the archive of another run",
+            expected=f"run {run_id}",
+            got=f"run {header.attrs['run_id']}",
+            where=str(path),
+            remedy="Give another path, or the checkpoint of that run.",
         )
     ours = {name: record.fingerprint for name, record in records.items()}
     theirs = {name: record.fingerprint for name, record in header.probes.items()}
     if ours != theirs:
         raise ArchiveError(
-            "the archive was measured on other probes", expected=str(theirs), got=str(ours), where=str(path),
+            "the archive was measured on other probes",
+            expected=str(theirs),
+            got=str(ours),
+            where=str(path),
             remedy="Resume with the same probes, or write a new archive.",
         )
-
-
-class _explained:
-    """Turn what the operating system says into an ArchiveError that says where and what to do."""
-
-    def __init__(self, problem: str, path: Path) -> None:
-        self.problem, self.path = problem, path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, OSError) and not isinstance(error, ArchiveError | ArchiveFormatError):
-            raise ArchiveError(
-                self.problem, got=error.strerror or str(error), where=str(self.path),
-                remedy="Nothing stored before is touched; it works again once the cause is gone.",
-            ) from error

@@ -13,8 +13,13 @@ from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot, same_measure
 
 SAMPLES, VECTORS = 12, 3
 PROBE = ProbeRecord(
-    name="train", fingerprint="sha256:00", count=SAMPLES, targets=np.ones((SAMPLES, 2)), target_encoding="real",
-    input_shapes={"": ("float32", (SAMPLES, 5))}, inputs={"": np.zeros((SAMPLES, 5), np.float32)},
+    name="train",
+    fingerprint="sha256:00",
+    count=SAMPLES,
+    targets=np.ones((SAMPLES, 2)),
+    target_encoding="real",
+    input_shapes={"": ("float32", (SAMPLES, 5))},
+    inputs={"": np.zeros((SAMPLES, 5), np.float32)},
     settings={"output": "trace", "energy_k": [1, 2, 4]},
 )
 
@@ -29,17 +34,28 @@ def snapshot(step: int, **changes: object) -> Snapshot:
     if step == 0:
         measured["kernel"] = draw.normal(size=(SAMPLES, SAMPLES, 1, 1)).astype(np.float32)
     given = Snapshot(
-        step=step, epoch=step // 4, batch=step, samples_seen=8 * step, wall_time=1.5 * step, train_seconds=step / 3,
-        snapshot_seconds=0.25, learning_rates=(0.1, 0.01), training_loss=1 / (1 + step), trigger="every 1 — ≤ λ",
-        update_applied=True, probes={"train": measured},
+        step=step,
+        epoch=step // 4,
+        batch=step,
+        samples_seen=8 * step,
+        wall_time=1.5 * step,
+        train_seconds=step / 3,
+        snapshot_seconds=0.25,
+        learning_rates=(0.1, 0.01),
+        training_loss=1 / (1 + step),
+        trigger="every 1 — ≤ λ",
+        update_applied=True,
+        probes={"train": measured},
     )
     return dataclasses.replace(given, **changes)  # type: ignore[arg-type]
 
 
 def same(a: Snapshot, b: Snapshot) -> bool:
     bare = [dataclasses.replace(s, probes={}) for s in (a, b)]
-    return bare[0] == bare[1] and a.probes.keys() == b.probes.keys() and all(
-        same_measurement(a.probes[name], b.probes[name]) for name in a.probes
+    return (
+        bare[0] == bare[1]
+        and a.probes.keys() == b.probes.keys()
+        and all(same_measurement(a.probes[name], b.probes[name]) for name in a.probes)
     )
 
 

@@ -1,0 +1,155 @@
+"""Whether a file has the form that the schema demands: names, dtypes, dimensions, sizes. Contents are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import h5py
+import numpy as np
+
+from kerneltrack.archive import guard, schema
+from kerneltrack.archive.printable import printable
+from kerneltrack.archive.schema import Field
+from kerneltrack.errors import ArchiveFormatError
+
+_KNOWN = {field.name: field for field in schema.MEASUREMENT_FIELDS}
+_MAJOR = int(schema.FORMAT_VERSION.partition(".")[0])
+
+
+def require_version(file: h5py.File) -> None:
+    """Refuse what is not an archive, or is of a newer major version.
+
+    Raises:
+        ArchiveFormatError: which of the two.
+    """
+    if file.attrs.get("format") != schema.FORMAT:
+        raise ArchiveFormatError("this HDF5 file is not a kerneltrack archive", where=file.filename)
+    version = str(file.attrs.get("format_version"))
+    major = version.partition(".")[0]
+    if not major.isdecimal() or int(major) > _MAJOR:
+        raise ArchiveFormatError(
+            "the archive is of a newer format than this reader knows",
+            expected=f"format {_MAJOR}.x",
+            got=printable(version),
+            remedy="Install a newer kerneltrack.",
+        )
+
+
+def structure(file: h5py.File) -> Iterator[str]:
+    """Every departure from the schema, one line each; nothing for a file that conforms."""
+    yield from _attributes(file, schema.ROOT_ATTRIBUTES)
+    role = file.attrs.get("role")
+    if role not in ("main", "part"):
+        yield "/@role is neither 'main' nor 'part'"
+    rows = file["snapshot"].shape[0] if _is_array(file, "snapshot") and file["snapshot"].ndim else 0
+    if role == "main" or rows:
+        yield from _table(file, schema.ROOT_FIELDS, {"snapshot": rows})
+    if role == "main" or "segments" in file:
+        yield from _segments(file)
+    if role == "main":
+        yield from _texts(file, "provenance", schema.PROVENANCE_TEXTS)
+    probes = file.get("probes") or {}
+    if isinstance(probes, h5py.Dataset):
+        yield "/probes is not a group"
+        return
+    for name, probe in probes.items():
+        if not isinstance(probe, h5py.Group) or not schema.PROBE_NAME.fullmatch(name):
+            yield f"{printable(f'/probes/{name}')} is not a probe"
+        else:
+            yield from _probe(probe, rows, whole=role == "main")
+
+
+def _segments(file: h5py.File) -> Iterator[str]:
+    group = file.get("segments")
+    if not isinstance(group, h5py.Group) or not _is_array(group, "number") or not group["number"].shape[0]:
+        yield "/segments is missing or empty"
+    else:
+        yield from _table(group, schema.SEGMENT_FIELDS, {"restart": group["number"].shape[0]})
+
+
+def _probe(probe: h5py.Group, rows: int, *, whole: bool) -> Iterator[str]:
+    sizes = {"snapshot": rows}
+    if whole:
+        yield from _attributes(probe, schema.PROBE_ATTRIBUTES)
+        yield from _texts(probe.parent, probe.name.rpartition("/")[2], schema.PROBE_TEXTS)
+        sizes["sample"] = int(probe.attrs.get("count", 0))
+    for field in schema.PROBE_FIELDS:
+        if field.name in probe:
+            yield from _array(probe, field, sizes)
+    for name, data in probe.items():
+        if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
+            dims = tuple(str(data.attrs["dimensions"]).split())
+            if dims[:1] == ("snapshot",):
+                yield from _array(probe, _KNOWN.get(name, Field(name, dims, "f8", "", "")), sizes)
+
+
+def _attributes(group: h5py.Group, demanded: Mapping[str, tuple[str, str, str]]) -> Iterator[str]:
+    for name, (kind, need, _) in demanded.items():
+        value = group.attrs.get(name)
+        if value is None:
+            if need == "MUST":
+                yield f"{group.name}@{name} is missing"
+        elif not isinstance(value, str if kind == "string" else np.integer):
+            yield f"{group.name}@{name} is not a {kind}"
+
+
+def _texts(parent: h5py.Group, name: str, demanded: Mapping[str, str]) -> Iterator[str]:
+    group = parent.get(name)
+    if not isinstance(group, h5py.Group):
+        yield f"{parent.name.rstrip('/')}/{name} is missing"
+        return
+    for text in demanded:
+        if not _is_array(group, text):
+            yield f"{group.name}/{text} is missing"
+        elif group[text].dtype != "S1" or group[text].ndim != 1:
+            yield f"{group.name}/{text} is not a row of bytes"
+
+
+def _table(group: h5py.Group, fields: tuple[Field, ...], sizes: dict[str, int]) -> Iterator[str]:
+    for field in fields:
+        if _is_array(group, field.name):
+            yield from _array(group, field, sizes)
+        else:
+            yield f"{group.name.rstrip('/')}/{field.name} is missing"
+
+
+def _array(group: h5py.Group, field: Field, sizes: dict[str, int]) -> Iterator[str]:
+    data = group[field.name]
+    if not isinstance(data, h5py.Dataset):
+        yield f"{data.name} is not a dataset"
+        return
+    dims = tuple(str(data.attrs.get("dimensions", "")).split())
+    if data.dtype.str[1:] not in field.dtypes or data.dtype.byteorder == ">":
+        yield f"{data.name} is {printable(data.dtype)}, not {' or '.join(field.dtypes)} (little endian)"
+    if dims != field.dims or len(dims) != data.ndim:
+        yield f"{data.name} has dimensions {printable(dims)} in {data.ndim} axes, not {field.dims}"
+        return
+    for dim, size in zip(dims, data.shape, strict=True):
+        expected = sizes.setdefault(dim, schema.FIXED_SIZES.get(dim, size))
+        if size != expected:
+            yield f"{data.name} has {size} along {printable(dim)}, not {expected}"
+
+
+def _is_array(group: h5py.Group, name: str) -> bool:
+    return isinstance(group.get(name), h5py.Dataset)
+
+
+def require_stored(file: h5py.File) -> None:
+    """Refuse what would be read whole but is declared larger than it is.
+
+    Raises:
+        UnsafeArchiveError: the dataset.
+    """
+    groups = [file, *(file[name] for name in ("segments", "provenance") if name in file)]
+    for group in groups:
+        for data in group.values():
+            if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
+                guard.require_present(data)
+    names = (*schema.PROBE_TEXTS, *(field.name for field in schema.PROBE_FIELDS))
+    for probe in file.get("probes", {}).values():
+        for name in names:
+            if name in probe:
+                guard.require_present(probe[name])
+        inputs = probe.get("inputs", {})
+        for data in [inputs] if isinstance(inputs, h5py.Dataset) else inputs.values():
+            guard.require_present(data)

@@ -1,0 +1,94 @@
+"""merge() and publish(): the pieces of a run in one file, and a copy for other people."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from kerneltrack.archive import build, durable, pieces
+from kerneltrack.archive.header import Header
+from kerneltrack.archive.pieces import Piece
+from kerneltrack.archive.spool import Spool
+from kerneltrack.archive.writer import explained
+from kerneltrack.errors import ArchiveError, ArchiveExistsError
+
+
+def merge(path: str | os.PathLike[str]) -> int:
+    """Join what a run that was killed, or ran out of disk, left beside its archive.
+
+    Args:
+        path: the archive.
+
+    Returns:
+        How many parts were joined.
+
+    Raises:
+        ArchiveError: there is no archive, a process is still writing it, or it cannot be written.
+    """
+    place = Path(os.path.realpath(path))
+    if not place.exists():
+        raise ArchiveError("there is no such archive", where=str(place))
+    if not pieces.parts_folder(place).exists():
+        return 0
+    with explained("the parts cannot be joined", place):
+        spool = Spool(place)
+        try:
+            found = pieces.gather(place)
+            header = build.merged_header(found)
+            pieces.close_all(found)
+            spool.adopt(found)
+            spool.join_now(header)
+        finally:
+            spool.release()
+    return len(found) - 1
+
+
+def publish(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    licence: str,
+    authors: str | Sequence[str],
+    contact: str,
+) -> None:
+    """Write a copy without private provenance (host, user, paths, command), with what a reader needs to cite it.
+
+    Args:
+        source: the archive; parts that wait to be joined are in the copy.
+        target: the file to write; it must not exist.
+        licence: SPDX identifier, such as "CC-BY-4.0".
+        authors: their names.
+        contact: an e-mail address.
+
+    Raises:
+        ArchiveExistsError: there is a file at ``target``.
+        ArchiveError: the source cannot be read, or the target cannot be written.
+    """
+    place = Path(os.path.realpath(target))
+    if os.path.lexists(place):
+        raise ArchiveExistsError("there is a file already; nothing was touched", where=str(place))
+    names = authors if isinstance(authors, str) else "; ".join(authors)
+    found = pieces.gather(Path(os.path.realpath(source)))
+    try:
+        header = _published(build.merged_header(found), licence, names, contact)
+        with explained("the copy cannot be written", place):
+            _write(place, header, found)
+    finally:
+        pieces.close_all(found)
+
+
+def _published(header: Header, licence: str, authors: str, contact: str) -> Header:
+    attrs = {**header.attrs, "license": licence, "creator_name": authors, "creator_email": contact}
+    return replace(header, attrs=attrs, provenance=replace(header.provenance, private={}))
+
+
+def _write(place: Path, header: Header, found: Sequence[Piece]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=place.parent, prefix=".publish-") as workplace,
+        durable.staged(place, workplace=Path(workplace), reserve=sum(piece.size for piece in found)) as stream,
+    ):
+        build.join(stream, header, found)

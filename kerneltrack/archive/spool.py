@@ -1,0 +1,170 @@
+"""The folder in which an archive's newest rows wait as parts, held by one process, and how parts become fewer.
+
+Parts are joined geometrically, so that in the long run a row is copied O(log n) times: eight equal parts join into
+one, and the main file is rewritten, beside the old one, when the parts have reached its size.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from kerneltrack.archive import build, durable, lock
+from kerneltrack.archive.header import Header
+from kerneltrack.archive.pieces import Piece, list_parts, part_name, parts_folder
+from kerneltrack.errors import ArchiveError
+
+FAN_IN = 8
+SPARE_BYTES = 1 << 24  # what joining leaves free, so that appending goes on
+
+
+class ArchiveWarning(UserWarning):
+    """Something about an archive that loses nothing but that its owner should know."""
+
+
+class Spool:
+    """The parts of one archive, locked for this process until :meth:`release`.
+
+    Attributes:
+        path: the main file.
+        folder: where the parts lie.
+        owner: who holds the lock: this process.
+        broken: the owner of a lock that was broken because its process is gone.
+
+    Raises:
+        ArchiveError: another process holds the lock, or the folder is a link.
+        OSError: the folder cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.folder = path, parts_folder(path)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
+        if self.folder.is_symlink():
+            raise ArchiveError("the folder for the archive's parts is a link", where=str(self.folder))
+        try:
+            self.owner, self.broken = lock.acquire(self.folder)
+        except BaseException:
+            self._remove_folder()
+            raise
+        durable.sweep(self.folder)
+        lock.sweep(self.folder)
+        self._parts: list[tuple[Path, int]] = []
+        self._main_rows = 0
+        self._join_again_at = 0
+
+    def create_main(self, header: Header) -> None:
+        """Put an empty archive in place, and forget the parts of what stood there."""
+        stale = list_parts(self.path)
+        self._write_main(header, [])
+        _unlink(stale)
+
+    def adopt(self, found: Sequence[Piece]) -> None:
+        """Go on from the pieces that are there: the main file, then parts."""
+        self._main_rows = found[0].rows
+        self._parts = [(piece.path, piece.rows) for piece in found[1:]]
+
+    def put(self, image: bytes, first: int, count: int) -> None:
+        """Store a part durably: ``count`` rows, 0 or 1, from index ``first`` on."""
+        path = self.folder / part_name(first, count)
+        durable.put(path, image, workplace=self.folder)
+        self._parts.append((path, count))
+
+    def tidy(self, header: Header) -> None:
+        """Join what has become due. A failure loses nothing: it is a warning, and put off."""
+        waiting = sum(count for _, count in self._parts)
+        if waiting < self._join_again_at:
+            return
+        if waiting >= max(self._main_rows, FAN_IN):
+            self.join_all(header)
+            return
+        while len(self._parts) >= FAN_IN and len({count for _, count in self._parts[-FAN_IN:]}) == 1:
+            if not self._attempt(self._join_equal, waiting):
+                return
+
+    def join_all(self, header: Header) -> bool:
+        """Join every part into the main file, if that can be done now; whether it was."""
+        waiting = sum(count for _, count in self._parts)
+        return not self._parts or self._attempt(lambda: self.join_now(header), waiting)
+
+    def release(self) -> None:
+        """Give the lock back, and remove the folder if nothing is left in it."""
+        lock.release(self.folder, self.owner)
+        self._remove_folder()
+
+    def _attempt(self, joining: Callable[[], None], waiting: int) -> bool:
+        try:
+            joining()
+        except OSError as error:
+            self._join_again_at = waiting + FAN_IN
+            warnings.warn(
+                f"the parts of {self.path} cannot be joined now: {error}. Nothing is lost: the archive is read with "
+                "its parts, and they are joined later, or by `kerneltrack merge`.",
+                ArchiveWarning,
+                stacklevel=5,
+            )
+            return False
+        self._join_again_at = 0
+        return True
+
+    def _join_equal(self) -> None:
+        joined = self._parts[-FAN_IN:]
+        first, total = joined[0][0].name.partition("-")[0], sum(count for _, count in joined)
+        target = self.folder / part_name(int(first), total)
+        with _opened(path for path, _ in joined) as found:
+            header = build.merged_header(found)
+            with durable.staged(target, workplace=self.folder, reserve=self._room(found)) as stream:
+                build.join(stream, header, found)
+        self._parts[-FAN_IN:] = [(target, total)]
+        _unlink(path for path, _ in joined)
+
+    def join_now(self, header: Header) -> None:
+        """Join every part into the main file.
+
+        Raises:
+            OSError: it cannot be done now; nothing is lost.
+        """
+        joined = [path for path, _ in self._parts]
+        with _opened([self.path, *joined]) as found:
+            self._write_main(header, found)
+        self._parts = []
+        _unlink(joined)
+
+    def _write_main(self, header: Header, found: Sequence[Piece]) -> None:
+        with durable.staged(self.path, workplace=self.folder, reserve=self._room(found)) as stream:
+            rows = build.join(stream, header, found)
+        self._main_rows = rows
+
+    def _room(self, found: Sequence[Piece]) -> int:
+        """Bytes that the joined file may need, if there is room for them and for the appends to come."""
+        needed = sum(piece.size for piece in found)
+        free = shutil.disk_usage(self.folder).free
+        if found and free < needed + SPARE_BYTES:
+            raise ArchiveError(
+                "there is too little room on the disk", expected=f"{needed + SPARE_BYTES} bytes", got=f"{free} bytes"
+            )
+        return needed
+
+    def _remove_folder(self) -> None:
+        if not os.listdir(self.folder):
+            self.folder.rmdir()
+
+
+@contextmanager
+def _opened(paths: Iterable[Path]) -> Iterator[list[Piece]]:
+    """Pieces, open for the length of a ``with``."""
+    with ExitStack() as stack:
+        found: list[Piece] = []
+        for path in paths:
+            found.append(Piece(path))
+            stack.callback(found[-1].close)
+        yield found
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
