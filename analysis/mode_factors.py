@@ -54,14 +54,14 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
     curvature = residual_curvature(run, old, new)
     why = "the factor of one update"
     run.require("eigenvalues", "eigenvectors", "residual", why=why)
-    vectors = run.dataset["eigenvectors"].isel(snapshot=row).values.astype(np.float64)
+    vectors = run.at("eigenvectors", row)
     vectors = vectors.reshape(-1, vectors.shape[-1])
-    residual = run.dataset["residual"].isel(snapshot=[row, following]).values.astype(np.float64)
-    before, after = vectors.T @ residual[0].ravel(), vectors.T @ residual[1].ravel()
+    residual, next_residual = run.at("residual", row).ravel(), run.at("residual", following).ravel()
+    before, after = vectors.T @ residual, vectors.T @ next_residual
     scaled = curvature * run.values("eigenvalues")[row, : before.size] / run.count
     with np.errstate(divide="ignore", invalid="ignore"):
         measured = np.where(before != 0, after / before, np.nan)
-        energy = before**2 / float(residual[0].ravel() @ residual[0].ravel())
+        energy = before**2 / float(residual @ residual)
     return ModeFactors(1 - new[0] * scaled, 1 - old[0] * scaled, measured, energy)
 
 
