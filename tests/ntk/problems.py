@@ -1,6 +1,6 @@
 """A table of small seeded models, each for one way in which a parameter can enter a network.
 
-A problem knows how to build its model and its inputs, and no kernel. The inputs are ``TOTAL`` samples: ``ROWS``
+A problem knows how to build its model and its inputs, not its kernel. Inputs are ``TOTAL`` samples: ``ROWS``
 make the square kernel, ``ROWS`` × ``COLUMNS`` the rectangular one (they share a sample, on purpose).
 """
 
