@@ -110,7 +110,7 @@ def test_a_thousand_layers(cosine):
 
 @pytest.mark.parametrize(("depth", "expected"), [(100, 0.2727), (1000, 0.2533)])
 def test_orthogonal_inputs_tend_to_a_quarter(depth, expected):
-    """Weight variance 2, no bias: Θ(x, x) = depth Σ¹, and Θ(x, x’)/Θ(x, x) → 1/4 as log(L)/L."""
+    """Weight variance 2, no bias: Θ(x, x) = depth Σ¹, and Θ(x, x’)/Θ(x, x) → ¼ as log(L)/L."""
     kernel = analytic(kt.analytic.relu_ntk, np.eye(2), depth=depth)
     assert kernel[0, 0] == pytest.approx(depth * 2.0 / 2, rel=1e-12)
     assert kernel[0, 1] / kernel[0, 0] == pytest.approx(expected, abs=5e-5)
@@ -127,7 +127,7 @@ def test_deep_kernels_become_well_conditioned():
 def test_zero_and_opposite_inputs_are_finite():
     """Oracle: by hand. A zero input has no angle; opposite inputs share no active unit of the first layer.
 
-    Their hidden activations are then orthogonal, and the second layer sees a cosine of 0: Σ³ = Σ²(x, x)/π = 2/π.
+    Their hidden activations are then orthogonal: the second layer sees a cosine of 0, and Σ³ = Σ²(x, x)/π = 2/π.
     """
     x = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, -1.0]])
     two, three = (analytic(kt.analytic.relu_ntk, x, depth=depth) for depth in (2, 3))

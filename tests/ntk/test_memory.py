@@ -63,8 +63,8 @@ model = nn.Sequential(
 x = torch.randn(128, 1, 28, 28)
 """
 MLP = """
-model = nn.Sequential(nn.Linear(100, 512), nn.Tanh(), nn.Linear(512, 512), nn.Tanh(), nn.Linear(512, 1))
-x = torch.randn(3000, 100)
+model = nn.Sequential(nn.Linear(100, 256), nn.Tanh(), nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 1))
+x = torch.randn(1200, 100)
 """
 ENCODER = """
 layer = nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, batch_first=True)
@@ -90,7 +90,7 @@ def run(x, budget):
 
 def child(work: str, budget: object, compare: bool = True) -> dict[str, float]:
     code = CHILD.format(work=work, budget=repr(budget), compare=compare)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -101,8 +101,8 @@ CASES = {
     "lenet-trace-least": (LENET, "auto", "trace", "least"),
     "lenet-jacobian-least": (LENET, "jacobian", "trace", "least"),
     "mlp-auto": (MLP, "auto", "full", 64 * MIB),
-    "encoder-auto": (ENCODER, "auto", "full", 32 * MIB),
-    "encoder-jacobian": (ENCODER, "jacobian", "full", 32 * MIB),
+    "encoder-auto": (ENCODER, "auto", "full", 48 * MIB),
+    "encoder-jacobian": (ENCODER, "jacobian", "full", 48 * MIB),
 }
 
 

@@ -287,7 +287,7 @@ def test_a_budget_that_cannot_work_says_what_would(name, method):
     model, inputs = problem.model(), problem.inputs()
     least = tightest(model, inputs, method=method)
     assert least > 8 * 7 * 7
-    with pytest.raises(MemoryBudgetError, match="(?i)budget") as again:
+    with pytest.raises(MemoryBudgetError, match=r"(?i)budget") as again:
         kt.empirical_ntk(model, inputs, memory_budget=least // 2, method=method)
     assert again.value.required_bytes == least
     kt.empirical_ntk(model, inputs, memory_budget=least, method=method)
