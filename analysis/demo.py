@@ -34,6 +34,8 @@ from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Array
 
 from .demo_checks import Experiment, checks_table, run_checks
+from .report import write_report
+from .trajectory import load
 
 PHOTOGRAPH = "grace_hopper.jpg"
 FILES = ("demo.h5", "control.h5", "demo.html")
@@ -139,6 +141,7 @@ def train(
         schedule=schedule.Log(per_octave=1) | schedule.Every(max(e.steps // 8, 1)) | (around if halves else control),
         loss="half_mse",
         keep_inputs=True,
+        log=False,
         metadata={"experiment": "neural spectrum alignment", "width": e.width, "depth": e.depth, "seed": e.seed,
                   "halves": halves},
     )  # fmt: skip
@@ -193,8 +196,6 @@ def run_demo(out: Path, *, force: bool = False, experiment: Experiment | None = 
 
 
 def _write(folder: Path, experiment: Experiment, console: Console) -> None:
-    from .report import write_report
-
     for noisy in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     demo, control, page = (folder / name for name in FILES)
@@ -204,4 +205,4 @@ def _write(folder: Path, experiment: Experiment, console: Console) -> None:
     console.print(f"[bold]2/3[/] control: the same run from step {experiment.halve_at - 1} on, never halved")
     train(experiment, control, halves=False, start=checkpoint, progress=console.is_terminal)
     console.print("[bold]3/3[/] report")
-    write_report([demo], page, control=control)
+    write_report(page, load(demo), load(control))
