@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import os
 import platform
 import socket
 import subprocess
@@ -78,21 +79,25 @@ def batch_size(batch: Any) -> int:
 
 
 def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -> str:
-    """ "exact" where the loss on the probe is the loss that is trained, else "probe estimate".
+    """Whether the loss on the probe is the loss that is trained: "exact", else "probe estimate".
 
-    Exact demands that every update sees one batch, that this batch is the probe (in whatever order), and that the
-    function in training is the one measured: no active dropout, no batch statistics, no clipping, no weight decay.
+    Exact demands that every update sees the whole training set in one batch, that this batch is the probe (in whatever
+    order), and that the function in training is the one measured: no active dropout, no batch statistics, no clipping,
+    no weight decay.
     """
-    whole_batch = trainer.num_training_batches == 1 and trainer.accumulate_grad_batches == 1
+    dataset = getattr(trainer.train_dataloader, "dataset", None)
+    whole_set = hasattr(dataset, "__len__") and len(dataset) == len(probe) and trainer.accumulate_grad_batches == 1
     same_function = not any(_differs_in_training(child) for child in module.modules())
     plain_update = not trainer.gradient_clip_val and not any(
         group.get("weight_decay") for optimizer in optimizers(trainer) for group in optimizer.param_groups
     )
-    exact = whole_batch and same_function and plain_update and _same_samples(batch, probe)
+    exact = whole_set and same_function and plain_update and _same_samples(batch, probe)
     return "exact" if exact else "probe estimate"
 
 
-def provenance(trainer: Any, module: nn.Module, *, run_id: str, run: Mapping[str, Json], user: Mapping[str, Json]) -> Provenance:
+def provenance(
+    trainer: Any, module: nn.Module, *, run_id: str, run: Mapping[str, Json], user: Mapping[str, Json]
+) -> Provenance:
     """Where the numbers come from, in plain values; private facts in a section of their own."""
     settings = [dict(s) for s in update_rule(trainer, module).settings]
     public: dict[str, Json] = {
@@ -168,8 +173,6 @@ def _device_name(module: nn.Module) -> str:
 
 def _seed() -> int | None:
     """The seed that Lightning's ``seed_everything`` leaves in the environment, if it was called."""
-    import os
-
     value = os.environ.get("PL_GLOBAL_SEED", "")
     return int(value) if value.isdigit() else None
 
@@ -185,7 +188,12 @@ def _git_revision() -> str | None:
     """The revision of the working directory's repository; None without git or outside of one."""
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False, stdin=subprocess.DEVNULL
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -19,14 +19,14 @@ from kerneltrack import observables
 from kerneltrack.errors import ProbeError
 from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import Network, empirical_ntk
-from kerneltrack.observables import Observable, State, Update
+from kerneltrack.observables import Need, Observable, State, Update
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Array, Json, ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem
 from kerneltrack.stability import stability_ratio
 from kerneltrack.update_rule import UpdateRule
 
-Output = Reduction | Callable[[Tensor], Tensor]
+Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
 Method = Literal["auto", "structured", "jacobian", "products"]
 
 
@@ -84,7 +84,7 @@ class Instrument:
         """The output reduction's name."""
         return "callable" if callable(self.output) else self.output
 
-    def needs(self, need: observables.Need) -> bool:
+    def needs(self, need: Need) -> bool:
         """Whether one of the chosen observables needs this to be measured."""
         return need in observables.needs(self.observables)
 
@@ -225,7 +225,7 @@ class Instrument:
         return sum(found.values(), start=torch.zeros(())), {name: _trace(part) for name, part in found.items()}
 
     def _functions(self, outputs: Tensor, targets: Tensor | None) -> dict[str, Any]:
-        """Outputs, targets, residual and loss on the probe. A callable g measures g(f), which has none of the last three."""
+        """Outputs, targets, residual and loss on the probe; of g(f), which a callable g measures, only the first."""
         if callable(self.output):
             return {"outputs": _numpy(torch.func.vmap(self.output)(outputs).reshape(len(outputs), -1))}
         if targets is None:

@@ -9,8 +9,9 @@ from kerneltrack.observables.observable import Observable
 _HEAD = """# Observables
 
 Every number that kerneltrack derives from a measurement. The name is the same in the catalogue, in an archive, in an
-export and in the trainer's logger (there with the prefix `ntk/`). [notation.md](notation.md) defines the letters, and what
-each need costs. Observables marked • belong to the set `"default"`; `observables="all"` asks for every one.
+export and in the trainer's logger (there with the prefix `ntk/`). [notation.md](notation.md) defines the letters, and
+says what each need costs. Observables marked • belong to the set `"default"`; `observables="all"` asks for every one.
+What could not be computed is NaN, and the tracker says why.
 
 This page is generated: `python -m kerneltrack.observables > docs/observables.md`.
 

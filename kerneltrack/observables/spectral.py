@@ -42,6 +42,16 @@ def gap(values: Array, k: tuple[int, ...]) -> Array:
     return np.asarray((steps / values[0] if values[0] else np.full_like(steps, np.nan))[np.asarray(k) - 1])
 
 
+def trace_share(values: Array, trace: float, k: tuple[int, ...]) -> Array:
+    """Σ_{i≤k} λ_i/tr Θ at each k: how much of the kernel's size the first k modes hold. Baratin et al. 2021."""
+    return np.asarray(np.cumsum(values)[np.asarray(k) - 1] / trace if trace else np.full(len(k), np.nan))
+
+
+def square_share(values: Array, frobenius: float, k: tuple[int, ...]) -> Array:
+    """Σ_{i≤k} λ_i²/‖Θ‖_F² at each k: the kernel's top mass. Tsilivis and Kempe 2022."""
+    return np.asarray(np.cumsum(values**2)[np.asarray(k) - 1] / frobenius**2 if frobenius else np.full(len(k), np.nan))
+
+
 def stable_rank(trace: float, largest: float) -> float:
     """Stable rank tr Θ/λ_1 = ‖J‖_F²/‖J‖₂², at most the rank. Rudelson and Vershynin 2007."""
     return trace / largest if largest else float("nan")
@@ -113,6 +123,24 @@ OBSERVABLES = (
         "eigenvalues",
         source="Rudelson and Vershynin 2007",
         long_name="stable rank of the Jacobian",
+    ),
+    observable(
+        "trace_share",
+        lambda s: trace_share(s.eigensystem.values, _trace(s), energy_k(len(s.eigensystem.values))),
+        "Σ_{i≤k} λ_i/tr Θ",
+        "eigenvalues",
+        source="Baratin et al. 2021",
+        dims=("energy_k",),
+        long_name="share of the first k eigenvalues in the trace",
+    ),
+    observable(
+        "square_share",
+        lambda s: square_share(s.eigensystem.values, _frobenius(s), energy_k(len(s.eigensystem.values))),
+        "Σ_{i≤k} λ_i²/‖Θ‖_F²",
+        "spectrum",
+        source="Tsilivis and Kempe 2022",
+        dims=("energy_k",),
+        long_name="share of the first k eigenvalues in the squared Frobenius norm",
     ),
     observable(
         "gap",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kerneltrack.archive.schema import DIMENSIONS, MEASUREMENT_FIELDS, PROBE_FIELDS
+from kerneltrack.archive.schema import DIMENSIONS, MEASUREMENT_FIELDS, PROBE_FIELDS, PROBE_TEXTS, ROOT_FIELDS
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import State, Update, energy_k, measurement, project
 from kerneltrack.observables.registry import RESERVED
@@ -11,23 +11,38 @@ from kerneltrack.spectrum import eigensystem
 
 
 def test_every_core_dataset_has_the_schema_s_dimensions(problem, reduction):
-    state = problem.state(reduction).as_initial()
+    start = problem.state(reduction)
+    rows = start.eigensystem.size
+    state = problem.state(reduction, cross_time=start.kernel, extension=np.ones((rows, 5))).as_initial()
     stored = measurement(state, top_k=4, keep_kernel=True)
     assert set(stored) == {field.name for field in MEASUREMENT_FIELDS}
-    modes, kept = len(state.eigensystem.values), state.kernel_outputs
+    kept = state.kernel_outputs
     sizes = {
-        "sample": 7,
-        "sample_2": 7,
-        "output": 3,
-        "mode": modes,
-        "vector": 4,
-        "kernel_output": kept,
-        "kernel_output_2": kept if reduction == "full" else 1,
+        "sample": 7, "sample_2": 7, "output": 3, "mode": rows, "vector": 4, "vector_2": 4, "other_vector": 5,
+        "kernel_output": kept, "kernel_output_2": kept if reduction == "full" else 1,
         "coefficient": 3 if reduction == "trace" else 1,
-    }
+    }  # fmt: skip
     for field in MEASUREMENT_FIELDS:
         assert stored[field.name].shape == tuple(sizes[dim] for dim in field.dims[1:]), field.name
-        assert stored[field.name].dtype == np.dtype(field.dtype)
+        assert stored[field.name].dtype in [np.dtype(dtype) for dtype in field.dtype.split()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "torch.float64"])
+def test_a_kernel_is_stored_in_the_precision_it_was_computed_in(problem, dtype):
+    stored = measurement(problem.state(settings={"dtype": dtype}), top_k=1, keep_kernel=True)
+    assert str(stored["kernel"].dtype) == dtype.removeprefix("torch.")
+
+
+def test_the_kernel_on_the_initial_basis(problem, reduction):
+    # Oracle: V_0ᵀ Θ_t V_0 with explicit matrices.
+    start = problem.state(reduction)
+    problem.jacobian = problem.jacobian[::-1]
+    state = problem.state(reduction, initial=start)
+    basis = start.eigensystem.vectors[:, :4]
+    expected = basis.T @ problem.matrix(reduction) @ basis
+    np.testing.assert_allclose(measurement(state, top_k=4)["initial_basis"], expected, atol=1e-11)
+    own = measurement(start.as_initial(), top_k=4)["initial_basis"]
+    np.testing.assert_allclose(own, np.diag(start.eigensystem.values[:4]), atol=1e-11)
 
 
 def test_coefficients_are_inner_products(problem, reduction):
@@ -69,8 +84,8 @@ def test_the_grid_of_k():
 
 
 def test_reserved_names_are_the_schema_s():
-    fields = {field.name for field in (*MEASUREMENT_FIELDS, *PROBE_FIELDS)}
-    assert fields | set(DIMENSIONS) | {"inputs"} == RESERVED
+    fields = {field.name for field in (*ROOT_FIELDS, *MEASUREMENT_FIELDS, *PROBE_FIELDS)}
+    assert fields | set(DIMENSIONS) | set(PROBE_TEXTS) | {"inputs"} == RESERVED
 
 
 def test_shapes_are_checked(problem):

@@ -12,7 +12,9 @@ from kerneltrack.observables import (
     gap,
     participation_ratio,
     select,
+    square_share,
     stable_rank,
+    trace_share,
 )
 from kerneltrack.spectrum import eigensystem
 
@@ -49,11 +51,19 @@ def test_gaps_are_relative_and_the_last_has_none():
     np.testing.assert_allclose(found, [0.25, 0.0, np.nan])
 
 
+def test_shares_of_the_first_modes():
+    values = np.array([3.0, 1.0, 0.0])
+    np.testing.assert_allclose(trace_share(values, 4.0, (1, 2, 3)), [0.75, 1, 1])
+    np.testing.assert_allclose(square_share(values, math.sqrt(10), (1, 2, 3)), [0.9, 1, 1])
+
+
 def test_nothing_is_made_of_a_zero_kernel():
     assert math.isnan(effective_rank(np.zeros(3)))
     assert math.isnan(participation_ratio(0.0, 0.0))
     assert math.isnan(stable_rank(0.0, 0.0))
     assert np.isnan(gap(np.zeros(3), (1, 2))).all()
+    assert np.isnan(trace_share(np.zeros(3), 0.0, (1, 2))).all()
+    assert np.isnan(square_share(np.zeros(3), 0.0, (1, 2))).all()
 
 
 def test_values_come_from_the_matrix(problem, reduction):
@@ -66,6 +76,8 @@ def test_values_come_from_the_matrix(problem, reduction):
     assert values["numerical_rank"] == np.linalg.matrix_rank(matrix)
     assert values["participation_ratio"] == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
     assert values["stable_rank"] == pytest.approx(eigenvalues.sum() / eigenvalues[0])
+    assert values["trace_share"][-1] == pytest.approx(1)
+    assert values["square_share"][0] == pytest.approx(eigenvalues[0] ** 2 / (eigenvalues**2).sum())
     assert 0 < values["eigen_residual"] < 1e-11 * eigenvalues[0]
 
 
