@@ -257,7 +257,7 @@ def demo(
     """Train a small network on a real picture with the tracker on, and a control; write archives and a page."""
     from .demo import run_demo
 
-    raise typer.Exit(run_demo(out, force))
+    raise typer.Exit(run_demo(out, force=force))
 
 
 @app.command(
