@@ -43,14 +43,13 @@ class Finding:
 def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     """Everything that can be said about a run, in the order of the report."""
     makers: tuple[Callable[[Run], Finding | None], ...] = (
-        _alignment, _containment, _stability, _motion, _laziness, _first_order,
+        _alignment, _containment, _stability, _motion, _laziness, _first_order, _cost,
     )  # fmt: skip
     found = [finding for make in makers if (finding := make(run)) is not None]
     if effects is not None:
         found += [_change(change, effects.energy_k) for change in effects.changes]
         found += [_trend(course) for course in effects.trends]
-    cost = _cost(run)
-    return [*found, cost] if cost else found
+    return found
 
 
 def _change(change: ChangeEffects, energy_k: tuple[int, ...]) -> Finding:
@@ -198,7 +197,8 @@ def _finite_rows(run: Run, values: Floats) -> np.ndarray:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * float(share):.0f} %" if share < 0.995 else f"{100 * float(share):.1f} %"
+    # Between 99.5 % and 100 % a whole number would claim "all".
+    return f"{100 * float(share):.1f} %" if 0.995 <= share < 1 else f"{100 * float(share):.0f} %"
 
 
 def headline(run: Run) -> str:

@@ -108,15 +108,13 @@ def planar_inputs(run: Run) -> Floats:
 def oriented_eigenvectors(run: Run, row: int, count: int) -> Floats:
     """The first eigenvectors (N, count) of one row and one kernel output, times √N, so that their mean square is 1.
 
-    The sign of an eigenvector is free; here each leans towards the target (or, without targets, has a positive sum),
-    so that a picture appears as itself and not as its negative.
+    The sign of an eigenvector is free. Here one that is mostly of one sign is positive, and any other leans towards the
+    target, so that a picture appears as itself and not as its negative.
     """
     run.require("eigenvectors", why="drawing eigenfunctions")
     vectors = run.at("eigenvectors", row)[:, 0, :count]
-    guide = (
-        np.asarray(run.dataset["targets"].values[:, 0], dtype=np.float64)
-        if "targets" in run.dataset
-        else np.ones(run.count)
-    )
-    lean = guide @ vectors
+    sums = vectors.sum(axis=0)
+    lean = run.values("targets")[:, 0] @ vectors if "targets" in run.dataset else sums
+    # |Σv|/√N is the cosine with the constant function; above one half the function has, by and large, one sign.
+    lean = np.where(np.abs(sums) > 0.5 * np.sqrt(run.count), sums, lean)
     return np.asarray(vectors * np.where(lean < 0, -1.0, 1.0) * np.sqrt(run.count))

@@ -53,6 +53,17 @@ def mode_energy(run: Run, function: Function, row: int) -> Floats:
     return np.asarray(squares / norm if norm > 0 else np.full(len(squares), np.nan))
 
 
+def binned(values: Floats, per_decade: int = 12) -> Floats:
+    """Means over bins of a mode index that are equally wide in log i, the first ten modes each by itself.
+
+    Single modes scatter over decades as a squared Gaussian does; a line through all of them shows that scatter only.
+    """
+    edges = np.unique(np.round(10 ** np.arange(0, np.log10(len(values)) + 1, 1 / per_decade)).astype(int))
+    starts = np.unique(np.concatenate([np.arange(10), edges[edges > 10] - 1]))
+    starts = starts[starts < len(values)]
+    return np.asarray(np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values))))
+
+
 def speeds(run: Run, modes: Sequence[int]) -> Floats:
     """H η_t λ_i / N for the chosen modes, (S, len(modes)): one update's share of each mode, 2 at the edge of stability.
 

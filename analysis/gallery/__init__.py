@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from . import (
-    alignment,
-    decay,
-    motion,
-    pictures,
-    spectrum,
-)
+import importlib
 
-__all__ = ["alignment", "decay", "motion", "pictures", "spectrum"]
+for _name in ("pictures", "alignment", "spectrum", "decay", "motion"):
+    importlib.import_module(f".{_name}", __name__)

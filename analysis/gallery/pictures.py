@@ -17,7 +17,8 @@ _SHOWN = 6
 @figure(
     "outputs", "Target and output",
     "The target, the network's output at the first and the last snapshot, and what is still missing (the residual), "
-    "on the probe's points, interpolated. Grey values share one scale; the residual is red above and blue below zero.",
+    "on the probe's points, interpolated. Grey values share one scale; the residual has its own, red above and "
+    "blue below zero.",
     "inputs", "targets", "outputs", section="alignment",
 )  # fmt: skip
 def outputs(scene: Scene) -> Figure:
@@ -41,7 +42,7 @@ def outputs(scene: Scene) -> Figure:
         axes[2], canvas.paint(output[last]), scene.style, title=f"output, {steps_text(run.steps[last])}", limits=shared
     )
     missing = canvas.paint(output[last] - target)
-    pictures(axes[3], missing, scene.style, title="output − target", kind="signed", limits=(-shared[1], shared[1]))
+    pictures(axes[3], missing, scene.style, title="output − target", kind="signed")
     return page
 
 

@@ -9,6 +9,7 @@ from ..figures import Scene, figure
 from ..panels import Series, profiles, staircase
 from ..spectra import followed, representative_rows, speeds
 from ..text import subscript
+from ..trajectory import Floats, Ints
 from .sheet import from_control, over_time, sheet, steps_text
 
 
@@ -38,15 +39,29 @@ def eigenvalues(scene: Scene) -> Figure:
 def scaled_eigenvalues(scene: Scene) -> Figure:
     """(η_t / N) λ_i^t."""
     chosen = followed(scene.run, 6)
-    values = speeds(scene.run, chosen)
-    values[~scene.run.measured] = np.nan
+    steps, values = _before_and_after(scene, speeds(scene.run, chosen))
     page, (ax,) = sheet(scene)
     colours = scene.style.ordered(len(chosen))
     over_time(
-        scene, ax, [Series(f"i = {i}", values[:, j], colours[j]) for j, i in enumerate(chosen)], "η λᵢ / N", y="log"
+        scene,
+        ax,
+        [Series(f"i = {i}", values[:, j], colours[j], x=steps) for j, i in enumerate(chosen)],
+        "η λᵢ / N",
+        y="log",
     )
     ax.axhline(2, color=scene.style.ink, linewidth=1, linestyle=(0, (1, 2)))
     return page
+
+
+def _before_and_after(scene: Scene, values: Floats) -> tuple[Ints, Floats]:
+    """Add at every exact change what the state had at the old rate, so that a jump is drawn as one."""
+    values = np.where(scene.run.measured[:, None], values, np.nan)
+    exact = [change for change in scene.changes if change.exact and change.new[0]]
+    rows = [change.before for change in exact]
+    old = [values[change.before] * change.old[0] / change.new[0] for change in exact]
+    return np.insert(scene.run.steps, rows, scene.run.steps[rows]), np.insert(
+        values, rows, np.reshape(old, (-1, values.shape[1])), axis=0
+    )
 
 
 @figure(
