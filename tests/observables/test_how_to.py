@@ -34,7 +34,7 @@ def test_the_page_runs_as_written(run):
 def test_a_page_with_a_wrong_answer_would_be_seen(run):
     # The negative control. A bare assert in executed code has no message.
     wrong = PAGE.read_text(encoding="utf-8").replace('["modes_for_target"] == 2', '["modes_for_target"] == 3')
-    with pytest.raises(AssertionError, match="^$"):
+    with pytest.raises(AssertionError, match=r"^$"):
         run(wrong, 3)
 
 
