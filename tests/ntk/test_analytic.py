@@ -127,7 +127,7 @@ def test_deep_kernels_become_well_conditioned():
 def test_zero_and_opposite_inputs_are_finite():
     """Oracle: by hand. A zero input has no angle; opposite inputs share no active unit of the first layer.
 
-    Their hidden activations are then orthogonal: the second layer sees a cosine of 0, and Σ³ = Σ²(x, x)/π = 2/π.
+    Their hidden activations are then orthogonal: the second layer sees a cosine of 0, and Σ³ = 2/π.
     """
     x = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, -1.0]])
     two, three = (analytic(kt.analytic.relu_ntk, x, depth=depth) for depth in (2, 3))
