@@ -122,7 +122,7 @@ def _alignment(run: Dataset, e: Experiment) -> list[Check]:
 
 
 def _halving(run: Dataset, control: Dataset, e: Experiment) -> list[Check]:
-    t, k = e.halve_at, int(run.energy_k[run.energy_k <= e.samples / 50].max())
+    t, k = e.halve_at, int(run.energy_k[run.energy_k <= max(1, e.samples / 50)].max())
     same = float(np.abs(run.outputs.sel(snapshot=t) - control.outputs.sel(snapshot=t)).max())
     energy = [d.residual_energy.sel(energy_k=k, snapshot=s) for d, s in ((run, t), (run, t + 1), (control, t + 1))]
     before, after, still = map(float, energy)

@@ -85,7 +85,7 @@ def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -
     order), and that the function in training is the one measured: no active dropout, no batch statistics, no clipping,
     no weight decay.
     """
-    dataset = getattr(trainer.train_dataloader, "dataset", None)
+    dataset: Any = getattr(trainer.train_dataloader, "dataset", ())
     whole_set = hasattr(dataset, "__len__") and len(dataset) == len(probe) and trainer.accumulate_grad_batches == 1
     same_function = not any(_differs_in_training(child) for child in module.modules())
     plain_update = not trainer.gradient_clip_val and not any(
