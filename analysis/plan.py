@@ -81,7 +81,7 @@ def forecast_snapshot(module: nn.Module, probe: Probe, loss: str | None) -> tupl
     """The plan of the kernel on ``probe``, and the forecast from one measurement of it."""
     instrument = Instrument(
         probe=probe,
-        observables=observables.select(["default", "layer_shares"]),
+        observables=observables.select(["default", "layer_share"]),
         loss=None if loss is None else ProbeLoss.of(loss),  # type: ignore[arg-type]  # checked by ProbeLoss.of
     )
     record = instrument.describe(module)
