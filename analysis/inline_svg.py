@@ -58,10 +58,13 @@ def _adapt(svg: str, name: str, alternative: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for marker, variable in PAGE.variables.items():
         svg = svg.replace(marker, variable)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = _with_own_ids(svg, name)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
     svg = re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]*", r"\1 var(--sans)", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
+    # Images are embedded in their own resolution and smoothed by the browser, which knows the screen's.
+    svg = re.sub(r"image-rendering: ?[a-z-]+;?", "", svg)
     head = re.match(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', svg)
     assert head is not None  # matplotlib writes a viewBox
     opening = (
@@ -71,12 +74,24 @@ def _adapt(svg: str, name: str, alternative: str) -> str:
     return opening + svg[head.end() :]
 
 
+def _with_own_ids(svg: str, name: str) -> str:
+    """Every id once on the page. Equal images share an id in matplotlib's output; what refers to it may take the first."""
+    seen: dict[str, int] = {}
+
+    def own(found: re.Match[str]) -> str:
+        key = found.group(1)
+        seen[key] = seen.get(key, 0) + 1
+        return f'id="{name}-{key}"' if seen[key] == 1 else f'id="{name}-{key}.{seen[key]}"'
+
+    return re.sub(r'\bid="([^"]*)"', own, svg)
+
+
 def _hover(figure: Figure) -> list[dict[str, Any]]:
     """Axes with named lines, in fractions of the drawing with y downwards, as the browser counts."""
     return [
         {"box": _rounded(_box(ax)), "lines": [_line(figure, ax, line) for line in lines]}
         for ax in figure.axes
-        if ax.get_gid() == "course" and (lines := [line for line in ax.lines if _is_named(line)])
+        if ax.get_label() == "course" and (lines := [line for line in ax.lines if _is_named(line)])
     ]
 
 

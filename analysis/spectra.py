@@ -59,7 +59,7 @@ def binned(values: Floats, per_decade: int = 12) -> Floats:
     Single modes scatter over decades as a squared Gaussian does; a line through all of them shows that scatter only.
     """
     edges = np.unique(np.round(10 ** np.arange(0, np.log10(len(values)) + 1, 1 / per_decade)).astype(int))
-    starts = np.unique(np.concatenate([np.arange(10), edges[edges > 10] - 1]))
+    starts = np.unique(np.concatenate([np.arange(11), edges[edges > 11] - 1]))
     starts = starts[starts < len(values)]
     return np.asarray(np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values))))
 

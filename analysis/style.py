@@ -31,6 +31,7 @@ class Style:
         category: colours of unordered series.
         order: colours of ordered series, first to last.
         width: inches of a full-width figure.
+        interpolation: of images between their pixels; "none" embeds them as they are.
         rc: further rcParams.
         variables: marker colour → CSS variable, for the report.
     """
@@ -43,6 +44,7 @@ class Style:
     category: tuple[str, ...] = OKABE_ITO
     order: tuple[str, ...] = PLASMA
     width: float = 7.0
+    interpolation: str = "bilinear"
     rc: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -90,7 +92,7 @@ DARK = Style(
     order=("#b13aa6", "#c34c97", "#d4587f", "#e26660", "#f1814d", "#fb9f3a", "#fec029", "#f7e425"),
 )  # fmt: skip
 PAGE = Style(
-    "page", ink=_INK, muted=_MUTED, grid=_GRID, ground="none", category=_CATEGORY, order=_ORDER, width=8.4,
+    "page", ink=_INK, muted=_MUTED, grid=_GRID, ground="none", category=_CATEGORY, order=_ORDER, width=8.4, interpolation="none",
     variables={
         **{marker: f"var(--category-{i})" for i, marker in enumerate(_CATEGORY, 1)},
         **{marker: f"var(--order-{i})" for i, marker in enumerate(_ORDER, 1)},

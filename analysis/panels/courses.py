@@ -60,7 +60,7 @@ def course(
     ax.set_ylabel(ylabel)
     ax.set_title(title)
     label_ends(ax, steps, series)
-    ax.set_gid("course")
+    ax.set_label("course")
     return ax
 
 

@@ -40,7 +40,7 @@ def profiles(
     ax.set_title(title)
     if legend and len(series) > 1:
         below(ax)
-    ax.set_gid("profile")
+    ax.set_label("profile")
     return ax
 
 
@@ -80,7 +80,7 @@ def scatter_factors(
     ax.set_ylabel("factor of ⟨vᵢ, m⟩ in one update")
     ax.set_title(title)
     below(ax)
-    ax.set_gid("profile")
+    ax.set_label("profile")
     return ax
 
 
