@@ -216,6 +216,8 @@ def test_all_pairs_of_an_operator_are_exact():
     found = eigensystem(Operator(matrix))
     assert found.complete
     np.testing.assert_allclose(found.values, DECAY[:20], rtol=1e-11)
+    single = eigensystem(Operator(matrix, np.float32), 19)
+    assert single.noise_floor == pytest.approx(2.0**-23 * np.sqrt(20) * DECAY[0], rel=1e-6)
 
 
 def test_degenerate_pairs_of_an_operator_are_all_found():
@@ -224,14 +226,65 @@ def test_degenerate_pairs_of_an_operator_are_all_found():
     np.testing.assert_allclose(eigensystem(Operator(matrix), 5).values, values[:5], rtol=1e-12)
 
 
-def test_a_warm_start_does_not_miss_a_new_direction():
-    # The new kernel's leading eigenvector is exactly orthogonal to everything the previous eigensystem spans.
+def test_previous_vectors_that_are_still_right_spare_lanczos():
+    # The kernel only grew by 3: same vectors, other values. Oracle: the cold start, and a count of the products.
+    matrix, _ = matrix_with(DECAY)
+    previous = eigensystem(matrix, 6)
+    warm, cold = Operator(3 * matrix), Operator(3 * matrix)
+    found, expected = eigensystem(warm, 6, previous=previous), eigensystem(cold, 6)
+    assert (found.solver, expected.solver) == ("previous", "lanczos")
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-12)
+    np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-10)
+
+
+def test_previous_vectors_that_turned_among_themselves_are_turned_back():
+    matrix, vectors = matrix_with(DECAY)
+    values = DECAY.copy()
+    values[:3] = DECAY[[2, 0, 1]]
+    exchanged = (vectors * values) @ vectors.T
+    found = eigensystem(Operator(exchanged), 3, previous=eigensystem(matrix, 3))
+    assert found.solver == "previous"
+    np.testing.assert_allclose(found.values, DECAY[:3], rtol=1e-12)
+
+
+def test_an_operator_of_low_rank_or_none():
+    values = np.concatenate([[3.0, 2.0, 1.0], np.zeros(57)])
+    matrix, _ = matrix_with(values)
+    found = eigensystem(Operator(matrix), 8)
+    np.testing.assert_allclose(found.values, values[:8], atol=1e-14)
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(8), atol=1e-13)
+    nothing = eigensystem(Operator(np.zeros((60, 60))), 3)
+    np.testing.assert_array_equal(nothing.values, 0)
+    again = eigensystem(Operator(np.zeros((60, 60))), 3, previous=nothing)
+    np.testing.assert_array_equal(again.values, 0)
+
+
+def test_a_kernel_that_moved_is_solved_anew():
+    matrix, _ = matrix_with(DECAY)
+    other, _ = matrix_with(DECAY, seed=1)
+    found = eigensystem(Operator(other), 6, previous=eigensystem(matrix, 6))
+    assert found.solver == "lanczos"
+    np.testing.assert_allclose(found.values, DECAY[:6], rtol=1e-12)
+    for useless in (eigensystem(matrix, 3), eigensystem(matrix[:99, :99], 6)):
+        assert eigensystem(Operator(matrix), 6, previous=useless).solver == "lanczos"
+
+
+def test_a_middle_vector_that_moved_is_noticed():
+    # The first and the last vector are still right, those between are not.
+    matrix, vectors = matrix_with(DECAY)
+    turned = vectors.copy()
+    turned[:, [2, 60]] = vectors[:, [60, 2]]
+    found = eigensystem(Operator((turned * DECAY) @ turned.T), 6, previous=eigensystem(matrix, 6))
+    np.testing.assert_allclose(found.values, DECAY[:6], rtol=1e-12)
+
+
+def test_a_direction_that_is_new_to_the_kernel_is_not_missed():
+    # All six previous vectors are exact eigenvectors of the new kernel; its leading one is orthogonal to all of them.
     values = np.concatenate([np.linspace(10, 5, 6), np.full(94, 0.1)])
     matrix, vectors = matrix_with(values)
-    previous = eigensystem(matrix, 6)
     moved = matrix + 20 * np.outer(vectors[:, 50], vectors[:, 50])
-    found = eigensystem(Operator(moved), 6, previous=previous)
-    np.testing.assert_allclose(found.values[0], 20.1, rtol=1e-12)
+    found = eigensystem(Operator(moved), 6, previous=eigensystem(matrix, 6))
+    assert found.values[0] == pytest.approx(20.1)
 
 
 def test_operators_that_are_no_kernel_are_refused():

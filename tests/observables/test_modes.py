@@ -43,6 +43,9 @@ def test_gradient_descent_on_a_linear_model_is_predicted_exactly(problem, loss, 
     values = compute(select(NAMES), state)
     assert not values.reasons
     np.testing.assert_allclose(values["measured_factor"], values["predicted_factor"], rtol=1e-7)
+    errors = [state.coefficients((g - y).reshape(samples, outputs)) for g in (f, after)]
+    actual = np.linalg.norm(errors[1], axis=1) / np.linalg.norm(errors[0], axis=1)
+    np.testing.assert_allclose(values["measured_factor"], actual, rtol=1e-7)
 
 
 def test_what_has_no_factor_says_why(problem):
