@@ -35,8 +35,8 @@ class EigenSystem:
             below zero.
         vectors: (M, k) unit eigenvectors as columns; of each, the component of largest magnitude is positive.
         residuals: (k,) ‖Θ v_i − λ_i v_i‖₂. An eigenvalue of Θ lies within this distance of λ_i (Weyl).
-        noise_floor: ε √M max|λ|, ε the spacing of the dtype the kernel came in: eigenvalues below it are
-            rounding.
+        noise_floor: 8 (ε ‖Θ‖_F/√M + ε_64 max|λ|), ε the spacing of the dtype the kernel came in: eigenvalues below it
+            are rounding.
         trace: Σ_n Θ_nn; NaN for an operator that cannot tell.
         frobenius: ‖Θ‖_F; NaN where the whole kernel was not at hand.
         complete: whether all M pairs are here.
@@ -198,7 +198,7 @@ def _merge(
         values=values[order],
         vectors=vectors.reshape(size, len(order)),
         residuals=residuals,
-        noise_floor=_noise_floor(values, size, epsilon),
+        noise_floor=_noise_floor(np.max(np.abs(values)), _norm(blocks) / np.sqrt(size), epsilon),
         trace=float(sum(np.trace(block) for block in blocks)),
         frobenius=_norm(blocks),
         complete=len(order) == size,
@@ -211,11 +211,15 @@ def _residuals(products: Array, values: Array, vectors: Array) -> Array:
     return np.asarray(np.linalg.norm(products - vectors * values, axis=0))
 
 
-def _noise_floor(values: Array, size: int, epsilon: float) -> float:
-    # Rounding each entry moves eigenvalues by at most ‖E‖₂ (Weyl), and independent errors of relative size ε
-    # have ‖E‖₂ of the order ε √M max|Θ_nm| ≤ ε √M λ_1. The worst case, ε M λ_1, would call half of a float32
-    # spectrum noise.
-    return float(epsilon * np.sqrt(size) * np.max(np.abs(values)))
+def _noise_floor(largest: float, rms: float, epsilon: float) -> float:
+    """8 (ε · rms eigenvalue + ε_64 max|λ|): the kernel's own rounding, and that of the solver.
+
+    Independent errors of relative size ε in the entries are a random matrix of norm 2ε‖Θ‖_F/√M, and ‖Θ‖_F/√M is the
+    root mean square of the eigenvalues. Networks and Gram matrices computed in float32 and in float64 differ by 0.1 to
+    4 times ε · rms in their small eigenvalues, singular float64 matrices by 2 ε max|λ|; 8 leaves a factor of two. The
+    usual worst case, ε M λ_1, would call most of a float32 spectrum noise that is good to a percent.
+    """
+    return float(8 * (epsilon * rms + _EPSILON["float64"] * largest))
 
 
 def _fix_signs(vectors: Array) -> Array:
@@ -241,13 +245,16 @@ def _solve_operator(operator: Any, k: int | None, previous: EigenSystem | None) 
             got=f"{np.max(residuals):.1e}",
             remedy="Compute the operator's products in float64, or ask for fewer eigenpairs.",
         )
-    trace = operator.trace() if callable(getattr(operator, "trace", None)) else np.nan
+    trace = float(operator.trace()) if callable(getattr(operator, "trace", None)) else np.nan
+    largest = float(np.max(np.abs(values)))
+    # ‖Θ‖_F² ≤ λ_1 tr Θ for a positive kernel; without a trace, ‖Θ‖_F² ≤ M λ_1².
+    rms = largest if np.isnan(trace) else float(np.sqrt(largest * max(trace, 0.0) / size))
     return EigenSystem(
         values=values,
         vectors=_fix_signs(vectors),
         residuals=residuals,
-        noise_floor=_noise_floor(values, size, epsilon),
-        trace=float(trace),
+        noise_floor=_noise_floor(largest, rms, epsilon),
+        trace=trace,
         frobenius=np.nan,
         complete=False,
         solver="previous" if warm else "lanczos",

@@ -115,19 +115,42 @@ def test_the_noise_floor_follows_the_dtype_of_the_kernel(dtype):
     kernel, _ = matrix_with(np.array([4.0, 2.0, 1.0, 1.0]))
     found = eigensystem(torch.from_numpy(kernel).to(getattr(torch, dtype)))
     epsilon = torch.finfo(getattr(torch, dtype)).eps
-    assert found.noise_floor == pytest.approx(epsilon * 2 * found.values[0])
+    rms = np.sqrt(np.mean(found.values**2))
+    assert found.noise_floor == pytest.approx(8 * (epsilon * rms + EPS * found.values[0]))
     assert found.values.dtype == found.vectors.dtype == np.float64
 
 
-def test_rounding_stays_below_the_noise_floor():
-    # A singular kernel whose features are multiplied in float32: its zero eigenvalues are pure rounding.
+@pytest.mark.parametrize("offset", [0, 1, 10])
+@pytest.mark.parametrize("count", [100, 400])
+def test_rounding_stays_below_the_noise_floor_and_not_far(offset, count):
+    # Singular Gram matrices multiplied in float32: their zero eigenvalues are pure rounding, and show its size.
     rng = np.random.default_rng(1)
-    features = (rng.standard_normal((200, 50)) + 1).astype(np.float32)
+    features = (rng.standard_normal((count, 50)) + offset).astype(np.float32)
     found = eigensystem(features @ features.T)
-    assert np.abs(found.values[50:]).max() < found.noise_floor < found.values[49]
-    assert (
-        np.abs(found.values[50:]).max() > eigensystem((features @ features.T).astype(np.float64)).noise_floor
-    )
+    rounding = np.abs(found.values[50:]).max()
+    assert found.noise_floor / 20 < rounding < found.noise_floor < found.values[49]
+
+
+def test_small_eigenvalues_above_the_noise_floor_are_right():
+    # Oracle: the same network's kernel in float64. One hidden tanh layer: a spectrum that falls through ten decades.
+    torch.manual_seed(0)
+    x, w, b = torch.randn(200, 2, dtype=torch.float64), torch.randn(2, 300), torch.randn(300)
+    kernels = []
+    for dtype in (torch.float32, torch.float64):
+        hidden = torch.tanh(x.to(dtype) @ w.to(dtype) + b.to(dtype))
+        slopes = 1 - hidden**2
+        kernels.append(hidden @ hidden.T + (slopes @ slopes.T) * (x @ x.T + 1).to(dtype))
+    single, double = (eigensystem(kernel) for kernel in kernels)
+    assert np.abs(single.values - double.values)[50:].max() < single.noise_floor
+    assert (single.values < single.noise_floor).sum() > 50  # the float32 spectrum ends in noise
+    assert (double.values < double.noise_floor).sum() < 50  # and the float64 one does not there
+
+
+@pytest.mark.parametrize("size", [50, 400])
+def test_the_solver_s_own_rounding_stays_below_the_noise_floor(size):
+    kernel, _ = matrix_with(np.concatenate([[1e3], np.zeros(size - 1)]))
+    found = eigensystem(kernel)
+    assert np.abs(found.values[1:]).max() < found.noise_floor < 1e-11
 
 
 def test_tensors_that_require_grad_are_taken():
@@ -217,7 +240,19 @@ def test_all_pairs_of_an_operator_are_exact():
     assert found.complete
     np.testing.assert_allclose(found.values, DECAY[:20], rtol=1e-11)
     single = eigensystem(Operator(matrix, np.float32), 19)
-    assert single.noise_floor == pytest.approx(2.0**-23 * np.sqrt(20) * DECAY[0], rel=1e-6)
+    assert single.noise_floor == pytest.approx(8 * 2.0**-23 * np.sqrt(np.mean(DECAY[:20] ** 2)), rel=1e-6)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_the_noise_floor_of_an_operator_is_not_below_its_matrix_s(knows):
+    # ‖Θ‖_F is unknown there and bounded by what is known.
+    matrix, _ = matrix_with(DECAY)
+    operator = Operator(matrix, np.float32)
+    if knows:
+        operator.trace = lambda: DECAY.sum()
+    found, exact = eigensystem(operator, 4), eigensystem(matrix.astype(np.float32))
+    assert exact.noise_floor < found.noise_floor < (3 if knows else 20) * exact.noise_floor
+    assert np.isnan(found.trace) != knows
 
 
 def test_degenerate_pairs_of_an_operator_are_all_found():
