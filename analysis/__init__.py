@@ -1,7 +1,8 @@
 """Offline analysis: archives become a trajectory, a trajectory becomes numbers, numbers become figures, tables, a page.
 
 Numbers first, pictures and text last: ``trajectory`` and ``lr_decay`` compute, ``panels`` draw what they are given,
-``figures`` and ``report`` compose. Names are loaded on first use, so that ``kerneltrack --help`` loads no plotting library.
+``figures`` and ``report`` compose. Names are loaded on first use, so that ``kerneltrack --help`` loads no plotting
+library.
 """
 
 from __future__ import annotations

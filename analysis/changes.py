@@ -1,4 +1,4 @@
-"""Change, Trend: where the stored learning rates changed, and which snapshots stand around it. No measurement is read here.
+"""Change, Trend: where the stored learning rates changed, and which snapshots stand around it.
 
 A row's learning rates are those of the update that *leaves* its state. So the first row at a new rate is the last state
 that the old rate made, provided that no update lies unseen between them. Two rules decide:
@@ -86,7 +86,7 @@ def _rows(run: Run) -> NDArray[np.int64]:
     rows = np.flatnonzero(run.measured & np.all(np.isfinite(run.learning_rates), axis=1))
     order = rows[np.argsort(run.steps[rows], kind="stable")]
     last_of_step = np.append(run.steps[order][1:] != run.steps[order][:-1], True)
-    return order[last_of_step].astype(np.int64)
+    return np.asarray(order[last_of_step], dtype=np.int64)
 
 
 def _trends(moved: NDArray[np.int64]) -> list[tuple[int, int]]:

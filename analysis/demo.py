@@ -34,6 +34,7 @@ from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Array
 
 from .demo_checks import Experiment, checks_table, run_checks
+from .report import write_report
 
 PHOTOGRAPH = "grace_hopper.jpg"
 FILES = ("demo.h5", "control.h5", "demo.html")
@@ -41,8 +42,8 @@ FILES = ("demo.h5", "control.h5", "demo.html")
 
 def photograph() -> Array:
     """Grey values in [0, 1], (rows, columns), of the portrait that ships with matplotlib."""
-    with get_sample_data(PHOTOGRAPH) as stream:
-        grey: Array = np.asarray(Image.open(stream).convert("L"), dtype=np.float64) / 255
+    with Image.open(str(get_sample_data(PHOTOGRAPH, asfileobj=False))) as picture:
+        grey: Array = np.asarray(picture.convert("L"), dtype=np.float64) / 255
     return grey
 
 
@@ -77,11 +78,12 @@ class PictureNetwork(pl.LightningModule):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)  # type: ignore[no-any-return]
+        outputs: Tensor = self.layers(x)
+        return outputs
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
-        loss = (self(x) - y).square().mean() / 2
+        loss: Tensor = (self(x) - y).square().mean() / 2
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -138,6 +140,7 @@ def train(
         schedule=schedule.Log(per_octave=1) | schedule.Every(max(e.steps // 8, 1)) | (around if halves else control),
         loss="half_mse",
         keep_inputs=True,
+        log=False,
         metadata={"experiment": "neural spectrum alignment", "width": e.width, "depth": e.depth, "seed": e.seed,
                   "halves": halves},
     )  # fmt: skip
@@ -154,10 +157,12 @@ def train(
         enable_model_summary=False, enable_progress_bar=progress, deterministic=True,
     )  # fmt: skip
     with warnings.catch_warnings():
-        # A loader of one tensor batch has nothing to gain from workers; and the control's checkpoint knows the tracker
-        # of the run it forks from, which is meant.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
+        # A loader of one tensor batch has nothing to gain from workers; every batch is the same, so resuming within an
+        # epoch is exact; the control's checkpoint knows the tracker of the run it forks from, which is meant; and one
+        # is about Lightning's own code.
+        for advice in ("does not have many workers", "resuming from a checkpoint that ended before the epoch",
+                       "callbacks used to create the checkpoint", "treespec, LeafSpec"):  # fmt: skip
+            warnings.filterwarnings("ignore", message=f".*{advice}.*")
         trainer.fit(model, loader, ckpt_path=start, weights_only=True if start is not None else None)
 
 
@@ -190,8 +195,6 @@ def run_demo(out: Path, *, force: bool = False, experiment: Experiment | None = 
 
 
 def _write(folder: Path, experiment: Experiment, console: Console) -> None:
-    from .report import write_report
-
     for noisy in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     demo, control, page = (folder / name for name in FILES)

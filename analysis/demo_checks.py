@@ -122,15 +122,15 @@ def _alignment(run: Dataset, e: Experiment) -> list[Check]:
 
 
 def _halving(run: Dataset, control: Dataset, e: Experiment) -> list[Check]:
-    t = e.halve_at
+    t, k = e.halve_at, int(run.energy_k[run.energy_k <= max(1, e.samples / 50)].max())
     same = float(np.abs(run.outputs.sel(snapshot=t) - control.outputs.sel(snapshot=t)).max())
-    energy = [d.residual_energy.sel(energy_k=20, snapshot=s) for d, s in ((run, t), (run, t + 1), (control, t + 1))]
+    energy = [d.residual_energy.sel(energy_k=k, snapshot=s) for d, s in ((run, t), (run, t + 1), (control, t + 1))]
     before, after, still = map(float, energy)
     at_edge, below = (float(run.linearization_error.sel(snapshot=s)) for s in (t, t + 1))
     return [
         Check("the control starts from the same state", "0", f"{same:.1g}", same == 0),
         Check(
-            "residual energy in the top 20 modes collapses within one step",
+            f"residual energy in the top {k} modes collapses within one step",
             "0.31 → 0.004; control: none",
             f"{before:.3f} → {after:.4f}; control: {still:.3f}",
             after < before / 10 and after < still / 10,

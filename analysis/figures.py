@@ -1,7 +1,7 @@
 """Figures by name: each composes panels from a run (and its control) and says what it shows.
 
-To add one: write a function (Scene) → Figure that asks the run for numbers and hands them to panels, and decorate it with
-:func:`figure`. Then ``plot --list``, ``plot --figure`` and the report know it. See docs/how-to/add-a-figure.md.
+To add one: write a function (Scene) → Figure that asks the run for numbers and hands them to panels, and decorate it
+with :func:`figure`. Then ``plot --list``, ``plot --figure`` and the report know it. See docs/how-to/add-a-figure.md.
 """
 
 from __future__ import annotations

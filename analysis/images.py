@@ -1,8 +1,8 @@
 """Functions on scattered two-dimensional samples, interpolated to a pixel grid so that they can be seen.
 
-The first input coordinate runs to the right and the second one downwards, as in a picture's pixels. Interpolation is
-linear on the Delaunay triangles of the samples and nearest outside their hull: nothing is smoothed, so a noisy
-eigenfunction looks noisy.
+The first input coordinate runs to the right and the second one downwards, as in a picture's pixels; the probe's
+identity may hold the picture's ``aspect`` (height over width). Interpolation is linear on the Delaunay triangles of
+the samples and nearest outside their hull: nothing is smoothed, so a noisy eigenfunction looks noisy.
 """
 
 from __future__ import annotations
@@ -39,33 +39,53 @@ class Canvas:
         Raises:
             AnalysisError: the archive does not hold the inputs, or they are not two-dimensional.
         """
-        return cls.over(planar_inputs(run), pixels)
+        aspect = (run.identity or {}).get("aspect", 1.0)
+        return cls.over(planar_inputs(run), pixels, aspect if isinstance(aspect, int | float) else 1.0)
 
     @classmethod
-    def over(cls, points: Floats, pixels: int) -> Canvas:
-        """A square canvas over points (N, 2)."""
-        from scipy.spatial import Delaunay, cKDTree
+    def over(cls, points: Floats, pixels: int, aspect: float = 1.0) -> Canvas:
+        """A canvas over points (N, 2), ``pixels`` wide and ``aspect`` times as high (kept between 1/4 and 4)."""
+        from matplotlib.tri import Triangulation
+        from scipy.spatial import cKDTree
 
         low, high = points.min(axis=0), points.max(axis=0)
         unit = (points - low) / np.where(high > low, high - low, 1.0)
-        centres = (np.arange(pixels) + 0.5) / pixels
-        grid = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
-        mesh = Delaunay(unit)
-        triangle = mesh.find_simplex(grid)
-        corners = mesh.simplices[triangle]
-        transform = mesh.transform[triangle]
-        two = np.einsum("pij,pj->pi", transform[:, :2], grid - transform[:, 2])
-        weights = np.column_stack([two, 1 - two.sum(axis=1)])
+        rows = round(pixels * min(max(aspect, 0.25), 4.0))
+        across, down = (np.arange(pixels) + 0.5) / pixels, (np.arange(rows) + 0.5) / rows
+        grid = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
+        try:
+            mesh = Triangulation(unit[:, 0], unit[:, 1])
+            # Not scipy's find_simplex: it solves every triangle with a threaded LAPACK, seconds on a busy machine.
+            triangle = np.asarray(mesh.get_trifinder()(grid[:, 0], grid[:, 1]), dtype=np.intp)
+        except (ValueError, RuntimeError) as error:
+            raise AnalysisError(
+                "the inputs lie on a line", expected="points that span a plane", got=str(error)
+            ) from error
+        corners = np.asarray(mesh.triangles)[triangle].astype(np.intp)
+        weights = _barycentric(unit[corners], grid)
         outside = (triangle < 0) | ~np.isfinite(weights).all(axis=1)
-        corners[outside] = cKDTree(unit).query(grid[outside])[1][:, None]
+        corners[outside] = np.asarray(cKDTree(unit).query(grid[outside])[1])[:, None]
         weights[outside] = (1.0, 0.0, 0.0)
-        return cls(corners, weights, pixels, pixels)
+        return cls(corners, weights, rows, pixels)
 
     def paint(self, values: Floats) -> Floats:
         """Values (N,) or (N, M) on the samples → an image (rows, columns) or images (M, rows, columns)."""
         painted = np.einsum("pc,pc...->p...", self.weights, np.asarray(values, dtype=np.float64)[self.corners])
         images = np.moveaxis(painted, 0, -1).reshape(*painted.shape[1:], self.rows, self.columns)
         return np.asarray(images)
+
+
+def _barycentric(triangles: Floats, points: Floats) -> Floats:
+    """Weights (P, 3) of points (P, 2) in triangles (P, 3, 2), by ratios of signed areas."""
+    a, b, c = np.moveaxis(triangles, 1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        second = _cross(points - a, c - a) / _cross(b - a, c - a)
+        third = _cross(b - a, points - a) / _cross(b - a, c - a)
+    return np.column_stack([1 - second - third, second, third])
+
+
+def _cross(u: Floats, v: Floats) -> Floats:
+    return np.asarray(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
 
 
 def planar_inputs(run: Run) -> Floats:
@@ -88,12 +108,13 @@ def planar_inputs(run: Run) -> Floats:
 def oriented_eigenvectors(run: Run, row: int, count: int) -> Floats:
     """The first eigenvectors (N, count) of one row and one kernel output, times √N, so that their mean square is 1.
 
-    The sign of an eigenvector is free; here each leans towards the target (or, without targets, has a positive sum),
-    so that a picture appears as itself and not as its negative.
+    The sign of an eigenvector is free. Here one that is mostly of one sign is positive, and any other leans towards the
+    target, so that a picture appears as itself and not as its negative.
     """
     run.require("eigenvectors", why="drawing eigenfunctions")
-    stored = np.asarray(run.dataset["eigenvectors"].isel(snapshot=row).values, dtype=np.float64)
-    vectors = stored[:, 0, :count]
-    guide = np.asarray(run.dataset["targets"].values[:, 0], dtype=np.float64) if "targets" in run.dataset else np.ones(run.count)
-    lean = guide @ vectors
+    vectors = run.at("eigenvectors", row)[:, 0, :count]
+    sums = vectors.sum(axis=0)
+    lean = run.values("targets")[:, 0] @ vectors if "targets" in run.dataset else sums
+    # |Σv|/√N is the cosine with the constant function; above one half the function has, by and large, one sign.
+    lean = np.where(np.abs(sums) > 0.5 * np.sqrt(run.count), sums, lean)
     return np.asarray(vectors * np.where(lean < 0, -1.0, 1.0) * np.sqrt(run.count))

@@ -235,9 +235,12 @@ def _single(trajectory: Trajectory | Run) -> Run:
 def _no_change(run: Run) -> AnalysisError:
     rates = run.learning_rates[run.measured]
     if len(rates) < 2:
-        return AnalysisError("there is no before and after", expected="at least two snapshots", got=len(rates), where=run.path)
+        return AnalysisError(
+            "there is no before and after", expected="at least two snapshots", got=len(rates), where=run.path
+        )
     return AnalysisError(
-        "the stored learning rates never change", got=f"{rates[0].tolist()} in all {len(rates)} snapshots", where=run.path,
+        "the stored learning rates never "
+        "change", got=f"{rates[0].tolist()} in all {len(rates)} snapshots", where=run.path,
         remedy="There is nothing that a change could have been followed by.",
     )  # fmt: skip
 

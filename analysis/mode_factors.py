@@ -54,19 +54,19 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
     curvature = residual_curvature(run, old, new)
     why = "the factor of one update"
     run.require("eigenvalues", "eigenvectors", "residual", why=why)
-    vectors = run.dataset["eigenvectors"].isel(snapshot=row).values.astype(np.float64)
+    vectors = run.at("eigenvectors", row)
     vectors = vectors.reshape(-1, vectors.shape[-1])
-    residual = run.dataset["residual"].isel(snapshot=[row, following]).values.astype(np.float64)
-    before, after = vectors.T @ residual[0].ravel(), vectors.T @ residual[1].ravel()
+    residual, next_residual = run.at("residual", row).ravel(), run.at("residual", following).ravel()
+    before, after = vectors.T @ residual, vectors.T @ next_residual
     scaled = curvature * run.values("eigenvalues")[row, : before.size] / run.count
     with np.errstate(divide="ignore", invalid="ignore"):
         measured = np.where(before != 0, after / before, np.nan)
-        energy = before**2 / float(residual[0].ravel() @ residual[0].ravel())
+        energy = before**2 / float(residual @ residual)
     return ModeFactors(1 - new[0] * scaled, 1 - old[0] * scaled, measured, energy)
 
 
 def residual_curvature(run: Run, *rates: tuple[float, ...]) -> float:
-    """h of the module docstring.
+    """H of the module docstring.
 
     Raises:
         AnalysisError: the modes do not decay one by one, and why.
@@ -89,7 +89,7 @@ def _reason(run: Run, rates: tuple[tuple[float, ...], ...]) -> str:
 
 
 def _optimizer_reason(provenance: Mapping[str, Any]) -> str:
-    """Why the update is not plain gradient descent, as far as the provenance tells; "" where nothing speaks against it."""
+    """Why the update is not plain gradient descent, as the provenance tells it; "" where nothing is against it."""
     optimizers = provenance.get("optimizers") or provenance.get("optimizer")
     for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
         if not isinstance(optimizer, Mapping):

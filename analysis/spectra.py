@@ -31,7 +31,7 @@ def energy_profile(run: Run, function: Function, row: int) -> Floats:
     """
     coefficients = run.values(f"{function}_coefficients", why=f"the {function}'s energy profile")[row]
     coefficients = coefficients.reshape(len(coefficients), -1)
-    return np.asarray(relative_energy(coefficients, squared_norm(run, function, row), np.arange(1, len(coefficients) + 1)))
+    return np.asarray(relative_energy(coefficients, squared_norm(run, function, row), range(1, len(coefficients) + 1)))
 
 
 def squared_norm(run: Run, function: Function, row: int) -> float:
@@ -53,8 +53,19 @@ def mode_energy(run: Run, function: Function, row: int) -> Floats:
     return np.asarray(squares / norm if norm > 0 else np.full(len(squares), np.nan))
 
 
+def binned(values: Floats, per_decade: int = 12) -> Floats:
+    """Means over bins of a mode index that are equally wide in log i, the first ten modes each by itself.
+
+    Single modes scatter over decades as a squared Gaussian does; a line through all of them shows that scatter only.
+    """
+    edges = np.unique(np.round(10 ** np.arange(0, np.log10(len(values)) + 1, 1 / per_decade)).astype(int))
+    starts = np.unique(np.concatenate([np.arange(10), edges[edges > 10] - 1]))
+    starts = starts[starts < len(values)]
+    return np.asarray(np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values))))
+
+
 def speeds(run: Run, modes: Sequence[int]) -> Floats:
-    """h η_t λ_i / N for the chosen modes, (S, len(modes)): one update's share of each mode, 2 at the edge of stability.
+    """H η_t λ_i / N for the chosen modes, (S, len(modes)): one update's share of each mode, 2 at the edge of stability.
 
     Raises:
         AnalysisError: the modes do not decay one by one under this loss, optimizer or reduction.

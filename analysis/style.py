@@ -1,6 +1,6 @@
 """Style: how figures look, as values. A style never changes matplotlib's global state beyond the figure it is used for.
 
-Colours are colour-blind-safe: categories are those of Okabe & Ito (2008), ordered families come from ``cividis``. The
+Colours are colour-blind-safe: categories are those of Okabe & Ito (2008), ordered families come from ``plasma``. The
 style "page" draws with marker colours that the report replaces by CSS variables, so that one SVG serves the light page,
 the dark page and print.
 """
@@ -13,8 +13,9 @@ from typing import Any
 
 #: Okabe & Ito's palette without its yellow, which vanishes on white.
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-#: Eight steps of cividis, dark to light, ends cut off: the darkest and the lightest vanish on one ground or the other.
-CIVIDIS = ("#12366b", "#35456c", "#575d6d", "#7b7a77", "#a08f70", "#bfa660", "#d9bf4b", "#e8d03a")
+#: Eight steps of plasma, monotone in lightness. Its bright third is cut off: it cannot be read on white, where lines
+#: carry their labels in their own colour. The dark style cuts the other end.
+PLASMA = ("#0d0887", "#3f049c", "#6700a8", "#8d0ba5", "#ad2793", "#c8437b", "#de5f65", "#ef7e50")
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class Style:
     grid: str = "#e3e3e3"
     ground: str = "white"
     category: tuple[str, ...] = OKABE_ITO
-    order: tuple[str, ...] = CIVIDIS
+    order: tuple[str, ...] = PLASMA
     width: float = 7.0
     rc: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Any:
         """The rcParams of this style, complete."""
         return {
             "axes.edgecolor": self.muted, "axes.labelcolor": self.ink, "axes.titlecolor": self.ink,
@@ -72,7 +73,7 @@ def _markers(prefix: str, count: int) -> tuple[str, ...]:
     return tuple(f"#{prefix}{i:02x}" for i in range(1, count + 1))
 
 
-_CATEGORY, _ORDER = _markers("fe01", len(OKABE_ITO)), _markers("fe02", len(CIVIDIS))
+_CATEGORY, _ORDER = _markers("fe01", len(OKABE_ITO)), _markers("fe02", len(PLASMA))
 _INK, _MUTED, _GRID = "#fe0301", "#fe0302", "#fe0303"
 
 PAPER = Style("paper", width=5.5)
@@ -86,7 +87,7 @@ SLIDE = Style(
 DARK = Style(
     "dark", ink="#ececec", muted="#a8a8a8", grid="#333840", ground="#14171c",
     category=("#56b4e9", "#ff8a3d", "#2fc79a", "#e49ac2", "#ffc24d", "#9cc9f5"),
-    order=("#6d8fd6", "#7f93b8", "#9398a3", "#aaa48f", "#c0b07c", "#d4bd69", "#e6cb56", "#f6da43"),
+    order=("#b13aa6", "#c34c97", "#d4587f", "#e26660", "#f1814d", "#fb9f3a", "#fec029", "#f7e425"),
 )  # fmt: skip
 PAGE = Style(
     "page", ink=_INK, muted=_MUTED, grid=_GRID, ground="none", category=_CATEGORY, order=_ORDER, width=8.4,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -48,6 +48,7 @@ class Run:
     path: str = ""
     fingerprint: str = ""
     identity: Mapping[str, Any] | None = None
+    _read: dict[str, Floats] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return int(self.dataset.sizes["snapshot"])
@@ -82,8 +83,7 @@ class Run:
             ok &= np.asarray(self.dataset["status"].values) == 0
         for name in ("eigenvalues", "trace"):
             if name in self.dataset:
-                values = np.asarray(self.dataset[name].values, dtype=np.float64)
-                return ok & np.isfinite(values if values.ndim == 1 else values[:, 0])
+                return ok & np.isfinite(self.values(name).reshape(len(self), -1)[:, 0])
         return ok
 
     @property
@@ -108,21 +108,30 @@ class Run:
 
     def has(self, *names: str) -> bool:
         """Whether every one of ``names`` is stored with at least one finite number."""
-        return all(
-            name in self.dataset
-            and (self.dataset[name].dtype.kind not in "fc" or bool(np.isfinite(self.dataset[name].values).any()))
-            for name in names
-        )
+        return all(name in self.dataset and self._any_finite(name) for name in names)
 
     def values(self, name: str, *, why: str = "this analysis") -> Floats:
-        """A stored array as float64.
+        """A stored array as float64, read once. Arrays over samples are large: take those row by row with :meth:`at`.
 
         Raises:
             AnalysisError: the archive does not hold it; the message says how to get it.
         """
         if name not in self.dataset:
             raise missing(name, why, self.path)
-        return np.asarray(self.dataset[name].values, dtype=np.float64)
+        if name not in self._read:
+            self._read[name] = np.asarray(self.dataset[name].values, dtype=np.float64)
+            self._read[name].flags.writeable = False
+        return self._read[name]
+
+    def at(self, name: str, row: int, *, why: str = "this analysis") -> Floats:
+        """One row of an array along snapshots, as float64.
+
+        Raises:
+            AnalysisError: the archive does not hold it.
+        """
+        if name not in self.dataset:
+            raise missing(name, why, self.path)
+        return np.asarray(self.dataset[name].isel(snapshot=row).values, dtype=np.float64)
 
     def require(self, *names: str, why: str) -> None:
         """Refuse unless every one of ``names`` is stored with at least one finite number.
@@ -138,6 +147,14 @@ class Run:
         """The last measured row at exactly ``step``, or None."""
         rows = np.flatnonzero((self.steps == step) & self.measured)
         return int(rows[-1]) if rows.size else None
+
+    def _any_finite(self, name: str) -> bool:
+        data = self.dataset[name]
+        if data.dtype.kind not in "fc" or "snapshot" not in data.dims:
+            return True
+        if data.ndim <= 2:
+            return bool(np.isfinite(self.values(name)).any())
+        return any(bool(np.isfinite(self.at(name, int(row))).any()) for row in np.flatnonzero(self.measured))
 
     def _size(self, dim: str, *fallbacks: str) -> int:
         if dim in self.dataset.sizes:
@@ -172,7 +189,9 @@ class Trajectory(Sequence[Run]):
             AnalysisError: there are several.
         """
         if len(self.runs) != 1:
-            raise AnalysisError("this analysis is of one run", expected="one archive", got=f"{len(self.runs)}: {_names(self)}")
+            raise AnalysisError(
+                "this analysis is of one run", expected="one archive", got=f"{len(self.runs)}: {_names(self)}"
+            )
         return self.runs[0]
 
     @property
@@ -240,7 +259,7 @@ def _remedy(name: str) -> str:
         return "Keep the probe's inputs in the archive: NTKTracker(keep_inputs=True)."
     if name == "kernel":
         return "Keep the kernel: NTKTracker(keep_kernel='ends' | 'all')."
-    return f"Measure it: NTKTracker(observables=[..., {name!r}]), in a new run or with `kerneltrack track` from checkpoints."
+    return f"Measure it: NTKTracker(observables=[..., {name!r}]), or `kerneltrack track` from checkpoints."
 
 
 def _load(path: str, probe: str | None) -> Run:
@@ -263,7 +282,12 @@ def run_of(archive: Archive, probe: str, path: str) -> Run:
     """An open archive seen through ``probe``."""
     record = archive.probes[probe]
     return Run(
-        archive.to_xarray(probe), probe, tuple(archive.probes), path, record.fingerprint, record.identity
+        dataset=archive.to_xarray(probe),
+        probe=probe,
+        probes=tuple(archive.probes),
+        path=path,
+        fingerprint=record.fingerprint,
+        identity=record.identity,
     )
 
 

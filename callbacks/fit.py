@@ -81,15 +81,17 @@ def batch_size(batch: Any) -> int:
 def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -> str:
     """Whether the loss on the probe is the loss that is trained: "exact", else "probe estimate".
 
-    Exact demands that every update sees one batch, that this batch is the probe (in whatever order), and that the
-    function in training is the one measured: no active dropout, no batch statistics, no clipping, no weight decay.
+    Exact demands that every update sees the whole training set in one batch, that this batch is the probe (in whatever
+    order), and that the function in training is the one measured: no active dropout, no batch statistics, no clipping,
+    no weight decay.
     """
-    whole_batch = trainer.num_training_batches == 1 and trainer.accumulate_grad_batches == 1
+    dataset: Any = getattr(trainer.train_dataloader, "dataset", ())
+    whole_set = hasattr(dataset, "__len__") and len(dataset) == len(probe) and trainer.accumulate_grad_batches == 1
     same_function = not any(_differs_in_training(child) for child in module.modules())
     plain_update = not trainer.gradient_clip_val and not any(
         group.get("weight_decay") for optimizer in optimizers(trainer) for group in optimizer.param_groups
     )
-    exact = whole_batch and same_function and plain_update and _same_samples(batch, probe)
+    exact = whole_set and same_function and plain_update and _same_samples(batch, probe)
     return "exact" if exact else "probe estimate"
 
 

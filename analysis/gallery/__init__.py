@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from . import pictures  # noqa: I001 — the order of the report, not the alphabet
-from . import alignment
-from . import spectrum
-from . import decay
-from . import motion
+import importlib
 
-__all__ = ["alignment", "decay", "motion", "pictures", "spectrum"]
+for _name in ("pictures", "alignment", "spectrum", "decay", "motion"):
+    importlib.import_module(f".{_name}", __name__)

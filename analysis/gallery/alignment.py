@@ -39,14 +39,18 @@ def _nulls(scene: Scene, function: Function, energies: Floats, i: int, k: int) -
     if function == "target":
         nulls.append((float(energies[first, i]), (0, (6, 2, 1, 2))))
         if scene.run.has("target_energy_null"):
-            nulls.append((float(scene.run.values("target_energy_null")[representative_rows(scene.run, 2)[-1], i]), (0, (4, 3))))
+            nulls.append(
+                (float(scene.run.values("target_energy_null")[representative_rows(scene.run, 2)[-1], i]), (0, (4, 3)))
+            )
     return nulls
 
 
 @figure(
     "target-energy", "How much of the target the top eigenfunctions hold",
-    "Relative energy E(y, k) of the target in the span of the first k eigenvectors, over training. Thin lines are the nulls of "
-    "the same colour: the value at the first snapshot (dash-dot), the mean over permuted labels at the last one (dashed), and "
+    "Relative energy E(y, k) of the target in the span of the first k eigenvectors, over training. Thin lines are "
+    "the nulls of "
+    "the same colour: the value at the first snapshot (dash-dot), the mean over permuted labels at the last one "
+    "(dashed), and "
     "k over the number of modes, what a random direction would have (dotted).",
     "target_energy", "energy_k", section="alignment",
 )  # fmt: skip
@@ -57,7 +61,8 @@ def target_energy(scene: Scene) -> Figure:
 
 @figure(
     "output-energy", "How much of the output the top eigenfunctions hold",
-    "Relative energy E(f, k) of the network's output in the span of the first k eigenvectors, over training; dotted: k over the "
+    "Relative energy E(f, k) of the network's output in the span of the first k eigenvectors, over training; "
+    "dotted: k over the "
     "number of modes, what a random direction would have.",
     "output_energy", "energy_k", section="alignment",
 )  # fmt: skip
@@ -68,7 +73,8 @@ def output_energy(scene: Scene) -> Figure:
 
 @figure(
     "residual-energy", "How much of the residual the top eigenfunctions hold",
-    "Relative energy E(m, k) of the residual in the span of the first k eigenvectors, over training. What is learned leaves the "
+    "Relative energy E(m, k) of the residual in the span of the first k eigenvectors, over training. What is "
+    "learned leaves the "
     "top modes; what remains lies in the bottom ones. Dotted: k over the number of modes.",
     "residual_energy", "energy_k", section="alignment",
 )  # fmt: skip
@@ -79,7 +85,8 @@ def residual_energy(scene: Scene) -> Figure:
 
 @figure(
     "energy-curves", "Energy over the number of modes",
-    "E(φ, k) for every k, at a few moments from dark (early) to light (late): left the target, right the output. Dotted: a random "
+    "E(φ, k) for every k, at a few moments from dark (early) to light (late): left the target, right the output. "
+    "Dotted: a random "
     "direction, k over the number of modes; dashed: permuted labels at the last snapshot.",
     "target_coefficients", "output_coefficients", section="alignment",
 )  # fmt: skip
@@ -101,6 +108,15 @@ def energy_curves(scene: Scene) -> Figure:
             null = run.values("target_energy_null")[rows[-1]]
             series.append(Series("permuted labels", null, style.muted, "dashed", run.values("energy_k")))
         label = "E(φ, k)" if function == "target" else ""
-        profiles(ax, index, series, style, xlabel="number of modes k", ylabel=label, title=title, ylim=(0, 1.02))
-    axes[0].get_legend().remove()
+        profiles(
+            ax,
+            index,
+            series,
+            style,
+            xlabel="number of modes k",
+            ylabel=label,
+            title=title,
+            ylim=(0, 1.02),
+            legend=function == "output",
+        )
     return page

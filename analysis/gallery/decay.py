@@ -1,4 +1,4 @@
-"""What learning-rate changes were followed by: residual along the modes, factors of one update, courses around a change."""
+"""What learning-rate changes were followed by: residual by mode, factors of one update, courses around it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from kerneltrack.errors import AnalysisError
 from ..changes import Change
 from ..figures import Scene, figure
 from ..mode_factors import mode_factors
-from ..panels import Series, course, profiles, scatter_factors
-from ..spectra import mode_energy, nearest_k
-from ..trajectory import Floats
+from ..panels import Series, course, profiles, scatter_factors, time_axis
+from ..spectra import binned, mode_energy, nearest_k
 from .sheet import sheet, steps_text
 
 
@@ -30,7 +29,8 @@ def _changes(scene: Scene, *, exact: bool = False) -> tuple[Change, ...]:
 
 @figure(
     "residual-spectrum", "The residual along the modes, before and after a change",
-    "Share of the residual's energy along each eigenvector: just before the learning rate changes and at the first snapshot after "
+    "Share of the residual's energy per mode (beyond the first ten the mean over a dozen bins per decade): just before the learning rate changes and at the first "
+    "snapshot after "
     "it. Modes whose factor |1 − η λᵢ/N| was near 1 at the old rate and is near 0 at the new one empty at once.",
     "residual_coefficients", "learning_rate", section="learning rate",
 )  # fmt: skip
@@ -41,24 +41,21 @@ def residual_spectrum(scene: Scene) -> Figure:
     for ax, change in zip(axes, changes, strict=True):
         before, after = (mode_energy(run, "residual", row) for row in (change.before, change.after[0]))
         series = [
-            Series(f"before ({steps_text(run.steps[change.before])})", _positive(before), style.category[0]),
-            Series(f"after ({steps_text(run.steps[change.after[0]])})", _positive(after), style.category[1]),
+            Series(f"before ({steps_text(run.steps[change.before])})", binned(before), style.category[0]),
+            Series(f"after ({steps_text(run.steps[change.after[0]])})", binned(after), style.category[1]),
         ]
-        index = np.arange(1, len(before) + 1, dtype=np.float64)
+        index = binned(np.arange(1, len(before) + 1, dtype=np.float64))
         title = f"η {change.old[0]:g} → {change.new[0]:g}"
         profiles(ax, index, series, style, xlabel="mode i", ylabel="share of ‖m‖²", y="log", title=title)
     return page
 
 
-def _positive(values: Floats) -> Floats:
-    # A logarithmic axis over 20 decades shows rounding noise; below 1e-12 nothing is signal in float64.
-    return np.where(values > 1e-12, values, np.nan)
-
-
 @figure(
     "mode-factors", "One update, mode by mode: prediction and measurement",
-    "By how much the first update at the new learning rate multiplies the residual along each eigenvector of the state it left: "
-    "|1 − η λᵢ/N| as predicted for a kernel that stands still (line), as measured (circles), and what the old rate would have "
+    "By how much the first update at the new learning rate multiplies the residual along each eigenvector of the "
+    "state it left: "
+    "|1 − η λᵢ/N| as predicted for a kernel that stands still (line), as measured (circles), and what the old rate "
+    "would have "
     "done (dotted).",
     "eigenvalues", "eigenvectors", "residual", "learning_rate", section="learning rate",
 )  # fmt: skip
@@ -70,14 +67,24 @@ def predicted_factors(scene: Scene) -> Figure:
         factors = mode_factors(scene.run, change.before, change.after[0], old=change.old, new=change.new)
         index = np.arange(1, len(factors.predicted) + 1, dtype=np.float64)
         title = f"{steps_text(change.step)}: η {change.old[0]:g} → {change.new[0]:g}"
-        scatter_factors(ax, index, factors.predicted, factors.measured, factors.predicted_old, scene.style, title=title)
+        scatter_factors(
+            ax,
+            index,
+            factors.predicted,
+            factors.measured,
+            factors.predicted_old,
+            factors.energy,
+            scene.style,
+            title=title,
+        )
         ax.set_ylim(0, 1.5)
     return page
 
 
 @figure(
     "lr-decay", "Around the first learning-rate change",
-    "Stability ratio, residual energy in the top modes, target energy and effective rank from before the first change to the "
+    "Stability ratio, residual energy in the top modes, target energy and effective rank from before the first "
+    "change to the "
     "next one; dashed: the control, which kept the old rate.",
     "eigenvalues", "learning_rate", section="learning rate",
 )  # fmt: skip
@@ -92,9 +99,8 @@ def around_change(scene: Scene) -> Figure:
         if scene.control is not None and scene.control.has(name):
             lines.append(_around(scene, name, column, change, scene.style.muted, "control", "dashed"))
         course(ax, lines[0].x if lines[0].x is not None else run.steps, lines, scene.style, ylabel="", title=label)
-        ax.set_xscale("symlog", linthresh=1)
+        time_axis(ax, "log")
         ax.set_xlabel("updates since the change")
-        ax.axvline(0, color=scene.style.muted, linewidth=0.8, linestyle=(0, (2, 2)))
     for ax in axes[len(wanted) :]:
         ax.set_axis_off()
     return page
@@ -116,5 +122,5 @@ def _around(scene: Scene, name: str, column: int | None, change: Change, colour:
     values = run.values(name) if column is None else run.values(name)[:, column]
     offsets = run.steps - change.step
     last = int(scene.run.steps[change.after[-1]]) - change.step
-    near = (offsets >= -last) & (offsets <= last) & run.measured
+    near = (offsets >= min(0, int(scene.run.steps[change.before]) - change.step)) & (offsets <= last) & run.measured
     return Series(label, np.asarray(values)[near], colour, "solid" if line == "solid" else "dashed", offsets[near])

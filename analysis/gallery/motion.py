@@ -13,7 +13,8 @@ from .sheet import from_control, over_time, sheet
 
 @figure(
     "loss", "Loss",
-    "Loss on the probe and, where it was recorded, of the training batch of the update that leaves each state; dashed: the control.",
+    "Loss on the probe and, where it was recorded, of the training batch of the update that leaves each state; "
+    "dashed: the control.",
     section="motion",
 )  # fmt: skip
 def loss(scene: Scene) -> Figure:
@@ -36,14 +37,16 @@ def loss(scene: Scene) -> Figure:
 
 @figure(
     "linearisation", "Three linearisation errors",
-    "Squared relative errors. One update: of J Δθ against the real change of the outputs. Kernel flow: of −J P Jᵀ m/N against it. "
+    "Squared relative errors. One update: of J Δθ against the real change of the outputs. Kernel flow: of −J P Jᵀ "
+    "m/N against it. "
     "Anchored: of the network linearised at initialisation against the whole way travelled; far below 1 means lazy.",
     section="motion",
 )  # fmt: skip
 def linearisation(scene: Scene) -> Figure:
     """The three errors over time."""
     names = [
-        ("linearization_error", "one update"), ("kernel_flow_error", "kernel flow"), ("anchored_linearization_error", "anchored"),
+        ("linearization_error", "one update"), ("kernel_flow_error", "kernel flow"),
+        ("anchored_linearization_error", "anchored"),
     ]  # fmt: skip
     lines = [
         Series(label, scene.masked(name, why="the figure"), colour)
@@ -52,7 +55,8 @@ def linearisation(scene: Scene) -> Figure:
     ]
     if not lines:
         raise AnalysisError(
-            "the figure 'linearisation' needs 'linearization_error', 'kernel_flow_error' or 'anchored_linearization_error', "
+            "the figure 'linearisation' needs 'linearization_error', 'kernel_flow_error' or "
+            "'anchored_linearization_error', "
             "and the archive holds none of them",
             remedy="Measure them: NTKTracker(observables='default').",
         )
@@ -63,18 +67,21 @@ def linearisation(scene: Scene) -> Figure:
 
 @figure(
     "kernel-motion", "How far the kernel has moved, and towards what",
-    "Kernel distance from initialisation, 1 − cosine of the two kernels (blind to scale), and kernel–target alignment; dashed: the control.",
+    "Kernel distance from initialisation, 1 − cosine of the two kernels (blind to scale), and kernel–target "
+    "alignment; dashed: the control.",
     section="motion",
 )  # fmt: skip
 def kernel_motion(scene: Scene) -> Figure:
     """Kernel distance and kernel–target alignment."""
     names = [
-        ("kernel_distance_from_initial", "distance from initialisation"), ("kernel_target_alignment", "kernel–target alignment"),
+        ("kernel_distance_from_initial", "distance from "
+                                         "initialisation"), ("kernel_target_alignment", "kernel–target alignment"),
     ]  # fmt: skip
     chosen = [(name, label) for name, label in names if scene.run.has(name)]
     if not chosen:
         raise AnalysisError(
-            "the figure 'kernel-motion' needs 'kernel_distance_from_initial' or 'kernel_target_alignment', and the archive "
+            "the figure 'kernel-motion' needs 'kernel_distance_from_initial' or 'kernel_target_alignment', and the "
+            "archive "
             "holds neither",
             remedy="Measure them: NTKTracker(observables='default').",
         )

@@ -20,7 +20,7 @@ def sheet(
     width = scene.style.width
     figure = Figure(figsize=(width, height * width), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **layout)
-    return figure, [ax for ax in np.asarray(axes).ravel()]
+    return figure, list(np.asarray(axes).ravel())
 
 
 def over_time(

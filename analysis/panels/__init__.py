@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .courses import Series, course, mark_changes, staircase
+from .courses import Series, course, mark_changes, staircase, time_axis
 from .pictures import pictures
 from .profiles import profiles, scatter_factors
 
-__all__ = ["Series", "course", "mark_changes", "pictures", "profiles", "scatter_factors", "staircase"]
+__all__ = ["Series", "course", "mark_changes", "pictures", "profiles", "scatter_factors", "staircase", "time_axis"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
 
 from ..style import Style
 from ..trajectory import Floats, Ints
@@ -37,7 +38,7 @@ class Series:
 
 def course(
     ax: Axes,
-    steps: Ints,
+    steps: Ints | Floats,
     series: Sequence[Series],
     style: Style,
     *,
@@ -52,7 +53,9 @@ def course(
         draw(ax, steps, one)
     time_axis(ax, x)
     if y == "log":
-        ax.set_yscale("log")
+        logarithmic(ax)
+    else:
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     ax.set_ylim(*ylim)
     ax.set_ylabel(ylabel)
     ax.set_title(title)
@@ -63,9 +66,7 @@ def course(
 
 def staircase(ax: Axes, steps: Ints, values: Floats, style: Style, *, label: str) -> Axes:
     """A quantity that holds between changes, such as a bound, drawn as steps."""
-    ax.step(
-        steps, values, where="post", color=style.ink, linewidth=1.1, linestyle=(0, (4, 2)), label=label, zorder=1.5
-    )
+    ax.step(steps, values, where="post", color=style.ink, linewidth=1.1, linestyle=(0, (4, 2)), label=label, zorder=1.5)
     return ax
 
 
@@ -100,6 +101,32 @@ def time_axis(ax: Axes, scale: Scale) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.set_xlabel("training step")
     ax.margins(x=0.015)
+
+
+def logarithmic(ax: Axes) -> None:
+    """A logarithmic y axis with plain labels: decades as 10ⁿ, and 2 and 5 between them where the axis is short."""
+    ax.set_yscale("log")
+    ax.autoscale_view()
+    low, high = (float(np.log10(v)) for v in ax.get_ylim())
+    if high - low < 2:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _decade(value)))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _decade(value: float) -> str:
+    if value <= 0:
+        return ""
+    if 1e-3 < value < 1e5:
+        return _tick(value)
+    exponent = math.floor(math.log10(value) + 1e-9)
+    lead = round(value / 10**exponent)
+    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{power}" if lead == 1 else f"{lead}·10{power}"
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}".replace("-", "−")
 
 
 def label_ends(ax: Axes, x: Ints | Floats, series: Sequence[Series]) -> None:

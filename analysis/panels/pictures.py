@@ -22,7 +22,6 @@ def pictures(
     title: str = "",
     kind: Literal["picture", "signed"] = "picture",
     limits: tuple[float, float] | None = None,
-    aspect: float = 1.0,
 ) -> Axes:
     """One image (rows downwards, columns to the right) without axes; returns ``ax``.
 
@@ -33,12 +32,11 @@ def pictures(
         title: above the image.
         kind: grey values, or signed values about 0.
         limits: of the colour map; None: the image's own, symmetric for "signed".
-        aspect: height over width as drawn.
     """
     low, high = limits if limits is not None else _limits(image, kind)
     ax.imshow(
         image, cmap=COLOUR_MAPS[kind], vmin=low, vmax=high, origin="upper", interpolation="bilinear",
-        extent=(0, 1, 0, aspect), aspect="equal",
+        extent=(0, image.shape[1], 0, image.shape[0]), aspect="equal",
     )  # fmt: skip
     ax.set_axis_off()
     ax.set_title(title, fontsize="medium", fontweight="normal", loc="center", pad=3)

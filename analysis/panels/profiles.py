@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from ..style import Style
 from ..trajectory import Floats
-from .courses import Scale, Series, draw
+from .courses import Scale, Series, draw, logarithmic
 
 
 def profiles(
@@ -24,6 +24,7 @@ def profiles(
     title: str = "",
     y: Scale = "linear",
     ylim: tuple[float | None, float | None] = (None, None),
+    legend: bool = True,
 ) -> Axes:
     """Lines over a logarithmic mode index, with a legend; returns ``ax``."""
     for one in series:
@@ -31,33 +32,60 @@ def profiles(
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if y == "log":
-        ax.set_yscale("log")
+        logarithmic(ax)
     ax.set_ylim(*ylim)
     ax.margins(x=0.015)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.set_title(title)
-    if len(series) > 1:
-        ax.legend(loc="best", handlelength=1.6)
+    if legend and len(series) > 1:
+        below(ax)
     ax.set_gid("profile")
     return ax
 
 
 def scatter_factors(
-    ax: Axes, index: Floats, predicted: Floats, measured: Floats, old: Floats, style: Style, *, title: str = ""
+    ax: Axes,
+    index: Floats,
+    predicted: Floats,
+    measured: Floats,
+    old: Floats,
+    share: Floats,
+    style: Style,
+    *,
+    title: str = "",
 ) -> Axes:
-    """|factor| of one update along each mode: predicted as a line, measured as dots, the old rate's as a dotted line."""
-    ax.plot(index, np.abs(old), color=style.muted, linestyle=(0, (1, 1.6)), linewidth=1.2, label="at the old rate, predicted")
-    ax.plot(index, np.abs(predicted), color=style.category[0], label="|1 − η λᵢ/N| at the new rate, predicted")
+    """|factor| of one update along each mode: predicted (line), measured (circles), and at the old rate (dotted).
+
+    ``share`` is each mode's part of the residual's energy: it sets the area of the circles.
+    """
     ax.plot(
-        index, np.abs(measured), linestyle="", marker="o", markersize=4, markerfacecolor="none",
-        markeredgecolor=style.category[1], label="measured over the first update",
+        index,
+        np.abs(old),
+        color=style.muted,
+        linestyle=(0, (1, 1.6)),
+        linewidth=1.2,
+        label="at the old rate, predicted",
+    )
+    ax.plot(index, np.abs(predicted), color=style.category[0], label="|1 − η λᵢ/N| at the new rate, predicted")
+    # A mode that holds no residual has a ratio of two roundings: the area of a circle says how much it holds.
+    area = 6 + 150 * np.sqrt(share / max(float(share.max(initial=0.0)), np.finfo(np.float64).tiny))
+    ax.scatter(
+        index, np.abs(measured), s=area, facecolor="none", edgecolor=style.category[1], linewidth=1.2, zorder=3,
+        label="measured over the first update",
     )  # fmt: skip
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.set_xlabel("mode i")
     ax.set_ylabel("factor of ⟨vᵢ, m⟩ in one update")
     ax.set_title(title)
-    ax.legend(loc="lower right")
+    below(ax)
     ax.set_gid("profile")
     return ax
+
+
+def below(ax: Axes) -> None:
+    """A legend under the axes, where no line can run through it."""
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(-0.01, -0.16), ncols=3, handlelength=1.6, columnspacing=1.4, borderpad=0
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import h5py
 import numpy as np
+from h5py import h5d, h5f, h5s
 
 from kerneltrack.archive import header as headers
 from kerneltrack.archive import layout
@@ -20,12 +21,37 @@ from kerneltrack.archive.rows import Row
 _BLOCK_BYTES = 1 << 24
 
 
-def part_image(header: Header, row: Row) -> bytes:
-    """The bytes of a part: no row, or the one given. It is made in memory, where no disk can fail it."""
+class PartImages:
+    """The bytes of parts, made in memory, where no disk can fail them.
+
+    Making a file's groups, datasets and attributes costs ten times as much as filling them, and the snapshots of a run
+    look alike; so an empty file is made once for each look and filled as often as it is needed.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._empty: dict[tuple[tuple[str, Column], ...], bytes] = {}
+
+    def of(self, row: Row) -> bytes:
+        """The bytes of a part that holds this row."""
+        look = tuple((path, Column(field, value.shape)) for path, (field, value) in row.items())
+        if look not in self._empty:
+            self._empty[look] = empty_part(self._header, dict(look))
+        identifier = h5f.open_file_image(self._empty[look], h5f.FILE_IMAGE_OPEN_RW)
+        with h5py.File(identifier) as file:
+            for path, (_, value) in row.items():
+                data = h5d.open(identifier, path.encode())
+                data.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(value[None]))
+            file.flush()
+            return bytes(identifier.get_file_image())
+
+
+def empty_part(header: Header, columns: Mapping[str, Column]) -> bytes:
+    """The bytes of a part with one unwritten row of these columns; with no columns it has no row."""
     with h5py.File("part", "w", driver="core", backing_store=False, libver=layout.LIBVER) as file:
         headers.write(file, header)
-        for path, (field, value) in row.items():
-            layout.create(file, path, Column(field, value.shape), 1)[0] = value
+        for path, column in columns.items():
+            layout.create(file, path, column, 1)
         file.flush()
         return bytes(file.id.get_file_image())
 

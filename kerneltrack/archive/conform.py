@@ -12,7 +12,6 @@ from kerneltrack.archive.printable import printable
 from kerneltrack.archive.schema import Field
 from kerneltrack.errors import ArchiveFormatError
 
-_KNOWN = {field.name: field for field in schema.MEASUREMENT_FIELDS}
 _MAJOR = int(schema.FORMAT_VERSION.partition(".")[0])
 
 
@@ -80,7 +79,7 @@ def _probe(probe: h5py.Group, rows: int, *, whole: bool) -> Iterator[str]:
         if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
             dims = tuple(str(data.attrs["dimensions"]).split())
             if dims[:1] == ("snapshot",):
-                yield from _array(probe, _KNOWN.get(name, Field(name, dims, "f8", "", "")), sizes)
+                yield from _array(probe, schema.MEASUREMENTS.get(name, Field(name, dims, "f8", "", "")), sizes)
 
 
 def _attributes(group: h5py.Group, demanded: Mapping[str, tuple[str, str, str]]) -> Iterator[str]:

@@ -108,6 +108,14 @@ def put(path: Path, data: bytes, *, workplace: Path) -> None:
         stream.write(data)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, so that they are still there after a loss of power."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -49,8 +50,8 @@ def part_name(first: int, count: int) -> str:
 class Piece:
     """One open HDF5 file of an archive, read-only. It keeps its content even when the name goes to another file."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file at ``path``.
+    def __init__(self, path: Path, *, trusted: bool = False) -> None:
+        """Open the file at ``path``; a trusted one was examined before, or written by this process.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -63,7 +64,7 @@ class Piece:
         self._resources.callback(os.close, self.descriptor)
         try:
             self.file = self._resources.enter_context(self._open())
-            self.header = self._admitted()
+            self.header = headers.read(self.file) if trusted else self._admitted()
             self.columns = self._columns()
             self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
         except ArchiveError as error:
@@ -97,9 +98,12 @@ class Piece:
         homes = [("", self.file), *((f"probes/{p}/", g) for p, g in self.file.get("probes", {}).items())]
         for prefix, home in homes:
             for name, data in home.items():
-                if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
+                known = (schema.MEASUREMENTS if prefix else schema.ROOT).get(name)
+                if known is not None:
+                    columns[prefix + name] = Column(replace(known, dtype=data.dtype.str[1:]), data.shape[1:])
+                elif isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
                     field = layout.described(data)
-                    if field.dims[0] == "snapshot":
+                    if field.dims[:1] == ("snapshot",):
                         columns[prefix + name] = Column(field, data.shape[1:])
         return columns
 

@@ -248,8 +248,8 @@ MEASUREMENT_FIELDS: tuple[Field, ...] = (
 )
 
 ROOT: Mapping[str, Field] = {field.name: field for field in ROOT_FIELDS}
-_MEASUREMENTS = {field.name: field for field in MEASUREMENT_FIELDS}
-_RESERVED = frozenset({*DIMENSIONS, *ROOT, *PROBE_TEXTS, *_MEASUREMENTS, *(f.name for f in PROBE_FIELDS), "inputs"})
+MEASUREMENTS = {field.name: field for field in MEASUREMENT_FIELDS}
+_RESERVED = frozenset({*DIMENSIONS, *ROOT, *PROBE_TEXTS, *MEASUREMENTS, *(f.name for f in PROBE_FIELDS), "inputs"})
 
 
 def observable_field(observable: Observable) -> Field:
@@ -287,15 +287,15 @@ def measurement_field(name: str) -> Field:
     Raises:
         ArchiveError: the name is neither.
     """
-    if name in _MEASUREMENTS:
-        return _MEASUREMENTS[name]
+    if name in MEASUREMENTS:
+        return MEASUREMENTS[name]
     from kerneltrack.observables import catalogue  # its needs (SciPy) are no reader's
 
     entry = catalogue().get(name)
     if entry is None:
         raise ArchiveError(
             f"nothing called {name!r} can be stored",
-            expected="a dataset of the schema (" + ", ".join(_MEASUREMENTS) + ") or an observable of the catalogue",
+            expected="a dataset of the schema (" + ", ".join(MEASUREMENTS) + ") or an observable of the catalogue",
             remedy=f"Register an Observable named {name!r} in kerneltrack.observables before the run.",
         )
     return observable_field(entry)

@@ -42,10 +42,9 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, parts_folder(path)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(exist_ok=True)
         if self.folder.is_symlink():
             raise ArchiveError("the folder for the archive's parts is a link", where=str(self.folder))
+        durable.make_folder(self.folder)
         try:
             self.owner, self.broken = lock.acquire(self.folder)
         except BaseException:
@@ -160,7 +159,7 @@ def _opened(paths: Iterable[Path]) -> Iterator[list[Piece]]:
     with ExitStack() as stack:
         found: list[Piece] = []
         for path in paths:
-            found.append(Piece(path))
+            found.append(Piece(path, trusted=True))
             stack.callback(found[-1].close)
         yield found
 

@@ -49,6 +49,7 @@ class ArchiveWriter:
     _spool: Spool
     _header: Header
     _segment: Segment
+    _images: build.PartImages
     _sizes: Sizes
     _next: int
     _closed: bool
@@ -128,7 +129,7 @@ class ArchiveWriter:
         row = rows.encode(snapshot, index=self._next, segment=self._segment.number)
         sizes = self._sizes.bound(row, where=f"step {snapshot.step}")
         with explained("the snapshot cannot be stored", self.path):
-            self._spool.put(build.part_image(self._part_header(), row), self._next, 1)
+            self._spool.put(self._images.of(row), self._next, 1)
         self._sizes = sizes
         self._next += 1
         self._spool.tidy(self._header)
@@ -175,6 +176,7 @@ class ArchiveWriter:
         self._spool = spool
         self._header = header
         self._segment = header.segments[-1]
+        self._images = build.PartImages(self._part_header())
         self._sizes = Sizes.of(header.probes, found)
         self._next = 1 + max((int(p.read("snapshot", 0, p.rows).max()) for p in found if p.rows), default=-1)
 
@@ -192,7 +194,7 @@ class ArchiveWriter:
             spool.adopt(found)
         finally:
             pieces.close_all(found)
-        spool.put(build.part_image(self._part_header(announce=True), {}), self._next, 0)
+        spool.put(build.empty_part(self._part_header(announce=True), {}), self._next, 0)
         spool.join_all(header)
 
     def _part_header(self, *, announce: bool = False) -> Header:

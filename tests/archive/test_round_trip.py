@@ -3,101 +3,222 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 
 from kerneltrack.archive import ArchiveWriter, open_archive
-from kerneltrack.errors import ArchiveExistsError
-from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot, same_measurement
-
-SAMPLES, VECTORS = 12, 3
-PROBE = ProbeRecord(
-    name="train",
-    fingerprint="sha256:00",
-    count=SAMPLES,
-    targets=np.ones((SAMPLES, 2)),
-    target_encoding="real",
-    input_shapes={"": ("float32", (SAMPLES, 5))},
-    inputs={"": np.zeros((SAMPLES, 5), np.float32)},
-    settings={"output": "trace", "energy_k": [1, 2, 4]},
-)
-
-
-def snapshot(step: int, **changes: object) -> Snapshot:
-    draw = np.random.default_rng(step)
-    measured = {
-        "eigenvalues": draw.normal(size=SAMPLES),
-        "eigenvectors": draw.normal(size=(SAMPLES, 1, VECTORS)).astype(np.float32),
-        "target_coefficients": draw.normal(size=(SAMPLES, 2)),
-    }
-    if step == 0:
-        measured["kernel"] = draw.normal(size=(SAMPLES, SAMPLES, 1, 1)).astype(np.float32)
-    given = Snapshot(
-        step=step,
-        epoch=step // 4,
-        batch=step,
-        samples_seen=8 * step,
-        wall_time=1.5 * step,
-        train_seconds=step / 3,
-        snapshot_seconds=0.25,
-        learning_rates=(0.1, 0.01),
-        training_loss=1 / (1 + step),
-        trigger="every 1 — ≤ λ",
-        update_applied=True,
-        probes={"train": measured},
-    )
-    return dataclasses.replace(given, **changes)  # type: ignore[arg-type]
-
-
-def same(a: Snapshot, b: Snapshot) -> bool:
-    bare = [dataclasses.replace(s, probes={}) for s in (a, b)]
-    return (
-        bare[0] == bare[1]
-        and a.probes.keys() == b.probes.keys()
-        and all(same_measurement(a.probes[name], b.probes[name]) for name in a.probes)
-    )
+from kerneltrack.errors import ArchiveError, ArchiveExistsError
+from kerneltrack.snapshot import Provenance
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
-def test_reads_what_was_appended_before_and_after_closing(tmp_path, count):
-    given = [snapshot(step) for step in range(count)]
-    path = tmp_path / "run.h5"
-    with ArchiveWriter(path, probes=[PROBE], provenance=Provenance(metadata={"width": 8})) as writer:
+def test_reads_what_was_appended_before_and_after_closing(tmp_path, make, count):
+    given = [make.snapshot(step) for step in range(count)]
+    path = tmp_path / "deep" / "run.h5"
+    with ArchiveWriter(path, probes=[make.probe], provenance=Provenance(metadata={"width": 8})) as writer:
         for each in given:
             writer.append(each)
+        assert len(writer) == count
         with open_archive(path) as archive:
-            assert all(map(same, archive, given))
+            assert all(map(make.same, archive, given))
             assert len(archive) == count
     assert not path.with_name("run.h5.parts").exists()
     with open_archive(path) as archive:
         assert archive.steps.tolist() == list(range(count))
-        assert all(same(archive[i], given[i]) for i in range(-count, count))
+        assert all(make.same(archive[i], given[i]) for i in range(-count, count))
+        assert all(map(make.same, archive[1:5], given[1:5]))
         assert archive.provenance.metadata == {"width": 8}
-        assert archive.probes["train"].settings == PROBE.settings
-        np.testing.assert_array_equal(archive.probes["train"].inputs[""], PROBE.inputs[""])
 
 
-def test_a_resume_supersedes_what_lies_after_its_checkpoint(tmp_path):
-    path = tmp_path / "run.h5"
-    run = Provenance(run={"run_id": "r"})
-    with ArchiveWriter(path, probes=[PROBE], provenance=run) as writer:
-        for step in range(6):
-            writer.append(snapshot(step))
-    with ArchiveWriter.resume(path, probes=[PROBE], provenance=run, resumed_from_step=3) as writer:
-        for step in (3, 4):
-            writer.append(snapshot(step, training_loss=7.0))
-    with open_archive(path) as archive:
-        assert archive.steps.tolist() == [0, 1, 2, 3, 4]
-        assert archive[3].training_loss == 7.0
-    with open_archive(path, all_segments=True) as archive:
-        assert archive.steps.tolist() == [0, 1, 2, 3, 4, 5, 3, 4]
+def test_the_comparison_sees_one_changed_bit(make):
+    """Negative control of the oracle above."""
+    value = make.measurements(0)
+    value["eigenvalues"][3] = np.nextafter(value["eigenvalues"][3], 9)
+    changed = make.snapshot(0, probes={"train": value})
+    assert not make.same(changed, make.snapshot(0, probes={"train": make.measurements(0)}))
 
 
-def test_refuses_to_overwrite(tmp_path):
+def test_a_probe_comes_back_with_targets_settings_and_inputs(tmp_path, make):
+    inputs = {"image": np.arange(24.0).reshape(12, 2), "mask": np.ones((12, 3), bool), "half": np.ones(12, "f2")}
+    probe = dataclasses.replace(
+        make.probe,
+        name="val",
+        inputs=inputs,
+        input_shapes={key: (str(value.dtype), value.shape) for key, value in inputs.items()},
+        identity={"dataset": "photo", "indices": [3, 1]},
+    )
+    ArchiveWriter(tmp_path / "run.h5", probes={"train": make.probe, "val": probe}).close()
+    with open_archive(tmp_path / "run.h5") as archive:
+        found = archive.probes["val"]
+        assert list(archive.probes) == ["train", "val"]
+        assert (found.settings, found.identity, found.input_shapes) == (
+            probe.settings,
+            probe.identity,
+            probe.input_shapes,
+        )
+        np.testing.assert_array_equal(found.targets, probe.targets)
+        assert {key: value.dtype for key, value in found.inputs.items()} == {
+            key: value.dtype for key, value in inputs.items()
+        }
+        for key, value in inputs.items():
+            np.testing.assert_array_equal(found.inputs[key], value)
+
+
+def test_a_failure_is_a_row_with_its_reason(tmp_path, make):
+    failed = make.snapshot(3, status="failed", message="λ is not finite\nat all", probes={}, learning_rates=())
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+        writer.append(failed)
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert make.same(archive[0], failed)
+
+
+def test_long_texts_are_cut_between_characters(tmp_path, make):
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+        writer.append(make.snapshot(0, message="é" * 400))
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive[0].message == "é" * 128
+
+
+def test_what_holds_only_nan_was_not_measured(tmp_path, make):
+    measured = make.measurements(1) | {"target_coefficients": np.full((12, 2), math.nan)}
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+        writer.append(make.snapshot(1, probes={"train": measured}))
+        writer.append(make.snapshot(2, probes={"train": {}}))
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert set(archive[0].probes["train"]) == {"eigenvalues", "eigenvectors"}
+        assert archive[1].probes == {}
+
+
+def test_the_number_of_parameter_groups_may_grow(tmp_path, make):
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+        for step, rates in enumerate([(0.1,), (), (0.1, 0.2, 0.3)]):
+            writer.append(make.snapshot(step, learning_rates=rates))
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert [snapshot.learning_rates for snapshot in archive] == [(0.1,), (), (0.1, 0.2, 0.3)]
+
+
+def test_one_snapshot_is_read_without_the_others(tmp_path, make, monkeypatch):
+    """Oracle: the bytes that are asked of the file; the one snapshot's kernel is 1.28 MB of 12.8 MB."""
+    from kerneltrack.archive.durable import Stream
+
+    probe = dataclasses.replace(make.probe, count=400, targets=None, inputs=None, input_shapes={})
+    kernel = np.random.default_rng(0).normal(size=(400, 400, 1, 1))
+    with ArchiveWriter(tmp_path / "run.h5", probes=[probe]) as writer:
+        for step in range(10):
+            writer.append(make.snapshot(step, probes={"train": {"kernel": kernel + step}}))
+    read = []
+    original = Stream.readinto
+    monkeypatch.setattr(Stream, "readinto", lambda self, buffer: read.append(len(buffer)) or original(self, buffer))
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert sum(read) < 200_000
+        np.testing.assert_array_equal(archive[4].probes["train"]["kernel"], kernel + 4)
+        assert sum(read) < kernel.nbytes + 400_000
+        assert sum(read) >= kernel.nbytes
+
+
+class TestRefusals:
+    """Each leaves the archive as it was, and the next append works."""
+
+    @pytest.fixture
+    def writer(self, tmp_path, make):
+        with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+            writer.append(make.snapshot(0))
+            yield writer
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("eigenvalues", np.ones(5), r"another number of 'mode'.*expected 12, got 5"),
+            ("eigenvectors", np.ones((12, 1)), "wrong number of dimensions"),
+            ("outputs", np.ones((11, 2)), r"another number of 'sample'"),
+            ("outputs", np.ones((12, 3)), r"another number of 'output'"),
+            ("eigenvalues", np.array(["a"] * 12), "does not hold real numbers"),
+            ("eigenvalues", np.ones(12, complex), "does not hold real numbers"),
+            ("kernel", np.ones((12, 12, 1, 1)), "changed its dtype.*expected f4, got f8"),
+            ("moon_phase", np.ones(1), "nothing called 'moon_phase'.*Register an Observable named 'moon_phase'"),
+        ],
+    )
+    def test_a_value_that_does_not_fit(self, writer, make, name, value, message):
+        with pytest.raises(ArchiveError, match=message):
+            writer.append(make.snapshot(1, probes={"train": {name: value}}))
+        self.still_works(writer, make)
+
+    def test_an_unknown_probe(self, writer, make):
+        with pytest.raises(ArchiveError, match="a probe that the archive does not have.*expected train, got 'test'"):
+            writer.append(make.snapshot(1, probes={"test": {"eigenvalues": np.ones(12)}}))
+        self.still_works(writer, make)
+
+    @staticmethod
+    def still_works(writer, make):
+        writer.append(make.snapshot(1))
+        with open_archive(writer.path) as archive:
+            assert archive.steps.tolist() == [0, 1]
+
+    def test_a_closed_writer(self, writer, make):
+        writer.close()
+        writer.close()
+        with pytest.raises(ArchiveError, match="the archive is closed"):
+            writer.append(make.snapshot(1))
+
+    def test_a_closed_archive(self, writer):
+        archive = open_archive(writer.path)
+        archive.close()
+        with pytest.raises(ArchiveError, match="the archive is closed"):
+            archive.steps  # noqa: B018
+
+    @pytest.mark.parametrize("name", ["", "a/b", "..", "-x", "a b", "x" * 65])
+    def test_a_probe_name_that_cannot_be_a_group(self, tmp_path, make, name):
+        with pytest.raises(ArchiveError, match="cannot have that name"):
+            ArchiveWriter(tmp_path / "x.h5", probes=[dataclasses.replace(make.probe, name=name)])
+        assert not (tmp_path / "x.h5").exists()
+
+    def test_two_probes_of_one_name(self, tmp_path, make):
+        with pytest.raises(ArchiveError, match="two probes have the same name"):
+            ArchiveWriter(tmp_path / "x.h5", probes=[make.probe, make.probe])
+
+    def test_provenance_that_is_not_json(self, tmp_path, make):
+        with pytest.raises(ArchiveError, match=r"cannot be stored as JSON.*got object \(in metadata.x\)"):
+            ArchiveWriter(tmp_path / "x.h5", probes=[make.probe], provenance=Provenance(metadata={"x": object()}))
+        assert not list(tmp_path.iterdir())
+
+    def test_an_index_out_of_range(self, writer):
+        with open_archive(writer.path) as archive, pytest.raises(IndexError, match="snapshot 1 of an archive of 1"):
+            archive[1]
+
+
+def test_refuses_to_overwrite(tmp_path, make):
     path = tmp_path / "run.h5"
     path.write_bytes(b"precious")
     with pytest.raises(ArchiveExistsError, match="already"):
-        ArchiveWriter(path, probes=[PROBE])
+        ArchiveWriter(path, probes=[make.probe])
     assert path.read_bytes() == b"precious"
     assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
+
+
+def test_replacing_keeps_the_old_file_until_the_new_one_is_there(tmp_path, make, monkeypatch):
+    path = tmp_path / "run.h5"
+    ArchiveWriter(path, probes=[make.probe], provenance=Provenance(run={"run_id": "old"})).close()
+    before = path.read_bytes()
+    with monkeypatch.context() as patched, pytest.raises(ArchiveError, match="cannot be created.*No space left"):
+        patched.setattr("os.fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        ArchiveWriter(path, probes=[make.probe], if_exists="replace")
+    assert path.read_bytes() == before
+    with ArchiveWriter(path, probes=[make.probe], if_exists="replace") as writer:
+        writer.append(make.snapshot(5))
+    with open_archive(path) as archive:
+        assert archive.steps.tolist() == [5]
+        assert archive.attrs["run_id"] != "old"
+
+
+def test_a_link_to_an_archive_stays_a_link(tmp_path, make):
+    (tmp_path / "scratch").mkdir()
+    link = tmp_path / "run.h5"
+    link.symlink_to(tmp_path / "scratch" / "run.h5")
+    with ArchiveWriter(link, probes=[make.probe]) as writer:
+        writer.append(make.snapshot(0))
+        assert (tmp_path / "scratch" / "run.h5.parts").is_dir()
+    assert link.is_symlink()
+    with open_archive(link) as archive:
+        assert len(archive) == 1

@@ -1,0 +1,160 @@
+"""A resumed run continues its archive. Oracle: the rule, applied by hand and by the in-memory twin."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import xarray
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from kerneltrack.archive import ArchiveWriter, open_archive
+from kerneltrack.archive.memory import MemoryArchive
+from kerneltrack.errors import ArchiveError, ArchiveExistsError
+from kerneltrack.snapshot import Provenance
+
+
+def write(path, make, steps):
+    with ArchiveWriter(path, probes=[make.probe], provenance=make.run) as writer:
+        for step in steps:
+            writer.append(make.snapshot(step))
+
+
+def resume(path, make, start, steps, loss=7.0):
+    with ArchiveWriter.resume(path, probes=[make.probe], provenance=make.run, resumed_from_step=start) as writer:
+        for step in steps:
+            writer.append(make.snapshot(step, training_loss=loss))
+
+
+def steps_of(path, **options):
+    with open_archive(path, **options) as archive:
+        return archive.steps.tolist()
+
+
+def test_what_lies_after_the_checkpoint_is_superseded(tmp_path, make):
+    path = tmp_path / "run.h5"
+    write(path, make, range(6))
+    resume(path, make, 3, [3, 4])
+    with open_archive(path) as archive:
+        assert archive.steps.tolist() == [0, 1, 2, 3, 4]
+        assert [snapshot.training_loss == 7.0 for snapshot in archive] == [False, False, False, True, True]
+        assert [segment.resumed_from_step for segment in archive.segments] == [-1, 3]
+        assert archive.to_xarray().segment.values.tolist() == [0, 0, 0, 1, 1]
+    assert steps_of(path, all_segments=True) == [0, 1, 2, 3, 4, 5, 3, 4]
+
+
+def test_a_row_at_the_checkpoint_stays_if_it_was_not_measured_again(tmp_path, make):
+    path = tmp_path / "run.h5"
+    write(path, make, range(6))
+    resume(path, make, 3, [4])
+    with open_archive(path) as archive:
+        assert archive.steps.tolist() == [0, 1, 2, 3, 4]
+        assert archive[3].training_loss != 7.0
+
+
+def test_a_resume_from_further_back_supersedes_both_branches(tmp_path, make):
+    path = tmp_path / "run.h5"
+    write(path, make, range(6))
+    resume(path, make, 4, [5, 6])
+    resume(path, make, 1, [2])
+    assert steps_of(path) == [0, 1, 2]
+    assert len(steps_of(path, all_segments=True)) == 9
+
+
+def test_the_superseded_rows_are_gone_from_the_view_before_the_first_new_one(tmp_path, make):
+    path = tmp_path / "run.h5"
+    write(path, make, range(6))
+    writer = ArchiveWriter.resume(path, probes=[make.probe], provenance=make.run, resumed_from_step=3)
+    assert steps_of(path) == [0, 1, 2, 3]
+    writer.close()
+    assert steps_of(path) == [0, 1, 2, 3]
+
+
+def test_what_a_killed_run_left_is_taken_in(tmp_path, make):
+    """The first writer is abandoned without closing, as a kill leaves it; only its lock is removed by hand."""
+    path = tmp_path / "run.h5"
+    writer = ArchiveWriter(path, probes=[make.probe], provenance=make.run)
+    for step in range(11):
+        writer.append(make.snapshot(step))
+    (path.with_name("run.h5.parts") / ".tmp-00000000000000000000000000000000").write_bytes(b"half a file")
+    writer._spool.release()
+    resume(path, make, 10, [11])
+    assert steps_of(path) == list(range(12))
+    assert not path.with_name("run.h5.parts").exists()
+
+
+def test_refuses_another_run(tmp_path, make):
+    path = tmp_path / "run.h5"
+    write(path, make, range(2))
+    before = path.read_bytes()
+    other = Provenance(run={"run_id": "another"})
+    with pytest.raises(ArchiveExistsError, match="another run: expected run another, got run r"):
+        ArchiveWriter.resume(path, probes=[make.probe], provenance=other, resumed_from_step=1)
+    changed = dataclasses.replace(make.probe, fingerprint="sha256:11")
+    with pytest.raises(ArchiveError, match="other probes.*sha256:00.*sha256:11"):
+        ArchiveWriter.resume(path, probes=[changed], provenance=make.run, resumed_from_step=1)
+    with pytest.raises(ArchiveError, match="no archive to resume"):
+        ArchiveWriter.resume(tmp_path / "x.h5", probes=[], resumed_from_step=1)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
+
+
+def test_sizes_are_bound_across_a_resume(tmp_path, make):
+    path = tmp_path / "run.h5"
+    write(path, make, range(2))
+    with (
+        ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=1) as writer,
+        pytest.raises(ArchiveError, match="another number of 'mode'"),
+    ):
+        writer.append(make.snapshot(2, probes={"train": {"eigenvalues": np.ones(4)}}))
+
+
+PRESENT = st.lists(st.sampled_from(["eigenvalues", "eigenvectors", "target_coefficients", "kernel"]), unique=True)
+ACTION = st.one_of(
+    st.tuples(st.just("append"), st.integers(0, 30), PRESENT),
+    st.tuples(st.just("many"), st.integers(0, 30), st.integers(2, 12)),
+    st.tuples(st.just("resume"), st.integers(0, 30)),
+    st.tuples(st.just("reread")),
+)
+
+
+@settings(max_examples=15, phases=[Phase.explicit, Phase.generate], deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ACTION, max_size=6))
+def test_the_file_is_its_twin_in_memory(tmp_path_factory, make, actions):
+    """Any sequence of appends and resumes. Oracle: MemoryArchive, which knows neither rows, nor parts, nor HDF5."""
+    path = tmp_path_factory.mktemp("twin") / "run.h5"
+    twins = [MemoryArchive(probes=[make.probe], provenance=make.run, all_segments=every) for every in (False, True)]
+    writer = ArchiveWriter(path, probes=[make.probe], provenance=make.run)
+    seed = 0
+    for action, *details in actions:
+        if action == "resume":
+            writer.close()
+            writer = ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=details[0])
+            for twin in twins:
+                twin.resume(resumed_from_step=details[0])
+        elif action == "reread":
+            agree(path, twins, make)
+        else:
+            count = details[1] if action == "many" else 1
+            for step in range(details[0], details[0] + count):
+                seed += 1
+                measured = make.measurements(seed, kernel=True)
+                if action == "append":
+                    measured = {name: value for name, value in measured.items() if name in details[1]}
+                given = make.snapshot(step, probes={"train": measured})
+                writer.append(given)
+                for twin in twins:
+                    twin.append(given)
+    agree(path, twins, make)
+    writer.close()
+    agree(path, twins, make)
+
+
+def agree(path, twins, make):
+    for every, twin in zip((False, True), twins, strict=True):
+        with open_archive(path, all_segments=every) as archive:
+            assert archive.steps.tolist() == twin.steps.tolist()
+            assert all(map(make.same, archive, twin))
+            xarray.testing.assert_equal(archive.to_xarray().load(), twin.to_xarray())
