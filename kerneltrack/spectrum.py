@@ -63,6 +63,18 @@ class EigenSystem:
         """V diag(λ) Vᵀ (M, M): the kernel matrix itself, to rounding, when the system is complete."""
         return np.asarray((self.vectors * self.values) @ self.vectors.T)
 
+    def extend(self, cross: Array) -> Array:
+        """v_i(x) = Θ(x, X) v_i/λ_i (M', k): the eigenfunctions at new points x (Nyström).
+
+        On the points X themselves this is v_i again. NaN for modes that are not above the noise floor. The functions
+        keep the norm they have on X: on M' points from the same distribution ‖v_i(x)‖² is near M'/M.
+
+        Args:
+            cross: (M', M) Θ(x, X), rows ordered (n, o) as everywhere.
+        """
+        values = np.where(self.values > self.noise_floor, self.values, np.nan)
+        return np.asarray(cross @ self.vectors / values)
+
 
 def eigensystem(kernel_or_operator: Any, k: int | None = None, *, previous: EigenSystem | None = None) -> EigenSystem:
     """Eigenpairs of a kernel, largest eigenvalues first.

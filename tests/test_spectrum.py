@@ -153,6 +153,18 @@ def test_the_solver_s_own_rounding_stays_below_the_noise_floor(size):
     assert np.abs(found.values[1:]).max() < found.noise_floor < 1e-11
 
 
+def test_eigenfunctions_extend_to_new_points():
+    # Oracle: a linear kernel. Its eigenfunctions are linear, x ↦ x·w, so new points are fitted by least squares.
+    rng = np.random.default_rng(0)
+    seen, new = rng.standard_normal((20, 3)), rng.standard_normal((5, 3))
+    pairs = eigensystem(seen @ seen.T)
+    weights = np.linalg.lstsq(seen, pairs.vectors[:, :3], rcond=None)[0]
+    extended = pairs.extend(new @ seen.T)
+    np.testing.assert_allclose(extended[:, :3], new @ weights, atol=1e-12)
+    assert np.isnan(extended[:, 3:]).all()
+    np.testing.assert_allclose(pairs.extend(seen @ seen.T)[:, :3], pairs.vectors[:, :3], atol=1e-12)
+
+
 def test_tensors_that_require_grad_are_taken():
     kernel, _ = matrix_with(SPECTRA["distinct"])
     tensor = torch.from_numpy(kernel).requires_grad_()
@@ -304,11 +316,13 @@ def test_a_kernel_that_moved_is_solved_anew():
         assert eigensystem(Operator(matrix), 6, previous=useless).solver == "lanczos"
 
 
-def test_a_middle_vector_that_moved_is_noticed():
-    # The first and the last vector are still right, those between are not.
+@pytest.mark.parametrize("angle", [1e-4, np.pi / 2])
+def test_a_middle_vector_that_moved_is_noticed(angle):
+    # The first and the last vector are still right, one between is not, by a little or altogether.
     matrix, vectors = matrix_with(DECAY)
     turned = vectors.copy()
-    turned[:, [2, 60]] = vectors[:, [60, 2]]
+    turned[:, 2] = np.cos(angle) * vectors[:, 2] + np.sin(angle) * vectors[:, 60]
+    turned[:, 60] = np.cos(angle) * vectors[:, 60] - np.sin(angle) * vectors[:, 2]
     found = eigensystem(Operator((turned * DECAY) @ turned.T), 6, previous=eigensystem(matrix, 6))
     np.testing.assert_allclose(found.values, DECAY[:6], rtol=1e-12)
 
