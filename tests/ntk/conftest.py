@@ -17,7 +17,7 @@ def seeded():
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tensors this small gain nothing from threads, and lose a hundredfold where other jobs share the cores."""
+    """Tensors this small gain nothing from threads, and lose much where other jobs share the cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
