@@ -35,7 +35,6 @@ from kerneltrack.snapshot import Array
 
 from .demo_checks import Experiment, checks_table, run_checks
 from .report import write_report
-from .trajectory import load
 
 PHOTOGRAPH = "grace_hopper.jpg"
 FILES = ("demo.h5", "control.h5", "demo.html")
@@ -205,4 +204,4 @@ def _write(folder: Path, experiment: Experiment, console: Console) -> None:
     console.print(f"[bold]2/3[/] control: the same run from step {experiment.halve_at - 1} on, never halved")
     train(experiment, control, halves=False, start=checkpoint, progress=console.is_terminal)
     console.print("[bold]3/3[/] report")
-    write_report(page, load(demo), load(control))
+    write_report([demo], page, control=control)

@@ -1,8 +1,8 @@
 """What the demo must show: each claim of the paper beside what this run measured. No torch.
 
-The expected numbers are those of the paper (Kopitkov & Indelman 2020; N = 10 000, 600 000 steps) where it speaks of
-orderings, and of an independent small replication at N = 1000 where size matters. A claim holds or not by the rule that
-stands beside it; the numbers are printed either way.
+The orderings are the paper's (Kopitkov & Indelman 2020; N = 10 000, 600 000 steps). Where a size is expected, it comes
+from the formula beside it or from an independent replication at N = 1000 on another picture, so only the ordering
+decides whether a claim holds; the numbers are printed either way.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _alignment(run: Dataset, e: Experiment) -> list[Check]:
     lowest = float(output.min())
     return [
         Check(
-            "E(y, 20) grows well above its start", "about 0.53 → 0.78", f"{start:.2f} → {end:.2f}", end > start + 0.1
+            "E(y, 20) grows well above its start", "up; another picture: 0.53 → 0.78", f"{start:.2f} → {end:.2f}", end > start + 0.1
         ),
         Check(
             f"the output stays in the span of the top {k}", "≥ 0.98 at every step", f"≥ {lowest:.4f}", lowest >= 0.98
@@ -122,7 +122,7 @@ def _alignment(run: Dataset, e: Experiment) -> list[Check]:
 
 
 def _halving(run: Dataset, control: Dataset, e: Experiment) -> list[Check]:
-    t, k = e.halve_at, int(run.energy_k[run.energy_k <= e.samples / 50].max())
+    t, k = e.halve_at, int(run.energy_k[run.energy_k <= max(1, e.samples / 50)].max())
     same = float(np.abs(run.outputs.sel(snapshot=t) - control.outputs.sel(snapshot=t)).max())
     energy = [d.residual_energy.sel(energy_k=k, snapshot=s) for d, s in ((run, t), (run, t + 1), (control, t + 1))]
     before, after, still = map(float, energy)
@@ -136,10 +136,10 @@ def _halving(run: Dataset, control: Dataset, e: Experiment) -> list[Check]:
             after < before / 10 and after < still / 10,
         ),
         Check(
-            "an update is nearly linear right after the halving",
-            "below 0.01",
-            f"{below:.2g} (the update before: {at_edge:.2g})",
-            below < 0.01,
+            "an update is much closer to linear right after the halving",
+            "error 0.07 → 0.0005",
+            f"{at_edge:.2g} → {below:.2g}",
+            below < at_edge / 3,
         ),
     ]
 

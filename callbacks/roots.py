@@ -1,4 +1,4 @@
-"""The import roots of Lightning: ``pytorch_lightning`` and ``lightning.pytorch`` are two packages with a ``Callback`` each.
+"""Lightning has two import roots: ``pytorch_lightning`` and ``lightning.pytorch``, each with a ``Callback`` of its own.
 
 A callback that derives from both is accepted everywhere, bare, in a list and from YAML. Importing the second root only
 to subclass it would double the import time, so a root counts when it is loaded already; where none is, the first that

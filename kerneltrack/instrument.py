@@ -19,6 +19,7 @@ from kerneltrack import observables
 from kerneltrack.errors import ProbeError
 from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import Network, empirical_ntk
+from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.observables import Need, Observable, State, Update
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Array, Json, ProbeRecord, Reduction
@@ -28,6 +29,9 @@ from kerneltrack.update_rule import UpdateRule
 
 Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
 Method = Literal["auto", "structured", "jacobian", "products"]
+
+#: The layers' kernels are held side by side up to this many numbers (1 GiB of float32); beyond it layers are not measured.
+LAYER_NUMBERS = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +139,9 @@ class Instrument:
         inputs, every = self._inputs(module), self._network(module, every_parameter=True)
         outputs = every.outputs(inputs)
         targets = self._targets(outputs)
-        kernel, layer_traces = self._kernel(module, inputs)
+        layers = self._layer_kernels(module, inputs, outputs)
+        kernel: Tensor = self._kernel(module, inputs) if layers is None else _total(layers)
+        layer_traces = None if layers is None else {name: _trace(part) for name, part in layers.items()}
         pairs = eigensystem(kernel)
         stability, unstable = stability_ratio(
             every, inputs, outputs, targets, self.loss, rule,
@@ -148,12 +154,13 @@ class Instrument:
             learning_rates=rule.learning_rates,
             stability=stability,
             layer_traces=layer_traces,
+            layer_kernels={n: _numpy(k) for n, k in layers.items()} if layers and self.needs("layer_kernels") else None,
             initial=initial,
             previous=previous,
             settings={
                 "loss": None if self.loss is None else self.loss.name,
                 "dtype": str(outputs.dtype),
-                "layers": list(layer_traces or ()),
+                "layers": _layers(every),
             },
             **self._functions(outputs, targets),
         )
@@ -214,15 +221,22 @@ class Instrument:
         targets = self.probe.aligned_targets(outputs.shape[1])
         return None if targets is None else torch.from_numpy(targets).to(outputs)
 
-    def _kernel(self, module: nn.Module, inputs: Any) -> tuple[Tensor, dict[str, float] | None]:
-        """The kernel, and each layer's trace where an observable asks for it; layers cost no extra contraction."""
-        found = empirical_ntk(
+    def _kernel(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> Any:
+        return empirical_ntk(
             module, inputs, output=self.output, method=self.method, params=self.params, forward=self.forward,
-            memory_budget=self.memory_budget, by_layer=self.needs("layers"),
+            memory_budget=self.memory_budget, by_layer=by_layer,
         )  # fmt: skip
-        if isinstance(found, Tensor):
-            return found, None
-        return sum(found.values(), start=torch.zeros(())), {name: _trace(part) for name, part in found.items()}
+
+    def _layer_kernels(self, module: nn.Module, inputs: Any, outputs: Tensor) -> dict[str, Tensor] | None:
+        """Each layer's kernel, where an observable asks for layers and all of them fit in memory; they add up to Θ."""
+        count, width = outputs.shape
+        numbers = count**2 * {"full": width**2, "diagonal": width}.get(self.reduction, 1)
+        layers = len(_layers(self._network(module)))
+        asked = self.needs("layers") or self.needs("layer_kernels")
+        if not asked or callable(self.output) or numbers * layers > LAYER_NUMBERS:
+            return None
+        kernels: dict[str, Tensor] = self._kernel(module, inputs, by_layer=True)
+        return kernels
 
     def _functions(self, outputs: Tensor, targets: Tensor | None) -> dict[str, Any]:
         """Outputs, targets, residual and loss on the probe; of g(f), which a callable g measures, only the first."""
@@ -278,8 +292,22 @@ class Instrument:
             "stability_scope": self.scope,
             "forward": None if self.forward is None else getattr(self.forward, "__qualname__", repr(self.forward)),
             "energy_k": list(observables.energy_k(modes)),
+            "layers": _layers(network),
             "top_k": min(self.top_k, modes),
         }
+
+
+def _total(layers: Mapping[str, Tensor]) -> Tensor:
+    first, *others = layers.values()
+    total = first.clone()
+    for kernel in others:
+        total += kernel
+    return total
+
+
+def _layers(network: Network) -> list[str]:
+    """The layers that hold parameters, in the order of the parameter table."""
+    return list(dict.fromkeys(layer_of(name) for name in network.parameters))
 
 
 def _way(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, Tensor]:

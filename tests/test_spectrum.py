@@ -115,19 +115,54 @@ def test_the_noise_floor_follows_the_dtype_of_the_kernel(dtype):
     kernel, _ = matrix_with(np.array([4.0, 2.0, 1.0, 1.0]))
     found = eigensystem(torch.from_numpy(kernel).to(getattr(torch, dtype)))
     epsilon = torch.finfo(getattr(torch, dtype)).eps
-    assert found.noise_floor == pytest.approx(epsilon * 2 * found.values[0])
+    rms = np.sqrt(np.mean(found.values**2))
+    assert found.noise_floor == pytest.approx(8 * (epsilon * rms + EPS * found.values[0]))
     assert found.values.dtype == found.vectors.dtype == np.float64
 
 
-def test_rounding_stays_below_the_noise_floor():
-    # A singular kernel whose features are multiplied in float32: its zero eigenvalues are pure rounding.
+@pytest.mark.parametrize("offset", [0, 1, 10])
+@pytest.mark.parametrize("count", [100, 400])
+def test_rounding_stays_below_the_noise_floor_and_not_far(offset, count):
+    # Singular Gram matrices multiplied in float32: their zero eigenvalues are pure rounding, and show its size.
     rng = np.random.default_rng(1)
-    features = (rng.standard_normal((200, 50)) + 1).astype(np.float32)
+    features = (rng.standard_normal((count, 50)) + offset).astype(np.float32)
     found = eigensystem(features @ features.T)
-    assert np.abs(found.values[50:]).max() < found.noise_floor < found.values[49]
-    assert (
-        np.abs(found.values[50:]).max() > eigensystem((features @ features.T).astype(np.float64)).noise_floor
-    )
+    rounding = np.abs(found.values[50:]).max()
+    assert found.noise_floor / 20 < rounding < found.noise_floor < found.values[49]
+
+
+def test_small_eigenvalues_above_the_noise_floor_are_right():
+    # Oracle: the same network's kernel in float64. One hidden tanh layer: a spectrum that falls through ten decades.
+    torch.manual_seed(0)
+    x, w, b = torch.randn(200, 2, dtype=torch.float64), torch.randn(2, 300), torch.randn(300)
+    kernels = []
+    for dtype in (torch.float32, torch.float64):
+        hidden = torch.tanh(x.to(dtype) @ w.to(dtype) + b.to(dtype))
+        slopes = 1 - hidden**2
+        kernels.append(hidden @ hidden.T + (slopes @ slopes.T) * (x @ x.T + 1).to(dtype))
+    single, double = (eigensystem(kernel) for kernel in kernels)
+    assert np.abs(single.values - double.values)[50:].max() < single.noise_floor
+    assert (single.values < single.noise_floor).sum() > 50  # the float32 spectrum ends in noise
+    assert (double.values < double.noise_floor).sum() < 50  # and the float64 one does not there
+
+
+@pytest.mark.parametrize("size", [50, 400])
+def test_the_solver_s_own_rounding_stays_below_the_noise_floor(size):
+    kernel, _ = matrix_with(np.concatenate([[1e3], np.zeros(size - 1)]))
+    found = eigensystem(kernel)
+    assert np.abs(found.values[1:]).max() < found.noise_floor < 1e-11
+
+
+def test_eigenfunctions_extend_to_new_points():
+    # Oracle: a linear kernel. Its eigenfunctions are linear, x ↦ x·w, so new points are fitted by least squares.
+    rng = np.random.default_rng(0)
+    seen, new = rng.standard_normal((20, 3)), rng.standard_normal((5, 3))
+    pairs = eigensystem(seen @ seen.T)
+    weights = np.linalg.lstsq(seen, pairs.vectors[:, :3], rcond=None)[0]
+    extended = pairs.extend(new @ seen.T)
+    np.testing.assert_allclose(extended[:, :3], new @ weights, atol=1e-12)
+    assert np.isnan(extended[:, 3:]).all()
+    np.testing.assert_allclose(pairs.extend(seen @ seen.T)[:, :3], pairs.vectors[:, :3], atol=1e-12)
 
 
 def test_tensors_that_require_grad_are_taken():
@@ -216,6 +251,20 @@ def test_all_pairs_of_an_operator_are_exact():
     found = eigensystem(Operator(matrix))
     assert found.complete
     np.testing.assert_allclose(found.values, DECAY[:20], rtol=1e-11)
+    single = eigensystem(Operator(matrix, np.float32), 19)
+    assert single.noise_floor == pytest.approx(8 * 2.0**-23 * np.sqrt(np.mean(DECAY[:20] ** 2)), rel=1e-6)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_the_noise_floor_of_an_operator_is_not_below_its_matrix_s(knows):
+    # ‖Θ‖_F is unknown there and bounded by what is known.
+    matrix, _ = matrix_with(DECAY)
+    operator = Operator(matrix, np.float32)
+    if knows:
+        operator.trace = lambda: DECAY.sum()
+    found, exact = eigensystem(operator, 4), eigensystem(matrix.astype(np.float32))
+    assert exact.noise_floor < found.noise_floor < (3 if knows else 20) * exact.noise_floor
+    assert np.isnan(found.trace) != knows
 
 
 def test_degenerate_pairs_of_an_operator_are_all_found():
@@ -224,14 +273,67 @@ def test_degenerate_pairs_of_an_operator_are_all_found():
     np.testing.assert_allclose(eigensystem(Operator(matrix), 5).values, values[:5], rtol=1e-12)
 
 
-def test_a_warm_start_does_not_miss_a_new_direction():
-    # The new kernel's leading eigenvector is exactly orthogonal to everything the previous eigensystem spans.
+def test_previous_vectors_that_are_still_right_spare_lanczos():
+    # The kernel only grew by 3: same vectors, other values. Oracle: the cold start, and a count of the products.
+    matrix, _ = matrix_with(DECAY)
+    previous = eigensystem(matrix, 6)
+    warm, cold = Operator(3 * matrix), Operator(3 * matrix)
+    found, expected = eigensystem(warm, 6, previous=previous), eigensystem(cold, 6)
+    assert (found.solver, expected.solver) == ("previous", "lanczos")
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-12)
+    np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-10)
+
+
+def test_previous_vectors_that_turned_among_themselves_are_turned_back():
+    matrix, vectors = matrix_with(DECAY)
+    values = DECAY.copy()
+    values[:3] = DECAY[[2, 0, 1]]
+    exchanged = (vectors * values) @ vectors.T
+    found = eigensystem(Operator(exchanged), 3, previous=eigensystem(matrix, 3))
+    assert found.solver == "previous"
+    np.testing.assert_allclose(found.values, DECAY[:3], rtol=1e-12)
+
+
+def test_an_operator_of_low_rank_or_none():
+    values = np.concatenate([[3.0, 2.0, 1.0], np.zeros(57)])
+    matrix, _ = matrix_with(values)
+    found = eigensystem(Operator(matrix), 8)
+    np.testing.assert_allclose(found.values, values[:8], atol=1e-14)
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(8), atol=1e-13)
+    nothing = eigensystem(Operator(np.zeros((60, 60))), 3)
+    np.testing.assert_array_equal(nothing.values, 0)
+    again = eigensystem(Operator(np.zeros((60, 60))), 3, previous=nothing)
+    np.testing.assert_array_equal(again.values, 0)
+
+
+def test_a_kernel_that_moved_is_solved_anew():
+    matrix, _ = matrix_with(DECAY)
+    other, _ = matrix_with(DECAY, seed=1)
+    found = eigensystem(Operator(other), 6, previous=eigensystem(matrix, 6))
+    assert found.solver == "lanczos"
+    np.testing.assert_allclose(found.values, DECAY[:6], rtol=1e-12)
+    for useless in (eigensystem(matrix, 3), eigensystem(matrix[:99, :99], 6)):
+        assert eigensystem(Operator(matrix), 6, previous=useless).solver == "lanczos"
+
+
+@pytest.mark.parametrize("angle", [1e-4, np.pi / 2])
+def test_a_middle_vector_that_moved_is_noticed(angle):
+    # The first and the last vector are still right, one between is not, by a little or altogether.
+    matrix, vectors = matrix_with(DECAY)
+    turned = vectors.copy()
+    turned[:, 2] = np.cos(angle) * vectors[:, 2] + np.sin(angle) * vectors[:, 60]
+    turned[:, 60] = np.cos(angle) * vectors[:, 60] - np.sin(angle) * vectors[:, 2]
+    found = eigensystem(Operator((turned * DECAY) @ turned.T), 6, previous=eigensystem(matrix, 6))
+    np.testing.assert_allclose(found.values, DECAY[:6], rtol=1e-12)
+
+
+def test_a_direction_that_is_new_to_the_kernel_is_not_missed():
+    # All six previous vectors are exact eigenvectors of the new kernel; its leading one is orthogonal to all of them.
     values = np.concatenate([np.linspace(10, 5, 6), np.full(94, 0.1)])
     matrix, vectors = matrix_with(values)
-    previous = eigensystem(matrix, 6)
     moved = matrix + 20 * np.outer(vectors[:, 50], vectors[:, 50])
-    found = eigensystem(Operator(moved), 6, previous=previous)
-    np.testing.assert_allclose(found.values[0], 20.1, rtol=1e-12)
+    found = eigensystem(Operator(moved), 6, previous=eigensystem(matrix, 6))
+    assert found.values[0] == pytest.approx(20.1)
 
 
 def test_operators_that_are_no_kernel_are_refused():

@@ -157,7 +157,8 @@ class ArchiveWriter:
     ) -> None:
         self.close()
 
-    def __len__(self) -> int:
+    @property
+    def rows(self) -> int:
         """How many rows were ever appended, superseded ones included."""
         return self._next
 

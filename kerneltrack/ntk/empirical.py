@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,51 +11,14 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.ntk.cost import Plan, Use
 from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel, product_kernel
-from kerneltrack.ntk.inputs import Inputs
+from kerneltrack.ntk.contraction import mirror
+from kerneltrack.ntk.capture import NotCapturable
+from kerneltrack.ntk.job import Job, Method
+from kerneltrack.ntk.structured import Structured
 from kerneltrack.ntk.memory import budget_bytes, refuse_budget
 from kerneltrack.ntk.network import Forward, Network
 from kerneltrack.ntk.parameters import Metric, Selection, layer_of, preconditioner
-from kerneltrack.ntk.reduction import Output, Reduction, parse_output
-
-Method = Literal["auto", "structured", "jacobian", "products"]
-
-
-@dataclass
-class Job:
-    """Everything a method needs: the network, both sides, the reduction and the budget."""
-
-    network: Network
-    x1: Inputs
-    x2: Inputs | None
-    outputs: int
-    dtype: torch.dtype
-    reduction: Reduction
-    metric: Mapping[str, float | Tensor] | None
-    method: Method
-    by_layer: bool
-    budget: int
-
-    @property
-    def columns(self) -> int:
-        """N2."""
-        return len(self.x1 if self.x2 is None else self.x2)
-
-    @property
-    def full_shape(self) -> tuple[int, ...]:
-        """Shape of the kernel before the axes of a sum are dropped."""
-        kind, n1, o = self.reduction.kind, len(self.x1), self.outputs
-        return (n1, self.columns, *{"full": (o, o), "diagonal": (o,), "trace": ()}[kind])
-
-    @property
-    def layers(self) -> list[str]:
-        """Keys under which the kernel is accumulated."""
-        return list(dict.fromkeys(map(layer_of, self.network.parameters))) if self.by_layer else [""]
-
-    @property
-    def result_bytes(self) -> int:
-        """Bytes of everything that is returned."""
-        return math.prod(self.full_shape) * self.dtype.itemsize * len(self.layers)
-
+from kerneltrack.ntk.reduction import Output, parse_output
 
 def empirical_ntk(
     model: nn.Module,
@@ -107,18 +68,20 @@ def empirical_ntk(
         KernelError: an argument that is not one of the above, or ``"structured"`` where it does not apply.
         AuditError: the plan disagreed with one VJP followed by one JVP.
     """
-    job = _job(model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric)
-    result = {
-        layer: torch.zeros(job.full_shape, dtype=job.dtype, device=job.network.device) for layer in job.layers
-    }
+    job = _job(
+        model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric
+    )
+    result = job.zeros()
+    structured, _ = _structured(job)
     names = list(job.network.parameters)
+    if structured is not None and _run(structured, job, result):
+        names = list(structured.uncovered)
+    kernels = {layer: job.as_kernel(matrix) for layer, matrix in result.items()}
     if job.method == "products":
-        product_kernel(
-            result, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind
-        )
-    else:
+        product_kernel(kernels, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind)
+    elif names:
         add_jacobian_kernel(
-            result,
+            kernels,
             Jacobian(job.network, job.metric),
             names,
             job.x1,
@@ -128,9 +91,50 @@ def empirical_ntk(
             job.budget - job.result_bytes,
             job.result_bytes,
         )
-    shape = job.reduction.shape(len(job.x1), job.columns, job.outputs)
-    kernels = {layer: kernel.view(shape) for layer, kernel in result.items()}
+    if job.reduction.name == "sum":
+        kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
     return kernels if by_layer else kernels[""]
+
+
+#: What torch raises where vmap or autograd refuses a model; anything else is a defect and passes through.
+_REFUSALS = (NotCapturable, RuntimeError, NotImplementedError, TypeError, ValueError)
+
+
+def _run(structured: Structured, job: Job, result: Mapping[str, Tensor]) -> bool:
+    """Fills ``result`` on both sides of the diagonal; False, with zeros, where the backward pass cannot be captured."""
+    try:
+        structured.run(result, lambda pairs: None)
+    except KernelError:
+        raise
+    except _REFUSALS as refusal:
+        _refuse_if_demanded(job, str(refusal))
+        for matrix in result.values():
+            matrix.zero_()
+        return False
+    if job.x2 is None:
+        for matrix in result.values():
+            mirror(matrix)
+    return True
+
+
+def _refuse_if_demanded(job: Job, reason: object) -> None:
+    if job.method == "structured":
+        raise KernelError("the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".')
+
+
+def _structured(job: Job) -> tuple[Structured | None, str]:
+    if job.method not in ("auto", "structured"):
+        return None, ""
+    try:
+        structured = Structured(job)
+    except _REFUSALS as refusal:
+        if isinstance(refusal, KernelError):
+            raise
+        _refuse_if_demanded(job, str(refusal))
+        return None, str(refusal)
+    if structured.uncovered:
+        _refuse_if_demanded(job, structured.uncovered)
+    return structured, ""
 
 
 def ntk_plan(

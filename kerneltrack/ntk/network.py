@@ -223,26 +223,33 @@ class Network:
         """Bytes that autograd saves for one sample, parameters left out; measured on the first sample, once."""
         key = tuple(t.shape[1:] for t in samples.tensors)
         if key not in self._activation_bytes:
-            seen: dict[int, int] = {}
-            own = {p.untyped_storage().data_ptr() for p in self._call.parameters()}
-
-            def note(tensor: Tensor) -> Tensor:
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() not in own:
-                    seen[storage.data_ptr()] = storage.nbytes()
-                return tensor
-
-            leaves = {name: value.requires_grad_() for name, value in self.parameters.items()}
             one = samples.rows(0, 1)
-            with (
-                self.measuring(),
-                torch.enable_grad(),
-                torch.autograd.graph.saved_tensors_hooks(note, lambda t: t),
-            ):
-                alive = self.evaluate(leaves, one)
-            del alive
-            self._activation_bytes[key] = sum(seen.values()) + one_bytes(one)
+            with self.measuring():
+                self._activation_bytes[key] = self._saved_bytes(one) + one_bytes(one)
         return self._activation_bytes[key]
+
+    def _saved_bytes(self, one: Inputs) -> int:
+        seen: dict[int, int] = {}
+        own = {p.untyped_storage().data_ptr() for p in self._call.parameters()}
+
+        def note(tensor: Tensor) -> Tensor:
+            if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+                storage = tensor.untyped_storage()
+                seen[storage.data_ptr()] = 0 if storage.data_ptr() in own else storage.nbytes()
+            return tensor
+
+        leaves = {name: value.requires_grad_() for name, value in self.parameters.items()}
+        try:
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+                alive = self.evaluate(leaves, one)
+        except RuntimeError:  # torch.func transforms inside the model do not admit the hooks
+            return _UNWATCHED * (one_bytes(one) + sum(v.numel() * v.element_size() for v in leaves.values()))
+        del alive
+        return sum(seen.values())
+
+
+#: Saved activations of a forward pass that cannot be watched, as a multiple of inputs and parameters together.
+_UNWATCHED = 16
 
 
 def one_bytes(samples: Inputs) -> int:

@@ -64,7 +64,7 @@ def _by_layer(statistic: Callable[[Array, Array], float]) -> Callable[[State], A
 
 def _entry(name: str, statistic: Callable[[Array, Array], float], formula: str, long_name: str) -> Observable:
     return observable(
-        name, _by_layer(statistic), formula, "activations", "initial",
+        name, _by_layer(statistic), formula, "activations", "layers", "initial",
         source=_SOURCE, dims=("layer",), default=False, long_name=long_name,
     )  # fmt: skip
 

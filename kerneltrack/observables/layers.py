@@ -76,10 +76,10 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "layer_frobenius", lambda s: np.array([np.linalg.norm(kernel) for kernel in _kernels(s).values()]), "‖Θ_l‖_F",
-        "layer_kernels", dims=("layer",), default=False, long_name="Frobenius norm of each layer's kernel",
+        "layer_kernels", "layers", dims=("layer",), default=False, long_name="Frobenius norm of each layer's kernel",
     ),
     observable(
-        "layer_target_alignment", _alignments, "⟨Θ_l, YYᵀ⟩_F/(‖Θ_l‖_F ‖YYᵀ‖_F)", "layer_kernels", "targets",
+        "layer_target_alignment", _alignments, "⟨Θ_l, YYᵀ⟩_F/(‖Θ_l‖_F ‖YYᵀ‖_F)", "layer_kernels", "layers", "targets",
         source="Baratin et al. 2021", dims=("layer",), default=False, long_name="kernel–target alignment of each layer",
     ),
 )  # fmt: skip

@@ -154,7 +154,7 @@ OBSERVABLES = (
     observable(
         "noise_floor",
         lambda s: s.eigensystem.noise_floor,
-        "ε √M max_i |λ_i|, ε the spacing of the kernel's dtype",
+        "8 (ε ‖Θ‖_F/√M + ε_64 max_i |λ_i|), ε the spacing of the kernel's dtype",
         "eigenvalues",
         long_name="eigenvalues below this are rounding",
     ),

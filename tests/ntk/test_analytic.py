@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from oracles import distance
+from scipy.linalg import expm
 
 import kerneltrack as kt
+from kerneltrack.errors import KernelError
 
 #: (depth, weight variance, bias variance)
 SETTINGS = [(1, 2.0, 0.0), (1, 1.5, 0.3), (2, 2.0, 0.0), (3, 1.0, 0.0), (4, 1.5, 0.1), (6, 2.0, 0.3)]
@@ -127,7 +129,7 @@ def test_deep_kernels_become_well_conditioned():
 def test_zero_and_opposite_inputs_are_finite():
     """Oracle: by hand. A zero input has no angle; opposite inputs share no active unit of the first layer.
 
-    Their hidden activations are then orthogonal: the second layer sees a cosine of 0, and Σ³ = Σ²(x, x)/π = 2/π.
+    Their hidden activations are then orthogonal: the second layer sees a cosine of 0, and Σ³ = 2/π.
     """
     x = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, -1.0]])
     two, three = (analytic(kt.analytic.relu_ntk, x, depth=depth) for depth in (2, 3))
@@ -141,3 +143,85 @@ def test_square_is_the_rectangle_with_itself():
     square = analytic(kt.analytic.relu_ntk, x, depth=4)
     assert distance(square, analytic(kt.analytic.relu_ntk, x, x, depth=4)) < 1e-13
     assert np.linalg.eigvalsh(square)[0] > -1e-12
+
+
+# ------------------------------------------------------------ gradient flow
+
+
+def flow(kernel, targets, outputs, time, **test):
+    tensors = {key: torch.as_tensor(value) for key, value in test.items()}
+    return kt.analytic.gradient_flow(
+        *map(torch.as_tensor, (kernel, targets, outputs)), time, **tensors
+    ).numpy()
+
+
+@pytest.fixture
+def regression():
+    """A kernel with a duplicated sample, so that its inverse does not exist, on two outputs."""
+    x = points(6, 3)
+    x[5] = x[0]
+    kernel = analytic(kt.analytic.relu_ntk, x, depth=3)
+    rng = np.random.default_rng(4)
+    return x, kernel, rng.standard_normal((6, 2)), rng.standard_normal((6, 2))
+
+
+@pytest.mark.parametrize("time", [0.0, 1e-6, 0.3, 2.0, 50.0])
+def test_flow_of_the_training_outputs(regression, time):
+    """Oracle: SciPy's matrix exponential (Padé, no eigenvectors) of u' = −Θ (u − y)."""
+    _, kernel, targets, outputs = regression
+    expected = targets + expm(-kernel * time) @ (outputs - targets)
+    np.testing.assert_allclose(flow(kernel, targets, outputs, time), expected, rtol=1e-11, atol=1e-12)
+    one = flow(kernel, targets[:, 0], outputs[:, 0], time)
+    np.testing.assert_allclose(one, expected[:, 0], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("time", [0.3, 2.0])
+def test_flow_of_other_outputs(regression, time):
+    """Oracle: the exponential of the joint linear system of the training and the test residuals."""
+    x, kernel, targets, outputs = regression
+    y = points(4, 3, seed=9)
+    cross = analytic(kt.analytic.relu_ntk, y, x, depth=3)
+    start = np.random.default_rng(5).standard_normal((4, 2))
+    system = np.zeros((10, 10))
+    system[:6, :6], system[6:, :6] = -kernel, -cross
+    joint = expm(system * time) @ np.concatenate([outputs - targets, start])
+    got = flow(kernel, targets, outputs, time, test_kernel=cross, test_outputs=start)
+    np.testing.assert_allclose(got, joint[6:], rtol=1e-10, atol=1e-11)
+    unstarted = flow(kernel, targets, outputs, time, test_kernel=cross)
+    np.testing.assert_allclose(unstarted, joint[6:] - start, rtol=1e-10, atol=1e-11)
+
+
+def test_flow_is_the_limit_of_small_steps(regression):
+    """Oracle: gradient descent with 20 000 steps, whose error is of order η t λ²: here below 1e-3."""
+    _, kernel, targets, outputs = regression
+    step, steps = 1.0 / 20_000, 20_000
+    u = outputs.copy()
+    for _ in range(steps):
+        u -= step * kernel @ (u - targets)
+    np.testing.assert_allclose(flow(kernel, targets, outputs, 1.0), u, atol=1e-3)
+    assert np.abs(flow(kernel, targets, outputs, 1.1) - u).max() > 5e-3  # negative control: another time
+
+
+def test_flow_ends_at_the_targets_where_it_can(regression):
+    """Where a sample is duplicated only the mean of its two residuals can be learned."""
+    _, kernel, targets, outputs = regression
+    end = flow(kernel, targets, outputs, float("inf"))
+    np.testing.assert_allclose(end[1:5], targets[1:5], atol=1e-8)
+    np.testing.assert_allclose(end[0] + end[5], targets[0] + targets[5], atol=1e-8)
+    np.testing.assert_allclose(end[0] - end[5], outputs[0] - outputs[5], atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"time": -1.0}, "(?i)time"),
+        ({"kernel": np.eye(5)}, "(?i)fit"),
+        ({"targets": np.zeros(6)}, "(?i)fit"),
+        ({"kernel": np.ones((6, 5))}, "(?i)fit"),
+    ],
+)
+def test_flow_refuses_what_does_not_fit(regression, change, match):
+    _, kernel, targets, outputs = regression
+    given = {"kernel": kernel, "targets": targets, "outputs": outputs, "time": 1.0} | change
+    with pytest.raises(KernelError, match=match):
+        flow(*given.values())

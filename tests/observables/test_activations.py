@@ -52,9 +52,9 @@ def test_the_order_of_neurons_and_points_does_not_matter():
 
 
 def test_layers_without_activations_are_nan(problem):
-    settings = {"layers": ["first", "head"]}
-    start = problem.state(settings=settings, activations={"first": BEFORE})
-    state = problem.state(settings=settings, activations={"first": AFTER}, initial=start)
+    start = problem.state(activations={"first": BEFORE})
+    layers = {"layer_traces": {"first": 1.0, "head": 2.0}, "settings": {"layers": ["first", "head"]}}
+    state = problem.state(activations={"first": AFTER}, initial=start, **layers)
     values = compute(select(NAMES), state)
     for name, expected in zip(NAMES, BY_HAND, strict=True):
         np.testing.assert_allclose(values[name], [expected, np.nan])
@@ -65,9 +65,8 @@ def test_a_silent_layer_has_no_relative_deviation():
 
 
 def test_activations_that_were_not_measured_say_so(problem):
-    start = problem.state(settings={"layers": ["first"]})
-    state = problem.state(settings={"layers": ["first"]}, activations={"first": AFTER}, initial=start)
+    layers = {"layer_traces": {"first": 1.0}, "activations": {"first": AFTER}}
+    state = problem.state(initial=problem.state(), **layers)
     assert "initial one" in compute(select("gate_flips"), state).reasons["gate_flips"]
-    strange = problem.state(settings={"layers": ["x"]}, activations={"first": AFTER})
-    strange = problem.state(settings={"layers": ["x"]}, activations={"first": AFTER}, initial=strange)
+    strange = problem.state(initial=problem.state(**layers), settings={"layers": ["x"]}, **layers)
     assert "parameter table" in compute(select("gate_flips"), strange).reasons["gate_flips"]

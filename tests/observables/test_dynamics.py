@@ -27,13 +27,15 @@ def test_nothing_that_changed_is_nan():
 
 
 def test_each_linear_model_is_compared_with_its_own_truth(problem):
-    start = problem.state(outputs=np.zeros_like(problem.outputs))
+    # f_0 is not zero: the anchored error is relative to the way from it, not to the outputs themselves.
+    start = problem.state(outputs=np.full_like(problem.outputs, 5.0))
     change = problem.outputs
+    way = problem.outputs - 5.0
     update = Update(
         output_change=change,
         linear_change=0.9 * change,
         kernel_change=0.5 * change,
-        anchored_outputs=0.8 * problem.outputs,
+        anchored_outputs=5.0 + 0.8 * way,
     )
     state = problem.state(initial=start, update=update)
     values = compute(select([*UPDATE, "anchored_linearization_error"]), state)

@@ -66,7 +66,7 @@ def test_layers_that_were_not_measured_are_nan_for_every_layer(problem):
     values = compute(select(ALL), problem.state(settings={"layers": LAYERS}))
     assert values["layer_share"].shape == (3,)
     assert np.isnan(values["layer_share"]).all()
-    assert values.reasons["layer_target_alignment"] == "not measured: layer_kernels"
+    assert values.reasons["layer_target_alignment"] == "not measured: layer_kernels, layers"
 
 
 def test_a_network_without_gradients_has_no_shares():

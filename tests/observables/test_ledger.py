@@ -40,7 +40,7 @@ def step(reduction="full", momentum=0.3, rate=0.05):
     )
     state = State(
         eigensystem=eigensystem(kernel), kernel=kernel, reduction=reduction, outputs=f, targets=y, residual=m,
-        update=update, settings={"layers": LAYERS},
+        update=update, layer_traces=dict.fromkeys(LAYERS, 1.0), settings={"layers": LAYERS},
     )  # fmt: skip
     return state, x @ change["first"].T @ change["second"].T
 
@@ -94,6 +94,7 @@ def test_layers_must_be_the_same():
 
 def test_a_ledger_that_was_not_kept_is_nan(problem):
     update = Update(output_change=problem.outputs, linear_change=problem.outputs)
-    values = compute(select(NAMES), problem.state(update=update, settings={"layers": LAYERS}))
+    values = compute(select(NAMES), problem.state(update=update, layer_traces=dict.fromkeys(LAYERS, 1.0)))
+    assert values["ledger_remainder"].shape == (21, 2, 1)
     assert np.isnan(values["ledger_remainder"]).all()
     assert values.reasons["ledger_remainder"] == "not measured: layer_changes"

@@ -22,5 +22,5 @@ def test_the_page_is_up_to_date():
 def test_every_row_has_as_many_cells_as_the_head():
     rows = [line for line in markdown(catalogue()).splitlines() if line.startswith("|")]
     cells = [line.replace("\\|", "").count("|") for line in rows]
-    assert len(rows) == len(catalogue()) + 2
+    assert len(rows) == len(catalogue()) + 2  # its head has two lines
     assert set(cells) == {9}

@@ -1,0 +1,267 @@
+"""Whatever the operating system refuses, nothing acknowledged is lost and the next append works.
+
+Oracle: the list of snapshots whose append returned. The faults are put into every call that changes a file, one at a
+time; a real file-size limit shows that HDF5 and the kernel behave as the injected faults do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import pytest
+
+from kerneltrack.archive import ArchiveWarning, ArchiveWriter, check, merge, open_archive
+from kerneltrack.errors import ArchiveError
+
+CALLS = ("open", "pwrite", "ftruncate", "posix_fallocate", "fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
+FAILURES = {"full disk": errno.ENOSPC, "no permission": errno.EACCES, "broken disk": errno.EIO}
+
+
+class Faults:
+    """Let the n-th changing call of this process fail, and count them; of many writes in a row every 60th counts."""
+
+    def __init__(self, monkeypatch):
+        self.count, self.fail_at, self.code, self.writes = 0, -1, errno.EIO, 0
+        for name in CALLS:
+            monkeypatch.setattr(os, name, self.wrapped(getattr(os, name)))
+
+    def wrapped(self, call):
+        def counted(*arguments, **options):
+            self.writes = self.writes + 1 if call.__name__ == "pwrite" else 0
+            if (call.__name__ != "open" or arguments[1] & os.O_CREAT) and self.writes % 60 in (0, 1):
+                self.count += 1
+                if self.count == self.fail_at:
+                    raise OSError(self.code, os.strerror(self.code))
+            return call(*arguments, **options)
+
+        return counted
+
+    def at(self, number, code):
+        self.count, self.fail_at, self.code = 0, number, code
+
+
+def steps_of(path):
+    with open_archive(path) as archive:
+        return archive.steps.tolist()
+
+
+@pytest.mark.parametrize(
+    ("before", "failure"), [*((1, failure) for failure in FAILURES), (7, "full disk")], ids=lambda value: str(value)
+)
+def test_every_call_of_an_append_may_fail(tmp_path, make, monkeypatch, before, failure):
+    """`before` rows are there already; the seventh's successor also joins them into the main file."""
+    faults = Faults(monkeypatch)
+    number, failed = 0, True
+    while failed:
+        number += 1 if before == 1 else 3
+        path = tmp_path / f"{number}.h5"
+        faults.at(-1, 0)
+        with ArchiveWriter(path, probes=[make.probe]) as writer:
+            for step in range(before):
+                writer.append(make.snapshot(step))
+            acknowledged = list(range(before))
+            faults.at(number, FAILURES[failure])
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always", ArchiveWarning)
+                try:
+                    writer.append(make.snapshot(100))
+                except ArchiveError as error:
+                    assert "cannot be stored" in str(error)
+                    assert os.strerror(FAILURES[failure]) in str(error)
+                else:
+                    acknowledged.append(100)
+            failed = faults.count >= number
+            faults.at(-1, 0)
+            assert set(steps_of(path)) >= set(acknowledged)
+            writer.append(make.snapshot(101))
+            assert [step for step in steps_of(path) if step != 100] == [*range(before), 101]
+            assert bool(warned) == (failed and 100 in acknowledged)
+        assert set(steps_of(path)) >= {*acknowledged, 101}
+        with open_archive(path) as archive:
+            assert all(make.same(snapshot, make.snapshot(snapshot.step)) for snapshot in archive)
+    assert number > 6 if before == 1 else number > 18
+
+
+@pytest.mark.parametrize("stage", ["create", "close", "resume"])
+def test_every_call_of_creating_closing_and_resuming_may_fail(tmp_path, make, monkeypatch, stage):
+    """What failed is done again; where the lock could not be given back, this very process still holds it."""
+    faults = Faults(monkeypatch)
+    number, failed = 0, True
+    while failed:
+        number += 1
+        path = tmp_path / f"{number}.h5"
+
+        def attempt(name, action, number=number):
+            nonlocal failed
+            faults.at(number if stage == name else -1, errno.ENOSPC)
+            try:
+                return action()
+            except ArchiveError as error:
+                assert "No space left" in str(error)
+                return None
+            finally:
+                failed = faults.count >= number if stage == name else failed
+                faults.at(-1, 0)
+
+        def create(replace, path=path):
+            return ArchiveWriter(
+                path, probes=[make.probe], provenance=make.run, if_exists="replace" if replace else "raise"
+            )
+
+        def resume(path=path):
+            return ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=2)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ArchiveWarning)
+            writer = attempt("create", lambda: create(False)) or create(True)
+            for step in range(3):
+                writer.append(make.snapshot(step))
+            attempt("close", writer.close)
+            lock = path.with_name(path.name + ".parts") / "writer.lock"
+            if lock.exists():
+                (lock / "owner.json").unlink()
+            writer = attempt("resume", resume)
+            if writer is None:
+                writer = resume()
+            writer.append(make.snapshot(3))
+            writer.close()
+        assert steps_of(path) == [0, 1, 2, 3]
+    assert number > 6
+
+
+def test_a_full_disk_for_real(tmp_path):
+    """The kernel's own limit on a file's size, in a process of its own: the join fails, the appends go on."""
+    script = """
+        import resource, sys, warnings
+        import numpy as np
+        from kerneltrack.archive import ArchiveWarning, ArchiveWriter, open_archive
+        from kerneltrack.errors import ArchiveError
+        from kerneltrack.snapshot import ProbeRecord, Snapshot
+        path = sys.argv[1]
+        probe = ProbeRecord(name="p", fingerprint="sha256:0", count=100)
+        def snapshot(step, size):
+            return Snapshot(step=step, probes={"p": {"eigenvalues": np.full(20000, float(step))}})
+        writer = ArchiveWriter(path, probes=[probe])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            for step in range(20):
+                writer.append(snapshot(step, 1))
+        assert {str(w.category.__name__) for w in warned} == {"ArchiveWarning"}, warned
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        try:
+            writer.append(snapshot(20, 1))
+        except ArchiveError as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        writer.append(snapshot(21, 1))
+        writer.close()
+        archive = open_archive(path)
+        assert archive.steps.tolist() == [*range(20), 21]
+        assert all((s.probes["p"]["eigenvalues"] == s.step).all() for s in archive)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), str(tmp_path / "run.h5")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cannot be stored: got File too large" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_revoked_permission_for_real(tmp_path, make):
+    path = tmp_path / "deep" / "run.h5"
+    with ArchiveWriter(path, probes=[make.probe]) as writer:
+        writer.append(make.snapshot(0))
+        writer._spool.folder.chmod(0o500)
+        with pytest.raises(ArchiveError, match="cannot be stored: got Permission denied"):
+            writer.append(make.snapshot(1))
+        writer._spool.folder.chmod(0o700)
+        writer.append(make.snapshot(2))
+    assert steps_of(path) == [0, 2]
+
+
+@pytest.mark.parametrize("setting", ["TRUE", "FALSE", "BEST_EFFORT"])
+def test_hdf5_file_locks_are_never_asked_for(tmp_path, setting):
+    """A file system without locks cannot matter: with flock failing, everything works, whatever HDF5 is told."""
+    script = """
+        import fcntl, sys
+        from kerneltrack.archive import ArchiveWriter, open_archive
+        from kerneltrack.snapshot import Snapshot
+        holder = None
+        with ArchiveWriter(sys.argv[1], probes=[]) as writer:
+            for step in range(20):
+                holder = open(sys.argv[1], "rb")
+                fcntl.flock(holder, fcntl.LOCK_EX)  # whoever asked for a lock now would be refused
+                writer.append(Snapshot(step=step))
+                assert len(open_archive(sys.argv[1])) == step + 1
+        assert len(open_archive(sys.argv[1])) == 20
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "run.h5")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HDF5_USE_FILE_LOCKING": setting},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_too_little_room_puts_joining_off(tmp_path, make, monkeypatch):
+    """Oracle: the parts that wait, and a merge once there is room."""
+    path = tmp_path / "run.h5"
+    writer = ArchiveWriter(path, probes=[make.probe])
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.disk_usage", lambda _: Room)
+        with pytest.warns(ArchiveWarning, match="too little room on the disk.*Nothing is lost"):
+            for step in range(10):
+                writer.append(make.snapshot(step))
+        with pytest.warns(ArchiveWarning, match="too little room"):
+            writer.close()
+    assert steps_of(path) == list(range(10))
+    assert [str(note) for note in check(path)] == [f"{path}: note: 10 parts wait to be joined (`kerneltrack merge`)"]
+    assert merge(path) == 10
+    assert not path.with_name("run.h5.parts").exists()
+    assert check(path) == []
+    assert steps_of(path) == list(range(10))
+    assert merge(path) == 0
+
+
+class Room:
+    free = 1000
+
+
+def test_an_exception_in_user_code_keeps_what_was_appended(tmp_path, make):
+    path = tmp_path / "run.h5"
+    with pytest.raises(ZeroDivisionError, match="division"), ArchiveWriter(path, probes=[make.probe]) as writer:
+        writer.append(make.snapshot(0))
+        1 / 0  # noqa: B018
+    assert steps_of(path) == [0]
+
+
+def test_a_forked_child_neither_appends_nor_closes(tmp_path, make):
+    """DataLoader workers inherit the writer. Oracle: the child's exit status, and the parent's next append."""
+    path = tmp_path / "run.h5"
+    writer = ArchiveWriter(path, probes=[make.probe])
+    writer.append(make.snapshot(0))
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            writer.append(make.snapshot(1))
+        except ArchiveError as error:
+            status = 0 if "belongs to another process" in str(error) else 2
+        writer.close()
+        os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    writer.append(make.snapshot(2))
+    writer.close()
+    assert steps_of(path) == [0, 2]
