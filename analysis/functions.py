@@ -26,7 +26,9 @@ def output_in_top_modes(run: Run, row: int, k: int) -> Floats:
     if k > held:
         raise AnalysisError("projecting on the top modes", expected=f"k ≤ {held}, the stored eigenvectors", got=k)
     if kept not in (1, outputs.shape[1]) or run.settings.get("output") in ("sum", "callable"):
-        raise AnalysisError(f"outputs have no projection on a {run.settings.get('output')!r} kernel", where=run.path or None)
+        raise AnalysisError(
+            f"outputs have no projection on a {run.settings.get('output')!r} kernel", where=run.path or None
+        )
     vectors = stored[:, :, :k].reshape(samples * kept, k)
     columns = outputs.reshape(samples * kept, -1)
     return np.asarray((vectors @ (vectors.T @ columns)).reshape(samples, -1)[:, 0])
@@ -36,8 +38,8 @@ def mean_frequencies(points: Floats, vectors: Floats) -> Floats:
     """Mean radial frequency of functions on scattered points, (M,), in periods over the width of the inputs.
 
     φ̂(ξ) = (1/N) Σ_j φ(x_j) exp(−2πi ξ·x_j) with x scaled to the unit square, on the integers |ξ_1|, |ξ_2| ≤ 15;
-    ⟨|ξ|⟩ = Σ_ξ |ξ| |φ̂(ξ)|² / Σ_ξ |φ̂(ξ)|² without ξ = 0. Irregular sampling adds a floor of equal power at every ξ, which
-    draws the mean of very smooth functions up: compare values, do not read them as absolute.
+    ⟨|ξ|⟩ = Σ_ξ |ξ| |φ̂(ξ)|² / Σ_ξ |φ̂(ξ)|² without ξ = 0. Irregular sampling adds a floor of equal power at every ξ,
+    which draws the mean of very smooth functions up: compare values, do not read them as absolute.
 
     Args:
         points: (N, 2).
@@ -45,7 +47,7 @@ def mean_frequencies(points: Floats, vectors: Floats) -> Floats:
     """
     low, high = points.min(axis=0), points.max(axis=0)
     unit = (points - low) / np.where(high > low, high - low, 1.0)
-    side = np.arange(-_MAX_FREQUENCY, _MAX_FREQUENCY + 1)
+    side = range(-_MAX_FREQUENCY, _MAX_FREQUENCY + 1)
     # A real function's transform is symmetric: half of the plane suffices.
     grid = np.array([(a, b) for a in side for b in side if (a, b) > (0, 0)])
     transform = np.exp(-2j * np.pi * (grid @ unit.T)) @ vectors / len(points)
@@ -68,7 +70,7 @@ def span_overlaps(run: Run, rows: Sequence[int], k: int) -> Floats:
 
 
 def spread_points(points: Floats, count: int) -> Ints:
-    """Indices of ``count`` points far from each other: the one nearest the centre, then always the farthest from all."""
+    """Indices of ``count`` points far from each other: first the most central, then always the farthest."""
     centre = points.mean(axis=0)
     chosen = [int(np.argmin(np.sum((points - centre) ** 2, axis=1)))]
     for _ in range(count - 1):

@@ -7,4 +7,14 @@ from .maps import heat_map
 from .pictures import pictures
 from .profiles import profiles, scatter_factors
 
-__all__ = ["Series", "course", "heat_map", "mark_changes", "pictures", "profiles", "scatter_factors", "staircase", "time_axis"]
+__all__ = [
+    "Series",
+    "course",
+    "heat_map",
+    "mark_changes",
+    "pictures",
+    "profiles",
+    "scatter_factors",
+    "staircase",
+    "time_axis",
+]

@@ -24,12 +24,21 @@ def test_every_figure_is_documented(name):
 
 def test_no_figure_is_documented_that_does_not_exist():
     table = (HOW_TO / "add-a-figure.md").read_text(encoding="utf-8").partition("## The figures")[2]
-    named = {name for row in table.splitlines() for name in re.findall(r"`([a-z-]+)`", row.partition("| ")[2].partition(" |")[0])}
+    named = {
+        name
+        for row in table.splitlines()
+        for name in re.findall(r"`([a-z-]+)`", row.partition("| ")[2].partition(" |")[0])
+    }
     assert named == set(figures.registry())
 
 
 def test_the_recipe_works_as_written(archives, synthetic, truth, tmp_path, monkeypatch):
-    (source,) = re.findall(r"```python\n(# analysis/gallery/mine\.py.*?)```", (HOW_TO / "add-a-figure.md").read_text("utf-8"), re.DOTALL)
+    (source,) = re.findall(
+        r"```python\n(# "
+        r"analysis/gallery/mine\.py.*?)```",
+        (HOW_TO / "add-a-figure.md").read_text("utf-8"),
+        re.DOTALL,
+    )
     figures.registry()
     monkeypatch.setattr(figures, "_REGISTERED", dict(figures._REGISTERED))
     exec(source, {})
