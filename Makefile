@@ -14,7 +14,7 @@ out/demo.html: | $(VENV)/.runtime
 	$(BIN)/kerneltrack demo --out out/
 
 test: $(VENV)/.dev  ## the whole test suite
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 check: lint types  ## what CI runs: lint, types, then the test suite
 	$(MAKE) test

@@ -1,4 +1,4 @@
-"""The demo: *Neural Spectrum Alignment* (Kopitkov & Indelman 2020, §4) at desk size, on a real photograph, with a control.
+"""The demo: *Neural Spectrum Alignment* (Kopitkov & Indelman 2020) at desk size, on a real photograph, with a control.
 
 A 6-layer leaky-ReLU network learns the grey values of a portrait at N scattered points by full-batch gradient descent;
 the learning rate is halved once. The control continues from the last state the old rate made, without the halving, into
@@ -8,16 +8,19 @@ an archive of its own: only the difference between the two is the halving's effe
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from kerneltrack.callbacks import NTKTracker
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from rich.console import Console
@@ -26,43 +29,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from kerneltrack import schedule
-from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveExistsError
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Array
 
+from .demo_checks import Experiment, checks_table, run_checks
+from .report import write_report
+
 PHOTOGRAPH = "grace_hopper.jpg"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """The numbers of one run; the defaults are the paper's, except N, the steps and the picture.
-
-    Attributes:
-        samples: N points, i.i.d. uniform on the picture.
-        width: neurons per hidden layer.
-        depth: weight layers.
-        slope: of the leaky ReLU; the paper does not say, 0.2 was its framework's default.
-        learning_rate: δ of the paper's loss, the mean of ½(f − y)².
-        halve_at: the update from which on the rate is half.
-        steps: updates in all.
-        seed: of points, initialisation and everything else.
-    """
-
-    samples: int = 1000
-    width: int = 256
-    depth: int = 6
-    slope: float = 0.2
-    learning_rate: float = 0.25
-    halve_at: int = 2500
-    steps: int = 4000
-    seed: int = 0
+FILES = ("demo.h5", "control.h5", "demo.html")
 
 
 def photograph() -> Array:
     """Grey values in [0, 1], (rows, columns), of the portrait that ships with matplotlib."""
-    with get_sample_data(PHOTOGRAPH) as stream:
-        grey: Array = np.asarray(Image.open(stream).convert("L"), dtype=np.float64) / 255
+    with Image.open(str(get_sample_data(PHOTOGRAPH, asfileobj=False))) as picture:
+        grey: Array = np.asarray(picture.convert("L"), dtype=np.float64) / 255
     return grey
 
 
@@ -70,7 +51,7 @@ def scattered_pixels(samples: int, seed: int) -> tuple[Tensor, Tensor]:
     """Coordinates (N, 2) and grey values (N, 1) at points i.i.d. uniform on [0, 1]², both standardised, float32.
 
     The portrait is squeezed onto the unit square; the second coordinate points up, so that an ordinary plot stands
-    upright. Standardised means empirical mean 0 and standard deviation 1 (paper, §4).
+    upright. Standardised means empirical mean 0 and standard deviation 1, as in the paper.
     """
     grey = photograph()
     points = np.random.default_rng(seed).random((samples, 2))
@@ -82,14 +63,14 @@ def scattered_pixels(samples: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 class PictureNetwork(pl.LightningModule):
-    """2 → width → … → 1, leaky ReLU, Xavier-uniform weights, zero biases; trained on the mean of ½(f − y)² by plain GD."""
+    """2 → width → … → 1, leaky ReLU, Xavier-uniform weights, zero biases; plain GD on the mean of ½(f − y)²."""
 
     def __init__(self, experiment: Experiment, *, halves: bool) -> None:
         super().__init__()
         self._experiment, self._halves = experiment, halves
         sizes = [2, *[experiment.width] * (experiment.depth - 1), 1]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        for fan_in, fan_out in pairwise(sizes):
             linear = nn.Linear(fan_in, fan_out)
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -97,11 +78,12 @@ class PictureNetwork(pl.LightningModule):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)  # type: ignore[no-any-return]
+        outputs: Tensor = self.layers(x)
+        return outputs
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
-        loss = (self(x) - y).square().mean() / 2
+        loss: Tensor = (self(x) - y).square().mean() / 2
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -137,9 +119,16 @@ class _SaveBefore(pl.Callback):
             trainer.save_checkpoint(self._path)
 
 
-def train(experiment: Experiment, archive: Path, *, halves: bool, start: Path | None = None, save: Path | None = None,
-          progress: bool = True) -> None:
-    """One run into one archive; ``start`` is the checkpoint it continues from, ``save`` where to leave the control's."""
+def train(
+    experiment: Experiment,
+    archive: Path,
+    *,
+    halves: bool,
+    start: Path | None = None,
+    save: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """One run into one archive; ``start``: the checkpoint it continues from, ``save``: where to leave the control's."""
     e = experiment
     pl.seed_everything(e.seed, workers=True, verbose=False)
     x, y = scattered_pixels(e.samples, e.seed)
@@ -151,6 +140,7 @@ def train(experiment: Experiment, archive: Path, *, halves: bool, start: Path | 
         schedule=schedule.Log(per_octave=1) | schedule.Every(max(e.steps // 8, 1)) | (around if halves else control),
         loss="half_mse",
         keep_inputs=True,
+        log=False,
         metadata={"experiment": "neural spectrum alignment", "width": e.width, "depth": e.depth, "seed": e.seed,
                   "halves": halves},
     )  # fmt: skip
@@ -167,43 +157,51 @@ def train(experiment: Experiment, archive: Path, *, halves: bool, start: Path | 
         enable_model_summary=False, enable_progress_bar=progress, deterministic=True,
     )  # fmt: skip
     with warnings.catch_warnings():
-        # A loader of one tensor batch has nothing to gain from workers; and the control's checkpoint knows the tracker
-        # of the run it forks from, which is meant.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
+        # A loader of one tensor batch has nothing to gain from workers; every batch is the same, so resuming within an
+        # epoch is exact; the control's checkpoint knows the tracker of the run it forks from, which is meant; and one
+        # is about Lightning's own code.
+        for advice in ("does not have many workers", "resuming from a checkpoint that ended before the epoch",
+                       "callbacks used to create the checkpoint", "treespec, LeafSpec"):  # fmt: skip
+            warnings.filterwarnings("ignore", message=f".*{advice}.*")
         trainer.fit(model, loader, ckpt_path=start, weights_only=True if start is not None else None)
 
 
 def run_demo(out: Path, *, force: bool = False, experiment: Experiment | None = None) -> int:
-    """Write demo.h5, control.h5 and demo.html into ``out``; returns the exit status.
+    """Write demo.h5, control.h5 and demo.html into ``out``, all three or none; returns the exit status.
 
     Raises:
         ArchiveExistsError: one of them exists and ``force`` is False; nothing is touched.
     """
-    from .report import write_report
-
     experiment = experiment or Experiment()
-    demo, control, page = (out / name for name in ("demo.h5", "control.h5", "demo.html"))
-    existing = [path for path in (demo, control, page) if path.exists()]
+    existing = [out / name for name in FILES if (out / name).exists()]
     if existing and not force:
         raise ArchiveExistsError(
-            "the demo's output exists", got=", ".join(map(str, existing)), remedy="Use --force to write it again.",
+            "the demo's output exists",
+            got=", ".join(map(str, existing)),
+            remedy="Give --force to write it anew, or another --out.",
         )
     out.mkdir(parents=True, exist_ok=True)
-    for path in existing:
-        path.unlink()
     console, began = Console(stderr=True), time.perf_counter()
+    with TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
+        _write(Path(folder), experiment, console)
+        for name in FILES:
+            os.replace(Path(folder) / name, out / name)
+    checks = run_checks(out / "demo.h5", out / "control.h5", experiment)
+    Console().print(checks_table(checks))
+    for name in FILES:
+        Console().print(str(out / name), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"done in {time.perf_counter() - began:.0f} s")
+    return 0
+
+
+def _write(folder: Path, experiment: Experiment, console: Console) -> None:
     for noisy in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    checkpoint = out / ".before-halving.ckpt"
-    try:
-        console.print(f"[bold]1/3[/] training {experiment.steps} steps, learning rate halved at {experiment.halve_at}")
-        train(experiment, demo, halves=True, save=checkpoint)
-        console.print(f"[bold]2/3[/] control: the same run from step {experiment.halve_at - 1}, never halved")
-        train(experiment, control, halves=False, start=checkpoint)
-    finally:
-        checkpoint.unlink(missing_ok=True)
+    demo, control, page = (folder / name for name in FILES)
+    checkpoint = folder / "before-halving.ckpt"
+    console.print(f"[bold]1/3[/] training {experiment.steps} steps, learning rate halved at {experiment.halve_at}")
+    train(experiment, demo, halves=True, save=checkpoint, progress=console.is_terminal)
+    console.print(f"[bold]2/3[/] control: the same run from step {experiment.halve_at - 1} on, never halved")
+    train(experiment, control, halves=False, start=checkpoint, progress=console.is_terminal)
     console.print("[bold]3/3[/] report")
     write_report([demo], page, control=control)
-    _summary(demo, control, page, time.perf_counter() - began)
-    return 0

@@ -6,16 +6,8 @@ instance of the other's classes.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
-import platform
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
+from kerneltrack import origin
 from kerneltrack.errors import TrackerError
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Json, Provenance
@@ -30,8 +23,6 @@ from kerneltrack.update_rule import UpdateRule
 
 #: Strategies whose ``named_parameters()`` are not the parameters, so that a kernel would silently be of something else.
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAFSDPStrategy")
-
-VERSIONED = ("kerneltrack", "torch", "pytorch-lightning", "lightning", "numpy", "scipy", "h5py")
 
 
 def refuse_sharded(trainer: Any) -> None:
@@ -43,7 +34,8 @@ def refuse_sharded(trainer: Any) -> None:
     strategy = type(trainer.strategy).__name__
     if strategy in SHARDED:
         raise TrackerError(
-            f"NTKTracker with {strategy}", expected="a strategy that keeps whole parameters on a rank (single device, DDP)",
+            f"NTKTracker with {strategy}",
+            expected="a strategy that keeps whole parameters on a rank (single device, DDP)",
             remedy="Save checkpoints and measure them afterwards, or train on one device.",
         )  # fmt: skip
 
@@ -78,53 +70,38 @@ def batch_size(batch: Any) -> int:
 
 
 def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -> str:
-    """ "exact" where the loss on the probe is the loss that is trained, else "probe estimate".
+    """Whether the loss on the probe is the loss that is trained: "exact", else "probe estimate".
 
-    Exact demands that every update sees one batch, that this batch is the probe (in whatever order), and that the
-    function in training is the one measured: no active dropout, no batch statistics, no clipping, no weight decay.
+    Exact demands that every update sees the whole training set in one batch, that this batch is the probe (in whatever
+    order), and that the function in training is the one measured: no active dropout, no batch statistics, no clipping,
+    no weight decay.
     """
-    whole_batch = trainer.num_training_batches == 1 and trainer.accumulate_grad_batches == 1
+    dataset: Any = getattr(trainer.train_dataloader, "dataset", ())
+    whole_set = hasattr(dataset, "__len__") and len(dataset) == len(probe) and trainer.accumulate_grad_batches == 1
     same_function = not any(_differs_in_training(child) for child in module.modules())
     plain_update = not trainer.gradient_clip_val and not any(
         group.get("weight_decay") for optimizer in optimizers(trainer) for group in optimizer.param_groups
     )
-    exact = whole_batch and same_function and plain_update and _same_samples(batch, probe)
+    exact = whole_set and same_function and plain_update and _same_samples(batch, probe)
     return "exact" if exact else "probe estimate"
 
 
-def provenance(trainer: Any, module: nn.Module, *, run_id: str, run: Mapping[str, Json], user: Mapping[str, Json]) -> Provenance:
+def provenance(
+    trainer: Any, module: nn.Module, *, run_id: str, run: Mapping[str, Json], user: Mapping[str, Json]
+) -> Provenance:
     """Where the numbers come from, in plain values; private facts in a section of their own."""
     settings = [dict(s) for s in update_rule(trainer, module).settings]
     public: dict[str, Json] = {
         "run_id": run_id,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {"python": platform.python_version(), **dict(_versions())},
-        "model": f"{type(module).__module__}.{type(module).__qualname__}",
+        **origin.public_facts(module),
         "optimizers": settings,
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
         "world_size": int(trainer.world_size),
-        "device": _device_name(module),
-        "seed": _seed(),
-        "git_revision": _git_revision(),
         **run,
     }
-    private: dict[str, Json] = {
-        "host": socket.gethostname(),
-        "user": _user(),
-        "directory": str(Path.cwd()),
-        "command": sys.argv,
-        "platform": platform.platform(),
-    }
-    return Provenance(run=public, metadata=dict(user), parameters=parameter_table(module), private=private)
-
-
-def parameter_table(module: nn.Module) -> list[dict[str, Json]]:
-    """Name, shape, whether it trains, and layer (the name without its last part) of every parameter."""
-    return [
-        {"name": n, "shape": list(p.shape), "trainable": p.requires_grad, "layer": n.rpartition(".")[0]}
-        for n, p in module.named_parameters()
-    ]
+    table = origin.parameter_table(module)
+    return Provenance(run=public, metadata=dict(user), parameters=table, private=origin.private_facts())
 
 
 def _differs_in_training(child: nn.Module) -> bool:
@@ -151,42 +128,3 @@ def _same_samples(batch: Any, probe: Probe) -> bool:
 def _row_digests(leaves: list[torch.Tensor]) -> list[bytes]:
     rows = [leaf.detach().cpu().contiguous().reshape(len(leaf), -1).view(torch.uint8).numpy() for leaf in leaves]
     return sorted(hashlib.sha256(b"".join(row[i].tobytes() for row in rows)).digest() for i in range(len(rows[0])))
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in VERSIONED:
-        try:
-            yield package, metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-
-
-def _device_name(module: nn.Module) -> str:
-    device = next(module.parameters()).device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _seed() -> int | None:
-    """The seed that Lightning's ``seed_everything`` leaves in the environment, if it was called."""
-    import os
-
-    value = os.environ.get("PL_GLOBAL_SEED", "")
-    return int(value) if value.isdigit() else None
-
-
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return None
-
-
-def _git_revision() -> str | None:
-    """The revision of the working directory's repository; None without git or outside of one."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False, stdin=subprocess.DEVNULL
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None if found.returncode == 0 else None

@@ -1,8 +1,8 @@
-"""The import roots of Lightning: ``pytorch_lightning`` and ``lightning.pytorch`` are two packages with two ``Callback``s.
+"""Lightning has two import roots: ``pytorch_lightning`` and ``lightning.pytorch``, each with a ``Callback`` of its own.
 
-A callback that derives from both is accepted everywhere, bare, in a list and from YAML. Importing the second root only to
-subclass it would double the import time, so a root counts when it is loaded already; where none is, the first that is
-installed.
+A callback that derives from both is accepted everywhere, bare, in a list and from YAML. Importing the second root only
+to subclass it would double the import time, so a root counts when it is loaded already; where none is, the first that
+is installed.
 """
 
 from __future__ import annotations

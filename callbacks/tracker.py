@@ -67,10 +67,14 @@ class _Tracker:
         super().__init__()
         self.archive = Path(archive)
         self._probe, self._probe_seed, self._split = _checked_probe(probe), probe_seed, split
-        self._schedule = {name: schedules.parse(s) for name, s in schedule.items()} if isinstance(
-            schedule, Mapping
-        ) else schedules.parse(schedule)
-        self._observables = catalogue.select(observables if isinstance(observables, str) else tuple(observables))
+        self._schedule: Schedule | dict[str, Schedule] = (
+            {name: schedules.parse(s) for name, s in schedule.items()}
+            if isinstance(schedule, Mapping)
+            else schedules.parse(schedule)
+        )
+        chosen = catalogue.select(observables if isinstance(observables, str) else tuple(observables))
+        # Names, not observables: one of those may hold a lambda, and a tracker must pickle.
+        self._observables = tuple(o.name for o in chosen)
         self._loss = None if loss is None else ProbeLoss.of(loss)
         self._keep_kernel = _choice("keep_kernel", keep_kernel, ("ends", "all", "none"))
         self._on_error = _choice("on_error", on_error, ("raise", "warn"))
@@ -84,7 +88,6 @@ class _Tracker:
         self._reading = {
             "output": output if callable(output) else _choice("output", output, OUTPUTS),
             "top_k": top_k,
-            "observables": self._observables,
             "loss": self._loss,
             "method": _choice("method", method, ("auto", "structured", "jacobian", "products")),
             "forward": forward,
@@ -101,6 +104,7 @@ class _Tracker:
         self._window: int | None = None  # global_step at which the current accumulation window began
         self._rates: tuple[float, ...] = ()
         self._rate_changes: tuple[int, ...] = ()
+        self._batches = 0
         self._samples = 0
         self._began = math.nan
         self._measured_at = -math.inf
@@ -123,6 +127,7 @@ class _Tracker:
             "step": -1 if self._recorder.last_step is None else self._recorder.last_step,
             "rates": list(self._rates),
             "rate_changes": list(self._rate_changes),
+            "batches": self._batches,
             "samples_seen": self._samples,
             "train_seconds": self._train_seconds(),
         }
@@ -141,6 +146,7 @@ class _Tracker:
         fit.refuse_sharded(trainer)
         self._forget()
         self._began = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
+        self._batches = int(self._state.get("batches", 0))
         self._samples = int(self._state.get("samples_seen", 0))
         self._rates = tuple(self._state.get("rates", ()))
         self._rate_changes = tuple(self._state.get("rate_changes", ()))
@@ -169,6 +175,7 @@ class _Tracker:
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._recorder is None:
             return
+        self._batches += 1
         self._samples += fit.batch_size(batch)
         if self._recorder.waiting is None or trainer.global_step == self._recorder.waiting:
             return
@@ -207,7 +214,8 @@ class _Tracker:
         if not isinstance(given, Mapping):
             given = {(given.name if isinstance(given, Probe) else "probe"): given}
         return {
-            name: (found if isinstance(found, Probe) else Probe.load(found)).named(name) for name, found in given.items()
+            name: (found if isinstance(found, Probe) else Probe.load(found)).named(name)
+            for name, found in given.items()
         }
 
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
@@ -216,7 +224,12 @@ class _Tracker:
         if isinstance(own, dict) and own.keys() != self._probes.keys():
             raise TrackerError("schedule", expected=f"one per probe: {sorted(self._probes)}", got=sorted(own))
         self._instruments = {
-            name: Instrument(probe=probe, scope=fit.stability_scope(trainer, module, probe, batch), **self._reading)
+            name: Instrument(
+                probe=probe,
+                observables=catalogue.select(self._observables),
+                scope=fit.stability_scope(trainer, module, probe, batch),
+                **self._reading,
+            )
             for name, probe in self._probes.items()
         }
         with undisturbed(module):
@@ -225,7 +238,7 @@ class _Tracker:
         facts: dict[str, Json] = {
             "schedule": {name: str(s) for name, s in own_schedules.items()},
             "loss": None if self._loss is None else self._loss.name,
-            "observables": [o.name for o in self._observables],
+            "observables": list(self._observables),
             "started_at_step": int(trainer.global_step),
         }
         writer = None if self._dry else self._writer(trainer, module, records, facts)
@@ -262,7 +275,7 @@ class _Tracker:
     ) -> None:
         assert self._recorder is not None
         moment = Moment(
-            step=trainer.global_step, epoch=trainer.current_epoch, batch=trainer.fit_loop.total_batch_idx + 1,
+            step=trainer.global_step, epoch=trainer.current_epoch, batch=self._batches,
             samples_seen=self._samples, train_seconds=self._train_seconds(),
         )  # fmt: skip
         self._measured_at = moment.train_seconds

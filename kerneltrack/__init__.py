@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import kerneltrack.ntk.analytic as analytic
     from kerneltrack import errors, observables, schedule
     from kerneltrack.archive import Archive, ArchiveWriter, open_archive
-    from kerneltrack.ntk import NTKOperator, Plan, analytic, empirical_ntk, linearize, ntk_plan
+    from kerneltrack.ntk import NTKOperator, Plan, empirical_ntk, linearize, ntk_plan
     from kerneltrack.probe import Probe
     from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
     from kerneltrack.spectrum import EigenSystem, eigensystem

@@ -132,9 +132,7 @@ class Probe:
             ) from error  # fmt: skip
         leaves = {key.removeprefix("inputs/"): leaf for key, leaf in arrays.items() if key.startswith("inputs/")}
         inputs = arrays["inputs"] if "inputs" in arrays else _from_keys(leaves, path)
-        return cls(
-            inputs, arrays.get("targets"), name=header.get("name", "probe"), identity=header.get("identity")
-        )
+        return cls(inputs, arrays.get("targets"), name=header.get("name", "probe"), identity=header.get("identity"))
 
     def named(self, name: str) -> Probe:
         """The same probe under another name."""

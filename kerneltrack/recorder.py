@@ -10,18 +10,18 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor, nn
 
-from kerneltrack import observables
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.instrument import Instrument, Reading
-from kerneltrack.observables import State
+from kerneltrack.ntk import Network
+from kerneltrack.observables import Need, State
 from kerneltrack.schedule import Clock, Due, Schedule
-from kerneltrack.snapshot import Array, Snapshot
+from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.undisturbed import undisturbed
 from kerneltrack.update_rule import UpdateRule
 
@@ -80,7 +80,6 @@ class Recorder:
         self.rows = 0
         self.last_step: int | None = None
         self.seconds = 0.0
-        self.last_values: Mapping[str, Mapping[str, Array]] = {}
 
     def due(self, clock: Clock) -> dict[str, Due]:
         """The probes to measure at this moment, each with what asked for it; step 0 is always measured."""
@@ -111,18 +110,17 @@ class Recorder:
         window = int(any(name in self._second for name in due))
         self._second = {name for name, found in due.items() if found.window == 2 and name not in self._second}
         readings: dict[str, Reading] = {}
-        status, message = "ok", ""
+        status: Status = "ok"
+        message = ""
         try:
             with undisturbed(module):
-                if moment.step == 0 and not self._anchor and self._needs("anchor"):
-                    self._anchor = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
+                if moment.step == 0 and not self._anchor and self._needs("initial") and self._needs("update"):
+                    self._anchor = {name: p.clone() for name, p in Network(module).parameters.items()}
                 for name in due:
                     readings[name] = self._measure(name, module, moment, rule, last=last)
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
-            if self._on_error == "raise":
-                raise
-            status, message = "failed", f"{type(error).__name__}: {error}"
-            warnings.warn(f"kerneltrack could not measure step {moment.step}: {message}", stacklevel=2)
+            self._failed(moment.step, error)
+            status, message = "failed", _one_line(error)
         spent = time.perf_counter() - began
         self.seconds += spent
         self.last_step = moment.step
@@ -131,7 +129,7 @@ class Recorder:
             step=moment.step, epoch=moment.epoch, batch=moment.batch, samples_seen=moment.samples_seen,
             wall_time=time.time(), train_seconds=moment.train_seconds, snapshot_seconds=spent,
             learning_rates=rule.learning_rates, trigger="; ".join(triggers), window=window,
-            status=status, message=message,  # type: ignore[arg-type]  # one of two literals
+            status=status, message=message,
         )  # fmt: skip
         self._open = _Open(snapshot=snapshot, readings=readings)
 
@@ -154,22 +152,28 @@ class Recorder:
             return None
         row, self._open = self._open, None
         began = time.perf_counter()
-        snapshot, readings = row.snapshot, dict(row.readings)
+        readings, failure = dict(row.readings), None
         if module is not None and update_applied:
-            with undisturbed(module):
-                for name, reading in readings.items():
-                    rule = reading.rule.with_rates(snapshot.learning_rates)
-                    readings[name] = self._instruments[name].complete(module, reading, rule)
+            try:
+                with undisturbed(module):
+                    readings = self._completed(module, row)
+            except Exception as error:  # noqa: BLE001  # see take(); what θ_t gave is appended first in any case
+                failure = error
         spent = time.perf_counter() - began
         self.seconds += spent
-        self.last_values = {name: reading.values for name, reading in readings.items()}
         snapshot = replace(
-            snapshot, probes=self.last_values, update_applied=update_applied, training_loss=training_loss,
-            snapshot_seconds=snapshot.snapshot_seconds + spent,
-        )  # fmt: skip
+            row.snapshot,
+            probes={name: reading.values for name, reading in readings.items()},
+            update_applied=update_applied,
+            training_loss=training_loss,
+            snapshot_seconds=row.snapshot.snapshot_seconds + spent,
+            message=row.snapshot.message or (_one_line(failure) if failure else _reasons(readings)),
+        )
         if self._writer is not None:
             self._writer.append(snapshot)
         self.rows += 1
+        if failure is not None:
+            self._failed(snapshot.step, failure)
         return snapshot
 
     def close(self) -> None:
@@ -181,22 +185,46 @@ class Recorder:
                 self._writer.close()
                 self._writer = None
 
+    def _failed(self, step: int, error: Exception) -> None:
+        """Raise, or warn and go on, as ``on_error`` says."""
+        if self._on_error == "raise":
+            raise error
+        warnings.warn(f"kerneltrack could not measure step {step}: {_one_line(error)}", stacklevel=3)
+
+    def _completed(self, module: nn.Module, row: _Open) -> dict[str, Reading]:
+        rates = row.snapshot.learning_rates
+        return {
+            name: self._instruments[name].complete(
+                module, reading, reading.rule.with_rates(rates), anchor=self._anchor or None
+            )
+            for name, reading in row.readings.items()
+        }
+
     def _measure(self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, *, last: bool) -> Reading:
         ends = last or moment.step == 0
         reading = self._instruments[name].measure(
-            module, rule, initial=self._initial.get(name), previous=self._previous.get(name), anchor=self._anchor or None,
+            module, rule, initial=self._initial.get(name), previous=self._previous.get(name),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
-            keep_parameters=not last,
+            keep_parameters=not last, first=moment.step == 0,
         )  # fmt: skip
-        # A state that held its predecessors would hold the whole run.
-        alone = replace(reading.state, initial=None, previous=None)
         if moment.step == 0:
-            self._initial[name] = alone
+            self._initial[name] = reading.state
         if self._needs("previous"):
-            self._previous[name] = alone
-        return replace(reading, state=alone)
+            self._previous[name] = reading.state
+        return reading
 
-    def _needs(self, need: str) -> bool:
-        return any(need in observables.needs(instrument.observables) for instrument in self._instruments.values())
+    def _needs(self, need: Need) -> bool:
+        return any(instrument.needs(need) for instrument in self._instruments.values())
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _reasons(readings: Mapping[str, Reading]) -> str:
+    """Why observables are NaN, each reason once with the names it keeps from being measured."""
+    grouped: dict[str, list[str]] = {}
+    for reading in readings.values():
+        for name, reason in reading.reasons.items():
+            grouped.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in grouped.items())

@@ -39,7 +39,7 @@ class Snapshot:
         window: 0, or 1 for the second state of a pair (t, t+1).
         update_applied: whether that update happened; None where nobody could know (the last state of a run).
         status: "failed" where the measurement raised; then ``probes`` may be empty.
-        message: the reason of a failure, one line.
+        message: the reason of a failure, or why some observables are NaN; one line.
         probes: for each probe that was measured now, named arrays (float64 unless the schema says otherwise).
     """
 

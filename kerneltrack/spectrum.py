@@ -35,8 +35,8 @@ class EigenSystem:
             below zero.
         vectors: (M, k) unit eigenvectors as columns; of each, the component of largest magnitude is positive.
         residuals: (k,) ‖Θ v_i − λ_i v_i‖₂. An eigenvalue of Θ lies within this distance of λ_i (Weyl).
-        noise_floor: ε √M max|λ|, ε the spacing of the dtype the kernel came in: eigenvalues below it are
-            rounding.
+        noise_floor: 8 (ε ‖Θ‖_F/√M + ε_64 max|λ|), ε the spacing of the dtype the kernel came in: eigenvalues below it
+            are rounding.
         trace: Σ_n Θ_nn; NaN for an operator that cannot tell.
         frobenius: ‖Θ‖_F; NaN where the whole kernel was not at hand.
         complete: whether all M pairs are here.
@@ -63,10 +63,20 @@ class EigenSystem:
         """V diag(λ) Vᵀ (M, M): the kernel matrix itself, to rounding, when the system is complete."""
         return np.asarray((self.vectors * self.values) @ self.vectors.T)
 
+    def extend(self, cross: Array) -> Array:
+        """v_i(x) = Θ(x, X) v_i/λ_i (M', k): the eigenfunctions at new points x (Nyström).
 
-def eigensystem(
-    kernel_or_operator: Any, k: int | None = None, *, previous: EigenSystem | None = None
-) -> EigenSystem:
+        On the points X themselves this is v_i again. NaN for modes that are not above the noise floor. The functions
+        keep the norm they have on X: on M' points from the same distribution ‖v_i(x)‖² is near M'/M.
+
+        Args:
+            cross: (M', M) Θ(x, X), rows ordered (n, o) as everywhere.
+        """
+        values = np.where(self.values > self.noise_floor, self.values, np.nan)
+        return np.asarray(cross @ self.vectors / values)
+
+
+def eigensystem(kernel_or_operator: Any, k: int | None = None, *, previous: EigenSystem | None = None) -> EigenSystem:
     """Eigenpairs of a kernel, largest eigenvalues first.
 
     Args:
@@ -90,6 +100,10 @@ def eigensystem(
     if _is_operator(kernel_or_operator):
         return _solve_operator(kernel_or_operator, k, previous)
     array, epsilon = _as_float64(kernel_or_operator)
+    return _solve_array(array, k, epsilon)
+
+
+def _solve_array(array: Array, k: int | None, epsilon: float) -> EigenSystem:
     blocks = _blocks(array)
     asymmetry = _check_symmetric(blocks, epsilon)
     blocks = [(block + block.T) / 2 for block in blocks]
@@ -124,9 +138,7 @@ def _epsilon(dtype: Any) -> float:
 def _blocks(array: Array) -> list[Array]:
     """The blocks of the block-diagonal kernel matrix: one per output for (N, N, O), else a single one."""
     shape = array.shape
-    square = (
-        array.ndim in (2, 3, 4) and shape[0] == shape[1] >= 1 and (array.ndim < 4 or shape[2] == shape[3])
-    )
+    square = array.ndim in (2, 3, 4) and shape[0] == shape[1] >= 1 and (array.ndim < 4 or shape[2] == shape[3])
     if not square or array.size == 0:
         raise KernelError(
             "the shape of the kernel",
@@ -198,7 +210,7 @@ def _merge(
         values=values[order],
         vectors=vectors.reshape(size, len(order)),
         residuals=residuals,
-        noise_floor=_noise_floor(values, size, epsilon),
+        noise_floor=_noise_floor(np.max(np.abs(values)), _norm(blocks) / np.sqrt(size), epsilon),
         trace=float(sum(np.trace(block) for block in blocks)),
         frobenius=_norm(blocks),
         complete=len(order) == size,
@@ -211,11 +223,15 @@ def _residuals(products: Array, values: Array, vectors: Array) -> Array:
     return np.asarray(np.linalg.norm(products - vectors * values, axis=0))
 
 
-def _noise_floor(values: Array, size: int, epsilon: float) -> float:
-    # Rounding each entry moves eigenvalues by at most ‖E‖₂ (Weyl), and independent errors of relative size ε
-    # have ‖E‖₂ of the order ε √M max|Θ_nm| ≤ ε √M λ_1. The worst case, ε M λ_1, would call half of a float32
-    # spectrum noise.
-    return float(epsilon * np.sqrt(size) * np.max(np.abs(values)))
+def _noise_floor(largest: float, rms: float, epsilon: float) -> float:
+    """8 (ε · rms eigenvalue + ε_64 max|λ|): the kernel's own rounding, and that of the solver.
+
+    Independent errors of relative size ε in the entries are a random matrix of norm 2ε‖Θ‖_F/√M, and ‖Θ‖_F/√M is the
+    root mean square of the eigenvalues. Networks and Gram matrices computed in float32 and in float64 differ by 0.1 to
+    4 times ε · rms in their small eigenvalues, singular float64 matrices by 2 ε max|λ|; 8 leaves a factor of two. The
+    usual worst case, ε M λ_1, would call most of a float32 spectrum noise that is good to a percent.
+    """
+    return float(8 * (epsilon * rms + _EPSILON["float64"] * largest))
 
 
 def _fix_signs(vectors: Array) -> Array:
@@ -228,29 +244,32 @@ def _solve_operator(operator: Any, k: int | None, previous: EigenSystem | None) 
     epsilon = _epsilon(getattr(operator, "dtype", None))
     linear = _linear_operator(operator)
     size = linear.shape[0]
-    if k is None or k >= size:
-        return eigensystem(_finite(linear.matmat(np.eye(size))))
-    values, vectors = _lanczos(linear, k, previous, epsilon)
-    residuals = _residuals(_finite(linear.matmat(vectors)), values, vectors)
-    # Ten times what Lanczos was asked for: its own estimate of a residual is not the residual.
-    allowed = 10 * _tolerance(epsilon) * np.max(np.abs(values))
-    if np.max(residuals) > allowed:
+    # Lanczos needs two to three products a pair: from a third of the pairs on, the matrix itself costs no more.
+    if k is None or 3 * k >= size:
+        return _solve_array(linear.matmat(np.eye(size)), k, epsilon)
+    warm = None if previous is None else _still_eigenpairs(linear, k, previous, epsilon)
+    values, vectors = warm or _lanczos(linear, k, _tolerance(epsilon))
+    residuals = _residuals(linear.matmat(vectors), values, vectors)
+    if np.max(residuals) > (allowed := _allowed_residual(values, epsilon)):
         raise KernelError(
             "Lanczos returned pairs that are not eigenpairs",
             expected=f"residuals below {allowed:.1e}",
             got=f"{np.max(residuals):.1e}",
             remedy="Compute the operator's products in float64, or ask for fewer eigenpairs.",
         )
-    trace = operator.trace() if callable(getattr(operator, "trace", None)) else np.nan
+    trace = float(operator.trace()) if callable(getattr(operator, "trace", None)) else np.nan
+    largest = float(np.max(np.abs(values)))
+    # ‖Θ‖_F² ≤ λ_1 tr Θ for a positive kernel; without a trace, ‖Θ‖_F² ≤ M λ_1².
+    rms = largest if np.isnan(trace) else float(np.sqrt(largest * max(trace, 0.0) / size))
     return EigenSystem(
         values=values,
         vectors=_fix_signs(vectors),
         residuals=residuals,
-        noise_floor=_noise_floor(values, size, epsilon),
-        trace=float(trace),
+        noise_floor=_noise_floor(largest, rms, epsilon),
+        trace=trace,
         frobenius=np.nan,
         complete=False,
-        solver="lanczos",
+        solver="previous" if warm else "lanczos",
         asymmetry=np.nan,
     )
 
@@ -263,15 +282,11 @@ def _linear_operator(operator: Any) -> scipy.sparse.linalg.LinearOperator:
         raise KernelError("the shape of the kernel operator", expected="(M, M)", got=shape)
 
     def matmat(block: Array) -> Array:
-        return _finite(operator.matmat(np.asarray(block, dtype=np.float64)))
+        return _as_float64(operator.matmat(np.asarray(block, dtype=np.float64)))[0]
 
     return scipy.sparse.linalg.LinearOperator(
         shape, matvec=lambda v: matmat(np.reshape(v, (-1, 1)))[:, 0], matmat=matmat, dtype=np.float64
     )
-
-
-def _finite(products: Any) -> Array:
-    return _as_float64(products)[0]
 
 
 def _tolerance(epsilon: float) -> float:
@@ -279,14 +294,19 @@ def _tolerance(epsilon: float) -> float:
     return 32 * epsilon
 
 
-def _lanczos(
-    linear: scipy.sparse.linalg.LinearOperator, k: int, previous: EigenSystem | None, epsilon: float
-) -> tuple[Array, Array]:
-    size = linear.shape[0]
+def _allowed_residual(values: Array, epsilon: float) -> float:
+    # Ten times what Lanczos was asked for: its own estimate of a residual is not the residual.
+    return float(10 * _tolerance(epsilon) * np.max(np.abs(values)))
+
+
+def _lanczos(linear: scipy.sparse.linalg.LinearOperator, k: int, tolerance: float) -> tuple[Array, Array]:
+    """The k largest eigenpairs, descending, to a relative tolerance of the residuals."""
+    # A fixed random start makes two calls agree; starting from an earlier eigenvector saved no product when tried.
+    start = np.random.default_rng(0).standard_normal(linear.shape[0])
+    if not linear.matvec(start).any():
+        return np.zeros(k), np.eye(linear.shape[0], k)
     try:
-        values, vectors = scipy.sparse.linalg.eigsh(
-            linear, k=k, which="LA", v0=_start(size, previous), tol=_tolerance(epsilon)
-        )
+        values, vectors = scipy.sparse.linalg.eigsh(linear, k=k, which="LA", v0=start, tol=tolerance)
     except scipy.sparse.linalg.ArpackNoConvergence as error:
         raise KernelError(
             "Lanczos did not converge",
@@ -298,10 +318,33 @@ def _lanczos(
     return values[order], vectors[:, order]
 
 
-def _start(size: int, previous: EigenSystem | None) -> Array:
-    """Where Lanczos starts: always with a random part, so that no direction new to the kernel is missed."""
-    noise = np.random.default_rng(0).standard_normal(size)
-    noise /= np.linalg.norm(noise)
-    if previous is None or previous.size != size:
-        return np.asarray(noise)
-    return np.asarray(previous.vectors.sum(axis=1) / np.sqrt(previous.vectors.shape[1]) + noise)
+def _still_eigenpairs(
+    linear: scipy.sparse.linalg.LinearOperator, k: int, previous: EigenSystem, epsilon: float
+) -> tuple[Array, Array] | None:
+    """The k leading pairs within the span of the previous ones, if they are eigenpairs of this kernel; else None.
+
+    Small residuals show that these are eigenpairs, not that they are the largest: a direction new to the kernel is
+    orthogonal to all of them. One loose Lanczos on what is left of the kernel shows that there is none.
+    """
+    if previous.size != linear.shape[0] or previous.vectors.shape[1] < k:
+        return None
+    basis, _ = np.linalg.qr(previous.vectors[:, :k])
+    outermost = basis[:, [0, k - 1]]
+    products = linear.matmat(outermost)
+    allowed = _allowed_residual(previous.values, epsilon)
+    if np.max(_residuals(products, np.sum(outermost * products, axis=0), outermost)) > allowed:
+        return None
+    products = linear.matmat(basis)
+    values, turns = scipy.linalg.eigh(basis.T @ products)
+    values, turns = values[::-1], turns[:, ::-1]
+    if np.max(_residuals(products @ turns, values, basis @ turns)) > allowed:
+        return None
+
+    def beyond(v: Array) -> Array:
+        outside = v - basis @ (basis.T @ v)
+        moved = linear.matvec(outside)
+        return np.asarray(moved - basis @ (basis.T @ moved))
+
+    rest = scipy.sparse.linalg.LinearOperator(linear.shape, matvec=beyond, dtype=np.float64)
+    largest, _ = _lanczos(rest, 1, 1e-2)
+    return (values, basis @ turns) if largest[0] <= values[-1] + allowed else None

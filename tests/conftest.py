@@ -6,8 +6,9 @@ import random
 import numpy as np
 import pytest
 
-# Matplotlib must not look for a display, and Lightning must not take the machine for a cluster.
-os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("MPLBACKEND", "Agg")  # Matplotlib must not look for a display
+# Problems here are tiny: a second thread gains nothing, and on a busy machine its waiting costs a factor of ten.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -7,21 +7,26 @@ from torch import nn
 from kerneltrack.errors import TrackerError
 from kerneltrack.loss import ProbeLoss
 
-N, O = 6, 3
+N, OUTPUTS = 6, 3
 
 
 def half_mse(f, y):
     return (f - y).square().sum(dim=1).mean() / 2
 
 
-REFERENCE = {"half_mse": half_mse, "mse": nn.MSELoss(), "cross_entropy": nn.CrossEntropyLoss(), nn.HuberLoss(): nn.HuberLoss()}
+REFERENCE = {
+    "half_mse": half_mse,
+    "mse": nn.MSELoss(),
+    "cross_entropy": nn.CrossEntropyLoss(),
+    nn.HuberLoss(): nn.HuberLoss(),
+}
 
 
 @pytest.mark.parametrize("loss", REFERENCE, ids=str)
 def test_value_residual_and_curvature(loss):
     """Oracle: torch.nn's loss and its derivatives by plain autograd, N·∂L/∂f and N·∂²L/∂f²; rounding of float64."""
-    f = torch.randn(N, O, dtype=torch.float64, requires_grad=True)
-    y = torch.eye(O, dtype=torch.float64)[torch.tensor([0, 1, 2, 2, 1, 0])]
+    f = torch.randn(N, OUTPUTS, dtype=torch.float64, requires_grad=True)
+    y = torch.eye(OUTPUTS, dtype=torch.float64)[torch.tensor([0, 1, 2, 2, 1, 0])]
     reference = REFERENCE[loss]
     probe_loss = ProbeLoss.of(loss)
     value = reference(f, y)
@@ -34,13 +39,13 @@ def test_value_residual_and_curvature(loss):
 
 
 def test_mse_is_two_over_o_times_half_mse():
-    f, y = torch.randn(N, O), torch.randn(N, O)
-    torch.testing.assert_close(ProbeLoss.of("mse").value(f, y), ProbeLoss.of("half_mse").value(f, y) * 2 / O)
+    f, y = torch.randn(N, OUTPUTS), torch.randn(N, OUTPUTS)
+    torch.testing.assert_close(ProbeLoss.of("mse").value(f, y), ProbeLoss.of("half_mse").value(f, y) * 2 / OUTPUTS)
 
 
 def test_a_sum_is_not_a_mean():
     """A callable that sums over samples would give m and S that are N times too large."""
-    f, y = torch.randn(N, O), torch.randn(N, O)
+    f, y = torch.randn(N, OUTPUTS), torch.randn(N, OUTPUTS)
     ProbeLoss.of(nn.MSELoss()).verify(f, y)
     with pytest.raises(TrackerError, match="mean of its values on single samples"):
         ProbeLoss.of(nn.MSELoss(reduction="sum")).verify(f, y)

@@ -25,7 +25,14 @@ def test_fingerprint_is_the_sha256_of_names_dtypes_shapes_and_bytes():
 
 @pytest.mark.parametrize(
     "other",
-    [Probe(X + 1e-6, Y), Probe(X.double(), Y), Probe(X.reshape(4, 3, 1), Y), Probe(X, Y.neg()), Probe(X), Probe({"a": X}, Y)],
+    [
+        Probe(X + 1e-6, Y),
+        Probe(X.double(), Y),
+        Probe(X.reshape(4, 3, 1), Y),
+        Probe(X, Y.neg()),
+        Probe(X),
+        Probe({"a": X}, Y),
+    ],
 )
 def test_fingerprint_sees_every_difference(other):
     assert other.fingerprint != Probe(X, Y).fingerprint
@@ -155,7 +162,9 @@ def test_classes_become_one_hot_and_real_targets_stay():
     assert Probe(X, Y[:, 0]).aligned_targets(1).tolist() == Y.double().tolist()
 
 
-@pytest.mark.parametrize(("targets", "outputs"), [(torch.tensor([0, 1, 2, 3]), 3), (torch.tensor([0, 1, 0, 1]), 1), (Y, 2)])
+@pytest.mark.parametrize(
+    ("targets", "outputs"), [(torch.tensor([0, 1, 2, 3]), 3), (torch.tensor([0, 1, 0, 1]), 1), (Y, 2)]
+)
 def test_targets_that_do_not_fit_the_network_are_refused(targets, outputs):
     with pytest.raises(ProbeError, match="targets of probe"):
         Probe(X, targets).aligned_targets(outputs)

@@ -65,7 +65,9 @@ def test_seconds_count_from_the_last_measurement():
     assert Seconds(10).due(Clock(step=5, seconds=20.0, last_seconds=10.0))
 
 
-@pytest.mark.parametrize(("now", "then", "due"), [(1.0, 2.1, True), (1.0, 1.9, False), (3.0, 1.0, True), (1.0, None, True)])
+@pytest.mark.parametrize(
+    ("now", "then", "due"), [(1.0, 2.1, True), (1.0, 1.9, False), (3.0, 1.0, True), (1.0, None, True)]
+)
 def test_metric_change_is_a_factor_either_way(now, then, due):
     last = {} if then is None else {"loss": then}
     assert bool(OnMetricChange("loss", by=2).due(Clock(step=3, metrics={"loss": now}, last_metrics=last))) is due

@@ -20,6 +20,7 @@ from kerneltrack.archive.rows import Row
 
 MAX_HISTORY = 300  # lines; an attribute has at most 64 KiB
 _BLOCK_BYTES = 1 << 24
+_LARGE_ROW_BYTES = 1 << 16
 
 
 class PartImages:
@@ -85,10 +86,12 @@ def runs(origin: np.ndarray, place: np.ndarray) -> Iterator[tuple[int, int, int,
 def _copy(data: h5py.Dataset, piece: Piece, path: str, column: Column, start: int, stop: int, first: int) -> None:
     own = piece.columns[path].shape
     within = tuple(slice(0, size) for size in own)
-    step = max(1, _BLOCK_BYTES // max(column.row_bytes, 1))
+    # A row that was never written takes no space; asking for each costs as much as copying a small one.
+    large = column.row_bytes >= _LARGE_ROW_BYTES
+    step = 1 if large else max(1, _BLOCK_BYTES // max(column.row_bytes, 1))
     for low in range(start, stop, step):
         high = min(low + step, stop)
-        if step > 1 or piece.is_written(path, first + low - start):
+        if not large or piece.is_written(path, first + low - start):
             data[(slice(low, high), *within)] = piece.read(path, first + low - start, first + high - start)
 
 

@@ -66,9 +66,9 @@ class ArchiveWriter:
             raise ArchiveError("if_exists is unknown", expected='"raise" or "replace"', got=repr(if_exists))
         self.path = Path(os.path.realpath(path))
         header = _new_header(by_name(probes), provenance or Provenance())
-        if if_exists == "raise":
-            _refuse_existing(self.path)
         with explained("the archive cannot be created", self.path):
+            if if_exists == "raise":
+                _refuse_existing(self.path)
             spool = Spool(self.path)
             try:
                 if if_exists == "raise":

@@ -5,6 +5,13 @@
 ``docs/notation.md`` defines the letters.
 """
 
+from kerneltrack.observables.activations import (
+    gate_flips,
+    largest_deviation,
+    layer_deviation,
+    neuron_deviation,
+    relative_deviation,
+)
 from kerneltrack.observables.alignment import (
     centre,
     centred_frobenius,
@@ -14,40 +21,94 @@ from kerneltrack.observables.alignment import (
     relative_energy,
 )
 from kerneltrack.observables.dynamics import cosine, relative_squared_error
-from kerneltrack.observables.measured import energy_k, measurement
-from kerneltrack.observables.motion import kernel_distance, relative_kernel_change
+from kerneltrack.observables.layers import quadratic_form, shares
+from kerneltrack.observables.laziness import jacobian_change, jacobian_stability, stability_radius
+from kerneltrack.observables.ledger import Ledger, update_ledger
+from kerneltrack.observables.measured import energy_k, initial_basis, measurement
+from kerneltrack.observables.modes import loss_curvature, predicted_factor
+from kerneltrack.observables.motion import (
+    centred_kernel,
+    cka,
+    kernel_angle,
+    kernel_distance,
+    relative_kernel_change,
+    unbiased_cka,
+)
 from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
-from kerneltrack.observables.spectral import condition_number, effective_rank, gap, participation_ratio
+from kerneltrack.observables.regression import extended_energy, kernel_alignment_risk, kernel_regression, leave_one_out
+from kerneltrack.observables.similarity import similarity_bounds
+from kerneltrack.observables.spectral import (
+    condition_number,
+    effective_rank,
+    gap,
+    participation_ratio,
+    square_share,
+    stable_rank,
+    trace_share,
+)
 from kerneltrack.observables.state import State, Update, check_targets, project
+from kerneltrack.observables.subspaces import largest_principal_angle, subspace_overlap
+from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
 
 __all__ = [
+    "Ledger",
     "Need",
     "Observable",
     "State",
+    "Uncertainty",
     "Update",
     "Values",
     "catalogue",
     "centre",
     "centred_frobenius",
+    "centred_kernel",
     "check_targets",
+    "cka",
     "compute",
     "condition_number",
     "cosine",
+    "disjoint_halves",
     "effective_rank",
     "energy_k",
+    "extended_energy",
     "gap",
+    "gate_flips",
+    "initial_basis",
+    "jacobian_change",
+    "jacobian_stability",
+    "kernel_alignment_risk",
+    "kernel_angle",
     "kernel_distance",
+    "kernel_regression",
     "kernel_target_alignment",
+    "largest_deviation",
+    "largest_principal_angle",
+    "layer_deviation",
+    "leave_one_out",
+    "loss_curvature",
     "measurement",
     "needs",
+    "neuron_deviation",
     "participation_ratio",
     "permuted_squares",
+    "predicted_factor",
     "project",
+    "quadratic_form",
     "rayleigh_quotient",
     "register",
+    "relative_deviation",
     "relative_energy",
     "relative_kernel_change",
     "relative_squared_error",
     "select",
+    "shares",
+    "similarity_bounds",
+    "square_share",
+    "stability_radius",
+    "stable_rank",
+    "subspace_overlap",
+    "trace_share",
+    "unbiased_cka",
+    "update_ledger",
 ]

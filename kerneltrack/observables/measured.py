@@ -25,14 +25,14 @@ def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[
     Args:
         state: what was measured.
         top_k: how many eigenvectors to keep; eigenvalues and coefficients are kept for every mode at hand.
-        keep_kernel: whether the kernel itself goes along, as (N, N, K, K′) float32.
+        keep_kernel: whether the kernel itself goes along, and J_t J_0ᵀ if it was measured, as (N, N, K, K′).
 
     Returns:
         ``eigenvalues`` (mode), ``eigenvectors`` (sample, kernel_output, vector) float32, ``mode_sums`` (mode,
         kernel_output), ``…_coefficients`` (mode, coefficient) of target, output, residual and displacement,
-        ``outputs`` and ``residual`` (sample, output). Targets' and residual's are absent where there are no
-        targets; the displacement's are NaN where the initial state is unknown. With a callable reduction no
-        coefficients exist.
+        ``outputs`` and ``residual`` (sample, output), ``initial_basis`` (vector, vector_2), ``extension`` (sample,
+        kernel_output, other_vector). Targets' and residual's are absent where there are no targets; the
+        displacement's are NaN where the initial state is unknown; with a callable reduction no coefficients exist.
     """
     eigensystem = state.eigensystem
     vectors = eigensystem.vectors[:, :top_k].reshape(state.samples, state.kernel_outputs, -1)
@@ -46,10 +46,30 @@ def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[
         measured["residual"] = state.residual
     if state.reduction != "callable":
         measured |= _coefficients(state)
-    if keep_kernel and state.kernel is not None:
-        kernel = state.kernel.reshape(*state.kernel.shape, *(1,) * (4 - state.kernel.ndim))
-        measured["kernel"] = kernel.astype(np.float32)
+    if state.initial is not None and state.eigensystem.complete:
+        measured["initial_basis"] = initial_basis(state, state.initial.eigensystem.vectors[:, :top_k])
+    if state.extension is not None:
+        extension = state.extension.reshape(state.samples, state.kernel_outputs, -1)
+        measured["extension"] = extension.astype(np.float32)
+    if keep_kernel:
+        kernels = {"kernel": state.kernel, "cross_time_kernel": state.cross_time}
+        measured |= {name: _stored(kernel, state) for name, kernel in kernels.items() if kernel is not None}
     return measured
+
+
+def initial_basis(state: State, initial_vectors: Array) -> Array:
+    """V_0ᵀ Θ_t V_0 (k, k): the kernel seen by the first k eigenvectors (M, k) of initialisation.
+
+    Off-diagonal entries are what mixes them; the diagonal divided by λ_i(0) is how much each has grown.
+    """
+    overlaps = initial_vectors.T @ state.eigensystem.vectors
+    return np.asarray((overlaps * state.eigensystem.values) @ overlaps.T)
+
+
+def _stored(kernel: Array, state: State) -> AnyArray:
+    """The kernel with all four axes, in the precision in which it was computed."""
+    single = not str(state.settings.get("dtype", "float32")).endswith("float64")
+    return kernel.reshape(*kernel.shape, *(1,) * (4 - kernel.ndim)).astype(np.float32 if single else np.float64)
 
 
 def _coefficients(state: State) -> dict[str, AnyArray]:

@@ -1,8 +1,8 @@
 """How far a kernel has moved between two snapshots of the same probe.
 
-Kernels are compared in their reduced shape, entry by entry, or as matrices VΛVᵀ where only complete
-eigensystems are at hand. Nothing here subtracts two nearly equal numbers: a lazy kernel moves by less than
-the rounding of 1 − cos.
+Kernels are compared with their first two axes over the probe's points, entry by entry, as they were measured or as
+VΛVᵀ where only complete eigensystems are at hand. Nothing here subtracts two nearly equal numbers: a lazy kernel moves
+by less than the rounding of 1 − cos.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables.observable import observable
+from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 
 
@@ -25,40 +25,127 @@ def kernel_distance(a: Array, b: Array) -> float:
     return float(np.sum((a / norm_a - b / norm_b) ** 2) / 2)
 
 
+def kernel_angle(a: Array, b: Array) -> float:
+    """Angle arccos ⟨A, B⟩_F/(‖A‖_F ‖B‖_F) = 2 arcsin √(S/2) in radians, of polar dynamics. Tsilivis and Kempe 2022."""
+    return float(2 * np.arcsin(np.sqrt(np.clip(kernel_distance(a, b) / 2, 0.0, 1.0))))
+
+
 def relative_kernel_change(kernel: Array, reference: Array) -> float:
     """‖Θ_t − Θ_0‖_F/‖Θ_0‖_F: 0 if lazy, of order 1 once features are learned. Chizat et al. 2019."""
     norm = np.linalg.norm(reference)
     return float(np.linalg.norm(kernel - reference) / norm) if norm else float("nan")
 
 
+def centred_kernel(kernel: Array) -> Array:
+    """HΘH: each output block (N, N) less the means of its rows and columns. Axes 0 and 1 run over the probe."""
+    rows = kernel.mean(axis=1, keepdims=True)
+    columns = kernel.mean(axis=0, keepdims=True)
+    return np.asarray(kernel - rows - columns + kernel.mean(axis=(0, 1), keepdims=True))
+
+
+def cka(a: Array, b: Array) -> float:
+    """Centred kernel alignment ⟨HAH, HBH⟩_F/(‖HAH‖_F ‖HBH‖_F), in [0, 1]. Cortes et al. 2012; Kornblith et al. 2019.
+
+    Biased upwards where N is not large against the effective rank; :func:`unbiased_cka` is not.
+    """
+    return 1.0 - kernel_distance(centred_kernel(a), centred_kernel(b))
+
+
+def unbiased_cka(a: Array, b: Array) -> float:
+    """CKA from the unbiased estimator of HSIC, which may fall below zero. Song et al. 2012; Nguyen et al. 2021.
+
+    With Ã the kernel A (N, N) of which the diagonal is zero: HSIC_1(A, B) = [tr(ÃB̃) + 1ᵀÃ1 1ᵀB̃1/((N−1)(N−2)) −
+    2 · 1ᵀÃB̃1/(N−2)]/(N(N−3)), and CKA = HSIC_1(A, B)/√(HSIC_1(A, A) HSIC_1(B, B)). Kernels come in uncentred.
+
+    Raises:
+        ObservableError: fewer than four points, or kernels that are not (N, N).
+    """
+    if a.ndim != 2 or a.shape != b.shape or len(a) < 4:
+        raise ObservableError("unbiased CKA", expected="two (N, N) kernels, N at least 4", got=(a.shape, b.shape))
+    own = _hsic(a, a) * _hsic(b, b)
+    return float(_hsic(a, b) / np.sqrt(own)) if own > 0 else float("nan")
+
+
+def _hsic(a: Array, b: Array) -> float:
+    n = len(a)
+    a, b = (kernel - np.diag(np.diag(kernel)) for kernel in (a, b))
+    sums = a.sum() * b.sum() / ((n - 1) * (n - 2))
+    return float((np.vdot(a, b) + sums - 2 * (a.sum(axis=0) @ b.sum(axis=1)) / (n - 2)) / (n * (n - 3)))
+
+
 def _kernels(state: State, other: State | None) -> tuple[Array, Array]:
-    """Both kernels in one form: as they were measured, or put together from complete eigensystems."""
+    """Both kernels in one form, axes 0 and 1 over the probe: as measured, or put together from all eigenpairs."""
     if other is None:
         raise ObservableError("there is no other snapshot to compare with")
     if state.kernel is not None and other.kernel is not None:
         return state.kernel, other.kernel
     if state.eigensystem.complete and other.eigensystem.complete:
-        return state.eigensystem.matrix(), other.eigensystem.matrix()
+        return _assembled(state), _assembled(other)
     raise ObservableError("neither both kernels nor all eigenpairs of both are at hand")
 
 
-OBSERVABLES = (
+def _assembled(state: State) -> Array:
+    n, k = state.samples, state.kernel_outputs
+    return state.eigensystem.matrix().reshape(n, k, n, k).transpose(0, 2, 1, 3)
+
+
+def _pair(state: State, other: State | None) -> tuple[Array, Array]:
+    """Both kernels as (N, N) matrices, for what is defined for one output only."""
+    if state.kernel_outputs != 1:
+        raise ObservableError("defined for one kernel output", got=state.kernel_outputs, remedy='Use output="trace".')
+    a, b = _kernels(state, other)
+    return a.reshape(len(a), -1), b.reshape(len(b), -1)
+
+
+def _velocity(state: State) -> float:
+    distance = kernel_distance(*_kernels(state, state.previous))
+    steps = [s.settings.get("step") for s in (state, state.previous) if s is not None]
+    if None in steps:
+        raise ObservableError("the steps of the two snapshots are unknown")
+    now, before = (float(step) for step in steps if step is not None)
+    if now == before:
+        raise ObservableError("both snapshots are of the same step")
+    return distance / (now - before)
+
+
+OBSERVABLES: tuple[Observable, ...] = (
     observable(
-        "kernel_distance_from_initial",
-        lambda s: kernel_distance(*_kernels(s, s.initial)),
-        "1 − ⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F)",
-        "spectrum",
-        "initial",
-        source="Fort et al. 2020",
+        "kernel_distance_from_initial", lambda s: kernel_distance(*_kernels(s, s.initial)),
+        "1 − ⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F)", "spectrum", "initial", source="Fort et al. 2020",
         long_name="kernel distance from initialisation",
     ),
     observable(
-        "relative_kernel_change",
-        lambda s: relative_kernel_change(*_kernels(s, s.initial)),
-        "‖Θ_t − Θ_0‖_F/‖Θ_0‖_F",
-        "spectrum",
-        "initial",
-        source="Chizat, Oyallon and Bach 2019",
-        long_name="relative change of the kernel",
+        "relative_kernel_change", lambda s: relative_kernel_change(*_kernels(s, s.initial)), "‖Θ_t − Θ_0‖_F/‖Θ_0‖_F",
+        "spectrum", "initial", source="Chizat, Oyallon and Bach 2019", long_name="relative change of the kernel",
     ),
-)
+    observable(
+        "kernel_angle_from_initial", lambda s: kernel_angle(*_kernels(s, s.initial)),
+        "arccos(⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F))", "spectrum", "initial", units="rad", source="Tsilivis and Kempe 2022",
+        long_name="angle of the kernel with initialisation (polar dynamics)",
+    ),
+    observable(
+        "kernel_radius_from_initial", lambda s: float(np.linalg.norm(np.subtract(*_kernels(s, s.initial)))),
+        "‖Θ_t − Θ_0‖_F", "spectrum", "initial", source="Tsilivis and Kempe 2022",
+        long_name="distance of the kernel from initialisation (polar dynamics, not yet divided by the last one)",
+    ),
+    observable(
+        "kernel_distance_from_previous", lambda s: kernel_distance(*_kernels(s, s.previous)),
+        "1 − ⟨Θ_t, Θ_s⟩_F/(‖Θ_t‖_F ‖Θ_s‖_F), s the snapshot before", "spectrum", "previous", source="Fort et al. 2020",
+        long_name="kernel distance from the snapshot before",
+    ),
+    observable(
+        "kernel_velocity", _velocity, "(1 − ⟨Θ_t, Θ_s⟩_F/(‖Θ_t‖_F ‖Θ_s‖_F))/(t − s), s the snapshot before",
+        "spectrum", "previous", units="1/step", source="Fort et al. 2020 (there per epoch)",
+        long_name="kernel velocity",
+    ),
+    observable(
+        "cka_with_initial", lambda s: cka(*_kernels(s, s.initial)), "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",
+        "spectrum", "initial", source="Kornblith et al. 2019", long_name="centred alignment with the initial kernel",
+    ),
+    observable(
+        "cka_with_initial_unbiased", lambda s: unbiased_cka(*_pair(s, s.initial)),
+        "HSIC_1(Θ_t, Θ_0)/√(HSIC_1(Θ_t, Θ_t) HSIC_1(Θ_0, Θ_0))", "spectrum", "initial",
+        source="Nguyen, Raghu and Kornblith 2021", default=False,
+        long_name="centred alignment with the initial kernel, unbiased",
+    ),
+)  # fmt: skip

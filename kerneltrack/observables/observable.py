@@ -8,20 +8,10 @@ from typing import Any, Literal
 
 #: What a measurement can offer; ``docs/notation.md`` says how each is obtained and what it costs.
 Need = Literal[
-    "eigenvalues",
-    "eigenvectors",
-    "spectrum",
-    "kernel",
-    "targets",
-    "outputs",
-    "residual",
-    "loss",
-    "layers",
-    "initial",
-    "previous",
-    "update",
-    "operator",
-]
+    "eigenvalues", "eigenvectors", "spectrum", "kernel", "targets", "outputs", "residual", "loss", "operator",
+    "initial", "previous", "update", "layers", "layer_kernels", "layer_changes", "activations", "cross_time",
+    "parameters", "extension", "regression",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,37 @@ from types import MappingProxyType
 import numpy as np
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables import alignment, dynamics, motion, spectral
+from kerneltrack.observables import (
+    activations,
+    alignment,
+    dynamics,
+    layers,
+    laziness,
+    ledger,
+    modes,
+    motion,
+    regression,
+    spectral,
+    subspaces,
+)
 from kerneltrack.observables.measured import energy_k
 from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.state import Array, State
 
-_BUILT_IN = (*spectral.OBSERVABLES, *alignment.OBSERVABLES, *motion.OBSERVABLES, *dynamics.OBSERVABLES)
-_REGISTERED: dict[str, Observable] = {entry.name: entry for entry in _BUILT_IN}
+_CHAPTERS = (
+    spectral, alignment, modes, motion, subspaces, layers, dynamics, laziness, activations, regression, ledger
+)  # fmt: skip
+_REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 
 #: Names that mean something else in an archive's group; a test holds them against the schema.
 RESERVED = frozenset(
     """
-    sample sample_2 output kernel_output kernel_output_2 mode vector coefficient energy_k layer snapshot
-    param_group targets inputs outputs residual kernel eigenvalues eigenvectors mode_sums target_coefficients
-    output_coefficients residual_coefficients displacement_coefficients
+    snapshot param_group trigger_length message_length uuid_byte restart sample sample_2 output kernel_output
+    kernel_output_2 mode vector vector_2 other_vector coefficient energy_k layer step epoch batch samples_seen wall_time
+    train_seconds snapshot_seconds learning_rate training_loss trigger window update_applied status message segment
+    snapshot_id settings identity input_shapes inputs targets eigenvalues eigenvectors mode_sums target_coefficients
+    output_coefficients residual_coefficients displacement_coefficients outputs residual kernel cross_time_kernel
+    initial_basis extension
     """.split()  # noqa: SIM905 — names read better as words
 )
 
@@ -147,10 +164,11 @@ def compute(selected: Sequence[Observable], state: State, *, only: Collection[Ne
             continue
         try:
             _check_needs(entry, state)
-            values[entry.name] = _shaped(entry, entry.compute(state), state)
+            value = entry.compute(state)
         except ObservableError as error:
-            values[entry.name] = _missing(entry, state)
+            value = np.full(_shape(entry, state), np.nan)
             values.reasons[entry.name] = str(error)
+        values[entry.name] = _shaped(entry, value, state)
     return values
 
 
@@ -164,11 +182,18 @@ def _check_needs(entry: Observable, state: State) -> None:
         "targets": state.targets is not None,
         "residual": state.residual is not None,
         "loss": not np.isnan(state.probe_loss),
-        "layers": state.layer_traces is not None,
+        "operator": state.stability is not None,
         "initial": state.initial is not None,
         "previous": state.previous is not None,
         "update": state.update is not None,
-        "operator": state.stability is not None,
+        "layers": state.layer_traces is not None,
+        "layer_kernels": state.layer_kernels is not None,
+        "layer_changes": state.update is not None and state.update.layer_linear_changes is not None,
+        "activations": state.activations is not None,
+        "cross_time": state.cross_time is not None,
+        "parameters": state.parameter_distance is not None,
+        "extension": state.extension is not None,
+        "regression": state.regression is not None,
     }
     if missing := sorted(need for need in entry.needs if not at_hand[need]):
         raise ObservableError(f"not measured: {', '.join(missing)}")
@@ -176,15 +201,14 @@ def _check_needs(entry: Observable, state: State) -> None:
 
 def _shaped(entry: Observable, value: object, state: State) -> float | Array:
     array = np.asarray(value, dtype=np.float64)
-    if array.shape != (shape := _shape(entry, state)):
-        raise ValueError(
-            f"observable {entry.name!r} has shape {array.shape}; its dims {entry.dims} say {shape}"
+    shape = _shape(entry, state)
+    if array.shape != shape:
+        raise ObservableError(
+            f"the shape of observable {entry.name!r}",
+            expected=f"{shape}, as dims {entry.dims} say",
+            got=array.shape,
         )
     return array if entry.dims else float(array)
-
-
-def _missing(entry: Observable, state: State) -> float | Array:
-    return np.full(_shape(entry, state), np.nan) if entry.dims else float("nan")
 
 
 def _shape(entry: Observable, state: State) -> tuple[int, ...]:

@@ -36,10 +36,25 @@ def condition_number(values: Array, noise_floor: float) -> float:
 def gap(values: Array, k: tuple[int, ...]) -> Array:
     """(λ_k − λ_{k+1})/λ_1 at each k: how well the span of k eigenvectors is determined. Davis and Kahan 1970.
 
-    NaN at the last eigenvalue, which has no next one.
+    NaN at the last eigenvalue, which has no next one, and for a kernel that is zero.
     """
-    following = np.append(values[1:], np.nan)
-    return np.asarray(((values - following) / values[0])[np.asarray(k) - 1])
+    steps = values - np.append(values[1:], np.nan)
+    return np.asarray((steps / values[0] if values[0] else np.full_like(steps, np.nan))[np.asarray(k) - 1])
+
+
+def trace_share(values: Array, trace: float, k: tuple[int, ...]) -> Array:
+    """Σ_{i≤k} λ_i/tr Θ at each k: how much of the kernel's size the first k modes hold. Baratin et al. 2021."""
+    return np.asarray(np.cumsum(values)[np.asarray(k) - 1] / trace if trace else np.full(len(k), np.nan))
+
+
+def square_share(values: Array, frobenius: float, k: tuple[int, ...]) -> Array:
+    """Σ_{i≤k} λ_i²/‖Θ‖_F² at each k: the kernel's top mass. Tsilivis and Kempe 2022."""
+    return np.asarray(np.cumsum(values**2)[np.asarray(k) - 1] / frobenius**2 if frobenius else np.full(len(k), np.nan))
+
+
+def stable_rank(trace: float, largest: float) -> float:
+    """Stable rank tr Θ/λ_1 = ‖J‖_F²/‖J‖₂², at most the rank. Rudelson and Vershynin 2007."""
+    return trace / largest if largest else float("nan")
 
 
 def _trace(state: State) -> float:
@@ -103,11 +118,29 @@ OBSERVABLES = (
     ),
     observable(
         "stable_rank",
-        lambda s: _trace(s) / float(s.eigensystem.values[0]),
+        lambda s: stable_rank(_trace(s), float(s.eigensystem.values[0])),
         "tr Θ/λ_1",
         "eigenvalues",
         source="Rudelson and Vershynin 2007",
         long_name="stable rank of the Jacobian",
+    ),
+    observable(
+        "trace_share",
+        lambda s: trace_share(s.eigensystem.values, _trace(s), energy_k(len(s.eigensystem.values))),
+        "Σ_{i≤k} λ_i/tr Θ",
+        "eigenvalues",
+        source="Baratin et al. 2021",
+        dims=("energy_k",),
+        long_name="share of the first k eigenvalues in the trace",
+    ),
+    observable(
+        "square_share",
+        lambda s: square_share(s.eigensystem.values, _frobenius(s), energy_k(len(s.eigensystem.values))),
+        "Σ_{i≤k} λ_i²/‖Θ‖_F²",
+        "spectrum",
+        source="Tsilivis and Kempe 2022",
+        dims=("energy_k",),
+        long_name="share of the first k eigenvalues in the squared Frobenius norm",
     ),
     observable(
         "gap",
@@ -121,7 +154,7 @@ OBSERVABLES = (
     observable(
         "noise_floor",
         lambda s: s.eigensystem.noise_floor,
-        "ε √M max_i |λ_i|, ε the spacing of the kernel's dtype",
+        "8 (ε ‖Θ‖_F/√M + ε_64 max_i |λ_i|), ε the spacing of the kernel's dtype",
         "eigenvalues",
         long_name="eigenvalues below this are rounding",
     ),

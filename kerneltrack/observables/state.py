@@ -76,12 +76,16 @@ class Update:
             None if unknown.
         anchored_outputs: (N, O) f_0 + J_0 (θ_t − θ_0), the network linearised at initialisation; None if
             unknown.
+        layer_linear_changes: by layer, (N, O) J_t^l Δθ^l; they add up to ``linear_change``. None if unknown.
+        layer_kernel_changes: by layer, (N, O) −J_t^l P_t (J_t^l)ᵀ m_t / N; they add up to ``kernel_change``.
     """
 
     output_change: Array
     linear_change: Array
     kernel_change: Array | None = None
     anchored_outputs: Array | None = None
+    layer_linear_changes: Mapping[str, Array] | None = None
+    layer_kernel_changes: Mapping[str, Array] | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.output_change)
@@ -109,8 +113,15 @@ class State:
             unknown.
         previous: the state of the snapshot before this one.
         update: what the update that leaves this state did, once it is known.
-        settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers``
-            (names in the order of the parameter table), ``step``; whatever else the caller knows.
+        layer_kernels: the kernel of each layer's parameters, in the reduced shape, by layer; they add up to the kernel.
+        activations: a_l (N, m) of the hidden layers on the probe, by layer.
+        cross_time: J_t J_0ᵀ in the reduced shape of the kernel.
+        parameter_distance: ‖θ_t − θ_0‖₂ over the trainable parameters.
+        extension: (M, k) Θ_t(this probe, other probe) V, the other probe's first eigenvectors carried over here.
+        regression: (N, O) the prediction on this probe of regression with Θ_t on another probe's data.
+        settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
+            the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), and whatever
+            else the caller knows.
     """
 
     eigensystem: EigenSystem
@@ -126,13 +137,19 @@ class State:
     initial: State | None = None
     previous: State | None = None
     update: Update | None = None
+    layer_kernels: Mapping[str, Array] | None = None
+    activations: Mapping[str, Array] | None = None
+    cross_time: Array | None = None
+    parameter_distance: float | None = None
+    extension: Array | None = None
+    regression: Array | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = np.shape(self.outputs)
         if len(shape) != 2:
             raise ObservableError("the shape of outputs", expected="(N, O)", got=shape)
-        for name in ("outputs", "targets", "residual"):
+        for name in ("outputs", "targets", "residual", "regression"):
             _keep_array(self, name, shape)
         if self.kernel is not None:
             object.__setattr__(self, "kernel", np.asarray(self.kernel, dtype=np.float64))
@@ -181,14 +198,15 @@ class State:
             self.eigensystem.vectors.reshape(self.samples, self.kernel_outputs, -1).sum(axis=0).T
         )
 
-    def is_rounding(self, phi: Array, *scales: Array) -> bool:
+    def rounding(self, *functions: Array) -> float:
+        """How large a function may be, in norm, and still be nothing but the rounding of these."""
+        epsilon = _EPSILON.get(str(self.settings.get("dtype", "float32")).rpartition(".")[2], _EPSILON["float32"])
+        # Each output carries a few roundings of a layer's accumulation; eight of them is the smallest claim we make.
+        return 8 * epsilon * max((float(np.linalg.norm(phi)) for phi in functions), default=0.0)
+
+    def is_rounding(self, phi: Array, *functions: Array) -> bool:
         """Whether φ is nothing but the rounding of the functions it is the difference of."""
-        epsilon = _EPSILON.get(str(self.settings.get("dtype", "float32")).rpartition(".")[2], 2.0**-23)
-        # Each output carries a few roundings of a layer's accumulation; eight of them is the smallest claim
-        # we make.
-        return bool(
-            np.linalg.norm(phi) <= 8 * epsilon * max((float(np.linalg.norm(s)) for s in scales), default=0.0)
-        )
+        return bool(np.linalg.norm(phi) <= self.rounding(*functions))
 
 
 def _without_past(state: State | None) -> State | None:

@@ -1,0 +1,327 @@
+"""The command line. Each command opens archives, asks the analysis, prints; it computes nothing itself.
+
+Exit codes: 0 success; 1 a check failed, or the archives do not hold what was asked of them; 2 bad use or unreadable
+input. Heavy imports stand inside the commands, so that ``kerneltrack --help`` answers at once and loads no plotting
+library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from kerneltrack.errors import AnalysisError, KerneltrackError
+
+from .text import Table, plain, print_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .trajectory import Run, Trajectory
+
+app = typer.Typer(
+    name="kerneltrack", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+
+ArchivePath = Annotated[Path, Argument(metavar="ARCHIVE", help="An archive, NAME.h5.")]
+ArchivePaths = Annotated[list[Path], Argument(metavar="ARCHIVE...", help="One archive or several.")]
+Output = Annotated[Path, Option("--output", "-o", help="The file to write; replaced if it exists.")]
+ProbeName = Annotated[str | None, Option("--probe", help="Which probe to look through; the first one by default.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
+Control = Annotated[
+    Path | None,
+    Option(
+        "--control",
+        help="An archive of the same run that did not change the learning rate: only with it anything is called an "
+        "effect.",
+    ),
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import kerneltrack
+
+        _print_line(f"kerneltrack {kerneltrack.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """A network's tangent kernel, tracked while the network trains: look into archives, analyse them, draw them."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code.
+
+    Args:
+        argv: the words after ``kerneltrack``; None: the process's own.
+    """
+    try:
+        # The command itself, not the Typer object: calling that one replaces sys.excepthook for the whole process.
+        typer.main.get_command(app).main(args=None if argv is None else list(argv), prog_name="kerneltrack")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except KerneltrackError as error:
+        _complain(str(error))
+        return 1 if isinstance(error, AnalysisError) else 2
+    except OSError as error:
+        _complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        return 2
+    return 0
+
+
+@app.command(epilog="Example: kerneltrack show out/demo.h5")
+def show(archive: ArchivePath, as_json: AsJson = False) -> None:
+    """Print what is in an archive: run, probes, snapshots, last values."""
+    from kerneltrack.archive import open_archive
+
+    from .overview import overview, tables
+
+    facts = overview(open_archive(archive), os.fspath(archive))
+    if as_json:
+        _print_json(facts)
+    else:
+        _print_tables(tables(facts))
+
+
+@app.command(epilog="Example: kerneltrack check out/*.h5")
+def check(archives: ArchivePaths) -> None:
+    """Validate archives against the format: one line per problem, exit 1 if there is any. Safe on any file."""
+    from kerneltrack.archive.check import check as problems_of
+
+    problems = [problem for path in archives for problem in problems_of(path)]
+    for problem in problems:
+        _print_line(str(problem))
+    bad = {problem.where for problem in problems if problem.severity == "problem"}
+    if not bad:
+        _print_line(f"{len(archives)} archive{'s' * (len(archives) != 1)} in order")
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example: kerneltrack plot out/demo.h5 --figure stability --control out/control.h5 -o stability.pdf"
+)
+def plot(
+    archive: Annotated[Path | None, Argument(metavar="ARCHIVE", help="An archive, NAME.h5.")] = None,
+    figure: Annotated[str | None, Option("--figure", help="The figure's name; --list names them.")] = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="PNG, PDF or SVG, by its ending.")] = None,
+    control: Control = None,
+    probe: ProbeName = None,
+    style: Annotated[Literal["paper", "slide", "dark"], Option("--style", help="The look.")] = "paper",
+    x: Annotated[
+        Literal["linear", "log"] | None, Option("--x", help="The time axis; chosen by the snapshots otherwise.")
+    ] = None,
+    list_figures: Annotated[bool, Option("--list", help="Name the figures and leave.")] = False,
+) -> None:
+    """Draw one figure."""
+    from .figures import registry
+
+    if list_figures:
+        _print_tables(
+            [
+                Table(
+                    "",
+                    ["figure", "shows"],
+                    [[spec.name, spec.title] for spec in registry().values()],
+                    text=frozenset({1}),
+                )
+            ]
+        )
+        return
+    if archive is None or figure is None or output is None:
+        raise typer.BadParameter("give an ARCHIVE, --figure NAME and -o FILE; or --list")
+    from .figures import Scene, choose
+    from .files import format_of, save_figure
+    from .style import STYLES
+
+    try:
+        spec = choose(figure)
+        format_of(output)
+    except AnalysisError as error:
+        raise typer.BadParameter(str(error)) from error
+    run = _load([archive], probe).only
+    scene = Scene(run, _control(control, run), STYLES[style], x)
+    _print_line(f"wrote {save_figure(spec(scene), output, scene.style)}")
+
+
+@app.command(epilog="Example: kerneltrack report out/demo.h5 --control out/control.h5 -o demo.html")
+def report(archives: ArchivePaths, output: Output, control: Control = None, probe: ProbeName = None) -> None:
+    """Write one self-contained page about a run; reading it needs no network. Several archives: FILE-NAME.html each."""
+    from .report import write_report
+
+    for path in write_report(archives, output, control=control, probe=probe):
+        _print_line(f"wrote {path}")
+
+
+@app.command("lr-decay", epilog="Example: kerneltrack lr-decay out/demo.h5 --control out/control.h5")
+def lr_decay(archives: ArchivePaths, control: Control = None, probe: ProbeName = None, as_json: AsJson = False) -> None:
+    """Say what followed each learning-rate change, beside its prediction and, with a control, its effect."""
+    from .lr_decay import lr_decay_effects
+    from .lr_decay_text import sentence, tables, trend_sentence
+
+    found = [lr_decay_effects(run, _control(control, run)) for run in _load(archives, probe)]
+    if as_json:
+        _print_json([effects.to_dict() for effects in found] if len(found) > 1 else found[0].to_dict())
+        return
+    for effects in found:
+        for change in effects.changes:
+            _print_line(sentence(change, effects.energy_k), "\n")
+        for course in effects.trends:
+            _print_line(trend_sentence(course), "\n")
+        _print_tables(tables(effects))
+
+
+@app.command(epilog="Example: kerneltrack compare width-*.h5 --by loss --quantity effective_rank")
+def compare(
+    archives: ArchivePaths,
+    by: Annotated[Literal["step", "epoch", "loss"], Option("--by", help="What the runs are aligned on.")] = "step",
+    quantity: Annotated[
+        list[str] | None, Option("--quantity", help="A scalar, eigenvalue_I or NAME_energy_K; may be repeated.")
+    ] = None,
+    probe: ProbeName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put runs side by side at common positions; nothing is interpolated."""
+    from .compare import compare as compared
+    from .compare import tables
+
+    found = compared(_load(archives, probe), by=by, quantities=quantity or ())
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        _print_tables(tables(found))
+
+
+@app.command(epilog="Example: kerneltrack export out/demo.h5 --to csv -o demo.csv")
+def export(
+    archive: ArchivePath,
+    output: Output,
+    to: Annotated[
+        Literal["csv", "netcdf"], Option("--to", help="csv: numbers per snapshot; netcdf: everything.")
+    ] = "csv",
+    probe: ProbeName = None,
+) -> None:
+    """Write the numbers for other tools."""
+    from .export import to_csv, to_netcdf
+
+    run = _load([archive], probe).only
+    _print_line(f"wrote {(to_csv if to == 'csv' else to_netcdf)(run, output)}")
+
+
+@app.command(epilog="Example: kerneltrack merge out/run.h5")
+def merge(archive: ArchivePath) -> None:
+    """Join what a killed or resumed run left beside its archive."""
+    from kerneltrack.archive.publish import merge as joined
+
+    parts = joined(archive)
+    _print_line(f"{parts} part{'s' * (parts != 1)} joined into {archive}")
+
+
+@app.command(
+    epilog="Example: kerneltrack publish run.h5 -o run-public.h5 --licence CC-BY-4.0 --author 'A. Curie' --contact "
+    "curie@example.org"
+)
+def publish(
+    archive: ArchivePath,
+    output: Annotated[Path, Option("--output", "-o", help="The file to write; it must not exist.")],
+    licence: Annotated[str, Option("--licence", help="SPDX identifier.")],
+    author: Annotated[list[str], Option("--author", help="A name; may be repeated.")],
+    contact: Annotated[str, Option("--contact", help="An e-mail address.")],
+) -> None:
+    """Write a copy without private provenance (host, user, paths, command)."""
+    from kerneltrack.archive.publish import publish as published
+
+    published(archive, output, licence=licence, authors=author, contact=contact)
+    _print_line(f"wrote {output}")
+
+
+@app.command(epilog="Example: kerneltrack demo --out out/")
+def demo(
+    out: Annotated[Path, Option("--out", help="Folder for demo.h5, control.h5 and demo.html.")] = Path("out"),
+    force: Annotated[bool, Option("--force", help="Replace an earlier demo.")] = False,
+) -> None:
+    """Train a small network on a real picture with the tracker on, and a control; write archives and a page."""
+    from .demo import run_demo
+
+    raise typer.Exit(run_demo(out, force=force))
+
+
+@app.command(
+    epilog="Example: kerneltrack track --checkpoints 'ckpt/*.ckpt' --model mypackage.nets:MLP --probe probe.npz -o "
+    "run.h5"
+)
+def track(
+    checkpoints: Annotated[str, Option("--checkpoints", help="A pattern of checkpoint files.")],
+    model: Annotated[str, Option("--model", help="module:Class of the LightningModule.")],
+    probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
+    output: Annotated[Path, Option("--output", "-o", help="The archive to write.")],
+) -> None:
+    """Measure saved checkpoints: the same snapshots without training again."""
+    from .track import run_track
+
+    raise typer.Exit(run_track(checkpoints, model, probe, output))
+
+
+@app.command(epilog="Example: kerneltrack plan --model mypackage.nets:MLP --probe probe.npz")
+def plan(
+    model: Annotated[str, Option("--model", help="module:Class of the model.")],
+    probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say before a run what a snapshot will cost, and what the kernel at initialisation allows."""
+    from .plan import run_plan
+
+    raise typer.Exit(run_plan(model, probe, as_json))
+
+
+def _load(paths: Sequence[Path], probe: str | None) -> Trajectory:
+    from .trajectory import load
+
+    return load(paths, probe=probe)
+
+
+def _control(path: Path | None, run: Run) -> Run | None:
+    return None if path is None else _load([path], run.probe).only
+
+
+def _console(*, error: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=error, highlight=False, markup=False, emoji=False)
+
+
+def _print_tables(tables: Sequence[Table]) -> None:
+    console = _console()
+    for i, table in enumerate(tables):
+        if i:
+            console.print()
+        print_table(console, table)
+
+
+def _print_line(text: str, end: str = "") -> None:
+    _console().print(plain(text, 4000), soft_wrap=not sys.stdout.isatty())
+    if end:
+        _console().print()
+
+
+def _print_json(value: Any) -> None:
+    # ASCII escapes: whatever an archive holds cannot reach the terminal as a control sequence.
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def _complain(text: str) -> None:
+    _console(error=True).print(f"kerneltrack: {plain(text, 4000)}", soft_wrap=True)

@@ -1,0 +1,50 @@
+"""Figures to files: the format by the ending, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kerneltrack.errors import AnalysisError
+
+from .style import Style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "pdf", "svg")
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], style: Style) -> Path:
+    """Write a figure as PNG, PDF or SVG.
+
+    Raises:
+        AnalysisError: another ending.
+        OSError: the file cannot be written.
+    """
+    import matplotlib
+
+    target, kind = Path(path), format_of(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # Dates would make the same figure differ from itself.
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    with matplotlib.rc_context(style.parameters()):
+        figure.savefig(partial, format=kind, metadata=metadata)
+    partial.replace(target)
+    return target
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format that a file's ending means.
+
+    Raises:
+        AnalysisError: another ending.
+    """
+    target = Path(path)
+    kind = target.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise AnalysisError(
+            f"figure file {target.name}", expected="an ending of .png, .pdf or .svg", got=target.suffix or "none"
+        )
+    return kind

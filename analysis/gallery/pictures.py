@@ -1,0 +1,75 @@
+"""What the network has learned and along which functions: outputs and eigenfunctions as images (NSA, Figs. 1, 5, 6)."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from ..figures import Scene, figure
+from ..images import Canvas, oriented_eigenvectors
+from ..panels import pictures
+from ..spectra import representative_rows
+from ..text import subscript
+from .sheet import sheet, steps_text
+
+_SHOWN = 6
+
+
+@figure(
+    "outputs", "Target and output",
+    "The target, the network's output at the first and the last snapshot, and what is still missing (the residual), "
+    "on the probe's points, interpolated. Grey values share one scale; the residual has its own, red above and "
+    "blue below zero.",
+    "inputs", "targets", "outputs", section="alignment",
+)  # fmt: skip
+def outputs(scene: Scene) -> Figure:
+    """Target, first output, last output, last residual."""
+    run = scene.run
+    canvas = Canvas.of(run)
+    rows = representative_rows(run, 2)
+    first, last = rows[0], rows[-1]
+    target, output = run.values("targets")[:, 0], run.values("outputs")[:, :, 0]
+    shared = (float(target.min()), float(target.max()))
+    page, axes = sheet(scene, 1, 4, height=0.28)
+    pictures(axes[0], canvas.paint(target), scene.style, title="target y", limits=shared)
+    pictures(
+        axes[1],
+        canvas.paint(output[first]),
+        scene.style,
+        title=f"output, {steps_text(run.steps[first])}",
+        limits=shared,
+    )
+    pictures(
+        axes[2], canvas.paint(output[last]), scene.style, title=f"output, {steps_text(run.steps[last])}", limits=shared
+    )
+    missing = canvas.paint(output[last] - target)
+    pictures(axes[3], missing, scene.style, title="output − target", kind="signed")
+    return page
+
+
+@figure(
+    "eigenfunctions", "Top eigenfunctions, at the start and at the end",
+    "The first eigenvectors of the tangent kernel as functions of the two inputs: top row at the first snapshot, "
+    "bottom row "
+    "at the last. Red is positive, blue negative; each is scaled to itself and turned to lean towards the target, "
+    "for an "
+    "eigenvector's sign is free.",
+    "inputs", "eigenvectors", "eigenvalues", section="alignment",
+)  # fmt: skip
+def eigenfunctions(scene: Scene) -> Figure:
+    """The first six eigenfunctions at the first and the last snapshot."""
+    run = scene.run
+    canvas = Canvas.of(run)
+    rows = representative_rows(run, 2)
+    count = min(_SHOWN, int(run.dataset.sizes["vector"]))
+    page, axes = sheet(scene, len(rows), count, height=0.375 * len(rows) / 2)
+    for j, row in enumerate(rows):
+        images = canvas.paint(oriented_eigenvectors(run, row, count))
+        for i, image in enumerate(images):
+            ax = axes[j * count + i]
+            pictures(ax, image, scene.style, kind="signed", title=f"v{subscript(i + 1)}" if j == 0 else "")
+            if i == 0:
+                ax.text(
+                    -0.06, 0.5, steps_text(run.steps[row]), transform=ax.transAxes, rotation=90, ha="right",
+                    va="center", fontsize="small", color=scene.style.muted,
+                )  # fmt: skip
+    return page

@@ -1,0 +1,45 @@
+"""A blank sheet: a Figure with axes in a style's width, without pyplot and its global list of figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..figures import Scene
+from ..panels import Series, course, mark_changes
+from ..trajectory import Floats
+
+
+def sheet(
+    scene: Scene, rows: int = 1, columns: int = 1, *, height: float = 0.4, **layout: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of the style's width and ``height`` times that, and its axes row by row."""
+    width = scene.style.width
+    figure = Figure(figsize=(width, height * width), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **layout)
+    return figure, list(np.asarray(axes).ravel())
+
+
+def over_time(
+    scene: Scene, ax: Axes, series: list[Series], ylabel: str, *, labels: bool = True, **options: Any
+) -> Axes:
+    """A course over the run's steps with its learning-rate changes marked."""
+    course(ax, scene.run.steps, series, scene.style, ylabel=ylabel, x=scene.time, **options)
+    return mark_changes(ax, scene.marks, scene.style, labels=labels)
+
+
+def from_control(scene: Scene, name: str, label: str, *, column: int | None = None) -> list[Series]:
+    """The control's course of a stored quantity as a dashed line, or nothing where there is none."""
+    control = scene.control
+    if control is None or not control.has(name):
+        return []
+    values: Floats = control.values(name)
+    return [Series(label, values if column is None else values[:, column], scene.style.muted, "dashed", control.steps)]
+
+
+def steps_text(step: int) -> str:
+    """A step for titles: "step 5,000"."""
+    return f"step {step:,}"

@@ -1,0 +1,295 @@
+"""LrDecayEffects: what each learning-rate change was followed by, beside its prediction and against a control.
+
+What comes after a change is not its effect: the run would have moved on anyway. Only a *control*, a run that shares the
+state at the change and keeps the old rate, turns "was followed by" into "effect": the difference of the two at the same
+step. Nothing is estimated here; every number is a stored one, a difference of two, or the closed form of
+:mod:`.mode_factors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kerneltrack.errors import AnalysisError
+
+from .changes import Change, Trend, learning_rate_changes
+from .mode_factors import ModeFactors, mode_factors
+from .trajectory import Run, Trajectory
+
+#: Scalars reported at every moment, where the archive holds them.
+SCALARS = (
+    "stability_ratio", "stability_bound", "trace", "effective_rank", "participation_ratio", "kernel_target_alignment",
+    "kernel_distance_from_initial", "kernel_velocity", "linearization_error", "kernel_flow_error",
+    "anchored_linearization_error", "probe_loss", "training_loss",
+)  # fmt: skip
+#: Energies reported at every moment: E(·, k) at the archive's own energy_k.
+ENERGIES = ("residual_energy", "target_energy", "output_energy")
+#: Eigenvalues reported at every moment, counted from 1.
+MODES = (1, 2, 5, 10, 20, 50, 100)
+#: How far the control's λ_1 at the change may lie from the run's: float32 training restarted from a checkpoint is
+#: bit-equal, so anything beyond the rounding of one float32 kernel is another state.
+SAME_STATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was measured at one snapshot near a change.
+
+    Attributes:
+        row: the snapshot.
+        step: its step.
+        offset: updates since the first update at the new rates was due; negative before.
+        numbers: name → value, as ``NAME``, ``eigenvalue_1``, ``residual_energy_20``.
+        control: the same names in the control at the same step; empty without one.
+    """
+
+    row: int
+    step: int
+    offset: int
+    numbers: Mapping[str, float]
+    control: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> dict[str, float]:
+        """Run minus control, for each name that both hold."""
+        return {name: value - self.control[name] for name, value in self.numbers.items() if name in self.control}
+
+
+@dataclass(frozen=True)
+class ChangeEffects:
+    """One change with the moments around it.
+
+    Attributes:
+        change: where and from what to what.
+        before: the last state that the old rates made.
+        after: what followed, ascending in offset.
+        factors: the first update at the new rate, mode by mode; None where ``no_factors`` says why.
+        no_factors: why there is no prediction.
+        no_control: "" where ``after`` has a control, else why not.
+    """
+
+    change: Change
+    before: Moment
+    after: tuple[Moment, ...]
+    factors: ModeFactors | None = None
+    no_factors: str = ""
+    no_control: str = ""
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the differences may be called effects of the change."""
+        return not self.no_control
+
+
+@dataclass(frozen=True)
+class TrendCourse:
+    """A stretch of continuously changing rates: its ends, no before and after."""
+
+    trend: Trend
+    rates: tuple[float, float]
+    start: Moment
+    end: Moment
+
+
+@dataclass(frozen=True)
+class LrDecayEffects:
+    """Every change and every trend of one run.
+
+    Attributes:
+        run: the run's name.
+        probe: the probe's name.
+        control: the control's name, or "".
+        energy_k: the k of the energies that are reported.
+        changes: step changes in order.
+        trends: stretches of continuous change in order.
+    """
+
+    run: str
+    probe: str
+    control: str
+    energy_k: tuple[int, ...]
+    changes: tuple[ChangeEffects, ...]
+    trends: tuple[TrendCourse, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; NaN and infinities become None."""
+        return {
+            "run": self.run,
+            "probe": self.probe,
+            "control": self.control or None,
+            "changes": [_change_dict(effects) for effects in self.changes],
+            "trends": [_trend_dict(course) for course in self.trends],
+        }
+
+
+def lr_decay_effects(trajectory: Trajectory | Run, control: Trajectory | Run | None = None) -> LrDecayEffects:
+    """Find every change of the stored learning rates and report what followed.
+
+    Args:
+        trajectory: one run.
+        control: a run of the same seed that shares the states up to a change and did not change the rate.
+
+    Raises:
+        AnalysisError: several runs, no eigenvalues, a control on another probe or of another reduction, or no change.
+    """
+    run = _single(trajectory)
+    run.require("eigenvalues", "learning_rate", why="the learning-rate analysis")
+    paired = None if control is None else _single(control)
+    if paired is not None:
+        Trajectory((run, paired)).comparable()
+    changes, trends = learning_rate_changes(run)
+    if not changes and not trends:
+        raise _no_change(run)
+    return LrDecayEffects(
+        run=run.name,
+        probe=run.probe,
+        control=paired.name if paired is not None else "",
+        energy_k=_energy_k(run),
+        changes=tuple(_effects(run, paired, change) for change in changes),
+        trends=tuple(_course(run, trend) for trend in trends),
+    )
+
+
+def moment(run: Run, row: int, *, origin: int) -> Moment:
+    """Everything reported at ``row``, counted from step ``origin``."""
+    step = int(run.steps[row])
+    return Moment(row, step, step - origin, _numbers(run, row))
+
+
+def _effects(run: Run, control: Run | None, change: Change) -> ChangeEffects:
+    before = moment(run, change.before, origin=change.step)
+    after = [moment(run, row, origin=change.step) for row in change.after]
+    no_control = _no_control(run, control, change)
+    if control is not None and not no_control:
+        before, *after = [_paired(m, control) for m in (before, *after)]
+        if not any(m.control for m in after):
+            no_control = "the control has no snapshot at the same steps after the change"
+    factors, no_factors = _factors(run, change)
+    return ChangeEffects(change, before, tuple(after), factors, no_factors, no_control)
+
+
+def _factors(run: Run, change: Change) -> tuple[ModeFactors | None, str]:
+    if not change.exact:
+        return None, f"the change lies somewhere in steps {change.earliest} to {change.step}"
+    try:
+        return mode_factors(run, change.before, change.after[0], old=change.old, new=change.new), ""
+    except AnalysisError as error:
+        return None, error.problem if error.got is None else f"{error.problem} (got {error.got})"
+
+
+def _no_control(run: Run, control: Run | None, change: Change) -> str:
+    """Why the differences to ``control`` would not be this change's effect, or ""."""
+    if control is None:
+        return "no control was given"
+    row = control.row(int(run.steps[change.before]))
+    if row is None:
+        return f"the control has no snapshot at step {run.steps[change.before]}"
+    kept = control.learning_rates[control.measured & (control.steps >= run.steps[change.before])]
+    if not np.all(kept[0] == np.asarray(change.old)) or not np.all(kept == kept[0]):
+        return f"the control did not keep the learning rate {change.old[0]:g}"
+    mine, theirs = run.values("eigenvalues")[change.before, 0], control.values("eigenvalues")[row, 0]
+    if not abs(mine - theirs) <= SAME_STATE * abs(mine):
+        return f"the control was in another state at the change (λ_1 {theirs:.6g} against {mine:.6g})"
+    return ""
+
+
+def _paired(m: Moment, control: Run) -> Moment:
+    row = control.row(m.step)
+    return m if row is None else Moment(m.row, m.step, m.offset, m.numbers, _numbers(control, row))
+
+
+def _course(run: Run, trend: Trend) -> TrendCourse:
+    origin = int(run.steps[trend.first])
+    rates = run.learning_rates[[trend.first, trend.last], 0]
+    return TrendCourse(
+        trend,
+        (float(rates[0]), float(rates[1])),
+        moment(run, trend.first, origin=origin),
+        moment(run, trend.last, origin=origin),
+    )
+
+
+def _numbers(run: Run, row: int) -> dict[str, float]:
+    eigenvalues = run.values("eigenvalues")[row]
+    numbers = {f"eigenvalue_{i}": float(eigenvalues[i - 1]) for i in MODES if i <= eigenvalues.size}
+    numbers |= {name: float(run.values(name)[row]) for name in SCALARS if name in run.dataset}
+    for name in ENERGIES:
+        if name in run.dataset:
+            values = run.values(name)[row]
+            numbers |= {f"{name}_{k}": float(v) for k, v in zip(_energy_k(run), values, strict=True)}
+    return numbers
+
+
+def _energy_k(run: Run) -> tuple[int, ...]:
+    return tuple(int(k) for k in run.values("energy_k")) if "energy_k" in run.dataset.coords else ()
+
+
+def _single(trajectory: Trajectory | Run) -> Run:
+    return trajectory if isinstance(trajectory, Run) else trajectory.only
+
+
+def _no_change(run: Run) -> AnalysisError:
+    rates = run.learning_rates[run.measured]
+    if len(rates) < 2:
+        return AnalysisError(
+            "there is no before and after", expected="at least two snapshots", got=len(rates), where=run.path
+        )
+    return AnalysisError(
+        "the stored learning rates never "
+        "change", got=f"{rates[0].tolist()} in all {len(rates)} snapshots", where=run.path,
+        remedy="There is nothing that a change could have been followed by.",
+    )  # fmt: skip
+
+
+def _change_dict(effects: ChangeEffects) -> dict[str, Any]:
+    change, factors = effects.change, effects.factors
+    return {
+        "step": change.step,
+        "earliest_step": change.earliest,
+        "exact": change.exact,
+        "old_learning_rates": list(change.old),
+        "new_learning_rates": list(change.new),
+        "before": _moment_dict(effects.before),
+        "after": [_moment_dict(m) for m in effects.after],
+        "control": "paired" if effects.has_control else effects.no_control,
+        "mode_factors": None if factors is None else {
+            "predicted": _numbers_list(factors.predicted),
+            "predicted_at_old_rate": _numbers_list(factors.predicted_old),
+            "measured": _numbers_list(factors.measured),
+            "residual_energy_share": _numbers_list(factors.energy),
+        },
+        "no_mode_factors": effects.no_factors or None,
+    }  # fmt: skip
+
+
+def _trend_dict(course: TrendCourse) -> dict[str, Any]:
+    return {
+        "first_step": course.start.step,
+        "last_step": course.end.step,
+        "learning_rates": list(course.rates),
+        "sum_of_learning_rates": course.trend.travel,
+        "start": _moment_dict(course.start),
+        "end": _moment_dict(course.end),
+    }
+
+
+def _moment_dict(m: Moment) -> dict[str, Any]:
+    return {
+        "step": m.step,
+        "offset": m.offset,
+        "numbers": {name: _plain(value) for name, value in m.numbers.items()},
+        "control": {name: _plain(value) for name, value in m.control.items()},
+        "difference": {name: _plain(value) for name, value in m.difference.items()},
+    }
+
+
+def _numbers_list(values: Any) -> list[float | None]:
+    return [_plain(float(v)) for v in values]
+
+
+def _plain(value: float) -> float | None:
+    return value if np.isfinite(value) else None

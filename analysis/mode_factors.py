@@ -1,0 +1,105 @@
+"""ModeFactors: by how much one update shrinks the residual along each eigenvector, predicted and measured.
+
+For the mean of ½(f − y)² and gradient descent at one learning rate η the residual obeys, while the kernel stands still,
+
+    ⟨v_i, m_{t+1}⟩ = (1 − h η λ_i / N) ⟨v_i, m_t⟩,        h = 1 (half_mse), 2/O (mse)
+
+(Kopitkov & Indelman 2020, §3). The measured factor projects both residuals on the *same* eigenvectors, those of t. The
+prediction is refused where it would not be that one formula: another loss, another update rule, several learning rates,
+or an output reduction whose eigenvectors are not those of the whole kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerneltrack.errors import AnalysisError
+
+from .trajectory import Floats, Run
+
+
+@dataclass(frozen=True)
+class ModeFactors:
+    """Signed factors of one update along the leading modes of the state it left.
+
+    Attributes:
+        predicted: 1 − h η λ_i / N with the rate of the update, (k,).
+        predicted_old: the same with the rate before the change, (k,).
+        measured: ⟨v_i, m_{t+1}⟩ / ⟨v_i, m_t⟩, (k,); NaN where ⟨v_i, m_t⟩ = 0.
+        energy: share of ‖m_t‖² along each mode before the update, (k,).
+    """
+
+    predicted: Floats
+    predicted_old: Floats
+    measured: Floats
+    energy: Floats
+
+
+def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], new: tuple[float, ...]) -> ModeFactors:
+    """Factors of the one update between two rows.
+
+    Raises:
+        AnalysisError: the rows are not one update apart, or the prediction does not hold for this run.
+    """
+    if run.steps[following] - run.steps[row] != 1:
+        raise AnalysisError(
+            "the factor of one update needs the states before and after it",
+            got=f"snapshots at steps {run.steps[row]} and {run.steps[following]}",
+            remedy="Measure with schedule=... | OnLearningRateChange(after=(0, 1, 10, 100)).",
+        )
+    curvature = residual_curvature(run, old, new)
+    why = "the factor of one update"
+    run.require("eigenvalues", "eigenvectors", "residual", why=why)
+    vectors = run.at("eigenvectors", row)
+    vectors = vectors.reshape(-1, vectors.shape[-1])
+    residual, next_residual = run.at("residual", row).ravel(), run.at("residual", following).ravel()
+    before, after = vectors.T @ residual, vectors.T @ next_residual
+    scaled = curvature * run.values("eigenvalues")[row, : before.size] / run.count
+    with np.errstate(divide="ignore", invalid="ignore"):
+        measured = np.where(before != 0, after / before, np.nan)
+        energy = before**2 / float(residual @ residual)
+    return ModeFactors(1 - new[0] * scaled, 1 - old[0] * scaled, measured, energy)
+
+
+def residual_curvature(run: Run, *rates: tuple[float, ...]) -> float:
+    """H of the module docstring.
+
+    Raises:
+        AnalysisError: the modes do not decay one by one, and why.
+    """
+    reason = _reason(run, rates)
+    if reason:
+        raise AnalysisError(f"the predicted factor 1 − ηλ_i/N does not hold here: {reason}")
+    return 1.0 if run.settings["loss"] == "half_mse" else 2.0 / run.outputs
+
+
+def _reason(run: Run, rates: tuple[tuple[float, ...], ...]) -> str:
+    loss, reduction = run.settings.get("loss"), run.settings.get("output")
+    if loss not in ("half_mse", "mse"):
+        return f"the loss is {loss or 'not known'}, not the mean of squares"
+    if reduction not in ("full", None) and run.outputs > 1:
+        return f"the kernel is the {reduction!r} reduction of {run.outputs} outputs, which the dynamics mix"
+    if any(len(set(group)) > 1 for group in rates):
+        return "parameter groups have different learning rates"
+    return _optimizer_reason(run.provenance.get("run", {}))
+
+
+def _optimizer_reason(provenance: Mapping[str, Any]) -> str:
+    """Why the update is not plain gradient descent, as the provenance tells it; "" where nothing is against it."""
+    optimizers = provenance.get("optimizers") or provenance.get("optimizer")
+    for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+        if not isinstance(optimizer, Mapping):
+            name, groups = (optimizer if isinstance(optimizer, str) else "SGD"), []
+        else:
+            name, groups = str(optimizer.get("class", "SGD")), list(optimizer.get("groups", []))
+        if name.rpartition(".")[2] != "SGD":
+            return f"the optimizer is {name}"
+        for group in groups:
+            held = [k for k in ("momentum", "weight_decay", "dampening", "nesterov") if group.get(k)]
+            if held:
+                return f"the optimizer has {', '.join(held)}"
+    return ""

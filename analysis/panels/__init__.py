@@ -1,0 +1,9 @@
+"""Panels: functions that draw given numbers on a given Axes and return it. They compute nothing and know no archive."""
+
+from __future__ import annotations
+
+from .courses import Series, course, mark_changes, staircase, time_axis
+from .pictures import pictures
+from .profiles import profiles, scatter_factors
+
+__all__ = ["Series", "course", "mark_changes", "pictures", "profiles", "scatter_factors", "staircase", "time_axis"]

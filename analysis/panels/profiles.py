@@ -1,0 +1,91 @@
+"""Profiles: quantities over the index of a mode or the number of modes, at a few moments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from ..style import Style
+from ..trajectory import Floats
+from .courses import Scale, Series, draw, logarithmic
+
+
+def profiles(
+    ax: Axes,
+    index: Floats,
+    series: Sequence[Series],
+    style: Style,
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    y: Scale = "linear",
+    ylim: tuple[float | None, float | None] = (None, None),
+    legend: bool = True,
+) -> Axes:
+    """Lines over a logarithmic mode index, with a legend; returns ``ax``."""
+    for one in series:
+        draw(ax, index, one)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    if y == "log":
+        logarithmic(ax)
+    ax.set_ylim(*ylim)
+    ax.margins(x=0.015)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.set_title(title)
+    if legend and len(series) > 1:
+        below(ax)
+    ax.set_label("profile")
+    return ax
+
+
+def scatter_factors(
+    ax: Axes,
+    index: Floats,
+    predicted: Floats,
+    measured: Floats,
+    old: Floats,
+    share: Floats,
+    style: Style,
+    *,
+    title: str = "",
+) -> Axes:
+    """|factor| of one update along each mode: predicted (line), measured (circles), and at the old rate (dotted).
+
+    ``share`` is each mode's part of the residual's energy: it sets the area of the circles.
+    """
+    ax.plot(
+        index,
+        np.abs(old),
+        color=style.muted,
+        linestyle=(0, (1, 1.6)),
+        linewidth=1.2,
+        label="at the old rate, predicted",
+    )
+    ax.plot(index, np.abs(predicted), color=style.category[0], label="|1 − η λᵢ/N| at the new rate, predicted")
+    # A mode that holds no residual has a ratio of two roundings: the area of a circle says how much it holds.
+    area = 6 + 150 * np.sqrt(share / max(float(share.max(initial=0.0)), np.finfo(np.float64).tiny))
+    ax.scatter(
+        index, np.abs(measured), s=area, facecolor="none", edgecolor=style.category[1], linewidth=1.2, zorder=3,
+        label="measured over the first update",
+    )  # fmt: skip
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.set_xlabel("mode i")
+    ax.set_ylabel("factor of ⟨vᵢ, m⟩ in one update")
+    ax.set_title(title)
+    below(ax)
+    ax.set_label("profile")
+    return ax
+
+
+def below(ax: Axes) -> None:
+    """A legend under the axes, where no line can run through it."""
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(-0.01, -0.16), ncols=3, handlelength=1.6, columnspacing=1.4, borderpad=0
+    )

@@ -1,0 +1,297 @@
+"""The report: one self-contained HTML page about one run, or several pages' worth of runs one after the other.
+
+Everything on it is a stored number, a formula of the catalogue, or text from the archive, which is escaped: the
+template engine escapes all of it, and nothing of an archive reaches a script or a style.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kerneltrack
+from kerneltrack.errors import AnalysisError
+
+from .explorer import Explorer, explorer
+from .figures import Scene, registry
+from .findings import findings, headline
+from .inline_svg import InlineSvg, inline_svg
+from .lr_decay import LrDecayEffects, lr_decay_effects
+from .lr_decay_text import change_table, factor_table, sentence, trend_sentence
+from .style import DARK, PAGE, PAPER
+from .text import Table, count, plain
+from .trajectory import PathLike, Run, Trajectory, load
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+Archives = Trajectory | Run | PathLike | Iterable[PathLike]
+
+#: Sections of the page in order; figures say which one they stand in.
+SECTIONS = (
+    ("alignment", "Alignment", "How target, output and residual lie along the kernel's eigenfunctions."),
+    ("spectrum", "Spectrum and stability", "How large the eigenvalues are, how they move, and where the edge of "
+                                           "stability is."),
+    ("learning rate", "Learning-rate changes", "What each change was followed by, what was predicted, and what the "
+                                               "control did."),
+    ("motion", "Loss, linearity, motion", "How well straight-line models describe training, and how far the "
+                                          "kernel went."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DrawnFigure:
+    """A figure on the page."""
+
+    name: str
+    title: str
+    caption: str
+    drawing: InlineSvg
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    key: str
+    title: str
+    lead: str
+    figures: tuple[DrawnFigure, ...]
+
+
+@dataclass(frozen=True)
+class ChangeView:
+    """A learning-rate change on the page."""
+
+    sentence: str
+    tables: tuple[Table, ...]
+
+
+def write_report(
+    archives: Archives, output: PathLike, *, control: Archives | None = None, probe: str | None = None
+) -> tuple[Path, ...]:
+    """Write the page of each run.
+
+    Args:
+        archives: a path, several paths, a run or a trajectory.
+        output: the HTML file, replaced if it exists; for several runs each page is called FILE-RUN.html.
+        control: the run that did not change the learning rate: only with it anything is called an effect.
+        probe: which probe to look through where paths are given; None: each archive's first.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        AnalysisError: no measurement, or a control that is not comparable.
+        ArchiveError: an archive cannot be read.
+        OSError: a file cannot be written.
+    """
+    trajectory, target = _trajectory(archives, probe), Path(output)
+    beside = None if control is None else _trajectory(control, trajectory[0].probe).only
+    target.parent.mkdir(parents=True, exist_ok=True)
+    targets = (
+        [target] if len(trajectory) == 1 else [target.with_stem(f"{target.stem}-{run.name}") for run in trajectory]
+    )
+    for run, path in zip(trajectory, targets, strict=True):
+        _write_whole(path, render(run, beside))
+    return tuple(targets)
+
+
+def _trajectory(archives: Archives, probe: str | None) -> Trajectory:
+    if isinstance(archives, Run):
+        return Trajectory((archives,))
+    return archives if isinstance(archives, Trajectory) else load(archives, probe=probe)
+
+
+def _write_whole(path: Path, page: str) -> None:
+    # A browser that reloads meanwhile must see the old page or the new one, never half of it.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+
+
+def render(run: Run, control: Run | None = None) -> str:
+    """The page as text.
+
+    Raises:
+        AnalysisError: nothing was measured, or the control is not comparable.
+    """
+    if not run.measured.any():
+        raise AnalysisError("no snapshot of this probe holds a measurement", got=_failures(run), where=run.path or None)
+    notes = Trajectory((run, control)).comparable() if control is not None else ()
+    effects, no_effects = _effects(run, control)
+    sections, absent = _sections(run, control)
+    slider, no_slider = _explorer(run)
+    if no_slider:
+        absent.insert(0, ("Slider over eigenfunctions", no_slider))
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            version=kerneltrack.__version__,
+            title=plain(run.provenance.get("metadata", {}).get("title", run.name)),
+            headline=headline(run),
+            run=run,
+            control=control,
+            facts=_facts(run),
+            findings=findings(run, effects),
+            sections=sections,
+            explorer=slider,
+            frames=[{"step": f.step, "strip": f.strip, "facts": f.facts} for f in slider.frames] if slider else [],
+            changes=_changes(effects),
+            trends=[trend_sentence(course) for course in effects.trends] if effects else [],
+            no_effects=no_effects,
+            absent=absent,
+            failures=_failures(run),
+            notes=notes,
+            definitions=_definitions(run),
+            provenance=_provenance(run),
+            source=plain(Path(run.path).name),
+            css=_resource("report.css"),
+            colours=_colours(),
+            script=_resource("report.js"),
+        )
+    )
+
+
+def _effects(run: Run, control: Run | None) -> tuple[LrDecayEffects | None, str]:
+    try:
+        return lr_decay_effects(run, control), ""
+    except AnalysisError as error:
+        return None, str(error)
+
+
+def _sections(run: Run, control: Run | None) -> tuple[list[Section], list[tuple[str, str]]]:
+    """Drawn sections, and (title, reason) of every figure that this archive cannot give."""
+    scene = Scene(run, control, PAGE)
+    drawn: dict[str, list[DrawnFigure]] = {key: [] for key, _, _ in SECTIONS}
+    absent: list[tuple[str, str]] = []
+    for spec in registry().values():
+        try:
+            drawing = inline_svg(spec(scene), spec.name, f"{spec.title}. {spec.caption}")
+        except AnalysisError as error:
+            absent.append((spec.title, str(error)))
+            continue
+        drawn.setdefault(spec.section, []).append(DrawnFigure(spec.name, spec.title, spec.caption, drawing))
+    known = {key: (title, lead) for key, title, lead in SECTIONS}
+    sections = [
+        Section(key.replace(" ", "-"), *known.get(key, (key, "")), tuple(found)) for key, found in drawn.items()
+    ]
+    return sections, absent
+
+
+def _explorer(run: Run) -> tuple[Explorer | None, str]:
+    try:
+        return explorer(run), ""
+    except AnalysisError as error:
+        return None, str(error)
+
+
+def _changes(effects: LrDecayEffects | None) -> list[ChangeView]:
+    if effects is None:
+        return []
+    return [
+        ChangeView(sentence(change, effects.energy_k), (change_table(change, effects.energy_k), factor_table(change)))
+        for change in effects.changes
+    ]
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """The strip under the headline: label and value."""
+    settings = run.settings
+    facts = [
+        ("probe points N", count(run.count)),
+        ("outputs O", count(run.outputs)),
+        ("parameters P", count(int(settings["parameter_count"])) if "parameter_count" in settings else "–"),
+        ("snapshots", count(len(run))),
+        ("output reduction", plain(settings.get("output", "–"))),
+        ("loss", plain(settings.get("loss") or "none")),
+    ]
+    return facts
+
+
+def _failures(run: Run) -> list[str]:
+    """Snapshots without a measurement, one line each, with their reasons."""
+    messages = run.dataset["message"].values if "message" in run.dataset else [""] * len(run)
+    return [
+        f"step {count(run.steps[row])}: {plain(messages[row]) or 'this probe was not measured'}"
+        for row in range(len(run))
+        if not run.measured[row]
+    ]
+
+
+def _definitions(run: Run) -> list[tuple[str, str, str, str]]:
+    """Name, formula, unit and source of every stored observable, as the catalogue has them."""
+    from kerneltrack.observables import catalogue
+
+    known = catalogue()
+    found = []
+    for name in sorted(map(str, run.dataset.data_vars)):
+        entry = known.get(name)
+        if entry is not None:
+            found.append((name, entry.formula, entry.units, entry.source))
+        elif run.dataset[name].attrs.get("formula"):
+            formula, units, source = (
+                plain(run.dataset[name].attrs.get(key, "")) for key in ("formula", "units", "source")
+            )
+            found.append((name, formula, units, source))
+    return found
+
+
+def _provenance(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Sections of (key, value); the private one stays in the archive."""
+    sections: list[tuple[str, Mapping[str, Any]]] = [
+        ("What was measured", {"probe": run.probe, "probe fingerprint": run.fingerprint, **run.settings}),
+        ("Probe identity", run.identity or {}),
+        ("Run", run.provenance.get("run", {})),
+        ("Metadata", run.provenance.get("metadata", {})),
+    ]
+    return [(title, [(plain(k), _value(v)) for k, v in section.items()]) for title, section in sections if section]
+
+
+def _value(value: object) -> str:
+    import json
+
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return plain(text, 600)
+
+
+#: The page's own colours in the dark; light ones stand in report.css.
+_DARK_PAGE = (
+    "--paper:#14171c;--raised:#1b1f26;--ink:#ebe9e4;--soft:#c3c4c6;--muted:#9a9da4;--grid:#2a2f37;--line:#2e343d;"
+    "--accent:#7cc4f2;color-scheme:dark"
+)
+
+
+def _colours() -> str:
+    """CSS variables of the figures, and the dark page: by the reader's system or the button, never in print."""
+    light, dark = (
+        ";".join(
+            [f"--category-{i}:{c}" for i, c in enumerate(style.category, 1)]
+            + [f"--order-{i}:{c}" for i, c in enumerate(style.order, 1)]
+        )
+        for style in (PAPER, DARK)
+    )
+    dark = f"{_DARK_PAGE};{dark}"
+    return (
+        f":root{{{light}}}@media screen{{:root[data-theme=dark]{{{dark}}}}}"
+        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}"
+    )
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("kerneltrack.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def _resource(name: str) -> str:
+    from importlib.resources import files
+
+    return files("kerneltrack.analysis").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,304 @@
+"""Trajectory: what the archives of one or many runs say about a kernel in motion. Reads and checks; interprets nothing.
+
+A :class:`Run` is one archive seen through one probe, as an xarray Dataset that is read on first use. A
+:class:`Trajectory` is a sequence of runs. Comparisons between runs ask :meth:`Trajectory.comparable` first: kernels of
+different output reductions or on different probes are different quantities, and no figure may put them side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerneltrack.errors import AnalysisError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from kerneltrack.archive import Archive
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One archive seen through one probe.
+
+    Attributes:
+        dataset: the canonical rows (those that a resume superseded are dropped), dims ``snapshot``, ``mode``, ….
+        probe: the probe's name.
+        probes: the names of all probes in the archive.
+        path: where the archive lies, as given.
+        fingerprint: of the probe's bytes.
+        identity: where the probe's samples come from, as the user gave it, or None.
+    """
+
+    dataset: xr.Dataset
+    probe: str
+    probes: tuple[str, ...] = ()
+    path: str = ""
+    fingerprint: str = ""
+    identity: Mapping[str, Any] | None = None
+    _read: dict[str, Floats] = field(default_factory=dict, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return int(self.dataset.sizes["snapshot"])
+
+    @property
+    def name(self) -> str:
+        """The archive's file name without its ending: what legends and tables call the run."""
+        return Path(self.path).stem or "run"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What was measured and how: output reduction, loss, dtype, stability scope, …."""
+        settings: Mapping[str, Any] = self.dataset.attrs.get("settings", {})
+        return settings
+
+    @property
+    def provenance(self) -> Mapping[str, Mapping[str, Any]]:
+        """The sections run, metadata, parameters, private."""
+        provenance: Mapping[str, Mapping[str, Any]] = self.dataset.attrs.get("provenance", {})
+        return provenance
+
+    @property
+    def steps(self) -> Ints:
+        """Optimizer updates before each snapshot, (S,)."""
+        return np.asarray(self.dataset["step"].values, dtype=np.int64)
+
+    @cached_property
+    def measured(self) -> NDArray[np.bool_]:
+        """Which rows hold a measurement of this probe: status ok and a finite first eigenvalue (or trace), (S,)."""
+        ok = np.ones(len(self), dtype=bool)
+        if "status" in self.dataset:
+            ok &= np.asarray(self.dataset["status"].values) == 0
+        for name in ("eigenvalues", "trace"):
+            if name in self.dataset:
+                return ok & np.isfinite(self.values(name).reshape(len(self), -1)[:, 0])
+        return ok
+
+    @property
+    def count(self) -> int:
+        """N, the number of probe samples."""
+        return self._size("sample", "targets", "outputs")
+
+    @property
+    def outputs(self) -> int:
+        """O, the number of network outputs."""
+        return self._size("output", "targets", "outputs")
+
+    @property
+    def dimension(self) -> int:
+        """The number of modes of the whole kernel: N, or N·O for the reductions "full" and "diagonal"."""
+        return self.count * (self.outputs if self.settings.get("output") in ("full", "diagonal") else 1)
+
+    @property
+    def learning_rates(self) -> Floats:
+        """Learning rates of the update that leaves each state, (S, groups)."""
+        return self.values("learning_rate").reshape(len(self), -1)
+
+    def has(self, *names: str) -> bool:
+        """Whether every one of ``names`` is stored with at least one finite number."""
+        return all(name in self.dataset and self._any_finite(name) for name in names)
+
+    def values(self, name: str, *, why: str = "this analysis") -> Floats:
+        """A stored array as float64, read once. Arrays over samples are large: take those row by row with :meth:`at`.
+
+        Raises:
+            AnalysisError: the archive does not hold it; the message says how to get it.
+        """
+        if name not in self.dataset:
+            raise missing(name, why, self.path)
+        if name not in self._read:
+            self._read[name] = np.asarray(self.dataset[name].values, dtype=np.float64)
+            self._read[name].flags.writeable = False
+        return self._read[name]
+
+    def at(self, name: str, row: int, *, why: str = "this analysis") -> Floats:
+        """One row of an array along snapshots, as float64.
+
+        Raises:
+            AnalysisError: the archive does not hold it.
+        """
+        if name not in self.dataset:
+            raise missing(name, why, self.path)
+        return np.asarray(self.dataset[name].isel(snapshot=row).values, dtype=np.float64)
+
+    def require(self, *names: str, why: str) -> None:
+        """Refuse unless every one of ``names`` is stored with at least one finite number.
+
+        Raises:
+            AnalysisError: naming the first that is missing and how to get it.
+        """
+        for name in names:
+            if not self.has(name):
+                raise missing(name, why, self.path)
+
+    def row(self, step: int) -> int | None:
+        """The last measured row at exactly ``step``, or None."""
+        rows = np.flatnonzero((self.steps == step) & self.measured)
+        return int(rows[-1]) if rows.size else None
+
+    def _any_finite(self, name: str) -> bool:
+        data = self.dataset[name]
+        if data.dtype.kind not in "fc" or "snapshot" not in data.dims:
+            return True
+        if data.ndim <= 2:
+            return bool(np.isfinite(self.values(name)).any())
+        return any(bool(np.isfinite(self.at(name, int(row))).any()) for row in np.flatnonzero(self.measured))
+
+    def _size(self, dim: str, *fallbacks: str) -> int:
+        if dim in self.dataset.sizes:
+            return int(self.dataset.sizes[dim])
+        raise missing(fallbacks[0], f"the size of the dimension {dim!r}", self.path)
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory(Sequence[Run]):
+    """One or many runs, in the order given."""
+
+    runs: tuple[Run, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> Trajectory: ...
+    def __getitem__(self, index: int | slice) -> Run | Trajectory:
+        return Trajectory(self.runs[index]) if isinstance(index, slice) else self.runs[index]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    @property
+    def only(self) -> Run:
+        """The run, where there is exactly one.
+
+        Raises:
+            AnalysisError: there are several.
+        """
+        if len(self.runs) != 1:
+            raise AnalysisError(
+                "this analysis is of one run", expected="one archive", got=f"{len(self.runs)}: {_names(self)}"
+            )
+        return self.runs[0]
+
+    @property
+    def dataset(self) -> xr.Dataset:
+        """The dataset of the only run."""
+        return self.only.dataset
+
+    def comparable(self) -> tuple[str, ...]:
+        """Check that the runs measure the same quantity on the same probe.
+
+        Returns:
+            Notes that a comparison must print: the same identity with other bytes is compared, but not silently.
+
+        Raises:
+            AnalysisError: naming the runs and what differs.
+        """
+        for key in ("output", "loss", "parameters"):
+            _same(self, f"settings[{key!r}]", [run.settings.get(key) for run in self])
+        notes: list[str] = []
+        first = self[0]
+        for run in self.runs[1:]:
+            if run.fingerprint == first.fingerprint:
+                continue
+            if run.identity is None or run.identity != first.identity:
+                _same(self, "probe fingerprints", [r.fingerprint for r in self])
+            notes.append(
+                f"{run.name}: the probe says it is the same as that of {first.name}, but its bytes differ "
+                f"({run.fingerprint[:15]}… against {first.fingerprint[:15]}…)"
+            )
+        return tuple(notes)
+
+
+def load(paths: PathLike | Iterable[PathLike], *, probe: str | None = None) -> Trajectory:
+    """Open one archive or many as a trajectory.
+
+    Args:
+        paths: a path, or several.
+        probe: which probe to look through; None: each archive's first.
+
+    Raises:
+        AnalysisError: no path, an archive without that probe, or without a snapshot.
+        ArchiveError: a file that cannot be read as an archive.
+    """
+    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not several:
+        raise AnalysisError("load(paths)", expected="at least one archive", got="none")
+    return Trajectory(tuple(_load(os.fspath(path), probe) for path in several))
+
+
+def missing(name: str, why: str, where: str = "") -> AnalysisError:
+    """The error for what an archive does not hold: which name, for what, and how to get it."""
+    return AnalysisError(
+        f"{why} needs {name!r}, which the archive does not hold", where=where or None, remedy=_remedy(name)
+    )
+
+
+def _remedy(name: str) -> str:
+    if name in ("targets", "target_coefficients", "target_energy", "target_energy_null", "kernel_target_alignment"):
+        return "Give the tracker a probe with targets: NTKTracker(probe=Probe(inputs, targets))."
+    if name in ("probe_loss", "stability_ratio", "stability_bound"):
+        return "Tell the tracker the loss: NTKTracker(loss='half_mse' | 'mse' | 'cross_entropy' | callable)."
+    if name == "eigenvectors":
+        return "Store eigenvectors: NTKTracker(top_k=64)."
+    if name == "inputs":
+        return "Keep the probe's inputs in the archive: NTKTracker(keep_inputs=True)."
+    if name == "kernel":
+        return "Keep the kernel: NTKTracker(keep_kernel='ends' | 'all')."
+    return f"Measure it: NTKTracker(observables=[..., {name!r}]), or `kerneltrack track` from checkpoints."
+
+
+def _load(path: str, probe: str | None) -> Run:
+    from kerneltrack.archive import open_archive
+
+    archive = open_archive(path)
+    names = tuple(archive.probes)
+    if not names:
+        raise AnalysisError("the archive holds no probe", where=path)
+    if probe is not None and probe not in names:
+        raise AnalysisError(f"probe {probe!r}", expected=f"one of {', '.join(names)}", got="no such probe", where=path)
+    if len(archive) == 0:
+        raise AnalysisError(
+            "the archive holds no snapshot yet", where=path, remedy="Wait for the run's first measurement."
+        )
+    return run_of(archive, probe or names[0], path)
+
+
+def run_of(archive: Archive, probe: str, path: str) -> Run:
+    """An open archive seen through ``probe``."""
+    record = archive.probes[probe]
+    return Run(
+        dataset=archive.to_xarray(probe),
+        probe=probe,
+        probes=tuple(archive.probes),
+        path=path,
+        fingerprint=record.fingerprint,
+        identity=record.identity,
+    )
+
+
+def _same(trajectory: Trajectory, what: str, values: Sequence[Any]) -> None:
+    if any(value != values[0] for value in values):
+        listed = "; ".join(f"{run.name}: {value}" for run, value in zip(trajectory, values, strict=True))
+        raise AnalysisError(
+            f"runs with different {what} are not comparable", got=listed,
+            remedy="Compare runs that were measured on the same probe with the same settings.",
+        )  # fmt: skip
+
+
+def _names(trajectory: Trajectory) -> str:
+    return ", ".join(run.name for run in trajectory)

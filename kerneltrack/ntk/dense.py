@@ -1,0 +1,205 @@
+"""Reference methods with plain autodiff: the Jacobian parameter by parameter, and NTK-vector products.
+
+    Θ = Σ_w J_w J_wᵀ,   J_w ∈ R^{NO×p}   (Novak et al. 2022, arXiv 2206.08720, "Jacobian contraction")
+    Θ e_(m,p) = J (Jᵀ e_(m,p))            ("NTK-vector products")
+
+They work for every differentiable model and serve the structured method as fallback and as oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.func import jacrev, vmap
+
+from kerneltrack.ntk.inputs import Inputs
+from kerneltrack.ntk.memory import refuse_budget
+from kerneltrack.ntk.network import Network
+from kerneltrack.ntk.parameters import layer_of
+from kerneltrack.ntk.reduction import Kind, gram
+
+#: Copies of a chunk's activations and Jacobian that batched reverse mode holds at its peak.
+_WORKING_COPIES = 4
+
+
+class Jacobian:
+    """Rows of J, one parameter at a time, for chunks of samples.
+
+    Batched over samples by ``vmap`` where the model allows it; sample by sample otherwise (recurrent layers,
+    data-dependent control flow, autograd functions without a vmap rule); ``by_sample`` then says why.
+    """
+
+    def __init__(self, network: Network, metric: Mapping[str, float | Tensor] | None = None) -> None:
+        self.network, self.metric = network, metric
+        self.by_sample: str | None = None
+
+    def rows(self, samples: Inputs, names: Sequence[str], outputs: int, budget: int) -> dict[str, Tensor]:
+        """√P-scaled rows of J: name → (n, O, p). ``budget`` bounds the working memory beside the result."""
+        values = self.network.parameters
+        own = {name: values[name] for name in names}
+        result = {name: value.new_empty(len(samples), outputs, value.numel()) for name, value in own.items()}
+        row_bytes = (
+            _WORKING_COPIES
+            * outputs
+            * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
+        )
+        size = max(1, min(len(samples), budget // row_bytes))
+        with self.network.measuring():
+            for place, chunk in samples.chunks(size):
+                for name, block in self._chunk(chunk, own, values).items():
+                    result[name][place] = block.reshape(len(chunk), outputs, -1)
+        return {name: self._scaled(name, block) for name, block in result.items()}
+
+    def _chunk(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.by_sample is None:
+            try:
+                return self._batched(chunk, own, values)
+            except (RuntimeError, NotImplementedError, TypeError, ValueError) as refusal:
+                self.by_sample = str(refusal).strip().partition("\n")[0]
+        return self._one_by_one(chunk, own, values)
+
+    def _batched(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
+        def single(parameters: dict[str, Tensor], *tensors: Tensor) -> Tensor:
+            one = chunk.replace(tuple(t.unsqueeze(0) for t in tensors))
+            return self.network.evaluate({**values, **parameters}, one)[0]
+
+        with torch.no_grad():
+            rows: dict[str, Tensor] = vmap(jacrev(single), (None, *(0 for _ in chunk.tensors)))(
+                own, *chunk.tensors
+            )
+        return rows
+
+    def _one_by_one(
+        self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        leaves = {name: value.detach().requires_grad_() for name, value in own.items()}
+        collected: dict[str, list[Tensor]] = {name: [] for name in own}
+        for _, sample in chunk.chunks(1):
+            with torch.enable_grad():
+                outputs = self.network.evaluate({**values, **leaves}, sample)[0]
+            for output in outputs:
+                parts = (
+                    torch.autograd.grad(output, list(leaves.values()), retain_graph=True, allow_unused=True)
+                    if output.requires_grad
+                    else [None] * len(leaves)
+                )
+                for (name, leaf), part in zip(leaves.items(), parts, strict=True):
+                    collected[name].append(torch.zeros_like(leaf) if part is None else part)
+        return {name: torch.stack(blocks) for name, blocks in collected.items()}
+
+    def _scaled(self, name: str, rows: Tensor) -> Tensor:
+        weight = 1.0 if self.metric is None else self.metric[name]
+        if isinstance(weight, Tensor):
+            return rows * weight.flatten().sqrt()
+        return rows if weight == 1.0 else rows * weight**0.5
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def add_jacobian_kernel(
+    into: Mapping[str, Tensor],
+    jacobian: Jacobian,
+    names: Iterable[str],
+    x1: Inputs,
+    x2: Inputs | None,
+    outputs: int,
+    kind: Kind,
+    budget: int,
+    held: int = 0,
+) -> None:
+    """Adds Σ_{w in names} J_w J_wᵀ to the kernels ``into`` (layer → kernel, or one under the key "" for all).
+
+    Args:
+        into: where each layer's kernel is accumulated.
+        jacobian: the source of rows.
+        names: parameters to add.
+        x1: N1 samples.
+        x2: N2 samples; None is x1, and then only blocks on and above the diagonal are computed.
+        outputs: O.
+        kind: pairs of outputs to keep.
+        budget: bytes of working memory.
+        held: bytes that are taken already and cannot be given back; only for the message of an error.
+
+    Raises:
+        MemoryBudgetError: not even one sample's row of one parameter fits.
+    """
+    values = jacobian.network.parameters
+    total = len(x1) + (len(x2) if x2 is not None else 0)
+    for group in _groups({name: outputs * _bytes(values[name]) for name in names}, budget // (2 * total)):
+        row = outputs * sum(_bytes(values[name]) for name in group)
+        least = (
+            _WORKING_COPIES * outputs * jacobian.network.activation_bytes(x1) + (_WORKING_COPIES + 4) * row
+        )
+        if least > budget:
+            raise refuse_budget(held + budget, held + least)
+        size = max(1, budget // (4 * row)) if total * row > budget // 2 else max(len(x1), len(x2 or ()))
+        for i, chunk1 in x1.chunks(size):
+            left = jacobian.rows(chunk1, group, outputs, budget // 2)
+            for j, chunk2 in (x2 if x2 is not None else x1).chunks(size):
+                if x2 is None and j.start < i.start:
+                    continue
+                same = x2 is None and i == j
+                right = left if same else jacobian.rows(chunk2, group, outputs, budget // 4)
+                for name in group:
+                    target = into[layer_of(name)] if len(into) > 1 or "" not in into else into[""]
+                    block = gram(left[name], right[name], kind)
+                    target[i, j] += block
+                    if x2 is None and not same:
+                        target[j, i] += (
+                            block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
+                        )
+
+
+def _groups(row_bytes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Consecutive parameters whose rows fit together in ``limit``; one that does not stands alone."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in row_bytes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def product_kernel(
+    into: Mapping[str, Tensor],
+    network: Network,
+    metric: Mapping[str, float | Tensor] | None,
+    names: Sequence[str],
+    x1: Inputs,
+    x2: Inputs | None,
+    outputs: int,
+    kind: Kind,
+) -> None:
+    """Adds J(x1) P J(x2)ᵀ to ``into``, column by column: one Jᵀu and one Jv for each (m, p).
+
+    The arguments are those of :func:`add_jacobian_kernel`.
+    """
+    other = x1 if x2 is None else x2
+    dtype = next(iter(into.values())).dtype
+    for m in range(len(other)):
+        sample = other.rows(m, m + 1)
+        for p in range(outputs):
+            basis = torch.zeros(1, outputs, dtype=dtype, device=network.device)
+            basis[0, p] = 1
+            gradient = network.vjp(sample, basis)
+            weighted = {name: gradient[name] * (1.0 if metric is None else metric[name]) for name in names}
+            for layer, target in into.items():
+                along = (
+                    weighted
+                    if len(into) == 1
+                    else {k: v for k, v in weighted.items() if layer_of(k) == layer}
+                )
+                column = network.jvp(x1, along)
+                if kind == "full":
+                    target[:, m, :, p] += column
+                elif kind == "diagonal":
+                    target[:, m, p] += column[:, p]
+                else:
+                    target[:, m] += column[:, p]

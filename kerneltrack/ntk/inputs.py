@@ -1,0 +1,103 @@
+"""Inputs of a network: a tensor, or any pytree of tensors whose first axis is the sample axis N.
+
+Leaves that are not tensors (None, flags, strings) are constants: every sample sees the same. Nothing here knows of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from kerneltrack.errors import ProbeError
+
+
+class Inputs:
+    """N samples, cut into tensors and the tree that holds them.
+
+    Args:
+        x: a tensor (N, …) or a pytree with at least one tensor; all its tensors share the first axis.
+
+    Raises:
+        ProbeError: there is no tensor, no sample, or the first axes differ.
+    """
+
+    def __init__(self, x: Any, *, name: str = "x") -> None:
+        leaves, self.tree = tree_flatten(x)
+        self.slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        self.tensors: tuple[Tensor, ...] = tuple(_plain(leaves[i]) for i in self.slots)
+        self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        if not self.tensors:
+            raise ProbeError(
+                f"{name} holds no tensor",
+                expected="a tensor or a pytree of tensors",
+                got=type(x).__name__,
+                remedy="Convert arrays with torch.as_tensor.",
+            )
+        lengths = {t.shape[0] if t.dim() else None for t in self.tensors}
+        if len(lengths) != 1 or None in lengths:
+            raise ProbeError(
+                f"the tensors of {name} do not share a sample axis",
+                expected="the same first axis N everywhere",
+                got=[tuple(t.shape) for t in self.tensors],
+                remedy="Put what is common to all samples into the model, or expand it to N rows.",
+            )
+        if 0 in lengths:
+            raise ProbeError(f"{name} is empty", expected="at least one sample", got="N = 0")
+
+    def __len__(self) -> int:
+        return self.tensors[0].shape[0]
+
+    def replace(self, tensors: tuple[Tensor, ...]) -> Inputs:
+        """The same tree around other tensors."""
+        other = object.__new__(Inputs)
+        other.tree, other.slots, other.constants, other.tensors = (
+            self.tree,
+            self.slots,
+            self.constants,
+            tensors,
+        )
+        return other
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Inputs:
+        """The same tree with ``function`` applied to every tensor."""
+        return self.replace(tuple(function(t) for t in self.tensors))
+
+    def rows(self, start: int, stop: int) -> Inputs:
+        """Samples start ≤ n < stop."""
+        return self.map(lambda t: t[start:stop])
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, Inputs]]:
+        """Consecutive blocks of at most ``size`` samples, each with its place."""
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield slice(start, stop), self.rows(start, stop)
+
+    def to(self, dtype: torch.dtype | None) -> Inputs:
+        """The same with floating tensors in ``dtype``."""
+        if dtype is None:
+            return self
+        return self.map(lambda t: t.to(dtype) if t.is_floating_point() else t)
+
+    def assemble(self) -> Any:
+        """The pytree that the model receives."""
+        leaves = list(self.constants)
+        for slot, tensor in zip(self.slots, self.tensors, strict=True):
+            leaves[slot] = tensor
+        tree: TreeSpec = self.tree
+        return tree_unflatten(leaves, tree)
+
+    def same_as(self, other: Inputs) -> bool:
+        """Whether both are the very same tensors, so that their kernel is symmetric."""
+        return len(self.tensors) == len(other.tensors) and all(
+            a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride())
+            for a, b in zip(self.tensors, other.tensors, strict=True)
+        )
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Detached, and usable by autograd also when it was made under ``torch.inference_mode``."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()

@@ -1,0 +1,79 @@
+"""Memory budgets: how many bytes a measurement may add, and what is said when they cannot suffice."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from kerneltrack.errors import KernelError, MemoryBudgetError
+from kerneltrack.ntk.amounts import format_bytes
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+#: Where the machine cannot be asked.
+_UNKNOWN_MACHINE = 2 * 2**30
+
+
+def parse_bytes(size: int | str) -> int:
+    """Bytes of ``4096``, ``"2GiB"``, ``"500 MB"``.
+
+    Raises:
+        KernelError: not a positive size.
+    """
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size)
+        if match is None or match[2].upper() not in _UNITS:
+            raise KernelError(
+                "memory_budget= is not a size", expected='bytes or a text like "2GiB"', got=repr(size)
+            )
+        size = int(float(match[1]) * _UNITS[match[2].upper()])
+    if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
+        raise KernelError(
+            "memory_budget= is not a size",
+            expected='a positive number of bytes or a text like "2GiB"',
+            got=repr(size),
+        )
+    return size
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that new tensors on ``device`` can take now."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return _UNKNOWN_MACHINE
+    kib = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return kib[0] * 1024 if kib else _UNKNOWN_MACHINE
+
+
+def budget_bytes(memory_budget: int | str | None, device: torch.device) -> int:
+    """The budget in bytes; None is half of what the device has available now."""
+    return available_bytes(device) // 2 if memory_budget is None else parse_bytes(memory_budget)
+
+
+def refuse_budget(budget: int, required: int) -> MemoryBudgetError:
+    """The error that says which budget would work."""
+    return MemoryBudgetError(
+        "memory_budget= cannot hold the kernel and one row of work",
+        required_bytes=required,
+        expected=f"at least {required} bytes ({format_bytes(required)})",
+        got=f"{budget} bytes",
+        remedy='Raise the budget, use fewer samples, or output="trace" or "diagonal".',
+    )

@@ -1,0 +1,130 @@
+"""Θ without forming it: products J v, Jᵀ u and Θ v, with memory independent of N²."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor, nn
+
+from kerneltrack.errors import KernelError
+from kerneltrack.ntk.dense import Jacobian
+from kerneltrack.ntk.network import Forward, Network
+from kerneltrack.ntk.parameters import Metric, Selection, preconditioner
+from kerneltrack.ntk.reduction import Output, parse_output
+
+#: Working memory of :meth:`NTKOperator.diagonal`, which forms per-sample gradients chunk by chunk.
+_ROW_BYTES = 256 * 2**20
+
+
+class NTKOperator:
+    """The kernel matrix Θ = J P Jᵀ as a linear operator (Novak et al. 2022, "NTK-vector products").
+
+    Args:
+        model: the network.
+        x: N samples, a tensor or a pytree.
+        output: as in :func:`kerneltrack.empirical_ntk`. ``"full"``: Θ acts on vectors of length NO, ordered (n, o);
+            ``"diagonal"``: the same with the blocks o ≠ p set to zero; ``"trace"`` and ``"sum"``: length N; callable: NK.
+        params: which parameters; as there.
+        forward: as there.
+        metric: P; as there.
+
+    Raises:
+        UnsupportedModelError: as :func:`kerneltrack.empirical_ntk`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Any,
+        *,
+        output: Output = "full",
+        params: Selection = None,
+        forward: Forward | None = None,
+        metric: Metric = None,
+    ) -> None:
+        reduction = parse_output(output)
+        self.network = Network(model, params=params, forward=forward, head=reduction.head)
+        self.metric = preconditioner(metric, self.network.parameters)
+        self._kind = reduction.kind
+        self._samples, values = self.network.validate(x)
+        self._rows, self._outputs, self.dtype = values.shape[0], values.shape[1], values.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, M), M = N for "trace" and "sum", else N·O."""
+        size = self._rows * (1 if self._kind == "trace" else self._outputs)
+        return size, size
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """Θ v, (M,)."""
+        vector = self._checked(v, 1)
+        if self._kind == "full":
+            return self._product(vector.view(self._rows, self._outputs)).flatten()
+        if self._kind == "trace":
+            return sum(
+                (self._product(self._one_output(vector, o))[:, o] for o in range(self._outputs)),
+                torch.zeros_like(vector),
+            )
+        columns = vector.view(self._rows, self._outputs)
+        return torch.stack(
+            [self._product(self._one_output(columns[:, o], o))[:, o] for o in range(self._outputs)], 1
+        ).flatten()
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        """Θ V, (M, k)."""
+        return torch.stack([self.matvec(column) for column in self._checked(vectors, 2).T], 1)
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of Θ, (M,): squared norms of per-sample gradients, exact."""
+        norms = torch.zeros(self._rows, self._outputs, dtype=self.dtype, device=self.network.device)
+        jacobian = Jacobian(self.network, self.metric)
+        for name, value in self.network.parameters.items():
+            row_bytes = self._outputs * value.numel() * value.element_size()
+            for place, chunk in self._samples.chunks(max(1, _ROW_BYTES // row_bytes)):
+                rows = jacobian.rows(chunk, [name], self._outputs, _ROW_BYTES)[name]
+                norms[place] += rows.square().sum(-1)
+        return norms.sum(1) if self._kind == "trace" else norms.flatten()
+
+    def trace(self) -> float:
+        """tr Θ, exact."""
+        return float(self.diagonal().sum())
+
+    def as_linear_operator(self) -> LinearOperator:
+        """The same for SciPy, NumPy arrays in and out, in the parameters' dtype."""
+
+        def apply(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            tensor = torch.as_tensor(np.ascontiguousarray(v), dtype=self.dtype, device=self.network.device)
+            result = (
+                self.matmat(tensor)
+                if tensor.dim() == 2 and tensor.shape[1] != 1
+                else self.matvec(tensor.reshape(-1))
+            )
+            return result.cpu().numpy().reshape(v.shape)
+
+        dtype = np.dtype(str(self.dtype).removeprefix("torch."))
+        return LinearOperator(
+            self.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=dtype
+        )
+
+    def _product(self, u: Tensor) -> Tensor:
+        pulled = self.network.vjp(self._samples, u)
+        if self.metric is not None:
+            pulled = {name: value * self.metric[name] for name, value in pulled.items()}
+        return self.network.jvp(self._samples, pulled)
+
+    def _one_output(self, column: Tensor, o: int) -> Tensor:
+        u = torch.zeros(self._rows, self._outputs, dtype=self.dtype, device=self.network.device)
+        u[:, o] = column
+        return u
+
+    def _checked(self, v: Tensor, dim: int) -> Tensor:
+        if not isinstance(v, Tensor) or v.dim() != dim or v.shape[0] != self.shape[0]:
+            raise KernelError(
+                "the vector does not fit the operator",
+                expected=f"a tensor ({self.shape[0]}{', k' * (dim - 1)}{',' * (2 - dim)})",
+                got=tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__,
+            )
+        return v.detach().to(self.dtype)

@@ -1,0 +1,151 @@
+"""Which parameters a kernel speaks of, what they are called, and which layer each belongs to.
+
+Names are those of ``named_parameters()`` without the prefixes that wrappers add; a tied parameter is listed once, under
+its first name. This file reads a module and never changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from kerneltrack.errors import KernelError, UnsupportedModelError
+
+Selection = Callable[[str], bool] | Iterable[str] | None
+Metric = float | Mapping[str, float | Tensor] | None
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's module inside DataParallel, DistributedDataParallel and ``torch.compile`` wrappers."""
+    while True:
+        if isinstance(model, (DataParallel, DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+def reported_name(model: nn.Module, raw: str) -> str:
+    """``raw`` without the components that wrappers put in the middle of it."""
+    kept, module = [], model
+    for part in raw.split(".")[:-1]:
+        wrapped = part == "_orig_mod" or (
+            part == "module" and isinstance(module, (DataParallel, DistributedDataParallel))
+        )
+        if not wrapped:
+            kept.append(part)
+        module = getattr(module, part)
+    return ".".join([*kept, raw.rpartition(".")[2]])
+
+
+def trainable(model: nn.Module, params: Selection) -> dict[str, str]:
+    """Reported name → raw name of every selected parameter, each tensor once.
+
+    Raises:
+        KernelError: a name that is unknown or frozen.
+        UnsupportedModelError: nothing to differentiate by, or a parameter that is not real or not initialised.
+    """
+    names: dict[str, str] = {}
+    alias: dict[str, str] = {}
+    first: dict[int, str] = {}
+    frozen: set[str] = set()
+    for raw, parameter in model.named_parameters(remove_duplicate=False):
+        name = reported_name(model, raw)
+        if not parameter.requires_grad:
+            frozen.add(name)
+        elif id(parameter) in first:
+            alias[name] = first[id(parameter)]
+        else:
+            _check_real(name, parameter)
+            first[id(parameter)] = name
+            names[name], alias[name] = raw, name
+    if params is None:
+        chosen = set(names)
+    elif callable(params):
+        chosen = {alias[name] for name in alias if params(name)}
+    else:
+        chosen = {_known(name, alias, frozen) for name in ([params] if isinstance(params, str) else params)}
+    if not chosen:
+        raise UnsupportedModelError(
+            "there is no trainable parameter",
+            expected="at least one parameter that requires grad",
+            got=f"{len(names)} trainable, {len(frozen)} frozen, none selected"
+            if params is not None
+            else f"{len(frozen)} frozen",
+            remedy="Unfreeze what the kernel should speak of, or widen params=.",
+        )
+    return {name: raw for name, raw in names.items() if name in chosen}
+
+
+def _known(name: str, alias: Mapping[str, str], frozen: set[str]) -> str:
+    if name in alias:
+        return alias[name]
+    if name in frozen:
+        raise KernelError(
+            f"parameter {name!r} is frozen", remedy="Call requires_grad_() on it, or leave it out of params=."
+        )
+    raise KernelError(
+        f"there is no parameter {name!r}",
+        expected=f"some of {list(alias)[:12]}",
+        remedy="Names are those of model.named_parameters().",
+    )
+
+
+def _check_real(name: str, parameter: Tensor) -> None:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise UnsupportedModelError(
+            f"parameter {name!r} is not initialised", remedy="Run one batch through the lazy module first."
+        )
+    if not parameter.is_floating_point():
+        raise UnsupportedModelError(
+            f"parameter {name!r} is {parameter.dtype}",
+            expected="real floating-point parameters",
+            remedy="Hold its real and imaginary part in two parameters, or freeze it.",
+        )
+
+
+def layer_of(name: str) -> str:
+    """The layer of a parameter: its name without the last part; for a parametrisation, the module that carries it."""
+    owner = name.rpartition(".")[0]
+    head, found, _ = f".{owner}.".partition(".parametrizations.")
+    return head.strip(".") if found else owner
+
+
+def preconditioner(metric: Metric, parameters: Mapping[str, Tensor]) -> dict[str, float | Tensor] | None:
+    """P of J P Jᵀ, one positive number or tensor for each parameter; parameters that are not named keep 1.
+
+    Raises:
+        KernelError: an unknown name, a wrong shape, or an entry that is not positive and finite.
+    """
+    if metric is None:
+        return None
+    given = metric if isinstance(metric, Mapping) else dict.fromkeys(parameters, metric)
+    unknown = [name for name in given if name not in parameters]
+    if unknown:
+        raise KernelError(
+            f"metric= names {unknown}",
+            expected=f"some of {list(parameters)[:12]}",
+            remedy="Use the names of the trainable parameters.",
+        )
+    return {name: _entry(name, given.get(name, 1.0), p) for name, p in parameters.items()}
+
+
+def _entry(name: str, value: float | Tensor, parameter: Tensor) -> float | Tensor:
+    tensor = torch.as_tensor(value, dtype=parameter.dtype, device=parameter.device)
+    if tensor.dim() and tensor.shape != parameter.shape:
+        raise KernelError(
+            f"metric= of {name!r} has the wrong shape",
+            expected=f"a number or {tuple(parameter.shape)}",
+            got=tuple(tensor.shape),
+        )
+    if not bool((torch.isfinite(tensor) & (tensor > 0)).all()):
+        raise KernelError(
+            f"metric= of {name!r} is not positive",
+            expected="positive finite entries",
+            remedy="A learning rate of 0 is a frozen parameter: leave it out with params=.",
+        )
+    return tensor.detach() if tensor.dim() else float(tensor)

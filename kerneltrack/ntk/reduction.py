@@ -1,0 +1,91 @@
+"""What ``output=`` means: which pairs of outputs a kernel keeps.
+
+``"sum"`` and a callable are the *full* kernel of another network, g(f); so they are a head put on the network, and only
+``"full"``, ``"diagonal"`` and ``"trace"`` remain for the contraction. All of them are decided before anything is expanded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from kerneltrack.errors import KernelError
+
+Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
+Kind = Literal["full", "diagonal", "trace"]
+Head = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """``kind`` of pairs kept, ``head`` g: (n, O) → (n, K) in front of it, and the name to print."""
+
+    kind: Kind
+    head: Head | None
+    name: str
+
+    def shape(self, n1: int, n2: int, outputs: int) -> tuple[int, ...]:
+        """Shape of the kernel of N1 × N2 samples with ``outputs`` outputs (behind the head)."""
+        if self.name == "sum" or self.kind == "trace":
+            return (n1, n2)
+        return (n1, n2, outputs) if self.kind == "diagonal" else (n1, n2, outputs, outputs)
+
+
+def parse_output(output: Output) -> Reduction:
+    """The reduction that ``output=`` asks for.
+
+    Raises:
+        KernelError: neither a known name nor a callable.
+    """
+    if output in ("full", "diagonal", "trace"):
+        return Reduction(output, None, output)
+    if output == "sum":
+        return Reduction("full", lambda f: f.sum(-1, keepdim=True), "sum")
+    if callable(output):
+        return Reduction("full", _rowwise(output), "callable")
+    raise KernelError(
+        "unknown output=",
+        expected='"full", "diagonal", "trace", "sum" or a callable (O,) -> (K,)',
+        got=repr(output),
+    )
+
+
+def _rowwise(g: Callable[[Tensor], Tensor]) -> Head:
+    def head(outputs: Tensor) -> Tensor:
+        values = g(outputs[0])[None] if outputs.shape[0] == 1 else vmap(g)(outputs)
+        if values.dim() == 1:
+            values = values.unsqueeze(-1)
+        if values.dim() != 2:
+            raise KernelError(
+                "output= returned the wrong shape",
+                expected="(K,) or a scalar for one sample's (O,)",
+                got=tuple(values.shape[1:]),
+            )
+        return values
+
+    return head
+
+
+def gram(left: Tensor, right: Tensor, kind: Kind) -> Tensor:
+    """Σ_p left[n, o, p] right[m, q, p] for the pairs that ``kind`` keeps.
+
+    Args:
+        left: (N1, O, P) rows of a Jacobian.
+        right: (N2, O, P).
+        kind: which outputs to pair.
+
+    Returns:
+        (N1, N2, O, O), (N1, N2, O) or (N1, N2).
+    """
+    if kind == "trace":
+        return left.flatten(1) @ right.flatten(1).T
+    if kind == "diagonal":
+        return torch.matmul(left.transpose(0, 1), right.permute(1, 2, 0)).permute(1, 2, 0)
+    n1, o, _ = left.shape
+    product = left.flatten(0, 1) @ right.flatten(0, 1).T
+    return product.view(n1, o, right.shape[0], right.shape[1]).transpose(1, 2)

@@ -1,0 +1,244 @@
+"""The structured method: capture once, contract each weight in its cheapest order, differentiate the rest plainly.
+
+A trial capture of one sample says which weights are used how; from the sizes alone follow the orders, the memory of one
+sample, the blocks of samples that fit the budget, and the plan. Then blocks are captured and contracted pair by pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from kerneltrack.errors import KernelError
+from kerneltrack.ntk.capture import Capture, NotCapturable, Record, Site
+from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_layer
+from kerneltrack.ntk.cost import Use
+from kerneltrack.ntk.factors import Extent, extent
+from kerneltrack.ntk.gradients import collect
+from kerneltrack.ntk.inputs import Inputs
+from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.memory import refuse_budget
+from kerneltrack.ntk.orders import Cost, Problem, choose, cost
+from kerneltrack.ntk.parameters import layer_of
+from kerneltrack.ntk.rules import RULES
+from kerneltrack.ntk.side import Side, dense_features, shift_features, token_features
+from kerneltrack.ntk.units import Coverage, Unit, cover
+
+#: Per-sample gradients are formed and multiplied in slices of this size: large enough for matrix products at full rate, small
+#: enough to be read back from a last-level cache.
+SLAB_BYTES = 48 * 2**20
+
+
+@dataclass(frozen=True)
+class Step:
+    """A unit, the order chosen for it, and what that costs."""
+
+    unit: Unit
+    order: str
+    cost: Cost
+
+
+class Structured:
+    """The plan of a job by sites, and its execution.
+
+    Args:
+        job: what to compute.
+
+    Raises:
+        NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.leaves = {name: value.requires_grad_() for name, value in job.network.parameters.items()}
+        with job.network.measuring():
+            outputs, sites = self._capture(job.x1.rows(0, 1))
+            self.coverage: Coverage = cover(sites, self.leaves, outputs, job.metric)
+        self.sizes = [extent(site) for site in sites]
+        self.rules = [site.rule for site in sites]
+        self.signature = _signature(sites)
+        self.steps = [self._step(unit) for unit in self.coverage.units]
+        self._shifts = self._merged_shifts(sites)
+        self._sample_bytes = self._bytes_of_one_sample(sites)
+
+    def _capture(self, samples: Inputs) -> tuple[Tensor, list[Site]]:
+        capture = Capture(RULES)
+        return capture.run(self.job.network, self.leaves, samples), capture.sites
+
+    def _step(self, unit: Unit) -> Step:
+        job, sizes = self.job, [self.sizes[i] for i in unit.sites]
+        trace = job.reduction.kind == "trace"
+        problem = Problem(
+            rows=len(job.x1) + (0 if job.x2 is None else job.columns), pairs=job.pairs, outputs=job.paired, planes=job.planes,
+            groups=sizes[0].groups, outer=sizes[0].outer * (job.outputs if trace else 1), inner=sizes[0].inner,
+            tokens=sum(s.tokens for s in sizes), item_bytes=job.dtype.itemsize)
+        if unit.form in ("tokens", "lookup"):
+            order, spent = choose(problem, lookup=unit.form == "lookup")
+            return Step(unit, order, spent)
+        if unit.form == "features":
+            problem = replace(problem, inner=1, tokens=1)
+        else:
+            entries = sum(self.leaves[name].numel() for name in unit.names) * (job.outputs if trace else 1)
+            problem = replace(problem, groups=1, outer=entries, inner=1)
+        return Step(unit, "gradient", cost("gradient", problem))
+
+    def _bytes_of_one_sample(self, sites: Sequence[Site]) -> int:
+        """Recorded inputs, gradients for all outputs, what autograd saves, and per-sample gradients that are formed whole."""
+        job, item = self.job, self.job.dtype.itemsize
+        records = {site.record for site in sites}
+        stored = sum(prod(r.shape[1:]) for r in records) + sum(t[0].numel() for r in records for t in r.operands)
+        gradients = sum(_gradient_entries(site, extent(site)) for site in {s.record: s for s in sites}.values())
+        largest = max((prod(r.shape[1:]) for r in records), default=0)
+        whole = max((job.outputs * 3 * sum(self.leaves[n].numel() for n in s.unit.names) for s in self.steps
+                     if s.unit.form in ("dense", "pulled back")), default=0)
+        features = max((job.outputs * self.sizes[s.unit.sites[0]].outer for s in self.steps if s.unit.form == "features"), default=0)
+        patches = max((self.sizes[i].groups * self.sizes[i].inner * self.sizes[i].tokens for i, r in enumerate(self.rules)
+                       if r == "convolution"), default=0)
+        return item * (stored + job.outputs * gradients + 4 * largest + whole + features + patches) + job.network.activation_bytes(job.x1)
+
+    @property
+    def uncovered(self) -> dict[str, str]:
+        """Parameters that plain autodiff must do, and why."""
+        return self.coverage.uncovered
+
+    def uses(self) -> list[Use]:
+        """The lines of the plan."""
+        return [Use(parameters=step.unit.names, layer=layer_of(step.unit.names[0]), rule=self._rule(step.unit), order=step.order,
+                    flops=step.cost.flops, bytes=step.cost.bytes) for step in self.steps]
+
+    def _rule(self, unit: Unit) -> str:
+        if unit.form in ("dense", "pulled back"):
+            return unit.form
+        rules = list(dict.fromkeys(self.rules[i] for i in unit.sites))
+        return "+".join(rules)
+
+    def workspace(self) -> int:
+        """Bytes of the slices and tiles beside the blocks."""
+        free = max(0, self.job.budget - self.job.result_bytes)
+        return int(min(SLAB_BYTES, max(2**12, free // 8)))
+
+    def block_rows(self) -> int:
+        """Samples for one block: all of them if they fit, else as many as two blocks can have.
+
+        Raises:
+            MemoryBudgetError: two blocks of one sample do not fit.
+        """
+        job = self.job
+        free = job.budget - job.result_bytes - 4 * self.workspace()
+        total = len(job.x1) + (0 if job.x2 is None else job.columns)
+        if total * self._sample_bytes <= free:
+            return max(len(job.x1), job.columns)
+        rows = free // (2 * self._sample_bytes)
+        if rows < 1:
+            raise refuse_budget(job.budget, job.result_bytes + 8 * 2**12 + 2 * self._sample_bytes)
+        return int(rows)
+
+    @property
+    def working_bytes(self) -> int:
+        """The most that is held beside the result."""
+        job = self.job
+        total = len(job.x1) + (0 if job.x2 is None else job.columns)
+        return min(total, 2 * self.block_rows()) * self._sample_bytes + 4 * self.workspace()
+
+    def run(self, into: Mapping[str, Tensor], advance: Callable[[int], None]) -> None:
+        """Adds the covered parameters' kernel on and above the diagonal (everywhere, if rectangular).
+
+        Args:
+            into: layer → (B, N1·Q, N2·Q).
+            advance: told how many pairs of samples each step has done.
+        """
+        job, size, q = self.job, self.block_rows(), self.job.paired
+        right_inputs = job.x1 if job.x2 is None else job.x2
+        with job.network.measuring():
+            for i, chunk1 in job.x1.chunks(size):
+                left = self._side(chunk1)
+                for j, chunk2 in right_inputs.chunks(size):
+                    if job.x2 is None and j.start < i.start:
+                        continue
+                    same = job.x2 is None and i == j
+                    right = left if same else self._side(chunk2)
+                    for layer, matrix in into.items():
+                        part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
+                        self._contract(part, left, right, same, [s for s in self.steps if job.key(s.unit.names[0]) == layer])
+                    advance(len(chunk1) * (len(chunk1) + 1) // 2 if same else len(chunk1) * len(chunk2))
+
+    def _side(self, samples: Inputs) -> Side:
+        outputs, sites = self._capture(samples)
+        if _signature(sites) != self.signature:
+            raise NotCapturable("the forward pass does different things for different samples")
+        if not bool(torch.isfinite(outputs).all()):
+            raise KernelError("the outputs are not finite", remedy="Look for NaN or overflow in the parameters and inputs.")
+        wanted = {i for step in self.steps for i in step.unit.sites}
+        return Side(collect(outputs, sites, wanted), self.job.reduction.kind)
+
+    def _contract(self, theta: Tensor, left: Side, right: Side, same: bool, steps: Sequence[Step]) -> None:
+        tokens = [s.unit for s in steps if s.order == "token"]
+        if tokens:
+            layers = [token_layer(u, left, right, self._shifts[u].scale if u in self._shifts else 0.0) for u in tokens]
+            add_tokens(theta, layers, left.count, right.count, self.job.paired, same)
+        for step in steps:
+            if step.order == "hybrid":
+                add_hybrid(theta, left, right, step.unit, same, self.workspace() // self.job.dtype.itemsize)
+        merged = set(self._shifts.values())
+        units = [s.unit for s in steps if s.order == "gradient" and s.unit not in merged]
+        for plane in range(self.job.planes):
+            self._add_gradients(theta[plane], left, right, same, units, plane)
+
+    def _merged_shifts(self, sites: Sequence[Site]) -> dict[Unit, Unit]:
+        """Biases that ride along with their weight in the token order: weight's unit → bias's unit."""
+        def single(step: Step) -> tuple[Record, str]:
+            return sites[step.unit.sites[0]].record, self.job.key(step.unit.names[0])
+
+        shifts = {single(s): s.unit for s in self.steps if s.unit.form == "features" and len(s.unit.sites) == 1
+                  and self.rules[s.unit.sites[0]] == "shift"}
+        return {s.unit: shifts[single(s)] for s in self.steps if s.order == "token" and single(s) in shifts}
+
+    def _add_gradients(self, theta: Tensor, left: Side, right: Side, same: bool, units: Sequence[Unit], plane: int) -> None:
+        """Gram matrices of per-sample gradients; narrow ones are joined first, so that Θ is read and written less often."""
+        rows = max(theta.shape)
+        width = max(1, self.workspace() // (self.job.dtype.itemsize * rows))
+        buffers = [theta.new_empty(width * size) for size in (theta.shape[:1] if same else theta.shape)] \
+            if any(u.form == "tokens" for u in units) else []
+        small: list[tuple[Tensor, Tensor]] = []
+        for unit in units:
+            ours = self._features(left, unit, plane, width, buffers[:1])
+            pairs = ((f, f) for f in ours) if same else zip(ours, self._features(right, unit, plane, width, buffers[1:]), strict=True)
+            for mine, other in pairs:
+                if mine.shape[1] >= width // 4:
+                    add_gram(theta, mine, other, same, unit.scale)
+                    continue
+                small.append((_scaled(mine, unit.scale), _scaled(other, unit.scale)))
+                if sum(f.shape[1] for f, _ in small) >= width:
+                    _flush(theta, small, same)
+        _flush(theta, small, same)
+
+    def _features(self, side: Side, unit: Unit, plane: int, width: int, buffers: Sequence[Tensor]) -> Iterable[Tensor]:
+        if unit.form == "tokens":
+            return token_features(side, unit, plane, width, buffers[0])
+        if unit.form == "features":
+            return [shift_features(side, unit, plane)]
+        return dense_features(side, unit, plane, self.leaves, self.job.metric, self.workspace() // self.job.dtype.itemsize).values()
+
+
+def _scaled(features: Tensor, scale: float) -> Tensor:
+    """√scale times a narrow slice, as a copy: the buffer behind it is used again."""
+    return features.clone() if scale == 1.0 else features * scale**0.5
+
+
+def _flush(theta: Tensor, small: list[tuple[Tensor, Tensor]], same: bool) -> None:
+    if small:
+        left = torch.cat([f for f, _ in small], 1)
+        add_gram(theta, left, left if same else torch.cat([f for _, f in small], 1), same)
+        small.clear()
+
+
+def _gradient_entries(site: Site, size: Extent) -> int:
+    return size.groups * size.outer * size.tokens
+
+
+def _signature(sites: Sequence[Site]) -> tuple[object, ...]:
+    return tuple((s.rule, s.weight.shape, s.record.shape[1:], str(s.geometry)) for s in sites)

@@ -1,0 +1,85 @@
+"""Which layers the kernel comes from. Θ = Σ_l Θ_l exactly, with one term for the parameters of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables.observable import Observable, observable
+from kerneltrack.observables.state import Array, State
+
+
+def shares(parts: Mapping[str, float]) -> Array:
+    """Each part over the sum of all, in their order."""
+    values = np.array(list(parts.values()), dtype=np.float64)
+    total = values.sum()
+    return np.asarray(values / total) if total else np.full_like(values, np.nan)
+
+
+def _traces(state: State) -> Mapping[str, float]:
+    if state.layer_traces is None:
+        raise ObservableError("the traces of the layers were not measured")
+    return state.layer_traces
+
+
+def _kernels(state: State) -> Mapping[str, Array]:
+    if state.layer_kernels is None:
+        raise ObservableError("the kernels of the layers were not measured")
+    return state.layer_kernels
+
+
+def _conjugate_kernel_share(state: State) -> float:
+    readout = state.settings.get("readout")
+    traces = _traces(state)
+    if readout not in traces:
+        raise ObservableError("which layer is the linear readout is not known", got=readout)
+    return float(traces[str(readout)] / sum(traces.values()))
+
+
+def quadratic_form(kernel: Array, phi: Array) -> float:
+    """⟨Θ, ΦΦᵀ⟩ of a kernel in its reduced shape with a function φ (N, O), without forming the kernel matrix.
+
+    (N, N, O, O): Σ φ[n, o] Θ[n, m, o, p] φ[m, p]; (N, N, O): its terms with o = p; (N, N): Σ_o φ_oᵀ Θ φ_o.
+    """
+    if kernel.ndim == 4:
+        return float(np.einsum("no,nmop,mp->", phi, kernel, phi, optimize=True))
+    if kernel.ndim == 3:
+        return float(np.einsum("no,nmo,mo->", phi, kernel, phi, optimize=True))
+    return float(np.vdot(phi, kernel @ phi))
+
+
+def _alignments(state: State) -> Array:
+    if state.targets is None:
+        raise ObservableError("there are no targets")
+    columns = state.project(state.targets)
+    target_norm = float(np.linalg.norm(columns.T @ columns))
+    phi = columns if state.reduction in ("trace", "sum") else state.targets
+    scales = [float(np.linalg.norm(kernel)) * target_norm for kernel in _kernels(state).values()]
+    forms = [quadratic_form(kernel, phi) for kernel in _kernels(state).values()]
+    return np.array([form / scale if scale else np.nan for form, scale in zip(forms, scales, strict=True)])
+
+
+OBSERVABLES: tuple[Observable, ...] = (
+    observable(
+        "layer_trace", lambda s: np.array(list(_traces(s).values())), "tr Θ_l, Θ = Σ_l Θ_l", "layers", dims=("layer",),
+        default=False, long_name="trace of each layer's kernel",
+    ),
+    observable(
+        "layer_share", lambda s: shares(_traces(s)), "tr Θ_l/tr Θ", "layers", source="Baratin et al. 2021",
+        dims=("layer",), long_name="share of each layer in the trace of the kernel",
+    ),
+    observable(
+        "conjugate_kernel_share", _conjugate_kernel_share, "tr(K_CK ⊗ I_O)/tr Θ, K_CK = φφᵀ of the last layer's inputs",
+        "layers", source="Qadeer et al. 2023", default=False, long_name="share of the conjugate kernel in the trace",
+    ),
+    observable(
+        "layer_frobenius", lambda s: np.array([np.linalg.norm(kernel) for kernel in _kernels(s).values()]), "‖Θ_l‖_F",
+        "layer_kernels", "layers", dims=("layer",), default=False, long_name="Frobenius norm of each layer's kernel",
+    ),
+    observable(
+        "layer_target_alignment", _alignments, "⟨Θ_l, YYᵀ⟩_F/(‖Θ_l‖_F ‖YYᵀ‖_F)", "layer_kernels", "layers", "targets",
+        source="Baratin et al. 2021", dims=("layer",), default=False, long_name="kernel–target alignment of each layer",
+    ),
+)  # fmt: skip

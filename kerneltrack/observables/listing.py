@@ -1,0 +1,59 @@
+"""The catalogue as a page of Markdown: what docs/observables.md holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kerneltrack.observables.observable import Observable
+
+_HEAD = """# Observables
+
+Every number that kerneltrack derives from a measurement. The name is the same in the catalogue, in an archive, in an
+export and in the trainer's logger (there with the prefix `ntk/`). [notation.md](notation.md) defines the letters, and
+says what each need costs. Observables marked • belong to the set `"default"`; `observables="all"` asks for every one.
+What could not be computed is NaN, and the tracker says why.
+
+This page is generated: `python -m kerneltrack.observables > docs/observables.md`.
+
+| | name | what | formula | unit | over | needs | source |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+_OPEN = """
+## Functions without a name in the catalogue
+
+They compare two snapshots, or need more than one state: `similarity_bounds` (of snapshots whose kernels were not
+kept), `kernel_regression` (on any second set of points), `disjoint_halves` (uncertainty from the choice of the probe),
+and `EigenSystem.extend` (eigenfunctions at new points).
+
+## Open
+
+Quantities of the literature that are not here yet, each a short function of a `State` for whoever needs it
+([how-to/add-an-observable.md](how-to/add-an-observable.md)):
+
+- RKHS norms yᵀΘ⁻¹y and the bounds built on them; exponents of power laws in λ_i and ⟨v_i, y⟩²; spectral learning curves
+- block structure by class (Seleznova et al. 2023), specialisation of each output's kernel (Shan and Bordelon 2021)
+- robustness of single modes' features (Tsilivis and Kempe 2022); Fourier content of eigenfunctions; edges of images
+- the full Hessian and its part beyond the kernel; variances and evidence of the linearised Laplace approximation
+- forgetting between tasks from the kernel between their probes
+- standard errors of stochastic traces, once an estimator of them is there
+"""
+
+
+def markdown(entries: Mapping[str, Observable]) -> str:
+    """One table row per observable, in the order of the catalogue, then what is still open."""
+    return _HEAD + "".join(_row(entry) for entry in entries.values()) + _OPEN
+
+
+def _row(entry: Observable) -> str:
+    cells = (
+        "•" if entry.default else "",
+        f"`{entry.name}`",
+        entry.long_name,
+        entry.formula,
+        entry.units,
+        ", ".join(entry.dims) or "–",
+        ", ".join(sorted(entry.needs)),
+        entry.source,
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"

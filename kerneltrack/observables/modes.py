@@ -1,0 +1,107 @@
+"""Mode by mode: what one update does to the residual along each eigenvector, and what gradient descent would do.
+
+Where the loss is a mean of squares the residual is m = s (f − y) with a constant s, so gradient descent with one
+learning rate η changes its coefficient along v_i by the factor 1 − s η λ_i/N; s = 1 for the mean of ½‖f − y‖², and 2/O
+for ``torch.nn.MSELoss``. Other losses have no such factor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables.measured import energy_k
+from kerneltrack.observables.observable import Observable, observable
+from kerneltrack.observables.state import Array, State
+
+
+def predicted_factor(values: Array, learning_rate: float, samples: int, curvature: float = 1.0) -> Array:
+    """|1 − s η λ_i/N| (k,): what one step of gradient descent leaves of the residual along each mode. NSA, §3.
+
+    Args:
+        values: (k,) eigenvalues of J Jᵀ.
+        learning_rate: η, the same for every parameter.
+        samples: N.
+        curvature: s = ∂m/∂f; 1 for the mean of ½‖f − y‖², 2/O for the mean over samples and outputs of (f − y)².
+    """
+    return np.asarray(np.abs(1 - curvature * learning_rate * values / samples))
+
+
+def loss_curvature(loss: object, outputs: int) -> float:
+    """Slope s = ∂m/∂f of a loss that is a mean of squares: "half_mse" or "mse".
+
+    Raises:
+        ObservableError: any other loss, whose residual is not linear in the outputs.
+    """
+    if loss == "half_mse":
+        return 1.0
+    if loss == "mse":
+        return 2.0 / outputs
+    raise ObservableError("the residual is not linear in the outputs", expected="loss half_mse or mse", got=loss)
+
+
+def _predicted(state: State) -> Array:
+    rates = set(state.learning_rates)
+    if len(rates) != 1:
+        raise ObservableError("the prediction needs one learning rate", got=sorted(rates))
+    curvature = loss_curvature(state.settings.get("loss"), state.outputs.shape[1])
+    values = state.eigensystem.values
+    if state.reduction == "sum" and state.outputs.shape[1] > 1:
+        raise ObservableError("Σ_o f_o does not evolve on its own")
+    if state.reduction == "trace":
+        # every output sees the mean over outputs; exact where the outputs' kernels are equal and do not couple
+        values = values / state.outputs.shape[1]
+    return predicted_factor(values, rates.pop(), state.samples, curvature)
+
+
+def _measured(state: State) -> Array:
+    if state.update is None or state.residual is None:
+        raise ObservableError("the update that leaves this state was not seen")
+    change = loss_curvature(state.settings.get("loss"), state.outputs.shape[1]) * state.update.output_change
+    before, after = (state.coefficients(phi) for phi in (state.residual, state.residual + change))
+    sizes = np.linalg.norm(before, axis=1)
+    # A coefficient that is rounding of the outputs has no ratio.
+    floor = state.rounding(state.outputs, state.residual)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(sizes > floor, np.linalg.norm(after, axis=1) / sizes, np.nan))
+
+
+def _energy_by_output(state: State, phi: Array | None) -> Array:
+    """E(φ_o, k) of each output alone (energy_k, output)."""
+    if phi is None:
+        raise ObservableError("the function was not measured")
+    if state.reduction == "sum":
+        raise ObservableError("the kernel of Σ_o f_o does not tell outputs apart")
+    outputs = phi.shape[1]
+    if state.reduction == "trace":
+        squares = state.coefficients(phi) ** 2
+    else:
+        single = [np.where(np.arange(outputs) == o, phi, 0.0) for o in range(outputs)]
+        squares = np.hstack([state.coefficients(alone) ** 2 for alone in single])
+    norms = (phi**2).sum(axis=0)
+    floor = state.rounding(phi) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        energies = np.where(norms > floor, np.cumsum(squares, axis=0) / norms, np.nan)
+    return np.asarray(energies[np.asarray(energy_k(len(energies))) - 1])
+
+
+OBSERVABLES: tuple[Observable, ...] = (
+    observable(
+        "target_energy_by_output", lambda s: _energy_by_output(s, s.targets),
+        "E(y_o, k), y_o the targets of output o alone (of class o, if one-hot)", "eigenvectors", "targets",
+        source="NSA, §3", dims=("energy_k", "output"), default=False, long_name="target energy of each output or class",
+    ),
+    observable(
+        "residual_energy_by_output", lambda s: _energy_by_output(s, s.residual), "E(m_o, k)", "eigenvectors",
+        "residual", source="NSA, §3", dims=("energy_k", "output"), default=False,
+        long_name="residual energy of each output or class",
+    ),
+    observable(
+        "predicted_factor", _predicted, "|1 − s η λ_i/N|, s = ∂m/∂f", "eigenvalues", "loss", source="NSA, §3",
+        dims=("mode",), long_name="factor of gradient descent on the residual along each mode",
+    ),
+    observable(
+        "measured_factor", _measured, "‖⟨v_i, m_t + s (f_{t+1} − f_t)⟩‖/‖⟨v_i, m_t⟩‖", "eigenvectors", "residual",
+        "update", dims=("mode",), long_name="factor of the real update on the residual along each mode",
+    ),
+)  # fmt: skip

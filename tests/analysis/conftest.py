@@ -1,0 +1,154 @@
+"""A run whose every number is known in closed form: a kernel with a fixed eigenbasis whose eigenvalues grow, and GD on it.
+
+The residual obeys m_{t+1} = (I − η_t Θ_t/N) m_t exactly, and Θ_t = V diag(λ(t)) Vᵀ, so in the basis V each coefficient
+is a product of factors. λ_1/N grows logistically towards 2/η_t, as at the edge of stability; η is halved at step HALVED
+in the run and stays in the control.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from kerneltrack.archive import ArchiveWriter
+from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
+
+N, HALVED, LAST, TOP_K = 48, 300, 700, 16
+ENERGY_K = (1, 2, 5, 10, 20, N)
+STEPS = (0, 1, 3, 10, 30, 100, 200, HALVED - 1, HALVED, HALVED + 1, HALVED + 10, HALVED + 100, LAST)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the archive was made from; tests recompute from these, never from the analysis."""
+
+    points: np.ndarray
+    target: np.ndarray
+    basis: np.ndarray
+    eigenvalues: dict  # step -> (N,)
+    coefficients: dict  # step -> (N,) of the residual along the basis
+    rates: dict  # step -> η of the update that leaves the state
+
+
+def simulate(*, halve=True, start=0):
+    generator = np.random.default_rng(7)
+    points = generator.random((N, 2))
+    # A disc beside a ramp: a picture with an edge.
+    target = np.where(np.hypot(*(points - 0.4).T) < 0.25, 1.5, -0.5) + points[:, 0] - 0.5
+    basis = np.linalg.qr(generator.standard_normal((N, N)))[0]
+    basis *= np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(N)])
+    values = 3.2 * N * np.arange(1, N + 1) ** -1.5
+    coefficients = basis.T @ (0.05 * generator.standard_normal(N) - target)
+    kept = {"eigenvalues": {}, "coefficients": {}, "rates": {}}
+    for step in range(LAST + 1):
+        rate = 0.125 if halve and step >= HALVED else 0.25
+        if step in STEPS and step >= start:
+            for name, value in (("eigenvalues", values), ("coefficients", coefficients), ("rates", rate)):
+                kept[name][step] = value
+        coefficients = (1 - rate * values / N) * coefficients
+        values = values * (1 + 0.02 * (1 - values[0] / (2 * N / rate)))
+    return Truth(points, target, basis, **kept)
+
+
+def energies(coefficients):
+    return np.cumsum(coefficients**2)[np.array(ENERGY_K) - 1] / np.sum(coefficients**2)
+
+
+def measurement(truth, step, first):
+    values, residual = truth.eigenvalues[step], truth.coefficients[step]
+    target = truth.basis.T @ truth.target
+    share = values / values.sum()
+    bound = 2 * N / truth.rates[step]
+    return {
+        "eigenvalues": values,
+        "eigenvectors": truth.basis[:, None, :TOP_K].astype("f4"),
+        "mode_sums": truth.basis.sum(axis=0)[:, None],
+        "target_coefficients": target[:, None],
+        "output_coefficients": (target + residual)[:, None],
+        "residual_coefficients": residual[:, None],
+        "displacement_coefficients": (residual - first)[:, None],
+        "outputs": (truth.basis @ (target + residual))[:, None],
+        "residual": (truth.basis @ residual)[:, None],
+        "target_energy": energies(target),
+        "target_energy_null": np.array(ENERGY_K) / N,
+        "output_energy": energies(target + residual),
+        "residual_energy": energies(residual),
+        "stability_ratio": np.array(values[0] / bound),
+        "stability_bound": np.array(bound),
+        "effective_rank": np.array(np.exp(-np.sum(share * np.log(share)))),
+        "participation_ratio": np.array(values.sum() ** 2 / np.sum(values**2)),
+        "trace": np.array(values.sum()),
+        "probe_loss": np.array(np.sum(residual**2) / (2 * N)),
+        "kernel_flow_error": np.array(1e-3),
+        "linearization_error": np.array(1e-3),
+        "anchored_linearization_error": np.array(0.4),
+        "kernel_distance_from_initial": np.array(0.1),
+        "kernel_target_alignment": np.array(0.2),
+    }
+
+
+def snapshots(truth, *, probe="train", drop=()):
+    first = truth.coefficients[min(truth.coefficients)]
+    for step in truth.eigenvalues:
+        measured = {name: value for name, value in measurement(truth, step, first).items() if name not in drop}
+        yield Snapshot(
+            step=step, epoch=step, learning_rates=(truth.rates[step],), training_loss=float(measured.get("probe_loss", 1.0)),
+            trigger="At(…)", wall_time=1.75e9 + step, train_seconds=0.01 * step, snapshot_seconds=0.5,
+            update_applied=True, probes={probe: measured},
+        )  # fmt: skip
+
+
+def record(truth, *, probe="train", fingerprint="sha256:" + "a" * 64, inputs=True, identity=None, **settings):
+    return ProbeRecord(
+        name=probe, fingerprint=fingerprint, count=N, targets=truth.target[:, None], target_encoding="real",
+        input_shapes={"": ("float64", (N, 2))}, inputs={"": truth.points} if inputs else None, identity=identity,
+        settings={
+            "output": "full", "loss": "half_mse", "dtype": "float64", "stability_scope": "exact", "parameter_count": 1000,
+            "energy_k": list(ENERGY_K), **settings,
+        },
+    )  # fmt: skip
+
+
+def provenance(**metadata):
+    return Provenance(
+        run={"run_id": "run-1", "optimizers": [{"class": "SGD", "groups": [{"lr": 0.25, "momentum": 0}]}]},
+        metadata={"seed": 7, **metadata}, private={"host": "secret-host", "user": "secret-user"},
+    )  # fmt: skip
+
+
+def write(path, rows, *records, metadata=None):
+    with ArchiveWriter(path, probes=list(records), provenance=provenance(**(metadata or {}))) as writer:
+        for row in rows:
+            writer.append(row)
+    return path
+
+
+@pytest.fixture(scope="session")
+def truth():
+    return simulate()
+
+
+@pytest.fixture(scope="session")
+def control_truth():
+    return simulate(halve=False, start=HALVED)
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory, truth, control_truth):
+    """(run, control): paths of two archives."""
+    folder = tmp_path_factory.mktemp("archives")
+    return (
+        write(folder / "run.h5", snapshots(truth), record(truth)),
+        write(folder / "control.h5", snapshots(control_truth), record(control_truth)),
+    )
+
+
+@pytest.fixture(scope="session")
+def synthetic():
+    """The builders themselves, for archives that lack something."""
+    import types
+
+    return types.SimpleNamespace(
+        N=N, HALVED=HALVED, LAST=LAST, TOP_K=TOP_K, ENERGY_K=ENERGY_K, simulate=simulate, snapshots=snapshots,
+        record=record, write=write,
+    )  # fmt: skip

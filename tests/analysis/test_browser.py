@@ -1,0 +1,92 @@
+"""The report in a real browser, headless Chromium. Oracle: what its engine says of the page after a reader's actions.
+
+`make browser-test` runs these; without Chromium they are skipped, visibly.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from kerneltrack.analysis.report import write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
+
+#: A reader: moves the slider, presses keys on a figure, switches the theme, and writes down what happened.
+READER = """
+<script>
+addEventListener("load", () => {
+  const $ = (id) => document.getElementById(id), seen = {}, slider = $("moment");
+  if (slider) {
+    const state = () => [$("moment-step").value, document.querySelector(".readout").textContent, document.querySelector(".strip").style.backgroundImage.length];
+    seen.last = state();
+    slider.value = 0; slider.dispatchEvent(new Event("input"));
+    seen.first = state();
+  }
+  const drawing = [...document.querySelectorAll(".drawing")].find((d) => JSON.parse(d.dataset.hover).length);
+  drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+  seen.tip = $("tip").hidden ? null : $("tip").innerText;
+  drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+  seen.escaped = $("tip").hidden;
+  seen.ground = getComputedStyle(document.body).backgroundColor;
+  $("theme").click();
+  seen.switched = getComputedStyle(document.body).backgroundColor;
+  seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const text = drawing.querySelector("svg text"), line = drawing.querySelector("svg path");
+  seen.ink = getComputedStyle(text).fill;
+  seen.broken = [...document.querySelectorAll("svg *")].filter((n) => /var\\(/.test(getComputedStyle(n).fill + getComputedStyle(n).stroke)).length;
+  seen.title = document.title;
+  const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
+});
+</script>
+"""
+
+
+def browse(page, folder, *, width=1200):
+    """(what the reader saw, console messages) of a page."""
+    copy = folder / "page.html"
+    copy.write_text(page.replace("</body>", READER + "</body>"), encoding="utf-8")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--enable-logging=stderr",
+        "--virtual-time-budget=4000", "--dump-dom", copy.as_uri(),
+    ]  # fmt: skip
+    child = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r'<pre id="seen">(.*?)</pre>', child.stdout, re.DOTALL)
+    console = [line for line in child.stderr.splitlines() if "CONSOLE" in line]
+    assert found, child.stderr[-2000:]
+    return json.loads(found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")), console
+
+
+@pytest.fixture(scope="module")
+def page(archives, tmp_path_factory):
+    (path,) = write_report(archives[0], tmp_path_factory.mktemp("page") / "run.html", control=archives[1])
+    return path.read_text(encoding="utf-8")
+
+
+def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path, truth):
+    seen, console = browse(page, tmp_path)
+    assert console == []
+    assert seen["title"] == "run · kerneltrack"
+    assert (seen["last"][0], seen["first"][0]) == ("step 700", "step 0")
+    assert "0.125" in seen["last"][1]
+    assert "0.25" in seen["first"][1]
+    assert seen["tip"].startswith("step 0")
+    assert seen["escaped"]
+    assert seen["ground"] != seen["switched"]
+    assert seen["broken"] == 0
+
+
+@pytest.mark.parametrize("width", [500, 800, 1600])
+def test_nothing_sticks_out_at_any_width(page, tmp_path, width):
+    seen, _ = browse(page, tmp_path, width=width)
+    assert seen["overflow"] <= 0
+
+
+def test_a_script_error_would_be_seen(page, tmp_path):
+    """Negative control: a page that throws writes to the console that the first test reads."""
+    _, console = browse(page.replace('"use strict";', '"use strict"; setTimeout(() => { throw new Error("broken"); });'), tmp_path)
+    assert any("broken" in line for line in console)

@@ -1,0 +1,200 @@
+"""Figures and panels by the data they draw. Oracle: the closed form of the synthetic run; pixels are never compared."""
+
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from kerneltrack.analysis import load
+from kerneltrack.analysis.figures import Scene, choose, registry
+from kerneltrack.analysis.files import save_figure
+from kerneltrack.analysis.images import Canvas, oriented_eigenvectors
+from kerneltrack.analysis.panels import Series, course, mark_changes, profiles
+from kerneltrack.analysis.panels.courses import spread
+from kerneltrack.analysis.spectra import binned, energy_profile, mode_energy, nearest_k, speeds
+from kerneltrack.analysis.style import DARK, PAGE, PAPER, SLIDE, STYLES
+from kerneltrack.errors import AnalysisError
+
+
+@pytest.fixture(scope="module")
+def scene(archives):
+    return Scene(load(archives[0]).only, load(archives[1]).only)
+
+
+def line(figure, label, axes=0):
+    return next(one for one in figure.axes[axes].lines if one.get_label() == label)
+
+
+@pytest.mark.parametrize("name", list(registry()))
+def test_every_figure_draws_from_the_synthetic_archive(scene, name):
+    figure = registry()[name](scene)
+    assert isinstance(figure, Figure)
+    assert any(ax.lines or ax.images or ax.collections for ax in figure.axes)
+
+
+@pytest.mark.parametrize("name", list(registry()))
+def test_every_figure_says_what_it_needs_of_an_archive_that_has_little(name, synthetic, truth, tmp_path):
+    """An archive of traces alone: each figure is refused, and never drawn empty."""
+    rows = list(synthetic.snapshots(truth))
+    keep = {"trace"}
+    drop = {n for n in rows[0].probes["train"] if n not in keep}
+    bare = synthetic.record(truth, inputs=False)
+    rows = [r.__class__(**{**r.__dict__, "learning_rates": (), "training_loss": float("nan")}) for r in synthetic.snapshots(truth, drop=drop)]
+    run = load(synthetic.write(tmp_path / "bare.h5", rows, bare)).only
+    with pytest.raises(AnalysisError, match=r"needs '|never change"):
+        registry()[name](Scene(run))
+
+
+def test_eigenvalues_are_drawn_as_stored(scene, truth):
+    x, y = line(choose("eigenvalues")(scene), "λ₅").get_data()
+    assert x.tolist() == list(truth.eigenvalues)
+    assert y.tolist() == [values[4] for values in truth.eigenvalues.values()]
+
+
+def test_the_stability_figure_holds_run_control_and_bound(scene, control_truth, synthetic):
+    figure = choose("stability")(scene)
+    x, y = line(figure, "λ₁, control").get_data()
+    assert y.tolist() == [values[0] for values in control_truth.eigenvalues.values()]
+    _, bound = line(figure, "bound").get_data()
+    assert sorted(set(bound)) == [2 * synthetic.N / 0.25, 2 * synthetic.N / 0.125]
+
+
+def test_scaled_eigenvalues_jump_at_the_change(scene, truth, synthetic):
+    x, y = line(choose("scaled-eigenvalues")(scene), "i = 1").get_data()
+    before, after = y[x == synthetic.HALVED]
+    largest = truth.eigenvalues[synthetic.HALVED][0]
+    np.testing.assert_allclose([before, after], [0.25 * largest / synthetic.N, 0.125 * largest / synthetic.N], rtol=1e-14)
+
+
+def test_target_energy_has_its_nulls(scene, synthetic):
+    ax = choose("target-energy")(scene).axes[0]
+    levels = {round(float(one.get_ydata()[0]), 12) for one in ax.lines if str(one.get_label()).startswith("_")}
+    assert round(5 / synthetic.N, 12) in levels
+
+
+def test_energy_profile_is_a_cumulative_share(scene, truth):
+    residual = truth.coefficients[100]
+    row = scene.run.row(100)
+    expected = np.cumsum(residual**2) / np.sum(residual**2)
+    np.testing.assert_allclose(energy_profile(scene.run, "residual", row), expected, rtol=1e-13)
+    np.testing.assert_allclose(mode_energy(scene.run, "residual", row), np.diff(expected, prepend=0), atol=1e-15)
+
+
+def test_speeds_are_eta_lambda_over_n(scene, truth, synthetic):
+    expected = [truth.rates[s] * v[[0, 9]] / synthetic.N for s, v in truth.eigenvalues.items()]
+    np.testing.assert_allclose(speeds(scene.run, (1, 10)), expected, rtol=1e-14)
+
+
+def test_nearest_k_is_nearest_in_log_k(scene, synthetic):
+    assert [synthetic.ENERGY_K[i] for i in nearest_k(scene.run, (3, 20, 400))] == [2, 20, synthetic.N]
+
+
+def test_bins_keep_the_first_ten_modes_and_average_the_rest():
+    values = np.random.default_rng(0).random(600)
+    means = binned(values)
+    assert means[:10].tolist() == values[:10].tolist()
+    assert len(means) < 40
+    np.testing.assert_allclose(binned(np.ones(600)), 1)
+
+
+def test_a_panel_draws_what_it_is_given_and_returns_its_axes():
+    ax = Figure().subplots()
+    values = np.array([1.0, np.nan, 3.0])
+    drawn = course(ax, np.array([0, 5, 10]), [Series("a", values, "red", "dashed")], PAPER, ylabel="y")
+    assert drawn is ax
+    assert ax.lines[0].get_xydata().tolist() == [[0, 1], [10, 3]]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("training step", "y")
+    assert mark_changes(ax, [(5, "η")], PAPER) is ax
+    assert ax.lines[-1].get_xdata()[0] == 5
+
+
+def test_profiles_have_a_legend_only_where_there_is_something_to_tell_apart():
+    index = np.arange(1.0, 4.0)
+    one, two = Figure().subplots(), Figure().subplots()
+    profiles(one, index, [Series("a", index, "red")], PAPER, xlabel="", ylabel="")
+    profiles(two, index, [Series("a", index, "red"), Series("b", index, "blue")], PAPER, xlabel="", ylabel="")
+    assert one.get_legend() is None
+    assert [text.get_text() for text in two.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_labels_keep_their_distance_and_their_order():
+    heights = [0.5, 0.5, 0.52, 0.1]
+    placed = spread(heights, 0.1)
+    assert np.all(np.diff(sorted(placed)) >= 0.1 - 1e-12)
+    assert placed[3] == pytest.approx(0.1)
+    assert sorted(range(4), key=lambda i: (heights[i], i)) == sorted(range(4), key=lambda i: placed[i])
+
+
+def test_a_linear_function_is_painted_exactly():
+    """Linear interpolation reproduces linear functions: at pixel centres x and 1 − y inside the hull."""
+    points = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1], [0.3, 0.6]])
+    canvas = Canvas.over(points, 8)
+    image = canvas.paint(np.column_stack([2 * points[:, 0] - points[:, 1], points[:, 0]]))
+    centres = (np.arange(8) + 0.5) / 8
+    np.testing.assert_allclose(image[0], 2 * centres[None, :] - centres[:, None], atol=1e-12)
+    np.testing.assert_allclose(image[1], np.broadcast_to(centres, (8, 8)), atol=1e-12)
+
+
+def test_the_canvas_has_the_picture_s_aspect():
+    assert Canvas.over(np.random.default_rng(0).random((20, 2)), 10, 1.5).paint(np.ones(20)).shape == (15, 10)
+
+
+def test_points_on_a_line_are_refused():
+    with pytest.raises(AnalysisError, match="lie on a line"):
+        Canvas.over(np.column_stack([np.arange(9.0), np.arange(9.0)]), 8)
+
+
+def test_eigenvectors_are_scaled_and_turned(scene, truth, synthetic):
+    shown = oriented_eigenvectors(scene.run, 0, 4)
+    np.testing.assert_allclose((shown**2).mean(axis=0), 1, rtol=1e-6)  # float32 vectors
+    mixed = np.abs(shown.sum(axis=0)) <= 0.5 * synthetic.N
+    assert np.all((truth.target @ shown)[mixed] >= 0)
+
+
+def test_styles_are_values_and_leave_matplotlib_alone(scene):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    choose("rank")(Scene(scene.run, style=SLIDE))
+    choose("rank")(Scene(scene.run, style=DARK))
+    assert dict(matplotlib.rcParams) == before
+    assert len({color for style in STYLES.values() for color in style.variables}) == len(PAGE.variables)
+
+
+@pytest.mark.parametrize("style", [PAPER, DARK], ids=lambda s: s.name)
+def test_line_colours_can_be_read_on_their_ground(style):
+    """WCAG 2 contrast of graphical objects, at least 2:1 for lines that also carry a label; computed from its formula."""
+
+    def luminance(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    ground = luminance("#ffffff" if style.ground == "white" else style.ground)
+    for colour in (*style.category, *style.order):
+        low, high = sorted((luminance(colour), ground))
+        assert (high + 0.05) / (low + 0.05) > 2, colour
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_files_are_vector_or_raster_by_their_ending_and_the_same_twice(scene, kind, tmp_path):
+    paths = [save_figure(choose("rank")(scene), tmp_path / f"{i}.{kind}", scene.style) for i in "ab"]
+    head = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[kind]
+    assert paths[0].read_bytes().startswith(head)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"a.{kind}", f"b.{kind}"]
+
+
+def test_bad_names_are_answered_with_near_ones(scene, tmp_path):
+    with pytest.raises(AnalysisError, match="for instance stability"):
+        choose("stabilty")
+    with pytest.raises(AnalysisError, match=r"ending of \.png"):
+        save_figure(choose("rank")(scene), tmp_path / "x.bmp", scene.style)
+
+
+def test_captions_are_sentences_that_stand_for_the_picture():
+    for spec in registry().values():
+        assert re.fullmatch(r"[a-z][a-z-]*", spec.name)
+        assert len(spec.caption) > 40 or spec.name == "loss"
+        assert spec.caption.rstrip().endswith(".")

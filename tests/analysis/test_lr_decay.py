@@ -1,0 +1,193 @@
+"""Learning-rate changes. Oracle: the closed form of the synthetic run, recomputed here from its truth."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from kerneltrack.analysis import load, lr_decay_effects
+from kerneltrack.analysis.changes import learning_rate_changes
+from kerneltrack.analysis.lr_decay_text import change_table, factor_table, old_bound, sentence, trend_sentence
+from kerneltrack.errors import AnalysisError
+
+
+@pytest.fixture(scope="module")
+def effects(archives):
+    return lr_decay_effects(load(archives[0]), load(archives[1]))
+
+
+def at(effects, offset):
+    return next(m for m in effects.changes[0].after if m.offset == offset)
+
+
+def test_the_change_is_found_where_it_was_made(effects, synthetic):
+    (change,) = effects.changes
+    assert (change.change.step, change.change.exact) == (synthetic.HALVED, True)
+    assert (change.change.old, change.change.new) == ((0.25,), (0.125,))
+    assert change.before.step == synthetic.HALVED
+    assert [m.offset for m in change.after] == [1, 10, 100, synthetic.LAST - synthetic.HALVED]
+
+
+def test_every_moment_holds_the_stored_numbers(effects, truth, synthetic):
+    for m in (effects.changes[0].before, *effects.changes[0].after):
+        values, residual = truth.eigenvalues[m.step], truth.coefficients[m.step]
+        assert m.numbers["eigenvalue_10"] == values[9]
+        energy = np.sum(residual[:20] ** 2) / np.sum(residual**2)
+        np.testing.assert_allclose(m.numbers["residual_energy_20"], energy, rtol=1e-13)  # a few float64 roundings
+
+
+def test_predicted_and_measured_factors_agree_on_a_kernel_that_stands_still(effects, truth, synthetic):
+    factors = effects.changes[0].factors
+    values = truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K]
+    np.testing.assert_allclose(factors.predicted, 1 - 0.125 * values / synthetic.N, rtol=1e-14)
+    np.testing.assert_allclose(factors.predicted_old, 1 - 0.25 * values / synthetic.N, rtol=1e-14)
+    # Eigenvectors are stored in float32: a coefficient c_i picks up 2^-24 of ‖m‖ at most, about 1e-7 ‖m‖/|c_i|.
+    residual = truth.coefficients[synthetic.HALVED]
+    slack = 2**-23 * np.linalg.norm(residual) / np.abs(residual[: synthetic.TOP_K]) * 4
+    assert np.all(np.abs(factors.measured - factors.predicted) < slack)
+    assert np.any(np.abs(factors.measured - factors.predicted_old) > slack)  # negative control: the old rate does not fit
+
+
+def test_mse_halves_the_factor_s_curvature_denominator(archives, synthetic, truth, tmp_path):
+    """torch's MSELoss with O = 1 is twice the half-MSE loss: 1 − 2ηλ/N."""
+    path = synthetic.write(tmp_path / "mse.h5", synthetic.snapshots(truth), synthetic.record(truth, loss="mse"))
+    factors = lr_decay_effects(load(path)).changes[0].factors
+    np.testing.assert_allclose(
+        factors.predicted, 1 - 2 * 0.125 * truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K] / synthetic.N, rtol=1e-14
+    )
+
+
+def test_differences_are_run_minus_control_at_the_same_step(effects, truth, control_truth, synthetic):
+    later = at(effects, 100)
+    step = synthetic.HALVED + 100
+    assert later.difference["eigenvalue_1"] == truth.eigenvalues[step][0] - control_truth.eigenvalues[step][0]
+    assert later.difference["eigenvalue_1"] > 0  # towards the new bound, while the control stays
+
+
+def test_words_claim_an_effect_only_with_a_control(archives, effects):
+    with_control = sentence(effects.changes[0], effects.energy_k)
+    alone = lr_decay_effects(load(archives[0]))
+    without = sentence(alone.changes[0], alone.energy_k)
+    assert "was followed by" in with_control
+    assert "Effect, against the control" in with_control
+    assert "was followed by" in without
+    assert "ffect" not in without
+    assert any("No effect is claimed" in note for note in change_table(alone.changes[0], alone.energy_k).notes)
+
+
+def test_a_control_in_another_state_is_none(archives, synthetic, tmp_path, control_truth):
+    shifted = dataclasses.replace(control_truth, eigenvalues={s: 1.01 * v for s, v in control_truth.eigenvalues.items()})
+    path = synthetic.write(tmp_path / "other.h5", synthetic.snapshots(shifted), synthetic.record(shifted))
+    effects = lr_decay_effects(load(archives[0]), load(path))
+    assert "another state" in effects.changes[0].no_control
+    assert "Effect" not in sentence(effects.changes[0], effects.energy_k)
+
+
+def test_a_control_that_changed_the_rate_too_is_none(archives):
+    effects = lr_decay_effects(load(archives[0]), load(archives[0]))
+    assert "did not keep the learning rate" in effects.changes[0].no_control
+
+
+def test_the_old_bound_is_that_of_the_old_rate(effects, synthetic):
+    assert old_bound(effects.changes[0]) == pytest.approx(2 * synthetic.N / 0.25, rel=1e-15)
+
+
+def test_tables_carry_value_control_and_difference(effects):
+    table = change_table(effects.changes[0], effects.energy_k)
+    labels = [row[0].strip() for row in table.rows]
+    assert labels[:3] == ["λ₁", "control", "difference"]
+    assert table.columns[1:4] == ["before", "+1", "+10"]
+    assert factor_table(effects.changes[0]).rows[0][0] == "1"
+
+
+def test_json_has_no_nan_and_survives_a_round_trip(effects):
+    text = json.dumps(effects.to_dict(), allow_nan=False)
+    assert json.loads(text)["changes"][0]["step"] == effects.changes[0].change.step
+
+
+def test_an_inexact_change_gives_both_steps_and_no_factor(synthetic, truth, tmp_path):
+    rows = [s for s in synthetic.snapshots(truth) if s.step not in (synthetic.HALVED - 1, synthetic.HALVED, synthetic.HALVED + 1)]
+    path = synthetic.write(tmp_path / "sparse.h5", rows, synthetic.record(truth))
+    (change,) = lr_decay_effects(load(path)).changes
+    assert (change.change.earliest, change.change.step) == (201, synthetic.HALVED + 10)
+    assert change.before.step == 200
+    assert change.factors is None
+    assert "somewhere in steps 201 to 310" in change.no_factors
+    assert "Between steps 200 and 310" in sentence(change, ())
+
+
+def test_the_schedule_s_trigger_pins_a_change(synthetic, truth, tmp_path):
+    rows = [
+        dataclasses.replace(s, trigger="OnLearningRateChange(after=(0, 1, 10, 100))" if s.step == synthetic.HALVED else s.trigger)
+        for s in synthetic.snapshots(truth) if s.step != synthetic.HALVED - 1
+    ]  # fmt: skip
+    path = synthetic.write(tmp_path / "pinned.h5", rows, synthetic.record(truth))
+    assert lr_decay_effects(load(path)).changes[0].change.exact
+    late = [dataclasses.replace(s, trigger=s.trigger.replace("(0, ", "(")) for s in rows]
+    path = synthetic.write(tmp_path / "late.h5", late, synthetic.record(truth))
+    assert not lr_decay_effects(load(path)).changes[0].change.exact  # negative control: without offset 0 it is not pinned
+
+
+def test_a_cosine_schedule_is_a_trend_and_not_many_changes(synthetic, truth, tmp_path):
+    rows = [
+        dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),)) for s in synthetic.snapshots(truth)
+    ]  # fmt: skip
+    effects = lr_decay_effects(load(synthetic.write(tmp_path / "cosine.h5", rows, synthetic.record(truth))))
+    assert effects.changes == ()
+    (course,) = effects.trends
+    assert course.rates == (0.25, pytest.approx(0.125 * (1 + np.cos(0.7 * np.pi))))
+    # Ση of the schedule itself, step by step; between 13 rows straight lines come within 2 %.
+    whole = sum(0.125 * (1 + np.cos(np.pi * t / 1000)) for t in range(synthetic.LAST))
+    assert course.trend.travel == pytest.approx(whole, rel=0.02)
+    assert "A trend has no before and after" in trend_sentence(course)
+
+
+@pytest.mark.parametrize(
+    ("settings", "run", "words"),
+    [
+        ({"loss": "cross_entropy"}, {}, "the loss is cross_entropy"),
+        ({}, {"optimizers": [{"class": "Adam", "groups": [{}]}]}, "the optimizer is Adam"),
+        ({}, {"optimizers": [{"class": "SGD", "groups": [{"momentum": 0.9}]}]}, "the optimizer has momentum"),
+    ],
+)
+def test_no_prediction_where_modes_do_not_decay_one_by_one(archives, settings, run, words):
+    known = load(archives[0]).only
+    dataset = known.dataset.copy()
+    dataset.attrs = {
+        **dataset.attrs, "settings": {**known.settings, **settings},
+        "provenance": {**known.provenance, "run": {**known.provenance["run"], **run}},
+    }  # fmt: skip
+    effects = lr_decay_effects(dataclasses.replace(known, dataset=dataset))
+    assert effects.changes[0].factors is None
+    assert words in effects.changes[0].no_factors
+
+
+def test_no_change_is_said_and_not_invented(archives):
+    with pytest.raises(AnalysisError, match="never change"):
+        lr_decay_effects(load(archives[1]))
+
+
+def test_one_snapshot_has_no_before_and_after(synthetic, truth, tmp_path):
+    path = synthetic.write(tmp_path / "one.h5", list(synthetic.snapshots(truth))[:1], synthetic.record(truth))
+    with pytest.raises(AnalysisError, match="no before and after"):
+        lr_decay_effects(load(path))
+
+
+def test_a_control_on_another_probe_is_refused(archives, synthetic, control_truth, tmp_path):
+    other = synthetic.record(control_truth, fingerprint="sha256:" + "b" * 64)
+    path = synthetic.write(tmp_path / "probe.h5", synthetic.snapshots(control_truth), other)
+    with pytest.raises(AnalysisError, match=r"different probe fingerprints.*run: sha256:aaaa.*probe: sha256:bbbb"):
+        lr_decay_effects(load(archives[0]), load(path))
+
+
+def test_two_changes_end_at_each_other(synthetic, truth, tmp_path):
+    """A staircase: what follows the first change ends where the second begins."""
+    rows = [
+        dataclasses.replace(s, learning_rates=(0.25 if s.step < 299 else 0.125 if s.step < 400 else 0.0625,))
+        for s in synthetic.snapshots(truth)
+    ]
+    run = load(synthetic.write(tmp_path / "stairs.h5", rows, synthetic.record(truth))).only
+    first, second = learning_rate_changes(run)[0]
+    assert (run.steps[first.after[-1]], first.new, second.old, second.new) == (310, (0.125,), (0.125,), (0.0625,))
+    assert not second.exact

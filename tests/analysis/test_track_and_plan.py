@@ -1,0 +1,123 @@
+"""Replaying checkpoints and planning. Oracles: the live run's archive, and closed forms of a linear model."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from kerneltrack import Probe, open_archive
+from kerneltrack.analysis import plan as plans
+from kerneltrack.analysis.track import run_track
+from kerneltrack.callbacks import NTKTracker
+from kerneltrack.errors import ArchiveExistsError, TrackerError
+
+X = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+Y = X[:, :1].sin()
+
+
+class Net(pl.LightningModule):
+    def __init__(self, width=5):
+        super().__init__()
+        self.save_hyperparameters()
+        self.layers = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def training_step(self, batch, batch_idx):
+        return (self(batch[0]) - batch[1]).square().mean() / 2
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.3)
+        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 2), "interval": "step"}]
+
+
+class Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.map(x)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """This file's classes as an importable module, and a saved probe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "nets", sys.modules[Net.__module__])
+    Probe(X, Y, name="train").save("probe.npz")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*logging interval.*")
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*")
+def test_checkpoints_give_the_live_numbers(here):
+    """The same state, the same instrument: bit for bit."""
+    saves = pl.callbacks.ModelCheckpoint("ckpt", every_n_train_steps=1, save_top_k=-1)
+    tracker = NTKTracker("live.h5", probe="probe.npz", schedule=1, loss="half_mse", log=False)
+    trainer = pl.Trainer(
+        max_steps=5, accelerator="cpu", callbacks=[tracker, saves], logger=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Net(width=4), DataLoader(TensorDataset(X, Y), batch_size=12))
+    assert run_track("ckpt/*.ckpt", "nets:Net", here / "probe.npz", here / "replay.h5", loss="half_mse") == 0
+    with open_archive("live.h5") as live, open_archive("replay.h5") as replay:
+        assert live.steps.tolist() == [0, 1, 2, 3, 4, 5]
+        assert replay.steps.tolist() == [1, 2, 3, 4, 5]
+        for a, b in zip(list(live)[1:], replay, strict=True):
+            assert a.learning_rates == b.learning_rates
+            for name in ("eigenvalues", "eigenvectors", "outputs", "residual", "stability_ratio", "target_energy"):
+                assert np.array_equal(a.probes["train"][name], b.probes["train"][name]), (a.step, name)
+    with pytest.raises(ArchiveExistsError, match="replay"):
+        run_track("ckpt/*.ckpt", "nets:Net", here / "probe.npz", here / "replay.h5")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "model", "match"),
+    [
+        ("none/*.ckpt", "nets:Net", "matches no file"),
+        ("*.ckpt", "nets", "module:Class"),
+        ("*.ckpt", "nets:Missing", "cannot be imported"),
+        ("*.ckpt", "no_such_module:Net", "cannot be imported"),
+    ],
+)
+def test_bad_use_is_refused(here, pattern, model, match):
+    torch.save({"global_step": 3, "epoch": 0, "state_dict": {}}, "a.ckpt")
+    with pytest.raises(TrackerError, match=match):
+        run_track(pattern, model, here / "probe.npz", here / "replay.h5")
+
+
+def test_two_checkpoints_of_one_step_are_refused(here):
+    for name in "ab":
+        torch.save({"global_step": 3, "epoch": 0, "state_dict": {}}, f"{name}.ckpt")
+    with pytest.raises(TrackerError, match="two checkpoints of step 3"):
+        run_track("*.ckpt", "nets:Net", here / "probe.npz", here / "replay.h5")
+
+
+def test_a_plan_of_a_linear_model_is_its_closed_form(here, capsys):
+    """Θ = XXᵀ + 11ᵀ; weights hold Σ‖x‖² of the trace, biases N; the largest stable rate is 2N/λ_1. float32: 1e-5."""
+    assert plans.run_plan("nets:Linear", here / "probe.npz", True, loss="half_mse") == 0
+    facts = json.loads(capsys.readouterr().out)
+    theta = X.double() @ X.double().T + 1
+    assert facts["largest_learning_rate"] == pytest.approx(2 * len(X) / float(torch.linalg.eigvalsh(theta)[-1]), rel=1e-5)
+    assert facts["layer_shares"] == {"map": pytest.approx(1.0)}
+    assert facts["disk_bytes"] > 0
+    assert facts["seconds"] > 0
+
+
+def test_a_plan_prints_its_receipt(here, capsys):
+    assert plans.run_plan("nets:Net", here / "probe.npz") == 0
+    out = capsys.readouterr().out
+    for words in ("layers.0.weight", "one snapshot", "name the loss with --loss", "share of the trace"):
+        assert words in out
+
+
+def test_a_model_that_needs_arguments_is_refused(here):
+    with pytest.raises(TrackerError, match="without arguments"):
+        plans.run_plan("torch.nn:Linear", here / "probe.npz")

@@ -1,0 +1,74 @@
+"""Layers' shares against a Jacobian whose columns are split by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kerneltrack.observables import compute, quadratic_form, select, shares
+
+LAYERS = ["first", "second", "head"]
+ALL = ["layer_trace", "layer_share", "conjugate_kernel_share", "layer_frobenius", "layer_target_alignment"]
+
+
+def split(problem, reduction):
+    """The state, and each layer's kernel and matrix, when ten parameters belong to each of three layers."""
+    whole = problem.jacobian
+    kernels, matrices = {}, {}
+    for index, name in enumerate(LAYERS):
+        problem.jacobian = whole[:, :, 10 * index : 10 * (index + 1)]
+        kernels[name], matrices[name] = problem.kernel(reduction), problem.matrix(reduction)
+    problem.jacobian = whole
+    traces = {name: float(np.trace(matrix)) for name, matrix in matrices.items()}
+    state = problem.state(
+        reduction, layer_traces=traces, layer_kernels=kernels, settings={"layers": LAYERS, "readout": "head"}
+    )
+    return state, matrices
+
+
+def test_layers_add_up_to_the_kernel(problem, reduction):
+    state, matrices = split(problem, reduction)
+    values = compute(select(ALL), state)
+    assert not values.reasons
+    np.testing.assert_allclose(sum(matrices.values()), problem.matrix(reduction), atol=1e-11)
+    assert values["layer_trace"].sum() == pytest.approx(state.eigensystem.trace)
+    np.testing.assert_allclose(values["layer_share"], values["layer_trace"] / state.eigensystem.trace)
+    assert values["layer_share"].sum() == pytest.approx(1)
+    assert values["conjugate_kernel_share"] == pytest.approx(values["layer_share"][2])
+
+
+def test_each_layer_s_norm_and_alignment_are_its_matrix_s(problem, reduction):
+    state, matrices = split(problem, reduction)
+    values = compute(select(ALL), state)
+    columns = problem.columns(problem.targets, reduction)
+    target = columns @ columns.T
+    for index, matrix in enumerate(matrices.values()):
+        norm = np.linalg.norm(matrix)
+        assert values["layer_frobenius"][index] == pytest.approx(norm)
+        expected = np.vdot(matrix, target) / (norm * np.linalg.norm(target))
+        assert values["layer_target_alignment"][index] == pytest.approx(expected)
+
+
+def test_quadratic_forms_are_those_of_the_matrix(problem, reduction):
+    columns = problem.columns(problem.targets, reduction)
+    phi = columns if reduction in ("trace", "sum") else problem.targets
+    expected = np.trace(columns.T @ problem.matrix(reduction) @ columns)
+    assert quadratic_form(problem.kernel(reduction), phi) == pytest.approx(expected)
+
+
+def test_an_unknown_readout_has_no_share(problem):
+    state, _ = split(problem, "full")
+    unnamed = problem.state(layer_traces=state.layer_traces)
+    assert "not known" in compute(select(ALL), unnamed).reasons["conjugate_kernel_share"]
+
+
+def test_layers_that_were_not_measured_are_nan_for_every_layer(problem):
+    values = compute(select(ALL), problem.state(settings={"layers": LAYERS}))
+    assert values["layer_share"].shape == (3,)
+    assert np.isnan(values["layer_share"]).all()
+    assert values.reasons["layer_target_alignment"] == "not measured: layer_kernels, layers"
+
+
+def test_a_network_without_gradients_has_no_shares():
+    assert np.isnan(shares({"a": 0.0, "b": 0.0})).all()
+    assert math.isclose(shares({"a": 1.0, "b": 3.0})[1], 0.75)

@@ -1,0 +1,151 @@
+"""Distances between kernels against explicit matrices and exact small rotations."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables import (
+    centred_kernel,
+    cka,
+    compute,
+    kernel_angle,
+    kernel_distance,
+    relative_kernel_change,
+    select,
+    unbiased_cka,
+)
+
+NAMES = ["kernel_distance_from_initial", "relative_kernel_change"]
+
+
+def moved(problem, amount):
+    rng = np.random.default_rng(9)
+    problem.jacobian = problem.jacobian + amount * rng.standard_normal(problem.jacobian.shape)
+    return problem
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_distances_are_those_of_the_matrices(problem, reduction, kernels):
+    # With kernels they are compared entry by entry; without, they are put together from complete
+    # eigensystems.
+    keep = {} if kernels else {"kernel": None}
+    before, start = problem.matrix(reduction), problem.state(reduction, **keep)
+    moved(problem, 0.3)
+    after, state = problem.matrix(reduction), problem.state(reduction, initial=start, **keep)
+    values = compute(select(NAMES), state)
+    cosine = np.vdot(before, after) / (np.linalg.norm(before) * np.linalg.norm(after))
+    assert values[NAMES[0]] == pytest.approx(1 - cosine, rel=1e-9)
+    assert values[NAMES[1]] == pytest.approx(
+        np.linalg.norm(after - before) / np.linalg.norm(before), rel=1e-10
+    )
+
+
+def test_the_distance_of_nearly_equal_kernels_does_not_drown_in_rounding():
+    # Two unit matrices at angle a are 1 − cos a = 2 sin²(a/2) apart; 1 − cos computed directly gives 0 here.
+    angle = 1e-9
+    a, b = np.diag([1.0, 0.0]), np.diag([math.cos(angle), math.sin(angle)])
+    assert kernel_distance(a, b) == pytest.approx(2 * math.sin(angle / 2) ** 2, rel=1e-6)
+
+
+def test_distance_is_blind_to_scale_and_change_is_not():
+    kernel = np.diag([1.0, 2.0])
+    assert kernel_distance(kernel, 3 * kernel) == pytest.approx(0, abs=1e-30)
+    assert relative_kernel_change(3 * kernel, kernel) == pytest.approx(2)
+    assert kernel_distance(np.diag([1.0, 0.0]), np.diag([0.0, 1.0])) == pytest.approx(1)
+
+
+def test_zero_kernels_have_no_distance():
+    assert math.isnan(kernel_distance(np.zeros((2, 2)), np.eye(2)))
+    assert math.isnan(relative_kernel_change(np.eye(2), np.zeros((2, 2))))
+
+
+def test_the_first_snapshot_has_not_moved(problem):
+    values = compute(select(NAMES), problem.state().as_initial())
+    assert values[NAMES[0]] == values[NAMES[1]] == 0
+    assert compute(select(NAMES), problem.state()).reasons[NAMES[0]] == "not measured: initial"
+
+
+def test_the_angle_of_two_kernels():
+    # Oracle: the angle between two planar vectors.
+    a, b = np.diag([1.0, 0.0]), np.diag([math.cos(0.3), math.sin(0.3)])
+    assert kernel_angle(a, b) == pytest.approx(0.3)
+    assert kernel_angle(a, 7 * a) == 0
+    assert kernel_angle(a, -a) == pytest.approx(math.pi)
+
+
+def test_centring_is_a_projection_on_both_sides(problem, reduction):
+    matrix, samples = problem.matrix(reduction), len(problem.targets)
+    outputs = len(matrix) // samples
+    projector = np.kron(np.eye(samples) - 1 / samples, np.eye(outputs))
+    expected = (projector @ matrix @ projector).reshape(samples, outputs, samples, outputs).transpose(0, 2, 1, 3)
+    found = centred_kernel(problem.kernel(reduction))
+    if found.ndim == 3:
+        expected = np.einsum("nmoo->nmo", expected)
+    np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-11)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_cka_is_the_cosine_of_centred_matrices(problem, reduction, kernels):
+    keep = {} if kernels else {"kernel": None}
+    samples = len(problem.targets)
+    before, start = problem.matrix(reduction), problem.state(reduction, **keep)
+    moved(problem, 0.3)
+    after, state = problem.matrix(reduction), problem.state(reduction, initial=start, **keep)
+    projector = np.kron(np.eye(samples) - 1 / samples, np.eye(len(before) // samples))
+    a, b = (projector @ matrix @ projector for matrix in (before, after))
+    expected = np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
+    assert compute(select("cka_with_initial"), state)["cka_with_initial"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_cka_does_not_see_what_is_constant():
+    kernel = np.random.default_rng(0).standard_normal((5, 5))
+    kernel = kernel @ kernel.T
+    assert cka(kernel, 3 * kernel + 7) == pytest.approx(1)
+
+
+def brute_force_hsic(a, b):
+    """Oracle: the U-statistic over all quadruples of different points. Song et al. 2012, eq. 4."""
+    n = len(a)
+    total = sum(
+        a[i, j] * (b[i, j] + b[q, r] - 2 * b[i, q]) for i, j, q, r in itertools.permutations(range(n), 4)
+    )
+    return total / math.perm(n, 4)
+
+
+def test_unbiased_cka_is_the_u_statistic():
+    rng = np.random.default_rng(1)
+    a, b = (x @ x.T for x in rng.standard_normal((2, 6, 3)))
+    expected = brute_force_hsic(a, b) / math.sqrt(brute_force_hsic(a, a) * brute_force_hsic(b, b))
+    assert unbiased_cka(a, b) == pytest.approx(expected, rel=1e-10)
+    assert unbiased_cka(a, a) == pytest.approx(1)
+    # biased CKA of independent features is far from zero at six points, the unbiased one scatters around it
+    scatter = [unbiased_cka(*(x @ x.T for x in rng.standard_normal((2, 6, 3)))) for _ in range(200)]
+    assert abs(np.mean(scatter)) < 4 * np.std(scatter) / math.sqrt(200)
+
+
+@pytest.mark.parametrize("kernels", [(np.eye(3), np.eye(3)), (np.eye(5), np.eye(4)), (np.ones((5, 5, 1)),) * 2])
+def test_unbiased_cka_needs_four_points_and_two_matrices(kernels):
+    with pytest.raises(ObservableError, match="unbiased CKA"):
+        unbiased_cka(*kernels)
+
+
+def test_velocity_is_distance_per_step(problem):
+    start = problem.state(settings={"step": 10})
+    moved(problem, 0.2)
+    state = problem.state(settings={"step": 14}, previous=start)
+    values = compute(select(["kernel_velocity", "kernel_distance_from_previous"]), state)
+    assert values["kernel_velocity"] == pytest.approx(values["kernel_distance_from_previous"] / 4)
+    for step in (10, None):
+        again = compute(select("kernel_velocity"), problem.state(settings={"step": step}, previous=start))
+        assert math.isnan(again["kernel_velocity"])
+        assert "step" in again.reasons["kernel_velocity"]
+
+
+def test_unbiased_cka_is_for_one_kernel_output(problem):
+    state = problem.state("full").as_initial()
+    name = "cka_with_initial_unbiased"
+    assert "one kernel output" in compute(select(name), state).reasons[name]
+    assert compute(select(name), problem.state("trace").as_initial())[name] == pytest.approx(1)

@@ -1,0 +1,130 @@
+"""Choosing, registering and computing observables."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables import Observable, catalogue, compute, needs, register, registry, select
+
+
+@pytest.fixture
+def clean_registry(monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+
+
+def mine(**changes):
+    fields = {
+        "name": "mean_output",
+        "formula": "mean f_t",
+        "units": "1",
+        "source": "here",
+        "needs": frozenset({"outputs"}),
+        "compute": lambda state: state.outputs.mean(),
+    }
+    return Observable(**fields | changes)
+
+
+def test_every_entry_says_what_it_is():
+    for name, entry in catalogue().items():
+        assert name == entry.name
+        assert entry.formula
+        assert entry.units
+        assert entry.source
+        assert entry.long_name
+        assert entry.needs
+    assert len({entry.long_name for entry in catalogue().values()}) == len(catalogue())
+
+
+def test_the_catalogue_cannot_be_changed_from_outside():
+    with pytest.raises(TypeError, match="item assignment"):
+        catalogue()["trace"] = mine()
+
+
+def test_sets_and_names_mix_in_the_order_of_the_catalogue():
+    names = [entry.name for entry in select(["probe_loss", "trace", "trace"])]
+    assert names == ["trace", "probe_loss"]
+    assert [entry.name for entry in select("all")] == list(catalogue())
+    assert set(select("default")) == set(select(["default", "trace"])) <= set(select("all"))
+
+
+def test_an_unknown_name_names_its_neighbours():
+    with pytest.raises(ObservableError, match=r"target_energy.*got 'target_energi'"):
+        select(["trace", "target_energi"])
+    with pytest.raises(ObservableError, match="unknown observable"):
+        select("zzz")
+
+
+def test_needs_are_the_union():
+    assert needs(select(["trace", "target_energy"])) == {"eigenvalues", "eigenvectors", "targets"}
+    assert needs(()) == frozenset()
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_a_registered_observable_is_like_the_others(problem):
+    entry = register(mine())
+    assert register(entry) is entry
+    assert select("mean_output") == (entry,)
+    assert entry not in select("default")
+    assert compute(select("mean_output"), problem.state())["mean_output"] == problem.outputs.mean()
+
+
+@pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("name", ["trace", "eigenvalues", "mode", "inputs", "default", "all"])
+def test_taken_names_are_refused(name):
+    with pytest.raises(ObservableError, match="is taken"):
+        register(mine(name=name))
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_a_second_observable_of_one_name_is_refused():
+    register(mine())
+    with pytest.raises(ObservableError, match="is taken"):
+        register(mine())
+
+
+@pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("name", ["", "Trace", "a/b", "../x", "a b", "x" * 65, "1st"])
+def test_names_that_no_archive_can_hold_are_refused(name):
+    with pytest.raises(ObservableError, match="name of an observable"):
+        register(mine(name=name))
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_unknown_dimensions_are_refused():
+    with pytest.raises(ObservableError, match="dimension"):
+        register(mine(dims=("pixel",)))
+
+
+def test_a_shape_that_contradicts_its_dims_is_an_error(problem):
+    with pytest.raises(ObservableError, match=r"shape of observable 'mean_output'.*\(7, 3\)"):
+        compute([mine(dims=("sample", "output"))], problem.state())
+    found = compute([mine(dims=("sample", "output"), compute=lambda s: s.outputs)], problem.state())
+    np.testing.assert_array_equal(found["mean_output"], problem.outputs)
+
+
+def test_missing_arrays_are_nan_in_their_shape(problem):
+    entry = mine(dims=("mode", "coefficient"), needs=frozenset({"initial"}))
+    values = compute([entry], problem.state("trace"))
+    assert values["mean_output"].shape == (7, 3)
+    assert np.isnan(values["mean_output"]).all()
+
+
+def test_an_error_that_is_no_observable_s_is_not_swallowed(problem):
+    with pytest.raises(ZeroDivisionError):
+        compute([mine(compute=lambda state: 1 / 0)], problem.state())
+
+
+def test_everything_has_a_value_or_a_reason(problem, reduction):
+    # The barest state there is: outputs and a few eigenpairs.
+    bare = dataclasses.replace(
+        problem.state(reduction), targets=None, residual=None, kernel=None, probe_loss=math.nan
+    )
+    for state in (bare, problem.state(reduction), problem.state(reduction).as_initial()):
+        values = compute(select("all"), state)
+        assert list(values) == list(catalogue())
+        for name, value in values.items():
+            if np.isnan(value).all():
+                assert values.reasons[name], name

@@ -1,0 +1,137 @@
+"""Kernel regression against explicit solves and refits."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables import (
+    compute,
+    energy_k,
+    extended_energy,
+    kernel_alignment_risk,
+    kernel_regression,
+    leave_one_out,
+    select,
+)
+from kerneltrack.observables.regression import RIDGE
+from kerneltrack.spectrum import eigensystem
+
+
+def problem_of(samples=6, others=4, features=20, seed=0):
+    rng = np.random.default_rng(seed)
+    train, test = rng.standard_normal((samples, features)), rng.standard_normal((others, features))
+    return train @ train.T, test @ train.T, rng.standard_normal((samples, 2)), rng.standard_normal((others, 2))
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.7])
+def test_regression_is_the_linear_solve(ridge):
+    kernel, cross, y, _ = problem_of()
+    expected = cross @ np.linalg.solve(kernel + ridge * np.eye(6), y)
+    np.testing.assert_allclose(kernel_regression(cross, eigensystem(kernel), y, ridge=ridge), expected, rtol=1e-9)
+
+
+def test_an_offset_is_where_regression_starts():
+    kernel, cross, y, start = problem_of()
+    inner = 0.3 * y
+    expected = start + cross @ np.linalg.solve(kernel, y - inner)
+    found = kernel_regression(cross, eigensystem(kernel), y, ridge=0.0, offset=(start, inner))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    # a network that already fits is left where it is
+    fitted = kernel_regression(cross, eigensystem(kernel), y, ridge=0.0, offset=(start, y))
+    np.testing.assert_array_equal(fitted, start)
+
+
+def test_a_singular_kernel_is_inverted_where_it_can_be():
+    # Oracle: NumPy's pseudo-inverse.
+    kernel, cross, y, _ = problem_of(features=3)
+    found = kernel_regression(cross, eigensystem(kernel), y, ridge=0.0)
+    np.testing.assert_allclose(found, cross @ np.linalg.pinv(kernel, rcond=1e-12) @ y, atol=1e-10)
+    assert np.isfinite(kernel_regression(cross, eigensystem(np.zeros((6, 6))), y, ridge=0.0)).all()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_leaving_one_out_is_refitting_without_it(outputs):
+    rng = np.random.default_rng(1)
+    features = rng.standard_normal((5 * outputs, 30))
+    kernel, y, ridge = features @ features.T, rng.standard_normal((5 * outputs, 1)), 0.4
+    found = leave_one_out(eigensystem(kernel), y, 5, ridge=ridge)
+    for point in range(5):
+        out = np.arange(point * outputs, (point + 1) * outputs)
+        rest = np.setdiff1d(np.arange(5 * outputs), out)
+        fitted = np.linalg.solve(kernel[np.ix_(rest, rest)] + ridge * np.eye(len(rest)), y[rest])
+        np.testing.assert_allclose(found[out], y[out] - kernel[np.ix_(out, rest)] @ fitted, rtol=1e-9)
+
+
+def test_the_alignment_risk_is_its_formula():
+    kernel, _, y, _ = problem_of()
+    ridge, size = 0.4, 6
+    inverse = np.linalg.inv(kernel / size + ridge / size * np.eye(size))
+    expected = np.trace(y.T @ inverse @ inverse @ y) / size / (np.trace(inverse) / size) ** 2
+    assert kernel_alignment_risk(eigensystem(kernel), y, ridge=ridge) == pytest.approx(expected)
+
+
+def test_regression_needs_every_pair():
+    kernel, cross, y, _ = problem_of()
+    with pytest.raises(ObservableError, match="every eigenpair"):
+        kernel_regression(cross, eigensystem(kernel, 2), y, ridge=0.1)
+
+
+def test_relative_errors_of_a_state(problem, reduction):
+    matrix, columns = problem.matrix(reduction), problem.columns(problem.targets, reduction)
+    size = len(matrix)
+    ridge = RIDGE * np.trace(matrix) / size
+    values = compute(
+        select(["network_error", "leave_one_out_error", "kernel_alignment_risk", "kernel_regression_error"]),
+        problem.state(reduction, regression=problem.targets * 1.5),
+    )
+    inverse = np.linalg.inv(matrix + ridge * np.eye(size))
+    norm = np.vdot(columns, columns)
+    risk = np.trace(columns.T @ inverse @ inverse @ columns) / (np.trace(inverse) / size) ** 2 / norm
+    assert values["kernel_alignment_risk"] == pytest.approx(risk, rel=1e-9)
+    assert values["kernel_regression_error"] == pytest.approx(0.25)
+    expected = np.sum((problem.outputs - problem.targets) ** 2) / np.sum(problem.targets**2)
+    assert values["network_error"] == pytest.approx(expected)
+    errors = leave_one_out(eigensystem(matrix), columns, 7, ridge=ridge)
+    assert values["leave_one_out_error"] == pytest.approx(np.vdot(errors, errors) / norm, rel=1e-9)
+
+
+def test_targets_of_zero_have_no_relative_error(problem):
+    values = compute(select(["network_error", "leave_one_out_error"]), problem.state(targets=0 * problem.targets))
+    assert math.isnan(values["network_error"])
+    assert math.isnan(values["leave_one_out_error"])
+
+
+def test_energies_out_of_sample_are_projections_on_the_span():
+    # Oracle: least squares on the first k extended functions.
+    rng = np.random.default_rng(0)
+    extension, phi = rng.standard_normal((9, 4)), rng.standard_normal((9, 2))
+    found = extended_energy(extension, phi, (1, 2, 4))
+    for value, k in zip(found, (1, 2, 4), strict=True):
+        fitted = extension[:, :k] @ np.linalg.lstsq(extension[:, :k], phi, rcond=None)[0]
+        assert value == pytest.approx(np.vdot(fitted, fitted) / np.vdot(phi, phi))
+    # the Nyström factors 1/λ_i, and signs, do not change a span
+    np.testing.assert_allclose(extended_energy(extension * [1, -3, 0.1, 9], phi, (1, 2, 4)), found)
+    assert np.isnan(extended_energy(extension, 0 * phi, (1, 2))).all()
+
+
+def test_more_functions_than_points_hold_everything():
+    rng = np.random.default_rng(0)
+    found = extended_energy(rng.standard_normal((3, 5)), rng.standard_normal((3, 1)), (2, 3, 5))
+    assert found[0] < 1
+    np.testing.assert_allclose(found[1:], 1)
+
+
+def test_a_probe_extended_to_itself_gives_its_own_energy(problem, reduction):
+    # Θ V_k = V_k Λ_k spans what V_k does.
+    state = problem.state(reduction)
+    extension = problem.matrix(reduction) @ state.eigensystem.vectors[:, :5]
+    values = compute(
+        select(["target_energy", "target_energy_out_of_sample", "output_energy", "output_energy_out_of_sample"]),
+        problem.state(reduction, extension=extension),
+    )
+    reach = sum(k <= 5 for k in energy_k(len(state.eigensystem.values)))
+    for name in ("target_energy", "output_energy"):
+        np.testing.assert_allclose(values[f"{name}_out_of_sample"][:reach], values[name][:reach], rtol=1e-9)
+        assert np.isnan(values[f"{name}_out_of_sample"][reach:]).all()
