@@ -172,7 +172,7 @@ def a_row_of_eight_terabytes(file):
 
 @hostile("one row is larger than the data that are there")
 def a_row_of_gigabytes_with_one_chunk(file):
-    replace(file, EIGENVALUES, shape=(3, 2**28), chunks=(1, 4))[0, :4] = 1
+    replace(file, EIGENVALUES, shape=(3, 2**24), chunks=(1, 4096))[0, :4] = 1
 
 
 @hostile("a chunk is too large")
