@@ -27,24 +27,15 @@ _EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "floa
 def project(phi: Array, reduction: Reduction) -> Array:
     """Φ (M, C): the function φ (N, O) as the columns that a kernel matrix of this reduction acts on.
 
-    full and diagonal: φ as one vector of length NO, rows ordered (n, o), C = 1. trace: φ itself, one column
-    per output, C = O. sum: Σ_o φ_o, C = 1.
-
-    Raises:
-        ObservableError: a callable reduction, whose Jacobian is not known here.
+    full, diagonal and callable: φ as one vector, rows ordered (n, o), C = 1; for a callable g, φ is a function in g's
+    own space (N, K), such as g(f_t). trace: φ itself, one column per output, C = O. sum: Σ_o φ_o, C = 1.
     """
     phi = np.asarray(phi, dtype=np.float64)
-    if reduction in ("full", "diagonal"):
-        return phi.reshape(-1, 1)
     if reduction == "trace":
         return phi
     if reduction == "sum":
         return np.asarray(phi.sum(axis=1, keepdims=True))
-    raise ObservableError(
-        "functions of the outputs have no energy along this kernel",
-        got=f"output={reduction!r}",
-        remedy='Measure with output="full", "diagonal", "trace" or "sum".',
-    )
+    return phi.reshape(-1, 1)
 
 
 def check_targets(targets: Array | None, reduction: Reduction) -> None:
@@ -99,7 +90,7 @@ class State:
 
     Attributes:
         eigensystem: of the kernel matrix (M×M).
-        outputs: (N, O) f_t.
+        outputs: (N, O) f_t; with a callable reduction g, g(f_t) (N, K), and every function below in that space too.
         kernel: the kernel in its reduced shape, (N, N), (N, N, O) or (N, N, O, O); None where it was never
             formed.
         reduction: which reduction of the outputs the kernel is.
@@ -153,10 +144,11 @@ class State:
             _keep_array(self, name, shape)
         if self.kernel is not None:
             object.__setattr__(self, "kernel", np.asarray(self.kernel, dtype=np.float64))
-        if self.eigensystem.size % shape[0]:
+        rows = shape[0] if self.reduction in ("trace", "sum") else shape[0] * shape[1]
+        if self.eigensystem.size != rows:
             raise ObservableError(
-                "the eigenvectors do not fit the outputs",
-                expected=f"a multiple of N = {shape[0]} rows",
+                f"the eigenvectors do not fit outputs {shape} and output={self.reduction!r}",
+                expected=f"{rows} rows",
                 got=self.eigensystem.size,
             )
         check_targets(self.targets, self.reduction)
