@@ -40,7 +40,7 @@ class EigenSystem:
         trace: Σ_n Θ_nn; NaN for an operator that cannot tell.
         frobenius: ‖Θ‖_F; NaN where the whole kernel was not at hand.
         complete: whether all M pairs are here.
-        solver: what solved it, "lapack" or "lanczos"
+        solver: "lapack", "lanczos", "previous" (the previous vectors were still right), or "stored" (from an archive).
         asymmetry: ‖Θ − Θᵀ‖_F / ‖Θ‖_F before it was symmetrised; NaN for an operator.
     """
 
@@ -62,6 +62,35 @@ class EigenSystem:
     def matrix(self) -> Array:
         """V diag(λ) Vᵀ (M, M): the kernel matrix itself, to rounding, when the system is complete."""
         return np.asarray((self.vectors * self.values) @ self.vectors.T)
+
+    @classmethod
+    def stored(cls, eigenvalues: Array, eigenvectors: Array, *, noise_floor: float = np.nan) -> EigenSystem:
+        """The eigensystem that one row of an archive holds: every eigenvalue, and the first eigenvectors.
+
+        Args:
+            eigenvalues: (M,) all of them, so that trace and Frobenius norm follow.
+            eigenvectors: (N, K, k) or (M, k), float32 as stored: they are unit and orthogonal to 1e-7.
+            noise_floor: the observable of that name.
+
+        Raises:
+            KernelError: the eigenvalues are not all there, as after an iterative solver.
+        """
+        values = np.asarray(eigenvalues, dtype=np.float64)
+        vectors = np.asarray(eigenvectors, dtype=np.float64).reshape(-1, np.shape(eigenvectors)[-1])
+        size, kept = vectors.shape
+        if len(values) != size:
+            raise KernelError("a stored eigensystem", expected=f"all {size} eigenvalues", got=len(values))
+        return cls(
+            values=values[:kept],
+            vectors=vectors,
+            residuals=np.full(kept, np.nan),
+            noise_floor=noise_floor,
+            trace=float(values.sum()),
+            frobenius=float(np.linalg.norm(values)),
+            complete=kept == size,
+            solver="stored",
+            asymmetry=np.nan,
+        )
 
     def extend(self, cross: Array) -> Array:
         """v_i(x) = Θ(x, X) v_i/λ_i (M', k): the eigenfunctions at new points x (Nyström).
