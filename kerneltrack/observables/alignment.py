@@ -1,8 +1,8 @@
 """How functions on the probe lie along the kernel's eigenfunctions, always beside what chance would give.
 
-c_i = ⟨v_i, φ⟩ (k, C) are the coefficients of φ along the modes; their squares, summed over C, are energies.
-Centring replaces φ by Hφ, H = (I − 11ᵀ/N) ⊗ I_O: it takes the mean of every output off, and leaves the
-kernel's eigenvectors as they are. Energies follow Kopitkov and Indelman 2020 (arXiv 1910.08720).
+c_i = ⟨v_i, φ⟩ (k, C) are the coefficients of φ along the modes; their squares, summed over C, are energies. Centring
+replaces φ by Hφ, H = (I − 11ᵀ/N) ⊗ I_O: it takes the mean of every output off, and leaves the kernel's eigenvectors as
+they are. Energies follow Kopitkov and Indelman 2020 (arXiv 1910.08720).
 """
 
 from __future__ import annotations
@@ -44,10 +44,9 @@ def centre(phi: Array) -> Array:
 def permuted_squares(vectors: Array, phi: Array, reduction: str) -> Array:
     """E_π ‖⟨v_i, πφ⟩‖² (k,): exact mean of each mode's energy when π permutes the probe's points at random.
 
-    A permutation moves whole rows φ_n. With mean φ̄ and covariance C = (1/N) Σ_n (φ_n − φ̄)(φ_n − φ̄)ᵀ, equal
-    points give C + φ̄φ̄ᵀ and different ones B = φ̄φ̄ᵀ − C/(N−1), so that the mean is N/(N−1) Σ_n v_nᵀ C v_n +
-    sᵀBs with the mode's sums s = Σ_n v_n; for a trace kernel the sum of that over its outputs, each met by
-    the same v.
+    A permutation moves whole rows φ_n. With mean φ̄ and covariance C = (1/N) Σ_n (φ_n − φ̄)(φ_n − φ̄)ᵀ, equal points
+    give C + φ̄φ̄ᵀ and different ones B = φ̄φ̄ᵀ − C/(N−1), so that the mean is N/(N−1) Σ_n v_nᵀ C v_n + sᵀBs with the
+    mode's sums s = Σ_n v_n; for a trace kernel the sum of that over its outputs, each met by the same v.
 
     Args:
         vectors: (M, k) eigenvectors, rows ordered (n, o).

@@ -1,9 +1,8 @@
 """Stability, and how well three linear models predict the outputs: three names, all squared and relative.
 
-``linearization_error`` asks whether one update is a straight step in function space, ``kernel_flow_error``
-whether it is the step that gradient flow on the probe's own loss would take, ``anchored_linearization_error``
-whether the whole way
-from initialisation is straight: only the last one says that a run is lazy.
+``linearization_error`` asks whether one update is a straight step in function space, ``kernel_flow_error`` whether it
+is the step that gradient flow on the probe's own loss would take, ``anchored_linearization_error`` whether the whole
+way from initialisation is straight: only the last one says that a run is lazy.
 """
 
 from __future__ import annotations

@@ -99,6 +99,9 @@ def test_shapes_are_checked(problem):
             State(eigensystem=found, outputs=np.zeros(shape), reduction=reduction)
     with pytest.raises(ObservableError, match="shape of linear_change"):
         Update(output_change=np.zeros((7, 3)), linear_change=np.zeros((3, 7)))
+    change = np.zeros((7, 3))
+    with pytest.raises(ObservableError, match="shapes of layer_linear_changes"):
+        Update(output_change=change, linear_change=change, layer_linear_changes={"a": change, "b": change[:2]})
 
 
 def test_a_state_does_not_keep_its_ancestors_alive(problem):
