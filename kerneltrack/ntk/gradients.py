@@ -1,70 +1,63 @@
 """Gradients of every output at the recorded edges: the one backward pass of the structured method.
 
 Weight gradients are never formed here. Samples are independent, so one reverse pass of Σ_n f_o(x_n) gives ∂f_o(x_n)/∂y_n for
-all n. Outputs are looped over: batching them was measured slower on CPUs and needs O times the working memory.
+all n. Outputs are looped over: batching them was measured slower on CPUs and needs O times the working memory. What autograd
+returns is kept as it is; at these sizes a copy into one array costs as much as forming per-sample gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import Record, Site
-from kerneltrack.ntk.factors import Extent, extent, gradient_rows
+from kerneltrack.ntk.factors import extent, gradient_rows
 
 
 class Factors:
-    """What one block of samples contributes: sites, and the gradients at each.
+    """What one block of samples contributes: its sites, and the gradients at each.
 
     Args:
-        sites: the sites of this block, in order of use.
-        gradients: for each record, G (N, O, g, e, T).
+        sites: the sites of the block, in order of use.
+        gradients: for each record, one (N, g, e, T) for every output.
         count: N.
     """
 
-    def __init__(self, sites: Sequence[Site], gradients: dict[Record, Tensor], count: int) -> None:
-        self.sites, self.stored, self.count = sites, gradients, count
+    def __init__(self, sites: Sequence[Site], gradients: Mapping[Record, list[Tensor]], count: int) -> None:
+        self.sites, self._gradients, self.count = sites, gradients, count
 
-    def gradients(self, index: int) -> Tensor:
-        """G of a site, (N, O, g, e, T); a shift sees the rows of the weight beside it as one group."""
-        site, stored = self.sites[index], self.stored[self.sites[index].record]
-        return stored.flatten(2, 3).unsqueeze(2) if site.rule == "shift" and stored.shape[2] != 1 else stored
+    def gradients(self, index: int) -> list[Tensor]:
+        """G of a site: for every output (N, g, e, T); a shift sees the channels of all groups as one."""
+        stored = self._gradients[self.sites[index].record]
+        if self.sites[index].rule == "shift" and stored[0].shape[1] != 1:
+            return [part.flatten(1, 2).unsqueeze(1) for part in stored]
+        return stored
 
 
-def collect(outputs: Tensor, sites: Sequence[Site], tokens_last: set[Record]) -> Factors:
-    """Runs one backward pass for each output and stores G for every record.
+def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int]) -> Factors:
+    """Runs one backward pass for each output.
 
     Args:
-        outputs: f(x), (N, O), with its graph.
-        sites: where gradients are wanted.
-        tokens_last: records whose G is wanted with T as its fastest axis (convolutions and the hybrid order).
+        outputs: f(x), (N, O), with its graph; the graph is consumed.
+        sites: all sites of the forward pass.
+        wanted: indices of those whose gradients are needed.
     """
     n, o = outputs.shape
-    primary = {record: site for site in reversed(sites) for record in [site.record]}
-    primary |= {site.record: site for site in sites if site.rule != "shift"}
-    records = list(primary)
-    stored = {r: _storage(n, o, extent(primary[r]), outputs, r in tokens_last) for r in records}
-    if outputs.requires_grad:
-        edges = [r.edge for r in records]
-        for k in range(o):
+    primary: dict[Record, Site] = {}
+    for index in sorted(wanted, key=lambda i: sites[i].rule == "shift"):  # a weight, not its bias, says what the rows are
+        primary.setdefault(sites[index].record, sites[index])
+    stored: dict[Record, list[Tensor]] = {record: [] for record in primary}
+    edges = [record.edge for record in primary]
+    for k in range(o):
+        parts: Sequence[Tensor | None] = [None] * len(edges)
+        if outputs.requires_grad and edges:
             cotangent = torch.zeros_like(outputs)
             cotangent[:, k] = 1
             parts = torch.autograd.grad(outputs, edges, cotangent, retain_graph=k < o - 1, allow_unused=True)  # type: ignore[arg-type]
-            for record, part in zip(records, parts, strict=True):
-                target = stored[record][:, k]
-                if part is None:
-                    target.zero_()
-                else:
-                    target.copy_(gradient_rows(primary[record], part))
-    else:
-        for value in stored.values():
-            value.zero_()
+        for (record, site), part in zip(primary.items(), parts, strict=True):
+            size = extent(site)
+            stored[record].append(outputs.new_zeros(1).expand(n, size.groups, size.outer, size.tokens) if part is None
+                                  else gradient_rows(site, part))
     return Factors(sites, stored, n)
-
-
-def _storage(n: int, o: int, size: Extent, like: Tensor, tokens_last: bool) -> Tensor:
-    if tokens_last or size.tokens == 1:
-        return like.new_empty(n, o, size.groups, size.outer, size.tokens).detach()
-    return like.new_empty(n, size.groups, size.tokens, o, size.outer).detach().permute(0, 3, 1, 4, 2)

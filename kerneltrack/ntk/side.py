@@ -1,4 +1,8 @@
-"""One block of samples as the contraction orders read it: reduced gradients, input rows, per-sample gradients."""
+"""One block of samples as the contraction orders read it: reduced gradients, input rows, per-sample gradients.
+
+Reductions are decided here, before anything is expanded. The trace over outputs is the same as counting outputs as channels
+(Q = 1 paired output, e = O·e channels); the diagonal is one plane for each output; the full kernel pairs all (Q = O).
+"""
 
 from __future__ import annotations
 
@@ -13,20 +17,12 @@ from kerneltrack.ntk.gradients import Factors
 from kerneltrack.ntk.reduction import Kind
 from kerneltrack.ntk.units import Unit
 
-
-def planes(gradients: Tensor, kind: Kind) -> list[Tensor]:
-    """(N, O, g, e, T) as what the reduction pairs: tensors (N, Q, g, e, T), all against the same inputs."""
-    if kind == "full":
-        return [gradients]
-    if kind == "diagonal":
-        return [gradients[:, o : o + 1] for o in range(gradients.shape[1])]
-    merged = gradients.transpose(1, 2)
-    return [merged.reshape(merged.shape[0], 1, merged.shape[1], -1, merged.shape[4])]
+Metric = Mapping[str, float | Tensor] | None
 
 
 @dataclass
 class Side:
-    """One block of samples, reduced: how units read it."""
+    """One block of samples and the reduction it is read with."""
 
     factors: Factors
     kind: Kind
@@ -36,93 +32,123 @@ class Side:
         """n, the samples of the block."""
         return self.factors.count
 
-    def gradients(self, unit: Unit) -> list[Tensor]:
-        """Planes of G with the rows of all uses of the unit's weight side by side."""
-        parts = [self.factors.gradients(i) for i in unit.sites]
-        return planes(parts[0] if len(parts) == 1 else torch.cat(parts, -1), self.kind)
+    def planes(self, index: int) -> list[list[Tensor]]:
+        """For each plane the outputs that belong to it, each (n, g, e, T)."""
+        outputs = self.factors.gradients(index)
+        return [[part] for part in outputs] if self.kind == "diagonal" else [outputs]
+
+    def stacked(self, unit: Unit) -> list[Tensor]:
+        """Planes of G as one array (n, Q, g, e, T) each, the rows of all uses of the weight side by side."""
+        planes = []
+        for parts in zip(*(self.planes(i) for i in unit.sites), strict=True):
+            uses = [torch.stack(outputs, 2 if self.kind == "trace" else 1) for outputs in parts]
+            rows = uses[0] if len(uses) == 1 else torch.cat(uses, -1)
+            planes.append(rows.flatten(2, 3).unsqueeze(1) if self.kind == "trace" else rows)
+        return planes
 
     def inputs(self, unit: Unit, start: int, stop: int) -> Tensor:
         """A, (n, g, T, i), or indices (n, T) of an embedding."""
         parts = [input_rows(self.factors.sites[i], start, stop) for i in unit.sites]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1 if parts[0].dim() == 2 else 2)
 
+    def outputs(self, plane: int, unit: Unit) -> int:
+        """How many outputs one plane has."""
+        return len(self.planes(unit.sites[0])[plane])
 
-def gradient_features(side: Side, unit: Unit, plane: int, width: int) -> Iterator[Tensor]:
-    """Per-sample gradients of a "tokens" unit in slices of channels, (n·Q, ≤ width) each."""
-    gradients = side.gradients(unit)[plane]
-    n, q, g, e, _ = gradients.shape
-    inputs = side.inputs(unit, 0, n)
-    step = max(1, min(e, width // (g * inputs.shape[-1])))
-    for start in range(0, e, step):
-        part = gradients[:, :, :, start : start + step]
-        s = part.shape[3]
-        rows = part.transpose(1, 2).reshape(n, g, q * s, -1) @ inputs
-        yield rows.view(n, g, q, s, -1).transpose(1, 2).reshape(n * q, -1)
+    def rows(self, plane: int, unit: Unit) -> int:
+        """Rows of a plane's features: n·Q."""
+        return self.count * (1 if self.kind == "trace" else self.outputs(plane, unit))
 
 
-def dense_gradient(side: Side, unit: Unit, index: int, plane: int, start: int, stop: int) -> Tensor:
-    """Gradients by the weight of one site in the weight's own layout, (n, Q, |W|), whatever the rule."""
-    site = side.factors.sites[index]
-    own = Unit("tokens", (index,), unit.names)
-    gradients = planes(side.factors.gradients(index)[start:stop], side.kind)[plane]
-    n, q, g, e, t = gradients.shape
-    outputs_as_channels = side.kind == "trace"
-    if site.rule in ("shift", "expanded"):
-        rows = gradients.sum(-1).unsqueeze(-1)
-    elif site.rule == "embedding":
-        rows = _scatter(gradients, side.inputs(own, start, stop), site.weight.shape[0], site.geometry)
+def token_features(side: Side, unit: Unit, plane: int, width: int, buffer: Tensor) -> Iterator[Tensor]:
+    """Per-sample gradients Σ_t g_t ⊗ a_t of a "tokens" unit in slices of input columns, (n·Q, ≤ width) each.
+
+    ``buffer`` is overwritten by every slice: fresh pages from the system cost as much as the products.
+    """
+    gradients = [side.planes(i)[plane] for i in unit.sites]
+    inputs = [input_rows(side.factors.sites[i], 0, side.count) for i in unit.sites]
+    n, g, e, _ = gradients[0][0].shape
+    o, i = len(gradients[0]), inputs[0].shape[-1]
+    channels = max(1, min(e, width // (g * (o if side.kind == "trace" else 1))))
+    columns = max(1, min(i, width // (g * channels * (o if side.kind == "trace" else 1))))
+    for first in range(0, e, channels):
+        for start in range(0, i, columns):
+            stop, last = min(start + columns, i), min(first + channels, e)
+            shape = (n, o, g, last - first, stop - start)
+            slab = buffer[: n * o * g * (last - first) * (stop - start)].view(shape)
+            for k in range(o):
+                for use, (parts, rows) in enumerate(zip(gradients, inputs, strict=True)):
+                    _form(slab[:, k], parts[k][:, :, first:last], rows[..., start:stop], add=use > 0)
+            yield slab.view(side.rows(plane, unit), -1)
+
+
+def _form(target: Tensor, gradients: Tensor, rows: Tensor, add: bool) -> None:
+    """target (n, g, e, i) = or += gradients (n, g, e, T) @ rows (n, g, T, i)."""
+    n, g = target.shape[:2]
+    if g > 1:
+        product = gradients @ rows
+        target.add_(product) if add else target.copy_(product)
+    elif add:
+        target[:, 0].baddbmm_(gradients[:, 0], rows[:, 0])
     else:
-        inputs = side.inputs(own, start, stop)
-        rows = (gradients.transpose(1, 2).reshape(n, g, q * e, t) @ inputs).view(n, g, q, e, -1).transpose(1, 2)
-    if outputs_as_channels:  # (n, 1, g, O·e, i) -> one weight after another
-        o = side.factors.gradients(index).shape[1]
-        rows = rows.reshape(n, g, o, e // o, rows.shape[-1]).transpose(1, 2)
-        return weight_layout(site, rows).reshape(n, 1, -1)
-    return weight_layout(site, rows)
-
-
-def _scatter(gradients: Tensor, indices: Tensor, entries: int, padding: int | None) -> Tensor:
-    """Σ_{t: id_t = v} g_t for every v, as (n, Q, 1, V, e)."""
-    n, q, _, e, t = gradients.shape
-    rows = gradients.new_zeros(n, q, entries, e)
-    source = gradients.squeeze(2).transpose(2, 3)
-    if padding is not None:
-        source = source * (indices != padding).view(n, 1, t, 1)
-    return rows.scatter_add_(2, indices.view(n, 1, t, 1).expand(n, q, t, e), source).unsqueeze(2)
+        torch.bmm(gradients[:, 0], rows[:, 0], out=target[:, 0])
 
 
 def shift_features(side: Side, unit: Unit, plane: int) -> Tensor:
     """Gradients of a "features" unit, (n·Q, p): sums over rows and over all uses."""
     total: Tensor | None = None
     for index in unit.sites:
-        rows = planes(side.factors.gradients(index), side.kind)[plane].sum(-1).flatten(2).flatten(0, 1)
+        parts = side.planes(index)[plane]
+        rows = torch.stack([(part.sum(-1) if part.shape[-1] > 1 else part).flatten(1) for part in parts], 1)
         total = rows if total is None else total + rows
     assert total is not None
-    return total
+    return total.view(side.rows(plane, unit), -1)
 
 
-def dense_features(side: Side, unit: Unit, plane: int, leaves: Mapping[str, Tensor], metric: Mapping[str, float | Tensor] | None,
-                   workspace: int) -> dict[str, Tensor]:
+def dense_features(side: Side, unit: Unit, plane: int, leaves: Mapping[str, Tensor], metric: Metric, workspace: int) -> dict[str, Tensor]:
     """Per-sample gradients by each parameter of a unit, √P-scaled, name → (n·Q, p)."""
     sites = side.factors.sites
     weights = {id(sites[i].weight): sites[i].weight for i in unit.sites}
-    q = 1 if side.kind != "full" else side.factors.gradients(unit.sites[0]).shape[1]
-    outputs = side.factors.gradients(unit.sites[0]).shape[1] if side.kind == "trace" else 1
+    outputs = side.outputs(plane, unit)
     entries = sum(leaves[name].numel() for name in unit.names) + sum(w.numel() for w in weights.values())
-    chunk = max(1, workspace // max(1, q * outputs * entries))
-    result = {name: leaves[name].new_empty(side.count, q, outputs * leaves[name].numel()).detach() for name in unit.names}
+    chunk = max(1, workspace // max(1, outputs * entries))
+    result = {name: leaves[name].new_empty(side.count, outputs, leaves[name].numel()).detach() for name in unit.names}
     for start in range(0, side.count, chunk):
         stop = min(start + chunk, side.count)
         rows: dict[int, Tensor] = {}
         for index in unit.sites:
-            part = dense_gradient(side, unit, index, plane, start, stop).reshape(-1, sites[index].weight.numel())
+            part = _dense_gradient(side, unit, index, plane, start, stop).flatten(0, 1)
             key = id(sites[index].weight)
             rows[key] = part if key not in rows else rows[key] + part
         pulled = _pull_back(weights, rows, [leaves[name] for name in unit.names])
         for name, value in zip(unit.names, pulled, strict=True):
             value = _times_root(value, 1.0 if metric is None else metric[name])
-            result[name][start:stop] = value.reshape(stop - start, q, -1)
-    return {name: value.flatten(0, 1) for name, value in result.items()}
+            result[name][start:stop] = value.view(stop - start, outputs, -1)
+    return {name: value.view(side.rows(plane, unit), -1) for name, value in result.items()}
+
+
+def _dense_gradient(side: Side, unit: Unit, index: int, plane: int, start: int, stop: int) -> Tensor:
+    """Gradients by the weight of one site in the weight's own layout, (n, O, |W|), whatever the rule."""
+    site = side.factors.sites[index]
+    gradients = torch.stack([part[start:stop] for part in side.planes(index)[plane]], 1)
+    n, o, g, e, t = gradients.shape
+    if site.rule in ("shift", "expanded"):
+        return gradients.sum(-1).flatten(2)
+    inputs = input_rows(site, start, stop)
+    if site.rule == "embedding":
+        return _scatter(gradients, inputs, site.weight.shape[0], site.geometry).flatten(2)
+    rows = gradients.transpose(1, 2).reshape(n, g, o * e, t) @ inputs
+    return weight_layout(site, rows.view(n, g, o, e, -1).transpose(1, 2))
+
+
+def _scatter(gradients: Tensor, indices: Tensor, entries: int, padding: int | None) -> Tensor:
+    """Σ_{t: id_t = v} g_t for every v, as (n, O, V, e)."""
+    n, o, _, e, t = gradients.shape
+    source = gradients.squeeze(2).transpose(2, 3)
+    if padding is not None:
+        source = source * (indices != padding).view(n, 1, t, 1)
+    rows = gradients.new_zeros(n, o, entries, e)
+    return rows.scatter_add_(2, indices.view(n, 1, t, 1).expand(n, o, t, e), source)
 
 
 def _pull_back(weights: Mapping[int, Tensor], rows: Mapping[int, Tensor], leaves: list[Tensor]) -> list[Tensor]:

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from kerneltrack.errors import KernelError
 from kerneltrack.ntk.capture import Capture, NotCapturable, Record, Site
-from kerneltrack.ntk.contraction import TokenLayer, add_gram, add_hybrid, add_tokens
+from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_layer
 from kerneltrack.ntk.cost import Use
 from kerneltrack.ntk.factors import Extent, extent
-from kerneltrack.ntk.gradients import Factors, collect
+from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
 from kerneltrack.ntk.memory import refuse_budget
 from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
-from kerneltrack.ntk.side import Side, dense_features, gradient_features, shift_features
+from kerneltrack.ntk.side import Side, dense_features, shift_features, token_features
 from kerneltrack.ntk.units import Coverage, Unit, cover
 
 #: Per-sample gradients are formed and multiplied in slices of this size: large enough for matrix products at full rate, small
@@ -62,8 +62,7 @@ class Structured:
         self.rules = [site.rule for site in sites]
         self.signature = _signature(sites)
         self.steps = [self._step(unit) for unit in self.coverage.units]
-        last = {i for step in self.steps if step.order == "hybrid" or self.rules[step.unit.sites[0]] == "convolution" for i in step.unit.sites}
-        self._tokens_last = last
+        self._shifts = self._merged_shifts(sites)
         self._sample_bytes = self._bytes_of_one_sample(sites)
 
     def _capture(self, samples: Inputs) -> tuple[Tensor, list[Site]]:
@@ -173,54 +172,61 @@ class Structured:
             raise NotCapturable("the forward pass does different things for different samples")
         if not bool(torch.isfinite(outputs).all()):
             raise KernelError("the outputs are not finite", remedy="Look for NaN or overflow in the parameters and inputs.")
-        kept = {i for step in self.steps for i in step.unit.sites}
-        wanted = [site for i, site in enumerate(sites) if i in kept]
-        tokens_last: set[Record] = {sites[i].record for i in self._tokens_last}
-        factors = collect(outputs, wanted, tokens_last)
-        return Side(Factors(sites, factors.stored, len(samples)), self.job.reduction.kind)
+        wanted = {i for step in self.steps for i in step.unit.sites}
+        return Side(collect(outputs, sites, wanted), self.job.reduction.kind)
 
     def _contract(self, theta: Tensor, left: Side, right: Side, same: bool, steps: Sequence[Step]) -> None:
-        tokens = [s for s in steps if s.order == "token"]
-        merged = self._merged_shifts(tokens, steps)
+        tokens = [s.unit for s in steps if s.order == "token"]
         if tokens:
-            layers = [_token_layer(s.unit, left, right, merged.get(s.unit)) for s in tokens]
+            layers = [token_layer(u, left, right, self._shifts[u].scale if u in self._shifts else 0.0) for u in tokens]
             add_tokens(theta, layers, left.count, right.count, self.job.paired, same)
         for step in steps:
             if step.order == "hybrid":
                 add_hybrid(theta, left, right, step.unit, same, self.workspace() // self.job.dtype.itemsize)
-        rest = [s for s in steps if s.order == "gradient" and s.unit not in merged.values()]
+        merged = set(self._shifts.values())
+        units = [s.unit for s in steps if s.order == "gradient" and s.unit not in merged]
         for plane in range(self.job.planes):
-            self._add_gradients(theta[plane], left, right, same, rest, plane)
+            self._add_gradients(theta[plane], left, right, same, units, plane)
 
-    @staticmethod
-    def _merged_shifts(tokens: Sequence[Step], steps: Sequence[Step]) -> dict[Unit, Unit]:
-        return {}
+    def _merged_shifts(self, sites: Sequence[Site]) -> dict[Unit, Unit]:
+        """Biases that ride along with their weight in the token order: weight's unit → bias's unit."""
+        def single(step: Step) -> tuple[Record, str]:
+            return sites[step.unit.sites[0]].record, self.job.key(step.unit.names[0])
 
-    def _add_gradients(self, theta: Tensor, left: Side, right: Side, same: bool, steps: Sequence[Step], plane: int) -> None:
-        width = max(1, self.workspace() // (self.job.dtype.itemsize * max(1, left.count, right.count) * self.job.paired))
+        shifts = {single(s): s.unit for s in self.steps if s.unit.form == "features" and len(s.unit.sites) == 1
+                  and self.rules[s.unit.sites[0]] == "shift"}
+        return {s.unit: shifts[single(s)] for s in self.steps if s.order == "token" and single(s) in shifts}
+
+    def _add_gradients(self, theta: Tensor, left: Side, right: Side, same: bool, units: Sequence[Unit], plane: int) -> None:
+        """Gram matrices of per-sample gradients; narrow ones are joined first, so that Θ is read and written less often."""
+        rows = max(theta.shape)
+        width = max(1, self.workspace() // (self.job.dtype.itemsize * rows))
+        buffers = [theta.new_empty(width * size) for size in (theta.shape[:1] if same else theta.shape)] \
+            if any(u.form == "tokens" for u in units) else []
         small: list[tuple[Tensor, Tensor]] = []
-        for step in steps:
-            ours = self._features(left, step.unit, plane, width)
-            theirs: Iterable[Tensor | None] = iter(lambda: None, 0) if same else self._features(right, step.unit, plane, width)
-            for mine, other in zip(ours, theirs, strict=False):
-                root = step.unit.scale**0.5
-                pair = (mine * root if root != 1.0 else mine, mine if other is None else other)
-                pair = (pair[0], pair[0] if other is None else (pair[1] * root if root != 1.0 else pair[1]))
+        for unit in units:
+            ours = self._features(left, unit, plane, width, buffers[:1])
+            pairs = ((f, f) for f in ours) if same else zip(ours, self._features(right, unit, plane, width, buffers[1:]), strict=True)
+            for mine, other in pairs:
                 if mine.shape[1] >= width // 4:
-                    add_gram(theta, *pair, same)
-                else:
-                    small.append(pair)
-                    if sum(f.shape[1] for f, _ in small) >= width:
-                        _flush(theta, small, same)
+                    add_gram(theta, mine, other, same, unit.scale)
+                    continue
+                small.append((_scaled(mine, unit.scale), _scaled(other, unit.scale)))
+                if sum(f.shape[1] for f, _ in small) >= width:
+                    _flush(theta, small, same)
         _flush(theta, small, same)
 
-    def _features(self, side: Side, unit: Unit, plane: int, width: int) -> Iterable[Tensor]:
+    def _features(self, side: Side, unit: Unit, plane: int, width: int, buffers: Sequence[Tensor]) -> Iterable[Tensor]:
         if unit.form == "tokens":
-            return gradient_features(side, unit, plane, width)
+            return token_features(side, unit, plane, width, buffers[0])
         if unit.form == "features":
             return [shift_features(side, unit, plane)]
-        leaves = self.leaves
-        return dense_features(side, unit, plane, leaves, self.job.metric, self.workspace() // self.job.dtype.itemsize).values()
+        return dense_features(side, unit, plane, self.leaves, self.job.metric, self.workspace() // self.job.dtype.itemsize).values()
+
+
+def _scaled(features: Tensor, scale: float) -> Tensor:
+    """√scale times a narrow slice, as a copy: the buffer behind it is used again."""
+    return features.clone() if scale == 1.0 else features * scale**0.5
 
 
 def _flush(theta: Tensor, small: list[tuple[Tensor, Tensor]], same: bool) -> None:
@@ -228,15 +234,6 @@ def _flush(theta: Tensor, small: list[tuple[Tensor, Tensor]], same: bool) -> Non
         left = torch.cat([f for f, _ in small], 1)
         add_gram(theta, left, left if same else torch.cat([f for _, f in small], 1), same)
         small.clear()
-
-
-def _token_layer(unit: Unit, left: Side, right: Side, shift: Unit | None) -> TokenLayer:
-    def matrices(side: Side) -> tuple[Tensor, list[Tensor]]:
-        rows = side.inputs(unit, 0, side.count).reshape(side.count, -1)
-        return rows, [plane.reshape(plane.shape[0], plane.shape[1], -1) for plane in side.gradients(unit)]
-
-    (a1, g1), (a2, g2) = matrices(left), matrices(right)
-    return TokenLayer(a1, a2, g1, g2, unit.scale, 0.0 if shift is None else shift.scale, None)
 
 
 def _gradient_entries(site: Site, size: Extent) -> int:
