@@ -1,4 +1,4 @@
-"""The measurements as a page of Markdown: medians, spread, memory, errors, ratios to the best peer and the floor."""
+"""The measurements as Markdown: medians, spread, memory, errors, ratios to the best peer and the floor."""
 
 from __future__ import annotations
 
