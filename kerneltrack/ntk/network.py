@@ -236,7 +236,8 @@ class Network:
             if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
                 storage = tensor.untyped_storage()
                 seen[storage.data_ptr()] = 0 if storage.data_ptr() in own else storage.nbytes()
-            return tensor
+            # A detached view: a result that its own node saves would otherwise hold the graph that holds it, for ever.
+            return tensor.detach()
 
         leaves = {name: value.requires_grad_() for name, value in self.parameters.items()}
         try:
