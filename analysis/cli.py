@@ -36,6 +36,9 @@ ArchivePaths = Annotated[list[Path], Argument(metavar="ARCHIVE...", help="One ar
 Output = Annotated[Path, Option("--output", "-o", help="The file to write; replaced if it exists.")]
 ProbeName = Annotated[str | None, Option("--probe", help="Which probe to look through; the first one by default.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
+Loss = Annotated[
+    Literal["half_mse", "mse", "cross_entropy"] | None, Option("--loss", help="The loss, a mean over samples.")
+]
 Control = Annotated[
     Path | None,
     Option(
@@ -100,7 +103,7 @@ def show(archive: ArchivePath, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: kerneltrack check out/*.h5")
 def check(archives: ArchivePaths) -> None:
     """Validate archives against the format: one line per problem, exit 1 if there is any. Safe on any file."""
-    from kerneltrack.archive.check import check as problems_of
+    from kerneltrack.archive import check as problems_of
 
     problems = [problem for path in archives for problem in problems_of(path)]
     for problem in problems:
@@ -225,7 +228,7 @@ def export(
 @app.command(epilog="Example: kerneltrack merge out/run.h5")
 def merge(archive: ArchivePath) -> None:
     """Join what a killed or resumed run left beside its archive."""
-    from kerneltrack.archive.publish import merge as joined
+    from kerneltrack.archive import merge as joined
 
     parts = joined(archive)
     _print_line(f"{parts} part{'s' * (parts != 1)} joined into {archive}")
@@ -243,7 +246,7 @@ def publish(
     contact: Annotated[str, Option("--contact", help="An e-mail address.")],
 ) -> None:
     """Write a copy without private provenance (host, user, paths, command)."""
-    from kerneltrack.archive.publish import publish as published
+    from kerneltrack.archive import publish as published
 
     published(archive, output, licence=licence, authors=author, contact=contact)
     _print_line(f"wrote {output}")
@@ -269,23 +272,28 @@ def track(
     model: Annotated[str, Option("--model", help="module:Class of the LightningModule.")],
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
     output: Annotated[Path, Option("--output", "-o", help="The archive to write.")],
+    loss: Loss = None,
+    reduction: Annotated[
+        Literal["full", "diagonal", "trace", "sum"], Option("--reduction", help="Which outputs the kernel keeps.")
+    ] = "full",
 ) -> None:
     """Measure saved checkpoints: the same snapshots without training again."""
     from .track import run_track
 
-    raise typer.Exit(run_track(checkpoints, model, probe, output))
+    raise typer.Exit(run_track(checkpoints, model, probe, output, loss=loss, reduction=reduction))
 
 
 @app.command(epilog="Example: kerneltrack plan --model mypackage.nets:MLP --probe probe.npz")
 def plan(
     model: Annotated[str, Option("--model", help="module:Class of the model.")],
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
+    loss: Loss = None,
     as_json: AsJson = False,
 ) -> None:
     """Say before a run what a snapshot will cost, and what the kernel at initialisation allows."""
     from .plan import run_plan
 
-    raise typer.Exit(run_plan(model, probe, as_json))
+    raise typer.Exit(run_plan(model, probe, as_json, loss=loss))
 
 
 def _load(paths: Sequence[Path], probe: str | None) -> Trajectory:

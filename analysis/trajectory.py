@@ -98,7 +98,9 @@ class Run:
 
     @property
     def dimension(self) -> int:
-        """The number of modes of the whole kernel: N, or N·O for the reductions "full" and "diagonal"."""
+        """The number of modes of the whole kernel: N times the outputs that its reduction keeps."""
+        if "kernel_output" in self.dataset.sizes:
+            return self.count * int(self.dataset.sizes["kernel_output"])
         return self.count * (self.outputs if self.settings.get("output") in ("full", "diagonal") else 1)
 
     @property

@@ -29,7 +29,8 @@ def _changes(scene: Scene, *, exact: bool = False) -> tuple[Change, ...]:
 
 @figure(
     "residual-spectrum", "The residual along the modes, before and after a change",
-    "Share of the residual's energy per mode (beyond the first ten the mean over a dozen bins per decade): just before the learning rate changes and at the first "
+    "Share of the residual's energy per mode (beyond the first ten the mean over a dozen bins per decade): just "
+    "before the learning rate changes and at the first "
     "snapshot after "
     "it. Modes whose factor |1 − η λᵢ/N| was near 1 at the old rate and is near 0 at the new one empty at once.",
     "residual_coefficients", "learning_rate", section="learning rate",

@@ -49,10 +49,8 @@ def outputs(scene: Scene) -> Figure:
 @figure(
     "eigenfunctions", "Top eigenfunctions, at the start and at the end",
     "The first eigenvectors of the tangent kernel as functions of the two inputs: top row at the first snapshot, "
-    "bottom row "
-    "at the last. Red is positive, blue negative; each is scaled to itself and turned to lean towards the target, "
-    "for an "
-    "eigenvector's sign is free.",
+    "bottom row at the last. Red is positive, blue negative; each is scaled to itself and turned to be positive or to "
+    "lean towards the target, for an eigenvector's sign is free.",
     "inputs", "eigenvectors", "eigenvalues", section="alignment",
 )  # fmt: skip
 def eigenfunctions(scene: Scene) -> Figure:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from .courses import Series, course, mark_changes, staircase, time_axis
+from .maps import heat_map
 from .pictures import pictures
 from .profiles import profiles, scatter_factors
 
-__all__ = ["Series", "course", "mark_changes", "pictures", "profiles", "scatter_factors", "staircase", "time_axis"]
+__all__ = [
+    "Series",
+    "course",
+    "heat_map",
+    "mark_changes",
+    "pictures",
+    "profiles",
+    "scatter_factors",
+    "staircase",
+    "time_axis",
+]

@@ -40,7 +40,10 @@ def test_every_figure_says_what_it_needs_of_an_archive_that_has_little(name, syn
     keep = {"trace"}
     drop = {n for n in rows[0].probes["train"] if n not in keep}
     bare = synthetic.record(truth, inputs=False)
-    rows = [r.__class__(**{**r.__dict__, "learning_rates": (), "training_loss": float("nan")}) for r in synthetic.snapshots(truth, drop=drop)]
+    rows = [
+        r.__class__(**{**r.__dict__, "learning_rates": (), "training_loss": float("nan")})
+        for r in synthetic.snapshots(truth, drop=drop)
+    ]
     run = load(synthetic.write(tmp_path / "bare.h5", rows, bare)).only
     with pytest.raises(AnalysisError, match=r"needs '|never change"):
         registry()[name](Scene(run))
@@ -54,7 +57,7 @@ def test_eigenvalues_are_drawn_as_stored(scene, truth):
 
 def test_the_stability_figure_holds_run_control_and_bound(scene, control_truth, synthetic):
     figure = choose("stability")(scene)
-    x, y = line(figure, "λ₁, control").get_data()
+    _, y = line(figure, "λ₁, control").get_data()
     assert y.tolist() == [values[0] for values in control_truth.eigenvalues.values()]
     _, bound = line(figure, "bound").get_data()
     assert sorted(set(bound)) == [2 * synthetic.N / 0.25, 2 * synthetic.N / 0.125]
@@ -64,7 +67,9 @@ def test_scaled_eigenvalues_jump_at_the_change(scene, truth, synthetic):
     x, y = line(choose("scaled-eigenvalues")(scene), "i = 1").get_data()
     before, after = y[x == synthetic.HALVED]
     largest = truth.eigenvalues[synthetic.HALVED][0]
-    np.testing.assert_allclose([before, after], [0.25 * largest / synthetic.N, 0.125 * largest / synthetic.N], rtol=1e-14)
+    np.testing.assert_allclose(
+        [before, after], [0.25 * largest / synthetic.N, 0.125 * largest / synthetic.N], rtol=1e-14
+    )
 
 
 def test_target_energy_has_its_nulls(scene, synthetic):
@@ -164,7 +169,7 @@ def test_styles_are_values_and_leave_matplotlib_alone(scene):
 
 @pytest.mark.parametrize("style", [PAPER, DARK], ids=lambda s: s.name)
 def test_line_colours_can_be_read_on_their_ground(style):
-    """WCAG 2 contrast of graphical objects, at least 2:1 for lines that also carry a label; computed from its formula."""
+    """WCAG 2 contrast of graphical objects, at least 2:1 for lines that also carry a label."""
 
     def luminance(colour):
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]

@@ -46,7 +46,9 @@ def test_predicted_and_measured_factors_agree_on_a_kernel_that_stands_still(effe
     residual = truth.coefficients[synthetic.HALVED]
     slack = 2**-23 * np.linalg.norm(residual) / np.abs(residual[: synthetic.TOP_K]) * 4
     assert np.all(np.abs(factors.measured - factors.predicted) < slack)
-    assert np.any(np.abs(factors.measured - factors.predicted_old) > slack)  # negative control: the old rate does not fit
+    assert np.any(
+        np.abs(factors.measured - factors.predicted_old) > slack
+    )  # negative control: the old rate does not fit
 
 
 def test_mse_halves_the_factor_s_curvature_denominator(archives, synthetic, truth, tmp_path):
@@ -54,7 +56,9 @@ def test_mse_halves_the_factor_s_curvature_denominator(archives, synthetic, trut
     path = synthetic.write(tmp_path / "mse.h5", synthetic.snapshots(truth), synthetic.record(truth, loss="mse"))
     factors = lr_decay_effects(load(path)).changes[0].factors
     np.testing.assert_allclose(
-        factors.predicted, 1 - 2 * 0.125 * truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K] / synthetic.N, rtol=1e-14
+        factors.predicted,
+        1 - 2 * 0.125 * truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K] / synthetic.N,
+        rtol=1e-14,
     )
 
 
@@ -77,7 +81,9 @@ def test_words_claim_an_effect_only_with_a_control(archives, effects):
 
 
 def test_a_control_in_another_state_is_none(archives, synthetic, tmp_path, control_truth):
-    shifted = dataclasses.replace(control_truth, eigenvalues={s: 1.01 * v for s, v in control_truth.eigenvalues.items()})
+    shifted = dataclasses.replace(
+        control_truth, eigenvalues={s: 1.01 * v for s, v in control_truth.eigenvalues.items()}
+    )
     path = synthetic.write(tmp_path / "other.h5", synthetic.snapshots(shifted), synthetic.record(shifted))
     effects = lr_decay_effects(load(archives[0]), load(path))
     assert "another state" in effects.changes[0].no_control
@@ -107,7 +113,11 @@ def test_json_has_no_nan_and_survives_a_round_trip(effects):
 
 
 def test_an_inexact_change_gives_both_steps_and_no_factor(synthetic, truth, tmp_path):
-    rows = [s for s in synthetic.snapshots(truth) if s.step not in (synthetic.HALVED - 1, synthetic.HALVED, synthetic.HALVED + 1)]
+    rows = [
+        s
+        for s in synthetic.snapshots(truth)
+        if s.step not in (synthetic.HALVED - 1, synthetic.HALVED, synthetic.HALVED + 1)
+    ]
     path = synthetic.write(tmp_path / "sparse.h5", rows, synthetic.record(truth))
     (change,) = lr_decay_effects(load(path)).changes
     assert (change.change.earliest, change.change.step) == (201, synthetic.HALVED + 10)
@@ -119,19 +129,23 @@ def test_an_inexact_change_gives_both_steps_and_no_factor(synthetic, truth, tmp_
 
 def test_the_schedule_s_trigger_pins_a_change(synthetic, truth, tmp_path):
     rows = [
-        dataclasses.replace(s, trigger="OnLearningRateChange(after=(0, 1, 10, 100))" if s.step == synthetic.HALVED else s.trigger)
+        dataclasses.replace(s, trigger="OnLearningRateChange(after=(0, 1, "
+                                       "10, 100))" if s.step == synthetic.HALVED else s.trigger)
         for s in synthetic.snapshots(truth) if s.step != synthetic.HALVED - 1
     ]  # fmt: skip
     path = synthetic.write(tmp_path / "pinned.h5", rows, synthetic.record(truth))
     assert lr_decay_effects(load(path)).changes[0].change.exact
     late = [dataclasses.replace(s, trigger=s.trigger.replace("(0, ", "(")) for s in rows]
     path = synthetic.write(tmp_path / "late.h5", late, synthetic.record(truth))
-    assert not lr_decay_effects(load(path)).changes[0].change.exact  # negative control: without offset 0 it is not pinned
+    assert (
+        not lr_decay_effects(load(path)).changes[0].change.exact
+    )  # negative control: without offset 0 it is not pinned
 
 
 def test_a_cosine_schedule_is_a_trend_and_not_many_changes(synthetic, truth, tmp_path):
     rows = [
-        dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),)) for s in synthetic.snapshots(truth)
+        dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),))
+        for s in synthetic.snapshots(truth)
     ]  # fmt: skip
     effects = lr_decay_effects(load(synthetic.write(tmp_path / "cosine.h5", rows, synthetic.record(truth))))
     assert effects.changes == ()
