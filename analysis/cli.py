@@ -103,7 +103,7 @@ def show(archive: ArchivePath, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: kerneltrack check out/*.h5")
 def check(archives: ArchivePaths) -> None:
     """Validate archives against the format: one line per problem, exit 1 if there is any. Safe on any file."""
-    from kerneltrack.archive.check import check as problems_of
+    from kerneltrack.archive import check as problems_of
 
     problems = [problem for path in archives for problem in problems_of(path)]
     for problem in problems:
@@ -228,7 +228,7 @@ def export(
 @app.command(epilog="Example: kerneltrack merge out/run.h5")
 def merge(archive: ArchivePath) -> None:
     """Join what a killed or resumed run left beside its archive."""
-    from kerneltrack.archive.publish import merge as joined
+    from kerneltrack.archive import merge as joined
 
     parts = joined(archive)
     _print_line(f"{parts} part{'s' * (parts != 1)} joined into {archive}")
@@ -246,7 +246,7 @@ def publish(
     contact: Annotated[str, Option("--contact", help="An e-mail address.")],
 ) -> None:
     """Write a copy without private provenance (host, user, paths, command)."""
-    from kerneltrack.archive.publish import publish as published
+    from kerneltrack.archive import publish as published
 
     published(archive, output, licence=licence, authors=author, contact=contact)
     _print_line(f"wrote {output}")

@@ -18,6 +18,7 @@ from kerneltrack.archive.layout import Column
 from kerneltrack.archive.pieces import Piece, all_columns, row_map
 from kerneltrack.archive.rows import Row
 
+MAX_HISTORY = 300  # lines; an attribute has at most 64 KiB
 _BLOCK_BYTES = 1 << 24
 _LARGE_ROW_BYTES = 1 << 16
 
@@ -99,5 +100,5 @@ def merged_header(pieces: Sequence[Piece]) -> Header:
     first = pieces[0].header
     segments = {segment.number: segment for piece in pieces for segment in piece.header.segments}
     lines = [line for piece in pieces for line in str(piece.header.attrs.get("history", "")).splitlines()]
-    attrs = {**first.attrs, "history": "\n".join(sorted(dict.fromkeys(lines)))}
+    attrs = {**first.attrs, "history": "\n".join(sorted(dict.fromkeys(lines))[-MAX_HISTORY:])}
     return replace(first, attrs=attrs, segments=[segments[number] for number in sorted(segments)])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import h5py
-import numpy as np
 
-from kerneltrack.archive import guard, schema
+from kerneltrack.archive import attributes, guard, schema
 from kerneltrack.archive.printable import printable
 from kerneltrack.archive.schema import Field
 from kerneltrack.errors import ArchiveFormatError
@@ -21,9 +20,9 @@ def require_version(file: h5py.File) -> None:
     Raises:
         ArchiveFormatError: which of the two.
     """
-    if file.attrs.get("format") != schema.FORMAT:
+    if attributes.get(file, "format") != schema.FORMAT:
         raise ArchiveFormatError("this HDF5 file is not a kerneltrack archive", where=file.filename)
-    version = str(file.attrs.get("format_version"))
+    version = attributes.text(file, "format_version")
     major = version.partition(".")[0]
     if not major.isdecimal() or int(major) > _MAJOR:
         raise ArchiveFormatError(
@@ -37,7 +36,7 @@ def require_version(file: h5py.File) -> None:
 def structure(file: h5py.File) -> Iterator[str]:
     """Every departure from the schema, one line each; nothing for a file that conforms."""
     yield from _attributes(file, schema.ROOT_ATTRIBUTES)
-    role = file.attrs.get("role")
+    role = attributes.get(file, "role")
     if role not in ("main", "part"):
         yield "/@role is neither 'main' nor 'part'"
     rows = file["snapshot"].shape[0] if _is_array(file, "snapshot") and file["snapshot"].ndim else 0
@@ -77,18 +76,18 @@ def _probe(probe: h5py.Group, rows: int, *, whole: bool) -> Iterator[str]:
             yield from _array(probe, field, sizes)
     for name, data in probe.items():
         if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
-            dims = tuple(str(data.attrs["dimensions"]).split())
+            dims = tuple(attributes.text(data, "dimensions").split())
             if dims[:1] == ("snapshot",):
                 yield from _array(probe, schema.MEASUREMENTS.get(name, Field(name, dims, "f8", "", "")), sizes)
 
 
 def _attributes(group: h5py.Group, demanded: Mapping[str, tuple[str, str, str]]) -> Iterator[str]:
     for name, (kind, need, _) in demanded.items():
-        value = group.attrs.get(name)
+        value = attributes.get(group, name)
         if value is None:
             if need == "MUST":
                 yield f"{group.name}@{name} is missing"
-        elif not isinstance(value, str if kind == "string" else np.integer):
+        elif not isinstance(value, str if kind == "string" else int):
             yield f"{group.name}@{name} is not a {kind}"
 
 
@@ -117,7 +116,7 @@ def _array(group: h5py.Group, field: Field, sizes: dict[str, int]) -> Iterator[s
     if not isinstance(data, h5py.Dataset):
         yield f"{data.name} is not a dataset"
         return
-    dims = tuple(str(data.attrs.get("dimensions", "")).split())
+    dims = tuple(attributes.text(data, "dimensions").split())
     if data.dtype.str[1:] not in field.dtypes or data.dtype.byteorder == ">":
         yield f"{data.name} is {printable(data.dtype)}, not {' or '.join(field.dtypes)} (little endian)"
     if dims != field.dims or len(dims) != data.ndim:

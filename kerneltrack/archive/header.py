@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from kerneltrack.archive import layout, schema
+from kerneltrack.archive import attributes, layout, schema
 from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Array, ProbeRecord, Provenance
 
@@ -36,7 +36,7 @@ class Header:
 def write(file: h5py.File, header: Header) -> None:
     """Write a header into an empty file."""
     for name, value in header.attrs.items():
-        file.attrs[name] = value
+        attributes.put(file, name, value)
     if header.segments:
         table = file.create_group("segments")
         for column in schema.SEGMENT_FIELDS:
@@ -57,7 +57,7 @@ def read(file: h5py.File) -> Header:
     if "segments" in file:
         columns = [file["segments"][column.name][()].tolist() for column in schema.SEGMENT_FIELDS]
         segments = [Segment(*values) for values in zip(*columns, strict=True)]
-    attrs = layout.attributes(file)
+    attrs = attributes.everything(file)
     if attrs["role"] == "part":
         return Header(attrs, segments)
     texts = {name: layout.get_text(file["provenance"], name) for name in schema.PROVENANCE_TEXTS}
@@ -66,10 +66,10 @@ def read(file: h5py.File) -> Header:
 
 
 def _write_probe(group: h5py.Group, record: ProbeRecord) -> None:
-    group.attrs["fingerprint"] = record.fingerprint
-    group.attrs["count"] = record.count
-    group.attrs["target_encoding"] = record.target_encoding
-    group.attrs["inputs_stored"] = int(record.inputs is not None)
+    attributes.put(group, "fingerprint", record.fingerprint)
+    attributes.put(group, "count", record.count)
+    attributes.put(group, "target_encoding", record.target_encoding)
+    attributes.put(group, "inputs_stored", int(record.inputs is not None))
     for name, meaning in schema.PROBE_TEXTS.items():
         layout.put_text(group, name, getattr(record, name), meaning)
     fields = {f.name: f for f in schema.PROBE_FIELDS}
@@ -102,10 +102,10 @@ def _read_probe(group: h5py.Group, name: str) -> ProbeRecord:
     shapes = {key: (str(dtype), tuple(shape)) for key, (dtype, shape) in texts["input_shapes"].items()}
     return ProbeRecord(
         name=name,
-        fingerprint=str(group.attrs["fingerprint"]),
-        count=int(group.attrs["count"]),
+        fingerprint=attributes.text(group, "fingerprint"),
+        count=int(attributes.get(group, "count")),
         targets=group["targets"][()] if "targets" in group else None,
-        target_encoding=group.attrs["target_encoding"],
+        target_encoding=attributes.get(group, "target_encoding"),
         input_shapes=shapes,
         inputs=_read_inputs(group, shapes),
         identity=texts["identity"],

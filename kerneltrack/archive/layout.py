@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from kerneltrack.archive import schema
+from kerneltrack.archive import attributes, schema
 from kerneltrack.archive.schema import Field
 from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Array
@@ -80,17 +80,17 @@ def fixed(group: h5py.Group, field: Field, value: Array) -> h5py.Dataset:
 
 def describe(data: h5py.Dataset, field: Field) -> None:
     """The attributes that say what a dataset is."""
-    data.attrs["dimensions"] = " ".join(field.dims)
+    attributes.put(data, "dimensions", " ".join(field.dims))
     for name in _DESCRIPTION:
         if value := getattr(field, name):
-            data.attrs[name] = value
+            attributes.put(data, name, value)
 
 
 def described(data: h5py.Dataset) -> Field:
     """The field that such attributes describe."""
     name = data.name.rpartition("/")[2]
-    units, long_name, formula, source = (str(data.attrs.get(key, "")) for key in _DESCRIPTION)
-    dims = tuple(str(data.attrs["dimensions"]).split())
+    units, long_name, formula, source = (attributes.text(data, key) for key in _DESCRIPTION)
+    dims = tuple(attributes.text(data, "dimensions").split())
     return Field(name, dims, data.dtype.str[1:], units, long_name, formula=formula, source=source)
 
 
@@ -137,7 +137,7 @@ def add_scales(file: h5py.File) -> None:
     datasets: list[h5py.Dataset] = []
     file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
     for data in datasets:
-        for axis, dim in enumerate(str(data.attrs["dimensions"]).split()):
+        for axis, dim in enumerate(attributes.text(data, "dimensions").split()):
             home = file if dim in schema.ROOT_DIMENSIONS else _home(data)
             scale = _scale(home, dim, data.shape[axis])
             if scale != data:
@@ -157,8 +157,3 @@ def _scale(home: h5py.Group, dim: str, size: int) -> h5py.Dataset:
     elif not h5py.h5ds.is_scale(home[dim].id):
         home[dim].make_scale(dim)
     return home[dim]
-
-
-def attributes(group: h5py.Group) -> Mapping[str, Any]:
-    """A group's attributes as plain Python values."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in group.attrs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -60,11 +61,12 @@ class Piece:
         """
         self.path = path
         self._resources = ExitStack()
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        self.descriptor = _descriptor(path)
         self._resources.callback(os.close, self.descriptor)
         try:
             self.file = self._resources.enter_context(self._open())
             self.header = headers.read(self.file) if trusted else self._admitted()
+            self._data: dict[str, h5py.Dataset] = {}
             self.columns = self._columns()
             self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
         except ArchiveError as error:
@@ -100,20 +102,30 @@ class Piece:
             for name, data in home.items():
                 known = (schema.MEASUREMENTS if prefix else schema.ROOT).get(name)
                 if known is not None:
-                    columns[prefix + name] = Column(replace(known, dtype=data.dtype.str[1:]), data.shape[1:])
+                    field = replace(known, dtype=data.dtype.str[1:])
                 elif isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
                     field = layout.described(data)
-                    if field.dims[:1] == ("snapshot",):
-                        columns[prefix + name] = Column(field, data.shape[1:])
+                else:
+                    continue
+                if field.dims[:1] == ("snapshot",):
+                    self._data[prefix + name] = data
+                    columns[prefix + name] = Column(field, data.shape[1:])
         return columns
 
     def read(self, path: str, start: int, stop: int) -> Array:
         """Rows ``start`` to ``stop`` of a column of this piece."""
-        return np.asarray(self.file[path][start:stop])
+        try:
+            return np.asarray(self._data[path][start:stop])
+        except (OSError, RuntimeError) as error:
+            raise ArchiveFormatError(
+                f"{printable(path)} cannot be read from row {start} on; the file is damaged",
+                got=printable(error),
+                where=printable(self.path),
+            ) from error
 
     def is_written(self, path: str, row: int) -> bool:
         """Whether anything of that row may have been written; a row in chunks of its own that are not there is NaN."""
-        data = self.file[path]
+        data = self._data[path]
         if data.chunks is None or data.chunks[0] > 1:
             return True
         info = data.id.get_chunk_info_by_coord((row,) + (0,) * (data.ndim - 1))
@@ -132,6 +144,18 @@ class Piece:
     def close(self) -> None:
         """Close the file; reading from it is over."""
         self._resources.close()
+
+
+def _descriptor(path: Path) -> int:
+    """Open a file that is no link; a pipe does not block here, and is refused later."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UnsafeArchiveError("not a regular file", where=printable(path)) from error
+        raise ArchiveError("the archive cannot be read", got=error.strerror, where=printable(path)) from error
 
 
 def list_parts(path: Path) -> list[Path]:
@@ -174,6 +198,9 @@ def gather(path: Path) -> list[Piece]:
         except BaseException:
             close_all(pieces)
             raise
+        if main.header.attrs["role"] != "main":
+            close_all([main, *pieces])
+            raise ArchiveFormatError("the archive is not a main file but one of its parts", where=printable(path))
         own = [piece for piece in pieces if piece.archive_id == main.archive_id]
         close_all([piece for piece in pieces if piece.archive_id != main.archive_id])
         return [main, *sorted(own, key=lambda piece: -piece.rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,6 +62,12 @@ def same(a: Snapshot, b: Snapshot) -> bool:
     return a.probes.keys() == b.probes.keys() and all(
         same_measurement(a.probes[name], b.probes[name]) for name in a.probes
     )
+
+
+@pytest.fixture(autouse=True)
+def without_waiting_for_the_disk(monkeypatch):
+    """A test's files need not survive its machine; what does depend on fsync is tested in a simulated power cut."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_refuses_another_run(tmp_path, make):
     with pytest.raises(ArchiveExistsError, match="another run: expected run another, got run r"):
         ArchiveWriter.resume(path, probes=[make.probe], provenance=other, resumed_from_step=1)
     changed = dataclasses.replace(make.probe, fingerprint="sha256:11")
-    with pytest.raises(ArchiveError, match="other probes.*sha256:00.*sha256:11"):
+    with pytest.raises(ArchiveError, match=r"other probes.*sha256:00.*sha256:11"):
         ArchiveWriter.resume(path, probes=[changed], provenance=make.run, resumed_from_step=1)
     with pytest.raises(ArchiveError, match="no archive to resume"):
         ArchiveWriter.resume(tmp_path / "x.h5", probes=[], resumed_from_step=1)
@@ -120,7 +120,12 @@ ACTION = st.one_of(
 )
 
 
-@settings(max_examples=15, phases=[Phase.explicit, Phase.generate], deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    phases=[Phase.explicit, Phase.generate],
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.lists(ACTION, max_size=6))
 def test_the_file_is_its_twin_in_memory(tmp_path_factory, make, actions):
     """Any sequence of appends and resumes. Oracle: MemoryArchive, which knows neither rows, nor parts, nor HDF5."""

@@ -146,7 +146,7 @@ class TestRefusals:
         self.still_works(writer, make)
 
     def test_an_unknown_probe(self, writer, make):
-        with pytest.raises(ArchiveError, match="a probe that the archive does not have.*expected train, got 'test'"):
+        with pytest.raises(ArchiveError, match=r"a probe that the archive does not have.*expected train, got 'test'"):
             writer.append(make.snapshot(1, probes={"test": {"eigenvalues": np.ones(12)}}))
         self.still_works(writer, make)
 
@@ -201,9 +201,14 @@ def test_replacing_keeps_the_old_file_until_the_new_one_is_there(tmp_path, make,
     path = tmp_path / "run.h5"
     ArchiveWriter(path, probes=[make.probe], provenance=Provenance(run={"run_id": "old"})).close()
     before = path.read_bytes()
-    with monkeypatch.context() as patched, pytest.raises(ArchiveError, match="cannot be created.*No space left"):
-        patched.setattr("os.fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        ArchiveWriter(path, probes=[make.probe], if_exists="replace")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(ArchiveError, match=r"cannot be created.*No space left"):
+            ArchiveWriter(path, probes=[make.probe], if_exists="replace")
     assert path.read_bytes() == before
     with ArchiveWriter(path, probes=[make.probe], if_exists="replace") as writer:
         writer.append(make.snapshot(5))

@@ -12,7 +12,7 @@ N = 200
 
 @pytest.mark.parametrize("rows", [3, 20])
 def test_kernels_are_stored_only_where_they_were_measured(tmp_path, rows):
-    """Oracle: the file's own chunk table, read with h5py. The first and the last of ``rows`` snapshots have a kernel."""
+    """Oracle: the file's own chunk table, read with h5py. The first and the last snapshot have a kernel."""
     record = ProbeRecord(name="train", fingerprint="sha256:" + "0" * 64, count=N)
     kernel = np.ones((N, N, 1, 1), dtype=np.float32)
     with ArchiveWriter(tmp_path / "run.h5", probes=[record]) as writer:

@@ -31,6 +31,7 @@ NOT_MAPPABLE = {
     "checkpointing",
     "control-flow",
     "data-dependent-depth",
+    "keeps-activations",  # writes to a buffer in place
 }
 
 METHODS = ("auto", "jacobian", "products")

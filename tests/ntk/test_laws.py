@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from oracles import EXACT, call, contract, distance, layer_of, rows_of
+from oracles import EXACT, call, contract, distance, jacobian, layer_of, rows_of
 from problems import PROBLEMS, ROWS, samples
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
@@ -29,6 +29,7 @@ KINDS = (
     "control-flow",
     "dictionary-input",
     "scalar-output",
+    "keeps-activations",
 )
 kinds = pytest.mark.parametrize("name", KINDS)
 outputs = pytest.mark.parametrize("output", OUTPUTS)
@@ -73,6 +74,27 @@ def test_a_rectangle_is_a_slice_of_the_square(name, output):
     square = kt.empirical_ntk(model, inputs, **options)
     rectangle = kt.empirical_ntk(model, samples(inputs, slice(1, 6)), samples(inputs, slice(4, 7)), **options)
     assert distance(rectangle, square[1:6, 4:7].numpy()) < ROUNDING
+
+
+def test_sequences_of_two_lengths():
+    """Oracle: the double loop on each side; a rectangle may pair samples of different shapes."""
+    model = PROBLEMS["encoder"].model()
+    short, long = torch.randn(4, 3, 4, dtype=torch.float64), torch.randn(5, 6, 4, dtype=torch.float64)
+    expected = contract(jacobian(model, short), jacobian(model, long), "full")
+    assert distance(kt.empirical_ntk(model, short, long), expected) < EXACT
+
+
+@pytest.mark.parametrize("layout", ["transposed", "expanded", "strided"])
+def test_inputs_in_any_layout(layout):
+    """Oracle: the same numbers in a contiguous tensor."""
+    x = {
+        "transposed": torch.randn(4, 5, dtype=torch.float64).t(),
+        "expanded": torch.randn(1, 4, dtype=torch.float64).expand(5, 4),
+        "strided": torch.randn(10, 8, dtype=torch.float64)[::2, ::2],
+    }[layout]
+    model = PROBLEMS["mlp"].model()
+    kernel = kt.empirical_ntk(model, x)
+    assert distance(kernel, kt.empirical_ntk(model, x.contiguous()).numpy()) < ROUNDING
 
 
 @kinds
@@ -292,6 +314,9 @@ def portrait(model):
         "gradients": [(id(p.grad), None if p.grad is None else p.grad._version) for p in model.parameters()],
         "buffers": [(name, id(b), b._version) for name, b in model.named_buffers()],
         "modules": [(name, id(module)) for name, module in model.named_modules()],
+        "kept": [
+            (getattr(module, "calls", 0), id(getattr(module, "last", None))) for module in model.modules()
+        ],
     }
 
 

@@ -30,7 +30,7 @@ MAX_PROBLEMS = 200
 _BLOCK_BYTES = 1 << 24
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from kerneltrack.archive.check import _examine; _examine(sys.argv[2], int(sys.argv[3]))"
+    "from kerneltrack.archive.checking import _examine; _examine(sys.argv[2], int(sys.argv[3]))"
 )
 
 
@@ -142,8 +142,11 @@ def problems(path: Path) -> Iterator[Problem]:
         for piece in found:
             for text in _contents(piece):
                 yield Problem("problem", str(piece.path), text)
-        for text in _together(found):
-            yield Problem("problem", str(path), text)
+        try:
+            for text in _together(found):
+                yield Problem("problem", str(path), text)
+        except ArchiveError as error:
+            yield Problem("problem", str(path), str(error))
     finally:
         pieces.close_all(found)
 
@@ -155,7 +158,7 @@ def _contents(piece: Piece) -> Iterator[str]:
         for start in range(0, piece.rows, step):
             try:
                 values = piece.read(path, start, min(start + step, piece.rows))
-            except (OSError, RuntimeError, ValueError, MemoryError) as error:
+            except (ArchiveError, MemoryError) as error:
                 yield f"{path} cannot be read from row {start} on: {error}"
                 break
             wrong = _RULES.get(path, _RULES.get(path.rpartition("/")[2]))

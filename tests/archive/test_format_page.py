@@ -1,0 +1,61 @@
+"""docs/format.md is what the schema says, and its short ways to read an archive work as written."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerneltrack.archive import ArchiveWriter, open_archive, schema
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "format.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tables():
+    spec = importlib.util.spec_from_file_location("format_tables", DOCS / "format_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_the_schemas(tables):
+    assert tables.rendered(PAGE) == PAGE, "run: python docs/format_tables.py"
+    assert set(re.findall(r"<!-- table: (\w+) -->", PAGE)) == set(tables.TABLES)
+
+
+def test_the_comparison_sees_a_change(tables):
+    """Negative control."""
+    changed = PAGE.replace("optimizer updates applied before the measurement", "epochs")
+    assert changed != PAGE
+    assert tables.rendered(changed) == PAGE
+
+
+def test_the_page_has_the_formats_version():
+    assert f"version {schema.FORMAT_VERSION}" in PAGE.splitlines()[0]
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["h5py", "xarray"])
+def test_the_short_ways_to_read_work(tmp_path, monkeypatch, make, number):
+    """The page's own code, on a file in which every row is canonical. Oracle: open_archive."""
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+        for step in (0, 10, 20):
+            writer.append(make.snapshot(step))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[number], names)
+    with open_archive("run.h5") as archive:
+        whole = archive.column("probes/train/eigenvalues")
+        if number == 0:
+            np.testing.assert_array_equal(names["eigenvalues"], whole)
+            assert names["step"].tolist() == [0, 10, 20]
+            assert names["trigger"] == [make.snapshot(0).trigger] * 3
+            assert names["settings"] == make.probe.settings
+            assert names["run"] == archive.provenance.run
+        else:
+            np.testing.assert_array_equal(names["largest"], whole[:, 0])
+            assert names["largest"].step.values.tolist() == [0, 10, 20]

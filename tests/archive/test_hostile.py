@@ -1,0 +1,205 @@
+"""A stranger's file is refused with one line that says why, before any of its data are touched.
+
+Oracle: each file of the corpus was made for one refusal. They are opened in a process with limits on memory, so that
+reading one of them carelessly ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from kerneltrack.archive import ArchiveWriter, check, open_archive, printable
+from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def python(script, *arguments, timeout=120):
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout, check=False)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """The files, and what opening each of them said."""
+    folder = tmp_path_factory.mktemp("hostile")
+    done = python(
+        """
+        import json, resource, sys, hostile
+        from kerneltrack.archive import open_archive
+        from kerneltrack.errors import ArchiveError
+        refusals = hostile.build(sys.argv[1])
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        found = {}
+        for name, refusal in {**refusals, "good": ""}.items():
+            try:
+                open_archive(f"{sys.argv[1]}/{name}.h5").close()
+                found[name] = (refusal, "opened", "")
+            except ArchiveError as error:
+                found[name] = (refusal, type(error).__name__, str(error))
+            print(json.dumps([name, *found[name]]), flush=True)
+        """,
+        folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, {name: rest for name, *rest in map(json.loads, done.stdout.splitlines())}
+
+
+def test_the_corpus_is_large(corpus):
+    assert len(corpus[1]) >= 60
+
+
+def test_every_hostile_file_is_refused_for_its_reason(corpus):
+    for name, (refusal, outcome, said) in corpus[1].items():
+        if name != "good":
+            assert outcome in ("UnsafeArchiveError", "ArchiveFormatError"), (name, outcome, said)
+            assert re.search(refusal, said), (name, refusal, said)
+
+
+def test_the_good_file_is_opened(corpus):
+    """Negative control: the guard does not refuse everything."""
+    assert corpus[1]["good"][1] == "opened"
+
+
+def test_every_refusal_is_one_printable_line(corpus):
+    for name, (_, _, said) in corpus[1].items():
+        assert said == printable(said, limit=10_000), name
+        assert len(said) < 2000, name
+
+
+def test_without_the_guard_a_stranger_reads_our_files(corpus):
+    """Negative control: HDF5 itself hands out another file's bytes through the corpus."""
+    with h5py.File(corpus[0] / "external_raw_data.h5") as file:
+        assert file["probes/train/eigenvalues"][0].tobytes() == Path("/etc/passwd").read_bytes()[:32]
+
+
+@pytest.mark.parametrize("name", ["external_link", "a_trillion_rows", "truncated", "text_of_two_gigabytes_deflated"])
+def test_check_says_the_same(corpus, name):
+    problems = check(corpus[0] / f"{name}.h5")
+    assert [problem.severity for problem in problems] == ["problem"]
+    assert re.search(corpus[1][name][0], str(problems[0]))
+
+
+class TestParts:
+    """What lies beside an archive is read only if it is the archive's own."""
+
+    @pytest.fixture
+    def path(self, tmp_path, make):
+        path = tmp_path / "run.h5"
+        with ArchiveWriter(path, probes=[make.probe]) as writer:
+            writer.append(make.snapshot(0))
+        path.with_name("run.h5.parts").mkdir()
+        return path
+
+    def test_a_link_is_not_followed(self, path, tmp_path, make):
+        with ArchiveWriter(tmp_path / "other.h5", probes=[make.probe]) as writer:
+            writer.append(make.snapshot(1))
+        (path.with_name("run.h5.parts") / "000000001-1.h5").symlink_to(tmp_path / "other.h5")
+        with pytest.raises(UnsafeArchiveError, match="not a regular file"):
+            open_archive(path)
+
+    def test_a_linked_folder_is_not_looked_into(self, path, tmp_path, make):
+        folder = path.with_name("run.h5.parts")
+        folder.rmdir()
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "000000001-1.h5").write_bytes(b"junk")
+        folder.symlink_to(tmp_path / "elsewhere")
+        assert len(open_archive(path)) == 1
+        with pytest.raises(ArchiveError, match="is a link"):
+            ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=0)
+
+    @pytest.mark.parametrize("kind", ["pipe", "folder"])
+    def test_what_is_no_file_is_refused(self, path, kind):
+        part = path.with_name("run.h5.parts") / "000000001-1.h5"
+        os.mkfifo(part) if kind == "pipe" else part.mkdir()
+        with pytest.raises(UnsafeArchiveError, match="not a regular file"):
+            open_archive(path)
+
+    def test_another_archives_part_is_left_alone(self, path, tmp_path, make):
+        writer = ArchiveWriter(tmp_path / "other.h5", probes=[make.probe])
+        writer.append(make.snapshot(1))
+        part = tmp_path / "other.h5.parts" / "000000000-1.h5"
+        (path.with_name("run.h5.parts") / "000000001-1.h5").write_bytes(part.read_bytes())
+        assert open_archive(path).steps.tolist() == [0]
+        writer.close()
+
+    def test_other_names_are_not_opened(self, path):
+        for name in ("x.h5", "1-1.h5", "000000001-1.h5.bak", ".tmp-0", "000000001--1.h5"):
+            (path.with_name("run.h5.parts") / name).write_bytes(b"junk")
+        assert len(open_archive(path)) == 1
+
+
+def test_what_a_file_says_cannot_move_the_cursor(tmp_path, make):
+    """Texts come back as they were given; whoever prints them calls printable."""
+    evil = "\x1b[2J\x07 \u202e\u2066 <b>& \r\n\x9b31m"
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+        writer.append(make.snapshot(0, message=evil, trigger=evil))
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive[0].message == evil
+        shown = printable(archive[0].message)
+    assert shown == r"\x1b[2J\x07 \u202e\u2066 <b>& \r\n\x9b31m"
+    assert printable("λ — naïve 漢字 🙂") == "λ — naïve 漢字 🙂"
+    assert printable("x" * 1000) == "x" * 499 + "…"
+
+
+def test_problems_are_found_in_values(tmp_path, make):
+    """Each rule of the contents, broken in a file of the right form."""
+    spoils = {
+        "step, row 1: a negative step": ("step", 1, -5),
+        "status, row 0: not one of 0, 1": ("status", 0, 9),
+        "trigger, row 2: not UTF-8": ("trigger", 2, np.frombuffer(b"\xff".ljust(128, b"\0"), "S1")),
+        "probes/train/eigenvalues, row 1: eigenvalues are not descending": (
+            "probes/train/eigenvalues",
+            1,
+            np.arange(12.0),
+        ),
+        "/snapshot does not count": ("snapshot", 1, 7),
+        "/segment names a segment": ("segment", 2, 4),
+        "/step goes back within segment 0": ("step", 0, 2),
+    }
+    for number, (message, (name, row, value)) in enumerate(spoils.items()):
+        path = tmp_path / f"{number}.h5"
+        with ArchiveWriter(path, probes=[make.probe]) as writer:
+            for step in range(3):
+                writer.append(make.snapshot(step))
+        if number == 0:
+            assert check(path) == []
+        with h5py.File(path, "r+") as file:
+            file[name][row] = value
+        assert any(message in str(problem) for problem in check(path)), message
+
+
+def test_a_crash_of_the_library_is_a_problem(tmp_path, make, monkeypatch):
+    """The child is killed as a segmentation fault would kill it. Oracle: the signal's number."""
+    path = tmp_path / "run.h5"
+    ArchiveWriter(path, probes=[make.probe]).close()
+    monkeypatch.setattr("kerneltrack.archive.checking._CHILD", "import os; os.kill(os.getpid(), 11)")
+    assert ["crashed on the file (signal 11)" in str(problem) for problem in check(path)] == [True]
+    monkeypatch.setattr("kerneltrack.archive.checking._CHILD", "import time; time.sleep(60)")
+    assert ["took too long" in str(problem) for problem in check(path, seconds=0.2)] == [True]
+    monkeypatch.setattr("kerneltrack.archive.checking._CHILD", "raise MemoryError('no room')")
+    assert ["could not be examined: MemoryError: no room" in str(problem) for problem in check(path)] == [True]
+
+
+def test_a_flipped_bit_in_the_data_is_found(tmp_path, make):
+    path = tmp_path / "run.h5"
+    with ArchiveWriter(path, probes=[make.probe]) as writer:
+        writer.append(make.snapshot(3))
+    data = bytearray(path.read_bytes())
+    where = data.find(make.measurements(3)["eigenvalues"].tobytes())
+    data[where + 5] ^= 4
+    path.write_bytes(data)
+    assert ["eigenvalues cannot be read from row 0" in str(problem) for problem in check(path)] == [True]
+    with open_archive(path) as archive, pytest.raises(ArchiveFormatError, match="damaged"):
+        archive[0]

@@ -1,0 +1,161 @@
+"""An archive is an ordinary netCDF-4 file. Oracles: other programs, and what this package reads from the same file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import dask.array
+import h5py
+import numpy as np
+import pytest
+import xarray
+
+from kerneltrack.archive import ArchiveWriter, open_archive, schema
+from kerneltrack.snapshot import Provenance
+
+
+@pytest.fixture
+def path(tmp_path, make):
+    path = tmp_path / "run.h5"
+    with ArchiveWriter(path, probes=[make.probe], provenance=Provenance(metadata={"width": 8})) as writer:
+        for step in range(5):
+            writer.append(make.snapshot(step))
+    return path
+
+
+@pytest.fixture(params=["closed", "empty"])
+def any_path(request, path, tmp_path, make):
+    if request.param == "empty":
+        path = tmp_path / "empty.h5"
+        ArchiveWriter(path, probes=[make.probe]).close()
+    return path
+
+
+def test_xarray_reads_every_group(any_path):
+    root = xarray.open_dataset(any_path, engine="h5netcdf")
+    assert set(root.variables) == set(schema.ROOT)
+    assert root.step.dims == ("snapshot",)
+    probe = xarray.open_dataset(any_path, engine="h5netcdf", group="/probes/train")
+    assert probe.energy_k.values.tolist() == [1, 2, 4]
+    for name, variable in probe.variables.items():
+        if name in schema.MEASUREMENTS:
+            assert variable.dims == schema.MEASUREMENTS[name].dims
+    assert not [dim for dim in (*root.dims, *probe.dims) if str(dim).startswith("phony")]
+
+
+def test_xarray_reads_the_same_values(path):
+    probe = xarray.open_dataset(path, engine="h5netcdf", group="/probes/train")
+    with open_archive(path) as archive:
+        ours = archive.to_xarray().load()
+    for name in ("eigenvalues", "eigenvectors", "target_coefficients", "kernel", "targets"):
+        np.testing.assert_array_equal(probe[name].values, ours[name].values)
+        assert probe[name].dims == ours[name].dims
+    root = xarray.open_dataset(path, engine="h5netcdf")
+    assert [text.decode() for text in root.trigger.values] == ours.trigger.values.tolist()
+
+
+def test_plain_h5py_reads_it(path, make):
+    with h5py.File(path) as file:
+        assert file.attrs["format"] == b"kerneltrack"
+        assert file["probes/train/eigenvalues"][2].tolist() == make.measurements(2)["eigenvalues"].tolist()
+        assert json.loads(file["provenance/metadata"][()].tobytes()) == {"width": 8}
+        assert file["trigger"][0].tobytes().rstrip(b"\0").decode() == make.snapshot(0).trigger
+        assert [dim.label for dim in file["probes/train/eigenvalues"].dims] == ["", ""]
+        assert file["probes/train/eigenvalues"].dims[0][0] == file["snapshot"]
+
+
+def test_everything_with_chunks_has_a_checksum(path):
+    unchecked = []
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                unchecked.append(name)
+                if isinstance(item, h5py.Dataset) and "dimensions" in item.attrs and item.size and not item.fletcher32
+                else None
+            )
+        )
+        assert unchecked == []
+    assert path.read_bytes()[8] == 3  # the superblock's version: metadata carry checksums from 2 on
+
+
+@pytest.mark.skipif(not shutil.which("ncdump"), reason="ncdump is not installed")
+def test_ncdump_reads_it(any_path):
+    shown = subprocess.run(["ncdump", "-h", str(any_path)], capture_output=True, text=True, check=True).stdout
+    assert "snapshot = UNLIMITED" in shown
+    assert "double learning_rate(snapshot, param_group) ;" in shown
+    assert "group: train {" in shown
+    assert "phony" not in shown
+    everything = subprocess.run(["ncdump", str(any_path)], capture_output=True, text=True, check=True).stdout
+    assert "group: provenance" in everything
+
+
+@pytest.mark.skipif(not shutil.which("h5dump"), reason="h5dump is not installed")
+def test_h5dump_reads_it(any_path):
+    shown = subprocess.run(["h5dump", "-H", str(any_path)], capture_output=True, text=True, check=True).stdout
+    assert 'DATASET "eigenvalues"' in shown or "empty" in any_path.name
+    assert "H5T_IEEE_F64LE" in shown
+
+
+class TestLabelled:
+    """to_xarray() reads what is asked of it, when it is asked."""
+
+    def test_nothing_is_read_before_it_is_asked_for(self, path, monkeypatch):
+        with open_archive(path) as archive:
+            asked = []
+            original = archive.column
+            monkeypatch.setattr(
+                archive, "column", lambda name, *key: asked.append((name, *key)) or original(name, *key)
+            )
+            labelled = archive.to_xarray()
+            assert not [name for name, *_ in asked if name.startswith("probes/")]
+            labelled.eigenvectors.isel(snapshot=2).values  # noqa: B018
+            assert [name for name, *_ in asked if name.startswith("probes/")] == ["probes/train/eigenvectors"]
+            assert asked[-1][1] == 2
+
+    def test_every_way_to_index(self, path):
+        """Oracle: NumPy's indexing of the whole array."""
+        with open_archive(path) as archive:
+            labelled = archive.to_xarray()
+            whole = archive.column("probes/train/eigenvectors")
+            vectors = labelled.eigenvectors
+            np.testing.assert_array_equal(vectors[1].values, whole[1])
+            np.testing.assert_array_equal(vectors[::-2, 3:9, 0, [2, 0]].values, whole[::-2, 3:9, 0][..., [2, 0]])
+            np.testing.assert_array_equal(vectors[[4, 0], 5].values, whole[[4, 0], 5])
+            np.testing.assert_array_equal(vectors.isel(snapshot=[], vector=1).values, whole[[], ..., 1])
+            np.testing.assert_array_equal(
+                vectors.isel(snapshot=xarray.DataArray([0, 2], dims="x"), sample=xarray.DataArray([1, 3], dims="x")),
+                whole[[0, 2], [1, 3]],
+            )
+
+    def test_dask_reads_it_in_pieces(self, path):
+        with open_archive(path) as archive:
+            chunked = archive.to_xarray().chunk(snapshot=2)
+            assert isinstance(chunked.eigenvalues.data, dask.array.Array)
+            found = chunked.eigenvalues.mean("snapshot").compute()
+            np.testing.assert_allclose(found, archive.column("probes/train/eigenvalues").mean(0), rtol=1e-15)
+
+    def test_what_it_says_about_itself(self, path, make):
+        with open_archive(path) as archive:
+            labelled = archive.to_xarray()
+            assert labelled.attrs["probe"] == "train"
+            assert labelled.attrs["settings"] == make.probe.settings
+            assert set(labelled.attrs["provenance"]) == {"run", "metadata", "parameters", "private"}
+            assert labelled.attrs["archive_id"] == archive.attrs["archive_id"]
+            assert labelled.attrs["path"] == str(path)
+            assert labelled.eigenvalues.attrs["units"] == "1"
+            assert labelled.inputs.shape == (12, 5)
+            assert {"step", "epoch", "wall_time", "snapshot_seconds", "energy_k"} <= set(labelled.coords)
+
+    def test_which_probe(self, path, tmp_path, make):
+        import dataclasses
+
+        other = dataclasses.replace(make.probe, name="val")
+        ArchiveWriter(tmp_path / "two.h5", probes=[make.probe, other]).close()
+        with open_archive(tmp_path / "two.h5") as archive:
+            with pytest.raises(OSError, match="several probes: expected one of train, val"):
+                archive.to_xarray()
+            with pytest.raises(OSError, match="no probe 'test'"):
+                archive.to_xarray("test")
+            assert archive.to_xarray("val").attrs["probe"] == "val"
