@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from kerneltrack.callbacks import NTKTracker
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from rich.console import Console
@@ -28,7 +29,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from kerneltrack import schedule
-from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveExistsError
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Array

@@ -10,7 +10,7 @@ from kerneltrack.errors import AnalysisError
 
 from .trajectory import Floats, Ints, Run
 
-#: Frequencies per side of the grid, in periods over the width of the inputs: N scattered points resolve about √N / 2.
+#: Largest frequency, in periods over the width of the inputs: what a picture of a few hundred points can show.
 _MAX_FREQUENCY = 15
 
 
@@ -37,9 +37,10 @@ def output_in_top_modes(run: Run, row: int, k: int) -> Floats:
 def mean_frequencies(points: Floats, vectors: Floats) -> Floats:
     """Mean radial frequency of functions on scattered points, (M,), in periods over the width of the inputs.
 
-    φ̂(ξ) = (1/N) Σ_j φ(x_j) exp(−2πi ξ·x_j) with x scaled to the unit square, on the integers |ξ_1|, |ξ_2| ≤ 15;
-    ⟨|ξ|⟩ = Σ_ξ |ξ| |φ̂(ξ)|² / Σ_ξ |φ̂(ξ)|² without ξ = 0. Irregular sampling adds a floor of equal power at every ξ,
-    which draws the mean of very smooth functions up: compare values, do not read them as absolute.
+    φ̂(ξ) = (1/N) Σ_j (φ(x_j) − φ̄) exp(−2πi ξ·x_j), x scaled to the unit square, integers |ξ_1|, |ξ_2| ≤ min(15, √N/2);
+    p(ξ) = |φ̂(ξ)|² − (1/N²) Σ_j (φ(x_j) − φ̄)², and ⟨|ξ|⟩ = Σ_ξ |ξ| p(ξ) / Σ_ξ p(ξ) without ξ = 0. The subtracted
+    term is what scattered points give at every ξ whatever the function; it would draw all means to that of the grid.
+    What is left of the scatter is noise: NaN where the power is below three of its standard errors.
 
     Args:
         points: (N, 2).
@@ -47,13 +48,18 @@ def mean_frequencies(points: Floats, vectors: Floats) -> Floats:
     """
     low, high = points.min(axis=0), points.max(axis=0)
     unit = (points - low) / np.where(high > low, high - low, 1.0)
-    side = range(-_MAX_FREQUENCY, _MAX_FREQUENCY + 1)
+    limit = min(_MAX_FREQUENCY, int(np.sqrt(len(points)) / 2))
+    side = range(-limit, limit + 1)
     # A real function's transform is symmetric: half of the plane suffices.
     grid = np.array([(a, b) for a in side for b in side if (a, b) > (0, 0)])
-    transform = np.exp(-2j * np.pi * (grid @ unit.T)) @ vectors / len(points)
-    power = np.abs(transform) ** 2
-    radius = np.hypot(*grid.T)
-    return np.asarray(radius @ power / power.sum(axis=0))
+    centred = vectors - vectors.mean(axis=0)
+    transform = np.exp(-2j * np.pi * (grid @ unit.T)) @ centred / len(points)
+    floor = np.sum(centred**2, axis=0) / len(points) ** 2
+    power = np.abs(transform) ** 2 - floor
+    total = power.sum(axis=0)
+    # |φ̂|² of pure scatter is exponential: its standard deviation is its mean, the floor.
+    means = np.hypot(*grid.T) @ power / np.where(total == 0, 1.0, total)
+    return np.where(total > 3 * np.sqrt(len(grid)) * floor, means, np.nan)
 
 
 def span_overlaps(run: Run, rows: Sequence[int], k: int) -> Floats:

@@ -68,8 +68,8 @@ def projections(scene: Scene) -> Figure:
     for ax, k in zip(axes, few, strict=False):
         part = output_in_top_modes(run, row, k)
         left_out = float(np.sum((output - part) ** 2) / np.sum(output**2))
-        pictures(ax, canvas.paint(part), scene.style, title=f"k = {k} ({left_out:.2g})", limits=limits)
-    pictures(axes[-1], canvas.paint(output), scene.style, title="output f", limits=limits)
+        pictures(ax, canvas.paint(part), scene.style, title=f"k = {k}\n{left_out:.2g} missing", limits=limits)
+    pictures(axes[-1], canvas.paint(output), scene.style, title="output f\n", limits=limits)
     return page
 
 
@@ -111,8 +111,8 @@ def rotation(scene: Scene) -> Figure:
     k = min(_SPAN, int(run.dataset.sizes["vector"]))
     labels = [count(int(run.steps[row])) for row in rows]
     page, (ax,) = sheet(scene, height=0.5)
-    label = f"overlap of the first {k} (unrelated: {k / run.dimension:.2g})"
-    heat_map(ax, span_overlaps(run, rows, k), scene.style, labels=labels, label=label)
+    title = f"first {k}; unrelated: {k / run.dimension:.2g}"
+    heat_map(ax, span_overlaps(run, rows, k), scene.style, labels=labels, title=title)
     return page
 
 

@@ -119,8 +119,8 @@ def test_profiles_have_a_legend_only_where_there_is_something_to_tell_apart():
     one, two = Figure().subplots(), Figure().subplots()
     profiles(one, index, [Series("a", index, "red")], PAPER, xlabel="", ylabel="")
     profiles(two, index, [Series("a", index, "red"), Series("b", index, "blue")], PAPER, xlabel="", ylabel="")
-    assert one.get_legend() is None
-    assert [text.get_text() for text in two.get_legend().get_texts()] == ["a", "b"]
+    assert one.figure.legends == []
+    assert [text.get_text() for text in two.figure.legends[0].get_texts()] == ["a", "b"]
 
 
 def test_labels_keep_their_distance_and_their_order():

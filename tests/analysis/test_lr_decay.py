@@ -157,6 +157,25 @@ def test_a_cosine_schedule_is_a_trend_and_not_many_changes(synthetic, truth, tmp
     assert "A trend has no before and after" in trend_sentence(course)
 
 
+def with_rates(synthetic, truth, rate):
+    return [dataclasses.replace(s, learning_rates=(rate(s.step),)) for s in synthetic.snapshots(truth)]
+
+
+def test_a_schedule_that_moves_once_per_epoch_is_a_trend(synthetic, truth, tmp_path):
+    """A linear decay in seven epochs of 100 steps: every rate holds for a while, and still there is no before and after."""
+    rows = with_rates(synthetic, truth, lambda step: 0.25 * (1 - (step // 100) / 8))
+    (course,) = lr_decay_effects(load(synthetic.write(tmp_path / "epochs.h5", rows, synthetic.record(truth)))).trends
+    assert course.rates == (0.25, 0.25 * (1 - 7 / 8))
+
+
+def test_a_staircase_of_halvings_is_steps(synthetic, truth, tmp_path):
+    """Negative control of the rule: the first of many halvings takes more than half of the way."""
+    rows = with_rates(synthetic, truth, lambda step: 0.25 / 2 ** (step // 150))
+    effects = lr_decay_effects(load(synthetic.write(tmp_path / "halvings.h5", rows, synthetic.record(truth))))
+    assert effects.trends == ()
+    assert [change.change.new[0] for change in effects.changes] == [0.125, 0.0625]  # nothing was measured after the last
+
+
 @pytest.mark.parametrize(
     ("settings", "run", "words"),
     [

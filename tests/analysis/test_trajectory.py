@@ -36,7 +36,10 @@ def test_what_is_missing_is_named_with_its_remedy(archives):
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("targets", "Probe"), ("stability_ratio", "loss="), ("eigenvectors", "top_k"), ("inputs", "keep_inputs"), ("kernel", "keep_kernel")],
+    [
+        ("targets", "Probe"), ("stability_ratio", "loss="), ("eigenvectors", "top_k"), ("inputs", "keep_inputs"),
+        ("kernel", "keep_kernel"),
+    ],
 )
 def test_every_remedy_says_what_to_pass(name, remedy):
     from kerneltrack.analysis.trajectory import missing
