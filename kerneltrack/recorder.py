@@ -114,7 +114,8 @@ class Recorder:
         message = ""
         try:
             with undisturbed(module):
-                if moment.step == 0 and not self._anchor and self._needs("initial") and self._needs("update"):
+                anchored = self._needs("parameters") or (self._needs("initial") and self._needs("update"))
+                if moment.step == 0 and not self._anchor and anchored:
                     self._anchor = {name: p.clone() for name, p in Network(module).parameters.items()}
                 for name in due:
                     readings[name] = self._measure(name, module, moment, rule, last=last)
@@ -203,9 +204,10 @@ class Recorder:
     def _measure(self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, *, last: bool) -> Reading:
         ends = last or moment.step == 0
         reading = self._instruments[name].measure(
-            module, rule, initial=self._initial.get(name), previous=self._previous.get(name),
+            module, rule, step=moment.step, anchor=self._anchor or None,
+            initial=self._initial.get(name), previous=self._previous.get(name),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
-            keep_parameters=not last, first=moment.step == 0,
+            keep_parameters=not last,
         )  # fmt: skip
         if moment.step == 0:
             self._initial[name] = reading.state
