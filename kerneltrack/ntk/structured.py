@@ -13,7 +13,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kerneltrack.errors import KernelError
 from kerneltrack.ntk.capture import Capture, NotCapturable, Record, Site
 from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_layer
 from kerneltrack.ntk.cost import Use
@@ -22,6 +21,7 @@ from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
 from kerneltrack.ntk.memory import refuse_budget
+from kerneltrack.ntk.network import refuse_not_finite
 from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
@@ -102,6 +102,11 @@ class Structured:
         return item * (stored + job.outputs * gradients + 4 * largest + whole + features + patches) + job.network.activation_bytes(job.x1)
 
     @property
+    def key(self) -> tuple[object, ...]:
+        """What an audit of this plan depends on."""
+        return self.signature, tuple((step.unit, step.order) for step in self.steps), tuple(self.uncovered)
+
+    @property
     def uncovered(self) -> dict[str, str]:
         """Parameters that plain autodiff must do, and why."""
         return self.coverage.uncovered
@@ -171,10 +176,9 @@ class Structured:
         outputs, sites = self._capture(samples)
         if _signature(sites) != self.signature:
             raise NotCapturable("the forward pass does different things for different samples")
-        if not bool(torch.isfinite(outputs).all()):
-            raise KernelError("the outputs are not finite", remedy="Look for NaN or overflow in the parameters and inputs.")
+        refuse_not_finite(outputs, "the inputs")
         wanted = {i for step in self.steps for i in step.unit.sites}
-        return Side(collect(outputs, sites, wanted), self.job.reduction.kind)
+        return Side(collect(outputs, sites, wanted, self.job.dtype), self.job.reduction.kind)
 
     def _contract(self, theta: Tensor, left: Side, right: Side, same: bool, steps: Sequence[Step]) -> None:
         tokens = [s.unit for s in steps if s.order == "token"]
