@@ -7,7 +7,8 @@ that the old rate made, provided that no update lies unseen between them. Two ru
    ``OnLearningRateChange(after=(0, …))``. Otherwise it happened somewhere between two rows, and both steps are given.
 2. A rate that differs in three or more consecutive rows is a *trend* (cosine, linear, warm-up): there is no before and
    after, only a course. So are four or more changes in one direction of which none is as large as half of the whole
-   way: that is a continuous schedule which moves once per epoch. A staircase of halvings takes more than half of its way at once.
+   way: that is a continuous schedule which moves once per epoch. A staircase of halvings takes more than half of its
+   way at once.
 """
 
 from __future__ import annotations

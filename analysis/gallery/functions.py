@@ -12,9 +12,9 @@ from ..functions import mean_frequencies, output_in_top_modes, span_overlaps, sp
 from ..images import Canvas, planar_inputs
 from ..panels import Series, heat_map, pictures, profiles
 from ..spectra import representative_rows
-from ..text import count
+from ..text import count, number
 from ..trajectory import Floats, Run
-from .sheet import sheet, steps_text
+from .sheet import picture_sheet, sheet, steps_text
 
 _SLICES = 5
 #: k of the eigenspaces whose rotation is drawn: the literature's "top 20".
@@ -37,15 +37,15 @@ def kernel_slices(scene: Scene) -> Figure:
     low, high = points.min(axis=0), points.max(axis=0)
     anchors = spread_points(points[_inner(points)], _SLICES)
     anchors = _inner(points)[anchors]
-    page, axes = sheet(scene, len(rows), _SLICES, height=0.22 * len(rows))
+    page, axes = picture_sheet(scene, canvas, len(rows), _SLICES)
     for j, row in enumerate(rows):
         kernel = run.at("kernel", row)[:, :, 0, 0]
         for i, anchor in enumerate(anchors):
             ax, image = axes[j * _SLICES + i], canvas.paint(kernel[anchor])
-            title = f"{steps_text(run.steps[row])}: {np.min(kernel[anchor]):.3g} to {np.max(kernel[anchor]):.3g}"
+            low_high = f"{number(float(np.min(kernel[anchor])))} to {number(float(np.max(kernel[anchor])))}"
+            title = f"{steps_text(run.steps[row])}: {low_high}"
             pictures(ax, image, scene.style, kind="signed", title=title)
-            across, down = (points[anchor] - low) / (high - low)
-            place = (across * image.shape[1], (1 - down) * image.shape[0])
+            place = (points[anchor] - low) / (high - low) * image.shape[::-1]
             ax.plot(*place, marker="+", color=scene.style.ink, markersize=8, markeredgewidth=1.4)
     return page
 
@@ -64,7 +64,7 @@ def projections(scene: Scene) -> Figure:
     few = sorted({min(k, held) for k in (1, 3, 10, 30, 100)})
     output = run.at("outputs", row)[:, 0]
     canvas, limits = Canvas.of(run), (float(output.min()), float(output.max()))
-    page, axes = sheet(scene, 1, len(few) + 1, height=0.25)
+    page, axes = picture_sheet(scene, canvas, 1, len(few) + 1, title_lines=2)
     for ax, k in zip(axes, few, strict=False):
         part = output_in_top_modes(run, row, k)
         left_out = float(np.sum((output - part) ** 2) / np.sum(output**2))

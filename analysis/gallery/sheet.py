@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..figures import Scene
+from ..images import Canvas
 from ..panels import Series, course, mark_changes
 from ..trajectory import Floats
 
@@ -21,6 +22,14 @@ def sheet(
     figure = Figure(figsize=(width, height * width), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **layout)
     return figure, list(np.asarray(axes).ravel())
+
+
+def picture_sheet(
+    scene: Scene, canvas: Canvas, rows: int, columns: int, *, title_lines: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A sheet as high as its images and their titles need."""
+    line = 1.5 * 10 / 72 / scene.style.width  # a line of 10-point text, as a part of the width
+    return sheet(scene, rows, columns, height=rows * (0.96 * canvas.aspect / columns + line * title_lines))
 
 
 def over_time(

@@ -132,12 +132,12 @@ def test_labels_keep_their_distance_and_their_order():
 
 
 def test_a_linear_function_is_painted_exactly():
-    """Linear interpolation reproduces linear functions: at pixel centres x and 1 − y inside the hull."""
+    """Linear interpolation reproduces linear functions: at pixel centres, top row first."""
     points = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1], [0.3, 0.6]])
     canvas = Canvas.over(points, 8)
     image = canvas.paint(np.column_stack([2 * points[:, 0] - points[:, 1], points[:, 0]]))
     centres = (np.arange(8) + 0.5) / 8
-    np.testing.assert_allclose(image[0], 2 * centres[None, :] - centres[:, None], atol=1e-12)
+    np.testing.assert_allclose(image[0], 2 * centres[None, :] - centres[::-1, None], atol=1e-12)
     np.testing.assert_allclose(image[1], np.broadcast_to(centres, (8, 8)), atol=1e-12)
 
 

@@ -162,18 +162,18 @@ def with_rates(synthetic, truth, rate):
 
 
 def test_a_schedule_that_moves_once_per_epoch_is_a_trend(synthetic, truth, tmp_path):
-    """A linear decay in seven epochs of 100 steps: every rate holds for a while, and still there is no before and after."""
+    """A linear decay in seven epochs of 100 steps: every rate holds for a while, yet nothing is a step."""
     rows = with_rates(synthetic, truth, lambda step: 0.25 * (1 - (step // 100) / 8))
     (course,) = lr_decay_effects(load(synthetic.write(tmp_path / "epochs.h5", rows, synthetic.record(truth)))).trends
     assert course.rates == (0.25, 0.25 * (1 - 7 / 8))
 
 
 def test_a_staircase_of_halvings_is_steps(synthetic, truth, tmp_path):
-    """Negative control of the rule: the first of many halvings takes more than half of the way."""
+    """Negative control of the rule: the first halving takes more than half of the way."""
     rows = with_rates(synthetic, truth, lambda step: 0.25 / 2 ** (step // 150))
     effects = lr_decay_effects(load(synthetic.write(tmp_path / "halvings.h5", rows, synthetic.record(truth))))
     assert effects.trends == ()
-    assert [change.change.new[0] for change in effects.changes] == [0.125, 0.0625]  # nothing was measured after the last
+    assert [change.change.new[0] for change in effects.changes] == [0.125, 0.0625]  # nothing follows the last
 
 
 @pytest.mark.parametrize(
