@@ -105,7 +105,7 @@ class _Tracker:
         if uncounted:
             raise TrackerError(
                 f"max_overhead with {uncounted[0]}",
-                expected="schedules whose steps can be counted beforehand (an int, Every, Log, At, OnLearningRateChange)",
+                expected="a schedule whose steps can be counted beforehand (an int, Log, At, OnLearningRateChange)",
                 remedy="Choose one of those, or measure less often by hand.",
             )
         return share
