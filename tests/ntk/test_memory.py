@@ -1,0 +1,124 @@
+"""The peak of added resident memory stays under the budget, measured from outside: VmHWM of a fresh process.
+
+An allowance of 64 MiB covers what no plan can see: thread arenas, kernels' scratch, the allocator's slack.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MIB = 2**20
+ALLOWANCE = 64 * MIB
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+
+#: Runs in a fresh process. The work defines x and run(x, budget); printed is what it added at its peak.
+CHILD = """
+import json, sys
+import torch
+from torch import nn
+import kerneltrack as kt
+from kerneltrack.errors import MemoryBudgetError
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+
+def status(key):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+def added(work):
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # resets VmHWM
+    before = status("VmRSS")
+    result = work()
+    return status("VmHWM") - before, result
+
+{work}
+
+budget = {budget}
+run(x[:3], None)  # loads what is loaded lazily
+if budget == "least":
+    try:
+        run(x, 1)
+    except MemoryBudgetError as error:
+        budget = error.required_bytes
+peak, kernel = added(lambda: run(x, budget))
+loose, whole = added(lambda: run(x, None)) if {compare} else (0, kernel)
+print(json.dumps(dict(
+    peak=peak, loose=loose, budget=budget, result=kernel.numel() * kernel.element_size(),
+    error=float((kernel - whole).abs().max() / whole.abs().max()))))
+"""
+
+LENET = """
+model = nn.Sequential(
+    nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2),
+    nn.Conv2d(6, 16, 5), nn.ReLU(), nn.AvgPool2d(2),
+    nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)).eval()
+x = torch.randn(64, 1, 28, 28)
+"""
+MLP = """
+model = nn.Sequential(nn.Linear(100, 256), nn.Tanh(), nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 1))
+x = torch.randn(800, 100)
+"""
+ENCODER = """
+layer = nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, batch_first=True)
+body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = body, nn.Linear(64, 10)
+    def forward(self, x):
+        return self.head(self.body(x).mean(1))
+model, x = Model().eval(), torch.randn(32, 32, 64)
+"""
+RUN = """
+def run(x, budget):
+    return kt.empirical_ntk(model, x, method={method!r}, output={output!r}, memory_budget=budget)
+"""
+HOG = """
+x = torch.zeros(4)
+def run(x, budget):
+    return torch.ones(({size}) // 4)
+"""
+
+
+def child(work: str, budget: object, compare: bool = True) -> dict[str, float]:
+    code = CHILD.format(work=work, budget=repr(budget), compare=compare)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+CASES = {
+    "lenet-auto": (LENET, "auto", "full", 24 * MIB),
+    "lenet-jacobian": (LENET, "jacobian", "full", 40 * MIB),
+    "lenet-trace-least": (LENET, "auto", "trace", "least"),
+    "lenet-jacobian-least": (LENET, "jacobian", "trace", "least"),
+    "mlp-auto": (MLP, "auto", "full", 24 * MIB),
+    "encoder-auto": (ENCODER, "auto", "full", 40 * MIB),
+    "encoder-jacobian": (ENCODER, "jacobian", "full", 40 * MIB),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_peak_stays_under_the_budget(case):
+    """Oracle: the high-water mark. Two tilings of the same float32 sums agree to 1e-5 of the largest."""
+    model, method, output, budget = CASES[case]
+    seen = child(model + RUN.format(method=method, output=output), budget)
+    assert seen["peak"] <= seen["budget"] + ALLOWANCE, seen
+    assert seen["result"] <= seen["budget"]
+    assert seen["error"] < 1e-5
+
+
+def test_the_guard_sees_a_hog():
+    """Negative control: 200 MiB under a budget of 100 MiB is seen; 90 MiB is not taken for too much."""
+    hog = child(HOG.format(size="200 * 2**20 if budget else 4"), 100 * MIB, compare=False)
+    assert hog["peak"] > hog["budget"] + ALLOWANCE
+    modest = child(HOG.format(size="90 * 2**20 if budget else 4"), 100 * MIB, compare=False)
+    assert 80 * MIB < modest["peak"] <= modest["budget"]
