@@ -67,6 +67,7 @@ class Piece:
             self.file = self._resources.enter_context(self._open())
             self.header = headers.read(self.file) if trusted else self._admitted()
             self._data: dict[str, h5py.Dataset] = {}
+            self._own_chunks: dict[str, bool] = {}
             self.columns = self._columns()
             self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
         except ArchiveError as error:
@@ -123,13 +124,19 @@ class Piece:
                 where=printable(self.path),
             ) from error
 
+    def row(self, place: int) -> dict[str, Array]:
+        """One row: every column that it has, without the dimension of the snapshots."""
+        return {path: self.read(path, place, place + 1)[0] for path in self._data if self.is_written(path, place)}
+
     def is_written(self, path: str, row: int) -> bool:
         """Whether anything of that row may have been written; a row in chunks of its own that are not there is NaN."""
-        data = self._data[path]
-        if data.chunks is None or data.chunks[0] > 1:
+        if path not in self._own_chunks:
+            chunks = self._data[path].chunks
+            self._own_chunks[path] = chunks is not None and chunks[0] == 1
+        if not self._own_chunks[path] or self.rows == 1:
             return True
-        info = data.id.get_chunk_info_by_coord((row,) + (0,) * (data.ndim - 1))
-        return info.byte_offset is not None
+        data = self._data[path].id
+        return data.get_chunk_info_by_coord((row,) + (0,) * (data.rank - 1)).byte_offset is not None
 
     @property
     def archive_id(self) -> str:

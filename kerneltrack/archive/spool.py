@@ -71,7 +71,7 @@ class Spool:
         """Store a part durably: ``count`` rows, 0 or 1, from index ``first`` on."""
         path = self.folder / part_name(first, count)
         durable.put(path, image, workplace=self.folder)
-        self._parts.append((path, count))
+        self._parts = [*(part for part in self._parts if part[0] != path), (path, count)]
 
     def tidy(self, header: Header) -> None:
         """Join what has become due. A failure loses nothing: it is a warning, and put off."""

@@ -199,9 +199,12 @@ class ArchiveWriter:
         spool.join_all(header)
 
     def _part_header(self, *, announce: bool = False) -> Header:
-        """What a part says of itself; the one that announces a resume also carries its segment and the history."""
+        """What a part says of itself; one that announces a resume also says which segments there are, and the history.
+
+        All segments: this announcement may take the place of an earlier one whose run was killed before its first row.
+        """
         attrs = {**self._header.attrs, "role": "part", "history": self._header.attrs["history"] if announce else ""}
-        return Header(attrs, [self._segment] if announce else [])
+        return Header(attrs, self._header.segments if announce else [])
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -16,6 +16,7 @@ import argparse
 import ctypes
 import os
 import random
+import select
 import shutil
 import signal
 import struct
@@ -37,7 +38,7 @@ from kerneltrack.archive.checking import problems
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot, same_measurement
 
 SIZE = 64
-MEAN_SECONDS = 0.4  # between a writer's start and its end
+MEAN_SECONDS = 0.15  # between a writer's start, or its first snapshot, and its end
 PROBE = ProbeRecord(name="train", fingerprint="sha256:0", count=SIZE)
 RUN = Provenance(run={"run_id": "killed"})
 HERE = Path(__file__).parent
@@ -184,7 +185,7 @@ def watch(path: Path, pipe: int) -> None:
         except Exception as error:  # noqa: BLE001 — whatever a reader meets is the finding
             complaint = "" if not path.exists() else f"{type(error).__name__}: {error}"
         os.write(pipe, (complaint.replace("\n", " ") + "\n").encode())
-        time.sleep(0.005)
+        time.sleep(0.1)
 
 
 # -- the two proofs --------------------
@@ -204,6 +205,8 @@ def kill_at_random_times(kind: str, kills: int, seed: int) -> list[str]:
             for _ in range(min(kills, 25)):
                 first = max(acknowledged, default=0) + 1000  # the killed child may have stored one more
                 child = Child(lambda pipe, path=path, first=first: write(kind, path, first, 200, pipe, close_after=30))
+                if draw.random() < 0.7:  # else the kill may well come while the archive is created or resumed
+                    select.select([child.pipe], [], [], 10)
                 time.sleep(draw.expovariate(1 / MEAN_SECONDS))
                 child.kill()
                 child.wait()
@@ -241,13 +244,13 @@ STAGES = {  # how many snapshots are there before, how many are appended, whethe
 FINISHED = 7
 
 
-def kill_before_every_call(kind: str, stride: int) -> list[str]:
+def kill_before_every_call(kind: str, stride: int, stages: list[str]) -> list[str]:
     """For each stage of an archive's life: a kill before its first changing call, its second, …, and in each's middle.
 
     Needs killer.c preloaded; see :func:`main`.
     """
     found: list[str] = []
-    for stage in STAGES:
+    for stage in stages:
         for half in (0, 1):
             number, killed = 1, True
             while killed:
@@ -327,6 +330,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--calls", action="store_true", help="kill before every call that changes a file")
     parser.add_argument("--stride", type=int, default=1, help="take only every so many calls")
+    parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; may be repeated")
     parser.add_argument("--writer", choices=WRITERS, default="archive")
     options = parser.parse_args()
     if options.calls and not preloaded():
@@ -334,7 +338,7 @@ def main() -> int:
         return 77
     found = kill_at_random_times(options.writer, options.kills, options.seed) if options.kills else []
     if options.calls:
-        found += kill_before_every_call(options.writer, options.stride)
+        found += kill_before_every_call(options.writer, options.stride, options.stage or list(STAGES))
     for fault in found[:40]:
         print(fault)
     print(f"{len(found)} faults in all")

@@ -10,7 +10,7 @@ import xarray
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kerneltrack.archive import ArchiveWriter, open_archive
+from kerneltrack.archive import ArchiveWriter, check, open_archive
 from kerneltrack.archive.memory import MemoryArchive
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
 from kerneltrack.snapshot import Provenance
@@ -83,6 +83,21 @@ def test_what_a_killed_run_left_is_taken_in(tmp_path, make):
     resume(path, make, 10, [11])
     assert steps_of(path) == list(range(12))
     assert not path.with_name("run.h5.parts").exists()
+
+
+def test_resumes_that_are_killed_before_their_first_row_are_remembered(tmp_path, make, monkeypatch):
+    """Both announce themselves under one name, and neither comes to join. Oracle: the segments' numbers."""
+    path = tmp_path / "run.h5"
+    write(path, make, range(3))
+    monkeypatch.setattr("kerneltrack.archive.spool.Spool.join_all", lambda *_: None)
+    for start in (2, 1):
+        writer = ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=start)
+        writer._spool.release()
+    monkeypatch.undo()
+    resume(path, make, 1, [2])
+    with open_archive(path) as archive:
+        assert [(s.number, s.resumed_from_step) for s in archive.segments] == [(0, -1), (1, 2), (2, 1), (3, 1)]
+    assert check(path) == []
 
 
 def test_refuses_another_run(tmp_path, make):
