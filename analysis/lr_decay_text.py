@@ -58,8 +58,8 @@ def factor_table(effects: ChangeEffects) -> Table:
         return Table("First update, mode by mode", ["mode i"], [], (f"No prediction: {effects.no_factors}.",))
     rows = [
         [
-            str(i), number(float(factors.energy[i - 1]), 2), number(abs(float(factors.predicted_old[i - 1]))),
-            number(abs(float(factors.predicted[i - 1]))), number(abs(float(factors.measured[i - 1]))),
+            str(i), number(float(factors.energy[i - 1]), 2), number(float(factors.predicted_old[i - 1])),
+            number(float(factors.predicted[i - 1])), number(float(factors.measured[i - 1])),
         ]
         for i in _MODES if i <= len(factors.predicted)
     ]  # fmt: skip

@@ -93,6 +93,13 @@ def draw(ax: Axes, x: Ints | Floats, one: Series) -> None:
     )  # fmt: skip
 
 
+def band(ax: Axes, x: Ints | Floats, low: Floats, high: Floats, one: Series) -> Axes:
+    """A line with a band from ``low`` to ``high``; returns ``ax``."""
+    ax.fill_between(x, low, high, color=one.colour, alpha=0.2, linewidth=0)
+    draw(ax, x, one)
+    return ax
+
+
 def time_axis(ax: Axes, scale: Scale) -> None:
     """Training steps along x, with thousands separated; "log" keeps step 0."""
     if scale == "log":
