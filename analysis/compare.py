@@ -103,7 +103,7 @@ def compare(trajectory: Trajectory, *, by: Alignment = "step", quantities: Seque
 
 
 def grouped(comparison: Comparison, key: str) -> dict[str, list[int]]:
-    """Columns of runs by their value of a metadata key, in the order in which the values appear.
+    """Columns of runs by their value of a metadata key: numbers in their order, other values as they appear.
 
     Raises:
         AnalysisError: a run has no such key.
@@ -117,6 +117,9 @@ def grouped(comparison: Comparison, key: str) -> dict[str, list[int]]:
                 remedy="Give the tracker metadata={...}.",
             )  # fmt: skip
         found.setdefault(plain(comparison.groups[name][key]), []).append(column)
+    values = {plain(metadata[key]): metadata[key] for metadata in comparison.groups.values()}
+    if all(isinstance(value, int | float) for value in values.values()):
+        return {label: found[label] for label in sorted(found, key=lambda label: float(values[label]))}
     return found
 
 
@@ -251,4 +254,4 @@ def _span(run: Run, by: Alignment) -> str:
 def title_of(name: str) -> str:
     """How a quantity is called in tables and figures."""
     stem, _, last = name.rpartition("_")
-    return f"λ{subscript(int(last))} / N" if stem == "eigenvalue" else name
+    return f"λ{subscript(int(last))} / N" if stem == "eigenvalue" else name.replace("_", " ")

@@ -107,6 +107,18 @@ def test_tables_carry_value_control_and_difference(effects):
     assert factor_table(effects.changes[0]).rows[0][0] == "1"
 
 
+def test_what_was_never_measured_has_no_row(archives, control_truth, synthetic, tmp_path):
+    """A control that starts at the change knows no distance from initialisation: no rows of dashes for it."""
+    lacking = synthetic.snapshots(control_truth, drop={"kernel_distance_from_initial"})
+    path = synthetic.write(tmp_path / "late.h5", lacking, synthetic.record(control_truth))
+    effects = lr_decay_effects(load(archives[0]), load(path))
+    table = change_table(effects.changes[0], effects.energy_k)
+    row = next(i for i, cells in enumerate(table.rows) if cells[0] == "kernel distance from start")
+    assert table.rows[row + 1][0].strip() != "control"
+    assert all("–" not in cells[1:] for cells in table.rows if cells[0].strip() == "control")
+    assert "kernel velocity" not in {cells[0] for cells in table.rows}
+
+
 def test_json_has_no_nan_and_survives_a_round_trip(effects):
     text = json.dumps(effects.to_dict(), allow_nan=False)
     assert json.loads(text)["changes"][0]["step"] == effects.changes[0].change.step
