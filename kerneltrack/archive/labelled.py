@@ -19,6 +19,7 @@ from kerneltrack.snapshot import Array, ProbeRecord
 if TYPE_CHECKING:
     from kerneltrack.archive.reader import Archive
 
+_IDENTITY = ("snapshot_id", "content_sha256")
 _COORDINATES = ("snapshot", "step", "epoch", "batch", "samples_seen", "wall_time", "train_seconds", "snapshot_seconds")
 
 
@@ -49,7 +50,7 @@ class _Lazy(BackendArray):
 def dataset(archive: Archive, probe: str) -> xarray.Dataset:
     """The labelled data set of one probe; see :meth:`kerneltrack.archive.Archive.to_xarray`."""
     record = archive.probes[probe]
-    variables = {name: _root_variable(archive, name) for name in schema.ROOT if name != "snapshot_id"}
+    variables = {name: _root_variable(archive, name) for name in schema.ROOT if name not in _IDENTITY}
     prefix = f"probes/{probe}/"
     for path, column in archive.columns.items():
         if path.startswith(prefix):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from kerneltrack.archive import build, pieces, rows, schema
+from kerneltrack.archive import build, pieces, rows
 from kerneltrack.archive.canonical import is_canonical
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.layout import Column
-from kerneltrack.errors import ArchiveError
+from kerneltrack.errors import ArchiveError, ArchiveFormatError
 from kerneltrack.snapshot import Array, ProbeRecord, Provenance, Snapshot
 
 if TYPE_CHECKING:
@@ -123,12 +123,15 @@ class Archive(Sequence[Snapshot]):
 
     def _snapshot(self, position: int) -> Snapshot:
         piece, place = self._pieces[self._origin[position]], int(self._place[position])
+        values = {path: self.column(path, position) for path in piece.columns if piece.is_written(path, place)}
+        if not np.array_equal(rows.digest(values), values["content_sha256"]):
+            raise ArchiveFormatError("a snapshot is not what was written: the file is damaged", where=f"row {position}")
         measured: dict[str, dict[str, Array]] = {}
-        for path in piece.columns:
-            if path.startswith("probes/") and piece.is_written(path, place):
+        for path, value in values.items():
+            if path.startswith("probes/"):
                 _, probe, name = path.split("/")
-                measured.setdefault(probe, {})[name] = self.column(path, position)
-        return rows.decode({name: self.column(name, position) for name in schema.ROOT}, measured)
+                measured.setdefault(probe, {})[name] = value
+        return rows.decode(values, measured)
 
     def to_xarray(self, probe: str | None = None) -> xarray.Dataset:
         """One probe's measurements as a labelled data set that reads what is asked of it, when it is asked.

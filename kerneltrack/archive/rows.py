@@ -5,6 +5,7 @@ A column is named by its path in the file: ``step`` at the root, ``probes/train/
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -53,7 +54,34 @@ def encode(snapshot: Snapshot, *, index: int, segment: int) -> Row:
         for name, value in measurements.items():
             field = schema.measurement_field(name)
             row[f"probes/{probe}/{name}"] = stored(field, value, where=f"probe {probe!r}, step {snapshot.step}")
-    return row
+    field = schema.ROOT["content_sha256"]
+    return row | {field.name: (field, digest({path: value for path, (_, value) in row.items()}))}
+
+
+def digest(values: Mapping[str, Array]) -> Array:
+    """SHA-256 of a row, by column path: the same in a part, a joined file and a copy.
+
+    Columns that hold only NaN are left out, as are the rates of parameter groups that are not there, and this column.
+    Of each other one, in the order of the paths' bytes, the path, dtype and shape are hashed, then the values.
+    """
+    hashed = hashlib.sha256()
+    for path in sorted(values, key=str.encode):
+        value = without_padding(values[path]) if path == "learning_rate" else values[path]
+        if path != "content_sha256" and not is_missing(value):
+            hashed.update(f"{path} {value.dtype.str[1:]} {list(value.shape)}\n".encode())
+            hashed.update(np.ascontiguousarray(value).data)
+    return np.frombuffer(hashed.digest(), "u1")
+
+
+def is_missing(value: Array) -> bool:
+    """Whether a value holds only NaN: it was not measured."""
+    return value.dtype.kind == "f" and bool(np.isnan(value).all())
+
+
+def without_padding(rates: Array) -> Array:
+    """Learning rates without the NaN of parameter groups that are not there."""
+    present = np.flatnonzero(~np.isnan(rates))
+    return rates[: present[-1] + 1] if present.size else rates[:0]
 
 
 def stored(field: Field, value: Any, *, where: str) -> tuple[Field, Array]:
@@ -84,11 +112,8 @@ def decode(root: Mapping[str, Array], probes: Mapping[str, Mapping[str, Array]])
     measured = {
         probe: kept
         for probe, values in probes.items()
-        if (kept := {name: value for name, value in values.items() if not np.isnan(value).all()})
+        if (kept := {name: value for name, value in values.items() if not is_missing(value)})
     }
-    rates = tuple(float(rate) for rate in root["learning_rate"])
-    while rates and np.isnan(rates[-1]):
-        rates = rates[:-1]
     return Snapshot(
         step=int(root["step"]),
         epoch=int(root["epoch"]),
@@ -97,7 +122,7 @@ def decode(root: Mapping[str, Array], probes: Mapping[str, Mapping[str, Array]])
         wall_time=float(root["wall_time"]),
         train_seconds=float(root["train_seconds"]),
         snapshot_seconds=float(root["snapshot_seconds"]),
-        learning_rates=rates,
+        learning_rates=tuple(without_padding(root["learning_rate"]).tolist()),
         training_loss=float(root["training_loss"]),
         trigger=untext(root["trigger"]),
         window=int(root["window"]),

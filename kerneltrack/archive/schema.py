@@ -64,6 +64,7 @@ DIMENSIONS: Mapping[str, str] = {
     "trigger_length": "bytes of a trigger, padded with zeros",
     "message_length": "bytes of a message, padded with zeros",
     "uuid_byte": "bytes of an identifier",
+    "sha256_byte": "bytes of a digest",
     "restart": "starts of the run: the first, then one for each resume",
     "sample": "points of the probe, n",
     "sample_2": "points of the probe, second argument of the kernel, m",
@@ -80,7 +81,7 @@ DIMENSIONS: Mapping[str, str] = {
 }
 
 #: Dimensions whose size is the format's.
-FIXED_SIZES: Mapping[str, int] = {"trigger_length": 128, "message_length": 256, "uuid_byte": 16}
+FIXED_SIZES: Mapping[str, int] = {"trigger_length": 128, "message_length": 256, "uuid_byte": 16, "sha256_byte": 32}
 
 #: Dimensions of the root; every other dimension belongs to a probe and is bound by the first row that carries it.
 ROOT_DIMENSIONS = frozenset({"snapshot", "param_group", "restart", *FIXED_SIZES})
@@ -145,6 +146,14 @@ ROOT_FIELDS: tuple[Field, ...] = (
     Field("segment", ("snapshot",), "i4", "1", "which (re)start of the run wrote the row, from 0", required=True),
     Field(
         "snapshot_id", ("snapshot", "uuid_byte"), "u1", "1", "random identifier of the row (UUID bytes)", required=True
+    ),
+    Field(
+        "content_sha256",
+        ("snapshot", "sha256_byte"),
+        "u1",
+        "1",
+        "digest of everything that the row holds",
+        required=True,
     ),
 )
 

@@ -74,6 +74,8 @@ def digest(path: Path) -> str:
     with open_archive(path) as archive:
         seen = hashlib.sha256(repr((archive.attrs, archive.provenance, archive.segments)).encode())
         seen.update(repr(archive.probes).encode())
+        for snapshot in archive:
+            seen.update(repr(snapshot).encode())
         for name in sorted(archive.columns):
             values = archive.column(name)
             seen.update(f"{name} {archive.columns[name]}".encode() + values.tobytes())

@@ -1,0 +1,39 @@
+"""A small version of `make kill-test`; kill.py says what is done, and its oracle: what the writer acknowledged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("kill.py")
+
+
+def kill(*options):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(SCRIPT), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
+
+
+def test_twenty_kills_at_random_times_lose_nothing():
+    done = kill("--kills", "20")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="no C compiler for the preloaded library")
+class TestBeforeEveryCall:
+    def test_nothing_is_lost(self):
+        """Every 29th call of each stage; `make kill-test` takes all."""
+        done = kill("--kills", "0", "--calls", "--stride", "29")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_a_writer_that_works_in_place_loses_something(self):
+        """Negative control: one file that is extended and flushed; it is torn at some of the same calls."""
+        done = kill("--kills", "0", "--calls", "--stride", "7", "--writer", "in-place")
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "faults in all" in done.stdout
+        assert "unreadable" in done.stdout or "lost" in done.stdout or "damaged" in done.stdout
