@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kerneltrack.errors import AnalysisError
+from kerneltrack.observables import subspace_overlap
 
 from .trajectory import Floats, Ints, Run
 
@@ -72,7 +73,7 @@ def span_overlaps(run: Run, rows: Sequence[int], k: int) -> Floats:
     for row in rows:
         vectors = run.at("eigenvectors", row)
         spans.append(vectors.reshape(-1, vectors.shape[-1])[:, :k])
-    return np.array([[float(np.sum((a.T @ b) ** 2)) / k for b in spans] for a in spans])
+    return np.array([[float(subspace_overlap(a, b, [k])[0]) for b in spans] for a in spans])
 
 
 def spread_points(points: Floats, count: int) -> Ints:

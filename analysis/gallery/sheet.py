@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ..figures import Scene
 from ..images import Canvas
 from ..panels import Series, course, mark_changes
+from ..style import Style
 from ..trajectory import Floats
 
 
@@ -18,7 +19,14 @@ def sheet(
     scene: Scene, rows: int = 1, columns: int = 1, *, height: float = 0.4, **layout: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure of the style's width and ``height`` times that, and its axes row by row."""
-    width = scene.style.width
+    return blank(scene.style, rows, columns, height=height, **layout)
+
+
+def blank(
+    style: Style, rows: int = 1, columns: int = 1, *, height: float = 0.4, **layout: Any
+) -> tuple[Figure, list[Axes]]:
+    """The same in a style, for figures that are not of one run."""
+    width = style.width
     figure = Figure(figsize=(width, height * width), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **layout)
     return figure, list(np.asarray(axes).ravel())

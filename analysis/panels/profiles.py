@@ -56,23 +56,23 @@ def scatter_factors(
     *,
     title: str = "",
 ) -> Axes:
-    """|factor| of one update along each mode: predicted (line), measured (circles), and at the old rate (dotted).
+    """Factors of one update along each mode: predicted (line), measured (circles), and at the old rate (dotted).
 
     ``share`` is each mode's part of the residual's energy: it sets the area of the circles.
     """
     ax.plot(
         index,
-        np.abs(old),
+        old,
         color=style.muted,
         linestyle=(0, (1, 1.6)),
         linewidth=1.2,
         label="old rate, predicted",
     )
-    ax.plot(index, np.abs(predicted), color=style.category[0], label="new rate, predicted")
+    ax.plot(index, predicted, color=style.category[0], label="new rate, predicted")
     # A mode that holds no residual has a ratio of two roundings: the area of a circle says how much it holds.
     area = 6 + 150 * np.sqrt(share / max(float(share.max(initial=0.0)), np.finfo(np.float64).tiny))
     ax.scatter(
-        index, np.abs(measured), s=area, facecolor="none", edgecolor=style.category[1], linewidth=1.2, zorder=3,
+        index, measured, s=area, facecolor="none", edgecolor=style.category[1], linewidth=1.2, zorder=3,
         label="new rate, measured",
     )  # fmt: skip
     ax.set_xscale("log")

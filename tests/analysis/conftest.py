@@ -86,6 +86,7 @@ def measurement(truth, step, first):
         "anchored_linearization_error": np.array(0.4),
         "kernel_distance_from_initial": np.array(0.1),
         "kernel_target_alignment": np.array(0.2),
+        "layer_share": np.array([0.25, 0.5, 0.25]) + step / LAST * np.array([0.1, 0, -0.1]),
     }
 
 
@@ -107,7 +108,7 @@ def record(truth, *, probe="train", fingerprint="sha256:" + "a" * 64, inputs=Tru
         input_shapes={"": ("float64", (N, 2))}, inputs={"": truth.points} if inputs else None, identity=identity,
         settings={
             "output": "full", "loss": "half_mse", "dtype": "float64", "stability_scope": "exact",
-            "parameter_count": 1000, "energy_k": list(ENERGY_K), **settings,
+            "parameter_count": 1000, "energy_k": list(ENERGY_K), "layers": ["0", "2", "4"], **settings,
         },
     )  # fmt: skip
 

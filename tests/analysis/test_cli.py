@@ -203,6 +203,64 @@ def test_compare_by_loss_takes_the_first_snapshot_at_or_below(capsys, archives, 
             assert value == next(loss for loss in losses if loss <= level)
 
 
+@pytest.fixture(scope="module")
+def family(synthetic, tmp_path_factory):
+    """Two widths with six and with two seeds; a seed scales its eigenvalues by a known factor."""
+    import dataclasses
+
+    folder, truth, paths = tmp_path_factory.mktemp("family"), synthetic.simulate(), []
+    for width, seeds in ((64, 6), (128, 2)):
+        for seed in range(seeds):
+            scaled = {s: v * (1 + seed / 10) for s, v in truth.eigenvalues.items()}
+            rows = synthetic.snapshots(dataclasses.replace(truth, eigenvalues=scaled))
+            metadata = {"width": width, "seed": seed}
+            paths.append(
+                synthetic.write(folder / f"{width}-{seed}.h5", rows, synthetic.record(truth), metadata=metadata)
+            )
+    return paths
+
+
+def test_groups_are_averaged_and_have_a_spread_from_six_runs_on(capsys, family, truth, synthetic):
+    code, out, _ = run(capsys, "compare", *family, "--group", "width", "--quantity", "eigenvalue_1")
+    assert code == 0
+    rows = {line.split("  ")[0].strip(): line for line in out.splitlines()}
+    largest = truth.eigenvalues[100][0] / synthetic.N
+    factors = 1 + np.arange(6) / 10
+    assert f"{number(largest * factors.mean())} ± {number(largest * np.std(factors, ddof=1), 2)}" in rows["100"]
+    assert rows["100"].endswith(f"  {number(largest * 1.05)}")
+    assert "width 64 (n = 6)" in out
+    assert "left out below 6 runs" in out
+    code, _, err = run(capsys, "compare", *family, "--group", "depth")
+    assert code == 1
+    assert "metadata" in err
+
+
+def test_runs_are_drawn_as_lines_or_as_a_band(family, archives, truth, synthetic):
+    from kerneltrack.analysis import load
+    from kerneltrack.analysis.compare import compare
+    from kerneltrack.analysis.gallery.runs import runs_figure
+    from kerneltrack.analysis.style import PAPER
+
+    comparison = compare(load(family), quantities=["eigenvalue_1"])
+    ax = runs_figure(comparison, PAPER, group="width").axes[0]
+    band, *single = ax.lines
+    expected = [v[0] / synthetic.N * 1.25 for v in truth.eigenvalues.values()]
+    np.testing.assert_allclose(band.get_ydata(), expected, rtol=1e-14)
+    assert (band.get_label(), len(single), len(ax.collections)) == ("width 64", 2, 1)
+    assert len(runs_figure(compare(load(archives)), PAPER).axes[0].lines) == 2
+
+
+def test_several_archives_make_the_figure_of_runs_only(capsys, archives, tmp_path):
+    code, out, _ = run(capsys, "plot", *archives, "--figure", "runs", "-o", tmp_path / "runs.svg")
+    assert (code, out) == (0, f"wrote {tmp_path / 'runs.svg'}\n")
+    code, _, err = run(capsys, "plot", *archives, "--figure", "rank", "-o", tmp_path / "rank.svg")
+    assert code == 2
+    assert "of one run" in err
+    code, _, _ = run(capsys, "compare", *archives, "-o", tmp_path / "compare.png")
+    assert code == 0
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_csv_reads_back_to_the_stored_numbers(capsys, archives, truth, tmp_path):
     target = tmp_path / "run.csv"
     code, _, _ = run(capsys, "export", archives[0], "--to", "csv", "-o", target)

@@ -78,6 +78,13 @@ def test_target_energy_has_its_nulls(scene, synthetic):
     assert round(5 / synthetic.N, 12) in levels
 
 
+def test_layer_shares_are_stacked_to_one(scene, synthetic):
+    """Each band's upper edge at the last snapshot is the cumulative share: 0.35, 0.85, 1."""
+    bands = choose("layer-shares")(scene).axes[0].collections
+    tops = [max(y for x, y in band.get_paths()[0].vertices if x == synthetic.LAST) for band in bands]
+    np.testing.assert_allclose(tops, [0.35, 0.85, 1.0], rtol=1e-12)
+
+
 def test_energy_profile_is_a_cumulative_share(scene, truth):
     residual = truth.coefficients[100]
     row = scene.run.row(100)

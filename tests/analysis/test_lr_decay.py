@@ -40,8 +40,8 @@ def test_every_moment_holds_the_stored_numbers(effects, truth, synthetic):
 def test_predicted_and_measured_factors_agree_on_a_kernel_that_stands_still(effects, truth, synthetic):
     factors = effects.changes[0].factors
     values = truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K]
-    np.testing.assert_allclose(factors.predicted, 1 - 0.125 * values / synthetic.N, rtol=1e-14)
-    np.testing.assert_allclose(factors.predicted_old, 1 - 0.25 * values / synthetic.N, rtol=1e-14)
+    np.testing.assert_allclose(factors.predicted, np.abs(1 - 0.125 * values / synthetic.N), rtol=1e-14)
+    np.testing.assert_allclose(factors.predicted_old, np.abs(1 - 0.25 * values / synthetic.N), rtol=1e-14)
     # Eigenvectors are stored in float32: a coefficient c_i picks up 2^-24 of ‖m‖ at most, about 1e-7 ‖m‖/|c_i|.
     residual = truth.coefficients[synthetic.HALVED]
     slack = 2**-23 * np.linalg.norm(residual) / np.abs(residual[: synthetic.TOP_K]) * 4
@@ -57,7 +57,7 @@ def test_mse_halves_the_factor_s_curvature_denominator(archives, synthetic, trut
     factors = lr_decay_effects(load(path)).changes[0].factors
     np.testing.assert_allclose(
         factors.predicted,
-        1 - 2 * 0.125 * truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K] / synthetic.N,
+        np.abs(1 - 2 * 0.125 * truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K] / synthetic.N),
         rtol=1e-14,
     )
 
@@ -105,6 +105,18 @@ def test_tables_carry_value_control_and_difference(effects):
     assert labels[:3] == ["λ₁", "control", "difference"]
     assert table.columns[1:4] == ["before", "+1", "+10"]
     assert factor_table(effects.changes[0]).rows[0][0] == "1"
+
+
+def test_what_was_never_measured_has_no_row(archives, control_truth, synthetic, tmp_path):
+    """A control that starts at the change knows no distance from initialisation: no rows of dashes for it."""
+    lacking = synthetic.snapshots(control_truth, drop={"kernel_distance_from_initial"})
+    path = synthetic.write(tmp_path / "late.h5", lacking, synthetic.record(control_truth))
+    effects = lr_decay_effects(load(archives[0]), load(path))
+    table = change_table(effects.changes[0], effects.energy_k)
+    row = next(i for i, cells in enumerate(table.rows) if cells[0] == "kernel distance from start")
+    assert table.rows[row + 1][0].strip() != "control"
+    assert all("–" not in cells[1:] for cells in table.rows if cells[0].strip() == "control")
+    assert "kernel velocity" not in {cells[0] for cells in table.rows}
 
 
 def test_json_has_no_nan_and_survives_a_round_trip(effects):
