@@ -19,6 +19,8 @@ same kernel of the same weights and inputs, each in a fresh process of its own, 
 
 - **time**: median of the repeats after a warm-up call, from model and inputs to the finished kernel;
   compilation ahead of time is apart. Beside it the fastest and the slowest repeat.
+- **processor**: median processor time of a call, all threads together. Beside other jobs it is the fairer
+  number; time × threads well above it says that the machine was not idle, and the rows are to be redone.
 - **memory**: what the calls added to resident memory at their peak (on an accelerator: the most that was
   allocated).
 - **error**: largest difference from a float64 double loop over plain autograd on the first and last samples,
@@ -49,7 +51,7 @@ def line(row: dict[str, Any], ours: float | None) -> str:
     name = f"{row['peer']} · {row['method']}"
     if "failed" in row:
         why = row.get("why", "").split("\n")[0].replace("|", "/")[:90]
-        return f"| {name} | {row['failed']} | | | | | {why} |"
+        return f"| {name} | {row['failed']} | | | | | | {why} |"
     spread = f"{milliseconds(min(row['times']))} – {milliseconds(max(row['times']))} ({len(row['times'])})"
     remarks = [row["note"]] if row.get("note") else []
     if "compile" in row:
@@ -57,7 +59,15 @@ def line(row: dict[str, Any], ours: float | None) -> str:
     if not is_right(row):
         remarks.append("**wrong**")
     faster = f"{median(row) / ours:.3g}×" if ours and is_right(row) and row["peer"] != "kerneltrack" else ""
-    cells = [name, milliseconds(median(row)), spread, mebibytes(row["memory"]), f"{row['error']:.0e}", faster]
+    cells = [
+        name,
+        milliseconds(median(row)),
+        spread,
+        milliseconds(statistics.median(row["busy"])),
+        mebibytes(row["memory"]),
+        f"{row['error']:.0e}",
+        faster,
+    ]
     return f"| {' | '.join(cells)} | {'; '.join(remarks)} |"
 
 
@@ -72,8 +82,8 @@ def section(name: str, rows: list[dict[str, Any]], floor: float, rate: float) ->
     others = [row for row in rows if row["peer"] != "kerneltrack"]
     out = [
         f"\n## {name}: {workload.about}; N = {workload.samples}, O = {workload.outputs}, {workload.kind}\n",
-        "| package · method | time | fastest – slowest (repeats) | memory | error | speed-up | remarks |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| package · method | time | fastest – slowest (repeats) | processor | memory | error | speed-up | remarks |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     order = sorted(rows, key=lambda row: median(row) if "failed" not in row else float("inf"))
     out += [line(row, median(mine) if mine else None) for row in order]

@@ -65,9 +65,9 @@ def test_a_wrong_row_is_marked_and_not_compared_with(tmp_path):
     np.savez(tmp_path / "tiny-mlp.npz", floor=1e6)
     row = {"workload": "tiny-mlp", "version": "1", "memory": 2**20}
     rows = [
-        row | {"peer": "kerneltrack", "method": "auto", "times": [1.0], "error": 1e-7},
-        row | {"peer": "honest", "method": "m", "times": [3.0], "error": 1e-7},
-        row | {"peer": "hasty", "method": "m", "times": [0.1], "error": 0.5},
+        row | {"peer": "kerneltrack", "method": "auto", "times": [1.0], "busy": [1.0], "error": 1e-7},
+        row | {"peer": "honest", "method": "m", "times": [3.0], "busy": [1.0], "error": 1e-7},
+        row | {"peer": "hasty", "method": "m", "times": [0.1], "busy": [1.0], "error": 0.5},
         {"workload": "tiny-mlp", "peer": "greedy", "method": "m", "failed": "out of memory"},
     ]
     about = {"when": "now", "processor": "one", "threads": 1, "device": "cpu", "missing": ["absent"]}
