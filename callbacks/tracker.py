@@ -21,17 +21,17 @@ from torch import nn
 from kerneltrack import observables as catalogue
 from kerneltrack import schedule as schedules
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.errors import ArchiveError, ProbeError, TrackerError
+from kerneltrack.errors import ArchiveError, TrackerError
 from kerneltrack.instrument import Instrument
 from kerneltrack.loss import LossName, MeanLoss, ProbeLoss
 from kerneltrack.probe import Probe
 from kerneltrack.recorder import KeepKernel, Moment, OnError, Recorder
-from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule, Union
+from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule
 from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.undisturbed import undisturbed
 from kerneltrack.update_rule import UpdateRule
 
-from . import fit
+from . import arguments, fit
 from .roots import callback_bases
 
 OUTPUTS = ("full", "diagonal", "trace", "sum")
@@ -66,7 +66,7 @@ class _Tracker:
     ) -> None:
         super().__init__()
         self.archive = Path(archive)
-        self._probe, self._probe_seed, self._split = _checked_probe(probe), probe_seed, split
+        self._probe, self._probe_seed, self._split = arguments.probe(probe), probe_seed, split
         self._schedule: Schedule | dict[str, Schedule] = (
             {name: schedules.parse(s) for name, s in schedule.items()}
             if isinstance(schedule, Mapping)
@@ -76,39 +76,25 @@ class _Tracker:
         # Names, not observables: one of those may hold a lambda, and a tracker must pickle.
         self._observables = tuple(o.name for o in chosen)
         self._loss = None if loss is None else ProbeLoss.of(loss)
-        self._keep_kernel = _choice("keep_kernel", keep_kernel, ("ends", "all", "none"))
-        self._on_error = _choice("on_error", on_error, ("raise", "warn"))
-        self._if_exists = _choice("if_exists", if_exists, ("raise", "replace"))
+        self._keep_kernel = arguments.choice("keep_kernel", keep_kernel, ("ends", "all", "none"))
+        self._on_error = arguments.choice("on_error", on_error, ("raise", "warn"))
+        self._if_exists = arguments.choice("if_exists", if_exists, ("raise", "replace"))
         self._metadata, self._log = dict(metadata or {}), log
         self._keep_inputs = keep_inputs
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
             raise TrackerError("top_k", expected="an integer from 0", got=repr(top_k))
-        self._max_overhead = self._checked_overhead(max_overhead)
+        self._max_overhead = arguments.overhead(max_overhead, self._schedule)
         self._reading = {
-            "output": output if callable(output) else _choice("output", output, OUTPUTS),
+            "output": output if callable(output) else arguments.choice("output", output, OUTPUTS),
             "top_k": top_k,
             "loss": self._loss,
-            "method": _choice("method", method, ("auto", "structured", "jacobian", "products")),
+            "method": arguments.choice("method", method, ("auto", "structured", "jacobian", "products")),
             "forward": forward,
             "params": params if params is None or callable(params) else tuple(params),
             "memory_budget": memory_budget,
         }
         self._state: dict[str, Any] = {}
         self._forget()
-
-    def _checked_overhead(self, share: float | None) -> float | None:
-        if share is None:
-            return None
-        if not 0 < share < 1:
-            raise TrackerError("max_overhead", expected="a share between 0 and 1, or None", got=repr(share))
-        uncounted = [s for s in _all_schedules(self._schedule) if s.count(0, 1) is None]
-        if uncounted:
-            raise TrackerError(
-                f"max_overhead with {uncounted[0]}",
-                expected="a schedule whose steps can be counted beforehand (an int, Log, At, OnLearningRateChange)",
-                remedy="Choose one of those, or measure less often by hand.",
-            )
-        return share
 
     def _forget(self) -> None:
         """The state between fits."""
@@ -280,7 +266,7 @@ class _Tracker:
         return ArchiveWriter(self.archive, probes=records, provenance=origin, if_exists=self._if_exists)
 
     def _clock(self, trainer: Any, batch_idx: int) -> Clock:
-        wants_metrics = any(isinstance(m, OnMetricChange) for m in _all_schedules(self._schedule))
+        wants_metrics = any(isinstance(m, OnMetricChange) for m in arguments.members(self._schedule))
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if wants_metrics else {}
         clock = Clock(
             step=trainer.global_step, epoch=trainer.current_epoch, starts_epoch=batch_idx == 0,
@@ -298,7 +284,7 @@ class _Tracker:
             samples_seen=self._samples, train_seconds=self._train_seconds(),
         )  # fmt: skip
         self._measured_at = moment.train_seconds
-        if any(isinstance(m, OnMetricChange) for m in _all_schedules(self._schedule)):
+        if any(isinstance(m, OnMetricChange) for m in arguments.members(self._schedule)):
             self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._recorder.take(module, moment, rule, due, last=last)
 
@@ -386,31 +372,6 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         TrackerError, ScheduleError, ObservableError, ProbeError: a wrong argument, when the tracker is made.
         ArchiveError: the archive exists or cannot be written, before the first batch.
     """
-
-
-def _checked_probe(probe: Any) -> int | str | Path | Probe | Mapping[str, Any]:
-    if isinstance(probe, int) and not isinstance(probe, bool):
-        if probe < 1:
-            raise ProbeError("probe", expected="at least one sample", got=probe)
-        return probe
-    if isinstance(probe, (str, Path)):
-        return Probe.load(probe)
-    if isinstance(probe, Mapping) and probe:
-        return {str(name): _checked_probe(found) for name, found in probe.items()}
-    if isinstance(probe, Probe):
-        return probe
-    raise ProbeError("probe", expected="an int, a Probe, a path, or a mapping of names to probes", got=repr(probe))
-
-
-def _choice(argument: str, value: Any, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise TrackerError(argument, expected=f"one of {', '.join(map(repr, choices))}", got=repr(value))
-    return value
-
-
-def _all_schedules(schedule: Schedule | dict[str, Schedule]) -> list[Schedule]:
-    given = list(schedule.values()) if isinstance(schedule, dict) else [schedule]
-    return [member for s in given for member in (s.members if isinstance(s, Union) else (s,))]
 
 
 def _run_id(path: Path) -> str | None:

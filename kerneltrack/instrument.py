@@ -101,7 +101,9 @@ class Instrument:
             ObservableError: targets that the chosen reduction cannot see.
         """
         network = self._network(module)
-        _, outputs = network.validate(self._inputs(module), name=f"probe {self.probe.name!r}")
+        inputs = self._inputs(module)
+        network.validate(inputs, name=f"probe {self.probe.name!r}")
+        outputs = network.outputs(inputs)
         targets = self._targets(outputs)
         observables.check_targets(None if targets is None else _numpy(targets), self.reduction)
         if self.loss is not None and targets is None:
