@@ -28,6 +28,18 @@ types: $(VENV)/.dev
 browser-test: $(VENV)/.dev  ## the report in headless Chromium
 	$(BIN)/python -m pytest -m browser tests/analysis
 
+kill-test: $(VENV)/.dev  ## 500 SIGKILLs and a kill before every file-changing call; nothing acknowledged may be lost
+	$(BIN)/python tests/archive/kill.py --kills 500 --calls
+
+bench: $(VENV)/.dev  ## us and every installed peer on the same work; writes docs/benchmarks.md
+	$(BIN)/python tests/bench/run.py
+
+docs: $(VENV)/.dev out/demo.html  ## the generated pages and the README's figure
+	$(BIN)/python -m kerneltrack.observables > docs/observables.md
+	$(BIN)/python docs/format_tables.py
+	$(BIN)/python -m kerneltrack.analysis.demo_checks out > docs/demo.md
+	$(BIN)/kerneltrack plot out/demo.h5 --figure eigenfunctions -o docs/figures/eigenfunctions.png
+
 clean:  ## remove what make made
 	rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 

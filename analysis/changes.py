@@ -6,7 +6,9 @@ that the old rate made, provided that no update lies unseen between them. Two ru
 1. A change is *exact* when the row before it is one update earlier, or when the row was asked for by the schedule
    ``OnLearningRateChange(after=(0, …))``. Otherwise it happened somewhere between two rows, and both steps are given.
 2. A rate that differs in three or more consecutive rows is a *trend* (cosine, linear, warm-up): there is no before and
-   after, only a course.
+   after, only a course. So are four or more changes in one direction of which none is as large as half of the whole
+   way: that is a continuous schedule which moves once per epoch. A staircase of halvings takes more than half of its
+   way at once.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def learning_rate_changes(run: Run) -> tuple[tuple[Change, ...], tuple[Trend, ..
     if len(rows) < 2 or not rates.shape[1]:
         return (), ()
     moved = np.flatnonzero(np.any(rates[1:] != rates[:-1], axis=1)) + 1
-    trends = _trends(moved)
+    trends = _trends(moved, rates)
     in_trend = {i for first, last in trends for i in range(first + 1, last + 1)}
     steps = [int(i) for i in moved if i not in in_trend and i + 1 < len(rows)]
     changes = tuple(_change(run, rows, i, _end(run, rows, moved, i)) for i in steps)
@@ -89,12 +91,30 @@ def _rows(run: Run) -> NDArray[np.int64]:
     return np.asarray(order[last_of_step], dtype=np.int64)
 
 
-def _trends(moved: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Stretches (first, last) of at least three consecutive moves: a warm-up of two rows is read as two changes."""
-    if not moved.size:
-        return []
-    runs = np.split(moved, np.flatnonzero(np.diff(moved) > 1) + 1)
-    return [(int(stretch[0]) - 1, int(stretch[-1])) for stretch in runs if len(stretch) >= 3]
+def _trends(moved: NDArray[np.int64], rates: Floats) -> list[tuple[int, int]]:
+    """Stretches (first, last) of rows in which the rates move continuously, by either part of rule 2."""
+    found = [stretch for stretch in _runs(moved, np.diff(moved) > 1) if len(stretch) >= 3]
+    steps = np.diff(rates[:, 0])[moved - 1]
+    for stretch in _runs(moved, np.sign(steps[1:]) != np.sign(steps[:-1])):
+        sizes = np.abs(np.diff(rates[:, 0])[stretch - 1])
+        if len(stretch) >= 4 and sizes.max() < sizes.sum() / 2:
+            found.append(stretch)
+    return _joined([(int(stretch[0]) - 1, int(stretch[-1])) for stretch in found])
+
+
+def _runs(moved: NDArray[np.int64], breaks: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    return np.split(moved, np.flatnonzero(breaks) + 1) if moved.size else []
+
+
+def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Overlapping stretches as one."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(stretches):
+        if joined and first < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def _end(run: Run, rows: NDArray[np.int64], moved: NDArray[np.int64], i: int) -> int:

@@ -35,7 +35,11 @@ ArchivePath = Annotated[Path, Argument(metavar="ARCHIVE", help="An archive, NAME
 ArchivePaths = Annotated[list[Path], Argument(metavar="ARCHIVE...", help="One archive or several.")]
 Output = Annotated[Path, Option("--output", "-o", help="The file to write; replaced if it exists.")]
 ProbeName = Annotated[str | None, Option("--probe", help="Which probe to look through; the first one by default.")]
+StyleName = Annotated[Literal["paper", "slide", "dark"], Option("--style", help="The look of a figure.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
+Loss = Annotated[
+    Literal["half_mse", "mse", "cross_entropy"] | None, Option("--loss", help="The loss, a mean over samples.")
+]
 Control = Annotated[
     Path | None,
     Option(
@@ -116,45 +120,46 @@ def check(archives: ArchivePaths) -> None:
     epilog="Example: kerneltrack plot out/demo.h5 --figure stability --control out/control.h5 -o stability.pdf"
 )
 def plot(
-    archive: Annotated[Path | None, Argument(metavar="ARCHIVE", help="An archive, NAME.h5.")] = None,
+    archives: Annotated[
+        list[Path] | None, Argument(metavar="ARCHIVE...", help="One archive; several for `runs`.")
+    ] = None,
     figure: Annotated[str | None, Option("--figure", help="The figure's name; --list names them.")] = None,
     output: Annotated[Path | None, Option("--output", "-o", help="PNG, PDF or SVG, by its ending.")] = None,
     control: Control = None,
     probe: ProbeName = None,
-    style: Annotated[Literal["paper", "slide", "dark"], Option("--style", help="The look.")] = "paper",
+    style: StyleName = "paper",
     x: Annotated[
         Literal["linear", "log"] | None, Option("--x", help="The time axis; chosen by the snapshots otherwise.")
     ] = None,
     list_figures: Annotated[bool, Option("--list", help="Name the figures and leave.")] = False,
 ) -> None:
     """Draw one figure."""
-    from .figures import registry
-
-    if list_figures:
-        _print_tables(
-            [
-                Table(
-                    "",
-                    ["figure", "shows"],
-                    [[spec.name, spec.title] for spec in registry().values()],
-                    text=frozenset({1}),
-                )
-            ]
-        )
-        return
-    if archive is None or figure is None or output is None:
-        raise typer.BadParameter("give an ARCHIVE, --figure NAME and -o FILE; or --list")
-    from .figures import Scene, choose
-    from .files import format_of, save_figure
+    from .figures import Scene, choose, registry
+    from .files import format_of, save_figure, save_runs
     from .style import STYLES
 
+    if list_figures:
+        rows = [[spec.name, spec.title] for spec in registry().values()]
+        _print_tables(
+            [Table("", ["figure", "shows"], [*rows, ["runs", "Several runs side by side"]], text=frozenset({1}))]
+        )
+        return
+    if not archives or figure is None or output is None:
+        raise typer.BadParameter("give an ARCHIVE, --figure NAME and -o FILE; or --list")
     try:
-        spec = choose(figure)
+        spec = None if figure == "runs" else choose(figure)
         format_of(output)
     except AnalysisError as error:
         raise typer.BadParameter(str(error)) from error
-    run = _load([archive], probe).only
-    scene = Scene(run, _control(control, run), STYLES[style], x)
+    trajectory = _load(archives, probe)
+    if spec is None:
+        from .compare import compare as compared
+
+        _print_line(f"wrote {save_runs(compared(trajectory), output, style)}")
+        return
+    if len(trajectory) > 1:
+        raise typer.BadParameter(f"the figure {figure!r} is of one run; --figure runs draws several")
+    scene = Scene(trajectory.only, _control(control, trajectory.only), STYLES[style], x)
     _print_line(f"wrote {save_figure(spec(scene), output, scene.style)}")
 
 
@@ -192,18 +197,27 @@ def compare(
     quantity: Annotated[
         list[str] | None, Option("--quantity", help="A scalar, eigenvalue_I or NAME_energy_K; may be repeated.")
     ] = None,
+    group: Annotated[
+        str | None, Option("--group", help="A metadata key: runs that share its value are averaged.")
+    ] = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="Draw a figure into a PNG, PDF or SVG.")] = None,
+    style: StyleName = "paper",
     probe: ProbeName = None,
     as_json: AsJson = False,
 ) -> None:
     """Put runs side by side at common positions; nothing is interpolated."""
     from .compare import compare as compared
-    from .compare import tables
+    from .compare import group_tables, tables
 
     found = compared(_load(archives, probe), by=by, quantities=quantity or ())
-    if as_json:
+    if output is not None:
+        from .files import save_runs
+
+        _print_line(f"wrote {save_runs(found, output, style, group=group)}")
+    elif as_json:
         _print_json(found.to_dict())
     else:
-        _print_tables(tables(found))
+        _print_tables(tables(found) if group is None else group_tables(found, group))
 
 
 @app.command(epilog="Example: kerneltrack export out/demo.h5 --to csv -o demo.csv")
@@ -269,23 +283,28 @@ def track(
     model: Annotated[str, Option("--model", help="module:Class of the LightningModule.")],
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
     output: Annotated[Path, Option("--output", "-o", help="The archive to write.")],
+    loss: Loss = None,
+    reduction: Annotated[
+        Literal["full", "diagonal", "trace", "sum"], Option("--reduction", help="Which outputs the kernel keeps.")
+    ] = "full",
 ) -> None:
     """Measure saved checkpoints: the same snapshots without training again."""
     from .track import run_track
 
-    raise typer.Exit(run_track(checkpoints, model, probe, output))
+    raise typer.Exit(run_track(checkpoints, model, probe, output, loss=loss, reduction=reduction))
 
 
 @app.command(epilog="Example: kerneltrack plan --model mypackage.nets:MLP --probe probe.npz")
 def plan(
     model: Annotated[str, Option("--model", help="module:Class of the model.")],
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
+    loss: Loss = None,
     as_json: AsJson = False,
 ) -> None:
     """Say before a run what a snapshot will cost, and what the kernel at initialisation allows."""
     from .plan import run_plan
 
-    raise typer.Exit(run_plan(model, probe, as_json))
+    raise typer.Exit(run_plan(model, probe, as_json, loss=loss))
 
 
 def _load(paths: Sequence[Path], probe: str | None) -> Trajectory:

@@ -28,6 +28,9 @@ DEFAULT = (
     "kernel_distance_from_initial",
     "probe_loss",
 )
+#: From so many runs on a spread is worth drawing; below, single lines say more than a band over them.
+BAND_RUNS = 6
+_HEADS = {"step": "step", "epoch": "epoch", "loss": "loss ≤"}
 #: Levels of the loss at which runs are compared: half a decade is finer than most runs' scatter needs.
 _LOSS_LEVELS = 8
 
@@ -99,13 +102,60 @@ def compare(trajectory: Trajectory, *, by: Alignment = "step", quantities: Seque
     return Comparison(by, positions, labels, values, metadata, notes)
 
 
+def grouped(comparison: Comparison, key: str) -> dict[str, list[int]]:
+    """Columns of runs by their value of a metadata key: numbers in their order, other values as they appear.
+
+    Raises:
+        AnalysisError: a run has no such key.
+    """
+    found: dict[str, list[int]] = {}
+    for column, name in enumerate(comparison.runs):
+        if key not in comparison.groups[name]:
+            raise AnalysisError(
+                f"grouping by {key!r}", expected="a key of every run's metadata",
+                got=f"{name} has {', '.join(map(plain, comparison.groups[name])) or 'none'}",
+                remedy="Give the tracker metadata={...}.",
+            )  # fmt: skip
+        found.setdefault(plain(comparison.groups[name][key]), []).append(column)
+    values = {plain(metadata[key]): metadata[key] for metadata in comparison.groups.values()}
+    if all(isinstance(value, int | float) for value in values.values()):
+        return {label: found[label] for label in sorted(found, key=lambda label: float(values[label]))}
+    return found
+
+
+def group_tables(comparison: Comparison, key: str) -> list[Table]:
+    """One table per quantity with a column per group: the mean over its runs, with their spread from six runs on."""
+    groups = grouped(comparison, key)
+    heads = [f"{plain(key)} {value} (n = {len(columns)})" for value, columns in groups.items()]
+    where = _where(comparison)
+    found = []
+    for name, values in comparison.values.items():
+        rows = [
+            [at, *(_mean(values[i, columns]) for columns in groups.values())] for i, at in enumerate(where)
+        ]  # fmt: skip
+        found.append(Table(title_of(name), [_HEADS[comparison.by], *heads], rows))
+    few = min(len(columns) for columns in groups.values()) < BAND_RUNS
+    note = f"± is the standard deviation over runs; it is left out below {BAND_RUNS} runs." if few else (
+        "± is the standard deviation over runs."
+    )  # fmt: skip
+    return [*found, Table("", [""], [], (note, *comparison.notes))]
+
+
+def _mean(values: Floats) -> str:
+    mean = number(float(np.mean(values)))
+    return mean if len(values) < BAND_RUNS else f"{mean} ± {number(float(np.std(values, ddof=1)), 2)}"
+
+
+def _where(comparison: Comparison) -> list[str]:
+    return [number(p) if comparison.by == "loss" else count(int(p)) for p in comparison.positions]
+
+
 def tables(comparison: Comparison) -> list[Table]:
     """One table per quantity: positions down, runs across."""
-    heads = {"step": "step", "epoch": "epoch", "loss": "loss ≤"}
-    where = [number(p) if comparison.by == "loss" else count(int(p)) for p in comparison.positions]
+    where = _where(comparison)
     found = [
         Table(
-            _title(name), [heads[comparison.by], *comparison.runs],
+            title_of(name), [_HEADS[comparison.by], *comparison.runs],
             [[at, *map(number, map(float, row))] for at, row in zip(where, values, strict=True)],
         )
         for name, values in comparison.values.items()
@@ -201,6 +251,7 @@ def _span(run: Run, by: Alignment) -> str:
     return f"{number(float(np.nanmin(values)))} to {number(float(np.nanmax(values)))}" if values.size else "none"
 
 
-def _title(name: str) -> str:
+def title_of(name: str) -> str:
+    """How a quantity is called in tables and figures."""
     stem, _, last = name.rpartition("_")
-    return f"λ{subscript(int(last))} / N" if stem == "eigenvalue" else name
+    return f"λ{subscript(int(last))} / N" if stem == "eigenvalue" else name.replace("_", " ")

@@ -8,6 +8,7 @@ decides whether a claim holds; the numbers are printed either way.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,42 @@ def checks_table(checks: Sequence[Check]) -> Table:
     return table
 
 
+def page(folder: Path, experiment: Experiment) -> str:
+    """docs/demo.md: the checks as Markdown, beside how they were made."""
+    checks = run_checks(folder / "demo.h5", folder / "control.h5", experiment)
+    e = experiment
+    with open_archive(folder / "demo.h5") as archive:
+        versions = archive.provenance.run["versions"]
+    rows = [f"| {c.claim} | {c.expected} | {c.measured} | {'yes' if c.holds else '**no**'} |" for c in checks]
+    return PAGE.format(
+        rows="\n".join(rows),
+        samples=e.samples, depth=e.depth, width=e.width, steps=e.steps, rate=e.learning_rate, halve_at=e.halve_at,
+        seed=e.seed, torch=versions["torch"],
+    )  # fmt: skip
+
+
+PAGE = """# What the demo shows
+
+This page is generated from one run of `make demo`: `python -m kerneltrack.analysis.demo_checks out > docs/demo.md`.
+
+The experiment is that of *Neural Spectrum Alignment: Empirical Study* (Kopitkov and Indelman, ICANN 2020,
+arXiv 1910.08720) at desk size: a fully connected network with {depth} weight layers of {width} leaky-ReLU neurons learns
+the grey values of a portrait at N = {samples} scattered points by full-batch gradient descent on the mean of ½(f − y)²,
+δ = {rate}, for {steps} updates; the rate is halved from update {halve_at} on. The control continues from the same state
+without the halving. The paper has N = 10 000, 600 000 updates and another picture, so the orderings are what carries
+over; where a size is expected it comes from an independent replication at N = 1000 on that other picture. One seed
+({seed}), torch {torch}, float32: a single run has no error bars, and these claims are about effects far larger than
+the spread between neighbouring snapshots.
+
+| claim | expected | measured | holds? |
+| --- | --- | --- | --- |
+{rows}
+
+Not claimed here: that target energy spreads to more modes after the halving. At this size the change is within what
+neighbouring snapshots differ by.
+"""
+
+
 def _initial(run: Dataset, e: Experiment) -> list[Check]:
     parameters = sum(math.prod(p["shape"]) for p in run.attrs["provenance"]["parameters"])
     formula = 3 * e.width + (e.depth - 2) * (e.width**2 + e.width) + e.width + 1
@@ -146,3 +183,7 @@ def _halving(run: Dataset, control: Dataset, e: Experiment) -> list[Check]:
 
 def _last(series: DataArray) -> DataArray:
     return series.isel(snapshot=-1)
+
+
+if __name__ == "__main__":
+    print(page(Path(sys.argv[1]), Experiment()), end="")  # noqa: T201  # the page is the output

@@ -105,8 +105,12 @@ class FigureSpec:
         """
         import matplotlib
 
+        from .images import planar_inputs
+
         if not scene.run.measured.any():
             raise AnalysisError("no snapshot of this probe holds a measurement", where=scene.run.path or None)
+        if "inputs" in self.needs:
+            planar_inputs(scene.run)  # first: to keep inputs of another shape would not help
         scene.run.require(*self.needs, why=f"the figure {self.name!r}")
         with matplotlib.rc_context(scene.style.parameters()):
             return self.draw(scene)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from kerneltrack.errors import AnalysisError
 
-from .style import Style
+from .style import STYLES, Style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from .compare import Comparison
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -33,6 +35,24 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], style: Style) -> P
         figure.savefig(partial, format=kind, metadata=metadata)
     partial.replace(target)
     return target
+
+
+def save_runs(comparison: Comparison, path: str | os.PathLike[str], style: str, *, group: str | None = None) -> Path:
+    """Draw several runs in a named style and write the figure.
+
+    Raises:
+        AnalysisError: another ending, or a run without the metadata key.
+        OSError: the file cannot be written.
+    """
+    import matplotlib
+
+    from .gallery.runs import runs_figure
+
+    look = STYLES[style]
+    format_of(path)
+    with matplotlib.rc_context(look.parameters()):
+        figure = runs_figure(comparison, look, group=group)
+    return save_figure(figure, path, look)
 
 
 def format_of(path: str | os.PathLike[str]) -> str:

@@ -154,18 +154,20 @@ def _laziness(run: Run) -> Finding | None:
 
 
 def _first_order(run: Run) -> Finding | None:
-    name = "kernel_flow_error" if run.has("kernel_flow_error") else "linearization_error"
-    if not run.has(name):
-        return None
-    error = run.values(name)
+    if run.has("kernel_flow_error"):
+        return _accuracy(run, run.values("kernel_flow_error"), "The kernel predicts one update's change of the outputs")
+    if run.has("linearization_error"):
+        return _accuracy(run, run.values("linearization_error"), "The linearised network follows one real update")
+    return None
+
+
+def _accuracy(run: Run, error: Floats, subject: str) -> Finding:
     rows = _finite_rows(run, error)
     middle, worst = float(np.median(error[rows])), rows[int(np.argmax(error[rows]))]
     return Finding(
         "First-order accuracy", number(middle, 2),
-        "The kernel predicts one update's change of the outputs with a median squared relative error of "
-        f"{number(middle, 2)} "
-        f"over {count(len(rows))} snapshots; the worst is {number(float(error[worst]), 2)} at step "
-        f"{count(run.steps[worst])}.",
+        f"{subject} with a median squared relative error of {number(middle, 2)} over {count(len(rows))} snapshots; "
+        f"the worst is {number(float(error[worst]), 2)} at step {count(run.steps[worst])}.",
         "1 for predicting no change.", "linearisation",
     )  # fmt: skip
 

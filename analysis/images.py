@@ -1,12 +1,13 @@
 """Functions on scattered two-dimensional samples, interpolated to a pixel grid so that they can be seen.
 
-The first input coordinate runs to the right and the second one downwards, as in a picture's pixels; the probe's
-identity may hold the picture's ``aspect`` (height over width). Interpolation is linear on the Delaunay triangles of
-the samples and nearest outside their hull: nothing is smoothed, so a noisy eigenfunction looks noisy.
+The first input coordinate runs to the right and the second one upwards, as in any plot; the probe's identity may hold
+the picture's ``aspect`` (height over width). Interpolation is linear on the Delaunay triangles of the samples and
+nearest outside their hull: nothing is smoothed, so a noisy eigenfunction looks noisy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +52,8 @@ class Canvas:
         low, high = points.min(axis=0), points.max(axis=0)
         unit = (points - low) / np.where(high > low, high - low, 1.0)
         rows = round(pixels * min(max(aspect, 0.25), 4.0))
-        across, down = (np.arange(pixels) + 0.5) / pixels, (np.arange(rows) + 0.5) / rows
-        grid = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
+        across, up = (np.arange(pixels) + 0.5) / pixels, 1 - (np.arange(rows) + 0.5) / rows
+        grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
         try:
             mesh = Triangulation(unit[:, 0], unit[:, 1])
             # Not scipy's find_simplex: it solves every triangle with a threaded LAPACK, seconds on a busy machine.
@@ -68,8 +69,13 @@ class Canvas:
         weights[outside] = (1.0, 0.0, 0.0)
         return cls(corners, weights, rows, pixels)
 
+    @property
+    def aspect(self) -> float:
+        """Height over width."""
+        return self.rows / self.columns
+
     def paint(self, values: Floats) -> Floats:
-        """Values (N,) or (N, M) on the samples → an image (rows, columns) or images (M, rows, columns)."""
+        """Values (N,) or (N, M) on the samples → one image (rows, columns) or M of them, top row first."""
         painted = np.einsum("pc,pc...->p...", self.weights, np.asarray(values, dtype=np.float64)[self.corners])
         images = np.moveaxis(painted, 0, -1).reshape(*painted.shape[1:], self.rows, self.columns)
         return np.asarray(images)
@@ -103,6 +109,13 @@ def planar_inputs(run: Run) -> Floats:
             got=tuple(run.dataset["inputs"].shape), where=run.path or None,
         )  # fmt: skip
     return points
+
+
+def _not_planar(run: Run, shapes: Sequence[tuple[int, ...]]) -> AnalysisError:
+    return AnalysisError(
+        "eigenfunctions are drawn as images over two-dimensional inputs", expected="inputs of shape (N, 2), N ≥ 4",
+        got=", ".join(map(str, shapes)), where=run.path or None,
+    )  # fmt: skip
 
 
 def oriented_eigenvectors(run: Run, row: int, count: int) -> Floats:

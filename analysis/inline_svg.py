@@ -75,7 +75,7 @@ def _adapt(svg: str, name: str, alternative: str) -> str:
 
 
 def _with_own_ids(svg: str, name: str) -> str:
-    """Every id once on the page. Equal images share an id in matplotlib's output; what refers to it may take the first."""
+    """Every id once on the page. matplotlib gives equal images one id; a reference may take the first."""
     seen: dict[str, int] = {}
 
     def own(found: re.Match[str]) -> str:

@@ -41,7 +41,7 @@ def change_table(effects: ChangeEffects, energy_k: tuple[int, ...]) -> Table:
     quiet: set[int] = set()
     for name, label in _quantities(effects, energy_k):
         rows.append([label, *(_cell(m.numbers, name) for m in moments)])
-        if paired and any(name in m.control for m in moments):
+        if paired and any(np.isfinite(m.control.get(name, np.nan)) for m in moments):
             quiet |= {len(rows), len(rows) + 1}
             rows.append(["  control", *(_cell(m.control, name) for m in moments)])
             rows.append(["  difference", *(_difference(m, name) for m in moments)])
@@ -58,8 +58,8 @@ def factor_table(effects: ChangeEffects) -> Table:
         return Table("First update, mode by mode", ["mode i"], [], (f"No prediction: {effects.no_factors}.",))
     rows = [
         [
-            str(i), number(float(factors.energy[i - 1]), 2), number(abs(float(factors.predicted_old[i - 1]))),
-            number(abs(float(factors.predicted[i - 1]))), number(abs(float(factors.measured[i - 1]))),
+            str(i), number(float(factors.energy[i - 1]), 2), number(float(factors.predicted_old[i - 1])),
+            number(float(factors.predicted[i - 1])), number(float(factors.measured[i - 1])),
         ]
         for i in _MODES if i <= len(factors.predicted)
     ]  # fmt: skip
@@ -185,8 +185,9 @@ def _quantities(effects: ChangeEffects, energy_k: tuple[int, ...]) -> list[tuple
         ("anchored_linearization_error", "linearisation error, anchored"),
         ("probe_loss", "loss on the probe"),
     ]
-    held = effects.before.numbers.keys() | effects.after[0].numbers.keys()
-    return [(name, label) for name, label in dict(wanted).items() if name in held]
+    moments = (effects.before, *effects.after)
+    known = {name for m in moments for name, value in m.numbers.items() if np.isfinite(value)}
+    return [(name, label) for name, label in dict(wanted).items() if name in known]
 
 
 def _title(effects: ChangeEffects) -> str:

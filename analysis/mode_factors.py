@@ -2,7 +2,7 @@
 
 For the mean of ½(f − y)² and gradient descent at one learning rate η the residual obeys, while the kernel stands still,
 
-    ⟨v_i, m_{t+1}⟩ = (1 − h η λ_i / N) ⟨v_i, m_t⟩,        h = 1 (half_mse), 2/O (mse)
+    ⟨v_i, m_{t+1}⟩ = (1 − s η λ_i / N) ⟨v_i, m_t⟩,        s = 1 (half_mse), 2/O (mse)
 
 (Kopitkov & Indelman 2020, §3). The measured factor projects both residuals on the *same* eigenvectors, those of t. The
 prediction is refused where it would not be that one formula: another loss, another update rule, several learning rates,
@@ -18,18 +18,19 @@ from typing import Any
 import numpy as np
 
 from kerneltrack.errors import AnalysisError
+from kerneltrack.observables import loss_curvature, predicted_factor
 
 from .trajectory import Floats, Run
 
 
 @dataclass(frozen=True)
 class ModeFactors:
-    """Signed factors of one update along the leading modes of the state it left.
+    """Factors of one update along the leading modes of the state it left.
 
     Attributes:
-        predicted: 1 − h η λ_i / N with the rate of the update, (k,).
+        predicted: |1 − s η λ_i / N| with the rate of the update, (k,).
         predicted_old: the same with the rate before the change, (k,).
-        measured: ⟨v_i, m_{t+1}⟩ / ⟨v_i, m_t⟩, (k,); NaN where ⟨v_i, m_t⟩ = 0.
+        measured: |⟨v_i, m_{t+1}⟩ / ⟨v_i, m_t⟩|, (k,); NaN where ⟨v_i, m_t⟩ = 0.
         energy: share of ‖m_t‖² along each mode before the update, (k,).
     """
 
@@ -58,11 +59,12 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
     vectors = vectors.reshape(-1, vectors.shape[-1])
     residual, next_residual = run.at("residual", row).ravel(), run.at("residual", following).ravel()
     before, after = vectors.T @ residual, vectors.T @ next_residual
-    scaled = curvature * run.values("eigenvalues")[row, : before.size] / run.count
+    values = run.values("eigenvalues")[row, : before.size]
     with np.errstate(divide="ignore", invalid="ignore"):
-        measured = np.where(before != 0, after / before, np.nan)
+        measured = np.where(before != 0, np.abs(after / before), np.nan)
         energy = before**2 / float(residual @ residual)
-    return ModeFactors(1 - new[0] * scaled, 1 - old[0] * scaled, measured, energy)
+    predicted, predicted_old = (predicted_factor(values, rates[0], run.count, curvature) for rates in (new, old))
+    return ModeFactors(predicted, predicted_old, measured, energy)
 
 
 def residual_curvature(run: Run, *rates: tuple[float, ...]) -> float:
@@ -74,7 +76,7 @@ def residual_curvature(run: Run, *rates: tuple[float, ...]) -> float:
     reason = _reason(run, rates)
     if reason:
         raise AnalysisError(f"the predicted factor 1 − ηλ_i/N does not hold here: {reason}")
-    return 1.0 if run.settings["loss"] == "half_mse" else 2.0 / run.outputs
+    return loss_curvature(run.settings.get("loss"), run.outputs)
 
 
 def _reason(run: Run, rates: tuple[tuple[float, ...], ...]) -> str:

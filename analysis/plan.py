@@ -88,7 +88,7 @@ def forecast_snapshot(module: nn.Module, probe: Probe, loss: str | None) -> tupl
     began = time.perf_counter()
     # At learning rate 1 the stability ratio is λ_1(S^½ J Jᵀ S^½)/2, the inverse of the largest stable rate.
     unit = UpdateRule((1.0,), dict.fromkeys((n for n, _ in module.named_parameters()), 0), GRADIENT_DESCENT_THRESHOLD)
-    reading = instrument.measure(module, unit, first=True, keep_parameters=False)
+    reading = instrument.measure(module, unit, step=0, keep_parameters=False)
     seconds = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "snapshots.h5"

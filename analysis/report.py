@@ -7,6 +7,7 @@ template engine escapes all of it, and nothing of an archive reaches a script or
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ def render(run: Run, control: Run | None = None) -> str:
             changes=_changes(effects),
             trends=[trend_sentence(course) for course in effects.trends] if effects else [],
             no_effects=no_effects,
-            absent=absent,
+            absent=_by_reason(absent),
             failures=_failures(run),
             notes=notes,
             definitions=_definitions(run),
@@ -181,6 +182,14 @@ def _sections(run: Run, control: Run | None) -> tuple[list[Section], list[tuple[
         Section(key.replace(" ", "-"), *known.get(key, (key, "")), tuple(found)) for key, found in drawn.items()
     ]
     return sections, absent
+
+
+def _by_reason(absent: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What is not shown, grouped: titles that share a reason stand together. A figure's own name is not part of it."""
+    grouped: dict[str, list[str]] = {}
+    for title, reason in absent:
+        grouped.setdefault(re.sub(r"^the figure '[a-z-]+' needs", "this needs", reason), []).append(title)
+    return [("; ".join(titles), reason) for reason, titles in grouped.items()]
 
 
 def _explorer(run: Run) -> tuple[Explorer | None, str]:

@@ -92,7 +92,8 @@ DARK = Style(
     order=("#b13aa6", "#c34c97", "#d4587f", "#e26660", "#f1814d", "#fb9f3a", "#fec029", "#f7e425"),
 )  # fmt: skip
 PAGE = Style(
-    "page", ink=_INK, muted=_MUTED, grid=_GRID, ground="none", category=_CATEGORY, order=_ORDER, width=8.4, interpolation="none",
+    "page", ink=_INK, muted=_MUTED, grid=_GRID, ground="none", category=_CATEGORY, order=_ORDER, width=8.4,
+    interpolation="none",
     variables={
         **{marker: f"var(--category-{i})" for i, marker in enumerate(_CATEGORY, 1)},
         **{marker: f"var(--order-{i})" for i, marker in enumerate(_ORDER, 1)},

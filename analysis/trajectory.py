@@ -40,6 +40,7 @@ class Run:
         path: where the archive lies, as given.
         fingerprint: of the probe's bytes.
         identity: where the probe's samples come from, as the user gave it, or None.
+        input_shapes: of the probe's inputs, whether they are stored or not.
     """
 
     dataset: xr.Dataset
@@ -48,6 +49,7 @@ class Run:
     path: str = ""
     fingerprint: str = ""
     identity: Mapping[str, Any] | None = None
+    input_shapes: tuple[tuple[int, ...], ...] = ()
     _read: dict[str, Floats] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -98,7 +100,9 @@ class Run:
 
     @property
     def dimension(self) -> int:
-        """The number of modes of the whole kernel: N, or N·O for the reductions "full" and "diagonal"."""
+        """The number of modes of the whole kernel: N times the outputs that its reduction keeps."""
+        if "kernel_output" in self.dataset.sizes:
+            return self.count * int(self.dataset.sizes["kernel_output"])
         return self.count * (self.outputs if self.settings.get("output") in ("full", "diagonal") else 1)
 
     @property
@@ -252,7 +256,8 @@ def _remedy(name: str) -> str:
     if name in ("targets", "target_coefficients", "target_energy", "target_energy_null", "kernel_target_alignment"):
         return "Give the tracker a probe with targets: NTKTracker(probe=Probe(inputs, targets))."
     if name in ("probe_loss", "stability_ratio", "stability_bound"):
-        return "Tell the tracker the loss: NTKTracker(loss='half_mse' | 'mse' | 'cross_entropy' | callable)."
+        known = "" if name == "probe_loss" else " The bound is known for SGD, with or without momentum."
+        return f"Tell the tracker the loss: NTKTracker(loss='half_mse' | 'mse' | 'cross_entropy' | callable).{known}"
     if name == "eigenvectors":
         return "Store eigenvectors: NTKTracker(top_k=64)."
     if name == "inputs":
@@ -288,6 +293,7 @@ def run_of(archive: Archive, probe: str, path: str) -> Run:
         path=path,
         fingerprint=record.fingerprint,
         identity=record.identity,
+        input_shapes=tuple(tuple(shape) for _, shape in record.input_shapes.values()),
     )
 
 

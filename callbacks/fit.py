@@ -7,6 +7,7 @@ instance of the other's classes.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,12 @@ def update_rule(trainer: Any, module: nn.Module) -> UpdateRule:
     """The rule of the next update, read now."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return UpdateRule.of(optimizers(trainer), names)
+
+
+def last_step(trainer: Any) -> int | None:
+    """The step at which training will end, by ``max_steps`` or ``max_epochs``; None where neither is set."""
+    total = trainer.estimated_stepping_batches
+    return int(total) if math.isfinite(total) and total > 0 else None
 
 
 def training_probe(trainer: Any, n: int, *, seed: int, split: Any, name: str) -> Probe:

@@ -83,8 +83,7 @@ class _Tracker:
         self._keep_inputs = keep_inputs
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
             raise TrackerError("top_k", expected="an integer from 0", got=repr(top_k))
-        if max_overhead is not None:
-            raise TrackerError("max_overhead", expected="None", got=repr(max_overhead))
+        self._max_overhead = self._checked_overhead(max_overhead)
         self._reading = {
             "output": output if callable(output) else _choice("output", output, OUTPUTS),
             "top_k": top_k,
@@ -96,6 +95,20 @@ class _Tracker:
         }
         self._state: dict[str, Any] = {}
         self._forget()
+
+    def _checked_overhead(self, share: float | None) -> float | None:
+        if share is None:
+            return None
+        if not 0 < share < 1:
+            raise TrackerError("max_overhead", expected="a share between 0 and 1, or None", got=repr(share))
+        uncounted = [s for s in _all_schedules(self._schedule) if s.count(0, 1) is None]
+        if uncounted:
+            raise TrackerError(
+                f"max_overhead with {uncounted[0]}",
+                expected="a schedule whose steps can be counted beforehand (an int, Log, At, OnLearningRateChange)",
+                remedy="Choose one of those, or measure less often by hand.",
+            )
+        return share
 
     def _forget(self) -> None:
         """The state between fits."""
@@ -243,7 +256,13 @@ class _Tracker:
         }
         writer = None if self._dry else self._writer(trainer, module, records, facts)
         return Recorder(
-            writer, self._instruments, own_schedules, keep_kernel=self._keep_kernel, on_error=self._on_error
+            writer,
+            self._instruments,
+            own_schedules,
+            keep_kernel=self._keep_kernel,
+            on_error=self._on_error,
+            max_overhead=self._max_overhead,
+            horizon=fit.last_step(trainer),
         )
 
     def _writer(self, trainer: Any, module: nn.Module, records: Any, facts: dict[str, Json]) -> ArchiveWriter:
@@ -350,7 +369,8 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
             residual is f − y, and there is neither a loss nor a stability ratio.
         keep_kernel: which snapshots store the kernel itself: "ends", "all" or "none".
         metadata: plain values that comparisons group by (width, seed, …).
-        max_overhead: None.
+        max_overhead: the share of wall time that measuring may take; grids are halved to keep it, so that the steps of
+            runs nest. What was skipped is said in the next row. None: no limit.
         log: scalars to the trainer's loggers, and one line at the end.
         forward: (model, inputs) → outputs (N,) or (N, O); None: the module's own call.
         if_exists: "raise" or "replace"; a run resumed from its checkpoint continues its archive either way.

@@ -119,9 +119,10 @@ class Instrument:
         module: nn.Module,
         rule: UpdateRule,
         *,
+        step: int,
+        anchor: Mapping[str, Tensor] | None = None,
         initial: State | None = None,
         previous: State | None = None,
-        first: bool = False,
         keep_kernel: bool = False,
         keep_parameters: bool = True,
     ) -> Reading:
@@ -130,9 +131,10 @@ class Instrument:
         Args:
             module: the network, in eval mode.
             rule: the update that is about to happen.
+            step: t; the state at step 0 is its own initial state.
+            anchor: θ_0 by name, where it is known.
             initial: the state at step 0 of the same run; None where it is unknown.
             previous: the last state measured.
-            first: this is the state at step 0 itself.
             keep_kernel: put the kernel itself among the values.
             keep_parameters: keep θ_t for :meth:`complete`.
         """
@@ -161,10 +163,12 @@ class Instrument:
                 "loss": None if self.loss is None else self.loss.name,
                 "dtype": str(outputs.dtype),
                 "layers": _layers(every),
+                "step": step,
             },
+            parameter_distance=None if anchor is None else _norm(_way(anchor, every.parameters)),
             **self._functions(outputs, targets),
         )
-        state = state.as_initial() if first else state
+        state = state.as_initial() if step == 0 else state
         values = observables.compute(self.observables, state)
         stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
         kept = every.parameters if keep_parameters and self.needs("update") else {}
@@ -312,6 +316,10 @@ def _layers(network: Network) -> list[str]:
 
 def _way(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value - start[name] for name, value in end.items()}
+
+
+def _norm(tensors: Mapping[str, Tensor]) -> float:
+    return float(torch.stack([t.to(torch.float64).square().sum() for t in tensors.values()]).sum().sqrt())
 
 
 def _trace(kernel: Tensor) -> float:

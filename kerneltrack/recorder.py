@@ -57,6 +57,9 @@ class Recorder:
         schedules: by probe name.
         keep_kernel: which snapshots store the kernel itself: the first and the last, all, or none.
         on_error: "raise", or "warn": a measurement that raises becomes a row with its reason, and the run goes on.
+        max_overhead: the share of wall time that measuring may take, or None. Grids are halved, never refined again, so
+            that the steps of runs nest; step 0, the last state and the states around a rate change stay.
+        horizon: the step at which the run will end, where that is known.
     """
 
     def __init__(
@@ -67,7 +70,10 @@ class Recorder:
         *,
         keep_kernel: KeepKernel = "ends",
         on_error: OnError = "raise",
+        max_overhead: float | None = None,
+        horizon: int | None = None,
     ) -> None:
+        self._max_overhead, self._horizon, self._thinned, self._skipped = max_overhead, horizon, 0, 0
         self._writer = writer
         self._instruments = dict(instruments)
         self._schedules = dict(schedules)
@@ -87,7 +93,8 @@ class Recorder:
             return {}
         found: dict[str, Due] = {}
         for name, schedule in self._schedules.items():
-            due = schedule.due(clock)
+            due = schedule.thinned(self._thinned).due(clock)
+            self._skipped += due is None and self._thinned > 0 and schedule.due(clock) is not None
             if due is None and clock.step == 0:
                 due = Due("first")
             if due is None and name in self._second:
@@ -114,7 +121,8 @@ class Recorder:
         message = ""
         try:
             with undisturbed(module):
-                if moment.step == 0 and not self._anchor and self._needs("initial") and self._needs("update"):
+                anchored = self._needs("parameters") or (self._needs("initial") and self._needs("update"))
+                if moment.step == 0 and not self._anchor and anchored:
                     self._anchor = {name: p.clone() for name, p in Network(module).parameters.items()}
                 for name in due:
                     readings[name] = self._measure(name, module, moment, rule, last=last)
@@ -167,11 +175,12 @@ class Recorder:
             update_applied=update_applied,
             training_loss=training_loss,
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
-            message=row.snapshot.message or (_one_line(failure) if failure else _reasons(readings)),
+            message=row.snapshot.message or (_one_line(failure) if failure else self._remarks(readings)),
         )
         if self._writer is not None:
             self._writer.append(snapshot)
         self.rows += 1
+        self._thin(snapshot)
         if failure is not None:
             self._failed(snapshot.step, failure)
         return snapshot
@@ -191,6 +200,31 @@ class Recorder:
             raise error
         warnings.warn(f"kerneltrack could not measure step {step}: {_one_line(error)}", stacklevel=3)
 
+    def _thin(self, snapshot: Snapshot) -> None:
+        """Halve the grids until the measurements still to come keep within ``max_overhead`` of the whole run.
+
+        With T the last step, s seconds of training a step, c seconds a row and n rows to come, the share is
+        (spent + c·n) / (T·s + spent + c·n). Without a known end, T is twice the steps so far.
+        """
+        if self._max_overhead is None or snapshot.step == 0:
+            return
+        horizon = self._horizon or 2 * snapshot.step
+        training = horizon * snapshot.train_seconds / snapshot.step
+        each = self.seconds / self.rows
+        for times in range(self._thinned, 40):
+            grids = (schedule.thinned(times).count(snapshot.step + 1, horizon) for schedule in self._schedules.values())
+            measuring = self.seconds + each * sum(count or 0 for count in grids)
+            if measuring <= self._max_overhead * (training + measuring):
+                break
+        self._thinned = times
+
+    def _remarks(self, readings: Mapping[str, Reading]) -> str:
+        """What was left out since the last row and why, and why some observables are NaN."""
+        skipped, self._skipped = self._skipped, 0
+        thinner = " and ".join(dict.fromkeys(str(s.thinned(self._thinned)) for s in self._schedules.values()))
+        thinned = f"skipped {skipped} states for max_overhead={self._max_overhead}: now {thinner}" if skipped else ""
+        return "; ".join(filter(None, (thinned, _reasons(readings))))
+
     def _completed(self, module: nn.Module, row: _Open) -> dict[str, Reading]:
         rates = row.snapshot.learning_rates
         return {
@@ -203,9 +237,10 @@ class Recorder:
     def _measure(self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, *, last: bool) -> Reading:
         ends = last or moment.step == 0
         reading = self._instruments[name].measure(
-            module, rule, initial=self._initial.get(name), previous=self._previous.get(name),
+            module, rule, step=moment.step, anchor=self._anchor or None,
+            initial=self._initial.get(name), previous=self._previous.get(name),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
-            keep_parameters=not last, first=moment.step == 0,
+            keep_parameters=not last,
         )  # fmt: skip
         if moment.step == 0:
             self._initial[name] = reading.state

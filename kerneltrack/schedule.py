@@ -75,6 +75,11 @@ class Schedule:
         del times
         return self
 
+    def count(self, start: int, stop: int) -> int | None:
+        """How many states of the grid lie in start ≤ t < stop; None where steps alone do not say."""
+        del start, stop
+        return None
+
     def _is_due(self, clock: Clock) -> bool:
         raise NotImplementedError
 
@@ -109,6 +114,9 @@ class Every(Schedule):
     def thinned(self, times: int) -> Every:
         return Every(self.n << times, self.window)
 
+    def count(self, start: int, stop: int) -> int:
+        return self.window * max(0, -(-stop // self.n) - -(-start // self.n))
+
     def _is_due(self, clock: Clock) -> bool:
         return clock.step % self.n == 0
 
@@ -133,6 +141,11 @@ class Log(Schedule):
 
     def thinned(self, times: int) -> Log:
         return Log(self.per_octave / 2**times, self.window)
+
+    def count(self, start: int, stop: int) -> int:
+        octaves = math.log2(max(stop, 1)) if stop > 0 else 0
+        grid = {0} | {round(2 ** (j / self.per_octave)) for j in range(math.ceil(octaves * self.per_octave) + 1)}
+        return self.window * sum(start <= step < stop for step in grid)
 
     def _is_due(self, clock: Clock) -> bool:
         if clock.step == 0:
@@ -170,6 +183,9 @@ class At(Schedule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", _steps("At(steps)", self.steps))
         _check_window(self.window)
+
+    def count(self, start: int, stop: int) -> int:
+        return self.window * sum(start <= step < stop for step in self.steps)
 
     def _is_due(self, clock: Clock) -> bool:
         return clock.step in self.steps
@@ -213,6 +229,9 @@ class OnLearningRateChange(Schedule):
         object.__setattr__(self, "after", _steps("OnLearningRateChange(after=…)", self.after))
         _positive("OnLearningRateChange(held=…)", self.held)
         _check_window(self.window)
+
+    def count(self, start: int, stop: int) -> int:
+        return 0  # nobody knows the changes to come; they are few, and always measured
 
     def _is_due(self, clock: Clock) -> bool:
         previous = -math.inf
@@ -258,6 +277,10 @@ class Union(Schedule):
         if not found:
             return None
         return Due(" | ".join(due.trigger for due in found), max(due.window for due in found))
+
+    def count(self, start: int, stop: int) -> int | None:
+        counts = [member.count(start, stop) for member in self.members]
+        return None if None in counts else sum(c for c in counts if c is not None)
 
     def thinned(self, times: int) -> Union:
         return Union(tuple(member.thinned(times) for member in self.members))

@@ -1,9 +1,8 @@
 """Eigensystems of kernels, and how far they can be trusted. NumPy float64 and LAPACK; no torch.
 
-A kernel comes as an array (or a tensor, taken by duck typing) or as an operator that only multiplies.
-Whatever it is, the
-result says its own errors: one residual per eigenpair, the noise floor of the kernel's dtype, and whether all
-pairs are there.
+A kernel comes as an array (or a tensor, taken by duck typing) or as an operator that only multiplies. Whatever it is,
+the result says its own errors: one residual per eigenpair, the noise floor of the kernel's dtype, and whether all pairs
+are there.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ from kerneltrack.errors import KernelError
 
 Array = NDArray[np.float64]
 
-#: Unit roundoff gap of the dtypes a kernel is computed in; NumPy has no bfloat16, whose significand has 8
-#: bits.
-_EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+#: Spacing of numbers around 1 in the dtypes that networks compute in. NumPy knows no bfloat16 (8 bits of significand).
+EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,7 @@ class EigenSystem:
     """Eigenpairs Θ v_i = λ_i v_i of a kernel matrix Θ (M×M), rows ordered (n, o).
 
     Attributes:
-        values: (k,) eigenvalues λ_1 ≥ λ_2 ≥ …, never clipped: rounding leaves some of a positive kernel's
-            below zero.
+        values: (k,) eigenvalues λ_1 ≥ λ_2 ≥ …, never clipped: rounding leaves some of a positive kernel's below zero.
         vectors: (M, k) unit eigenvectors as columns; of each, the component of largest magnitude is positive.
         residuals: (k,) ‖Θ v_i − λ_i v_i‖₂. An eigenvalue of Θ lies within this distance of λ_i (Weyl).
         noise_floor: 8 (ε ‖Θ‖_F/√M + ε_64 max|λ|), ε the spacing of the dtype the kernel came in: eigenvalues below it
@@ -40,7 +37,7 @@ class EigenSystem:
         trace: Σ_n Θ_nn; NaN for an operator that cannot tell.
         frobenius: ‖Θ‖_F; NaN where the whole kernel was not at hand.
         complete: whether all M pairs are here.
-        solver: what solved it, "lapack" or "lanczos"
+        solver: "lapack", "lanczos", "previous" (the previous vectors were still right), or "stored" (from an archive).
         asymmetry: ‖Θ − Θᵀ‖_F / ‖Θ‖_F before it was symmetrised; NaN for an operator.
     """
 
@@ -63,6 +60,35 @@ class EigenSystem:
         """V diag(λ) Vᵀ (M, M): the kernel matrix itself, to rounding, when the system is complete."""
         return np.asarray((self.vectors * self.values) @ self.vectors.T)
 
+    @classmethod
+    def stored(cls, eigenvalues: Array, eigenvectors: Array, *, noise_floor: float = np.nan) -> EigenSystem:
+        """The eigensystem that one row of an archive holds: every eigenvalue, and the first eigenvectors.
+
+        Args:
+            eigenvalues: (M,) all of them, so that trace and Frobenius norm follow.
+            eigenvectors: (N, K, k) or (M, k), float32 as stored: they are unit and orthogonal to 1e-7.
+            noise_floor: the observable of that name.
+
+        Raises:
+            KernelError: the eigenvalues are not all there, as after an iterative solver.
+        """
+        values = np.asarray(eigenvalues, dtype=np.float64)
+        vectors = np.asarray(eigenvectors, dtype=np.float64).reshape(-1, np.shape(eigenvectors)[-1])
+        size, kept = vectors.shape
+        if len(values) != size:
+            raise KernelError("a stored eigensystem", expected=f"all {size} eigenvalues", got=len(values))
+        return cls(
+            values=values[:kept],
+            vectors=vectors,
+            residuals=np.full(kept, np.nan),
+            noise_floor=noise_floor,
+            trace=float(values.sum()),
+            frobenius=float(np.linalg.norm(values)),
+            complete=kept == size,
+            solver="stored",
+            asymmetry=np.nan,
+        )
+
     def extend(self, cross: Array) -> Array:
         """v_i(x) = Θ(x, X) v_i/λ_i (M', k): the eigenfunctions at new points x (Nyström).
 
@@ -80,14 +106,13 @@ def eigensystem(kernel_or_operator: Any, k: int | None = None, *, previous: Eige
     """Eigenpairs of a kernel, largest eigenvalues first.
 
     Args:
-        kernel_or_operator: a kernel array or tensor of shape (N, N) (one output, trace or sum), (N, N, O)
-            (the diagonal of
-            the outputs: a block-diagonal NO×NO matrix, whose eigenvectors live on one output each) or (N, N,
-            O, O) (full: NO×NO); or an operator with ``shape`` and ``matmat`` (a SciPy ``LinearOperator``, a
+        kernel_or_operator: a kernel array or tensor of shape (N, N) (one output, trace or sum), (N, N, O) (the diagonal
+            of the outputs: a block-diagonal NO×NO matrix, whose eigenvectors live on one output each) or (N, N, O, O)
+            (full: NO×NO); or an operator with ``shape`` and ``matmat`` (a SciPy ``LinearOperator``, a
             ``kerneltrack.NTKOperator``).
         k: how many pairs; None for all of them (from an operator that takes M products).
-        previous: an eigensystem of a similar kernel. Lanczos on an operator starts from it; a dense solve
-            ignores it.
+        previous: an eigensystem of the same kernel a little earlier. Where its vectors still are an operator's leading
+            eigenvectors, which is checked, Lanczos is spared; a dense solve ignores it.
 
     Returns:
         The eigensystem in float64, whatever dtype the kernel came in.
@@ -132,7 +157,7 @@ def _as_float64(kernel: Any) -> tuple[Array, float]:
 
 
 def _epsilon(dtype: Any) -> float:
-    return _EPSILON.get(str(dtype).rpartition(".")[2], _EPSILON["float64"])
+    return EPSILON.get(str(dtype).rpartition(".")[2], EPSILON["float64"])
 
 
 def _blocks(array: Array) -> list[Array]:
@@ -175,8 +200,7 @@ def _solve_dense(matrix: Array, k: int | None) -> tuple[Array, Array]:
     """Eigenvalues (descending) and eigenvectors of a symmetric matrix: all, or the k largest."""
     size = len(matrix)
     if k is None or k >= size:
-        # Divide and conquer keeps the vectors of a rank-deficient kernel orthogonal to 1e-15; "evr", no
-        # faster, to 1e-12.
+        # Divide and conquer keeps a rank-deficient kernel's vectors orthogonal to 1e-15; "evr", no faster, to 1e-12.
         values, vectors = scipy.linalg.eigh(matrix, driver="evd")
     else:
         values, vectors = scipy.linalg.eigh(matrix, driver="evr", subset_by_index=(size - k, size - 1))
@@ -231,7 +255,7 @@ def _noise_floor(largest: float, rms: float, epsilon: float) -> float:
     4 times ε · rms in their small eigenvalues, singular float64 matrices by 2 ε max|λ|; 8 leaves a factor of two. The
     usual worst case, ε M λ_1, would call most of a float32 spectrum noise that is good to a percent.
     """
-    return float(8 * (epsilon * rms + _EPSILON["float64"] * largest))
+    return float(8 * (epsilon * rms + EPSILON["float64"] * largest))
 
 
 def _fix_signs(vectors: Array) -> Array:

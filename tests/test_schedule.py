@@ -51,6 +51,20 @@ def test_a_continuous_schedule_is_not_a_change_at_every_step():
     assert steps(OnLearningRateChange(after=(0,)), 100, rate_changes=tuple(range(20, 100))) == [20]
 
 
+@pytest.mark.parametrize("schedule", [Every(3), Every(7, window=2), Log(2), Log(3.5), At((4, 9, 40)), Every(5) | At((3,))])
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 100), (1, 64), (33, 34), (50, 50), (7, 65)])
+def test_counts(schedule, start, stop):
+    """Oracle: asking at every step."""
+    windows = [m.window for m in getattr(schedule, "members", (schedule,))]
+    members = getattr(schedule, "members", (schedule,))
+    asked = sum(w * len([t for t in steps(m, stop) if t >= start]) for m, w in zip(members, windows, strict=True))
+    assert schedule.count(start, stop) == asked
+
+
+def test_what_cannot_be_counted_says_so():
+    assert [s.count(0, 10) for s in (Epochs(), Seconds(3), OnMetricChange("loss"), Every(2) | Epochs())] == [None] * 4
+
+
 def test_epochs_are_due_once_at_their_start():
     due = [
         (epoch, start)

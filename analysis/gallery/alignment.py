@@ -94,7 +94,7 @@ def energy_curves(scene: Scene) -> Figure:
     """E_t(y, k) and E_t(f, k) over k."""
     run, style = scene.run, scene.style
     rows = representative_rows(run, 5)
-    page, axes = sheet(scene, 1, 2, height=0.4, sharey=True)
+    page, axes = sheet(scene, 1, 2, height=0.48, sharey=True)
     functions: tuple[tuple[Function, str], ...] = (("target", "target y"), ("output", "output f"))
     for ax, (function, title) in zip(axes, functions, strict=True):
         curves = [energy_profile(run, function, row) for row in rows]

@@ -12,6 +12,7 @@ from ..figures import Scene, figure
 from ..mode_factors import mode_factors
 from ..panels import Series, course, profiles, scatter_factors, time_axis
 from ..spectra import binned, mode_energy, nearest_k
+from ..text import count
 from .sheet import sheet, steps_text
 
 
@@ -29,7 +30,8 @@ def _changes(scene: Scene, *, exact: bool = False) -> tuple[Change, ...]:
 
 @figure(
     "residual-spectrum", "The residual along the modes, before and after a change",
-    "Share of the residual's energy per mode (beyond the first ten the mean over a dozen bins per decade): just before the learning rate changes and at the first "
+    "Share of the residual's energy per mode (beyond the first ten the mean over a dozen bins per decade): just "
+    "before the learning rate changes and at the first "
     "snapshot after "
     "it. Modes whose factor |1 − η λᵢ/N| was near 1 at the old rate and is near 0 at the new one empty at once.",
     "residual_coefficients", "learning_rate", section="learning rate",
@@ -37,15 +39,16 @@ def _changes(scene: Scene, *, exact: bool = False) -> tuple[Change, ...]:
 def residual_spectrum(scene: Scene) -> Figure:
     """⟨v_i, m⟩²/‖m‖² before and one step after each of the first changes."""
     changes, run, style = _changes(scene)[:3], scene.run, scene.style
-    page, axes = sheet(scene, 1, len(changes), height=0.4, sharey=True)
+    page, axes = sheet(scene, 1, len(changes), height=0.44, sharey=True)
     for ax, change in zip(axes, changes, strict=True):
         before, after = (mode_energy(run, "residual", row) for row in (change.before, change.after[0]))
         series = [
-            Series(f"before ({steps_text(run.steps[change.before])})", binned(before), style.category[0]),
-            Series(f"after ({steps_text(run.steps[change.after[0]])})", binned(after), style.category[1]),
+            Series("before", binned(before), style.category[0]),
+            Series("after", binned(after), style.category[1]),
         ]
         index = binned(np.arange(1, len(before) + 1, dtype=np.float64))
-        title = f"η {change.old[0]:g} → {change.new[0]:g}"
+        between = " → ".join(count(int(run.steps[row])) for row in (change.before, change.after[0]))
+        title = f"η {change.old[0]:g} → {change.new[0]:g}, steps {between}"
         profiles(ax, index, series, style, xlabel="mode i", ylabel="share of ‖m‖²", y="log", title=title)
     return page
 
@@ -62,7 +65,7 @@ def residual_spectrum(scene: Scene) -> Figure:
 def predicted_factors(scene: Scene) -> Figure:
     """|1 − η_new λ_i/N| and the measured ratio."""
     changes = _changes(scene, exact=True)[:3]
-    page, axes = sheet(scene, 1, len(changes), height=0.42, sharey=True)
+    page, axes = sheet(scene, 1, len(changes), height=0.46, sharey=True)
     for ax, change in zip(axes, changes, strict=True):
         factors = mode_factors(scene.run, change.before, change.after[0], old=change.old, new=change.new)
         index = np.arange(1, len(factors.predicted) + 1, dtype=np.float64)

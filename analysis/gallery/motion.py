@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from kerneltrack.errors import AnalysisError
 
 from ..figures import Scene, figure
-from ..panels import Series
+from ..panels import Series, mark_changes, stacked, time_axis
+from ..text import plain
 from .sheet import from_control, over_time, sheet
 
 
@@ -91,4 +93,24 @@ def kernel_motion(scene: Scene) -> Figure:
         for (name, label), colour in zip(chosen, scene.style.category, strict=False)
     ]
     over_time(scene, ax, [*lines, *from_control(scene, chosen[0][0], "control")], "", ylim=(0, None))
+    return page
+
+
+@figure(
+    "layer-shares", "Which layers carry the kernel",
+    "Each layer's share of the kernel's trace, stacked from the first layer (bottom, dark) to the last (top, light). "
+    "The shares add up to one.",
+    "layer_share", section="motion",
+)  # fmt: skip
+def layer_shares(scene: Scene) -> Figure:
+    """Tr Θ_l / tr Θ."""
+    run = scene.run
+    rows = np.flatnonzero(run.measured & np.isfinite(run.values("layer_share")).all(axis=1))
+    shares, named = run.values("layer_share")[rows], run.settings.get("layers")
+    several = named if isinstance(named, list) and len(named) == shares.shape[1] else range(1, shares.shape[1] + 1)
+    labels = [plain(name, 40) or "root" for name in several]
+    page, (ax,) = sheet(scene, height=0.42)
+    stacked(ax, run.steps[rows], shares, scene.style, labels=labels)
+    time_axis(ax, scene.time)
+    mark_changes(ax, scene.marks, scene.style)
     return page

@@ -9,7 +9,7 @@ from ..images import Canvas, oriented_eigenvectors
 from ..panels import pictures
 from ..spectra import representative_rows
 from ..text import subscript
-from .sheet import sheet, steps_text
+from .sheet import picture_sheet, steps_text
 
 _SHOWN = 6
 
@@ -29,7 +29,7 @@ def outputs(scene: Scene) -> Figure:
     first, last = rows[0], rows[-1]
     target, output = run.values("targets")[:, 0], run.values("outputs")[:, :, 0]
     shared = (float(target.min()), float(target.max()))
-    page, axes = sheet(scene, 1, 4, height=0.28)
+    page, axes = picture_sheet(scene, canvas, 1, 4)
     pictures(axes[0], canvas.paint(target), scene.style, title="target y", limits=shared)
     pictures(
         axes[1],
@@ -49,10 +49,8 @@ def outputs(scene: Scene) -> Figure:
 @figure(
     "eigenfunctions", "Top eigenfunctions, at the start and at the end",
     "The first eigenvectors of the tangent kernel as functions of the two inputs: top row at the first snapshot, "
-    "bottom row "
-    "at the last. Red is positive, blue negative; each is scaled to itself and turned to lean towards the target, "
-    "for an "
-    "eigenvector's sign is free.",
+    "bottom row at the last. Red is positive, blue negative; each is scaled to itself and turned to be positive or to "
+    "lean towards the target, for an eigenvector's sign is free.",
     "inputs", "eigenvectors", "eigenvalues", section="alignment",
 )  # fmt: skip
 def eigenfunctions(scene: Scene) -> Figure:
@@ -61,7 +59,7 @@ def eigenfunctions(scene: Scene) -> Figure:
     canvas = Canvas.of(run)
     rows = representative_rows(run, 2)
     count = min(_SHOWN, int(run.dataset.sizes["vector"]))
-    page, axes = sheet(scene, len(rows), count, height=0.375 * len(rows) / 2)
+    page, axes = picture_sheet(scene, canvas, len(rows), count)
     for j, row in enumerate(rows):
         images = canvas.paint(oriented_eigenvectors(run, row, count))
         for i, image in enumerate(images):

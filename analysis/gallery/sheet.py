@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..figures import Scene
+from ..images import Canvas
 from ..panels import Series, course, mark_changes
+from ..style import Style
 from ..trajectory import Floats
 
 
@@ -17,10 +19,25 @@ def sheet(
     scene: Scene, rows: int = 1, columns: int = 1, *, height: float = 0.4, **layout: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure of the style's width and ``height`` times that, and its axes row by row."""
-    width = scene.style.width
+    return blank(scene.style, rows, columns, height=height, **layout)
+
+
+def blank(
+    style: Style, rows: int = 1, columns: int = 1, *, height: float = 0.4, **layout: Any
+) -> tuple[Figure, list[Axes]]:
+    """The same in a style, for figures that are not of one run."""
+    width = style.width
     figure = Figure(figsize=(width, height * width), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **layout)
     return figure, list(np.asarray(axes).ravel())
+
+
+def picture_sheet(
+    scene: Scene, canvas: Canvas, rows: int, columns: int, *, title_lines: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A sheet as high as its images and their titles need."""
+    line = 1.5 * 10 / 72 / scene.style.width  # a line of 10-point text, as a part of the width
+    return sheet(scene, rows, columns, height=rows * (0.96 * canvas.aspect / columns + line * title_lines))
 
 
 def over_time(

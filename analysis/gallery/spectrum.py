@@ -31,9 +31,9 @@ def eigenvalues(scene: Scene) -> Figure:
 
 @figure(
     "scaled-eigenvalues", "Eigenvalues times the learning rate",
-    "h η λᵢ / N with the learning rate η of each update and h from the loss: the share of mode i that one update "
-    "takes. At 2 (dotted) "
-    "gradient descent is at the edge of stability. Levels that stay put mean that λ grows as η falls.",
+    "s η λᵢ / N with the learning rate η of each update and s from the loss (1 for the mean of ½(f − y)²): the share "
+    "of mode i that one update takes. At 2 (dotted) gradient descent is at the edge of stability. Levels that stay put "
+    "mean that λ grows as η falls.",
     "eigenvalues", "learning_rate", section="spectrum",
 )  # fmt: skip
 def scaled_eigenvalues(scene: Scene) -> Figure:

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from .courses import Series, course, mark_changes, staircase, time_axis
+from .courses import Series, band, course, mark_changes, stacked, staircase, time_axis
+from .maps import heat_map
 from .pictures import pictures
 from .profiles import profiles, scatter_factors
 
-__all__ = ["Series", "course", "mark_changes", "pictures", "profiles", "scatter_factors", "staircase", "time_axis"]
+__all__ = [
+    "Series",
+    "band",
+    "course",
+    "heat_map",
+    "mark_changes",
+    "pictures",
+    "profiles",
+    "scatter_factors",
+    "stacked",
+    "staircase",
+    "time_axis",
+]

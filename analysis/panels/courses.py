@@ -93,6 +93,32 @@ def draw(ax: Axes, x: Ints | Floats, one: Series) -> None:
     )  # fmt: skip
 
 
+def band(ax: Axes, x: Ints | Floats, low: Floats, high: Floats, one: Series) -> Axes:
+    """A line with a band from ``low`` to ``high``; returns ``ax``."""
+    ax.fill_between(x, low, high, color=one.colour, alpha=0.2, linewidth=0)
+    draw(ax, x, one)
+    return ax
+
+
+def stacked(ax: Axes, x: Ints | Floats, shares: Floats, style: Style, *, labels: Sequence[str]) -> Axes:
+    """Shares (S, parts) that add up to one, as layers of colour named at their right end; returns ``ax``."""
+    edges = np.concatenate([np.zeros((len(shares), 1)), np.cumsum(shares, axis=1)], axis=1)
+    colours = style.ordered(shares.shape[1])
+    for i, colour in enumerate(colours):
+        ax.fill_between(x, edges[:, i], edges[:, i + 1], color=colour, alpha=0.8, linewidth=0.4, label=labels[i])
+    centres = (edges[-1, 1:] + edges[-1, :-1]) / 2
+    ax.set_ylim(0, 1)
+    ax.set_ylabel("share of the trace")
+    ax.grid(visible=False)
+    gap = 1.25 * _font_points(ax) / 72 / max(ax.bbox.height / ax.figure.dpi, 1e-6)
+    for height, label, colour in zip(spread(centres.tolist(), gap), labels, colours, strict=True):
+        ax.annotate(
+            label, (1, height), xycoords="axes fraction", xytext=(5, 0), textcoords="offset points", va="center",
+            color=colour, fontsize="small", annotation_clip=False,
+        )  # fmt: skip
+    return ax
+
+
 def time_axis(ax: Axes, scale: Scale) -> None:
     """Training steps along x, with thousands separated; "log" keeps step 0."""
     if scale == "log":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ..style import Style
@@ -55,29 +56,29 @@ def scatter_factors(
     *,
     title: str = "",
 ) -> Axes:
-    """|factor| of one update along each mode: predicted (line), measured (circles), and at the old rate (dotted).
+    """Factors of one update along each mode: predicted (line), measured (circles), and at the old rate (dotted).
 
     ``share`` is each mode's part of the residual's energy: it sets the area of the circles.
     """
     ax.plot(
         index,
-        np.abs(old),
+        old,
         color=style.muted,
         linestyle=(0, (1, 1.6)),
         linewidth=1.2,
-        label="at the old rate, predicted",
+        label="old rate, predicted",
     )
-    ax.plot(index, np.abs(predicted), color=style.category[0], label="|1 − η λᵢ/N| at the new rate, predicted")
+    ax.plot(index, predicted, color=style.category[0], label="new rate, predicted")
     # A mode that holds no residual has a ratio of two roundings: the area of a circle says how much it holds.
     area = 6 + 150 * np.sqrt(share / max(float(share.max(initial=0.0)), np.finfo(np.float64).tiny))
     ax.scatter(
-        index, np.abs(measured), s=area, facecolor="none", edgecolor=style.category[1], linewidth=1.2, zorder=3,
-        label="measured over the first update",
+        index, measured, s=area, facecolor="none", edgecolor=style.category[1], linewidth=1.2, zorder=3,
+        label="new rate, measured",
     )  # fmt: skip
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.set_xlabel("mode i")
-    ax.set_ylabel("factor of ⟨vᵢ, m⟩ in one update")
+    ax.set_ylabel("factor in one update")
     ax.set_title(title)
     below(ax)
     ax.set_label("profile")
@@ -85,7 +86,13 @@ def scatter_factors(
 
 
 def below(ax: Axes) -> None:
-    """A legend under the axes, where no line can run through it."""
-    ax.legend(
-        loc="upper left", bbox_to_anchor=(-0.01, -0.16), ncols=3, handlelength=1.6, columnspacing=1.4, borderpad=0
-    )
+    """One legend under the whole figure, where no line can run through it; panels that share their labels share it."""
+    figure = ax.figure
+    assert isinstance(figure, Figure)
+    handles, labels = ax.get_legend_handles_labels()
+    if figure.legends:
+        return
+    # In em: text is about 0.55 wide per letter, a handle with its gaps 3.5.
+    room = figure.get_figwidth() * 72 / float(ax.yaxis.label.get_fontsize())
+    columns = max(1, min(len(labels), int(room / (0.55 * max(map(len, labels)) + 3.5))))
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=1.6, columnspacing=1.4)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import vmap
 from torch.overrides import TorchFunctionMode
 
@@ -260,24 +260,3 @@ def _opened(func: Any) -> Callable[..., Any] | None:
         else:
             _OPENED[func] = None
     return _OPENED[func]
-
-
-def reachable_leaves(roots: Iterable[Tensor]) -> list[Tensor]:
-    """The leaf tensors to which autograd's graph leads from ``roots``."""
-    leaves: dict[int, Tensor] = {}
-    stack: list[Node | None] = []
-    for root in roots:
-        if root.requires_grad and root.grad_fn is None:
-            leaves[id(root)] = root
-        stack.append(root.grad_fn)
-    seen: set[Node] = set()
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor):
-            leaves[id(variable)] = variable
-        stack.extend(parent for parent, _ in node.next_functions)
-    return list(leaves.values())

@@ -8,7 +8,7 @@ They work for every differentiable model and serve the structured method as fall
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -31,15 +31,16 @@ class Jacobian:
     data-dependent control flow, autograd functions without a vmap rule); ``by_sample`` then says why.
     """
 
-    def __init__(self, network: Network, metric: Mapping[str, float | Tensor] | None = None) -> None:
-        self.network, self.metric = network, metric
+    def __init__(self, network: Network, metric: Mapping[str, float | Tensor] | None = None,
+                 dtype: torch.dtype | None = None) -> None:
+        self.network, self.metric, self.dtype = network, metric, dtype
         self.by_sample: str | None = None
 
     def rows(self, samples: Inputs, names: Sequence[str], outputs: int, budget: int) -> dict[str, Tensor]:
         """√P-scaled rows of J: name → (n, O, p). ``budget`` bounds the working memory beside the result."""
         values = self.network.parameters
         own = {name: values[name] for name in names}
-        result = {name: value.new_empty(len(samples), outputs, value.numel()) for name, value in own.items()}
+        result = {name: value.new_empty(len(samples), outputs, value.numel(), dtype=self.dtype) for name, value in own.items()}
         row_bytes = (
             _WORKING_COPIES
             * outputs
@@ -86,7 +87,7 @@ class Jacobian:
                     else [None] * len(leaves)
                 )
                 for (name, leaf), part in zip(leaves.items(), parts, strict=True):
-                    collected[name].append(torch.zeros_like(leaf) if part is None else part)
+                    collected[name].append(torch.zeros_like(leaf) if part is None else part.to_dense())
         return {name: torch.stack(blocks) for name, blocks in collected.items()}
 
     def _scaled(self, name: str, rows: Tensor) -> Tensor:
@@ -176,10 +177,11 @@ def product_kernel(
     x2: Inputs | None,
     outputs: int,
     kind: Kind,
+    advance: Callable[[int], None],
 ) -> None:
     """Adds J(x1) P J(x2)ᵀ to ``into``, column by column: one Jᵀu and one Jv for each (m, p).
 
-    The arguments are those of :func:`add_jacobian_kernel`.
+    The arguments are those of :func:`add_jacobian_kernel`; ``advance`` is told how many pairs of samples are done.
     """
     other = x1 if x2 is None else x2
     dtype = next(iter(into.values())).dtype
@@ -189,14 +191,14 @@ def product_kernel(
             basis = torch.zeros(1, outputs, dtype=dtype, device=network.device)
             basis[0, p] = 1
             gradient = network.vjp(sample, basis)
-            weighted = {name: gradient[name] * (1.0 if metric is None else metric[name]) for name in names}
+            weighted = {name: gradient[name].to(dtype) * (1.0 if metric is None else metric[name]) for name in names}
             for layer, target in into.items():
                 along = (
                     weighted
                     if len(into) == 1
                     else {k: v for k, v in weighted.items() if layer_of(k) == layer}
                 )
-                column = network.jvp(x1, along)
+                column = network.jvp(x1, along).to(dtype)
                 if kind == "full":
                     target[:, m, :, p] += column
                 elif kind == "diagonal":

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError, ProbeError
+from kerneltrack.ntk.audit import audit
 from kerneltrack.ntk.cost import Plan, Use
 from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel, product_kernel
 from kerneltrack.ntk.contraction import mirror
 from kerneltrack.ntk.capture import NotCapturable
 from kerneltrack.ntk.job import Job, Method
+from kerneltrack.ntk.passes import forward_flops, progress_bar
 from kerneltrack.ntk.structured import Structured
 from kerneltrack.ntk.memory import budget_bytes, refuse_budget
-from kerneltrack.ntk.network import Forward, Network
-from kerneltrack.ntk.parameters import Metric, Selection, layer_of, preconditioner
+from kerneltrack.ntk.network import Forward, Network, refuse_not_finite
+from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, layer_of, preconditioner
 from kerneltrack.ntk.reduction import Output, parse_output
 
 def empirical_ntk(
@@ -68,46 +71,95 @@ def empirical_ntk(
         KernelError: an argument that is not one of the above, or ``"structured"`` where it does not apply.
         AuditError: the plan disagreed with one VJP followed by one JVP.
     """
-    job = _job(
-        model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric
-    )
-    result = job.zeros()
-    structured, _ = _structured(job)
-    names = list(job.network.parameters)
-    if structured is not None and _run(structured, job, result):
-        names = list(structured.uncovered)
-    kernels = {layer: job.as_kernel(matrix) for layer, matrix in result.items()}
-    if job.method == "products":
-        product_kernel(kernels, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind)
-    elif names:
-        add_jacobian_kernel(
-            kernels,
-            Jacobian(job.network, job.metric),
-            names,
-            job.x1,
-            job.x2,
-            job.outputs,
-            job.reduction.kind,
-            job.budget - job.result_bytes,
-            job.result_bytes,
-        )
+    job = _job(model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric)
+    with progress_bar(progress, job.pairs) as advance:
+        result = job.zeros()
+        structured, _ = _structured(job)
+        names = list(job.network.parameters)
+        if structured is not None and _run(structured, job, result, advance):
+            names = list(structured.uncovered)
+        else:
+            structured = None
+            for samples, name in ((job.x1, "x1"), (job.x2, "x2")):
+                if samples is not None:
+                    refuse_not_finite(job.network.outputs(samples), name)
+        kernels = {layer: job.as_kernel(matrix) for layer, matrix in result.items()}
+        if job.method == "products":
+            product_kernel(kernels, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind, advance)
+        elif names:
+            add_jacobian_kernel(kernels, Jacobian(job.network, job.metric, job.dtype), names, job.x1, job.x2, job.outputs,
+                                job.reduction.kind, job.budget - job.result_bytes, job.result_bytes)
+    if structured is not None:
+        _audit_once(structured, job, result)
     if job.reduction.name == "sum":
         kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
     return kernels if by_layer else kernels[""]
 
 
-#: What torch raises where vmap or autograd refuses a model; anything else is a defect and passes through.
+def ntk_plan(model: nn.Module, x1: Any, x2: Any = None, *, output: Output = "full", method: Method = "auto",
+             params: Selection = None, by_layer: bool = False, dtype: torch.dtype | None = None,
+             memory_budget: int | str | None = None, forward: Forward | None = None, metric: Metric = None) -> Plan:
+    """How :func:`empirical_ntk` would compute the kernel, and what that costs; ``print`` it. Arguments and errors are the same.
+
+    FLOPs of forward and backward passes are counted on one sample, the others follow from shapes.
+    """
+    job = _job(model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric)
+    structured, reason = _structured(job)
+    rows = len(job.x1) + (0 if job.x2 is None else job.columns)
+    uncovered = structured.uncovered if structured is not None else dict.fromkeys(job.network.parameters, "")
+    uses = structured.uses() if structured is not None else []
+    uses += [_plain_use(job, name, why) for name, why in uncovered.items()]
+    passes = forward_flops(job.network, job.x1)
+    if job.method == "products":
+        spent = passes * 3 * job.outputs * job.columns * (1 + len(job.x1))
+    else:
+        spent = passes * rows * ((1 + job.outputs if structured is not None else 0) + (1 + 2 * job.outputs if uncovered else 0))
+    fallback = [] if structured is not None or not reason else [f"every parameter by plain autodiff: {reason}"]
+    return Plan(
+        method="structured" if structured is not None else "jacobian" if job.method == "auto" else job.method,
+        output=job.reduction.name, shape=job.reduction.shape(len(job.x1), job.columns, job.outputs),
+        dtype=str(job.dtype).removeprefix("torch."), uses=tuple(uses), frozen=tuple(job.network.frozen), forward_flops=spent,
+        result_bytes=job.result_bytes, working_bytes=structured.working_bytes if structured is not None else job.budget - job.result_bytes,
+        budget_bytes=job.budget, notes=tuple(fallback))
+
+
+def _plain_use(job: Job, name: str, why: str) -> Use:
+    count = job.network.parameters[name].numel()
+    rule = "products" if job.method == "products" else "jacobian"
+    flops = 0 if rule == "products" else 2 * job.pairs * job.paired**2 * job.planes * count * (1 if job.reduction.kind != "trace" else job.outputs)
+    traffic = 2 * job.outputs * (len(job.x1) + job.columns) * count * job.dtype.itemsize
+    return Use(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
+
+
+#: What torch raises where vmap or autograd refuses a model.
 _REFUSALS = (NotCapturable, RuntimeError, NotImplementedError, TypeError, ValueError)
 
 
-def _run(structured: Structured, job: Job, result: Mapping[str, Tensor]) -> bool:
-    """Fills ``result`` on both sides of the diagonal; False, with zeros, where the backward pass cannot be captured."""
+def _structured(job: Job) -> tuple[Structured | None, str]:
+    """The structured method, or None and why plain autodiff must do everything."""
+    if job.method not in ("auto", "structured"):
+        return None, ""
     try:
-        structured.run(result, lambda pairs: None)
+        structured = Structured(job)
     except KernelError:
         raise
     except _REFUSALS as refusal:
-        _refuse_if_demanded(job, str(refusal))
+        reason = _first_line(refusal)
+        _refuse_if_demanded(job, reason)
+        return None, reason
+    if structured.uncovered:
+        _refuse_if_demanded(job, structured.uncovered)
+    return structured, ""
+
+
+def _run(structured: Structured, job: Job, result: Mapping[str, Tensor], advance: Callable[[int], None]) -> bool:
+    """Fills ``result`` on both sides of the diagonal; False, with zeros, where the backward pass cannot be captured."""
+    try:
+        structured.run(result, advance)
+    except KernelError:
+        raise
+    except _REFUSALS as refusal:
+        _refuse_if_demanded(job, _first_line(refusal))
         for matrix in result.values():
             matrix.zero_()
         return False
@@ -122,113 +174,43 @@ def _refuse_if_demanded(job: Job, reason: object) -> None:
         raise KernelError("the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".')
 
 
-def _structured(job: Job) -> tuple[Structured | None, str]:
-    if job.method not in ("auto", "structured"):
-        return None, ""
-    try:
-        structured = Structured(job)
-    except _REFUSALS as refusal:
-        if isinstance(refusal, KernelError):
-            raise
-        _refuse_if_demanded(job, str(refusal))
-        return None, str(refusal)
-    if structured.uncovered:
-        _refuse_if_demanded(job, structured.uncovered)
-    return structured, ""
+def _first_line(refusal: BaseException) -> str:
+    return str(refusal).strip().partition("\n")[0] or type(refusal).__name__
 
 
-def ntk_plan(
-    model: nn.Module,
-    x1: Any,
-    x2: Any = None,
-    *,
-    output: Output = "full",
-    method: Method = "auto",
-    params: Selection = None,
-    by_layer: bool = False,
-    dtype: torch.dtype | None = None,
-    memory_budget: int | str | None = None,
-    forward: Forward | None = None,
-    metric: Metric = None,
-) -> Plan:
-    """How :func:`empirical_ntk` would compute the kernel, and what that costs. Arguments and errors are the same."""
-    job = _job(model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric)
-    rows, columns, o = len(job.x1), job.columns, job.outputs
-    uses = []
-    for name, value in job.network.parameters.items():
-        pairs = (rows * columns if job.x2 is not None else rows * (rows + 1) // 2) * {
-            "full": o * o,
-            "diagonal": o,
-            "trace": o,
-        }[job.reduction.kind]
-        uses.append(
-            Use(
-                parameters=(name,),
-                layer=layer_of(name),
-                rule=job.method if job.method != "auto" else "jacobian",
-                flops=2 * pairs * value.numel(),
-            )
-        )
-    return Plan(
-        method=job.method if job.method != "auto" else "jacobian",
-        output=job.reduction.name,
-        shape=job.reduction.shape(rows, columns, o),
-        dtype=str(job.dtype).removeprefix("torch."),
-        uses=tuple(uses),
-        frozen=tuple(job.network.frozen),
-        result_bytes=job.result_bytes,
-        budget_bytes=job.budget,
-    )
+#: Plans that passed their audit, for each module.
+_AUDITED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 
 
-def _job(
-    model: nn.Module,
-    x1: Any,
-    x2: Any,
-    output: Output,
-    method: Method,
-    params: Selection,
-    by_layer: bool,
-    dtype: torch.dtype | None,
-    memory_budget: int | str | None,
-    forward: Forward | None,
-    metric: Metric,
-) -> Job:
+def _audit_once(structured: Structured, job: Job, result: Mapping[str, Tensor]) -> None:
+    passed = _AUDITED.setdefault(job.network.module, set())
+    key = (structured.key, job.reduction.kind, job.reduction.head, job.x2 is None, job.by_layer, job.metric is None, job.dtype)
+    if key not in passed:
+        audit(job, result)
+        passed.add(key)
+
+
+def _job(model: nn.Module, x1: Any, x2: Any, output: Output, method: Method, params: Selection, by_layer: bool,
+         dtype: torch.dtype | None, memory_budget: int | str | None, forward: Forward | None, metric: Metric) -> Job:
     if method not in get_args(Method):
         raise KernelError("unknown method=", expected=" | ".join(get_args(Method)), got=repr(method))
     if dtype is not None and not dtype.is_floating_point:
         raise KernelError("dtype= is not a floating-point type", got=dtype)
     reduction = parse_output(output)
     network = Network(model, params=params, forward=forward, head=reduction.head, dtype=dtype)
-    left, values = network.validate(x1, name="x1")
-    right = None if x2 is None else network.validate(x2, name="x2")
-    if right is not None and right[1].shape[1] != values.shape[1]:
-        raise ProbeError(
-            "x1 and x2 give different numbers of outputs", got=(values.shape[1], right[1].shape[1])
-        )
-    if right is not None and right[0].same_as(left):
+    left, outputs = network.validate(x1, name="x1")
+    right, others = (None, outputs) if x2 is None else network.validate(x2, name="x2")
+    if others != outputs:
+        raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))
+    if right is not None and right.same_as(left):
         right = None
     parameters = network.parameters
-    job = Job(
-        network=network,
-        x1=left,
-        x2=None if right is None else right[0],
-        outputs=values.shape[1],
-        dtype=_common_dtype(parameters),
-        reduction=reduction,
-        metric=preconditioner(metric, parameters),
-        method=method,
-        by_layer=by_layer,
-        budget=budget_bytes(memory_budget, network.device),
-    )
+    # Half precision is for the network; sums over parameters are float32.
+    accumulated = torch.promote_types(common_dtype(parameters), torch.float32)
+    job = Job(network=network, x1=left, x2=right, outputs=outputs, dtype=accumulated, reduction=reduction,
+              metric=preconditioner(metric, parameters), method=method, by_layer=by_layer,
+              budget=budget_bytes(memory_budget, network.device))
     if job.budget <= job.result_bytes:
         raise refuse_budget(job.budget, job.result_bytes + 2**20)
+    network.chunk_bytes = min(network.chunk_bytes, max(1, (job.budget - job.result_bytes) // 4))
     return job
-
-
-def _common_dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:
-    dtypes = [p.dtype for p in parameters.values()]
-    common = dtypes[0]
-    for dtype in dtypes[1:]:
-        common = torch.promote_types(common, dtype)
-    return common

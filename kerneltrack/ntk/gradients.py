@@ -36,13 +36,14 @@ class Factors:
         return stored
 
 
-def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int]) -> Factors:
+def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dtype: torch.dtype) -> Factors:
     """Runs one backward pass for each output.
 
     Args:
         outputs: f(x), (N, O), with its graph; the graph is consumed.
         sites: all sites of the forward pass.
         wanted: indices of those whose gradients are needed.
+        dtype: in which everything is contracted, at least float32.
     """
     n, o = outputs.shape
     primary: dict[Record, Site] = {}
@@ -58,6 +59,9 @@ def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int]) -> 
             parts = torch.autograd.grad(outputs, edges, cotangent, retain_graph=k < o - 1, allow_unused=True)  # type: ignore[arg-type]
         for (record, site), part in zip(primary.items(), parts, strict=True):
             size = extent(site)
-            stored[record].append(outputs.new_zeros(1).expand(n, size.groups, size.outer, size.tokens) if part is None
-                                  else gradient_rows(site, part))
+            stored[record].append(
+                torch.zeros(1, dtype=dtype, device=outputs.device).expand(n, size.groups, size.outer, size.tokens)
+                if part is None else gradient_rows(site, part.to(dtype)))
+    for record in primary:
+        record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
     return Factors(sites, stored, n)

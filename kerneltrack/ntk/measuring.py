@@ -6,6 +6,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ def measuring(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.autocast(device, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_no_attention_fast_path())
+        stack.enter_context(_full_precision())
         if "torch._dynamo" in sys.modules:  # asking costs seconds of import where nothing was ever compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(warnings.catch_warnings())
@@ -41,6 +43,27 @@ def _no_attention_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """float32 products in float32: TF32 (the default of cuDNN's convolutions) and bf16 shortcuts cost three digits."""
+    backends: list[Any] = [
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,
+        torch.backends.cudnn.rnn,
+        torch.backends.mkldnn.matmul,
+        torch.backends.mkldnn.conv,
+        torch.backends.mkldnn.rnn,
+    ]
+    reduced = [(b, b.fp32_precision) for b in backends if b.fp32_precision not in ("none", "ieee")]
+    for backend, _ in reduced:
+        backend.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for backend, before in reduced:
+            backend.fp32_precision = before
 
 
 @contextlib.contextmanager

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.func import functional_call
 
 from kerneltrack.errors import KernelError, ProbeError, UnsupportedModelError
+from kerneltrack.ntk.graph import reachable_leaves
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.measuring import measuring
 from kerneltrack.ntk.parameters import Selection, reported_name, trainable, unwrap
+from kerneltrack.ntk.pushforward import pushforward
 from kerneltrack.ntk.reduction import Head
 
 Forward = Callable[[nn.Module, Any], Tensor]
@@ -54,7 +57,7 @@ class Network:
         self.dtype = dtype
         self._raw = {name: f"model.{raw}" for name, raw in trainable(self.module, params).items()}
         self._call = _Call(self.module, forward or default_forward, head)
-        self._activation_bytes: dict[tuple[torch.Size, ...], int] = {}
+        self.chunk_bytes = CHUNK_BYTES
         refuse_sample_coupling_modes(self.module)
 
     @property
@@ -112,23 +115,36 @@ class Network:
         tensor = tensor.detach()
         return tensor.to(self.dtype) if self.dtype is not None and tensor.is_floating_point() else tensor
 
-    def validate(self, x: Any, *, name: str = "x") -> tuple[Inputs, Tensor]:
-        """The samples and f(x), once it is certain that every sample is treated alone.
+    def validate(self, x: Any, *, name: str = "x") -> tuple[Inputs, int]:
+        """The samples and the number of outputs, once it is certain that a kernel of them makes sense.
 
-        The outputs of a batch must equal the outputs of its halves, to the square root of the dtype's resolution.
+        The outputs of a batch must equal the outputs of its halves, to the square root of the dtype's resolution. What
+        depends on the model's code alone is asked once for each module, mode and shape of a sample, not at every call.
 
         Raises:
-            UnsupportedModelError: coupled samples, a random forward, or outputs that are not (N,) or (N, O), floating, finite.
+            UnsupportedModelError: coupled samples, a random forward, a parameter that the forward changes or reaches behind
+                the module's back, or outputs that are not (N,) or (N, O), floating, finite.
         """
         samples = self.inputs(x, name=name)
+        memory = self._memory(samples)
+        if "outputs" not in memory or len(samples) > 1 >= memory["checked with"]:
+            memory["outputs"] = self._first_look(samples, name)
+            memory["checked with"] = len(samples)
+        return samples, memory["outputs"]
+
+    def _memory(self, samples: Inputs) -> dict[str, int]:
+        """What is known of this module in this mode, with samples of this shape."""
+        known = _KNOWN.setdefault(self.module, {})
+        key = self._call.key(samples, self.dtype, tuple(self._raw))
+        if key not in known and len(known) >= _REMEMBERED:
+            known.clear()
+        return known.setdefault(key, {})
+
+    def _first_look(self, samples: Inputs, name: str) -> int:
         with self.measuring(), torch.no_grad():
+            self._refuse_changed_parameters(samples.rows(0, 1))
             whole = self._in_chunks(self.parameters, samples)
-            if not bool(torch.isfinite(whole).all()):
-                raise UnsupportedModelError(
-                    "the outputs are not finite",
-                    got=f"{int((~torch.isfinite(whole)).sum())} of {whole.numel()}",
-                    remedy=f"Look for NaN or overflow in the parameters and in {name}.",
-                )
+            refuse_not_finite(whole, name)
             cut = (len(samples) + 1) // 2
             halves = torch.cat([self._in_chunks(self.parameters, s) for _, s in samples.chunks(cut)])
             scale = whole.abs().max() + torch.finfo(whole.dtype).tiny
@@ -138,9 +154,21 @@ class Network:
                 "the model couples samples, or is random",
                 expected="outputs of a batch equal to the outputs of its halves",
                 got=f"a relative difference of {gap:.2g}",
-                remedy="Remove what mixes the batch axis (batch statistics, contrastive terms) or the noise, or measure in eval().",
+                remedy="Remove what mixes the batch axis (batch statistics, contrastive terms) or the noise, "
+                "or measure in eval().",
             )
-        return samples, whole
+        return whole.shape[1]
+
+    def _refuse_changed_parameters(self, one: Inputs) -> None:
+        copies = {name: value.clone() for name, value in self.parameters.items()}
+        versions = {name: value._version for name, value in copies.items()}
+        self.evaluate(copies, one)
+        changed = [name for name, value in copies.items() if value._version != versions[name]]
+        if changed:
+            raise UnsupportedModelError(
+                f"the forward pass changes parameters in place: {changed[:8]}",
+                remedy="A kernel is that of one parameter value; move the change out of forward.",
+            )
 
     def _in_chunks(self, parameters: Tensors, samples: Inputs) -> Tensor:
         return torch.cat([self.evaluate(parameters, s) for _, s in samples.chunks(self.chunk_rows(samples))])
@@ -185,8 +213,6 @@ class Network:
     def jvp(self, x: Any, tangent: Tensors, parameters: Tensors | None = None) -> Tensor:
         """J v, (N, O): the change of the outputs along ``tangent``.
 
-        Forward mode where every operation has it, else the transpose of the transpose (two reverse passes).
-
         Args:
             x: N samples.
             tangent: v, a tensor of the parameter's shape for some or all parameters; those left out do not move.
@@ -198,7 +224,7 @@ class Network:
         with self.measuring():
             return torch.cat(
                 [
-                    _push(self._at(values, chunk), moving, direction)
+                    pushforward(self._at(values, chunk), moving, direction)
                     for _, chunk in samples.chunks(self.chunk_rows(samples))
                 ]
             )
@@ -215,18 +241,18 @@ class Network:
             )
         return {**current, **{k: v.detach().to(current[k]) for k, v in (parameters or {}).items()}}
 
-    def chunk_rows(self, samples: Inputs, budget: int = CHUNK_BYTES) -> int:
-        """How many samples at once keep their saved activations below ``budget``."""
-        return max(1, min(len(samples), budget // max(1, self.activation_bytes(samples))))
+    def chunk_rows(self, samples: Inputs) -> int:
+        """How many samples at once keep their saved activations below :attr:`chunk_bytes`."""
+        return max(1, min(len(samples), self.chunk_bytes // max(1, self.activation_bytes(samples))))
 
     def activation_bytes(self, samples: Inputs) -> int:
         """Bytes that autograd saves for one sample, parameters left out; measured on the first sample, once."""
-        key = tuple(t.shape[1:] for t in samples.tensors)
-        if key not in self._activation_bytes:
+        memory = self._memory(samples)
+        if "activation bytes" not in memory:
             one = samples.rows(0, 1)
             with self.measuring():
-                self._activation_bytes[key] = self._saved_bytes(one) + one_bytes(one)
-        return self._activation_bytes[key]
+                memory["activation bytes"] = self._saved_bytes(one) + one_bytes(one)
+        return memory["activation bytes"]
 
     def _saved_bytes(self, one: Inputs) -> int:
         seen: dict[int, int] = {}
@@ -236,16 +262,30 @@ class Network:
             if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
                 storage = tensor.untyped_storage()
                 seen[storage.data_ptr()] = 0 if storage.data_ptr() in own else storage.nbytes()
-            return tensor
+            # A detached view: a result that its own node saves would otherwise hold the graph that holds it, for ever.
+            return tensor.detach()
 
         leaves = {name: value.requires_grad_() for name, value in self.parameters.items()}
         try:
             with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
                 alive = self.evaluate(leaves, one)
         except RuntimeError:  # torch.func transforms inside the model do not admit the hooks
+            with torch.enable_grad():
+                self._refuse_hidden_parameters(self.evaluate(leaves, one))
             return _UNWATCHED * (one_bytes(one) + sum(v.numel() * v.element_size() for v in leaves.values()))
+        self._refuse_hidden_parameters(alive)
         del alive
         return sum(seen.values())
+
+    def _refuse_hidden_parameters(self, outputs: Tensor) -> None:
+        """A forward that uses a parameter through a reference of its own would silently leave it out of the kernel."""
+        own = {id(p): raw.removeprefix("model.") for raw, p in self._call.named_parameters()}
+        hidden = [own[id(leaf)] for leaf in reachable_leaves([outputs]) if id(leaf) in own]
+        if hidden:
+            raise UnsupportedModelError(
+                f"the forward pass reaches parameters by references outside the module's attributes: {hidden[:8]}",
+                remedy="Use self.<name> in forward, not a list, closure or scripted copy that holds the parameter.",
+            )
 
 
 #: Saved activations of a forward pass that cannot be watched, as a multiple of inputs and parameters together.
@@ -257,6 +297,11 @@ def one_bytes(samples: Inputs) -> int:
     return sum(t.numel() * t.element_size() for t in samples.tensors)
 
 
+#: What was found out about each module, by mode, shape and dtype.
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[str, int]]] = WeakKeyDictionary()
+_REMEMBERED = 32
+
+
 class _Call(nn.Module):
     """``forward(model, inputs)`` as a module, so that ``functional_call`` can replace parameters under it."""
 
@@ -264,6 +309,12 @@ class _Call(nn.Module):
         super().__init__()
         self.model, self._forward, self._head = model, forward, head
         self.width: int | None = None
+
+    def key(self, samples: Inputs, dtype: torch.dtype | None, names: tuple[str, ...]) -> tuple[Any, ...]:
+        """What the answers of :meth:`Network.validate` depend on."""
+        modes = tuple(module.training for module in self.model.modules())
+        shapes = tuple((t.shape[1:], t.dtype) for t in samples.tensors)
+        return self._forward, self._head, modes, shapes, dtype, names
 
     def forward(self, inputs: Any, count: int) -> Tensor:
         values = as_rows(self._forward(self.model, inputs), count, self.width)
@@ -309,6 +360,17 @@ def as_rows(outputs: Any, count: int, width: int | None = None) -> Tensor:
     return outputs if outputs.dim() == 2 else outputs.unsqueeze(1)
 
 
+def refuse_not_finite(outputs: Tensor, name: str) -> None:
+    """Raises UnsupportedModelError where f(x) is NaN or infinite."""
+    finite = torch.isfinite(outputs)
+    if not bool(finite.all()):
+        raise UnsupportedModelError(
+            "the outputs are not finite",
+            got=f"{int((~finite).sum())} of {finite.numel()} values",
+            remedy=f"Look for NaN or overflow in the parameters and in {name}.",
+        )
+
+
 def refuse_sample_coupling_modes(model: nn.Module) -> None:
     """Raises where the module's mode makes outputs random or dependent on the batch.
 
@@ -332,32 +394,3 @@ def refuse_sample_coupling_modes(model: nn.Module) -> None:
         raise UnsupportedModelError(
             f"dropout is active: {dropout[:8]}", remedy="Call model.eval() before measuring."
         )
-
-
-def _push(
-    function: Callable[[Tensors], Tensor], values: dict[str, Tensor], direction: dict[str, Tensor]
-) -> Tensor:
-    try:
-        with torch.no_grad():
-            return jvp(function, (values,), (direction,))[1].detach()  # type: ignore[no-any-return]
-    except (RuntimeError, NotImplementedError):
-        return _push_by_two_reverse_passes(function, values, direction)
-
-
-def _push_by_two_reverse_passes(
-    function: Callable[[Tensors], Tensor], values: dict[str, Tensor], direction: dict[str, Tensor]
-) -> Tensor:
-    """J v as d/du ⟨Jᵀu, v⟩, for operations without a forward-mode rule."""
-    with torch.enable_grad():
-        leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
-        outputs = function(leaves)
-        u = torch.zeros_like(outputs, requires_grad=True)
-        if not outputs.requires_grad:
-            return u.detach()
-        pulled = torch.autograd.grad(outputs, list(leaves.values()), u, create_graph=True, allow_unused=True)
-        along = sum(
-            ((g * direction[k]).sum() for k, g in zip(leaves, pulled, strict=True) if g is not None),
-            start=u.sum() * 0,
-        )
-        pushed: Tensor = torch.autograd.grad(along, u)[0]
-        return pushed.detach()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError
 from kerneltrack.ntk.dense import Jacobian
 from kerneltrack.ntk.network import Forward, Network
-from kerneltrack.ntk.parameters import Metric, Selection, preconditioner
+from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, preconditioner
 from kerneltrack.ntk.reduction import Output, parse_output
 
 #: Working memory of :meth:`NTKOperator.diagonal`, which forms per-sample gradients chunk by chunk.
@@ -49,8 +49,8 @@ class NTKOperator:
         self.network = Network(model, params=params, forward=forward, head=reduction.head)
         self.metric = preconditioner(metric, self.network.parameters)
         self._kind = reduction.kind
-        self._samples, values = self.network.validate(x)
-        self._rows, self._outputs, self.dtype = values.shape[0], values.shape[1], values.dtype
+        self._samples, self._outputs = self.network.validate(x)
+        self._rows, self.dtype = len(self._samples), common_dtype(self.network.parameters)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -149,3 +149,12 @@ def _entry(name: str, value: float | Tensor, parameter: Tensor) -> float | Tenso
             remedy="A learning rate of 0 is a frozen parameter: leave it out with params=.",
         )
     return tensor.detach() if tensor.dim() else float(tensor)
+
+
+def common_dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype that holds all of them."""
+    dtypes = [p.dtype for p in parameters.values()]
+    common = dtypes[0]
+    for dtype in dtypes[1:]:
+        common = torch.promote_types(common, dtype)
+    return common

@@ -45,9 +45,9 @@ def parse_output(output: Output) -> Reduction:
     if output in ("full", "diagonal", "trace"):
         return Reduction(output, None, output)
     if output == "sum":
-        return Reduction("full", lambda f: f.sum(-1, keepdim=True), "sum")
+        return Reduction("full", _sum, "sum")
     if callable(output):
-        return Reduction("full", _rowwise(output), "callable")
+        return Reduction("full", Rowwise(output), "callable")
     raise KernelError(
         "unknown output=",
         expected='"full", "diagonal", "trace", "sum" or a callable (O,) -> (K,)',
@@ -55,20 +55,26 @@ def parse_output(output: Output) -> Reduction:
     )
 
 
-def _rowwise(g: Callable[[Tensor], Tensor]) -> Head:
-    def head(outputs: Tensor) -> Tensor:
-        values = g(outputs[0])[None] if outputs.shape[0] == 1 else vmap(g)(outputs)
-        if values.dim() == 1:
-            values = values.unsqueeze(-1)
-        if values.dim() != 2:
+def _sum(outputs: Tensor) -> Tensor:
+    return outputs.sum(-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Rowwise:
+    """g: (O,) → (K,), applied to every row; equal where g is, so that what was learned about a model is found again."""
+
+    g: Callable[[Tensor], Tensor]
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """(n, O) → (n, K)."""
+        values = self.g(outputs[0])[None] if outputs.shape[0] == 1 else vmap(self.g)(outputs)
+        if not isinstance(values, Tensor) or values.dim() not in (1, 2):
             raise KernelError(
                 "output= returned the wrong shape",
                 expected="(K,) or a scalar for one sample's (O,)",
-                got=tuple(values.shape[1:]),
+                got=tuple(values.shape[1:]) if isinstance(values, Tensor) else type(values).__name__,
             )
-        return values
-
-    return head
+        return values if values.dim() == 2 else values.unsqueeze(-1)
 
 
 def gram(left: Tensor, right: Tensor, kind: Kind) -> Tensor:

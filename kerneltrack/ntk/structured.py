@@ -13,7 +13,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kerneltrack.errors import KernelError
 from kerneltrack.ntk.capture import Capture, NotCapturable, Record, Site
 from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_layer
 from kerneltrack.ntk.cost import Use
@@ -22,15 +21,17 @@ from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
 from kerneltrack.ntk.memory import refuse_budget
+from kerneltrack.ntk.network import refuse_not_finite
 from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
-from kerneltrack.ntk.side import Side, dense_features, shift_features, token_features
+from kerneltrack.ntk.side import PAD, Side, dense_features, shift_features, token_features
 from kerneltrack.ntk.units import Coverage, Unit, cover
 
-#: Per-sample gradients are formed and multiplied in slices of this size: large enough for matrix products at full rate, small
-#: enough to be read back from a last-level cache.
-SLAB_BYTES = 48 * 2**20
+#: Per-sample gradients are formed in slices of this size. Slices of 128 × 128 entries of a weight are formed at 0.85 of the
+#: rate of large matrix products, slices of 64 × 64 at 0.55.
+SLICE_COLUMNS = 2**14
+SLICE_BYTES = 48 * 2**20
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ class Structured:
         return item * (stored + job.outputs * gradients + 4 * largest + whole + features + patches) + job.network.activation_bytes(job.x1)
 
     @property
+    def key(self) -> tuple[object, ...]:
+        """What an audit of this plan depends on."""
+        return self.signature, tuple((step.unit, step.order) for step in self.steps), tuple(self.uncovered)
+
+    @property
     def uncovered(self) -> dict[str, str]:
         """Parameters that plain autodiff must do, and why."""
         return self.coverage.uncovered
@@ -119,7 +125,7 @@ class Structured:
     def workspace(self) -> int:
         """Bytes of the slices and tiles beside the blocks."""
         free = max(0, self.job.budget - self.job.result_bytes)
-        return int(min(SLAB_BYTES, max(2**12, free // 8)))
+        return int(min(SLICE_BYTES, max(2**12, free // 8)))
 
     def block_rows(self) -> int:
         """Samples for one block: all of them if they fit, else as many as two blocks can have.
@@ -170,10 +176,9 @@ class Structured:
         outputs, sites = self._capture(samples)
         if _signature(sites) != self.signature:
             raise NotCapturable("the forward pass does different things for different samples")
-        if not bool(torch.isfinite(outputs).all()):
-            raise KernelError("the outputs are not finite", remedy="Look for NaN or overflow in the parameters and inputs.")
+        refuse_not_finite(outputs, "the inputs")
         wanted = {i for step in self.steps for i in step.unit.sites}
-        return Side(collect(outputs, sites, wanted), self.job.reduction.kind)
+        return Side(collect(outputs, sites, wanted, self.job.dtype), self.job.reduction.kind)
 
     def _contract(self, theta: Tensor, left: Side, right: Side, same: bool, steps: Sequence[Step]) -> None:
         tokens = [s.unit for s in steps if s.order == "token"]
@@ -200,8 +205,8 @@ class Structured:
     def _add_gradients(self, theta: Tensor, left: Side, right: Side, same: bool, units: Sequence[Unit], plane: int) -> None:
         """Gram matrices of per-sample gradients; narrow ones are joined first, so that Θ is read and written less often."""
         rows = max(theta.shape)
-        width = max(1, self.workspace() // (self.job.dtype.itemsize * rows))
-        buffers = [theta.new_empty(width * size) for size in (theta.shape[:1] if same else theta.shape)] \
+        width = max(1, min(SLICE_COLUMNS, self.workspace() // (self.job.dtype.itemsize * rows)))
+        buffers = [theta.new_empty((width + PAD) * size) for size in (theta.shape[:1] if same else theta.shape)] \
             if any(u.form == "tokens" for u in units) else []
         small: list[tuple[Tensor, Tensor]] = []
         for unit in units:

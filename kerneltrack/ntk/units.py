@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture import Site, reachable_leaves
+from kerneltrack.ntk.capture import Site
+from kerneltrack.ntk.graph import reachable_leaves
 
 
 @dataclass(frozen=True)

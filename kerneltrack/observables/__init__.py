@@ -1,8 +1,8 @@
 """Kernel, eigensystem and outputs become named numbers here, in NumPy float64, each with one definition.
 
-``catalogue()`` lists them; :class:`State` holds what was measured; ``compute`` gives the values and
-``measurement`` the arrays of the archive's schema. The formulas are also plain functions of arrays.
-``docs/notation.md`` defines the letters.
+``catalogue()`` lists them; :class:`State` holds what was measured; ``compute`` gives the values and ``measurement`` the
+arrays of the archive's schema. The formulas are also plain functions of arrays. ``docs/notation.md`` defines the
+letters.
 """
 
 from kerneltrack.observables.activations import (

@@ -1,8 +1,8 @@
 """How functions on the probe lie along the kernel's eigenfunctions, always beside what chance would give.
 
-c_i = ⟨v_i, φ⟩ (k, C) are the coefficients of φ along the modes; their squares, summed over C, are energies.
-Centring replaces φ by Hφ, H = (I − 11ᵀ/N) ⊗ I_O: it takes the mean of every output off, and leaves the
-kernel's eigenvectors as they are. Kopitkov and Indelman 2020 (arXiv 1910.08720) is "NSA".
+c_i = ⟨v_i, φ⟩ (k, C) are the coefficients of φ along the modes; their squares, summed over C, are energies. Centring
+replaces φ by Hφ, H = (I − 11ᵀ/N) ⊗ I_O: it takes the mean of every output off, and leaves the kernel's eigenvectors as
+they are. Energies follow Kopitkov and Indelman 2020 (arXiv 1910.08720).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from kerneltrack.observables.measured import energy_k
 from kerneltrack.observables.observable import observable
 from kerneltrack.observables.state import Array, State
 
-_NSA = "NSA, §3"
+_SOURCE = "Kopitkov and Indelman 2020"
 
 
 def relative_energy(coefficients: Array, squared_norm: float, k: int | Sequence[int]) -> Array:
-    """E(φ, k) = Σ_{i≤k} ‖c_i‖²/‖φ‖² at each k: the part of φ in the span of the first k modes. NSA, §3.
+    """E(φ, k) = Σ_{i≤k} ‖c_i‖²/‖φ‖² at each k: the part of φ in the span of k modes. Kopitkov and Indelman 2020.
 
     Args:
         coefficients: (modes, C) ⟨v_i, φ⟩, or (modes,).
@@ -44,10 +44,9 @@ def centre(phi: Array) -> Array:
 def permuted_squares(vectors: Array, phi: Array, reduction: str) -> Array:
     """E_π ‖⟨v_i, πφ⟩‖² (k,): exact mean of each mode's energy when π permutes the probe's points at random.
 
-    A permutation moves whole rows φ_n. With mean φ̄ and covariance C = (1/N) Σ_n (φ_n − φ̄)(φ_n − φ̄)ᵀ, equal
-    points give C + φ̄φ̄ᵀ and different ones B = φ̄φ̄ᵀ − C/(N−1), so that the mean is N/(N−1) Σ_n v_nᵀ C v_n +
-    sᵀBs with the mode's sums s = Σ_n v_n; for a trace kernel the sum of that over its outputs, each met by
-    the same v.
+    A permutation moves whole rows φ_n. With mean φ̄ and covariance C = (1/N) Σ_n (φ_n − φ̄)(φ_n − φ̄)ᵀ, equal points
+    give C + φ̄φ̄ᵀ and different ones B = φ̄φ̄ᵀ − C/(N−1), so that the mean is N/(N−1) Σ_n v_nᵀ C v_n + sᵀBs with the
+    mode's sums s = Σ_n v_n; for a trace kernel the sum of that over its outputs, each met by the same v.
 
     Args:
         vectors: (M, k) eigenvectors, rows ordered (n, o).
@@ -175,7 +174,7 @@ OBSERVABLES = (
         "E(y, k) = Σ_{i≤k} ⟨v_i, y⟩²/‖y‖²",
         "eigenvectors",
         "targets",
-        source=_NSA,
+        source=_SOURCE,
         dims=("energy_k",),
         long_name="target energy in the first k modes",
     ),
@@ -212,7 +211,7 @@ OBSERVABLES = (
         "E(f_t, k) = Σ_{i≤k} ⟨v_i, f_t⟩²/‖f_t‖²",
         "eigenvectors",
         "outputs",
-        source=_NSA,
+        source=_SOURCE,
         dims=("energy_k",),
         long_name="output energy in the first k modes",
     ),
@@ -222,7 +221,7 @@ OBSERVABLES = (
         "E(m_t, k) = Σ_{i≤k} ⟨v_i, m_t⟩²/‖m_t‖²",
         "eigenvectors",
         "residual",
-        source=_NSA,
+        source=_SOURCE,
         dims=("energy_k",),
         long_name="residual energy in the first k modes",
     ),

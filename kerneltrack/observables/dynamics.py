@@ -1,9 +1,8 @@
 """Stability, and how well three linear models predict the outputs: three names, all squared and relative.
 
-``linearization_error`` asks whether one update is a straight step in function space, ``kernel_flow_error``
-whether it is the step that gradient flow on the probe's own loss would take, ``anchored_linearization_error``
-whether the whole way
-from initialisation is straight: only the last one says that a run is lazy.
+``linearization_error`` asks whether one update is a straight step in function space, ``kernel_flow_error`` whether it
+is the step that gradient flow on the probe's own loss would take, ``anchored_linearization_error`` whether the whole
+way from initialisation is straight: only the last one says that a run is lazy.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ OBSERVABLES = (
         "λ_1/ρ_t; 2N/η for gradient descent on the mean of ½(f − y)²",
         "operator",
         "eigenvalues",
-        source="NSA, §3",
+        source="Kopitkov and Indelman 2020",
         long_name="value of λ_1 at the edge of stability",
     ),
     observable(
@@ -95,7 +94,7 @@ OBSERVABLES = (
         lambda s: relative_squared_error(_update(s).linear_change, _update(s).output_change),
         "‖f_{t+1} − f_t − J_tΔθ‖²/‖f_{t+1} − f_t‖²",
         "update",
-        source="NSA, §3",
+        source="Kopitkov and Indelman 2020",
         long_name="linearisation error of the update",
     ),
     observable(
@@ -103,7 +102,7 @@ OBSERVABLES = (
         lambda s: cosine(_update(s).linear_change, _update(s).output_change),
         "⟨f_{t+1} − f_t, J_tΔθ⟩/(‖f_{t+1} − f_t‖ ‖J_tΔθ‖)",
         "update",
-        source="NSA, §3",
+        source="Kopitkov and Indelman 2020",
         long_name="cosine of the update with its linearisation",
     ),
     observable(

@@ -11,8 +11,8 @@ from kerneltrack.snapshot import Array as AnyArray
 def energy_k(mode_count: int) -> tuple[int, ...]:
     """The numbers of leading modes at which energies are stored: 1, 2, 5, …, 200, 400, 1000, … and the count.
 
-    The grid turns from 1-2-5 to 1-2-4 at 400, where the literature reads the spread of target energy
-    (Kopitkov and Indelman 2020, Fig. 2). Archives with equal mode counts have equal grids.
+    The grid turns from 1-2-5 to 1-2-4 at 400, where the literature reads the spread of target energy (Kopitkov and
+    Indelman 2020). Archives with equal mode counts have equal grids.
     """
     small = [k * 10**j for j in range(2) for k in (1, 2, 5)] + [100, 200, 400]
     large = [k * 10**j for j in range(3, 13) for k in (1, 2, 4)]
@@ -29,10 +29,10 @@ def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[
 
     Returns:
         ``eigenvalues`` (mode), ``eigenvectors`` (sample, kernel_output, vector) float32, ``mode_sums`` (mode,
-        kernel_output), ``…_coefficients`` (mode, coefficient) of target, output, residual and displacement,
-        ``outputs`` and ``residual`` (sample, output), ``initial_basis`` (vector, vector_2), ``extension`` (sample,
-        kernel_output, other_vector). Targets' and residual's are absent where there are no targets; the
-        displacement's are NaN where the initial state is unknown; with a callable reduction no coefficients exist.
+        kernel_output), ``…_coefficients`` (mode, coefficient) of target, output, residual and displacement, ``outputs``
+        and ``residual`` (sample, output), ``initial_basis`` (vector, vector_2), ``extension`` (sample, kernel_output,
+        other_vector). Targets' and residual's are absent where there are no targets; the displacement's are NaN where
+        the initial state is unknown.
     """
     eigensystem = state.eigensystem
     vectors = eigensystem.vectors[:, :top_k].reshape(state.samples, state.kernel_outputs, -1)
@@ -44,8 +44,7 @@ def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[
     }
     if state.residual is not None:
         measured["residual"] = state.residual
-    if state.reduction != "callable":
-        measured |= _coefficients(state)
+    measured |= _coefficients(state)
     if state.initial is not None and state.eigensystem.complete:
         measured["initial_basis"] = initial_basis(state, state.initial.eigensystem.vectors[:, :top_k])
     if state.extension is not None:

@@ -14,9 +14,11 @@ from kerneltrack.observables.measured import energy_k
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 
+_SOURCE = "Kopitkov and Indelman 2020"
+
 
 def predicted_factor(values: Array, learning_rate: float, samples: int, curvature: float = 1.0) -> Array:
-    """|1 − s η λ_i/N| (k,): what one step of gradient descent leaves of the residual along each mode. NSA, §3.
+    """|1 − s η λ_i/N| (k,): what a step of gradient descent leaves of the residual. Kopitkov and Indelman 2020.
 
     Args:
         values: (k,) eigenvalues of J Jᵀ.
@@ -89,15 +91,15 @@ OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "target_energy_by_output", lambda s: _energy_by_output(s, s.targets),
         "E(y_o, k), y_o the targets of output o alone (of class o, if one-hot)", "eigenvectors", "targets",
-        source="NSA, §3", dims=("energy_k", "output"), default=False, long_name="target energy of each output or class",
+        source=_SOURCE, dims=("energy_k", "output"), default=False, long_name="target energy of each output or class",
     ),
     observable(
         "residual_energy_by_output", lambda s: _energy_by_output(s, s.residual), "E(m_o, k)", "eigenvectors",
-        "residual", source="NSA, §3", dims=("energy_k", "output"), default=False,
+        "residual", source=_SOURCE, dims=("energy_k", "output"), default=False,
         long_name="residual energy of each output or class",
     ),
     observable(
-        "predicted_factor", _predicted, "|1 − s η λ_i/N|, s = ∂m/∂f", "eigenvalues", "loss", source="NSA, §3",
+        "predicted_factor", _predicted, "|1 − s η λ_i/N|, s = ∂m/∂f", "eigenvalues", "loss", source=_SOURCE,
         dims=("mode",), long_name="factor of gradient descent on the residual along each mode",
     ),
     observable(

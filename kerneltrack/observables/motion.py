@@ -1,8 +1,8 @@
 """How far a kernel has moved between two snapshots of the same probe.
 
-Kernels are compared with their first two axes over the probe's points, entry by entry, as they were measured or as
-VΛVᵀ where only complete eigensystems are at hand. Nothing here subtracts two nearly equal numbers: a lazy kernel moves
-by less than the rounding of 1 − cos.
+Kernels are compared with their first two axes over the probe's points, entry by entry, as they were measured or as VΛVᵀ
+where only complete eigensystems are at hand. Nothing here subtracts two nearly equal numbers: a lazy kernel moves by
+less than the rounding of 1 − cos.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def cka(a: Array, b: Array) -> float:
 def unbiased_cka(a: Array, b: Array) -> float:
     """CKA from the unbiased estimator of HSIC, which may fall below zero. Song et al. 2012; Nguyen et al. 2021.
 
-    With Ã the kernel A (N, N) of which the diagonal is zero: HSIC_1(A, B) = [tr(ÃB̃) + 1ᵀÃ1 1ᵀB̃1/((N−1)(N−2)) −
-    2 · 1ᵀÃB̃1/(N−2)]/(N(N−3)), and CKA = HSIC_1(A, B)/√(HSIC_1(A, A) HSIC_1(B, B)). Kernels come in uncentred.
+    With Ã the kernel A (N, N) of which the diagonal is zero: HSIC_1(A, B) = [tr(ÃB̃) + 1ᵀÃ1 1ᵀB̃1/((N−1)(N−2)) − 2 ·
+    1ᵀÃB̃1/(N−2)]/(N(N−3)), and CKA = HSIC_1(A, B)/√(HSIC_1(A, A) HSIC_1(B, B)). Kernels come in uncentred.
 
     Raises:
         ObservableError: fewer than four points, or kernels that are not (N, N).

@@ -24,10 +24,8 @@ class Observable:
         units: "1" where it is dimensionless.
         source: paper and section, or "derived".
         needs: what must have been measured ("spectrum": every eigenpair, not only the leading ones).
-        compute: the pure function State → float or array; it raises ObservableError where the number does not
-            exist.
-        dims: the dimensions of the result beyond ``snapshot`` (names of the archive's schema); () for a
-            scalar.
+        compute: the pure function State → float or array; it raises ObservableError where the number does not exist.
+        dims: the dimensions of the result beyond ``snapshot`` (names of the archive's schema); () for a scalar.
         long_name: one clause for axes and tables.
         default: whether it belongs to the set "default".
     """

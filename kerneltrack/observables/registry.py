@@ -45,17 +45,7 @@ RESERVED = frozenset(
 )
 
 _DIMENSIONS = frozenset(
-    {
-        "sample",
-        "sample_2",
-        "output",
-        "kernel_output",
-        "kernel_output_2",
-        "mode",
-        "coefficient",
-        "energy_k",
-        "layer",
-    }
+    {"sample", "sample_2", "output", "kernel_output", "kernel_output_2", "mode", "coefficient", "energy_k", "layer"}
 )
 
 
@@ -82,8 +72,8 @@ def register(entry: Observable) -> Observable:
     Registering the same object again changes nothing.
 
     Raises:
-        ObservableError: the name is taken, is reserved by the archive's format, or is not a lower-case
-            identifier of at most 64 characters; or a dimension is unknown.
+        ObservableError: the name is taken, is reserved by the archive's format, or is not a lower-case identifier of at
+            most 64 characters; or a dimension is unknown.
     """
     if _REGISTERED.get(entry.name) is entry:
         return entry
@@ -146,8 +136,8 @@ def needs(selected: Iterable[Observable]) -> frozenset[Need]:
 def compute(selected: Sequence[Observable], state: State, *, only: Collection[Need] | None = None) -> Values:
     """The chosen observables on a state.
 
-    What needs the update is computed in a second call, once the state has it:
-    ``compute(selected, replace(state, update=update), only={"update"})``.
+    What needs the update is computed in a second call, once the state has it; then ``only={"update"}`` leaves the
+    others alone.
 
     Args:
         selected: what :func:`select` chose.
@@ -155,8 +145,7 @@ def compute(selected: Sequence[Observable], state: State, *, only: Collection[Ne
         only: compute only the observables that need one of these.
 
     Returns:
-        One entry per observable: a float, or an array over its ``dims``. NaN with a reason where it does not
-            exist.
+        One entry per observable: a float, or an array over its ``dims``. NaN with a reason where it does not exist.
     """
     values = Values()
     for entry in selected:

@@ -78,7 +78,7 @@ def extended_energy(extension: Array, phi: Array, k: tuple[int, ...]) -> Array:
     """E(φ, k) out of sample: the part of φ on new points in the span of the first k eigenfunctions carried there.
 
     An eigenfunction is carried over by v_i(x) = Θ(x, X) v_i/λ_i (Nyström). On new points these functions are no longer
-    orthogonal; the projection is on their span, which the factor 1/λ_i leaves alone. NSA, appendix.
+    orthogonal; the projection is on their span, which the factor 1/λ_i leaves alone. Kopitkov and Indelman 2020.
 
     Args:
         extension: (M', K) Θ(X', X) V_K.
@@ -143,7 +143,7 @@ def _extended(state: State, phi: Array | None) -> Array:
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "network_error", lambda s: _relative_error(s, s.outputs), "‖f_t − y‖²/‖y‖²", "outputs", "targets",
-        long_name="relative squared error of the network on the probe",
+        default=False, long_name="relative squared error of the network on the probe",
     ),
     observable(
         "kernel_regression_error", lambda s: _relative_error(s, s.regression),
@@ -163,13 +163,13 @@ OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "target_energy_out_of_sample", lambda s: _extended(s, s.targets),
         "E(y, k) in the span of Θ(·, X)v_i, i ≤ k, v_i of another probe X", "extension", "targets",
-        source="NSA, appendix", dims=("energy_k",), default=False,
+        source="Kopitkov and Indelman 2020", dims=("energy_k",), default=False,
         long_name="target energy in another probe's first k eigenfunctions",
     ),
     observable(
         "output_energy_out_of_sample", lambda s: _extended(s, s.outputs),
         "E(f_t, k) in the span of Θ(·, X)v_i, i ≤ k, v_i of another probe X", "extension", "outputs",
-        source="NSA, appendix", dims=("energy_k",), default=False,
+        source="Kopitkov and Indelman 2020", dims=("energy_k",), default=False,
         long_name="output energy in another probe's first k eigenfunctions",
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Size and shape of a spectrum: functions of eigenvalues alone, and what is read off one eigensystem.
 
-Eigenvalues below the noise floor are rounding. They count in sums, where they do no harm, and are left out
-wherever a logarithm or a quotient would magnify them.
+Eigenvalues below the noise floor are rounding. They count in sums, where they do no harm, and are left out wherever a
+logarithm or a quotient would magnify them.
 """
 
 from __future__ import annotations

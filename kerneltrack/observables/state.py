@@ -1,7 +1,7 @@
 """State and Update: what was measured on one probe at one moment, and what the update that leaves it did.
 
-NumPy float64 throughout. φ stands for any function on the probe, shape (N, O); the reduction of the kernel
-decides how it meets the eigenvectors, and :func:`project` is the only place that knows.
+NumPy float64 throughout. φ stands for any function on the probe, shape (N, O); the reduction of the kernel decides how
+it meets the eigenvectors, and :func:`project` is the only place that knows.
 """
 
 from __future__ import annotations
@@ -17,34 +17,23 @@ from numpy.typing import NDArray
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.snapshot import Reduction
-from kerneltrack.spectrum import EigenSystem
+from kerneltrack.spectrum import EPSILON, EigenSystem
 
 Array = NDArray[np.float64]
-
-_EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 
 
 def project(phi: Array, reduction: Reduction) -> Array:
     """Φ (M, C): the function φ (N, O) as the columns that a kernel matrix of this reduction acts on.
 
-    full and diagonal: φ as one vector of length NO, rows ordered (n, o), C = 1. trace: φ itself, one column
-    per output, C = O. sum: Σ_o φ_o, C = 1.
-
-    Raises:
-        ObservableError: a callable reduction, whose Jacobian is not known here.
+    full, diagonal and callable: φ as one vector, rows ordered (n, o), C = 1; for a callable g, φ is a function in g's
+    own space (N, K), such as g(f_t). trace: φ itself, one column per output, C = O. sum: Σ_o φ_o, C = 1.
     """
     phi = np.asarray(phi, dtype=np.float64)
-    if reduction in ("full", "diagonal"):
-        return phi.reshape(-1, 1)
     if reduction == "trace":
         return phi
     if reduction == "sum":
         return np.asarray(phi.sum(axis=1, keepdims=True))
-    raise ObservableError(
-        "functions of the outputs have no energy along this kernel",
-        got=f"output={reduction!r}",
-        remedy='Measure with output="full", "diagonal", "trace" or "sum".',
-    )
+    return phi.reshape(-1, 1)
 
 
 def check_targets(targets: Array | None, reduction: Reduction) -> None:
@@ -72,10 +61,9 @@ class Update:
     Attributes:
         output_change: (N, O) f_{t+1} − f_t.
         linear_change: (N, O) J_t (θ_{t+1} − θ_t), the real step through the linearised network.
-        kernel_change: (N, O) −J_t P_t J_tᵀ m_t / N, what kernel gradient flow on the probe's loss would do;
-            None if unknown.
-        anchored_outputs: (N, O) f_0 + J_0 (θ_t − θ_0), the network linearised at initialisation; None if
+        kernel_change: (N, O) −J_t P_t J_tᵀ m_t / N, what kernel gradient flow on the probe's loss would do; None if
             unknown.
+        anchored_outputs: (N, O) f_0 + J_0 (θ_t − θ_0), the network linearised at initialisation; None if unknown.
         layer_linear_changes: by layer, (N, O) J_t^l Δθ^l; they add up to ``linear_change``. None if unknown.
         layer_kernel_changes: by layer, (N, O) −J_t^l P_t (J_t^l)ᵀ m_t / N; they add up to ``kernel_change``.
     """
@@ -91,6 +79,9 @@ class Update:
         shape = np.shape(self.output_change)
         for name in ("output_change", "linear_change", "kernel_change", "anchored_outputs"):
             _keep_array(self, name, shape)
+        for name in ("layer_linear_changes", "layer_kernel_changes"):
+            if any(np.shape(change) != shape for change in (getattr(self, name) or {}).values()):
+                raise ObservableError(f"the shapes of {name}", expected=f"(N, O) = {shape} for every layer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +90,8 @@ class State:
 
     Attributes:
         eigensystem: of the kernel matrix (M×M).
-        outputs: (N, O) f_t.
-        kernel: the kernel in its reduced shape, (N, N), (N, N, O) or (N, N, O, O); None where it was never
-            formed.
+        outputs: (N, O) f_t; with a callable reduction g, g(f_t) (N, K), and every function below in that space too.
+        kernel: the kernel in its reduced shape, (N, N), (N, N, O) or (N, N, O, O); None where it was never formed.
         reduction: which reduction of the outputs the kernel is.
         targets: (N, O) as they are aligned against (one-hot for classes), or None.
         residual: (N, O) m_t = N ∂L/∂f; f − y where no loss is known; None without targets.
@@ -109,8 +99,7 @@ class State:
         learning_rates: one per parameter group, in the update that leaves this state.
         stability: ρ_t, from the operator; None where it was not computed.
         layer_traces: trace of each layer's kernel, by layer, in the order of the parameter table.
-        initial: the state at initialisation (for the first snapshot: :meth:`as_initial`); None where it is
-            unknown.
+        initial: the state at initialisation (for the first snapshot: :meth:`as_initial`); None where it is unknown.
         previous: the state of the snapshot before this one.
         update: what the update that leaves this state did, once it is known.
         layer_kernels: the kernel of each layer's parameters, in the reduced shape, by layer; they add up to the kernel.
@@ -120,8 +109,8 @@ class State:
         extension: (M, k) Θ_t(this probe, other probe) V, the other probe's first eigenvectors carried over here.
         regression: (N, O) the prediction on this probe of regression with Θ_t on another probe's data.
         settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
-            the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), and whatever
-            else the caller knows.
+            the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), and whatever else
+            the caller knows.
     """
 
     eigensystem: EigenSystem
@@ -153,10 +142,11 @@ class State:
             _keep_array(self, name, shape)
         if self.kernel is not None:
             object.__setattr__(self, "kernel", np.asarray(self.kernel, dtype=np.float64))
-        if self.eigensystem.size % shape[0]:
+        rows = shape[0] if self.reduction in ("trace", "sum") else shape[0] * shape[1]
+        if self.eigensystem.size != rows:
             raise ObservableError(
-                "the eigenvectors do not fit the outputs",
-                expected=f"a multiple of N = {shape[0]} rows",
+                f"the eigenvectors do not fit outputs {shape} and output={self.reduction!r}",
+                expected=f"{rows} rows",
                 got=self.eigensystem.size,
             )
         check_targets(self.targets, self.reduction)
@@ -200,7 +190,7 @@ class State:
 
     def rounding(self, *functions: Array) -> float:
         """How large a function may be, in norm, and still be nothing but the rounding of these."""
-        epsilon = _EPSILON.get(str(self.settings.get("dtype", "float32")).rpartition(".")[2], _EPSILON["float32"])
+        epsilon = EPSILON.get(str(self.settings.get("dtype", "float32")).rpartition(".")[2], EPSILON["float32"])
         # Each output carries a few roundings of a layer's accumulation; eight of them is the smallest claim we make.
         return 8 * epsilon * max((float(np.linalg.norm(phi)) for phi in functions), default=0.0)
 

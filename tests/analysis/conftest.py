@@ -1,4 +1,4 @@
-"""A run whose every number is known in closed form: a kernel with a fixed eigenbasis whose eigenvalues grow, and GD on it.
+"""A run known in closed form: a kernel with a fixed eigenbasis and growing eigenvalues, and GD on it.
 
 The residual obeys m_{t+1} = (I − η_t Θ_t/N) m_t exactly, and Θ_t = V diag(λ(t)) Vᵀ, so in the basis V each coefficient
 is a product of factors. λ_1/N grows logistically towards 2/η_t, as at the edge of stability; η is halved at step HALVED
@@ -59,7 +59,9 @@ def measurement(truth, step, first):
     target = truth.basis.T @ truth.target
     share = values / values.sum()
     bound = 2 * N / truth.rates[step]
+    kernel = {"kernel": ((truth.basis * values) @ truth.basis.T)[:, :, None, None].astype("f4")}
     return {
+        **(kernel if step in (0, LAST) else {}),
         "eigenvalues": values,
         "eigenvectors": truth.basis[:, None, :TOP_K].astype("f4"),
         "mode_sums": truth.basis.sum(axis=0)[:, None],
@@ -84,6 +86,7 @@ def measurement(truth, step, first):
         "anchored_linearization_error": np.array(0.4),
         "kernel_distance_from_initial": np.array(0.1),
         "kernel_target_alignment": np.array(0.2),
+        "layer_share": np.array([0.25, 0.5, 0.25]) + step / LAST * np.array([0.1, 0, -0.1]),
     }
 
 
@@ -92,7 +95,8 @@ def snapshots(truth, *, probe="train", drop=()):
     for step in truth.eigenvalues:
         measured = {name: value for name, value in measurement(truth, step, first).items() if name not in drop}
         yield Snapshot(
-            step=step, epoch=step, learning_rates=(truth.rates[step],), training_loss=float(measured.get("probe_loss", 1.0)),
+            step=step, epoch=step, learning_rates=(truth.rates[step],),
+            training_loss=float(measured.get("probe_loss", 1.0)),
             trigger="At(…)", wall_time=1.75e9 + step, train_seconds=0.01 * step, snapshot_seconds=0.5,
             update_applied=True, probes={probe: measured},
         )  # fmt: skip
@@ -103,8 +107,8 @@ def record(truth, *, probe="train", fingerprint="sha256:" + "a" * 64, inputs=Tru
         name=probe, fingerprint=fingerprint, count=N, targets=truth.target[:, None], target_encoding="real",
         input_shapes={"": ("float64", (N, 2))}, inputs={"": truth.points} if inputs else None, identity=identity,
         settings={
-            "output": "full", "loss": "half_mse", "dtype": "float64", "stability_scope": "exact", "parameter_count": 1000,
-            "energy_k": list(ENERGY_K), **settings,
+            "output": "full", "loss": "half_mse", "dtype": "float64", "stability_scope": "exact",
+            "parameter_count": 1000, "energy_k": list(ENERGY_K), "layers": ["0", "2", "4"], **settings,
         },
     )  # fmt: skip
 

@@ -21,10 +21,9 @@ READER = """
 addEventListener("load", () => {
   const $ = (id) => document.getElementById(id), seen = {}, slider = $("moment");
   if (slider) {
-    const state = () => [$("moment-step").value, document.querySelector(".readout").textContent, document.querySelector(".strip").style.backgroundImage.length];
-    seen.last = state();
-    slider.value = 0; slider.dispatchEvent(new Event("input"));
-    seen.first = state();
+    const state = () => [$("moment-step").value, document.querySelector(".readout").textContent,
+    document.querySelector(".strip").style.backgroundImage.length]; seen.last = state(); slider.value = 0;
+    slider.dispatchEvent(new Event("input")); seen.first = state();
   }
   const drawing = [...document.querySelectorAll(".drawing")].find((d) => JSON.parse(d.dataset.hover).length);
   drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
@@ -37,9 +36,9 @@ addEventListener("load", () => {
   seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   const text = drawing.querySelector("svg text"), line = drawing.querySelector("svg path");
   seen.ink = getComputedStyle(text).fill;
-  seen.broken = [...document.querySelectorAll("svg *")].filter((n) => /var\\(/.test(getComputedStyle(n).fill + getComputedStyle(n).stroke)).length;
-  seen.title = document.title;
-  const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
+  seen.broken = [...document.querySelectorAll("svg *")].filter((n) => /var\\(/.test(getComputedStyle(n).fill +
+  getComputedStyle(n).stroke)).length; seen.title = document.title; const out = document.createElement("pre"); out.id =
+  "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
 });
 </script>
 """
@@ -50,9 +49,10 @@ def browse(page, folder, *, width=1200):
     copy = folder / "page.html"
     copy.write_text(page.replace("</body>", READER + "</body>"), encoding="utf-8")
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--enable-logging=stderr",
-        "--virtual-time-budget=4000", "--dump-dom", copy.as_uri(),
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync", f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900",
+        "--enable-logging=stderr", "--virtual-time-budget=4000", "--dump-dom", copy.as_uri(),
     ]  # fmt: skip
     child = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'<pre id="seen">(.*?)</pre>', child.stdout, re.DOTALL)
@@ -88,5 +88,7 @@ def test_nothing_sticks_out_at_any_width(page, tmp_path, width):
 
 def test_a_script_error_would_be_seen(page, tmp_path):
     """Negative control: a page that throws writes to the console that the first test reads."""
-    _, console = browse(page.replace('"use strict";', '"use strict"; setTimeout(() => { throw new Error("broken"); });'), tmp_path)
+    _, console = browse(
+        page.replace('"use strict";', '"use strict"; setTimeout(() => { throw new Error("broken"); });'), tmp_path
+    )
     assert any("broken" in line for line in console)

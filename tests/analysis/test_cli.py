@@ -23,9 +23,8 @@ def run(capsys, *words):
 
 
 def test_the_commands_are_those_of_the_design():
-    assert COMMANDS == sorted(
-        ["demo", "show", "check", "plot", "report", "lr-decay", "compare", "export", "merge", "publish", "track", "plan"]
-    )
+    design = "demo show check plot report lr-decay compare export merge publish track plan"
+    assert sorted(design.split()) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -50,7 +49,8 @@ def test_help_loads_neither_torch_nor_lightning_nor_matplotlib(words):
 def test_reading_and_analysing_loads_no_torch(archives):
     code = (
         f"import sys; from kerneltrack.analysis.cli import main; assert main(['lr-decay', {str(archives[0])!r}]) == 0; "
-        "heavy = {'torch', 'pytorch_lightning', 'lightning', 'matplotlib'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+        "heavy = {'torch', 'pytorch_lightning', 'lightning', 'matplotlib'} & set(sys.modules); sys.exit(str(heavy) "
+        "if heavy else 0)"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr
@@ -106,8 +106,10 @@ def test_unreadable_input_is_exit_2(capsys, tmp_path):
 
 def test_bad_use_is_exit_2(capsys, archives, tmp_path):
     for words in (
-        ["nonsense"], ["show"], ["plot", archives[0]], ["plot", archives[0], "--figure", "nonsense", "-o", tmp_path / "x.png"],
-        ["plot", archives[0], "--figure", "rank", "-o", tmp_path / "x.bmp"], ["export", archives[0], "--to", "xls", "-o", tmp_path / "x"],
+        ["nonsense"], ["show"], ["plot", archives[0]],
+        ["plot", archives[0], "--figure", "nonsense", "-o", tmp_path / "x.png"],
+        ["plot", archives[0], "--figure", "rank", "-o", tmp_path / "x.bmp"],
+        ["export", archives[0], "--to", "xls", "-o", tmp_path / "x"],
     ):  # fmt: skip
         code, _, err = run(capsys, *words)
         assert code == 2, words
@@ -118,7 +120,9 @@ def test_impossible_analysis_is_exit_1_with_its_reason(capsys, archives, synthet
     code, _, err = run(capsys, "lr-decay", archives[1])
     assert code == 1
     assert "never change" in err
-    path = synthetic.write(tmp_path / "few.h5", synthetic.snapshots(truth, drop={"stability_bound"}), synthetic.record(truth))
+    path = synthetic.write(
+        tmp_path / "few.h5", synthetic.snapshots(truth, drop={"stability_bound"}), synthetic.record(truth)
+    )
     code, _, err = run(capsys, "plot", path, "--figure", "stability", "-o", tmp_path / "x.png")
     assert code == 1
     assert "needs 'stability_bound'" in err
@@ -142,7 +146,19 @@ def test_plot_lists_and_writes(capsys, archives, tmp_path):
     assert "stability " in out
     target = tmp_path / "stability.svg"
     code, out, _ = run(
-        capsys, "plot", archives[0], "--control", archives[1], "--figure", "stability", "--style", "slide", "--x", "log", "-o", target
+        capsys,
+        "plot",
+        archives[0],
+        "--control",
+        archives[1],
+        "--figure",
+        "stability",
+        "--style",
+        "slide",
+        "--x",
+        "log",
+        "-o",
+        target,
     )
     assert (code, out) == (0, f"wrote {target}\n")
     assert "λ₁, control" in target.read_text(encoding="utf-8")
@@ -187,6 +203,64 @@ def test_compare_by_loss_takes_the_first_snapshot_at_or_below(capsys, archives, 
             assert value == next(loss for loss in losses if loss <= level)
 
 
+@pytest.fixture(scope="module")
+def family(synthetic, tmp_path_factory):
+    """Two widths with six and with two seeds; a seed scales its eigenvalues by a known factor."""
+    import dataclasses
+
+    folder, truth, paths = tmp_path_factory.mktemp("family"), synthetic.simulate(), []
+    for width, seeds in ((64, 6), (128, 2)):
+        for seed in range(seeds):
+            scaled = {s: v * (1 + seed / 10) for s, v in truth.eigenvalues.items()}
+            rows = synthetic.snapshots(dataclasses.replace(truth, eigenvalues=scaled))
+            metadata = {"width": width, "seed": seed}
+            paths.append(
+                synthetic.write(folder / f"{width}-{seed}.h5", rows, synthetic.record(truth), metadata=metadata)
+            )
+    return paths
+
+
+def test_groups_are_averaged_and_have_a_spread_from_six_runs_on(capsys, family, truth, synthetic):
+    code, out, _ = run(capsys, "compare", *family, "--group", "width", "--quantity", "eigenvalue_1")
+    assert code == 0
+    rows = {line.split("  ")[0].strip(): line for line in out.splitlines()}
+    largest = truth.eigenvalues[100][0] / synthetic.N
+    factors = 1 + np.arange(6) / 10
+    assert f"{number(largest * factors.mean())} ± {number(largest * np.std(factors, ddof=1), 2)}" in rows["100"]
+    assert rows["100"].endswith(f"  {number(largest * 1.05)}")
+    assert "width 64 (n = 6)" in out
+    assert "left out below 6 runs" in out
+    code, _, err = run(capsys, "compare", *family, "--group", "depth")
+    assert code == 1
+    assert "metadata" in err
+
+
+def test_runs_are_drawn_as_lines_or_as_a_band(family, archives, truth, synthetic):
+    from kerneltrack.analysis import load
+    from kerneltrack.analysis.compare import compare
+    from kerneltrack.analysis.gallery.runs import runs_figure
+    from kerneltrack.analysis.style import PAPER
+
+    comparison = compare(load(family), quantities=["eigenvalue_1"])
+    ax = runs_figure(comparison, PAPER, group="width").axes[0]
+    band, *single = ax.lines
+    expected = [v[0] / synthetic.N * 1.25 for v in truth.eigenvalues.values()]
+    np.testing.assert_allclose(band.get_ydata(), expected, rtol=1e-14)
+    assert (band.get_label(), len(single), len(ax.collections)) == ("width 64", 2, 1)
+    assert len(runs_figure(compare(load(archives)), PAPER).axes[0].lines) == 2
+
+
+def test_several_archives_make_the_figure_of_runs_only(capsys, archives, tmp_path):
+    code, out, _ = run(capsys, "plot", *archives, "--figure", "runs", "-o", tmp_path / "runs.svg")
+    assert (code, out) == (0, f"wrote {tmp_path / 'runs.svg'}\n")
+    code, _, err = run(capsys, "plot", *archives, "--figure", "rank", "-o", tmp_path / "rank.svg")
+    assert code == 2
+    assert "of one run" in err
+    code, _, _ = run(capsys, "compare", *archives, "-o", tmp_path / "compare.png")
+    assert code == 0
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_csv_reads_back_to_the_stored_numbers(capsys, archives, truth, tmp_path):
     target = tmp_path / "run.csv"
     code, _, _ = run(capsys, "export", archives[0], "--to", "csv", "-o", target)
@@ -226,7 +300,10 @@ def test_merge_and_publish(capsys, archives, synthetic, truth, tmp_path):
 def test_what_an_archive_says_cannot_drive_the_terminal(capsys, synthetic, truth, tmp_path):
     attack = "[red]x[/red]\x1b[2J\x07‮"
     path = synthetic.write(
-        tmp_path / "hostile.h5", synthetic.snapshots(truth), synthetic.record(truth, loss=attack), metadata={attack: attack}
+        tmp_path / "hostile.h5",
+        synthetic.snapshots(truth),
+        synthetic.record(truth, loss=attack),
+        metadata={attack: attack},
     )
     code, out, _ = run(capsys, "show", path)
     assert code == 0
@@ -256,8 +333,8 @@ def test_a_terminal_gets_a_table_and_no_color_is_honoured(archives, monkeypatch)
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (float("nan"), "–"), (float("inf"), "∞"), (1234.5, "1,230"), (0.999, "0.999"), (-0.5, "−0.500"), (1e-9, "1e-09"),
-     (9.999, "10.0"), (3.2e8, "3.2e+08")],
+    [(0, "0"), (float("nan"), "–"), (float("inf"), "∞"), (1234.5, "1,230"), (0.999, "0.999"), (-0.5, "−0.500"),
+     (1e-9, "1e-09"), (9.999, "10.0"), (3.2e8, "3.2e+08")],
 )  # fmt: skip
 def test_numbers_are_for_reading(value, text):
     assert number(value) == text

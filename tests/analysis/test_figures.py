@@ -40,7 +40,10 @@ def test_every_figure_says_what_it_needs_of_an_archive_that_has_little(name, syn
     keep = {"trace"}
     drop = {n for n in rows[0].probes["train"] if n not in keep}
     bare = synthetic.record(truth, inputs=False)
-    rows = [r.__class__(**{**r.__dict__, "learning_rates": (), "training_loss": float("nan")}) for r in synthetic.snapshots(truth, drop=drop)]
+    rows = [
+        r.__class__(**{**r.__dict__, "learning_rates": (), "training_loss": float("nan")})
+        for r in synthetic.snapshots(truth, drop=drop)
+    ]
     run = load(synthetic.write(tmp_path / "bare.h5", rows, bare)).only
     with pytest.raises(AnalysisError, match=r"needs '|never change"):
         registry()[name](Scene(run))
@@ -54,7 +57,7 @@ def test_eigenvalues_are_drawn_as_stored(scene, truth):
 
 def test_the_stability_figure_holds_run_control_and_bound(scene, control_truth, synthetic):
     figure = choose("stability")(scene)
-    x, y = line(figure, "λ₁, control").get_data()
+    _, y = line(figure, "λ₁, control").get_data()
     assert y.tolist() == [values[0] for values in control_truth.eigenvalues.values()]
     _, bound = line(figure, "bound").get_data()
     assert sorted(set(bound)) == [2 * synthetic.N / 0.25, 2 * synthetic.N / 0.125]
@@ -64,13 +67,22 @@ def test_scaled_eigenvalues_jump_at_the_change(scene, truth, synthetic):
     x, y = line(choose("scaled-eigenvalues")(scene), "i = 1").get_data()
     before, after = y[x == synthetic.HALVED]
     largest = truth.eigenvalues[synthetic.HALVED][0]
-    np.testing.assert_allclose([before, after], [0.25 * largest / synthetic.N, 0.125 * largest / synthetic.N], rtol=1e-14)
+    np.testing.assert_allclose(
+        [before, after], [0.25 * largest / synthetic.N, 0.125 * largest / synthetic.N], rtol=1e-14
+    )
 
 
 def test_target_energy_has_its_nulls(scene, synthetic):
     ax = choose("target-energy")(scene).axes[0]
     levels = {round(float(one.get_ydata()[0]), 12) for one in ax.lines if str(one.get_label()).startswith("_")}
     assert round(5 / synthetic.N, 12) in levels
+
+
+def test_layer_shares_are_stacked_to_one(scene, synthetic):
+    """Each band's upper edge at the last snapshot is the cumulative share: 0.35, 0.85, 1."""
+    bands = choose("layer-shares")(scene).axes[0].collections
+    tops = [max(y for x, y in band.get_paths()[0].vertices if x == synthetic.LAST) for band in bands]
+    np.testing.assert_allclose(tops, [0.35, 0.85, 1.0], rtol=1e-12)
 
 
 def test_energy_profile_is_a_cumulative_share(scene, truth):
@@ -114,8 +126,8 @@ def test_profiles_have_a_legend_only_where_there_is_something_to_tell_apart():
     one, two = Figure().subplots(), Figure().subplots()
     profiles(one, index, [Series("a", index, "red")], PAPER, xlabel="", ylabel="")
     profiles(two, index, [Series("a", index, "red"), Series("b", index, "blue")], PAPER, xlabel="", ylabel="")
-    assert one.get_legend() is None
-    assert [text.get_text() for text in two.get_legend().get_texts()] == ["a", "b"]
+    assert one.figure.legends == []
+    assert [text.get_text() for text in two.figure.legends[0].get_texts()] == ["a", "b"]
 
 
 def test_labels_keep_their_distance_and_their_order():
@@ -127,12 +139,12 @@ def test_labels_keep_their_distance_and_their_order():
 
 
 def test_a_linear_function_is_painted_exactly():
-    """Linear interpolation reproduces linear functions: at pixel centres x and 1 − y inside the hull."""
+    """Linear interpolation reproduces linear functions: at pixel centres, top row first."""
     points = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1], [0.3, 0.6]])
     canvas = Canvas.over(points, 8)
     image = canvas.paint(np.column_stack([2 * points[:, 0] - points[:, 1], points[:, 0]]))
     centres = (np.arange(8) + 0.5) / 8
-    np.testing.assert_allclose(image[0], 2 * centres[None, :] - centres[:, None], atol=1e-12)
+    np.testing.assert_allclose(image[0], 2 * centres[None, :] - centres[::-1, None], atol=1e-12)
     np.testing.assert_allclose(image[1], np.broadcast_to(centres, (8, 8)), atol=1e-12)
 
 
@@ -164,7 +176,7 @@ def test_styles_are_values_and_leave_matplotlib_alone(scene):
 
 @pytest.mark.parametrize("style", [PAPER, DARK], ids=lambda s: s.name)
 def test_line_colours_can_be_read_on_their_ground(style):
-    """WCAG 2 contrast of graphical objects, at least 2:1 for lines that also carry a label; computed from its formula."""
+    """WCAG 2 contrast of graphical objects, at least 2:1 for lines that also carry a label."""
 
     def luminance(colour):
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]

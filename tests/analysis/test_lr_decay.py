@@ -40,13 +40,15 @@ def test_every_moment_holds_the_stored_numbers(effects, truth, synthetic):
 def test_predicted_and_measured_factors_agree_on_a_kernel_that_stands_still(effects, truth, synthetic):
     factors = effects.changes[0].factors
     values = truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K]
-    np.testing.assert_allclose(factors.predicted, 1 - 0.125 * values / synthetic.N, rtol=1e-14)
-    np.testing.assert_allclose(factors.predicted_old, 1 - 0.25 * values / synthetic.N, rtol=1e-14)
+    np.testing.assert_allclose(factors.predicted, np.abs(1 - 0.125 * values / synthetic.N), rtol=1e-14)
+    np.testing.assert_allclose(factors.predicted_old, np.abs(1 - 0.25 * values / synthetic.N), rtol=1e-14)
     # Eigenvectors are stored in float32: a coefficient c_i picks up 2^-24 of ‖m‖ at most, about 1e-7 ‖m‖/|c_i|.
     residual = truth.coefficients[synthetic.HALVED]
     slack = 2**-23 * np.linalg.norm(residual) / np.abs(residual[: synthetic.TOP_K]) * 4
     assert np.all(np.abs(factors.measured - factors.predicted) < slack)
-    assert np.any(np.abs(factors.measured - factors.predicted_old) > slack)  # negative control: the old rate does not fit
+    assert np.any(
+        np.abs(factors.measured - factors.predicted_old) > slack
+    )  # negative control: the old rate does not fit
 
 
 def test_mse_halves_the_factor_s_curvature_denominator(archives, synthetic, truth, tmp_path):
@@ -54,7 +56,9 @@ def test_mse_halves_the_factor_s_curvature_denominator(archives, synthetic, trut
     path = synthetic.write(tmp_path / "mse.h5", synthetic.snapshots(truth), synthetic.record(truth, loss="mse"))
     factors = lr_decay_effects(load(path)).changes[0].factors
     np.testing.assert_allclose(
-        factors.predicted, 1 - 2 * 0.125 * truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K] / synthetic.N, rtol=1e-14
+        factors.predicted,
+        np.abs(1 - 2 * 0.125 * truth.eigenvalues[synthetic.HALVED][: synthetic.TOP_K] / synthetic.N),
+        rtol=1e-14,
     )
 
 
@@ -77,7 +81,9 @@ def test_words_claim_an_effect_only_with_a_control(archives, effects):
 
 
 def test_a_control_in_another_state_is_none(archives, synthetic, tmp_path, control_truth):
-    shifted = dataclasses.replace(control_truth, eigenvalues={s: 1.01 * v for s, v in control_truth.eigenvalues.items()})
+    shifted = dataclasses.replace(
+        control_truth, eigenvalues={s: 1.01 * v for s, v in control_truth.eigenvalues.items()}
+    )
     path = synthetic.write(tmp_path / "other.h5", synthetic.snapshots(shifted), synthetic.record(shifted))
     effects = lr_decay_effects(load(archives[0]), load(path))
     assert "another state" in effects.changes[0].no_control
@@ -101,13 +107,29 @@ def test_tables_carry_value_control_and_difference(effects):
     assert factor_table(effects.changes[0]).rows[0][0] == "1"
 
 
+def test_what_was_never_measured_has_no_row(archives, control_truth, synthetic, tmp_path):
+    """A control that starts at the change knows no distance from initialisation: no rows of dashes for it."""
+    lacking = synthetic.snapshots(control_truth, drop={"kernel_distance_from_initial"})
+    path = synthetic.write(tmp_path / "late.h5", lacking, synthetic.record(control_truth))
+    effects = lr_decay_effects(load(archives[0]), load(path))
+    table = change_table(effects.changes[0], effects.energy_k)
+    row = next(i for i, cells in enumerate(table.rows) if cells[0] == "kernel distance from start")
+    assert table.rows[row + 1][0].strip() != "control"
+    assert all("–" not in cells[1:] for cells in table.rows if cells[0].strip() == "control")
+    assert "kernel velocity" not in {cells[0] for cells in table.rows}
+
+
 def test_json_has_no_nan_and_survives_a_round_trip(effects):
     text = json.dumps(effects.to_dict(), allow_nan=False)
     assert json.loads(text)["changes"][0]["step"] == effects.changes[0].change.step
 
 
 def test_an_inexact_change_gives_both_steps_and_no_factor(synthetic, truth, tmp_path):
-    rows = [s for s in synthetic.snapshots(truth) if s.step not in (synthetic.HALVED - 1, synthetic.HALVED, synthetic.HALVED + 1)]
+    rows = [
+        s
+        for s in synthetic.snapshots(truth)
+        if s.step not in (synthetic.HALVED - 1, synthetic.HALVED, synthetic.HALVED + 1)
+    ]
     path = synthetic.write(tmp_path / "sparse.h5", rows, synthetic.record(truth))
     (change,) = lr_decay_effects(load(path)).changes
     assert (change.change.earliest, change.change.step) == (201, synthetic.HALVED + 10)
@@ -119,19 +141,23 @@ def test_an_inexact_change_gives_both_steps_and_no_factor(synthetic, truth, tmp_
 
 def test_the_schedule_s_trigger_pins_a_change(synthetic, truth, tmp_path):
     rows = [
-        dataclasses.replace(s, trigger="OnLearningRateChange(after=(0, 1, 10, 100))" if s.step == synthetic.HALVED else s.trigger)
+        dataclasses.replace(s, trigger="OnLearningRateChange(after=(0, 1, "
+                                       "10, 100))" if s.step == synthetic.HALVED else s.trigger)
         for s in synthetic.snapshots(truth) if s.step != synthetic.HALVED - 1
     ]  # fmt: skip
     path = synthetic.write(tmp_path / "pinned.h5", rows, synthetic.record(truth))
     assert lr_decay_effects(load(path)).changes[0].change.exact
     late = [dataclasses.replace(s, trigger=s.trigger.replace("(0, ", "(")) for s in rows]
     path = synthetic.write(tmp_path / "late.h5", late, synthetic.record(truth))
-    assert not lr_decay_effects(load(path)).changes[0].change.exact  # negative control: without offset 0 it is not pinned
+    assert (
+        not lr_decay_effects(load(path)).changes[0].change.exact
+    )  # negative control: without offset 0 it is not pinned
 
 
 def test_a_cosine_schedule_is_a_trend_and_not_many_changes(synthetic, truth, tmp_path):
     rows = [
-        dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),)) for s in synthetic.snapshots(truth)
+        dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),))
+        for s in synthetic.snapshots(truth)
     ]  # fmt: skip
     effects = lr_decay_effects(load(synthetic.write(tmp_path / "cosine.h5", rows, synthetic.record(truth))))
     assert effects.changes == ()
@@ -141,6 +167,25 @@ def test_a_cosine_schedule_is_a_trend_and_not_many_changes(synthetic, truth, tmp
     whole = sum(0.125 * (1 + np.cos(np.pi * t / 1000)) for t in range(synthetic.LAST))
     assert course.trend.travel == pytest.approx(whole, rel=0.02)
     assert "A trend has no before and after" in trend_sentence(course)
+
+
+def with_rates(synthetic, truth, rate):
+    return [dataclasses.replace(s, learning_rates=(rate(s.step),)) for s in synthetic.snapshots(truth)]
+
+
+def test_a_schedule_that_moves_once_per_epoch_is_a_trend(synthetic, truth, tmp_path):
+    """A linear decay in seven epochs of 100 steps: every rate holds for a while, yet nothing is a step."""
+    rows = with_rates(synthetic, truth, lambda step: 0.25 * (1 - (step // 100) / 8))
+    (course,) = lr_decay_effects(load(synthetic.write(tmp_path / "epochs.h5", rows, synthetic.record(truth)))).trends
+    assert course.rates == (0.25, 0.25 * (1 - 7 / 8))
+
+
+def test_a_staircase_of_halvings_is_steps(synthetic, truth, tmp_path):
+    """Negative control of the rule: the first halving takes more than half of the way."""
+    rows = with_rates(synthetic, truth, lambda step: 0.25 / 2 ** (step // 150))
+    effects = lr_decay_effects(load(synthetic.write(tmp_path / "halvings.h5", rows, synthetic.record(truth))))
+    assert effects.trends == ()
+    assert [change.change.new[0] for change in effects.changes] == [0.125, 0.0625]  # nothing follows the last
 
 
 @pytest.mark.parametrize(

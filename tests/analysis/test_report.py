@@ -1,4 +1,4 @@
-"""The report. Oracle of its numbers: the archive's HDF5 file itself, read with h5py, and NumPy; nothing of the package."""
+"""The report. Oracle of its numbers: the HDF5 file itself, read with h5py, and NumPy; nothing of the package."""
 
 import html
 import re
@@ -87,7 +87,9 @@ def test_every_number_of_the_table_comes_from_the_file(page, archives, synthetic
 def test_the_oracle_tells_a_wrong_number(page, archives, synthetic):
     """Negative control: the numbers of another snapshot are not those of the table."""
     table, wrong = rows_by_label(page), recomputed(archives[0], 100)
-    assert sum(table[label][0] == number(float(value)) for label, value in wrong.items()) <= 2  # target energy stands still
+    assert (
+        sum(table[label][0] == number(float(value)) for label, value in wrong.items()) <= 2
+    )  # target energy stands still
 
 
 def test_predicted_factors_come_from_the_file(page, archives, synthetic):

@@ -27,16 +27,19 @@ def test_large_arrays_are_read_row_by_row(archives, truth, synthetic):
 
 def test_what_is_missing_is_named_with_its_remedy(archives):
     run = load(archives[0]).only
-    assert not run.has("kernel")
-    with pytest.raises(AnalysisError, match=r"needs 'kernel'.*keep_kernel"):
-        run.require("kernel", why="a kernel slice")
+    assert not run.has("condition_number")
+    with pytest.raises(AnalysisError, match=r"needs 'condition_number'.*observables"):
+        run.require("condition_number", why="conditioning")
     with pytest.raises(AnalysisError, match=r"needs 'nonsense'.*observables"):
         run.values("nonsense")
 
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("targets", "Probe"), ("stability_ratio", "loss="), ("eigenvectors", "top_k"), ("inputs", "keep_inputs")],
+    [
+        ("targets", "Probe"), ("stability_ratio", "loss="), ("eigenvectors", "top_k"), ("inputs", "keep_inputs"),
+        ("kernel", "keep_kernel"),
+    ],
 )
 def test_every_remedy_says_what_to_pass(name, remedy):
     from kerneltrack.analysis.trajectory import missing
@@ -48,7 +51,7 @@ def test_several_runs_are_a_sequence_and_one_is_only(archives):
     both = load(archives)
     assert [run.name for run in both] == ["run", "control"]
     assert both[1:].only.name == "control"
-    with pytest.raises(AnalysisError, match="one run.*got 2: run, control"):
+    with pytest.raises(AnalysisError, match=r"one run.*got 2: run, control"):
         both.only  # noqa: B018
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from kerneltrack.callbacks import NTKTracker
 from torch.utils.data import DataLoader
 from trainings import Regressor, data, loader, trainer
 
 from kerneltrack import Probe, open_archive, schedule
+from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveError, ArchiveExistsError, KerneltrackError, ProbeError, TrackerError
 
 RATES = {5: 0.5}
@@ -57,7 +57,8 @@ def by_hand(steps, keep):
             J, m = jacobian(model, x), (f - y).detach().double()
             theta = J @ J.T
             row = {"values": torch.linalg.eigvalsh(theta).flip(0).numpy(), "loss": float(m.square().mean() / 2),
-                   "outputs": f.detach().double().numpy(), "rate": rate, "theta": theta.numpy(), "J": J, "m": m}  # fmt: skip
+                   "outputs": f.detach().double().numpy(), "rate": rate, "theta": theta.numpy(),
+                   "J": J, "m": m}  # fmt: skip
         gradient = torch.autograd.grad((f - y).square().mean() / 2, list(model.parameters()))
         with torch.no_grad():
             for p, g in zip(model.parameters(), gradient, strict=True):
@@ -164,7 +165,7 @@ def test_a_loss_that_is_not_the_trained_one_is_refused(tmp_path):
 
 
 def test_accumulation_measures_once_per_update(tmp_path):
-    """Six batches, three to an update: two updates; states 0, 1 and 2, each measured before its window's first batch."""
+    """Six batches, three to an update: two updates; each state is measured before the first batch of its window."""
     tracker = NTKTracker(tmp_path / "run.h5", probe=8, schedule=1, log=False)
     trainer(tracker, max_steps=2, accumulate_grad_batches=3).fit(Regressor(), loader(batch_size=4))
     with open_archive(tmp_path / "run.h5") as archive:
@@ -356,6 +357,8 @@ def test_what_needs_the_data_is_refused_before_the_first_batch(tmp_path, monkeyp
         ({"if_exists": "append"}, "if_exists: expected"),
         ({"method": "fast"}, "method: expected"),
         ({"top_k": -1}, "top_k: expected"),
+        ({"max_overhead": 2}, "max_overhead: expected"),
+        ({"max_overhead": 0.1, "schedule": "epoch"}, "counted beforehand"),
         ({"probe": 0}, "at least one sample"),
         ({"probe": "missing.npz"}, "cannot read a probe"),
         ({"probe": {}}, "probe: expected"),

@@ -114,6 +114,22 @@ def old_weight_norm() -> nn.Module:
     return nn.Sequential(first, nn.Tanh(), nn.Linear(5, 3))
 
 
+class Keeping(nn.Module):
+    """Keeps what it saw, and writes to a buffer, as many a model does in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.register_buffer("seen", torch.zeros(()))
+        self.calls, self.last = 0, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.last = self.body(x).tanh()
+        self.seen += self.last.detach().abs().sum()
+        return self.head(self.last)
+
+
 def hooked() -> nn.Module:
     model = mlp()
     model[1].register_forward_hook(lambda module, args, out: 2 * out)

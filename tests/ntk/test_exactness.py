@@ -13,7 +13,7 @@ import pytest
 import torch
 from oracles import EXACT, SINGLE, contract, distance, layer_of, rows_of
 from problems import PROBLEMS, ROWS
-from truth import OUTPUTS, exact, measured, rows
+from truth import OUTPUTS, exact, measured, metrics, rows
 
 from kerneltrack.errors import KernelError
 
@@ -31,6 +31,7 @@ NOT_MAPPABLE = {
     "checkpointing",
     "control-flow",
     "data-dependent-depth",
+    "keeps-activations",  # writes to a buffer in place
 }
 
 METHODS = ("auto", "jacobian", "products")
@@ -100,6 +101,15 @@ def test_double_precision_of_a_float32_model(name):
     kernel = measured(name, precision=torch.float32, dtype=torch.float64)
     assert kernel.dtype == torch.float64
     assert distance(kernel, exact(name)) < EXACT
+
+
+@problems
+@pytest.mark.parametrize("kind", ["scalar", "parameter", "entry"])
+def test_metric(name, kind):
+    """Oracle: J P Jᵀ with the double loop's J. Ties and reuse are where a metric is easily lost."""
+    metric, weights = metrics(name)[kind]
+    left = rows_of(rows(name), ROWS)
+    assert distance(measured(name, metric=metric), contract(left, left, "full", weights)) < EXACT
 
 
 @problems

@@ -26,7 +26,7 @@ import kerneltrack as kt
 from kerneltrack.errors import MemoryBudgetError
 
 torch.manual_seed(0)
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 def status(key):
     with open("/proc/self/status") as lines:
@@ -60,11 +60,11 @@ model = nn.Sequential(
     nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2),
     nn.Conv2d(6, 16, 5), nn.ReLU(), nn.AvgPool2d(2),
     nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)).eval()
-x = torch.randn(128, 1, 28, 28)
+x = torch.randn(64, 1, 28, 28)
 """
 MLP = """
 model = nn.Sequential(nn.Linear(100, 256), nn.Tanh(), nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 1))
-x = torch.randn(1200, 100)
+x = torch.randn(800, 100)
 """
 ENCODER = """
 layer = nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, batch_first=True)
@@ -75,7 +75,7 @@ class Model(nn.Module):
         self.body, self.head = body, nn.Linear(64, 10)
     def forward(self, x):
         return self.head(self.body(x).mean(1))
-model, x = Model().eval(), torch.randn(64, 32, 64)
+model, x = Model().eval(), torch.randn(32, 32, 64)
 """
 RUN = """
 def run(x, budget):
@@ -96,13 +96,13 @@ def child(work: str, budget: object, compare: bool = True) -> dict[str, float]:
 
 
 CASES = {
-    "lenet-auto": (LENET, "auto", "full", 48 * MIB),
-    "lenet-jacobian": (LENET, "jacobian", "full", 48 * MIB),
+    "lenet-auto": (LENET, "auto", "full", 24 * MIB),
+    "lenet-jacobian": (LENET, "jacobian", "full", 40 * MIB),
     "lenet-trace-least": (LENET, "auto", "trace", "least"),
     "lenet-jacobian-least": (LENET, "jacobian", "trace", "least"),
-    "mlp-auto": (MLP, "auto", "full", 64 * MIB),
-    "encoder-auto": (ENCODER, "auto", "full", 48 * MIB),
-    "encoder-jacobian": (ENCODER, "jacobian", "full", 48 * MIB),
+    "mlp-auto": (MLP, "auto", "full", 24 * MIB),
+    "encoder-auto": (ENCODER, "auto", "full", 40 * MIB),
+    "encoder-jacobian": (ENCODER, "jacobian", "full", 40 * MIB),
 }
 
 

@@ -18,7 +18,6 @@ from truth import OUTPUTS, readout, tightest
 
 import kerneltrack as kt
 
-
 WIDTH = 12
 
 
@@ -40,7 +39,7 @@ def mean_of_tokens(width):
     )
 
 
-#: name: model and the shape of one sample. Few tokens and many features, many tokens and few, one token, and between.
+#: name: model and the shape of one sample. From one token and many features to the reverse.
 SIZES = {
     "wide-mlp": (lambda: nn.Sequential(nn.Linear(40, 60), nn.Tanh(), nn.Linear(60, 3)), (40,)),
     "many-pixels": (image_net(3, 12), (2, 12, 12)),
@@ -126,9 +125,9 @@ def test_the_plan_covers_each_parameter_once(name):
 def test_the_plan_counts_the_floating_point_operations():
     """Oracle: by hand, for an MLP of widths d_0 … d_L on N samples with O outputs.
 
-    Forward and backward are N and NO Σ d_{l-1} d_l multiply-adds, but for the first layer's input; the token order
-    costs N² d_{l-1} for A Aᵀ and N²O² (d_l + 1) for G Gᵀ and the product, halved by symmetry up to the diagonal
-    tiles. Counting twice that, or missing a layer, is outside the bracket.
+    Forward and backward are N and NO Σ d_{l-1} d_l multiply-adds, but for the first layer's input; the token
+    order costs N² d_{l-1} for A Aᵀ and N²O² (d_l + 1) for G Gᵀ and the product, halved by symmetry up to the
+    diagonal tiles. Counting twice that, or missing a layer, is outside the bracket.
     """
     widths, n, o = (64, 128, 128, 10), 64, 10
     layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]

@@ -45,6 +45,23 @@ def exact(name: str, output: str = "full", square: bool = True) -> Array:
     return contract(left, right, "full" if output == "callable" else output)
 
 
+def metrics(name: str) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """A number, one number per parameter, and one per entry, with their NumPy twins."""
+    model = PROBLEMS[name].model()
+    generator = torch.Generator().manual_seed(5)
+    trainable = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    number = {key: 0.5 + i for i, key in enumerate(trainable)}
+    entries = {
+        key: torch.rand(p.shape, generator=generator, dtype=torch.float64) + 0.1
+        for key, p in trainable.items()
+    }
+    return {
+        "scalar": (0.25, dict.fromkeys(trainable, 0.25)),
+        "parameter": (number, number),
+        "entry": (entries, {key: t.numpy() for key, t in entries.items()}),
+    }
+
+
 def tightest(model: torch.nn.Module, x1: Any, x2: Any = None, **options: Any) -> int:
     """The smallest memory budget that the engine itself says can work."""
     try:

@@ -219,12 +219,15 @@ def test_the_sum_of_one_hot_targets_is_refused(targets):
     check_targets(None, "sum")
 
 
-def test_a_callable_reduction_has_no_energies(problem):
-    state = dataclasses.replace(problem.state("trace"), reduction="callable")
-    values = compute(select("target_energy"), state)
-    assert np.isnan(values["target_energy"]).all()
-    assert "no energy along this kernel" in values.reasons["target_energy"]
-    assert "target_coefficients" not in measurement(state, top_k=2)
+def test_a_callable_reduction_is_measured_in_its_own_space(problem):
+    # With g the identity the kernel of g(f) is the full kernel, and everything must agree.
+    full = problem.state("full")
+    state = dataclasses.replace(full, reduction="callable")
+    for name in ("output_energy", "target_energy", "kernel_target_alignment", "target_energy_null"):
+        np.testing.assert_array_equal(compute(select(name), state)[name], compute(select(name), full)[name])
+    np.testing.assert_array_equal(
+        measurement(state, top_k=2)["output_coefficients"], measurement(full, top_k=2)["output_coefficients"]
+    )
 
 
 def test_energies_of_the_leading_modes_need_no_others(problem):

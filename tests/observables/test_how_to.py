@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kerneltrack import observables
+from kerneltrack.archive import ArchiveWriter
 from kerneltrack.observables import registry
+from kerneltrack.snapshot import ProbeRecord, Snapshot
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "add-an-observable.md"
 
@@ -36,6 +39,23 @@ def test_a_page_with_a_wrong_answer_would_be_seen(run):
     wrong = PAGE.read_text(encoding="utf-8").replace('["modes_for_target"] == 2', '["modes_for_target"] == 3')
     with pytest.raises(AssertionError, match=r"^$"):
         run(wrong, 3)
+
+
+def test_the_notation_s_code_runs_on_an_archive(problem, tmp_path, monkeypatch):
+    # Oracle: the distance of the two kernels that the archive did not keep.
+    monkeypatch.chdir(tmp_path)
+    first = problem.state("trace")
+    problem.jacobian = problem.jacobian + 0.3 * np.random.default_rng(0).standard_normal(problem.jacobian.shape)
+    last = problem.state("trace")
+    record = ProbeRecord(name="probe", fingerprint="sha256:" + "0" * 64, count=7, targets=problem.targets)
+    with ArchiveWriter("run.h5", probes=[record]) as writer:
+        for step, state in enumerate((first, last)):
+            writer.append(Snapshot(step=step, probes={"probe": observables.measurement(state, top_k=5)}))
+    text = (PAGE.parents[1] / "notation.md").read_text(encoding="utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(block, "notation.md", "exec"), names)
+    assert names["low"] <= 1 - observables.kernel_distance(first.kernel, last.kernel) <= names["high"]
 
 
 @pytest.mark.parametrize("page", ["notation.md", "how-to/add-an-observable.md", "observables.md"])

@@ -5,7 +5,7 @@ import pytest
 
 from kerneltrack.archive.schema import DIMENSIONS, MEASUREMENT_FIELDS, PROBE_FIELDS, PROBE_TEXTS, ROOT_FIELDS
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables import State, Update, energy_k, measurement, project
+from kerneltrack.observables import State, Update, energy_k, measurement
 from kerneltrack.observables.registry import RESERVED
 from kerneltrack.spectrum import eigensystem
 
@@ -94,12 +94,14 @@ def test_shapes_are_checked(problem):
         State(eigensystem=found, outputs=np.zeros(21))
     with pytest.raises(ObservableError, match="shape of targets"):
         problem.state(targets=np.zeros((7, 2)))
-    with pytest.raises(ObservableError, match="do not fit the outputs"):
-        State(eigensystem=found, outputs=np.zeros((4, 3)))
+    for shape, reduction in (((4, 3), "full"), ((7, 3), "trace"), ((21, 3), "callable")):
+        with pytest.raises(ObservableError, match=r"do not fit outputs.*21"):
+            State(eigensystem=found, outputs=np.zeros(shape), reduction=reduction)
     with pytest.raises(ObservableError, match="shape of linear_change"):
         Update(output_change=np.zeros((7, 3)), linear_change=np.zeros((3, 7)))
-    with pytest.raises(ObservableError, match="no energy along this kernel"):
-        project(problem.outputs, "callable")
+    change = np.zeros((7, 3))
+    with pytest.raises(ObservableError, match="shapes of layer_linear_changes"):
+        Update(output_change=change, linear_change=change, layer_linear_changes={"a": change, "b": change[:2]})
 
 
 def test_a_state_does_not_keep_its_ancestors_alive(problem):

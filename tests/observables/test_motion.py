@@ -107,7 +107,7 @@ def test_cka_does_not_see_what_is_constant():
 
 
 def brute_force_hsic(a, b):
-    """Oracle: the U-statistic over all quadruples of different points. Song et al. 2012, eq. 4."""
+    """Oracle: the U-statistic over all quadruples of different points. Song et al. 2012."""
     n = len(a)
     total = sum(
         a[i, j] * (b[i, j] + b[q, r] - 2 * b[i, q]) for i, j, q, r in itertools.permutations(range(n), 4)

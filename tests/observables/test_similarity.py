@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kerneltrack.errors import ObservableError
-from kerneltrack.observables import similarity_bounds
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.errors import KernelError, ObservableError
+from kerneltrack.observables import measurement, similarity_bounds
+from kerneltrack.spectrum import EigenSystem, eigensystem
 
 
 def two_kernels(seed, decay, mixing, size=12):
@@ -36,6 +36,23 @@ def test_the_similarity_lies_between_its_bounds(seed, decay, mixing, k, other):
     np.testing.assert_allclose(scaled, (low, high), atol=rounding)
     swapped = similarity_bounds(eigensystem(b, other), eigensystem(a, k))
     np.testing.assert_allclose(swapped, (low, high), atol=rounding)
+
+
+def test_bounds_come_from_what_an_archive_keeps(problem, reduction):
+    # Oracle: the Frobenius product of the matrices. Stored vectors are float32: 1e-6.
+    before, start = problem.matrix(reduction), problem.state(reduction)
+    problem.jacobian = problem.jacobian + 0.3 * np.random.default_rng(0).standard_normal(problem.jacobian.shape)
+    after, state = problem.matrix(reduction), problem.state(reduction)
+    rows = [measurement(s, top_k=5) for s in (start, state)]
+    low, high = similarity_bounds(*(EigenSystem.stored(row["eigenvalues"], row["eigenvectors"]) for row in rows))
+    cosine = np.vdot(before, after) / (np.linalg.norm(before) * np.linalg.norm(after))
+    assert low - 1e-6 <= cosine <= high + 1e-6
+    assert high - low < 1
+
+
+def test_a_row_without_all_eigenvalues_is_refused():
+    with pytest.raises(KernelError, match="all 21 eigenvalues"):
+        EigenSystem.stored(np.ones(5), np.ones((7, 3, 5)))
 
 
 def test_the_bounds_meet_when_everything_was_kept():

@@ -1,0 +1,61 @@
+"""Several runs in one figure: a line per run, or per group of runs its mean and, from six runs on, their range."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..compare import BAND_RUNS, Comparison, grouped, title_of
+from ..panels import Series, band, time_axis
+from ..panels.profiles import below
+from ..style import Style
+from .sheet import blank
+
+_COLUMNS = 2
+
+
+def runs_figure(comparison: Comparison, style: Style, *, group: str | None = None) -> Figure:
+    """One panel per quantity over the common positions.
+
+    Args:
+        comparison: the runs side by side.
+        style: the look.
+        group: a metadata key; None draws every run for itself.
+
+    Raises:
+        AnalysisError: a run has no such key.
+    """
+    groups = {name: [i] for i, name in enumerate(comparison.runs)} if group is None else grouped(comparison, group)
+    labels = [label if group is None else f"{group} {label}" for label in groups]
+    rows = -(-len(comparison.values) // _COLUMNS)
+    page, axes = blank(style, rows, _COLUMNS if len(comparison.values) > 1 else 1, height=0.33 * rows + 0.06)
+    for ax, (name, values) in zip(axes, comparison.values.items(), strict=False):
+        for label, columns, colour in zip(labels, groups.values(), style.ordered(len(groups)), strict=True):
+            _draw(ax, comparison.positions, values[:, columns], label, colour)
+        _frame(ax, comparison, title_of(name))
+    for ax in axes[len(comparison.values) :]:
+        ax.set_axis_off()
+    below(axes[0])
+    return page
+
+
+def _draw(ax: Axes, positions: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
+    if values.shape[1] >= BAND_RUNS:
+        mean, spread = values.mean(axis=1), values.std(axis=1, ddof=1)
+        band(ax, positions, mean - spread, mean + spread, Series(label, mean, colour))
+        return
+    for i in range(values.shape[1]):
+        ax.plot(positions, values[:, i], color=colour, label=label if i == 0 else f"_{label}", linewidth=1.2)
+
+
+def _frame(ax: Axes, comparison: Comparison, title: str) -> None:
+    ax.set_title(title)
+    if comparison.by == "loss":
+        ax.set_xscale("log")
+        ax.invert_xaxis()
+        ax.set_xlabel("loss reached")
+        return
+    positions = comparison.positions
+    time_axis(ax, "log" if len(positions) > 4 and positions[len(positions) // 2] < 0.1 * positions[-1] else "linear")
+    ax.set_xlabel("training step" if comparison.by == "step" else "epoch")

@@ -1,0 +1,109 @@
+"""The audit: once for every plan, Θ v by the kernel against one product Jᵀ and one product J along a random v.
+
+A plan that left out a use of a parameter, or counted one twice, fails here with probability one; what it leaves out cannot
+hide, because v mixes all pairs. The reference knows nothing of plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from kerneltrack.errors import AuditError
+from kerneltrack.ntk.inputs import Inputs
+from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.parameters import layer_of
+
+#: Rows of Θ that are read at a time.
+_ROWS = 256
+
+
+def audit(job: Job, matrices: Mapping[str, Tensor]) -> None:
+    """Compares the kernel with plain autodiff along one random direction.
+
+    Args:
+        job: what was asked.
+        matrices: layer → (B, N1·Q, N2·Q), complete.
+
+    Raises:
+        AuditError: they differ by more than rounding; the message has every layer's share of the reference.
+    """
+    if job.reduction.kind == "full":
+        _compare(job, matrices, job.x1, job.x1 if job.x2 is None else job.x2, slice(None), slice(None))
+        return
+    # O products for each direction: as many samples as cost no more than one direction of the full kernel.
+    rows, columns = _some(len(job.x1), job.outputs), _some(job.columns, job.outputs)
+    left = job.x1.map(lambda t: t[rows])
+    right = (job.x1 if job.x2 is None else job.x2).map(lambda t: t[columns])
+    _compare(job, matrices, left, right, rows, columns)
+
+
+def _some(count: int, outputs: int) -> slice:
+    return slice(None, None, min(count, max(1, outputs)))
+
+
+def _compare(job: Job, matrices: Mapping[str, Tensor], left: Inputs, right: Inputs, rows: slice, columns: slice) -> None:
+    v = _direction(job, len(right))
+    product, scale = _by_kernel(matrices, v, rows, columns)
+    reference = _by_products(job, left, right, v)
+    error = float((product - reference).abs().max())
+    # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
+    limit = torch.finfo(job.dtype).eps ** 0.6 * float(torch.maximum(scale, reference.abs()).max()) + torch.finfo(job.dtype).tiny
+    if not error <= limit:
+        raise AuditError(
+            "the plan disagrees with plain autodiff along a random direction",
+            expected=f"a difference below {limit:.3g}",
+            got=f"{error:.3g}",
+            where=_shares(job, left, right, v),
+            remedy='Compute with method="jacobian", and report the model: this is a defect of kerneltrack.',
+        )
+
+
+def _direction(job: Job, count: int) -> Tensor:
+    """v as (B, M·Q): one vector for each plane, the same for all outputs of a diagonal."""
+    generator = torch.Generator().manual_seed(count)
+    v = torch.randn(1, count * job.paired, generator=generator, dtype=torch.float64)
+    return v.expand(job.planes, -1).to(job.network.device, job.dtype)
+
+
+def _by_kernel(matrices: Mapping[str, Tensor], v: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+    """Θ v and |Θ| |v|, (B, N1·Q), over all layers, a few rows of Θ at a time."""
+    products, scales = [], []
+    for plane, vector in enumerate(v):
+        parts = [m[plane][rows, columns] for m in matrices.values()]
+        pieces = range(0, parts[0].shape[0], _ROWS)
+        products.append(torch.cat([sum((p[i : i + _ROWS] @ vector for p in parts), torch.zeros_like(vector[:1])) for i in pieces]))
+        scales.append(torch.cat([sum((p[i : i + _ROWS].abs() @ vector.abs() for p in parts), torch.zeros_like(vector[:1]))
+                                 for i in pieces]))
+    return torch.stack(products), torch.stack(scales)
+
+
+def _by_products(job: Job, left: Inputs, right: Inputs, v: Tensor, names: list[str] | None = None) -> Tensor:
+    """Θ v by Jᵀ and J, (B, N1·Q)."""
+    network, o = job.network, job.outputs
+    names = list(network.parameters) if names is None else names
+
+    def product(cotangent: Tensor) -> Tensor:
+        pulled = network.vjp(right, cotangent)
+        weighted = {k: pulled[k].to(job.dtype) * (1.0 if job.metric is None else job.metric[k]) for k in names}
+        return network.jvp(left, weighted).to(job.dtype)
+
+    if job.reduction.kind == "full":
+        return product(v.view(len(right), o)).reshape(1, -1)
+    columns = []
+    for k in range(o):
+        cotangent = v.new_zeros(len(right), o)
+        cotangent[:, k] = v[0]
+        columns.append(product(cotangent)[:, k])
+    planes = torch.stack(columns)
+    return planes if job.reduction.kind == "diagonal" else planes.sum(0, keepdim=True)
+
+
+def _shares(job: Job, left: Inputs, right: Inputs, v: Tensor) -> str:
+    layers: dict[str, list[str]] = {}
+    for name in job.network.parameters:
+        layers.setdefault(layer_of(name), []).append(name)
+    norms = {layer: float(_by_products(job, left, right, v, names).norm()) for layer, names in layers.items()}
+    return "the reference's norms by layer: " + ", ".join(f"{layer or '(root)'} {norm:.3g}" for layer, norm in norms.items())

@@ -1,0 +1,99 @@
+"""The benchmark tells a wrong kernel from a right one, has the known floor, and runs from end to end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from floor import floor_flops  # noqa: E402
+from measure import error  # noqa: E402
+from report import write_report  # noqa: E402
+from workloads import Workload, mlp, resnet18  # noqa: E402
+
+
+def problem_and_truth(kind):
+    """A random Gram matrix of 4 samples and 3 outputs, of which the first and the last sample are checked."""
+    rows = np.random.default_rng(0).standard_normal((4, 3, 20))
+    kernel = np.einsum("nap,mbp->namb", rows, rows)
+    if kind == "trace":
+        kernel = np.einsum("nama->nm", kernel)
+    which = np.array([0, 3])
+    truth = kernel[which][:, :, which] if kind == "full" else kernel[np.ix_(which, which)]
+    workload = SimpleNamespace(samples=4, outputs=3, kind=kind)
+    return SimpleNamespace(workload=workload, which=which, truth=truth), kernel.astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["full", "trace"])
+def test_the_check_tells_right_from_wrong(kind):
+    """float32 of the truth is off by 6e-8; a factor, a transpose and a swap of samples by far more."""
+    problem, kernel = problem_and_truth(kind)
+    assert error(kernel, problem) < 1e-6
+    wrongs = [kernel / 3, kernel[[1, 0, 2, 3]], kernel + 1e-3 * kernel.max()]
+    if kind == "full":
+        wrongs.append(kernel.transpose(0, 3, 2, 1))
+    for wrong in wrongs:
+        assert error(wrong, problem) > 1e-4
+    with pytest.raises(ValueError, match="shape"):
+        error(kernel[:3], problem)
+
+
+@pytest.mark.parametrize(
+    ("build", "samples", "shape", "outputs", "published"),
+    [
+        (lambda: mlp(784, 1024, 1024, 1024, 10), 512, (784,), 10, 106e9),
+        (lambda: mlp(2, 256, 256, 256, 256, 256, 256, 1), 10_000, (2,), 1, 321e9),
+        (resnet18, 128, (3, 32, 32), 10, 5.06e12),
+    ],
+    ids=["mlp", "deep-mlp", "resnet"],
+)
+def test_the_floor_is_the_known_one(build, samples, shape, outputs, published):
+    """Oracle: three totals worked out by hand from the formulas of the module's docstring, to 5 %."""
+    floor = floor_flops(Workload(build, samples, shape, outputs, "full", ""))
+    assert floor == pytest.approx(published, rel=0.05)
+
+
+def test_a_wrong_row_is_marked_and_not_compared_with(tmp_path):
+    """A wrong peer that is ten times faster must not be the best one."""
+    np.savez(tmp_path / "tiny-mlp.npz", floor=1e6)
+    row = {"workload": "tiny-mlp", "version": "1", "memory": 2**20}
+    rows = [
+        row | {"peer": "kerneltrack", "method": "auto", "times": [1.0], "busy": [1.0], "error": 1e-7},
+        row | {"peer": "honest", "method": "m", "times": [3.0], "busy": [1.0], "error": 1e-7},
+        row | {"peer": "hasty", "method": "m", "times": [0.1], "busy": [1.0], "error": 0.5},
+        {"workload": "tiny-mlp", "peer": "greedy", "method": "m", "failed": "out of memory"},
+    ]
+    about = {"when": "now", "processor": "one", "threads": 1, "device": "cpu", "missing": ["absent"]}
+    write_report({**about, "rows": rows, "rates": {"tiny-mlp": 1e9}}, tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "3.00× as fast as the best peer (honest · m)" in page
+    assert "hasty · m | 100 ms" in page
+    assert page.count("**wrong**") == 1
+    assert "greedy · m | out of memory" in page
+    assert "Not installed where this was run: absent" in page
+
+
+def test_it_runs_from_end_to_end(tmp_path):
+    """The smallest workload, in fresh processes as in earnest; the row is there, and right."""
+    page = tmp_path / "page.md"
+    options = ["--workloads", "tiny-product", "--peers", "kerneltrack", "--seconds", "0.01"]
+    command = [
+        sys.executable,
+        str(HERE / "run.py"),
+        *options,
+        "--cache",
+        str(tmp_path),
+        "--output",
+        str(page),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "kerneltrack · product" in page.read_text()
+    assert "**wrong**" not in page.read_text()

@@ -1,0 +1,146 @@
+"""Both import roots, LightningCLI, and DDP, each in a fresh interpreter. Oracle: the archive that the run leaves."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kerneltrack import Probe, open_archive
+
+TRAINING = """
+import torch, warnings
+warnings.filterwarnings("ignore")
+import {root} as pl
+from kerneltrack.callbacks import NTKTracker
+
+class Net(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Linear(3, 1)
+    def forward(self, x):
+        return self.layers(x)
+    def training_step(self, batch, batch_idx):
+        return (self(batch[0]) - batch[1]).square().mean() / 2
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+    def train_dataloader(self):
+        x = torch.arange(24.0).reshape(8, 3).sin()
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x[:, :1]), batch_size=4)
+
+quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+             accelerator="cpu", max_steps=4)
+"""
+
+RUN = """
+tracker = NTKTracker("run.h5", probe=8, schedule=2, log=False)
+assert isinstance(tracker, pl.Callback)
+{check}
+pl.Trainer(callbacks=tracker, **quiet).fit(Net())
+"""
+
+ALONE = "import sys; assert {other!r} not in sys.modules, 'the second root was imported only to subclass it'"
+
+
+def python(code, folder, **environment):
+    import os
+
+    (folder / "training.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "training.py"], cwd=folder, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("root", "other"), [("pytorch_lightning", "lightning.pytorch"), ("lightning.pytorch", "pytorch_lightning")]
+)
+def test_each_root_alone(tmp_path, root, other):
+    python(TRAINING.format(root=root) + RUN.format(check=ALONE.format(other=other)), tmp_path)
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive.steps.tolist() == [0, 2, 4]
+
+
+def test_a_tracker_made_with_both_roots_loaded_is_a_callback_of_both(tmp_path):
+    check = "import lightning.pytorch; assert isinstance(tracker, lightning.pytorch.Callback)"
+    code = "import lightning.pytorch\n" + TRAINING.format(root="pytorch_lightning") + RUN.format(check=check)
+    python(code, tmp_path)
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert len(archive) == 3
+
+
+CLI = """
+import sys
+from {root}.cli import LightningCLI
+sys.argv = ["training.py", "fit", "--config", "config.yaml"]
+LightningCLI(Net, save_config_callback=None)
+"""
+
+CONFIG = """
+trainer:
+  max_steps: 4
+  accelerator: cpu
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  callbacks:
+    - class_path: kerneltrack.callbacks.NTKTracker
+      init_args:
+        archive: run.h5
+        probe: probe.npz
+        schedule: 2
+        output: trace
+        top_k: 3
+        observables: default
+        loss: half_mse
+        keep_kernel: all
+        metadata: {width: 4, seed: 3}
+        log: false
+        if_exists: replace
+        on_error: warn
+        keep_inputs: true
+        method: jacobian
+        memory_budget: 1GiB
+"""
+
+
+@pytest.mark.parametrize("root", ["pytorch_lightning", "lightning.pytorch"])
+def test_lightning_cli_from_yaml(tmp_path, root):
+    import torch
+
+    x = torch.randn(5, 3)
+    Probe(x, x[:, :1], name="mine").save(tmp_path / "probe.npz")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    python(TRAINING.format(root=root) + CLI.format(root=root), tmp_path)
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive.steps.tolist() == [0, 2, 4]
+        record = archive.probes["mine"]
+        assert record.settings["output"] == "trace"
+        assert archive.provenance.metadata == {"width": 4, "seed": 3}
+        assert archive[0].probes["mine"]["kernel"].shape[:2] == (5, 5)
+
+
+DDP = """
+import os
+def fit(callbacks):
+    pl.seed_everything(0, verbose=False)
+    net = Net()
+    pl.Trainer(callbacks=callbacks, devices=2, strategy="ddp", **quiet).fit(net)
+    return {k: v.clone() for k, v in net.state_dict().items()}
+
+if __name__ == "__main__":
+    a = fit([NTKTracker("run.h5", probe=8, schedule=2, log=False)])
+    b = fit([])
+    assert all(torch.equal(a[k], b[k]) for k in a)
+"""
+
+
+def test_two_ranks_train_as_without_the_tracker_and_rank_zero_writes(tmp_path):
+    python(TRAINING.format(root="pytorch_lightning") + DDP, tmp_path)
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive.steps.tolist() == [0, 2, 4]
+        assert archive.provenance.run["world_size"] == 2
+
+

@@ -1,0 +1,77 @@
+"""The recorder's overhead rule, on a clock that the test owns. Oracle: the share worked out from what was measured."""
+
+import pytest
+import torch
+from torch import nn
+
+import kerneltrack.recorder as module
+from kerneltrack.instrument import Instrument
+from kerneltrack.probe import Probe
+from kerneltrack.recorder import Moment, Recorder
+from kerneltrack.schedule import Clock, Every, Log, OnLearningRateChange
+from kerneltrack.update_rule import UpdateRule
+
+COST, STEP = 1.0, 0.05  # seconds of a measurement and of a training step
+
+
+class Writer:
+    def __init__(self):
+        self.rows = []
+
+    def append(self, snapshot):
+        self.rows.append(snapshot)
+
+    def close(self):
+        pass
+
+
+def run(monkeypatch, schedule, steps, cap, *, known=True, changes=()):
+    """A run of ``steps`` updates in which every measurement takes COST seconds; returns the rows."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    writer, net = Writer(), nn.Linear(2, 1)
+    instrument = Instrument(probe=Probe(torch.randn(3, 2), name="p"))
+    recorder = Recorder(writer, {"p": instrument}, {"p": schedule}, max_overhead=cap, horizon=steps if known else None)
+    measure = Instrument.measure
+
+    def slow(self, *args, **kwargs):
+        now[0] += COST
+        return measure(self, *args, **kwargs)
+
+    monkeypatch.setattr(Instrument, "measure", slow)
+    for step in range(steps):
+        due = recorder.due(Clock(step=step, rate_changes=tuple(c for c in changes if c <= step)))
+        if due:
+            recorder.take(net, Moment(step=step, train_seconds=STEP * step), UpdateRule((0.1,), {}, None), due)
+            recorder.settle(net, update_applied=True)
+    return writer.rows
+
+
+@pytest.mark.parametrize("schedule", [Every(1), Every(7), Log(8), Every(3) | Log(2)], ids=str)
+@pytest.mark.parametrize("cap", [0.05, 0.3])
+def test_the_share_is_kept_and_the_steps_nest(monkeypatch, schedule, cap):
+    steps = 2000
+    rows = run(monkeypatch, schedule, steps, cap)
+    share = COST * len(rows) / (COST * len(rows) + STEP * steps)
+    assert share <= cap + COST / (STEP * steps)  # one row of slack: the rule looks ahead after a row
+    assert share > cap / 4 or len(rows) >= len(run(monkeypatch, schedule, steps, None))
+    unthinned = {t for t in range(steps) if schedule.due(Clock(step=t))}
+    assert {row.step for row in rows} <= unthinned
+
+
+def test_without_a_known_end_the_share_is_kept_too(monkeypatch):
+    rows = run(monkeypatch, Every(1), 2000, 0.2, known=False)
+    assert COST * len(rows) <= 0.25 * (COST * len(rows) + STEP * 2000)
+
+
+def test_rate_changes_are_never_skipped_and_skips_are_said(monkeypatch):
+    schedule = Every(2) | OnLearningRateChange(after=(0, 1))
+    rows = run(monkeypatch, schedule, 2000, 0.02, changes=(1001,))
+    assert {1001, 1002} <= {row.step for row in rows}
+    said = [row.message for row in rows if "skipped" in row.message]
+    assert said
+    assert "max_overhead=0.02" in said[0]
+
+
+def test_no_cap_skips_nothing(monkeypatch):
+    assert [row.step for row in run(monkeypatch, Every(5), 40, None)] == list(range(0, 40, 5))
