@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from kerneltrack.callbacks import NTKTracker
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from rich.console import Console
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from kerneltrack import schedule
+from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveExistsError
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Array
@@ -132,11 +132,13 @@ def train(
     e = experiment
     pl.seed_everything(e.seed, workers=True, verbose=False)
     x, y = scattered_pixels(e.samples, e.seed)
+    rows, columns = photograph().shape
+    identity = {"picture": PHOTOGRAPH, "points": e.samples, "seed": e.seed, "aspect": rows / columns}
     around = schedule.OnLearningRateChange(after=(0, 1, 10, 100, 1000))
     control = schedule.At(tuple(e.halve_at + offset for offset in around.after))
     tracker = NTKTracker(
         archive,
-        probe=Probe(x, y, name="train", identity={"picture": PHOTOGRAPH, "points": e.samples, "seed": e.seed}),
+        probe=Probe(x, y, name="train", identity=identity),
         schedule=schedule.Log(per_octave=1) | schedule.Every(max(e.steps // 8, 1)) | (around if halves else control),
         loss="half_mse",
         keep_inputs=True,

@@ -10,6 +10,7 @@ import glob
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def find_checkpoints(pattern: str) -> list[Checkpoint]:
     found = sorted((_place(Path(path)) for path in glob.glob(pattern, recursive=True)), key=lambda c: c.step)
     if not found:
         raise TrackerError("--checkpoints matches no file", got=pattern, remedy="Quote the pattern: 'ckpt/*.ckpt'.")
-    for earlier, later in zip(found, found[1:], strict=False):
+    for earlier, later in pairwise(found):
         if earlier.step == later.step:
             raise TrackerError(
                 f"two checkpoints of step {later.step}",

@@ -93,8 +93,8 @@ def _static_variables(record: ProbeRecord) -> Mapping[str, xarray.Variable]:
     if "energy_k" in record.settings:
         values = np.asarray(record.settings["energy_k"], np.int64)
         variables["energy_k"] = xarray.Variable("energy_k", values, _attributes(fields["energy_k"]))
-    if "layer" in record.settings:
-        variables["layer"] = xarray.Variable("layer", np.asarray(record.settings["layer"], object))
+    if "layers" in record.settings:
+        variables["layer"] = xarray.Variable("layer", np.asarray(record.settings["layers"], object))
     for key, value in (record.inputs or {}).items():
         name = f"inputs/{key}" if key else "inputs"
         dims = ("sample", *(f"{name}_axis_{axis}" for axis in range(1, np.ndim(value))))
