@@ -161,6 +161,8 @@ class Capture(TorchFunctionMode):
              geometry: Any = None) -> Tensor:
         """Records y, computed from detached weights, as a use of ``weight`` by ``rule`` and of ``bias`` by "shift"."""
         record = Record()
+        if y.is_complex():
+            raise NotCapturable("a layer with complex values")
         if is_weight(weight):
             self.sites.append(Site(rule, weight, record, geometry))
         if is_weight(bias):
@@ -169,6 +171,8 @@ class Capture(TorchFunctionMode):
 
     def expand(self, weight: Tensor, anchor: Tensor) -> Tensor:
         """``weight`` as a per-sample tensor: its gradient is then ∂f_n/∂weight, the plain Jacobian, in the same backward."""
+        if weight.is_complex():
+            raise NotCapturable("a weight with complex values")
         record = Record()
         self.sites.append(Site("expanded", weight, record))
         return _Expand.apply(record, weight.detach(), anchor)  # type: ignore[no-untyped-call, no-any-return]

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.memory import refuse_budget
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.reduction import Kind, gram
@@ -110,7 +109,6 @@ def add_jacobian_kernel(
     outputs: int,
     kind: Kind,
     budget: int,
-    held: int = 0,
 ) -> None:
     """Adds Σ_{w in names} J_w J_wᵀ to the kernels ``into`` (layer → kernel, or one under the key "" for all).
 
@@ -123,20 +121,11 @@ def add_jacobian_kernel(
         outputs: O.
         kind: pairs of outputs to keep.
         budget: bytes of working memory.
-        held: bytes that are taken already and cannot be given back; only for the message of an error.
-
-    Raises:
-        MemoryBudgetError: not even one sample's row of one parameter fits.
     """
     values = jacobian.network.parameters
     total = len(x1) + (len(x2) if x2 is not None else 0)
-    for group in _groups({name: outputs * _bytes(values[name]) for name in names}, budget // (2 * total)):
+    for group in _groups({name: outputs * _bytes(values[name]) for name in names}, budget // (2 * max(total, 8))):
         row = outputs * sum(_bytes(values[name]) for name in group)
-        least = (
-            _WORKING_COPIES * outputs * jacobian.network.activation_bytes(x1) + (_WORKING_COPIES + 4) * row
-        )
-        if least > budget:
-            raise refuse_budget(held + budget, held + least)
         size = max(1, budget // (4 * row)) if total * row > budget // 2 else max(len(x1), len(x2 or ()))
         for i, chunk1 in x1.chunks(size):
             left = jacobian.rows(chunk1, group, outputs, budget // 2)
@@ -147,12 +136,21 @@ def add_jacobian_kernel(
                 right = left if same else jacobian.rows(chunk2, group, outputs, budget // 4)
                 for name in group:
                     target = into[layer_of(name)] if len(into) > 1 or "" not in into else into[""]
-                    block = gram(left[name], right[name], kind)
-                    target[i, j] += block
-                    if x2 is None and not same:
-                        target[j, i] += (
-                            block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
-                        )
+                    piece = max(1, budget // (8 * len(chunk2) * outputs**2 * target.element_size()))
+                    for start in range(0, len(chunk1), piece):
+                        block = gram(left[name][start : start + piece], right[name], kind)
+                        rows = slice(i.start + start, i.start + start + block.shape[0])
+                        target[rows, j] += block
+                        if x2 is None and not same:
+                            target[j, rows] += (
+                                block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
+                            )
+
+
+def least_jacobian_bytes(network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype) -> int:
+    """The least working memory with which :func:`add_jacobian_kernel` can do one row of each parameter in turn."""
+    largest = max(network.parameters[name].numel() for name in names) * dtype.itemsize
+    return _WORKING_COPIES * outputs * (network.activation_bytes(x1) + 2 * largest) + 2**16
 
 
 def _groups(row_bytes: Mapping[str, int], limit: int) -> list[list[str]]:

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.ntk.audit import audit
 from kerneltrack.ntk.cost import Plan, Use
-from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel, product_kernel
+from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel, least_jacobian_bytes, product_kernel
 from kerneltrack.ntk.contraction import mirror
 from kerneltrack.ntk.capture import NotCapturable
 from kerneltrack.ntk.job import Job, Method
 from kerneltrack.ntk.passes import forward_flops, progress_bar
 from kerneltrack.ntk.structured import Structured
+from kerneltrack.ntk.measuring import plain_arithmetic
 from kerneltrack.ntk.memory import budget_bytes, refuse_budget
 from kerneltrack.ntk.network import Forward, Network, refuse_not_finite
 from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, layer_of, preconditioner
 from kerneltrack.ntk.reduction import Output, parse_output
 
+@plain_arithmetic()
 def empirical_ntk(
     model: nn.Module,
     x1: Any,
@@ -73,8 +75,9 @@ def empirical_ntk(
     """
     job = _job(model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric)
     with progress_bar(progress, job.pairs) as advance:
-        result = job.zeros()
         structured, _ = _structured(job)
+        _check_budget(job, structured)
+        result = job.zeros()
         names = list(job.network.parameters)
         if structured is not None and _run(structured, job, result, advance):
             names = list(structured.uncovered)
@@ -88,7 +91,7 @@ def empirical_ntk(
             product_kernel(kernels, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind, advance)
         elif names:
             add_jacobian_kernel(kernels, Jacobian(job.network, job.metric, job.dtype), names, job.x1, job.x2, job.outputs,
-                                job.reduction.kind, job.budget - job.result_bytes, job.result_bytes)
+                                job.reduction.kind, job.budget - job.result_bytes)
     if structured is not None:
         _audit_once(structured, job, result)
     if job.reduction.name == "sum":
@@ -96,6 +99,7 @@ def empirical_ntk(
     return kernels if by_layer else kernels[""]
 
 
+@plain_arithmetic()
 def ntk_plan(model: nn.Module, x1: Any, x2: Any = None, *, output: Output = "full", method: Method = "auto",
              params: Selection = None, by_layer: bool = False, dtype: torch.dtype | None = None,
              memory_budget: int | str | None = None, forward: Forward | None = None, metric: Metric = None) -> Plan:
@@ -129,6 +133,15 @@ def _plain_use(job: Job, name: str, why: str) -> Use:
     flops = 0 if rule == "products" else 2 * job.pairs * job.paired**2 * job.planes * count * (1 if job.reduction.kind != "trace" else job.outputs)
     traffic = 2 * job.outputs * (len(job.x1) + job.columns) * count * job.dtype.itemsize
     return Use(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
+
+
+def _check_budget(job: Job, structured: Structured | None) -> None:
+    """Raises MemoryBudgetError with the number that works, before anything is allocated."""
+    names = list(job.network.parameters) if structured is None else list(structured.uncovered)
+    least = max(structured.least_bytes if structured is not None else 0,
+                least_jacobian_bytes(job.network, names, job.x1, job.outputs, job.dtype) if names else 0)
+    if job.budget < job.result_bytes + least:
+        raise refuse_budget(job.budget, job.result_bytes + least)
 
 
 #: What torch raises where vmap or autograd refuses a model.
@@ -210,7 +223,5 @@ def _job(model: nn.Module, x1: Any, x2: Any, output: Output, method: Method, par
     job = Job(network=network, x1=left, x2=right, outputs=outputs, dtype=accumulated, reduction=reduction,
               metric=preconditioner(metric, parameters), method=method, by_layer=by_layer,
               budget=budget_bytes(memory_budget, network.device))
-    if job.budget <= job.result_bytes:
-        raise refuse_budget(job.budget, job.result_bytes + 2**20)
     network.chunk_bytes = min(network.chunk_bytes, max(1, (job.budget - job.result_bytes) // 4))
     return job

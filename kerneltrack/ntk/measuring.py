@@ -16,11 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 @contextlib.contextmanager
 def measuring(model: nn.Module) -> Iterator[None]:
     """Autograd on, autocast and compilation off, attention by its differentiable formula; ``model`` restored on exit."""
-    device = next(iter(model.parameters())).device.type
+    device = next(iter(model.parameters())).device
     with contextlib.ExitStack() as stack:
         stack.enter_context(_restored(model))
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(plain_arithmetic())
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_no_attention_fast_path())
         stack.enter_context(_full_precision())
@@ -31,6 +31,13 @@ def measuring(model: nn.Module) -> Iterator[None]:
         warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
         # torch's own forward mode compiles two decompositions with a deprecated function when it is first used.
         warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
+        yield
+
+
+@contextlib.contextmanager
+def plain_arithmetic() -> Iterator[None]:
+    """Outside inference mode and autocast, whatever the caller has switched on; usable as a decorator."""
+    with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
 
 

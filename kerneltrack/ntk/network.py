@@ -376,7 +376,7 @@ def refuse_sample_coupling_modes(model: nn.Module) -> None:
     Raises:
         UnsupportedModelError: names the modules.
     """
-    dropout, batchnorm = [], []
+    dropout, batchnorm, instancenorm = [], [], []
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             dropout.append(name)
@@ -384,6 +384,12 @@ def refuse_sample_coupling_modes(model: nn.Module) -> None:
             module.training or module.running_mean is None
         ):
             batchnorm.append(name)
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.training and module.track_running_stats:
+            instancenorm.append(name)
+    if instancenorm:
+        raise UnsupportedModelError(
+            f"InstanceNorm updates its running statistics: {instancenorm[:8]}", remedy="Call model.eval()."
+        )
     if batchnorm:
         raise UnsupportedModelError(
             f"BatchNorm uses the statistics of the batch: {batchnorm[:8]}",

@@ -172,7 +172,9 @@ def dense_features(side: Side, unit: Unit, plane: int, leaves: Mapping[str, Tens
             rows[key] = part if key not in rows else rows[key] + part
         pulled = _pull_back(weights, rows, [leaves[name] for name in unit.names])
         for name, value in zip(unit.names, pulled, strict=True):
-            value = _times_root(value, 1.0 if metric is None else metric[name])
+            weight = 1.0 if metric is None else metric[name]
+            if unit.form == "pulled back" or isinstance(weight, Tensor):  # elsewhere a number is in the unit's scale
+                value = _times_root(value, weight)
             result[name][start:stop] = value.view(stop - start, outputs, -1)
     return {name: value.view(side.rows(plane, unit), -1) for name, value in result.items()}
 

@@ -20,7 +20,6 @@ from kerneltrack.ntk.factors import Extent, extent
 from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
-from kerneltrack.ntk.memory import refuse_budget
 from kerneltrack.ntk.network import refuse_not_finite
 from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
@@ -128,20 +127,18 @@ class Structured:
         return int(min(SLICE_BYTES, max(2**12, free // 8)))
 
     def block_rows(self) -> int:
-        """Samples for one block: all of them if they fit, else as many as two blocks can have.
-
-        Raises:
-            MemoryBudgetError: two blocks of one sample do not fit.
-        """
+        """Samples for one block: all of them if they fit, else as many as two blocks can have."""
         job = self.job
         free = job.budget - job.result_bytes - 4 * self.workspace()
         total = len(job.x1) + (0 if job.x2 is None else job.columns)
         if total * self._sample_bytes <= free:
             return max(len(job.x1), job.columns)
-        rows = free // (2 * self._sample_bytes)
-        if rows < 1:
-            raise refuse_budget(job.budget, job.result_bytes + 8 * 2**12 + 2 * self._sample_bytes)
-        return int(rows)
+        return max(1, free // (2 * self._sample_bytes))
+
+    @property
+    def least_bytes(self) -> int:
+        """The least that two blocks of one sample need beside the result: half of what is free is for blocks."""
+        return 4 * self._sample_bytes + 2**16
 
     @property
     def working_bytes(self) -> int:
