@@ -12,6 +12,17 @@ from workloads import WORKLOADS
 #: Larger errors are another quantity, or wrong; such a row is not compared with.
 RIGHT = 1e-4
 
+COLUMNS = (
+    "package · method",
+    "time",
+    "fastest – slowest (repeats)",
+    "processor",
+    "memory",
+    "error",
+    "speed-up",
+    "remarks",
+)
+
 HEAD = """# Benchmarks
 
 Made by `make bench` on {when}: {processor}, {threads} threads, {device}, float32. Every peer computes the
@@ -82,8 +93,8 @@ def section(name: str, rows: list[dict[str, Any]], floor: float, rate: float) ->
     others = [row for row in rows if row["peer"] != "kerneltrack"]
     out = [
         f"\n## {name}: {workload.about}; N = {workload.samples}, O = {workload.outputs}, {workload.kind}\n",
-        "| package · method | time | fastest – slowest (repeats) | processor | memory | error | speed-up | remarks |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| {' | '.join(COLUMNS)} |",
+        "|" + " --- |" * len(COLUMNS),
     ]
     order = sorted(rows, key=lambda row: median(row) if "failed" not in row else float("inf"))
     out += [line(row, median(mine) if mine else None) for row in order]
