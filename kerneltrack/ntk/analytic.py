@@ -164,11 +164,10 @@ def gradient_flow(
     modes = vectors.T @ residual
     if test_kernel is None:
         decay = (values <= floor).to(values.dtype) if time == float("inf") else torch.exp(-values * time)
-        return (targets.reshape(kernel.shape[0], -1) - vectors @ (decay.unsqueeze(1) * modes)).reshape(
-            targets.shape
-        )
+        trained: Tensor = targets.reshape(kernel.shape[0], -1) - vectors @ (decay.unsqueeze(1) * modes)
+        return trained.reshape(targets.shape)
     weights = _filter(values, time, floor)
-    change = test_kernel @ (vectors @ (weights.unsqueeze(1) * modes))
+    change: Tensor = test_kernel @ (vectors @ (weights.unsqueeze(1) * modes))
     shape = (test_kernel.shape[0], *targets.shape[1:])
     start = (
         torch.zeros(shape, dtype=change.dtype, device=change.device) if test_outputs is None else test_outputs

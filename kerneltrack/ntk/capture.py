@@ -163,9 +163,9 @@ class Capture(TorchFunctionMode):
         record = Record()
         if y.is_complex():
             raise NotCapturable("a layer with complex values")
-        if is_weight(weight):
+        if weight is not None and is_weight(weight):
             self.sites.append(Site(rule, weight, record, geometry))
-        if is_weight(bias):
+        if bias is not None and is_weight(bias):
             self.sites.append(Site("shift", bias, record, geometry))
         return _Keep.apply(record, y, *operands)  # type: ignore[no-untyped-call, no-any-return]
 

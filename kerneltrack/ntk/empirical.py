@@ -11,18 +11,19 @@ from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.ntk.audit import audit
+from kerneltrack.ntk.capture import NotCapturable
+from kerneltrack.ntk.contraction import mirror
 from kerneltrack.ntk.cost import Plan, Use
 from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel, least_jacobian_bytes, product_kernel
-from kerneltrack.ntk.contraction import mirror
-from kerneltrack.ntk.capture import NotCapturable
 from kerneltrack.ntk.job import Job, Method
-from kerneltrack.ntk.passes import forward_flops, progress_bar
-from kerneltrack.ntk.structured import Structured
 from kerneltrack.ntk.measuring import plain_arithmetic
 from kerneltrack.ntk.memory import budget_bytes, refuse_budget
 from kerneltrack.ntk.network import Forward, Network, refuse_not_finite
 from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, layer_of, preconditioner
+from kerneltrack.ntk.passes import forward_flops, progress_bar
 from kerneltrack.ntk.reduction import Output, parse_output
+from kerneltrack.ntk.structured import Structured
+
 
 @plain_arithmetic()
 def empirical_ntk(

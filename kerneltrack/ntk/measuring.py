@@ -55,13 +55,14 @@ def _no_attention_fast_path() -> Iterator[None]:
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
     """float32 products in float32: TF32 (the default of cuDNN's convolutions) and bf16 shortcuts cost three digits."""
+    cuda, cudnn, mkldnn = (getattr(torch.backends, name) for name in ("cuda", "cudnn", "mkldnn"))  # stubs miss parts
     backends: list[Any] = [
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,
-        torch.backends.cudnn.rnn,
-        torch.backends.mkldnn.matmul,
-        torch.backends.mkldnn.conv,
-        torch.backends.mkldnn.rnn,
+        cuda.matmul,
+        cudnn.conv,
+        cudnn.rnn,
+        mkldnn.matmul,
+        mkldnn.conv,
+        mkldnn.rnn,
     ]
     reduced = [(b, b.fp32_precision) for b in backends if b.fp32_precision not in ("none", "ieee")]
     for backend, _ in reduced:

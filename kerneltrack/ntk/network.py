@@ -357,7 +357,8 @@ def as_rows(outputs: Any, count: int, width: int | None = None) -> Tensor:
             got=tuple(outputs.shape),
             remedy="Reduce it, for instance forward=lambda model, x: model(x).flatten(1), or a mean over positions.",
         )
-    return outputs if outputs.dim() == 2 else outputs.unsqueeze(1)
+    rows: Tensor = outputs if outputs.dim() == 2 else outputs.unsqueeze(1)
+    return rows
 
 
 def refuse_not_finite(outputs: Tensor, name: str) -> None:

@@ -11,6 +11,7 @@ Whatever is not listed becomes "expanded": the weight is repeated for every samp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,12 +153,12 @@ def _convolution(dims: int, transposed: bool) -> Rule:
         names = ("output_padding", "groups", "dilation") if transposed else ("dilation", "groups")
         options = dict(zip(names, rest, strict=False)) | options
         window = _window(dims, weight, stride, padding, options.get("dilation", 1), options.get("groups", 1), transposed)
-        y = function(input, detached(weight), detached(bias), stride, padding, **options)
+        y = convolve(input, detached(weight), detached(bias), stride, padding, **options)
         if transposed and is_weight(bias):  # its weight wants patches of the gradient, its bias the gradient itself
             y, bias = capture.keep("shift", y, [input], None, bias, window), None
         return capture.keep("convolution", y, [input], weight, bias, window) if is_weight(weight) or is_weight(bias) else y
 
-    function = getattr(torch, f"conv_transpose{dims}d" if transposed else f"conv{dims}d")
+    convolve: Callable[..., Tensor] = getattr(torch, f"conv_transpose{dims}d" if transposed else f"conv{dims}d")
     rule.__doc__ = f"The {dims}-dimensional {'transposed ' if transposed else ''}convolution: a linear map of patches."
     return rule
 
@@ -249,7 +250,7 @@ RULES: dict[Any, Rule] = {
     torch._C._nn.linear: linear,
     torch.matmul: matmul, Tensor.matmul: matmul, Tensor.__matmul__: matmul, Tensor.__rmatmul__: rmatmul,
     torch.mm: matmul, Tensor.mm: matmul, torch.mv: matmul, Tensor.mv: matmul, torch.addmm: addmm, Tensor.addmm: addmm,
-    torch._C._VariableFunctions.einsum: einsum,
+    getattr(torch._C._VariableFunctions, "einsum"): einsum,  # noqa: B009  # the stubs do not list it
     torch.bilinear: bilinear,
     torch.layer_norm: layer_norm, torch.rms_norm: rms_norm, torch.group_norm: group_norm, torch.batch_norm: batch_norm,
     torch.instance_norm: instance_norm, torch.prelu: prelu, torch.embedding: embedding, torch.embedding_bag: embedding_bag,

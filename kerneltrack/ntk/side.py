@@ -118,7 +118,7 @@ def _form_each(buffer: Tensor, gradients: list[list[Tensor]], rows: list[Tensor]
     n, g, e, _ = gradients[0][0].shape
     o, i = len(gradients[0]), rows[0].shape[-1]
     slab = _slab(buffer, n, o, g * e * i, trace)
-    target = slab.unflatten(2, (g, e, i))
+    target = slab.view(n, o, g, e, i)
     for k in range(o):
         for use, (parts, own) in enumerate(zip(gradients, rows, strict=True)):
             _form(target[:, k], parts[k], own, add=use > 0)
@@ -128,13 +128,14 @@ def _form_each(buffer: Tensor, gradients: list[list[Tensor]], rows: list[Tensor]
 def _slab(buffer: Tensor, n: int, o: int, width: int, trace: bool) -> Tensor:
     """(n, O, width) in ``buffer``, with padding between the rows that :func:`add_gram` will see."""
     if trace:
-        return buffer[: n * (o * width + PAD)].view(n, -1)[:, : o * width].unflatten(1, (o, width))
+        padded = buffer[: n * (o * width + PAD)].view(n, -1)
+        return padded[:, : o * width].view(n, o, width)
     return buffer[: n * o * (width + PAD)].view(n, o, -1)[:, :, :width]
 
 
 def _form(target: Tensor, gradients: Tensor, rows: Tensor, add: bool) -> None:
     """target (n, g, e, i) = or += gradients (n, g, e, T) @ rows (n, g, T, i)."""
-    n, g = target.shape[:2]
+    g = target.shape[1]
     if g > 1:
         product = gradients @ rows
         target.add_(product) if add else target.copy_(product)
