@@ -142,6 +142,7 @@ class Network:
 
     def _first_look(self, samples: Inputs, name: str) -> int:
         with self.measuring(), torch.no_grad():
+            self._refuse_what_needs_a_batch(samples)
             self._refuse_changed_parameters(samples.rows(0, 1))
             whole = self._in_chunks(self.parameters, samples)
             refuse_not_finite(whole, name)
@@ -158,6 +159,18 @@ class Network:
                 "or measure in eval().",
             )
         return whole.shape[1]
+
+    def _refuse_what_needs_a_batch(self, samples: Inputs) -> None:
+        try:
+            self.evaluate(self.parameters, samples.rows(0, 1))
+        except KernelError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as refusal:
+            self.evaluate(self.parameters, samples)  # raises as well where the inputs are at fault
+            raise UnsupportedModelError(
+                "the model couples samples: it takes the batch, and not one sample of it", got=refusal,
+                remedy="Remove what mixes the batch axis (batch statistics, contrastive terms), or measure in eval().",
+            ) from refusal
 
     def _refuse_changed_parameters(self, one: Inputs) -> None:
         copies = {name: value.clone() for name, value in self.parameters.items()}
@@ -279,6 +292,11 @@ class Network:
 
     def _refuse_hidden_parameters(self, outputs: Tensor) -> None:
         """A forward that uses a parameter through a reference of its own would silently leave it out of the kernel."""
+        if not outputs.requires_grad:
+            raise UnsupportedModelError(
+                "the outputs do not depend on any of the parameters", expected="a differentiable forward pass",
+                remedy="Look for detach(), torch.no_grad() or argmax between parameters and outputs.",
+            )
         own = {id(p): raw.removeprefix("model.") for raw, p in self._call.named_parameters()}
         hidden = [own[id(leaf)] for leaf in reachable_leaves([outputs]) if id(leaf) in own]
         if hidden:
