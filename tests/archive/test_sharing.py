@@ -1,0 +1,68 @@
+"""merge() and publish(). Oracles: the rows before and after, and the bytes of the copy."""
+
+from __future__ import annotations
+
+import pytest
+
+from kerneltrack.archive import ArchiveWriter, check, merge, open_archive, publish
+from kerneltrack.errors import ArchiveError, ArchiveExistsError
+from kerneltrack.snapshot import Provenance
+
+SECRET = "/home/marie/secret-project"
+CITED = {"licence": "CC-BY-4.0", "authors": ["Marie Curie", "Emmy Noether"], "contact": "marie@example.org"}
+
+
+@pytest.fixture
+def writer(tmp_path, make):
+    provenance = Provenance(run={"run_id": "r"}, private={"host": "lab-7", "command": SECRET})
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe], provenance=provenance) as writer:
+        for step in range(11):
+            writer.append(make.snapshot(step))
+        yield writer
+
+
+def test_a_published_copy_has_everything_but_what_is_private(writer, tmp_path, make):
+    """The writer is still open: the copy also has the rows that wait in parts."""
+    publish(writer.path, tmp_path / "new" / "public.h5", **CITED)
+    with open_archive(tmp_path / "new" / "public.h5") as public, open_archive(writer.path) as original:
+        assert all(map(make.same, public, original))
+        assert len(public) == 11
+        assert public.provenance.private == {}
+        assert public.provenance.run == original.provenance.run
+        assert public.attrs["license"] == "CC-BY-4.0"
+        assert public.attrs["creator_name"] == "Marie Curie; Emmy Noether"
+        assert public.attrs["creator_email"] == "marie@example.org"
+        assert original.provenance.private["command"] == SECRET
+    data = (tmp_path / "new" / "public.h5").read_bytes()
+    assert SECRET.encode() not in data
+    assert b"lab-7" not in data
+    assert check(tmp_path / "new" / "public.h5") == []
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["public.h5"]
+
+
+def test_publishing_overwrites_nothing(writer, tmp_path):
+    (tmp_path / "public.h5").write_bytes(b"precious")
+    with pytest.raises(ArchiveExistsError, match="there is a file already"):
+        publish(writer.path, tmp_path / "public.h5", **CITED)
+    assert (tmp_path / "public.h5").read_bytes() == b"precious"
+    with pytest.raises(ArchiveError, match="no such archive"):
+        publish(tmp_path / "none.h5", tmp_path / "other.h5", **CITED)
+
+
+def test_merging_joins_what_a_killed_run_left(writer, make):
+    writer._spool.release()  # as if it had been killed: the parts stay
+    writer._closed = True
+    waiting = len(list(writer.path.with_name("run.h5.parts").iterdir()))
+    assert waiting == 3
+    assert merge(writer.path) == waiting
+    assert not writer.path.with_name("run.h5.parts").exists()
+    with open_archive(writer.path) as archive:
+        assert all(map(make.same, archive, (make.snapshot(step) for step in range(11))))
+    assert merge(writer.path) == 0
+
+
+def test_merging_leaves_a_living_writer_alone(writer, tmp_path):
+    with pytest.raises(ArchiveError, match="another process is writing"):
+        merge(writer.path)
+    with pytest.raises(ArchiveError, match="no such archive"):
+        merge(tmp_path / "none.h5")
