@@ -40,8 +40,8 @@ class Experiment:
     depth: int = 6
     slope: float = 0.2
     learning_rate: float = 0.25
-    halve_at: int = 2500
-    steps: int = 4000
+    halve_at: int = 2000
+    steps: int = 3000
     seed: int = 0
 
 
