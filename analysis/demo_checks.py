@@ -150,7 +150,10 @@ def _alignment(run: Dataset, e: Experiment) -> list[Check]:
     lowest = float(output.min())
     return [
         Check(
-            "E(y, 20) grows well above its start", "up; another picture: 0.53 → 0.78", f"{start:.2f} → {end:.2f}", end > start + 0.1
+            "E(y, 20) grows well above its start",
+            "up; another picture: 0.53 → 0.78",
+            f"{start:.2f} → {end:.2f}",
+            end > start + 0.1,
         ),
         Check(
             f"the output stays in the span of the top {k}", "≥ 0.98 at every step", f"≥ {lowest:.4f}", lowest >= 0.98

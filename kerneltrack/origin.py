@@ -80,7 +80,9 @@ def _git_revision() -> str | None:
     """The revision of the working directory's repository; None without git or outside of one."""
     command, quiet = ["git", "rev-parse", "HEAD"], subprocess.DEVNULL
     try:
-        found = subprocess.run(command, stdout=subprocess.PIPE, stderr=quiet, stdin=quiet, text=True, timeout=5, check=False)
+        found = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=quiet, stdin=quiet, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None if found.returncode == 0 else None

@@ -51,7 +51,9 @@ def test_a_continuous_schedule_is_not_a_change_at_every_step():
     assert steps(OnLearningRateChange(after=(0,)), 100, rate_changes=tuple(range(20, 100))) == [20]
 
 
-@pytest.mark.parametrize("schedule", [Every(3), Every(7, window=2), Log(2), Log(3.5), At((4, 9, 40)), Every(5) | At((3,))])
+@pytest.mark.parametrize(
+    "schedule", [Every(3), Every(7, window=2), Log(2), Log(3.5), At((4, 9, 40)), Every(5) | At((3,))]
+)
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 100), (1, 64), (33, 34), (50, 50), (7, 65)])
 def test_counts(schedule, start, stop):
     """Oracle: asking at every step."""

@@ -85,9 +85,7 @@ def test_a_full_kernel_is_flattened_with_rows_n_o(k):
                     matrix[n * 3 + o, m * 3 + p] = kernel[n, m, o, p]
     found = eigensystem(kernel, k)
     np.testing.assert_allclose(found.values, np.linalg.eigvalsh(matrix)[::-1][:k], rtol=1e-11)
-    np.testing.assert_allclose(
-        matrix @ found.vectors, found.vectors * found.values, atol=1e-11 * found.values[0]
-    )
+    np.testing.assert_allclose(matrix @ found.vectors, found.vectors * found.values, atol=1e-11 * found.values[0])
 
 
 @pytest.mark.parametrize("k", [None, 5])
@@ -100,9 +98,7 @@ def test_a_diagonal_kernel_is_block_diagonal(k):
     matrix = matrix.reshape(12, 12)
     found = eigensystem(kernel, k)
     np.testing.assert_allclose(found.values, np.linalg.eigvalsh(matrix)[::-1][:k], rtol=1e-11)
-    np.testing.assert_allclose(
-        matrix @ found.vectors, found.vectors * found.values, atol=1e-11 * found.values[0]
-    )
+    np.testing.assert_allclose(matrix @ found.vectors, found.vectors * found.values, atol=1e-11 * found.values[0])
     supports = (np.abs(found.vectors.reshape(4, 3, -1)).max(axis=0) > 0).sum(axis=0)
     assert (supports == 1).all()
     assert found.trace == pytest.approx(np.trace(matrix))

@@ -169,9 +169,7 @@ def gradient_flow(
     weights = _filter(values, time, floor)
     change: Tensor = test_kernel @ (vectors @ (weights.unsqueeze(1) * modes))
     shape = (test_kernel.shape[0], *targets.shape[1:])
-    start = (
-        torch.zeros(shape, dtype=change.dtype, device=change.device) if test_outputs is None else test_outputs
-    )
+    start = torch.zeros(shape, dtype=change.dtype, device=change.device) if test_outputs is None else test_outputs
     return start + change.reshape(shape)
 
 

@@ -44,13 +44,18 @@ def _some(count: int, outputs: int) -> slice:
     return slice(None, None, min(count, max(1, outputs)))
 
 
-def _compare(job: Job, matrices: Mapping[str, Tensor], left: Inputs, right: Inputs, rows: slice, columns: slice) -> None:
+def _compare(
+    job: Job, matrices: Mapping[str, Tensor], left: Inputs, right: Inputs, rows: slice, columns: slice
+) -> None:
     v = _direction(job, len(right))
     product, scale = _by_kernel(matrices, v, rows, columns)
     reference = _by_products(job, left, right, v)
     error = float((product - reference).abs().max())
     # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
-    limit = torch.finfo(job.dtype).eps ** 0.6 * float(torch.maximum(scale, reference.abs()).max()) + torch.finfo(job.dtype).tiny
+    limit = (
+        torch.finfo(job.dtype).eps ** 0.6 * float(torch.maximum(scale, reference.abs()).max())
+        + torch.finfo(job.dtype).tiny
+    )
     if not error <= limit:
         raise AuditError(
             "the plan disagrees with plain autodiff along a random direction",
@@ -74,9 +79,17 @@ def _by_kernel(matrices: Mapping[str, Tensor], v: Tensor, rows: slice, columns: 
     for plane, vector in enumerate(v):
         parts = [m[plane][rows, columns] for m in matrices.values()]
         pieces = range(0, parts[0].shape[0], _ROWS)
-        products.append(torch.cat([sum((p[i : i + _ROWS] @ vector for p in parts), torch.zeros_like(vector[:1])) for i in pieces]))
-        scales.append(torch.cat([sum((p[i : i + _ROWS].abs() @ vector.abs() for p in parts), torch.zeros_like(vector[:1]))
-                                 for i in pieces]))
+        products.append(
+            torch.cat([sum((p[i : i + _ROWS] @ vector for p in parts), torch.zeros_like(vector[:1])) for i in pieces])
+        )
+        scales.append(
+            torch.cat(
+                [
+                    sum((p[i : i + _ROWS].abs() @ vector.abs() for p in parts), torch.zeros_like(vector[:1]))
+                    for i in pieces
+                ]
+            )
+        )
     return torch.stack(products), torch.stack(scales)
 
 
@@ -106,4 +119,6 @@ def _shares(job: Job, left: Inputs, right: Inputs, v: Tensor) -> str:
     for name in job.network.parameters:
         layers.setdefault(layer_of(name), []).append(name)
     norms = {layer: float(_by_products(job, left, right, v, names).norm()) for layer, names in layers.items()}
-    return "the reference's norms by layer: " + ", ".join(f"{layer or '(root)'} {norm:.3g}" for layer, norm in norms.items())
+    return "the reference's norms by layer: " + ", ".join(
+        f"{layer or '(root)'} {norm:.3g}" for layer, norm in norms.items()
+    )

@@ -81,11 +81,15 @@ class _Keep(torch.autograd.Function):
         """Never reached: under vmap the rule below runs instead."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], record: Record, y: Tensor, *operands: Tensor) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], record: Record, y: Tensor, *operands: Tensor
+    ) -> tuple[Tensor, int]:
         y = _sample_first(y, in_dims[1], info.batch_size)
         if not y.requires_grad:
             y = y.detach().requires_grad_()
-        record.operands = [_sample_first(t, d, info.batch_size).detach() for t, d in zip(operands, in_dims[2:], strict=True)]
+        record.operands = [
+            _sample_first(t, d, info.batch_size).detach() for t, d in zip(operands, in_dims[2:], strict=True)
+        ]
         record.versions = [t._version for t in record.operands]
         record.shape, record.edge = y.shape, get_gradient_edge(y)
         return y.clone(), 0
@@ -118,6 +122,7 @@ class Capture(TorchFunctionMode):
             NotCapturable: the sites cannot describe this forward pass.
             RuntimeError: vmap refuses the model.
         """
+
         def single(*tensors: Tensor) -> Tensor:
             self._level = _level()
             one = samples.replace(tuple(t.unsqueeze(0) for t in tensors))
@@ -157,8 +162,15 @@ class Capture(TorchFunctionMode):
                 weight = True
         return weight and batched
 
-    def keep(self, rule: str, y: Tensor, operands: Iterable[Tensor], weight: Tensor | None, bias: Tensor | None = None,
-             geometry: Any = None) -> Tensor:
+    def keep(
+        self,
+        rule: str,
+        y: Tensor,
+        operands: Iterable[Tensor],
+        weight: Tensor | None,
+        bias: Tensor | None = None,
+        geometry: Any = None,
+    ) -> Tensor:
         """Records y, computed from detached weights, as a use of ``weight`` by ``rule`` and of ``bias`` by "shift"."""
         record = Record()
         if y.is_complex():
@@ -205,7 +217,9 @@ class _Expand(torch.autograd.Function):
         """Never reached: under vmap the rule below runs instead."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], record: Record, weight: Tensor, anchor: Tensor) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], record: Record, weight: Tensor, anchor: Tensor
+    ) -> tuple[Tensor, int]:
         repeated = weight.expand(info.batch_size, *weight.shape).requires_grad_()
         record.shape, record.edge = repeated.shape, get_gradient_edge(repeated)
         return repeated.view_as(repeated), 0

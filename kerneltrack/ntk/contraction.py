@@ -127,7 +127,9 @@ def token_layer(unit: Unit, left: Side, right: Side, shift: float) -> TokenLayer
     rows = [side.inputs(unit, 0, side.count).reshape(side.count, -1) for side in ([left] if same else [left, right])]
     ours = [plane.flatten(2) for plane in left.stacked(unit)]
     theirs = ours if same else [plane.flatten(2) for plane in right.stacked(unit)]
-    fixed = [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)] if _constant(ours) and _constant(theirs) else None
+    fixed = (
+        [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)] if _constant(ours) and _constant(theirs) else None
+    )
     return TokenLayer((rows[0], rows[-1]), list(zip(ours, theirs, strict=True)), unit.scale, shift, fixed)
 
 
@@ -164,8 +166,10 @@ def add_hybrid(theta: Tensor, left: Side, right: Side, unit: Unit, same: bool, w
                 turned = overlap[: end - start, :, :, m - first].transpose(-1, -2)
                 for plane, mine in enumerate(ours):
                     pushed = theirs[plane][m].transpose(0, 1).reshape(1, g, q * e, t2) @ turned
-                    block = (mine[start:end].transpose(1, 2).reshape(end - start, g, q, e * t1)
-                             @ pushed.view(end - start, g, q, e * t1).transpose(-1, -2)).sum(1)
+                    block = (
+                        mine[start:end].transpose(1, 2).reshape(end - start, g, q, e * t1)
+                        @ pushed.view(end - start, g, q, e * t1).transpose(-1, -2)
+                    ).sum(1)
                     theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(block.flatten(0, 1), alpha=unit.scale)
 
 

@@ -90,9 +90,7 @@ class Plan:
                 + (f"  {use.reason}" if use.reason else "")
             )
         lines += [f"{name:{width}}  frozen" for name in self.frozen]
-        lines.append(
-            f"{'forward and backward':{width}}  {'':14} {'':10} {format_flops(self.forward_flops):>9}"
-        )
+        lines.append(f"{'forward and backward':{width}}  {'':14} {'':10} {format_flops(self.forward_flops):>9}")
         lines.append(
             f"total {format_flops(self.flops)}; memory {format_bytes(self.result_bytes)} result + "
             f"{format_bytes(self.working_bytes)} work, budget {format_bytes(self.budget_bytes)}"

@@ -30,8 +30,9 @@ class Jacobian:
     data-dependent control flow, autograd functions without a vmap rule); ``by_sample`` then says why.
     """
 
-    def __init__(self, network: Network, metric: Mapping[str, float | Tensor] | None = None,
-                 dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, network: Network, metric: Mapping[str, float | Tensor] | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         self.network, self.metric, self.dtype = network, metric, dtype
         self.by_sample: str | None = None
 
@@ -39,11 +40,11 @@ class Jacobian:
         """√P-scaled rows of J: name → (n, O, p). ``budget`` bounds the working memory beside the result."""
         values = self.network.parameters
         own = {name: values[name] for name in names}
-        result = {name: value.new_empty(len(samples), outputs, value.numel(), dtype=self.dtype) for name, value in own.items()}
+        result = {
+            name: value.new_empty(len(samples), outputs, value.numel(), dtype=self.dtype) for name, value in own.items()
+        }
         row_bytes = (
-            _WORKING_COPIES
-            * outputs
-            * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
+            _WORKING_COPIES * outputs * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
         )
         size = max(1, min(len(samples), budget // row_bytes))
         with self.network.measuring():
@@ -66,14 +67,10 @@ class Jacobian:
             return self.network.evaluate({**values, **parameters}, one)[0]
 
         with torch.no_grad():
-            rows: dict[str, Tensor] = vmap(jacrev(single), (None, *(0 for _ in chunk.tensors)))(
-                own, *chunk.tensors
-            )
+            rows: dict[str, Tensor] = vmap(jacrev(single), (None, *(0 for _ in chunk.tensors)))(own, *chunk.tensors)
         return rows
 
-    def _one_by_one(
-        self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def _one_by_one(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
         leaves = {name: value.detach().requires_grad_() for name, value in own.items()}
         collected: dict[str, list[Tensor]] = {name: [] for name in own}
         for _, sample in chunk.chunks(1):
@@ -191,11 +188,7 @@ def product_kernel(
             gradient = network.vjp(sample, basis)
             weighted = {name: gradient[name].to(dtype) * (1.0 if metric is None else metric[name]) for name in names}
             for layer, target in into.items():
-                along = (
-                    weighted
-                    if len(into) == 1
-                    else {k: v for k, v in weighted.items() if layer_of(k) == layer}
-                )
+                along = weighted if len(into) == 1 else {k: v for k, v in weighted.items() if layer_of(k) == layer}
                 column = network.jvp(x1, along).to(dtype)
                 if kind == "full":
                     target[:, m, :, p] += column

@@ -89,10 +89,20 @@ def empirical_ntk(
                     refuse_not_finite(job.network.outputs(samples), name)
         kernels = {layer: job.as_kernel(matrix) for layer, matrix in result.items()}
         if job.method == "products":
-            product_kernel(kernels, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind, advance)
+            product_kernel(
+                kernels, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind, advance
+            )
         elif names:
-            add_jacobian_kernel(kernels, Jacobian(job.network, job.metric, job.dtype), names, job.x1, job.x2, job.outputs,
-                                job.reduction.kind, job.budget - job.result_bytes)
+            add_jacobian_kernel(
+                kernels,
+                Jacobian(job.network, job.metric, job.dtype),
+                names,
+                job.x1,
+                job.x2,
+                job.outputs,
+                job.reduction.kind,
+                job.budget - job.result_bytes,
+            )
     if structured is not None:
         _audit_once(structured, job, result)
     if job.reduction.name == "sum":
@@ -101,9 +111,20 @@ def empirical_ntk(
 
 
 @plain_arithmetic()
-def ntk_plan(model: nn.Module, x1: Any, x2: Any = None, *, output: Output = "full", method: Method = "auto",
-             params: Selection = None, by_layer: bool = False, dtype: torch.dtype | None = None,
-             memory_budget: int | str | None = None, forward: Forward | None = None, metric: Metric = None) -> Plan:
+def ntk_plan(
+    model: nn.Module,
+    x1: Any,
+    x2: Any = None,
+    *,
+    output: Output = "full",
+    method: Method = "auto",
+    params: Selection = None,
+    by_layer: bool = False,
+    dtype: torch.dtype | None = None,
+    memory_budget: int | str | None = None,
+    forward: Forward | None = None,
+    metric: Metric = None,
+) -> Plan:
     """How :func:`empirical_ntk` would compute the kernel, and what that costs; ``print`` it. Arguments and errors are the same.
 
     FLOPs of forward and backward passes are counted on one sample, the others follow from shapes.
@@ -118,20 +139,35 @@ def ntk_plan(model: nn.Module, x1: Any, x2: Any = None, *, output: Output = "ful
     if job.method == "products":
         spent = passes * 3 * job.outputs * job.columns * (1 + len(job.x1))
     else:
-        spent = passes * rows * ((1 + job.outputs if structured is not None else 0) + (1 + 2 * job.outputs if uncovered else 0))
+        spent = (
+            passes
+            * rows
+            * ((1 + job.outputs if structured is not None else 0) + (1 + 2 * job.outputs if uncovered else 0))
+        )
     fallback = [] if structured is not None or not reason else [f"every parameter by plain autodiff: {reason}"]
     return Plan(
         method="structured" if structured is not None else "jacobian" if job.method == "auto" else job.method,
-        output=job.reduction.name, shape=job.reduction.shape(len(job.x1), job.columns, job.outputs),
-        dtype=str(job.dtype).removeprefix("torch."), uses=tuple(uses), frozen=tuple(job.network.frozen), forward_flops=spent,
-        result_bytes=job.result_bytes, working_bytes=structured.working_bytes if structured is not None else job.budget - job.result_bytes,
-        budget_bytes=job.budget, notes=tuple(fallback))
+        output=job.reduction.name,
+        shape=job.reduction.shape(len(job.x1), job.columns, job.outputs),
+        dtype=str(job.dtype).removeprefix("torch."),
+        uses=tuple(uses),
+        frozen=tuple(job.network.frozen),
+        forward_flops=spent,
+        result_bytes=job.result_bytes,
+        working_bytes=structured.working_bytes if structured is not None else job.budget - job.result_bytes,
+        budget_bytes=job.budget,
+        notes=tuple(fallback),
+    )
 
 
 def _plain_use(job: Job, name: str, why: str) -> Use:
     count = job.network.parameters[name].numel()
     rule = "products" if job.method == "products" else "jacobian"
-    flops = 0 if rule == "products" else 2 * job.pairs * job.paired**2 * job.planes * count * (1 if job.reduction.kind != "trace" else job.outputs)
+    flops = (
+        0
+        if rule == "products"
+        else 2 * job.pairs * job.paired**2 * job.planes * count * (1 if job.reduction.kind != "trace" else job.outputs)
+    )
     traffic = 2 * job.outputs * (len(job.x1) + job.columns) * count * job.dtype.itemsize
     return Use(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
 
@@ -139,8 +175,10 @@ def _plain_use(job: Job, name: str, why: str) -> Use:
 def _check_budget(job: Job, structured: Structured | None) -> None:
     """Raises MemoryBudgetError with the number that works, before anything is allocated."""
     names = list(job.network.parameters) if structured is None else list(structured.uncovered)
-    least = max(structured.least_bytes if structured is not None else 0,
-                least_jacobian_bytes(job.network, names, job.x1, job.outputs, job.dtype) if names else 0)
+    least = max(
+        structured.least_bytes if structured is not None else 0,
+        least_jacobian_bytes(job.network, names, job.x1, job.outputs, job.dtype) if names else 0,
+    )
     if job.budget < job.result_bytes + least:
         raise refuse_budget(job.budget, job.result_bytes + least)
 
@@ -198,14 +236,33 @@ _AUDITED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 
 def _audit_once(structured: Structured, job: Job, result: Mapping[str, Tensor]) -> None:
     passed = _AUDITED.setdefault(job.network.module, set())
-    key = (structured.key, job.reduction.kind, job.reduction.head, job.x2 is None, job.by_layer, job.metric is None, job.dtype)
+    key = (
+        structured.key,
+        job.reduction.kind,
+        job.reduction.head,
+        job.x2 is None,
+        job.by_layer,
+        job.metric is None,
+        job.dtype,
+    )
     if key not in passed:
         audit(job, result)
         passed.add(key)
 
 
-def _job(model: nn.Module, x1: Any, x2: Any, output: Output, method: Method, params: Selection, by_layer: bool,
-         dtype: torch.dtype | None, memory_budget: int | str | None, forward: Forward | None, metric: Metric) -> Job:
+def _job(
+    model: nn.Module,
+    x1: Any,
+    x2: Any,
+    output: Output,
+    method: Method,
+    params: Selection,
+    by_layer: bool,
+    dtype: torch.dtype | None,
+    memory_budget: int | str | None,
+    forward: Forward | None,
+    metric: Metric,
+) -> Job:
     if method not in get_args(Method):
         raise KernelError("unknown method=", expected=" | ".join(get_args(Method)), got=repr(method))
     if dtype is not None and not dtype.is_floating_point:
@@ -221,8 +278,17 @@ def _job(model: nn.Module, x1: Any, x2: Any, output: Output, method: Method, par
     parameters = network.parameters
     # Half precision is for the network; sums over parameters are float32.
     accumulated = torch.promote_types(common_dtype(parameters), torch.float32)
-    job = Job(network=network, x1=left, x2=right, outputs=outputs, dtype=accumulated, reduction=reduction,
-              metric=preconditioner(metric, parameters), method=method, by_layer=by_layer,
-              budget=budget_bytes(memory_budget, network.device))
+    job = Job(
+        network=network,
+        x1=left,
+        x2=right,
+        outputs=outputs,
+        dtype=accumulated,
+        reduction=reduction,
+        metric=preconditioner(metric, parameters),
+        method=method,
+        by_layer=by_layer,
+        budget=budget_bytes(memory_budget, network.device),
+    )
     network.chunk_bytes = min(network.chunk_bytes, max(1, (job.budget - job.result_bytes) // 4))
     return job

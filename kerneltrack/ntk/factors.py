@@ -55,12 +55,12 @@ def extent(site: Site) -> Extent:
 def _convolution_extent(site: Site, window: Window) -> Extent:
     dims = len(window.kernel)
     shape = site.record.shape
-    channels, rows = shape[-dims - 1], prod(shape[1:-dims - 1]) * prod(shape[-dims:])
+    channels, rows = shape[-dims - 1], prod(shape[1 : -dims - 1]) * prod(shape[-dims:])
     if site.rule == "shift":
         return Extent(1, channels, 1, rows)
     if window.transposed:
         operand = site.record.operands[0].shape
-        rows, inner = prod(operand[1:-dims - 1]) * prod(operand[-dims:]), operand[-dims - 1] // window.groups
+        rows, inner = prod(operand[1 : -dims - 1]) * prod(operand[-dims:]), operand[-dims - 1] // window.groups
         return Extent(window.groups, channels // window.groups * prod(window.kernel), inner, rows)
     return Extent(window.groups, channels // window.groups, prod(site.weight.shape[1:]), rows)
 
@@ -76,7 +76,7 @@ def gradient_rows(site: Site, gradient: Tensor) -> Tensor:
         order = [geometry.y.index(c) + 1 for c in geometry.group + geometry.outer + geometry.token]
         return gradient.permute(0, *order).reshape(n, size.groups, size.outer, size.tokens)
     if site.rule != "shift" and geometry.transposed:
-        positions = site.record.operands[0].shape[-len(geometry.kernel):]
+        positions = site.record.operands[0].shape[-len(geometry.kernel) :]
         return _patches(gradient, geometry, positions).reshape(n, size.groups, size.outer, size.tokens)
     return _channels_first(gradient, len(geometry.kernel)).reshape(n, size.groups, size.outer, size.tokens)
 
@@ -92,7 +92,7 @@ def input_rows(site: Site, start: int, stop: int) -> Tensor:
         return x.permute(0, *order).reshape(n, size.groups, size.tokens, size.inner)
     if geometry.transposed:
         return _channels_first(x, len(geometry.kernel)).reshape(n, size.groups, size.inner, size.tokens).transpose(2, 3)
-    positions = site.record.shape[-len(geometry.kernel):]
+    positions = site.record.shape[-len(geometry.kernel) :]
     return _patches(x, geometry, positions).reshape(n, size.groups, size.inner, size.tokens).transpose(2, 3)
 
 
@@ -114,8 +114,12 @@ def _patches(x: Tensor, window: Window, positions: torch.Size) -> Tensor:
         pads[2 * (dims - 1 - axis) + 1] += max(0, need - x.shape[2 + axis] - sum(window.padding[axis]))
     x = (F.pad(x, pads) if any(pads) else x).contiguous()
     steps = x.stride()[2:]
-    strides = (x.stride(0), x.stride(1), *(d * s for d, s in zip(window.dilation, steps, strict=True)),
-               *(k * s for k, s in zip(window.stride, steps, strict=True)))
+    strides = (
+        x.stride(0),
+        x.stride(1),
+        *(d * s for d, s in zip(window.dilation, steps, strict=True)),
+        *(k * s for k, s in zip(window.stride, steps, strict=True)),
+    )
     view = x.as_strided((x.shape[0], x.shape[1], *window.kernel, *positions), strides)
     patches = view.reshape(batch[0], -1, x.shape[1] * prod(window.kernel), prod(positions))
     return patches.transpose(1, 2).flatten(2) if patches.shape[1] > 1 else patches.squeeze(1)

@@ -47,7 +47,9 @@ def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dty
     """
     n, o = outputs.shape
     primary: dict[Record, Site] = {}
-    for index in sorted(wanted, key=lambda i: sites[i].rule == "shift"):  # a weight, not its bias, says what the rows are
+    for index in sorted(
+        wanted, key=lambda i: sites[i].rule == "shift"
+    ):  # a weight, not its bias, says what the rows are
         primary.setdefault(sites[index].record, sites[index])
     stored: dict[Record, list[Tensor]] = {record: [] for record in primary}
     edges = [record.edge for record in primary]
@@ -61,7 +63,9 @@ def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dty
             size = extent(site)
             stored[record].append(
                 torch.zeros(1, dtype=dtype, device=outputs.device).expand(n, size.groups, size.outer, size.tokens)
-                if part is None else gradient_rows(site, part.to(dtype)))
+                if part is None
+                else gradient_rows(site, part.to(dtype))
+            )
     for record in primary:
         record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
     return Factors(sites, stored, n)

@@ -75,7 +75,9 @@ class Job:
 
     def zeros(self) -> dict[str, Tensor]:
         """One zero matrix for each layer."""
-        return {layer: torch.zeros(self.matrix_shape, dtype=self.dtype, device=self.network.device) for layer in self.layers}
+        return {
+            layer: torch.zeros(self.matrix_shape, dtype=self.dtype, device=self.network.device) for layer in self.layers
+        }
 
     def as_kernel(self, matrix: Tensor) -> Tensor:
         """(B, N1·Q, N2·Q) seen as (N1, N2, O, O), (N1, N2, O) or (N1, N2), whatever the reduction keeps."""

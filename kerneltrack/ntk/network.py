@@ -70,11 +70,7 @@ class Network:
     def frozen(self) -> list[str]:
         """Names of the parameters that the kernel does not speak of."""
         own = dict(self._call.named_parameters())
-        return [
-            reported_name(self.module, raw.removeprefix("model."))
-            for raw in own
-            if raw not in self._raw.values()
-        ]
+        return [reported_name(self.module, raw.removeprefix("model.")) for raw in own if raw not in self._raw.values()]
 
     @property
     def device(self) -> torch.device:
@@ -168,7 +164,8 @@ class Network:
         except (RuntimeError, ValueError, IndexError) as refusal:
             self.evaluate(self.parameters, samples)  # raises as well where the inputs are at fault
             raise UnsupportedModelError(
-                "the model couples samples: it takes the batch, and not one sample of it", got=refusal,
+                "the model couples samples: it takes the batch, and not one sample of it",
+                got=refusal,
                 remedy="Remove what mixes the batch axis (batch statistics, contrastive terms), or measure in eval().",
             ) from refusal
 
@@ -294,7 +291,8 @@ class Network:
         """A forward that uses a parameter through a reference of its own would silently leave it out of the kernel."""
         if not outputs.requires_grad:
             raise UnsupportedModelError(
-                "the outputs do not depend on any of the parameters", expected="a differentiable forward pass",
+                "the outputs do not depend on any of the parameters",
+                expected="a differentiable forward pass",
                 remedy="Look for detach(), torch.no_grad() or argmax between parameters and outputs.",
             )
         own = {id(p): raw.removeprefix("model.") for raw, p in self._call.named_parameters()}
@@ -400,9 +398,7 @@ def refuse_sample_coupling_modes(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             dropout.append(name)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
-            module.training or module.running_mean is None
-        ):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
             batchnorm.append(name)
         if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.training and module.track_running_stats:
             instancenorm.append(name)
@@ -416,6 +412,4 @@ def refuse_sample_coupling_modes(model: nn.Module) -> None:
             remedy="Call model.eval(); a layer without running statistics has no kernel per sample.",
         )
     if dropout:
-        raise UnsupportedModelError(
-            f"dropout is active: {dropout[:8]}", remedy="Call model.eval() before measuring."
-        )
+        raise UnsupportedModelError(f"dropout is active: {dropout[:8]}", remedy="Call model.eval() before measuring.")

@@ -83,6 +83,8 @@ def _row_by_row(function: Function, values: Mapping[str, Tensor], direction: Map
         return pushed.detach()
     for place, output in enumerate(outputs.flatten()):
         rows = torch.autograd.grad(output, list(leaves.values()), retain_graph=True, allow_unused=True)
-        products = [(row.to_dense() * direction[k]).sum() for k, row in zip(leaves, rows, strict=True) if row is not None]
+        products = [
+            (row.to_dense() * direction[k]).sum() for k, row in zip(leaves, rows, strict=True) if row is not None
+        ]
         pushed.view(-1)[place] = sum(products)
     return pushed.detach()

@@ -53,8 +53,12 @@ class Axes:
     @property
     def is_linear_map(self) -> bool:
         """No axis is summed in one operand alone, repeated, or made up."""
-        return (set(self.outer) <= set(self.y) and set(self.token) <= set(self.y) and set(self.y) <= set(self.x + self.weight)
-                and all(len(set(s)) == len(s) for s in (self.x, self.weight, self.y)))
+        return (
+            set(self.outer) <= set(self.y)
+            and set(self.token) <= set(self.y)
+            and set(self.y) <= set(self.x + self.weight)
+            and all(len(set(s)) == len(s) for s in (self.x, self.weight, self.y))
+        )
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,9 @@ def _matmul_axes(x_dim: int, weight_dim: int, left: bool) -> Axes:
         batch = _LETTERS[: x_dim - 1]
         return Axes(batch + "x", "xy"[:weight_dim], batch + "y"[: weight_dim - 1])
     if x_dim == 1:
-        return Axes("x", "yx"[2 - weight_dim:], "y"[: weight_dim - 1])
+        return Axes("x", "yx"[2 - weight_dim :], "y"[: weight_dim - 1])
     batch = _LETTERS[: x_dim - 2]
-    return Axes(batch + "xz", "yx"[2 - weight_dim:], batch + "y"[: weight_dim - 1] + "z")
+    return Axes(batch + "xz", "yx"[2 - weight_dim :], batch + "y"[: weight_dim - 1] + "z")
 
 
 def rmatmul(capture: Capture, input: Tensor, other: Tensor) -> Any:
@@ -109,7 +113,9 @@ def rmatmul(capture: Capture, input: Tensor, other: Tensor) -> Any:
     return matmul(capture, other, input)
 
 
-def addmm(capture: Capture, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1, **options: Any) -> Any:
+def addmm(
+    capture: Capture, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1, **options: Any
+) -> Any:
     """y = b + x W, as some implementations write a linear layer."""
     if options or beta != 1 or alpha != 1 or not is_batched(mat1) or is_batched(mat2):
         return NotImplemented
@@ -128,7 +134,9 @@ def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
     sources, y_axes = text.split("->")
     first, second = sources.split(",")
     swap = is_batched(tensors[1])
-    (x, x_axes), (weight, w_axes) = ((tensors[1], second), (tensors[0], first)) if swap else ((tensors[0], first), (tensors[1], second))
+    (x, x_axes), (weight, w_axes) = (
+        ((tensors[1], second), (tensors[0], first)) if swap else ((tensors[0], first), (tensors[1], second))
+    )
     axes = Axes(x_axes, w_axes, y_axes)
     sizes = dict(zip(x_axes, x.shape, strict=False)) | {}
     if not axes.is_linear_map or any(sizes.get(c, n) != n for c, n in zip(w_axes, weight.shape, strict=False)):
@@ -146,24 +154,38 @@ def bilinear(capture: Capture, input1: Tensor, input2: Tensor, weight: Tensor, b
 
 
 def _convolution(dims: int, transposed: bool) -> Rule:
-    def rule(capture: Capture, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-             *rest: Any, **options: Any) -> Any:
+    def rule(
+        capture: Capture,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        *rest: Any,
+        **options: Any,
+    ) -> Any:
         if not is_batched(input) or is_batched(weight) or (bias is not None and is_batched(bias)):
             return NotImplemented
         names = ("output_padding", "groups", "dilation") if transposed else ("dilation", "groups")
         options = dict(zip(names, rest, strict=False)) | options
-        window = _window(dims, weight, stride, padding, options.get("dilation", 1), options.get("groups", 1), transposed)
+        window = _window(
+            dims, weight, stride, padding, options.get("dilation", 1), options.get("groups", 1), transposed
+        )
         y = convolve(input, detached(weight), detached(bias), stride, padding, **options)
         if transposed and is_weight(bias):  # its weight wants patches of the gradient, its bias the gradient itself
             y, bias = capture.keep("shift", y, [input], None, bias, window), None
-        return capture.keep("convolution", y, [input], weight, bias, window) if is_weight(weight) or is_weight(bias) else y
+        return (
+            capture.keep("convolution", y, [input], weight, bias, window) if is_weight(weight) or is_weight(bias) else y
+        )
 
     convolve: Callable[..., Tensor] = getattr(torch, f"conv_transpose{dims}d" if transposed else f"conv{dims}d")
     rule.__doc__ = f"The {dims}-dimensional {'transposed ' if transposed else ''}convolution: a linear map of patches."
     return rule
 
 
-def _window(dims: int, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool) -> Window:
+def _window(
+    dims: int, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool
+) -> Window:
     kernel = tuple(weight.shape[2:])
     dilation = _per_axis(dilation, dims)
     if padding == "valid":
@@ -181,32 +203,60 @@ def _per_axis(value: Any, dims: int) -> tuple[int, ...]:
     return tuple(int(v) for v in (values * dims if len(values) == 1 else values))
 
 
-def layer_norm(capture: Capture, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None,
-               eps: float = 1e-5, cudnn_enable: bool = True) -> Any:
+def layer_norm(
+    capture: Capture,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Any:
     """Normalise, then scale and shift."""
     y = torch.layer_norm(input, normalized_shape, None, None, eps, cudnn_enable)
     return _affine(capture, y, weight, bias, None)
 
 
-def rms_norm(capture: Capture, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Any:
+def rms_norm(
+    capture: Capture, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Any:
     """Normalise, then scale."""
     return _affine(capture, torch.rms_norm(input, normalized_shape, None, eps), weight, None, None)
 
 
-def group_norm(capture: Capture, input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
-               eps: float = 1e-5, cudnn_enabled: bool = True) -> Any:
+def group_norm(
+    capture: Capture,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
     """Normalise, then scale and shift each channel."""
     return _affine(capture, torch.group_norm(input, num_groups, None, None, eps, cudnn_enabled), weight, bias, 1)
 
 
-def batch_norm(capture: Capture, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
-               running_var: Tensor | None, training: bool, momentum: float, eps: float, cudnn_enabled: bool) -> Any:
+def batch_norm(
+    capture: Capture,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Any:
     """With running statistics: a fixed scale and shift, then the trainable ones."""
     y = torch.batch_norm(input, None, None, running_mean, running_var, training, momentum, eps, cudnn_enabled)
     return _affine(capture, y, weight, bias, 1)
 
 
-def instance_norm(capture: Capture, input: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any, **options: Any) -> Any:
+def instance_norm(
+    capture: Capture, input: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any, **options: Any
+) -> Any:
     """Normalise each sample's channels, then scale and shift them."""
     return _affine(capture, torch.instance_norm(input, None, None, *rest, **options), weight, bias, 1)
 
@@ -230,8 +280,14 @@ def prelu(capture: Capture, input: Tensor, weight: Tensor) -> Any:
     return torch.where(input > 0, input, input * slope)
 
 
-def embedding(capture: Capture, weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False,
-              sparse: bool = False) -> Any:
+def embedding(
+    capture: Capture,
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Any:
     """Rows of a table by integer; the row ``padding_idx`` has no gradient."""
     if scale_grad_by_freq or not is_batched(indices) or is_batched(weight):
         return NotImplemented
@@ -239,21 +295,44 @@ def embedding(capture: Capture, weight: Tensor, indices: Tensor, padding_idx: in
     return capture.keep("embedding", y, [indices], weight, None, padding_idx if padding_idx >= 0 else None)
 
 
-def embedding_bag(capture: Capture, weight: Tensor, indices: Tensor, offsets: Tensor, scale_grad_by_freq: bool = False, mode: int = 0,
-                  sparse: bool = False, per_sample_weights: Tensor | None = None, include_last_offset: bool = False,
-                  padding_idx: int | None = None) -> Any:
+def embedding_bag(
+    capture: Capture,
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Any:
     """Sums or means of rows, for bags of one length (a 2-D index); anything else is not structured."""
     return NotImplemented
 
 
 RULES: dict[Any, Rule] = {
     torch._C._nn.linear: linear,
-    torch.matmul: matmul, Tensor.matmul: matmul, Tensor.__matmul__: matmul, Tensor.__rmatmul__: rmatmul,
-    torch.mm: matmul, Tensor.mm: matmul, torch.mv: matmul, Tensor.mv: matmul, torch.addmm: addmm, Tensor.addmm: addmm,
+    torch.matmul: matmul,
+    Tensor.matmul: matmul,
+    Tensor.__matmul__: matmul,
+    Tensor.__rmatmul__: rmatmul,
+    torch.mm: matmul,
+    Tensor.mm: matmul,
+    torch.mv: matmul,
+    Tensor.mv: matmul,
+    torch.addmm: addmm,
+    Tensor.addmm: addmm,
     getattr(torch._C._VariableFunctions, "einsum"): einsum,  # noqa: B009  # the stubs do not list it
     torch.bilinear: bilinear,
-    torch.layer_norm: layer_norm, torch.rms_norm: rms_norm, torch.group_norm: group_norm, torch.batch_norm: batch_norm,
-    torch.instance_norm: instance_norm, torch.prelu: prelu, torch.embedding: embedding, torch.embedding_bag: embedding_bag,
+    torch.layer_norm: layer_norm,
+    torch.rms_norm: rms_norm,
+    torch.group_norm: group_norm,
+    torch.batch_norm: batch_norm,
+    torch.instance_norm: instance_norm,
+    torch.prelu: prelu,
+    torch.embedding: embedding,
+    torch.embedding_bag: embedding_bag,
     **{getattr(torch, f"conv{d}d"): _convolution(d, False) for d in (1, 2, 3)},
     **{getattr(torch, f"conv_transpose{d}d"): _convolution(d, True) for d in (1, 2, 3)},
 }

@@ -156,7 +156,9 @@ def shift_features(side: Side, unit: Unit, plane: int) -> Tensor:
     return total.view(side.rows(plane, unit), -1)
 
 
-def dense_features(side: Side, unit: Unit, plane: int, leaves: Mapping[str, Tensor], metric: Metric, workspace: int) -> dict[str, Tensor]:
+def dense_features(
+    side: Side, unit: Unit, plane: int, leaves: Mapping[str, Tensor], metric: Metric, workspace: int
+) -> dict[str, Tensor]:
     """Per-sample gradients by each parameter of a unit, √P-scaled, name → (n·Q, p)."""
     sites = side.factors.sites
     weights = {id(sites[i].weight): sites[i].weight for i in unit.sites}
@@ -211,9 +213,15 @@ def _pull_back(weights: Mapping[int, Tensor], rows: Mapping[int, Tensor], leaves
     keys = list(weights)
     count = rows[keys[0]].shape[0]
     shaped = [rows[key].reshape(count, *weights[key].shape) for key in keys]
-    parts = torch.autograd.grad([weights[key] for key in keys], leaves, shaped, retain_graph=True, allow_unused=True, is_grads_batched=True)
-    return [torch.zeros(count, leaf.numel(), dtype=leaf.dtype, device=leaf.device) if part is None else part.reshape(count, -1)
-            for leaf, part in zip(leaves, parts, strict=True)]
+    parts = torch.autograd.grad(
+        [weights[key] for key in keys], leaves, shaped, retain_graph=True, allow_unused=True, is_grads_batched=True
+    )
+    return [
+        torch.zeros(count, leaf.numel(), dtype=leaf.dtype, device=leaf.device)
+        if part is None
+        else part.reshape(count, -1)
+        for leaf, part in zip(leaves, parts, strict=True)
+    ]
 
 
 def _times_root(rows: Tensor, weight: float | Tensor) -> Tensor:

@@ -73,9 +73,16 @@ class Structured:
         job, sizes = self.job, [self.sizes[i] for i in unit.sites]
         trace = job.reduction.kind == "trace"
         problem = Problem(
-            rows=len(job.x1) + (0 if job.x2 is None else job.columns), pairs=job.pairs, outputs=job.paired, planes=job.planes,
-            groups=sizes[0].groups, outer=sizes[0].outer * (job.outputs if trace else 1), inner=sizes[0].inner,
-            tokens=sum(s.tokens for s in sizes), item_bytes=job.dtype.itemsize)
+            rows=len(job.x1) + (0 if job.x2 is None else job.columns),
+            pairs=job.pairs,
+            outputs=job.paired,
+            planes=job.planes,
+            groups=sizes[0].groups,
+            outer=sizes[0].outer * (job.outputs if trace else 1),
+            inner=sizes[0].inner,
+            tokens=sum(s.tokens for s in sizes),
+            item_bytes=job.dtype.itemsize,
+        )
         if unit.form in ("tokens", "lookup"):
             order, spent = choose(problem, lookup=unit.form == "lookup")
             return Step(unit, order, spent)
@@ -93,12 +100,29 @@ class Structured:
         stored = sum(prod(r.shape[1:]) for r in records) + sum(t[0].numel() for r in records for t in r.operands)
         gradients = sum(_gradient_entries(site, extent(site)) for site in {s.record: s for s in sites}.values())
         largest = max((prod(r.shape[1:]) for r in records), default=0)
-        whole = max((job.outputs * 3 * sum(self.leaves[n].numel() for n in s.unit.names) for s in self.steps
-                     if s.unit.form in ("dense", "pulled back")), default=0)
-        features = max((job.outputs * self.sizes[s.unit.sites[0]].outer for s in self.steps if s.unit.form == "features"), default=0)
-        patches = max((self.sizes[i].groups * self.sizes[i].inner * self.sizes[i].tokens for i, r in enumerate(self.rules)
-                       if r == "convolution"), default=0)
-        return item * (stored + job.outputs * gradients + 4 * largest + whole + features + patches) + job.network.activation_bytes(job.x1)
+        whole = max(
+            (
+                job.outputs * 3 * sum(self.leaves[n].numel() for n in s.unit.names)
+                for s in self.steps
+                if s.unit.form in ("dense", "pulled back")
+            ),
+            default=0,
+        )
+        features = max(
+            (job.outputs * self.sizes[s.unit.sites[0]].outer for s in self.steps if s.unit.form == "features"),
+            default=0,
+        )
+        patches = max(
+            (
+                self.sizes[i].groups * self.sizes[i].inner * self.sizes[i].tokens
+                for i, r in enumerate(self.rules)
+                if r == "convolution"
+            ),
+            default=0,
+        )
+        return item * (
+            stored + job.outputs * gradients + 4 * largest + whole + features + patches
+        ) + job.network.activation_bytes(job.x1)
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -112,8 +136,17 @@ class Structured:
 
     def uses(self) -> list[Use]:
         """The lines of the plan."""
-        return [Use(parameters=step.unit.names, layer=layer_of(step.unit.names[0]), rule=self._rule(step.unit), order=step.order,
-                    flops=step.cost.flops, bytes=step.cost.bytes) for step in self.steps]
+        return [
+            Use(
+                parameters=step.unit.names,
+                layer=layer_of(step.unit.names[0]),
+                rule=self._rule(step.unit),
+                order=step.order,
+                flops=step.cost.flops,
+                bytes=step.cost.bytes,
+            )
+            for step in self.steps
+        ]
 
     def _rule(self, unit: Unit) -> str:
         if unit.form in ("dense", "pulled back"):
@@ -166,7 +199,9 @@ class Structured:
                     right = left if same else self._side(chunk2)
                     for layer, matrix in into.items():
                         part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
-                        self._contract(part, left, right, same, [s for s in self.steps if job.key(s.unit.names[0]) == layer])
+                        self._contract(
+                            part, left, right, same, [s for s in self.steps if job.key(s.unit.names[0]) == layer]
+                        )
                     advance(len(chunk1) * (len(chunk1) + 1) // 2 if same else len(chunk1) * len(chunk2))
 
     def _side(self, samples: Inputs) -> Side:
@@ -192,23 +227,36 @@ class Structured:
 
     def _merged_shifts(self, sites: Sequence[Site]) -> dict[Unit, Unit]:
         """Biases that ride along with their weight in the token order: weight's unit → bias's unit."""
+
         def single(step: Step) -> tuple[Record, str]:
             return sites[step.unit.sites[0]].record, self.job.key(step.unit.names[0])
 
-        shifts = {single(s): s.unit for s in self.steps if s.unit.form == "features" and len(s.unit.sites) == 1
-                  and self.rules[s.unit.sites[0]] == "shift"}
+        shifts = {
+            single(s): s.unit
+            for s in self.steps
+            if s.unit.form == "features" and len(s.unit.sites) == 1 and self.rules[s.unit.sites[0]] == "shift"
+        }
         return {s.unit: shifts[single(s)] for s in self.steps if s.order == "token" and single(s) in shifts}
 
-    def _add_gradients(self, theta: Tensor, left: Side, right: Side, same: bool, units: Sequence[Unit], plane: int) -> None:
+    def _add_gradients(
+        self, theta: Tensor, left: Side, right: Side, same: bool, units: Sequence[Unit], plane: int
+    ) -> None:
         """Gram matrices of per-sample gradients; narrow ones are joined first, so that Θ is read and written less often."""
         rows = max(theta.shape)
         width = max(1, min(SLICE_COLUMNS, self.workspace() // (self.job.dtype.itemsize * rows)))
-        buffers = [theta.new_empty((width + PAD) * size) for size in (theta.shape[:1] if same else theta.shape)] \
-            if any(u.form == "tokens" for u in units) else []
+        buffers = (
+            [theta.new_empty((width + PAD) * size) for size in (theta.shape[:1] if same else theta.shape)]
+            if any(u.form == "tokens" for u in units)
+            else []
+        )
         small: list[tuple[Tensor, Tensor]] = []
         for unit in units:
             ours = self._features(left, unit, plane, width, buffers[:1])
-            pairs = ((f, f) for f in ours) if same else zip(ours, self._features(right, unit, plane, width, buffers[1:]), strict=True)
+            pairs = (
+                ((f, f) for f in ours)
+                if same
+                else zip(ours, self._features(right, unit, plane, width, buffers[1:]), strict=True)
+            )
             for mine, other in pairs:
                 if mine.shape[1] >= width // 4:
                     add_gram(theta, mine, other, same, unit.scale)
@@ -223,7 +271,9 @@ class Structured:
             return token_features(side, unit, plane, width, buffers[0])
         if unit.form == "features":
             return [shift_features(side, unit, plane)]
-        return dense_features(side, unit, plane, self.leaves, self.job.metric, self.workspace() // self.job.dtype.itemsize).values()
+        return dense_features(
+            side, unit, plane, self.leaves, self.job.metric, self.workspace() // self.job.dtype.itemsize
+        ).values()
 
 
 def _scaled(features: Tensor, scale: float) -> Tensor:

@@ -46,7 +46,9 @@ class Coverage:
     uncovered: dict[str, str] = field(default_factory=dict)
 
 
-def cover(sites: Sequence[Site], leaves: Mapping[str, Tensor], outputs: Tensor, metric: Mapping[str, float | Tensor] | None) -> Coverage:
+def cover(
+    sites: Sequence[Site], leaves: Mapping[str, Tensor], outputs: Tensor, metric: Mapping[str, float | Tensor] | None
+) -> Coverage:
     """Each parameter exactly once: in units, or uncovered with the reason.
 
     Args:
@@ -83,8 +85,13 @@ def _components(behind: Sequence[frozenset[str]]) -> list[tuple[frozenset[str], 
     return groups
 
 
-def _units(members: list[int], sites: Sequence[Site], leaves: Mapping[str, Tensor], names: tuple[str, ...],
-           metric: Mapping[str, float | Tensor]) -> list[Unit]:
+def _units(
+    members: list[int],
+    sites: Sequence[Site],
+    leaves: Mapping[str, Tensor],
+    names: tuple[str, ...],
+    metric: Mapping[str, float | Tensor],
+) -> list[Unit]:
     weights: dict[int, list[int]] = {}
     for index in members:
         weights.setdefault(id(sites[index].weight), []).append(index)
@@ -97,9 +104,15 @@ def _units(members: list[int], sites: Sequence[Site], leaves: Mapping[str, Tenso
     if scales is None or mixed or (elementwise and moved):
         return [Unit("pulled back", tuple(members), names)]
     factor = 1.0 if elementwise else float(factors[0])
-    return [Unit(_form([sites[i] for i in indices], elementwise), tuple(indices),
-                 _own(sites[indices[0]].weight, leaves, names), scale * factor)
-            for indices, scale in zip(weights.values(), scales, strict=True)]
+    return [
+        Unit(
+            _form([sites[i] for i in indices], elementwise),
+            tuple(indices),
+            _own(sites[indices[0]].weight, leaves, names),
+            scale * factor,
+        )
+        for indices, scale in zip(weights.values(), scales, strict=True)
+    ]
 
 
 def _own(weight: Tensor, leaves: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,11 +146,17 @@ def _isometric_scales(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> li
     if len(weights) == 1 and weights[0].grad_fn is None:
         return [1.0]
     generator = torch.Generator(device=leaves[0].device).manual_seed(0)
-    probes = [torch.randn(w.shape, dtype=w.dtype, device=w.device, generator=generator).requires_grad_() for w in weights]
+    probes = [
+        torch.randn(w.shape, dtype=w.dtype, device=w.device, generator=generator).requires_grad_() for w in weights
+    ]
     with torch.enable_grad():
         pulled = torch.autograd.grad(weights, leaves, probes, create_graph=True, retain_graph=True, allow_unused=True)
         used = [p for p in pulled if p is not None and p.requires_grad]
-        pushed = torch.autograd.grad(used, probes, [p.detach() for p in used], allow_unused=True) if used else [None] * len(probes)
+        pushed = (
+            torch.autograd.grad(used, probes, [p.detach() for p in used], allow_unused=True)
+            if used
+            else [None] * len(probes)
+        )
     scales = []
     probes = [probe.detach() for probe in probes]
     for probe, image in zip(probes, pushed, strict=True):

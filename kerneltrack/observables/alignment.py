@@ -70,9 +70,7 @@ def permuted_squares(vectors: Array, phi: Array, reduction: str) -> Array:
     return np.asarray(quadratic + np.einsum("ok,op,pk->k", sums, different, sums))
 
 
-def kernel_target_alignment(
-    values: Array, coefficients: Array, frobenius: float, target_frobenius: float
-) -> float:
+def kernel_target_alignment(values: Array, coefficients: Array, frobenius: float, target_frobenius: float) -> float:
     """⟨Θ, YYᵀ⟩_F/(‖Θ‖_F ‖YYᵀ‖_F) = Σ_i λ_i‖c_i‖²/(‖Θ‖_F ‖YYᵀ‖_F), of all modes. Cristianini et al. 2001.
 
     Args:
@@ -125,9 +123,7 @@ def _null_energies(state: State, phi: Array) -> Array:
     if state.is_rounding(columns, _given(state.targets)):
         raise ObservableError("the targets are constant, so no permutation changes them")
     expected = permuted_squares(state.eigensystem.vectors, phi, state.reduction)
-    return np.asarray(
-        np.cumsum(expected)[np.asarray(energy_k(len(expected))) - 1] / np.vdot(columns, columns)
-    )
+    return np.asarray(np.cumsum(expected)[np.asarray(energy_k(len(expected))) - 1] / np.vdot(columns, columns))
 
 
 def _displacement_energy(state: State) -> Array:

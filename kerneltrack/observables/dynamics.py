@@ -58,9 +58,7 @@ def _stability(state: State) -> float:
 def _stability_bound(state: State) -> float:
     ratio = _stability(state)
     if not ratio > 0:
-        raise ObservableError(
-            "the stability ratio is not positive, so no eigenvalue is at its bound", got=ratio
-        )
+        raise ObservableError("the stability ratio is not positive, so no eigenvalue is at its bound", got=ratio)
     return float(state.eigensystem.values[0]) / ratio
 
 

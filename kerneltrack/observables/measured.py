@@ -74,9 +74,7 @@ def _stored(kernel: Array, state: State) -> AnyArray:
 def _coefficients(state: State) -> dict[str, AnyArray]:
     functions = {"target": state.targets, "residual": state.residual, "displacement": state.displacement}
     found: dict[str, Array] = {"output_coefficients": state.coefficients(state.outputs)}
-    found |= {
-        f"{name}_coefficients": state.coefficients(phi) for name, phi in functions.items() if phi is not None
-    }
+    found |= {f"{name}_coefficients": state.coefficients(phi) for name, phi in functions.items() if phi is not None}
     if state.displacement is None:
         found["displacement_coefficients"] = np.full_like(found["output_coefficients"], np.nan)
     return dict(found)

@@ -78,9 +78,7 @@ def register(entry: Observable) -> Observable:
     if _REGISTERED.get(entry.name) is entry:
         return entry
     if entry.name in _REGISTERED or entry.name in RESERVED or entry.name in ("default", "all"):
-        raise ObservableError(
-            "the name of an observable is taken", got=entry.name, remedy="Choose another name."
-        )
+        raise ObservableError("the name of an observable is taken", got=entry.name, remedy="Choose another name.")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", entry.name):
         raise ObservableError(
             "the name of an observable",
@@ -88,9 +86,7 @@ def register(entry: Observable) -> Observable:
             got=repr(entry.name),
         )
     if unknown := [dim for dim in entry.dims if dim not in _DIMENSIONS]:
-        raise ObservableError(
-            "a dimension of an observable", expected=f"one of {sorted(_DIMENSIONS)}", got=unknown
-        )
+        raise ObservableError("a dimension of an observable", expected=f"one of {sorted(_DIMENSIONS)}", got=unknown)
     _REGISTERED[entry.name] = entry
     return entry
 

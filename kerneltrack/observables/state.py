@@ -184,9 +184,7 @@ class State:
     @cached_property
     def mode_sums(self) -> Array:
         """Σ_n v_i[n, o] (k, kernel_outputs): each mode's overlap with the constant of each output."""
-        return np.asarray(
-            self.eigensystem.vectors.reshape(self.samples, self.kernel_outputs, -1).sum(axis=0).T
-        )
+        return np.asarray(self.eigensystem.vectors.reshape(self.samples, self.kernel_outputs, -1).sum(axis=0).T)
 
     def rounding(self, *functions: Array) -> float:
         """How large a function may be, in norm, and still be nothing but the rounding of these."""

@@ -105,7 +105,9 @@ def test_a_plan_of_a_linear_model_is_its_closed_form(here, capsys):
     assert plans.run_plan("nets:Linear", here / "probe.npz", True, loss="half_mse") == 0
     facts = json.loads(capsys.readouterr().out)
     theta = X.double() @ X.double().T + 1
-    assert facts["largest_learning_rate"] == pytest.approx(2 * len(X) / float(torch.linalg.eigvalsh(theta)[-1]), rel=1e-5)
+    assert facts["largest_learning_rate"] == pytest.approx(
+        2 * len(X) / float(torch.linalg.eigvalsh(theta)[-1]), rel=1e-5
+    )
     assert facts["layer_shares"] == {"map": pytest.approx(1.0)}
     assert facts["disk_bytes"] > 0
     assert facts["seconds"] > 0

@@ -37,7 +37,10 @@ def test_what_is_missing_is_named_with_its_remedy(archives):
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("targets", "Probe"), ("stability_ratio", "loss="), ("eigenvectors", "top_k"), ("inputs", "keep_inputs"),
+        ("targets", "Probe"),
+        ("stability_ratio", "loss="),
+        ("eigenvectors", "top_k"),
+        ("inputs", "keep_inputs"),
         ("kernel", "keep_kernel"),
     ],
 )

@@ -18,9 +18,7 @@ def linear(p: Any, name: str, x: Any) -> Any:
 
 def conv(p: Any, name: str, x: Any, stride: int = 1, pad: int = 0) -> Any:
     layout = ("NHWC", "HWIO", "NHWC")
-    out = lax.conv_general_dilated(
-        x, p[f"{name}.weight"], (stride, stride), [(pad, pad)] * 2, dimension_numbers=layout
-    )
+    out = lax.conv_general_dilated(x, p[f"{name}.weight"], (stride, stride), [(pad, pad)] * 2, dimension_numbers=layout)
     return out + p[f"{name}.bias"] if f"{name}.bias" in p else out
 
 

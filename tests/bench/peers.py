@@ -212,9 +212,7 @@ def make_backpack(method: str, problem: Any) -> Job:
     def run() -> Any:
         if kind == "trace":
             return sum(g @ g.T for output in range(o) for g in row(output))
-        stacked = [
-            torch.stack(parts, 1).reshape(n * o, -1) for parts in zip(*map(row, range(o)), strict=True)
-        ]
+        stacked = [torch.stack(parts, 1).reshape(n * o, -1) for parts in zip(*map(row, range(o)), strict=True)]
         return sum(j @ j.T for j in stacked)
 
     return Job(run, shaped(problem))

@@ -91,15 +91,11 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", default=",".join(STANDARD))
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
@@ -128,9 +124,7 @@ def main() -> None:
     for name in given.workloads.split(","):
         path = str(prepare(name, given.cache))
         command = [sys.executable, script, "yardstick", "-", name, path, *threads]
-        results["rates"][name] = watched(command, name, 60, int(given.memory * 2**30)).get(
-            "rate", float("nan")
-        )
+        results["rates"][name] = watched(command, name, 60, int(given.memory * 2**30)).get("rate", float("nan"))
         for peer, python in pythons.items():
             for method, workloads in PEERS[peer][1].items():
                 if python is None or name not in workloads:

@@ -141,5 +141,3 @@ def test_two_ranks_train_as_without_the_tracker_and_rank_zero_writes(tmp_path):
     with open_archive(tmp_path / "run.h5") as archive:
         assert archive.steps.tolist() == [0, 2, 4]
         assert archive.provenance.run["world_size"] == 2
-
-

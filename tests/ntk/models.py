@@ -72,9 +72,7 @@ def frozen(model: nn.Module, *names: str) -> nn.Module:
 
 def double_use() -> nn.Module:
     """One linear map used twice in a row and once beside."""
-    return With(
-        lambda m, x: m.head(m.same(m.same(x).tanh()) + m.same(x)), same=nn.Linear(4, 4), head=nn.Linear(4, 3)
-    )
+    return With(lambda m, x: m.head(m.same(m.same(x).tanh()) + m.same(x)), same=nn.Linear(4, 4), head=nn.Linear(4, 3))
 
 
 def shared_bias() -> nn.Module:
@@ -181,9 +179,7 @@ def channels_last() -> nn.Module:
 class Attention(nn.Module):
     """nn.MultiheadAttention between a projection and a head, in every layout it knows."""
 
-    def __init__(
-        self, *, batch_first: bool, weights: bool = False, keys: int | None = None, **options: Any
-    ) -> None:
+    def __init__(self, *, batch_first: bool, weights: bool = False, keys: int | None = None, **options: Any) -> None:
         super().__init__()
         self.batch_first, self.weights = batch_first, weights
         self.attention = nn.MultiheadAttention(4, 2, batch_first=batch_first, kdim=keys, vdim=keys, **options)
@@ -225,9 +221,7 @@ def encoder(norm_first: bool, batch_first: bool = True) -> nn.Module:
 
 def decoder() -> nn.Module:
     layer = nn.TransformerDecoderLayer(4, 2, 5, dropout=0.0, batch_first=True)
-    return With(
-        lambda m, target, memory: m.head(m.body(target, memory)[:, -1]), body=layer, head=nn.Linear(4, 3)
-    )
+    return With(lambda m, target, memory: m.head(m.body(target, memory)[:, -1]), body=layer, head=nn.Linear(4, 3))
 
 
 class GPT(nn.Module):

@@ -272,9 +272,7 @@ def table() -> tuple[Problem, ...]:
         P("instance-norm", lambda: Pooled(3, nn.Conv2d(2, 3, 2), nn.InstanceNorm2d(3, affine=True)), image),
         P(
             "instance-norm-tracked",
-            lambda: Pooled(
-                3, nn.Conv2d(2, 3, 2), nn.InstanceNorm2d(3, affine=True, track_running_stats=True)
-            ),
+            lambda: Pooled(3, nn.Conv2d(2, 3, 2), nn.InstanceNorm2d(3, affine=True, track_running_stats=True)),
             image,
         ),
         P(
@@ -298,16 +296,12 @@ def table() -> tuple[Problem, ...]:
         ),
         P(
             "layer-norm-reused",
-            lambda: With(
-                lambda m, x: m.norm(m.a(m.norm(x)).tanh())[:, :3], norm=nn.LayerNorm(4), a=nn.Linear(4, 4)
-            ),
+            lambda: With(lambda m, x: m.norm(m.a(m.norm(x)).tanh())[:, :3], norm=nn.LayerNorm(4), a=nn.Linear(4, 4)),
             reals(4),
         ),
         P(
             "rms-norm",
-            lambda: With(
-                lambda m, x: m.head(m.norm(x).tanh().mean(1)), norm=nn.RMSNorm(4), head=nn.Linear(4, 3)
-            ),
+            lambda: With(lambda m, x: m.head(m.norm(x).tanh().mean(1)), norm=nn.RMSNorm(4), head=nn.Linear(4, 3)),
             vectors,
         ),
         P(
@@ -408,9 +402,7 @@ def table() -> tuple[Problem, ...]:
         ),
         P(
             "matmul-slices",
-            lambda: B(
-                lambda p, x: F.linear(x, p.w[:3], p.b[1:4]) + (x @ p.w[2:].T)[:, :3].tanh(), w=(6, 4), b=(5,)
-            ),
+            lambda: B(lambda p, x: F.linear(x, p.w[:3], p.b[1:4]) + (x @ p.w[2:].T)[:, :3].tanh(), w=(6, 4), b=(5,)),
             reals(4),
         ),
         P(
@@ -466,9 +458,7 @@ def table() -> tuple[Problem, ...]:
         P(
             "class-token",
             lambda: B(
-                lambda p, x: (
-                    torch.cat([p.token.expand(len(x), 1, 4), x], 1).cumsum(1).tanh().sum((1,))[:, :3]
-                ),
+                lambda p, x: torch.cat([p.token.expand(len(x), 1, 4), x], 1).cumsum(1).tanh().sum((1,))[:, :3],
                 token=(1, 4),
             ),
             vectors,
@@ -527,9 +517,7 @@ def table() -> tuple[Problem, ...]:
         ),
         P(
             "tuple-input",
-            lambda: With(
-                lambda m, a, b: m.a(a).mean(1) * m.b(b).sum(1), a=nn.Linear(4, 3), b=nn.Linear(4, 3)
-            ),
+            lambda: With(lambda m, a, b: m.a(a).mean(1) * m.b(b).sum(1), a=nn.Linear(4, 3), b=nn.Linear(4, 3)),
             draw_pair,
         ),
         P("nested-input", mlp, draw_nested, forward=nested_call),

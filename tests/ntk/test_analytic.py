@@ -150,9 +150,7 @@ def test_square_is_the_rectangle_with_itself():
 
 def flow(kernel, targets, outputs, time, **test):
     tensors = {key: torch.as_tensor(value) for key, value in test.items()}
-    return kt.analytic.gradient_flow(
-        *map(torch.as_tensor, (kernel, targets, outputs)), time, **tensors
-    ).numpy()
+    return kt.analytic.gradient_flow(*map(torch.as_tensor, (kernel, targets, outputs)), time, **tensors).numpy()
 
 
 @pytest.fixture

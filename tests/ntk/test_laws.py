@@ -291,15 +291,11 @@ def portrait(model):
         "hooks": [[len(getattr(module, hook)) for hook in hooks] for module in model.modules()],
         "attributes": [sorted(vars(module)) for module in model.modules()],
         "forwards": ["forward" in vars(module) for module in model.modules()],
-        "parameters": [
-            (name, id(p), p.requires_grad, p.dtype, p._version) for name, p in model.named_parameters()
-        ],
+        "parameters": [(name, id(p), p.requires_grad, p.dtype, p._version) for name, p in model.named_parameters()],
         "gradients": [(id(p.grad), None if p.grad is None else p.grad._version) for p in model.parameters()],
         "buffers": [(name, id(b), b._version) for name, b in model.named_buffers()],
         "modules": [(name, id(module)) for name, module in model.named_modules()],
-        "kept": [
-            (getattr(module, "calls", 0), id(getattr(module, "last", None))) for module in model.modules()
-        ],
+        "kept": [(getattr(module, "calls", 0), id(getattr(module, "last", None))) for module in model.modules()],
     }
 
 

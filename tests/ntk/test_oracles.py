@@ -132,9 +132,7 @@ def test_metric_weighs_each_parameter(network, inputs):
     metric = {name: np.zeros(block.shape[-1]) for name, block in rows.items()}
     metric["0.bias"][1] = 3.0
     single = rows["0.bias"][..., 1]
-    assert (
-        distance(contract(rows, rows, "full", metric), 3 * np.einsum("no,mp->nmop", single, single)) < EXACT
-    )
+    assert distance(contract(rows, rows, "full", metric), 3 * np.einsum("no,mp->nmop", single, single)) < EXACT
 
 
 def test_layers_are_named_after_their_module():

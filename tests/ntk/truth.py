@@ -51,10 +51,7 @@ def metrics(name: str) -> dict[str, tuple[Any, dict[str, Any]]]:
     generator = torch.Generator().manual_seed(5)
     trainable = {key: p for key, p in model.named_parameters() if p.requires_grad}
     number = {key: 0.5 + i for i, key in enumerate(trainable)}
-    entries = {
-        key: torch.rand(p.shape, generator=generator, dtype=torch.float64) + 0.1
-        for key, p in trainable.items()
-    }
+    entries = {key: torch.rand(p.shape, generator=generator, dtype=torch.float64) + 0.1 for key, p in trainable.items()}
     return {
         "scalar": (0.25, dict.fromkeys(trainable, 0.25)),
         "parameter": (number, number),

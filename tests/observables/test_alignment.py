@@ -78,9 +78,7 @@ def test_an_output_that_did_not_move_has_no_displacement_energy(problem):
     assert np.isnan(compute(select("displacement_energy"), still)["displacement_energy"]).all()
     assert np.isfinite(compute(select("displacement_energy"), moved)["displacement_energy"]).all()
     # in float32 a change of 1e-9 is rounding
-    rounding = problem.state(
-        outputs=problem.outputs * (1 + 1e-9), initial=start, settings={"dtype": "float32"}
-    )
+    rounding = problem.state(outputs=problem.outputs * (1 + 1e-9), initial=start, settings={"dtype": "float32"})
     assert np.isnan(compute(select("displacement_energy"), rounding)["displacement_energy"]).all()
 
 
@@ -189,9 +187,7 @@ def test_a_kernel_that_is_the_target_is_fully_aligned():
     y = np.array([[1.0], [-2.0], [0.5]])
     found = eigensystem(y @ y.T)
     norm = float(np.vdot(y, y))
-    assert kernel_target_alignment(found.values, found.vectors.T @ y, found.frobenius, norm) == pytest.approx(
-        1
-    )
+    assert kernel_target_alignment(found.values, found.vectors.T @ y, found.frobenius, norm) == pytest.approx(1)
     assert rayleigh_quotient(found.values, found.vectors.T @ y, norm) == pytest.approx(norm)
 
 

@@ -64,9 +64,7 @@ def test_the_bound_of_gradient_descent_on_half_mse_is_2n_over_eta(problem):
     learning_rate, samples = 0.25, len(problem.targets)
     largest = problem.state().eigensystem.values[0]
     state = problem.state(stability=learning_rate * largest / (2 * samples))
-    assert compute(select("stability_bound"), state)["stability_bound"] == pytest.approx(
-        2 * samples / learning_rate
-    )
+    assert compute(select("stability_bound"), state)["stability_bound"] == pytest.approx(2 * samples / learning_rate)
 
 
 def test_a_flat_loss_has_no_bound(problem):

@@ -62,7 +62,8 @@ def test_the_notation_s_code_runs_on_an_archive(problem, tmp_path, monkeypatch):
 def test_links_lead_to_files(page):
     path = PAGE.parents[1] / page
     missing = [
-        link for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", path.read_text(encoding="utf-8"))
+        link
+        for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", path.read_text(encoding="utf-8"))
         if not (path.parent / link).exists()
     ]
     assert not missing

@@ -58,10 +58,7 @@ def test_coefficients_are_inner_products(problem, reduction):
     for name, phi in functions.items():
         columns = problem.columns(phi, reduction)
         expected = [
-            [
-                sum(vectors[row, i] * columns[row, c] for row in range(len(vectors)))
-                for c in range(columns.shape[1])
-            ]
+            [sum(vectors[row, i] * columns[row, c] for row in range(len(vectors))) for c in range(columns.shape[1])]
             for i in range(vectors.shape[1])
         ]
         np.testing.assert_allclose(stored[f"{name}_coefficients"], expected, atol=1e-13)

@@ -38,9 +38,7 @@ def test_distances_are_those_of_the_matrices(problem, reduction, kernels):
     values = compute(select(NAMES), state)
     cosine = np.vdot(before, after) / (np.linalg.norm(before) * np.linalg.norm(after))
     assert values[NAMES[0]] == pytest.approx(1 - cosine, rel=1e-9)
-    assert values[NAMES[1]] == pytest.approx(
-        np.linalg.norm(after - before) / np.linalg.norm(before), rel=1e-10
-    )
+    assert values[NAMES[1]] == pytest.approx(np.linalg.norm(after - before) / np.linalg.norm(before), rel=1e-10)
 
 
 def test_the_distance_of_nearly_equal_kernels_does_not_drown_in_rounding():
@@ -109,9 +107,7 @@ def test_cka_does_not_see_what_is_constant():
 def brute_force_hsic(a, b):
     """Oracle: the U-statistic over all quadruples of different points. Song et al. 2012."""
     n = len(a)
-    total = sum(
-        a[i, j] * (b[i, j] + b[q, r] - 2 * b[i, q]) for i, j, q, r in itertools.permutations(range(n), 4)
-    )
+    total = sum(a[i, j] * (b[i, j] + b[q, r] - 2 * b[i, q]) for i, j, q, r in itertools.permutations(range(n), 4))
     return total / math.perm(n, 4)
 
 

@@ -119,9 +119,7 @@ def test_an_error_that_is_no_observable_s_is_not_swallowed(problem):
 
 def test_everything_has_a_value_or_a_reason(problem, reduction):
     # The barest state there is: outputs and a few eigenpairs.
-    bare = dataclasses.replace(
-        problem.state(reduction), targets=None, residual=None, kernel=None, probe_loss=math.nan
-    )
+    bare = dataclasses.replace(problem.state(reduction), targets=None, residual=None, kernel=None, probe_loss=math.nan)
     for state in (bare, problem.state(reduction), problem.state(reduction).as_initial()):
         values = compute(select("all"), state)
         assert list(values) == list(catalogue())
