@@ -269,6 +269,9 @@ def demo(
     force: Annotated[bool, Option("--force", help="Replace an earlier demo.")] = False,
 ) -> None:
     """Train a small network on a real picture with the tracker on, and a control; write archives and a page."""
+    # Threads that spin while they wait cost a factor of ten as soon as anything else runs on the machine; the choice is
+    # read when torch is loaded, which is now.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .demo import run_demo
 
     raise typer.Exit(run_demo(out, force=force))
