@@ -1,7 +1,10 @@
-"""Infinite width and infinitely small steps, in closed form: ReLU NTK and NNGP, gradient flow on a fixed kernel.
+"""Infinite width and infinitely small steps, in closed form.
 
-Kernels of h^1 = σ_w x Wᵀ/√d + σ_b b, h^{l+1} = σ_w relu(h^l) Wᵀ/√m + σ_b b with every parameter N(0, 1) and trained
-(Jacot, Gabriel, Hongler 2018, arXiv 1806.07572; arc-cosine kernels of Cho & Saul 2009), as the width m goes to infinity.
+ReLU NTK and NNGP, gradient flow on a fixed kernel.
+
+Kernels of h^1 = σ_w x Wᵀ/√d + σ_b b, h^{l+1} = σ_w relu(h^l) Wᵀ/√m + σ_b b with every parameter N(0, 1) and
+trained (Jacot, Gabriel, Hongler 2018, arXiv 1806.07572; arc-cosine kernels of Cho & Saul 2009), as the width
+m goes to infinity.
 """
 
 from __future__ import annotations
@@ -47,7 +50,10 @@ def relu_nngp(
     weight_variance: float = 2.0,
     bias_variance: float = 0.0,
 ) -> Tensor:
-    """Σ^L, the covariance of the outputs of the same network at initialisation, (N1, N2). Arguments as :func:`relu_ntk`."""
+    """Σ^L, the covariance of the outputs of the same network at initialisation, (N1, N2).
+
+    Arguments as :func:`relu_ntk`.
+    """
     return _recursion(x1, x2, depth, weight_variance, bias_variance)[0]
 
 
@@ -76,7 +82,8 @@ def _recursion(
         theta = sigma + half * (1 - angle / torch.pi) * theta
         new1, new2 = half * norm1 + bias_variance, half * norm2 + bias_variance
         new_scale = (new1 * new2).sqrt()
-        # 1 − ρ' from 1 − ρ: the bias term b adds (√(p q) − s − b) with p = s_1 + b, q = s_2 + b, kept positive by its own form.
+        # 1 − ρ' from 1 − ρ: the bias term b adds (√(p q) − s − b) with p = s_1 + b, q = s_2 + b, kept
+        # positive by its own form.
         gap = half * scale * (delta - growth) + _bias_gap(
             half * norm1, half * norm2, bias_variance, new_scale, half * scale
         )
@@ -88,7 +95,10 @@ def _recursion(
 def _one_minus_correlation(
     x1: Tensor, x2: Tensor, norm1: Tensor, norm2: Tensor, scale: Tensor, factor: float
 ) -> Tensor:
-    """1 − ρ^1 = (σ_w²‖x − x'‖²/d − (√Σ(x,x) − √Σ(x',x'))²) / (2 √(Σ(x,x) Σ(x',x'))), from differences, not from 1 − cos."""
+    """1 − ρ^1 = (σ_w²‖x − x'‖²/d − (√Σ(x,x) − √Σ(x',x'))²) / (2 √(Σ(x,x) Σ(x',x'))), from differences.
+
+    Taken as 1 − cos θ it would cancel.
+    """
     distance = torch.cdist(x1, x2, compute_mode="donot_use_mm_for_euclid_dist").square() * factor
     radial = (norm1.sqrt() - norm2.sqrt()).square()
     return _safe_ratio((distance - radial) / 2, scale).clamp(0, 2)
@@ -102,13 +112,19 @@ def _bias_gap(s1: Tensor, s2: Tensor, bias: float, new_scale: Tensor, old_scale:
 
 
 def _safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """A point of norm zero has no angle: it is taken as its own direction, ρ = 1 (its kernel entries are zero anyway)."""
+    """A point of norm zero has no angle.
+
+    It is taken as its own direction, ρ = 1 (its kernel entries are zero anyway).
+    """
     ratio: Tensor = numerator / denominator.clamp_min(torch.finfo(denominator.dtype).tiny)
     return ratio.where(denominator > 0, 0.0)
 
 
 def _kappa1_gap(angle: Tensor) -> Tensor:
-    """κ_1(cos θ) − cos θ = (sin θ − θ cos θ)/π, by its series below θ = 0.05 where the difference would cancel."""
+    """κ_1(cos θ) − cos θ = (sin θ − θ cos θ)/π.
+
+    By its series below θ = 0.05 where the difference would cancel.
+    """
     series = angle**3 * (1 / 3 - angle**2 / 30 + angle**4 / 840)
     gap: Tensor = series.where(angle < 0.05, torch.sin(angle) - angle * torch.cos(angle)) / torch.pi
     return gap
@@ -125,10 +141,12 @@ def gradient_flow(
 ) -> Tensor:
     """Outputs at ``time`` of gradient flow on ½‖u − y‖² with a fixed kernel, at learning rate 1.
 
-        u_t = y + e^{−Θt}(u_0 − y),   f_t(x) = f_0(x) + Θ(x, X) V [w(λ) ∘ Vᵀ(y − u_0)],   w(λ) = −expm1(−λt)/λ, w(0) = t
+        u_t = y + e^{−Θt}(u_0 − y),   f_t(x) = f_0(x) + Θ(x, X) V [w(λ) ∘ Vᵀ(y − u_0)],   w(λ) =
+        −expm1(−λt)/λ, w(0) = t
 
-    Never through Θ⁻¹: one duplicated sample makes it singular, and w is finite there. For a learning rate η pass ηt; for the
-    mean loss divide by N. ``time=inf`` is the limit, in which directions of eigenvalue 0 stay as they are.
+    Never through Θ⁻¹: one duplicated sample makes it singular, and w is finite there. For a learning rate η
+    pass ηt; for the mean loss divide by N. ``time=inf`` is the limit, in which directions of eigenvalue 0
+    stay as they are.
 
     Args:
         kernel: Θ(X, X), (N, N), acting on every output alone; for the full kernel flatten it to (NO, NO).
@@ -164,12 +182,14 @@ def gradient_flow(
     modes = vectors.T @ residual
     if test_kernel is None:
         decay = (values <= floor).to(values.dtype) if time == float("inf") else torch.exp(-values * time)
-        trained: Tensor = targets.reshape(kernel.shape[0], -1) - vectors @ (decay.unsqueeze(1) * modes)
-        return trained.reshape(targets.shape)
+        reached: Tensor = targets.reshape(kernel.shape[0], -1) - vectors @ (decay.unsqueeze(1) * modes)
+        return reached.reshape(targets.shape)
     weights = _filter(values, time, floor)
     change: Tensor = test_kernel @ (vectors @ (weights.unsqueeze(1) * modes))
     shape = (test_kernel.shape[0], *targets.shape[1:])
-    start = torch.zeros(shape, dtype=change.dtype, device=change.device) if test_outputs is None else test_outputs
+    start = (
+        torch.zeros(shape, dtype=change.dtype, device=change.device) if test_outputs is None else test_outputs
+    )
     return start + change.reshape(shape)
 
 

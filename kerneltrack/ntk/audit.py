@@ -1,7 +1,7 @@
-"""The audit: once for every plan, Θ v by the kernel against one product Jᵀ and one product J along a random v.
+"""The audit: once for every plan, Θ v by the kernel against J (Jᵀ v) along a random v.
 
-A plan that left out a use of a parameter, or counted one twice, fails here with probability one; what it leaves out cannot
-hide, because v mixes all pairs. The reference knows nothing of plans.
+A plan that left out a use of a parameter, or counted one twice, fails here with probability one; what it
+leaves out cannot hide, because v mixes all pairs. The reference knows nothing of plans.
 """
 
 from __future__ import annotations
@@ -67,20 +67,27 @@ def _compare(
 
 
 def _direction(job: Job, count: int) -> Tensor:
-    """v as (B, M·Q): one vector for each plane, the same for all outputs of a diagonal."""
+    """Draws v as (B, M·Q): one vector for each plane, the same for all outputs of a diagonal."""
     generator = torch.Generator().manual_seed(count)
     v = torch.randn(1, count * job.paired, generator=generator, dtype=torch.float64)
     return v.expand(job.planes, -1).to(job.network.device, job.dtype)
 
 
-def _by_kernel(matrices: Mapping[str, Tensor], v: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+def _by_kernel(
+    matrices: Mapping[str, Tensor], v: Tensor, rows: slice, columns: slice
+) -> tuple[Tensor, Tensor]:
     """Θ v and |Θ| |v|, (B, N1·Q), over all layers, a few rows of Θ at a time."""
     products, scales = [], []
     for plane, vector in enumerate(v):
         parts = [m[plane][rows, columns] for m in matrices.values()]
         pieces = range(0, parts[0].shape[0], _ROWS)
         products.append(
-            torch.cat([sum((p[i : i + _ROWS] @ vector for p in parts), torch.zeros_like(vector[:1])) for i in pieces])
+            torch.cat(
+                [
+                    sum((p[i : i + _ROWS] @ vector for p in parts), torch.zeros_like(vector[:1]))
+                    for i in pieces
+                ]
+            )
         )
         scales.append(
             torch.cat(
@@ -100,7 +107,9 @@ def _by_products(job: Job, left: Inputs, right: Inputs, v: Tensor, names: list[s
 
     def product(cotangent: Tensor) -> Tensor:
         pulled = network.vjp(right, cotangent)
-        weighted = {k: pulled[k].to(job.dtype) * (1.0 if job.metric is None else job.metric[k]) for k in names}
+        weighted = {
+            k: pulled[k].to(job.dtype) * (1.0 if job.metric is None else job.metric[k]) for k in names
+        }
         return network.jvp(left, weighted).to(job.dtype)
 
     if job.reduction.kind == "full":

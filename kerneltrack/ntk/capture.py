@@ -1,13 +1,17 @@
-"""Capture: what each use of a parameter saw in one forward pass: its input, and where the gradient at its output is found.
+"""Capture: what each use of a parameter saw in one forward pass.
 
-The model runs once per sample under ``torch.func.vmap``. A :class:`Capture` sees every torch function that mixes a *weight*
-(anything that requires grad and is the same for all samples: a parameter, or an expression of parameters) with per-sample
-values. Such a use is a *site*. At a site the weight is detached, so that no autograd path leads from the outputs to a
-parameter but through uses that were not understood; those are found afterwards by walking the graph, and never missed.
+Its input, and where the gradient at its output is found.
 
-Three traps are avoided by construction. The sample axis is not guessed: an ``autograd.Function`` with its own ``vmap`` rule
-receives physical tensors and their batch dimension. The model gets a clone of what was recorded, so an in-place activation
-behind a site does not change the record. A recorded input that is changed in place later is noticed by its version.
+The model runs once per sample under ``torch.func.vmap``. A :class:`Capture` sees every torch function that
+mixes a *weight* (anything that requires grad and is the same for all samples: a parameter, or an expression
+of parameters) with per-sample values. Such a use is a *site*. At a site the weight is detached, so that no
+autograd path leads from the outputs to a parameter but through uses that were not understood; those are
+found afterwards by walking the graph, and never missed.
+
+Three traps are avoided by construction. The sample axis is not guessed: an ``autograd.Function`` with its
+own ``vmap`` rule receives physical tensors and their batch dimension. The model gets a clone of what was
+recorded, so an in-place activation behind a site does not change the record. A recorded input that is
+changed in place later is noticed by its version.
 """
 
 from __future__ import annotations
@@ -171,7 +175,10 @@ class Capture(TorchFunctionMode):
         bias: Tensor | None = None,
         geometry: Any = None,
     ) -> Tensor:
-        """Records y, computed from detached weights, as a use of ``weight`` by ``rule`` and of ``bias`` by "shift"."""
+        """Records y, which was computed from detached weights.
+
+        It counts as a use of ``weight`` by ``rule`` and of ``bias`` by "shift".
+        """
         record = Record()
         if y.is_complex():
             raise NotCapturable("a layer with complex values")
@@ -182,7 +189,10 @@ class Capture(TorchFunctionMode):
         return _Keep.apply(record, y, *operands)  # type: ignore[no-untyped-call, no-any-return]
 
     def expand(self, weight: Tensor, anchor: Tensor) -> Tensor:
-        """``weight`` as a per-sample tensor: its gradient is then ∂f_n/∂weight, the plain Jacobian, in the same backward."""
+        """``weight`` as a per-sample tensor.
+
+        Its gradient is then ∂f_n/∂weight, the plain Jacobian, in the same backward.
+        """
         if weight.is_complex():
             raise NotCapturable("a weight with complex values")
         record = Record()
@@ -234,7 +244,10 @@ def is_batched(tensor: Tensor) -> bool:
 
 
 def is_weight(value: Any) -> bool:
-    """Whether ``value`` is a parameter or an expression of parameters: it requires grad and is the same for all samples."""
+    """Whether ``value`` is a parameter or an expression of parameters.
+
+    It requires grad and is the same for all samples.
+    """
     return isinstance(value, Tensor) and value.requires_grad and not is_batched(value)
 
 
@@ -262,17 +275,24 @@ _OPENED: dict[Any, Callable[..., Any] | None] = {}
 
 
 def _opened(func: Any) -> Callable[..., Any] | None:
-    """A copy of a composite written in Python (attention, norms) whose parts are seen one by one; None for anything else.
+    """A copy of a composite written in Python (attention, norms) whose parts are seen one by one.
+
+    None for anything else.
 
     The copy answers "no" when it asks whether somebody overrides it; torch's own function is not touched.
     """
     if func not in _OPENED:
         code = getattr(func, "__code__", None)
         asks = [name for name in getattr(code, "co_names", ()) if name.startswith("has_torch_function")]
-        inside = isinstance(func, types.FunctionType) and func.__module__ in ("torch.nn.functional", "torch.functional")
+        inside = isinstance(func, types.FunctionType) and func.__module__ in (
+            "torch.nn.functional",
+            "torch.functional",
+        )
         if inside and asks:
             names = {**func.__globals__, **dict.fromkeys(asks, lambda *_: False)}
-            copy = types.FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
+            copy = types.FunctionType(
+                func.__code__, names, func.__name__, func.__defaults__, func.__closure__
+            )
             copy.__kwdefaults__ = func.__kwdefaults__
             _OPENED[func] = copy
         else:

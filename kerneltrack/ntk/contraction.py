@@ -3,10 +3,11 @@
 For one weight, with T rows per sample (Novak et al. 2022, section 3; the names are ours):
 
     gradient   F_no = Σ_t g_not ⊗ a_nt, then F Fᵀ: per-sample gradients in slices, one matrix product each
-    token      T = 1:  Θ[no, mp] = (a_n · a_m)(g_no · g_mp), tile by tile, all layers while the tile is in cache
-    hybrid     T > 1:  Θ[no, mp] = Σ_t g_not · (Σ_s K[nt, ms] g_mps),  K = A Aᵀ
+    token      T = 1:  Θ[no, mp] = (a_n · a_m)(g_no · g_mp), tile by tile, all layers while the tile is in
+    cache hybrid     T > 1:  Θ[no, mp] = Σ_t g_not · (Σ_s K[nt, ms] g_mps),  K = A Aᵀ
 
-Only entries on and above the diagonal are computed when both blocks are the same; :func:`mirror` fills the rest at the end.
+Only entries on and above the diagonal are computed when both blocks are the same; :func:`mirror` fills the
+rest at the end.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from kerneltrack.ntk.units import Unit
 TILE = 2**18
 
 
-#: Rows of one panel of a symmetric product. Measured between 80 and 213: narrower panels waste less above the diagonal, wider
-#: ones multiply faster; 128 is best from 640 rows on.
+#: Rows of one panel of a symmetric product. Measured between 80 and 213: narrower panels waste less above
+#: the diagonal, wider ones multiply faster; 128 is best from 640 rows on.
 PANEL = 128
 
-#: Columns of per-sample gradients in one product: 2048 rows of a panel stay in the second-level cache (122 GFLOP/s; 16384: 98).
+#: Columns of per-sample gradients in one product: 2048 rows of a panel stay in the second-level cache (122
+#: GFLOP/s; 16384: 98).
 DEPTH = 2048
 
 
@@ -39,7 +41,7 @@ def upper_panels(rows: int, same: bool, size: int) -> Iterator[tuple[slice, slic
 
 
 def add_gram(theta: Tensor, left: Tensor, right: Tensor, same: bool, scale: float = 1.0) -> None:
-    """theta (r1, r2) += scale · left rightᵀ, rows above the diagonal only where both sides are the same."""
+    """Adds to theta (r1, r2): scale · left rightᵀ, above the diagonal only if both sides are the same."""
     size = PANEL if same else left.shape[0]
     for start in range(0, left.shape[1], DEPTH):
         ours, theirs = left[:, start : start + DEPTH], right[:, start : start + DEPTH]
@@ -67,7 +69,8 @@ class TokenLayer:
         gradients: G of both sides, for each plane (n, Q, e).
         scale: c² of the weight.
         shift: c² of the layer's bias, whose input is the constant 1; 0 without a bias.
-        fixed: for each plane g_o · g_p, (Q, Q), where gradients are the same for all samples: a linear last layer.
+        fixed: for each plane g_o · g_p, (Q, Q), where gradients are the same for all samples: a linear last
+            layer.
     """
 
     inputs: tuple[Tensor, Tensor]
@@ -98,7 +101,10 @@ class TokenLayer:
 
 
 def _add_fixed(view: Tensor, overlap: Tensor, fixed: Tensor) -> None:
-    """view (n, Q, m, Q) += overlap (n, m) ⊗ fixed (Q, Q), touching only entries where ``fixed`` is not zero."""
+    """Adds overlap (n, m) ⊗ fixed (Q, Q) to view (n, Q, m, Q).
+
+    It touches only entries where ``fixed`` is not zero.
+    """
     if bool((fixed == fixed.diag().diag()).all()):
         for q in range(fixed.shape[0]):
             view[:, q, :, q].add_(overlap, alpha=float(fixed[q, q]))
@@ -107,7 +113,7 @@ def _add_fixed(view: Tensor, overlap: Tensor, fixed: Tensor) -> None:
 
 
 def add_tokens(theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q: int, same: bool) -> None:
-    """theta (B, n1·Q, n2·Q) += Σ_layers K ∘ (G Gᵀ), tile by tile; each tile is read and written once."""
+    """Adds to theta (B, n1·Q, n2·Q): Σ_layers K ∘ (G Gᵀ), tile by tile, each read and written once."""
     size = max(1, int(TILE**0.5) // q)
     scratch = theta.new_empty(min(size, n1) * q * min(size, n2) * q)
     for i in range(0, n1, size):
@@ -124,11 +130,16 @@ def add_tokens(theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q:
 def token_layer(unit: Unit, left: Side, right: Side, shift: float) -> TokenLayer:
     """A "tokens" unit of one row for each sample, ready for :func:`add_tokens`."""
     same = left is right
-    rows = [side.inputs(unit, 0, side.count).reshape(side.count, -1) for side in ([left] if same else [left, right])]
+    rows = [
+        side.inputs(unit, 0, side.count).reshape(side.count, -1)
+        for side in ([left] if same else [left, right])
+    ]
     ours = [plane.flatten(2) for plane in left.stacked(unit)]
     theirs = ours if same else [plane.flatten(2) for plane in right.stacked(unit)]
     fixed = (
-        [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)] if _constant(ours) and _constant(theirs) else None
+        [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)]
+        if _constant(ours) and _constant(theirs)
+        else None
     )
     return TokenLayer((rows[0], rows[-1]), list(zip(ours, theirs, strict=True)), unit.scale, shift, fixed)
 
@@ -139,7 +150,9 @@ def _constant(gradients: list[Tensor]) -> bool:
 
 
 def add_hybrid(theta: Tensor, left: Side, right: Side, unit: Unit, same: bool, workspace: int) -> None:
-    """theta (B, n1·Q, n2·Q) += Σ_t g_not · (Σ_s K[nt, ms] g_mps), for pairs of samples on and above the diagonal.
+    """Adds to theta (B, n1·Q, n2·Q): Σ_t g_not · (Σ_s K[nt, ms] g_mps).
+
+    Only for pairs of samples on and above the diagonal.
 
     Args:
         theta: where to add.
@@ -170,7 +183,9 @@ def add_hybrid(theta: Tensor, left: Side, right: Side, unit: Unit, same: bool, w
                         mine[start:end].transpose(1, 2).reshape(end - start, g, q, e * t1)
                         @ pushed.view(end - start, g, q, e * t1).transpose(-1, -2)
                     ).sum(1)
-                    theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(block.flatten(0, 1), alpha=unit.scale)
+                    theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(
+                        block.flatten(0, 1), alpha=unit.scale
+                    )
 
 
 def _chunk(workspace: int, per_pair: int, per_sample: int) -> int:
@@ -179,10 +194,15 @@ def _chunk(workspace: int, per_pair: int, per_sample: int) -> int:
 
 
 def _overlap(rows: Tensor, columns: Tensor, unit: Unit, side: Side) -> Tensor:
-    """K of samples with samples, (n, g, T1, m, T2): products of input rows; for an embedding, equality of indices."""
+    """K of samples with samples, (n, g, T1, m, T2): products of input rows.
+
+    For an embedding, equality of indices.
+    """
     if rows.dim() == 4:
         n, g, t, i = rows.shape
-        products = rows.transpose(0, 1).reshape(g, n * t, i) @ columns.transpose(0, 1).reshape(g, -1, i).transpose(1, 2)
+        products = rows.transpose(0, 1).reshape(g, n * t, i) @ columns.transpose(0, 1).reshape(
+            g, -1, i
+        ).transpose(1, 2)
         return products.view(g, n, t, columns.shape[0], -1).transpose(0, 1)
     padding = side.factors.sites[unit.sites[0]].geometry
     equal = rows[:, :, None, None] == columns[None, None]

@@ -1,4 +1,7 @@
-"""What a kernel costs before it runs: FLOPs and bytes as integer arithmetic, printed like a receipt. No torch here."""
+"""What a kernel costs before it runs: FLOPs and bytes as integer arithmetic, printed like a receipt.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ class Use:
     Attributes:
         parameters: names that this line covers.
         layer: the layer that they belong to.
-        rule: the structure of ∂y/∂w that is used ("linear", "convolution", …), or "jacobian" or "products" for none.
+        rule: the structure of ∂y/∂w that is used ("linear", "convolution", …), or "jacobian" or "products"
+            for none.
         order: order of contraction ("gradient", "token", "hybrid", …); "" where there is no choice.
         flops: floating-point operations (a multiply-add is two).
         bytes: memory traffic of the same work.
@@ -85,12 +89,14 @@ class Plan:
             f"{'parameter':{width}}  {'rule':14} {'order':10} {'FLOPs':>9} {'traffic':>10}",
         ]
         for name, use in zip(names, self.uses, strict=True):
+            flops, traffic = format_flops(use.flops), format_bytes(use.bytes)
             lines.append(
-                f"{name:{width}}  {use.rule:14} {use.order:10} {format_flops(use.flops):>9} {format_bytes(use.bytes):>10}"
-                + (f"  {use.reason}" if use.reason else "")
+                f"{name:{width}}  {use.rule:14} {use.order:10} {flops:>9} {traffic:>10} {use.reason}".rstrip()
             )
         lines += [f"{name:{width}}  frozen" for name in self.frozen]
-        lines.append(f"{'forward and backward':{width}}  {'':14} {'':10} {format_flops(self.forward_flops):>9}")
+        lines.append(
+            f"{'forward and backward':{width}}  {'':14} {'':10} {format_flops(self.forward_flops):>9}"
+        )
         lines.append(
             f"total {format_flops(self.flops)}; memory {format_bytes(self.result_bytes)} result + "
             f"{format_bytes(self.working_bytes)} work, budget {format_bytes(self.budget_bytes)}"

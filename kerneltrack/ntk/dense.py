@@ -9,6 +9,7 @@ They work for every differentiable model and serve the structured method as fall
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,7 +32,10 @@ class Jacobian:
     """
 
     def __init__(
-        self, network: Network, metric: Mapping[str, float | Tensor] | None = None, dtype: torch.dtype | None = None
+        self,
+        network: Network,
+        metric: Mapping[str, float | Tensor] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.network, self.metric, self.dtype = network, metric, dtype
         self.by_sample: str | None = None
@@ -41,10 +45,13 @@ class Jacobian:
         values = self.network.parameters
         own = {name: values[name] for name in names}
         result = {
-            name: value.new_empty(len(samples), outputs, value.numel(), dtype=self.dtype) for name, value in own.items()
+            name: value.new_empty(len(samples), outputs, value.numel(), dtype=self.dtype)
+            for name, value in own.items()
         }
         row_bytes = (
-            _WORKING_COPIES * outputs * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
+            _WORKING_COPIES
+            * outputs
+            * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
         )
         size = max(1, min(len(samples), budget // row_bytes))
         with self.network.measuring():
@@ -67,30 +74,39 @@ class Jacobian:
             return self.network.evaluate({**values, **parameters}, one)[0]
 
         with torch.no_grad():
-            rows: dict[str, Tensor] = vmap(jacrev(single), (None, *(0 for _ in chunk.tensors)))(own, *chunk.tensors)
+            rows: dict[str, Tensor] = vmap(jacrev(single), (None, *(0 for _ in chunk.tensors)))(
+                own, *chunk.tensors
+            )
         return rows
 
-    def _one_by_one(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _one_by_one(
+        self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         leaves = {name: value.detach().requires_grad_() for name, value in own.items()}
-        collected: dict[str, list[Tensor]] = {name: [] for name in own}
-        for _, sample in chunk.chunks(1):
-            with torch.enable_grad():
-                outputs = self.network.evaluate({**values, **leaves}, sample)[0]
-            for output in outputs:
-                parts = (
-                    torch.autograd.grad(output, list(leaves.values()), retain_graph=True, allow_unused=True)
-                    if output.requires_grad
-                    else [None] * len(leaves)
-                )
-                for (name, leaf), part in zip(leaves.items(), parts, strict=True):
-                    collected[name].append(torch.zeros_like(leaf) if part is None else part.to_dense())
-        return {name: torch.stack(blocks) for name, blocks in collected.items()}
+        with torch.enable_grad():
+            rows = [
+                self.network.applied({**values, **leaves}, sample, partial(_rows_of_one, leaves))
+                for _, sample in chunk.chunks(1)
+            ]
+        return {name: torch.cat([row[name] for row in rows]) for name in own}
 
     def _scaled(self, name: str, rows: Tensor) -> Tensor:
         weight = 1.0 if self.metric is None else self.metric[name]
         if isinstance(weight, Tensor):
             return rows * weight.flatten().sqrt()
         return rows if weight == 1.0 else rows * weight**0.5
+
+
+def _rows_of_one(leaves: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    """Gradients of one sample's outputs (1, O), one after the other: name → (O, …)."""
+    rows: dict[str, list[Tensor]] = {name: [] for name in leaves}
+    for output in outputs[0]:
+        parts: Sequence[Tensor | None] = [None] * len(leaves)
+        if output.requires_grad:
+            parts = torch.autograd.grad(output, list(leaves.values()), retain_graph=True, allow_unused=True)
+        for (name, leaf), part in zip(leaves.items(), parts, strict=True):
+            rows[name].append(torch.zeros_like(leaf) if part is None else part.to_dense())
+    return {name: torch.stack(parts) for name, parts in rows.items()}
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -121,7 +137,9 @@ def add_jacobian_kernel(
     """
     values = jacobian.network.parameters
     total = len(x1) + (len(x2) if x2 is not None else 0)
-    for group in _groups({name: outputs * _bytes(values[name]) for name in names}, budget // (2 * max(total, 8))):
+    for group in _groups(
+        {name: outputs * _bytes(values[name]) for name in names}, budget // (2 * max(total, 8))
+    ):
         row = outputs * sum(_bytes(values[name]) for name in group)
         size = max(1, budget // (4 * row)) if total * row > budget // 2 else max(len(x1), len(x2 or ()))
         for i, chunk1 in x1.chunks(size):
@@ -140,12 +158,16 @@ def add_jacobian_kernel(
                         target[rows, j] += block
                         if x2 is None and not same:
                             target[j, rows] += (
-                                block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
+                                block.transpose(0, 1).transpose(2, 3)
+                                if kind == "full"
+                                else block.transpose(0, 1)
                             )
 
 
-def least_jacobian_bytes(network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype) -> int:
-    """The least working memory with which :func:`add_jacobian_kernel` can do one row of each parameter in turn."""
+def least_jacobian_bytes(
+    network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype
+) -> int:
+    """The least working memory of :func:`add_jacobian_kernel`: one row of each parameter in turn."""
     largest = max(network.parameters[name].numel() for name in names) * dtype.itemsize
     return _WORKING_COPIES * outputs * (network.activation_bytes(x1) + 2 * largest) + 2**16
 
@@ -176,7 +198,8 @@ def product_kernel(
 ) -> None:
     """Adds J(x1) P J(x2)ᵀ to ``into``, column by column: one Jᵀu and one Jv for each (m, p).
 
-    The arguments are those of :func:`add_jacobian_kernel`; ``advance`` is told how many pairs of samples are done.
+    The arguments are those of :func:`add_jacobian_kernel`; ``advance`` is told how many pairs of samples are
+    done.
     """
     other = x1 if x2 is None else x2
     dtype = next(iter(into.values())).dtype
@@ -186,9 +209,15 @@ def product_kernel(
             basis = torch.zeros(1, outputs, dtype=dtype, device=network.device)
             basis[0, p] = 1
             gradient = network.vjp(sample, basis)
-            weighted = {name: gradient[name].to(dtype) * (1.0 if metric is None else metric[name]) for name in names}
+            weighted = {
+                name: gradient[name].to(dtype) * (1.0 if metric is None else metric[name]) for name in names
+            }
             for layer, target in into.items():
-                along = weighted if len(into) == 1 else {k: v for k, v in weighted.items() if layer_of(k) == layer}
+                along = (
+                    weighted
+                    if len(into) == 1
+                    else {k: v for k, v in weighted.items() if layer_of(k) == layer}
+                )
                 column = network.jvp(x1, along).to(dtype)
                 if kind == "full":
                     target[:, m, :, p] += column

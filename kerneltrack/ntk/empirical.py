@@ -1,4 +1,7 @@
-"""The door: ``empirical_ntk`` and ``ntk_plan``. From a model and samples to Θ = J P Jᵀ, or to what it would cost."""
+"""The door: ``empirical_ntk`` and ``ntk_plan``.
+
+From a model and samples to Θ = J P Jᵀ, or to what it would cost.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,16 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.ntk.audit import audit
 from kerneltrack.ntk.capture import NotCapturable
+from kerneltrack.ntk.checks import refuse_not_finite
 from kerneltrack.ntk.contraction import mirror
 from kerneltrack.ntk.cost import Plan, Use
 from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel, least_jacobian_bytes, product_kernel
+from kerneltrack.ntk.forward import Forward
+from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job, Method
 from kerneltrack.ntk.measuring import plain_arithmetic
 from kerneltrack.ntk.memory import budget_bytes, refuse_budget
-from kerneltrack.ntk.network import Forward, Network, refuse_not_finite
+from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, layer_of, preconditioner
 from kerneltrack.ntk.passes import forward_flops, progress_bar
 from kerneltrack.ntk.reduction import Output, parse_output
@@ -41,26 +47,30 @@ def empirical_ntk(
     metric: Metric = None,
     progress: bool = False,
 ) -> Tensor | dict[str, Tensor]:
-    """The exact finite-width NTK Θ[n, m, o, p] = Σ_θ ∂f_o(x_n)/∂θ · ∂f_p(x_m)/∂θ over the trainable parameters.
+    """The exact finite-width NTK of a network.
 
-    Un-normalised (no 1/N, no 1/O), as Novak et al. 2022 (arXiv 2206.08720) define it. The module, its gradients, its modes
-    and the random state are left as they were.
+        Θ[n, m, o, p] = Σ_θ ∂f_o(x_n)/∂θ · ∂f_p(x_m)/∂θ, over the trainable parameters
+
+
+    Un-normalised (no 1/N, no 1/O), as Novak et al. 2022 (arXiv 2206.08720) define it. The module, its
+    gradients, its modes and the random state are left as they were.
 
     Args:
         model: the network; in eval mode if it has BatchNorm or dropout.
         x1: N1 samples: a tensor, or a pytree of tensors, first axis N1.
         x2: N2 samples; None is x1, and the kernel is symmetric.
-        output: ``"full"`` (N1, N2, O, O); ``"diagonal"`` (N1, N2, O); ``"trace"`` Σ_o (N1, N2); ``"sum"``, the kernel of Σ_o f_o
-            (N1, N2); or a callable g: (O,) → (K,), the kernel of g(f) (N1, N2, K, K).
-        method: ``"structured"`` uses what each layer's derivative looks like and refuses where it does not apply;
-            ``"jacobian"`` and ``"products"`` are plain autodiff; ``"auto"`` is structured, with the Jacobian of those parameters
-            that no structure explains.
+        output: ``"full"`` (N1, N2, O, O); ``"diagonal"`` (N1, N2, O); ``"trace"`` Σ_o (N1, N2); ``"sum"``,
+            the kernel of Σ_o f_o (N1, N2); or a callable g: (O,) → (K,), the kernel of g(f) (N1, N2, K, K).
+        method: ``"structured"`` uses what each layer's derivative looks like and refuses where it does not
+            apply; ``"jacobian"`` and ``"products"`` are plain autodiff; ``"auto"`` is structured, with the
+            Jacobian of those parameters that no structure explains.
         params: None for every parameter that requires grad, a predicate on names, or an iterable of names.
         by_layer: return one kernel for each layer (a parameter's name without its last part); they sum to Θ.
         dtype: in which everything is computed; None is the parameters' own.
-        memory_budget: bytes, or a text like "2GiB", that the call may add, result included; None is half of what is free.
-        forward: ``(model, inputs) -> outputs``; by default a tensor goes in as ``model(x)``, a tuple as ``model(*x)``, a dict as
-            ``model(**x)``.
+        memory_budget: bytes, or a text like "2GiB", that the call may add, result included; None is half of
+            what is free.
+        forward: ``(model, inputs) -> outputs``; by default a tensor goes in as ``model(x)``, a tuple as
+            ``model(*x)``, a dict as ``model(**x)``.
         metric: a positive diagonal preconditioner P, a number or {name: number or tensor}: J P Jᵀ.
         progress: show a progress bar.
 
@@ -68,8 +78,8 @@ def empirical_ntk(
         The kernel on the model's device, or layer → kernel.
 
     Raises:
-        UnsupportedModelError: coupled samples, random or non-finite outputs, outputs of another shape, nothing trainable.
-        ProbeError: empty samples, or samples on another device than the model.
+        UnsupportedModelError: coupled samples, random or non-finite outputs, outputs of another shape,
+        nothing trainable. ProbeError: empty samples, or samples on another device than the model.
         MemoryBudgetError: the budget cannot work; it carries the number that would.
         KernelError: an argument that is not one of the above, or ``"structured"`` where it does not apply.
         AuditError: the plan disagreed with one VJP followed by one JVP.
@@ -90,7 +100,15 @@ def empirical_ntk(
         kernels = {layer: job.as_kernel(matrix) for layer, matrix in result.items()}
         if job.method == "products":
             product_kernel(
-                kernels, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind, advance
+                kernels,
+                job.network,
+                job.metric,
+                names,
+                job.x1,
+                job.x2,
+                job.outputs,
+                job.reduction.kind,
+                advance,
             )
         elif names:
             add_jacobian_kernel(
@@ -125,7 +143,9 @@ def ntk_plan(
     forward: Forward | None = None,
     metric: Metric = None,
 ) -> Plan:
-    """How :func:`empirical_ntk` would compute the kernel, and what that costs; ``print`` it. Arguments and errors are the same.
+    """How :func:`empirical_ntk` would compute the kernel, and what that costs; ``print`` it.
+
+    Arguments and errors are the same.
 
     FLOPs of forward and backward passes are counted on one sample, the others follow from shapes.
     """
@@ -144,7 +164,9 @@ def ntk_plan(
             * rows
             * ((1 + job.outputs if structured is not None else 0) + (1 + 2 * job.outputs if uncovered else 0))
         )
-    fallback = [] if structured is not None or not reason else [f"every parameter by plain autodiff: {reason}"]
+    fallback = (
+        [] if structured is not None or not reason else [f"every parameter by plain autodiff: {reason}"]
+    )
     return Plan(
         method="structured" if structured is not None else "jacobian" if job.method == "auto" else job.method,
         output=job.reduction.name,
@@ -166,10 +188,26 @@ def _plain_use(job: Job, name: str, why: str) -> Use:
     flops = (
         0
         if rule == "products"
-        else 2 * job.pairs * job.paired**2 * job.planes * count * (1 if job.reduction.kind != "trace" else job.outputs)
+        else 2
+        * job.pairs
+        * job.paired**2
+        * job.planes
+        * count
+        * (1 if job.reduction.kind != "trace" else job.outputs)
     )
     traffic = 2 * job.outputs * (len(job.x1) + job.columns) * count * job.dtype.itemsize
     return Use(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
+
+
+def _like(x1: Inputs, x2: Inputs) -> Inputs:
+    if x1.tree != x2.tree:
+        raise ProbeError(
+            "x1 and x2 have different structures",
+            expected=str(x1.tree),
+            got=str(x2.tree),
+            remedy="Give both as the same kind of pytree.",
+        )
+    return x2
 
 
 def _check_budget(job: Job, structured: Structured | None) -> None:
@@ -204,8 +242,13 @@ def _structured(job: Job) -> tuple[Structured | None, str]:
     return structured, ""
 
 
-def _run(structured: Structured, job: Job, result: Mapping[str, Tensor], advance: Callable[[int], None]) -> bool:
-    """Fills ``result`` on both sides of the diagonal; False, with zeros, where the backward pass cannot be captured."""
+def _run(
+    structured: Structured, job: Job, result: Mapping[str, Tensor], advance: Callable[[int], None]
+) -> bool:
+    """Fills ``result`` on both sides of the diagonal.
+
+    False, with zeros, where the backward pass cannot be captured.
+    """
     try:
         structured.run(result, advance)
     except KernelError:
@@ -223,7 +266,9 @@ def _run(structured: Structured, job: Job, result: Mapping[str, Tensor], advance
 
 def _refuse_if_demanded(job: Job, reason: object) -> None:
     if job.method == "structured":
-        raise KernelError("the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".')
+        raise KernelError(
+            "the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".'
+        )
 
 
 def _first_line(refusal: BaseException) -> str:
@@ -266,11 +311,19 @@ def _job(
     if method not in get_args(Method):
         raise KernelError("unknown method=", expected=" | ".join(get_args(Method)), got=repr(method))
     if dtype is not None and not dtype.is_floating_point:
-        raise KernelError("dtype= is not a floating-point type", got=dtype)
+        raise KernelError(
+            "dtype= is not a floating-point type",
+            expected="torch.float32 or torch.float64, for instance",
+            got=dtype,
+        )
     reduction = parse_output(output)
     network = Network(model, params=params, forward=forward, head=reduction.head, dtype=dtype)
     left, outputs = network.validate(x1, name="x1")
-    right, others = (None, outputs) if x2 is None else network.validate(x2, name="x2")
+    right, others = (
+        (None, outputs)
+        if x2 is None
+        else network.validate(_like(left, network.inputs(x2, name="x2")), name="x2")
+    )
     if others != outputs:
         raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))
     if right is not None and right.same_as(left):

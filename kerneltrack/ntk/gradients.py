@@ -1,8 +1,9 @@
 """Gradients of every output at the recorded edges: the one backward pass of the structured method.
 
-Weight gradients are never formed here. Samples are independent, so one reverse pass of Σ_n f_o(x_n) gives ∂f_o(x_n)/∂y_n for
-all n. Outputs are looped over: batching them was measured slower on CPUs and needs O times the working memory. What autograd
-returns is kept as it is; at these sizes a copy into one array costs as much as forming per-sample gradients.
+Weight gradients are never formed here. Samples are independent, so one reverse pass of Σ_n f_o(x_n) gives
+∂f_o(x_n)/∂y_n for all n. Outputs are looped over: batching them was measured slower on CPUs and needs O
+times the working memory. What autograd returns is kept as it is; at these sizes a copy into one array costs
+as much as forming per-sample gradients.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dty
         for (record, site), part in zip(primary.items(), parts, strict=True):
             size = extent(site)
             stored[record].append(
-                torch.zeros(1, dtype=dtype, device=outputs.device).expand(n, size.groups, size.outer, size.tokens)
+                torch.zeros(1, dtype=dtype, device=outputs.device).expand(
+                    n, size.groups, size.outer, size.tokens
+                )
                 if part is None
                 else gradient_rows(site, part.to(dtype))
             )

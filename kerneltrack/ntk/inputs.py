@@ -1,6 +1,7 @@
 """Inputs of a network: a tensor, or any pytree of tensors whose first axis is the sample axis N.
 
-Leaves that are not tensors (None, flags, strings) are constants: every sample sees the same. Nothing here knows of models.
+Leaves that are not tensors (None, flags, strings) are constants: every sample sees the same. Nothing here
+knows of models.
 """
 
 from __future__ import annotations

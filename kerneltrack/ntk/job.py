@@ -1,4 +1,7 @@
-"""A job: one call's network, samples, reduction, metric and budget, and the matrix in which its kernel is accumulated."""
+"""A job: one call's network, samples, reduction, metric and budget.
+
+It also knows the shape of the matrix in which its kernel is accumulated.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ Method = Literal["auto", "structured", "jacobian", "products"]
 
 @dataclass
 class Job:
-    """Everything a method needs. ``outputs`` is O behind the head; ``x2`` None means x1, a symmetric kernel."""
+    """Everything a method needs. ``outputs`` is O behind the head.
+
+    ``x2`` None means x1, a symmetric kernel.
+    """
 
     network: Network
     x1: Inputs
@@ -76,7 +82,8 @@ class Job:
     def zeros(self) -> dict[str, Tensor]:
         """One zero matrix for each layer."""
         return {
-            layer: torch.zeros(self.matrix_shape, dtype=self.dtype, device=self.network.device) for layer in self.layers
+            layer: torch.zeros(self.matrix_shape, dtype=self.dtype, device=self.network.device)
+            for layer in self.layers
         }
 
     def as_kernel(self, matrix: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kerneltrack.ntk.network import Forward, Network
+from kerneltrack.ntk.forward import Forward
+from kerneltrack.ntk.network import Network
 
 Linearized = Callable[..., Tensor]
 
@@ -19,12 +20,13 @@ def linearize(
 
     Args:
         model: the network f; its trainable parameters are linearised, the frozen ones stay.
-        params: θ_0 by name; None copies the model's current values, so that later training does not move the anchor.
+        params: θ_0 by name; None copies the model's current values, so that later training does not move the
+            anchor.
         forward: as in :func:`kerneltrack.empirical_ntk`.
 
     Returns:
-        ``callable(x, parameters=None) -> (N, O)``: ``parameters`` is θ by name (those left out stay at θ_0); None is the
-        model's values at the time of the call.
+        ``callable(x, parameters=None) -> (N, O)``: ``parameters`` is θ by name (those left out stay at θ_0);
+        None is the model's values at the time of the call.
     """
     network = Network(model, forward=forward)
     anchor = network.parameters | dict(params or {})

@@ -1,4 +1,7 @@
-"""The context in which a network is evaluated: the module comes out as it went in, and every operation is differentiable."""
+"""The context in which a network is evaluated.
+
+The module comes out as it went in, and every operation is differentiable.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,12 +18,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @contextlib.contextmanager
 def measuring(model: nn.Module) -> Iterator[None]:
-    """Autograd on, autocast and compilation off, attention by its differentiable formula; ``model`` restored on exit."""
+    """Autograd on, autocast and compilation off, attention by its differentiable formula.
+
+    ``model`` restored on exit.
+    """
     device = next(iter(model.parameters())).device
     with contextlib.ExitStack() as stack:
         stack.enter_context(_restored(model))
         stack.enter_context(plain_arithmetic())
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"))
+        stack.enter_context(
+            torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda")
+        )
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_no_attention_fast_path())
         stack.enter_context(_full_precision())
@@ -29,7 +37,8 @@ def measuring(model: nn.Module) -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         # vmap says that an operation has no batching rule of its own and loops: slower, and exact.
         warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
-        # torch's own forward mode compiles two decompositions with a deprecated function when it is first used.
+        # torch's own forward mode compiles two decompositions with a deprecated function when it is first
+        # used.
         warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
         yield
 
@@ -37,7 +46,11 @@ def measuring(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def plain_arithmetic() -> Iterator[None]:
     """Outside inference mode and autocast, whatever the caller has switched on; usable as a decorator."""
-    with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    with (
+        torch.inference_mode(False),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
         yield
 
 
@@ -54,10 +67,13 @@ def _no_attention_fast_path() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """float32 products in float32: TF32 (the default of cuDNN's convolutions) and bf16 shortcuts cost three digits."""
-    cuda, cudnn, mkldnn = (getattr(torch.backends, name) for name in ("cuda", "cudnn", "mkldnn"))  # stubs miss parts
+    """float32 products in float32.
+
+    TF32 (the default of cuDNN's convolutions) and bf16 shortcuts cost three digits.
+    """
+    cudnn, mkldnn = cast(Any, torch.backends.cudnn), cast(Any, torch.backends.mkldnn)
     backends: list[Any] = [
-        cuda.matmul,
+        torch.backends.cuda.matmul,
         cudnn.conv,
         cudnn.rnn,
         mkldnn.matmul,
@@ -76,7 +92,10 @@ def _full_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
-    """Puts every module's attributes back: old-style weight_norm and caches write plain tensors during forward."""
+    """Puts every module's attributes back.
+
+    Old-style weight_norm and caches write plain tensors during forward.
+    """
     kept = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in model.modules()]
     try:
         yield

@@ -1,12 +1,13 @@
 """A module as a pure function f(θ, x) of its selected trainable parameters, with its products J v and Jᵀ u.
 
-What the kernel is *of* is decided here: which parameters, which outputs, which samples are independent. How it is computed is
-not known here.
+What the kernel is *of* is decided here: which parameters, which outputs, which samples are independent. How
+it is computed is not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kerneltrack.errors import KernelError, ProbeError, UnsupportedModelError
+from kerneltrack.ntk.checks import refuse_coupling_modes, refuse_not_finite
+from kerneltrack.ntk.forward import Call, Forward, Result, default_forward
 from kerneltrack.ntk.graph import reachable_leaves
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.measuring import measuring
 from kerneltrack.ntk.parameters import Selection, reported_name, trainable, unwrap
-from kerneltrack.ntk.pushforward import pushforward
+from kerneltrack.ntk.pushforward import Function, pushforward
 from kerneltrack.ntk.reduction import Head
 
-Forward = Callable[[nn.Module, Any], Tensor]
 Tensors = Mapping[str, Tensor]
 
 #: Bytes of saved activations that one chunk of samples may hold in a product J v or Jᵀ u.
@@ -30,18 +32,21 @@ CHUNK_BYTES = 512 * 2**20
 
 
 class Network:
-    """f(θ, x) ∈ R^{N×O}: ``model`` as a pure function of its selected trainable parameters. The module is never changed.
+    """f(θ, x) ∈ R^{N×O}: ``model`` as a pure function of its selected trainable parameters.
+
+    The module is never changed.
 
     Args:
         model: the module; wrappers (DataParallel, DistributedDataParallel, torch.compile) are looked through.
         params: None for every parameter that requires grad, a predicate on names, or an iterable of names.
-        forward: ``(model, inputs) -> outputs``; by default a tensor goes in as ``model(x)``, a tuple or list as
-            ``model(*x)``, a dict as ``model(**x)``.
+        forward: ``(model, inputs) -> outputs``; by default a tensor goes in as ``model(x)``, a tuple or list
+            as ``model(*x)``, a dict as ``model(**x)``.
         head: a function (n, O) → (n, K) applied to the outputs.
         dtype: evaluate parameters, buffers and floating inputs in this dtype; None leaves them as they are.
 
     Raises:
-        UnsupportedModelError: no trainable parameter, active dropout, or BatchNorm that uses batch statistics.
+        UnsupportedModelError: no trainable parameter, active dropout, or BatchNorm that uses batch
+        statistics.
     """
 
     def __init__(
@@ -56,9 +61,9 @@ class Network:
         self.module = unwrap(model)
         self.dtype = dtype
         self._raw = {name: f"model.{raw}" for name, raw in trainable(self.module, params).items()}
-        self._call = _Call(self.module, forward or default_forward, head)
+        self._call = Call(self.module, forward or default_forward, head)
         self.chunk_bytes = CHUNK_BYTES
-        refuse_sample_coupling_modes(self.module)
+        refuse_coupling_modes(self.module)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -70,7 +75,11 @@ class Network:
     def frozen(self) -> list[str]:
         """Names of the parameters that the kernel does not speak of."""
         own = dict(self._call.named_parameters())
-        return [reported_name(self.module, raw.removeprefix("model.")) for raw in own if raw not in self._raw.values()]
+        return [
+            reported_name(self.module, raw.removeprefix("model."))
+            for raw in own
+            if raw not in self._raw.values()
+        ]
 
     @property
     def device(self) -> torch.device:
@@ -98,14 +107,30 @@ class Network:
                 )
         return samples.to(self.dtype)
 
-    def evaluate(self, parameters: Tensors, samples: Inputs) -> Tensor:
-        """f(θ, x) (n, K) for one chunk, differentiable in ``parameters``; call it inside :meth:`measuring`."""
+    def evaluate(self, parameters: Tensors, samples: Inputs, buffers: Tensors | None = None) -> Tensor:
+        """f(θ, x) (n, K) for one chunk, differentiable in ``parameters``.
+
+        Call it inside :meth:`measuring`.
+        """
+        return self.applied(parameters, samples, lambda outputs: outputs, buffers)
+
+    def applied(
+        self,
+        parameters: Tensors,
+        samples: Inputs,
+        then: Callable[[Tensor], Result],
+        buffers: Tensors | None = None,
+    ) -> Result:
+        """``then(f(θ, x))``, computed while θ stands in the module.
+
+        A backward pass belongs in ``then``: a checkpointed part of the model runs forward again in it, and
+        must find the same parameters.
+        """
         state = {raw: self._cast(p) for raw, p in self._call.named_parameters()}
-        # A forward may write to its buffers: it gets copies.
-        state |= {raw: self._cast(b).clone() for raw, b in self._call.named_buffers()}
+        state |= self._buffers() if buffers is None else buffers
         state |= {self._raw[name]: value for name, value in parameters.items()}
-        outputs: Tensor = functional_call(self._call, state, (samples.assemble(), len(samples)))
-        return outputs
+        result: Result = functional_call(self._call, state, (samples.assemble(), len(samples), then))
+        return result
 
     def _cast(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
@@ -114,11 +139,13 @@ class Network:
     def validate(self, x: Any, *, name: str = "x") -> tuple[Inputs, int]:
         """The samples and the number of outputs, once it is certain that a kernel of them makes sense.
 
-        The outputs of a batch must equal the outputs of its halves, to the square root of the dtype's resolution. What
-        depends on the model's code alone is asked once for each module, mode and shape of a sample, not at every call.
+        The outputs of a batch must equal the outputs of its halves, to the square root of the dtype's
+        resolution. What depends on the model's code alone is asked once for each module, mode and shape of a
+        sample, not at every call.
 
         Raises:
-            UnsupportedModelError: coupled samples, a random forward, a parameter that the forward changes or reaches behind
+            UnsupportedModelError: coupled samples, a random forward, a parameter that the forward changes or
+            reaches behind
                 the module's back, or outputs that are not (N,) or (N, O), floating, finite.
         """
         samples = self.inputs(x, name=name)
@@ -138,8 +165,7 @@ class Network:
 
     def _first_look(self, samples: Inputs, name: str) -> int:
         with self.measuring(), torch.no_grad():
-            self._refuse_what_needs_a_batch(samples)
-            self._refuse_changed_parameters(samples.rows(0, 1))
+            self._try_one_sample(samples)
             whole = self._in_chunks(self.parameters, samples)
             refuse_not_finite(whole, name)
             cut = (len(samples) + 1) // 2
@@ -156,29 +182,72 @@ class Network:
             )
         return whole.shape[1]
 
-    def _refuse_what_needs_a_batch(self, samples: Inputs) -> None:
+    def _try_one_sample(self, samples: Inputs) -> None:
+        """One forward pass of one sample, on copies.
+
+        What must never touch the user's parameters is found here.
+        """
+        one = samples.rows(0, 1)
+        copies = {name: value.clone() for name, value in self.parameters.items()}
+        versions = {name: value._version for name, value in copies.items()}
+        buffers = self._buffers()
         try:
-            self.evaluate(self.parameters, samples.rows(0, 1))
+            first = self.evaluate(copies, one, buffers)
         except KernelError:
             raise
         except (RuntimeError, ValueError, IndexError) as refusal:
-            self.evaluate(self.parameters, samples)  # raises as well where the inputs are at fault
+            self._refuse_precision(samples, refusal)
+            self.evaluate(
+                {k: v.clone() for k, v in self.parameters.items()}, samples
+            )  # raises too if x is at fault
             raise UnsupportedModelError(
                 "the model couples samples: it takes the batch, and not one sample of it",
                 got=refusal,
-                remedy="Remove what mixes the batch axis (batch statistics, contrastive terms), or measure in eval().",
+                remedy="Remove what mixes the batch axis (batch statistics, contrast), or call eval().",
             ) from refusal
-
-    def _refuse_changed_parameters(self, one: Inputs) -> None:
-        copies = {name: value.clone() for name, value in self.parameters.items()}
-        versions = {name: value._version for name, value in copies.items()}
-        self.evaluate(copies, one)
+        self._refuse_moving_buffers(buffers)
         changed = [name for name, value in copies.items() if value._version != versions[name]]
         if changed:
             raise UnsupportedModelError(
                 f"the forward pass changes parameters in place: {changed[:8]}",
                 remedy="A kernel is that of one parameter value; move the change out of forward.",
             )
+        again = self.evaluate(copies, one, buffers)
+        slack = 64 * torch.finfo(first.dtype).eps * first.abs().max()
+        if bool(((first - again).abs() > slack).any()):
+            raise UnsupportedModelError(
+                "the outputs depend on how often the model ran: they are random, or forward changes buffers",
+                remedy="Call model.eval(): spectral_norm, for instance, iterates in training mode only.",
+            )
+
+    def _refuse_moving_buffers(self, buffers: Tensors) -> None:
+        """In training mode some modules update what their outputs depend on (spectral_norm iterates)."""
+        before = self._buffers()
+        moved = [
+            raw for raw, b in buffers.items() if b.is_floating_point() and not torch.equal(b, before[raw])
+        ]
+        training = {name for name, module in self._call.named_modules() if module.training}
+        moved = [raw.removeprefix("model.") for raw in moved if raw.rpartition(".")[0] in training]
+        if moved:
+            raise UnsupportedModelError(
+                f"the forward pass updates buffers in training mode: {moved[:8]}",
+                remedy="Call model.eval() before measuring.",
+            )
+
+    def _refuse_precision(self, samples: Inputs, refusal: Exception) -> None:
+        own = {p.dtype for p in self.parameters.values()}
+        given = {t.dtype for t in samples.tensors if t.is_floating_point()}
+        if given and not given & own:
+            raise ProbeError(
+                "the probe has another precision than the model",
+                expected=own,
+                got=given,
+                remedy="Convert the inputs, or pass dtype= to convert model and inputs together.",
+            ) from refusal
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Copies: a forward may write to its buffers."""
+        return {raw: self._cast(b).clone() for raw, b in self._call.named_buffers()}
 
     def _in_chunks(self, parameters: Tensors, samples: Inputs) -> Tensor:
         return torch.cat([self.evaluate(parameters, s) for _, s in samples.chunks(self.chunk_rows(samples))])
@@ -206,16 +275,8 @@ class Network:
         total = {name: torch.zeros_like(value) for name, value in leaves.items()}
         with self.measuring(), torch.enable_grad():
             for place, chunk in samples.chunks(self.chunk_rows(samples)):
-                outputs = self.evaluate(leaves, chunk)
-                if not outputs.requires_grad:
-                    continue
-                for name, part in zip(
-                    leaves,
-                    torch.autograd.grad(
-                        outputs, list(leaves.values()), cotangent[place].to(outputs.dtype), allow_unused=True
-                    ),
-                    strict=True,
-                ):
+                parts = self.applied(leaves, chunk, partial(_pull, list(leaves.values()), cotangent[place]))
+                for name, part in zip(leaves, parts, strict=True):
                     if part is not None:
                         total[name] += part
         return total
@@ -225,7 +286,8 @@ class Network:
 
         Args:
             x: N samples.
-            tangent: v, a tensor of the parameter's shape for some or all parameters; those left out do not move.
+            tangent: v, a tensor of the parameter's shape for some or all parameters; those left out do not
+                move.
             parameters: θ to differentiate at; None is the model's current value.
         """
         samples, values = self.inputs(x), {k: v.detach() for k, v in self._values(parameters).items()}
@@ -239,8 +301,8 @@ class Network:
                 ]
             )
 
-    def _at(self, values: Tensors, samples: Inputs) -> Callable[[Tensors], Tensor]:
-        return lambda parameters: self.evaluate({**values, **parameters}, samples)
+    def _at(self, values: Tensors, samples: Inputs) -> Function:
+        return lambda parameters, then: self.applied({**values, **parameters}, samples, then)
 
     def _values(self, parameters: Tensors | None) -> dict[str, Tensor]:
         current = self.parameters
@@ -256,7 +318,10 @@ class Network:
         return max(1, min(len(samples), self.chunk_bytes // max(1, self.activation_bytes(samples))))
 
     def activation_bytes(self, samples: Inputs) -> int:
-        """Bytes that autograd saves for one sample, parameters left out; measured on the first sample, once."""
+        """Bytes that autograd saves for one sample, parameters left out.
+
+        Measured on the first sample, once.
+        """
         memory = self._memory(samples)
         if "activation bytes" not in memory:
             one = samples.rows(0, 1)
@@ -272,8 +337,7 @@ class Network:
             if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
                 storage = tensor.untyped_storage()
                 seen[storage.data_ptr()] = 0 if storage.data_ptr() in own else storage.nbytes()
-            # A detached view: a result that its own node saves would otherwise hold the graph that holds it, for ever.
-            return tensor.detach()
+            return tensor
 
         leaves = {name: value.requires_grad_() for name, value in self.parameters.items()}
         try:
@@ -288,8 +352,9 @@ class Network:
         return sum(seen.values())
 
     def _refuse_hidden_parameters(self, outputs: Tensor) -> None:
-        """A forward that uses a parameter through a reference of its own would silently leave it out of the kernel."""
-        if not outputs.requires_grad:
+        """A forward that reaches a parameter by a reference of its own would leave it out silently."""
+        everything = sum(p.requires_grad for p in self._call.parameters()) == len(self._raw)
+        if not outputs.requires_grad and everything:
             raise UnsupportedModelError(
                 "the outputs do not depend on any of the parameters",
                 expected="a differentiable forward pass",
@@ -299,12 +364,13 @@ class Network:
         hidden = [own[id(leaf)] for leaf in reachable_leaves([outputs]) if id(leaf) in own]
         if hidden:
             raise UnsupportedModelError(
-                f"the forward pass reaches parameters by references outside the module's attributes: {hidden[:8]}",
-                remedy="Use self.<name> in forward, not a list, closure or scripted copy that holds the parameter.",
+                f"the forward pass reaches parameters by references that are not attributes: {hidden[:8]}",
+                remedy="Use self.<name> in forward, not a list or closure that holds the parameter.",
             )
 
 
-#: Saved activations of a forward pass that cannot be watched, as a multiple of inputs and parameters together.
+#: Saved activations of a forward pass that cannot be watched, as a multiple of inputs and parameters
+#: together.
 _UNWATCHED = 16
 
 
@@ -318,98 +384,7 @@ _KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[str, int]]] = We
 _REMEMBERED = 32
 
 
-class _Call(nn.Module):
-    """``forward(model, inputs)`` as a module, so that ``functional_call`` can replace parameters under it."""
-
-    def __init__(self, model: nn.Module, forward: Forward, head: Head | None) -> None:
-        super().__init__()
-        self.model, self._forward, self._head = model, forward, head
-        self.width: int | None = None
-
-    def key(self, samples: Inputs, dtype: torch.dtype | None, names: tuple[str, ...]) -> tuple[Any, ...]:
-        """What the answers of :meth:`Network.validate` depend on."""
-        modes = tuple(module.training for module in self.model.modules())
-        shapes = tuple((t.shape[1:], t.dtype) for t in samples.tensors)
-        return self._forward, self._head, modes, shapes, dtype, names
-
-    def forward(self, inputs: Any, count: int) -> Tensor:
-        values = as_rows(self._forward(self.model, inputs), count, self.width)
-        self.width = values.shape[1] if count > 1 else self.width
-        return values if self._head is None else self._head(values)
-
-
-def default_forward(model: nn.Module, inputs: Any) -> Tensor:
-    """``model(x)`` for a tensor, ``model(*x)`` for a tuple or list, ``model(**x)`` for a dict."""
-    if isinstance(inputs, dict):
-        return model(**inputs)  # type: ignore[no-any-return]
-    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)  # type: ignore[no-any-return]
-
-
-def as_rows(outputs: Any, count: int, width: int | None = None) -> Tensor:
-    """``outputs`` as (N, O); a (N,) output becomes (N, 1).
-
-    Raises:
-        UnsupportedModelError: not a tensor, not floating, or of another shape.
-    """
-    if not isinstance(outputs, Tensor):
-        raise UnsupportedModelError(
-            "the model does not return a tensor",
-            expected="(N,) or (N, O)",
-            got=type(outputs).__name__,
-            remedy="Pick the tensor with forward=lambda model, x: model(x)[...].",
-        )
-    if not outputs.is_floating_point():
-        raise UnsupportedModelError(
-            "the outputs are not real floating-point numbers",
-            got=outputs.dtype,
-            remedy="Return logits, not classes, with forward=.",
-        )
-    if count == 1 and outputs.numel() == (width or 1) and outputs.dim() < 2 and outputs.shape != (1,):
-        outputs = outputs.reshape(1, -1)  # a forward that ends in squeeze() drops the axis of a single sample
-    if outputs.dim() not in (1, 2) or outputs.shape[0] != count:
-        raise UnsupportedModelError(
-            "the output is not (N,) or (N, O)",
-            expected=f"({count},) or ({count}, O)",
-            got=tuple(outputs.shape),
-            remedy="Reduce it, for instance forward=lambda model, x: model(x).flatten(1), or a mean over positions.",
-        )
-    rows: Tensor = outputs if outputs.dim() == 2 else outputs.unsqueeze(1)
-    return rows
-
-
-def refuse_not_finite(outputs: Tensor, name: str) -> None:
-    """Raises UnsupportedModelError where f(x) is NaN or infinite."""
-    finite = torch.isfinite(outputs)
-    if not bool(finite.all()):
-        raise UnsupportedModelError(
-            "the outputs are not finite",
-            got=f"{int((~finite).sum())} of {finite.numel()} values",
-            remedy=f"Look for NaN or overflow in the parameters and in {name}.",
-        )
-
-
-def refuse_sample_coupling_modes(model: nn.Module) -> None:
-    """Raises where the module's mode makes outputs random or dependent on the batch.
-
-    Raises:
-        UnsupportedModelError: names the modules.
-    """
-    dropout, batchnorm, instancenorm = [], [], []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
-            dropout.append(name)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
-            batchnorm.append(name)
-        if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.training and module.track_running_stats:
-            instancenorm.append(name)
-    if instancenorm:
-        raise UnsupportedModelError(
-            f"InstanceNorm updates its running statistics: {instancenorm[:8]}", remedy="Call model.eval()."
-        )
-    if batchnorm:
-        raise UnsupportedModelError(
-            f"BatchNorm uses the statistics of the batch: {batchnorm[:8]}",
-            remedy="Call model.eval(); a layer without running statistics has no kernel per sample.",
-        )
-    if dropout:
-        raise UnsupportedModelError(f"dropout is active: {dropout[:8]}", remedy="Call model.eval() before measuring.")
+def _pull(leaves: list[Tensor], cotangent: Tensor, outputs: Tensor) -> Sequence[Tensor | None]:
+    if not outputs.requires_grad:
+        return [None] * len(leaves)
+    return torch.autograd.grad(outputs, leaves, cotangent.to(outputs.dtype), allow_unused=True)

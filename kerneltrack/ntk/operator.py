@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError
 from kerneltrack.ntk.dense import Jacobian
-from kerneltrack.ntk.network import Forward, Network
+from kerneltrack.ntk.forward import Forward
+from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, preconditioner
 from kerneltrack.ntk.reduction import Output, parse_output
 
@@ -25,8 +26,9 @@ class NTKOperator:
     Args:
         model: the network.
         x: N samples, a tensor or a pytree.
-        output: as in :func:`kerneltrack.empirical_ntk`. ``"full"``: Θ acts on vectors of length NO, ordered (n, o);
-            ``"diagonal"``: the same with the blocks o ≠ p set to zero; ``"trace"`` and ``"sum"``: length N; callable: NK.
+        output: as in :func:`kerneltrack.empirical_ntk`. ``"full"``: Θ acts on vectors of length NO, ordered
+            (n, o); ``"diagonal"``: the same with the blocks o ≠ p set to zero; ``"trace"`` and ``"sum"``:
+            length N; callable: NK.
         params: which parameters; as there.
         forward: as there.
         metric: P; as there.
@@ -89,7 +91,7 @@ class NTKOperator:
         return norms.sum(1) if self._kind == "trace" else norms.flatten()
 
     def trace(self) -> float:
-        """tr Θ, exact."""
+        """The trace of Θ, exact."""
         return float(self.diagonal().sum())
 
     def as_linear_operator(self) -> LinearOperator:
@@ -98,12 +100,16 @@ class NTKOperator:
         def apply(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             tensor = torch.as_tensor(np.ascontiguousarray(v), dtype=self.dtype, device=self.network.device)
             result = (
-                self.matmat(tensor) if tensor.dim() == 2 and tensor.shape[1] != 1 else self.matvec(tensor.reshape(-1))
+                self.matmat(tensor)
+                if tensor.dim() == 2 and tensor.shape[1] != 1
+                else self.matvec(tensor.reshape(-1))
             )
             return result.cpu().numpy().reshape(v.shape)
 
         dtype = np.dtype(str(self.dtype).removeprefix("torch."))
-        return LinearOperator(self.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=dtype)
+        return LinearOperator(
+            self.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=dtype
+        )
 
     def _product(self, u: Tensor) -> Tensor:
         pulled = self.network.vjp(self._samples, u)

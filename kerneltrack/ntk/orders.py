@@ -1,25 +1,31 @@
-"""The cost of each order of contraction in FLOPs and bytes, and the choice between them. Integer arithmetic; no torch.
+"""The cost of each order of contraction in FLOPs and bytes, and the choice between them.
 
-Formulas of Novak et al. 2022 (arXiv 2206.08720, section 3), with only half of the pairs when both sides are the same. A
-multiply-add is two operations.
+Integer arithmetic; no torch.
+
+Formulas of Novak et al. 2022 (arXiv 2206.08720, section 3), with only half of the pairs when both sides are
+the same. A multiply-add is two operations.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Operations that a core does while it moves one byte to or from memory: about 10 on CPUs (70 GFLOP/s against 7 GB/s for each
-#: core here) and about 14 on data-centre GPUs (67 TFLOP/s in float32 against 4.8 TB/s).
+#: Operations that a core does while it moves one byte to or from memory: about 10 on CPUs (70 GFLOP/s
+#: against 7 GB/s for each core here) and about 14 on data-centre GPUs (67 TFLOP/s in float32 against 4.8
+#: TB/s).
 OPERATIONS_PER_BYTE = 10
 
-#: Small or thin matrix products run below the rate of large ones. Measured on CPUs with T between 16 and 256: forming
-#: per-sample gradients at 0.6 of the rate, the hybrid's T × T products at 0.5.
+#: Small or thin matrix products run below the rate of large ones. Measured on CPUs with T between 16 and
+#: 256: forming per-sample gradients at 0.6 of the rate, the hybrid's T × T products at 0.5.
 EFFICIENCY = {"gradient": 1.0, "form": 0.6, "token": 0.9, "hybrid": 0.5}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Sizes of one weight's contraction: pairs of samples, Q outputs that are paired, B planes; g, e, i, T as in the factors."""
+    """Sizes of one weight's contraction: pairs of samples, Q outputs that are paired, B planes.
+
+    The sizes g, e, i and T are those of the factors.
+    """
 
     rows: int
     pairs: int
@@ -52,7 +58,9 @@ def cost(order: str, p: Problem) -> Cost:
     if order == "gradient":
         form = 2 * p.rows * b * q * p.tokens * p.features if p.tokens * p.inner > 1 else 0
         gram = 2 * p.pairs * b * q * q * p.features
-        traffic = p.item_bytes * b * (3 * p.rows * q * p.features + p.rows * q * p.groups * p.outer * p.tokens)
+        traffic = (
+            p.item_bytes * b * (3 * p.rows * q * p.features + p.rows * q * p.groups * p.outer * p.tokens)
+        )
         return _total({"form": form, "gradient": gram}, traffic)
     if order == "token":
         work = 2 * p.pairs * p.inner + b * p.pairs * q * q * (2 * p.outer + 2)
@@ -73,7 +81,10 @@ def _total(flops: dict[str, int], traffic: int) -> Cost:
 
 
 def choose(p: Problem, lookup: bool = False) -> tuple[str, Cost]:
-    """The cheapest order that applies: "token" needs one row, one group; an embedding's table is never expanded."""
+    """The cheapest order that applies: "token" needs one row, one group.
+
+    An embedding's table is never expanded.
+    """
     if lookup:
         orders = ["hybrid"]
     elif p.tokens == 1 and p.groups == 1:

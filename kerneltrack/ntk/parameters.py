@@ -1,7 +1,7 @@
 """Which parameters a kernel speaks of, what they are called, and which layer each belongs to.
 
-Names are those of ``named_parameters()`` without the prefixes that wrappers add; a tied parameter is listed once, under
-its first name. This file reads a module and never changes it.
+Names are those of ``named_parameters()`` without the prefixes that wrappers add; a tied parameter is listed
+once, under its first name. This file reads a module and never changes it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def trainable(model: nn.Module, params: Selection) -> dict[str, str]:
 
     Raises:
         KernelError: a name that is unknown or frozen.
-        UnsupportedModelError: nothing to differentiate by, or a parameter that is not real or not initialised.
+        UnsupportedModelError: nothing to differentiate by, or a parameter that is not real or not
+        initialised.
     """
     names: dict[str, str] = {}
     alias: dict[str, str] = {}
@@ -109,17 +110,20 @@ def _check_real(name: str, parameter: Tensor) -> None:
 
 
 def layer_of(name: str) -> str:
-    """The layer of a parameter: its name without the last part; for a parametrisation, the module that carries it."""
+    """The layer of a parameter: its name without the last part.
+
+    For a parametrisation, the module that carries it.
+    """
     owner = name.rpartition(".")[0]
     head, found, _ = f".{owner}.".partition(".parametrizations.")
     return head.strip(".") if found else owner
 
 
 def preconditioner(metric: Metric, parameters: Mapping[str, Tensor]) -> dict[str, float | Tensor] | None:
-    """P of J P Jᵀ, one positive number or tensor for each parameter; parameters that are not named keep 1.
+    """P of J P Jᵀ, one positive number or tensor for each parameter.
 
     Raises:
-        KernelError: an unknown name, a wrong shape, or an entry that is not positive and finite.
+        KernelError: an unknown or missing name, a wrong shape, or an entry that is not positive and finite.
     """
     if metric is None:
         return None
@@ -131,7 +135,13 @@ def preconditioner(metric: Metric, parameters: Mapping[str, Tensor]) -> dict[str
             expected=f"some of {list(parameters)[:12]}",
             remedy="Use the names of the trainable parameters.",
         )
-    return {name: _entry(name, given.get(name, 1.0), p) for name, p in parameters.items()}
+    missing = [name for name in parameters if name not in given]
+    if missing:
+        raise KernelError(
+            f"metric= leaves out {missing[:12]}",
+            remedy="Give every trainable parameter its entry, 1.0 where it is plain.",
+        )
+    return {name: _entry(name, given[name], p) for name, p in parameters.items()}
 
 
 def _entry(name: str, value: float | Tensor, parameter: Tensor) -> float | Tensor:

@@ -1,7 +1,7 @@
 """J v, three ways: forward mode, two reverse passes, or one reverse pass for each output.
 
-The first that the model's operations admit is used; each is exact. Only the last works for everything that autograd
-differentiates once.
+The first that the model's operations admit is used; each is exact. Only the last works for everything that
+autograd differentiates once.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from torch.autograd import forward_ad
 from torch.func import jvp
 from torch.overrides import TorchFunctionMode
 
-Function = Callable[[Mapping[str, Tensor]], Tensor]
+#: (parameters, then) → then(outputs), with the parameters in place while ``then`` runs.
+Function = Callable[[Mapping[str, Tensor], Callable[[Tensor], Tensor]], Tensor]
 
 
 def pushforward(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
     """d/dε function(values + ε direction) at ε = 0, (n, O).
 
     Args:
-        function: parameters by name → (n, O).
+        function: parameters by name → (n, O), handed to a continuation.
         values: where to differentiate.
         direction: a tangent for each of ``values``.
     """
@@ -37,7 +38,10 @@ def pushforward(function: Function, values: Mapping[str, Tensor], direction: Map
 
 
 class _NoGradMeansConstant(TorchFunctionMode):
-    """Makes forward mode respect ``torch.no_grad`` blocks of the model as reverse mode does; by itself it looks through them."""
+    """Makes forward mode respect ``torch.no_grad`` blocks of the model as reverse mode does.
+
+    By itself it looks through them.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.is_grad_enabled():
@@ -46,21 +50,25 @@ class _NoGradMeansConstant(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
 
 
-def _forward_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+def _forward_mode(
+    function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]
+) -> Tensor:
     def watched(parameters: Mapping[str, Tensor]) -> Tensor:
         with _NoGradMeansConstant():
-            return function(parameters)
+            return function(parameters, lambda outputs: outputs)
 
     with torch.enable_grad():
         pushed: Tensor = jvp(watched, (dict(values),), (dict(direction),))[1]
     return pushed.detach()
 
 
-def _two_reverse_passes(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+def _two_reverse_passes(
+    function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]
+) -> Tensor:
     """J v as d/du ⟨Jᵀu, v⟩, for operations without a forward-mode rule."""
-    with torch.enable_grad():
-        leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
-        outputs = function(leaves)
+    leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
+
+    def push(outputs: Tensor) -> Tensor:
         u = torch.zeros_like(outputs, requires_grad=True)
         if not outputs.requires_grad:
             return u.detach()
@@ -69,22 +77,29 @@ def _two_reverse_passes(function: Function, values: Mapping[str, Tensor], direct
         for name, part in zip(leaves, pulled, strict=True):
             if part is not None:
                 along = along + (part.to_dense() * direction[name]).sum()
-        pushed: Tensor = torch.autograd.grad(along, u)[0]
-    return pushed.detach()
+        return torch.autograd.grad(along, u)[0].detach()
+
+    with torch.enable_grad():
+        return function(leaves, push)
 
 
 def _row_by_row(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
     """⟨∂f_o(x_n)/∂θ, v⟩ for each n and o, for operations that can be differentiated once only."""
-    with torch.enable_grad():
-        leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
-        outputs = function(leaves)
-    pushed = torch.zeros_like(outputs)
-    if not outputs.requires_grad:
-        return pushed.detach()
-    for place, output in enumerate(outputs.flatten()):
+    leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
+
+    def push(outputs: Tensor) -> Tensor:
+        return torch.stack([along(output) for output in outputs.flatten()]).view(outputs.shape).detach()
+
+    def along(output: Tensor) -> Tensor:
+        if not output.requires_grad:
+            return torch.zeros_like(output)
         rows = torch.autograd.grad(output, list(leaves.values()), retain_graph=True, allow_unused=True)
         products = [
-            (row.to_dense() * direction[k]).sum() for k, row in zip(leaves, rows, strict=True) if row is not None
+            (row.to_dense() * direction[k]).sum()
+            for k, row in zip(leaves, rows, strict=True)
+            if row is not None
         ]
-        pushed.view(-1)[place] = sum(products)
-    return pushed.detach()
+        return torch.stack(products).sum() if products else torch.zeros_like(output)
+
+    with torch.enable_grad():
+        return function(leaves, push)

@@ -1,7 +1,8 @@
 """What ``output=`` means: which pairs of outputs a kernel keeps.
 
-``"sum"`` and a callable are the *full* kernel of another network, g(f); so they are a head put on the network, and only
-``"full"``, ``"diagonal"`` and ``"trace"`` remain for the contraction. All of them are decided before anything is expanded.
+``"sum"`` and a callable are the *full* kernel of another network, g(f); so they are a head put on the
+network, and only ``"full"``, ``"diagonal"`` and ``"trace"`` remain for the contraction. All of them are
+decided before anything is expanded.
 """
 
 from __future__ import annotations
@@ -61,7 +62,10 @@ def _sum(outputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rowwise:
-    """g: (O,) → (K,), applied to every row; equal where g is, so that what was learned about a model is found again."""
+    """g: (O,) → (K,), applied to every row.
+
+    Equal where g is, so that what was learned about a model is found again.
+    """
 
     g: Callable[[Tensor], Tensor]
 
@@ -73,6 +77,12 @@ class Rowwise:
                 "output= returned the wrong shape",
                 expected="(K,) or a scalar for one sample's (O,)",
                 got=tuple(values.shape[1:]) if isinstance(values, Tensor) else type(values).__name__,
+            )
+        if not values.is_floating_point():
+            raise KernelError(
+                "output= returned integers",
+                expected="a differentiable function of the outputs",
+                got=values.dtype,
             )
         return values if values.dim() == 2 else values.unsqueeze(-1)
 

@@ -1,12 +1,16 @@
-"""Rules: which torch functions have a structured derivative by their weight, and how a call to them is recorded.
+"""Rules: which torch functions have a structured derivative by their weight.
 
-Every rule here reduces to one form. With T rows per sample, input rows a_t and gradients g_t at the output rows,
+Each rule also says how a call is recorded.
 
-    ∂f/∂W = Σ_t g_t ⊗ a_t          ("tokens": linear maps, convolutions as linear maps on patches, bilinear forms)
-    ∂f/∂E[v] = Σ_{t: id_t = v} g_t  ("lookup": embeddings)
+Every rule here reduces to one form. With T rows per sample, input rows a_t and gradients g_t at the output
+rows,
+
+    ∂f/∂W = Σ_t g_t ⊗ a_t          ("tokens": linear maps, convolutions as linear maps on patches, bilinear
+    forms) ∂f/∂E[v] = Σ_{t: id_t = v} g_t  ("lookup": embeddings)
     ∂f/∂b = Σ_t g_t                 ("shift": biases)
 
-Whatever is not listed becomes "expanded": the weight is repeated for every sample and autograd forms ∂f_n/∂W itself.
+Whatever is not listed becomes "expanded": the weight is repeated for every sample and autograd forms ∂f_n/∂W
+itself.
 """
 
 from __future__ import annotations
@@ -24,7 +28,10 @@ from kerneltrack.ntk.capture import Capture, Rule, detached, is_batched, is_weig
 
 @dataclass(frozen=True)
 class Axes:
-    """A product of x and W written as an einsum: letters of both operands and of the result, sample axis left out."""
+    """A product of x and W written as an einsum.
+
+    Letters of both operands and of the result, sample axis left out.
+    """
 
     x: str
     weight: str
@@ -77,7 +84,7 @@ _LETTERS = "abcdefghijklmnopqrstuvw"
 
 
 def linear(capture: Capture, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    """y = x Wᵀ + b."""
+    """The linear layer y = x Wᵀ + b."""
     if not is_batched(input) or is_batched(weight) or (bias is not None and is_batched(bias)):
         return NotImplemented
     y = F.linear(input, detached(weight), detached(bias))
@@ -87,7 +94,7 @@ def linear(capture: Capture, input: Tensor, weight: Tensor, bias: Tensor | None 
 
 
 def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> Any:
-    """y = x W or y = W x, for a W of one or two axes."""
+    """The products y = x W or y = W x, for a W of one or two axes."""
     if options or is_batched(input) == is_batched(other):
         return NotImplemented
     left = is_batched(input)
@@ -114,9 +121,16 @@ def rmatmul(capture: Capture, input: Tensor, other: Tensor) -> Any:
 
 
 def addmm(
-    capture: Capture, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1, **options: Any
+    capture: Capture,
+    input: Tensor,
+    mat1: Tensor,
+    mat2: Tensor,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
+    **options: Any,
 ) -> Any:
-    """y = b + x W, as some implementations write a linear layer."""
+    """The sum y = b + x W, as some implementations write a linear layer."""
     if options or beta != 1 or alpha != 1 or not is_batched(mat1) or is_batched(mat2):
         return NotImplemented
     product = matmul(capture, mat1, mat2) if is_weight(mat2) else torch.matmul(mat1, mat2)
@@ -127,9 +141,16 @@ def addmm(
 
 def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
     """An einsum of one per-sample operand and one weight that is a linear map of rows."""
-    tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else list(operands)
+    tensors = (
+        list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else list(operands)
+    )
     text = equation.replace(" ", "") if isinstance(equation, str) else "."
-    if len(tensors) != 2 or "." in text or "->" not in text or is_batched(tensors[0]) == is_batched(tensors[1]):
+    if (
+        len(tensors) != 2
+        or "." in text
+        or "->" not in text
+        or is_batched(tensors[0]) == is_batched(tensors[1])
+    ):
         return NotImplemented
     sources, y_axes = text.split("->")
     first, second = sources.split(",")
@@ -139,21 +160,33 @@ def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
     )
     axes = Axes(x_axes, w_axes, y_axes)
     sizes = dict(zip(x_axes, x.shape, strict=False)) | {}
-    if not axes.is_linear_map or any(sizes.get(c, n) != n for c, n in zip(w_axes, weight.shape, strict=False)):
+    if not axes.is_linear_map or any(
+        sizes.get(c, n) != n for c, n in zip(w_axes, weight.shape, strict=False)
+    ):
         return NotImplemented
     y = torch.einsum(f"{x_axes},{w_axes}->{y_axes}", x, weight.detach())
     return capture.keep("linear", y, [x], weight, None, axes)
 
 
-def bilinear(capture: Capture, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    """y = x1ᵀ W x2 + b: a linear map of the rows x1 ⊗ x2."""
-    if is_batched(weight) or (bias is not None and is_batched(bias)) or not (is_batched(input1) or is_batched(input2)):
+def bilinear(
+    capture: Capture, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Any:
+    """The bilinear form y = x1ᵀ W x2 + b: a linear map of the rows x1 ⊗ x2."""
+    if (
+        is_batched(weight)
+        or (bias is not None and is_batched(bias))
+        or not (is_batched(input1) or is_batched(input2))
+    ):
         return NotImplemented
     rows = (input1.unsqueeze(-1) * input2.unsqueeze(-2)).flatten(-2)
     return linear(capture, rows, weight.flatten(1), bias)
 
 
 def _convolution(dims: int, transposed: bool) -> Rule:
+    convolve: Callable[..., Tensor] = getattr(
+        torch, f"conv_transpose{dims}d" if transposed else f"conv{dims}d"
+    )
+
     def rule(
         capture: Capture,
         input: Tensor,
@@ -172,14 +205,19 @@ def _convolution(dims: int, transposed: bool) -> Rule:
             dims, weight, stride, padding, options.get("dilation", 1), options.get("groups", 1), transposed
         )
         y = convolve(input, detached(weight), detached(bias), stride, padding, **options)
-        if transposed and is_weight(bias):  # its weight wants patches of the gradient, its bias the gradient itself
+        if transposed and is_weight(
+            bias
+        ):  # its weight wants patches of the gradient, its bias the gradient itself
             y, bias = capture.keep("shift", y, [input], None, bias, window), None
         return (
-            capture.keep("convolution", y, [input], weight, bias, window) if is_weight(weight) or is_weight(bias) else y
+            capture.keep("convolution", y, [input], weight, bias, window)
+            if is_weight(weight) or is_weight(bias)
+            else y
         )
 
-    convolve: Callable[..., Tensor] = getattr(torch, f"conv_transpose{dims}d" if transposed else f"conv{dims}d")
-    rule.__doc__ = f"The {dims}-dimensional {'transposed ' if transposed else ''}convolution: a linear map of patches."
+    rule.__doc__ = (
+        f"The {dims}-dimensional {'transposed ' if transposed else ''}convolution: a linear map of patches."
+    )
     return rule
 
 
@@ -218,7 +256,11 @@ def layer_norm(
 
 
 def rms_norm(
-    capture: Capture, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+    capture: Capture,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    eps: float | None = None,
 ) -> Any:
     """Normalise, then scale."""
     return _affine(capture, torch.rms_norm(input, normalized_shape, None, eps), weight, None, None)
@@ -234,7 +276,9 @@ def group_norm(
     cudnn_enabled: bool = True,
 ) -> Any:
     """Normalise, then scale and shift each channel."""
-    return _affine(capture, torch.group_norm(input, num_groups, None, None, eps, cudnn_enabled), weight, bias, 1)
+    return _affine(
+        capture, torch.group_norm(input, num_groups, None, None, eps, cudnn_enabled), weight, bias, 1
+    )
 
 
 def batch_norm(
@@ -273,7 +317,7 @@ def _affine(capture: Capture, y: Tensor, weight: Any, bias: Any, channel: int | 
 
 
 def prelu(capture: Capture, input: Tensor, weight: Tensor) -> Any:
-    """x where positive, else w·x, w for each channel."""
+    """Keeps x where positive, else w·x, w for each channel."""
     slope = capture.expand(weight, input) if is_weight(weight) else weight
     if slope.numel() != 1:
         slope = slope.reshape(-1, *(1,) * (input.dim() - 2))
@@ -311,6 +355,9 @@ def embedding_bag(
     return NotImplemented
 
 
+#: Where torch keeps what its Python wrappers call; the stubs do not list all of it.
+_VARIABLE_FUNCTIONS: Any = torch._C._VariableFunctions
+
 RULES: dict[Any, Rule] = {
     torch._C._nn.linear: linear,
     torch.matmul: matmul,
@@ -323,7 +370,7 @@ RULES: dict[Any, Rule] = {
     Tensor.mv: matmul,
     torch.addmm: addmm,
     Tensor.addmm: addmm,
-    getattr(torch._C._VariableFunctions, "einsum"): einsum,  # noqa: B009  # the stubs do not list it
+    _VARIABLE_FUNCTIONS.einsum: einsum,
     torch.bilinear: bilinear,
     torch.layer_norm: layer_norm,
     torch.rms_norm: rms_norm,

@@ -1,7 +1,10 @@
-"""One block of samples as the contraction orders read it: reduced gradients, input rows, per-sample gradients.
+"""One block of samples as the contraction orders read it.
 
-Reductions are decided here, before anything is expanded. The trace over outputs is the same as counting outputs as channels
-(Q = 1 paired output, e = O·e channels); the diagonal is one plane for each output; the full kernel pairs all (Q = O).
+Reduced gradients, input rows, per-sample gradients.
+
+Reductions are decided here, before anything is expanded. The trace over outputs is the same as counting
+outputs as channels (Q = 1 paired output, e = O·e channels); the diagonal is one plane for each output; the
+full kernel pairs all (Q = O).
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from kerneltrack.ntk.gradients import Factors
 from kerneltrack.ntk.reduction import Kind
 from kerneltrack.ntk.units import Unit
 
-#: Entries between the rows of a slice. Rows whose distance is a power of two share cache sets, and products lose a fifth.
+#: Entries between the rows of a slice. Rows whose distance is a power of two share cache sets, and products
+#: lose a fifth.
 PAD = 16
 
 Metric = Mapping[str, float | Tensor] | None
@@ -90,8 +94,9 @@ def token_features(side: Side, unit: Unit, plane: int, width: int, buffer: Tenso
                 yield slab.flatten(1) if trace else slab.flatten(0, 1)
 
 
-#: Input columns from which it pays to copy the gradients of all outputs into one matrix before multiplying: a product of O·e
-#: rows runs at 1.4 times the rate of O products of e rows, and the copy costs as much as about 200 operations an entry.
+#: Input columns from which it pays to copy the gradients of all outputs into one matrix before multiplying:
+#: a product of O·e rows runs at 1.4 times the rate of O products of e rows, and the copy costs as much as
+#: about 200 operations an entry.
 JOIN = 256
 
 #: Bytes of such a copy at a time.
@@ -114,11 +119,18 @@ def _form_joined(buffer: Tensor, gradients: list[Tensor], rows: Tensor) -> Tenso
 
 
 def _form_each(buffer: Tensor, gradients: list[list[Tensor]], rows: list[Tensor], trace: bool) -> Tensor:
-    """(n, O, g·e·i) in ``buffer``: for each output, the sum over uses of gradients (n, g, e, T) @ rows (n, g, T, i)."""
+    """(n, O, g·e·i) in ``buffer``.
+
+    For each output, the sum over uses of gradients (n, g, e, T) @ rows (n, g, T, i).
+    """
     n, g, e, _ = gradients[0][0].shape
     o, i = len(gradients[0]), rows[0].shape[-1]
     slab = _slab(buffer, n, o, g * e * i, trace)
-    target = slab.view(n, o, g, e, i)
+    target = (
+        slab.view(n, o, g, e, i)
+        if slab.is_contiguous()
+        else slab.as_strided((n, o, g, e, i), (*slab.stride()[:2], e * i, i, 1))
+    )
     for k in range(o):
         for use, (parts, own) in enumerate(zip(gradients, rows, strict=True)):
             _form(target[:, k], parts[k], own, add=use > 0)
@@ -128,15 +140,13 @@ def _form_each(buffer: Tensor, gradients: list[list[Tensor]], rows: list[Tensor]
 def _slab(buffer: Tensor, n: int, o: int, width: int, trace: bool) -> Tensor:
     """(n, O, width) in ``buffer``, with padding between the rows that :func:`add_gram` will see."""
     if trace:
-        padded = buffer[: n * (o * width + PAD)].view(n, -1)
-        return padded[:, : o * width].view(n, o, width)
+        return buffer[: n * (o * width + PAD)].view(n, -1)[:, : o * width].view(n, o, width)
     return buffer[: n * o * (width + PAD)].view(n, o, -1)[:, :, :width]
 
 
 def _form(target: Tensor, gradients: Tensor, rows: Tensor, add: bool) -> None:
-    """target (n, g, e, i) = or += gradients (n, g, e, T) @ rows (n, g, T, i)."""
-    g = target.shape[1]
-    if g > 1:
+    """Sets target (n, g, e, i) to, or adds to it, gradients (n, g, e, T) @ rows (n, g, T, i)."""
+    if target.shape[1] > 1:
         product = gradients @ rows
         target.add_(product) if add else target.copy_(product)
     elif add:
@@ -165,7 +175,10 @@ def dense_features(
     outputs = side.outputs(plane, unit)
     entries = sum(leaves[name].numel() for name in unit.names) + sum(w.numel() for w in weights.values())
     chunk = max(1, workspace // max(1, outputs * entries))
-    result = {name: leaves[name].new_empty(side.count, outputs, leaves[name].numel()).detach() for name in unit.names}
+    result = {
+        name: leaves[name].new_empty(side.count, outputs, leaves[name].numel()).detach()
+        for name in unit.names
+    }
     for start in range(0, side.count, chunk):
         stop = min(start + chunk, side.count)
         rows: dict[int, Tensor] = {}
@@ -176,7 +189,9 @@ def dense_features(
         pulled = _pull_back(weights, rows, [leaves[name] for name in unit.names])
         for name, value in zip(unit.names, pulled, strict=True):
             weight = 1.0 if metric is None else metric[name]
-            if unit.form == "pulled back" or isinstance(weight, Tensor):  # elsewhere a number is in the unit's scale
+            if unit.form == "pulled back" or isinstance(
+                weight, Tensor
+            ):  # elsewhere a number is in the unit's scale
                 value = _times_root(value, weight)
             result[name][start:stop] = value.view(stop - start, outputs, -1)
     return {name: value.view(side.rows(plane, unit), -1) for name, value in result.items()}
@@ -206,7 +221,9 @@ def _scatter(gradients: Tensor, indices: Tensor, entries: int, padding: int | No
     return rows.scatter_add_(2, indices.view(n, 1, t, 1).expand(n, o, t, e), source)
 
 
-def _pull_back(weights: Mapping[int, Tensor], rows: Mapping[int, Tensor], leaves: list[Tensor]) -> list[Tensor]:
+def _pull_back(
+    weights: Mapping[int, Tensor], rows: Mapping[int, Tensor], leaves: list[Tensor]
+) -> list[Tensor]:
     """Rows of gradients by weights, each (r, |v|), as rows of gradients by the parameters behind them."""
     if all(weight.grad_fn is None for weight in weights.values()):
         return [rows[id(leaf)] for leaf in leaves]
@@ -214,7 +231,12 @@ def _pull_back(weights: Mapping[int, Tensor], rows: Mapping[int, Tensor], leaves
     count = rows[keys[0]].shape[0]
     shaped = [rows[key].reshape(count, *weights[key].shape) for key in keys]
     parts = torch.autograd.grad(
-        [weights[key] for key in keys], leaves, shaped, retain_graph=True, allow_unused=True, is_grads_batched=True
+        [weights[key] for key in keys],
+        leaves,
+        shaped,
+        retain_graph=True,
+        allow_unused=True,
+        is_grads_batched=True,
     )
     return [
         torch.zeros(count, leaf.numel(), dtype=leaf.dtype, device=leaf.device)

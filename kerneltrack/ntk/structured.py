@@ -1,7 +1,10 @@
-"""The structured method: capture once, contract each weight in its cheapest order, differentiate the rest plainly.
+"""The structured method: capture once, contract each weight in its cheapest order.
 
-A trial capture of one sample says which weights are used how; from the sizes alone follow the orders, the memory of one
-sample, the blocks of samples that fit the budget, and the plan. Then blocks are captured and contracted pair by pair.
+The rest is differentiated plainly.
+
+A trial capture of one sample says which weights are used how; from the sizes alone follow the orders, the
+memory of one sample, the blocks of samples that fit the budget, and the plan. Then blocks are captured and
+contracted pair by pair.
 """
 
 from __future__ import annotations
@@ -14,21 +17,21 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import Capture, NotCapturable, Record, Site
+from kerneltrack.ntk.checks import refuse_not_finite
 from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_layer
 from kerneltrack.ntk.cost import Use
 from kerneltrack.ntk.factors import Extent, extent
 from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
-from kerneltrack.ntk.network import refuse_not_finite
 from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
 from kerneltrack.ntk.side import PAD, Side, dense_features, shift_features, token_features
 from kerneltrack.ntk.units import Coverage, Unit, cover
 
-#: Per-sample gradients are formed in slices of this size. Slices of 128 × 128 entries of a weight are formed at 0.85 of the
-#: rate of large matrix products, slices of 64 × 64 at 0.55.
+#: Per-sample gradients are formed in slices of this size. Slices of 128 × 128 entries of a weight are formed
+#: at 0.85 of the rate of large matrix products, slices of 64 × 64 at 0.55.
 SLICE_COLUMNS = 2**14
 SLICE_BYTES = 48 * 2**20
 
@@ -94,11 +97,18 @@ class Structured:
         return Step(unit, "gradient", cost("gradient", problem))
 
     def _bytes_of_one_sample(self, sites: Sequence[Site]) -> int:
-        """Recorded inputs, gradients for all outputs, what autograd saves, and per-sample gradients that are formed whole."""
+        """Recorded inputs, gradients for all outputs, what autograd saves.
+
+        Per-sample gradients that are formed whole come on top.
+        """
         job, item = self.job, self.job.dtype.itemsize
         records = {site.record for site in sites}
-        stored = sum(prod(r.shape[1:]) for r in records) + sum(t[0].numel() for r in records for t in r.operands)
-        gradients = sum(_gradient_entries(site, extent(site)) for site in {s.record: s for s in sites}.values())
+        stored = sum(prod(r.shape[1:]) for r in records) + sum(
+            t[0].numel() for r in records for t in r.operands
+        )
+        gradients = sum(
+            _gradient_entries(site, extent(site)) for site in {s.record: s for s in sites}.values()
+        )
         largest = max((prod(r.shape[1:]) for r in records), default=0)
         whole = max(
             (
@@ -109,7 +119,11 @@ class Structured:
             default=0,
         )
         features = max(
-            (job.outputs * self.sizes[s.unit.sites[0]].outer for s in self.steps if s.unit.form == "features"),
+            (
+                job.outputs * self.sizes[s.unit.sites[0]].outer
+                for s in self.steps
+                if s.unit.form == "features"
+            ),
             default=0,
         )
         patches = max(
@@ -170,7 +184,10 @@ class Structured:
 
     @property
     def least_bytes(self) -> int:
-        """The least that two blocks of one sample need beside the result: half of what is free is for blocks."""
+        """The least that two blocks of one sample need beside the result.
+
+        Half of what is free is for blocks.
+        """
         return 4 * self._sample_bytes + 2**16
 
     @property
@@ -200,7 +217,11 @@ class Structured:
                     for layer, matrix in into.items():
                         part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
                         self._contract(
-                            part, left, right, same, [s for s in self.steps if job.key(s.unit.names[0]) == layer]
+                            part,
+                            left,
+                            right,
+                            same,
+                            [s for s in self.steps if job.key(s.unit.names[0]) == layer],
                         )
                     advance(len(chunk1) * (len(chunk1) + 1) // 2 if same else len(chunk1) * len(chunk2))
 
@@ -215,7 +236,10 @@ class Structured:
     def _contract(self, theta: Tensor, left: Side, right: Side, same: bool, steps: Sequence[Step]) -> None:
         tokens = [s.unit for s in steps if s.order == "token"]
         if tokens:
-            layers = [token_layer(u, left, right, self._shifts[u].scale if u in self._shifts else 0.0) for u in tokens]
+            layers = [
+                token_layer(u, left, right, self._shifts[u].scale if u in self._shifts else 0.0)
+                for u in tokens
+            ]
             add_tokens(theta, layers, left.count, right.count, self.job.paired, same)
         for step in steps:
             if step.order == "hybrid":
@@ -241,7 +265,10 @@ class Structured:
     def _add_gradients(
         self, theta: Tensor, left: Side, right: Side, same: bool, units: Sequence[Unit], plane: int
     ) -> None:
-        """Gram matrices of per-sample gradients; narrow ones are joined first, so that Θ is read and written less often."""
+        """Gram matrices of per-sample gradients.
+
+        Narrow ones are joined first, so that Θ is read and written less often.
+        """
         rows = max(theta.shape)
         width = max(1, min(SLICE_COLUMNS, self.workspace() // (self.job.dtype.itemsize * rows)))
         buffers = (
@@ -266,7 +293,9 @@ class Structured:
                     _flush(theta, small, same)
         _flush(theta, small, same)
 
-    def _features(self, side: Side, unit: Unit, plane: int, width: int, buffers: Sequence[Tensor]) -> Iterable[Tensor]:
+    def _features(
+        self, side: Side, unit: Unit, plane: int, width: int, buffers: Sequence[Tensor]
+    ) -> Iterable[Tensor]:
         if unit.form == "tokens":
             return token_features(side, unit, plane, width, buffers[0])
         if unit.form == "features":

@@ -1,10 +1,13 @@
-"""Units: sites whose contributions can be summed independently, because no parameter stands behind two of them.
+"""Units: sites whose contributions can be summed independently.
 
-Let the weights v_1, v_2, … of a group of sites be expressions of the same parameters w, with Jacobians V_i = ∂v_i/∂w. Then
-Θ = Σ_ij J_i V_i V_jᵀ J_jᵀ. Where V_i V_jᵀ = c_i² δ_ij 1 (the parameter itself, its transpose, disjoint slices of a packed
-weight, a fixed scale as in the NTK parametrisation), each v_i counts as a parameter of its own, times c_i². This is tested
-with random vectors, not recognised by name. Anything else (weight normalisation, low-rank updates, a weight that is used
-both as it is and transposed) is *pulled back*: per-sample gradients by v_i are turned into gradients by w, exactly.
+No parameter stands behind two units.
+
+Let the weights v_1, v_2, … of a group of sites be expressions of the same parameters w, with Jacobians V_i =
+∂v_i/∂w. Then Θ = Σ_ij J_i V_i V_jᵀ J_jᵀ. Where V_i V_jᵀ = c_i² δ_ij 1 (the parameter itself, its transpose,
+disjoint slices of a packed weight, a fixed scale as in the NTK parametrisation), each v_i counts as a
+parameter of its own, times c_i². This is tested with random vectors, not recognised by name. Anything else
+(weight normalisation, low-rank updates, a weight that is used both as it is and transposed) is *pulled
+back*: per-sample gradients by v_i are turned into gradients by w, exactly.
 """
 
 from __future__ import annotations
@@ -24,9 +27,9 @@ class Unit:
     """Sites that are contracted together.
 
     Attributes:
-        form: "tokens" (one weight, used by linear rules once or more), "lookup" (one embedding table), "features" (gradients
-            that are formed already: shifts and expanded weights), "dense" (one weight, used by different rules) or
-            "pulled back".
+        form: "tokens" (one weight, used by linear rules once or more), "lookup" (one embedding table),
+            "features" (gradients that are formed already: shifts and expanded weights), "dense" (one weight,
+            used by different rules) or "pulled back".
         sites: indices into the sites of a block.
         names: the parameters behind it.
         scale: c², the squared factor between weight and parameter, times the metric where that is one number.
@@ -47,7 +50,10 @@ class Coverage:
 
 
 def cover(
-    sites: Sequence[Site], leaves: Mapping[str, Tensor], outputs: Tensor, metric: Mapping[str, float | Tensor] | None
+    sites: Sequence[Site],
+    leaves: Mapping[str, Tensor],
+    outputs: Tensor,
+    metric: Mapping[str, float | Tensor] | None,
 ) -> Coverage:
     """Each parameter exactly once: in units, or uncovered with the reason.
 
@@ -55,18 +61,26 @@ def cover(
         sites: all sites of a forward pass.
         leaves: the parameters that the pass was run with.
         outputs: its outputs; a parameter that autograd still reaches from here was used where no site is.
-        metric: P; where it differs within a weight, only per-sample gradients in the parameter's own order will do.
+        metric: P; where it differs within a weight, only per-sample gradients in the parameter's own order
+            will do.
     """
     names = {id(leaf): name for name, leaf in leaves.items()}
-    behind = [frozenset(names[id(leaf)] for leaf in reachable_leaves([s.weight]) if id(leaf) in names) for s in sites]
+    behind = [
+        frozenset(names[id(leaf)] for leaf in reachable_leaves([s.weight]) if id(leaf) in names)
+        for s in sites
+    ]
     coverage = Coverage()
     unseen = {names[id(leaf)] for leaf in reachable_leaves([outputs]) if id(leaf) in names}
     for parameters, members in _components(behind):
         if parameters & unseen:
             coverage.uncovered |= dict.fromkeys(sorted(parameters), "used where no rule applies")
         elif parameters:
-            coverage.units += _units(members, sites, leaves, tuple(n for n in leaves if n in parameters), metric or {})
-    coverage.uncovered |= dict.fromkeys(sorted(unseen - set(coverage.uncovered)), "used where no rule applies")
+            coverage.units += _units(
+                members, sites, leaves, tuple(n for n in leaves if n in parameters), metric or {}
+            )
+    coverage.uncovered |= dict.fromkeys(
+        sorted(unseen - set(coverage.uncovered)), "used where no rule applies"
+    )
     return coverage
 
 
@@ -142,15 +156,21 @@ def _orientation(site: Site) -> tuple[object, ...]:
 
 
 def _isometric_scales(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[float] | None:
-    """c_i² with V_i V_jᵀ = c_i² δ_ij 1, or None. Tested on one random vector: V Vᵀ u = C u holds almost surely only if it holds."""
+    """c_i² with V_i V_jᵀ = c_i² δ_ij 1, or None.
+
+    Tested on one random vector: V Vᵀ u = C u holds almost surely only if it holds.
+    """
     if len(weights) == 1 and weights[0].grad_fn is None:
         return [1.0]
     generator = torch.Generator(device=leaves[0].device).manual_seed(0)
     probes = [
-        torch.randn(w.shape, dtype=w.dtype, device=w.device, generator=generator).requires_grad_() for w in weights
+        torch.randn(w.shape, dtype=w.dtype, device=w.device, generator=generator).requires_grad_()
+        for w in weights
     ]
     with torch.enable_grad():
-        pulled = torch.autograd.grad(weights, leaves, probes, create_graph=True, retain_graph=True, allow_unused=True)
+        pulled = torch.autograd.grad(
+            weights, leaves, probes, create_graph=True, retain_graph=True, allow_unused=True
+        )
         used = [p for p in pulled if p is not None and p.requires_grad]
         pushed = (
             torch.autograd.grad(used, probes, [p.detach() for p in used], allow_unused=True)
