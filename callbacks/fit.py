@@ -20,7 +20,7 @@ from kerneltrack import origin
 from kerneltrack.errors import TrackerError
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Json, Provenance
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.update_rule import UpdateRule, learning_rates
 
 #: Strategies whose ``named_parameters()`` are not the parameters, so that a kernel would silently be of something else.
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAFSDPStrategy")
@@ -44,6 +44,11 @@ def refuse_sharded(trainer: Any) -> None:
 def optimizers(trainer: Any) -> list[Optimizer]:
     """The trainer's optimizers, unwrapped."""
     return [getattr(optimizer, "optimizer", optimizer) for optimizer in trainer.optimizers]
+
+
+def rates(trainer: Any) -> tuple[float, ...]:
+    """The learning rates of the next update, read now."""
+    return learning_rates(optimizers(trainer))
 
 
 def update_rule(trainer: Any, module: nn.Module) -> UpdateRule:

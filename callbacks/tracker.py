@@ -157,19 +157,19 @@ class _Tracker:
         if not trainer.is_global_zero or trainer.global_step == self._window:
             return
         self._window = trainer.global_step
-        rule = fit.update_rule(trainer, pl_module)
+        rates = fit.rates(trainer)
         if self._recorder is None:
             self._recorder = self._open(trainer, pl_module, batch)
-        if self._rates and rule.learning_rates != self._rates:
+        if self._rates and rates != self._rates:
             self._rate_changes = (*self._rate_changes, trainer.global_step)
-        self._rates = rule.learning_rates
+        self._rates = rates
         due = self._recorder.due(self._clock(trainer, batch_idx))
         if due:
-            self._take(trainer, pl_module, rule, due)
+            self._take(trainer, pl_module, fit.update_rule(trainer, pl_module), due)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if self._recorder is not None and self._recorder.waiting is not None:
-            self._recorder.use_rates(fit.update_rule(trainer, pl_module).learning_rates)
+            self._recorder.use_rates(fit.rates(trainer))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._recorder is None:
@@ -180,7 +180,8 @@ class _Tracker:
             return
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         training_loss = float(loss) if isinstance(loss, torch.Tensor) else math.nan
-        snapshot = self._recorder.settle(pl_module, update_applied=True, training_loss=training_loss)
+        rule = fit.update_rule(trainer, pl_module)
+        snapshot = self._recorder.settle(pl_module, update_applied=True, training_loss=training_loss, rule=rule)
         if snapshot is not None:
             self._verify_loss(snapshot)
             self._report(trainer, snapshot)

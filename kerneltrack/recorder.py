@@ -14,16 +14,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.instrument import Instrument, Reading
-from kerneltrack.ntk import Network
+from kerneltrack.instrument import Instrument
+from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
+from kerneltrack.reading import Reading
 from kerneltrack.schedule import Clock, Due, Schedule
 from kerneltrack.snapshot import Snapshot, Status
+from kerneltrack.training_mode import Flags, flags_of
 from kerneltrack.undisturbed import undisturbed
 from kerneltrack.update_rule import UpdateRule
+
+#: What needs the initial state of the network, and what needs another probe.
+_ANCHORED: tuple[Need, ...] = ("parameters", "anchored", "cross_time")
+_CARRIED: tuple[Need, ...] = ("extension", "regression")
 
 KeepKernel = Literal["ends", "all", "none"]
 OnError = Literal["raise", "warn"]
@@ -80,7 +86,7 @@ class Recorder:
         self._keep_kernel, self._on_error = keep_kernel, on_error
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
-        self._anchor: dict[str, Tensor] = {}
+        self._anchor: Anchor | None = None
         self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
         self._open: _Open | None = None
         self.rows = 0
@@ -119,13 +125,13 @@ class Recorder:
         readings: dict[str, Reading] = {}
         status: Status = "ok"
         message = ""
+        flags = flags_of(module)
         try:
             with undisturbed(module):
-                anchored = self._needs("parameters") or (self._needs("initial") and self._needs("update"))
-                if moment.step == 0 and not self._anchor and anchored:
-                    self._anchor = {name: p.clone() for name, p in Network(module).parameters.items()}
+                if moment.step == 0 and self._anchor is None and any(map(self._needs, _ANCHORED)):
+                    self._anchor = Anchor.of(module)
                 for name in due:
-                    readings[name] = self._measure(name, module, moment, rule, last=last)
+                    readings[name] = self._measure(name, module, moment, rule, readings, flags, last=last)
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
             self._failed(moment.step, error)
             status, message = "failed", _one_line(error)
@@ -153,9 +159,21 @@ class Recorder:
             self._open = replace(self._open, snapshot=snapshot)
 
     def settle(
-        self, module: nn.Module | None, *, update_applied: bool | None, training_loss: float = math.nan
+        self,
+        module: nn.Module | None,
+        *,
+        update_applied: bool | None,
+        training_loss: float = math.nan,
+        rule: UpdateRule | None = None,
     ) -> Snapshot | None:
-        """Append the open row, with what its update did where ``module`` is given; returns what was appended."""
+        """Append the open row, with what its update did where ``module`` is given; returns what was appended.
+
+        Args:
+            module: the network after the update; None where there was none.
+            update_applied: whether the update happened; None where nobody knows.
+            training_loss: of the batch of that update.
+            rule: the preconditioner that the update used, as the optimizer holds it now; None: that of before.
+        """
         if self._open is None:
             return None
         row, self._open = self._open, None
@@ -164,7 +182,7 @@ class Recorder:
         if module is not None and update_applied:
             try:
                 with undisturbed(module):
-                    readings = self._completed(module, row)
+                    readings = self._completed(module, row, rule)
             except Exception as error:  # noqa: BLE001  # see take(); what θ_t gave is appended first in any case
                 failure = error
         spent = time.perf_counter() - began
@@ -223,22 +241,32 @@ class Recorder:
         skipped, self._skipped = self._skipped, 0
         thinner = " and ".join(dict.fromkeys(str(s.thinned(self._thinned)) for s in self._schedules.values()))
         thinned = f"skipped {skipped} states for max_overhead={self._max_overhead}: now {thinner}" if skipped else ""
-        return "; ".join(filter(None, (thinned, _reasons(readings))))
+        remarks = dict.fromkeys(remark for reading in readings.values() for remark in reading.remarks)
+        return "; ".join(filter(None, (thinned, *remarks, _reasons(readings))))
 
-    def _completed(self, module: nn.Module, row: _Open) -> dict[str, Reading]:
+    def _completed(self, module: nn.Module, row: _Open, rule: UpdateRule | None) -> dict[str, Reading]:
         rates = row.snapshot.learning_rates
         return {
-            name: self._instruments[name].complete(
-                module, reading, reading.rule.with_rates(rates), anchor=self._anchor or None
-            )
+            name: self._instruments[name].complete(module, reading, (rule or reading.rule).with_rates(rates))
             for name, reading in row.readings.items()
         }
 
-    def _measure(self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, *, last: bool) -> Reading:
+    def _measure(
+        self,
+        name: str,
+        module: nn.Module,
+        moment: Moment,
+        rule: UpdateRule,
+        others: Mapping[str, Reading],
+        flags: Flags,
+        *,
+        last: bool,
+    ) -> Reading:
         ends = last or moment.step == 0
         reading = self._instruments[name].measure(
-            module, rule, step=moment.step, anchor=self._anchor or None,
+            module, rule, step=moment.step, anchor=self._anchor, flags=flags,
             initial=self._initial.get(name), previous=self._previous.get(name),
+            source=self._source(name, module, moment, rule, others),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
             keep_parameters=not last,
         )  # fmt: skip
@@ -247,6 +275,17 @@ class Recorder:
         if self._needs("previous"):
             self._previous[name] = reading.state
         return reading
+
+    def _source(
+        self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, others: Mapping[str, Reading]
+    ) -> tuple[Instrument, Reading] | None:
+        """The first probe and its reading now, which the others are carried over from; measured if it was not due."""
+        first = next(iter(self._instruments))
+        instrument = self._instruments[first]
+        if name == first or not any(map(instrument.needs, _CARRIED)):
+            return None
+        bare = replace(instrument, observables=(), loss=None)
+        return instrument, others.get(first) or bare.measure(module, rule, step=moment.step, keep_parameters=False)
 
     def _needs(self, need: Need) -> bool:
         return any(instrument.needs(need) for instrument in self._instruments.values())
