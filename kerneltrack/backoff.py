@@ -45,7 +45,7 @@ class Backoff:
                 return compute(self.budget), remark
             except MemoryBudgetError as error:
                 raise failure or error from error
-            except Exception as error:  # noqa: BLE001  # looked at, and raised again unless memory ran out
+            except Exception as error:  # looked at, and raised again unless memory ran out
                 if not ran_out(error):
                     raise
                 failure = error

@@ -53,7 +53,7 @@ def as_matrix(kernel: Array) -> Array:
 def _regression(matrix: Array, outputs: Array, source: State) -> Array:
     if source.targets is None:
         raise ObservableError("the probe to learn from has no targets")
-    if source.reduction == "sum" and outputs.shape[1] > 1 or source.reduction == "callable":
+    if (source.reduction == "sum" and outputs.shape[1] > 1) or source.reduction == "callable":
         raise ObservableError("regression needs a kernel of the outputs themselves", got=f"output={source.reduction!r}")
     offset = outputs.reshape(len(matrix), -1), source.project(source.outputs)
     prediction = kernel_regression(

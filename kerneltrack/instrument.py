@@ -8,7 +8,7 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from kerneltrack.ntk.reduction import parse_output
 from kerneltrack.observables import Need, Observable, State
 from kerneltrack.probe import Probe
 from kerneltrack.reading import Reading
-from kerneltrack.snapshot import Array, Json, ProbeRecord, Reduction
+from kerneltrack.snapshot import Json, ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem
 from kerneltrack.stability import stability_ratio
 from kerneltrack.training_mode import Flags, training_outputs
