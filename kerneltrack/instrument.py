@@ -18,10 +18,12 @@ from torch.utils import _pytree as pytree
 from kerneltrack import observables
 from kerneltrack.errors import ProbeError
 from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import Network, empirical_ntk
+from kerneltrack.ntk import Network
 from kerneltrack.ntk.parameters import layer_of
+from kerneltrack.ntk.shared import shared_ntk
 from kerneltrack.observables import Need, Observable, State, Update
 from kerneltrack.probe import Probe
+from kerneltrack.ranks import Ranks
 from kerneltrack.snapshot import Array, Json, ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem
 from kerneltrack.stability import stability_ratio
@@ -70,6 +72,7 @@ class Instrument:
         params: which parameters the kernel is of: None for all that require grad, a predicate, or names.
         memory_budget: bytes or "2GiB", or None.
         scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
+        ranks: the processes that compute the kernel together.
     """
 
     probe: Probe
@@ -82,6 +85,7 @@ class Instrument:
     params: Callable[[str], bool] | Iterable[str] | None = None
     memory_budget: int | str | None = None
     scope: str = "probe estimate"
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def reduction(self) -> Reduction:
@@ -183,6 +187,10 @@ class Instrument:
             parameters={name: p.clone() for name, p in kept.items()},
         )
 
+    def assist(self, module: nn.Module, *, by_layer: bool) -> None:
+        """On a rank that follows: compute its share of the kernel that the leader's :meth:`measure` has asked for."""
+        self._shared_kernel(module, self._inputs(module), by_layer=by_layer)
+
     def complete(
         self, module: nn.Module, reading: Reading, rule: UpdateRule, *, anchor: Mapping[str, Tensor] | None = None
     ) -> Reading:
@@ -228,9 +236,13 @@ class Instrument:
         return None if targets is None else torch.from_numpy(targets).to(outputs)
 
     def _kernel(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> Any:
-        return empirical_ntk(
-            module, inputs, output=self.output, method=self.method, params=self.params, forward=self.forward,
-            memory_budget=self.memory_budget, by_layer=by_layer,
+        self.ranks.ask((self.probe.name, by_layer))
+        return self._shared_kernel(module, inputs, by_layer=by_layer)
+
+    def _shared_kernel(self, module: nn.Module, inputs: Any, *, by_layer: bool) -> Any:
+        return shared_ntk(
+            self.ranks, module, inputs, output=self.output, method=self.method, params=self.params,
+            forward=self.forward, memory_budget=self.memory_budget, by_layer=by_layer,
         )  # fmt: skip
 
     def _layer_kernels(self, module: nn.Module, inputs: Any, outputs: Tensor) -> dict[str, Tensor] | None:
