@@ -18,27 +18,40 @@ from torch.utils import _pytree as pytree
 
 from kerneltrack import origin
 from kerneltrack.errors import TrackerError
+from kerneltrack.ntk.parameters import reported_name
 from kerneltrack.probe import Probe
+from kerneltrack.ranks import Ranks
 from kerneltrack.snapshot import Json, Provenance
 from kerneltrack.update_rule import UpdateRule, learning_rates
 
 #: Strategies whose ``named_parameters()`` are not the parameters, so that a kernel would silently be of something else.
-SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAFSDPStrategy")
+#: ModelParallelStrategy (FSDP2) is not among them: its full parameters can be gathered, see kerneltrack.unsharded.
+SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
 
 
-def refuse_sharded(trainer: Any) -> None:
-    """Raise before the first batch where the module on this rank does not hold the parameters.
+def ranks(trainer: Any) -> Ranks:
+    """The processes that train together.
 
     Raises:
-        TrackerError: for FSDP, DeepSpeed and model-parallel strategies.
+        TrackerError: a strategy that keeps the parameters where they cannot be read (FSDP1, DeepSpeed, XLA's FSDP), or
+            several processes without torch.distributed.
     """
     strategy = type(trainer.strategy).__name__
-    if strategy in SHARDED:
+    if any(kind.__name__ in SHARDED for kind in type(trainer.strategy).__mro__):
         raise TrackerError(
             f"NTKTracker with {strategy}",
-            expected="a strategy that keeps whole parameters on a rank (single device, DDP)",
-            remedy="Save checkpoints and measure them afterwards, or train on one device.",
+            expected="one device, DDPStrategy, or ModelParallelStrategy with fully_shard (FSDP2)",
+            remedy="Use one of those, or save checkpoints and measure them with `kerneltrack track`.",
         )  # fmt: skip
+    found = Ranks.current() if trainer.world_size > 1 else Ranks()
+    if found.size != trainer.world_size:
+        raise TrackerError(
+            f"NTKTracker with {strategy} on {trainer.world_size} processes",
+            expected="processes that communicate through torch.distributed",
+            got=f"a process group of {found.size}",
+            remedy="Use DDPStrategy or ModelParallelStrategy, or train on one device.",
+        )
+    return found
 
 
 def optimizers(trainer: Any) -> list[Optimizer]:
@@ -53,7 +66,8 @@ def rates(trainer: Any) -> tuple[float, ...]:
 
 def update_rule(trainer: Any, module: nn.Module) -> UpdateRule:
     """The rule of the next update, read now."""
-    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    # The kernel's names: those without what wrappers (torch.compile) put in the middle.
+    names = {id(parameter): reported_name(module, name) for name, parameter in module.named_parameters()}
     return UpdateRule.of(optimizers(trainer), names)
 
 

@@ -8,7 +8,7 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -25,8 +25,10 @@ from kerneltrack.hidden import hidden
 from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, cross_ntk, empirical_ntk
 from kerneltrack.ntk.reduction import parse_output
+from kerneltrack.ntk.shared import shared_ntk
 from kerneltrack.observables import Need, Observable, State
 from kerneltrack.probe import Probe
+from kerneltrack.ranks import Ranks
 from kerneltrack.reading import Reading
 from kerneltrack.snapshot import Json, ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem
@@ -56,6 +58,7 @@ class Instrument:
         params: which parameters the kernel is of: None for all that require grad, a predicate, or names.
         memory_budget: bytes or "2GiB", or None.
         scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
+        ranks: the processes that compute the kernel together.
     """
 
     probe: Probe
@@ -68,6 +71,7 @@ class Instrument:
     params: Callable[[str], bool] | Iterable[str] | None = None
     memory_budget: int | str | None = None
     scope: str = "probe estimate"
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def reduction(self) -> Reduction:
@@ -181,6 +185,10 @@ class Instrument:
             remarks=(remark,) if remark else (),
         )
 
+    def assist(self, module: nn.Module, *, by_layer: bool) -> None:
+        """On a rank that follows: compute its share of the kernel that the leader's :meth:`measure` has asked for."""
+        self._shared_kernel(module, self._inputs(module), self.memory_budget, by_layer=by_layer)
+
     def complete(self, module: nn.Module, reading: Reading, rule: UpdateRule) -> Reading:
         """Add what needs θ_{t+1}: ``module`` is now in the state after the update that left ``reading``'s state.
 
@@ -241,17 +249,29 @@ class Instrument:
     def _memory(self) -> Backoff:
         return Backoff(self.memory_budget)
 
-    def _kernel(self, module: nn.Module, inputs: Any, *, by_layer: bool = False, **options: Any) -> tuple[Any, str]:
+    def _kernel(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> tuple[Any, str]:
         """The kernel, or each layer's, and "" or what had to be done to have it."""
-        chosen = {"params": self.params, **options}
+        if not self.ranks.alone:  # a rank that runs out of memory fails all of them; none can try again by itself
+            self.ranks.ask((self.probe.name, by_layer))
+            return self._shared_kernel(module, inputs, self.memory_budget, by_layer=by_layer), ""
         device = next(module.parameters()).device
         return self._memory.run(
-            lambda budget: empirical_ntk(
-                module, inputs, output=self.output, method=self.method, forward=self.forward, memory_budget=budget,
-                by_layer=by_layer, **chosen,
-            ),
-            device,
+            lambda budget: self._shared_kernel(module, inputs, budget, by_layer=by_layer), device
+        )
+
+    def _shared_kernel(self, module: nn.Module, inputs: Any, budget: int | str | None, *, by_layer: bool) -> Any:
+        return shared_ntk(
+            self.ranks, module, inputs, output=self.output, method=self.method, params=self.params,
+            forward=self.forward, memory_budget=budget, by_layer=by_layer,
         )  # fmt: skip
+
+    def _own_kernel(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
+        """Another kernel of the same outputs, computed by this rank alone."""
+        kernel: Tensor = empirical_ntk(
+            module, inputs, x2, output=self.output, method=self.method, forward=self.forward,
+            memory_budget=self._memory.budget, **{"params": self.params, **options},
+        )  # fmt: skip
+        return kernel
 
     def _layer_kernels(self, module: nn.Module, inputs: Any, outputs: Tensor) -> tuple[dict[str, Tensor] | None, str]:
         """Each layer's kernel, where an observable asks for layers and all of them fit in memory; they add up to Θ."""
@@ -358,8 +378,7 @@ class Instrument:
         moved = {name: entry for name, entry in metric.items() if isinstance(entry, Tensor) or entry > 0}
         if not moved:
             return {"optimizer_kernel": 0 * numpy(kernel)}
-        own, _ = self._kernel(module, inputs, params=tuple(moved), metric=moved)
-        return {"optimizer_kernel": numpy(own)}
+        return {"optimizer_kernel": numpy(self._own_kernel(module, inputs, params=tuple(moved), metric=moved))}
 
     def _from_source(
         self,
@@ -376,7 +395,7 @@ class Instrument:
             missing |= dict.fromkeys(("extension", "regression"), "there is no other probe to carry over from")
             return {}
         other, reading = source
-        cross, _ = self._kernel(module, inputs, x2=other._inputs(module))
+        cross = self._own_kernel(module, inputs, other._inputs(module))
         return carried_over(numpy(cross), numpy(outputs), reading.state, self.top_k, missing)
 
     def _functions(self, outputs: Tensor, targets: Tensor | None) -> dict[str, Any]:

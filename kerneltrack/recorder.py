@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from torch import nn
 
@@ -20,11 +22,13 @@ from kerneltrack.archive import ArchiveWriter
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
+from kerneltrack.ranks import Ranks, told
 from kerneltrack.reading import Reading
 from kerneltrack.schedule import Clock, Due, Schedule
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training_mode import Flags, flags_of
 from kerneltrack.undisturbed import undisturbed
+from kerneltrack.unsharded import unsharded
 from kerneltrack.update_rule import UpdateRule
 
 #: What needs the initial state of the network, and what needs another probe.
@@ -66,6 +70,8 @@ class Recorder:
         max_overhead: the share of wall time that measuring may take, or None. Grids are halved, never refined again, so
             that the steps of runs nest; step 0, the last state and the states around a rate change stay.
         horizon: the step at which the run will end, where that is known.
+        ranks: the processes that measure together. On those that follow, the same calls at the same moments compute
+            their share; they append nothing.
     """
 
     def __init__(
@@ -78,7 +84,9 @@ class Recorder:
         on_error: OnError = "raise",
         max_overhead: float | None = None,
         horizon: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
         self._max_overhead, self._horizon, self._thinned, self._skipped = max_overhead, horizon, 0, 0
         self._writer = writer
         self._instruments = dict(instruments)
@@ -127,14 +135,12 @@ class Recorder:
         message = ""
         flags = flags_of(module)
         try:
-            with undisturbed(module):
-                if moment.step == 0 and self._anchor is None and any(map(self._needs, _ANCHORED)):
-                    self._anchor = Anchor.of(module)
-                for name in due:
-                    readings[name] = self._measure(name, module, moment, rule, readings, flags, last=last)
+            with self._measuring(module) as whole:
+                work = partial(self._measured, readings, whole, moment, rule, due, flags, last=last)
+                self._ranks.conduct(work, partial(self._assist, whole))
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
             self._failed(moment.step, error)
-            status, message = "failed", _one_line(error)
+            status, message = "failed", told(error)
         spent = time.perf_counter() - began
         self.seconds += spent
         self.last_step = moment.step
@@ -181,8 +187,10 @@ class Recorder:
         readings, failure = dict(row.readings), None
         if module is not None and update_applied:
             try:
-                with undisturbed(module):
-                    readings = self._completed(module, row, rule)
+                with self._measuring(module) as whole:
+                    work = partial(self._completed, whole, row, rule)
+                    completed = self._ranks.conduct(work, partial(self._assist, whole))
+                readings = completed or readings
             except Exception as error:  # noqa: BLE001  # see take(); what θ_t gave is appended first in any case
                 failure = error
         spent = time.perf_counter() - began
@@ -193,15 +201,16 @@ class Recorder:
             update_applied=update_applied,
             training_loss=training_loss,
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
-            message=row.snapshot.message or (_one_line(failure) if failure else self._remarks(readings)),
+            message=row.snapshot.message or (told(failure) if failure else self._remarks(readings)),
         )
-        if self._writer is not None:
-            self._writer.append(snapshot)
-        self.rows += 1
-        self._thin(snapshot)
+        if module is None:  # perhaps after an exception, which the other ranks do not know of: no word to them
+            self._append(snapshot)
+        else:
+            self._ranks.every(partial(self._append, snapshot))
+            self._thin(snapshot)
         if failure is not None:
             self._failed(snapshot.step, failure)
-        return snapshot
+        return snapshot if self._ranks.leads else None
 
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
@@ -212,29 +221,50 @@ class Recorder:
                 self._writer.close()
                 self._writer = None
 
+    @contextmanager
+    def _measuring(self, module: nn.Module) -> Iterator[nn.Module]:
+        """The whole network, the same function on every rank, where measuring it leaves no trace."""
+        whole = unsharded(module)
+        with undisturbed(whole):
+            self._ranks.share_buffers(whole)
+            yield whole
+
+    def _assist(self, module: nn.Module, request: tuple[str, Any]) -> None:
+        """Serve the leader's request for a kernel of one probe."""
+        name, by_layer = request
+        self._instruments[name].assist(module, by_layer=by_layer)
+
+    def _append(self, snapshot: Snapshot) -> None:
+        if self._writer is not None:
+            self._writer.append(snapshot)
+        self.rows += 1
+
     def _failed(self, step: int, error: Exception) -> None:
         """Raise, or warn and go on, as ``on_error`` says."""
         if self._on_error == "raise":
             raise error
-        warnings.warn(f"kerneltrack could not measure step {step}: {_one_line(error)}", stacklevel=3)
+        if self._ranks.leads:
+            warnings.warn(f"kerneltrack could not measure step {step}: {told(error)}", stacklevel=3)
 
     def _thin(self, snapshot: Snapshot) -> None:
         """Halve the grids until the measurements still to come keep within ``max_overhead`` of the whole run.
 
         With T the last step, s seconds of training a step, c seconds a row and n rows to come, the share is
-        (spent + c·n) / (T·s + spent + c·n). Without a known end, T is twice the steps so far.
+        (spent + c·n) / (T·s + spent + c·n). Without a known end, T is twice the steps so far. The leader's clock counts.
         """
-        if self._max_overhead is None or snapshot.step == 0:
-            return
+        if self._max_overhead is not None and snapshot.step > 0:
+            self._thinned = self._ranks.from_leader(partial(self._halvings, self._max_overhead, snapshot))
+
+    def _halvings(self, max_overhead: float, snapshot: Snapshot) -> int:
         horizon = self._horizon or 2 * snapshot.step
         training = horizon * snapshot.train_seconds / snapshot.step
         each = self.seconds / self.rows
         for times in range(self._thinned, 40):
             grids = (schedule.thinned(times).count(snapshot.step + 1, horizon) for schedule in self._schedules.values())
             measuring = self.seconds + each * sum(count or 0 for count in grids)
-            if measuring <= self._max_overhead * (training + measuring):
+            if measuring <= max_overhead * (training + measuring):
                 break
-        self._thinned = times
+        return times
 
     def _remarks(self, readings: Mapping[str, Reading]) -> str:
         """What was left out since the last row and why, and why some observables are NaN."""
@@ -250,6 +280,23 @@ class Recorder:
             name: self._instruments[name].complete(module, reading, (rule or reading.rule).with_rates(rates))
             for name, reading in row.readings.items()
         }
+
+    def _measured(
+        self,
+        into: dict[str, Reading],
+        module: nn.Module,
+        moment: Moment,
+        rule: UpdateRule,
+        due: Iterable[str],
+        flags: Flags,
+        *,
+        last: bool,
+    ) -> None:
+        """Measure every probe in ``due``; what one probe gave stays where the next one fails."""
+        if moment.step == 0 and self._anchor is None and any(map(self._needs, _ANCHORED)):
+            self._anchor = Anchor.of(module)
+        for name in due:
+            into[name] = self._measure(name, module, moment, rule, into, flags, last=last)
 
     def _measure(
         self,
@@ -289,10 +336,6 @@ class Recorder:
 
     def _needs(self, need: Need) -> bool:
         return any(instrument.needs(need) for instrument in self._instruments.values())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _reasons(readings: Mapping[str, Reading]) -> str:

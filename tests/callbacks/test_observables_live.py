@@ -26,7 +26,16 @@ from kerneltrack.update_rule import UpdateRule
 N, M, O, STEPS, TOP = 7, 5, 2, 3, 4  # noqa: E741  # the notation's letter
 X = torch.randn(24, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Y = torch.stack([X.prod(1), X[:, 0].sin()], 1)
-NAMES = ["conjugate_kernel", "conjugate_kernel_share", "conjugate_kernel_target_alignment", "conjugate_kernel_effective_rank", "layer_kernel", "layer_frobenius", "layer_trace", "layer_target_alignment", "activation_neuron_deviation", "gate_flips", "activation_largest_deviation", "activation_layer_deviation", "activation_relative_deviation", "parameter_distance", "layer_parameter_distance", "jacobian_change", "jacobian_stability", "target_energy_out_of_sample", "kernel_regression_error", "network_error", "stability_ratio", "optimizer_eigenvalues", "optimizer_kernel_distance", "optimizer_target_alignment", "linearization_error", "kernel_flow_error", "ledger_kernel_flow", "ledger_remainder", "ledger_curvature", "anchored_linearization_error", "function_gap"]
+NAMES = [
+    "conjugate_kernel", "conjugate_kernel_share", "conjugate_kernel_target_alignment",
+    "conjugate_kernel_effective_rank", "layer_kernel", "layer_frobenius", "layer_trace", "layer_target_alignment",
+    "activation_neuron_deviation", "gate_flips", "activation_largest_deviation", "activation_layer_deviation",
+    "activation_relative_deviation", "parameter_distance", "layer_parameter_distance", "jacobian_change",
+    "jacobian_stability", "target_energy_out_of_sample", "kernel_regression_error", "network_error",
+    "stability_ratio", "optimizer_eigenvalues", "optimizer_kernel_distance", "optimizer_target_alignment",
+    "linearization_error", "kernel_flow_error", "ledger_kernel_flow", "ledger_remainder", "ledger_curvature",
+    "anchored_linearization_error", "function_gap",
+]  # fmt: skip
 LAYERS = {"layers.0": ["0"], "layers.1": ["1"], "layers.4": ["4"]}  # Linear, BatchNorm, Linear
 
 
@@ -154,7 +163,7 @@ def close(found, expected, rtol=1e-9, atol=0.0):
 
 
 def test_the_conjugate_kernel_is_that_of_the_readout_s_inputs(tracked):
-    snapshots, spy, _, output = tracked
+    snapshots, spy, *_ = tracked
     for snapshot, found, x, y in each(snapshots, "train"):
         features = copy.deepcopy(spy.modules[snapshot.step]).eval()[:-1](x).detach().numpy()
         conjugate = features @ features.T
@@ -250,7 +259,7 @@ def test_from_the_training_probe_to_the_other(tracked):
         module = spy.modules[snapshot.step]
         J, J_new = jacobian(module, x), jacobian(module, x_new)
         theta, cross = matrix(kernel(J, J, output)), matrix(kernel(J_new, J, output))
-        values, vectors = eigen(kernel(J, J, output))
+        _, vectors = eigen(kernel(J, J, output))
         carried = cross @ vectors[:, :TOP]
         close(np.abs(found["extension"].reshape(carried.shape)), np.abs(carried), rtol=1e-5, atol=1e-6)
         phi = columns(y_new, output)
