@@ -13,6 +13,7 @@ from kerneltrack.errors import ObservableError
 from kerneltrack.observables import (
     activations,
     alignment,
+    classes,
     dynamics,
     layers,
     laziness,
@@ -20,6 +21,7 @@ from kerneltrack.observables import (
     modes,
     motion,
     regression,
+    shape,
     spectral,
     subspaces,
 )
@@ -28,7 +30,8 @@ from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.state import Array, State
 
 _CHAPTERS = (
-    spectral, alignment, modes, motion, subspaces, layers, dynamics, laziness, activations, regression, ledger
+    spectral, alignment, modes, motion, subspaces, layers, classes, dynamics, laziness, activations, regression, shape,
+    ledger,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 
