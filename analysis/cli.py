@@ -173,21 +173,35 @@ def report(archives: ArchivePaths, output: Output, control: Control = None, prob
 
 
 @app.command("lr-decay", epilog="Example: kerneltrack lr-decay out/demo.h5 --control out/control.h5")
-def lr_decay(archives: ArchivePaths, control: Control = None, probe: ProbeName = None, as_json: AsJson = False) -> None:
-    """Say what followed each learning-rate change, beside its prediction and, with a control, its effect."""
-    from .lr_decay import lr_decay_effects
-    from .lr_decay_text import sentence, tables, trend_sentence
+def lr_decay(
+    archives: ArchivePaths,
+    control: Annotated[
+        list[Path] | None,
+        Option(
+            "--control",
+            help="An archive of the same seed that did not change the rate: only with it anything is called an effect. "
+            "May be repeated, one for each seed.",
+        ),
+    ] = None,
+    probe: ProbeName = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="Draw the figure into a PNG, PDF or SVG.")] = None,
+    style: StyleName = "paper",
+    as_json: AsJson = False,
+) -> None:
+    """Say what followed each learning-rate change, beside its prediction and, with controls, its effect."""
+    from .lr_decay_runs import analyse, as_dict, lines_and_tables, save
 
-    found = [lr_decay_effects(run, _control(control, run)) for run in _load(archives, probe)]
-    if as_json:
-        _print_json([effects.to_dict() for effects in found] if len(found) > 1 else found[0].to_dict())
+    found = analyse(_load(archives, probe), control or [])
+    if output is not None:
+        _print_line(f"wrote {save(found, output, style)}")
         return
-    for effects in found:
-        for change in effects.changes:
-            _print_line(sentence(change, effects.energy_k), "\n")
-        for course in effects.trends:
-            _print_line(trend_sentence(course), "\n")
-        _print_tables(tables(effects))
+    if as_json:
+        _print_json(as_dict(found))
+        return
+    lines, tables = lines_and_tables(found)
+    for line in lines:
+        _print_line(line, "\n")
+    _print_tables(tables)
 
 
 @app.command(epilog="Example: kerneltrack compare width-*.h5 --by loss --quantity effective_rank")
