@@ -13,7 +13,7 @@ import numpy as np
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import Need, State, kernel_regression
-from kerneltrack.observables.regression import relative_ridge
+from kerneltrack.observables.regression import ridge_of
 from kerneltrack.snapshot import Array
 
 
@@ -57,6 +57,6 @@ def _regression(matrix: Array, outputs: Array, source: State) -> Array:
         raise ObservableError("regression needs a kernel of the outputs themselves", got=f"output={source.reduction!r}")
     offset = outputs.reshape(len(matrix), -1), source.project(source.outputs)
     prediction = kernel_regression(
-        matrix, source.eigensystem, source.project(source.targets), ridge=relative_ridge(source.eigensystem), offset=offset
+        matrix, source.eigensystem, source.project(source.targets), ridge=ridge_of(source), offset=offset
     )
     return np.asarray(prediction.reshape(outputs.shape))

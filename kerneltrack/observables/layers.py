@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.observables.alignment import centre
+from kerneltrack.observables.motion import centred_kernel
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 
@@ -47,14 +49,16 @@ def _stacked(state: State) -> Array:
     return np.stack(kernels)
 
 
-def _alignments(state: State) -> Array:
+def _alignments(state: State, *, centred: bool = False) -> Array:
     if state.targets is None:
         raise ObservableError("there are no targets")
-    columns = state.project(state.targets)
+    targets = centre(state.targets) if centred else state.targets
+    columns = state.project(targets)
     target_norm = float(np.linalg.norm(columns.T @ columns))
-    phi = columns if state.reduction in ("trace", "sum") else state.targets
-    scales = [float(np.linalg.norm(kernel)) * target_norm for kernel in _kernels(state).values()]
-    forms = [quadratic_form(kernel, phi) for kernel in _kernels(state).values()]
+    phi = columns if state.reduction in ("trace", "sum") else targets
+    kernels = [centred_kernel(kernel) if centred else kernel for kernel in _kernels(state).values()]
+    scales = [float(np.linalg.norm(kernel)) * target_norm for kernel in kernels]
+    forms = [quadratic_form(kernel, phi) for kernel in kernels]
     return np.array([form / scale if scale else np.nan for form, scale in zip(forms, scales, strict=True)])
 
 
@@ -79,5 +83,10 @@ OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "layer_target_alignment", _alignments, "⟨Θ_l, YYᵀ⟩_F/(‖Θ_l‖_F ‖YYᵀ‖_F)", "layer_kernels", "targets",
         source="Baratin et al. 2021", dims=("layer",), default=False, long_name="kernel–target alignment of each layer",
+    ),
+    observable(
+        "layer_target_alignment_centred", lambda s: _alignments(s, centred=True),
+        "⟨HΘ_lH, YYᵀ⟩_F/(‖HΘ_lH‖_F ‖HYYᵀH‖_F)", "layer_kernels", "targets", source="Baratin et al. 2021",
+        dims=("layer",), default=False, long_name="centred kernel–target alignment of each layer",
     ),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from kerneltrack.errors import ObservableError
 from kerneltrack.observables import (
     activations,
     alignment,
+    classes,
     conjugate,
     dynamics,
     layers,
@@ -22,6 +23,7 @@ from kerneltrack.observables import (
     motion,
     optimizer,
     regression,
+    shape,
     spectral,
     subspaces,
     training_mode,
@@ -31,8 +33,8 @@ from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.state import Array, State
 
 _CHAPTERS = (
-    spectral, alignment, modes, motion, subspaces, layers, conjugate, dynamics, training_mode, optimizer, laziness,
-    activations, regression, ledger,
+    spectral, alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, training_mode, optimizer,
+    laziness, activations, regression, shape, ledger,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 

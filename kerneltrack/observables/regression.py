@@ -105,22 +105,26 @@ def _columns(state: State, phi: Array | None) -> Array:
     return columns
 
 
-def relative_ridge(pairs: EigenSystem) -> float:
-    """γ = 10⁻³ tr Θ/M, the ridge of every observable of this chapter."""
-    if not pairs.trace > 0:
-        raise ObservableError("the trace of the kernel is not positive", got=pairs.trace)
-    return RIDGE * pairs.trace / pairs.size
+def ridge_of(state: State) -> float:
+    """γ of the observables that regularise: 0.001 tr Θ/M.
+
+    Raises:
+        ObservableError: the trace is not positive.
+    """
+    if not state.eigensystem.trace > 0:
+        raise ObservableError("the trace of the kernel is not positive", got=state.eigensystem.trace)
+    return RIDGE * state.eigensystem.trace / state.eigensystem.size
 
 
 def _leave_one_out_error(state: State) -> float:
     columns = _columns(state, state.targets)
-    errors = leave_one_out(state.eigensystem, columns, state.samples, ridge=relative_ridge(state.eigensystem))
+    errors = leave_one_out(state.eigensystem, columns, state.samples, ridge=ridge_of(state))
     return float(np.vdot(errors, errors) / np.vdot(columns, columns))
 
 
 def _alignment_risk(state: State) -> float:
     columns = _columns(state, state.targets)
-    risk = kernel_alignment_risk(state.eigensystem, columns, ridge=relative_ridge(state.eigensystem))
+    risk = kernel_alignment_risk(state.eigensystem, columns, ridge=ridge_of(state))
     return risk * state.eigensystem.size / float(np.vdot(columns, columns))
 
 

@@ -8,7 +8,7 @@ import pytest
 from kerneltrack.observables import compute, quadratic_form, select, shares
 
 LAYERS = ["first", "second", "head"]
-ALL = ["layer_trace", "layer_share", "layer_frobenius", "layer_target_alignment"]
+ALL = ["layer_trace", "layer_share", "layer_frobenius", "layer_target_alignment", "layer_target_alignment_centred"]
 
 
 def split(problem, reduction):
@@ -44,6 +44,11 @@ def test_each_layer_s_norm_and_alignment_are_its_matrix_s(problem, reduction):
         assert values["layer_frobenius"][index] == pytest.approx(norm)
         expected = np.vdot(matrix, target) / (norm * np.linalg.norm(target))
         assert values["layer_target_alignment"][index] == pytest.approx(expected)
+        outputs = len(matrix) // len(problem.targets)
+        centring = np.kron(np.eye(len(problem.targets)) - 1 / len(problem.targets), np.eye(outputs))
+        moved, centred = centring @ matrix @ centring, centring @ target @ centring
+        expected = np.vdot(moved, centred) / (np.linalg.norm(moved) * np.linalg.norm(centred))
+        assert values["layer_target_alignment_centred"][index] == pytest.approx(expected)
 
 
 def test_quadratic_forms_are_those_of_the_matrix(problem, reduction):
