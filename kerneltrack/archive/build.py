@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import h5py
 import numpy as np
@@ -17,6 +18,9 @@ from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.pieces import Piece, all_columns, row_map
 from kerneltrack.archive.rows import Row
+from kerneltrack.snapshot import Array
+
+Changes = Mapping[str, Mapping[int, Array]]  # column path -> row -> the value that takes the place of the pieces' own
 
 MAX_HISTORY = 300  # lines; an attribute has at most 64 KiB
 _BLOCK_BYTES = 1 << 24
@@ -58,7 +62,7 @@ def empty_part(header: Header, columns: Mapping[str, Column]) -> bytes:
         return bytes(file.id.get_file_image())
 
 
-def join(stream: Stream, header: Header, pieces: Sequence[Piece]) -> int:
+def join(stream: Stream, header: Header, pieces: Sequence[Piece], changes: Changes = MappingProxyType({})) -> int:
     """Write all rows of the pieces, in the order of appending, as one file; return how many."""
     origin, place = row_map(pieces)
     with h5py.File(stream, "w", libver=layout.LIBVER) as file:
@@ -69,6 +73,8 @@ def join(stream: Stream, header: Header, pieces: Sequence[Piece]) -> int:
             for start, stop, number, first in runs(origin, place):
                 if path in pieces[number].columns:
                     _copy(data, pieces[number], path, column, start, stop, first)
+            for row, value in changes.get(path, {}).items():
+                data[row] = value
         if header.attrs["role"] == "main":
             layout.add_scales(file)
     return len(origin)
