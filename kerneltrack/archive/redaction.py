@@ -14,7 +14,9 @@ from kerneltrack.snapshot import Array, Json, Provenance
 
 REMOVED = "<removed>"
 #: Absolute paths of two parts or more, home folders, drives; not what follows a word (km/s) or a scheme (https://…).
-_PATH = re.compile(r"(?<![\w/:.~>])(?:~\w*|/[\w.@+~-]+)(?:/[\w.@+~ -]*[\w.@+~-])+/?|\b[A-Za-z]:\\[^\s\"'<>|]+|\\\\\w[^\s\"'<>|]+")
+_PATH = re.compile(
+    r"(?<![\w/:.~>])(?:~\w*|/[\w.@+~-]+)(?:/[\w.@+~ -]*[\w.@+~-])+/?|\b[A-Za-z]:\\[^\s\"'<>|]+|\\\\\w[^\s\"'<>|]+"
+)
 _SHORTEST_NAME = 3  # a shorter user or host name would take other words with it
 
 
@@ -54,7 +56,9 @@ class Redaction:
                 places.append(place)
             return clean
 
-        attrs = {name: told(f"@{name}", value) if isinstance(value, str) else value for name, value in header.attrs.items()}
+        attrs = {
+            name: told(f"@{name}", value) if isinstance(value, str) else value for name, value in header.attrs.items()
+        }
         provenance = replace(
             header.provenance,
             run=told("provenance/run", header.provenance.run),

@@ -213,9 +213,13 @@ def test_a_revoked_permission_for_real(make):
             assert steps_of(path) == [0]
             writer._spool.folder.chmod(0o700)
             path.parent.chmod(0o500)
-            with pytest.warns(ArchiveWarning, match="cannot be joined now.*Permission denied"):
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always", ArchiveWarning)
                 for step in range(2, 10):
                     writer.append(make.snapshot(step))
+            assert ["cannot be joined now: [Errno 13] Permission denied" in str(each.message) for each in warned] == [
+                True
+            ]
             assert steps_of(path) == [0, *range(2, 10)]
             path.parent.chmod(0o700)
         assert steps_of(path) == [0, *range(2, 10)]
@@ -247,14 +251,15 @@ def test_a_file_system_that_is_full(tmp_path):
         writer = ArchiveWriter(path, probes=[ProbeRecord(name="p", fingerprint="sha256:0", count=100)])
         kept, refused = [], []
         warnings.simplefilter("ignore", ArchiveWarning)
-        for step in range(60):
+        for step in range(32):
             try:
-                writer.append(Snapshot(step=step, probes={"p": {"eigenvalues": np.full(8000, float(step))}}))
+                writer.append(Snapshot(step=step, probes={"p": {"eigenvalues": np.full(16000, float(step))}}))
                 kept.append(step)
             except ArchiveError as error:
                 assert "No space left on device" in str(error), error
                 refused.append(step)
-            assert open_archive(path).steps.tolist() == kept
+            if refused and step % 6 == 0:
+                assert open_archive(path).steps.tolist() == kept
             if len(refused) == 5:
                 ballast.unlink(missing_ok=True)
         writer.close()
@@ -283,18 +288,19 @@ def test_parts_stay_few_while_the_main_file_cannot_be_rewritten(tmp_path, make, 
     def refused(*_):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patched, pytest.warns(ArchiveWarning) as warned:
+    with monkeypatch.context() as patched, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ArchiveWarning)
         patched.setattr("kerneltrack.archive.spool.Spool.join_now", refused)
         writer = ArchiveWriter(path, probes=[make.probe])
-        for step in range(200):
+        for step in range(90):
             writer.append(make.snapshot(step))
             most = max(most, len(list(path.with_name("run.h5.parts").glob("0*.h5"))))
     assert most <= 7 * 3 + 1
-    assert len(warned) < 10
-    assert steps_of(path) == list(range(200))
+    assert 0 < len(warned) < 10
+    assert steps_of(path) == list(range(90))
     writer.close()
     assert not path.with_name("run.h5.parts").exists()
-    assert steps_of(path) == list(range(200))
+    assert steps_of(path) == list(range(90))
 
 
 @pytest.mark.parametrize("setting", ["TRUE", "FALSE", "BEST_EFFORT"])

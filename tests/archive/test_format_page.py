@@ -47,7 +47,7 @@ def test_the_chunks_are_as_the_page_says(tables, field):
             for dim in sorted(field.dims[1:], key=len, reverse=True):
                 said = said.replace(dim, str(size))
             written = layout.chunk_shape(layout.Column(dataclasses.replace(field, dtype=dtype), shape), 10**6)[0]
-            assert written == max(1, min(1024, int(eval(said)))), (said, shape)  # noqa: S307
+            assert written == max(1, min(1024, int(eval(said)))), (said, shape)
 
 
 def test_the_page_has_the_formats_version():
