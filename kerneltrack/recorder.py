@@ -17,6 +17,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from kerneltrack.archive import ArchiveWriter
+from kerneltrack.errors import ArchiveError
 from kerneltrack.instrument import Instrument, Reading
 from kerneltrack.ntk import Network
 from kerneltrack.observables import Need, State
@@ -56,7 +57,8 @@ class Recorder:
         instruments: by probe name.
         schedules: by probe name.
         keep_kernel: which snapshots store the kernel itself: the first and the last, all, or none.
-        on_error: "raise", or "warn": a measurement that raises becomes a row with its reason, and the run goes on.
+        on_error: "raise", or "warn": a measurement that raises becomes a row with its reason, a row that cannot be stored
+            (a full disk) is missing until the cause is gone, and the run goes on.
         max_overhead: the share of wall time that measuring may take, or None. Grids are halved, never refined again, so
             that the steps of runs nest; step 0, the last state and the states around a rate change stay.
         horizon: the step at which the run will end, where that is known.
@@ -83,6 +85,7 @@ class Recorder:
         self._anchor: dict[str, Tensor] = {}
         self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
         self._open: _Open | None = None
+        self._unstored: list[int] = []
         self.rows = 0
         self.last_step: int | None = None
         self.seconds = 0.0
@@ -177,9 +180,7 @@ class Recorder:
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
             message=row.snapshot.message or (_one_line(failure) if failure else self._remarks(readings)),
         )
-        if self._writer is not None:
-            self._writer.append(snapshot)
-        self.rows += 1
+        self._append(snapshot)
         self._thin(snapshot)
         if failure is not None:
             self._failed(snapshot.step, failure)
@@ -190,9 +191,32 @@ class Recorder:
         try:
             self.settle(None, update_applied=None)
         finally:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                self._close(writer)
+
+    def _append(self, snapshot: Snapshot) -> None:
+        """Append a row. One that cannot be stored is missing, and said in the next that can."""
+        self.rows += 1
+        if self._writer is None:
+            return
+        try:
+            self._writer.append(snapshot)
+            self._unstored = []
+        except ArchiveError as error:
+            self._unstored.append(snapshot.step)
+            self.rows -= 1
+            if self._on_error == "raise":
+                raise
+            warnings.warn(f"kerneltrack could not store step {snapshot.step}: {_one_line(error)}", stacklevel=4)
+
+    def _close(self, writer: ArchiveWriter) -> None:
+        try:
+            writer.close()
+        except ArchiveError as error:
+            if self._on_error == "raise":
+                raise
+            warnings.warn(f"kerneltrack could not close the archive: {_one_line(error)}", stacklevel=4)
 
     def _failed(self, step: int, error: Exception) -> None:
         """Raise, or warn and go on, as ``on_error`` says."""
@@ -219,11 +243,12 @@ class Recorder:
         self._thinned = times
 
     def _remarks(self, readings: Mapping[str, Reading]) -> str:
-        """What was left out since the last row and why, and why some observables are NaN."""
+        """What is missing since the last row and why, and why some observables are NaN."""
         skipped, self._skipped = self._skipped, 0
         thinner = " and ".join(dict.fromkeys(str(s.thinned(self._thinned)) for s in self._schedules.values()))
         thinned = f"skipped {skipped} states for max_overhead={self._max_overhead}: now {thinner}" if skipped else ""
-        return "; ".join(filter(None, (thinned, _reasons(readings))))
+        unstored = f"could not store steps {', '.join(map(str, self._unstored))}" if self._unstored else ""
+        return "; ".join(filter(None, (unstored, thinned, _reasons(readings))))
 
     def _completed(self, module: nn.Module, row: _Open) -> dict[str, Reading]:
         rates = row.snapshot.learning_rates
