@@ -178,9 +178,11 @@ SEGMENT_FIELDS: tuple[Field, ...] = (
 
 #: Once per archive, in /provenance/: JSON texts.
 PROVENANCE_TEXTS: Mapping[str, str] = {
-    "run": "versions, model class, optimizer, loss and normalisation, seed, precision, device, git revision",
+    "run": "run_id, created, versions, model, device, deterministic, matmul_precision, threads, seed, git_revision, "
+    "git_changed, optimizers (class and settings of each parameter group), precision, strategy, world_size, schedule, "
+    "loss, observables",
     "metadata": "the user's own keys: what comparisons group by",
-    "parameters": "one entry per parameter: name, shape, trainable, layer",
+    "parameters": "one entry per parameter: name, shape, dtype, trainable, layer, group (index along param_group)",
     "private": "host, user, paths, command; left out of a published copy",
 }
 
