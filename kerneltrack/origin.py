@@ -75,7 +75,7 @@ def _versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
+    cudnn = torch.backends.cudnn.version() if torch.version.cuda else None  # type: ignore[no-untyped-call]
     libraries = {"cuda": torch.version.cuda, "cudnn": cudnn}
     return found | {name: str(version) for name, version in libraries.items() if version}
 

@@ -22,7 +22,7 @@ from kerneltrack.snapshot import Array
 
 Changes = Mapping[str, Mapping[int, Array]]  # column path -> row -> the value that takes the place of the pieces' own
 
-MAX_HISTORY = 300  # lines; an attribute has at most 64 KiB
+MAX_HISTORY_BYTES = 60_000  # an attribute has at most 64 KiB
 _BLOCK_BYTES = 1 << 24
 _LARGE_ROW_BYTES = 1 << 16
 
@@ -106,5 +106,17 @@ def merged_header(pieces: Sequence[Piece]) -> Header:
     first = pieces[0].header
     segments = {segment.number: segment for piece in pieces for segment in piece.header.segments}
     lines = [line for piece in pieces for line in str(piece.header.attrs.get("history", "")).splitlines()]
-    attrs = {**first.attrs, "history": "\n".join(sorted(dict.fromkeys(lines))[-MAX_HISTORY:])}
+    attrs = {**first.attrs, "history": history(sorted(dict.fromkeys(lines)))}
     return replace(first, attrs=attrs, segments=[segments[number] for number in sorted(segments)])
+
+
+def history(lines: Sequence[str]) -> str:
+    """The first line, which tells of the creation, and as many of the last ones as an attribute can hold."""
+    kept: list[str] = []
+    room = MAX_HISTORY_BYTES - len("\n".join(lines[:1]).encode())
+    for line in reversed(lines[1:]):
+        room -= len(line.encode()) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return "\n".join([*lines[:1], *reversed(kept)])
