@@ -116,17 +116,17 @@ def provenance(
     trainer: Any, module: nn.Module, *, run_id: str, run: Mapping[str, Json], user: Mapping[str, Json]
 ) -> Provenance:
     """Where the numbers come from, in plain values; private facts in a section of their own."""
-    settings = [dict(s) for s in update_rule(trainer, module).settings]
+    rule = update_rule(trainer, module)
     public: dict[str, Json] = {
         "run_id": run_id,
         **origin.public_facts(module),
-        "optimizers": settings,
+        "optimizers": [dict(settings) for settings in rule.settings],
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
         "world_size": int(trainer.world_size),
         **run,
     }
-    table = origin.parameter_table(module)
+    table = origin.parameter_table(module, rule.groups)
     return Provenance(run=public, metadata=dict(user), parameters=table, private=origin.private_facts())
 
 

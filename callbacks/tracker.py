@@ -387,7 +387,8 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         log: scalars to the trainer's loggers, and one line at the end.
         forward: (model, inputs) → outputs (N,) or (N, O); None: the module's own call.
         if_exists: "raise" or "replace"; a run resumed from its checkpoint continues its archive either way.
-        on_error: "raise", or "warn": a measurement that fails becomes a row with its reason.
+        on_error: "raise", or "warn": a measurement that fails becomes a row with its reason, a row that cannot be stored is
+            missing until the disk takes rows again, and training goes on.
         split: batch → (inputs, targets), for batches that are no pair (x, y).
         probe_seed: of the indices of a drawn probe; not the run's seed.
         keep_inputs: store the probe's inputs in the archive. They may be private: left out by default.

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
+from kerneltrack.errors import ArchiveError
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
@@ -66,7 +67,8 @@ class Recorder:
         instruments: by probe name.
         schedules: by probe name.
         keep_kernel: which snapshots store the kernel itself: the first and the last, all, or none.
-        on_error: "raise", or "warn": a measurement that raises becomes a row with its reason, and the run goes on.
+        on_error: "raise", or "warn": a measurement that raises becomes a row with its reason, a row that cannot be stored
+            (a full disk) is missing until the cause is gone, and the run goes on.
         max_overhead: the share of wall time that measuring may take, or None. Grids are halved, never refined again, so
             that the steps of runs nest; step 0, the last state and the states around a rate change stay.
         horizon: the step at which the run will end, where that is known.
@@ -97,6 +99,7 @@ class Recorder:
         self._anchor: Anchor | None = None
         self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
         self._open: _Open | None = None
+        self._unstored: list[int] = []
         self.rows = 0
         self.last_step: int | None = None
         self.seconds = 0.0
@@ -217,9 +220,32 @@ class Recorder:
         try:
             self.settle(None, update_applied=None)
         finally:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                self._close(writer)
+
+    def _append(self, snapshot: Snapshot) -> None:
+        """Append a row. One that cannot be stored is missing, and said in the next that can."""
+        self.rows += 1
+        if self._writer is None:
+            return
+        try:
+            self._writer.append(snapshot)
+            self._unstored = []
+        except ArchiveError as error:
+            self._unstored.append(snapshot.step)
+            self.rows -= 1
+            if self._on_error == "raise":
+                raise
+            warnings.warn(f"kerneltrack could not store step {snapshot.step}: {told(error)}", stacklevel=4)
+
+    def _close(self, writer: ArchiveWriter) -> None:
+        try:
+            writer.close()
+        except ArchiveError as error:
+            if self._on_error == "raise":
+                raise
+            warnings.warn(f"kerneltrack could not close the archive: {told(error)}", stacklevel=4)
 
     @contextmanager
     def _measuring(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -233,11 +259,6 @@ class Recorder:
         """Serve the leader's request for a kernel of one probe."""
         name, by_layer = request
         self._instruments[name].assist(module, by_layer=by_layer)
-
-    def _append(self, snapshot: Snapshot) -> None:
-        if self._writer is not None:
-            self._writer.append(snapshot)
-        self.rows += 1
 
     def _failed(self, step: int, error: Exception) -> None:
         """Raise, or warn and go on, as ``on_error`` says."""
@@ -267,12 +288,13 @@ class Recorder:
         return times
 
     def _remarks(self, readings: Mapping[str, Reading]) -> str:
-        """What was left out since the last row and why, and why some observables are NaN."""
+        """What is missing since the last row and why, and why some observables are NaN."""
         skipped, self._skipped = self._skipped, 0
         thinner = " and ".join(dict.fromkeys(str(s.thinned(self._thinned)) for s in self._schedules.values()))
         thinned = f"skipped {skipped} states for max_overhead={self._max_overhead}: now {thinner}" if skipped else ""
+        unstored = f"could not store steps {', '.join(map(str, self._unstored))}" if self._unstored else ""
         remarks = dict.fromkeys(remark for reading in readings.values() for remark in reading.remarks)
-        return "; ".join(filter(None, (thinned, *remarks, _reasons(readings))))
+        return "; ".join(filter(None, (unstored, thinned, *remarks, _reasons(readings))))
 
     def _completed(self, module: nn.Module, row: _Open, rule: UpdateRule | None) -> dict[str, Reading]:
         rates = row.snapshot.learning_rates

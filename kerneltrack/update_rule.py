@@ -165,11 +165,20 @@ def _common(thresholds: Sequence[tuple[float | None, str]], optimizers: int) -> 
 
 def _settings(optimizer: Optimizer) -> dict[str, object]:
     groups = [
-        {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in group.items()
-            if isinstance(value, (bool, int, float, str, tuple, type(None)))
-        }
+        {key: _plain(value) for key, value in group.items() if key != "params" and _is_plain(_plain(value))}
         for group in optimizer.param_groups
     ]
     return {"class": type(optimizer).__qualname__, "groups": groups}
+
+
+def _plain(value: object) -> object:
+    """A learning rate may be a tensor of one element, Adam's β are a tuple; both are settings."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
