@@ -71,10 +71,27 @@ def update_rule(trainer: Any, module: nn.Module) -> UpdateRule:
     return UpdateRule.of(optimizers(trainer), names)
 
 
+def loss_scale(trainer: Any) -> float | None:
+    """The scale of a loss scaler (16-mixed), which drops when it skips an update; None where there is no scaler."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return None if scaler is None else float(scaler.get_scale())
+
+
+def has_gradient(optimizer: Any) -> bool:
+    """Whether any parameter that ``optimizer`` holds has a gradient; none has where training_step returned None."""
+    return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+
+
 def last_step(trainer: Any) -> int | None:
     """The step at which training will end, by ``max_steps`` or ``max_epochs``; None where neither is set."""
     total = trainer.estimated_stepping_batches
     return int(total) if math.isfinite(total) and total > 0 else None
+
+
+def steps_per_epoch(trainer: Any) -> float | None:
+    """Updates in an epoch; None where the loader has no length."""
+    batches = trainer.num_training_batches
+    return math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) and batches else None
 
 
 def training_probe(trainer: Any, n: int, *, seed: int, split: Any, name: str) -> Probe:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from kerneltrack import observables as catalogue
@@ -34,7 +33,7 @@ from kerneltrack.undisturbed import undisturbed
 from kerneltrack.unsharded import unsharded
 from kerneltrack.update_rule import UpdateRule
 
-from . import arguments, fit
+from . import arguments, fit, telling
 from .roots import callback_bases
 
 OUTPUTS = ("full", "diagonal", "trace", "sum")
@@ -118,6 +117,8 @@ class _Tracker:
         self._run_id = ""
         self._dry = False
         self._verified = False
+        self._announced = False
+        self._step_was: tuple[float | None, bool] = (None, True)  # loss scale and gradients at the optimizer's step
 
     @property
     def state_key(self) -> str:
@@ -179,6 +180,7 @@ class _Tracker:
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if self._recorder is not None and self._recorder.waiting is not None:
             self._recorder.use_rates(fit.rates(trainer))
+            self._step_was = fit.loss_scale(trainer), fit.has_gradient(optimizer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._recorder is None:
@@ -189,8 +191,10 @@ class _Tracker:
             return
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         training_loss = float(loss) if isinstance(loss, torch.Tensor) else math.nan
+        scale, graded = self._step_was
+        applied = graded and (scale is None or not (fit.loss_scale(trainer) or scale) < scale)
         rule = fit.update_rule(trainer, pl_module)
-        snapshot = self._recorder.settle(pl_module, update_applied=True, training_loss=training_loss, rule=rule)
+        snapshot = self._recorder.settle(pl_module, update_applied=applied, training_loss=training_loss, rule=rule)
         self._ranks.every(partial(self._look_at, trainer, snapshot))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -244,6 +248,8 @@ class _Tracker:
             "observables": list(self._observables),
             "started_at_step": int(trainer.global_step),
         }
+        per_epoch = fit.steps_per_epoch(trainer)
+        arguments.countable(self._max_overhead, self._schedule, per_epoch)
         writer = self._ranks.every(partial(self._writer, trainer, module, unsharded(module), facts))
         return Recorder(
             writer,
@@ -253,6 +259,7 @@ class _Tracker:
             on_error=self._on_error,
             max_overhead=self._max_overhead,
             horizon=fit.last_step(trainer),
+            per_epoch=per_epoch,
             ranks=self._ranks,
         )
 
@@ -300,6 +307,7 @@ class _Tracker:
         if any(isinstance(m, OnMetricChange) for m in arguments.members(self._schedule)):
             self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._recorder.take(module, moment, rule, due, last=last)
+        self._announce(module)
 
     def _train_seconds(self) -> float:
         measured = 0.0 if self._recorder is None else self._recorder.seconds
@@ -338,17 +346,17 @@ class _Tracker:
                 )  # fmt: skip
 
     def _report(self, trainer: Any, snapshot: Snapshot) -> None:
-        """Scalars to whatever loggers the trainer has: ntk/<name>, or ntk/<probe>/<name> with several probes."""
-        if not self._log:
+        if self._log:
+            telling.to_loggers(trainer, snapshot)
+
+    def _announce(self, module: nn.Module) -> None:
+        """What a snapshot costs, once, when the first one is known and before its update."""
+        if self._announced or not self._log or not self._ranks.leads or self._recorder is None:
             return
-        scalars = {
-            "/".join(["ntk", *([probe] if len(snapshot.probes) > 1 else []), name]): float(value)
-            for probe, values in snapshot.probes.items()
-            for name, value in values.items()
-            if getattr(value, "ndim", 0) == 0 and math.isfinite(float(value))
-        }
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=snapshot.step)
+        self._announced = True
+        cost = self._recorder.cost(module)
+        if cost is not None:
+            telling.say(telling.before(cost, self._recorder.schedules))
 
     def _finish(self, trainer: Any) -> None:
         """Close the archive; safe to call again."""
@@ -358,12 +366,8 @@ class _Tracker:
             return
         recorder.close()
         if self._log and not self._dry and self._ranks.leads:
-            total = max(time.perf_counter() - self._began, 1e-9)
-            Console(stderr=True).print(
-                f"kerneltrack: {recorder.rows} snapshots in {self.archive} "
-                f"({recorder.seconds:.1f} s, {100 * recorder.seconds / total:.0f} % of the run)",
-                highlight=False, markup=False,
-            )  # fmt: skip
+            total = time.perf_counter() - self._began
+            telling.say(telling.after(recorder.rows, self.archive, recorder.seconds, total))
 
 
 class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the bases depend on the roots that are loaded

@@ -46,7 +46,7 @@ class Backoff:
             except MemoryBudgetError as error:
                 raise failure or error from error
             except Exception as error:  # looked at, and raised again unless memory ran out
-                if not ran_out(error):
+                if not ran_out(error) or at_hand < 2:
                     raise
                 failure = error
             _release(device)

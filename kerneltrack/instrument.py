@@ -23,7 +23,7 @@ from kerneltrack.effects import distances, layers_of, numpy, update_effects, way
 from kerneltrack.errors import ProbeError
 from kerneltrack.hidden import hidden
 from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, cross_ntk, empirical_ntk
+from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, Plan, cross_ntk, empirical_ntk, ntk_plan
 from kerneltrack.ntk.reduction import parse_output
 from kerneltrack.ntk.shared import shared_ntk
 from kerneltrack.observables import Need, Observable, State
@@ -105,6 +105,13 @@ class Instrument:
             self.loss.verify(outputs, targets)
         record = self.probe.record(outputs.shape[1], keep_inputs=keep_inputs)
         return replace(record, settings=self._settings(network, outputs))
+
+    def plan(self, module: nn.Module) -> Plan:
+        """How the kernel of this probe will be computed, and what it costs."""
+        return ntk_plan(
+            module, self._inputs(module), output=self.output, method=self.method, params=self.params,
+            forward=self.forward, memory_budget=self._memory.budget,
+        )  # fmt: skip
 
     def measure(
         self,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
@@ -29,7 +30,7 @@ from kerneltrack.schedule import Clock, Due, Schedule
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training_mode import Flags, flags_of
 from kerneltrack.undisturbed import undisturbed
-from kerneltrack.unsharded import unsharded
+from kerneltrack.unsharded import is_sharded, unsharded
 from kerneltrack.update_rule import UpdateRule
 
 #: What needs the initial state of the network, and what needs another probe.
@@ -49,6 +50,23 @@ class Moment:
     batch: int = -1
     samples_seen: int = -1
     train_seconds: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a snapshot costs.
+
+    Attributes:
+        seconds: of the measurement that was looked at.
+        peak_bytes: memory that the largest kernel adds at its peak, by its plan; None where it has none.
+        disk_bytes: of the row in the archive.
+        states: how many the schedules ask for until the end; None where nobody knows.
+    """
+
+    seconds: float
+    peak_bytes: int | None
+    disk_bytes: int
+    states: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +90,7 @@ class Recorder:
         max_overhead: the share of wall time that measuring may take, or None. Grids are halved, never refined again, so
             that the steps of runs nest; step 0, the last state and the states around a rate change stay.
         horizon: the step at which the run will end, where that is known.
+        per_epoch: updates in an epoch, where that is known.
         ranks: the processes that measure together. On those that follow, the same calls at the same moments compute
             their share; they append nothing.
     """
@@ -86,13 +105,15 @@ class Recorder:
         on_error: OnError = "raise",
         max_overhead: float | None = None,
         horizon: int | None = None,
+        per_epoch: float | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
         self._max_overhead, self._horizon, self._thinned, self._skipped = max_overhead, horizon, 0, 0
+        self._per_epoch = per_epoch
         self._writer = writer
         self._instruments = dict(instruments)
-        self._schedules = dict(schedules)
+        self.schedules = dict(schedules)
         self._keep_kernel, self._on_error = keep_kernel, on_error
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
@@ -109,7 +130,7 @@ class Recorder:
         if clock.step == self.last_step:
             return {}
         found: dict[str, Due] = {}
-        for name, schedule in self._schedules.items():
+        for name, schedule in self.schedules.items():
             due = schedule.thinned(self._thinned).due(clock)
             self._skipped += due is None and self._thinned > 0 and schedule.due(clock) is not None
             if due is None and clock.step == 0:
@@ -161,6 +182,22 @@ class Recorder:
         """The step of the row that waits for its update, or None."""
         return None if self._open is None else self._open.snapshot.step
 
+    def cost(self, module: nn.Module) -> Cost | None:
+        """What the row that is open cost, and how many of its kind will follow; None where it failed."""
+        if self._open is None or not self._open.readings:
+            return None
+        peak = None
+        if not is_sharded(module):  # gathering the parameters would need every rank
+            with undisturbed(module):
+                peak = max(self._instruments[name].plan(module).peak_bytes for name in self._open.readings)
+        arrays = (np.asarray(v) for reading in self._open.readings.values() for v in reading.values.values())
+        return Cost(
+            seconds=self._open.snapshot.snapshot_seconds,
+            peak_bytes=peak,
+            disk_bytes=sum(array.nbytes for array in arrays),
+            states=None if self._horizon is None else self._to_come(0, 0, self._horizon),
+        )
+
     def use_rates(self, learning_rates: Iterable[float]) -> None:
         """Learning rates as the update really used them, read at the optimizer's step."""
         if self._open is not None:
@@ -204,7 +241,8 @@ class Recorder:
             update_applied=update_applied,
             training_loss=training_loss,
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
-            message=row.snapshot.message or (told(failure) if failure else self._remarks(readings)),
+            message=row.snapshot.message
+            or (told(failure) if failure else self._remarks(readings, skipped=update_applied is False)),
         )
         if module is None:  # perhaps after an exception, which the other ranks do not know of: no word to them
             self._append(snapshot)
@@ -281,20 +319,24 @@ class Recorder:
         training = horizon * snapshot.train_seconds / snapshot.step
         each = self.seconds / self.rows
         for times in range(self._thinned, 40):
-            grids = (schedule.thinned(times).count(snapshot.step + 1, horizon) for schedule in self._schedules.values())
-            measuring = self.seconds + each * sum(count or 0 for count in grids)
+            measuring = self.seconds + each * (self._to_come(times, snapshot.step + 1, horizon) or 0)
             if measuring <= max_overhead * (training + measuring):
                 break
         return times
 
-    def _remarks(self, readings: Mapping[str, Reading]) -> str:
+    def _to_come(self, times: int, start: int, stop: int) -> int | None:
+        """States of the grids, halved so many times, from ``start`` on; None where a schedule cannot be counted."""
+        counts = [s.thinned(times).count(start, stop, per_epoch=self._per_epoch) for s in self.schedules.values()]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+    def _remarks(self, readings: Mapping[str, Reading], *, skipped: bool = False) -> str:
         """What is missing since the last row and why, and why some observables are NaN."""
-        skipped, self._skipped = self._skipped, 0
-        thinner = " and ".join(dict.fromkeys(str(s.thinned(self._thinned)) for s in self._schedules.values()))
-        thinned = f"skipped {skipped} states for max_overhead={self._max_overhead}: now {thinner}" if skipped else ""
+        left_out, self._skipped = self._skipped, 0
+        thinner = " and ".join(dict.fromkeys(str(s.thinned(self._thinned)) for s in self.schedules.values()))
+        thinned = f"skipped {left_out} states for max_overhead={self._max_overhead}: now {thinner}" if left_out else ""
         unstored = f"could not store steps {', '.join(map(str, self._unstored))}" if self._unstored else ""
         remarks = dict.fromkeys(remark for reading in readings.values() for remark in reading.remarks)
-        return "; ".join(filter(None, (unstored, thinned, *remarks, _reasons(readings))))
+        return "; ".join(filter(None, ("the update was skipped" * skipped, unstored, thinned, *remarks, _reasons(readings))))
 
     def _completed(self, module: nn.Module, row: _Open, rule: UpdateRule | None) -> dict[str, Reading]:
         rates = row.snapshot.learning_rates

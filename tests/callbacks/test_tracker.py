@@ -374,7 +374,7 @@ def test_what_needs_the_data_is_refused_before_the_first_batch(tmp_path, monkeyp
         ({"method": "fast"}, "method: expected"),
         ({"top_k": -1}, "top_k: expected"),
         ({"max_overhead": 2}, "max_overhead: expected"),
-        ({"max_overhead": 0.1, "schedule": "epoch"}, "counted beforehand"),
+        ({"max_overhead": 0.1, "schedule": schedule.Seconds(3)}, "counted beforehand"),
         ({"probe": 0}, "at least one sample"),
         ({"probe": "missing.npz"}, "cannot read a probe"),
         ({"probe": {}}, "probe: expected"),
