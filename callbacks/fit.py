@@ -66,6 +66,12 @@ def update_rule(trainer: Any, module: nn.Module) -> UpdateRule:
     return UpdateRule.of(optimizers(trainer), names)
 
 
+def loss_scale(trainer: Any) -> float:
+    """The scale of a gradient scaler (16-mixed), which falls when it skips an update; 1 where there is none."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return 1.0 if scaler is None else float(scaler.get_scale())
+
+
 def last_step(trainer: Any) -> int | None:
     """The step at which training will end, by ``max_steps`` or ``max_epochs``; None where neither is set."""
     total = trainer.estimated_stepping_batches

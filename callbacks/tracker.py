@@ -118,6 +118,7 @@ class _Tracker:
         self._run_id = ""
         self._dry = False
         self._verified = False
+        self._scale = 1.0
 
     @property
     def state_key(self) -> str:
@@ -125,7 +126,7 @@ class _Tracker:
         return f"NTKTracker{{'archive': {self.archive.name!r}}}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings: what a resumed run needs to go on with the same archive and schedule."""
+        """Plain values and tensors: what a resumed run needs to go on with the same archive, schedule and comparisons."""
         if self._recorder is None:
             return dict(self._state)
         return {
@@ -136,6 +137,9 @@ class _Tracker:
             "batches": self._batches,
             "samples_seen": self._samples,
             "train_seconds": self._train_seconds(),
+            "measured_at": self._measured_at,
+            "metrics": dict(self._metrics),
+            "memory": self._recorder.memory(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -156,6 +160,8 @@ class _Tracker:
         self._samples = int(self._state.get("samples_seen", 0))
         self._rates = tuple(self._state.get("rates", ()))
         self._rate_changes = tuple(self._state.get("rate_changes", ()))
+        self._measured_at = float(self._state.get("measured_at", -math.inf))
+        self._metrics = dict(self._state.get("metrics", {}))
         self._dry = bool(trainer.fast_dev_run)
         # Drawn once: a dataset that augments at random would give every rank a probe of its own.
         self._probes = self._ranks.from_leader(partial(self._resolve_probes, trainer))
@@ -167,6 +173,7 @@ class _Tracker:
         rule = fit.update_rule(trainer, pl_module)
         if self._recorder is None:
             self._recorder = self._open(trainer, pl_module, batch)
+            self._recorder.remember(self._state.pop("memory", {}), pl_module.device)
         if self._rates and rule.learning_rates != self._rates:
             self._rate_changes = (*self._rate_changes, trainer.global_step)
         self._rates = rule.learning_rates
@@ -189,7 +196,8 @@ class _Tracker:
             return
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         training_loss = float(loss) if isinstance(loss, torch.Tensor) else math.nan
-        snapshot = self._recorder.settle(pl_module, update_applied=True, training_loss=training_loss)
+        applied = fit.loss_scale(trainer) >= self._scale
+        snapshot = self._recorder.settle(pl_module, update_applied=applied, training_loss=training_loss)
         self._ranks.every(partial(self._look_at, trainer, snapshot))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -295,7 +303,7 @@ class _Tracker:
             step=trainer.global_step, epoch=trainer.current_epoch, batch=self._batches,
             samples_seen=self._samples, train_seconds=self._train_seconds(),
         )  # fmt: skip
-        self._measured_at = moment.train_seconds
+        self._measured_at, self._scale = moment.train_seconds, fit.loss_scale(trainer)
         if any(isinstance(m, OnMetricChange) for m in arguments.members(self._schedule)):
             self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._recorder.take(module, moment, rule, due, last=last)

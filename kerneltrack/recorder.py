@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from kerneltrack.archive import ArchiveWriter
@@ -23,6 +24,7 @@ from kerneltrack.instrument import Instrument, Reading
 from kerneltrack.ntk import Network
 from kerneltrack.observables import Need, State
 from kerneltrack.ranks import Ranks, told
+from kerneltrack.resuming import packed, unpacked
 from kerneltrack.schedule import Clock, Due, Schedule
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.undisturbed import undisturbed
@@ -191,6 +193,28 @@ class Recorder:
         if failure is not None:
             self._failed(snapshot.step, failure)
         return snapshot if self._ranks.leads else None
+
+    def memory(self) -> dict[str, Any]:
+        """What a resumed run must know of this one, for a checkpoint: plain values and tensors.
+
+        θ_0, the first and the last measured state, where an observable needs them; the pair that is not complete; how
+        often the grids were halved.
+        """
+        return {
+            "anchor": dict(self._anchor),
+            "initial": {name: packed(state) for name, state in self._initial.items()},
+            "previous": {name: packed(state) for name, state in self._previous.items()},
+            "second": sorted(self._second),
+            "thinned": self._thinned,
+        }
+
+    def remember(self, memory: Mapping[str, Any], device: torch.device) -> None:
+        """Go on where :meth:`memory` was taken; θ_0 goes to ``device``."""
+        self._second, self._thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))
+        if self._ranks.leads:
+            self._anchor = {name: p.to(device) for name, p in memory.get("anchor", {}).items()}
+            self._initial = {name: unpacked(state) for name, state in memory.get("initial", {}).items()}
+            self._previous = {name: unpacked(state) for name, state in memory.get("previous", {}).items()}
 
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
