@@ -169,7 +169,7 @@ def add_hybrid(theta: Tensor, left: Side, right: Side, unit: Unit, same: bool, w
         theta: where to add.
         left: first block of samples.
         right: second block.
-        unit: a "tokens" or "lookup" unit.
+        unit: a "tokens" unit.
         same: whether both blocks are one.
         workspace: entries that K and K G may have together.
     """
@@ -184,7 +184,7 @@ def add_hybrid(theta: Tensor, left: Side, right: Side, unit: Unit, same: bool, w
         for first in range(start if same else 0, right.count, chunk):
             last = min(first + chunk, right.count)
             columns = rows if same and first == start else right.inputs(unit, first, last)
-            overlap = _overlap(rows, columns, unit, left)
+            overlap = _overlap(rows, columns)
             for m in range(first, last):
                 end = min(stop, m + 1) if same else stop
                 turned = overlap[: end - start, :, :, m - first].transpose(-1, -2)
@@ -204,19 +204,8 @@ def _chunk(workspace: int, per_pair: int, per_sample: int) -> int:
     return max(1, int(((per_sample**2 + 4 * per_pair * workspace) ** 0.5 - per_sample) / (2 * per_pair)))
 
 
-def _overlap(rows: Tensor, columns: Tensor, unit: Unit, side: Side) -> Tensor:
-    """K of samples with samples, (n, g, T1, m, T2): products of input rows.
-
-    For an embedding, equality of indices.
-    """
-    if rows.dim() == 4:
-        n, g, t, i = rows.shape
-        products = rows.transpose(0, 1).reshape(g, n * t, i) @ columns.transpose(0, 1).reshape(
-            g, -1, i
-        ).transpose(1, 2)
-        return products.view(g, n, t, columns.shape[0], -1).transpose(0, 1)
-    padding = side.factors.sites[unit.sites[0]].geometry
-    equal = rows[:, :, None, None] == columns[None, None]
-    if padding is not None:
-        equal &= (rows != padding)[:, :, None, None]
-    return equal.unsqueeze(1).to(side.factors.gradients(unit.sites[0])[0].dtype)
+def _overlap(rows: Tensor, columns: Tensor) -> Tensor:
+    """K of samples with samples, (n, g, T1, m, T2): products of input rows."""
+    n, g, t, i = rows.shape
+    left, right = rows.transpose(0, 1).reshape(g, n * t, i), columns.transpose(0, 1).reshape(g, -1, i)
+    return (left @ right.transpose(1, 2)).view(g, n, t, columns.shape[0], -1).transpose(0, 1)

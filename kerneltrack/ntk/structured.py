@@ -25,6 +25,7 @@ from kerneltrack.ntk.forming import CACHED_BYTES, NARROW, token_features
 from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.lookup import add_lookup
 from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
@@ -34,6 +35,10 @@ from kerneltrack.ntk.units import Coverage, Unit, cover
 #: Per-sample gradients are formed in slices of at most so many columns and bytes.
 SLICE_COLUMNS = 2**14
 SLICE_BYTES = 48 * 2**20
+
+
+#: Orders that go through pairs of samples, block by block.
+_PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup}
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,14 @@ class Structured:
             ),
             default=0,
         )
+        tables = max(
+            (
+                job.outputs * (self.sizes[i].outer + 1) * self.sizes[i].tokens
+                for i, r in enumerate(self.rules)
+                if r == "embedding"
+            ),
+            default=0,
+        )
         patches = max(
             (
                 self.sizes[i].groups * self.sizes[i].inner * self.sizes[i].tokens
@@ -135,7 +148,7 @@ class Structured:
             default=0,
         )
         return item * (
-            stored + job.outputs * gradients + 4 * largest + whole + features + patches
+            stored + job.outputs * gradients + 4 * largest + whole + features + tables + patches
         ) + job.network.activation_bytes(job.x1)
 
     @property
@@ -242,8 +255,8 @@ class Structured:
             ]
             add_tokens(theta, layers, left.count, right.count, self.job.paired, same)
         for step in steps:
-            if step.order == "hybrid":
-                add_hybrid(theta, left, right, step.unit, same, self.workspace() // self.job.dtype.itemsize)
+            if step.order in _PAIRWISE:
+                _PAIRWISE[step.order](theta, left, right, step.unit, same, self.workspace() // self.job.dtype.itemsize)
         merged = set(self._shifts.values())
         units = [s.unit for s in steps if s.order == "gradient" and s.unit not in merged]
         for plane in range(self.job.planes):
