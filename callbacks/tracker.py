@@ -112,8 +112,6 @@ class _Tracker:
         self._batches = 0
         self._samples = 0
         self._began = math.nan
-        self._measured_at = -math.inf
-        self._metrics: dict[str, float] = {}
         self._run_id = ""
         self._dry = False
         self._verified = False
@@ -126,7 +124,7 @@ class _Tracker:
         return f"NTKTracker{{'archive': {self.archive.name!r}}}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings: what a resumed run needs to go on with the same archive and schedule."""
+        """Plain values and tensors: what a resumed run needs to go on with the same archive, schedule and comparisons."""
         if self._recorder is None:
             return dict(self._state)
         return {
@@ -137,6 +135,7 @@ class _Tracker:
             "batches": self._batches,
             "samples_seen": self._samples,
             "train_seconds": self._train_seconds(),
+            "memory": self._recorder.memory(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -168,6 +167,7 @@ class _Tracker:
         rates = fit.rates(trainer)
         if self._recorder is None:
             self._recorder = self._open(trainer, pl_module, batch)
+            self._recorder.remember(self._state.pop("memory", {}), pl_module.device)
         if self._rates and rates != self._rates:
             self._rate_changes = (*self._rate_changes, trainer.global_step)
         self._rates = rates
@@ -290,8 +290,7 @@ class _Tracker:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if wants_metrics else {}
         clock = Clock(
             step=trainer.global_step, epoch=trainer.current_epoch, starts_epoch=batch_idx == 0,
-            rate_changes=self._rate_changes, seconds=self._train_seconds(), last_seconds=self._measured_at,
-            metrics=metrics, last_metrics=self._metrics,
+            rate_changes=self._rate_changes, seconds=self._train_seconds(), metrics=metrics,
         )  # fmt: skip
         return clock
 
@@ -303,9 +302,6 @@ class _Tracker:
             step=trainer.global_step, epoch=trainer.current_epoch, batch=self._batches,
             samples_seen=self._samples, train_seconds=self._train_seconds(),
         )  # fmt: skip
-        self._measured_at = moment.train_seconds
-        if any(isinstance(m, OnMetricChange) for m in arguments.members(self._schedule)):
-            self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._recorder.take(module, moment, rule, due, last=last)
         self._announce(module)
 

@@ -33,6 +33,7 @@ from kerneltrack.reading import Reading
 from kerneltrack.snapshot import Json, ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem
 from kerneltrack.stability import stability_ratio
+from kerneltrack.threads import threads_for
 from kerneltrack.training_mode import Flags, training_outputs
 from kerneltrack.update_rule import UpdateRule
 
@@ -150,7 +151,9 @@ class Instrument:
             kernel, remark = self._kernel(module, inputs)
         else:
             kernel = _total(parts)
-        pairs = eigensystem(kernel)
+        rows = _rows(kernel)
+        with threads_for(rows):
+            pairs = eigensystem(kernel)
         stability = None
         if self.needs("operator"):
             stability, missing["operator"] = stability_ratio(
@@ -180,8 +183,9 @@ class Instrument:
             **self._from_source(module, inputs, outputs, source, missing),
         )
         state = state.as_initial() if step == 0 else state
-        values = observables.compute(self.observables, state)
-        stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
+        with threads_for(rows):
+            values = observables.compute(self.observables, state)
+            stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
         return Reading(
             state=state,
             values={**stored, **values},
@@ -450,6 +454,11 @@ def _total(layers: Mapping[str, Tensor]) -> Tensor:
     for kernel in others:
         total += kernel
     return total
+
+
+def _rows(kernel: Tensor) -> int:
+    """M of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
+    return int(kernel.shape[0]) * (int(kernel.shape[2]) if kernel.ndim > 2 else 1)
 
 
 def _trace(kernel: Tensor) -> float:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
@@ -26,6 +27,7 @@ from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
 from kerneltrack.ranks import Ranks, told
 from kerneltrack.reading import Reading
+from kerneltrack.resuming import packed, unpacked
 from kerneltrack.schedule import Clock, Due, Schedule
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training_mode import Flags, flags_of
@@ -118,6 +120,7 @@ class Recorder:
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
         self._anchor: Anchor | None = None
+        self._marks: dict[str, tuple[float, dict[str, float]]] = {}  # by probe, clock and metrics when it was last due
         self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
         self._open: _Open | None = None
         self._unstored: list[int] = []
@@ -131,14 +134,17 @@ class Recorder:
             return {}
         found: dict[str, Due] = {}
         for name, schedule in self.schedules.items():
-            due = schedule.thinned(self._thinned).due(clock)
-            self._skipped += due is None and self._thinned > 0 and schedule.due(clock) is not None
+            seconds, metrics = self._marks.get(name, (-math.inf, {}))
+            own = replace(clock, last_seconds=seconds, last_metrics=metrics)
+            due = schedule.thinned(self._thinned).due(own)
+            self._skipped += due is None and self._thinned > 0 and schedule.due(own) is not None
             if due is None and clock.step == 0:
                 due = Due("first")
             if due is None and name in self._second:
                 due = Due(f"{schedule}, second of a pair")
             if due is not None:
                 found[name] = due
+                self._marks[name] = (clock.seconds, dict(clock.metrics))
         return found
 
     def take(
@@ -252,6 +258,32 @@ class Recorder:
         if failure is not None:
             self._failed(snapshot.step, failure)
         return snapshot if self._ranks.leads else None
+
+    def memory(self) -> dict[str, Any]:
+        """What a resumed run must know of this one, for a checkpoint: plain values and tensors.
+
+        θ_0, the first and the last measured state, where an observable needs them; when each probe was last due; the pair
+        that is not complete; how often the grids were halved.
+        """
+        anchor = self._anchor or Anchor({}, {})
+        return {
+            "anchor": {"parameters": dict(anchor.parameters), "buffers": dict(anchor.buffers)},
+            "initial": {name: packed(state) for name, state in self._initial.items()},
+            "previous": {name: packed(state) for name, state in self._previous.items()},
+            "marks": {name: list(mark) for name, mark in self._marks.items()},
+            "second": sorted(self._second),
+            "thinned": self._thinned,
+        }
+
+    def remember(self, memory: Mapping[str, Any], device: torch.device) -> None:
+        """Go on where :meth:`memory` was taken; θ_0 goes to ``device``."""
+        self._second, self._thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))
+        self._marks = {name: (float(seconds), dict(metrics)) for name, (seconds, metrics) in memory.get("marks", {}).items()}
+        if self._ranks.leads:
+            anchor = memory.get("anchor", {})
+            self._anchor = Anchor(**anchor).to(device) if anchor.get("parameters") else None
+            self._initial = {name: unpacked(state) for name, state in memory.get("initial", {}).items()}
+            self._previous = {name: unpacked(state) for name, state in memory.get("previous", {}).items()}
 
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kerneltrack.ntk.capture import Capture, Rule, detached, is_batched, is_weight
+from kerneltrack.ntk.tables import embedding, embedding_bag
 
 
 @dataclass(frozen=True)
@@ -322,37 +323,6 @@ def prelu(capture: Capture, input: Tensor, weight: Tensor) -> Any:
     if slope.numel() != 1:
         slope = slope.reshape(-1, *(1,) * (input.dim() - 2))
     return torch.where(input > 0, input, input * slope)
-
-
-def embedding(
-    capture: Capture,
-    weight: Tensor,
-    indices: Tensor,
-    padding_idx: int = -1,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> Any:
-    """Rows of a table by integer; the row ``padding_idx`` has no gradient."""
-    if scale_grad_by_freq or not is_batched(indices) or is_batched(weight):
-        return NotImplemented
-    y = torch.embedding(weight.detach(), indices)
-    return capture.keep("embedding", y, [indices], weight, None, padding_idx if padding_idx >= 0 else None)
-
-
-def embedding_bag(
-    capture: Capture,
-    weight: Tensor,
-    indices: Tensor,
-    offsets: Tensor,
-    scale_grad_by_freq: bool = False,
-    mode: int = 0,
-    sparse: bool = False,
-    per_sample_weights: Tensor | None = None,
-    include_last_offset: bool = False,
-    padding_idx: int | None = None,
-) -> Any:
-    """Sums or means of rows, for bags of one length (a 2-D index); anything else is not structured."""
-    return NotImplemented
 
 
 #: Where torch keeps what its Python wrappers call; the stubs do not list all of it.

@@ -21,19 +21,24 @@ from kerneltrack.ntk.checks import refuse_not_finite
 from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_layer
 from kerneltrack.ntk.cost import Use
 from kerneltrack.ntk.factors import Extent, extent
+from kerneltrack.ntk.forming import CACHED_BYTES, NARROW, token_features
 from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.lookup import add_lookup
 from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
-from kerneltrack.ntk.side import PAD, Side, dense_features, shift_features, token_features
+from kerneltrack.ntk.side import Side, dense_features, shift_features
 from kerneltrack.ntk.units import Coverage, Unit, cover
 
-#: Per-sample gradients are formed in slices of this size. Slices of 128 × 128 entries of a weight are formed
-#: at 0.85 of the rate of large matrix products, slices of 64 × 64 at 0.55.
+#: Per-sample gradients are formed in slices of at most so many columns and bytes.
 SLICE_COLUMNS = 2**14
 SLICE_BYTES = 48 * 2**20
+
+
+#: Orders that go through pairs of samples, block by block.
+_PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup}
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,14 @@ class Structured:
             ),
             default=0,
         )
+        tables = max(
+            (
+                job.outputs * (self.sizes[i].outer + 1) * self.sizes[i].tokens
+                for i, r in enumerate(self.rules)
+                if r == "embedding"
+            ),
+            default=0,
+        )
         patches = max(
             (
                 self.sizes[i].groups * self.sizes[i].inner * self.sizes[i].tokens
@@ -135,7 +148,7 @@ class Structured:
             default=0,
         )
         return item * (
-            stored + job.outputs * gradients + 4 * largest + whole + features + patches
+            stored + job.outputs * gradients + 4 * largest + whole + features + tables + patches
         ) + job.network.activation_bytes(job.x1)
 
     @property
@@ -242,8 +255,8 @@ class Structured:
             ]
             add_tokens(theta, layers, left.count, right.count, self.job.paired, same)
         for step in steps:
-            if step.order == "hybrid":
-                add_hybrid(theta, left, right, step.unit, same, self.workspace() // self.job.dtype.itemsize)
+            if step.order in _PAIRWISE:
+                _PAIRWISE[step.order](theta, left, right, step.unit, same, self.workspace() // self.job.dtype.itemsize)
         merged = set(self._shifts.values())
         units = [s.unit for s in steps if s.order == "gradient" and s.unit not in merged]
         for plane in range(self.job.planes):
@@ -272,26 +285,33 @@ class Structured:
         rows = max(theta.shape)
         width = max(1, min(SLICE_COLUMNS, self.workspace() // (self.job.dtype.itemsize * rows)))
         buffers = (
-            [theta.new_empty((width + PAD) * size) for size in (theta.shape[:1] if same else theta.shape)]
+            [theta.new_empty(width * size) for size in (theta.shape[:1] if same else theta.shape)]
             if any(u.form == "tokens" for u in units)
             else []
         )
         small: list[tuple[Tensor, Tensor]] = []
         for unit in units:
-            ours = self._features(left, unit, plane, width, buffers[:1])
+            own = self._slice_width(unit, width, max(left.count, right.count))
+            ours = self._features(left, unit, plane, own, buffers[:1])
             pairs = (
                 ((f, f) for f in ours)
                 if same
-                else zip(ours, self._features(right, unit, plane, width, buffers[1:]), strict=True)
+                else zip(ours, self._features(right, unit, plane, own, buffers[1:]), strict=True)
             )
             for mine, other in pairs:
-                if mine.shape[1] >= width // 4:
+                if mine.shape[1] >= min(NARROW, width) // 4:
                     add_gram(theta, mine, other, same, unit.scale)
                     continue
                 small.append((_scaled(mine, unit.scale), _scaled(other, unit.scale)))
-                if sum(f.shape[1] for f, _ in small) >= width:
+                if sum(f.shape[1] for f, _ in small) >= min(NARROW, width):
                     _flush(theta, small, same)
         _flush(theta, small, same)
+
+    def _slice_width(self, unit: Unit, width: int, count: int) -> int:
+        """Columns of a slice of a unit: few, where the inputs of ``count`` samples stay in a cache."""
+        sizes = [self.sizes[i] for i in unit.sites]
+        inputs = count * sum(s.groups * s.tokens * s.inner for s in sizes) * self.job.dtype.itemsize
+        return min(width, NARROW) if inputs <= CACHED_BYTES else width
 
     def _features(
         self, side: Side, unit: Unit, plane: int, width: int, buffers: Sequence[Tensor]
