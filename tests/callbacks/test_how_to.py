@@ -20,7 +20,7 @@ def run(text, name):
 @pytest.mark.parametrize(
     ("page", "archive", "wrong"),
     [
-        ("digits.md", "digits.h5", ("alignment[-1] > 1.3 * alignment[0]", "alignment[-1] < 1.3 * alignment[0]")),
+        ("digits.md", "digits.h5", ("> 2 * fits_dice", "< 2 * fits_dice")),
         ("transformer.md", "sums.h5", ("[True, False, False, False]", "[True, True, False, False]")),
     ],
 )
