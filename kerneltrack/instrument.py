@@ -7,6 +7,7 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -109,10 +110,13 @@ class Instrument:
 
     def plan(self, module: nn.Module) -> Plan:
         """How the kernel of this probe will be computed, and what it costs."""
-        return ntk_plan(
-            module, self._inputs(module), output=self.output, method=self.method, params=self.params,
-            forward=self.forward, memory_budget=self._memory.budget,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            # torch counts FLOPs with hooks on every module, of which it warns where a submodule is compiled.
+            warnings.filterwarnings("ignore", message=".*there are global hooks on modules.*")
+            return ntk_plan(
+                module, self._inputs(module), output=self.output, method=self.method, params=self.params,
+                forward=self.forward, memory_budget=self._memory.budget,
+            )  # fmt: skip
 
     def measure(
         self,
