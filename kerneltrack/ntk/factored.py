@@ -85,17 +85,20 @@ class Lookup:
     padding: int | None
 
     def pull(self, v: Tensor, outputs: slice) -> Tensor:
-        """W, (V, k, e)."""
+        """W, (1, k·V, e)."""
         rows = _mix(v, self.gradients[:, outputs]).transpose(1, 2)
         table = rows.new_zeros(self.entries, *rows.shape[2:])
         table.index_add_(0, self.ids.flatten(), rows.flatten(0, 1))
         if self.padding is not None:
             table[self.padding] = 0
-        return table
+        return table.transpose(0, 1).flatten(0, 1).unsqueeze(0)
 
     def push(self, w: Tensor, outputs: slice) -> Tensor:
         """J W, (n, O, k)."""
-        return _match(self.gradients[:, outputs], w[self.ids].transpose(1, 2))
+        table = w.view(-1, self.entries, w.shape[2])
+        if self.padding is not None:  # what other uses of the table give to this row does not come back here
+            table = table.index_fill(1, torch.tensor(self.padding, device=w.device), 0)
+        return _match(self.gradients[:, outputs], table[:, self.ids].transpose(0, 1))
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ class Factored:
 
     def __init__(self, job: Job, free: int) -> None:
         structured = Structured(job)
-        units = structured.coverage.units
+        tied = {unit.names for unit in structured.coverage.units if unit.form == "tied"}
+        units = [u for u in structured.coverage.units if u.form == "tied" or u.names not in tied]
         if structured.uncovered or any(unit.form in ("dense", "pulled back") for unit in units):
             raise NotCapturable("some parameters have no factors")
         if structured.held_bytes * len(job.x1) > free:
@@ -180,7 +184,7 @@ def _uses(unit: Unit, side: Side) -> Iterator[Use]:
     for index in unit.sites:
         site, outputs = side.factors.sites[index], side.planes(index)[0]
         rows_last = outputs[0].stride(2) == 1 or outputs[0].shape[3] == 1
-        if unit.form == "lookup":
+        if site.rule == "embedding":
             gradients = torch.stack([part.squeeze(1).transpose(1, 2) for part in outputs], 1)
             ids = input_rows(site, 0, side.count).long()
             yield Lookup(gradients, ids, site.weight.shape[0], site.geometry)

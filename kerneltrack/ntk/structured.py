@@ -30,6 +30,7 @@ from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
 from kerneltrack.ntk.side import Side, dense_features, shift_features
+from kerneltrack.ntk.tied import add_tied
 from kerneltrack.ntk.units import Coverage, Unit, cover
 
 #: Per-sample gradients are formed in slices of at most so many columns and bytes.
@@ -41,7 +42,7 @@ SLICE_BYTES = 48 * 2**20
 _HELD = ("linear", "convolution")
 
 #: Orders that go through pairs of samples, block by block.
-_PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup}
+_PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup, "tied": add_tied}
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Structured:
             tokens=sum(s.tokens for s in sizes),
             item_bytes=job.dtype.itemsize,
         )
+        if unit.form == "tied":
+            return Step(unit, "tied", cost("tied", problem))
         if unit.form in ("tokens", "lookup"):
             order, spent = choose(problem, lookup=unit.form == "lookup")
             return Step(unit, order, spent)
@@ -176,17 +179,20 @@ class Structured:
         return self.coverage.uncovered
 
     def uses(self) -> list[Use]:
-        """The lines of the plan."""
+        """The lines of the plan; a tied table's three steps are one."""
+        together: dict[tuple[str, ...], list[Step]] = {}
+        for step in self.steps:
+            together.setdefault(step.unit.names, []).append(step)
         return [
             Use(
-                parameters=step.unit.names,
-                layer=layer_of(step.unit.names[0]),
-                rule=self._rule(step.unit),
-                order=step.order,
-                flops=step.cost.flops,
-                bytes=step.cost.bytes,
+                parameters=names,
+                layer=layer_of(names[0]),
+                rule=self._rule(max(steps, key=lambda s: len(s.unit.sites)).unit),
+                order="+".join(dict.fromkeys(s.order for s in steps)),
+                flops=sum(s.cost.flops for s in steps),
+                bytes=sum(s.cost.bytes for s in steps),
             )
-            for step in self.steps
+            for names, steps in together.items()
         ]
 
     def _rule(self, unit: Unit) -> str:
