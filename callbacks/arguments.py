@@ -57,11 +57,27 @@ def overhead(share: float | None, schedule: Schedule | dict[str, Schedule]) -> f
         return None
     if not 0 < share < 1:
         raise TrackerError("max_overhead", expected="a share between 0 and 1, or None", got=repr(share))
-    uncounted = [s for s in members(schedule) if s.count(0, 1) is None]
+    uncounted = [s for s in members(schedule) if s.count(0, 1, per_epoch=1) is None]
     if uncounted:
         raise TrackerError(
             f"max_overhead with {uncounted[0]}",
-            expected="a schedule whose steps can be counted beforehand (an int, Log, At, OnLearningRateChange)",
+            expected="a schedule whose steps can be counted beforehand (an int, Log, Epochs, At, OnLearningRateChange)",
             remedy="Choose one of those, or measure less often by hand.",
         )
     return share
+
+
+def countable(share: float | None, schedule: Schedule | dict[str, Schedule], per_epoch: float | None) -> None:
+    """Check, once the data are known, that the schedule's steps can be counted.
+
+    Raises:
+        TrackerError: ``max_overhead`` with epochs of a length that nobody knows.
+    """
+    if share is None or per_epoch is not None:
+        return
+    if any(s.count(0, 1) is None for s in members(schedule)):
+        raise TrackerError(
+            "max_overhead with a schedule by epochs",
+            expected="a training loader that knows its length",
+            remedy="Give the dataset a length, or schedule by updates.",
+        )

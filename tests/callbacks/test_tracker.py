@@ -304,6 +304,22 @@ def test_a_resumed_run_continues_its_archive(tmp_path):
         assert run.steps.tolist() == [0, 3, 6, 9, 10, 9, 12]
 
 
+def test_parameters_of_a_compiled_part_keep_their_learning_rates(tmp_path):
+    """Oracle: the same module, not compiled. Its parameters are called ``layers._orig_mod.…`` by the optimizer."""
+    ratios = {}
+    for name in ("plain", "compiled"):
+        pl.seed_everything(0, verbose=False)
+        model = Regressor(batchnorm=False, dropout=0.0, momentum=0.9)
+        if name == "compiled":
+            model.layers = torch.compile(model.layers, backend="eager")
+        watched = NTKTracker(tmp_path / f"{name}.h5", probe=probe(), schedule=2, loss="half_mse", log=False)
+        trainer(watched, max_steps=2).fit(model, whole_batch())
+        with open_archive(tmp_path / f"{name}.h5") as archive:
+            ratios[name] = [float(s.probes["train"]["stability_ratio"]) for s in archive]
+    assert ratios["plain"] == pytest.approx(ratios["compiled"], rel=1e-5)
+    assert min(ratios["plain"]) > 0
+
+
 def test_an_archive_of_another_run_is_never_overwritten(tmp_path):
     path = tmp_path / "run.h5"
     trainer(NTKTracker(path, probe=8, schedule=2, log=False)).fit(plain(), whole_batch())
@@ -358,7 +374,7 @@ def test_what_needs_the_data_is_refused_before_the_first_batch(tmp_path, monkeyp
         ({"method": "fast"}, "method: expected"),
         ({"top_k": -1}, "top_k: expected"),
         ({"max_overhead": 2}, "max_overhead: expected"),
-        ({"max_overhead": 0.1, "schedule": "epoch"}, "counted beforehand"),
+        ({"max_overhead": 0.1, "schedule": schedule.Seconds(3)}, "counted beforehand"),
         ({"probe": 0}, "at least one sample"),
         ({"probe": "missing.npz"}, "cannot read a probe"),
         ({"probe": {}}, "probe: expected"),
