@@ -12,7 +12,8 @@ from ..figures import Scene
 from ..images import Canvas
 from ..panels import Series, course, mark_changes
 from ..style import Style
-from ..trajectory import Floats
+from ..text import plain
+from ..trajectory import Floats, Run
 
 
 def sheet(
@@ -60,3 +61,10 @@ def from_control(scene: Scene, name: str, label: str, *, column: int | None = No
 def steps_text(step: int) -> str:
     """A step for titles: "step 5,000"."""
     return f"step {step:,}"
+
+
+def layer_names(run: Run, count: int) -> list[str]:
+    """The layers' names as the probe's settings have them, or their numbers."""
+    named = run.settings.get("layers")
+    several = named if isinstance(named, list) and len(named) == count else range(1, count + 1)
+    return [plain(name, 40) or "root" for name in several]

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..figures import Scene, figure
-from ..panels import Series, profiles, staircase
+from ..panels import Series, mark_changes, mode_time_map, profiles, staircase
 from ..spectra import followed, representative_rows, speeds
 from ..text import subscript
 from ..trajectory import Floats, Ints
@@ -109,6 +109,28 @@ def spectra(scene: Scene) -> Figure:
     ]
     index = np.arange(1, values.shape[1] + 1, dtype=np.float64)
     profiles(ax, index, series, scene.style, xlabel="mode i", ylabel="eigenvalue λᵢ", y="log")
+    return page
+
+
+@figure(
+    "spectrum-map", "The whole spectrum over training",
+    "Every stored eigenvalue as colour (logarithmic) over training time and mode index. What grows brightens to the "
+    "right; eigenvalues at or below the noise floor are left blank.",
+    "eigenvalues", section="spectrum",
+)  # fmt: skip
+def spectrum_map(scene: Scene) -> Figure:
+    """λ_i^t as a heat map."""
+    run = scene.run
+    rows = np.flatnonzero(run.measured)
+    rows = rows[np.argsort(run.steps[rows], kind="stable")]
+    rows = rows[np.append(run.steps[rows][1:] != run.steps[rows][:-1], True)]
+    floor = run.values("noise_floor")[rows] if run.has("noise_floor") else np.zeros(len(rows))
+    page, (ax,) = sheet(scene, height=0.45)
+    mode_time_map(
+        ax, run.steps[rows], run.values("eigenvalues")[rows], scene.style, title="", x=scene.time, bar_label="λᵢ",
+        floor=floor,
+    )  # fmt: skip
+    mark_changes(ax, scene.marks, scene.style)
     return page
 
 
