@@ -5,12 +5,14 @@ Three rules, each of one course:
 1. **Kernel motion** slows down or speeds up where the logarithm of the kernel's velocity changes its level: the largest
    CUSUM statistic over all split points, again inside both parts while it is beyond the threshold. Null: a stationary
    AR(1) process with the course's own correlation, estimated from differences, which a jump hardly touches.
-2. **Progressive sharpening**: the stability ratio rises (Kendall's τ against the order of the snapshots) from the start
-   to its first arrival at the edge. Null: the course's own increments with random signs.
+2. **Progressive sharpening**: the stability ratio rises from the start to its first arrival at the edge, or to its
+   largest value. Null: random walks of log ρ with the course's own increments, shuffled and with random signs; the rate
+   is the share of them that come as far within as many snapshots.
 3. **Edge of stability**: from its arrival at ``ARRIVED`` on, as long as the ratio stays within ``HELD``, at least
    ``FEWEST`` snapshots. Null: the same random walks; the rate is the share of them that stay at the edge as long.
 
-Snapshots are counted, not steps: a schedule that is dense somewhere sees more there. A false-alarm rate speaks of the
+Rules 2 and 3 are applied to each stretch between step changes of the learning rate, which move the bound. Snapshots are
+counted, not steps: a schedule that is dense somewhere sees more there. A false-alarm rate speaks of the
 null that is named, not of the chance that a stage is real.
 """
 
@@ -23,6 +25,7 @@ import numpy as np
 
 from kerneltrack.errors import AnalysisError
 
+from .changes import learning_rate_changes
 from .text import number
 from .trajectory import Floats, Ints, Run
 
@@ -82,7 +85,13 @@ def stages(run: Run, *, seed: int = 0) -> tuple[Stage, ...]:
         if positive.sum() >= _FEWEST_POINTS:
             found += _motion(steps[positive], velocity[positive], seed)
     if "stability_ratio" in usable:
-        found += _stability(*usable["stability_ratio"], seed)
+        steps, ratio = usable["stability_ratio"]
+        # every change of the rate moves the bound, and the climb begins again
+        changes, _ = learning_rate_changes(run)
+        borders = np.searchsorted(steps, [change.step for change in changes])
+        for part in np.split(np.arange(len(steps)), borders):
+            if len(part) >= _FEWEST_POINTS:
+                found += _stability(steps[part], ratio[part], seed)
     return tuple(found)
 
 
@@ -177,17 +186,20 @@ def _motion(steps: Ints, velocity: Floats, seed: int) -> list[Stage]:
 def _stability(steps: Ints, ratio: Floats, seed: int) -> list[Stage]:
     walks = _walks(ratio, np.random.default_rng(seed))
     reached = np.flatnonzero(ratio >= ARRIVED)
-    arrival = int(reached[0]) if reached.size else len(ratio) - 1
+    arrival = int(reached[0]) if reached.size else int(np.argmax(ratio))
+    within = arrival + 1 if reached.size else len(ratio)
     found = []
-    if arrival >= 3 and (tau := _tau(ratio[None, : arrival + 1])[0]) > 0:
-        rate = float((1 + np.sum(_tau(walks[:, : arrival + 1]) >= tau)) / (1 + len(walks)))
+    if arrival >= 3:
+        rise = float(ratio[arrival] / ratio[0])
+        rate = float((1 + np.sum(walks[:, :within].max(axis=1) >= ratio[arrival])) / (1 + len(walks)))
         if rate < LEVEL:
+            where = f"its first arrival at {ARRIVED:g}" if reached.size else "its largest value"
             found.append(
                 Stage(
                     "progressive sharpening", int(steps[0]), int(steps[arrival]), arrival + 1,
                     f"λ₁ over its bound {number(float(ratio[0]), 2)} → {number(float(ratio[arrival]), 2)}",
-                    f"the stability ratio rises up to its first arrival at {ARRIVED:g} (Kendall's τ {number(float(tau), 2)}); "
-                    "null: its own increments with random signs", rate,
+                    f"the stability ratio rises ×{number(rise, 2)} up to {where}; null: random walks of its own increments "
+                    f"that come as far within {within} snapshots", rate,
                 )
             )  # fmt: skip
     if reached.size and (held := _held(ratio)) >= FEWEST:
@@ -220,15 +232,6 @@ def _walks(ratio: Floats, rng: np.random.Generator) -> Floats:
     drawn = rng.permuted(np.tile(increments, (_DRAWS, 1)), axis=1) * rng.choice([-1, 1], (_DRAWS, len(increments)))
     start = np.full((_DRAWS, 1), np.log(max(float(ratio[0]), 1e-12)))
     return np.asarray(np.exp(np.cumsum(np.concatenate([start, drawn], axis=1), axis=1)))
-
-
-def _tau(rows: Floats) -> Floats:
-    """Kendall's τ of each row against its order."""
-    n = rows.shape[1]
-    total = np.zeros(len(rows))
-    for lag in range(1, n):
-        total += np.sign(rows[:, lag:] - rows[:, :-lag]).sum(axis=1)
-    return np.asarray(total / (n * (n - 1) / 2))
 
 
 def _course(run: Run, name: str) -> tuple[Ints, Floats]:

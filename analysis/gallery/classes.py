@@ -38,7 +38,7 @@ def blocks(scene: Scene) -> Figure:
         maps.append(class_blocks(kernel, labels) / float(np.trace(kernel) / len(kernel)))
     top = max(float(np.nanmax(np.abs(m))) for m in maps)
     low = -top if any(np.nanmin(m) < 0 for m in maps) else 0.0
-    page, axes = sheet(scene, 1, len(rows), height=0.92 / len(rows) + 0.08)
+    page, axes = sheet(scene, 1, len(rows), height=0.33 + 0.07, width=0.1 + 0.3 * len(rows))
     for ax, row, values in zip(axes, rows, maps, strict=True):
         block_map(
             ax, values, scene.style, title=steps_text(run.steps[row]), limits=(low, top), bar=ax is axes[-1],

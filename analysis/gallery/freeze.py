@@ -32,13 +32,15 @@ def freeze(scene: Scene) -> Figure:
     over_time(scene, ax, lines, "relative squared error", y="log")
     ax.axhline(curve.final, color=style.muted, linestyle=(0, (1, 1.6)), linewidth=1.2)
     if curve.good_enough is not None:
+        late = curve.good_enough > 0.4 * scene.run.steps[-1]
         ax.plot(
             [curve.good_enough], [curve.error_there], marker="o", markersize=6, markerfacecolor="none",
             color=style.ink, linestyle="",
         )  # fmt: skip
         ax.annotate(
-            f"good enough from step {curve.good_enough:,}", (curve.good_enough, curve.error_there), xytext=(7, 7),
-            textcoords="offset points", fontsize="small", color=style.ink,
+            f"good enough from step {curve.good_enough:,}", (curve.good_enough, curve.error_there),
+            xytext=(-8, 8) if late else (8, 8), ha="right" if late else "left", textcoords="offset points",
+            fontsize="small", color=style.ink,
         )  # fmt: skip
     return page
 
@@ -62,7 +64,7 @@ def stage_bands(scene: Scene) -> Figure:
     name = "kernel_velocity" if run.has("kernel_velocity") else "stability_ratio"
     page, axes = sheet(scene, 2, 1, height=0.52, sharex=True, height_ratios=[3, 1.1])
     label = "kernel velocity" if name == "kernel_velocity" else "λ₁ over its bound"
-    over_time(scene, axes[0], [Series("", scene.masked(name, why="the figure"), style.category[0])], label, y="log")
+    over_time(scene, axes[0], [Series(label, scene.masked(name, why="the figure"), style.category[0])], "", y="log")
     axes[0].set_xlabel("")
     names = list(dict.fromkeys(stage.name for stage in found))
     for stage in found:

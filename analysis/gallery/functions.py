@@ -112,7 +112,7 @@ def rotation(scene: Scene) -> Figure:
         raise AnalysisError("the rotation needs two measured snapshots", got=len(rows), where=run.path or None)
     k = min(_SPAN, int(run.dataset.sizes["vector"]))
     labels = [count(int(run.steps[row])) for row in rows]
-    page, (ax,) = sheet(scene, height=0.5)
+    page, (ax,) = sheet(scene, height=0.52, width=0.66)
     title = f"first {k}; unrelated: {k / run.dimension:.2g}"
     heat_map(ax, span_overlaps(run, rows, k), scene.style, labels=labels, title=title)
     return page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from kerneltrack.errors import AnalysisError
 
@@ -13,7 +14,7 @@ from ..learned import learned_modes, learned_shares
 from ..panels import Series, bars, heat_map, mark_changes, stacked, time_axis
 from ..panels.profiles import below
 from ..spectra import representative_rows
-from ..text import count
+from ..text import count, number
 from .sheet import from_control, layer_names, over_time, sheet, steps_text
 
 _MOMENTS = 40
@@ -136,7 +137,7 @@ def kernel_distances(scene: Scene) -> Figure:
     if len(rows) < 2:
         raise AnalysisError("distances between moments need two snapshots", got=len(rows), where=run.path or None)
     low, high = similarities(run, rows)
-    page, (ax,) = sheet(scene, height=0.5)
+    page, (ax,) = sheet(scene, height=0.52, width=0.66)
     reach = float(np.max(high - low) / 2)
     # float32 eigenvectors alone are off by some 1e-6
     title = f"known to ± {reach:.1g}" if reach > 1e-4 else ""
@@ -181,13 +182,13 @@ def ledger(scene: Scene) -> Figure:
     run, style = scene.run, scene.style
     parts, by_layer = learned_shares(run)
     page, axes = sheet(scene, 1, 2, height=0.46)
-    names = ("kernel flow", "optimizer and minibatch", "curvature")
+    names = ("kernel flow", "optimizer", "curvature")
     lines = [Series(n, parts[:, i], style.category[i]) for i, n in enumerate(names)]
     lines.append(Series("all", parts.sum(axis=1), style.ink, "dashed"))
     over_time(scene, axes[0], lines, "share of the residual", title="by cause", labels=False)
     labels, colours = layer_names(run, by_layer.shape[1]), style.ordered(by_layer.shape[1])
     layers = [Series(labels[i], by_layer[:, i], c) for i, c in enumerate(colours)]
-    over_time(scene, axes[1], layers, "", title="kernel flow, by layer", labels=False)
+    over_time(scene, axes[1], layers, "", title="flow by layer", labels=False)
     return page
 
 
@@ -207,6 +208,8 @@ def ledger_modes(scene: Scene) -> Figure:
         learned = learned_modes(run, row)[:, :_LEDGER_MODES]
         names = ("kernel flow", "optimizer and minibatch", "curvature")
         bars(ax, learned, style, labels=names, title=steps_text(run.steps[row]), xlabel="mode i")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
     axes[0].set_ylabel("share of the residual")
     below(axes[0])
     return page

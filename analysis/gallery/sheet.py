@@ -17,18 +17,17 @@ from ..trajectory import Floats, Run
 
 
 def sheet(
-    scene: Scene, rows: int = 1, columns: int = 1, *, height: float = 0.4, **layout: Any
+    scene: Scene, rows: int = 1, columns: int = 1, *, height: float = 0.4, width: float = 1.0, **layout: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of the style's width and ``height`` times that, and its axes row by row."""
-    return blank(scene.style, rows, columns, height=height, **layout)
+    """A figure of ``width`` times the style's width and ``height`` times that, and its axes row by row."""
+    return blank(scene.style, rows, columns, height=height, width=width, **layout)
 
 
 def blank(
-    style: Style, rows: int = 1, columns: int = 1, *, height: float = 0.4, **layout: Any
+    style: Style, rows: int = 1, columns: int = 1, *, height: float = 0.4, width: float = 1.0, **layout: Any
 ) -> tuple[Figure, list[Axes]]:
     """The same in a style, for figures that are not of one run."""
-    width = style.width
-    figure = Figure(figsize=(width, height * width), layout="constrained")
+    figure = Figure(figsize=(width * style.width, height * style.width), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **layout)
     return figure, list(np.asarray(axes).ravel())
 

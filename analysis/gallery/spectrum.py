@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -80,10 +82,14 @@ def stability(scene: Scene) -> Figure:
         Series("λ₁", largest, scene.style.category[0]),
         *from_control(scene, "eigenvalues", "λ₁, control", column=0),
     ]
-    over_time(scene, ax, lines, "λ₁ and its bound", ylim=(0, None))
-    known = np.isfinite(bound)
+    known = np.isfinite(bound) & (bound > 0)
+    top = 1.12 * max(float(np.max(bound[known])), float(np.nanmax(largest)))
+    # A rate that falls to nothing sends the bound to infinity, and λ₁ into the axis.
+    steep = np.max(bound[known]) > 20 * np.nanmax(largest)
+    low = 0.8 * min(float(np.min(bound[known])), float(np.nanmin(largest)))
+    options: dict[str, Any] = {"y": "log", "ylim": (low, top)} if steep else {"ylim": (0, top)}
+    over_time(scene, ax, lines, "λ₁ and its bound", **options)
     staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
-    ax.set_ylim(0, 1.12 * max(float(np.nanmax(bound)), float(np.nanmax(largest))))
     ax.annotate(
         "edge of stability", (scene.run.steps[known][0], bound[known][0]), xytext=(4, 3), textcoords="offset points",
         fontsize="small", color=scene.style.ink,

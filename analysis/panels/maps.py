@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +19,15 @@ from .courses import Scale, decade, time_axis
 
 #: Magnitudes from dark to light; what has a sign takes the diverging map of the pictures.
 MAGNITUDES, SIGNED = "cividis", "RdBu_r"
+
+
+#: What the rows and columns of a map stand for, for the value under the pointer.
+_CELLS: WeakKeyDictionary[Axes, tuple[list[str], list[str]]] = WeakKeyDictionary()
+
+
+def cell_names(ax: Axes) -> tuple[list[str], list[str]]:
+    """Names of the rows and of the columns of the map drawn on ``ax``."""
+    return _CELLS[ax]
 
 
 def heat_map(
@@ -39,6 +49,7 @@ def heat_map(
     ax.set_xticks(ticks, [labels[i] for i in ticks])
     ax.set_yticks(ticks, [labels[i] for i in ticks])
     _frame(ax, style, axis, axis, title)
+    _CELLS[ax] = list(labels), list(labels)
     _bar(ax, image, style, bar_label)
     return ax
 
@@ -62,6 +73,8 @@ def block_map(
     ax.set_xticks(ticks, [str(i) for i in ticks])
     ax.set_yticks(ticks, [str(i) for i in ticks])
     _frame(ax, style, xlabel, ylabel, title)
+    names = [f"{xlabel} {i}" for i in range(len(values))]
+    _CELLS[ax] = names, names
     if bar:
         _bar(ax, image, style, "")
     return ax

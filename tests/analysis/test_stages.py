@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.stages import HELD, _held, _stability, _tau, change_points, lag_one, stages
+from kerneltrack.analysis.stages import HELD, _held, _stability, change_points, lag_one, stages
 from kerneltrack.errors import AnalysisError
 
 
@@ -57,13 +57,6 @@ def test_the_correlation_is_read_through_a_jump():
         values = ar1(rng, 4000, phi)
         values[2000:] += 20
         assert lag_one(values) == pytest.approx(phi, abs=0.05)
-
-
-def test_kendall_s_tau_is_that_of_scipy():
-    from scipy.stats import kendalltau
-
-    rows = np.random.default_rng(0).standard_normal((5, 12))
-    np.testing.assert_allclose(_tau(rows), [kendalltau(range(12), row).statistic for row in rows], atol=1e-12)
 
 
 def test_the_synthetic_run_s_stages(archives, synthetic):
