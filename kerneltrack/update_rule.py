@@ -148,7 +148,8 @@ def _scales(optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> tuple[
 def _adam_scale(state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
     squares: Tensor = state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
     unbiased = squares.detach() / (1 - float(group["betas"][1]) ** float(state["step"]))
-    return 1 / (unbiased.sqrt() + float(group["eps"]))
+    scale: Tensor = 1 / (unbiased.sqrt() + float(group["eps"]))
+    return scale
 
 
 def _common(thresholds: Sequence[tuple[float | None, str]], optimizers: int) -> tuple[float | None, str]:

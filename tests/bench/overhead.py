@@ -190,7 +190,7 @@ def page(results: list[dict], threads: int) -> str:
         "# What the tracker costs",
         "",
         f"Made by `make bench` on {datetime.now(UTC).isoformat(timespec='minutes')}: {processor()}, {threads} threads, float32. "
-        "The tracker's defaults: 256 samples (the demo: its whole training set), schedule \"log\", every default observable. "
+        'The tracker\'s defaults: 256 samples (the demo: its whole training set), schedule "log", every default observable. '
         "A snapshot's seconds are the difference of runs with and without the tracker, in turn, over its snapshots: what it "
         "costs the run, closing the archive included. The share of a long run is computed from the two medians and the number "
         "of states that the schedule asks for.",
@@ -200,7 +200,9 @@ def page(results: list[dict], threads: int) -> str:
     ]
     for r in results:
         each = [(a - b) / r["rows"] for a, b in zip(r["with"], r["without"], strict=True)]
-        shares = "; ".join(f"{share:.1%} of {length:,} updates ({count} snapshots)" for length, (count, share) in r["shares"].items())
+        shares = "; ".join(
+            f"{share:.1%} of {length:,} updates ({count} snapshots)" for length, (count, share) in r["shares"].items()
+        )
         lines.append(
             f"| {r['name']} | {r['steps']} × {r['repeats']} | {1000 * r['step']:.1f} ms | {r['each']:.2f} s "
             f"({min(each):.2f} – {max(each):.2f}) | {shares} |"
@@ -209,12 +211,14 @@ def page(results: list[dict], threads: int) -> str:
     names = list(PIECES)
     lines += ["| training | " + " | ".join(names) + " | the rest |", "| --- " * (len(names) + 2) + "|"]
     for r in results:
-        rest = statistics.mean((a - b) / r["rows"] for a, b in zip(r["with"], r["without"], strict=True)) - sum(r["pieces"].values())
+        rest = statistics.mean((a - b) / r["rows"] for a, b in zip(r["with"], r["without"], strict=True)) - sum(
+            r["pieces"].values()
+        )
         cells = [f"{r['pieces'].get(name, 0.0):.3f}" for name in names]
         lines.append(f"| {r['name']} | " + " | ".join(cells) + f" | {rest:.3f} |")
     lines += [
         "",
-        "A share above what you can spare: measure fewer samples, `output=\"trace\"`, a thinner schedule, or let "
+        'A share above what you can spare: measure fewer samples, `output="trace"`, a thinner schedule, or let '
         "`max_overhead=0.05` halve the grid until it is kept.",
         "",
     ]
@@ -236,7 +240,9 @@ def main() -> None:
     for name in given.workloads.split(","):
         results.append(measure(name.replace("/", ", "), given.steps, given.repeats))
         r = results[-1]
-        print(f"{r['name']:16} {1000 * r['step']:.1f} ms an update, {r['each']:.2f} s a snapshot", r["pieces"], flush=True)
+        print(
+            f"{r['name']:16} {1000 * r['step']:.1f} ms an update, {r['each']:.2f} s a snapshot", r["pieces"], flush=True
+        )
         given.output.write_text(page(results, given.threads), encoding="utf-8")
 
 
