@@ -48,7 +48,7 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     found = [finding for make in makers if (finding := make(run)) is not None]
     if effects is not None:
         found += [_change(change, effects.energy_k) for change in effects.changes]
-        found += [_trend(course) for course in effects.trends]
+        found += [_trend(course, effects.energy_k) for course in effects.trends]
     return found
 
 
@@ -58,9 +58,9 @@ def _change(change: ChangeEffects, energy_k: tuple[int, ...]) -> Finding:
     return Finding("Learning-rate change", rates, sentence(change, energy_k), null, "lr-decay")
 
 
-def _trend(course: TrendCourse) -> Finding:
+def _trend(course: TrendCourse, energy_k: tuple[int, ...]) -> Finding:
     rates = f"{course.rates[0]:g} → {course.rates[1]:g}"
-    return Finding("Learning-rate trend", rates, trend_sentence(course), "", "stability")
+    return Finding("Learning-rate trend", rates, trend_sentence(course, energy_k), "", "lr-trend")
 
 
 def _alignment(run: Run) -> Finding | None:

@@ -21,7 +21,7 @@ from .figures import Scene, registry
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
 from .lr_decay import LrDecayEffects, lr_decay_effects
-from .lr_decay_text import change_table, factor_table, sentence, trend_sentence
+from .lr_decay_text import change_table, factor_table, sentence, trend_sentence, trend_table
 from .style import DARK, PAGE, PAPER
 from .text import Table, count, plain
 from .trajectory import PathLike, Run, Trajectory, load
@@ -143,7 +143,7 @@ def render(run: Run, control: Run | None = None) -> str:
             explorer=slider,
             frames=[{"step": f.step, "strip": f.strip, "facts": f.facts} for f in slider.frames] if slider else [],
             changes=_changes(effects),
-            trends=[trend_sentence(course) for course in effects.trends] if effects else [],
+            trends=_trends(effects),
             no_effects=no_effects,
             absent=_by_reason(absent),
             failures=_failures(run),
@@ -205,6 +205,14 @@ def _changes(effects: LrDecayEffects | None) -> list[ChangeView]:
     return [
         ChangeView(sentence(change, effects.energy_k), (change_table(change, effects.energy_k), factor_table(change)))
         for change in effects.changes
+    ]
+
+
+def _trends(effects: LrDecayEffects | None) -> list[ChangeView]:
+    return [
+        ChangeView(trend_sentence(course, effects.energy_k), (trend_table(course, effects.energy_k),))
+        for course in (effects.trends if effects else ())
+        if effects is not None
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .courses import Series, band, course, mark_changes, stacked, staircase, time_axis
 from .maps import heat_map
 from .pictures import pictures
-from .profiles import profiles, scatter_factors
+from .profiles import profiles, scatter_factors, slopes
 
 __all__ = [
     "Series",
@@ -16,6 +16,7 @@ __all__ = [
     "pictures",
     "profiles",
     "scatter_factors",
+    "slopes",
     "stacked",
     "staircase",
     "time_axis",

@@ -18,9 +18,6 @@ from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Array
 
 LIBVER = ("v110", "v110")  # checksummed metadata, readable since HDF5 1.10
-CHUNK_BYTES = 1 << 16
-MAX_CHUNK_BYTES = 1 << 23
-MAX_CHUNK_ROWS = 1024
 _DESCRIPTION = ("units", "long_name", "formula", "source")
 _NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable. %9d"
 
@@ -40,11 +37,12 @@ class Column:
 
 def chunk_shape(column: Column, rows: int) -> tuple[int, ...]:
     """Few rows to a chunk where rows are large, so that one is read without the others; no chunk beyond 8 MiB."""
-    count = max(1, min(rows, MAX_CHUNK_ROWS, CHUNK_BYTES // max(column.row_bytes, 1)))
+    fitting = schema.CHUNK_BYTES // max(column.row_bytes, 1)
+    count = max(1, min(rows, schema.MAX_CHUNK_ROWS, fitting))
     shape = [max(size, 1) for size in column.shape]
     itemsize = np.dtype(column.field.dtype).itemsize
     axis = 0
-    while int(np.prod(shape, dtype=np.int64)) * itemsize > MAX_CHUNK_BYTES:
+    while int(np.prod(shape, dtype=np.int64)) * itemsize > schema.MAX_CHUNK_BYTES:
         shape[axis] = -(-shape[axis] // 2)
         axis = axis if shape[axis] > 1 else axis + 1
     return (count, *shape)

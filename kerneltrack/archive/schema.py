@@ -21,6 +21,10 @@ FORMAT = "kerneltrack"
 FORMAT_VERSION = "1.0"
 PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
+CHUNK_BYTES = 1 << 16  # rows share a chunk up to this size; a larger row has chunks of its own
+MAX_CHUNK_ROWS = 1 << 10
+MAX_CHUNK_BYTES = 1 << 23  # a row beyond this is cut into several chunks
+
 
 @dataclass(frozen=True)
 class Field:
@@ -68,7 +72,8 @@ DIMENSIONS: Mapping[str, str] = {
     "restart": "starts of the run: the first, then one for each resume",
     "sample": "points of the probe, n",
     "sample_2": "points of the probe, second argument of the kernel, m",
-    "output": "outputs of the network, o",
+    "output": "outputs of the network, o; where the targets are classes, the classes",
+    "output_2": "the same for a second index, as in a table of classes by classes",
     "kernel_output": "outputs that the kernel keeps: O for full and diagonal, K for a callable, 1 for trace and sum",
     "kernel_output_2": "the same for the second argument of the kernel",
     "mode": "eigenvalues, descending: N for trace and sum, N·O for full and diagonal, fewer for an iterative solver",
@@ -173,9 +178,11 @@ SEGMENT_FIELDS: tuple[Field, ...] = (
 
 #: Once per archive, in /provenance/: JSON texts.
 PROVENANCE_TEXTS: Mapping[str, str] = {
-    "run": "versions, model class, optimizer, loss and normalisation, seed, precision, device, git revision",
+    "run": "run_id, created, versions, model, device, deterministic, matmul_precision, threads, seed, git_revision, "
+    "git_changed, optimizers (class and settings of each parameter group), precision, strategy, world_size, schedule, "
+    "loss, observables",
     "metadata": "the user's own keys: what comparisons group by",
-    "parameters": "one entry per parameter: name, shape, trainable, layer",
+    "parameters": "one entry per parameter: name, shape, dtype, trainable, layer, group (index along param_group)",
     "private": "host, user, paths, command; left out of a published copy",
 }
 

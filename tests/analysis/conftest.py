@@ -30,8 +30,8 @@ class Truth:
     rates: dict  # step -> η of the update that leaves the state
 
 
-def simulate(*, halve=True, start=0):
-    generator = np.random.default_rng(7)
+def simulate(*, halve=True, start=0, seed=7):
+    generator = np.random.default_rng(seed)
     points = generator.random((N, 2))
     # A disc beside a ramp: a picture with an edge.
     target = np.where(np.hypot(*(points - 0.4).T) < 0.25, 1.5, -0.5) + points[:, 0] - 0.5
