@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
@@ -26,6 +27,7 @@ from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
 from kerneltrack.ranks import Ranks, told
 from kerneltrack.reading import Reading
+from kerneltrack.resuming import packed, unpacked
 from kerneltrack.schedule import Clock, Due, Schedule
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training_mode import Flags, flags_of
@@ -253,6 +255,29 @@ class Recorder:
             self._failed(snapshot.step, failure)
         return snapshot if self._ranks.leads else None
 
+    def memory(self) -> dict[str, Any]:
+        """What a resumed run must know of this one, for a checkpoint: plain values and tensors.
+
+        θ_0, the first and the last measured state, where an observable needs them; the pair that is not complete; how
+        often the grids were halved.
+        """
+        return {
+            "anchor": None if self._anchor is None else vars(self._anchor),
+            "initial": {name: packed(state) for name, state in self._initial.items()},
+            "previous": {name: packed(state) for name, state in self._previous.items()},
+            "second": sorted(self._second),
+            "thinned": self._thinned,
+        }
+
+    def remember(self, memory: Mapping[str, Any], device: torch.device) -> None:
+        """Go on where :meth:`memory` was taken; θ_0 goes to ``device``."""
+        self._second, self._thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))
+        if self._ranks.leads:
+            anchor = memory.get("anchor")
+            self._anchor = None if anchor is None else Anchor(**anchor).to(device)
+            self._initial = {name: unpacked(state) for name, state in memory.get("initial", {}).items()}
+            self._previous = {name: unpacked(state) for name, state in memory.get("previous", {}).items()}
+
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
         try:
@@ -293,10 +318,10 @@ class Recorder:
             self._ranks.share_buffers(whole)
             yield whole
 
-    def _assist(self, module: nn.Module, request: tuple[str, Any]) -> None:
+    def _assist(self, module: nn.Module, request: tuple[Any, ...]) -> None:
         """Serve the leader's request for a kernel of one probe."""
-        name, by_layer = request
-        self._instruments[name].assist(module, by_layer=by_layer)
+        name, *how = request
+        self._instruments[name].assist(module, *how)
 
     def _failed(self, step: int, error: Exception) -> None:
         """Raise, or warn and go on, as ``on_error`` says."""
