@@ -173,43 +173,69 @@ def report(archives: ArchivePaths, output: Output, control: Control = None, prob
 
 
 @app.command("lr-decay", epilog="Example: kerneltrack lr-decay out/demo.h5 --control out/control.h5")
-def lr_decay(archives: ArchivePaths, control: Control = None, probe: ProbeName = None, as_json: AsJson = False) -> None:
-    """Say what followed each learning-rate change, beside its prediction and, with a control, its effect."""
-    from .lr_decay import lr_decay_effects
-    from .lr_decay_text import sentence, tables, trend_sentence
+def lr_decay(
+    archives: ArchivePaths,
+    control: Annotated[
+        list[Path] | None,
+        Option(
+            "--control",
+            help="An archive of the same seed that did not change the rate: only with it anything is called an effect. "
+            "May be repeated, one for each seed.",
+        ),
+    ] = None,
+    probe: ProbeName = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="Draw the figure into a PNG, PDF or SVG.")] = None,
+    style: StyleName = "paper",
+    as_json: AsJson = False,
+) -> None:
+    """Say what followed each learning-rate change, beside its prediction and, with controls, its effect."""
+    from .lr_decay_runs import analyse, as_dict, lines_and_tables, save
 
-    found = [lr_decay_effects(run, _control(control, run)) for run in _load(archives, probe)]
-    if as_json:
-        _print_json([effects.to_dict() for effects in found] if len(found) > 1 else found[0].to_dict())
+    found = analyse(_load(archives, probe), control or [])
+    if output is not None:
+        _print_line(f"wrote {save(found, output, style)}")
         return
-    for effects in found:
-        for change in effects.changes:
-            _print_line(sentence(change, effects.energy_k), "\n")
-        for course in effects.trends:
-            _print_line(trend_sentence(course), "\n")
-        _print_tables(tables(effects))
+    if as_json:
+        _print_json(as_dict(found))
+        return
+    lines, tables = lines_and_tables(found)
+    for line in lines:
+        _print_line(line, "\n")
+    _print_tables(tables)
 
 
 @app.command(epilog="Example: kerneltrack compare width-*.h5 --by loss --quantity effective_rank")
 def compare(
     archives: ArchivePaths,
-    by: Annotated[Literal["step", "epoch", "loss"], Option("--by", help="What the runs are aligned on.")] = "step",
+    by: Annotated[
+        Literal["step", "epoch", "samples", "flow_time", "loss"],
+        Option("--by", help="What the runs are aligned on; flow_time is the sum of the learning rates."),
+    ] = "step",
     quantity: Annotated[
         list[str] | None, Option("--quantity", help="A scalar, eigenvalue_I or NAME_energy_K; may be repeated.")
     ] = None,
     group: Annotated[
-        str | None, Option("--group", help="A metadata key: runs that share its value are averaged.")
+        str | None,
+        Option("--group", help="A metadata key or run.KEY of the provenance: runs that share it are averaged."),
     ] = None,
+    against: Annotated[
+        str | None, Option("--against", help="A numeric metadata key such as width: values over it, with slopes.")
+    ] = None,
+    at: Annotated[int | None, Option("--at", help="With --against: the step; the last one by default.")] = None,
     output: Annotated[Path | None, Option("--output", "-o", help="Draw a figure into a PNG, PDF or SVG.")] = None,
     style: StyleName = "paper",
     probe: ProbeName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put runs side by side at common positions; nothing is interpolated."""
+    """Put runs side by side at common positions, or sweep them over a number; nothing is interpolated."""
     from .compare import compare as compared
-    from .compare import group_tables, tables
+    from .compare import defaults, group_tables, tables
 
-    found = compared(_load(archives, probe), by=by, quantities=quantity or ())
+    runs = _load(archives, probe)
+    if against is not None:
+        _sweep(runs, against, quantity or defaults(runs), at, output, style, as_json)
+        return
+    found = compared(runs, by=by, quantities=quantity or ())
     if output is not None:
         from .files import save_runs
 
@@ -309,6 +335,21 @@ def plan(
     from .plan import run_plan
 
     raise typer.Exit(run_plan(model, probe, as_json, loss=loss))
+
+
+def _sweep(
+    runs: Trajectory, against: str, names: list[str], at: int | None, output: Path | None, style: str, as_json: bool
+) -> None:
+    from .files import save_sweep
+    from .sweep import sweep, sweep_table
+
+    found = sweep(runs, against, names, at=at)
+    if output is not None:
+        _print_line(f"wrote {save_sweep(found, output, style)}")
+    elif as_json:
+        _print_json([one.to_dict() for one in found])
+    else:
+        _print_tables([sweep_table(found)])
 
 
 def _load(paths: Sequence[Path], probe: str | None) -> Trajectory:

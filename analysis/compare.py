@@ -1,24 +1,25 @@
-"""Comparison: several runs at common positions, by step, by epoch or by the loss they have reached.
+"""Comparison: several runs side by side at common positions, as tables.
 
-Nothing is interpolated: a run has a value at a position only if it was measured there. Eigenvalues are compared as
-λ_i/N, because the un-normalised kernel grows with the number of probe points.
+Nothing is interpolated: a run has a value at a position only if it was measured there (:mod:`.align`). Eigenvalues are
+compared as λ_i/N, because the un-normalised kernel grows with the number of probe points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from kerneltrack.errors import AnalysisError
 
+from .align import Alignment, aligned
 from .lr_decay_text import nearest
-from .text import Table, count, number, plain, subscript
-from .trajectory import Floats, Run, Trajectory
+from .quantities import key_of, title_of
+from .text import Table, count, number, plain
+from .trajectory import Floats, Trajectory
 
-Alignment = Literal["step", "epoch", "loss"]
 #: What is compared where nothing else is asked for.
 DEFAULT = (
     "eigenvalue_1",
@@ -30,9 +31,7 @@ DEFAULT = (
 )
 #: From so many runs on a spread is worth drawing; below, single lines say more than a band over them.
 BAND_RUNS = 6
-_HEADS = {"step": "step", "epoch": "epoch", "loss": "loss ≤"}
-#: Levels of the loss at which runs are compared: half a decade is finer than most runs' scatter needs.
-_LOSS_LEVELS = 8
+_HEADS = {"step": "step", "epoch": "epoch", "samples": "samples", "flow_time": "Ση ≤", "loss": "loss ≤"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Comparison:
         values: quantity → (P, runs), NaN where a run has none.
         groups: name of a run → its metadata.
         notes: what a reader must know.
+        trajectory: the runs themselves.
     """
 
     by: Alignment
@@ -54,6 +54,7 @@ class Comparison:
     values: dict[str, Floats]
     groups: dict[str, dict[str, Any]]
     notes: tuple[str, ...]
+    trajectory: Trajectory
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes None."""
@@ -75,51 +76,35 @@ def compare(trajectory: Trajectory, *, by: Alignment = "step", quantities: Seque
 
     Args:
         trajectory: two runs or more.
-        by: what to align on; "loss" takes in each run the first snapshot at or below each level.
+        by: what to align on; see :mod:`.align`.
         quantities: names of stored scalars, ``eigenvalue_i`` (λ_i/N), or ``…_energy_k``; empty: a default set.
 
     Raises:
-        AnalysisError: one run, mixed probes or reductions, no common position, or an unknown quantity.
+        AnalysisError: one run, mixed probes or reductions, no common position, an unknown quantity, or one that grows
+            with N where probes differ in size.
     """
     if len(trajectory) < 2:
         raise AnalysisError("a comparison", expected="two archives or more", got=len(trajectory))
     notes = trajectory.comparable()
     labels = _labels(trajectory)
-    positions, rows = _positions(trajectory, by)
-    if not len(positions):
-        spans = "; ".join(f"{label}: {_span(run, by)}" for label, run in zip(labels, trajectory, strict=True))
-        raise AnalysisError(
-            f"the runs have no common {by}",
-            got=spans,
-            remedy="Measure with schedules whose steps nest, or align by loss.",
-        )
-    chosen = list(quantities) or _defaults(trajectory)
-    values = {
-        name: np.column_stack([_taken(run, name, r) for run, r in zip(trajectory, rows, strict=True)])
-        for name in chosen
-    }
+    chosen = list(quantities) or defaults(trajectory)
+    data = aligned(trajectory, chosen, by=by)
+    values = {name: np.asarray(data[name].values.T) for name in chosen}
     metadata = {label: dict(run.provenance.get("metadata", {})) for label, run in zip(labels, trajectory, strict=True)}
-    return Comparison(by, positions, labels, values, metadata, notes)
+    return Comparison(by, np.asarray(data["position"].values), labels, values, metadata, notes, trajectory)
 
 
 def grouped(comparison: Comparison, key: str) -> dict[str, list[int]]:
-    """Columns of runs by their value of a metadata key: numbers in their order, other values as they appear.
+    """Columns of runs by their value of a key: numbers in their order, other values as they appear.
 
     Raises:
-        AnalysisError: a run has no such key.
+        AnalysisError: a run has no such key in its metadata or provenance.
     """
-    found: dict[str, list[int]] = {}
-    for column, name in enumerate(comparison.runs):
-        if key not in comparison.groups[name]:
-            raise AnalysisError(
-                f"grouping by {key!r}", expected="a key of every run's metadata",
-                got=f"{name} has {', '.join(map(plain, comparison.groups[name])) or 'none'}",
-                remedy="Give the tracker metadata={...}.",
-            )  # fmt: skip
-        found.setdefault(plain(comparison.groups[name][key]), []).append(column)
-    values = {plain(metadata[key]): metadata[key] for metadata in comparison.groups.values()}
-    if all(isinstance(value, int | float) for value in values.values()):
-        return {label: found[label] for label in sorted(found, key=lambda label: float(values[label]))}
+    values = [key_of(run, key) for run in comparison.trajectory]
+    order = sorted(values) if all(isinstance(value, int | float) for value in values) else values
+    found: dict[str, list[int]] = {plain(value): [] for value in order}
+    for column, value in enumerate(values):
+        found[plain(value)].append(column)
     return found
 
 
@@ -147,7 +132,7 @@ def _mean(values: Floats) -> str:
 
 
 def _where(comparison: Comparison) -> list[str]:
-    return [number(p) if comparison.by == "loss" else count(int(p)) for p in comparison.positions]
+    return [number(p) if comparison.by in ("loss", "flow_time") else count(int(p)) for p in comparison.positions]
 
 
 def tables(comparison: Comparison) -> list[Table]:
@@ -163,34 +148,8 @@ def tables(comparison: Comparison) -> list[Table]:
     return [*found, Table("", [""], [], comparison.notes)] if comparison.notes else found
 
 
-def quantity(run: Run, name: str) -> Floats:
-    """A named quantity over the snapshots of a run, (S,).
-
-    Raises:
-        AnalysisError: the archive does not hold it.
-    """
-    stem, _, last = name.rpartition("_")
-    if stem == "eigenvalue" and last.isdigit():
-        values = run.values("eigenvalues", why=name)
-        if not 1 <= int(last) <= values.shape[1]:
-            raise AnalysisError(
-                f"the quantity {name!r}", expected=f"a mode from 1 to {values.shape[1]}", got=last, where=run.path
-            )
-        return np.asarray(values[:, int(last) - 1] / run.count)
-    if stem.endswith("_energy") and last.isdigit():
-        grid = [int(k) for k in run.values("energy_k", why=name)]
-        if int(last) not in grid:
-            raise AnalysisError(f"the quantity {name!r}", expected=f"k in {grid}", got=last, where=run.path)
-        return run.values(stem, why=name)[:, grid.index(int(last))]
-    values = run.values(name, why="the comparison")
-    if values.ndim != 1:
-        raise AnalysisError(
-            f"the quantity {name!r}", expected="one number per snapshot", got=f"shape {values.shape}", where=run.path
-        )
-    return values
-
-
-def _defaults(trajectory: Trajectory) -> list[str]:
+def defaults(trajectory: Trajectory) -> list[str]:
+    """What is compared where nothing is asked for: those of ``DEFAULT`` that every run holds."""
     found = []
     for name in DEFAULT:
         if name == "target_energy_20":
@@ -208,50 +167,6 @@ def _defaults(trajectory: Trajectory) -> list[str]:
     return found
 
 
-def _positions(trajectory: Trajectory, by: Alignment) -> tuple[Floats, list[np.ndarray]]:
-    if by == "loss":
-        return _loss_positions(trajectory)
-    rows = [_last_rows(run, by) for run in trajectory]
-    common = sorted(set.intersection(*(set(found) for found in rows)))
-    return np.asarray(common, dtype=np.float64), [np.array([found[p] for p in common], dtype=int) for found in rows]
-
-
-def _last_rows(run: Run, by: Literal["step", "epoch"]) -> dict[int, int]:
-    """Position → its first measured row: the first state of an epoch, the state of a step."""
-    found: dict[int, int] = {}
-    for row in np.flatnonzero(run.measured):
-        found.setdefault(int(run.dataset[by].values[row]), int(row))
-    return found
-
-
-def _loss_positions(trajectory: Trajectory) -> tuple[Floats, list[np.ndarray]]:
-    losses = [np.where(run.measured, quantity(run, "probe_loss"), np.nan) for run in trajectory]
-    start, end = min(float(np.nanmax(l)) for l in losses), max(float(np.nanmin(l)) for l in losses)  # noqa: E741
-    if not 0 < end < start:
-        return np.empty(0), [np.empty(0, int) for _ in losses]
-    # The best loss of the worst run is a level of its own: rounding must not push it out of reach.
-    levels = np.append(np.geomspace(start, end, _LOSS_LEVELS)[:-1], end)
-    return levels, [np.array([int(np.argmax(loss <= level)) for level in levels]) for loss in losses]
-
-
-def _taken(run: Run, name: str, rows: np.ndarray) -> Floats:
-    return np.asarray(quantity(run, name)[rows])
-
-
 def _labels(trajectory: Trajectory) -> tuple[str, ...]:
     names = [plain(run.name) for run in trajectory]
     return tuple(name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1))
-
-
-def _span(run: Run, by: Alignment) -> str:
-    name = "probe_loss" if by == "loss" else by
-    values = (
-        np.asarray(run.dataset[name].values, dtype=np.float64)[run.measured] if name in run.dataset else np.array([])
-    )
-    return f"{number(float(np.nanmin(values)))} to {number(float(np.nanmax(values)))}" if values.size else "none"
-
-
-def title_of(name: str) -> str:
-    """How a quantity is called in tables and figures."""
-    stem, _, last = name.rpartition("_")
-    return f"λ{subscript(int(last))} / N" if stem == "eigenvalue" else name.replace("_", " ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .compare import Comparison
+    from .sweep import Sweep
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -44,14 +46,30 @@ def save_runs(comparison: Comparison, path: str | os.PathLike[str], style: str, 
         AnalysisError: another ending, or a run without the metadata key.
         OSError: the file cannot be written.
     """
-    import matplotlib
-
     from .gallery.runs import runs_figure
+
+    return _drawn(lambda look: runs_figure(comparison, look, group=group), path, style)
+
+
+def save_sweep(found: Sequence[Sweep], path: str | os.PathLike[str], style: str) -> Path:
+    """Draw a sweep in a named style and write the figure.
+
+    Raises:
+        AnalysisError: another ending.
+        OSError: the file cannot be written.
+    """
+    from .gallery.runs import sweep_figure
+
+    return _drawn(lambda look: sweep_figure(found, look), path, style)
+
+
+def _drawn(draw: Callable[[Style], Figure], path: str | os.PathLike[str], style: str) -> Path:
+    import matplotlib
 
     look = STYLES[style]
     format_of(path)
     with matplotlib.rc_context(look.parameters()):
-        figure = runs_figure(comparison, look, group=group)
+        figure = draw(look)
     return save_figure(figure, path, look)
 
 

@@ -18,7 +18,7 @@ from kerneltrack.errors import AnalysisError
 
 from .changes import Change, Trend, learning_rate_changes
 from .mode_factors import ModeFactors, mode_factors
-from .trajectory import Run, Trajectory
+from .trajectory import Floats, Run, Trajectory
 
 #: Scalars reported at every moment, where the archive holds them.
 SCALARS = (
@@ -30,9 +30,12 @@ SCALARS = (
 ENERGIES = ("residual_energy", "target_energy", "output_energy")
 #: Eigenvalues reported at every moment, counted from 1.
 MODES = (1, 2, 5, 10, 20, 50, 100)
-#: How far the control's λ_1 at the change may lie from the run's: float32 training restarted from a checkpoint is
+#: How far the control's λ_1 and loss at the change may lie from the run's: float32 training restarted from a checkpoint is
 #: bit-equal, so anything beyond the rounding of one float32 kernel is another state.
 SAME_STATE = 1e-3
+
+#: Moments at which a continuous schedule is told.
+TREND_MOMENTS = 6
 
 
 @dataclass(frozen=True)
@@ -84,15 +87,44 @@ class ChangeEffects:
         """Whether the differences may be called effects of the change."""
         return not self.no_control
 
+    @property
+    def target_moves(self) -> dict[int, float]:
+        """E(y, k) at the last moment less that before the change, by k, where both are known; 1 less 1 is left out."""
+        start, end = self.before.numbers, self.after[-1].numbers
+        names = [name for name in start if name.startswith("target_energy_") and name in end]
+        moves = {int(name.rpartition("_")[2]): end[name] - start[name] for name in names if start[name] < 1 - 1e-12}
+        return {k: move for k, move in sorted(moves.items()) if np.isfinite(move)}
+
 
 @dataclass(frozen=True)
 class TrendCourse:
-    """A stretch of continuously changing rates: its ends, no before and after."""
+    """A stretch of continuously changing rates, told over Ση: no before and after.
+
+    Attributes:
+        trend: where.
+        rates: at its two ends.
+        moments: a few snapshots, evenly spread in Ση, both ends among them.
+        times: Ση at each, from the start of the stretch.
+        moment_rates: the learning rate of each (the first group's).
+        trends: name → Kendall's τ of the quantity with Ση over every snapshot of the stretch.
+    """
 
     trend: Trend
     rates: tuple[float, float]
-    start: Moment
-    end: Moment
+    moments: tuple[Moment, ...]
+    times: tuple[float, ...]
+    moment_rates: tuple[float, ...]
+    trends: Mapping[str, float]
+
+    @property
+    def start(self) -> Moment:
+        """The first moment."""
+        return self.moments[0]
+
+    @property
+    def end(self) -> Moment:
+        """The last one."""
+        return self.moments[-1]
 
 
 @dataclass(frozen=True)
@@ -191,9 +223,12 @@ def _no_control(run: Run, control: Run | None, change: Change) -> str:
     kept = control.learning_rates[control.measured & (control.steps >= run.steps[change.before])]
     if not np.all(kept[0] == np.asarray(change.old)) or not np.all(kept == kept[0]):
         return f"the control did not keep the learning rate {change.old[0]:g}"
-    mine, theirs = run.values("eigenvalues")[change.before, 0], control.values("eigenvalues")[row, 0]
-    if not abs(mine - theirs) <= SAME_STATE * abs(mine):
-        return f"the control was in another state at the change (λ_1 {theirs:.6g} against {mine:.6g})"
+    states = [(r.values("eigenvalues")[i, 0], "λ_1") for r, i in ((run, change.before), (control, row))]
+    if run.has("probe_loss") and control.has("probe_loss"):
+        states += [(r.values("probe_loss")[i], "loss") for r, i in ((run, change.before), (control, row))]
+    for (mine, name), (theirs, _) in zip(states[::2], states[1::2], strict=True):
+        if not abs(mine - theirs) <= SAME_STATE * abs(mine):
+            return f"the control was in another state at the change ({name} {theirs:.6g} against {mine:.6g})"
     return ""
 
 
@@ -203,14 +238,31 @@ def _paired(m: Moment, control: Run) -> Moment:
 
 
 def _course(run: Run, trend: Trend) -> TrendCourse:
-    origin = int(run.steps[trend.first])
-    rates = run.learning_rates[[trend.first, trend.last], 0]
+    rows = np.flatnonzero(run.measured)
+    rows = rows[(run.steps[rows] >= run.steps[trend.first]) & (run.steps[rows] <= run.steps[trend.last])]
+    rates = run.learning_rates[rows, 0]
+    gaps = np.diff(run.steps[rows].astype(np.float64))
+    times = np.concatenate([[0.0], np.cumsum(gaps * (rates[1:] + rates[:-1]) / 2)])
+    wanted = np.linspace(0, times[-1], TREND_MOMENTS)
+    chosen = np.unique([int(np.argmin(np.abs(times - t))) for t in wanted])
+    origin, numbers = int(run.steps[rows[0]]), [_numbers(run, int(row)) for row in rows]
     return TrendCourse(
         trend,
-        (float(rates[0]), float(rates[1])),
-        moment(run, trend.first, origin=origin),
-        moment(run, trend.last, origin=origin),
+        (float(rates[0]), float(rates[-1])),
+        tuple(moment(run, int(rows[i]), origin=origin) for i in chosen),
+        tuple(float(times[i]) for i in chosen),
+        tuple(float(rates[i]) for i in chosen),
+        {name: _kendall(times, np.array([n[name] for n in numbers])) for name in numbers[0]},
     )
+
+
+def _kendall(times: Floats, values: Floats) -> float:
+    from scipy.stats import kendalltau
+
+    known = np.isfinite(values)
+    if known.sum() < 3 or np.ptp(values[known]) == 0:
+        return float("nan")
+    return float(kendalltau(times[known], values[known]).statistic)
 
 
 def _numbers(run: Run, row: int) -> dict[str, float]:
@@ -256,6 +308,7 @@ def _change_dict(effects: ChangeEffects) -> dict[str, Any]:
         "before": _moment_dict(effects.before),
         "after": [_moment_dict(m) for m in effects.after],
         "control": "paired" if effects.has_control else effects.no_control,
+        "target_energy_moves": {str(k): move for k, move in effects.target_moves.items()},
         "mode_factors": None if factors is None else {
             "predicted": _numbers_list(factors.predicted),
             "predicted_at_old_rate": _numbers_list(factors.predicted_old),
@@ -272,8 +325,11 @@ def _trend_dict(course: TrendCourse) -> dict[str, Any]:
         "last_step": course.end.step,
         "learning_rates": list(course.rates),
         "sum_of_learning_rates": course.trend.travel,
-        "start": _moment_dict(course.start),
-        "end": _moment_dict(course.end),
+        "moments": [
+            {"sum_of_learning_rates": t, "learning_rate": rate, **_moment_dict(m)}
+            for t, rate, m in zip(course.times, course.moment_rates, course.moments, strict=True)
+        ],
+        "kendall_tau_with_sum_of_learning_rates": {name: _plain(tau) for name, tau in course.trends.items()},
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .lr_decay import ChangeEffects, LrDecayEffects, Moment, TrendCourse
@@ -13,24 +15,45 @@ _MODES = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100)
 
 def sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
     """What one change was followed by, in one or two plain sentences with their numbers."""
-    clauses = [_ratio_clause(effects), _residual_clause(effects, energy_k), _growth_clause(effects)]
+    clauses = [
+        _ratio_clause(effects), _residual_clause(effects, energy_k), _growth_clause(effects), _target_clause(effects),
+    ]  # fmt: skip
     told = [clause for clause in clauses if clause]
     followed = f" This was followed by {_joined(told)}." if told else ""
     return f"{_what(effects)}{followed} {_effect_sentence(effects, energy_k)}".strip()
 
 
-def trend_sentence(course: TrendCourse) -> str:
+def trend_sentence(course: TrendCourse, energy_k: tuple[int, ...] = ()) -> str:
     """The course of a continuous schedule, without a before and an after."""
-    ratios = [m.numbers.get("stability_ratio", float("nan")) for m in (course.start, course.end)]
-    stability = (
-        f"; λ₁ stood at {number(ratios[0], 2)} of its bound at the start and at {number(ratios[1], 2)} at the end"
-        if np.all(np.isfinite(ratios)) else ""
-    )  # fmt: skip
+    k = nearest(energy_k, 20)
+    wanted = [("stability_ratio", "λ₁ over its bound"), (f"residual_energy_{k}", f"residual energy in the first {k} modes"),
+              ("effective_rank", "effective rank")]  # fmt: skip
+    told = [
+        f"{label} from {number(values[0], 2)} to {number(values[-1], 2)} (τ = {number(course.trends[name], 2)})"
+        for name, label in wanted
+        if name in course.trends and np.isfinite(values := [m.numbers[name] for m in (course.start, course.end)]).all()
+    ]
+    courses = f": {_joined(told)}" if told else ""
     return (
         f"From step {count(course.start.step)} to {count(course.end.step)} the learning rate moved continuously from "
-        f"{course.rates[0]:g} to {course.rates[1]:g} (Ση ≈ {number(course.trend.travel)}){stability}. A trend has "
+        f"{course.rates[0]:g} to {course.rates[1]:g} (Ση ≈ {number(course.trend.travel)}){courses}. A trend has "
         "no before and after."
     )
+
+
+def trend_table(course: TrendCourse, energy_k: tuple[int, ...]) -> Table:
+    """What stood at a few moments of a continuous schedule, over Ση, and Kendall's τ of each course with Ση."""
+    rows = [
+        [label, *(_cell(m.numbers, name) for m in course.moments), number(course.trends.get(name, float("nan")), 2)]
+        for name, label in _held(course.moments, energy_k)
+    ]
+    heads = [f"Ση {number(t)}" for t in course.times]
+    return Table(
+        f"Over the learning rate's course, steps {count(course.start.step)} to {count(course.end.step)}",
+        ["", *heads, "τ"], [["learning rate", *(number(rate) for rate in course.moment_rates), ""], *rows],
+        ("τ is Kendall's rank correlation with Ση over all snapshots of the stretch: ±1 for a course that only rises or "
+         "falls. It says that something moved while the rate did, not that the rate moved it.",),
+    )  # fmt: skip
 
 
 def change_table(effects: ChangeEffects, energy_k: tuple[int, ...]) -> Table:
@@ -39,7 +62,7 @@ def change_table(effects: ChangeEffects, energy_k: tuple[int, ...]) -> Table:
     paired = effects.has_control
     rows: list[list[str]] = []
     quiet: set[int] = set()
-    for name, label in _quantities(effects, energy_k):
+    for name, label in _held(moments, energy_k):
         rows.append([label, *(_cell(m.numbers, name) for m in moments)])
         if paired and any(np.isfinite(m.control.get(name, np.nan)) for m in moments):
             quiet |= {len(rows), len(rows) + 1}
@@ -74,9 +97,10 @@ def factor_table(effects: ChangeEffects) -> Table:
 
 def tables(effects: LrDecayEffects) -> list[Table]:
     """All tables of a run, in order."""
-    return [
+    changes = [
         table for change in effects.changes for table in (change_table(change, effects.energy_k), factor_table(change))
     ]
+    return changes + [trend_table(course, effects.energy_k) for course in effects.trends]
 
 
 def nearest(energy_k: tuple[int, ...], wanted: int) -> int | None:
@@ -138,7 +162,26 @@ def _growth_clause(effects: ChangeEffects) -> str:
         old, new = (m.numbers.get(f"eigenvalue_{i}", float("nan")) for m in (effects.before, effects.after[-1]))
         if old > 0 and np.isfinite(new):
             grown.append(f"λ{subscript(i)} ×{number(new / old, 2)}")
-    return f"{', '.join(grown)}{_after(effects.after[-1])}" if grown else ""
+    if not grown:
+        return ""
+    change, kept = effects.change, ""
+    if len(change.old) == 1 and change.new[0]:
+        kept = f"; ×{number(change.old[0] / change.new[0], 2)} would keep ηλ"
+    return f"{', '.join(grown)} ({_when(effects.after[-1])}{kept})"
+
+
+def _target_clause(effects: ChangeEffects) -> str:
+    """Where target energy moved in k between the state before the change and the last one after it."""
+    moves = effects.target_moves
+    fell, rose = ([k for k, move in moves.items() if sign * move > 0] for sign in (-1, 1))
+    if not fell or not rose:
+        return f"target energy {'rising' if rose else 'falling'} at every k" if fell or rose else ""
+    if max(fell) < min(rose):
+        return f"target energy falling up to k = {max(fell)} and rising from k = {min(rose)} on"
+    if max(rose) < min(fell):
+        return f"target energy rising up to k = {max(rose)} and falling from k = {min(fell)} on"
+    k, move = max(moves.items(), key=lambda item: abs(item[1]))
+    return f"target energy moving both ways, most at k = {k} ({signed(move, 2)})"
 
 
 def _effect_sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
@@ -158,14 +201,19 @@ def _effect_sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
 
 
 def _after(m: Moment) -> str:
-    return f" ({'one step' if m.offset == 1 else f'{count(m.offset)} steps'} after)"
+    return f" ({_when(m)})"
+
+
+def _when(m: Moment) -> str:
+    return f"{'one step' if m.offset == 1 else f'{count(m.offset)} steps'} after"
 
 
 def _joined(clauses: list[str]) -> str:
     return clauses[0] if len(clauses) == 1 else f"{', '.join(clauses[:-1])}, and {clauses[-1]}" if clauses else ""
 
 
-def _quantities(effects: ChangeEffects, energy_k: tuple[int, ...]) -> list[tuple[str, str]]:
+def quantities(energy_k: tuple[int, ...]) -> list[tuple[str, str]]:
+    """What the tables list, in order: name and label."""
     small, top, wide = nearest(energy_k, 5), nearest(energy_k, 20), nearest(energy_k, 400)
     wanted = [
         ("eigenvalue_1", "λ₁"),
@@ -185,9 +233,12 @@ def _quantities(effects: ChangeEffects, energy_k: tuple[int, ...]) -> list[tuple
         ("anchored_linearization_error", "linearisation error, anchored"),
         ("probe_loss", "loss on the probe"),
     ]
-    moments = (effects.before, *effects.after)
+    return list(dict(wanted).items())
+
+
+def _held(moments: Sequence[Moment], energy_k: tuple[int, ...]) -> list[tuple[str, str]]:
     known = {name for m in moments for name, value in m.numbers.items() if np.isfinite(value)}
-    return [(name, label) for name, label in dict(wanted).items() if name in known]
+    return [(name, label) for name, label in quantities(energy_k) if name in known]
 
 
 def _title(effects: ChangeEffects) -> str:

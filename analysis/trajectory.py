@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -152,6 +152,43 @@ class Run:
         rows = np.flatnonzero((self.steps == step) & self.measured)
         return int(rows[-1]) if rows.size else None
 
+    def window(self, first: int | None = None, last: int | None = None) -> Run:
+        """The same run between two steps, both included; None leaves that side open.
+
+        Raises:
+            AnalysisError: no snapshot lies there.
+        """
+        low, high = (-1 if first is None else first), (np.iinfo(np.int64).max if last is None else last)
+        rows = np.flatnonzero((self.steps >= low) & (self.steps <= high))
+        if not rows.size:
+            raise AnalysisError(
+                f"no snapshot between steps {low} and {high}", got=f"steps {self.steps[0]} to {self.steps[-1]}",
+                where=self.path or None,
+            )  # fmt: skip
+        return replace(self, dataset=self.dataset.isel(snapshot=rows))
+
+    def pairs(self, values: Floats) -> tuple[Ints, Floats, Floats]:
+        """Mean and half-difference over each measured pair (t, t + 1): steps t (Q,), and both along the first axis.
+
+        At the edge of stability what oscillates has period 2: the mean is the course, half the difference (second less
+        first) its amplitude with the sign of the phase. Pairs come from schedules with ``window=2``.
+
+        Args:
+            values: (S, …) one entry per snapshot.
+
+        Raises:
+            AnalysisError: the archive holds no pair.
+        """
+        second = np.flatnonzero((self.steps[1:] == self.steps[:-1] + 1) & self.measured[1:] & self.measured[:-1]) + 1
+        second = second[np.asarray(self.dataset["window"].values, dtype=int)[second] == 1]
+        if not second.size:
+            raise AnalysisError(
+                "the archive holds no pairs of snapshots", where=self.path or None,
+                remedy="Measure pairs: NTKTracker(schedule=kt.schedule.Every(n, window=2)).",
+            )  # fmt: skip
+        first, later = values[second - 1], values[second]
+        return self.steps[second - 1], (first + later) / 2, (later - first) / 2
+
     def _any_finite(self, name: str) -> bool:
         data = self.dataset[name]
         if data.dtype.kind not in "fc" or "snapshot" not in data.dims:
@@ -204,10 +241,11 @@ class Trajectory(Sequence[Run]):
         return self.only.dataset
 
     def comparable(self) -> tuple[str, ...]:
-        """Check that the runs measure the same quantity on the same probe.
+        """Check that the runs measure the same quantity on the same probe, or on more points of the same data.
 
         Returns:
-            Notes that a comparison must print: the same identity with other bytes is compared, but not silently.
+            Notes that a comparison must print: the same identity with other bytes, or another number of points of the
+            same data, is compared, but not silently.
 
         Raises:
             AnalysisError: naming the runs and what differs.
@@ -218,6 +256,12 @@ class Trajectory(Sequence[Run]):
         first = self[0]
         for run in self.runs[1:]:
             if run.fingerprint == first.fingerprint:
+                continue
+            if run.count != first.count and _source(run) and _source(run) == _source(first):
+                notes.append(
+                    f"{run.name}: {run.count} points of the data of which {first.name} has {first.count}; eigenvalues "
+                    "are compared as λ_i/N"
+                )
                 continue
             if run.identity is None or run.identity != first.identity:
                 _same(self, "probe fingerprints", [r.fingerprint for r in self])
@@ -304,6 +348,12 @@ def _same(trajectory: Trajectory, what: str, values: Sequence[Any]) -> None:
             f"runs with different {what} are not comparable", got=listed,
             remedy="Compare runs that were measured on the same probe with the same settings.",
         )  # fmt: skip
+
+
+def _source(run: Run) -> dict[str, Any]:
+    """Where a probe's points come from, without which of them were drawn."""
+    identity = run.identity or {}
+    return {k: v for k, v in identity.items() if k not in ("indices", "seed", "n")} if "dataset" in identity else {}
 
 
 def _names(trajectory: Trajectory) -> str:

@@ -17,11 +17,16 @@ import scipy.sparse.linalg
 from numpy.typing import NDArray
 
 from kerneltrack.errors import KernelError
+from kerneltrack.lanczos import leading_pairs, residuals_of, still_leading, symmetric
 
 Array = NDArray[np.float64]
 
 #: Spacing of numbers around 1 in the dtypes that networks compute in. NumPy knows no bfloat16 (8 bits of significand).
 EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+
+#: From so many rows on, and for at most one pair in so many rows, Lanczos on a dense matrix is faster than LAPACK: three
+#: times at 1,000 rows, five at 2,000, thirty at 3,000; with fewer rows, or more pairs, it is not.
+LANCZOS_ROWS, LANCZOS_SHARE = 500, 8
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ def eigensystem(kernel_or_operator: Any, k: int | None = None, *, previous: Eige
             of the outputs: a block-diagonal NO×NO matrix, whose eigenvectors live on one output each) or (N, N, O, O)
             (full: NO×NO); or an operator with ``shape`` and ``matmat`` (a SciPy ``LinearOperator``, a
             ``kerneltrack.NTKOperator``).
-        k: how many pairs; None for all of them (from an operator that takes M products).
+        k: how many pairs; None for all of them (from an operator that takes M products). A few pairs of a large matrix
+            come from Lanczos as well, with the same checks; ``solver`` says which it was.
         previous: an eigensystem of the same kernel a little earlier. Where its vectors still are an operator's leading
             eigenvectors, which is checked, Lanczos is spared; a dense solve ignores it.
 
@@ -131,8 +137,18 @@ def eigensystem(kernel_or_operator: Any, k: int | None = None, *, previous: Eige
 def _solve_array(array: Array, k: int | None, epsilon: float) -> EigenSystem:
     blocks = _blocks(array)
     asymmetry = _check_symmetric(blocks, epsilon)
-    blocks = [(block + block.T) / 2 for block in blocks]
-    return _merge([_solve_dense(block, k) for block in blocks], blocks, k, epsilon, asymmetry)
+    blocks = [symmetric(block) for block in blocks]
+    few = k is not None and len(blocks[0]) >= LANCZOS_ROWS and LANCZOS_SHARE * k <= len(blocks[0])
+    solved = [_solve_few(block, k or 0) if few else _solve_dense(block, k) for block in blocks]
+    return _merge(solved, blocks, k, epsilon, asymmetry, "lanczos" if few else "lapack")
+
+
+def _solve_few(matrix: Array, k: int) -> tuple[Array, Array]:
+    """The k largest pairs of a dense matrix by Lanczos, to float64: the products are exact to that."""
+    values, vectors, _ = leading_pairs(
+        _linear_operator(scipy.sparse.linalg.aslinearoperator(matrix)), k, EPSILON["float64"]
+    )
+    return values, vectors
 
 
 def _is_operator(candidate: Any) -> bool:
@@ -213,6 +229,7 @@ def _merge(
     k: int | None,
     epsilon: float,
     asymmetry: float,
+    solver: str,
 ) -> EigenSystem:
     """One eigensystem of the block-diagonal matrix, its rows ordered (n, o)."""
     outputs, samples = len(blocks), len(blocks[0])
@@ -227,7 +244,7 @@ def _merge(
         mine = np.flatnonzero(owner[order] == output)
         chosen = order[mine] - start
         vectors[:, output, mine] = _fix_signs(block_vectors[:, chosen])
-        residuals[mine] = _residuals(
+        residuals[mine] = residuals_of(
             blocks[output] @ block_vectors[:, chosen], block_values[chosen], block_vectors[:, chosen]
         )
     return EigenSystem(
@@ -238,13 +255,9 @@ def _merge(
         trace=float(sum(np.trace(block) for block in blocks)),
         frobenius=_norm(blocks),
         complete=len(order) == size,
-        solver="lapack",
+        solver=solver,
         asymmetry=asymmetry,
     )
-
-
-def _residuals(products: Array, values: Array, vectors: Array) -> Array:
-    return np.asarray(np.linalg.norm(products - vectors * values, axis=0))
 
 
 def _noise_floor(largest: float, rms: float, epsilon: float) -> float:
@@ -271,16 +284,8 @@ def _solve_operator(operator: Any, k: int | None, previous: EigenSystem | None) 
     # Lanczos needs two to three products a pair: from a third of the pairs on, the matrix itself costs no more.
     if k is None or 3 * k >= size:
         return _solve_array(linear.matmat(np.eye(size)), k, epsilon)
-    warm = None if previous is None else _still_eigenpairs(linear, k, previous, epsilon)
-    values, vectors = warm or _lanczos(linear, k, _tolerance(epsilon))
-    residuals = _residuals(linear.matmat(vectors), values, vectors)
-    if np.max(residuals) > (allowed := _allowed_residual(values, epsilon)):
-        raise KernelError(
-            "Lanczos returned pairs that are not eigenpairs",
-            expected=f"residuals below {allowed:.1e}",
-            got=f"{np.max(residuals):.1e}",
-            remedy="Compute the operator's products in float64, or ask for fewer eigenpairs.",
-        )
+    warm = None if previous is None else still_leading(linear, k, previous.vectors, epsilon)
+    values, vectors, residuals = warm or leading_pairs(linear, k, epsilon)
     trace = float(operator.trace()) if callable(getattr(operator, "trace", None)) else np.nan
     largest = float(np.max(np.abs(values)))
     # ‖Θ‖_F² ≤ λ_1 tr Θ for a positive kernel; without a trace, ‖Θ‖_F² ≤ M λ_1².
@@ -311,64 +316,3 @@ def _linear_operator(operator: Any) -> scipy.sparse.linalg.LinearOperator:
     return scipy.sparse.linalg.LinearOperator(
         shape, matvec=lambda v: matmat(np.reshape(v, (-1, 1)))[:, 0], matmat=matmat, dtype=np.float64
     )
-
-
-def _tolerance(epsilon: float) -> float:
-    # Products rounded at ε cannot give residuals below a few ε λ_1; asking for less never returns.
-    return 32 * epsilon
-
-
-def _allowed_residual(values: Array, epsilon: float) -> float:
-    # Ten times what Lanczos was asked for: its own estimate of a residual is not the residual.
-    return float(10 * _tolerance(epsilon) * np.max(np.abs(values)))
-
-
-def _lanczos(linear: scipy.sparse.linalg.LinearOperator, k: int, tolerance: float) -> tuple[Array, Array]:
-    """The k largest eigenpairs, descending, to a relative tolerance of the residuals."""
-    # A fixed random start makes two calls agree; starting from an earlier eigenvector saved no product when tried.
-    start = np.random.default_rng(0).standard_normal(linear.shape[0])
-    if not linear.matvec(start).any():
-        return np.zeros(k), np.eye(linear.shape[0], k)
-    try:
-        values, vectors = scipy.sparse.linalg.eigsh(linear, k=k, which="LA", v0=start, tol=tolerance)
-    except scipy.sparse.linalg.ArpackNoConvergence as error:
-        raise KernelError(
-            "Lanczos did not converge",
-            expected=f"{k} eigenpairs",
-            got=f"{len(error.eigenvalues)}",
-            remedy="Ask for fewer eigenpairs, or for all of them from the kernel itself.",
-        ) from error
-    order = np.argsort(-values, kind="stable")
-    return values[order], vectors[:, order]
-
-
-def _still_eigenpairs(
-    linear: scipy.sparse.linalg.LinearOperator, k: int, previous: EigenSystem, epsilon: float
-) -> tuple[Array, Array] | None:
-    """The k leading pairs within the span of the previous ones, if they are eigenpairs of this kernel; else None.
-
-    Small residuals show that these are eigenpairs, not that they are the largest: a direction new to the kernel is
-    orthogonal to all of them. One loose Lanczos on what is left of the kernel shows that there is none.
-    """
-    if previous.size != linear.shape[0] or previous.vectors.shape[1] < k:
-        return None
-    basis, _ = np.linalg.qr(previous.vectors[:, :k])
-    outermost = basis[:, [0, k - 1]]
-    products = linear.matmat(outermost)
-    allowed = _allowed_residual(previous.values, epsilon)
-    if np.max(_residuals(products, np.sum(outermost * products, axis=0), outermost)) > allowed:
-        return None
-    products = linear.matmat(basis)
-    values, turns = scipy.linalg.eigh(basis.T @ products)
-    values, turns = values[::-1], turns[:, ::-1]
-    if np.max(_residuals(products @ turns, values, basis @ turns)) > allowed:
-        return None
-
-    def beyond(v: Array) -> Array:
-        outside = v - basis @ (basis.T @ v)
-        moved = linear.matvec(outside)
-        return np.asarray(moved - basis @ (basis.T @ moved))
-
-    rest = scipy.sparse.linalg.LinearOperator(linear.shape, matvec=beyond, dtype=np.float64)
-    largest, _ = _lanczos(rest, 1, 1e-2)
-    return (values, basis @ turns) if largest[0] <= values[-1] + allowed else None

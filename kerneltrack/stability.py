@@ -48,7 +48,7 @@ def stability_ratio(
         return None, "no loss was given"
     metric = rule.metric(list(network.parameters))
     if rule.threshold is None or metric is None:
-        return None, rule.reason
+        return None, rule.reason or rule.unknown
     blocks = loss.hessian_blocks(outputs, targets) / len(outputs)
     scale = _multiple_of_identity(blocks)
     if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
@@ -66,7 +66,7 @@ def _multiple_of_identity(blocks: Tensor) -> float | None:
     return float(scale) if torch.equal(blocks, (scale * identity).expand_as(blocks)) else None
 
 
-def _top_curvature(network: Network, inputs: Any, root: Tensor, metric: float | dict[str, float]) -> float:
+def _top_curvature(network: Network, inputs: Any, root: Tensor, metric: float | dict[str, float | Tensor]) -> float:
     """λ_1(S^½ J P Jᵀ S^½) by Lanczos; one VJP and one JVP a step, memory O(N·O + parameters)."""
     count, width = root.shape[:2]
 
@@ -82,6 +82,8 @@ def _top_curvature(network: Network, inputs: Any, root: Tensor, metric: float | 
         return float(product(np.ones(1))[0])
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(size)  # ARPACK's own start would draw from a global generator
+    if not product(start).any():
+        return 0.0  # a learning rate of zero, where a schedule ends: Lanczos cannot start from a vector of zeros
     values = eigsh(operator, k=1, which="LA", v0=start, tol=LANCZOS_TOLERANCE, return_eigenvectors=False)
     return float(values[0])
 

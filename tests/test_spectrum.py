@@ -269,6 +269,51 @@ def test_degenerate_pairs_of_an_operator_are_all_found():
     np.testing.assert_allclose(eigensystem(Operator(matrix), 5).values, values[:5], rtol=1e-12)
 
 
+CLUSTERS = {
+    "reaches beyond k": [5.0] * 10 + list(np.linspace(1, 0.1, 190)),
+    "behind a leader": [10.0] + [5.0] * 9 + list(np.linspace(1, 0.1, 190)),
+    "two values": [3.0] * 30 + [1.0] * 170,
+    "rank deficient": list(100 * 0.8 ** np.arange(50)) + [0.0] * 150,
+    "nearly equal": [3.0] * 2 + [3 - 1e-9] * 3 + [1.0] * 195,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [5, 8, 12])
+@pytest.mark.parametrize("name", list(CLUSTERS))
+def test_clusters_of_eigenvalues_are_found_whole(name, k, dtype):
+    """Oracle: the prescribed spectrum. Seeds 4, 8 and 16 left a pair unconverged until more pairs were asked for."""
+    values = np.array(CLUSTERS[name])
+    for seed in (0, 4, 8, 16):
+        found = eigensystem(Operator(matrix_with(values, seed=seed)[0], dtype), k)
+        np.testing.assert_allclose(found.values, values[:k], atol=320 * np.finfo(dtype).eps * values[0])
+        np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(k), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", ["one", "diagonal", "full"])
+def test_a_few_pairs_of_a_large_kernel_come_from_lanczos(shape):
+    """Oracle: the dense solve of the same kernel."""
+    rng = np.random.default_rng(0)
+    decay = 0.9 ** np.arange(80)
+    if shape == "full":
+        features = rng.standard_normal((260, 2, 80)) * decay
+        kernel = np.einsum("nop,mqp->nmoq", features, features)
+    elif shape == "diagonal":
+        features = rng.standard_normal((520, 2, 80)) * decay
+        kernel = np.einsum("nop,mop->nmo", features, features)
+    else:
+        features = rng.standard_normal((520, 80)) * decay
+        kernel = features @ features.T
+    few, all_of_them = eigensystem(kernel, 7), eigensystem(kernel)
+    assert (few.solver, all_of_them.solver) == ("lanczos", "lapack")
+    assert few.residuals.max() < 3200 * np.finfo(np.float64).eps * few.values[0]
+    np.testing.assert_allclose(few.values, all_of_them.values[:7], rtol=1e-12)
+    np.testing.assert_allclose(few.vectors, all_of_them.vectors[:, :7], atol=1e-9)
+    assert (few.frobenius, few.trace, few.noise_floor) == pytest.approx(
+        (all_of_them.frobenius, all_of_them.trace, all_of_them.noise_floor), rel=1e-12
+    )
+
+
 def test_previous_vectors_that_are_still_right_spare_lanczos():
     # The kernel only grew by 3: same vectors, other values. Oracle: the cold start, and a count of the products.
     matrix, _ = matrix_with(DECAY)

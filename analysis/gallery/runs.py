@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..compare import BAND_RUNS, Comparison, grouped, title_of
-from ..panels import Series, band, time_axis
+from ..compare import BAND_RUNS, Comparison, grouped
+from ..panels import Series, band, slopes, time_axis
 from ..panels.profiles import below
+from ..quantities import title_of
 from ..style import Style
+from ..sweep import Sweep, slope_text
 from .sheet import blank
 
 _COLUMNS = 2
@@ -40,6 +44,19 @@ def runs_figure(comparison: Comparison, style: Style, *, group: str | None = Non
     return page
 
 
+def sweep_figure(found: Sequence[Sweep], style: Style) -> Figure:
+    """Each quantity over the number it was swept against, a point per run, and the fitted power law with its slope."""
+    rows = -(-len(found) // _COLUMNS)
+    page, axes = blank(style, rows, _COLUMNS if len(found) > 1 else 1, height=0.36 * rows + 0.04)
+    for ax, one in zip(axes, found, strict=False):
+        slopes(ax, one.x, one.values, style, slope=one.slope, intercept=one.intercept, text=slope_text(one))
+        ax.set_title(title_of(one.name))
+        ax.set_xlabel(one.against)
+    for ax in axes[len(found) :]:
+        ax.set_axis_off()
+    return page
+
+
 def _draw(ax: Axes, positions: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
     if values.shape[1] >= BAND_RUNS:
         mean, spread = values.mean(axis=1), values.std(axis=1, ddof=1)
@@ -56,6 +73,9 @@ def _frame(ax: Axes, comparison: Comparison, title: str) -> None:
         ax.invert_xaxis()
         ax.set_xlabel("loss reached")
         return
+    if comparison.by == "flow_time":
+        ax.set_xlabel("sum of the learning rates Ση")
+        return
     positions = comparison.positions
     time_axis(ax, "log" if len(positions) > 4 and positions[len(positions) // 2] < 0.1 * positions[-1] else "linear")
-    ax.set_xlabel("training step" if comparison.by == "step" else "epoch")
+    ax.set_xlabel({"step": "training step", "epoch": "epoch", "samples": "training samples"}[comparison.by])

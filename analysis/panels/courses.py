@@ -136,11 +136,12 @@ def logarithmic(ax: Axes) -> None:
     low, high = (float(np.log10(v)) for v in ax.get_ylim())
     if high - low < 2:
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _decade(value)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decade(value)))
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _decade(value: float) -> str:
+def decade(value: float) -> str:
+    """A tick of a logarithmic axis: plain where it is short, else 10ⁿ or 2·10ⁿ."""
     if value <= 0:
         return ""
     if 1e-3 < value < 1e5:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from ..style import Style
 from ..trajectory import Floats
-from .courses import Scale, Series, draw, logarithmic
+from .courses import Scale, Series, decade, draw, logarithmic
 
 
 def profiles(
@@ -82,6 +82,49 @@ def scatter_factors(
     ax.set_title(title)
     below(ax)
     ax.set_label("profile")
+    return ax
+
+
+def slopes(ax: Axes, x: Floats, values: Floats, style: Style, *, slope: float, intercept: float, text: str) -> Axes:
+    """Points (one per run) on logarithmic axes and the power law exp(intercept) x^slope, if any; returns ``ax``."""
+    if np.isfinite(slope):
+        ends = np.array([x.min(), x.max()])
+        ax.plot(ends, np.exp(intercept) * ends**slope, color=style.category[1], linewidth=1.3, label="power law")
+        ax.annotate(
+            f"slope {text}", (1, 1), xycoords="axes fraction", xytext=(-2, -2), textcoords="offset points", ha="right",
+            va="top", fontsize="small", color=style.category[1],
+        )  # fmt: skip
+    ax.plot(x, values, linestyle="", marker="o", markersize=4.5, markerfacecolor="none", color=style.category[0],
+            markeredgewidth=1.1, label="runs")  # fmt: skip
+    ax.set_xscale("log")
+    if np.all(values > 0):
+        ax.set_yscale("log")
+        # a slope is read off an axis that is not all blown up around a constant
+        low, high = values.min(), values.max()
+        middle, reach = np.sqrt(low * high), max(np.sqrt(high / low), 1.5) * 1.15
+        ax.set_ylim(middle / reach, middle * reach)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decade(value)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set_xticks(np.unique(x), [f"{v:,g}" for v in np.unique(x)])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(x=0.12)
+    ax.set_label("slopes")
+    return ax
+
+
+def bars(ax: Axes, values: Floats, style: Style, *, labels: Sequence[str], title: str, xlabel: str) -> Axes:
+    """Parts (parts, modes) as bars on both sides of zero: what is above adds up above; returns ``ax``."""
+    index = np.arange(1, values.shape[1] + 1)
+    high, low = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    for part, label, colour in zip(values, labels, style.category, strict=False):
+        base = np.where(part >= 0, high, low)
+        ax.bar(index, part, bottom=base, color=colour, label=label, width=0.75)
+        high, low = high + np.maximum(part, 0), low + np.minimum(part, 0)
+    ax.axhline(0, color=style.muted, linewidth=0.8)
+    ax.set_xlabel(xlabel)
+    ax.set_title(title)
+    ax.set_label("bars")
     return ax
 
 

@@ -17,7 +17,7 @@ OPERATIONS_PER_BYTE = 10
 
 #: Small or thin matrix products run below the rate of large ones. Measured on CPUs with T between 16 and
 #: 256: forming per-sample gradients at 0.6 of the rate, the hybrid's T × T products at 0.5.
-EFFICIENCY = {"gradient": 1.0, "form": 0.6, "token": 0.9, "hybrid": 0.5}
+EFFICIENCY = {"gradient": 1.0, "form": 0.6, "token": 0.9, "hybrid": 0.5, "lookup": 0.1}
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,17 @@ def cost(order: str, p: Problem) -> Cost:
         channels = b * q * p.groups * p.outer
         push = 2 * p.pairs * p.tokens**2 * channels
         close = 2 * p.pairs * p.tokens * channels * q
-        traffic = p.item_bytes * p.pairs * (3 * channels * p.tokens + 2 * p.groups * p.tokens**2)
+        traffic = p.item_bytes * p.pairs * (2 * channels * p.tokens + 2 * p.groups * p.tokens**2)
         return _total({"gradient": overlap, "hybrid": push + close}, traffic)
+    if order == "lookup":
+        # Rows of one sample with one index are summed first: two samples meet in at most T indices.
+        work = 2 * p.pairs * p.tokens * b * q * q * p.outer
+        return _total({"lookup": work}, p.item_bytes * b * q * p.outer * (2 * p.rows * p.tokens + p.pairs * p.tokens))
+    if order == "tied":
+        # Every looked-up row with the gradients of every sample's linear map, in both directions.
+        rows = p.pairs * p.tokens * b * q
+        work = 4 * rows * (p.inner + q)
+        return _total({"lookup": work}, 4 * p.item_bytes * rows * q)
     raise ValueError(order)
 
 
@@ -86,7 +95,7 @@ def choose(p: Problem, lookup: bool = False) -> tuple[str, Cost]:
     An embedding's table is never expanded.
     """
     if lookup:
-        orders = ["hybrid"]
+        orders = ["lookup"]
     elif p.tokens == 1 and p.groups == 1:
         orders = ["gradient", "token"]
     else:

@@ -16,7 +16,7 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kerneltrack.ntk.capture import Capture, Rule, detached, is_batched, is_weight
+from kerneltrack.ntk.tables import embedding, embedding_bag
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,22 @@ def linear(capture: Capture, input: Tensor, weight: Tensor, bias: Tensor | None 
     y = F.linear(input, detached(weight), detached(bias))
     batch = _LETTERS[: input.dim() - 1]
     axes = Axes(batch + "x", "yx" if weight.dim() == 2 else "x", batch + ("y" if weight.dim() == 2 else ""))
-    return capture.keep("linear", y, [input], weight, bias, axes)
+    return _keep_product(capture, y, input, weight, bias, axes)
+
+
+def _keep_product(
+    capture: Capture, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, axes: Axes
+) -> Tensor:
+    """Keeps y; a transposed parameter is the parameter itself, whatever else it is used for."""
+    base = weight._base
+    if (
+        base is not None
+        and base.is_leaf
+        and weight.dim() == 2
+        and (base.shape, base.stride()) == (weight.shape[::-1], weight.stride()[::-1])
+    ):
+        weight, axes = base, replace(axes, weight=axes.weight[::-1])
+    return capture.keep("linear", y, [x], weight, bias, axes)
 
 
 def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> Any:
@@ -102,7 +118,7 @@ def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> An
     if weight.dim() > 2 or x.dim() == 0 or (x.dim() == 1 and not left and weight.dim() == 1):
         return NotImplemented
     y = torch.matmul(x, weight.detach()) if left else torch.matmul(weight.detach(), x)
-    return capture.keep("linear", y, [x], weight, None, _matmul_axes(x.dim(), weight.dim(), left))
+    return _keep_product(capture, y, x, weight, None, _matmul_axes(x.dim(), weight.dim(), left))
 
 
 def _matmul_axes(x_dim: int, weight_dim: int, left: bool) -> Axes:
@@ -165,7 +181,7 @@ def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
     ):
         return NotImplemented
     y = torch.einsum(f"{x_axes},{w_axes}->{y_axes}", x, weight.detach())
-    return capture.keep("linear", y, [x], weight, None, axes)
+    return _keep_product(capture, y, x, weight, None, axes)
 
 
 def bilinear(
@@ -322,37 +338,6 @@ def prelu(capture: Capture, input: Tensor, weight: Tensor) -> Any:
     if slope.numel() != 1:
         slope = slope.reshape(-1, *(1,) * (input.dim() - 2))
     return torch.where(input > 0, input, input * slope)
-
-
-def embedding(
-    capture: Capture,
-    weight: Tensor,
-    indices: Tensor,
-    padding_idx: int = -1,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> Any:
-    """Rows of a table by integer; the row ``padding_idx`` has no gradient."""
-    if scale_grad_by_freq or not is_batched(indices) or is_batched(weight):
-        return NotImplemented
-    y = torch.embedding(weight.detach(), indices)
-    return capture.keep("embedding", y, [indices], weight, None, padding_idx if padding_idx >= 0 else None)
-
-
-def embedding_bag(
-    capture: Capture,
-    weight: Tensor,
-    indices: Tensor,
-    offsets: Tensor,
-    scale_grad_by_freq: bool = False,
-    mode: int = 0,
-    sparse: bool = False,
-    per_sample_weights: Tensor | None = None,
-    include_last_offset: bool = False,
-    padding_idx: int | None = None,
-) -> Any:
-    """Sums or means of rows, for bags of one length (a 2-D index); anything else is not structured."""
-    return NotImplemented
 
 
 #: Where torch keeps what its Python wrappers call; the stubs do not list all of it.

@@ -9,7 +9,7 @@ full kernel pairs all (Q = O).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +19,6 @@ from kerneltrack.ntk.factors import input_rows, weight_layout
 from kerneltrack.ntk.gradients import Factors
 from kerneltrack.ntk.reduction import Kind
 from kerneltrack.ntk.units import Unit
-
-#: Entries between the rows of a slice. Rows whose distance is a power of two share cache sets, and products
-#: lose a fifth.
-PAD = 16
 
 Metric = Mapping[str, float | Tensor] | None
 
@@ -65,94 +61,6 @@ class Side:
     def rows(self, plane: int, unit: Unit) -> int:
         """Rows of a plane's features: n·Q."""
         return self.count * (1 if self.kind == "trace" else self.outputs(plane, unit))
-
-
-def token_features(side: Side, unit: Unit, plane: int, width: int, buffer: Tensor) -> Iterator[Tensor]:
-    """Per-sample gradients Σ_t g_t ⊗ a_t of a "tokens" unit, slice by slice, (n·Q, ≤ width) each.
-
-    ``buffer`` is overwritten by every slice: fresh pages from the system cost as much as the products.
-    """
-    gradients = [side.planes(i)[plane] for i in unit.sites]
-    inputs = [input_rows(side.factors.sites[i], 0, side.count) for i in unit.sites]
-    g, e = gradients[0][0].shape[1:3]
-    o, i = len(gradients[0]), inputs[0].shape[-1]
-    trace = side.kind == "trace"
-    joined = len(unit.sites) == 1 and g == 1 and o > 1 and i >= JOIN
-    room = max(1, width // (g * (o if trace else 1)))
-    columns = min(i, room, max(i if joined else 128, room // e))
-    channels = min(e, max(1, room // columns))
-    for first in range(0, e, channels):
-        last = min(first + channels, e)
-        for start in range(0, i, columns):
-            stop = min(start + columns, i)
-            parts = [[part[:, :, first:last] for part in use] for use in gradients]
-            rows = [use[..., start:stop] for use in inputs]
-            if joined:
-                yield _form_joined(buffer, parts[0], rows[0]).view(side.rows(plane, unit), -1)
-            else:
-                slab = _form_each(buffer, parts, rows, trace)
-                yield slab.flatten(1) if trace else slab.flatten(0, 1)
-
-
-#: Input columns from which it pays to copy the gradients of all outputs into one matrix before multiplying:
-#: a product of O·e rows runs at 1.4 times the rate of O products of e rows, and the copy costs as much as
-#: about 200 operations an entry.
-JOIN = 256
-
-#: Bytes of such a copy at a time.
-JOINED_BYTES = 8 * 2**20
-
-
-def _form_joined(buffer: Tensor, gradients: list[Tensor], rows: Tensor) -> Tensor:
-    """(n, O·e, i) in ``buffer`` from O gradients (n, 1, e, T) and rows (n, 1, T, i)."""
-    n, _, e, t = gradients[0].shape
-    o, i = len(gradients), rows.shape[-1]
-    slab = buffer[: n * o * e * i].view(n, o * e, i)
-    chunk = max(1, min(n, JOINED_BYTES // (o * e * t * buffer.element_size())))
-    copy = buffer.new_empty(chunk, o, e, t)
-    for start in range(0, n, chunk):
-        stop = min(start + chunk, n)
-        for k, part in enumerate(gradients):
-            copy[: stop - start, k] = part[start:stop, 0]
-        torch.bmm(copy[: stop - start].flatten(1, 2), rows[start:stop, 0], out=slab[start:stop])
-    return slab
-
-
-def _form_each(buffer: Tensor, gradients: list[list[Tensor]], rows: list[Tensor], trace: bool) -> Tensor:
-    """(n, O, g·e·i) in ``buffer``.
-
-    For each output, the sum over uses of gradients (n, g, e, T) @ rows (n, g, T, i).
-    """
-    n, g, e, _ = gradients[0][0].shape
-    o, i = len(gradients[0]), rows[0].shape[-1]
-    slab = _slab(buffer, n, o, g * e * i, trace)
-    target = (
-        slab.view(n, o, g, e, i)
-        if slab.is_contiguous()
-        else slab.as_strided((n, o, g, e, i), (*slab.stride()[:2], e * i, i, 1))
-    )
-    for k in range(o):
-        for use, (parts, own) in enumerate(zip(gradients, rows, strict=True)):
-            _form(target[:, k], parts[k], own, add=use > 0)
-    return slab
-
-
-def _slab(buffer: Tensor, n: int, o: int, width: int, trace: bool) -> Tensor:
-    """(n, O, width) in ``buffer``, with padding between the rows that :func:`add_gram` will see."""
-    if trace:
-        return buffer[: n * (o * width + PAD)].view(n, -1)[:, : o * width].view(n, o, width)
-    return buffer[: n * o * (width + PAD)].view(n, o, -1)[:, :, :width]
-
-
-def _form(target: Tensor, gradients: Tensor, rows: Tensor, add: bool) -> None:
-    """Sets target (n, g, e, i) to, or adds to it, gradients (n, g, e, T) @ rows (n, g, T, i)."""
-    if target.shape[1] > 1:
-        product = gradients @ rows
-        target.add_(product) if add else target.copy_(product)
-    elif add:
-        target[:, 0].baddbmm_(gradients[:, 0], rows[:, 0])
-    else:
-        torch.bmm(gradients[:, 0], rows[:, 0], out=target[:, 0])
 
 
 def shift_features(side: Side, unit: Unit, plane: int) -> Tensor:

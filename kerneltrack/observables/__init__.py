@@ -20,6 +20,15 @@ from kerneltrack.observables.alignment import (
     rayleigh_quotient,
     relative_energy,
 )
+from kerneltrack.observables.classes import (
+    class_block_share,
+    class_blocks,
+    class_labels,
+    class_levels,
+    cross_output_share,
+    kernel_specialization,
+    pair_kernel,
+)
 from kerneltrack.observables.dynamics import cosine, relative_squared_error
 from kerneltrack.observables.layers import quadratic_form, shares
 from kerneltrack.observables.laziness import jacobian_change, jacobian_stability, stability_radius
@@ -37,6 +46,7 @@ from kerneltrack.observables.motion import (
 from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
 from kerneltrack.observables.regression import extended_energy, kernel_alignment_risk, kernel_regression, leave_one_out
+from kerneltrack.observables.shape import decay_exponent, effective_dimension, modes_for, target_complexity
 from kerneltrack.observables.similarity import similarity_bounds
 from kerneltrack.observables.spectral import (
     condition_number,
@@ -65,10 +75,17 @@ __all__ = [
     "centred_kernel",
     "check_targets",
     "cka",
+    "class_block_share",
+    "class_blocks",
+    "class_labels",
+    "class_levels",
     "compute",
     "condition_number",
     "cosine",
+    "cross_output_share",
+    "decay_exponent",
     "disjoint_halves",
+    "effective_dimension",
     "effective_rank",
     "energy_k",
     "extended_energy",
@@ -81,6 +98,7 @@ __all__ = [
     "kernel_angle",
     "kernel_distance",
     "kernel_regression",
+    "kernel_specialization",
     "kernel_target_alignment",
     "largest_deviation",
     "largest_principal_angle",
@@ -88,8 +106,10 @@ __all__ = [
     "leave_one_out",
     "loss_curvature",
     "measurement",
+    "modes_for",
     "needs",
     "neuron_deviation",
+    "pair_kernel",
     "participation_ratio",
     "permuted_squares",
     "predicted_factor",
@@ -108,6 +128,7 @@ __all__ = [
     "stability_radius",
     "stable_rank",
     "subspace_overlap",
+    "target_complexity",
     "trace_share",
     "unbiased_cka",
     "update_ledger",

@@ -131,9 +131,20 @@ def _displacement_energy(state: State) -> Array:
     return _energies(state, state.displacement, state.outputs, start)
 
 
+def _centred_displacement_energy(state: State) -> Array:
+    if state.displacement is None or state.initial is None:
+        raise ObservableError("the initial state is unknown")
+    return _energies(state, centre(state.displacement), state.outputs, state.initial.outputs)
+
+
 def _residual_energy(state: State) -> Array:
     scale = state.outputs if state.targets is None else state.targets
     return _energies(state, state.residual, state.outputs, scale)
+
+
+def _centred_residual_energy(state: State) -> Array:
+    scale = state.outputs if state.targets is None else state.targets
+    return _energies(state, centre(_given(state.residual)), state.outputs, scale)
 
 
 def _targets(state: State) -> Array:
@@ -230,6 +241,37 @@ OBSERVABLES = (
         "initial",
         dims=("energy_k",),
         long_name="energy of f_t − f_0 in the first k modes",
+    ),
+    observable(
+        "output_energy_centred",
+        lambda s: _energies(s, centre(s.outputs), s.outputs),
+        "E(Hf_t, k)",
+        "eigenvectors",
+        "outputs",
+        dims=("energy_k",),
+        default=False,
+        long_name="centred output energy in the first k modes",
+    ),
+    observable(
+        "residual_energy_centred",
+        _centred_residual_energy,
+        "E(Hm_t, k)",
+        "eigenvectors",
+        "residual",
+        dims=("energy_k",),
+        default=False,
+        long_name="centred residual energy in the first k modes",
+    ),
+    observable(
+        "displacement_energy_centred",
+        _centred_displacement_energy,
+        "E(H(f_t − f_0), k)",
+        "eigenvectors",
+        "outputs",
+        "initial",
+        dims=("energy_k",),
+        default=False,
+        long_name="centred energy of f_t − f_0 in the first k modes",
     ),
     observable(
         "kernel_target_alignment",

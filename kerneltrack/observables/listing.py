@@ -24,16 +24,19 @@ _OPEN = """
 
 They compare two snapshots, or need more than one state: `similarity_bounds` (of snapshots whose kernels were not
 kept), `kernel_regression` (on any second set of points), `disjoint_halves` (uncertainty from the choice of the probe),
-and `EigenSystem.extend` (eigenfunctions at new points).
+`class_blocks` (the mean kernel between all pairs of classes), and `EigenSystem.extend` (eigenfunctions at new points).
 
 ## Open
 
 Quantities of the literature that are not here yet, each a short function of a `State` for whoever needs it
 ([how-to/add-an-observable.md](how-to/add-an-observable.md)):
 
-- RKHS norms yᵀΘ⁻¹y and the bounds built on them; exponents of power laws in λ_i and ⟨v_i, y⟩²; spectral learning curves
-- block structure by class (Seleznova et al. 2023), specialisation of each output's kernel (Shan and Bordelon 2021)
-- robustness of single modes' features (Tsilivis and Kempe 2022); Fourier content of eigenfunctions; edges of images
+- spectral learning curves from both exponents; Bartlett's effective ranks; bounds built on yᵀΘ⁻¹y
+- alignment with a chosen subset of the probe (clean and random labels); alignment with a task kernel; silent alignment
+- matched modes (Hungarian matching of eigenvectors between snapshots), velocities of single eigenvalues
+- the angles between gradients: smallest cosine, correlation length, dispersion of the diagonal
+- distances to the infinite-width kernel, and dispersion over initialisations (from several archives)
+- robustness of single modes' features (Tsilivis and Kempe 2022); edges of images (Fourier content is a figure)
 - the full Hessian and its part beyond the kernel; variances and evidence of the linearised Laplace approximation
 - forgetting between tasks from the kernel between their probes
 - standard errors of stochastic traces, once an estimator of them is there

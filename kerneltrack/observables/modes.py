@@ -99,6 +99,16 @@ OBSERVABLES: tuple[Observable, ...] = (
         long_name="residual energy of each output or class",
     ),
     observable(
+        "output_energy_by_output", lambda s: _energy_by_output(s, s.outputs), "E(f_o, k)", "eigenvectors", "outputs",
+        source=_SOURCE, dims=("energy_k", "output"), default=False,
+        long_name="output energy of each output or class",
+    ),
+    observable(
+        "displacement_energy_by_output", lambda s: _energy_by_output(s, s.displacement), "E((f_t − f_0)_o, k)",
+        "eigenvectors", "initial", "outputs", dims=("energy_k", "output"), default=False,
+        long_name="energy of f_t − f_0 of each output or class",
+    ),
+    observable(
         "predicted_factor", _predicted, "|1 − s η λ_i/N|, s = ∂m/∂f", "eigenvalues", "loss", source=_SOURCE,
         dims=("mode",), long_name="factor of gradient descent on the residual along each mode",
     ),

@@ -84,6 +84,20 @@ def _kernels(state: State, other: State | None) -> tuple[Array, Array]:
     raise ObservableError("neither both kernels nor all eigenpairs of both are at hand")
 
 
+def kernel_of(state: State) -> Array:
+    """The kernel, axes 0 and 1 over the probe: as measured, or put together from all eigenpairs.
+
+    Raises:
+        ObservableError: neither is at hand.
+    """
+    if state.kernel is not None:
+        return state.kernel
+    if not state.eigensystem.complete:
+        raise ObservableError("neither the kernel nor all eigenpairs are at hand")
+    kernel = _assembled(state)
+    return kernel[:, :, 0, 0] if state.reduction in ("trace", "sum") else kernel
+
+
 def _assembled(state: State) -> Array:
     n, k = state.samples, state.kernel_outputs
     return state.eigensystem.matrix().reshape(n, k, n, k).transpose(0, 2, 1, 3)

@@ -105,7 +105,12 @@ def _columns(state: State, phi: Array | None) -> Array:
     return columns
 
 
-def _ridge(state: State) -> float:
+def ridge_of(state: State) -> float:
+    """γ of the observables that regularise: 0.001 tr Θ/M.
+
+    Raises:
+        ObservableError: the trace is not positive.
+    """
     if not state.eigensystem.trace > 0:
         raise ObservableError("the trace of the kernel is not positive", got=state.eigensystem.trace)
     return RIDGE * state.eigensystem.trace / state.eigensystem.size
@@ -113,13 +118,13 @@ def _ridge(state: State) -> float:
 
 def _leave_one_out_error(state: State) -> float:
     columns = _columns(state, state.targets)
-    errors = leave_one_out(state.eigensystem, columns, state.samples, ridge=_ridge(state))
+    errors = leave_one_out(state.eigensystem, columns, state.samples, ridge=ridge_of(state))
     return float(np.vdot(errors, errors) / np.vdot(columns, columns))
 
 
 def _alignment_risk(state: State) -> float:
     columns = _columns(state, state.targets)
-    risk = kernel_alignment_risk(state.eigensystem, columns, ridge=_ridge(state))
+    risk = kernel_alignment_risk(state.eigensystem, columns, ridge=ridge_of(state))
     return risk * state.eigensystem.size / float(np.vdot(columns, columns))
 
 
@@ -147,7 +152,8 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "kernel_regression_error", lambda s: _relative_error(s, s.regression),
-        "‖f_t + Θ(·, X)(Θ + γI)⁻¹(y − f_t)(X) − y‖²/‖y‖², X another probe", "regression", "targets",
+        f"‖f_t + Θ(·, X)(Θ + γI)⁻¹(y − f_t)(X) − y‖²/‖y‖², X another probe, γ = {RIDGE:g} tr Θ/M",
+        "regression", "targets",
         source="Fort et al. 2020", default=False, long_name="relative squared error of the network linearised here",
     ),
     observable(

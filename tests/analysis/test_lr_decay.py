@@ -6,9 +6,17 @@ import json
 import numpy as np
 import pytest
 
-from kerneltrack.analysis import load, lr_decay_effects
+from kerneltrack.analysis import load, lr_decay_effects, lr_decay_seeds
 from kerneltrack.analysis.changes import learning_rate_changes
-from kerneltrack.analysis.lr_decay_text import change_table, factor_table, old_bound, sentence, trend_sentence
+from kerneltrack.analysis.lr_decay_seeds import effects_over_seeds, seed_sentence, seed_table
+from kerneltrack.analysis.lr_decay_text import (
+    change_table,
+    factor_table,
+    old_bound,
+    sentence,
+    trend_sentence,
+    trend_table,
+)
 from kerneltrack.errors import AnalysisError
 
 
@@ -236,3 +244,101 @@ def test_two_changes_end_at_each_other(synthetic, truth, tmp_path):
     first, second = learning_rate_changes(run)[0]
     assert (run.steps[first.after[-1]], first.new, second.old, second.new) == (310, (0.125,), (0.125,), (0.0625,))
     assert not second.exact
+
+
+def test_target_moves_are_differences_of_stored_energies(synthetic, truth, tmp_path):
+    """Energies that fall up to k = 5 and rise from k = 10 on, written by hand; the sentence says so."""
+    rows = list(synthetic.snapshots(truth))
+    before, later = np.array([0.3, 0.5, 0.6, 0.7, 0.9, 1.0]), np.array([0.2, 0.4, 0.5, 0.75, 0.95, 1.0])
+    for row in rows:
+        row.probes["train"]["target_energy"] = later if row.step > synthetic.HALVED else before
+    (change,) = lr_decay_effects(load(synthetic.write(tmp_path / "moves.h5", rows, synthetic.record(truth)))).changes
+    assert change.target_moves == pytest.approx({1: -0.1, 2: -0.1, 5: -0.1, 10: 0.05, 20: 0.05})
+    assert "target energy falling up to k = 5 and rising from k = 10 on" in sentence(change, synthetic.ENERGY_K)
+    assert "×2.0 would keep ηλ" in sentence(change, synthetic.ENERGY_K)
+
+
+def test_a_trend_is_told_over_the_sum_of_learning_rates(synthetic, truth, tmp_path):
+    rows = with_rates(synthetic, truth, lambda step: 0.125 * (1 + np.cos(np.pi * step / 1000)))
+    (course,) = lr_decay_effects(load(synthetic.write(tmp_path / "cosine.h5", rows, synthetic.record(truth)))).trends
+    steps, rates = np.array([r.step for r in rows]), np.array([r.learning_rates[0] for r in rows])
+    times = np.array([np.trapezoid(rates[: i + 1], steps[: i + 1]) for i in range(len(rows))])
+    assert course.times[0] == 0
+    assert course.times[-1] == pytest.approx(times[-1])
+    for time, m in zip(course.times, course.moments, strict=True):
+        assert time == pytest.approx(times[steps.tolist().index(m.step)])
+        assert m.numbers["eigenvalue_1"] == truth.eigenvalues[m.step][0]
+    largest = [values[0] for values in truth.eigenvalues.values()]
+    agree = sum(np.sign(largest[j] - largest[i]) for i in range(13) for j in range(i + 1, 13)) / (13 * 12 / 2)
+    assert course.trends["eigenvalue_1"] == pytest.approx(agree)  # Kendall's τ by its definition, no ties
+    assert "τ = " in trend_sentence(course, synthetic.ENERGY_K)
+    table = trend_table(course, synthetic.ENERGY_K)
+    assert table.rows[0][0] == "learning rate"
+    assert len(table.columns) == len(course.moments) + 2
+
+
+@pytest.fixture(scope="module")
+def seeds(synthetic, tmp_path_factory):
+    """Three seeds, each with its own control; runs and controls in different orders."""
+    folder, runs, controls, truths = tmp_path_factory.mktemp("seeds"), [], [], []
+    for seed in (1, 2, 3):
+        pair = synthetic.simulate(seed=seed), synthetic.simulate(seed=seed, halve=False, start=synthetic.HALVED)
+        for truth, kind, paths in zip(pair, ("run", "control"), (runs, controls), strict=True):
+            rows = synthetic.snapshots(truth)
+            paths.append(synthetic.write(folder / f"{kind}-{seed}.h5", rows, synthetic.record(truth)))
+        truths.append(pair)
+    return runs, controls[::-1], truths
+
+
+def test_effects_over_seeds_are_paired_differences(seeds, synthetic):
+    """Oracle: the truth of each seed and of its own control, subtracted here."""
+    runs, controls, truths = seeds
+    (found,) = effects_over_seeds(load(runs), load(controls))
+    assert found.pairs == (("run-1", "control-1"), ("run-2", "control-2"), ("run-3", "control-3"))
+    assert (found.step, found.old, found.new) == (synthetic.HALVED, (0.25,), (0.125,))
+
+    def energy(truth, step):
+        squares = truth.coefficients[step] ** 2
+        return squares[:20].sum() / squares.sum()
+
+    expected = [energy(run, 301) - energy(control, 301) for run, control in truths]
+    (d,) = [d for d in found.differences if (d.name, d.offset) == ("residual_energy_20", 1)]
+    np.testing.assert_allclose(d.differences, expected, rtol=1e-12)
+    assert d.mean == pytest.approx(np.mean(expected))
+    assert np.isnan(d.interval).all()  # three seeds: a range, no interval
+    assert d.same_sign == sum(np.sign(e) == np.sign(np.mean(expected)) for e in expected)
+    assert "Over 3 seeds, each against its own control" in seed_sentence(found, synthetic.ENERGY_K)
+    table = seed_table(found, synthetic.ENERGY_K)
+    assert table.columns[1] == "+1"
+    assert "range over seeds" in table.notes[0]
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_seed_without_its_control_is_refused(seeds, synthetic, truth, tmp_path):
+    runs, controls, _ = seeds
+    other = synthetic.simulate(halve=True, start=synthetic.HALVED)  # it did change the rate
+    path = synthetic.write(tmp_path / "no-control.h5", synthetic.snapshots(other), synthetic.record(other))
+    with pytest.raises(AnalysisError, match="run-1 has no control"):
+        effects_over_seeds(load(runs), load([path]))
+    with pytest.raises(AnalysisError, match="two runs or more"):
+        effects_over_seeds(load(runs[:1]), load(controls))
+
+
+def test_six_seeds_have_an_interval():
+    """Student's t of six differences, from a table: t(0.975, 5) = 2.5706."""
+    values = np.array([1.0, 2, 3, 4, 5, 6])
+    reach = 2.5706 * np.std(values, ddof=1) / np.sqrt(6)
+    assert lr_decay_seeds._interval(values) == pytest.approx((3.5 - reach, 3.5 + reach), rel=1e-4)
+
+
+def test_the_command_takes_a_control_for_every_seed(seeds, capsys):
+    from kerneltrack.analysis.cli import main
+
+    runs, controls, _ = seeds
+    words = ["lr-decay", *map(str, runs), *(w for c in controls for w in ("--control", str(c)))]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "Over 3 seeds" in out
+    assert "Effect of the learning rate 0.25 → 0.125 at step 300, 3 seeds" in out
+    assert main([*words, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["seeds"][0]["pairs"]) == 3

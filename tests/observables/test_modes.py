@@ -75,14 +75,21 @@ def test_a_mode_that_is_already_learned_has_no_measured_factor(problem):
     assert np.isnan(np.delete(factor, 2)).all()
 
 
-@pytest.mark.parametrize("name", ["target_energy_by_output", "residual_energy_by_output"])
+@pytest.mark.parametrize(
+    "name", [f"{name}_energy_by_output" for name in ("target", "residual", "output", "displacement")]
+)
 @pytest.mark.parametrize("reduction", ["full", "diagonal", "trace"])
 def test_energies_by_output_are_those_of_each_output_alone(problem, reduction, name):
     # Oracle: the projector on the top eigenspace, applied to φ with every other output set to zero.
-    phi = problem.targets if name.startswith("target") else problem.outputs - problem.targets
+    start = np.cos(problem.outputs)
+    phi = {
+        "target": problem.targets, "residual": problem.outputs - problem.targets, "output": problem.outputs,
+        "displacement": problem.outputs - start,
+    }[name.partition("_")[0]]  # fmt: skip
     matrix = problem.matrix(reduction)
     vectors = np.linalg.eigh(matrix)[1][:, ::-1]
-    found = compute(select(name), problem.state(reduction))[name]
+    initial = problem.state(reduction, outputs=start)
+    found = compute(select(name), problem.state(reduction, initial=initial))[name]
     for output in range(phi.shape[1]):
         alone = np.zeros_like(phi)
         alone[:, output] = phi[:, output]

@@ -1,0 +1,108 @@
+"""Leading eigenpairs of a symmetric operator by Lanczos, each checked by its residual before it is believed."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+from kerneltrack.errors import KernelError
+
+Array = NDArray[np.float64]
+
+
+def leading_pairs(linear: LinearOperator, k: int, epsilon: float) -> tuple[Array, Array, Array]:
+    """The k largest pairs with their residuals, which must be those of eigenpairs.
+
+    Of a cluster of equal eigenvalues that reaches beyond the k-th Lanczos can leave vectors unconverged; a Ritz step
+    within their span, at the price of the products that the residuals need anyway, and more pairs put that right.
+    """
+    for asked in (k, min(2 * k + 8, linear.shape[0] - 1)):
+        _, found = _lanczos(linear, asked, _tolerance(epsilon))
+        values, vectors, residuals = (part[..., :k] for part in _ritz(linear, found))
+        if np.max(residuals) <= (allowed := _allowed_residual(values, epsilon)):
+            return values, vectors, residuals
+    raise KernelError(
+        "Lanczos returned pairs that are not eigenpairs",
+        expected=f"residuals below {allowed:.1e}",
+        got=f"{np.max(residuals):.1e}",
+        remedy="Compute the operator's products in float64, or ask for fewer eigenpairs.",
+    )
+
+
+def _ritz(linear: LinearOperator, vectors: Array) -> tuple[Array, Array, Array]:
+    """The best eigenpairs within the span of the vectors, descending, and their residuals."""
+    basis, _ = np.linalg.qr(vectors)
+    products = linear.matmat(basis)
+    values, turns = scipy.linalg.eigh(symmetric(basis.T @ products))
+    values, turns = values[::-1], turns[:, ::-1]
+    return values, basis @ turns, residuals_of(products @ turns, values, basis @ turns)
+
+
+def symmetric(matrix: Array) -> Array:
+    """(A + Aᵀ)/2."""
+    return np.asarray((matrix + matrix.T) / 2)
+
+
+def _tolerance(epsilon: float) -> float:
+    # Products rounded at ε cannot give residuals below a few ε λ_1; asking for less never returns.
+    return 32 * epsilon
+
+
+def _allowed_residual(values: Array, epsilon: float) -> float:
+    # Ten times what Lanczos was asked for: its own estimate of a residual is not the residual.
+    return float(10 * _tolerance(epsilon) * np.max(np.abs(values)))
+
+
+def _lanczos(linear: LinearOperator, k: int, tolerance: float) -> tuple[Array, Array]:
+    """The k largest eigenpairs, descending, to a relative tolerance of the residuals."""
+    # A fixed random start makes two calls agree; starting from an earlier eigenvector saved no product when tried.
+    start = np.random.default_rng(0).standard_normal(linear.shape[0])
+    if not linear.matvec(start).any():
+        return np.zeros(k), np.eye(linear.shape[0], k)
+    try:
+        values, vectors = eigsh(linear, k=k, which="LA", v0=start, tol=tolerance)
+    except ArpackNoConvergence as error:
+        raise KernelError(
+            "Lanczos did not converge",
+            expected=f"{k} eigenpairs",
+            got=f"{len(error.eigenvalues)}",
+            remedy="Ask for fewer eigenpairs, or for all of them from the kernel itself.",
+        ) from error
+    order = np.argsort(-values, kind="stable")
+    return values[order], vectors[:, order]
+
+
+def still_leading(linear: LinearOperator, k: int, previous: Array, epsilon: float) -> tuple[Array, Array, Array] | None:
+    """The k leading pairs within the span of the previous ones, if they are eigenpairs of this kernel; else None.
+
+    Small residuals show that these are eigenpairs, not that they are the largest: a direction new to the kernel is
+    orthogonal to all of them. One loose Lanczos on what is left of the kernel shows that there is none.
+    """
+    if previous.shape[0] != linear.shape[0] or previous.shape[1] < k:
+        return None
+    basis, _ = np.linalg.qr(previous[:, :k])
+    outermost = basis[:, [0, k - 1]]
+    products = linear.matmat(outermost)
+    quotients = np.sum(outermost * products, axis=0)
+    allowed = _allowed_residual(quotients, epsilon)
+    if np.max(residuals_of(products, quotients, outermost)) > allowed:
+        return None
+    values, vectors, residuals = _ritz(linear, basis)
+    if np.max(residuals) > allowed:
+        return None
+
+    def beyond(v: Array) -> Array:
+        outside = v - basis @ (basis.T @ v)
+        moved = linear.matvec(outside)
+        return np.asarray(moved - basis @ (basis.T @ moved))
+
+    rest = LinearOperator(linear.shape, matvec=beyond, dtype=np.float64)
+    largest, _ = _lanczos(rest, 1, 1e-2)
+    return (values, vectors, residuals) if largest[0] <= values[-1] + allowed else None
+
+
+def residuals_of(products: Array, values: Array, vectors: Array) -> Array:
+    """‖Θ v_i − λ_i v_i‖₂ from the products Θ v_i."""
+    return np.asarray(np.linalg.norm(products - vectors * values, axis=0))

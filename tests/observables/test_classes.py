@@ -1,0 +1,141 @@
+"""Classes and outputs. Oracles: double loops over pairs of points, and kernels whose blocks are known by construction."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from kerneltrack import observables
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables import compute, select
+
+LABELS = np.array([0, 1, 2, 0, 1, 2, 0])
+
+
+def one_hot(labels=LABELS):
+    return np.eye(labels.max() + 1)[labels]
+
+
+def pair_kernel(problem, reduction):
+    """Σ_o of the diagonal blocks, or the kernel itself, written out."""
+    kernel = problem.kernel("full" if reduction in ("full", "diagonal", "trace") else "sum")
+    if kernel.ndim == 2:
+        return kernel
+    n = len(kernel)
+    return np.array([[sum(kernel[i, j, o, o] for o in range(3)) for j in range(n)] for i in range(n)])
+
+
+def means(kernel, labels):
+    """Diagonal, within, between by a double loop."""
+    found = {"class_diagonal": [], "class_within": [], "class_between": []}
+    for i, j in itertools.product(range(len(labels)), repeat=2):
+        key = "diagonal" if i == j else "within" if labels[i] == labels[j] else "between"
+        found[f"class_{key}"].append(kernel[i, j])
+    return {name: np.mean(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("formed", [True, False], ids=["kernel", "eigenpairs"])
+def test_levels_are_means_over_pairs(problem, reduction, formed):
+    targets = one_hot()
+    if reduction == "sum":  # one-hot targets add up to a constant there; the labels alone are the same
+        targets = (LABELS[:, None] == [0, 1, 2]) * 1.0
+        state = problem.state(reduction)
+        found = dict(zip(("class_diagonal", "class_within", "class_between"), observables.class_levels(
+            state.kernel, LABELS), strict=True))  # fmt: skip
+    else:
+        state = problem.state(reduction, targets=targets, **({} if formed else {"kernel": None}))
+        found = compute(select(["class_diagonal", "class_within", "class_between"]), state)
+    for name, expected in means(pair_kernel(problem, reduction), LABELS).items():
+        assert found[name] == pytest.approx(expected, rel=1e-11), name
+
+
+def test_blocks_are_means_over_pairs_of_classes(problem):
+    kernel = pair_kernel(problem, "trace")
+    found = observables.class_blocks(kernel, LABELS)
+    for a, b in itertools.product(range(3), repeat=2):
+        pairs = [kernel[i, j] for i in range(7) for j in range(7) if i != j and (LABELS[i], LABELS[j]) == (a, b)]
+        assert found[a, b] == pytest.approx(np.mean(pairs), rel=1e-12)
+
+
+def test_a_class_of_one_point_has_no_pair_of_its_own():
+    found = observables.class_blocks(np.ones((3, 3)), np.array([0, 0, 1]))
+    np.testing.assert_array_equal(found, [[1, 1], [1, np.nan]])
+    diagonal, within, between = observables.class_levels(np.diag([2.0, 4.0]), np.array([0, 1]))
+    assert (diagonal, between) == (3.0, 0.0)
+    assert np.isnan(within)
+
+
+def test_the_share_of_blocks_is_a_least_squares_fit(problem):
+    """Oracle: lstsq on the three indicator matrices; R² without an intercept."""
+    kernel = pair_kernel(problem, "trace")
+    same, eye = LABELS[:, None] == LABELS, np.eye(7, dtype=bool)
+    design = np.stack([m.ravel() for m in (eye, same & ~eye, ~same)], axis=1).astype(float)
+    fitted = design @ np.linalg.lstsq(design, kernel.ravel(), rcond=None)[0]
+    share = np.sum(fitted**2) / np.sum(kernel**2)
+    assert 0 < share < 1
+    assert observables.class_block_share(kernel, LABELS) == pytest.approx(share, rel=1e-12)
+    assert observables.class_block_share(5.0 * same + 2.0 * eye + 1.0, LABELS) == pytest.approx(1)
+
+
+def test_each_output_s_own_kernel_is_its_specialisation():
+    """Θ_cc = y_c y_cᵀ for orthogonal, centred y_c: A is 1 on its own target and 0 on the others, so the ratio is O."""
+    targets = np.linalg.qr(np.random.default_rng(0).standard_normal((9, 4)) - 0)[0]
+    targets = np.linalg.qr(targets - targets.mean(axis=0))[0]
+    own = np.einsum("nc,mc->nmc", targets, targets)
+    assert observables.kernel_specialization(own, targets) == pytest.approx(4)
+    same = np.repeat(own.sum(axis=2, keepdims=True), 4, axis=2)
+    assert observables.kernel_specialization(same, targets) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("chosen", ["full", "diagonal"])
+def test_specialisation_against_loops(problem, chosen):
+    kernel, y, h = problem.kernel("full"), problem.targets, np.eye(7) - 1 / 7
+    alignment = np.empty((3, 3))
+    for d, c in itertools.product(range(3), repeat=2):
+        block, column = h @ kernel[:, :, d, d] @ h, h @ y[:, c]
+        alignment[d, c] = column @ block @ column / (np.linalg.norm(block) * (column @ column))
+    expected = np.mean([alignment[c, c] / alignment[:, c].mean() for c in range(3)])
+    found = compute(select("kernel_specialization"), problem.state(chosen))["kernel_specialization"]
+    assert found == pytest.approx(expected, rel=1e-11)
+
+
+def test_what_couples_outputs_is_what_the_nearest_k_times_identity_misses(problem):
+    """Oracle: ‖Θ − k ⊗ I‖²/‖Θ‖² minimised over k entry by entry: k is the mean of the diagonal blocks."""
+    kernel = problem.kernel("full")
+    nearest = np.einsum("nm,op->nmop", np.einsum("nmoo->nm", kernel) / 3, np.eye(3))
+    expected = np.sum((kernel - nearest) ** 2) / np.sum(kernel**2)
+    found = compute(select("cross_output_share"), problem.state())["cross_output_share"]
+    assert found == pytest.approx(expected, rel=1e-11)
+    assert observables.cross_output_share(nearest) == pytest.approx(0, abs=1e-14)
+
+
+@pytest.mark.parametrize("name", ["class_diagonal", "class_within", "class_between", "class_block_share"])
+def test_targets_that_are_no_classes_are_refused(problem, name):
+    values = compute(select(name), problem.state())
+    assert np.isnan(values[name])
+    assert "the targets are no classes" in values.reasons[name]
+
+
+def test_binary_targets_are_two_classes():
+    labels = observables.class_labels(np.array([[-1.0], [1.0], [-1.0]]))
+    assert labels.tolist() == [0, 1, 0]
+    with pytest.raises(ObservableError, match="no classes"):
+        observables.class_labels(np.array([[0.0, 0.0], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("name", ["kernel_specialization", "cross_output_share"])
+def test_reductions_without_outputs_are_refused(problem, name):
+    values = compute(select(name), problem.state("trace"))
+    assert "defined for the" in values.reasons[name]
+
+
+def test_the_order_of_points_and_of_classes_does_not_matter(problem):
+    order = np.random.default_rng(3).permutation(7)
+    kernel, renamed = pair_kernel(problem, "trace"), np.array([2, 0, 1])[LABELS]
+    moved = kernel[order][:, order]
+    np.testing.assert_allclose(
+        observables.class_levels(moved, renamed[order]), observables.class_levels(kernel, LABELS), rtol=1e-12
+    )
+    assert observables.class_block_share(moved, renamed[order]) == pytest.approx(
+        observables.class_block_share(kernel, LABELS), rel=1e-12
+    )
