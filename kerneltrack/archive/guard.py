@@ -160,11 +160,11 @@ def _attribute(attribute: h5a.AttrID, path: str) -> int:
     kind = attribute.get_type()
     if kind.get_class() not in _NUMBERS and kind.get_class() != h5t.STRING:
         raise _unsafe("an attribute that is neither numbers nor text", where, got=_class_name(kind))
-    size = _product(attribute.shape) * kind.get_size()
+    size: int = _product(attribute.shape) * kind.get_size()
     if size <= MAX_ATTRIBUTE_BYTES and kind.get_class() == h5t.STRING and kind.is_variable_str():
         values = np.empty(attribute.shape, object)
         attribute.read(values)
-        size = sum(len(value or b"") for value in values.flat)
+        size = int(sum(len(value or b"") for value in values.flat))
     if size > MAX_ATTRIBUTE_BYTES:
         raise _unsafe("an attribute is too large", where, expected=f"at most {MAX_ATTRIBUTE_BYTES} bytes", got=size)
     return size
