@@ -18,10 +18,11 @@ from torch.utils import _pytree as pytree
 
 from kerneltrack import origin
 from kerneltrack.errors import TrackerError
+from kerneltrack.instrument import Instrument
 from kerneltrack.ntk.parameters import reported_name
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
-from kerneltrack.snapshot import Json, Provenance
+from kerneltrack.snapshot import Json, Provenance, Snapshot
 from kerneltrack.update_rule import UpdateRule, learning_rates
 
 #: Strategies whose ``named_parameters()`` are not the parameters, so that a kernel would silently be of something else.
@@ -127,6 +128,26 @@ def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -
     )
     exact = whole_set and same_function and plain_update and _same_samples(batch, probe)
     return "exact" if exact else "probe estimate"
+
+
+def verify_loss(instruments: Mapping[str, Instrument], snapshot: Snapshot) -> None:
+    """Where the probe is the training batch, the named loss must be the loss that was trained.
+
+    Raises:
+        TrackerError: it is not.
+    """
+    for name, instrument in instruments.items():
+        measured = float(snapshot.probes.get(name, {}).get("probe_loss", math.nan))
+        if instrument.scope != "exact" or math.isnan(measured) or math.isnan(snapshot.training_loss):
+            continue
+        if not math.isclose(measured, snapshot.training_loss, rel_tol=1e-3, abs_tol=1e-6):
+            raise TrackerError(
+                f"loss={instrument.loss.name if instrument.loss else None!r}",
+                expected=f"the loss that is trained, {snapshot.training_loss:.6g} on this batch",
+                got=f"{measured:.6g} on the probe, which is the whole training batch",
+                remedy='Name the trained loss (torch.nn.MSELoss is "mse", half of it is "half_mse"), give it as a '
+                "callable, or pass loss=None.",
+            )  # fmt: skip
 
 
 def provenance(

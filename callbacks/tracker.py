@@ -19,11 +19,10 @@ import torch
 from torch import nn
 
 from kerneltrack import observables as catalogue
-from kerneltrack import schedule as schedules
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.errors import ArchiveError, TrackerError
+from kerneltrack.errors import ArchiveError
 from kerneltrack.instrument import Instrument
-from kerneltrack.loss import LossName, MeanLoss, ProbeLoss
+from kerneltrack.loss import LossName, MeanLoss
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
 from kerneltrack.recorder import KeepKernel, Moment, OnError, Recorder
@@ -35,8 +34,6 @@ from kerneltrack.update_rule import UpdateRule
 
 from . import arguments, fit, telling
 from .roots import callback_bases
-
-OUTPUTS = ("full", "diagonal", "trace", "sum")
 
 #: What these look at differs between the processes of one training; the leader decides for all, at a message an update.
 OWN_TO_A_RANK = (Seconds, OnMetricChange)
@@ -70,33 +67,27 @@ class _Tracker:
         memory_budget: int | str | None = None,
     ) -> None:
         super().__init__()
-        self.archive = Path(archive)
-        self._probe, self._probe_seed, self._split = arguments.probe(probe), probe_seed, split
-        self._schedule: Schedule | dict[str, Schedule] = (
-            {name: schedules.parse(s) for name, s in schedule.items()}
-            if isinstance(schedule, Mapping)
-            else schedules.parse(schedule)
-        )
-        chosen = catalogue.select(observables if isinstance(observables, str) else tuple(observables))
-        # Names, not observables: one of those may hold a lambda, and a tracker must pickle.
-        self._observables = tuple(o.name for o in chosen)
-        self._loss = None if loss is None else ProbeLoss.of(loss)
+        self.archive = arguments.archive(archive)
+        self._probe = arguments.probe(probe)
+        self._probe_seed = arguments.number("probe_seed", probe_seed, least=0, remedy="0 is the default.")
+        self._split = arguments.function("split", split, "batch -> (inputs, targets)")
+        self._schedule = arguments.schedule(schedule, self._probe)
+        self._observables = arguments.observables(observables)
+        self._loss = arguments.loss(loss)
         self._keep_kernel = arguments.choice("keep_kernel", keep_kernel, ("ends", "all", "none"))
         self._on_error = arguments.choice("on_error", on_error, ("raise", "warn"))
         self._if_exists = arguments.choice("if_exists", if_exists, ("raise", "replace"))
-        self._metadata, self._log = dict(metadata or {}), log
-        self._keep_inputs = keep_inputs
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
-            raise TrackerError("top_k", expected="an integer from 0", got=repr(top_k))
+        self._metadata = arguments.metadata(metadata)
+        self._log, self._keep_inputs = arguments.flag("log", log), arguments.flag("keep_inputs", keep_inputs)
         self._max_overhead = arguments.overhead(max_overhead, self._schedule)
         self._reading = {
-            "output": output if callable(output) else arguments.choice("output", output, OUTPUTS),
-            "top_k": top_k,
+            "output": arguments.output(output),
+            "top_k": arguments.number("top_k", top_k, least=0, remedy="64 is the default; 0 stores no eigenvectors."),
             "loss": self._loss,
             "method": arguments.choice("method", method, ("auto", "structured", "jacobian", "products")),
-            "forward": forward,
-            "params": params if params is None or callable(params) else tuple(params),
-            "memory_budget": memory_budget,
+            "forward": arguments.function("forward", forward, "(model, inputs) -> outputs"),
+            "params": arguments.params(params),
+            "memory_budget": arguments.memory_budget(memory_budget),
         }
         self._state: dict[str, Any] = {}
         self._forget()
@@ -219,18 +210,13 @@ class _Tracker:
         given = self._probe
         if isinstance(given, int):
             given = fit.training_probe(trainer, given, seed=self._probe_seed, split=self._split, name="train")
-        if not isinstance(given, Mapping):
-            given = {(given.name if isinstance(given, Probe) else "probe"): given}
-        return {
-            name: (found if isinstance(found, Probe) else Probe.load(found)).named(name)
-            for name, found in given.items()
-        }
+        return given if isinstance(given, dict) else {given.name: given}
 
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
         """Instruments, archive and recorder: everything is checked here, before the first batch is trained on."""
         own = self._schedule
         if isinstance(own, dict) and own.keys() != self._probes.keys():
-            raise TrackerError("schedule", expected=f"one per probe: {sorted(self._probes)}", got=sorted(own))
+            raise arguments.one_schedule_per_probe(own, self._probes)
         self._instruments = {
             name: Instrument(
                 probe=probe,
@@ -312,7 +298,9 @@ class _Tracker:
     def _look_at(self, trainer: Any, snapshot: Snapshot | None) -> None:
         """What only the leader does with a row that was appended."""
         if snapshot is not None:
-            self._verify_loss(snapshot)
+            if not self._verified:
+                fit.verify_loss(self._instruments, snapshot)
+            self._verified = True
             self._report(trainer, snapshot)
 
     def _conclude(self, trainer: Any) -> None:
@@ -322,24 +310,6 @@ class _Tracker:
         if snapshot is not None:
             self._report(trainer, snapshot)
         self._finish(trainer)
-
-    def _verify_loss(self, snapshot: Snapshot) -> None:
-        """Where the probe is the training batch, the named loss must be the loss that was trained."""
-        if self._verified:
-            return
-        self._verified = True
-        for name, instrument in self._instruments.items():
-            measured = float(snapshot.probes.get(name, {}).get("probe_loss", math.nan))
-            if instrument.scope != "exact" or math.isnan(measured) or math.isnan(snapshot.training_loss):
-                continue
-            if not math.isclose(measured, snapshot.training_loss, rel_tol=1e-3, abs_tol=1e-6):
-                raise TrackerError(
-                    f"loss={instrument.loss.name if instrument.loss else None!r}",
-                    expected=f"the loss that is trained, {snapshot.training_loss:.6g} on this batch",
-                    got=f"{measured:.6g} on the probe, which is the whole training batch",
-                    remedy='Name the trained loss (torch.nn.MSELoss is "mse", half of it is "half_mse"), give it as a '
-                    "callable, or pass loss=None.",
-                )  # fmt: skip
 
     def _report(self, trainer: Any, snapshot: Snapshot) -> None:
         if self._log:

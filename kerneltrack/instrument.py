@@ -21,10 +21,11 @@ from kerneltrack import observables
 from kerneltrack.backoff import Backoff
 from kerneltrack.carried import carried_over
 from kerneltrack.effects import distances, layers_of, numpy, update_effects, way
-from kerneltrack.errors import ProbeError
+from kerneltrack.errors import KerneltrackError, ProbeError
 from kerneltrack.hidden import hidden
 from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, Plan, cross_ntk, empirical_ntk, ntk_plan
+from kerneltrack.ntk.memory import refuse_budget
 from kerneltrack.ntk.reduction import parse_output
 from kerneltrack.ntk.shared import shared_ntk
 from kerneltrack.observables import Need, Observable, State
@@ -94,8 +95,18 @@ class Instrument:
         """
         network = self._network(module)
         inputs = self._inputs(module)
-        network.validate(inputs, name=f"probe {self.probe.name!r}")
-        outputs = network.outputs(inputs)
+        try:
+            network.validate(inputs, name=f"probe {self.probe.name!r}")
+            outputs = network.outputs(inputs)
+        except KerneltrackError:
+            raise
+        except Exception as error:  # whatever a user's model says of inputs that it cannot take
+            raise ProbeError(
+                f"probe {self.probe.name!r} cannot be put through the network",
+                expected="inputs that forward= (by default the module's own call) takes",
+                got=f"{type(error).__name__}: {error}",
+                remedy="Give a probe with the module's inputs, split= for other batches, or forward=.",
+            ) from error
         targets = self._targets(outputs)
         observables.check_targets(None if targets is None else numpy(targets), self.reduction)
         if self.loss is not None and targets is None:
@@ -105,6 +116,9 @@ class Instrument:
             )
         if self.loss is not None and targets is not None:
             self.loss.verify(outputs, targets)
+        plan = self.plan(module)  # refuses a callable output= and a method= that do not apply
+        if plan.result_bytes > plan.budget_bytes:
+            raise refuse_budget(plan.budget_bytes, plan.result_bytes)
         record = self.probe.record(outputs.shape[1], keep_inputs=keep_inputs)
         return replace(record, settings=self._settings(network, outputs))
 
@@ -200,9 +214,9 @@ class Instrument:
             remarks=(remark,) if remark else (),
         )
 
-    def assist(self, module: nn.Module, *, by_layer: bool) -> None:
+    def assist(self, module: nn.Module, by_layer: bool, budget: int | str | None) -> None:
         """On a rank that follows: compute its share of the kernel that the leader's :meth:`measure` has asked for."""
-        self._shared_kernel(module, self._inputs(module), self.memory_budget, by_layer=by_layer)
+        self._shared_kernel(module, self._inputs(module), budget, by_layer=by_layer)
 
     def complete(self, module: nn.Module, reading: Reading, rule: UpdateRule) -> Reading:
         """Add what needs θ_{t+1}: ``module`` is now in the state after the update that left ``reading``'s state.
@@ -266,13 +280,12 @@ class Instrument:
 
     def _kernel(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> tuple[Any, str]:
         """The kernel, or each layer's, and "" or what had to be done to have it."""
-        if not self.ranks.alone:  # a rank that runs out of memory fails all of them; none can try again by itself
-            self.ranks.ask((self.probe.name, by_layer))
-            return self._shared_kernel(module, inputs, self.memory_budget, by_layer=by_layer), ""
-        device = next(module.parameters()).device
-        return self._memory.run(
-            lambda budget: self._shared_kernel(module, inputs, budget, by_layer=by_layer), device
-        )
+
+        def compute(budget: int | str | None) -> Any:
+            self.ranks.ask((self.probe.name, by_layer, budget))
+            return self._shared_kernel(module, inputs, budget, by_layer=by_layer)
+
+        return self._memory.run(compute, next(module.parameters()).device)
 
     def _shared_kernel(self, module: nn.Module, inputs: Any, budget: int | str | None, *, by_layer: bool) -> Any:
         return shared_ntk(
@@ -282,10 +295,11 @@ class Instrument:
 
     def _own_kernel(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
         """Another kernel of the same outputs, computed by this rank alone."""
-        kernel: Tensor = empirical_ntk(
+        kernel = empirical_ntk(
             module, inputs, x2, output=self.output, method=self.method, forward=self.forward,
             memory_budget=self._memory.budget, **{"params": self.params, **options},
         )  # fmt: skip
+        assert isinstance(kernel, Tensor)  # by_layer is not among the options
         return kernel
 
     def _layer_kernels(self, module: nn.Module, inputs: Any, outputs: Tensor) -> tuple[dict[str, Tensor] | None, str]:

@@ -265,9 +265,8 @@ class Recorder:
         θ_0, the first and the last measured state, where an observable needs them; when each probe was last due; the pair
         that is not complete; how often the grids were halved.
         """
-        anchor = self._anchor or Anchor({}, {})
         return {
-            "anchor": {"parameters": dict(anchor.parameters), "buffers": dict(anchor.buffers)},
+            "anchor": None if self._anchor is None else vars(self._anchor),
             "initial": {name: packed(state) for name, state in self._initial.items()},
             "previous": {name: packed(state) for name, state in self._previous.items()},
             "marks": {name: list(mark) for name, mark in self._marks.items()},
@@ -280,8 +279,8 @@ class Recorder:
         self._second, self._thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))
         self._marks = {name: (float(seconds), dict(metrics)) for name, (seconds, metrics) in memory.get("marks", {}).items()}
         if self._ranks.leads:
-            anchor = memory.get("anchor", {})
-            self._anchor = Anchor(**anchor).to(device) if anchor.get("parameters") else None
+            anchor = memory.get("anchor")
+            self._anchor = None if anchor is None else Anchor(**anchor).to(device)
             self._initial = {name: unpacked(state) for name, state in memory.get("initial", {}).items()}
             self._previous = {name: unpacked(state) for name, state in memory.get("previous", {}).items()}
 
@@ -325,10 +324,10 @@ class Recorder:
             self._ranks.share_buffers(whole)
             yield whole
 
-    def _assist(self, module: nn.Module, request: tuple[str, Any]) -> None:
+    def _assist(self, module: nn.Module, request: tuple[Any, ...]) -> None:
         """Serve the leader's request for a kernel of one probe."""
-        name, by_layer = request
-        self._instruments[name].assist(module, by_layer=by_layer)
+        name, *how = request
+        self._instruments[name].assist(module, *how)
 
     def _failed(self, step: int, error: Exception) -> None:
         """Raise, or warn and go on, as ``on_error`` says."""

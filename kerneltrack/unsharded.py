@@ -35,10 +35,15 @@ def unsharded(module: nn.Module) -> nn.Module:
     """
     if not is_sharded(module):
         return module
-    whole: dict[int, nn.Parameter] = {}
+    full: dict[int, nn.Parameter] = {}
     for name, parameter in module.named_parameters():
-        whole[id(parameter)] = nn.Parameter(_gathered(name, parameter), requires_grad=parameter.requires_grad)
-    return _skeleton(module, whole, {})
+        full[id(parameter)] = nn.Parameter(_gathered(name, parameter), requires_grad=parameter.requires_grad)
+    return _skeleton(module, full, {})
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` itself, or the whole of a sharded one. Collective for those."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _gathered(name: str, parameter: Any) -> torch.Tensor:
@@ -53,11 +58,10 @@ def _gathered(name: str, parameter: Any) -> torch.Tensor:
             got=f"a mesh {dict(zip(dimensions, mesh.shape, strict=True))}",
             remedy="Use ModelParallelStrategy(tensor_parallel_size=1), or measure saved checkpoints afterwards.",
         )
-    full: torch.Tensor = parameter.detach().full_tensor()
-    return full
+    return whole(parameter.detach())
 
 
-def _skeleton(module: nn.Module, whole: dict[int, nn.Parameter], made: dict[int, nn.Module]) -> nn.Module:
+def _skeleton(module: nn.Module, full: dict[int, nn.Parameter], made: dict[int, nn.Module]) -> nn.Module:
     """A shallow copy of the tree of modules; a module used in two places is one in the copy, too."""
     if id(module) in made:
         return made[id(module)]
@@ -65,10 +69,10 @@ def _skeleton(module: nn.Module, whole: dict[int, nn.Parameter], made: dict[int,
     made[id(module)] = copy
     copy.__dict__.update(module.__dict__)
     # Torch keeps these in plain dicts of each module; the copy's are its own.
-    copy.__dict__["_parameters"] = {n: None if p is None else whole[id(p)] for n, p in module._parameters.items()}
+    copy.__dict__["_parameters"] = {n: None if p is None else full[id(p)] for n, p in module._parameters.items()}
     copy.__dict__["_buffers"] = dict(module._buffers)
     copy.__dict__["_modules"] = {
-        name: None if child is None else _skeleton(child, whole, made) for name, child in module._modules.items()
+        name: None if child is None else _skeleton(child, full, made) for name, child in module._modules.items()
     }
     for hooks in ("_forward_pre_hooks", "_forward_hooks"):
         own: Any = getattr(module, hooks)

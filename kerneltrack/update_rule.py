@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kerneltrack.unsharded import whole
+
 GRADIENT_DESCENT_THRESHOLD = 2.0
 
 
@@ -147,8 +149,10 @@ def _scales(optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> tuple[
 
 def _adam_scale(state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
     squares: Tensor = state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
-    unbiased = squares.detach() / (1 - float(group["betas"][1]) ** float(state["step"]))
-    return 1 / (unbiased.sqrt() + float(group["eps"]))
+    # FSDP2 shards the moments with their parameters; the kernel is of the whole ones.
+    unbiased = whole(squares.detach()) / (1 - float(group["betas"][1]) ** float(state["step"]))
+    scale: Tensor = 1 / (unbiased.sqrt() + float(group["eps"]))
+    return scale
 
 
 def _common(thresholds: Sequence[tuple[float | None, str]], optimizers: int) -> tuple[float | None, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ..style import Style
 from ..trajectory import Floats
@@ -103,13 +103,29 @@ def slopes(ax: Axes, x: Floats, values: Floats, style: Style, *, slope: float, i
         low, high = values.min(), values.max()
         middle, reach = np.sqrt(low * high), max(np.sqrt(high / low), 1.5) * 1.15
         ax.set_ylim(middle / reach, middle * reach)
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        narrow = reach < 2
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decade(value)))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_minor_locator(NullLocator())
     ax.set_xticks(np.unique(x), [f"{v:,g}" for v in np.unique(x)])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(x=0.12)
     ax.set_label("slopes")
+    return ax
+
+
+def bars(ax: Axes, values: Floats, style: Style, *, labels: Sequence[str], title: str, xlabel: str) -> Axes:
+    """Parts (parts, modes) as bars on both sides of zero: what is above adds up above; returns ``ax``."""
+    index = np.arange(1, values.shape[1] + 1)
+    high, low = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    for part, label, colour in zip(values, labels, style.category, strict=False):
+        base = np.where(part >= 0, high, low)
+        ax.bar(index, part, bottom=base, color=colour, label=label, width=0.75)
+        high, low = high + np.maximum(part, 0), low + np.minimum(part, 0)
+    ax.axhline(0, color=style.muted, linewidth=0.8)
+    ax.set_xlabel(xlabel)
+    ax.set_title(title)
+    ax.set_label("bars")
     return ax
 
 

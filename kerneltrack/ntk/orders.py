@@ -70,12 +70,17 @@ def cost(order: str, p: Problem) -> Cost:
         channels = b * q * p.groups * p.outer
         push = 2 * p.pairs * p.tokens**2 * channels
         close = 2 * p.pairs * p.tokens * channels * q
-        traffic = p.item_bytes * p.pairs * (3 * channels * p.tokens + 2 * p.groups * p.tokens**2)
+        traffic = p.item_bytes * p.pairs * (2 * channels * p.tokens + 2 * p.groups * p.tokens**2)
         return _total({"gradient": overlap, "hybrid": push + close}, traffic)
     if order == "lookup":
         # Rows of one sample with one index are summed first: two samples meet in at most T indices.
         work = 2 * p.pairs * p.tokens * b * q * q * p.outer
         return _total({"lookup": work}, p.item_bytes * b * q * p.outer * (2 * p.rows * p.tokens + p.pairs * p.tokens))
+    if order == "tied":
+        # Every looked-up row with the gradients of every sample's linear map, in both directions.
+        rows = p.pairs * p.tokens * b * q
+        work = 4 * rows * (p.inner + q)
+        return _total({"lookup": work}, 4 * p.item_bytes * rows * q)
     raise ValueError(order)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 from torch import Tensor
@@ -20,7 +19,8 @@ from kerneltrack.ntk.capture import Capture, NotCapturable, Record, Site
 from kerneltrack.ntk.checks import refuse_not_finite
 from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_layer
 from kerneltrack.ntk.cost import Use
-from kerneltrack.ntk.factors import Extent, extent
+from kerneltrack.ntk.factors import extent
+from kerneltrack.ntk.footprint import sample_bytes
 from kerneltrack.ntk.forming import CACHED_BYTES, NARROW, token_features
 from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
@@ -30,6 +30,7 @@ from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
 from kerneltrack.ntk.side import Side, dense_features, shift_features
+from kerneltrack.ntk.tied import add_tied
 from kerneltrack.ntk.units import Coverage, Unit, cover
 
 #: Per-sample gradients are formed in slices of at most so many columns and bytes.
@@ -37,8 +38,11 @@ SLICE_COLUMNS = 2**14
 SLICE_BYTES = 48 * 2**20
 
 
+#: Rules whose input rows have an entry for each column of the weight; an embedding's are indices.
+_HELD = ("linear", "convolution")
+
 #: Orders that go through pairs of samples, block by block.
-_PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup}
+_PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup, "tied": add_tied}
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Structured:
         self.signature = _signature(sites)
         self.steps = [self._step(unit) for unit in self.coverage.units]
         self._shifts = self._merged_shifts(sites)
-        self._sample_bytes = self._bytes_of_one_sample(sites)
+        self._sample_bytes = sample_bytes(job, sites, self.leaves, [step.unit for step in self.steps])
 
     def _capture(self, samples: Inputs) -> tuple[Tensor, list[Site]]:
         capture = Capture(RULES)
@@ -91,6 +95,8 @@ class Structured:
             tokens=sum(s.tokens for s in sizes),
             item_bytes=job.dtype.itemsize,
         )
+        if unit.form == "tied":
+            return Step(unit, "tied", cost("tied", problem))
         if unit.form in ("tokens", "lookup"):
             order, spent = choose(problem, lookup=unit.form == "lookup")
             return Step(unit, order, spent)
@@ -101,55 +107,16 @@ class Structured:
             problem = replace(problem, groups=1, outer=entries, inner=1)
         return Step(unit, "gradient", cost("gradient", problem))
 
-    def _bytes_of_one_sample(self, sites: Sequence[Site]) -> int:
-        """Recorded inputs, gradients for all outputs, what autograd saves.
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that one sample's gradients and input rows have, and what is needed to obtain them."""
+        rows = sum(s.groups * s.tokens * s.inner for s, r in zip(self.sizes, self.rules, strict=True) if r in _HELD)
+        return self._sample_bytes + self.job.dtype.itemsize * (rows + self.job.outputs * self.widest)
 
-        Per-sample gradients that are formed whole come on top.
-        """
-        job, item = self.job, self.job.dtype.itemsize
-        records = {site.record for site in sites}
-        stored = sum(prod(r.shape[1:]) for r in records) + sum(
-            t[0].numel() for r in records for t in r.operands
-        )
-        gradients = sum(
-            _gradient_entries(site, extent(site)) for site in {s.record: s for s in sites}.values()
-        )
-        largest = max((prod(r.shape[1:]) for r in records), default=0)
-        whole = max(
-            (
-                job.outputs * 3 * sum(self.leaves[n].numel() for n in s.unit.names)
-                for s in self.steps
-                if s.unit.form in ("dense", "pulled back")
-            ),
-            default=0,
-        )
-        features = max(
-            (
-                job.outputs * self.sizes[s.unit.sites[0]].outer
-                for s in self.steps
-                if s.unit.form == "features"
-            ),
-            default=0,
-        )
-        tables = max(
-            (
-                job.outputs * (self.sizes[i].outer + 1) * self.sizes[i].tokens
-                for i, r in enumerate(self.rules)
-                if r == "embedding"
-            ),
-            default=0,
-        )
-        patches = max(
-            (
-                self.sizes[i].groups * self.sizes[i].inner * self.sizes[i].tokens
-                for i, r in enumerate(self.rules)
-                if r == "convolution"
-            ),
-            default=0,
-        )
-        return item * (
-            stored + job.outputs * gradients + 4 * largest + whole + features + tables + patches
-        ) + job.network.activation_bytes(job.x1)
+    @property
+    def widest(self) -> int:
+        """Entries of the largest gradient of one sample and output."""
+        return max((s.groups * s.outer * s.tokens for s in self.sizes), default=1)
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -162,17 +129,20 @@ class Structured:
         return self.coverage.uncovered
 
     def uses(self) -> list[Use]:
-        """The lines of the plan."""
+        """The lines of the plan; a tied table's three steps are one."""
+        together: dict[tuple[str, ...], list[Step]] = {}
+        for step in self.steps:
+            together.setdefault(step.unit.names, []).append(step)
         return [
             Use(
-                parameters=step.unit.names,
-                layer=layer_of(step.unit.names[0]),
-                rule=self._rule(step.unit),
-                order=step.order,
-                flops=step.cost.flops,
-                bytes=step.cost.bytes,
+                parameters=names,
+                layer=layer_of(names[0]),
+                rule=self._rule(max(steps, key=lambda s: len(s.unit.sites)).unit),
+                order="+".join(dict.fromkeys(s.order for s in steps)),
+                flops=sum(s.cost.flops for s in steps),
+                bytes=sum(s.cost.bytes for s in steps),
             )
-            for step in self.steps
+            for names, steps in together.items()
         ]
 
     def _rule(self, unit: Unit) -> str:
@@ -221,12 +191,12 @@ class Structured:
         right_inputs = job.x1 if job.x2 is None else job.x2
         with job.network.measuring():
             for i, chunk1 in job.x1.chunks(size):
-                left = self._side(chunk1)
+                left = self.side(chunk1)
                 for j, chunk2 in right_inputs.chunks(size):
                     if job.x2 is None and j.start < i.start:
                         continue
                     same = job.x2 is None and i == j
-                    right = left if same else self._side(chunk2)
+                    right = left if same else self.side(chunk2)
                     for layer, matrix in into.items():
                         part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
                         self._contract(
@@ -238,7 +208,12 @@ class Structured:
                         )
                     advance(len(chunk1) * (len(chunk1) + 1) // 2 if same else len(chunk1) * len(chunk2))
 
-    def _side(self, samples: Inputs) -> Side:
+    def side(self, samples: Inputs) -> Side:
+        """Captures a block of samples.
+
+        Raises:
+            NotCapturable: its forward pass does something else than the trial's.
+        """
         outputs, sites = self._capture(samples)
         if _signature(sites) != self.signature:
             raise NotCapturable("the forward pass does different things for different samples")
@@ -335,10 +310,6 @@ def _flush(theta: Tensor, small: list[tuple[Tensor, Tensor]], same: bool) -> Non
         left = torch.cat([f for f, _ in small], 1)
         add_gram(theta, left, left if same else torch.cat([f for _, f in small], 1), same)
         small.clear()
-
-
-def _gradient_entries(site: Site, size: Extent) -> int:
-    return size.groups * size.outer * size.tokens
 
 
 def _signature(sites: Sequence[Site]) -> tuple[object, ...]:

@@ -189,7 +189,7 @@ def page(results: list[dict], threads: int) -> str:
         "# What the tracker costs",
         "",
         f"Made by `make bench` on {datetime.now(UTC).isoformat(timespec='minutes')}: {processor()}, {threads} threads, float32. "
-        "The tracker's defaults: 256 samples (the demo: its whole training set), schedule \"log\", every default observable. "
+        'The tracker\'s defaults: 256 samples (the demo: its whole training set), schedule "log", every default observable. '
         "A snapshot's seconds are the difference of runs with and without the tracker, in turn, over its snapshots: what it "
         "costs the run, closing the archive included. The share of a long run is computed from the two medians and the number "
         "of states that the schedule asks for.",
@@ -216,7 +216,7 @@ def page(results: list[dict], threads: int) -> str:
         lines.append(f"| {r['name']} | " + " | ".join(cells) + f" | {rest:.3f} |")
     lines += [
         "",
-        "A share above what you can spare: measure fewer samples, `output=\"trace\"`, a thinner schedule, or let "
+        'A share above what you can spare: measure fewer samples, `output="trace"`, a thinner schedule, or let '
         "`max_overhead=0.05` halve the grid until it is kept.",
         "",
     ]
@@ -238,7 +238,9 @@ def main() -> None:
     for name in given.workloads.split(","):
         results.append(measure(name.replace("/", ", "), given.steps, given.repeats))
         r = results[-1]
-        print(f"{r['name']:16} {1000 * r['step']:.1f} ms an update, {r['each']:.2f} s a snapshot", r["pieces"], flush=True)
+        print(
+            f"{r['name']:16} {1000 * r['step']:.1f} ms an update, {r['each']:.2f} s a snapshot", r["pieces"], flush=True
+        )
         given.output.write_text(page(results, given.threads), encoding="utf-8")
 
 

@@ -24,6 +24,7 @@ from kerneltrack import Probe, open_archive, schedule
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveError
+from kerneltrack.ntk import shared
 
 RANK = int(os.environ["LOCAL_RANK"])
 TIMEOUT = datetime.timedelta(seconds=60)
@@ -129,6 +130,49 @@ def under_ddp():
 
 def under_fsdp2():
     return whole("under_fsdp2", Sharded, sharded)
+
+
+class Adam(Regressor):
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+class ShardedAdam(Sharded):
+    configure_optimizers = Adam.configure_optimizers
+
+
+def stability(name, model, strategy):
+    fit(tracker(name), model=model, strategy=strategy)
+    if RANK:
+        return {}
+    with open_archive(f"{name}.h5") as archive:
+        return {str(s.step): float(s.probes["train"].get("stability_ratio", np.nan)) for s in archive}
+
+
+def adam_ddp():
+    return stability("adam_ddp", Adam, ddp)
+
+
+def adam_fsdp2():
+    return stability("adam_fsdp2", ShardedAdam, sharded)
+
+
+def out_of_memory():
+    """On rank one memory runs out twice, until the budget is a quarter of what it was."""
+    computed, budgets = shared._computed, []
+
+    def scarce(tile, module, inputs, options):
+        budgets.append(options["memory_budget"])
+        if RANK == 1 and len(set(budgets)) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return computed(tile, module, inputs, options)
+
+    shared._computed = scarce
+    try:
+        watched = tracker("out_of_memory", memory_budget="1GiB", schedule=3)
+        return {**outcome("out_of_memory", watched), "budgets": list(dict.fromkeys(map(str, budgets)))}
+    finally:
+        shared._computed = computed
 
 
 def breaks(rank, *, at):

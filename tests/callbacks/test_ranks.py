@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent
 SCENARIOS = (
     "under_ddp", "under_fsdp2", "leader_fails", "follower_fails", "leader_warns", "follower_warns", "archive_fails",
     "archive_exists", "clocks_differ", "overhead", "random_data", "too_small", "tensor_parallel",
+    "adam_ddp", "adam_fsdp2", "out_of_memory",
 )  # fmt: skip
 #: Far below the process group's time-out, far above what a failing run of six steps takes on a busy machine.
 NO_HANG_SECONDS = 40
@@ -132,3 +133,23 @@ def test_tensor_parallelism_is_refused_before_the_first_batch(ranks):
     for found in ranks["tensor_parallel"]:
         assert found["error"].startswith("UnsupportedModelError: parameter 'layers.0.weight' is sharded for tensor")
         assert found["rows"] == []
+
+
+def test_adam_preconditions_with_its_whole_second_moments(ranks):
+    """Oracle: the same training under DDP, where moments are whole. Lanczos: four digits."""
+    expected, found = ranks["adam_ddp"][0], ranks["adam_fsdp2"][0]
+    later = [step for step in expected if step != "0"]
+    assert len(later) >= 5
+    for step in later:
+        assert expected[step] > 0
+        assert found[step] == pytest.approx(expected[step], rel=1e-3)
+
+
+def test_all_ranks_take_smaller_tiles_where_one_runs_out_of_memory(ranks):
+    for found in ranks["out_of_memory"]:
+        assert found["error"] is None
+        assert found["differences"] == []
+        assert found["budgets"] == ["1GiB", str(2**29), str(2**28)]
+    rows = ranks["out_of_memory"][0]["rows"]
+    assert {status for _, status, _ in rows} == {"ok"}
+    assert "out of memory: measured again in tiles of 256 MiB" in rows[0][2]
