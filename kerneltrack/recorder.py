@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.errors import ArchiveError
+from kerneltrack.errors import ArchiveError, KerneltrackError
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
@@ -194,7 +194,8 @@ class Recorder:
             return None
         peak = None
         if not is_sharded(module):  # gathering the parameters would need every rank
-            with undisturbed(module):
+            # What is only told must not end a training that was measured well.
+            with undisturbed(module), suppress(KerneltrackError, RuntimeError):
                 peak = max(self._instruments[name].plan(module).peak_bytes for name in self._open.readings)
         arrays = (np.asarray(v) for reading in self._open.readings.values() for v in reading.values.values())
         return Cost(
