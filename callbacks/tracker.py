@@ -256,7 +256,11 @@ class _Tracker:
         if not self._ranks.leads:
             return None
         with undisturbed(whole):
-            records = [i.describe(whole, keep_inputs=self._keep_inputs) for i in self._instruments.values()]
+            first = next(iter(self._instruments))
+            records = [
+                i.describe(whole, keep_inputs=self._keep_inputs, extension_of=None if name == first else first)
+                for name, i in self._instruments.items()
+            ]
         if self._dry:
             return None
         earlier = self._state.get("run_id")

@@ -85,8 +85,15 @@ class Instrument:
         """Whether one of the chosen observables needs this to be measured."""
         return need in observables.needs(self.observables)
 
-    def describe(self, module: nn.Module, *, keep_inputs: bool = False) -> ProbeRecord:
+    def describe(
+        self, module: nn.Module, *, keep_inputs: bool = False, extension_of: str | None = None
+    ) -> ProbeRecord:
         """The probe's record with everything that says what the numbers are; checks probe and module on the way.
+
+        Args:
+            module: the network.
+            keep_inputs: whether the record has the probe's inputs.
+            extension_of: the probe whose eigenvectors are carried over to this one, if there is one.
 
         Raises:
             ProbeError: targets that do not fit the outputs, or a loss without targets.
@@ -120,7 +127,7 @@ class Instrument:
         if plan.result_bytes > plan.budget_bytes:
             raise refuse_budget(plan.budget_bytes, plan.result_bytes)
         record = self.probe.record(outputs.shape[1], keep_inputs=keep_inputs)
-        return replace(record, settings=self._settings(network, outputs))
+        return replace(record, settings={**self._settings(network, outputs), "extension_of": extension_of})
 
     def plan(self, module: nn.Module) -> Plan:
         """How the kernel of this probe will be computed, and what it costs."""

@@ -78,8 +78,11 @@ def _probe(probe: h5py.Group, rows: int, *, whole: bool) -> Iterator[str]:
         yield from _texts(probe.parent, probe.name.rpartition("/")[2], schema.PROBE_TEXTS)
         sizes["sample"] = int(probe.attrs.get("count", 0))
     for field in schema.PROBE_FIELDS:
-        if field.name in probe:
+        if _is_described(probe, field.name):  # else it is netCDF's bare dimension of that name
             yield from _array(probe, field, sizes)
+    for data in _inputs(probe) if whole else []:
+        if data.shape[:1] != (sizes["sample"],):
+            yield f"{printable(data.name)} does not have one entry for each of {sizes['sample']} samples"
     for name, data in probe.items():
         if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
             dims = tuple(attributes.text(data, "dimensions").split())
@@ -148,6 +151,10 @@ def _is_array(group: h5py.Group, name: str) -> bool:
     return isinstance(group.get(name), h5py.Dataset)
 
 
+def _is_described(group: h5py.Group, name: str) -> bool:
+    return name in group and "dimensions" in group[name].attrs
+
+
 def require_stored(file: h5py.File, held: int) -> None:
     """Refuse what would be read whole but is declared larger than it is.
 
@@ -165,14 +172,18 @@ def require_stored(file: h5py.File, held: int) -> None:
     whole += [file[name] for name in ("snapshot", "snapshot_id", "segment", "step") if name in file]
     for probe in file.get("probes", {}).values():
         names = (*schema.PROBE_TEXTS, *(field.name for field in schema.PROBE_FIELDS))
-        whole += [probe[name] for name in names if name in probe]
-        for data in [probe["inputs"]] if _is_array(probe, "inputs") else _datasets(probe.get("inputs")):
+        whole += [probe[name] for name in names if _is_described(probe, name)]
+        for data in _inputs(probe):
             guard.require_present(data)
     for data in whole:
         guard.require_present(data)
         if data.dtype == "S1" and data.nbytes > schema.MAX_TEXT_BYTES:
             raise UnsafeArchiveError("a text is too long", got=f"{data.nbytes} bytes", where=printable(data.name))
     guard.require_room(sum(data.nbytes for data in whole), held, "all that is read when the archive is opened")
+
+
+def _inputs(probe: h5py.Group) -> list[h5py.Dataset]:
+    return [probe["inputs"]] if _is_array(probe, "inputs") else _datasets(probe.get("inputs"))
 
 
 def _datasets(group: h5py.Group | None) -> list[h5py.Dataset]:

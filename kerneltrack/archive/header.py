@@ -104,7 +104,7 @@ def _read_probe(group: h5py.Group, name: str) -> ProbeRecord:
         name=name,
         fingerprint=attributes.text(group, "fingerprint"),
         count=int(attributes.get(group, "count")),
-        targets=group["targets"][()] if "targets" in group else None,
+        targets=group["targets"][()] if "targets" in group and "dimensions" in group["targets"].attrs else None,
         target_encoding=attributes.get(group, "target_encoding"),
         input_shapes=shapes,
         inputs=_read_inputs(group, shapes),

@@ -190,7 +190,7 @@ PROVENANCE_TEXTS: Mapping[str, str] = {
 #: Once per probe, in /probes/<name>/: JSON texts.
 PROBE_TEXTS: Mapping[str, str] = {
     "settings": "what is measured and how: output reduction and its factor to the mean trace, parameter subset, mode, "
-    "dtype, loss and its normalisation, stability scope",
+    "dtype, loss and its normalisation, stability scope, layers, energy_k, extension_of",
     "identity": "where the samples come from (dataset, split, indices, transform), as the user gave it; or null",
     "input_shapes": 'key of each input ("" for a single tensor) to [dtype, shape]',
 }
@@ -260,7 +260,7 @@ MEASUREMENT_FIELDS: tuple[Field, ...] = (
         ("snapshot", "sample", "kernel_output", "other_vector"),
         "f4",
         "1",
-        "Θ_t(this probe, training probe) V: the training probe's eigenvectors carried out of sample",
+        "Θ_t(this probe, other probe) V: the eigenvectors of the probe that extension_of names, carried to this one",
     ),
 )
 

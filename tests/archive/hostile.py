@@ -534,6 +534,12 @@ def layers_that_are_not_there(file):
     data.attrs["dimensions"] = "snapshot layer"
 
 
+@hostile("does not have one entry for each of 4 samples")
+def inputs_of_other_samples(file):
+    data = file.create_dataset("probes/train/inputs", data=np.ones((3, 2)))
+    data.attrs["dimensions"] = "sample input_axis_1"
+
+
 @hostile("newer format")
 def version_in_other_digits(file):
     file.attrs["format_version"] = "\u00b2.0"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import h5py
 import numpy as np
 import pytest
 
-from kerneltrack.archive import ArchiveWriter, open_archive
+from kerneltrack.archive import ArchiveWriter, open_archive, schema
+from kerneltrack.archive.checking import problems
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
+from kerneltrack.observables import Observable, catalogue, register
 from kerneltrack.snapshot import Provenance
 
 
@@ -97,6 +100,70 @@ def test_the_number_of_parameter_groups_may_grow(tmp_path, make):
             writer.append(make.snapshot(step, learning_rates=rates))
     with open_archive(tmp_path / "run.h5") as archive:
         assert [snapshot.learning_rates for snapshot in archive] == [(0.1,), (), (0.1, 0.2, 0.3)]
+
+
+SIZES = {"sample": 6, "sample_2": 6, "output": 3, "output_2": 3, "kernel_output": 3, "kernel_output_2": 3, "mode": 18}
+SIZES |= {"vector": 4, "vector_2": 4, "other_vector": 5, "coefficient": 1, "energy_k": 4, "layer": 2}
+
+
+def everything(seed, sizes, observables=()):
+    """One array of every dataset of the schema, and of each observable."""
+    draw = np.random.default_rng(seed)
+    fields = [*schema.MEASUREMENT_FIELDS, *map(schema.observable_field, observables)]
+    drawn = {
+        field.name: draw.normal(size=tuple(sizes[dim] for dim in field.dims[1:])).astype(field.dtypes[-1])
+        for field in fields
+    }
+    return drawn | {"eigenvalues": -np.sort(-drawn["eigenvalues"])}
+
+
+def test_everything_that_can_be_measured_has_its_place(tmp_path, make):
+    """Every dataset of the schema and every observable of the catalogue, on two probes of other sizes at once."""
+    sizes = {"train": SIZES, "val": {dim: size + 1 for dim, size in SIZES.items()}}
+    probes = [
+        dataclasses.replace(make.probe, name=name, count=size["sample"], targets=None, inputs=None, settings={})
+        for name, size in sizes.items()
+    ]
+    known = list(catalogue().values())
+    given = [
+        make.snapshot(step, probes={name: everything(step, size, known) for name, size in sizes.items()})
+        for step in range(3)
+    ]
+    with ArchiveWriter(tmp_path / "run.h5", probes=probes) as writer:
+        for snapshot in given:
+            writer.append(snapshot)
+    assert not list(problems(tmp_path / "run.h5"))
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert all(map(make.same, archive, given))
+        labelled = archive.to_xarray("val")
+        for entry in known:
+            stored = labelled[entry.name]
+            assert stored.dims == ("snapshot", *entry.dims)
+            assert stored.attrs["formula"] == entry.formula
+            assert stored.attrs["units"] == entry.units
+
+
+def test_a_users_observable_lands_under_its_own_name(tmp_path, make, monkeypatch):
+    """Classes by classes, with formula and unit. Oracle: the file itself, read with h5py."""
+    monkeypatch.setattr("kerneltrack.observables.registry._REGISTERED", dict(catalogue()))
+    mine = Observable(
+        "class_blocks", "Σ_{n∈c, m∈d} Θ[n, m]", "rad", "mine", frozenset(), lambda state: 0.0, ("output", "output_2")
+    )
+    register(mine)
+    value = np.arange(4.0).reshape(2, 2)
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+        writer.append(make.snapshot(0, probes={"train": {"class_blocks": value}}))
+    monkeypatch.undo()  # whoever reads it has not registered it
+    with h5py.File(tmp_path / "run.h5") as file:
+        stored = file["probes/train/class_blocks"]
+        assert {name: stored.attrs[name].decode() for name in ("formula", "units", "source")} == {
+            "formula": mine.formula, "units": "rad", "source": "mine",
+        }  # fmt: skip
+        assert stored[0].tolist() == value.tolist()
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive[0].probes["train"]["class_blocks"].tolist() == value.tolist()
+        assert archive.to_xarray().class_blocks.attrs["units"] == "rad"
+    assert not list(problems(tmp_path / "run.h5"))
 
 
 def test_one_snapshot_is_read_without_the_others(tmp_path, make, monkeypatch):
