@@ -1,18 +1,25 @@
-"""Frames of the page's slider: the output and the top eigenfunctions at many snapshots, as small palette images."""
+"""Frames of the page's slider: spectrum and energies of many snapshots, and where the inputs are a plane also pictures.
+
+The pictures are the output and the top eigenfunctions as small palette images.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from kerneltrack.errors import AnalysisError
+
 from .changes import learning_rate_changes
 from .images import Canvas, oriented_eigenvectors
+from .moving import MovingPanel, moving_panels
 from .spectra import nearest_k, representative_rows
 from .text import count, number, subscript
-from .trajectory import Floats, Run
+from .trajectory import Floats, Run, missing
 
 #: Frames are kept to what a page can carry: 60 strips of seven tiles are about 2 MB.
 MAX_FRAMES = 60
@@ -26,13 +33,15 @@ class Frame:
 
     Attributes:
         step: for reading.
-        strip: a PNG as a data URI: output, v_1, …, side by side.
+        strip: a PNG as a data URI: output, v_1, …, side by side; "" where there are no pictures.
         facts: label and value, for reading.
+        curves: SVG paths by name of the curve.
     """
 
     step: str
     strip: str
     facts: tuple[tuple[str, str], ...]
+    curves: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -41,35 +50,53 @@ class Explorer:
 
     Attributes:
         frames: in order of steps.
-        labels: of the tiles.
+        panels: axes of the curves.
+        labels: of the tiles; empty where there are no pictures.
         target: a PNG of the target, or "".
         aspect: width over height of a tile, for CSS.
+        no_pictures: "" or why there are none.
     """
 
     frames: tuple[Frame, ...]
-    labels: tuple[str, ...]
-    target: str
-    aspect: float
+    panels: tuple[MovingPanel, ...]
+    labels: tuple[str, ...] = ()
+    target: str = ""
+    aspect: float = 1.0
+    no_pictures: str = ""
 
 
 def explorer(run: Run) -> Explorer:
     """The slider's frames.
 
     Raises:
-        AnalysisError: the inputs are not two-dimensional or not stored, or there are no eigenvectors or outputs.
+        AnalysisError: the archive holds nothing that moves: no eigenvalues, no coefficients, no pictures.
     """
+    rows = frame_rows(run)
+    panels, paths = moving_panels(run, rows)
+    try:
+        strips, labels, target, aspect = _pictures(run, rows)
+        reason = ""
+    except AnalysisError as error:
+        strips, labels, target, aspect, reason = [""] * len(rows), (), "", 1.0, str(error)
+    if not panels and not labels:
+        raise missing("eigenvalues", "the slider over snapshots", run.path)
+    frames = tuple(
+        Frame(count(run.steps[row]), strip, _facts(run, row), path)
+        for row, strip, path in zip(rows, strips, paths, strict=True)
+    )
+    return Explorer(frames, tuple(panels), labels, target, aspect, reason)
+
+
+def _pictures(run: Run, rows: list[int]) -> tuple[list[str], tuple[str, ...], str, float]:
     canvas = Canvas.of(run, _PIXELS)
     run.require("eigenvectors", "outputs", why="the slider over eigenfunctions")
     tiles = min(TILES, int(run.dataset.sizes["vector"]))
     targets = run.values("targets")[:, 0] if "targets" in run.dataset else None
-    rows = frame_rows(run)
     shared = _range(targets if targets is not None else np.stack([run.at("outputs", row)[:, 0] for row in rows]))
-    frames = tuple(
-        Frame(count(run.steps[row]), _strip(run, row, canvas, tiles, shared), _facts(run, row)) for row in rows
-    )
+    strips = [_strip(run, row, canvas, tiles, shared) for row in rows]
     labels = ("output f", *(f"v{subscript(i)}" for i in range(1, tiles + 1)))
     target = "" if targets is None else _uri(_grey(canvas.paint(targets), shared), "gray")
-    return Explorer(frames, labels, target, canvas.columns / canvas.rows)
+    return strips, labels, target, canvas.columns / canvas.rows
 
 
 def frame_rows(run: Run) -> list[int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .freeze import freeze_here
 from .lr_decay import ChangeEffects, LrDecayEffects, TrendCourse
 from .lr_decay_text import nearest, sentence, trend_sentence
 from .spectra import representative_rows
@@ -43,7 +44,7 @@ class Finding:
 def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     """Everything that can be said about a run, in the order of the report."""
     makers: tuple[Callable[[Run], Finding | None], ...] = (
-        _alignment, _containment, _stability, _motion, _laziness, _first_order, _cost,
+        _alignment, _containment, _stability, _motion, _laziness, _first_order, _frozen, _classes, _rounding, _cost,
     )  # fmt: skip
     found = [finding for make in makers if (finding := make(run)) is not None]
     if effects is not None:
@@ -169,6 +170,60 @@ def _accuracy(run: Run, error: Floats, subject: str) -> Finding:
         f"{subject} with a median squared relative error of {number(middle, 2)} over {count(len(rows))} snapshots; "
         f"the worst is {number(float(error[worst]), 2)} at step {count(run.steps[worst])}.",
         "1 for predicting no change.", "linearisation",
+    )  # fmt: skip
+
+
+def _frozen(run: Run) -> Finding | None:
+    if not run.has("kernel_regression_error", "network_error"):
+        return None
+    curve = freeze_here(run)
+    if curve.good_enough is None:
+        best = int(np.argmin(curve.frozen))
+        return Finding(
+            "Frozen kernel", "never good enough",
+            f"Frozen at any of {count(len(curve.steps))} snapshots, the linearised network stays above the network's last "
+            f"error of {number(curve.final, 2)}: at best {number(float(curve.frozen[best]), 2)}, at step "
+            f"{count(curve.steps[best])}.",
+            f"The network's last error: {number(curve.final, 2)}.", "freeze-here",
+        )  # fmt: skip
+    return Finding(
+        "Frozen kernel", f"from step {count(curve.good_enough)}",
+        f"Frozen at step {count(curve.good_enough)} or later, the linearised network reaches the network's last error "
+        f"({number(curve.error_there, 2)} against {number(curve.final, 2)}).",
+        f"At step {count(curve.steps[0])} it is {number(float(curve.frozen[0]), 2)}.", "freeze-here",
+    )  # fmt: skip
+
+
+def _classes(run: Run) -> Finding | None:
+    if not run.has("class_within", "class_between", "class_block_share"):
+        return None
+    within, between, share = (run.values(f"class_{name}") for name in ("within", "between", "block_share"))
+    rows = _finite_rows(run, within / between)
+    first, last = rows[0], rows[-1]
+    return Finding(
+        "Classes", f"×{number(float(within[last] / between[last]), 2)}",
+        f"At step {count(run.steps[last])} the kernel is ×{number(float(within[last] / between[last]), 2)} as large within a "
+        f"class as between classes; three levels (same point, same class, different classes) hold {_percent(share[last])} "
+        "of its squared norm.",
+        f"At step {count(run.steps[first])}: ×{number(float(within[first] / between[first]), 2)} and "
+        f"{_percent(share[first])}.", "class-levels",
+    )  # fmt: skip
+
+
+def _rounding(run: Run) -> Finding | None:
+    """The numerical field of the uncertainty: what rounding and the solver can have changed."""
+    if not run.has("eigenvalues", "noise_floor", "eigen_residual"):
+        return None
+    floor, residual = run.values("noise_floor"), run.values("eigen_residual")
+    values = run.values("eigenvalues")
+    rows = _finite_rows(run, floor + residual)
+    above = int(np.min(np.sum(values[rows] > floor[rows, None], axis=1)))
+    worst = float(np.max(residual[rows] / values[rows, 0]))
+    return Finding(
+        "Rounding", f"{count(above)} of {count(values.shape[1])} modes",
+        f"In every snapshot at least {count(above)} of {count(values.shape[1])} eigenvalues stand above the noise floor; the "
+        f"solver's largest error is {number(worst, 2)} of λ₁.",
+        "Numerical uncertainty only: it says nothing of the choice of the probe or of the seed.", "spectra",
     )  # fmt: skip
 
 

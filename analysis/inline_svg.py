@@ -18,10 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .panels.maps import cell_names
 from .style import PAGE
 
 #: Points of one line beyond which hover values are thinned: 2,000 is a pixel each on the widest page.
 _HOVER_POINTS = 2000
+
+#: Labels of axes whose named lines are read under the pointer.
+_LINES = frozenset({"course", "profile"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class InlineSvg:
 
     Attributes:
         markup: the ``<svg>`` element.
-        hover: JSON: per axes its box in fractions of the drawing and its lines with (x, y, step, value).
+        hover: JSON: per axes its box in fractions of the drawing and its lines with (x, y, step, value), or its map.
     """
 
     markup: str
@@ -67,9 +71,10 @@ def _adapt(svg: str, name: str, alternative: str) -> str:
     svg = re.sub(r"image-rendering: ?[a-z-]+;?", "", svg)
     head = re.match(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', svg)
     assert head is not None  # matplotlib writes a viewBox
+    share = min(1.0, float(head.group(1).split()[2]) / (72 * PAGE.width))
     opening = (
-        f'<svg viewBox="{head.group(1)}" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'role="img" aria-label="{escape(alternative)}">'
+        f'<svg style="--share: {share:.3g}" viewBox="{head.group(1)}" xmlns="http://www.w3.org/2000/svg" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-label="{escape(alternative)}">'
     )
     return opening + svg[head.end() :]
 
@@ -87,12 +92,30 @@ def _with_own_ids(svg: str, name: str) -> str:
 
 
 def _hover(figure: Figure) -> list[dict[str, Any]]:
-    """Axes with named lines, in fractions of the drawing with y downwards, as the browser counts."""
-    return [
-        {"box": _rounded(_box(ax)), "lines": [_line(figure, ax, line) for line in lines]}
-        for ax in figure.axes
-        if ax.get_label() == "course" and (lines := [line for line in ax.lines if _is_named(line)])
-    ]
+    """Axes with named lines or maps, in fractions of the drawing with y downwards, as the browser counts."""
+    found: list[dict[str, Any]] = []
+    for ax in figure.axes:
+        if ax.get_label() in _LINES and (lines := [line for line in ax.lines if _is_named(line)]):
+            drawn = [_line(figure, ax, line) for line in lines]
+            found.append(
+                {"box": _rounded(_box(ax)), "axis": ax.get_xlabel().removeprefix("training ") or "at", "lines": drawn}
+            )
+        elif ax.get_label() == "map" and ax.images:
+            found.append({"box": _rounded(_box(ax)), "map": _map(ax)})
+    return found
+
+
+def _map(ax: Axes) -> dict[str, Any]:
+    """A matrix drawn by ``imshow``: its values, and what its rows and columns stand for."""
+    rows, columns = cell_names(ax)
+    values = np.asarray(ax.images[0].get_array(), dtype=np.float64)
+    up = bool(ax.get_ylim()[0] < ax.get_ylim()[1])
+    return {
+        "values": [[float(f"{v:.4g}") if np.isfinite(v) else None for v in row] for row in values.tolist()],
+        "rows": rows,
+        "columns": columns,
+        "up": up,
+    }  # fmt: skip
 
 
 def _is_named(line: Line2D) -> bool:

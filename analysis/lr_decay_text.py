@@ -26,10 +26,10 @@ def sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
 def trend_sentence(course: TrendCourse, energy_k: tuple[int, ...] = ()) -> str:
     """The course of a continuous schedule, without a before and an after."""
     k = nearest(energy_k, 20)
-    wanted = [("stability_ratio", "λ₁ over its bound"), (f"residual_energy_{k}", f"residual energy in the first {k}"),
+    wanted = [("stability_ratio", "λ₁ over its bound"), (f"residual_energy_{k}", f"residual energy in the first {k} modes"),
               ("effective_rank", "effective rank")]  # fmt: skip
     told = [
-        f"{label} {number(values[0], 2)} → {number(values[-1], 2)} (τ = {number(course.trends[name], 2)})"
+        f"{label} from {number(values[0], 2)} to {number(values[-1], 2)} (τ = {number(course.trends[name], 2)})"
         for name, label in wanted
         if name in course.trends and np.isfinite(values := [m.numbers[name] for m in (course.start, course.end)]).all()
     ]

@@ -2,6 +2,14 @@
 (() => {
   const $ = (id) => document.getElementById(id);
   const make = (tag, text) => { const node = document.createElement(tag); if (text !== undefined) node.textContent = text; return node; };
+  const SVG = "http://www.w3.org/2000/svg";
+  const draw = (name, attributes) => {
+    const made = document.createElementNS(SVG, name);
+    Object.entries(attributes).forEach(([key, v]) => made.setAttribute(key, v));
+    return made;
+  };
+  const format = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+  const value = (v) => v === null ? "–" : (Math.abs(v) >= 1e-3 && Math.abs(v) < 1e7) || v === 0 ? format.format(v) : v.toExponential(3);
 
   // The theme: the reader's system decides until they press the button.
   const root = document.documentElement, theme = $("theme");
@@ -11,17 +19,19 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
 
-  // The slider over snapshots.
+  // The slider over snapshots: images where the inputs are a plane, and for every run its spectrum and energies.
   const slider = $("moment");
   if (slider) {
     const frames = JSON.parse($("frames").textContent), strips = document.querySelectorAll(".tile .strip"), readout = document.querySelector(".readout");
+    const curves = [...document.querySelectorAll(".curve")].map((path) => [path, path.dataset.name]);
     const show = () => {
       const frame = frames[Number(slider.value)];
-      strips.forEach((tile) => { tile.style.backgroundImage = `url(${frame.strip})`; });
+      if (frame.strip) strips.forEach((tile) => { tile.style.backgroundImage = `url(${frame.strip})`; });
+      curves.forEach(([path, name]) => path.setAttribute("d", frame.curves[name] || ""));
       $("moment-step").value = `step ${frame.step}`;
       slider.setAttribute("aria-valuetext", `step ${frame.step}`);
-      readout.replaceChildren(...frame.facts.map(([label, value]) => {
-        const pair = make("div"); pair.append(make("dt", label), make("dd", value)); return pair;
+      readout.replaceChildren(...frame.facts.map(([label, text]) => {
+        const pair = make("div"); pair.append(make("dt", label), make("dd", text)); return pair;
       }));
     };
     const play = $("play");
@@ -40,56 +50,106 @@
     show();
   }
 
-  // Values under the pointer, or under the arrow keys.
-  const tip = $("tip"), SVG = "http://www.w3.org/2000/svg";
-  const format = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
-  const value = (v) => (Math.abs(v) >= 1e-3 && Math.abs(v) < 1e7) || v === 0 ? format.format(v) : v.toExponential(3);
+  // Every drawing: values under the pointer or the arrow keys, and zoom (buttons, + and −, drag; 0 shows the whole again).
+  const tip = $("tip");
   const nearest = (points, x) => points.reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
-
   document.querySelectorAll(".drawing").forEach((drawing) => {
     const panels = JSON.parse(drawing.dataset.hover), svg = drawing.querySelector("svg");
-    if (!panels.length) { drawing.removeAttribute("tabindex"); return; }
-    const layer = document.createElementNS(SVG, "g"), [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+    const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+    const layer = draw("g", {}), view = { x: 0, y: 0, scale: 1 };
     svg.append(layer);
     const hide = () => { layer.replaceChildren(); tip.hidden = true; };
-    const node = (name, attributes) => {
-      const made = document.createElementNS(SVG, name);
-      Object.entries(attributes).forEach(([key, v]) => made.setAttribute(key, v));
-      layer.append(made);
-      return made;
+    const inside = (event) => {
+      const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      return [place.x, place.y];
     };
-    const at = (panel, x) => {
-      const anchor = nearest(panel.lines.flatMap((line) => line.points), x);
-      layer.replaceChildren(); tip.replaceChildren(make("b", `step ${anchor[2].toLocaleString("en")}`));
-      node("line", { class: "crosshair", x1: anchor[0] * width, x2: anchor[0] * width, y1: panel.box[1] * height, y2: panel.box[3] * height });
-      for (const line of panel.lines) {
-        const point = nearest(line.points, anchor[0]);
+    const onScreen = (x, y) => new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());
+
+    const frame = () => {
+      view.scale = Math.max(1, Math.min(24, view.scale));
+      const w = width / view.scale, h = height / view.scale;
+      view.x = Math.max(0, Math.min(width - w, view.x)); view.y = Math.max(0, Math.min(height - h, view.y));
+      svg.setAttribute("viewBox", `${view.x} ${view.y} ${w} ${h}`);
+      svg.style.overflow = view.scale > 1 ? "hidden" : "";
+      drawing.classList.toggle("zoomed", view.scale > 1);
+      hide();
+    };
+    const zoom = (factor, x = view.x + width / view.scale / 2, y = view.y + height / view.scale / 2) => {
+      const before = view.scale;
+      view.scale = Math.max(1, Math.min(24, before * factor));
+      view.x = x - ((x - view.x) * before) / view.scale; view.y = y - ((y - view.y) * before) / view.scale;
+      frame();
+    };
+    const whole = () => { view.scale = 1; frame(); };
+    const tools = drawing.parentElement.querySelector(".tools");
+    if (tools) {
+      tools.hidden = false;
+      const [closer, away, back] = tools.querySelectorAll("button");
+      closer.addEventListener("click", () => zoom(1.6)); away.addEventListener("click", () => zoom(1 / 1.6)); back.addEventListener("click", whole);
+    }
+    drawing.addEventListener("dblclick", (event) => zoom(2.2, ...inside(event)));
+    drawing.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && view.scale === 1) return; // an ordinary wheel scrolls the page
+      event.preventDefault();
+      zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, ...inside(event));
+    }, { passive: false });
+
+    let held = null, dragged = null;
+    drawing.addEventListener("pointerdown", (event) => { if (view.scale > 1) { dragged = inside(event); drawing.setPointerCapture(event.pointerId); } });
+    drawing.addEventListener("pointerup", () => { dragged = null; });
+
+    const line = (panel, x) => {
+      const anchor = nearest(panel.lines.flatMap((one) => one.points), x);
+      layer.replaceChildren(draw("line", { class: "crosshair", x1: anchor[0] * width, x2: anchor[0] * width, y1: panel.box[1] * height, y2: panel.box[3] * height }));
+      tip.replaceChildren(make("b", `${panel.axis} ${value(anchor[2])}`));
+      for (const one of panel.lines) {
+        const point = nearest(one.points, anchor[0]);
         if (point[2] !== anchor[2]) continue;
-        node("circle", { class: "dot", cx: point[0] * width, cy: point[1] * height, r: 3.2, style: `fill: ${line.colour}` });
+        layer.append(draw("circle", { class: "dot", cx: point[0] * width, cy: point[1] * height, r: 3.2, style: `fill: ${one.colour}` }));
         const row = make("span"), name = make("span"), mark = make("i");
-        mark.style.background = line.colour; name.append(mark, line.label); row.append(name, make("span", value(point[3]))); tip.append(row);
+        mark.style.background = one.colour; name.append(mark, one.label); row.append(name, make("span", value(point[3]))); tip.append(row);
       }
-      tip.hidden = false;
-      const frame = svg.getBoundingClientRect(), left = frame.left + anchor[0] * frame.width, top = frame.top + panel.box[1] * frame.height;
-      tip.style.left = `${Math.max(6, left + 14 + tip.offsetWidth < innerWidth ? left + 14 : left - 14 - tip.offsetWidth)}px`;
-      tip.style.top = `${Math.max(6, Math.min(top + 10, innerHeight - tip.offsetHeight - 6))}px`;
-      return anchor;
+      place(anchor[0] * width, panel.box[1] * height);
+      return anchor[0];
     };
-    let held = null;
+    const cell = (panel, x, y) => {
+      const [left, top, right, bottom] = panel.box, { values, columns, rows, up } = panel.map;
+      const clamp = (v, n) => Math.max(0, Math.min(n - 1, Math.floor(v * n)));
+      const i = clamp((x - left) / (right - left), columns.length), down = clamp((y - top) / (bottom - top), rows.length);
+      const j = up ? rows.length - 1 - down : down, w = (right - left) / columns.length, h = (bottom - top) / rows.length;
+      layer.replaceChildren(draw("rect", { class: "cell", x: (left + i * w) * width, y: (top + down * h) * height, width: w * width, height: h * height }));
+      tip.replaceChildren(make("b", `${columns[i]} · ${rows[j]}`), make("span", value(values[j][i])));
+      place((left + (i + 1) * w) * width, (top + down * h) * height);
+      return left + (i + 0.5) * w;
+    };
+    const place = (x, y) => {
+      tip.hidden = false;
+      const at = onScreen(x, y);
+      tip.style.left = `${Math.max(6, at.x + 14 + tip.offsetWidth < innerWidth ? at.x + 14 : at.x - 14 - tip.offsetWidth)}px`;
+      tip.style.top = `${Math.max(6, Math.min(at.y + 10, innerHeight - tip.offsetHeight - 6))}px`;
+    };
+    const at = (panel, x, y = (panel.box[1] + panel.box[3]) / 2) => (panel.map ? cell(panel, x, y) : line(panel, x));
     drawing.addEventListener("pointermove", (event) => {
-      const frame = svg.getBoundingClientRect(), x = (event.clientX - frame.left) / frame.width, y = (event.clientY - frame.top) / frame.height;
+      const [px, py] = inside(event), x = px / width, y = py / height;
+      if (dragged) { view.x += dragged[0] - px; view.y += dragged[1] - py; return frame(); }
       const panel = panels.find(({ box }) => x >= box[0] - 0.01 && x <= box[2] + 0.01 && y >= box[1] && y <= box[3]);
-      if (panel) held = [panel, at(panel, x)]; else hide();
+      if (panel) held = [panel, at(panel, x, y)]; else hide();
     });
     drawing.addEventListener("pointerleave", hide);
     drawing.addEventListener("blur", hide);
     drawing.addEventListener("keydown", (event) => {
-      const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (event.key === "Escape") return hide();
-      if (!direction) return;
+      if (event.key === "+" || event.key === "=") return zoom(1.6);
+      if (event.key === "-") return zoom(1 / 1.6);
+      if (event.key === "0") return whole();
+      const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!direction || !panels.length) return;
       event.preventDefault();
-      const panel = held ? held[0] : panels[0], places = [...new Set(panel.lines.flatMap((line) => line.points.map((point) => point[0])))].sort((a, b) => a - b);
-      const here = held ? places.indexOf(held[1][0]) : direction > 0 ? -1 : places.length;
+      const panel = held ? held[0] : panels[0];
+      const places = panel.map
+        ? panel.map.columns.map((_, i) => panel.box[0] + ((i + 0.5) * (panel.box[2] - panel.box[0])) / panel.map.columns.length)
+        : [...new Set(panel.lines.flatMap((one) => one.points.map((point) => point[0])))].sort((a, b) => a - b);
+      const here = held ? places.findIndex((p) => Math.abs(p - held[1]) < 1e-9) : direction > 0 ? -1 : places.length;
       held = [panel, at(panel, places[Math.max(0, Math.min(places.length - 1, here + direction))])];
     });
   });

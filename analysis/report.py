@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,10 @@ from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
 from .lr_decay import LrDecayEffects, lr_decay_effects
 from .lr_decay_text import change_table, factor_table, sentence, trend_sentence, trend_table
+from .moving import HEIGHT, WIDTH
+from .stages import stages
 from .style import DARK, PAGE, PAPER
-from .text import Table, count, plain
+from .text import Table, count, number, plain
 from .trajectory import PathLike, Run, Trajectory, load
 
 if TYPE_CHECKING:
@@ -126,8 +128,8 @@ def render(run: Run, control: Run | None = None) -> str:
     effects, no_effects = _effects(run, control)
     sections, absent = _sections(run, control)
     slider, no_slider = _explorer(run)
-    if no_slider:
-        absent.insert(0, ("Slider over eigenfunctions", no_slider))
+    if no_slider or (slider is not None and slider.no_pictures):
+        absent.insert(0, ("Slider over eigenfunctions", no_slider or (slider.no_pictures if slider else "")))
     return (
         _environment()
         .get_template("report.html.j2")
@@ -141,7 +143,9 @@ def render(run: Run, control: Run | None = None) -> str:
             findings=findings(run, effects),
             sections=sections,
             explorer=slider,
-            frames=[{"step": f.step, "strip": f.strip, "facts": f.facts} for f in slider.frames] if slider else [],
+            frames=[asdict(frame) for frame in slider.frames] if slider else [],
+            panel_size=(WIDTH, HEIGHT),
+            stages=_stages(run),
             changes=_changes(effects),
             trends=_trends(effects),
             no_effects=no_effects,
@@ -216,6 +220,22 @@ def _trends(effects: LrDecayEffects | None) -> list[ChangeView]:
     ]
 
 
+def _stages(run: Run) -> Table | None:
+    """The stages that rules found, with their rules and false-alarm rates; None where there is none."""
+    try:
+        found = stages(run)
+    except AnalysisError:
+        return None  # the figure's own refusal says why, under "Not shown"
+    if not found:
+        return None
+    rows = [
+        [s.name, f"{count(s.first)} to {count(s.last)}", count(s.snapshots), s.level, s.rule, number(s.false_alarm, 2)]
+        for s in found
+    ]
+    heads = ["stage", "steps", "snapshots", "level", "rule and null", "false-alarm rate"]
+    return Table("Stages of training", heads, rows, text=frozenset({1, 3, 4}))
+
+
 def _facts(run: Run) -> list[tuple[str, str]]:
     """The strip under the headline: label and value."""
     settings = run.settings
@@ -225,7 +245,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("parameters P", count(int(settings["parameter_count"])) if "parameter_count" in settings else "–"),
         ("snapshots", count(len(run))),
         ("output reduction", plain(settings.get("output", "–"))),
-        ("loss", plain(settings.get("loss") or "none")),
+        ("loss", plain(settings.get("loss") or "none").replace("_", " ")),
     ]
     return facts
 

@@ -287,10 +287,11 @@ class Instrument:
 
     def _own_kernel(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
         """Another kernel of the same outputs, computed by this rank alone."""
-        kernel: Tensor = empirical_ntk(
+        kernel = empirical_ntk(
             module, inputs, x2, output=self.output, method=self.method, forward=self.forward,
             memory_budget=self._memory.budget, **{"params": self.params, **options},
         )  # fmt: skip
+        assert isinstance(kernel, Tensor)  # by_layer is not among the options
         return kernel
 
     def _layer_kernels(self, module: nn.Module, inputs: Any, outputs: Tensor) -> tuple[dict[str, Tensor] | None, str]:

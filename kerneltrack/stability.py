@@ -82,6 +82,8 @@ def _top_curvature(network: Network, inputs: Any, root: Tensor, metric: float | 
         return float(product(np.ones(1))[0])
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(size)  # ARPACK's own start would draw from a global generator
+    if not product(start).any():
+        return 0.0  # a learning rate of zero, where a schedule ends: Lanczos cannot start from a vector of zeros
     values = eigsh(operator, k=1, which="LA", v0=start, tol=LANCZOS_TOLERANCE, return_eigenvectors=False)
     return float(values[0])
 

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 import importlib
 
-for _name in ("pictures", "functions", "alignment", "spectrum", "decay", "motion"):
+for _name in ("pictures", "functions", "alignment", "spectrum", "decay", "freeze", "motion", "classes"):
     importlib.import_module(f".{_name}", __name__)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from kerneltrack.errors import AnalysisError
 
+from ..align import flow_time
 from ..changes import Change
 from ..figures import Scene, figure
 from ..mode_factors import mode_factors
@@ -104,6 +105,33 @@ def around_change(scene: Scene) -> Figure:
         course(ax, lines[0].x if lines[0].x is not None else run.steps, lines, scene.style, ylabel="", title=label)
         time_axis(ax, "log")
         ax.set_xlabel("updates since the change")
+    for ax in axes[len(wanted) :]:
+        ax.set_axis_off()
+    return page
+
+
+@figure(
+    "lr-trend", "Over the course of the learning rate",
+    "Stability ratio, residual energy in the top modes, target energy and effective rank over the sum of the learning "
+    "rates Ση, the time of gradient flow, while the rate moves continuously. What moves here moves with the schedule, "
+    "which does not say that the schedule moves it.",
+    "eigenvalues", "learning_rate", section="learning rate",
+)  # fmt: skip
+def over_rates(scene: Scene) -> Figure:
+    """Four courses over Ση in the longest stretch of continuous change."""
+    run, style = scene.run, scene.style
+    if not scene.trends:
+        raise AnalysisError("the stored learning rates never change continuously", where=run.path or None)
+    trend = max(scene.trends, key=lambda t: t.travel)
+    low, high = run.steps[trend.first], run.steps[trend.last]
+    rows = np.flatnonzero(run.measured & (run.steps >= low) & (run.steps <= high))
+    times = flow_time(run)[rows]
+    wanted = [(name, label) for name, label in _panels(scene) if run.has(name)]
+    page, axes = sheet(scene, 2, 2, height=0.55)
+    for ax, (name, label) in zip(axes, wanted, strict=False):
+        values = run.values(name) if not name.endswith("_energy") else run.values(name)[:, nearest_k(run, (20,))[0]]
+        course(ax, times, [Series("run", values[rows], style.category[0])], style, ylabel="", title=label)
+        ax.set_xlabel("sum of the learning rates Ση")
     for ax in axes[len(wanted) :]:
         ax.set_axis_off()
     return page

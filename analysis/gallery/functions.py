@@ -6,14 +6,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kerneltrack.errors import AnalysisError
+from kerneltrack.observables import pair_kernel
 
 from ..figures import Scene, figure
 from ..functions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
 from ..images import Canvas, planar_inputs
+from ..kernels import full_kernel, rows_with_kernels
 from ..panels import Series, heat_map, pictures, profiles
 from ..spectra import representative_rows
 from ..text import count, number
-from ..trajectory import Floats, Run
+from ..trajectory import Floats
 from .sheet import picture_sheet, sheet, steps_text
 
 _SLICES = 5
@@ -28,18 +30,18 @@ _MOMENTS = 40
     "kernel. At the "
     "start it follows distance and angle; later it follows the parts of the picture. Each image has its own scale "
     "about zero.",
-    "inputs", "kernel", section="alignment",
+    "inputs", section="alignment",
 )  # fmt: skip
 def kernel_slices(scene: Scene) -> Figure:
     """Θ(x_0, ·) for a few x_0."""
-    run, rows = scene.run, _rows_with_kernel(scene.run)
+    run, rows = scene.run, rows_with_kernels(scene.run, 2, why="the figure 'kernel-slices'")
     canvas, points = Canvas.of(run), planar_inputs(run)
     low, high = points.min(axis=0), points.max(axis=0)
     anchors = spread_points(points[_inner(points)], _SLICES)
     anchors = _inner(points)[anchors]
     page, axes = picture_sheet(scene, canvas, len(rows), _SLICES)
     for j, row in enumerate(rows):
-        kernel = run.at("kernel", row)[:, :, 0, 0]
+        kernel = pair_kernel(full_kernel(run, row))
         for i, anchor in enumerate(anchors):
             ax, image = axes[j * _SLICES + i], canvas.paint(kernel[anchor])
             low_high = f"{number(float(np.min(kernel[anchor])))} to {number(float(np.max(kernel[anchor])))}"
@@ -110,21 +112,10 @@ def rotation(scene: Scene) -> Figure:
         raise AnalysisError("the rotation needs two measured snapshots", got=len(rows), where=run.path or None)
     k = min(_SPAN, int(run.dataset.sizes["vector"]))
     labels = [count(int(run.steps[row])) for row in rows]
-    page, (ax,) = sheet(scene, height=0.5)
+    page, (ax,) = sheet(scene, height=0.52, width=0.66)
     title = f"first {k}; unrelated: {k / run.dimension:.2g}"
     heat_map(ax, span_overlaps(run, rows, k), scene.style, labels=labels, title=title)
     return page
-
-
-def _rows_with_kernel(run: Run) -> list[int]:
-    """The first and the last row that hold the kernel; by default only those two do, so the search ends at once."""
-    measured = [int(row) for row in np.flatnonzero(run.measured)]
-
-    def holds(row: int) -> bool:
-        return bool(np.isfinite(run.dataset["kernel"][row, 0, 0, 0, 0].item()))
-
-    first = next(row for row in measured if holds(row))
-    return sorted({first, next(row for row in reversed(measured) if holds(row))})
 
 
 def _inner(points: Floats) -> np.ndarray:

@@ -12,22 +12,22 @@ from ..figures import Scene
 from ..images import Canvas
 from ..panels import Series, course, mark_changes
 from ..style import Style
-from ..trajectory import Floats
+from ..text import plain
+from ..trajectory import Floats, Run
 
 
 def sheet(
-    scene: Scene, rows: int = 1, columns: int = 1, *, height: float = 0.4, **layout: Any
+    scene: Scene, rows: int = 1, columns: int = 1, *, height: float = 0.4, width: float = 1.0, **layout: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of the style's width and ``height`` times that, and its axes row by row."""
-    return blank(scene.style, rows, columns, height=height, **layout)
+    """A figure of ``width`` times the style's width and ``height`` times that, and its axes row by row."""
+    return blank(scene.style, rows, columns, height=height, width=width, **layout)
 
 
 def blank(
-    style: Style, rows: int = 1, columns: int = 1, *, height: float = 0.4, **layout: Any
+    style: Style, rows: int = 1, columns: int = 1, *, height: float = 0.4, width: float = 1.0, **layout: Any
 ) -> tuple[Figure, list[Axes]]:
     """The same in a style, for figures that are not of one run."""
-    width = style.width
-    figure = Figure(figsize=(width, height * width), layout="constrained")
+    figure = Figure(figsize=(width * style.width, height * style.width), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **layout)
     return figure, list(np.asarray(axes).ravel())
 
@@ -60,3 +60,10 @@ def from_control(scene: Scene, name: str, label: str, *, column: int | None = No
 def steps_text(step: int) -> str:
     """A step for titles: "step 5,000"."""
     return f"step {step:,}"
+
+
+def layer_names(run: Run, count: int) -> list[str]:
+    """The layers' names as the probe's settings have them, or their numbers."""
+    named = run.settings.get("layers")
+    several = named if isinstance(named, list) and len(named) == count else range(1, count + 1)
+    return [plain(name, 40) or "root" for name in several]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
 from ..figures import Scene, figure
-from ..panels import Series, profiles, staircase
+from ..panels import Series, mark_changes, mode_time_map, profiles, staircase
 from ..spectra import followed, representative_rows, speeds
 from ..text import subscript
 from ..trajectory import Floats, Ints
@@ -80,10 +82,14 @@ def stability(scene: Scene) -> Figure:
         Series("λ₁", largest, scene.style.category[0]),
         *from_control(scene, "eigenvalues", "λ₁, control", column=0),
     ]
-    over_time(scene, ax, lines, "λ₁ and its bound", ylim=(0, None))
-    known = np.isfinite(bound)
+    known = np.isfinite(bound) & (bound > 0)
+    top = 1.12 * max(float(np.max(bound[known])), float(np.nanmax(largest)))
+    # A rate that falls to nothing sends the bound to infinity, and λ₁ into the axis.
+    steep = np.max(bound[known]) > 20 * np.nanmax(largest)
+    low = 0.8 * min(float(np.min(bound[known])), float(np.nanmin(largest)))
+    options: dict[str, Any] = {"y": "log", "ylim": (low, top)} if steep else {"ylim": (0, top)}
+    over_time(scene, ax, lines, "λ₁ and its bound", **options)
     staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
-    ax.set_ylim(0, 1.12 * max(float(np.nanmax(bound)), float(np.nanmax(largest))))
     ax.annotate(
         "edge of stability", (scene.run.steps[known][0], bound[known][0]), xytext=(4, 3), textcoords="offset points",
         fontsize="small", color=scene.style.ink,
@@ -109,6 +115,28 @@ def spectra(scene: Scene) -> Figure:
     ]
     index = np.arange(1, values.shape[1] + 1, dtype=np.float64)
     profiles(ax, index, series, scene.style, xlabel="mode i", ylabel="eigenvalue λᵢ", y="log")
+    return page
+
+
+@figure(
+    "spectrum-map", "The whole spectrum over training",
+    "Every stored eigenvalue as colour (logarithmic) over training time and mode index. What grows brightens to the "
+    "right; eigenvalues at or below the noise floor are left blank.",
+    "eigenvalues", section="spectrum",
+)  # fmt: skip
+def spectrum_map(scene: Scene) -> Figure:
+    """λ_i^t as a heat map."""
+    run = scene.run
+    rows = np.flatnonzero(run.measured)
+    rows = rows[np.argsort(run.steps[rows], kind="stable")]
+    rows = rows[np.append(run.steps[rows][1:] != run.steps[rows][:-1], True)]
+    floor = run.values("noise_floor")[rows] if run.has("noise_floor") else np.zeros(len(rows))
+    page, (ax,) = sheet(scene, height=0.45)
+    mode_time_map(
+        ax, run.steps[rows], run.values("eigenvalues")[rows], scene.style, title="", x=scene.time, bar_label="λᵢ",
+        floor=floor,
+    )  # fmt: skip
+    mark_changes(ax, scene.marks, scene.style)
     return page
 
 

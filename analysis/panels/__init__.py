@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from .courses import Series, band, course, mark_changes, stacked, staircase, time_axis
-from .maps import heat_map
+from .maps import block_map, heat_map, mode_time_map
 from .pictures import pictures
-from .profiles import profiles, scatter_factors, slopes
+from .profiles import bars, profiles, scatter_factors, slopes
 
 __all__ = [
     "Series",
     "band",
+    "bars",
+    "block_map",
     "course",
     "heat_map",
     "mark_changes",
+    "mode_time_map",
     "pictures",
     "profiles",
     "scatter_factors",

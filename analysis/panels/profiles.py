@@ -113,6 +113,21 @@ def slopes(ax: Axes, x: Floats, values: Floats, style: Style, *, slope: float, i
     return ax
 
 
+def bars(ax: Axes, values: Floats, style: Style, *, labels: Sequence[str], title: str, xlabel: str) -> Axes:
+    """Parts (parts, modes) as bars on both sides of zero: what is above adds up above; returns ``ax``."""
+    index = np.arange(1, values.shape[1] + 1)
+    high, low = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    for part, label, colour in zip(values, labels, style.category, strict=False):
+        base = np.where(part >= 0, high, low)
+        ax.bar(index, part, bottom=base, color=colour, label=label, width=0.75)
+        high, low = high + np.maximum(part, 0), low + np.minimum(part, 0)
+    ax.axhline(0, color=style.muted, linewidth=0.8)
+    ax.set_xlabel(xlabel)
+    ax.set_title(title)
+    ax.set_label("bars")
+    return ax
+
+
 def below(ax: Axes) -> None:
     """One legend under the whole figure, where no line can run through it; panels that share their labels share it."""
     figure = ax.figure

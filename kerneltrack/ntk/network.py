@@ -71,6 +71,12 @@ class Network:
         own = dict(self._call.named_parameters())
         return {name: self._cast(own[raw]) for name, raw in self._raw.items()}
 
+    def state_key(self) -> tuple[Any, ...]:
+        """Changes whenever a parameter, a buffer or a mode of the module does."""
+        tensors = [*self._call.parameters(), *self._call.buffers()]
+        modes = tuple(module.training for module in self._call.modules())
+        return (*((t.data_ptr(), t._version) for t in tensors), modes)
+
     @property
     def frozen(self) -> list[str]:
         """Names of the parameters that the kernel does not speak of."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError
 from kerneltrack.ntk.dense import Jacobian
 from kerneltrack.ntk.forward import Forward
+from kerneltrack.ntk.held import Held
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, preconditioner
 from kerneltrack.ntk.reduction import Output, parse_output
@@ -53,6 +54,7 @@ class NTKOperator:
         self._kind = reduction.kind
         self._samples, self._outputs = self.network.validate(x)
         self._rows, self.dtype = len(self._samples), common_dtype(self.network.parameters)
+        self._held = Held(self.network, self._samples, self._outputs, reduction, self.metric)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -62,22 +64,29 @@ class NTKOperator:
 
     def matvec(self, v: Tensor) -> Tensor:
         """Θ v, (M,)."""
-        vector = self._checked(v, 1)
-        if self._kind == "full":
-            return self._product(vector.view(self._rows, self._outputs)).flatten()
-        if self._kind == "trace":
-            return sum(
-                (self._product(self._one_output(vector, o))[:, o] for o in range(self._outputs)),
-                torch.zeros_like(vector),
-            )
-        columns = vector.view(self._rows, self._outputs)
-        return torch.stack(
-            [self._product(self._one_output(columns[:, o], o))[:, o] for o in range(self._outputs)], 1
-        ).flatten()
+        return self._times(self._checked(v, 1)[:, None])[:, 0]
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Θ V, (M, k)."""
-        return torch.stack([self.matvec(column) for column in self._checked(vectors, 2).T], 1)
+        return self._times(self._checked(vectors, 2))
+
+    def _times(self, vectors: Tensor) -> Tensor:
+        """Θ V by factors where they are held, else column by column by passes."""
+        v = vectors.view(self._rows, -1, vectors.shape[1])
+        factors = self._held.factors()
+        if factors is not None:
+            return factors.product(v).flatten(0, 1)
+        columns = torch.stack([self._by_passes(column) for column in v.unbind(2)], 2)
+        self._held.note(v, columns)
+        return columns.flatten(0, 1)
+
+    def _by_passes(self, v: Tensor) -> Tensor:
+        """Θ v for v (N, O), or (N, 1) for a trace: one vector–Jacobian and one Jacobian–vector product each."""
+        if self._kind == "full":
+            return self._product(v)
+        own = [self._product(self._one_output(v[:, o % v.shape[1]], o))[:, o] for o in range(self._outputs)]
+        columns = torch.stack(own, 1)
+        return columns if self._kind == "diagonal" else columns.sum(1, keepdim=True)
 
     def diagonal(self) -> Tensor:
         """The diagonal of Θ, (M,): squared norms of per-sample gradients, exact."""

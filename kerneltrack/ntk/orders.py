@@ -76,6 +76,11 @@ def cost(order: str, p: Problem) -> Cost:
         # Rows of one sample with one index are summed first: two samples meet in at most T indices.
         work = 2 * p.pairs * p.tokens * b * q * q * p.outer
         return _total({"lookup": work}, p.item_bytes * b * q * p.outer * (2 * p.rows * p.tokens + p.pairs * p.tokens))
+    if order == "tied":
+        # Every looked-up row with the gradients of every sample's linear map, in both directions.
+        rows = p.pairs * p.tokens * b * q
+        work = 4 * rows * (p.inner + q)
+        return _total({"lookup": work}, 4 * p.item_bytes * rows * q)
     raise ValueError(order)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import jvp
@@ -37,24 +38,52 @@ def pushforward(function: Function, values: Mapping[str, Tensor], direction: Map
             return _row_by_row(function, values, direction)
 
 
-class _NoGradMeansConstant(TorchFunctionMode):
-    """Makes forward mode respect ``torch.no_grad`` blocks of the model as reverse mode does.
+class _AsReverseMode(TorchFunctionMode):
+    """Makes forward mode the derivative that reverse mode is.
 
-    By itself it looks through them.
+    By itself it looks through ``torch.no_grad`` blocks, and moves the padding row of an embedding, to which
+    reverse mode gives no gradient.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.is_grad_enabled():
-            return func(*args, **(kwargs or {}))
-        with forward_ad._set_fwd_grad_enabled(False):
-            return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if not torch.is_grad_enabled():
+            return _constant(func, args, kwargs)
+        if func in _PADDED:
+            padding, indices = _PADDED[func](*args, **kwargs)
+            if padding is not None:
+                still = (indices == padding).unsqueeze(-1)
+                return torch.where(still, _constant(func, args, kwargs), func(*args, **kwargs))
+        return func(*args, **kwargs)
+
+
+def _constant(func: Any, args: Any, kwargs: Any) -> Any:
+    with forward_ad._set_fwd_grad_enabled(False):
+        return func(*args, **kwargs)
+
+
+def _layer_padding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, *_: Any, **__: Any
+) -> tuple[int | None, Tensor]:
+    return None if padding_idx is None else padding_idx % weight.shape[0], input
+
+
+def _table_padding(weight: Tensor, indices: Tensor, padding_idx: int = -1, *_: Any) -> tuple[int | None, Tensor]:
+    return None if padding_idx < 0 else padding_idx, indices
+
+
+#: Lookups with a padding row → how to read it and the indices off the arguments.
+_PADDED: dict[Any, Callable[..., tuple[int | None, Tensor]]] = {
+    F.embedding: _layer_padding,
+    torch.embedding: _table_padding,
+}
 
 
 def _forward_mode(
     function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]
 ) -> Tensor:
     def watched(parameters: Mapping[str, Tensor]) -> Tensor:
-        with _NoGradMeansConstant():
+        with _AsReverseMode():
             return function(parameters, lambda outputs: outputs)
 
     with torch.enable_grad():

@@ -16,7 +16,7 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -91,7 +91,22 @@ def linear(capture: Capture, input: Tensor, weight: Tensor, bias: Tensor | None 
     y = F.linear(input, detached(weight), detached(bias))
     batch = _LETTERS[: input.dim() - 1]
     axes = Axes(batch + "x", "yx" if weight.dim() == 2 else "x", batch + ("y" if weight.dim() == 2 else ""))
-    return capture.keep("linear", y, [input], weight, bias, axes)
+    return _keep_product(capture, y, input, weight, bias, axes)
+
+
+def _keep_product(
+    capture: Capture, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, axes: Axes
+) -> Tensor:
+    """Keeps y; a transposed parameter is the parameter itself, whatever else it is used for."""
+    base = weight._base
+    if (
+        base is not None
+        and base.is_leaf
+        and weight.dim() == 2
+        and (base.shape, base.stride()) == (weight.shape[::-1], weight.stride()[::-1])
+    ):
+        weight, axes = base, replace(axes, weight=axes.weight[::-1])
+    return capture.keep("linear", y, [x], weight, bias, axes)
 
 
 def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> Any:
@@ -103,7 +118,7 @@ def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> An
     if weight.dim() > 2 or x.dim() == 0 or (x.dim() == 1 and not left and weight.dim() == 1):
         return NotImplemented
     y = torch.matmul(x, weight.detach()) if left else torch.matmul(weight.detach(), x)
-    return capture.keep("linear", y, [x], weight, None, _matmul_axes(x.dim(), weight.dim(), left))
+    return _keep_product(capture, y, x, weight, None, _matmul_axes(x.dim(), weight.dim(), left))
 
 
 def _matmul_axes(x_dim: int, weight_dim: int, left: bool) -> Axes:
@@ -166,7 +181,7 @@ def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
     ):
         return NotImplemented
     y = torch.einsum(f"{x_axes},{w_axes}->{y_axes}", x, weight.detach())
-    return capture.keep("linear", y, [x], weight, None, axes)
+    return _keep_product(capture, y, x, weight, None, axes)
 
 
 def bilinear(

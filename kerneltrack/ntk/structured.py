@@ -30,6 +30,7 @@ from kerneltrack.ntk.orders import Cost, Problem, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
 from kerneltrack.ntk.side import Side, dense_features, shift_features
+from kerneltrack.ntk.tied import add_tied
 from kerneltrack.ntk.units import Coverage, Unit, cover
 
 #: Per-sample gradients are formed in slices of at most so many columns and bytes.
@@ -37,8 +38,11 @@ SLICE_COLUMNS = 2**14
 SLICE_BYTES = 48 * 2**20
 
 
+#: Rules whose input rows have an entry for each column of the weight; an embedding's are indices.
+_HELD = ("linear", "convolution")
+
 #: Orders that go through pairs of samples, block by block.
-_PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup}
+_PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup, "tied": add_tied}
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Structured:
             tokens=sum(s.tokens for s in sizes),
             item_bytes=job.dtype.itemsize,
         )
+        if unit.form == "tied":
+            return Step(unit, "tied", cost("tied", problem))
         if unit.form in ("tokens", "lookup"):
             order, spent = choose(problem, lookup=unit.form == "lookup")
             return Step(unit, order, spent)
@@ -152,6 +158,17 @@ class Structured:
         ) + job.network.activation_bytes(job.x1)
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes that one sample's gradients and input rows have, and what is needed to obtain them."""
+        rows = sum(s.groups * s.tokens * s.inner for s, r in zip(self.sizes, self.rules, strict=True) if r in _HELD)
+        return self._sample_bytes + self.job.dtype.itemsize * (rows + self.job.outputs * self.widest)
+
+    @property
+    def widest(self) -> int:
+        """Entries of the largest gradient of one sample and output."""
+        return max((s.groups * s.outer * s.tokens for s in self.sizes), default=1)
+
+    @property
     def key(self) -> tuple[object, ...]:
         """What an audit of this plan depends on."""
         return self.signature, tuple((step.unit, step.order) for step in self.steps), tuple(self.uncovered)
@@ -162,17 +179,20 @@ class Structured:
         return self.coverage.uncovered
 
     def uses(self) -> list[Use]:
-        """The lines of the plan."""
+        """The lines of the plan; a tied table's three steps are one."""
+        together: dict[tuple[str, ...], list[Step]] = {}
+        for step in self.steps:
+            together.setdefault(step.unit.names, []).append(step)
         return [
             Use(
-                parameters=step.unit.names,
-                layer=layer_of(step.unit.names[0]),
-                rule=self._rule(step.unit),
-                order=step.order,
-                flops=step.cost.flops,
-                bytes=step.cost.bytes,
+                parameters=names,
+                layer=layer_of(names[0]),
+                rule=self._rule(max(steps, key=lambda s: len(s.unit.sites)).unit),
+                order="+".join(dict.fromkeys(s.order for s in steps)),
+                flops=sum(s.cost.flops for s in steps),
+                bytes=sum(s.cost.bytes for s in steps),
             )
-            for step in self.steps
+            for names, steps in together.items()
         ]
 
     def _rule(self, unit: Unit) -> str:
@@ -221,12 +241,12 @@ class Structured:
         right_inputs = job.x1 if job.x2 is None else job.x2
         with job.network.measuring():
             for i, chunk1 in job.x1.chunks(size):
-                left = self._side(chunk1)
+                left = self.side(chunk1)
                 for j, chunk2 in right_inputs.chunks(size):
                     if job.x2 is None and j.start < i.start:
                         continue
                     same = job.x2 is None and i == j
-                    right = left if same else self._side(chunk2)
+                    right = left if same else self.side(chunk2)
                     for layer, matrix in into.items():
                         part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
                         self._contract(
@@ -238,7 +258,12 @@ class Structured:
                         )
                     advance(len(chunk1) * (len(chunk1) + 1) // 2 if same else len(chunk1) * len(chunk2))
 
-    def _side(self, samples: Inputs) -> Side:
+    def side(self, samples: Inputs) -> Side:
+        """Captures a block of samples.
+
+        Raises:
+            NotCapturable: its forward pass does something else than the trial's.
+        """
         outputs, sites = self._capture(samples)
         if _signature(sites) != self.signature:
             raise NotCapturable("the forward pass does different things for different samples")

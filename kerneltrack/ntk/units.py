@@ -27,7 +27,8 @@ class Unit:
     """Sites that are contracted together.
 
     Attributes:
-        form: "tokens" (one weight, used by linear rules once or more), "lookup" (one embedding table),
+        form: "tokens" (one weight, used by linear rules once or more), "lookup" (one embedding table), "tied"
+            (the cross terms of a table that is looked up and multiplied by; its own terms are units too),
             "features" (gradients that are formed already: shifts and expanded weights), "dense" (one weight,
             used by different rules) or "pulled back".
         sites: indices into the sites of a block.
@@ -119,14 +120,24 @@ def _units(
         return [Unit("pulled back", tuple(members), names)]
     factor = 1.0 if elementwise else float(factors[0])
     return [
-        Unit(
-            _form([sites[i] for i in indices], elementwise),
-            tuple(indices),
-            _own(sites[indices[0]].weight, leaves, names),
-            scale * factor,
-        )
+        Unit(form, chosen, _own(sites[indices[0]].weight, leaves, names), scale * factor)
         for indices, scale in zip(weights.values(), scales, strict=True)
+        for form, chosen in _forms(indices, sites, elementwise)
     ]
+
+
+def _forms(
+    indices: list[int], sites: Sequence[Site], elementwise: bool
+) -> list[tuple[str, tuple[int, ...]]]:
+    """The forms whose sum is the contribution of the uses ``indices`` of one weight."""
+    form = _form([sites[i] for i in indices], elementwise)
+    lookups = tuple(i for i in indices if sites[i].rule == "embedding")
+    maps = tuple(i for i in indices if sites[i].rule != "embedding")
+    if form == "dense" and not elementwise and lookups and maps:
+        own = _form([sites[i] for i in lookups], False), _form([sites[i] for i in maps], False)
+        if own == ("lookup", "tokens") and _orientation(sites[maps[0]]) == ("linear", "o", "i"):
+            return [("lookup", lookups), ("tokens", maps), ("tied", (*lookups, *maps))]
+    return [(form, tuple(indices))]
 
 
 def _own(weight: Tensor, leaves: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -151,8 +162,9 @@ def _orientation(site: Site) -> tuple[object, ...]:
     """What must agree for two uses of one weight to be rows of one linear map."""
     geometry = site.geometry
     if site.rule == "convolution":
-        return geometry.groups, geometry.transposed
-    return tuple("g" if c in geometry.group else "o" if c in geometry.outer else "i" for c in geometry.weight)
+        return site.rule, geometry.groups, geometry.transposed
+    axes = ("g" if c in geometry.group else "o" if c in geometry.outer else "i" for c in geometry.weight)
+    return (site.rule, *axes)
 
 
 def _isometric_scales(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[float] | None:

@@ -27,6 +27,7 @@ from kerneltrack.observables.classes import (
     class_levels,
     cross_output_share,
     kernel_specialization,
+    pair_kernel,
 )
 from kerneltrack.observables.dynamics import cosine, relative_squared_error
 from kerneltrack.observables.layers import quadratic_form, shares
@@ -108,6 +109,7 @@ __all__ = [
     "modes_for",
     "needs",
     "neuron_deviation",
+    "pair_kernel",
     "participation_ratio",
     "permuted_squares",
     "predicted_factor",

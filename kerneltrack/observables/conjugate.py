@@ -48,7 +48,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         long_name="share of the conjugate kernel in the trace",
     ),
     observable(
-        "conjugate_kernel_effective_rank", lambda s: effective_rank(np.linalg.eigvalsh(_kernel(s))[::-1]),
+        "conjugate_kernel_effective_rank", lambda s: effective_rank(np.asarray(np.linalg.eigvalsh(_kernel(s))[::-1], np.float64)),
         "exp(−Σ_i p_i ln p_i), p_i = λ_i/Σ_j λ_j of K_CK", "conjugate", source="Roy and Vetterli 2007", default=False,
         long_name="effective rank of the conjugate kernel",
     ),

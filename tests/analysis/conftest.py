@@ -5,6 +5,7 @@ is a product of factors. λ_1/N grows logistically towards 2/η_t, as at the edg
 in the run and stays in the control.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,9 @@ def measurement(truth, step, first):
     target = truth.basis.T @ truth.target
     share = values / values.sum()
     bound = 2 * N / truth.rates[step]
+    layers = np.array([0.25, 0.5, 0.25]) + step / LAST * np.array([0.1, 0, -0.1])
+    # m_{t+1} = (I − ηΘ/N) m_t exactly: kernel flow is the whole update, each layer its share of the kernel
+    flow = -truth.rates[step] / N * values * residual
     kernel = {"kernel": ((truth.basis * values) @ truth.basis.T)[:, :, None, None].astype("f4")}
     return {
         **(kernel if step in (0, LAST) else {}),
@@ -86,7 +90,20 @@ def measurement(truth, step, first):
         "anchored_linearization_error": np.array(0.4),
         "kernel_distance_from_initial": np.array(0.1),
         "kernel_target_alignment": np.array(0.2),
-        "layer_share": np.array([0.25, 0.5, 0.25]) + step / LAST * np.array([0.1, 0, -0.1]),
+        "layer_share": layers,
+        "ledger_kernel_flow": (flow[:, None] * layers)[:, :, None],
+        "ledger_remainder": np.zeros((N, 3, 1)),
+        "ledger_curvature": np.zeros((N, 1)),
+        "network_error": np.array(np.sum(residual**2) / np.sum(target**2)),
+        "kernel_regression_error": np.array(0.5 * np.exp(-step / 50)),
+        # fast for the first seven snapshots, then a hundred times slower, with an alternation of a tenth
+        "kernel_velocity": np.array((1e-3 if step < 200 else 1e-5) * (1 + 0.1 * (-1.0) ** STEPS.index(step))),
+        "activation_neuron_deviation": np.array([0.1, 0.2, np.nan]) * step / LAST,
+        "activation_layer_deviation": np.array([1.0, 2.0, np.nan]) * step / LAST,
+        "class_diagonal": np.array(3.0),
+        "class_within": np.array(1 + step / LAST),
+        "class_between": np.array(1.0),
+        "noise_floor": np.array(8 * 2**-52 * values[0]),
     }
 
 
@@ -118,6 +135,17 @@ def provenance(**metadata):
         run={"run_id": "run-1", "optimizers": [{"class": "SGD", "groups": [{"lr": 0.25, "momentum": 0}]}]},
         metadata={"seed": 7, **metadata}, private={"host": "secret-host", "user": "secret-user"},
     )  # fmt: skip
+
+
+def one_more_kind(kind):
+    """(rows, record) of a run that lacks what the main one has: "cosine" rates, or two "classes" as targets."""
+    truth = simulate()
+    rows, kept = list(snapshots(truth)), record(truth)
+    if kind == "cosine":
+        rows = [dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),)) for s in rows]
+    if kind == "classes":
+        kept = dataclasses.replace(kept, targets=np.sign(kept.targets - np.median(kept.targets) - 1e-9))
+    return rows, kept
 
 
 def write(path, rows, *records, metadata=None):
@@ -154,5 +182,5 @@ def synthetic():
 
     return types.SimpleNamespace(
         N=N, HALVED=HALVED, LAST=LAST, TOP_K=TOP_K, ENERGY_K=ENERGY_K, simulate=simulate, snapshots=snapshots,
-        record=record, write=write,
+        record=record, write=write, one_more_kind=one_more_kind, STEPS=STEPS,
     )  # fmt: skip

@@ -26,9 +26,21 @@ def line(figure, label, axes=0):
     return next(one for one in figure.axes[axes].lines if one.get_label() == label)
 
 
+@pytest.fixture(scope="module")
+def others(synthetic, tmp_path_factory):
+    """Runs for the figures that the main one cannot give."""
+    folder = tmp_path_factory.mktemp("kinds")
+    return {
+        kind: Scene(load(synthetic.write(folder / f"{kind}.h5", rows, record)).only)
+        for kind in ("cosine", "classes")
+        for rows, record in [synthetic.one_more_kind(kind)]
+    }
+
+
 @pytest.mark.parametrize("name", list(registry()))
-def test_every_figure_draws_from_the_synthetic_archive(scene, name):
-    figure = registry()[name](scene)
+def test_every_figure_draws_from_the_synthetic_archive(scene, others, name):
+    kind = {"lr-trend": "cosine", "class-blocks": "classes"}.get(name)
+    figure = registry()[name](others[kind] if kind else scene)
     assert isinstance(figure, Figure)
     assert any(ax.lines or ax.images or ax.collections for ax in figure.axes)
 
@@ -210,3 +222,91 @@ def test_captions_are_sentences_that_stand_for_the_picture():
         assert re.fullmatch(r"[a-z][a-z-]*", spec.name)
         assert len(spec.caption) > 40 or spec.name == "loss"
         assert spec.caption.rstrip().endswith(".")
+
+
+def test_the_ledger_is_the_share_that_each_update_took_off(scene, truth, synthetic):
+    """Closed form: kernel flow takes Σ ηλ_i/N c_i² off ‖m‖², its layers their shares of it, nothing else anything."""
+    left, right = choose("ledger")(scene).axes[:2]
+    expected = [
+        np.sum(truth.rates[s] / synthetic.N * truth.eigenvalues[s] * c**2) / np.sum(c**2)
+        for s, c in truth.coefficients.items()
+    ]
+    flow, remainder, curvature, total = (one.get_ydata() for one in left.lines[:4])
+    np.testing.assert_allclose(flow, expected, rtol=1e-12)
+    np.testing.assert_allclose(total, expected, rtol=1e-12)
+    assert not np.any(remainder)
+    assert not np.any(curvature)
+    layers = np.array([one.get_ydata() for one in right.lines[:3]])
+    np.testing.assert_allclose(layers.sum(axis=0), expected, rtol=1e-12)
+    np.testing.assert_allclose(layers[1] / layers.sum(axis=0), 0.5, rtol=1e-12)
+
+
+def test_the_ledger_by_mode_adds_up(scene, truth, synthetic):
+    ax = choose("ledger-modes")(scene).axes[0]
+    first = truth.coefficients[0]
+    expected = truth.rates[0] / synthetic.N * truth.eigenvalues[0] * first**2 / np.sum(first**2)
+    heights = [bar.get_height() for bar in ax.patches[:12]]
+    np.testing.assert_allclose(heights, expected[:12], rtol=1e-12)
+
+
+def test_kernel_distances_are_those_of_the_kernels(scene, truth, synthetic):
+    """Oracle: the kernels themselves share one basis, so ⟨A, B⟩ = Σλμ. Sixteen of 48 vectors are stored: bounds."""
+    from kerneltrack.analysis.kernels import similarities
+
+    low, high = similarities(scene.run, [0, 5, 12])
+    steps = [synthetic.STEPS[i] for i in (0, 5, 12)]
+    values = np.array([truth.eigenvalues[s] for s in steps])
+    norms = np.linalg.norm(values, axis=1)
+    exact = values @ values.T / np.outer(norms, norms)
+    assert np.all(low <= exact + 1e-6)  # float32 eigenvectors
+    assert np.all(exact <= high + 1e-6)
+    assert np.max(high - low) < 0.05
+    image = choose("kernel-distances")(scene).axes[0].images[0].get_array()
+    assert image.shape == (13, 13)
+    np.testing.assert_allclose(np.diag(image), 0, atol=1e-12)
+
+
+def test_class_blocks_are_means_over_pairs(others, truth):
+    """Oracle: the kernel by its closed form and a double loop; scaled by the mean diagonal."""
+    scene = others["classes"]
+    labels = scene.run.values("targets")[:, 0] > 0
+    kernel = (truth.basis * truth.eigenvalues[0]) @ truth.basis.T
+    drawn = choose("class-blocks")(scene).axes[0].images[0].get_array()
+    for a in (False, True):
+        for b in (False, True):
+            pairs = [
+                kernel[i, j] for i in range(len(kernel)) for j in range(len(kernel))
+                if i != j and labels[i] == a and labels[j] == b
+            ]  # fmt: skip
+            assert drawn[int(a), int(b)] == pytest.approx(np.mean(pairs) / np.mean(np.diag(kernel)), abs=1e-6)
+
+
+def test_the_spectrum_map_holds_every_eigenvalue_and_leaves_rounding_blank(scene, truth, synthetic):
+    (mesh,) = [c for c in choose("spectrum-map")(scene).axes[0].collections if c.get_array() is not None]
+    drawn = np.ma.masked_invalid(mesh.get_array()).reshape(synthetic.N, 13)
+    np.testing.assert_allclose(drawn.T.compressed(), np.concatenate(list(truth.eigenvalues.values())), rtol=1e-14)
+
+
+def test_the_trend_stands_over_the_sum_of_rates(others):
+    from kerneltrack.analysis.align import flow_time
+
+    run = others["cosine"].run
+    ax = choose("lr-trend")(others["cosine"]).axes[0]
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), flow_time(run))
+    assert ax.lines[0].get_ydata().tolist() == run.values("stability_ratio").tolist()
+
+
+def test_freeze_here_marks_the_first_snapshot_that_stays_good(scene, truth, synthetic):
+    """Oracle: a loop over the written errors."""
+    frozen = {s: 0.5 * np.exp(-s / 50) for s in synthetic.STEPS}
+    target = truth.basis.T @ truth.target
+    final = np.sum(truth.coefficients[synthetic.LAST] ** 2) / np.sum(target**2)
+    good = next(s for s in synthetic.STEPS if all(frozen[t] <= final for t in synthetic.STEPS if t >= s))
+    from kerneltrack.analysis.freeze import freeze_here
+
+    curve = freeze_here(scene.run)
+    assert curve.good_enough == good
+    assert curve.error_there == pytest.approx(frozen[good])
+    assert curve.final == pytest.approx(final)
+    texts = [t.get_text() for t in choose("freeze-here")(scene).axes[0].texts]
+    assert f"good enough from step {good:,}" in texts

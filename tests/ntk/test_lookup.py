@@ -45,7 +45,23 @@ def twice_padded(m, ids):
     return padded(m, ids) + padded(m, ids % 4)
 
 
-CALLS = {
+def tied(m, ids):
+    """A language model in little: the table is the head of every position."""
+    return F.linear(m.table(ids).tanh(), m.table.weight).mean(1)[:, :3] + m.head(m.table(ids[:, 0]))
+
+
+def tied_transposed(m, ids):
+    return (m.table(ids).tanh() @ m.table.weight.T)[:, -1, :3]
+
+
+def tied_twice_padded(m, ids):
+    rows = F.embedding(ids, m.table.weight, padding_idx=1).tanh()
+    first = F.linear(rows.mean(1), m.table.weight)[:, :3]
+    return first * F.linear(F.embedding(ids[:, :2], m.table.weight, padding_idx=1), m.table.weight)[:, 0, :3]
+
+
+TIED = {"tied": tied, "tied-transposed": tied_transposed, "tied-twice-padded": tied_twice_padded}
+CALLS = TIED | {
     "plain": plain,
     "twice": twice,
     "padded": padded,
@@ -94,8 +110,23 @@ def test_every_meeting_counts_once(monkeypatch, call, vocabulary, output, pair):
     assert distance(kt.empirical_ntk(model, ids, memory_budget=budget, **options), expected) < EXACT
 
 
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("call", TIED)
+def test_a_tied_table_has_its_cross_terms(call, output):
+    model, ids = setting(call, 12)
+    expected = truth(call, 12, output)
+    options = {"output": OUTPUTS[output], "method": "structured", "metric": 1.0}
+    assert distance(kt.empirical_ntk(model, ids, **options), expected) < EXACT
+    assert distance(kt.empirical_ntk(model, ids[1:], ids[:4], **options), expected[1:, :4]) < EXACT
+    budget = tightest(model, ids, **options)
+    assert distance(kt.empirical_ntk(model, ids, memory_budget=budget, **options), expected) < EXACT
+    uses = {use.parameters: use for use in kt.ntk_plan(model, ids, **options).uses}
+    assert "lookup" in uses["table.weight",].order
+    assert "tied" in uses["table.weight",].order
+
+
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [call for call in CALLS if "bag" in call])
 def test_bags_are_lookups(call, vocabulary):
     """Bags of one length are sums over looked-up rows; they are exact, and no table is expanded."""
     model, ids = setting(call, vocabulary)

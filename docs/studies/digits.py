@@ -1,0 +1,199 @@
+"""A classification run from end to end: digits, two networks, two schedules, two optimizers, and a sweep over width.
+
+    python docs/studies/digits.py --out out/digits
+
+writes one archive per run, a report of each of the eight classification runs, and prints the tables of digits.md. The
+data are scikit-learn's bundled 8×8 digits: nothing is downloaded. ``--small`` is the version that the test suite runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from kerneltrack import schedule
+from kerneltrack.analysis import load, lr_decay_effects
+from kerneltrack.analysis.lr_decay_text import sentence, trend_sentence
+from kerneltrack.analysis.report import write_report
+from kerneltrack.analysis.sweep import sweep, sweep_table
+from kerneltrack.analysis.text import plain_lines
+from kerneltrack.callbacks import NTKTracker
+from kerneltrack.probe import Probe
+
+OBSERVABLES = (
+    "default", "class_diagonal", "class_within", "class_between", "class_block_share", "kernel_specialization",
+    "cross_output_share", "target_complexity", "target_modes_90", "network_error", "leave_one_out_error",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the study is."""
+
+    steps: int = 600
+    batch: int = 64
+    probe: int = 60
+    width: int = 128
+    widths: tuple[int, ...] = (32, 128, 512)
+    seeds: int = 6
+    sweep_steps: int = 300
+
+
+SMALL = Size(steps=40, probe=20, width=16, widths=(8, 16, 32), seeds=2, sweep_steps=12)
+
+
+def data() -> tuple[Tensor, Tensor]:
+    """The digits, standardised over all pixels, in an order of their own."""
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32)[:, None]
+    order = np.random.default_rng(0).permutation(len(images))
+    return ((images - images.mean()) / images.std())[order], torch.tensor(digits.target)[order]
+
+
+def mlp(width: int) -> nn.Module:
+    """64 → width → width → 10."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+    )  # fmt: skip
+
+
+def cnn(width: int) -> nn.Module:
+    """Two convolutions, global average, 10 classes."""
+    channels = max(4, width // 8)
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, 2 * channels, 3, padding=1, stride=2),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8 * channels, 10),
+    )  # fmt: skip
+
+
+class Lazy(nn.Module):
+    """64 → width → 1 in NTK parametrisation: f(x) = a·φ(Wx/√d)/√width, so that width alone decides the laziness."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, width, bias=False), nn.Linear(width, 1, bias=False)
+        for layer in (self.first, self.last):
+            nn.init.normal_(layer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(x.flatten(1)) / 64**0.5)
+        outputs: Tensor = (2 / hidden.shape[1]) ** 0.5 * self.last(hidden)
+        return outputs
+
+
+class Classifier(pl.LightningModule):
+    """A network, its optimizer and its schedule."""
+
+    def __init__(self, network: nn.Module, optimizer: str, decay: str, steps: int) -> None:
+        super().__init__()
+        self.network, self.optimizer, self.decay, self.steps = network, optimizer, decay, steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.network(x)
+        return outputs
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        x, y = batch
+        if self.decay == "none":  # the sweep: full-batch descent on the mean of ½(f − y)²
+            return (self(x) - y).square().mean() / 2
+        return nn.functional.cross_entropy(self(x), y)
+
+    def configure_optimizers(self) -> Any:
+        if self.optimizer == "adam":
+            optimizer: torch.optim.Optimizer = torch.optim.Adam(self.parameters(), lr=2e-3)
+        else:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1 if self.decay != "none" else 0.5)
+        if self.decay == "none":
+            return optimizer
+        scheduler: Any = (
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+            if self.decay == "cosine" else torch.optim.lr_scheduler.MultiStepLR(optimizer, [self.steps // 2], 0.1)
+        )  # fmt: skip
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def trainer(steps: int, tracker: NTKTracker) -> pl.Trainer:
+    """Nothing on disk but the archive, nothing on the screen."""
+    return pl.Trainer(
+        max_steps=steps, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[tracker],
+    )  # fmt: skip
+
+
+def classification(folder: Path, network: str, optimizer: str, decay: str, size: Size) -> Path:
+    """One of the eight runs."""
+    path = folder / f"{network}-{optimizer}-{decay}.h5"
+    if path.exists():
+        return path
+    x, y = data()
+    pl.seed_everything(0, verbose=False)
+    model = Classifier((mlp if network == "mlp" else cnn)(size.width), optimizer, decay, size.steps)
+    probe = Probe(x[: size.probe], y[: size.probe], identity={"dataset": "scikit-learn digits", "indices": "first"})
+    when = schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100)) if decay == "step" else (
+        schedule.Log(per_octave=2) | schedule.Every(max(size.steps // 12, 1))
+    )  # fmt: skip
+    tracker = NTKTracker(
+        path, probe=probe, loss="cross_entropy", schedule=when, observables=OBSERVABLES, keep_inputs=True, log=False,
+        metadata={"network": network, "optimizer": optimizer, "decay": decay, "width": size.width, "seed": 0},
+    )  # fmt: skip
+    loader = DataLoader(TensorDataset(x[200:], y[200:]), batch_size=size.batch, shuffle=True)
+    trainer(size.steps, tracker).fit(model, loader)
+    return path
+
+
+def width_run(folder: Path, width: int, seed: int, size: Size) -> Path:
+    """One run of the sweep: is a digit odd, learned by full-batch descent in NTK parametrisation."""
+    path = folder / f"width-{width}-seed-{seed}.h5"
+    if path.exists():
+        return path
+    x, y = data()
+    x, y = x[: size.probe], (y[: size.probe, None] % 2).float() * 2 - 1
+    pl.seed_everything(seed, verbose=False)
+    model = Classifier(Lazy(width), "sgd", "none", size.sweep_steps)
+    tracker = NTKTracker(
+        path, probe=Probe(x, y, identity={"dataset": "scikit-learn digits", "indices": "first"}), loss="half_mse",
+        schedule=schedule.Log(per_octave=1), log=False, metadata={"width": width, "seed": seed},
+    )  # fmt: skip
+    trainer(size.sweep_steps, tracker).fit(model, DataLoader(TensorDataset(x, y), batch_size=len(x)))
+    return path
+
+
+def main(folder: Path, size: Size) -> list[str]:
+    """Train what is not there yet, analyse, write the reports; returns the lines of the tables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    choices = itertools.product(("mlp", "cnn"), ("sgd", "adam"), ("cosine", "step"))
+    classified = [classification(folder, *choice, size) for choice in choices]
+    widths = [width_run(folder, w, s, size) for w in size.widths for s in range(size.seeds)]
+    for path in classified:
+        run = load(path).only
+        effects = lr_decay_effects(run)
+        told = [sentence(c, effects.energy_k) for c in effects.changes]
+        told += [trend_sentence(t, effects.energy_k) for t in effects.trends]
+        last = {name: float(run.values(name)[-1]) for name in ("class_block_share", "kernel_target_alignment_centred")}
+        lines.append(f"{run.name}: " + ", ".join(f"{k} {v:.3f}" for k, v in last.items()) + ". " + " ".join(told))
+        write_report(run, folder / f"{run.name}.html")
+    found = sweep(load(widths), "width", ["relative_kernel_change", "anchored_linearization_error", "eigenvalue_1"])
+    return lines + plain_lines(sweep_table(found))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("out/digits"))
+    parser.add_argument("--small", action="store_true")
+    words = parser.parse_args()
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    print("\n".join(main(words.out, SMALL if words.small else Size())))

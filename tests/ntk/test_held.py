@@ -1,0 +1,127 @@
+"""Products by held factors: when they are held, and that they are those of the parameters' current value.
+
+Oracle: the double loop's kernel times the vectors, for every problem of the table; the factors' own audit is
+switched off where a wrong product must be seen by the test.
+"""
+
+import pytest
+import torch
+from oracles import EXACT, distance
+from problems import PROBLEMS, ROWS, samples
+from torch import nn
+from truth import OUTPUTS, exact, matrix
+
+import kerneltrack as kt
+from kerneltrack.errors import AuditError
+from kerneltrack.ntk import factored, held
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
+
+push = factored.Linear.push
+
+
+def operator_of(name, output="full"):
+    problem = PROBLEMS[name]
+    return kt.NTKOperator(
+        problem.model(), samples(problem.inputs(), ROWS), output=OUTPUTS[output], forward=problem.forward
+    )
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_product_is_exact(monkeypatch, name, columns):
+    """The first product is by passes, the next by factors wherever the model has them."""
+    monkeypatch.setattr(held, "_audit", lambda found, expected: None)
+    monkeypatch.setattr(factored, "CHUNK_BYTES", 2**11)  # more than one chunk of columns
+    dense, operator = matrix(exact(name)), operator_of(name)
+    vectors = torch.randn(len(dense), columns, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for _ in range(3):
+        assert distance(operator.matmat(vectors), dense @ vectors.numpy()) < EXACT
+
+
+def test_most_models_have_factors():
+    """So that the test above is one of factors, and not of passes alone."""
+    have = []
+    for name in PROBLEMS:
+        operator = operator_of(name)
+        operator.matvec(torch.ones(operator.shape[0], dtype=torch.float64))
+        have.append(operator._held.factors() is not None)
+    assert sum(have) > len(have) / 2
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("name", ["lenet-inplace", "conv-transposed-grouped", "embedding-reused", "matmul-per-head"])
+def test_reductions(name, output):
+    dense, operator = matrix(exact(name, output), output), operator_of(name, output)
+    vectors = torch.randn(len(dense), 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    for _ in range(3):
+        assert distance(operator.matmat(vectors), dense @ vectors.numpy()) < EXACT
+
+
+def small():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    return model, torch.randn(5, 4, dtype=torch.float64)
+
+
+def test_factors_are_of_the_current_parameters():
+    """Oracle: the dense kernel at each value. A training step between two products must be seen."""
+    model, x = small()
+    operator = kt.NTKOperator(model, x)
+    v = torch.randn(10, dtype=torch.float64)
+    for step in range(3):
+        for _ in range(3):
+            assert distance(operator.matvec(v), (matrix(kt.empirical_ntk(model, x).numpy()) @ v.numpy())) < EXACT
+        assert operator._held.factors() is not None, step
+        with torch.no_grad():
+            model[0].weight.mul_(1.3)
+
+
+def test_a_vector_that_is_changed_afterwards_is_not_the_audits():
+    model, x = small()
+    operator = kt.NTKOperator(model, x)
+    v = torch.ones(10, dtype=torch.float64)
+    first = operator.matvec(v)
+    v.mul_(2)  # ARPACK works in the caller's memory
+    assert distance(operator.matvec(v), 2 * first.numpy()) < EXACT
+
+
+def test_a_zero_product_audits_nothing():
+    model, x = small()
+    operator = kt.NTKOperator(model, x)
+    assert not operator.matvec(torch.zeros(10, dtype=torch.float64)).any()
+    assert operator._held.factors() is None
+    operator.matvec(torch.ones(10, dtype=torch.float64))
+    assert operator._held.factors() is not None
+
+
+def test_without_memory_for_factors_passes_do_it(monkeypatch):
+    monkeypatch.setattr(held, "SHARE", 2**60)
+    model, x = small()
+    operator, v = kt.NTKOperator(model, x), torch.ones(10, dtype=torch.float64)
+    for _ in range(3):
+        assert distance(operator.matvec(v), matrix(kt.empirical_ntk(model, x).numpy()) @ v.numpy()) < EXACT
+    assert operator._held.factors() is None
+
+
+def test_wrong_factors_are_refused(monkeypatch):
+    """Half of J W is what a lost use would give; the first product, by passes, disagrees."""
+    monkeypatch.setattr(factored.Linear, "push", lambda self, w, outputs: 0.5 * push(self, w, outputs))
+    model, x = small()
+    operator, v = kt.NTKOperator(model, x), torch.ones(10, dtype=torch.float64)
+    operator.matvec(v)
+    with pytest.raises(AuditError, match="disagree"):
+        operator.matvec(v)
+
+
+def test_half_precision():
+    """Oracle: the float64 kernel of the same model. bfloat16 rounds v, the passes and the result: a few hundredths."""
+    model, x = small()
+    dense = matrix(kt.empirical_ntk(model, x).numpy())
+    model, v = model.bfloat16(), torch.ones(10)
+    operator = kt.NTKOperator(model, x.bfloat16())
+    for _ in range(2):
+        product = operator.matvec(v.bfloat16())
+        assert product.dtype == torch.bfloat16
+        assert distance(product.double(), dense @ v.double().numpy()) < 0.05
+    assert operator._held.factors() is not None
