@@ -8,6 +8,8 @@ from kerneltrack.observables import Ledger
 
 from .trajectory import Floats, Run
 
+_BLOCK = 64
+
 
 def ledger_of(run: Run, row: int) -> tuple[Ledger, Floats]:
     """The stored ledger of the update that leaves a row, and the residual's coefficients (mode, C) there."""
@@ -25,13 +27,22 @@ def learned_modes(run: Run, row: int) -> Floats:
 
 
 def learned_shares(run: Run) -> tuple[Floats, Floats]:
-    """The same summed over modes, (S, 3), and of kernel flow by layer, (S, layers); NaN where there is no ledger."""
+    """The same summed over modes, (S, 3), and of kernel flow by layer, (S, layers); NaN where there is no ledger.
+
+    Read in blocks of rows: one by one a thousand snapshots take seconds, all at once their memory.
+    """
     layers = int(run.dataset["ledger_kernel_flow"].shape[2])
     parts, by_layer = np.full((len(run), 3), np.nan), np.full((len(run), layers), np.nan)
-    for row in np.flatnonzero(run.measured):
-        ledger, residual = ledger_of(run, int(row))
-        if not np.isfinite(ledger.total).all():
-            continue
-        parts[row] = ledger.learned(residual).sum(axis=1)
-        by_layer[row] = -np.einsum("ilc,ic->l", ledger.kernel_flow, residual) / np.vdot(residual, residual)
+    for start in range(0, len(run), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        flow, remainder, curvature, residual = (
+            np.asarray(run.dataset[name][rows].values, dtype=np.float64)
+            for name in ("ledger_kernel_flow", "ledger_remainder", "ledger_curvature", "residual_coefficients")
+        )
+        norm = np.einsum("sic,sic->s", residual, residual)
+        causes = (flow.sum(axis=2), remainder.sum(axis=2), curvature)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts[rows] = -np.stack([np.einsum("sic,sic->s", c, residual) / norm for c in causes], axis=1)
+            by_layer[rows] = -np.einsum("silc,sic->sl", flow, residual) / norm[:, None]
+    parts[~run.measured], by_layer[~run.measured] = np.nan, np.nan
     return parts, by_layer

@@ -19,7 +19,7 @@ from kerneltrack.errors import AnalysisError
 
 from .quantities import check_across_sizes, key_of, quantity, title_of
 from .text import Table, number
-from .trajectory import Floats, Trajectory
+from .trajectory import Floats, Run, Trajectory
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def sweep(trajectory: Trajectory, against: str, names: list[str], *, at: int | N
         trajectory: the runs.
         against: a key of the metadata (or a path into the provenance) that holds a number.
         names: quantities; see :mod:`.quantities`.
-        at: the step at which it is taken; None: each run's last measured snapshot.
+        at: the step at which it is taken; None: each run's last snapshot at which it is known.
 
     Raises:
         AnalysisError: mixed probes or reductions, a key that is missing or no number, a run without that step.
@@ -77,19 +77,26 @@ def sweep(trajectory: Trajectory, against: str, names: list[str], *, at: int | N
     trajectory.comparable()
     check_across_sizes(trajectory, names)
     x = np.array([_numeric(key_of(run, against), against) for run in trajectory])
-    rows = [run.row(at) if at is not None else int(np.flatnonzero(run.measured)[-1]) for run in trajectory]
-    if absent := [run.name for run, row in zip(trajectory, rows, strict=True) if row is None]:
-        raise AnalysisError(
-            f"a sweep at step {at}", expected="a measured snapshot in every run", got=f"none in {absent}"
-        )
-    taken = [row for row in rows if row is not None]
-    steps = tuple(int(run.steps[row]) for run, row in zip(trajectory, taken, strict=True))
     runs = tuple(run.name for run in trajectory)
     found = []
     for name in names:
-        values = np.array([quantity(run, name)[row] for run, row in zip(trajectory, taken, strict=True)])
+        taken = [_taken(run, quantity(run, name), at) for run in trajectory]
+        if absent := [run.name for run, row in zip(trajectory, taken, strict=True) if row is None]:
+            where = "" if at is None else f" at step {at}"
+            raise AnalysisError(f"a sweep of {name!r}{where}", expected="a value in every run", got=f"none in {absent}")
+        rows = [row for row in taken if row is not None]
+        values = np.array([quantity(run, name)[row] for run, row in zip(trajectory, rows, strict=True)])
+        steps = tuple(int(run.steps[row]) for run, row in zip(trajectory, rows, strict=True))
         found.append(Sweep(against, name, runs, x, values, steps, *power_law(x, values)))
     return found
+
+
+def _taken(run: Run, values: Floats, at: int | None) -> int | None:
+    """The row at a step, or the last one at which the quantity is known: the last update's own is never seen."""
+    if at is not None:
+        return run.row(at)
+    known = np.flatnonzero(np.isfinite(values))
+    return int(known[-1]) if known.size else None
 
 
 def power_law(x: Floats, values: Floats) -> tuple[float, float, tuple[float, float], float, str]:
@@ -109,7 +116,7 @@ def power_law(x: Floats, values: Floats) -> tuple[float, float, tuple[float, flo
 def sweep_table(found: list[Sweep]) -> Table:
     """Means over runs at each number, and the fitted slopes."""
     numbers = np.unique(found[0].x)
-    heads = ["", *(f"{found[0].against} {number(float(x), 6)} (n = {int(np.sum(found[0].x == x))})" for x in numbers)]
+    heads = ["", *(f"{found[0].against} {float(x):g} (n = {int(np.sum(found[0].x == x))})" for x in numbers)]
     rows = [
         [title_of(s.name), *(number(float(np.mean(s.values[s.x == x]))) for x in numbers), slope_text(s)] for s in found
     ]

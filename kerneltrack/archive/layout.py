@@ -93,8 +93,19 @@ def described(data: h5py.Dataset) -> Field:
 
 
 def put_text(group: h5py.Group, name: str, value: Any, meaning: str) -> None:
-    """JSON as an array of UTF-8 bytes: checksummed, bounded, and netCDF's own way to hold text."""
+    """JSON as an array of UTF-8 bytes: checksummed, bounded, and netCDF's own way to hold text.
+
+    Raises:
+        ArchiveError: it is too long for any reader to take, or of a kind that JSON does not have.
+    """
     data = json.dumps(plain(value, name), ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    if len(data) > schema.MAX_TEXT_BYTES:
+        raise ArchiveError(
+            "a text is too long for an archive",
+            expected=f"at most {schema.MAX_TEXT_BYTES} bytes of JSON",
+            got=f"{len(data)} bytes",
+            where=name,
+        )
     field = Field(name, (f"{name}_length",), "S1", "", meaning)
     fixed(group, field, np.frombuffer(data, "S1"))
 
@@ -105,8 +116,10 @@ def plain(value: Any, where: str) -> Any:
     Raises:
         ArchiveError: it is of a kind that JSON does not have.
     """
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):  # a file name that is not UTF-8 comes with halves of characters
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
     if isinstance(value, np.generic | np.ndarray):
@@ -126,8 +139,23 @@ def plain(value: Any, where: str) -> Any:
 
 
 def get_text(group: h5py.Group, name: str) -> Any:
-    """The value of such a text."""
-    return json.loads(group[name][()].tobytes().decode())
+    """The value of such a text.
+
+    Raises:
+        ValueError: it is not JSON, or holds what JSON cannot say: numbers that are not finite, halves of characters.
+    """
+    text = group[name][()].tobytes().decode()
+    value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number of JSON")
+    return number
 
 
 def add_scales(file: h5py.File) -> None:

@@ -24,6 +24,7 @@ PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 CHUNK_BYTES = 1 << 16  # rows share a chunk up to this size; a larger row has chunks of its own
 MAX_CHUNK_ROWS = 1 << 10
 MAX_CHUNK_BYTES = 1 << 23  # a row beyond this is cut into several chunks
+MAX_TEXT_BYTES = 1 << 25  # of a JSON text; a reader holds it whole
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ MEASUREMENT_FIELDS: tuple[Field, ...] = (
 
 ROOT: Mapping[str, Field] = {field.name: field for field in ROOT_FIELDS}
 MEASUREMENTS = {field.name: field for field in MEASUREMENT_FIELDS}
-_RESERVED = frozenset({*DIMENSIONS, *ROOT, *PROBE_TEXTS, *MEASUREMENTS, *(f.name for f in PROBE_FIELDS), "inputs"})
+RESERVED = frozenset({*DIMENSIONS, *ROOT, *PROBE_TEXTS, *MEASUREMENTS, *(f.name for f in PROBE_FIELDS), "inputs"})
 
 
 def observable_field(observable: Observable) -> Field:
@@ -274,7 +275,7 @@ def observable_field(observable: Observable) -> Field:
     Raises:
         ArchiveError: a dimension of the observable is not one of the schema's, or its name is taken.
     """
-    if observable.name in _RESERVED or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", observable.name):
+    if observable.name in RESERVED or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", observable.name):
         raise ArchiveError(
             f"an observable cannot be stored under the name {observable.name!r}",
             expected="up to 64 letters, digits and underscores that are not a name of the format",

@@ -51,7 +51,7 @@ class Spool:
             self._remove_folder()
             raise
         durable.sweep(self.folder)
-        lock.sweep(self.folder)
+        lock.sweep(self.folder, self.owner)
         self._parts: list[tuple[Path, int]] = []
         self._main_rows = 0
         self._join_again_at = self._rewrite_again_at = 0  # rows that must wait before a failed attempt is made again

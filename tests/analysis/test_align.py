@@ -142,7 +142,7 @@ def test_no_slope_has_its_reason(family):
         sweep(family, "optimizer", ["effective_rank"])
     with pytest.raises(AnalysisError, match=r"a number in every run"):
         sweep(family, "run.run_id", ["effective_rank"])
-    with pytest.raises(AnalysisError, match=r"at step 5.*none in \['w16-s0'"):
+    with pytest.raises(AnalysisError, match=r"at step 5.*a value in every run.*none in \['w16-s0'"):
         sweep(family, "width", ["effective_rank"], at=5)
 
 

@@ -30,6 +30,17 @@ addEventListener("load", () => {
   seen.tip = $("tip").hidden ? null : $("tip").innerText;
   drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
   seen.escaped = $("tip").hidden;
+  const map = [...document.querySelectorAll(".drawing")].find((d) => JSON.parse(d.dataset.hover).some((p) => p.map));
+  map.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" })); seen.cell = $("tip").innerText;
+  map.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+  const svg = drawing.querySelector("svg"), box = () => svg.getAttribute("viewBox").split(" ").map(Number);
+  const tools = drawing.parentElement.querySelectorAll(".tools button"); seen.whole = box();
+  tools[0].click(); seen.closer = box(); tools[2].click(); seen.again = box();
+  drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "+" })); seen.key = box();
+  drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "0" }));
+  seen.curve = document.querySelector(".curve").getAttribute("d");
+  if (slider) { slider.value = slider.max; slider.dispatchEvent(new Event("input")); seen.moved =
+  document.querySelector(".curve").getAttribute("d"); }
   seen.ground = getComputedStyle(document.body).backgroundColor;
   $("theme").click();
   seen.switched = getComputedStyle(document.body).backgroundColor;
@@ -49,7 +60,8 @@ def browse(page, folder, *, width=1200):
     copy = folder / "page.html"
     copy.write_text(page.replace("</body>", READER + "</body>"), encoding="utf-8")
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync", f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900",
         "--enable-logging=stderr", "--virtual-time-budget=4000", "--dump-dom", copy.as_uri(),
@@ -77,6 +89,11 @@ def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path,
     assert seen["tip"].startswith("step 0")
     assert seen["escaped"]
     assert seen["ground"] != seen["switched"]
+    assert seen["cell"].startswith("0 · ")  # the map's first column, and its value
+    assert seen["whole"] == seen["again"]
+    assert seen["closer"][2] == pytest.approx(seen["whole"][2] / 1.6) == seen["key"][2]
+    assert seen["curve"].startswith("M")
+    assert seen["curve"] != seen["moved"]  # the spectrum of step 0 and of step 700
     assert seen["broken"] == 0
 
 
