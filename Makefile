@@ -31,8 +31,9 @@ browser-test: $(VENV)/.dev  ## the report in headless Chromium
 kill-test: $(VENV)/.dev  ## 500 SIGKILLs and a kill before every file-changing call; nothing acknowledged may be lost
 	$(BIN)/python tests/archive/kill.py --kills 500 --calls
 
-bench: $(VENV)/.dev  ## us and every installed peer on the same work; writes docs/benchmarks.md
+bench: $(VENV)/.dev  ## us and every installed peer on the same work, and the archive's costs; writes docs/benchmarks*.md
 	$(BIN)/python tests/bench/run.py
+	$(BIN)/python tests/bench/archive_cost.py
 
 docs: $(VENV)/.dev out/demo.html  ## the generated pages and the README's figure
 	$(BIN)/python -m kerneltrack.observables > docs/observables.md

@@ -282,10 +282,11 @@ def publish(
     author: Annotated[list[str], Option("--author", help="A name; may be repeated.")],
     contact: Annotated[str, Option("--contact", help="An e-mail address.")],
 ) -> None:
-    """Write a copy without private provenance (host, user, paths, command)."""
+    """Write a copy without host, user, command and paths, and say where some were removed."""
     from kerneltrack.archive import publish as published
 
-    published(archive, output, licence=licence, authors=author, contact=contact)
+    for place in published(archive, output, licence=licence, authors=author, contact=contact):
+        _print_line(f"removed what is private from {place}")
     _print_line(f"wrote {output}")
 
 

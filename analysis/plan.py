@@ -22,6 +22,7 @@ from kerneltrack.errors import TrackerError
 from kerneltrack.instrument import Instrument
 from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import Plan, ntk_plan
+from kerneltrack.ntk.amounts import format_bytes
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Snapshot
 from kerneltrack.undisturbed import undisturbed
@@ -116,7 +117,8 @@ def _lines(forecast: Forecast) -> list[str]:
     rate = forecast.largest_learning_rate
     stable = "not given: name the loss with --loss" if math.isnan(rate) else f"{rate:.4g}"
     return [
-        f"one snapshot          {forecast.seconds:.2f} s (measured once), {forecast.disk_bytes / 2**20:.2f} MiB on disk",
+        f"one snapshot          {forecast.seconds:.2f} s (measured once), {format_bytes(forecast.memory_bytes)} of memory at "
+        f"its peak, {format_bytes(forecast.disk_bytes)} on disk",
         f"largest stable rate   {stable} (plain gradient descent, at initialisation, on the probe)",
         f"condition number      {forecast.condition_number:.4g} (above the noise floor)",
         "share of the trace    " + ", ".join(f"{n or 'root'} {s:.1%}" for n, s in forecast.layer_shares.items()),

@@ -70,7 +70,8 @@ def run_track(
             module = load_module(cls, checkpoint.path)
             rule = UpdateRule.of(_optimizers(module, checkpoint.path), {id(p): n for n, p in module.named_parameters()})
             moment = Moment(step=checkpoint.step, epoch=checkpoint.epoch)
-            recorder.take(module, moment, rule, {measured.name: Due(f"checkpoint {checkpoint.path.name}")}, last=True)
+            due = {measured.name: Due(f"checkpoint {checkpoint.path.name}")}
+            recorder.take(module, moment, rule, due, last=checkpoint is checkpoints[-1])
             recorder.settle(None, update_applied=None)
     finally:
         recorder.close()

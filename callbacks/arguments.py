@@ -1,14 +1,43 @@
-"""The tracker's arguments, checked when the tracker is made: what is wrong is said then, not hours later."""
+"""The tracker's arguments, checked when the tracker is made: what is wrong is said then, not hours later.
+
+Every message names the argument, what it should have been, what it is, and what to do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from kerneltrack.errors import ProbeError, TrackerError
+from kerneltrack import observables as catalogue
+from kerneltrack import schedule as schedules
+from kerneltrack.errors import KernelError, ProbeError, ScheduleError, TrackerError
+from kerneltrack.loss import ProbeLoss
+from kerneltrack.ntk.memory import parse_bytes
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Schedule, Union
+from kerneltrack.snapshot import Json
+
+T = TypeVar("T")
+
+
+def archive(given: Any) -> Path:
+    """The file to write.
+
+    Raises:
+        TrackerError: not a path, empty, or a folder.
+    """
+    if not isinstance(given, (str, os.PathLike)) or not str(given):
+        raise TrackerError("archive", expected="the path of a file", got=repr(given), remedy='For example "run.h5".')
+    path = Path(given)
+    if path.is_dir():
+        raise TrackerError(
+            "archive", expected="the path of a file", got=f"the folder {str(given)!r}",
+            remedy=f"Name a file in it: {str(path / 'run.h5')!r}.",
+        )  # fmt: skip
+    return path
 
 
 def probe(given: Any) -> int | Probe | dict[str, Any]:
@@ -19,15 +48,196 @@ def probe(given: Any) -> int | Probe | dict[str, Any]:
     """
     if isinstance(given, int) and not isinstance(given, bool):
         if given < 1:
-            raise ProbeError("probe", expected="at least one sample", got=given)
+            raise ProbeError(
+                "probe", expected="at least one sample", got=given, remedy="A few hundred samples are usual."
+            )
         return given
-    if isinstance(given, (str, Path)):
-        return Probe.load(given)
     if isinstance(given, Mapping) and given:
-        return {str(name): probe(found) for name, found in given.items()}
+        return {str(name): _named_probe(found, str(name)) for name, found in given.items()}
+    return _one_probe(given, "probe")
+
+
+def _named_probe(given: Any, name: str) -> Probe:
+    found = _one_probe(given, f"probe[{name!r}]")
+    try:
+        return found.named(name)
+    except ProbeError as error:
+        raise ProbeError(
+            "probe", expected=f"names of {error.expected}", got=error.got, remedy="The name is a group of the archive."
+        ) from error
+
+
+def _one_probe(given: Any, argument: str) -> Probe:
+    if isinstance(given, (str, Path)):
+        try:
+            return Probe.load(given)
+        except ProbeError as error:
+            raise ProbeError(
+                f"{argument}={str(given)!r}: {error.problem}", expected=error.expected, got=error.got, remedy=error.remedy
+            ) from error
     if isinstance(given, Probe):
         return given
-    raise ProbeError("probe", expected="an int, a Probe, a path, or a mapping of names to probes", got=repr(given))
+    whole = " (a number of samples, or a mapping of names to probes)" if argument == "probe" else ""
+    raise ProbeError(
+        argument, expected=f"a Probe or the path of a saved one{whole}", got=repr(given),
+        remedy="Make one with Probe(inputs, targets) or Probe.from_dataloader(loader, n).",
+    )  # fmt: skip
+
+
+def schedule(given: Any, probes: int | Probe | Mapping[str, Any]) -> Schedule | dict[str, Schedule]:
+    """A schedule, or one for each of the named probes.
+
+    Raises:
+        ScheduleError: a value that is no schedule.
+        TrackerError: names that are not the probes'.
+    """
+    if not isinstance(given, Mapping):
+        return _one_schedule(given, "schedule")
+    if isinstance(probes, Mapping) and given.keys() != probes.keys():
+        raise one_schedule_per_probe(given, probes)
+    return {str(name): _one_schedule(value, f"schedule[{name!r}]") for name, value in given.items()}
+
+
+def one_schedule_per_probe(given: Iterable[str], probes: Iterable[str]) -> TrackerError:
+    """The error of schedules whose names are not the probes'."""
+    return TrackerError(
+        "schedule", expected=f"one per probe: {sorted(probes)}", got=sorted(given),
+        remedy="Give each probe its schedule under the probe's name, or one schedule for all.",
+    )  # fmt: skip
+
+
+def _one_schedule(given: Any, argument: str) -> Schedule:
+    try:
+        return schedules.parse(given)
+    except ScheduleError as error:
+        raise ScheduleError(
+            argument, expected=error.expected, got=repr(given),
+            remedy=error.remedy or "For example schedule=100: every hundredth update.",
+        ) from error  # fmt: skip
+
+
+def observables(given: Any) -> tuple[str, ...]:
+    """The names of observables; not themselves: one may hold a lambda, and a tracker must pickle.
+
+    Raises:
+        ObservableError: a name that is not in the catalogue.
+        TrackerError: not names.
+    """
+    if not isinstance(given, str) and not _are_names(given):
+        raise TrackerError(
+            "observables", expected='"default", "all", or names', got=repr(given),
+            remedy="kerneltrack.observables.catalogue() lists them.",
+        )  # fmt: skip
+    return tuple(o.name for o in catalogue.select(given if isinstance(given, str) else tuple(given)))
+
+
+def loss(given: Any) -> ProbeLoss | None:
+    """The loss on the probe, or None.
+
+    Raises:
+        TrackerError: neither a known name nor a callable.
+    """
+    return None if given is None else ProbeLoss.of(given)
+
+
+def params(given: Any) -> Callable[[str], bool] | tuple[str, ...] | None:
+    """Which parameters the kernel is of; whether the names exist is known with the module.
+
+    Raises:
+        TrackerError: neither None, a predicate, nor names.
+    """
+    if given is None or callable(given):
+        return given  # type: ignore[no-any-return]  # None or the callable
+    if isinstance(given, str):
+        return (given,)
+    if not _are_names(given) or not tuple(given):
+        raise TrackerError(
+            "params", expected="None, a predicate on names, or names of parameters", got=repr(given),
+            remedy="None takes every parameter that requires grad.",
+        )  # fmt: skip
+    return tuple(given)
+
+
+def metadata(given: Any) -> dict[str, Json]:
+    """Plain values by name.
+
+    Raises:
+        TrackerError: what JSON does not know, NaN included.
+    """
+    try:
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"a {type(given).__name__}")
+        values = dict(given or {})
+        if not all(isinstance(key, str) for key in values):
+            raise TypeError("names that are no strings")
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TrackerError(
+            "metadata", expected="names with plain values (numbers, strings, lists, dicts)", got=f"{given!r} ({error})",
+            remedy="Convert arrays and objects to numbers or strings; leave out what is NaN.",
+        ) from error  # fmt: skip
+    return values
+
+
+def memory_budget(given: Any) -> int | str | None:
+    """Bytes, a text like "2GiB", or None.
+
+    Raises:
+        TrackerError: not a size.
+    """
+    try:
+        if given is not None:
+            parse_bytes(given)
+    except (KernelError, TypeError) as error:
+        raise TrackerError(
+            "memory_budget", expected='bytes or a text like "2GiB"', got=repr(given),
+            remedy="None takes half of what is free.",
+        ) from error  # fmt: skip
+    return given  # type: ignore[no-any-return]  # a size
+
+
+def number(argument: str, given: Any, *, least: int, remedy: str) -> int:
+    """An integer from ``least``.
+
+    Raises:
+        TrackerError: anything else.
+    """
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise TrackerError(argument, expected=f"an integer from {least}", got=repr(given), remedy=remedy)
+    return given
+
+
+def flag(argument: str, given: Any) -> bool:
+    """True or False.
+
+    Raises:
+        TrackerError: anything else.
+    """
+    if not isinstance(given, bool):
+        raise TrackerError(argument, expected="True or False", got=repr(given), remedy="Pass a bool.")
+    return given
+
+
+def function(argument: str, given: T, takes: str) -> T:
+    """A callable, or None.
+
+    Raises:
+        TrackerError: anything else.
+    """
+    if given is not None and not callable(given):
+        raise TrackerError(
+            argument, expected=f"None or a callable {takes}", got=repr(given), remedy="Pass the function itself."
+        )
+    return given
+
+
+def output(given: Any) -> Any:
+    """A reduction's name, or a callable.
+
+    Raises:
+        TrackerError: neither.
+    """
+    return given if callable(given) else choice("output", given, ("full", "diagonal", "trace", "sum"))
 
 
 def choice(argument: str, value: Any, choices: tuple[str, ...]) -> Any:
@@ -37,8 +247,15 @@ def choice(argument: str, value: Any, choices: tuple[str, ...]) -> Any:
         TrackerError: it is not.
     """
     if value not in choices:
-        raise TrackerError(argument, expected=f"one of {', '.join(map(repr, choices))}", got=repr(value))
+        raise TrackerError(
+            argument, expected=f"one of {', '.join(map(repr, choices))}", got=repr(value),
+            remedy=f"{argument}={choices[0]!r} is the usual one.",
+        )  # fmt: skip
     return value
+
+
+def _are_names(given: Any) -> bool:
+    return isinstance(given, Iterable) and not isinstance(given, Mapping) and all(isinstance(n, str) for n in given)
 
 
 def members(schedule: Schedule | dict[str, Schedule]) -> list[Schedule]:
@@ -55,13 +272,32 @@ def overhead(share: float | None, schedule: Schedule | dict[str, Schedule]) -> f
     """
     if share is None:
         return None
-    if not 0 < share < 1:
-        raise TrackerError("max_overhead", expected="a share between 0 and 1, or None", got=repr(share))
-    uncounted = [s for s in members(schedule) if s.count(0, 1) is None]
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise TrackerError(
+            "max_overhead", expected="a share between 0 and 1, or None", got=repr(share),
+            remedy="0.05 lets measuring take five percent of the run.",
+        )  # fmt: skip
+    uncounted = [s for s in members(schedule) if s.count(0, 1, per_epoch=1) is None]
     if uncounted:
         raise TrackerError(
             f"max_overhead with {uncounted[0]}",
-            expected="a schedule whose steps can be counted beforehand (an int, Log, At, OnLearningRateChange)",
+            expected="a schedule whose steps can be counted beforehand (an int, Log, Epochs, At, OnLearningRateChange)",
             remedy="Choose one of those, or measure less often by hand.",
         )
     return share
+
+
+def countable(share: float | None, schedule: Schedule | dict[str, Schedule], per_epoch: float | None) -> None:
+    """Check, once the data are known, that the schedule's steps can be counted.
+
+    Raises:
+        TrackerError: ``max_overhead`` with epochs of a length that nobody knows.
+    """
+    if share is None or per_epoch is not None:
+        return
+    if any(s.count(0, 1) is None for s in members(schedule)):
+        raise TrackerError(
+            "max_overhead with a schedule by epochs",
+            expected="a training loader that knows its length",
+            remedy="Give the dataset a length, or schedule by updates.",
+        )

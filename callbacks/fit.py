@@ -18,27 +18,41 @@ from torch.utils import _pytree as pytree
 
 from kerneltrack import origin
 from kerneltrack.errors import TrackerError
+from kerneltrack.instrument import Instrument
+from kerneltrack.ntk.parameters import reported_name
 from kerneltrack.probe import Probe
-from kerneltrack.snapshot import Json, Provenance
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.ranks import Ranks
+from kerneltrack.snapshot import Json, Provenance, Snapshot
+from kerneltrack.update_rule import UpdateRule, learning_rates
 
 #: Strategies whose ``named_parameters()`` are not the parameters, so that a kernel would silently be of something else.
-SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAFSDPStrategy")
+#: ModelParallelStrategy (FSDP2) is not among them: its full parameters can be gathered, see kerneltrack.unsharded.
+SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
 
 
-def refuse_sharded(trainer: Any) -> None:
-    """Raise before the first batch where the module on this rank does not hold the parameters.
+def ranks(trainer: Any) -> Ranks:
+    """The processes that train together.
 
     Raises:
-        TrackerError: for FSDP, DeepSpeed and model-parallel strategies.
+        TrackerError: a strategy that keeps the parameters where they cannot be read (FSDP1, DeepSpeed, XLA's FSDP), or
+            several processes without torch.distributed.
     """
     strategy = type(trainer.strategy).__name__
-    if strategy in SHARDED:
+    if any(kind.__name__ in SHARDED for kind in type(trainer.strategy).__mro__):
         raise TrackerError(
             f"NTKTracker with {strategy}",
-            expected="a strategy that keeps whole parameters on a rank (single device, DDP)",
-            remedy="Save checkpoints and measure them afterwards, or train on one device.",
+            expected="one device, DDPStrategy, or ModelParallelStrategy with fully_shard (FSDP2)",
+            remedy="Use one of those, or save checkpoints and measure them with `kerneltrack track`.",
         )  # fmt: skip
+    found = Ranks.current() if trainer.world_size > 1 else Ranks()
+    if found.size != trainer.world_size:
+        raise TrackerError(
+            f"NTKTracker with {strategy} on {trainer.world_size} processes",
+            expected="processes that communicate through torch.distributed",
+            got=f"a process group of {found.size}",
+            remedy="Use DDPStrategy or ModelParallelStrategy, or train on one device.",
+        )
+    return found
 
 
 def optimizers(trainer: Any) -> list[Optimizer]:
@@ -46,16 +60,39 @@ def optimizers(trainer: Any) -> list[Optimizer]:
     return [getattr(optimizer, "optimizer", optimizer) for optimizer in trainer.optimizers]
 
 
+def rates(trainer: Any) -> tuple[float, ...]:
+    """The learning rates of the next update, read now."""
+    return learning_rates(optimizers(trainer))
+
+
 def update_rule(trainer: Any, module: nn.Module) -> UpdateRule:
     """The rule of the next update, read now."""
-    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    # The kernel's names: those without what wrappers (torch.compile) put in the middle.
+    names = {id(parameter): reported_name(module, name) for name, parameter in module.named_parameters()}
     return UpdateRule.of(optimizers(trainer), names)
+
+
+def loss_scale(trainer: Any) -> float | None:
+    """The scale of a loss scaler (16-mixed), which drops when it skips an update; None where there is no scaler."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return None if scaler is None else float(scaler.get_scale())
+
+
+def has_gradient(optimizer: Any) -> bool:
+    """Whether any parameter that ``optimizer`` holds has a gradient; none has where training_step returned None."""
+    return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
 
 
 def last_step(trainer: Any) -> int | None:
     """The step at which training will end, by ``max_steps`` or ``max_epochs``; None where neither is set."""
     total = trainer.estimated_stepping_batches
     return int(total) if math.isfinite(total) and total > 0 else None
+
+
+def steps_per_epoch(trainer: Any) -> float | None:
+    """Updates in an epoch; None where the loader has no length."""
+    batches = trainer.num_training_batches
+    return math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) and batches else None
 
 
 def training_probe(trainer: Any, n: int, *, seed: int, split: Any, name: str) -> Probe:
@@ -93,21 +130,41 @@ def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -
     return "exact" if exact else "probe estimate"
 
 
+def verify_loss(instruments: Mapping[str, Instrument], snapshot: Snapshot) -> None:
+    """Where the probe is the training batch, the named loss must be the loss that was trained.
+
+    Raises:
+        TrackerError: it is not.
+    """
+    for name, instrument in instruments.items():
+        measured = float(snapshot.probes.get(name, {}).get("probe_loss", math.nan))
+        if instrument.scope != "exact" or math.isnan(measured) or math.isnan(snapshot.training_loss):
+            continue
+        if not math.isclose(measured, snapshot.training_loss, rel_tol=1e-3, abs_tol=1e-6):
+            raise TrackerError(
+                f"loss={instrument.loss.name if instrument.loss else None!r}",
+                expected=f"the loss that is trained, {snapshot.training_loss:.6g} on this batch",
+                got=f"{measured:.6g} on the probe, which is the whole training batch",
+                remedy='Name the trained loss (torch.nn.MSELoss is "mse", half of it is "half_mse"), give it as a '
+                "callable, or pass loss=None.",
+            )  # fmt: skip
+
+
 def provenance(
     trainer: Any, module: nn.Module, *, run_id: str, run: Mapping[str, Json], user: Mapping[str, Json]
 ) -> Provenance:
     """Where the numbers come from, in plain values; private facts in a section of their own."""
-    settings = [dict(s) for s in update_rule(trainer, module).settings]
+    rule = update_rule(trainer, module)
     public: dict[str, Json] = {
         "run_id": run_id,
         **origin.public_facts(module),
-        "optimizers": settings,
+        "optimizers": [dict(settings) for settings in rule.settings],
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
         "world_size": int(trainer.world_size),
         **run,
     }
-    table = origin.parameter_table(module)
+    table = origin.parameter_table(module, rule.groups)
     return Provenance(run=public, metadata=dict(user), parameters=table, private=origin.private_facts())
 
 

@@ -11,30 +11,32 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from kerneltrack import observables as catalogue
-from kerneltrack import schedule as schedules
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.errors import ArchiveError, TrackerError
+from kerneltrack.errors import ArchiveError
 from kerneltrack.instrument import Instrument
-from kerneltrack.loss import LossName, MeanLoss, ProbeLoss
+from kerneltrack.loss import LossName, MeanLoss
 from kerneltrack.probe import Probe
+from kerneltrack.ranks import Ranks
 from kerneltrack.recorder import KeepKernel, Moment, OnError, Recorder
-from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule
+from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule, Seconds
 from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.undisturbed import undisturbed
+from kerneltrack.unsharded import unsharded
 from kerneltrack.update_rule import UpdateRule
 
-from . import arguments, fit
+from . import arguments, fit, telling
 from .roots import callback_bases
 
-OUTPUTS = ("full", "diagonal", "trace", "sum")
+#: What these look at differs between the processes of one training; the leader decides for all, at a message an update.
+OWN_TO_A_RANK = (Seconds, OnMetricChange)
 
 
 class _Tracker:
@@ -65,39 +67,34 @@ class _Tracker:
         memory_budget: int | str | None = None,
     ) -> None:
         super().__init__()
-        self.archive = Path(archive)
-        self._probe, self._probe_seed, self._split = arguments.probe(probe), probe_seed, split
-        self._schedule: Schedule | dict[str, Schedule] = (
-            {name: schedules.parse(s) for name, s in schedule.items()}
-            if isinstance(schedule, Mapping)
-            else schedules.parse(schedule)
-        )
-        chosen = catalogue.select(observables if isinstance(observables, str) else tuple(observables))
-        # Names, not observables: one of those may hold a lambda, and a tracker must pickle.
-        self._observables = tuple(o.name for o in chosen)
-        self._loss = None if loss is None else ProbeLoss.of(loss)
+        self.archive = arguments.archive(archive)
+        self._probe = arguments.probe(probe)
+        self._probe_seed = arguments.number("probe_seed", probe_seed, least=0, remedy="0 is the default.")
+        self._split = arguments.function("split", split, "batch -> (inputs, targets)")
+        self._schedule = arguments.schedule(schedule, self._probe)
+        self._observables = arguments.observables(observables)
+        self._loss = arguments.loss(loss)
         self._keep_kernel = arguments.choice("keep_kernel", keep_kernel, ("ends", "all", "none"))
         self._on_error = arguments.choice("on_error", on_error, ("raise", "warn"))
         self._if_exists = arguments.choice("if_exists", if_exists, ("raise", "replace"))
-        self._metadata, self._log = dict(metadata or {}), log
-        self._keep_inputs = keep_inputs
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
-            raise TrackerError("top_k", expected="an integer from 0", got=repr(top_k))
+        self._metadata = arguments.metadata(metadata)
+        self._log, self._keep_inputs = arguments.flag("log", log), arguments.flag("keep_inputs", keep_inputs)
         self._max_overhead = arguments.overhead(max_overhead, self._schedule)
         self._reading = {
-            "output": output if callable(output) else arguments.choice("output", output, OUTPUTS),
-            "top_k": top_k,
+            "output": arguments.output(output),
+            "top_k": arguments.number("top_k", top_k, least=0, remedy="64 is the default; 0 stores no eigenvectors."),
             "loss": self._loss,
             "method": arguments.choice("method", method, ("auto", "structured", "jacobian", "products")),
-            "forward": forward,
-            "params": params if params is None or callable(params) else tuple(params),
-            "memory_budget": memory_budget,
+            "forward": arguments.function("forward", forward, "(model, inputs) -> outputs"),
+            "params": arguments.params(params),
+            "memory_budget": arguments.memory_budget(memory_budget),
         }
         self._state: dict[str, Any] = {}
         self._forget()
 
     def _forget(self) -> None:
         """The state between fits."""
+        self._ranks = Ranks()
         self._recorder: Recorder | None = None
         self._instruments: dict[str, Instrument] = {}
         self._window: int | None = None  # global_step at which the current accumulation window began
@@ -111,6 +108,8 @@ class _Tracker:
         self._run_id = ""
         self._dry = False
         self._verified = False
+        self._announced = False
+        self._step_was: tuple[float | None, bool] = (None, True)  # loss scale and gradients at the optimizer's step
 
     @property
     def state_key(self) -> str:
@@ -118,7 +117,7 @@ class _Tracker:
         return f"NTKTracker{{'archive': {self.archive.name!r}}}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings: what a resumed run needs to go on with the same archive and schedule."""
+        """Plain values and tensors: what a resumed run needs to go on with the same archive, schedule and comparisons."""
         if self._recorder is None:
             return dict(self._state)
         return {
@@ -129,6 +128,9 @@ class _Tracker:
             "batches": self._batches,
             "samples_seen": self._samples,
             "train_seconds": self._train_seconds(),
+            "measured_at": self._measured_at,
+            "metrics": dict(self._metrics),
+            "memory": self._recorder.memory(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -142,48 +144,55 @@ class _Tracker:
     # -- hooks -----------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        fit.refuse_sharded(trainer)
         self._forget()
+        self._ranks = fit.ranks(trainer)
         self._began = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
         self._batches = int(self._state.get("batches", 0))
         self._samples = int(self._state.get("samples_seen", 0))
         self._rates = tuple(self._state.get("rates", ()))
         self._rate_changes = tuple(self._state.get("rate_changes", ()))
+        self._measured_at = float(self._state.get("measured_at", -math.inf))
+        self._metrics = dict(self._state.get("metrics", {}))
         self._dry = bool(trainer.fast_dev_run)
-        if trainer.is_global_zero:
-            self._probes = self._resolve_probes(trainer)
+        # Drawn once: a dataset that augments at random would give every rank a probe of its own.
+        self._probes = self._ranks.from_leader(partial(self._resolve_probes, trainer))
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if not trainer.is_global_zero or trainer.global_step == self._window:
+        if trainer.global_step == self._window:
             return
         self._window = trainer.global_step
-        rule = fit.update_rule(trainer, pl_module)
+        rates = fit.rates(trainer)
         if self._recorder is None:
             self._recorder = self._open(trainer, pl_module, batch)
-        if self._rates and rule.learning_rates != self._rates:
+            self._recorder.remember(self._state.pop("memory", {}), pl_module.device)
+        if self._rates and rates != self._rates:
             self._rate_changes = (*self._rate_changes, trainer.global_step)
-        self._rates = rule.learning_rates
+        self._rates = rates
         due = self._recorder.due(self._clock(trainer, batch_idx))
+        if any(isinstance(member, OWN_TO_A_RANK) for member in arguments.members(self._schedule)):
+            due = self._ranks.from_leader(partial(dict, due))
         if due:
-            self._take(trainer, pl_module, rule, due)
+            self._take(trainer, pl_module, fit.update_rule(trainer, pl_module), due)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if self._recorder is not None and self._recorder.waiting is not None:
-            self._recorder.use_rates(fit.update_rule(trainer, pl_module).learning_rates)
+            self._recorder.use_rates(fit.rates(trainer))
+            self._step_was = fit.loss_scale(trainer), fit.has_gradient(optimizer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._recorder is None:
             return
         self._batches += 1
-        self._samples += fit.batch_size(batch)
+        self._samples += fit.batch_size(batch) * self._ranks.size
         if self._recorder.waiting is None or trainer.global_step == self._recorder.waiting:
             return
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         training_loss = float(loss) if isinstance(loss, torch.Tensor) else math.nan
-        snapshot = self._recorder.settle(pl_module, update_applied=True, training_loss=training_loss)
-        if snapshot is not None:
-            self._verify_loss(snapshot)
-            self._report(trainer, snapshot)
+        scale, graded = self._step_was
+        applied = graded and (scale is None or not (fit.loss_scale(trainer) or scale) < scale)
+        rule = fit.update_rule(trainer, pl_module)
+        snapshot = self._recorder.settle(pl_module, update_applied=applied, training_loss=training_loss, rule=rule)
+        self._ranks.every(partial(self._look_at, trainer, snapshot))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self._recorder is None:
@@ -192,10 +201,7 @@ class _Tracker:
             due = {name: Due("last") for name in self._instruments}
             rule = fit.update_rule(trainer, pl_module)
             self._take(trainer, pl_module, rule, due, last=True)
-            snapshot = self._recorder.settle(None, update_applied=None)
-            if snapshot is not None:
-                self._report(trainer, snapshot)
-        self._finish(trainer)
+        self._ranks.every(partial(self._conclude, trainer))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self._finish(trainer)
@@ -210,29 +216,23 @@ class _Tracker:
         given = self._probe
         if isinstance(given, int):
             given = fit.training_probe(trainer, given, seed=self._probe_seed, split=self._split, name="train")
-        if not isinstance(given, Mapping):
-            given = {(given.name if isinstance(given, Probe) else "probe"): given}
-        return {
-            name: (found if isinstance(found, Probe) else Probe.load(found)).named(name)
-            for name, found in given.items()
-        }
+        return given if isinstance(given, dict) else {given.name: given}
 
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
         """Instruments, archive and recorder: everything is checked here, before the first batch is trained on."""
         own = self._schedule
         if isinstance(own, dict) and own.keys() != self._probes.keys():
-            raise TrackerError("schedule", expected=f"one per probe: {sorted(self._probes)}", got=sorted(own))
+            raise arguments.one_schedule_per_probe(own, self._probes)
         self._instruments = {
             name: Instrument(
                 probe=probe,
                 observables=catalogue.select(self._observables),
                 scope=fit.stability_scope(trainer, module, probe, batch),
+                ranks=self._ranks,
                 **self._reading,
             )
             for name, probe in self._probes.items()
         }
-        with undisturbed(module):
-            records = [i.describe(module, keep_inputs=self._keep_inputs) for i in self._instruments.values()]
         own_schedules = own if isinstance(own, dict) else dict.fromkeys(self._probes, own)
         facts: dict[str, Json] = {
             "schedule": {name: str(s) for name, s in own_schedules.items()},
@@ -240,7 +240,9 @@ class _Tracker:
             "observables": list(self._observables),
             "started_at_step": int(trainer.global_step),
         }
-        writer = None if self._dry else self._writer(trainer, module, records, facts)
+        per_epoch = fit.steps_per_epoch(trainer)
+        arguments.countable(self._max_overhead, self._schedule, per_epoch)
+        writer = self._ranks.every(partial(self._writer, trainer, module, unsharded(module), facts))
         return Recorder(
             writer,
             self._instruments,
@@ -249,10 +251,20 @@ class _Tracker:
             on_error=self._on_error,
             max_overhead=self._max_overhead,
             horizon=fit.last_step(trainer),
+            per_epoch=per_epoch,
+            ranks=self._ranks,
         )
 
-    def _writer(self, trainer: Any, module: nn.Module, records: Any, facts: dict[str, Json]) -> ArchiveWriter:
-        """A new archive, or this run's own archive continued."""
+    def _writer(
+        self, trainer: Any, module: nn.Module, whole: nn.Module, facts: dict[str, Json]
+    ) -> ArchiveWriter | None:
+        """The leader's: a new archive, or this run's own archive continued; None where nothing is written."""
+        if not self._ranks.leads:
+            return None
+        with undisturbed(whole):
+            records = [i.describe(whole, keep_inputs=self._keep_inputs) for i in self._instruments.values()]
+        if self._dry:
+            return None
         earlier = self._state.get("run_id")
         continues = bool(earlier) and self.archive.exists() and _run_id(self.archive) == earlier
         self._run_id = str(earlier) if continues else uuid.uuid4().hex
@@ -287,41 +299,40 @@ class _Tracker:
         if any(isinstance(m, OnMetricChange) for m in arguments.members(self._schedule)):
             self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._recorder.take(module, moment, rule, due, last=last)
+        self._announce(module)
 
     def _train_seconds(self) -> float:
         measured = 0.0 if self._recorder is None else self._recorder.seconds
         return time.perf_counter() - self._began - measured
 
-    def _verify_loss(self, snapshot: Snapshot) -> None:
-        """Where the probe is the training batch, the named loss must be the loss that was trained."""
-        if self._verified:
-            return
-        self._verified = True
-        for name, instrument in self._instruments.items():
-            measured = float(snapshot.probes.get(name, {}).get("probe_loss", math.nan))
-            if instrument.scope != "exact" or math.isnan(measured) or math.isnan(snapshot.training_loss):
-                continue
-            if not math.isclose(measured, snapshot.training_loss, rel_tol=1e-3, abs_tol=1e-6):
-                raise TrackerError(
-                    f"loss={instrument.loss.name if instrument.loss else None!r}",
-                    expected=f"the loss that is trained, {snapshot.training_loss:.6g} on this batch",
-                    got=f"{measured:.6g} on the probe, which is the whole training batch",
-                    remedy='Name the trained loss (torch.nn.MSELoss is "mse", half of it is "half_mse"), give it as a '
-                    "callable, or pass loss=None.",
-                )  # fmt: skip
+    def _look_at(self, trainer: Any, snapshot: Snapshot | None) -> None:
+        """What only the leader does with a row that was appended."""
+        if snapshot is not None:
+            if not self._verified:
+                fit.verify_loss(self._instruments, snapshot)
+            self._verified = True
+            self._report(trainer, snapshot)
+
+    def _conclude(self, trainer: Any) -> None:
+        """Append the last state and close the archive."""
+        assert self._recorder is not None
+        snapshot = self._recorder.settle(None, update_applied=None)
+        if snapshot is not None:
+            self._report(trainer, snapshot)
+        self._finish(trainer)
 
     def _report(self, trainer: Any, snapshot: Snapshot) -> None:
-        """Scalars to whatever loggers the trainer has: ntk/<name>, or ntk/<probe>/<name> with several probes."""
-        if not self._log:
+        if self._log:
+            telling.to_loggers(trainer, snapshot)
+
+    def _announce(self, module: nn.Module) -> None:
+        """What a snapshot costs, once, when the first one is known and before its update."""
+        if self._announced or not self._log or not self._ranks.leads or self._recorder is None:
             return
-        scalars = {
-            "/".join(["ntk", *([probe] if len(snapshot.probes) > 1 else []), name]): float(value)
-            for probe, values in snapshot.probes.items()
-            for name, value in values.items()
-            if getattr(value, "ndim", 0) == 0 and math.isfinite(float(value))
-        }
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=snapshot.step)
+        self._announced = True
+        cost = self._recorder.cost(module)
+        if cost is not None:
+            telling.say(telling.before(cost, self._recorder.schedules))
 
     def _finish(self, trainer: Any) -> None:
         """Close the archive; safe to call again."""
@@ -330,13 +341,9 @@ class _Tracker:
         if recorder is None:
             return
         recorder.close()
-        if self._log and not self._dry:
-            total = max(time.perf_counter() - self._began, 1e-9)
-            Console(stderr=True).print(
-                f"kerneltrack: {recorder.rows} snapshots in {self.archive} "
-                f"({recorder.seconds:.1f} s, {100 * recorder.seconds / total:.0f} % of the run)",
-                highlight=False, markup=False,
-            )  # fmt: skip
+        if self._log and not self._dry and self._ranks.leads:
+            total = time.perf_counter() - self._began
+            telling.say(telling.after(recorder.rows, self.archive, recorder.seconds, total))
 
 
 class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the bases depend on the roots that are loaded
@@ -360,7 +367,8 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         log: scalars to the trainer's loggers, and one line at the end.
         forward: (model, inputs) → outputs (N,) or (N, O); None: the module's own call.
         if_exists: "raise" or "replace"; a run resumed from its checkpoint continues its archive either way.
-        on_error: "raise", or "warn": a measurement that fails becomes a row with its reason.
+        on_error: "raise", or "warn": a measurement that fails becomes a row with its reason, a row that cannot be stored is
+            missing until the disk takes rows again, and training goes on.
         split: batch → (inputs, targets), for batches that are no pair (x, y).
         probe_seed: of the indices of a drawn probe; not the run's seed.
         keep_inputs: store the probe's inputs in the archive. They may be private: left out by default.

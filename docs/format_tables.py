@@ -5,10 +5,13 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; everything
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from kerneltrack.archive import schema
 from kerneltrack.archive.schema import Field
@@ -19,7 +22,7 @@ BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def fields(rows: Iterable[Field]) -> str:
     return table(
-        ("dataset", "dimensions", "dtype", "unit", "need", "meaning"),
+        ("dataset", "dimensions", "dtype", "unit", "need", "rows in a chunk", "meaning"),
         [
             (
                 f"`{field.name}`",
@@ -27,11 +30,23 @@ def fields(rows: Iterable[Field]) -> str:
                 " or ".join(field.dtypes),
                 field.units or "text",
                 "MUST" if field.required else "MAY",
+                rows_in_a_chunk(field),
                 field.long_name,
             )
             for field in rows
         ],
     )
+
+
+def rows_in_a_chunk(field: Field) -> str:
+    """How many rows layout.chunk_shape puts into a chunk: a number, or a quotient of sizes that a run decides."""
+    inner = field.dims[1:]
+    size = math.prod([np.dtype(field.dtypes[-1]).itemsize, *(schema.FIXED_SIZES.get(dim, 1) for dim in inner)])
+    unknown = [dim for dim in inner if dim not in schema.FIXED_SIZES]
+    if not unknown:
+        return str(min(schema.MAX_CHUNK_ROWS, schema.CHUNK_BYTES // size))
+    bytes_of_a_row = " · ".join([("(4 or 8)" if len(field.dtypes) > 1 else str(size)), *unknown])
+    return f"{schema.CHUNK_BYTES >> 10} KiB / ({bytes_of_a_row})"
 
 
 def attributes(rows: Mapping[str, tuple[str, str, str]]) -> str:

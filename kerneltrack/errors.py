@@ -82,6 +82,19 @@ class TrackerError(KerneltrackError, ValueError):
     """The tracker cannot work with this trainer, module or set of arguments."""
 
 
+class RankError(KerneltrackError, RuntimeError):
+    """Another process of the same training failed, and this one stops with it.
+
+    Args:
+        rank: of the process that failed.
+        cause: what it said.
+    """
+
+    def __init__(self, rank: int, cause: str) -> None:
+        self.rank, self.cause = rank, cause
+        super().__init__(f"rank {rank} failed with {cause}")
+
+
 class ArchiveError(KerneltrackError, OSError):
     """The archive cannot be created, written or opened."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -16,15 +17,24 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from kerneltrack import observables
-from kerneltrack.errors import ProbeError
+from kerneltrack.backoff import Backoff
+from kerneltrack.carried import carried_over
+from kerneltrack.effects import distances, layers_of, numpy, update_effects, way
+from kerneltrack.errors import KerneltrackError, ProbeError
+from kerneltrack.hidden import hidden
 from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import Network, empirical_ntk
-from kerneltrack.ntk.parameters import layer_of
-from kerneltrack.observables import Need, Observable, State, Update
+from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, Plan, cross_ntk, empirical_ntk, ntk_plan
+from kerneltrack.ntk.memory import refuse_budget
+from kerneltrack.ntk.reduction import parse_output
+from kerneltrack.ntk.shared import shared_ntk
+from kerneltrack.observables import Need, Observable, State
 from kerneltrack.probe import Probe
-from kerneltrack.snapshot import Array, Json, ProbeRecord, Reduction
+from kerneltrack.ranks import Ranks
+from kerneltrack.reading import Reading
+from kerneltrack.snapshot import Json, ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem
 from kerneltrack.stability import stability_ratio
+from kerneltrack.training_mode import Flags, training_outputs
 from kerneltrack.update_rule import UpdateRule
 
 Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
@@ -32,27 +42,6 @@ Method = Literal["auto", "structured", "jacobian", "products"]
 
 #: The layers' kernels are held side by side up to this many numbers (1 GiB of float32); beyond it layers are not measured.
 LAYER_NUMBERS = 2**28
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What one probe gave at one moment.
-
-    Attributes:
-        state: the measured state, NumPy float64.
-        values: the archive's datasets of this measurement, by name.
-        reasons: for each observable that is NaN, why.
-        rule: the update that leaves this state.
-        outputs: f_t (N, O) as the network gave it.
-        parameters: θ_t by name, kept until the update has happened; empty where nothing needs it.
-    """
-
-    state: State
-    values: Mapping[str, Any]
-    reasons: Mapping[str, str]
-    rule: UpdateRule
-    outputs: Tensor
-    parameters: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +59,7 @@ class Instrument:
         params: which parameters the kernel is of: None for all that require grad, a predicate, or names.
         memory_budget: bytes or "2GiB", or None.
         scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
+        ranks: the processes that compute the kernel together.
     """
 
     probe: Probe
@@ -82,6 +72,7 @@ class Instrument:
     params: Callable[[str], bool] | Iterable[str] | None = None
     memory_budget: int | str | None = None
     scope: str = "probe estimate"
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def reduction(self) -> Reduction:
@@ -102,10 +93,20 @@ class Instrument:
         """
         network = self._network(module)
         inputs = self._inputs(module)
-        network.validate(inputs, name=f"probe {self.probe.name!r}")
-        outputs = network.outputs(inputs)
+        try:
+            network.validate(inputs, name=f"probe {self.probe.name!r}")
+            outputs = network.outputs(inputs)
+        except KerneltrackError:
+            raise
+        except Exception as error:  # whatever a user's model says of inputs that it cannot take
+            raise ProbeError(
+                f"probe {self.probe.name!r} cannot be put through the network",
+                expected="inputs that forward= (by default the module's own call) takes",
+                got=f"{type(error).__name__}: {error}",
+                remedy="Give a probe with the module's inputs, split= for other batches, or forward=.",
+            ) from error
         targets = self._targets(outputs)
-        observables.check_targets(None if targets is None else _numpy(targets), self.reduction)
+        observables.check_targets(None if targets is None else numpy(targets), self.reduction)
         if self.loss is not None and targets is None:
             raise ProbeError(
                 f"probe {self.probe.name!r} has no targets, which loss={self.loss.name!r} needs",
@@ -113,8 +114,18 @@ class Instrument:
             )
         if self.loss is not None and targets is not None:
             self.loss.verify(outputs, targets)
+        plan = self.plan(module)  # refuses a callable output= and a method= that do not apply
+        if plan.result_bytes > plan.budget_bytes:
+            raise refuse_budget(plan.budget_bytes, plan.result_bytes)
         record = self.probe.record(outputs.shape[1], keep_inputs=keep_inputs)
         return replace(record, settings=self._settings(network, outputs))
+
+    def plan(self, module: nn.Module) -> Plan:
+        """How the kernel of this probe will be computed, and what it costs."""
+        return ntk_plan(
+            module, self._inputs(module), output=self.output, method=self.method, params=self.params,
+            forward=self.forward, memory_budget=self._memory.budget,
+        )  # fmt: skip
 
     def measure(
         self,
@@ -122,9 +133,11 @@ class Instrument:
         rule: UpdateRule,
         *,
         step: int,
-        anchor: Mapping[str, Tensor] | None = None,
+        anchor: Anchor | None = None,
         initial: State | None = None,
         previous: State | None = None,
+        source: tuple[Instrument, Reading] | None = None,
+        flags: Flags | None = None,
         keep_kernel: bool = False,
         keep_parameters: bool = True,
     ) -> Reading:
@@ -134,87 +147,113 @@ class Instrument:
             module: the network, in eval mode.
             rule: the update that is about to happen.
             step: t; the state at step 0 is its own initial state.
-            anchor: θ_0 by name, where it is known.
+            anchor: the network's state at step 0, where it is known.
             initial: the state at step 0 of the same run; None where it is unknown.
             previous: the last state measured.
+            source: another probe, whose eigenvectors and targets are carried over to this one, and its reading now.
+            flags: the ``training`` flags that the submodules have in training.
             keep_kernel: put the kernel itself among the values.
             keep_parameters: keep θ_t for :meth:`complete`.
         """
         inputs, every = self._inputs(module), self._network(module, every_parameter=True)
         outputs = every.outputs(inputs)
         targets = self._targets(outputs)
-        layers = self._layer_kernels(module, inputs, outputs)
-        kernel: Tensor = self._kernel(module, inputs) if layers is None else _total(layers)
-        layer_traces = None if layers is None else {name: _trace(part) for name, part in layers.items()}
+        missing: dict[Need, str] = {}
+        parts, remark = self._layer_kernels(module, inputs, outputs)
+        if parts is None:
+            kernel, remark = self._kernel(module, inputs)
+        else:
+            kernel = _total(parts)
         pairs = eigensystem(kernel)
-        stability, unstable = stability_ratio(
-            every, inputs, outputs, targets, self.loss, rule,
-            top_eigenvalue=float(pairs.values[0]) if self._is_whole(outputs) else None,
-        )  # fmt: skip
+        stability = None
+        if self.needs("operator"):
+            stability, missing["operator"] = stability_ratio(
+                every, inputs, outputs, targets, self.loss, rule,
+                top_eigenvalue=float(pairs.values[0]) if self._is_whole(outputs) else None,
+            )  # fmt: skip
         state = State(
             eigensystem=pairs,
-            kernel=_numpy(kernel),
+            kernel=numpy(kernel),
             reduction=self.reduction,
             learning_rates=rule.learning_rates,
             stability=stability,
-            layer_traces=layer_traces,
-            layer_kernels={n: _numpy(k) for n, k in layers.items()} if layers and self.needs("layer_kernels") else None,
             initial=initial,
             previous=previous,
             settings={
                 "loss": None if self.loss is None else self.loss.name,
                 "dtype": str(outputs.dtype),
-                "layers": _layers(every),
+                "layers": layers_of(every),
                 "step": step,
             },
-            parameter_distance=None if anchor is None else _norm(_way(anchor, every.parameters)),
+            **self._by_layer(parts, layers_of(every)),
             **self._functions(outputs, targets),
+            **self._hidden(every, inputs, missing),
+            **self._since(module, inputs, kernel, every, anchor, initial if step else None, missing, step=step),
+            **self._in_training(module, inputs, outputs, flags, missing, step=step),
+            **self._by_optimizer(module, inputs, kernel, rule, missing),
+            **self._from_source(module, inputs, outputs, source, missing),
         )
         state = state.as_initial() if step == 0 else state
         values = observables.compute(self.observables, state)
         stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
-        kept = every.parameters if keep_parameters and self.needs("update") else {}
         return Reading(
             state=state,
             values={**stored, **values},
-            reasons={**values.reasons, **({"stability_ratio": unstable} if unstable else {})},
+            reasons=self._explained(values.reasons, missing),
             rule=rule,
             outputs=outputs,
-            parameters={name: p.clone() for name, p in kept.items()},
+            before=Anchor.of(module) if keep_parameters and self.needs("update") else None,
+            remarks=(remark,) if remark else (),
         )
 
-    def complete(
-        self, module: nn.Module, reading: Reading, rule: UpdateRule, *, anchor: Mapping[str, Tensor] | None = None
-    ) -> Reading:
-        """Add what needs θ_{t+1}: ``module`` is now in the state after the update that left ``reading``'s state.
+    def assist(self, module: nn.Module, by_layer: bool, budget: int | str | None) -> None:
+        """On a rank that follows: compute its share of the kernel that the leader's :meth:`measure` has asked for."""
+        self._shared_kernel(module, self._inputs(module), budget, by_layer=by_layer)
 
-        With Δθ = θ_{t+1} − θ_t, Δf = f_{t+1} − f_t on the probe, P the preconditioner of ``rule`` and m the residual:
-        the linear change J_tΔθ and the kernel's flow −J_t P J_tᵀ m/N are taken at θ_t, and compared with Δf.
+    def complete(self, module: nn.Module, reading: Reading, rule: UpdateRule) -> Reading:
+        """Add what needs θ_{t+1}: ``module`` is now in the state after the update that left ``reading``'s state.
 
         Args:
             module: the network after the update, in eval mode.
             reading: what :meth:`measure` gave before it.
-            rule: the update with the rates it really used.
-            anchor: θ_0 by name, for the error of the network linearised at initialisation.
+            rule: the update with the rates and the preconditioner that it really used.
         """
-        if not reading.parameters:
+        if reading.before is None:
             return reading
-        network, inputs = self._network(module, every_parameter=True), self._inputs(module)
-        before, after = reading.parameters, network.parameters
-        update = Update(
-            output_change=_numpy(network.outputs(inputs)) - _numpy(reading.outputs),
-            linear_change=_numpy(network.jvp(inputs, _way(before, after), parameters=before)),
-            kernel_change=self._kernel_flow(network, inputs, reading, rule),
-            anchored_outputs=self._anchored(network, inputs, reading, anchor),
+        targets, residual = self._targets(reading.outputs), None
+        if self.loss is not None and targets is not None and not callable(self.output):
+            residual = self.loss.residual(reading.outputs, targets)
+        update = update_effects(
+            self._network(module, every_parameter=True, anchor=reading.before, headed=True),
+            self._network(module, every_parameter=True, headed=True),
+            self._inputs(module),
+            residual=residual,
+            rule=rule,
+            by_layer=self.needs("layer_changes"),
         )
         values = observables.compute(self.observables, replace(reading.state, update=update), only={"update"})
         reasons = {name: reason for name, reason in reading.reasons.items() if name not in values}
         return replace(
-            reading, values={**reading.values, **values}, reasons={**reasons, **values.reasons}, parameters={}
+            reading, values={**reading.values, **values}, reasons={**reasons, **values.reasons}, before=None
         )
 
-    def _network(self, module: nn.Module, *, every_parameter: bool = False) -> Network:
-        return Network(module, params=None if every_parameter else self.params, forward=self.forward)
+    def _explained(self, reasons: Mapping[str, str], missing: Mapping[Need, str]) -> dict[str, str]:
+        """Reasons in which "not measured" is followed by why, where that is known."""
+        found = dict(reasons)
+        for entry in self.observables:
+            why = next((missing[need] for need in sorted(entry.needs) if missing.get(need)), "")
+            if why and found.get(entry.name, "").startswith("not measured"):
+                found[entry.name] = why
+        return found
+
+    def _network(
+        self, module: nn.Module, *, every_parameter: bool = False, anchor: Anchor | None = None, headed: bool = False
+    ) -> Network:
+        params = None if every_parameter else self.params
+        head = parse_output(self.output).head if headed and callable(self.output) else None
+        if anchor is not None:
+            return AnchoredNetwork(module, anchor, params=params, forward=self.forward, head=head)
+        return Network(module, params=params, forward=self.forward, head=head)
 
     def _inputs(self, module: nn.Module) -> Any:
         """The probe's inputs where the module's parameters are, floating ones in the parameters' dtype."""
@@ -227,57 +266,173 @@ class Instrument:
         targets = self.probe.aligned_targets(outputs.shape[1])
         return None if targets is None else torch.from_numpy(targets).to(outputs)
 
-    def _kernel(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> Any:
-        return empirical_ntk(
-            module, inputs, output=self.output, method=self.method, params=self.params, forward=self.forward,
-            memory_budget=self.memory_budget, by_layer=by_layer,
+    @cached_property
+    def _memory(self) -> Backoff:
+        return Backoff(self.memory_budget)
+
+    def _kernel(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> tuple[Any, str]:
+        """The kernel, or each layer's, and "" or what had to be done to have it."""
+
+        def compute(budget: int | str | None) -> Any:
+            self.ranks.ask((self.probe.name, by_layer, budget))
+            return self._shared_kernel(module, inputs, budget, by_layer=by_layer)
+
+        return self._memory.run(compute, next(module.parameters()).device)
+
+    def _shared_kernel(self, module: nn.Module, inputs: Any, budget: int | str | None, *, by_layer: bool) -> Any:
+        return shared_ntk(
+            self.ranks, module, inputs, output=self.output, method=self.method, params=self.params,
+            forward=self.forward, memory_budget=budget, by_layer=by_layer,
         )  # fmt: skip
 
-    def _layer_kernels(self, module: nn.Module, inputs: Any, outputs: Tensor) -> dict[str, Tensor] | None:
+    def _own_kernel(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
+        """Another kernel of the same outputs, computed by this rank alone."""
+        kernel = empirical_ntk(
+            module, inputs, x2, output=self.output, method=self.method, forward=self.forward,
+            memory_budget=self._memory.budget, **{"params": self.params, **options},
+        )  # fmt: skip
+        assert isinstance(kernel, Tensor)  # by_layer is not among the options
+        return kernel
+
+    def _layer_kernels(self, module: nn.Module, inputs: Any, outputs: Tensor) -> tuple[dict[str, Tensor] | None, str]:
         """Each layer's kernel, where an observable asks for layers and all of them fit in memory; they add up to Θ."""
         count, width = outputs.shape
         numbers = count**2 * {"full": width**2, "diagonal": width}.get(self.reduction, 1)
-        layers = len(_layers(self._network(module)))
+        layers = len(layers_of(self._network(module)))
         asked = self.needs("layers") or self.needs("layer_kernels")
         if not asked or callable(self.output) or numbers * layers > LAYER_NUMBERS:
-            return None
-        kernels: dict[str, Tensor] = self._kernel(module, inputs, by_layer=True)
-        return kernels
+            return None, ""
+        kernels: dict[str, Tensor]
+        kernels, remark = self._kernel(module, inputs, by_layer=True)
+        return kernels, remark
+
+    def _by_layer(self, parts: Mapping[str, Tensor] | None, layers: list[str]) -> dict[str, Any]:
+        """What each layer contributes to the kernel; a layer of which no parameter is chosen contributes nothing."""
+        if parts is None:
+            return {}
+        nothing = torch.zeros_like(next(iter(parts.values())))
+        found = {layer: parts.get(layer, nothing) for layer in layers}
+        kernels = {layer: numpy(kernel) for layer, kernel in found.items()} if self.needs("layer_kernels") else None
+        return {"layer_traces": {layer: _trace(k) for layer, k in found.items()}, "layer_kernels": kernels}
+
+    def _hidden(self, network: Network, inputs: Any, missing: dict[Need, str]) -> dict[str, Any]:
+        """Activations and the conjugate kernel."""
+        if not (self.needs("activations") or self.needs("conjugate")):
+            return {}
+        found = hidden(network, inputs)
+        missing["conjugate"] = "" if found.features is not None else "the network does not end in a linear layer"
+        features = None if found.features is None else numpy(found.features)
+        activations = {layer: numpy(rows) for layer, rows in found.activations.items()}
+        return {
+            "activations": activations if self.needs("activations") else None,
+            "conjugate": features @ features.T if features is not None and self.needs("conjugate") else None,
+        }
+
+    def _since(
+        self,
+        module: nn.Module,
+        inputs: Any,
+        kernel: Tensor,
+        network: Network,
+        anchor: Anchor | None,
+        initial: State | None,
+        missing: dict[Need, str],
+        *,
+        step: int,
+    ) -> dict[str, Any]:
+        """What relates the state to initialisation: distances, J_t J_0ᵀ, and the network linearised there."""
+        if anchor is None:
+            missing |= dict.fromkeys(("parameters", "anchored", "cross_time"), "the initial parameters are unknown")
+            return {}
+        found: dict[str, Any] = {}
+        if self.needs("parameters"):
+            by_layer = distances(anchor.parameters, network.parameters)
+            total = sum(distance**2 for distance in by_layer.values()) ** 0.5
+            found |= {"layer_distances": by_layer, "parameter_distance": total}
+        if self.needs("cross_time"):
+            found["cross_time"] = numpy(kernel if step == 0 else self._cross_time(module, inputs, anchor))
+        if self.needs("anchored"):
+            start = self._network(module, every_parameter=True, anchor=anchor, headed=True)
+            linear = numpy(start.jvp(inputs, way(anchor.parameters, network.parameters)))
+            found["anchored_outputs"] = numpy(start.outputs(inputs)) + linear
+        return found
+
+    def _cross_time(self, module: nn.Module, inputs: Any, anchor: Anchor) -> Tensor:
+        return cross_ntk(
+            module, inputs, anchor, output=self.output, params=self.params, forward=self.forward,
+            memory_budget=self.memory_budget,
+        )  # fmt: skip
+
+    def _in_training(
+        self,
+        module: nn.Module,
+        inputs: Any,
+        outputs: Tensor,
+        flags: Flags | None,
+        missing: dict[Need, str],
+        *,
+        step: int,
+    ) -> dict[str, Any]:
+        """The outputs with the flags of training."""
+        if not self.needs("training_outputs") or callable(self.output):
+            return {}
+        if flags is None:
+            missing["training_outputs"] = "the flags of training are unknown"
+            return {}
+        if not any(flags.values()):
+            return {"training_outputs": numpy(outputs)}
+        found, missing["training_outputs"] = training_outputs(module, inputs, flags, forward=self.forward, seed=step)
+        return {} if found is None else {"training_outputs": numpy(found)}
+
+    def _by_optimizer(
+        self, module: nn.Module, inputs: Any, kernel: Tensor, rule: UpdateRule, missing: dict[Need, str]
+    ) -> dict[str, Any]:
+        """J P_t Jᵀ; where P is one number it is that times the kernel."""
+        if not self.needs("optimizer_kernel"):
+            return {}
+        metric = rule.metric(list(self._network(module).parameters))
+        if metric is None:
+            missing["optimizer_kernel"] = rule.unknown or "there is no optimizer"
+            return {}
+        if isinstance(metric, float):
+            return {"optimizer_kernel": metric * numpy(kernel)}
+        moved = {name: entry for name, entry in metric.items() if isinstance(entry, Tensor) or entry > 0}
+        if not moved:
+            return {"optimizer_kernel": 0 * numpy(kernel)}
+        return {"optimizer_kernel": numpy(self._own_kernel(module, inputs, params=tuple(moved), metric=moved))}
+
+    def _from_source(
+        self,
+        module: nn.Module,
+        inputs: Any,
+        outputs: Tensor,
+        source: tuple[Instrument, Reading] | None,
+        missing: dict[Need, str],
+    ) -> dict[str, Any]:
+        """What another probe says about this one: its eigenvectors carried over, and regression on its targets."""
+        if not (self.needs("extension") or self.needs("regression")):
+            return {}
+        if source is None:
+            missing |= dict.fromkeys(("extension", "regression"), "there is no other probe to carry over from")
+            return {}
+        other, reading = source
+        cross = self._own_kernel(module, inputs, other._inputs(module))
+        return carried_over(numpy(cross), numpy(outputs), reading.state, self.top_k, missing)
 
     def _functions(self, outputs: Tensor, targets: Tensor | None) -> dict[str, Any]:
         """Outputs, targets, residual and loss on the probe; of g(f), which a callable g measures, only the first."""
         if callable(self.output):
-            return {"outputs": _numpy(torch.func.vmap(self.output)(outputs).reshape(len(outputs), -1))}
+            return {"outputs": numpy(torch.func.vmap(self.output)(outputs).reshape(len(outputs), -1))}
         if targets is None:
-            return {"outputs": _numpy(outputs)}
+            return {"outputs": numpy(outputs)}
         residual = outputs - targets if self.loss is None else self.loss.residual(outputs, targets)
         loss = {} if self.loss is None else {"probe_loss": float(self.loss.value(outputs, targets))}
-        return {"outputs": _numpy(outputs), "targets": _numpy(targets), "residual": _numpy(residual), **loss}
+        return {"outputs": numpy(outputs), "targets": numpy(targets), "residual": numpy(residual), **loss}
 
     def _is_whole(self, outputs: Tensor) -> bool:
         """Whether the measured kernel is J Jᵀ over every output and every trainable parameter."""
         one_output = outputs.shape[1] == 1 and not callable(self.output)
         return self.params is None and (self.output == "full" or one_output)
-
-    def _kernel_flow(self, network: Network, inputs: Any, reading: Reading, rule: UpdateRule) -> Array | None:
-        targets = self._targets(reading.outputs)
-        metric = rule.metric(list(network.parameters))
-        if self.loss is None or targets is None or metric is None:
-            return None
-        residual = self.loss.residual(reading.outputs, targets) / len(self.probe)
-        gradient = network.vjp(inputs, residual, parameters=reading.parameters)
-        flow = {name: -(metric if isinstance(metric, float) else metric[name]) * g for name, g in gradient.items()}
-        return _numpy(network.jvp(inputs, flow, parameters=reading.parameters))
-
-    def _anchored(
-        self, network: Network, inputs: Any, reading: Reading, anchor: Mapping[str, Tensor] | None
-    ) -> Array | None:
-        """f_0 + J_0(θ_t − θ_0): the network linearised at initialisation, moved to the parameters of ``reading``."""
-        initial = reading.state.initial
-        if anchor is None or initial is None:
-            return None
-        linear: Array = _numpy(network.jvp(inputs, _way(anchor, reading.parameters), parameters=anchor))
-        return initial.outputs + linear
 
     def _settings(self, network: Network, outputs: Tensor) -> dict[str, Json]:
         count, width = outputs.shape
@@ -298,7 +453,7 @@ class Instrument:
             "stability_scope": self.scope,
             "forward": None if self.forward is None else getattr(self.forward, "__qualname__", repr(self.forward)),
             "energy_k": list(observables.energy_k(modes)),
-            "layers": _layers(network),
+            "layers": layers_of(network),
             "top_k": min(self.top_k, modes),
         }
 
@@ -311,27 +466,9 @@ def _total(layers: Mapping[str, Tensor]) -> Tensor:
     return total
 
 
-def _layers(network: Network) -> list[str]:
-    """The layers that hold parameters, in the order of the parameter table."""
-    return list(dict.fromkeys(layer_of(name) for name in network.parameters))
-
-
-def _way(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value - start[name] for name, value in end.items()}
-
-
-def _norm(tensors: Mapping[str, Tensor]) -> float:
-    return float(torch.stack([t.to(torch.float64).square().sum() for t in tensors.values()]).sum().sqrt())
-
-
 def _trace(kernel: Tensor) -> float:
     """The trace of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
     over_samples = torch.diagonal(kernel.to(torch.float64), dim1=0, dim2=1)
     if kernel.ndim == 4:
         over_samples = torch.diagonal(over_samples, dim1=0, dim2=1)
     return float(over_samples.sum())
-
-
-def _numpy(tensor: Tensor) -> Array:
-    array: Array = tensor.detach().to("cpu", torch.float64).numpy()
-    return array

@@ -41,6 +41,16 @@ NAMES = tuple(_PER_SAMPLE)
 
 
 @dataclass(frozen=True)
+class _OneSample:
+    """A mean over samples, of one sample; a class and not a lambda, so that a tracker pickles."""
+
+    mean: MeanLoss
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return self.mean(output.unsqueeze(0), target.unsqueeze(0))
+
+
+@dataclass(frozen=True)
 class ProbeLoss:
     """A mean loss over the probe.
 
@@ -64,11 +74,11 @@ class ProbeLoss:
         if callable(loss):
             mean = loss
             name = getattr(loss, "__qualname__", type(loss).__qualname__)
-            return cls(name, lambda output, target: mean(output.unsqueeze(0), target.unsqueeze(0)), mean)
-        if loss not in _PER_SAMPLE:
+            return cls(name, _OneSample(mean), mean)
+        if loss not in NAMES:
             raise TrackerError(
                 "loss", expected=f"None, one of {', '.join(NAMES)}, or a callable (outputs, targets) -> mean",
-                got=repr(loss),
+                got=repr(loss), remedy="Name the loss that is trained, or give it as a callable.",
             )  # fmt: skip
         return cls(loss, _PER_SAMPLE[loss])
 

@@ -9,9 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
+import h5py
 import torch
 from torch import nn
 
@@ -22,15 +25,19 @@ PACKAGES = ("kerneltrack", "torch", "pytorch-lightning", "lightning", "numpy", "
 
 
 def public_facts(module: nn.Module) -> dict[str, Json]:
-    """What a stranger may know: time, versions, model class, device, seed and git revision."""
+    """What a stranger may know: time, versions, model class, device, arithmetic, seed and git revision."""
     device = next(module.parameters()).device
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {"python": platform.python_version(), **_versions()},
         "model": f"{type(module).__module__}.{type(module).__qualname__}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "threads": torch.get_num_threads(),
         "seed": _seed(),
-        "git_revision": _git_revision(),
+        "git_revision": _git("rev-parse", "HEAD"),
+        "git_changed": None if (changes := _git("status", "--porcelain", "-uno")) is None else bool(changes),
     }
 
 
@@ -45,22 +52,32 @@ def private_facts() -> dict[str, Json]:
     }
 
 
-def parameter_table(module: nn.Module) -> list[dict[str, Json]]:
-    """Name, shape, whether it trains, and layer (the name without its last part) of every parameter."""
+def parameter_table(module: nn.Module, groups: Mapping[str, int] = MappingProxyType({})) -> list[dict[str, Json]]:
+    """Name, shape, dtype, whether it trains, layer (the name without its last part) and parameter group of each one.
+
+    Args:
+        module: the network.
+        groups: parameter name to the index of its optimizer's parameter group; None in the table where there is none.
+    """
     return [
-        {"name": n, "shape": list(p.shape), "trainable": p.requires_grad, "layer": n.rpartition(".")[0]}
+        {
+            "name": n, "shape": list(p.shape), "dtype": str(p.dtype).removeprefix("torch."),
+            "trainable": p.requires_grad, "layer": n.rpartition(".")[0], "group": groups.get(n),
+        }
         for n, p in module.named_parameters()
-    ]
+    ]  # fmt: skip
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"hdf5": h5py.version.hdf5_version}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    cudnn = torch.backends.cudnn.version() if torch.version.cuda else None  # type: ignore[no-untyped-call]
+    libraries = {"cuda": torch.version.cuda, "cudnn": cudnn}
+    return found | {name: str(version) for name, version in libraries.items() if version}
 
 
 def _seed() -> int | None:
@@ -76,13 +93,13 @@ def _user() -> str | None:
         return None
 
 
-def _git_revision() -> str | None:
-    """The revision of the working directory's repository; None without git or outside of one."""
-    command, quiet = ["git", "rev-parse", "HEAD"], subprocess.DEVNULL
+def _git(*arguments: str) -> str | None:
+    """What git says of the working directory's repository; None without git or outside of one."""
+    command, quiet = ["git", *arguments], subprocess.DEVNULL
     try:
         found = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=quiet, stdin=quiet, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    return found.stdout.strip() if found.returncode == 0 else None

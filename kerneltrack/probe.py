@@ -251,7 +251,14 @@ def _dtype_name(tensor: Tensor) -> str:
 
 def _split(batch: Any, split: Split | None) -> tuple[Any, Any]:
     if split is not None:
-        return split(batch)
+        found = split(batch)
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            raise ProbeError(
+                "split", expected="a callable batch -> (inputs, targets)",
+                got=f"{type(found).__name__}" + (f" of length {len(found)}" if hasattr(found, "__len__") else ""),
+                remedy="Return a pair; targets may be None.",
+            )  # fmt: skip
+        return found[0], found[1]
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
     if isinstance(batch, Tensor):

@@ -10,20 +10,34 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
-from torch import Tensor, nn
+import numpy as np
+import torch
+from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.instrument import Instrument, Reading
-from kerneltrack.ntk import Network
+from kerneltrack.errors import ArchiveError
+from kerneltrack.instrument import Instrument
+from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
+from kerneltrack.ranks import Ranks, told
+from kerneltrack.reading import Reading
+from kerneltrack.resuming import packed, unpacked
 from kerneltrack.schedule import Clock, Due, Schedule
 from kerneltrack.snapshot import Snapshot, Status
+from kerneltrack.training_mode import Flags, flags_of
 from kerneltrack.undisturbed import undisturbed
+from kerneltrack.unsharded import is_sharded, unsharded
 from kerneltrack.update_rule import UpdateRule
+
+#: What needs the initial state of the network, and what needs another probe.
+_ANCHORED: tuple[Need, ...] = ("parameters", "anchored", "cross_time")
+_CARRIED: tuple[Need, ...] = ("extension", "regression")
 
 KeepKernel = Literal["ends", "all", "none"]
 OnError = Literal["raise", "warn"]
@@ -38,6 +52,23 @@ class Moment:
     batch: int = -1
     samples_seen: int = -1
     train_seconds: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a snapshot costs.
+
+    Attributes:
+        seconds: of the measurement that was looked at.
+        peak_bytes: memory that the largest kernel adds at its peak, by its plan; None where it has none.
+        disk_bytes: of the row in the archive.
+        states: how many the schedules ask for until the end; None where nobody knows.
+    """
+
+    seconds: float
+    peak_bytes: int | None
+    disk_bytes: int
+    states: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +87,14 @@ class Recorder:
         instruments: by probe name.
         schedules: by probe name.
         keep_kernel: which snapshots store the kernel itself: the first and the last, all, or none.
-        on_error: "raise", or "warn": a measurement that raises becomes a row with its reason, and the run goes on.
+        on_error: "raise", or "warn": a measurement that raises becomes a row with its reason, a row that cannot be stored
+            (a full disk) is missing until the cause is gone, and the run goes on.
         max_overhead: the share of wall time that measuring may take, or None. Grids are halved, never refined again, so
             that the steps of runs nest; step 0, the last state and the states around a rate change stay.
         horizon: the step at which the run will end, where that is known.
+        per_epoch: updates in an epoch, where that is known.
+        ranks: the processes that measure together. On those that follow, the same calls at the same moments compute
+            their share; they append nothing.
     """
 
     def __init__(
@@ -72,17 +107,22 @@ class Recorder:
         on_error: OnError = "raise",
         max_overhead: float | None = None,
         horizon: int | None = None,
+        per_epoch: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
         self._max_overhead, self._horizon, self._thinned, self._skipped = max_overhead, horizon, 0, 0
+        self._per_epoch = per_epoch
         self._writer = writer
         self._instruments = dict(instruments)
-        self._schedules = dict(schedules)
+        self.schedules = dict(schedules)
         self._keep_kernel, self._on_error = keep_kernel, on_error
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
-        self._anchor: dict[str, Tensor] = {}
+        self._anchor: Anchor | None = None
         self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
         self._open: _Open | None = None
+        self._unstored: list[int] = []
         self.rows = 0
         self.last_step: int | None = None
         self.seconds = 0.0
@@ -92,7 +132,7 @@ class Recorder:
         if clock.step == self.last_step:
             return {}
         found: dict[str, Due] = {}
-        for name, schedule in self._schedules.items():
+        for name, schedule in self.schedules.items():
             due = schedule.thinned(self._thinned).due(clock)
             self._skipped += due is None and self._thinned > 0 and schedule.due(clock) is not None
             if due is None and clock.step == 0:
@@ -119,16 +159,14 @@ class Recorder:
         readings: dict[str, Reading] = {}
         status: Status = "ok"
         message = ""
+        flags = flags_of(module)
         try:
-            with undisturbed(module):
-                anchored = self._needs("parameters") or (self._needs("initial") and self._needs("update"))
-                if moment.step == 0 and not self._anchor and anchored:
-                    self._anchor = {name: p.clone() for name, p in Network(module).parameters.items()}
-                for name in due:
-                    readings[name] = self._measure(name, module, moment, rule, last=last)
+            with self._measuring(module) as whole:
+                work = partial(self._measured, readings, whole, moment, rule, due, flags, last=last)
+                self._ranks.conduct(work, partial(self._assist, whole))
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
             self._failed(moment.step, error)
-            status, message = "failed", _one_line(error)
+            status, message = "failed", told(error)
         spent = time.perf_counter() - began
         self.seconds += spent
         self.last_step = moment.step
@@ -146,6 +184,22 @@ class Recorder:
         """The step of the row that waits for its update, or None."""
         return None if self._open is None else self._open.snapshot.step
 
+    def cost(self, module: nn.Module) -> Cost | None:
+        """What the row that is open cost, and how many of its kind will follow; None where it failed."""
+        if self._open is None or not self._open.readings:
+            return None
+        peak = None
+        if not is_sharded(module):  # gathering the parameters would need every rank
+            with undisturbed(module):
+                peak = max(self._instruments[name].plan(module).peak_bytes for name in self._open.readings)
+        arrays = (np.asarray(v) for reading in self._open.readings.values() for v in reading.values.values())
+        return Cost(
+            seconds=self._open.snapshot.snapshot_seconds,
+            peak_bytes=peak,
+            disk_bytes=sum(array.nbytes for array in arrays),
+            states=None if self._horizon is None else self._to_come(0, 0, self._horizon),
+        )
+
     def use_rates(self, learning_rates: Iterable[float]) -> None:
         """Learning rates as the update really used them, read at the optimizer's step."""
         if self._open is not None:
@@ -153,9 +207,21 @@ class Recorder:
             self._open = replace(self._open, snapshot=snapshot)
 
     def settle(
-        self, module: nn.Module | None, *, update_applied: bool | None, training_loss: float = math.nan
+        self,
+        module: nn.Module | None,
+        *,
+        update_applied: bool | None,
+        training_loss: float = math.nan,
+        rule: UpdateRule | None = None,
     ) -> Snapshot | None:
-        """Append the open row, with what its update did where ``module`` is given; returns what was appended."""
+        """Append the open row, with what its update did where ``module`` is given; returns what was appended.
+
+        Args:
+            module: the network after the update; None where there was none.
+            update_applied: whether the update happened; None where nobody knows.
+            training_loss: of the batch of that update.
+            rule: the preconditioner that the update used, as the optimizer holds it now; None: that of before.
+        """
         if self._open is None:
             return None
         row, self._open = self._open, None
@@ -163,8 +229,10 @@ class Recorder:
         readings, failure = dict(row.readings), None
         if module is not None and update_applied:
             try:
-                with undisturbed(module):
-                    readings = self._completed(module, row)
+                with self._measuring(module) as whole:
+                    work = partial(self._completed, whole, row, rule)
+                    completed = self._ranks.conduct(work, partial(self._assist, whole))
+                readings = completed or readings
             except Exception as error:  # noqa: BLE001  # see take(); what θ_t gave is appended first in any case
                 failure = error
         spent = time.perf_counter() - began
@@ -175,70 +243,166 @@ class Recorder:
             update_applied=update_applied,
             training_loss=training_loss,
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
-            message=row.snapshot.message or (_one_line(failure) if failure else self._remarks(readings)),
+            message=row.snapshot.message
+            or (told(failure) if failure else self._remarks(readings, skipped=update_applied is False)),
         )
-        if self._writer is not None:
-            self._writer.append(snapshot)
-        self.rows += 1
-        self._thin(snapshot)
+        if module is None:  # perhaps after an exception, which the other ranks do not know of: no word to them
+            self._append(snapshot)
+        else:
+            self._ranks.every(partial(self._append, snapshot))
+            self._thin(snapshot)
         if failure is not None:
             self._failed(snapshot.step, failure)
-        return snapshot
+        return snapshot if self._ranks.leads else None
+
+    def memory(self) -> dict[str, Any]:
+        """What a resumed run must know of this one, for a checkpoint: plain values and tensors.
+
+        θ_0, the first and the last measured state, where an observable needs them; the pair that is not complete; how
+        often the grids were halved.
+        """
+        return {
+            "anchor": None if self._anchor is None else vars(self._anchor),
+            "initial": {name: packed(state) for name, state in self._initial.items()},
+            "previous": {name: packed(state) for name, state in self._previous.items()},
+            "second": sorted(self._second),
+            "thinned": self._thinned,
+        }
+
+    def remember(self, memory: Mapping[str, Any], device: torch.device) -> None:
+        """Go on where :meth:`memory` was taken; θ_0 goes to ``device``."""
+        self._second, self._thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))
+        if self._ranks.leads:
+            anchor = memory.get("anchor")
+            self._anchor = None if anchor is None else Anchor(**anchor).to(device)
+            self._initial = {name: unpacked(state) for name, state in memory.get("initial", {}).items()}
+            self._previous = {name: unpacked(state) for name, state in memory.get("previous", {}).items()}
 
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
         try:
             self.settle(None, update_applied=None)
         finally:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                self._close(writer)
+
+    def _append(self, snapshot: Snapshot) -> None:
+        """Append a row. One that cannot be stored is missing, and said in the next that can."""
+        self.rows += 1
+        if self._writer is None:
+            return
+        try:
+            self._writer.append(snapshot)
+            self._unstored = []
+        except ArchiveError as error:
+            self._unstored.append(snapshot.step)
+            self.rows -= 1
+            if self._on_error == "raise":
+                raise
+            warnings.warn(f"kerneltrack could not store step {snapshot.step}: {told(error)}", stacklevel=4)
+
+    def _close(self, writer: ArchiveWriter) -> None:
+        try:
+            writer.close()
+        except ArchiveError as error:
+            if self._on_error == "raise":
+                raise
+            warnings.warn(f"kerneltrack could not close the archive: {told(error)}", stacklevel=4)
+
+    @contextmanager
+    def _measuring(self, module: nn.Module) -> Iterator[nn.Module]:
+        """The whole network, the same function on every rank, where measuring it leaves no trace."""
+        whole = unsharded(module)
+        with undisturbed(whole):
+            self._ranks.share_buffers(whole)
+            yield whole
+
+    def _assist(self, module: nn.Module, request: tuple[Any, ...]) -> None:
+        """Serve the leader's request for a kernel of one probe."""
+        name, *how = request
+        self._instruments[name].assist(module, *how)
 
     def _failed(self, step: int, error: Exception) -> None:
         """Raise, or warn and go on, as ``on_error`` says."""
         if self._on_error == "raise":
             raise error
-        warnings.warn(f"kerneltrack could not measure step {step}: {_one_line(error)}", stacklevel=3)
+        if self._ranks.leads:
+            warnings.warn(f"kerneltrack could not measure step {step}: {told(error)}", stacklevel=3)
 
     def _thin(self, snapshot: Snapshot) -> None:
         """Halve the grids until the measurements still to come keep within ``max_overhead`` of the whole run.
 
         With T the last step, s seconds of training a step, c seconds a row and n rows to come, the share is
-        (spent + c·n) / (T·s + spent + c·n). Without a known end, T is twice the steps so far.
+        (spent + c·n) / (T·s + spent + c·n). Without a known end, T is twice the steps so far. The leader's clock counts.
         """
-        if self._max_overhead is None or snapshot.step == 0:
-            return
+        if self._max_overhead is not None and snapshot.step > 0:
+            self._thinned = self._ranks.from_leader(partial(self._halvings, self._max_overhead, snapshot))
+
+    def _halvings(self, max_overhead: float, snapshot: Snapshot) -> int:
         horizon = self._horizon or 2 * snapshot.step
         training = horizon * snapshot.train_seconds / snapshot.step
         each = self.seconds / self.rows
         for times in range(self._thinned, 40):
-            grids = (schedule.thinned(times).count(snapshot.step + 1, horizon) for schedule in self._schedules.values())
-            measuring = self.seconds + each * sum(count or 0 for count in grids)
-            if measuring <= self._max_overhead * (training + measuring):
+            measuring = self.seconds + each * (self._to_come(times, snapshot.step + 1, horizon) or 0)
+            if measuring <= max_overhead * (training + measuring):
                 break
-        self._thinned = times
+        return times
 
-    def _remarks(self, readings: Mapping[str, Reading]) -> str:
-        """What was left out since the last row and why, and why some observables are NaN."""
-        skipped, self._skipped = self._skipped, 0
-        thinner = " and ".join(dict.fromkeys(str(s.thinned(self._thinned)) for s in self._schedules.values()))
-        thinned = f"skipped {skipped} states for max_overhead={self._max_overhead}: now {thinner}" if skipped else ""
-        return "; ".join(filter(None, (thinned, _reasons(readings))))
+    def _to_come(self, times: int, start: int, stop: int) -> int | None:
+        """States of the grids, halved so many times, from ``start`` on; None where a schedule cannot be counted."""
+        counts = [s.thinned(times).count(start, stop, per_epoch=self._per_epoch) for s in self.schedules.values()]
+        return None if None in counts else sum(count for count in counts if count is not None)
 
-    def _completed(self, module: nn.Module, row: _Open) -> dict[str, Reading]:
+    def _remarks(self, readings: Mapping[str, Reading], *, skipped: bool = False) -> str:
+        """What is missing since the last row and why, and why some observables are NaN."""
+        left_out, self._skipped = self._skipped, 0
+        thinner = " and ".join(dict.fromkeys(str(s.thinned(self._thinned)) for s in self.schedules.values()))
+        thinned = f"skipped {left_out} states for max_overhead={self._max_overhead}: now {thinner}" if left_out else ""
+        unstored = f"could not store steps {', '.join(map(str, self._unstored))}" if self._unstored else ""
+        remarks = dict.fromkeys(remark for reading in readings.values() for remark in reading.remarks)
+        return "; ".join(filter(None, ("the update was skipped" * skipped, unstored, thinned, *remarks, _reasons(readings))))
+
+    def _completed(self, module: nn.Module, row: _Open, rule: UpdateRule | None) -> dict[str, Reading]:
         rates = row.snapshot.learning_rates
         return {
-            name: self._instruments[name].complete(
-                module, reading, reading.rule.with_rates(rates), anchor=self._anchor or None
-            )
+            name: self._instruments[name].complete(module, reading, (rule or reading.rule).with_rates(rates))
             for name, reading in row.readings.items()
         }
 
-    def _measure(self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, *, last: bool) -> Reading:
+    def _measured(
+        self,
+        into: dict[str, Reading],
+        module: nn.Module,
+        moment: Moment,
+        rule: UpdateRule,
+        due: Iterable[str],
+        flags: Flags,
+        *,
+        last: bool,
+    ) -> None:
+        """Measure every probe in ``due``; what one probe gave stays where the next one fails."""
+        if moment.step == 0 and self._anchor is None and any(map(self._needs, _ANCHORED)):
+            self._anchor = Anchor.of(module)
+        for name in due:
+            into[name] = self._measure(name, module, moment, rule, into, flags, last=last)
+
+    def _measure(
+        self,
+        name: str,
+        module: nn.Module,
+        moment: Moment,
+        rule: UpdateRule,
+        others: Mapping[str, Reading],
+        flags: Flags,
+        *,
+        last: bool,
+    ) -> Reading:
         ends = last or moment.step == 0
         reading = self._instruments[name].measure(
-            module, rule, step=moment.step, anchor=self._anchor or None,
+            module, rule, step=moment.step, anchor=self._anchor, flags=flags,
             initial=self._initial.get(name), previous=self._previous.get(name),
+            source=self._source(name, module, moment, rule, others),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
             keep_parameters=not last,
         )  # fmt: skip
@@ -248,12 +412,19 @@ class Recorder:
             self._previous[name] = reading.state
         return reading
 
+    def _source(
+        self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, others: Mapping[str, Reading]
+    ) -> tuple[Instrument, Reading] | None:
+        """The first probe and its reading now, which the others are carried over from; measured if it was not due."""
+        first = next(iter(self._instruments))
+        instrument = self._instruments[first]
+        if name == first or not any(map(instrument.needs, _CARRIED)):
+            return None
+        bare = replace(instrument, observables=(), loss=None)
+        return instrument, others.get(first) or bare.measure(module, rule, step=moment.step, keep_parameters=False)
+
     def _needs(self, need: Need) -> bool:
         return any(instrument.needs(need) for instrument in self._instruments.values())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _reasons(readings: Mapping[str, Reading]) -> str:

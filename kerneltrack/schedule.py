@@ -75,9 +75,15 @@ class Schedule:
         del times
         return self
 
-    def count(self, start: int, stop: int) -> int | None:
-        """How many states of the grid lie in start ≤ t < stop; None where steps alone do not say."""
-        del start, stop
+    def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int | None:
+        """How many states of the grid lie in start ≤ t < stop; None where steps alone do not say.
+
+        Args:
+            start: the first step that counts.
+            stop: the first that does not.
+            per_epoch: updates in an epoch, where that is known.
+        """
+        del start, stop, per_epoch
         return None
 
     def _is_due(self, clock: Clock) -> bool:
@@ -114,7 +120,7 @@ class Every(Schedule):
     def thinned(self, times: int) -> Every:
         return Every(self.n << times, self.window)
 
-    def count(self, start: int, stop: int) -> int:
+    def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int:
         return self.window * max(0, -(-stop // self.n) - -(-start // self.n))
 
     def _is_due(self, clock: Clock) -> bool:
@@ -142,7 +148,7 @@ class Log(Schedule):
     def thinned(self, times: int) -> Log:
         return Log(self.per_octave / 2**times, self.window)
 
-    def count(self, start: int, stop: int) -> int:
+    def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int:
         octaves = math.log2(max(stop, 1)) if stop > 0 else 0
         grid = {0} | {round(2 ** (j / self.per_octave)) for j in range(math.ceil(octaves * self.per_octave) + 1)}
         return self.window * sum(start <= step < stop for step in grid)
@@ -169,6 +175,12 @@ class Epochs(Schedule):
     def thinned(self, times: int) -> Epochs:
         return Epochs(self.n << times, self.window)
 
+    def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int | None:
+        if per_epoch is None:
+            return None
+        first, last = (math.ceil(step / (per_epoch * self.n)) for step in (start, stop))
+        return self.window * max(0, last - first)
+
     def _is_due(self, clock: Clock) -> bool:
         return clock.starts_epoch and clock.epoch % self.n == 0
 
@@ -184,7 +196,7 @@ class At(Schedule):
         object.__setattr__(self, "steps", _steps("At(steps)", self.steps))
         _check_window(self.window)
 
-    def count(self, start: int, stop: int) -> int:
+    def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int:
         return self.window * sum(start <= step < stop for step in self.steps)
 
     def _is_due(self, clock: Clock) -> bool:
@@ -230,7 +242,7 @@ class OnLearningRateChange(Schedule):
         _positive("OnLearningRateChange(held=…)", self.held)
         _check_window(self.window)
 
-    def count(self, start: int, stop: int) -> int:
+    def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int:
         return 0  # nobody knows the changes to come; they are few, and always measured
 
     def _is_due(self, clock: Clock) -> bool:
@@ -278,8 +290,8 @@ class Union(Schedule):
             return None
         return Due(" | ".join(due.trigger for due in found), max(due.window for due in found))
 
-    def count(self, start: int, stop: int) -> int | None:
-        counts = [member.count(start, stop) for member in self.members]
+    def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int | None:
+        counts = [member.count(start, stop, per_epoch=per_epoch) for member in self.members]
         return None if None in counts else sum(c for c in counts if c is not None)
 
     def thinned(self, times: int) -> Union:

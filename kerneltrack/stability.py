@@ -48,7 +48,7 @@ def stability_ratio(
         return None, "no loss was given"
     metric = rule.metric(list(network.parameters))
     if rule.threshold is None or metric is None:
-        return None, rule.reason
+        return None, rule.reason or rule.unknown
     blocks = loss.hessian_blocks(outputs, targets) / len(outputs)
     scale = _multiple_of_identity(blocks)
     if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
@@ -66,7 +66,7 @@ def _multiple_of_identity(blocks: Tensor) -> float | None:
     return float(scale) if torch.equal(blocks, (scale * identity).expand_as(blocks)) else None
 
 
-def _top_curvature(network: Network, inputs: Any, root: Tensor, metric: float | dict[str, float]) -> float:
+def _top_curvature(network: Network, inputs: Any, root: Tensor, metric: float | dict[str, float | Tensor]) -> float:
     """λ_1(S^½ J P Jᵀ S^½) by Lanczos; one VJP and one JVP a step, memory O(N·O + parameters)."""
     count, width = root.shape[:2]
 

@@ -3,7 +3,7 @@
 Every guard here answers a trap that was observed: a forward pass in train mode moves BatchNorm's statistics, one random
 number drawn shifts the run's whole sequence, ``train()`` thaws a BatchNorm that the user froze, a torch.func transform
 over a compiled module makes the rest of the training silently run eager, gradients are disabled or unavailable inside
-validation hooks. ``tests/test_undisturbed.py`` removes each guard in turn and sees the run change.
+validation hooks. ``tests/callbacks/test_guards.py`` removes each guard in turn and sees a difference.
 """
 
 from __future__ import annotations
@@ -84,25 +84,46 @@ def preserved_buffers(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def differentiable(module: nn.Module) -> Iterator[None]:
-    """Gradients on, inference mode off, autocast off, compiled code run eagerly, float32 products in full precision."""
+def eager(module: nn.Module | None = None) -> Iterator[None]:
+    """Run compiled code eagerly.
+
+    Calling a torch.func transform over a compiled module marks its code as skipped for the rest of the process: training
+    would go on eagerly without a word. Under this stance the compiled code stays.
+    """
     del module
-    precision = torch.get_float32_matmul_precision()
-    cudnn_tf32 = torch.backends.cudnn.allow_tf32
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
+def gradients(module: nn.Module | None = None) -> Iterator[None]:
+    """Record gradients, also inside of ``no_grad`` and ``inference_mode``."""
+    del module
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def no_autocast(module: nn.Module | None = None) -> Iterator[None]:
+    """Compute in the parameters' own precision: the spectrum under mixed precision is that of its float32 parameters."""
+    del module
+    with ExitStack() as stack:
+        for device_type in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device_type):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+        yield
+
+
+@contextmanager
+def full_precision(module: nn.Module | None = None) -> Iterator[None]:
+    """float32 products in full float32, without TF32 or bfloat16 shortcuts."""
+    del module
+    precision, cudnn_tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    if precision != "highest":
+        torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
-        with ExitStack() as stack:
-            # Calling a torch.func transform over a compiled module marks its code as skipped for the rest of the
-            # process: training would go on eagerly without a word. Under this stance the compiled code stays.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            for device_type in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(device_type):
-                    stack.enter_context(torch.autocast(device_type, enabled=False))
-            if precision != "highest":
-                torch.set_float32_matmul_precision("highest")
-            torch.backends.cudnn.allow_tf32 = False
-            yield
+        yield
     finally:
         torch.backends.cudnn.allow_tf32 = cudnn_tf32
         if precision != "highest":
@@ -110,7 +131,7 @@ def differentiable(module: nn.Module) -> Iterator[None]:
 
 
 #: The guards of :func:`undisturbed`, outermost first.
-GUARDS = (preserved_rng, differentiable, preserved_buffers, eval_flags)
+GUARDS = (preserved_rng, eager, gradients, no_autocast, full_precision, preserved_buffers, eval_flags)
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

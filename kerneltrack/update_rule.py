@@ -1,19 +1,30 @@
 """UpdateRule: what an optimizer's next update multiplies the gradient with, and the edge of its stability.
 
-For a loss whose curvature in the outputs is S = ∇²_f L, an update θ ← θ − P∇L + (momentum) is stable along a direction
-of curvature λ(S^½ J P Jᵀ S^½) as long as that stays below a threshold c that depends on the momentum alone:
+For a loss whose curvature in the outputs is S = ∇²_f L, an update θ ← θ − P·(gradients, averaged somehow) is stable
+along a direction of curvature λ(S^½ J P Jᵀ S^½) as long as that stays below a threshold c. At the edge the iteration
+flips its sign at every update, so c = 2/g with g the optimizer's *gain*: what it makes of a gradient g_t = (−1)^t.
 
-    gradient descent 2;  heavy ball 2(1 + β)   (Cohen et al. 2021, "Gradient descent on neural networks typically
-    occurs at the edge of stability", §2 and appendix B).
+    gradient descent       g = 1                   c = 2
+    heavy ball             g = (1 − d)/(1 + β)     c = 2(1 + β) without dampening d
+    Nesterov               g = (1 + 2β)/(1 + β)    c = 2(1 + β)/(1 + 2β)
+    Adam, moments held     g = (1 − β₁)/(1 + β₁)   c = (2 + 2β₁)/(1 − β₁)
+
+Weight decay w of SGD adds ηw to the curvature, c = 2/g − ηw; the decoupled one of AdamW shrinks θ first, c = (2 − ηw)/g.
+Cohen et al. 2021 (arXiv 2103.00065) have the first three, Cohen et al. 2022 (arXiv 2207.14484) Adam's; the tests find
+every one of them by running torch's own optimizers on a quadratic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
+
+from kerneltrack.unsharded import whole
 
 GRADIENT_DESCENT_THRESHOLD = 2.0
 
@@ -28,6 +39,8 @@ class UpdateRule:
         threshold: c, or None where it is not known; then ``reason`` says why.
         reason: "" or why the stability ratio cannot be given.
         settings: the optimizers' class names and hyper-parameters, plain values for the archive.
+        scales: parameter name → 1/(√v̂ + ε) of Adam's second moments; empty where P holds learning rates only.
+        unknown: "" or why P itself is not known.
     """
 
     learning_rates: tuple[float, ...]
@@ -35,10 +48,12 @@ class UpdateRule:
     threshold: float | None
     reason: str = ""
     settings: tuple[Mapping[str, object], ...] = ()
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
+    unknown: str = ""
 
     @classmethod
     def of(cls, optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> UpdateRule:
-        """Read the rule off the optimizers, now.
+        """Read the rule off the optimizers, now; second moments are copied, because the update overwrites them.
 
         Args:
             optimizers: in the trainer's order.
@@ -54,35 +69,90 @@ class UpdateRule:
                 groups.update({names[id(p)]: index for p in group["params"] if id(p) in names})
                 thresholds.append(_threshold(optimizer, group))
         threshold, reason = _common(thresholds, len(optimizers))
+        scales, unknown = _scales(optimizers, names)
         settings = tuple(_settings(optimizer) for optimizer in optimizers)
-        return cls(tuple(rates), groups, threshold, reason, settings)
+        return cls(tuple(rates), groups, threshold, reason, settings, scales, unknown)
 
     def with_rates(self, learning_rates: Sequence[float]) -> UpdateRule:
         """The same rule at other learning rates."""
         return replace(self, learning_rates=tuple(learning_rates))
 
-    def metric(self, parameters: Sequence[str]) -> float | dict[str, float] | None:
-        """P over ``parameters``: one number, or one per name (0 where no optimizer moves it); None where unknown."""
-        if not self.learning_rates or self.reason:
+    def metric(self, parameters: Sequence[str]) -> float | dict[str, float | Tensor] | None:
+        """P over ``parameters``: one number, or one number or tensor per name (0 where no optimizer moves it).
+
+        None where P is not known; ``unknown`` says why.
+        """
+        if not self.learning_rates or self.unknown:
             return None
         rates = {n: self.learning_rates[self.groups[n]] if n in self.groups else 0.0 for n in parameters}
+        if self.scales:
+            return {name: rate * self.scales.get(name, 0.0) for name, rate in rates.items()}
         distinct = set(rates.values())
-        return distinct.pop() if len(distinct) == 1 else rates
+        return distinct.pop() if len(distinct) == 1 else dict(rates)
 
 
-def _threshold(optimizer: Optimizer, group: Mapping[str, object]) -> tuple[float | None, str]:
-    name = type(optimizer).__name__
-    if not isinstance(optimizer, torch.optim.SGD):
-        return None, f"the stability threshold of {name} is not known to kerneltrack"
-    if group.get("weight_decay"):
-        return None, "weight decay shifts the stability threshold"
-    if group.get("nesterov") or group.get("dampening"):
-        return None, "Nesterov momentum and dampening have another stability threshold"
+def learning_rates(optimizers: Sequence[Optimizer]) -> tuple[float, ...]:
+    """One per parameter group, over all optimizers, in their order."""
+    return tuple(float(group["lr"]) for optimizer in optimizers for group in optimizer.param_groups)
+
+
+def _threshold(optimizer: Optimizer, group: Mapping[str, Any]) -> tuple[float | None, str]:
+    """The group's c, or None and the reason."""
+    name, decay = type(optimizer).__name__, float(group["lr"]) * float(group.get("weight_decay") or 0.0)
     if group.get("maximize"):
         return None, "the optimizer maximises"
-    momentum = group.get("momentum", 0.0)
-    assert isinstance(momentum, (int, float))
-    return GRADIENT_DESCENT_THRESHOLD * (1 + float(momentum)), ""
+    if isinstance(optimizer, torch.optim.SGD):
+        return _positive(2.0 / _gain(group) - decay)
+    if isinstance(optimizer, torch.optim.Adam):
+        beta = float(group["betas"][0])
+        gain = (1 - beta) / (1 + beta)
+        if decay and not (group.get("decoupled_weight_decay") or isinstance(optimizer, torch.optim.AdamW)):
+            return None, "Adam preconditions its weight decay, which shifts the stability threshold by no single number"
+        return _positive((2.0 - decay) / gain)
+    return None, f"the stability threshold of {name} is not known to kerneltrack"
+
+
+def _gain(group: Mapping[str, Any]) -> float:
+    """What SGD makes of a gradient that flips its sign at every update, in the long run."""
+    momentum, dampening = float(group.get("momentum", 0.0)), float(group.get("dampening", 0.0))
+    if not momentum:
+        return 1.0
+    averaged = (1 - dampening) / (1 + momentum)
+    return 1 + momentum * averaged if group.get("nesterov") else averaged
+
+
+def _positive(threshold: float) -> tuple[float | None, str]:
+    return (threshold, "") if threshold > 0 else (None, "weight decay alone is beyond the edge of stability")
+
+
+def _scales(optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> tuple[dict[str, Tensor], str]:
+    """1/(√v̂ + ε) by name, and "" or why P is not known."""
+    if not optimizers:
+        return {}, "there is no optimizer"
+    if len(optimizers) > 1:
+        return {}, "several optimizers take turns"
+    (optimizer,) = optimizers
+    if isinstance(optimizer, torch.optim.SGD):
+        return {}, ""
+    if not isinstance(optimizer, torch.optim.Adam):
+        return {}, f"the preconditioner of {type(optimizer).__name__} is not known to kerneltrack"
+    held = {
+        names[id(p)]: _adam_scale(optimizer.state[p], group)
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if id(p) in names and optimizer.state.get(p)
+    }
+    if any(hasattr(scale, "full_tensor") for scale in held.values()):
+        return {}, "Adam's second moments are sharded over the ranks"
+    return (held, "") if held else ({}, "Adam has no second moments before its first update")
+
+
+def _adam_scale(state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
+    squares: Tensor = state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
+    # FSDP2 shards the moments with their parameters; the kernel is of the whole ones.
+    unbiased = whole(squares.detach()) / (1 - float(group["betas"][1]) ** float(state["step"]))
+    scale: Tensor = 1 / (unbiased.sqrt() + float(group["eps"]))
+    return scale
 
 
 def _common(thresholds: Sequence[tuple[float | None, str]], optimizers: int) -> tuple[float | None, str]:
@@ -94,12 +164,25 @@ def _common(thresholds: Sequence[tuple[float | None, str]], optimizers: int) -> 
         if reason:
             return None, reason
     values = {value for value, _ in thresholds}
-    return (values.pop(), "") if len(values) == 1 else (None, "the parameter groups have different momenta")
+    return (values.pop(), "") if len(values) == 1 else (None, "the parameter groups have different thresholds")
 
 
 def _settings(optimizer: Optimizer) -> dict[str, object]:
     groups = [
-        {key: value for key, value in group.items() if isinstance(value, (bool, int, float, str, type(None)))}
+        {key: _plain(value) for key, value in group.items() if key != "params" and _is_plain(_plain(value))}
         for group in optimizer.param_groups
     ]
     return {"class": type(optimizer).__qualname__, "groups": groups}
+
+
+def _plain(value: object) -> object:
+    """A learning rate may be a tensor of one element, Adam's β are a tuple; both are settings."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -63,6 +63,15 @@ def test_counts(schedule, start, stop):
     assert schedule.count(start, stop) == asked
 
 
+@pytest.mark.parametrize("per_epoch", [1, 3, 7])
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 40), (1, 21), (7, 8), (6, 43)])
+def test_epochs_are_counted_where_their_length_is_known(per_epoch, n, start, stop):
+    """Oracle: asking at every step of a run whose epochs are that long."""
+    due = [t for t in range(stop) if Epochs(n).due(Clock(step=t, epoch=t // per_epoch, starts_epoch=t % per_epoch == 0))]
+    assert Epochs(n).count(start, stop, per_epoch=per_epoch) == sum(start <= t for t in due)
+
+
 def test_what_cannot_be_counted_says_so():
     assert [s.count(0, 10) for s in (Epochs(), Seconds(3), OnMetricChange("loss"), Every(2) | Epochs())] == [None] * 4
 

@@ -104,9 +104,9 @@ def test_each_guard_is_needed(monkeypatch, guard):
     assert not same(everything(module), before)
 
 
-def test_the_differentiable_guard_is_needed(monkeypatch):
+def test_the_guard_of_gradients_is_needed(monkeypatch):
     """Negative control: under no_grad, without it, there is nothing to differentiate."""
-    monkeypatch.setattr(guards, "GUARDS", tuple(g for g in guards.GUARDS if g is not guards.differentiable))
+    monkeypatch.setattr(guards, "GUARDS", tuple(g for g in guards.GUARDS if g is not guards.gradients))
     with torch.no_grad(), pytest.raises(AssertionError, match="gradients must be available"):
         measured_inside(Nosy())
 
@@ -128,3 +128,14 @@ def test_a_nan_buffer_is_not_rewritten():
     with undisturbed(module):
         pass
     assert module.running_mean._version == version
+
+
+def test_the_generators_of_every_device_in_use_are_put_back(monkeypatch):
+    """No GPU is needed to see it: two devices' states are kept in a list that stands in for the driver."""
+    states = [torch.zeros(3), torch.ones(3)]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [s.clone() for s in states])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda given: states.__setitem__(slice(None), given))
+    with guards.preserved_rng():
+        states[1] += 5
+    assert [s.tolist() for s in states] == [[0.0] * 3, [1.0] * 3]

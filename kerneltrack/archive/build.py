@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import h5py
 import numpy as np
@@ -17,8 +18,11 @@ from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.pieces import Piece, all_columns, row_map
 from kerneltrack.archive.rows import Row
+from kerneltrack.snapshot import Array
 
-MAX_HISTORY = 300  # lines; an attribute has at most 64 KiB
+Changes = Mapping[str, Mapping[int, Array]]  # column path -> row -> the value that takes the place of the pieces' own
+
+MAX_HISTORY_BYTES = 60_000  # an attribute has at most 64 KiB
 _BLOCK_BYTES = 1 << 24
 _LARGE_ROW_BYTES = 1 << 16
 
@@ -58,7 +62,7 @@ def empty_part(header: Header, columns: Mapping[str, Column]) -> bytes:
         return bytes(file.id.get_file_image())
 
 
-def join(stream: Stream, header: Header, pieces: Sequence[Piece]) -> int:
+def join(stream: Stream, header: Header, pieces: Sequence[Piece], changes: Changes = MappingProxyType({})) -> int:
     """Write all rows of the pieces, in the order of appending, as one file; return how many."""
     origin, place = row_map(pieces)
     with h5py.File(stream, "w", libver=layout.LIBVER) as file:
@@ -69,6 +73,8 @@ def join(stream: Stream, header: Header, pieces: Sequence[Piece]) -> int:
             for start, stop, number, first in runs(origin, place):
                 if path in pieces[number].columns:
                     _copy(data, pieces[number], path, column, start, stop, first)
+            for row, value in changes.get(path, {}).items():
+                data[row] = value
         if header.attrs["role"] == "main":
             layout.add_scales(file)
     return len(origin)
@@ -100,5 +106,17 @@ def merged_header(pieces: Sequence[Piece]) -> Header:
     first = pieces[0].header
     segments = {segment.number: segment for piece in pieces for segment in piece.header.segments}
     lines = [line for piece in pieces for line in str(piece.header.attrs.get("history", "")).splitlines()]
-    attrs = {**first.attrs, "history": "\n".join(sorted(dict.fromkeys(lines))[-MAX_HISTORY:])}
+    attrs = {**first.attrs, "history": history(sorted(dict.fromkeys(lines)))}
     return replace(first, attrs=attrs, segments=[segments[number] for number in sorted(segments)])
+
+
+def history(lines: Sequence[str]) -> str:
+    """The first line, which tells of the creation, and as many of the last ones as an attribute can hold."""
+    kept: list[str] = []
+    room = MAX_HISTORY_BYTES - len("\n".join(lines[:1]).encode())
+    for line in reversed(lines[1:]):
+        room -= len(line.encode()) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return "\n".join([*lines[:1], *reversed(kept)])

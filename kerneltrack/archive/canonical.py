@@ -24,9 +24,15 @@ def is_canonical(segment: Array, step: Array, segments: Sequence[Segment]) -> Ar
     Returns:
         (T,) bool.
     """
-    kept = np.ones(len(step), bool)
-    for later in segments:
-        earlier = segment < later.number
-        measured_again = bool(np.any((segment == later.number) & (step == later.resumed_from_step)))
-        kept &= ~earlier | (step < later.resumed_from_step) | ((step == later.resumed_from_step) & (not measured_again))
-    return kept
+    later = sorted({each.number: each for each in segments}.values(), key=lambda each: each.number)
+    number = np.array([each.number for each in later], np.int64)
+    start = np.array([each.resumed_from_step for each in later], np.int64)
+    if not number.size:
+        return np.ones(len(step), bool)
+    own = np.searchsorted(number, segment).clip(max=number.size - 1)
+    again = np.zeros(number.size, bool)
+    again[own[(number[own] == segment) & (start[own] == step)]] = True
+    # The last step that each segment leaves to those before it, and then the least of all later ones.
+    left = start - (again & (start > np.iinfo(np.int64).min))
+    least = np.append(np.minimum.accumulate(left[::-1])[::-1], np.iinfo(np.int64).max)
+    return np.asarray(step <= least[np.searchsorted(number, segment, side="right")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import h5py
@@ -9,7 +10,10 @@ import h5py
 from kerneltrack.archive import attributes, guard, schema
 from kerneltrack.archive.printable import printable
 from kerneltrack.archive.schema import Field
-from kerneltrack.errors import ArchiveFormatError
+from kerneltrack.errors import ArchiveFormatError, UnsafeArchiveError
+
+MAX_RESTARTS = 100_000
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 _MAJOR = int(schema.FORMAT_VERSION.partition(".")[0])
 
@@ -24,7 +28,7 @@ def require_version(file: h5py.File) -> None:
         raise ArchiveFormatError("this HDF5 file is not a kerneltrack archive", where=file.filename)
     version = attributes.text(file, "format_version")
     major = version.partition(".")[0]
-    if not major.isdecimal() or int(major) > _MAJOR:
+    if not re.fullmatch("[0-9]{1,6}", major) or int(major) > _MAJOR:
         raise ArchiveFormatError(
             "the archive is of a newer format than this reader knows",
             expected=f"format {_MAJOR}.x",
@@ -61,6 +65,8 @@ def _segments(file: h5py.File) -> Iterator[str]:
     group = file.get("segments")
     if not isinstance(group, h5py.Group) or not _is_array(group, "number") or not group["number"].shape[0]:
         yield "/segments is missing or empty"
+    elif group["number"].shape[0] > MAX_RESTARTS:
+        yield f"/segments has more than {MAX_RESTARTS} restarts"
     else:
         yield from _table(group, schema.SEGMENT_FIELDS, {"restart": group["number"].shape[0]})
 
@@ -78,7 +84,17 @@ def _probe(probe: h5py.Group, rows: int, *, whole: bool) -> Iterator[str]:
         if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
             dims = tuple(attributes.text(data, "dimensions").split())
             if dims[:1] == ("snapshot",):
+                yield from _names(data, name, dims)
                 yield from _array(probe, schema.MEASUREMENTS.get(name, Field(name, dims, "f8", "", "")), sizes)
+
+
+def _names(data: h5py.Dataset, name: str, dims: tuple[str, ...]) -> Iterator[str]:
+    """What a measurement is called must not mean something else, and its dimensions must be dimensions."""
+    if name not in schema.MEASUREMENTS and (name in schema.RESERVED or not _NAME.fullmatch(name)):
+        yield f"{printable(data.name)} has a name that an observable cannot have"
+    for dim in dims[1:]:
+        if not _NAME.fullmatch(dim) or (dim in schema.RESERVED and dim not in schema.DIMENSIONS) or dims.count(dim) > 1:
+            yield f"{printable(data.name)} has a dimension {printable(dim)!r} that it cannot have"
 
 
 def _attributes(group: h5py.Group, demanded: Mapping[str, tuple[str, str, str]]) -> Iterator[str]:
@@ -132,22 +148,33 @@ def _is_array(group: h5py.Group, name: str) -> bool:
     return isinstance(group.get(name), h5py.Dataset)
 
 
-def require_stored(file: h5py.File) -> None:
+def require_stored(file: h5py.File, held: int) -> None:
     """Refuse what would be read whole but is declared larger than it is.
+
+    Args:
+        file: a file of the right form.
+        held: bytes that it takes on the disk.
 
     Raises:
         UnsafeArchiveError: the dataset.
     """
-    groups = [file, *(file[name] for name in ("segments", "provenance") if name in file)]
-    for group in groups:
-        for data in group.values():
-            if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
-                guard.require_present(data)
-    names = (*schema.PROBE_TEXTS, *(field.name for field in schema.PROBE_FIELDS))
+    digests = file.get("content_sha256")
+    if digests is not None and 10 * digests.id.get_storage_size() < 9 * digests.nbytes:  # no filter makes it smaller
+        raise UnsafeArchiveError("more rows are declared than the file holds", got=f"{digests.shape[0]} rows")
+    whole = [item for name in ("segments", "provenance") for item in _datasets(file.get(name))]
+    whole += [file[name] for name in ("snapshot", "snapshot_id", "segment", "step") if name in file]
     for probe in file.get("probes", {}).values():
-        for name in names:
-            if name in probe:
-                guard.require_present(probe[name])
-        inputs = probe.get("inputs", {})
-        for data in [inputs] if isinstance(inputs, h5py.Dataset) else inputs.values():
+        names = (*schema.PROBE_TEXTS, *(field.name for field in schema.PROBE_FIELDS))
+        whole += [probe[name] for name in names if name in probe]
+        for data in [probe["inputs"]] if _is_array(probe, "inputs") else _datasets(probe.get("inputs")):
             guard.require_present(data)
+    for data in whole:
+        guard.require_present(data)
+        if data.dtype == "S1" and data.nbytes > schema.MAX_TEXT_BYTES:
+            raise UnsafeArchiveError("a text is too long", got=f"{data.nbytes} bytes", where=printable(data.name))
+    guard.require_room(sum(data.nbytes for data in whole), held, "all that is read when the archive is opened")
+
+
+def _datasets(group: h5py.Group | None) -> list[h5py.Dataset]:
+    found = [] if group is None else group.values()
+    return [item for item in found if isinstance(item, h5py.Dataset) and "dimensions" in item.attrs]

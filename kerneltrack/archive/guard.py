@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import h5py
+import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5s, h5t, h5z
 
 from kerneltrack.archive.printable import printable
@@ -22,7 +23,8 @@ MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE_BYTES = 1 << 16
 MAX_CHUNK_BYTES = 1 << 26
 MAX_ROW_BYTES = 1 << 33
-MAX_EAGER_BYTES = 1 << 30
+MAX_AT_ONCE_BYTES = 1 << 28  # what any machine can spare, however small the file
+AMPLIFICATION = 8  # bytes in memory for a byte on the disk, beyond that
 DEFLATE_RATIO = 1100  # deflate cannot do better than 1032:1
 
 _FILTERS = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32})
@@ -30,20 +32,37 @@ _NUMBERS = frozenset({h5t.INTEGER, h5t.FLOAT})
 _SCALE_ATTRIBUTES = frozenset({b"DIMENSION_LIST", b"REFERENCE_LIST"})  # netCDF-4's; they hold references, never read
 
 
-def admit(file: h5py.File) -> None:
+def admit(file: h5py.File, held: int) -> None:
     """Walk a file and return if nothing in it can lead out of it or exhaust the machine.
+
+    Args:
+        file: the file.
+        held: bytes that it takes on the disk.
 
     Raises:
         UnsafeArchiveError: what it is, and where.
     """
-    _Walk().group(file.id, "/", depth=0)
+    walk = _Walk()
+    walk.group(file.id, "/", depth=0)
+    if walk.row_bytes > allowance(held):
+        raise _unsafe("the rows are larger than the file", "/", got=f"{walk.row_bytes} bytes in one row")
+
+
+def allowance(held: int) -> int:
+    """Bytes that may be read at once out of files that take so many on the disk.
+
+    What is deflated, never written or a hole in the file declares more than it holds; an honest file stays far below.
+    """
+    return max(MAX_AT_ONCE_BYTES, AMPLIFICATION * held)
 
 
 class _Walk:
-    """One walk over a file: how many objects were met, and where they lie."""
+    """One walk over a file: which objects were met, the bytes of one row of all columns, and of all long texts."""
 
     def __init__(self) -> None:
         self._seen: set[Any] = set()
+        self._text_bytes = 0
+        self.row_bytes = 0
 
     def group(self, group: h5g.GroupID, path: str, depth: int) -> None:
         self._object(group, path)
@@ -77,7 +96,11 @@ class _Walk:
         if count > MAX_ATTRIBUTES:
             raise _unsafe("too many attributes", path, expected=f"at most {MAX_ATTRIBUTES}", got=count)
         for index in range(count):
-            _attribute(h5a.open(item, index=index), path)
+            self._text_bytes += _attribute(h5a.open(item, index=index), path)
+            if self._text_bytes > MAX_AT_ONCE_BYTES:
+                raise _unsafe(
+                    "the attributes are too large", path, expected=f"at most {MAX_AT_ONCE_BYTES} bytes in all"
+                )
 
     def _dataset(self, data: h5d.DatasetID, path: str) -> None:
         self._object(data, path)
@@ -89,10 +112,11 @@ class _Walk:
         filters = [creation.get_filter(index)[0] for index in range(creation.get_nfilters())]
         if not _FILTERS.issuperset(filters):
             raise _unsafe("an unknown filter", path, expected="deflate, shuffle, fletcher32", got=sorted(filters))
-        _extent(data, creation, path, deflated=h5z.FILTER_DEFLATE in filters)
+        self.row_bytes += _extent(data, creation, path, deflated=h5z.FILTER_DEFLATE in filters)
 
 
-def _extent(data: h5d.DatasetID, creation: Any, path: str, *, deflated: bool) -> None:
+def _extent(data: h5d.DatasetID, creation: Any, path: str, *, deflated: bool) -> int:
+    """Bytes of one row of a dataset of which anything is stored."""
     itemsize = _element(data.get_type(), path)
     space = data.get_space()
     if space.get_simple_extent_type() == h5s.NULL:
@@ -109,8 +133,9 @@ def _extent(data: h5d.DatasetID, creation: Any, path: str, *, deflated: bool) ->
     row = _product(shape[1:]) * itemsize
     if row > MAX_ROW_BYTES or (row > MAX_CHUNK_BYTES and stored and row > held):
         raise _unsafe("one row is larger than the data that are there", path, got=f"{row} bytes")
-    if not chunked and _product(shape) * itemsize > (stored or MAX_EAGER_BYTES):  # a bare dimension is never stored
+    if not chunked and _product(shape) * itemsize > (stored or MAX_AT_ONCE_BYTES):  # a bare dimension is never stored
         raise _unsafe("a dataset declares more than the file holds", path, got=f"{_product(shape) * itemsize} bytes")
+    return row if stored and len(shape) > 1 else 0
 
 
 def _element(kind: h5t.TypeID, path: str) -> int:
@@ -124,30 +149,36 @@ def _element(kind: h5t.TypeID, path: str) -> int:
     return size
 
 
-def _attribute(attribute: h5a.AttrID, path: str) -> None:
+def _attribute(attribute: h5a.AttrID, path: str) -> int:
+    """Bytes of an attribute."""
     name = attribute.name
     where = f"{path}@{name.decode('utf-8', 'backslashreplace')}"
     if printable(where, limit=1000) != where:
         raise _unsafe("a name holds control characters", where)
     if name in _SCALE_ATTRIBUTES:
-        return
+        return 0
     kind = attribute.get_type()
     if kind.get_class() not in _NUMBERS and kind.get_class() != h5t.STRING:
         raise _unsafe("an attribute that is neither numbers nor text", where, got=_class_name(kind))
-    size = _product(attribute.shape) * kind.get_size()
+    size: int = _product(attribute.shape) * kind.get_size()
+    if size <= MAX_ATTRIBUTE_BYTES and kind.get_class() == h5t.STRING and kind.is_variable_str():
+        values = np.empty(attribute.shape, object)
+        attribute.read(values)
+        size = int(sum(len(value or b"") for value in values.flat))
     if size > MAX_ATTRIBUTE_BYTES:
         raise _unsafe("an attribute is too large", where, expected=f"at most {MAX_ATTRIBUTE_BYTES} bytes", got=size)
+    return size
 
 
 def require_present(data: h5py.Dataset) -> None:
     """Refuse to read the whole of a dataset that declares more than is stored.
 
     Raises:
-        UnsafeArchiveError: most of it was never written, or it is larger than anything that is read at once.
+        UnsafeArchiveError: most of it was never written.
     """
     ratio = DEFLATE_RATIO if data.compression else 1
     slack = _product(data.chunks or ()) * data.dtype.itemsize
-    if data.nbytes > MAX_EAGER_BYTES or data.nbytes > data.id.get_storage_size() * ratio + slack:
+    if data.nbytes > data.id.get_storage_size() * ratio + slack:
         raise _unsafe("a dataset declares more than the file holds", data.name, got=f"{data.nbytes} bytes")
 
 
@@ -166,3 +197,19 @@ def _product(sizes: tuple[int, ...]) -> int:
 
 def _unsafe(problem: str, path: str, *, expected: object = None, got: object = None) -> UnsafeArchiveError:
     return UnsafeArchiveError(problem, expected=expected, got=got, where=printable(path))
+
+
+def require_room(size: int, held: int, what: str) -> None:
+    """Refuse to read more at once than files of that size can honestly hold.
+
+    Raises:
+        UnsafeArchiveError: it is beyond :func:`allowance`.
+    """
+    if size > allowance(held):
+        raise UnsafeArchiveError(
+            "more would be read at once than the archive holds",
+            expected=f"at most {allowance(held)} bytes",
+            got=f"{size} bytes",
+            where=printable(what),
+            remedy="If the archive can be trusted, read fewer rows at a time.",
+        )

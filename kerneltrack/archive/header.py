@@ -99,7 +99,7 @@ def _write_input(home: h5py.Group, name: str, value: Array) -> None:
 
 def _read_probe(group: h5py.Group, name: str) -> ProbeRecord:
     texts = {text: layout.get_text(group, text) for text in schema.PROBE_TEXTS}
-    shapes = {key: (str(dtype), tuple(shape)) for key, (dtype, shape) in texts["input_shapes"].items()}
+    shapes = _input_shapes(texts["input_shapes"])
     return ProbeRecord(
         name=name,
         fingerprint=attributes.text(group, "fingerprint"),
@@ -111,6 +111,16 @@ def _read_probe(group: h5py.Group, name: str) -> ProbeRecord:
         identity=texts["identity"],
         settings=texts["settings"],
     )
+
+
+def _input_shapes(value: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The dtype and shape of each input; a ValueError where the text is something else."""
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for key, (dtype, shape) in value.items():
+        if not isinstance(dtype, str) or not all(isinstance(size, int) and size >= 0 for size in shape):
+            raise ValueError("input_shapes does not give a dtype and a shape of each input")
+        shapes[key] = (dtype, tuple(shape))
+    return shapes
 
 
 def _read_inputs(group: h5py.Group, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Array] | None:

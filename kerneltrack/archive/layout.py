@@ -18,9 +18,6 @@ from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Array
 
 LIBVER = ("v110", "v110")  # checksummed metadata, readable since HDF5 1.10
-CHUNK_BYTES = 1 << 16
-MAX_CHUNK_BYTES = 1 << 23
-MAX_CHUNK_ROWS = 1024
 _DESCRIPTION = ("units", "long_name", "formula", "source")
 _NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable. %9d"
 
@@ -40,11 +37,12 @@ class Column:
 
 def chunk_shape(column: Column, rows: int) -> tuple[int, ...]:
     """Few rows to a chunk where rows are large, so that one is read without the others; no chunk beyond 8 MiB."""
-    count = max(1, min(rows, MAX_CHUNK_ROWS, CHUNK_BYTES // max(column.row_bytes, 1)))
+    fitting = schema.CHUNK_BYTES // max(column.row_bytes, 1)
+    count = max(1, min(rows, schema.MAX_CHUNK_ROWS, fitting))
     shape = [max(size, 1) for size in column.shape]
     itemsize = np.dtype(column.field.dtype).itemsize
     axis = 0
-    while int(np.prod(shape, dtype=np.int64)) * itemsize > MAX_CHUNK_BYTES:
+    while int(np.prod(shape, dtype=np.int64)) * itemsize > schema.MAX_CHUNK_BYTES:
         shape[axis] = -(-shape[axis] // 2)
         axis = axis if shape[axis] > 1 else axis + 1
     return (count, *shape)
@@ -95,8 +93,19 @@ def described(data: h5py.Dataset) -> Field:
 
 
 def put_text(group: h5py.Group, name: str, value: Any, meaning: str) -> None:
-    """JSON as an array of UTF-8 bytes: checksummed, bounded, and netCDF's own way to hold text."""
+    """JSON as an array of UTF-8 bytes: checksummed, bounded, and netCDF's own way to hold text.
+
+    Raises:
+        ArchiveError: it is too long for any reader to take, or of a kind that JSON does not have.
+    """
     data = json.dumps(plain(value, name), ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    if len(data) > schema.MAX_TEXT_BYTES:
+        raise ArchiveError(
+            "a text is too long for an archive",
+            expected=f"at most {schema.MAX_TEXT_BYTES} bytes of JSON",
+            got=f"{len(data)} bytes",
+            where=name,
+        )
     field = Field(name, (f"{name}_length",), "S1", "", meaning)
     fixed(group, field, np.frombuffer(data, "S1"))
 
@@ -107,8 +116,10 @@ def plain(value: Any, where: str) -> Any:
     Raises:
         ArchiveError: it is of a kind that JSON does not have.
     """
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):  # a file name that is not UTF-8 comes with halves of characters
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
     if isinstance(value, np.generic | np.ndarray):
@@ -128,8 +139,23 @@ def plain(value: Any, where: str) -> Any:
 
 
 def get_text(group: h5py.Group, name: str) -> Any:
-    """The value of such a text."""
-    return json.loads(group[name][()].tobytes().decode())
+    """The value of such a text.
+
+    Raises:
+        ValueError: it is not JSON, or holds what JSON cannot say: numbers that are not finite, halves of characters.
+    """
+    text = group[name][()].tobytes().decode()
+    value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number of JSON")
+    return number
 
 
 def add_scales(file: h5py.File) -> None:

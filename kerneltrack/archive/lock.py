@@ -6,9 +6,12 @@ file system, network ones included, and no file-locking service is asked.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import socket
+import stat
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +20,8 @@ from kerneltrack.errors import ArchiveError
 
 LOCK = "writer.lock"
 _OWNER = "owner.json"
+_MAX_BYTES = 4096
+_WORKPLACE = re.compile(r"\.lock-([0-9a-f]{16})-(\d{1,10})-(\d*)-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,18 @@ class Owner:
             return False
         return _start_time(self.pid) != self.started
 
+    def workplace(self) -> str:
+        """A new name for a folder that only this process uses; it tells whose it is while nothing is in it yet."""
+        return f".lock-{self._where()}-{self.pid}-{self.started}-{uuid.uuid4().hex}"
+
+    def has_left(self, name: str) -> bool:
+        """Whether a folder of that name was made by a process of this host and boot that is gone."""
+        found = _WORKPLACE.fullmatch(name)
+        return found is not None and found[1] == self._where() and _start_time(int(found[2])) != found[3]
+
+    def _where(self) -> str:
+        return hashlib.sha256(f"{self.host} {self.boot} {self.namespace}".encode()).hexdigest()[:16]
+
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
@@ -55,7 +72,7 @@ def acquire(folder: Path) -> tuple[Owner, Owner | None]:
         ArchiveError: a process that may be alive holds it.
     """
     me, broken = Owner.this_process(), None
-    staging = folder / f".lock-{me.token}"
+    staging = folder / me.workplace()
     staging.mkdir()
     (staging / _OWNER).write_text(json.dumps(asdict(me)))
     try:
@@ -84,15 +101,12 @@ def release(folder: Path, me: Owner) -> None:
         _break(folder, me)
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, me: Owner) -> None:
     """Remove what processes that are gone left of their attempts to take or give back the lock."""
     for name in os.listdir(folder):
         if name.startswith(".lock-"):
-            try:
-                left = Owner(**json.loads((folder / name / _OWNER).read_text()))
-            except (OSError, ValueError, TypeError):
-                continue
-            if left.is_dead():
+            left = _stated(folder / name)
+            if me.has_left(name) if left is None else left.is_dead():
                 _discard(folder / name)
 
 
@@ -102,15 +116,31 @@ def owner(folder: Path) -> Owner | None:
     Raises:
         ArchiveError: the lock is there but does not say whose it is.
     """
+    stated = _stated(folder / LOCK)
+    if stated is None and os.path.lexists(folder / LOCK):
+        stated = _stated(folder / LOCK)  # it may have come between the two looks
+        if stated is None and os.path.lexists(folder / LOCK):
+            raise _unreadable(folder)
+    return stated
+
+
+def _stated(lock: Path) -> Owner | None:
+    """The owner that a lock names; None where it does not. A stranger's lock may hold anything, a pipe for instance."""
     try:
-        with open(folder / LOCK / _OWNER, "rb") as file:
-            return Owner(**json.loads(file.read(4096)))
-    except FileNotFoundError:
-        if not os.path.lexists(folder / LOCK):
-            return None
-        raise _unreadable(folder) from None
-    except (ValueError, TypeError, NotADirectoryError) as error:
-        raise _unreadable(folder) from error
+        descriptor = os.open(lock / _OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        found = Owner(**json.loads(os.read(descriptor, _MAX_BYTES))) if regular else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+    finally:
+        os.close(descriptor)
+    if found is None:
+        return None
+    texts = (found.host, found.boot, found.namespace, found.started, found.token)
+    return found if isinstance(found.pid, int) and all(isinstance(text, str) for text in texts) else None
 
 
 def _unreadable(folder: Path) -> ArchiveError:
@@ -133,13 +163,12 @@ def _rename(source: Path, target: Path) -> bool:
 
 def _break(folder: Path, dead: Owner) -> bool:
     """Move a dead owner's lock away; put it back if another process was quicker and the lock is already its own."""
-    aside = folder / f".lock-{uuid.uuid4().hex}"
+    aside = folder / Owner.this_process().workplace()
     try:
         os.rename(folder / LOCK, aside)
     except FileNotFoundError:
         return False
-    moved = json.loads((aside / _OWNER).read_text())
-    if moved != asdict(dead):
+    if _stated(aside) != dead:
         os.rename(aside, folder / LOCK)
         return False
     _discard(aside)

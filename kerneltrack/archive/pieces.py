@@ -89,11 +89,11 @@ class Piece:
 
     def _admitted(self) -> Header:
         """The header of a file that is safe to read, of a version that is known, and of the form it should have."""
-        guard.admit(self.file)
+        guard.admit(self.file, self.held)
         conform.require_version(self.file)
         for problem in conform.structure(self.file):
             raise ArchiveFormatError("the archive does not have the form of its format", got=problem)
-        conform.require_stored(self.file)
+        conform.require_stored(self.file, self.held)
         return headers.read(self.file)
 
     def _columns(self) -> dict[str, Column]:
@@ -147,6 +147,11 @@ class Piece:
     def size(self) -> int:
         """Bytes of the file."""
         return os.fstat(self.descriptor).st_size
+
+    @property
+    def held(self) -> int:
+        """Bytes that the file takes on the disk: holes in it take none."""
+        return min(self.size, 512 * os.fstat(self.descriptor).st_blocks)
 
     def close(self) -> None:
         """Close the file; reading from it is over."""

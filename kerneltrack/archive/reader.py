@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from kerneltrack.archive import build, pieces, rows
+from kerneltrack.archive import build, guard, pieces, rows, sections
 from kerneltrack.archive.canonical import is_canonical
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.layout import Column
+from kerneltrack.archive.printable import printable
 from kerneltrack.errors import ArchiveError, ArchiveFormatError
 from kerneltrack.snapshot import Array, ProbeRecord, Provenance, Snapshot
 
@@ -49,6 +50,8 @@ class Archive(Sequence[Snapshot]):
         try:
             self._header = build.merged_header(self._pieces)
             self._columns = pieces.all_columns(self._pieces)
+            for problem in sections.departures(self._header, self._columns):
+                raise ArchiveFormatError("a text of the archive is not of its kind", got=problem, where=printable(path))
             self._origin, self._place = pieces.row_map(self._pieces)
             if not all_segments:
                 kept = is_canonical(self.column("segment"), self.column("step"), self.segments)
@@ -92,11 +95,13 @@ class Archive(Sequence[Snapshot]):
 
         Raises:
             ArchiveError: the archive was closed.
+            UnsafeArchiveError: the rows that are asked for are far larger than the archive.
             KeyError: there is no such column.
         """
         self._check_open()
         column = self._columns[path]
         chosen = np.arange(len(self))[select]
+        guard.require_room(chosen.size * column.row_bytes, sum(piece.held for piece in self._pieces), path)
         values = np.empty((chosen.size, *column.shape), column.field.dtype)
         values[...] = np.nan if "f" in column.field.dtype else np.zeros((), column.field.dtype)
         for start, stop, number, first in build.runs(self._origin[chosen.ravel()], self._place[chosen.ravel()]):

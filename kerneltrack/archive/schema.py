@@ -21,6 +21,11 @@ FORMAT = "kerneltrack"
 FORMAT_VERSION = "1.0"
 PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
+CHUNK_BYTES = 1 << 16  # rows share a chunk up to this size; a larger row has chunks of its own
+MAX_CHUNK_ROWS = 1 << 10
+MAX_CHUNK_BYTES = 1 << 23  # a row beyond this is cut into several chunks
+MAX_TEXT_BYTES = 1 << 25  # of a JSON text; a reader holds it whole
+
 
 @dataclass(frozen=True)
 class Field:
@@ -68,7 +73,8 @@ DIMENSIONS: Mapping[str, str] = {
     "restart": "starts of the run: the first, then one for each resume",
     "sample": "points of the probe, n",
     "sample_2": "points of the probe, second argument of the kernel, m",
-    "output": "outputs of the network, o",
+    "output": "outputs of the network, o; where the targets are classes, the classes",
+    "output_2": "the same for a second index, as in a table of classes by classes",
     "kernel_output": "outputs that the kernel keeps: O for full and diagonal, K for a callable, 1 for trace and sum",
     "kernel_output_2": "the same for the second argument of the kernel",
     "mode": "eigenvalues, descending: N for trace and sum, N·O for full and diagonal, fewer for an iterative solver",
@@ -173,9 +179,11 @@ SEGMENT_FIELDS: tuple[Field, ...] = (
 
 #: Once per archive, in /provenance/: JSON texts.
 PROVENANCE_TEXTS: Mapping[str, str] = {
-    "run": "versions, model class, optimizer, loss and normalisation, seed, precision, device, git revision",
+    "run": "run_id, created, versions, model, device, deterministic, matmul_precision, threads, seed, git_revision, "
+    "git_changed, optimizers (class and settings of each parameter group), precision, strategy, world_size, schedule, "
+    "loss, observables",
     "metadata": "the user's own keys: what comparisons group by",
-    "parameters": "one entry per parameter: name, shape, trainable, layer",
+    "parameters": "one entry per parameter: name, shape, dtype, trainable, layer, group (index along param_group)",
     "private": "host, user, paths, command; left out of a published copy",
 }
 
@@ -258,7 +266,7 @@ MEASUREMENT_FIELDS: tuple[Field, ...] = (
 
 ROOT: Mapping[str, Field] = {field.name: field for field in ROOT_FIELDS}
 MEASUREMENTS = {field.name: field for field in MEASUREMENT_FIELDS}
-_RESERVED = frozenset({*DIMENSIONS, *ROOT, *PROBE_TEXTS, *MEASUREMENTS, *(f.name for f in PROBE_FIELDS), "inputs"})
+RESERVED = frozenset({*DIMENSIONS, *ROOT, *PROBE_TEXTS, *MEASUREMENTS, *(f.name for f in PROBE_FIELDS), "inputs"})
 
 
 def observable_field(observable: Observable) -> Field:
@@ -267,7 +275,7 @@ def observable_field(observable: Observable) -> Field:
     Raises:
         ArchiveError: a dimension of the observable is not one of the schema's, or its name is taken.
     """
-    if observable.name in _RESERVED or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", observable.name):
+    if observable.name in RESERVED or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", observable.name):
         raise ArchiveError(
             f"an observable cannot be stored under the name {observable.name!r}",
             expected="up to 64 letters, digits and underscores that are not a name of the format",

@@ -11,6 +11,7 @@ from pathlib import Path
 from kerneltrack.archive import build, durable, pieces
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.pieces import Piece
+from kerneltrack.archive.redaction import Redaction
 from kerneltrack.archive.spool import Spool
 from kerneltrack.archive.writer import explained
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
@@ -53,8 +54,11 @@ def publish(
     licence: str,
     authors: str | Sequence[str],
     contact: str,
-) -> None:
-    """Write a copy without private provenance (host, user, paths, command), with what a reader needs to cite it.
+) -> list[str]:
+    """Write a copy without host, user, command and paths, with what a reader needs to cite it.
+
+    The private section of the provenance is left out. Absolute paths, and the names of host and user, that stand in
+    other texts (metadata, a probe's identity, the message of a failure) are replaced by "<removed>".
 
     Args:
         source: the archive; parts that wait to be joined are in the copy.
@@ -62,6 +66,9 @@ def publish(
         licence: SPDX identifier, such as "CC-BY-4.0".
         authors: their names.
         contact: an e-mail address.
+
+    Returns:
+        Where something was replaced, one clause each: to be looked at before the file is sent.
 
     Raises:
         ArchiveExistsError: there is a file at ``target``.
@@ -73,22 +80,22 @@ def publish(
     names = authors if isinstance(authors, str) else "; ".join(authors)
     found = pieces.gather(Path(os.path.realpath(source)))
     try:
-        header = _published(build.merged_header(found), licence, names, contact)
+        header = build.merged_header(found)
+        redaction = Redaction.of(header.provenance)
+        public, replaced = redaction.header(header)
+        cited = {"license": licence, "creator_name": names, "creator_email": contact}
+        messages = redaction.messages(found)
         with explained("the copy cannot be written", place):
-            _write(place, header, found)
+            _write(place, replace(public, attrs={**public.attrs, **cited}), found, messages)
     finally:
         pieces.close_all(found)
+    return [*replaced, *(f"message, row {row}" for row in messages["message"])]
 
 
-def _published(header: Header, licence: str, authors: str, contact: str) -> Header:
-    attrs = {**header.attrs, "license": licence, "creator_name": authors, "creator_email": contact}
-    return replace(header, attrs=attrs, provenance=replace(header.provenance, private={}))
-
-
-def _write(place: Path, header: Header, found: Sequence[Piece]) -> None:
+def _write(place: Path, header: Header, found: Sequence[Piece], changed: build.Changes) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=place.parent, prefix=".publish-") as workplace,
         durable.staged(place, workplace=Path(workplace), reserve=sum(piece.size for piece in found)) as stream,
     ):
-        build.join(stream, header, found)
+        build.join(stream, header, found, changed)

@@ -51,10 +51,10 @@ class Spool:
             self._remove_folder()
             raise
         durable.sweep(self.folder)
-        lock.sweep(self.folder)
+        lock.sweep(self.folder, self.owner)
         self._parts: list[tuple[Path, int]] = []
         self._main_rows = 0
-        self._join_again_at = 0
+        self._join_again_at = self._rewrite_again_at = 0  # rows that must wait before a failed attempt is made again
 
     def create_main(self, header: Header) -> None:
         """Put an empty archive in place, and forget the parts of what stood there."""
@@ -74,32 +74,38 @@ class Spool:
         self._parts = [*(part for part in self._parts if part[0] != path), (path, count)]
 
     def tidy(self, header: Header) -> None:
-        """Join what has become due. A failure loses nothing: it is a warning, and put off."""
+        """Join what has become due. A failure loses nothing: it is a warning, and put off.
+
+        Where the main file cannot be rewritten (it is large and the disk nearly full), equal parts still join, so that
+        parts stay few however long the run goes on: a reader opens every one of them.
+        """
         waiting = sum(count for _, count in self._parts)
+        if waiting >= max(self._main_rows, FAN_IN, self._rewrite_again_at) and self.join_all(header):
+            return
         if waiting < self._join_again_at:
             return
-        if waiting >= max(self._main_rows, FAN_IN):
-            self.join_all(header)
-            return
         while len(self._parts) >= FAN_IN and len({count for _, count in self._parts[-FAN_IN:]}) == 1:
-            if not self._attempt(self._join_equal, waiting):
+            if not self._attempt(self._join_equal):
+                self._join_again_at = waiting + FAN_IN
                 return
 
     def join_all(self, header: Header) -> bool:
         """Join every part into the main file, if that can be done now; whether it was."""
-        waiting = sum(count for _, count in self._parts)
-        return not self._parts or self._attempt(lambda: self.join_now(header), waiting)
+        if not self._parts or self._attempt(lambda: self.join_now(header)):
+            self._rewrite_again_at = self._join_again_at = 0
+            return True
+        self._rewrite_again_at = 2 * sum(count for _, count in self._parts)
+        return False
 
     def release(self) -> None:
         """Give the lock back, and remove the folder if nothing is left in it."""
         lock.release(self.folder, self.owner)
         self._remove_folder()
 
-    def _attempt(self, joining: Callable[[], None], waiting: int) -> bool:
+    def _attempt(self, joining: Callable[[], None]) -> bool:
         try:
             joining()
         except OSError as error:
-            self._join_again_at = waiting + FAN_IN
             warnings.warn(
                 f"the parts of {self.path} cannot be joined now: {error}. Nothing is lost: the archive is read with "
                 "its parts, and they are joined later, or by `kerneltrack merge`.",
@@ -107,7 +113,6 @@ class Spool:
                 stacklevel=5,
             )
             return False
-        self._join_again_at = 0
         return True
 
     def _join_equal(self) -> None:

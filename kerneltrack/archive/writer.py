@@ -5,6 +5,7 @@ Nothing that is durable is ever written to again; see :mod:`kerneltrack.archive.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -16,13 +17,16 @@ from types import TracebackType
 from typing import Literal, Self
 
 import kerneltrack
-from kerneltrack.archive import build, pieces, rows, schema
+from kerneltrack.archive import build, layout, pieces, rows, schema
 from kerneltrack.archive.header import Header, Segment
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.sizes import Sizes
 from kerneltrack.archive.spool import Spool
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
-from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
+from kerneltrack.snapshot import Json, ProbeRecord, Provenance, Snapshot
+
+MAX_EVENT = 1000  # characters of a line of the history
+_OF_ONE_START = frozenset({"created", "run_id", "started_at_step"})  # differ at every start and mean no change
 
 Probes = Iterable[ProbeRecord] | Mapping[str, ProbeRecord]
 
@@ -190,7 +194,8 @@ class ArchiveWriter:
             _require_same_run(header, records, provenance, self.path)
             segment = Segment(header.segments[-1].number + 1, step, time.time())
             header = replace(header, segments=[*header.segments, segment])
-            header = _with_events(header, spool, f"segment {segment.number} resumed from step {step}")
+            resumed = [f"segment {segment.number} resumed from step {step}", *_changes(header.provenance, provenance)]
+            header = _with_events(header, spool, "; ".join(resumed)[:MAX_EVENT])
             self._begin(spool, header, found)
             spool.adopt(found)
         finally:
@@ -289,8 +294,27 @@ def _new_header(records: Mapping[str, ProbeRecord], provenance: Provenance) -> H
 def _with_events(header: Header, spool: Spool, *events: str) -> Header:
     """The header with the events in its history, and that a dead writer's lock was broken, if one was."""
     found = [f"the lock of a writer that is gone (process {spool.broken.pid}) was broken"] if spool.broken else []
-    lines = [header.attrs["history"], *(f"{_now()} {event}" for event in (*found, *events))]
-    return replace(header, attrs={**header.attrs, "history": "\n".join(lines)})
+    lines = [*header.attrs["history"].splitlines(), *(f"{_now()} {event}" for event in (*found, *events))]
+    return replace(header, attrs={**header.attrs, "history": build.history(lines)})
+
+
+def _changes(old: Provenance, new: Provenance | None) -> list[str]:
+    """What a resumed run says otherwise of itself than the run that it continues: versions, device, settings."""
+    before, after = (_leaves(provenance.run if provenance else {}) for provenance in (old, new))
+    return [
+        f"{key} {json.dumps(value)}, was {json.dumps(before.get(key))}"
+        for key, value in after.items()
+        if value != before.get(key) and key not in _OF_ONE_START
+    ]
+
+
+def _leaves(value: Json, key: str = "") -> dict[str, Json]:
+    """The leaves of a nested JSON value by their dotted keys."""
+    if isinstance(value, Mapping) and value:
+        return {
+            k: leaf for name, item in value.items() for k, leaf in _leaves(item, f"{key}.{name}".lstrip(".")).items()
+        }
+    return {key: layout.plain(value, key)}
 
 
 def _now() -> str:

@@ -3,10 +3,21 @@
 ``empirical.py`` is the door, ``network.py`` says what the kernel is of, ``dense.py`` is the reference.
 """
 
+from kerneltrack.ntk.anchor import Anchor, AnchoredNetwork, cross_ntk
 from kerneltrack.ntk.cost import Plan
 from kerneltrack.ntk.empirical import empirical_ntk, ntk_plan
 from kerneltrack.ntk.linearize import linearize
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.operator import NTKOperator
 
-__all__ = ["NTKOperator", "Network", "Plan", "empirical_ntk", "linearize", "ntk_plan"]
+__all__ = [
+    "Anchor",
+    "AnchoredNetwork",
+    "NTKOperator",
+    "Network",
+    "Plan",
+    "cross_ntk",
+    "empirical_ntk",
+    "linearize",
+    "ntk_plan",
+]

@@ -53,7 +53,7 @@ def _compare(
     error = float((product - reference).abs().max())
     # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
     limit = (
-        torch.finfo(job.dtype).eps ** 0.6 * float(torch.maximum(scale, reference.abs()).max())
+        torch.finfo(job.network_dtype).eps ** 0.6 * float(torch.maximum(scale, reference.abs()).max())
         + torch.finfo(job.dtype).tiny
     )
     if not error <= limit:

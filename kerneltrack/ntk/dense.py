@@ -122,6 +122,7 @@ def add_jacobian_kernel(
     outputs: int,
     kind: Kind,
     budget: int,
+    other: Jacobian | None = None,
 ) -> None:
     """Adds Σ_{w in names} J_w J_wᵀ to the kernels ``into`` (layer → kernel, or one under the key "" for all).
 
@@ -134,6 +135,7 @@ def add_jacobian_kernel(
         outputs: O.
         kind: pairs of outputs to keep.
         budget: bytes of working memory.
+        other: the source of the rows of ``x2`` where it is not the same network in the same state.
     """
     values = jacobian.network.parameters
     total = len(x1) + (len(x2) if x2 is not None else 0)
@@ -148,7 +150,7 @@ def add_jacobian_kernel(
                 if x2 is None and j.start < i.start:
                     continue
                 same = x2 is None and i == j
-                right = left if same else jacobian.rows(chunk2, group, outputs, budget // 4)
+                right = left if same else (other or jacobian).rows(chunk2, group, outputs, budget // 4)
                 for name in group:
                     target = into[layer_of(name)] if len(into) > 1 or "" not in into else into[""]
                     piece = max(1, budget // (8 * len(chunk2) * outputs**2 * target.element_size()))

@@ -66,7 +66,8 @@ def empirical_ntk(
             Jacobian of those parameters that no structure explains.
         params: None for every parameter that requires grad, a predicate on names, or an iterable of names.
         by_layer: return one kernel for each layer (a parameter's name without its last part); they sum to Θ.
-        dtype: in which everything is computed; None is the parameters' own.
+        dtype: in which everything is computed; None is the parameters' own. In half precision the network is
+            evaluated, and sums over parameters are float32.
         memory_budget: bytes, or a text like "2GiB", that the call may add, result included; None is half of
             what is free.
         forward: ``(model, inputs) -> outputs``; by default a tensor goes in as ``model(x)``, a tuple as
@@ -164,9 +165,10 @@ def ntk_plan(
             * rows
             * ((1 + job.outputs if structured is not None else 0) + (1 + 2 * job.outputs if uncovered else 0))
         )
-    fallback = (
-        [] if structured is not None or not reason else [f"every parameter by plain autodiff: {reason}"]
-    )
+    notes = [] if structured is not None or not reason else [f"every parameter by plain autodiff: {reason}"]
+    if job.network_dtype != job.dtype:
+        names = [str(dtype).removeprefix("torch.") for dtype in (job.network_dtype, job.dtype)]
+        notes.append("the network is evaluated in {}, sums over parameters are {}".format(*names))
     return Plan(
         method="structured" if structured is not None else "jacobian" if job.method == "auto" else job.method,
         output=job.reduction.name,
@@ -178,7 +180,7 @@ def ntk_plan(
         result_bytes=job.result_bytes,
         working_bytes=structured.working_bytes if structured is not None else job.budget - job.result_bytes,
         budget_bytes=job.budget,
-        notes=tuple(fallback),
+        notes=tuple(notes),
     )
 
 

@@ -148,7 +148,7 @@ class Factored:
         if structured.held_bytes * len(job.x1) > free:
             raise NotCapturable("the factors need more memory than is free")
         self._count, self._outputs, self._kind = len(job.x1), job.outputs, job.reduction.kind
-        self._widest = structured.widest * job.dtype.itemsize
+        self._widest, self._dtype = structured.widest * job.dtype.itemsize, job.dtype
         with job.network.measuring():
             side = structured.side(job.x1)
         side.kind = "full"  # rows of J by output; what a reduction keeps of them is decided by the products
@@ -157,7 +157,8 @@ class Factored:
     def product(self, v: Tensor) -> Tensor:
         """Θ V, for V (n, O, k), or (n, 1, k) for a trace."""
         most = max(1, CHUNK_BYTES // (self._count * self._widest))
-        return torch.cat([self._reduced(part) for part in torch.split(v, most, 2)], 2)
+        parts = torch.split(v.to(self._dtype), most, 2)
+        return torch.cat([self._reduced(part) for part in parts], 2).to(v.dtype)
 
     def _reduced(self, v: Tensor) -> Tensor:
         if self._kind == "full":

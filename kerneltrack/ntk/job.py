@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.network import Network
-from kerneltrack.ntk.parameters import layer_of
+from kerneltrack.ntk.parameters import common_dtype, layer_of
 from kerneltrack.ntk.reduction import Reduction
 
 Method = Literal["auto", "structured", "jacobian", "products"]
@@ -53,6 +53,11 @@ class Job:
     def planes(self) -> int:
         """B: kernels of the same samples that are kept apart."""
         return self.outputs if self.reduction.kind == "diagonal" else 1
+
+    @property
+    def network_dtype(self) -> torch.dtype:
+        """In which the network is evaluated; sums over parameters are at least float32."""
+        return common_dtype(self.network.parameters)
 
     @property
     def layers(self) -> list[str]:

@@ -70,7 +70,7 @@ def cost(order: str, p: Problem) -> Cost:
         channels = b * q * p.groups * p.outer
         push = 2 * p.pairs * p.tokens**2 * channels
         close = 2 * p.pairs * p.tokens * channels * q
-        traffic = p.item_bytes * p.pairs * (3 * channels * p.tokens + 2 * p.groups * p.tokens**2)
+        traffic = p.item_bytes * p.pairs * (2 * channels * p.tokens + 2 * p.groups * p.tokens**2)
         return _total({"gradient": overlap, "hybrid": push + close}, traffic)
     if order == "lookup":
         # Rows of one sample with one index are summed first: two samples meet in at most T indices.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 from torch import Tensor
@@ -20,7 +19,8 @@ from kerneltrack.ntk.capture import Capture, NotCapturable, Record, Site
 from kerneltrack.ntk.checks import refuse_not_finite
 from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_layer
 from kerneltrack.ntk.cost import Use
-from kerneltrack.ntk.factors import Extent, extent
+from kerneltrack.ntk.factors import extent
+from kerneltrack.ntk.footprint import sample_bytes
 from kerneltrack.ntk.forming import CACHED_BYTES, NARROW, token_features
 from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
@@ -75,7 +75,7 @@ class Structured:
         self.signature = _signature(sites)
         self.steps = [self._step(unit) for unit in self.coverage.units]
         self._shifts = self._merged_shifts(sites)
-        self._sample_bytes = self._bytes_of_one_sample(sites)
+        self._sample_bytes = sample_bytes(job, sites, self.leaves, [step.unit for step in self.steps])
 
     def _capture(self, samples: Inputs) -> tuple[Tensor, list[Site]]:
         capture = Capture(RULES)
@@ -106,56 +106,6 @@ class Structured:
             entries = sum(self.leaves[name].numel() for name in unit.names) * (job.outputs if trace else 1)
             problem = replace(problem, groups=1, outer=entries, inner=1)
         return Step(unit, "gradient", cost("gradient", problem))
-
-    def _bytes_of_one_sample(self, sites: Sequence[Site]) -> int:
-        """Recorded inputs, gradients for all outputs, what autograd saves.
-
-        Per-sample gradients that are formed whole come on top.
-        """
-        job, item = self.job, self.job.dtype.itemsize
-        records = {site.record for site in sites}
-        stored = sum(prod(r.shape[1:]) for r in records) + sum(
-            t[0].numel() for r in records for t in r.operands
-        )
-        gradients = sum(
-            _gradient_entries(site, extent(site)) for site in {s.record: s for s in sites}.values()
-        )
-        largest = max((prod(r.shape[1:]) for r in records), default=0)
-        whole = max(
-            (
-                job.outputs * 3 * sum(self.leaves[n].numel() for n in s.unit.names)
-                for s in self.steps
-                if s.unit.form in ("dense", "pulled back")
-            ),
-            default=0,
-        )
-        features = max(
-            (
-                job.outputs * self.sizes[s.unit.sites[0]].outer
-                for s in self.steps
-                if s.unit.form == "features"
-            ),
-            default=0,
-        )
-        tables = max(
-            (
-                job.outputs * (self.sizes[i].outer + 1) * self.sizes[i].tokens
-                for i, r in enumerate(self.rules)
-                if r == "embedding"
-            ),
-            default=0,
-        )
-        patches = max(
-            (
-                self.sizes[i].groups * self.sizes[i].inner * self.sizes[i].tokens
-                for i, r in enumerate(self.rules)
-                if r == "convolution"
-            ),
-            default=0,
-        )
-        return item * (
-            stored + job.outputs * gradients + 4 * largest + whole + features + tables + patches
-        ) + job.network.activation_bytes(job.x1)
 
     @property
     def held_bytes(self) -> int:
@@ -360,10 +310,6 @@ def _flush(theta: Tensor, small: list[tuple[Tensor, Tensor]], same: bool) -> Non
         left = torch.cat([f for f, _ in small], 1)
         add_gram(theta, left, left if same else torch.cat([f for _, f in small], 1), same)
         small.clear()
-
-
-def _gradient_entries(site: Site, size: Extent) -> int:
-    return size.groups * size.outer * size.tokens
 
 
 def _signature(sites: Sequence[Site]) -> tuple[object, ...]:

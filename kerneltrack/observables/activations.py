@@ -1,5 +1,7 @@
 """How far hidden activations have moved: Δ_l = a_l(x; θ_t) − a_l(x; θ_0), of one neuron and of the whole layer.
 
+a_l is what layer l gives to the nonlinearity that follows it (the pre-activation), which every architecture has.
+
 In the lazy limit the deviation of a single neuron vanishes with width while the norm over the layer does not
 (St-Arnaud, Carvalho and Farnadi, arXiv 2511.07272): both are kept, and never called by one name.
 """
@@ -64,7 +66,7 @@ def _by_layer(statistic: Callable[[Array, Array], float]) -> Callable[[State], A
 
 def _entry(name: str, statistic: Callable[[Array, Array], float], formula: str, long_name: str) -> Observable:
     return observable(
-        name, _by_layer(statistic), formula, "activations", "layers", "initial",
+        name, _by_layer(statistic), formula, "activations", "initial",
         source=_SOURCE, dims=("layer",), default=False, long_name=long_name,
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ def _kernel_change(state: State) -> Array:
 
 
 def _anchored_error(state: State) -> float:
-    anchored = _update(state).anchored_outputs
+    anchored = state.anchored_outputs
     if anchored is None or state.initial is None:
         raise ObservableError("the network linearised at initialisation was not evaluated")
     start = state.initial.outputs
@@ -114,7 +114,7 @@ OBSERVABLES = (
         "anchored_linearization_error",
         _anchored_error,
         "‖f_t − f_0 − J_0(θ_t − θ_0)‖²/‖f_t − f_0‖²",
-        "update",
+        "anchored",
         "initial",
         "outputs",
         source="Lee et al. 2019",

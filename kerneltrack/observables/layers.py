@@ -32,14 +32,6 @@ def _kernels(state: State) -> Mapping[str, Array]:
     return state.layer_kernels
 
 
-def _conjugate_kernel_share(state: State) -> float:
-    readout = state.settings.get("readout")
-    traces = _traces(state)
-    if readout not in traces:
-        raise ObservableError("which layer is the linear readout is not known", got=readout)
-    return float(traces[str(readout)] / sum(traces.values()))
-
-
 def quadratic_form(kernel: Array, phi: Array) -> float:
     """⟨Θ, ΦΦᵀ⟩ of a kernel in its reduced shape with a function φ (N, O), without forming the kernel matrix.
 
@@ -50,6 +42,11 @@ def quadratic_form(kernel: Array, phi: Array) -> float:
     if kernel.ndim == 3:
         return float(np.einsum("no,nmo,mo->", phi, kernel, phi, optimize=True))
     return float(np.vdot(phi, kernel @ phi))
+
+
+def _stacked(state: State) -> Array:
+    kernels = [kernel.reshape(*kernel.shape, *(1,) * (4 - kernel.ndim)) for kernel in _kernels(state).values()]
+    return np.stack(kernels)
 
 
 def _alignments(state: State, *, centred: bool = False) -> Array:
@@ -75,20 +72,21 @@ OBSERVABLES: tuple[Observable, ...] = (
         dims=("layer",), long_name="share of each layer in the trace of the kernel",
     ),
     observable(
-        "conjugate_kernel_share", _conjugate_kernel_share, "tr(K_CK ⊗ I_O)/tr Θ, K_CK = φφᵀ of the last layer's inputs",
-        "layers", source="Qadeer et al. 2023", default=False, long_name="share of the conjugate kernel in the trace",
+        "layer_kernel", _stacked, "Θ_l[n, m, o, p], Θ = Σ_l Θ_l", "layer_kernels",
+        dims=("layer", "sample", "sample_2", "kernel_output", "kernel_output_2"), default=False,
+        long_name="kernel of each layer",
     ),
     observable(
         "layer_frobenius", lambda s: np.array([np.linalg.norm(kernel) for kernel in _kernels(s).values()]), "‖Θ_l‖_F",
-        "layer_kernels", "layers", dims=("layer",), default=False, long_name="Frobenius norm of each layer's kernel",
+        "layer_kernels", dims=("layer",), default=False, long_name="Frobenius norm of each layer's kernel",
     ),
     observable(
-        "layer_target_alignment", _alignments, "⟨Θ_l, YYᵀ⟩_F/(‖Θ_l‖_F ‖YYᵀ‖_F)", "layer_kernels", "layers", "targets",
+        "layer_target_alignment", _alignments, "⟨Θ_l, YYᵀ⟩_F/(‖Θ_l‖_F ‖YYᵀ‖_F)", "layer_kernels", "targets",
         source="Baratin et al. 2021", dims=("layer",), default=False, long_name="kernel–target alignment of each layer",
     ),
     observable(
         "layer_target_alignment_centred", lambda s: _alignments(s, centred=True),
-        "⟨HΘ_lH, YYᵀ⟩_F/(‖HΘ_lH‖_F ‖HYYᵀH‖_F)", "layer_kernels", "layers", "targets", source="Baratin et al. 2021",
+        "⟨HΘ_lH, YYᵀ⟩_F/(‖HΘ_lH‖_F ‖HYYᵀH‖_F)", "layer_kernels", "targets", source="Baratin et al. 2021",
         dims=("layer",), default=False, long_name="centred kernel–target alignment of each layer",
     ),
 )  # fmt: skip

@@ -79,6 +79,12 @@ def _radius(state: State) -> float:
     return stability_radius(state.targets - state.initial.outputs, _smallest(state))
 
 
+def _layer_distances(state: State) -> Array:
+    if state.layer_distances is None:
+        raise ObservableError("the distance of the parameters from initialisation was not measured")
+    return np.array(list(state.layer_distances.values()))
+
+
 def _distance(state: State) -> float:
     if state.parameter_distance is None:
         raise ObservableError("the distance of the parameters from initialisation was not measured")
@@ -89,6 +95,10 @@ OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "parameter_distance", _distance, "‖θ_t − θ_0‖₂", "parameters", default=False,
         long_name="distance of the parameters from initialisation",
+    ),
+    observable(
+        "layer_parameter_distance", _layer_distances, "‖θ_t − θ_0‖₂ over the parameters of layer l", "parameters",
+        dims=("layer",), default=False, long_name="distance of each layer's parameters from initialisation",
     ),
     observable(
         "jacobian_change", _change, "‖J_t − J_0‖₂ = √λ_1(Θ_t + Θ_0 − J_tJ_0ᵀ − J_0J_tᵀ)", "spectrum", "initial",

@@ -85,12 +85,12 @@ def _ledger(state: State) -> Ledger:
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "ledger_kernel_flow", lambda s: _ledger(s).kernel_flow, "⟨v_i, −J_l P J_lᵀ m/N⟩", "update", "layer_changes",
-        "layers", dims=("mode", "layer", "coefficient"), default=False,
+        dims=("mode", "layer", "coefficient"), default=False,
         long_name="update by kernel gradient flow, by mode and layer",
     ),
     observable(
         "ledger_remainder", lambda s: _ledger(s).remainder, "⟨v_i, J_l Δθ_l + J_l P J_lᵀ m/N⟩", "update",
-        "layer_changes", "layers", dims=("mode", "layer", "coefficient"), default=False,
+        "layer_changes", dims=("mode", "layer", "coefficient"), default=False,
         long_name="update by optimizer and minibatch, by mode and layer",
     ),
     observable(

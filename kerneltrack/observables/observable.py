@@ -10,7 +10,7 @@ from typing import Any, Literal
 Need = Literal[
     "eigenvalues", "eigenvectors", "spectrum", "kernel", "targets", "outputs", "residual", "loss", "operator",
     "initial", "previous", "update", "layers", "layer_kernels", "layer_changes", "activations", "cross_time",
-    "parameters", "extension", "regression",
+    "parameters", "anchored", "extension", "regression", "conjugate", "optimizer_kernel", "training_outputs",
 ]  # fmt: skip
 
 

@@ -14,24 +14,27 @@ from kerneltrack.observables import (
     activations,
     alignment,
     classes,
+    conjugate,
     dynamics,
     layers,
     laziness,
     ledger,
     modes,
     motion,
+    optimizer,
     regression,
     shape,
     spectral,
     subspaces,
+    training_mode,
 )
 from kerneltrack.observables.measured import energy_k
 from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.state import Array, State
 
 _CHAPTERS = (
-    spectral, alignment, modes, motion, subspaces, layers, classes, dynamics, laziness, activations, regression, shape,
-    ledger,
+    spectral, alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, training_mode, optimizer,
+    laziness, activations, regression, shape, ledger,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 
@@ -180,8 +183,12 @@ def _check_needs(entry: Observable, state: State) -> None:
         "activations": state.activations is not None,
         "cross_time": state.cross_time is not None,
         "parameters": state.parameter_distance is not None,
+        "anchored": state.anchored_outputs is not None,
         "extension": state.extension is not None,
         "regression": state.regression is not None,
+        "conjugate": state.conjugate is not None,
+        "optimizer_kernel": state.optimizer_kernel is not None,
+        "training_outputs": state.training_outputs is not None,
     }
     if missing := sorted(need for need in entry.needs if not at_hand[need]):
         raise ObservableError(f"not measured: {', '.join(missing)}")
@@ -206,7 +213,7 @@ def _shape(entry: Observable, state: State) -> tuple[int, ...]:
         "sample_2": state.samples,
         "output": state.outputs.shape[1],
         "kernel_output": state.kernel_outputs,
-        "kernel_output_2": state.kernel_outputs,
+        "kernel_output_2": 1 if state.reduction == "diagonal" else state.kernel_outputs,
         "mode": modes,
         "coefficient": state.outputs.shape[1] if state.reduction == "trace" else 1,
         "energy_k": len(energy_k(modes)),

@@ -152,7 +152,8 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "kernel_regression_error", lambda s: _relative_error(s, s.regression),
-        "‖f_t + Θ(·, X)(Θ + γI)⁻¹(y − f_t)(X) − y‖²/‖y‖², X another probe", "regression", "targets",
+        f"‖f_t + Θ(·, X)(Θ + γI)⁻¹(y − f_t)(X) − y‖²/‖y‖², X another probe, γ = {RIDGE:g} tr Θ/M",
+        "regression", "targets",
         source="Fort et al. 2020", default=False, long_name="relative squared error of the network linearised here",
     ),
     observable(

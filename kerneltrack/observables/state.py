@@ -63,7 +63,6 @@ class Update:
         linear_change: (N, O) J_t (θ_{t+1} − θ_t), the real step through the linearised network.
         kernel_change: (N, O) −J_t P_t J_tᵀ m_t / N, what kernel gradient flow on the probe's loss would do; None if
             unknown.
-        anchored_outputs: (N, O) f_0 + J_0 (θ_t − θ_0), the network linearised at initialisation; None if unknown.
         layer_linear_changes: by layer, (N, O) J_t^l Δθ^l; they add up to ``linear_change``. None if unknown.
         layer_kernel_changes: by layer, (N, O) −J_t^l P_t (J_t^l)ᵀ m_t / N; they add up to ``kernel_change``.
     """
@@ -71,13 +70,12 @@ class Update:
     output_change: Array
     linear_change: Array
     kernel_change: Array | None = None
-    anchored_outputs: Array | None = None
     layer_linear_changes: Mapping[str, Array] | None = None
     layer_kernel_changes: Mapping[str, Array] | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.output_change)
-        for name in ("output_change", "linear_change", "kernel_change", "anchored_outputs"):
+        for name in ("output_change", "linear_change", "kernel_change"):
             _keep_array(self, name, shape)
         for name in ("layer_linear_changes", "layer_kernel_changes"):
             if any(np.shape(change) != shape for change in (getattr(self, name) or {}).values()):
@@ -103,11 +101,16 @@ class State:
         previous: the state of the snapshot before this one.
         update: what the update that leaves this state did, once it is known.
         layer_kernels: the kernel of each layer's parameters, in the reduced shape, by layer; they add up to the kernel.
-        activations: a_l (N, m) of the hidden layers on the probe, by layer.
+        activations: a_l (N, m) of the hidden layers on the probe, by layer: what the layer gives to the nonlinearity.
+        conjugate: (N, N) φφᵀ of the inputs φ of the linear readout.
         cross_time: J_t J_0ᵀ in the reduced shape of the kernel.
         parameter_distance: ‖θ_t − θ_0‖₂ over the trainable parameters.
+        layer_distances: the same of each layer's parameters, by layer.
+        anchored_outputs: (N, O) f_0 + J_0 (θ_t − θ_0), the network linearised at initialisation.
         extension: (M, k) Θ_t(this probe, other probe) V, the other probe's first eigenvectors carried over here.
         regression: (N, O) the prediction on this probe of regression with Θ_t on another probe's data.
+        optimizer_kernel: J P_t Jᵀ in the reduced shape of the kernel.
+        training_outputs: (N, O) the outputs in training mode, where that differs from the measured one.
         settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
             the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), and whatever else
             the caller knows.
@@ -129,16 +132,21 @@ class State:
     layer_kernels: Mapping[str, Array] | None = None
     activations: Mapping[str, Array] | None = None
     cross_time: Array | None = None
+    conjugate: Array | None = None
     parameter_distance: float | None = None
+    layer_distances: Mapping[str, float] | None = None
+    anchored_outputs: Array | None = None
     extension: Array | None = None
     regression: Array | None = None
+    optimizer_kernel: Array | None = None
+    training_outputs: Array | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = np.shape(self.outputs)
         if len(shape) != 2:
             raise ObservableError("the shape of outputs", expected="(N, O)", got=shape)
-        for name in ("outputs", "targets", "residual", "regression"):
+        for name in ("outputs", "targets", "residual", "regression", "anchored_outputs", "training_outputs"):
             _keep_array(self, name, shape)
         if self.kernel is not None:
             object.__setattr__(self, "kernel", np.asarray(self.kernel, dtype=np.float64))

@@ -6,6 +6,7 @@ make; to read them carelessly is.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -156,7 +157,7 @@ def scale_offset(file):
 # -- too much ---------------------------------------------------------------------------------------------------------
 
 
-@hostile("a dataset declares more than the file holds")
+@hostile("more rows are declared than the file holds")
 def a_trillion_rows(file):
     for name, data in list(file.items()):
         if isinstance(data, h5py.Dataset) and data.attrs.get("dimensions", b"").startswith(b"snapshot"):
@@ -180,7 +181,7 @@ def one_chunk_of_a_gigabyte(file):
     replace(file, EIGENVALUES, shape=(3, 2**27), chunks=(1, 2**27), compression="gzip")
 
 
-@hostile("a dataset declares more than the file holds")
+@hostile("a text is too long")
 def text_of_two_gigabytes_deflated(file):
     size = 1 << 25
     packed = zlib.compress(bytes(size), 9)
@@ -246,6 +247,58 @@ def nine_dimensions(file):
 @hostile("does not have the form")
 def json_in_two_dimensions(file):
     replace(file, "provenance/run", "S1", (10, 10))
+
+
+def inflated(file, name, rows, dtype="f8", inner=(), data=b""):
+    """Rows of the same bytes, a thousand to one: nothing of them is missing, and all of it is nothing."""
+    dims = file[name].attrs["dimensions"] if name in file else "sample output"
+    if name in file:
+        del file[name]
+    itemsize = int(np.prod(inner, dtype=int)) * np.dtype(dtype).itemsize
+    chunk = min(rows, max(1, (1 << 24) // itemsize))
+    dataset = file.create_dataset(name, (rows, *inner), dtype, chunks=(chunk, *inner), compression="gzip")
+    dataset.attrs["dimensions"] = dims
+    whole = (data * (chunk * itemsize // len(data) + 1))[: chunk * itemsize] if data else bytes(chunk * itemsize)
+    packed = zlib.compress(whole, 9)
+    for start in range(0, rows, chunk):
+        dataset.id.write_direct_chunk((start, *(0 for _ in inner)), packed)
+
+
+@hostile("more rows are declared than the file holds")
+def sixteen_million_rows_deflated(file):
+    del file[EIGENVALUES]
+    for name, data in list(file.items()):
+        if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
+            inflated(file, name, 1 << 24, data.dtype, data.shape[1:])
+
+
+@hostile("/segments has more than 100000 restarts")
+def a_million_restarts(file):
+    for name in ("number", "resumed_from_step", "started"):
+        inflated(file, f"segments/{name}", 1 << 20, file[f"segments/{name}"].dtype)
+
+
+@hostile("more would be read at once than the archive holds")
+def targets_of_many_probes(file):
+    for number in range(8):
+        name = f"probes/p{number}"
+        file.copy("probes/train", name)
+        del file[f"{name}/targets"], file[f"{name}/eigenvalues"]
+        file[name].attrs["count"] = 1 << 24
+        inflated(file, f"{name}/targets", 1 << 24, inner=(1,))
+
+
+@hostile("the rows are larger than the file")
+def forty_columns_of_a_large_row(file):
+    for number in range(40):
+        name = f"probes/train/large{number}"
+        inflated(file, name, 3, inner=(1 << 20,))
+        file[name].attrs["dimensions"] = "snapshot large"
+
+
+@hostile("an attribute is too large")
+def attribute_of_megabytes_elsewhere(file):
+    file.attrs.create("title", "x" * 5_000_000, dtype=h5py.string_dtype())
 
 
 # -- other kinds of thing ---------------------------------------------------------------------------------------------
@@ -414,6 +467,76 @@ def json_nested_without_end(file):
 @hostile("not a kerneltrack archive, or it is damaged")
 def json_of_another_shape(file):
     replace(file, "probes/train/input_shapes", "S1", (3,), data=np.frombuffer(b"[1]", "S1"))
+
+
+def rewritten(file, name, value):
+    """Put another JSON text in the place of one; bytes as they are."""
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    replace(file, name, "S1", (len(data),), data=np.frombuffer(data, "S1"))
+
+
+def text(name, value, refusal):
+    """Register a file in which one of the JSON texts says something of another kind."""
+    FILES[f"{name.replace('/', '_')}_{sum(key.startswith(name.replace('/', '_')) for key in FILES)}"] = (
+        lambda file: rewritten(file, name, value),
+        refusal,
+    )
+
+
+OTHER_KIND = "a text of the archive is not of its kind"
+for _name in ("provenance/run", "provenance/metadata", "provenance/private", "probes/train/settings"):
+    for _value in ([], None, 5, "<script>"):
+        text(_name, _value, OTHER_KIND)
+for _run in ({"versions": 5}, {"optimizers": [5]}, {"optimizers": [{"groups": 5}]}, {"model": ["\x1b[2J"]}):
+    text("provenance/run", {"run_id": "r", **_run}, OTHER_KIND)
+text("provenance/parameters", {"a": 1}, OTHER_KIND)
+text("probes/train/identity", 5, OTHER_KIND)
+for _settings in (
+    {"energy_k": "abc"},
+    {"energy_k": [10**30]},
+    {"energy_k": [-1]},
+    {"layers": 5},
+    {"layers": [["x"]]},
+    {"output": {"a": 1}},
+    {"loss": 5},
+    {"parameter_count": "many"},
+):
+    text("probes/train/settings", _settings, OTHER_KIND)
+for _shapes in ({"": ["f4", "abc"]}, {"": [["f4"], 5]}, {"": ["f4", [-1]]}, {"": ["f4"]}):
+    text("probes/train/input_shapes", _shapes, "damaged")
+text("provenance/metadata", b'{"a": NaN}', "damaged.*NaN is not a number of JSON")
+text("provenance/metadata", b'{"a": 1e999}', "damaged.*1e999 is not a number of JSON")
+text("provenance/metadata", b'{"a": "\\ud800"}', "damaged.*surrogates not allowed")
+text("provenance/metadata", b'{"a": "\xff"}', "damaged")
+text("provenance/metadata", b'{"a": ' + b"9" * 5000 + b"}", "damaged")
+
+
+def measured(name, dims, shape):
+    """Register a file with a measurement of its own name and dimensions."""
+
+    def spoil(file):
+        data = file.create_dataset(f"probes/train/{name}", data=np.ones(shape))
+        data.attrs["dimensions"] = dims
+
+    FILES[f"measured_{len(FILES)}"] = (spoil, "a name that an observable cannot have|a dimension .* it cannot have")
+
+
+for _name in ("step", "learning_rate", "status", "targets2/x", "<b>bold<", "=cmd|' calc'!A0", "x" * 65, "trigger"):
+    measured(_name.replace("/", " "), "snapshot", (3,))
+for _dims in ("snapshot", "step", "targets", "<img", "a,b", "sample sample", "\x1b[2J"):
+    measured("weird", f"snapshot {_dims}", (3, 4, 4) if " " in _dims else (3, 4))
+
+
+@hostile("layers has 2 entries for 3 along layer")
+def layers_that_are_not_there(file):
+    rewritten(file, "probes/train/settings", {"layers": ["a", "b"]})
+    data = file.create_dataset("probes/train/layer_share", data=np.ones((3, 3)))
+    data.attrs["dimensions"] = "snapshot layer"
+
+
+@hostile("newer format")
+def version_in_other_digits(file):
+    file.attrs["format_version"] = "\u00b2.0"
 
 
 @hostile("the archive is not a main file")

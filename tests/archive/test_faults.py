@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import warnings
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,7 @@ from kerneltrack.archive import ArchiveWarning, ArchiveWriter, check, merge, ope
 from kerneltrack.errors import ArchiveError
 
 CALLS = ("open", "pwrite", "ftruncate", "posix_fallocate", "fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
+NOBODY = 65534
 FAILURES = {"full disk": errno.ENOSPC, "no permission": errno.EACCES, "broken disk": errno.EIO}
 
 
@@ -183,17 +187,120 @@ def test_a_full_disk_for_real(tmp_path):
     assert "cannot be stored: got File too large" in done.stdout
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_revoked_permission_for_real(tmp_path, make):
-    path = tmp_path / "deep" / "run.h5"
-    with ArchiveWriter(path, probes=[make.probe]) as writer:
-        writer.append(make.snapshot(0))
-        writer._spool.folder.chmod(0o500)
-        with pytest.raises(ArchiveError, match="cannot be stored: got Permission denied"):
-            writer.append(make.snapshot(1))
-        writer._spool.folder.chmod(0o700)
-        writer.append(make.snapshot(2))
-    assert steps_of(path) == [0, 2]
+@contextmanager
+def ordinary_user(folder):
+    """Work in ``folder`` as somebody whom permissions bind: root becomes nobody for a while."""
+    if os.geteuid():
+        yield
+        return
+    os.chown(folder, NOBODY, -1)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_revoked_permission_for_real(make):
+    """Of the parts' folder: the append fails. Of the archive's own folder: joining is put off, and nothing fails."""
+    with tempfile.TemporaryDirectory() as name, ordinary_user(name):
+        path = Path(name) / "deep" / "run.h5"
+        with ArchiveWriter(path, probes=[make.probe]) as writer:
+            writer.append(make.snapshot(0))
+            writer._spool.folder.chmod(0o500)
+            with pytest.raises(ArchiveError, match="cannot be stored: got Permission denied"):
+                writer.append(make.snapshot(1))
+            assert steps_of(path) == [0]
+            writer._spool.folder.chmod(0o700)
+            path.parent.chmod(0o500)
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always", ArchiveWarning)
+                for step in range(2, 10):
+                    writer.append(make.snapshot(step))
+            assert ["cannot be joined now: [Errno 13] Permission denied" in str(each.message) for each in warned] == [
+                True
+            ]
+            assert steps_of(path) == [0, *range(2, 10)]
+            path.parent.chmod(0o700)
+        assert steps_of(path) == [0, *range(2, 10)]
+        assert [p.name for p in path.parent.iterdir()] == ["run.h5"]
+
+
+IN_A_SMALL_FILE_SYSTEM = """
+    mount -t tmpfs -o size=3m none "$1" && exec "$2" -W error -c "$3" "$1/run.h5"
+"""
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0
+    if shutil.which("unshare")
+    else True,
+    reason="this system lets nobody mount a file system of their own",
+)
+def test_a_file_system_that_is_full(tmp_path):
+    """A tmpfs of three megabytes is filled up: appends are refused one by one, then taken again once there is room."""
+    script = """
+        import sys, warnings
+        import numpy as np
+        from pathlib import Path
+        from kerneltrack.archive import ArchiveWarning, ArchiveWriter, check, open_archive
+        from kerneltrack.errors import ArchiveError
+        from kerneltrack.snapshot import ProbeRecord, Snapshot
+        path, ballast = Path(sys.argv[1]), Path(sys.argv[1]).with_name("ballast")
+        ballast.write_bytes(bytes(1 << 20))
+        writer = ArchiveWriter(path, probes=[ProbeRecord(name="p", fingerprint="sha256:0", count=100)])
+        kept, refused = [], []
+        warnings.simplefilter("ignore", ArchiveWarning)
+        for step in range(32):
+            try:
+                writer.append(Snapshot(step=step, probes={"p": {"eigenvalues": np.full(16000, float(step))}}))
+                kept.append(step)
+            except ArchiveError as error:
+                assert "No space left on device" in str(error), error
+                refused.append(step)
+            if refused and step % 6 == 0:
+                assert open_archive(path).steps.tolist() == kept
+            if len(refused) == 5:
+                ballast.unlink(missing_ok=True)
+        writer.close()
+        archive = open_archive(path)
+        assert archive.steps.tolist() == kept
+        assert all((s.probes["p"]["eigenvalues"] == s.step).all() for s in archive)
+        assert not [p for p in check(path) if p.severity == "problem"]
+        assert min(refused) < max(kept), (kept, refused)
+        print(len(kept), len(refused))
+    """
+    arguments = ["sh", str(tmp_path), sys.executable, textwrap.dedent(script)]
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", IN_A_SMALL_FILE_SYSTEM, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_parts_stay_few_while_the_main_file_cannot_be_rewritten(tmp_path, make, monkeypatch):
+    """A reader opens every part. Oracle: at most seven of each size 1, 8, 64 wait, whatever the main file costs."""
+    path, most = tmp_path / "run.h5", 0
+
+    def refused(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ArchiveWarning)
+        patched.setattr("kerneltrack.archive.spool.Spool.join_now", refused)
+        writer = ArchiveWriter(path, probes=[make.probe])
+        for step in range(90):
+            writer.append(make.snapshot(step))
+            most = max(most, len(list(path.with_name("run.h5.parts").glob("0*.h5"))))
+    assert most <= 7 * 3 + 1
+    assert 0 < len(warned) < 10
+    assert steps_of(path) == list(range(90))
+    writer.close()
+    assert not path.with_name("run.h5.parts").exists()
+    assert steps_of(path) == list(range(90))
 
 
 @pytest.mark.parametrize("setting", ["TRUE", "FALSE", "BEST_EFFORT"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerneltrack.archive import ArchiveWriter, open_archive, schema
+from kerneltrack.archive import ArchiveWriter, layout, open_archive, schema
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "format.md").read_text(encoding="utf-8")
@@ -33,6 +34,20 @@ def test_the_comparison_sees_a_change(tables):
     changed = PAGE.replace("optimizer updates applied before the measurement", "epochs")
     assert changed != PAGE
     assert tables.rendered(changed) == PAGE
+
+
+@pytest.mark.parametrize("field", [*schema.ROOT_FIELDS, *schema.MEASUREMENT_FIELDS], ids=lambda field: field.name)
+def test_the_chunks_are_as_the_page_says(tables, field):
+    """The table's column, with sizes put in. Oracle: the shape that the writer gives to HDF5."""
+    for size in (1, 3, 40, 700):
+        shape = tuple(schema.FIXED_SIZES.get(dim, size) for dim in field.dims[1:])
+        for dtype in field.dtypes:
+            said = tables.rows_in_a_chunk(field).replace("KiB", "* 1024").replace("·", "*")
+            said = said.replace("(4 or 8)", dtype[1:])
+            for dim in sorted(field.dims[1:], key=len, reverse=True):
+                said = said.replace(dim, str(size))
+            written = layout.chunk_shape(layout.Column(dataclasses.replace(field, dtype=dtype), shape), 10**6)[0]
+            assert written == max(1, min(1024, int(eval(said)))), (said, shape)
 
 
 def test_the_page_has_the_formats_version():

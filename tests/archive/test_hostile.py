@@ -36,19 +36,22 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     done = python(
         """
-        import json, resource, sys, hostile
+        import contextlib, io, json, resource, sys, hostile
+        from kerneltrack.analysis.cli import main
         from kerneltrack.archive import open_archive
         from kerneltrack.errors import ArchiveError
         refusals = hostile.build(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-        found = {}
         for name, refusal in {**refusals, "good": ""}.items():
+            path = f"{sys.argv[1]}/{name}.h5"
             try:
-                open_archive(f"{sys.argv[1]}/{name}.h5").close()
-                found[name] = (refusal, "opened", "")
+                open_archive(path).close()
+                found = (refusal, "opened", "")
             except ArchiveError as error:
-                found[name] = (refusal, type(error).__name__, str(error))
-            print(json.dumps([name, *found[name]]), flush=True)
+                found = (refusal, type(error).__name__, str(error))
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as shown:
+                code = main(["show", path])
+            print(json.dumps([name, *found, code, shown.getvalue()]), flush=True)
         """,
         folder,
     )
@@ -57,11 +60,11 @@ def corpus(tmp_path_factory):
 
 
 def test_the_corpus_is_large(corpus):
-    assert len(corpus[1]) >= 60
+    assert len(corpus[1]) >= 120
 
 
 def test_every_hostile_file_is_refused_for_its_reason(corpus):
-    for name, (refusal, outcome, said) in corpus[1].items():
+    for name, (refusal, outcome, said, *_) in corpus[1].items():
         if name != "good":
             assert outcome in ("UnsafeArchiveError", "ArchiveFormatError"), (name, outcome, said)
             assert re.search(refusal, said), (name, refusal, said)
@@ -73,9 +76,20 @@ def test_the_good_file_is_opened(corpus):
 
 
 def test_every_refusal_is_one_printable_line(corpus):
-    for name, (_, _, said) in corpus[1].items():
+    for name, (_, _, said, *_) in corpus[1].items():
         assert said == printable(said, limit=10_000), name
         assert len(said) < 2000, name
+
+
+def test_show_refuses_each_with_one_line_and_exit_code_2(corpus):
+    """What a person at a terminal meets."""
+    for name, (*_, code, shown) in corpus[1].items():
+        if name != "good":
+            assert code == 2, name
+            assert shown.startswith("kerneltrack: "), name
+            assert shown.endswith("\n"), name
+            line = shown.removesuffix("\n")
+            assert line == printable(line, limit=10_000), name
 
 
 def test_without_the_guard_a_stranger_reads_our_files(corpus):
@@ -89,6 +103,24 @@ def test_check_says_the_same(corpus, name):
     problems = check(corpus[0] / f"{name}.h5")
     assert [problem.severity for problem in problems] == ["problem"]
     assert re.search(corpus[1][name][0], str(problems[0]))
+
+
+def test_a_column_that_is_not_there_is_not_filled_in(tmp_path, make):
+    """Thirteen gigabytes that were never written. Oracle: rows still come one at a time."""
+    path = tmp_path / "run.h5"
+    with ArchiveWriter(path, probes=[make.probe]) as writer:
+        for step in range(200):
+            writer.append(make.snapshot(step, probes={}))
+    with h5py.File(path, "r+") as file:
+        data = file.create_dataset("probes/train/eigenvalues", (200, 1 << 23), "f8", chunks=(1, 1 << 23))
+        data.attrs["dimensions"] = "snapshot mode"
+    with open_archive(path) as archive:
+        with pytest.raises(UnsafeArchiveError, match=r"more would be read at once.*got 13421772800 bytes.*fewer rows"):
+            archive.column("probes/train/eigenvalues")
+        with pytest.raises(UnsafeArchiveError, match="more would be read at once"):
+            archive.to_xarray().eigenvalues.load()
+        assert archive.column("probes/train/eigenvalues", slice(3, 4)).shape == (1, 1 << 23)
+        assert archive[7].step == 7
 
 
 class TestParts:
@@ -133,6 +165,23 @@ class TestParts:
         (path.with_name("run.h5.parts") / "000000001-1.h5").write_bytes(part.read_bytes())
         assert open_archive(path).steps.tolist() == [0]
         writer.close()
+
+    def test_a_part_of_other_sizes_is_padded_within_reason(self, path, make):
+        """A stranger gives a part the archive's own identifier and a row of eight gigabytes that is not there."""
+        with ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=0) as writer:
+            writer.append(make.snapshot(1))
+            part = next(path.with_name("run.h5.parts").glob("*-1.h5"))
+            data = part.read_bytes()
+        folder = path.with_name("run.h5.parts")
+        folder.mkdir()
+        (folder / part.name).write_bytes(data)
+        with h5py.File(folder / part.name, "r+") as file:
+            file["snapshot"][0], file["snapshot_id"][0] = 9, 7
+            del file["probes/train/eigenvalues"], file["probes/train/target_coefficients"]
+            new = file.create_dataset("probes/train/eigenvalues", (1, 1 << 30), "f8", chunks=(1, 1 << 16))
+            new.attrs["dimensions"] = "snapshot mode"
+        with open_archive(path) as archive, pytest.raises(UnsafeArchiveError, match="more would be read at once"):
+            archive.column("probes/train/eigenvalues")
 
     def test_other_names_are_not_opened(self, path):
         for name in ("x.h5", "1-1.h5", "000000001-1.h5.bak", ".tmp-0", "000000001--1.h5"):

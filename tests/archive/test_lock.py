@@ -100,3 +100,46 @@ def test_breaking_does_not_take_a_quicker_ones_lock(path, dead):
     folder = path.with_name("run.h5.parts")
     assert not lock._break(folder, dead)
     assert lock.owner(folder).pid == os.getpid()
+
+
+@pytest.mark.parametrize("left", ["", '{"host": "ha'], ids=["empty", "half"])
+def test_what_a_killed_attempt_left_is_swept_away(path, make, left):
+    """A process is killed between making its folder and saying whose it is. A living one's is left alone."""
+    folder = path.with_name("run.h5.parts")
+    folder.mkdir()
+    mine = folder / lock.Owner.this_process().workplace()
+    pipe, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(theirs, lock.Owner.this_process().workplace().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    gone = folder / os.read(pipe, 4096).decode()
+    os.close(pipe)
+    os.close(theirs)
+    for each in (mine, gone):
+        each.mkdir()
+        (each / "owner.json").write_text(left)
+    ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=0).close()
+    assert [p.name for p in folder.iterdir()] == [mine.name]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "types", "nested", "folder"])
+def test_a_strangers_lock_is_looked_at_without_harm(path, make, tmp_path, kind):
+    """A pipe would block for ever, a link lead elsewhere, a process number of "../x" into another folder."""
+    owner = path.with_name("run.h5.parts") / lock.LOCK / "owner.json"
+    owner.parent.mkdir(parents=True)
+    said = json.dumps(asdict(lock.Owner.this_process()))
+    if kind == "pipe":
+        os.mkfifo(owner)
+    elif kind == "link":
+        (tmp_path / "elsewhere").write_text(said)
+        owner.symlink_to(tmp_path / "elsewhere")
+    elif kind == "folder":
+        owner.mkdir()
+    else:
+        owner.write_text("[" * 4000 if kind == "nested" else said.replace(str(os.getpid()), '"../self"'))
+    assert ["does not say by whom" in str(note) for note in check(path)] == [True]
+    with pytest.raises(ArchiveError, match="does not say by whom"):
+        ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=0)
+    assert len(open_archive(path)) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -77,6 +78,25 @@ def test_everything_with_chunks_has_a_checksum(path):
         )
         assert unchecked == []
     assert path.read_bytes()[8] == 3  # the superblock's version: metadata carry checksums from 2 on
+
+
+def test_the_netcdf_library_reads_it(path, make):
+    """netCDF's own C library, in a process of its own: it brings another HDF5 along."""
+    script = (
+        "import json, sys, netCDF4; file = netCDF4.Dataset(sys.argv[1]); probe = file['probes/train'];"
+        "print(json.dumps({'unlimited': file.dimensions['snapshot'].isunlimited(), 'steps': file['step'][:].tolist(),"
+        " 'values': probe['eigenvalues'][:].tolist(), 'units': file['wall_time'].units, 'format': file.format,"
+        " 'dims': {name: list(each.dimensions) for name, each in probe.variables.items()}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["unlimited"]
+    assert found["steps"] == [0, 1, 2, 3, 4]
+    assert found["format"] == "kerneltrack"  # our attribute; netCDF4 gives attributes precedence over its own property
+    assert found["units"] == "s"
+    assert found["values"] == [make.measurements(step)["eigenvalues"].tolist() for step in range(5)]
+    for name in ("eigenvalues", "eigenvectors", "kernel", "target_coefficients"):
+        assert found["dims"][name] == list(schema.MEASUREMENTS[name].dims)
 
 
 @pytest.mark.skipif(not shutil.which("ncdump"), reason="ncdump is not installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import xarray
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kerneltrack.archive import ArchiveWriter, check, open_archive
+from kerneltrack.archive import ArchiveWriter, build, check, open_archive
+from kerneltrack.archive.canonical import is_canonical
+from kerneltrack.archive.header import Segment
 from kerneltrack.archive.memory import MemoryArchive
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
 from kerneltrack.snapshot import Provenance
@@ -124,6 +127,62 @@ def test_sizes_are_bound_across_a_resume(tmp_path, make):
         pytest.raises(ArchiveError, match="another number of 'mode'"),
     ):
         writer.append(make.snapshot(2, probes={"train": {"eigenvalues": np.ones(4)}}))
+
+
+def test_a_resume_under_other_versions_says_so(tmp_path, make):
+    path = tmp_path / "run.h5"
+    first = {"run_id": "r", "created": "1", "versions": {"torch": "2.12", "numpy": "2.0"}, "device": "cpu", "seed": 3}
+    second = first | {"created": "2", "versions": {"torch": "2.13", "numpy": "2.0"}, "device": "x" * 5000}
+    with ArchiveWriter(path, probes=[make.probe], provenance=Provenance(run=first)) as writer:
+        writer.append(make.snapshot(0))
+    ArchiveWriter.resume(path, probes=[make.probe], provenance=Provenance(run=second), resumed_from_step=0).close()
+    with open_archive(path) as archive:
+        _, event = archive.attrs["history"].splitlines()
+        assert archive.provenance.run == first
+    assert 'segment 1 resumed from step 0; versions.torch "2.13", was "2.12"; device "xxx' in event
+    assert "numpy" not in event
+    assert "created" not in event
+    assert len(event) < 1100
+
+
+def test_the_history_stays_within_an_attribute():
+    """Its first line and its newest ones are kept. Oracle: 64 KiB, HDF5's own bound."""
+    lines = [f"{number} " + "é" * 500 for number in range(200)]
+    kept = build.history(lines).splitlines()
+    assert kept[0] == lines[0]
+    assert kept[1:] == lines[-len(kept) + 1 :]
+    assert 58_000 < len("\n".join(kept).encode()) <= 60_000
+    assert build.history(lines[:3]).splitlines() == lines[:3]
+    assert build.history([]) == ""
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.integers(-2, 6)), max_size=12),
+    starts=st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 6)), min_size=1, max_size=5),
+)
+def test_the_canonical_view_is_the_rule_of_the_format(rows, starts):
+    """Oracle: the rule as docs/format.md states it, row by row."""
+    segments = [Segment(number, start, 0.0) for number, start in dict(starts).items()]
+
+    def superseded(s, t):
+        return any(
+            r.number > s and (t > r.resumed_from_step or (t == r.resumed_from_step and (r.number, t) in rows))
+            for r in segments
+        )
+
+    segment, step = (np.array([row[axis] for row in rows], np.int64) for axis in (0, 1))
+    assert is_canonical(segment, step, segments).tolist() == [not superseded(s, t) for s, t in rows]
+
+
+def test_many_restarts_and_rows_are_quick():
+    """A stranger's file may have a hundred thousand of each: not one look at every row for each restart."""
+    count = 100_000
+    segments = [Segment(number, number, 0.0) for number in range(count)]
+    started = time.process_time()
+    kept = is_canonical(np.arange(count), np.arange(count), segments)
+    assert kept.all()
+    assert time.process_time() - started < 5  # a hundred thousand passes over the rows take minutes
 
 
 PRESENT = st.lists(st.sampled_from(["eigenvalues", "eigenvectors", "target_coefficients", "kernel"]), unique=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from kerneltrack.archive import ArchiveWriter, check, merge, open_archive, publish
@@ -23,7 +25,7 @@ def writer(tmp_path, make):
 
 def test_a_published_copy_has_everything_but_what_is_private(writer, tmp_path, make):
     """The writer is still open: the copy also has the rows that wait in parts."""
-    publish(writer.path, tmp_path / "new" / "public.h5", **CITED)
+    assert publish(writer.path, tmp_path / "new" / "public.h5", **CITED) == []
     with open_archive(tmp_path / "new" / "public.h5") as public, open_archive(writer.path) as original:
         assert all(map(make.same, public, original))
         assert len(public) == 11
@@ -38,6 +40,32 @@ def test_a_published_copy_has_everything_but_what_is_private(writer, tmp_path, m
     assert b"lab-7" not in data
     assert check(tmp_path / "new" / "public.h5") == []
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["public.h5"]
+
+
+def test_paths_and_names_in_other_texts_are_removed(tmp_path, make):
+    """What a user, a probe or a failure happened to say. Oracle: the bytes of the copy, and the rows' own digests."""
+    provenance = Provenance(
+        run={"run_id": "r", "continued_from": "/scratch/marie/old.h5"},
+        metadata={"width": 8, "data": "C:\\Users\\marie\\x", "doi": "https://doi.org/10.1/a/b", "unit": "J/s/m"},
+        private={"host": "lab-7", "user": "marie"},
+    )
+    identity = {"dataset": "photo", "root": "~/data/photos", "by": "marie", "/home/marie/x": [1, None, 2.5, True]}
+    probe = dataclasses.replace(make.probe, identity=identity)
+    failed = make.snapshot(1, status="failed", message="no such file: '/home/marie/a b/w.pt' on lab-7", probes={})
+    with ArchiveWriter(tmp_path / "run.h5", probes=[probe], provenance=provenance) as writer:
+        for snapshot in (make.snapshot(0), failed, make.snapshot(2)):
+            writer.append(snapshot)
+    replaced = publish(tmp_path / "run.h5", tmp_path / "public.h5", **CITED)
+    assert replaced == ["provenance/run", "provenance/metadata", "probes/train/identity", "message, row 1"]
+    with open_archive(tmp_path / "public.h5") as public:
+        assert public[1].message == "no such file: '<removed>' on <removed>"
+        assert public.provenance.metadata["doi"] == "https://doi.org/10.1/a/b"
+        assert public.provenance.metadata["unit"] == "J/s/m"
+        assert public.probes["train"].identity["<removed>"] == [1, None, 2.5, True]
+        assert all(make.same(public[i], make.snapshot(i)) for i in (0, 2))
+    data = (tmp_path / "public.h5").read_bytes().replace(b"marie@example.org", b"")
+    assert not [secret for secret in (b"marie", b"lab-7", b"/home", b"/scratch", b"data/photos") if secret in data]
+    assert check(tmp_path / "public.h5") == []
 
 
 def test_publishing_overwrites_nothing(writer, tmp_path):

@@ -1,9 +1,11 @@
 """Both import roots, LightningCLI, and DDP, each in a fresh interpreter. Oracle: the archive that the run leaves."""
 
+import inspect
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 from kerneltrack import Probe, open_archive
 
@@ -26,6 +28,12 @@ class Net(pl.LightningModule):
     def train_dataloader(self):
         x = torch.arange(24.0).reshape(8, 3).sin()
         return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x[:, :1]), batch_size=4)
+
+def forward(model, x):
+    return model(x)
+
+def split(batch):
+    return batch[0], batch[1]
 
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
              accelerator="cpu", max_steps=4)
@@ -72,6 +80,7 @@ def test_a_tracker_made_with_both_roots_loaded_is_a_callback_of_both(tmp_path):
 
 CLI = """
 import sys
+sys.modules["training"] = sys.modules["__main__"]  # the file that runs is the module that the YAML names
 from {root}.cli import LightningCLI
 sys.argv = ["training.py", "fit", "--config", "config.yaml"]
 LightningCLI(Net, save_config_callback=None)
@@ -89,18 +98,25 @@ trainer:
       init_args:
         archive: run.h5
         probe: probe.npz
-        schedule: 2
+        schedule:
+          class_path: kerneltrack.schedule.Every
+          init_args: {n: 2}
         output: trace
         top_k: 3
         observables: default
         loss: half_mse
         keep_kernel: all
         metadata: {width: 4, seed: 3}
+        max_overhead: 0.999
         log: false
+        forward: training.forward
         if_exists: replace
         on_error: warn
+        split: training.split
+        probe_seed: 5
         keep_inputs: true
         method: jacobian
+        params: [layers.weight]
         memory_budget: 1GiB
 """
 
@@ -119,6 +135,15 @@ def test_lightning_cli_from_yaml(tmp_path, root):
         assert record.settings["output"] == "trace"
         assert archive.provenance.metadata == {"width": 4, "seed": 3}
         assert archive[0].probes["mine"]["kernel"].shape[:2] == (5, 5)
+        assert record.settings["forward"] == "forward"
+        assert record.settings["parameters"] == ["layers.weight"]
+
+
+def test_the_yaml_has_every_argument():
+    from kerneltrack.callbacks import NTKTracker
+
+    given = yaml.safe_load(CONFIG)["trainer"]["callbacks"][0]["init_args"]
+    assert given.keys() == inspect.signature(NTKTracker.__init__).parameters.keys() - {"self"}
 
 
 DDP = """

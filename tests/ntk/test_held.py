@@ -112,3 +112,16 @@ def test_wrong_factors_are_refused(monkeypatch):
     operator.matvec(v)
     with pytest.raises(AuditError, match="disagree"):
         operator.matvec(v)
+
+
+def test_half_precision():
+    """Oracle: the float64 kernel of the same model. bfloat16 rounds v, the passes and the result: a few hundredths."""
+    model, x = small()
+    dense = matrix(kt.empirical_ntk(model, x).numpy())
+    model, v = model.bfloat16(), torch.ones(10)
+    operator = kt.NTKOperator(model, x.bfloat16())
+    for _ in range(2):
+        product = operator.matvec(v.bfloat16())
+        assert product.dtype == torch.bfloat16
+        assert distance(product.double(), dense @ v.double().numpy()) < 0.05
+    assert operator._held.factors() is not None

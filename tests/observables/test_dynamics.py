@@ -35,9 +35,8 @@ def test_each_linear_model_is_compared_with_its_own_truth(problem):
         output_change=change,
         linear_change=0.9 * change,
         kernel_change=0.5 * change,
-        anchored_outputs=5.0 + 0.8 * way,
     )
-    state = problem.state(initial=start, update=update)
+    state = problem.state(initial=start, update=update, anchored_outputs=5.0 + 0.8 * way)
     values = compute(select([*UPDATE, "anchored_linearization_error"]), state)
     assert values["linearization_error"] == pytest.approx(0.01)
     assert values["linearization_cosine"] == pytest.approx(1)

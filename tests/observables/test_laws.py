@@ -28,6 +28,7 @@ def measured(order=None, scale=1.0):
     jacobians.append(jacobians[1] + 0.3 * rng.standard_normal((SAMPLES + OTHERS, OUTPUTS, 40)))
     functions = scale * rng.standard_normal((9, SAMPLES, OUTPUTS))
     activations = rng.standard_normal((2, SAMPLES, WIDTH))
+    features = rng.standard_normal((3, SAMPLES, WIDTH))
     targets = functions[0][order]
     states: list[State] = []
     for index, jacobian in enumerate(scale * np.array(jacobians)):
@@ -44,14 +45,17 @@ def measured(order=None, scale=1.0):
                 probe_loss=0.7, learning_rates=(0.1,), stability=0.6, regression=functions[8][order],
                 layer_kernels=parts, layer_traces={n: float(np.einsum("nnoo->", k)) for n, k in parts.items()},
                 activations={"first": activations[index % 2][order]}, parameter_distance=0.3,
+                layer_distances={"first": 0.1, "head": 0.2}, training_outputs=functions[3][order],
+                anchored_outputs=functions[7][order], optimizer_kernel=3 * parts["first"] + parts["head"],
+                conjugate=scale**2 * features[index][order] @ features[index][order].T,
                 cross_time=np.einsum("nop,mqp->nmoq", here, scale * jacobians[0][:SAMPLES][order]),
                 extension=here.reshape(SAMPLES * OUTPUTS, -1) @ elsewhere.T @ vectors,
-                settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "readout": "head", "step": index},
+                settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "step": index},
             )
         )  # fmt: skip
     update = Update(
         output_change=functions[4][order], linear_change=functions[5][order] + functions[6][order],
-        kernel_change=2 * functions[5][order], anchored_outputs=functions[7][order],
+        kernel_change=2 * functions[5][order],
         layer_linear_changes={"first": functions[5][order], "head": functions[6][order]},
         layer_kernel_changes={"first": functions[5][order], "head": functions[5][order]},
     )  # fmt: skip
@@ -99,7 +103,10 @@ def test_everything_can_be_computed(values):
 def test_the_order_of_the_probe_does_not_matter(values, name):
     order = np.random.default_rng(2).permutation(SAMPLES)
     found = compute(select(name), measured(order))[name]
-    if name.startswith("ledger"):  # coefficients: their sign is that of their eigenvector
+    if {"sample", "sample_2"} <= set(catalogue()[name].dims):  # a kernel follows the points
+        axis = catalogue()[name].dims.index("sample")
+        expected = np.take(np.take(values[name], order, axis), order, axis + 1)
+    elif name.startswith("ledger"):  # coefficients: their sign is that of their eigenvector
         found, expected = np.abs(found), np.abs(values[name])
     else:
         expected = values[name]
@@ -116,6 +123,7 @@ def test_the_signs_of_eigenvectors_do_not_matter(values, name):
 DIMENSION = {
     "trace": 2, "frobenius": 2, "noise_floor": 2, "eigen_residual": 2, "target_rayleigh": 2, "residual_rayleigh": 2,
     "kernel_radius_from_initial": 2, "layer_trace": 2, "layer_frobenius": 2, "stability_bound": 2, "jacobian_change": 1,
+    "conjugate_kernel": 2, "layer_kernel": 2, "optimizer_eigenvalues": 2,
     "ledger_kernel_flow": 1, "ledger_remainder": 1, "ledger_curvature": 1,
 }  # fmt: skip
 

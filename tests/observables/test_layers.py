@@ -8,8 +8,7 @@ import pytest
 from kerneltrack.observables import compute, quadratic_form, select, shares
 
 LAYERS = ["first", "second", "head"]
-ALL = ["layer_trace", "layer_share", "conjugate_kernel_share", "layer_frobenius", "layer_target_alignment"]
-ALL += ["layer_target_alignment_centred"]
+ALL = ["layer_trace", "layer_share", "layer_frobenius", "layer_target_alignment", "layer_target_alignment_centred"]
 
 
 def split(problem, reduction):
@@ -21,9 +20,7 @@ def split(problem, reduction):
         kernels[name], matrices[name] = problem.kernel(reduction), problem.matrix(reduction)
     problem.jacobian = whole
     traces = {name: float(np.trace(matrix)) for name, matrix in matrices.items()}
-    state = problem.state(
-        reduction, layer_traces=traces, layer_kernels=kernels, settings={"layers": LAYERS, "readout": "head"}
-    )
+    state = problem.state(reduction, layer_traces=traces, layer_kernels=kernels, settings={"layers": LAYERS})
     return state, matrices
 
 
@@ -35,7 +32,6 @@ def test_layers_add_up_to_the_kernel(problem, reduction):
     assert values["layer_trace"].sum() == pytest.approx(state.eigensystem.trace)
     np.testing.assert_allclose(values["layer_share"], values["layer_trace"] / state.eigensystem.trace)
     assert values["layer_share"].sum() == pytest.approx(1)
-    assert values["conjugate_kernel_share"] == pytest.approx(values["layer_share"][2])
 
 
 def test_each_layer_s_norm_and_alignment_are_its_matrix_s(problem, reduction):
@@ -62,17 +58,19 @@ def test_quadratic_forms_are_those_of_the_matrix(problem, reduction):
     assert quadratic_form(problem.kernel(reduction), phi) == pytest.approx(expected)
 
 
-def test_an_unknown_readout_has_no_share(problem):
-    state, _ = split(problem, "full")
-    unnamed = problem.state(layer_traces=state.layer_traces)
-    assert "not known" in compute(select(ALL), unnamed).reasons["conjugate_kernel_share"]
+def test_each_layer_s_kernel_is_stored_with_all_its_axes(problem, reduction):
+    state, _ = split(problem, reduction)
+    stored = compute(select("layer_kernel"), state)["layer_kernel"]
+    for index, kernel in enumerate(state.layer_kernels.values()):
+        np.testing.assert_array_equal(stored[index].reshape(kernel.shape), kernel)
+    assert stored.ndim == 5
 
 
 def test_layers_that_were_not_measured_are_nan_for_every_layer(problem):
     values = compute(select(ALL), problem.state(settings={"layers": LAYERS}))
     assert values["layer_share"].shape == (3,)
     assert np.isnan(values["layer_share"]).all()
-    assert values.reasons["layer_target_alignment"] == "not measured: layer_kernels, layers"
+    assert values.reasons["layer_target_alignment"] == "not measured: layer_kernels"
 
 
 def test_a_network_without_gradients_has_no_shares():

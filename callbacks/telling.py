@@ -1,0 +1,52 @@
+"""What the tracker tells while it works: scalars to the trainer's loggers, a line at the start and one at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from kerneltrack.ntk.amounts import format_bytes
+from kerneltrack.recorder import Cost
+from kerneltrack.schedule import Schedule
+from kerneltrack.snapshot import Snapshot
+
+
+def scalars(snapshot: Snapshot) -> dict[str, float]:
+    """The finite scalars of a row: ``ntk/<name>``, or ``ntk/<probe>/<name>`` with several probes."""
+    return {
+        "/".join(["ntk", *([probe] if len(snapshot.probes) > 1 else []), name]): float(value)
+        for probe, values in snapshot.probes.items()
+        for name, value in values.items()
+        if getattr(value, "ndim", 0) == 0 and math.isfinite(float(value))
+    }
+
+
+def to_loggers(trainer: Any, snapshot: Snapshot) -> None:
+    """Give a row's scalars to whatever loggers the trainer has."""
+    found = scalars(snapshot)
+    for logger in trainer.loggers:
+        logger.log_metrics(found, step=snapshot.step)
+
+
+def before(cost: Cost, schedules: Mapping[str, Schedule]) -> str:
+    """What a snapshot costs, said once, before the first update."""
+    when = " and ".join(dict.fromkeys(str(schedule) for schedule in schedules.values()))
+    peak = "" if cost.peak_bytes is None else f", {format_bytes(cost.peak_bytes)} of memory at its peak"
+    line = f"one snapshot: {cost.seconds:.2f} s (the first){peak}, {format_bytes(cost.disk_bytes)} on disk; {when}"
+    if cost.states is None:
+        return line
+    return f"{line}: about {cost.states} in all, {cost.states * cost.seconds:.0f} s"
+
+
+def after(rows: int, archive: object, seconds: float, total: float) -> str:
+    """What was measured, and its share of the run."""
+    share = 100 * seconds / max(total, 1e-9)
+    return f"{rows} snapshots in {archive} ({seconds:.1f} s, {share:.1f} % of the run)"
+
+
+def say(line: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True).print(f"kerneltrack: {line}", highlight=False, markup=False, soft_wrap=True)

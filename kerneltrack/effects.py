@@ -1,0 +1,105 @@
+"""What one update did on the probe, in total and by layer.
+
+With Δθ = θ_{t+1} − θ_t, P the preconditioner that the update used and m the residual, everything linear is taken at θ_t:
+
+    J_t Δθ = Σ_l J_t^l Δθ^l        −J_t P J_tᵀ m/N = Σ_l −J_t^l P (J_t^l)ᵀ m/N
+
+and compared with the change f_{t+1} − f_t of the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kerneltrack.ntk import Network
+from kerneltrack.ntk.parameters import layer_of
+from kerneltrack.observables import Update
+from kerneltrack.snapshot import Array
+from kerneltrack.update_rule import UpdateRule
+
+Tensors = Mapping[str, Tensor]
+
+
+def update_effects(
+    before: Network,
+    after: Network,
+    inputs: Any,
+    *,
+    residual: Tensor | None,
+    rule: UpdateRule,
+    by_layer: bool = False,
+) -> Update:
+    """The changes of the outputs that one update made and would have made.
+
+    Args:
+        before: the network at θ_t, over every trainable parameter.
+        after: the same at θ_{t+1}.
+        inputs: the probe's inputs, N samples.
+        residual: m_t (N, O), or None where no loss is known.
+        rule: the update with the rates and the preconditioner that it used.
+        by_layer: the two linear changes also layer by layer.
+    """
+    step = way(before.parameters, after.parameters)
+    flow = None if residual is None else _gradient_flow(before, inputs, residual, rule)
+    if not by_layer:
+        linear = numpy(before.jvp(inputs, step))
+        kernel = None if flow is None else numpy(before.jvp(inputs, flow))
+        return Update(output_change=_change(before, after, inputs), linear_change=linear, kernel_change=kernel)
+    linears = _by_layer(before, inputs, step)
+    kernels = None if flow is None else _by_layer(before, inputs, flow)
+    return Update(
+        output_change=_change(before, after, inputs),
+        linear_change=sum(linears.values(), start=0 * next(iter(linears.values()))),
+        kernel_change=None if kernels is None else sum(kernels.values(), start=0 * next(iter(kernels.values()))),
+        layer_linear_changes=linears,
+        layer_kernel_changes=kernels,
+    )
+
+
+def way(start: Tensors, end: Tensors) -> dict[str, Tensor]:
+    """end − start, parameter by parameter."""
+    return {name: value - start[name] for name, value in end.items()}
+
+
+def layers_of(network: Network) -> list[str]:
+    """The layers that hold parameters, in the order of the parameter table."""
+    return list(dict.fromkeys(map(layer_of, network.parameters)))
+
+
+def distances(start: Tensors, end: Tensors) -> dict[str, float]:
+    """‖end − start‖₂ over the parameters of each layer, summed in float64."""
+    squares: dict[str, float] = {}
+    for name, moved in way(start, end).items():
+        squares[layer_of(name)] = squares.get(layer_of(name), 0.0) + float(moved.to(torch.float64).square().sum())
+    return {layer: square**0.5 for layer, square in squares.items()}
+
+
+def numpy(tensor: Tensor) -> Array:
+    """A tensor as NumPy float64."""
+    array: Array = tensor.detach().to("cpu", torch.float64).numpy()
+    return array
+
+
+def _change(before: Network, after: Network, inputs: Any) -> Array:
+    return numpy(after.outputs(inputs)) - numpy(before.outputs(inputs))
+
+
+def _gradient_flow(network: Network, inputs: Any, residual: Tensor, rule: UpdateRule) -> dict[str, Tensor] | None:
+    """−P Jᵀ m/N, or None where P is not known."""
+    metric = rule.metric(list(network.parameters))
+    if metric is None:
+        return None
+    gradient = network.vjp(inputs, residual / len(residual))
+    return {name: -(metric if isinstance(metric, float) else metric[name]) * g for name, g in gradient.items()}
+
+
+def _by_layer(network: Network, inputs: Any, direction: Tensors) -> dict[str, Array]:
+    """J^l v^l for each layer."""
+    return {
+        layer: numpy(network.jvp(inputs, {n: v for n, v in direction.items() if layer_of(n) == layer}))
+        for layer in layers_of(network)
+    }

@@ -1,0 +1,64 @@
+"""The conjugate kernel K_CK = φφᵀ of the last hidden layer: the part of Θ that a linear readout alone would have.
+
+φ (N, m) are the inputs of the linear readout, so that Θ = K_CK ⊗ I_O + (bias and the layers below). Qadeer et al. 2023
+(arXiv 2310.18612) ask how much of what Θ predicts is in it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables.motion import kernel_distance
+from kerneltrack.observables.observable import Observable, observable
+from kerneltrack.observables.spectral import effective_rank
+from kerneltrack.observables.state import Array, State
+
+_SOURCE = "Qadeer et al. 2023"
+
+
+def _kernel(state: State | None) -> Array:
+    if state is None or state.conjugate is None:
+        raise ObservableError("the conjugate kernel of this state or of the other one was not measured")
+    return state.conjugate
+
+
+def _share(state: State) -> float:
+    if state.reduction == "callable":
+        raise ObservableError("the readout's share of the kernel of g(f) is not that of f")
+    # Every reduction keeps the sum over outputs of the diagonal: the readout's weights give each output the same K_CK.
+    return float(state.outputs.shape[1] * np.trace(_kernel(state)) / state.eigensystem.trace)
+
+
+def _alignment(state: State) -> float:
+    if state.targets is None:
+        raise ObservableError("there are no targets")
+    kernel, targets = _kernel(state), state.targets
+    scale = float(np.linalg.norm(kernel) * np.linalg.norm(targets.T @ targets))
+    return float(np.vdot(targets, kernel @ targets) / scale) if scale else float("nan")
+
+
+OBSERVABLES: tuple[Observable, ...] = (
+    observable(
+        "conjugate_kernel", lambda s: _kernel(s), "K_CK = φφᵀ, φ (N, m) the inputs of the linear readout", "conjugate",
+        source=_SOURCE, dims=("sample", "sample_2"), default=False, long_name="conjugate kernel of the last hidden layer",
+    ),
+    observable(
+        "conjugate_kernel_share", _share, "tr(K_CK ⊗ I_O)/tr Θ", "conjugate", source=_SOURCE, default=False,
+        long_name="share of the conjugate kernel in the trace",
+    ),
+    observable(
+        "conjugate_kernel_effective_rank", lambda s: effective_rank(np.asarray(np.linalg.eigvalsh(_kernel(s))[::-1], np.float64)),
+        "exp(−Σ_i p_i ln p_i), p_i = λ_i/Σ_j λ_j of K_CK", "conjugate", source="Roy and Vetterli 2007", default=False,
+        long_name="effective rank of the conjugate kernel",
+    ),
+    observable(
+        "conjugate_kernel_target_alignment", _alignment, "⟨K_CK, YYᵀ⟩_F/(‖K_CK‖_F ‖YYᵀ‖_F)", "conjugate", "targets",
+        source="Cristianini et al. 2001", default=False, long_name="alignment of the conjugate kernel with the target",
+    ),
+    observable(
+        "conjugate_kernel_distance_from_initial", lambda s: kernel_distance(_kernel(s), _kernel(s.initial)),
+        "1 − ⟨K_CK(t), K_CK(0)⟩_F/(‖K_CK(t)‖_F ‖K_CK(0)‖_F)", "conjugate", "initial", source="Fort et al. 2020",
+        default=False, long_name="distance of the conjugate kernel from initialisation",
+    ),
+)  # fmt: skip

@@ -1,0 +1,56 @@
+"""The optimizer's kernel J P_t Jᵀ: the kernel in the metric of the coming update, P_t its diagonal preconditioner.
+
+For one learning rate it is ηΘ. For Adam P_t = η/(√v̂ + ε) with the second moments v̂ as the optimizer holds them at θ_t:
+then its modes are not Θ's, and they are the ones that learning follows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables.layers import quadratic_form
+from kerneltrack.observables.motion import kernel_distance
+from kerneltrack.observables.observable import Observable, observable
+from kerneltrack.observables.state import Array, State
+from kerneltrack.spectrum import eigensystem
+
+_SOURCE = "Cohen et al. 2022"
+
+
+def _kernel(state: State) -> Array:
+    if state.optimizer_kernel is None:
+        raise ObservableError("the optimizer's kernel was not measured")
+    return state.optimizer_kernel
+
+
+def _distance(state: State) -> float:
+    if state.kernel is None:
+        raise ObservableError("the kernel itself is not at hand")
+    return kernel_distance(_kernel(state), state.kernel)
+
+
+def _alignment(state: State) -> float:
+    if state.targets is None:
+        raise ObservableError("there are no targets")
+    columns = state.project(state.targets)
+    phi = columns if state.reduction in ("trace", "sum") else state.targets
+    scale = float(np.linalg.norm(_kernel(state)) * np.linalg.norm(columns.T @ columns))
+    return quadratic_form(_kernel(state), phi) / scale if scale else float("nan")
+
+
+OBSERVABLES: tuple[Observable, ...] = (
+    observable(
+        "optimizer_eigenvalues", lambda s: eigensystem(_kernel(s)).values, "λ_i(J P_t Jᵀ)", "optimizer_kernel",
+        source=_SOURCE, dims=("mode",), default=False, long_name="eigenvalues of the optimizer's kernel",
+    ),
+    observable(
+        "optimizer_kernel_distance", _distance, "1 − ⟨J P_t Jᵀ, Θ_t⟩_F/(‖J P_t Jᵀ‖_F ‖Θ_t‖_F)", "optimizer_kernel",
+        "kernel", source="Fort et al. 2020", default=False, long_name="distance of the optimizer's kernel from the kernel",
+    ),
+    observable(
+        "optimizer_target_alignment", _alignment, "⟨J P_t Jᵀ, YYᵀ⟩_F/(‖J P_t Jᵀ‖_F ‖YYᵀ‖_F)", "optimizer_kernel",
+        "targets", source="Cristianini et al. 2001", default=False,
+        long_name="alignment of the optimizer's kernel with the target",
+    ),
+)  # fmt: skip

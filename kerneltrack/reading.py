@@ -1,0 +1,36 @@
+"""Reading: what one probe gave at one moment, and what is kept of that moment until its update has happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from kerneltrack.ntk import Anchor
+from kerneltrack.observables import State
+from kerneltrack.update_rule import UpdateRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What one probe gave at one moment.
+
+    Attributes:
+        state: the measured state, NumPy float64.
+        values: the archive's datasets of this measurement, by name.
+        reasons: for each observable that is NaN, why.
+        rule: the update that leaves this state.
+        outputs: f_t (N, O) as the network gave it.
+        before: the network's state θ_t, kept until the update has happened; None where nothing needs it.
+        remarks: what else a reader of the row should know.
+    """
+
+    state: State
+    values: Mapping[str, Any]
+    reasons: Mapping[str, str]
+    rule: UpdateRule
+    outputs: Tensor
+    before: Anchor | None = None
+    remarks: tuple[str, ...] = ()

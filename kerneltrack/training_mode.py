@@ -1,0 +1,50 @@
+"""The outputs of the network as it is in training: dropout drawn, batch statistics used. Measured, then undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kerneltrack.ntk.forward import as_rows, default_forward
+from kerneltrack.ntk.inputs import Inputs
+from kerneltrack.ntk.measuring import measuring
+from kerneltrack.undisturbed import preserved_buffers, preserved_rng
+
+#: ``training`` by the submodule's name.
+Flags = Mapping[str, bool]
+
+
+def flags_of(module: nn.Module) -> Flags:
+    """The ``training`` flag of every submodule as it is now."""
+    return {name: child.training for name, child in module.named_modules()}
+
+
+def training_outputs(
+    module: nn.Module, inputs: Any, flags: Flags, *, forward: Callable[[Any, Any], Any] | None = None, seed: int = 0
+) -> tuple[Tensor | None, str]:
+    """f(x) (N, O) with the flags of training and the probe as one batch, and ""; or None and why there is none.
+
+    Buffers and generators are as they were afterwards. What is random is drawn from a generator seeded with ``seed``, so
+    that a replay of a checkpoint gives the same number.
+    """
+    if any(isinstance(m, nn.SyncBatchNorm) and flags.get(name) for name, m in module.named_modules()):
+        return None, "SyncBatchNorm in training mode needs every process"
+    before = flags_of(module)
+    try:
+        with preserved_rng(), preserved_buffers(module), measuring(module), torch.no_grad():
+            _set(module, flags)
+            torch.manual_seed(seed)
+            outputs = as_rows((forward or default_forward)(module, inputs), len(Inputs(inputs)))
+            return outputs.clone(), ""
+    except Exception as error:  # noqa: BLE001  # a user's model in a mode that the kernel does not need
+        return None, f"training mode: {type(error).__name__}: {error}"
+    finally:
+        _set(module, before)
+
+
+def _set(module: nn.Module, flags: Flags) -> None:
+    for name, child in module.named_modules():
+        child.training = flags.get(name, False)

@@ -1,0 +1,155 @@
+"""Two processes that train together: DDP and FSDP2 over gloo, on the CPU.
+
+Oracles: the same training without the tracker, bit for bit on each rank; the kernel by plain autograd of the network as
+rank zero had it, in one process; and for failures the clock, against a time-out of 60 s.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+SCENARIOS = (
+    "under_ddp", "under_fsdp2", "leader_fails", "follower_fails", "leader_warns", "follower_warns", "archive_fails",
+    "archive_exists", "clocks_differ", "overhead", "random_data", "too_small", "tensor_parallel",
+    "adam_ddp", "adam_fsdp2", "out_of_memory",
+)  # fmt: skip
+#: Far below the process group's time-out, far above what a failing run of six steps takes on a busy machine.
+NO_HANG_SECONDS = 40
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """Every scenario's result by name, one for each rank; they run one after the other in the same two processes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "PYTHONPATH": str(FOLDER), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, FOLDER / "ranks_job.py", *SCENARIOS], cwd=folder, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True, env={**os.environ, **shared, "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        errors = [process.communicate(timeout=400)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [p.returncode for p in processes] == [0, 0], "\n".join(e[-3000:] for e in errors)
+    return {
+        name: [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(2)] for name in SCENARIOS
+    }
+
+
+@pytest.mark.parametrize("name", ["under_ddp", "under_fsdp2"])
+def test_training_is_bit_identical_on_each_rank(ranks, name):
+    assert [found["differences"] for found in ranks[name]] == [[], []]
+
+
+@pytest.mark.parametrize("name", ["under_ddp", "under_fsdp2"])
+def test_the_kernel_is_that_of_rank_zero_whole_and_exact(ranks, name):
+    """float32 products of up to a hundred terms: 1e-6 of the trace. The ranks' BatchNorm statistics differ by far more."""
+    errors = ranks[name][0]["errors"]
+    assert sorted(errors) == ["0", "1", "2", "3", "4", "5"]
+    assert max(errors.values()) < 1e-6
+    first, second = (found["running means"]["4"] for found in ranks[name])
+    assert max(abs(a - b) for a, b in zip(first, second, strict=True)) > 1e-2
+
+
+@pytest.mark.parametrize(("name", "failing"), [("leader_fails", 0), ("follower_fails", 1)])
+def test_a_measurement_that_fails_on_one_rank_fails_on_all_with_its_cause(ranks, name, failing):
+    for rank, found in enumerate(ranks[name]):
+        expected = "ValueError: forward gave up" if rank == failing else f"RankError: rank {failing} failed with "
+        assert found["error"].startswith(expected)
+        assert "forward gave up" in found["error"]
+        assert found["seconds"] < NO_HANG_SECONDS
+    assert [(step, status) for step, status, _ in ranks[name][0]["rows"]] == [(0, "ok"), (1, "ok")]
+
+
+@pytest.mark.parametrize("name", ["leader_warns", "follower_warns"])
+def test_a_failure_that_is_a_row_is_one_for_all_ranks(ranks, name):
+    leader, follower = ranks[name]
+    assert [found["error"] for found in ranks[name]] == [None, None]
+    assert [found["differences"] for found in ranks[name]] == [[], []]
+    assert [(step, status) for step, status, _ in leader["rows"]] == [
+        (0, "ok"), (1, "ok"), (2, "failed"), (3, "failed"), (4, "failed"), (5, "failed"), (6, "failed"),
+    ]  # fmt: skip
+    assert all("forward gave up" in message for _, status, message in leader["rows"] if status == "failed")
+    assert any("could not measure step 2" in warning for warning in leader["warnings"])
+    assert follower["warnings"] == []
+
+
+def test_an_archive_that_cannot_be_written_stops_all_ranks(ranks):
+    leader, follower = ranks["archive_fails"]
+    assert leader["error"].startswith("ArchiveError: the snapshot cannot be stored")
+    assert follower["error"].startswith("RankError: rank 0 failed with ArchiveError: the snapshot cannot be stored")
+    assert max(leader["seconds"], follower["seconds"]) < NO_HANG_SECONDS
+    assert [step for step, _, _ in leader["rows"]] == [0]
+
+
+def test_an_archive_that_is_there_already_stops_all_ranks(ranks):
+    leader, follower = ranks["archive_exists"]
+    assert leader["error"].startswith("ArchiveExistsError")
+    assert follower["error"].startswith("RankError: rank 0 failed with ArchiveExistsError")
+
+
+def test_the_leader_decides_where_clocks_differ(ranks):
+    """On rank one no second passes, so by itself it would measure once."""
+    leader, follower = ranks["clocks_differ"]
+    assert [step for step, _, _ in leader["rows"]] == [0, 1, 2, 3, 4, 5, 6]
+    assert leader["differences"] == follower["differences"] == []
+
+
+def test_the_leader_decides_what_costs_too_much(ranks):
+    leader, follower = ranks["overhead"]
+    assert [step for step, _, _ in leader["rows"]] == [0, 1, 6]
+    assert leader["differences"] == follower["differences"] == []
+
+
+def test_a_probe_is_drawn_once_for_all_ranks(ranks):
+    """Every look at the dataset gives other numbers, and the ranks' generators differ."""
+    leader, follower = ranks["random_data"]
+    assert leader["fingerprint"] == follower["fingerprint"]
+
+
+def test_a_probe_of_fewer_samples_than_ranks_is_measured(ranks):
+    leader, _ = ranks["too_small"]
+    assert {status for _, status, _ in leader["rows"]} == {"ok"}
+    assert leader["differences"] == []
+
+
+def test_tensor_parallelism_is_refused_before_the_first_batch(ranks):
+    for found in ranks["tensor_parallel"]:
+        assert found["error"].startswith("UnsupportedModelError: parameter 'layers.0.weight' is sharded for tensor")
+        assert found["rows"] == []
+
+
+def test_adam_preconditions_with_its_whole_second_moments(ranks):
+    """Oracle: the same training under DDP, where moments are whole. Lanczos: four digits."""
+    expected, found = ranks["adam_ddp"][0], ranks["adam_fsdp2"][0]
+    later = [step for step in expected if step != "0"]
+    assert len(later) >= 5
+    for step in later:
+        assert expected[step] > 0
+        assert found[step] == pytest.approx(expected[step], rel=1e-3)
+
+
+def test_all_ranks_take_smaller_tiles_where_one_runs_out_of_memory(ranks):
+    for found in ranks["out_of_memory"]:
+        assert found["error"] is None
+        assert found["differences"] == []
+        assert found["budgets"] == ["1GiB", str(2**29), str(2**28)]
+    rows = ranks["out_of_memory"][0]["rows"]
+    assert {status for _, status, _ in rows} == {"ok"}
+    assert "out of memory: measured again in tiles of 256 MiB" in rows[0][2]
