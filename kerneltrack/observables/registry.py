@@ -42,9 +42,9 @@ _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS
 RESERVED = frozenset(
     """
     snapshot param_group trigger_length message_length uuid_byte sha256_byte content_sha256 restart sample sample_2 output
-    kernel_output kernel_output_2 mode vector vector_2 other_vector coefficient energy_k layer step epoch batch samples_seen
-    wall_time train_seconds snapshot_seconds learning_rate training_loss trigger window update_applied status message segment
-    snapshot_id settings identity input_shapes inputs targets eigenvalues eigenvectors mode_sums target_coefficients
+    output_2 kernel_output kernel_output_2 mode vector vector_2 other_vector coefficient energy_k layer step epoch batch
+    samples_seen wall_time train_seconds snapshot_seconds learning_rate training_loss trigger window update_applied status message
+    segment snapshot_id settings identity input_shapes inputs targets eigenvalues eigenvectors mode_sums target_coefficients
     output_coefficients residual_coefficients displacement_coefficients outputs residual kernel cross_time_kernel
     initial_basis extension
     """.split()  # noqa: SIM905 — names read better as words
