@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check lint types bench docs browser-test kill-test clean
+.PHONY: help demo test check lint types bench setups docs browser-test kill-test clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -31,9 +31,13 @@ browser-test: $(VENV)/.dev  ## the report in headless Chromium
 kill-test: $(VENV)/.dev  ## 500 SIGKILLs and a kill before every file-changing call; nothing acknowledged may be lost
 	$(BIN)/python tests/archive/kill.py --kills 500 --calls
 
-bench: $(VENV)/.dev  ## us and every installed peer on the same work, and the archive's costs; writes docs/benchmarks*.md
+bench: $(VENV)/.dev  ## us and every installed peer on the same work, the archive's costs and the tracker's; writes docs/benchmarks*.md
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/bench/archive_cost.py
+	$(BIN)/python tests/bench/overhead.py
+
+setups: $(VENV)/.dev  ## every set-up of a Trainer through its claims; writes docs/setups.md
+	$(BIN)/python tests/callbacks/setups_table.py
 
 docs: $(VENV)/.dev out/demo.html  ## the generated pages and the README's figure
 	$(BIN)/python -m kerneltrack.observables > docs/observables.md

@@ -103,8 +103,6 @@ class _Tracker:
         self._batches = 0
         self._samples = 0
         self._began = math.nan
-        self._measured_at = -math.inf
-        self._metrics: dict[str, float] = {}
         self._run_id = ""
         self._dry = False
         self._verified = False
@@ -128,8 +126,6 @@ class _Tracker:
             "batches": self._batches,
             "samples_seen": self._samples,
             "train_seconds": self._train_seconds(),
-            "measured_at": self._measured_at,
-            "metrics": dict(self._metrics),
             "memory": self._recorder.memory(),
         }
 
@@ -151,8 +147,6 @@ class _Tracker:
         self._samples = int(self._state.get("samples_seen", 0))
         self._rates = tuple(self._state.get("rates", ()))
         self._rate_changes = tuple(self._state.get("rate_changes", ()))
-        self._measured_at = float(self._state.get("measured_at", -math.inf))
-        self._metrics = dict(self._state.get("metrics", {}))
         self._dry = bool(trainer.fast_dev_run)
         # Drawn once: a dataset that augments at random would give every rank a probe of its own.
         self._probes = self._ranks.from_leader(partial(self._resolve_probes, trainer))
@@ -286,8 +280,7 @@ class _Tracker:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if wants_metrics else {}
         clock = Clock(
             step=trainer.global_step, epoch=trainer.current_epoch, starts_epoch=batch_idx == 0,
-            rate_changes=self._rate_changes, seconds=self._train_seconds(), last_seconds=self._measured_at,
-            metrics=metrics, last_metrics=self._metrics,
+            rate_changes=self._rate_changes, seconds=self._train_seconds(), metrics=metrics,
         )  # fmt: skip
         return clock
 
@@ -299,9 +292,6 @@ class _Tracker:
             step=trainer.global_step, epoch=trainer.current_epoch, batch=self._batches,
             samples_seen=self._samples, train_seconds=self._train_seconds(),
         )  # fmt: skip
-        self._measured_at = moment.train_seconds
-        if any(isinstance(m, OnMetricChange) for m in arguments.members(self._schedule)):
-            self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._recorder.take(module, moment, rule, due, last=last)
         self._announce(module)
 

@@ -14,13 +14,9 @@ import torch
 
 from kerneltrack.errors import MemoryBudgetError
 from kerneltrack.ntk.amounts import format_bytes
-from kerneltrack.ntk.memory import budget_bytes
+from kerneltrack.ntk.memory import budget_bytes, ran_out
 
 Result = TypeVar("Result")
-
-#: How torch says that memory ran out, besides its own exception on CUDA.
-_SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
-
 
 class Backoff:
     """The memory budget of one probe's kernels, which shrinks where memory runs out.
@@ -52,13 +48,6 @@ class Backoff:
             _release(device)
             self.budget = at_hand // 2
             remark = f"out of memory: measured again in tiles of {format_bytes(self.budget)}"
-
-
-def ran_out(error: Exception) -> bool:
-    """Whether an exception says that memory could not be had."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(saying in str(error).lower() for saying in _SAYINGS)
 
 
 def _release(device: torch.device) -> None:

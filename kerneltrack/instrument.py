@@ -7,6 +7,7 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,7 @@ from kerneltrack.reading import Reading
 from kerneltrack.snapshot import Json, ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem
 from kerneltrack.stability import stability_ratio
+from kerneltrack.threads import threads_for
 from kerneltrack.training_mode import Flags, training_outputs
 from kerneltrack.update_rule import UpdateRule
 
@@ -129,10 +131,13 @@ class Instrument:
 
     def plan(self, module: nn.Module) -> Plan:
         """How the kernel of this probe will be computed, and what it costs."""
-        return ntk_plan(
-            module, self._inputs(module), output=self.output, method=self.method, params=self.params,
-            forward=self.forward, memory_budget=self._memory.budget,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            # torch counts FLOPs with hooks on every module, of which it warns where a submodule is compiled.
+            warnings.filterwarnings("ignore", message=".*there are global hooks on modules.*")
+            return ntk_plan(
+                module, self._inputs(module), output=self.output, method=self.method, params=self.params,
+                forward=self.forward, memory_budget=self._memory.budget,
+            )  # fmt: skip
 
     def measure(
         self,
@@ -171,7 +176,9 @@ class Instrument:
             kernel, remark = self._kernel(module, inputs)
         else:
             kernel = _total(parts)
-        pairs = eigensystem(kernel)
+        rows = _rows(kernel)
+        with threads_for(rows):
+            pairs = eigensystem(kernel)
         stability = None
         if self.needs("operator"):
             stability, missing["operator"] = stability_ratio(
@@ -201,8 +208,9 @@ class Instrument:
             **self._from_source(module, inputs, outputs, source, missing),
         )
         state = state.as_initial() if step == 0 else state
-        values = observables.compute(self.observables, state)
-        stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
+        with threads_for(rows):
+            values = observables.compute(self.observables, state)
+            stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
         return Reading(
             state=state,
             values={**stored, **values},
@@ -471,6 +479,11 @@ def _total(layers: Mapping[str, Tensor]) -> Tensor:
     for kernel in others:
         total += kernel
     return total
+
+
+def _rows(kernel: Tensor) -> int:
+    """M of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
+    return int(kernel.shape[0]) * (int(kernel.shape[2]) if kernel.ndim > 2 else 1)
 
 
 def _trace(kernel: Tensor) -> float:

@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.errors import ArchiveError
+from kerneltrack.errors import ArchiveError, KerneltrackError
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
@@ -120,6 +120,7 @@ class Recorder:
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
         self._anchor: Anchor | None = None
+        self._marks: dict[str, tuple[float, dict[str, float]]] = {}  # by probe, clock and metrics when it was last due
         self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
         self._open: _Open | None = None
         self._unstored: list[int] = []
@@ -133,14 +134,17 @@ class Recorder:
             return {}
         found: dict[str, Due] = {}
         for name, schedule in self.schedules.items():
-            due = schedule.thinned(self._thinned).due(clock)
-            self._skipped += due is None and self._thinned > 0 and schedule.due(clock) is not None
+            seconds, metrics = self._marks.get(name, (-math.inf, {}))
+            own = replace(clock, last_seconds=seconds, last_metrics=metrics)
+            due = schedule.thinned(self._thinned).due(own)
+            self._skipped += due is None and self._thinned > 0 and schedule.due(own) is not None
             if due is None and clock.step == 0:
                 due = Due("first")
             if due is None and name in self._second:
                 due = Due(f"{schedule}, second of a pair")
             if due is not None:
                 found[name] = due
+                self._marks[name] = (clock.seconds, dict(clock.metrics))
         return found
 
     def take(
@@ -190,7 +194,8 @@ class Recorder:
             return None
         peak = None
         if not is_sharded(module):  # gathering the parameters would need every rank
-            with undisturbed(module):
+            # What is only told must not end a training that was measured well.
+            with undisturbed(module), suppress(KerneltrackError, RuntimeError):
                 peak = max(self._instruments[name].plan(module).peak_bytes for name in self._open.readings)
         arrays = (np.asarray(v) for reading in self._open.readings.values() for v in reading.values.values())
         return Cost(
@@ -258,13 +263,14 @@ class Recorder:
     def memory(self) -> dict[str, Any]:
         """What a resumed run must know of this one, for a checkpoint: plain values and tensors.
 
-        θ_0, the first and the last measured state, where an observable needs them; the pair that is not complete; how
-        often the grids were halved.
+        θ_0, the first and the last measured state, where an observable needs them; when each probe was last due; the pair
+        that is not complete; how often the grids were halved.
         """
         return {
             "anchor": None if self._anchor is None else vars(self._anchor),
             "initial": {name: packed(state) for name, state in self._initial.items()},
             "previous": {name: packed(state) for name, state in self._previous.items()},
+            "marks": {name: list(mark) for name, mark in self._marks.items()},
             "second": sorted(self._second),
             "thinned": self._thinned,
         }
@@ -272,6 +278,7 @@ class Recorder:
     def remember(self, memory: Mapping[str, Any], device: torch.device) -> None:
         """Go on where :meth:`memory` was taken; θ_0 goes to ``device``."""
         self._second, self._thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))
+        self._marks = {name: (float(seconds), dict(metrics)) for name, (seconds, metrics) in memory.get("marks", {}).items()}
         if self._ranks.leads:
             anchor = memory.get("anchor")
             self._anchor = None if anchor is None else Anchor(**anchor).to(device)

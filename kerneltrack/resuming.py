@@ -34,7 +34,8 @@ def unpacked(plain: Mapping[str, Any]) -> State:
     """The state that :func:`packed` was given."""
     fields = {name: _numpy(value) for name, value in plain.items()}
     pairs = fields.pop("eigensystem")
-    dtype = getattr(torch, str(fields["settings"].get("dtype", "float64")).removeprefix("torch."))
+    # Kernels of half-precision networks are sums in float32.
+    dtype = torch.float64 if str(fields["settings"].get("dtype", "float64")).endswith("float64") else torch.float32
     solved = eigensystem(torch.from_numpy(fields["kernel"]).to(dtype)) if pairs is None else EigenSystem(**pairs)
     return State(eigensystem=solved, **{**fields, "learning_rates": tuple(fields["learning_rates"])})
 

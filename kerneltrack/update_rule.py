@@ -142,8 +142,6 @@ def _scales(optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> tuple[
         for p in group["params"]
         if id(p) in names and optimizer.state.get(p)
     }
-    if any(hasattr(scale, "full_tensor") for scale in held.values()):
-        return {}, "Adam's second moments are sharded over the ranks"
     return (held, "") if held else ({}, "Adam has no second moments before its first update")
 
 

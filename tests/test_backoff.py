@@ -8,9 +8,9 @@ from torch import nn
 
 import kerneltrack.ntk.shared as engine
 from kerneltrack import Probe, empirical_ntk
-from kerneltrack.backoff import Backoff, ran_out
+from kerneltrack.backoff import Backoff
 from kerneltrack.instrument import Instrument
-from kerneltrack.ntk.memory import budget_bytes
+from kerneltrack.ntk.memory import budget_bytes, ran_out
 from kerneltrack.observables import select
 from kerneltrack.update_rule import UpdateRule
 

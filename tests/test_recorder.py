@@ -8,7 +8,7 @@ import kerneltrack.recorder as module
 from kerneltrack.instrument import Instrument
 from kerneltrack.probe import Probe
 from kerneltrack.recorder import Moment, Recorder
-from kerneltrack.schedule import Clock, Every, Log, OnLearningRateChange
+from kerneltrack.schedule import Clock, Every, Log, OnLearningRateChange, OnMetricChange, Seconds
 from kerneltrack.update_rule import UpdateRule
 
 COST, STEP = 1.0, 0.05  # seconds of a measurement and of a training step
@@ -75,3 +75,28 @@ def test_rate_changes_are_never_skipped_and_skips_are_said(monkeypatch):
 
 def test_no_cap_skips_nothing(monkeypatch):
     assert [row.step for row in run(monkeypatch, Every(5), 40, None)] == list(range(0, 40, 5))
+
+
+def asked(recorder, clocks):
+    """step → probes that are due, by asking alone."""
+    return {clock.step: sorted(found) for clock in clocks if (found := recorder.due(clock))}
+
+
+def test_schedules_by_the_clock_and_by_metrics_count_for_each_probe_by_itself():
+    """Oracle: counting by hand. A probe measured every second never puts off one that is due every four."""
+
+    def recorder():
+        instruments = {name: Instrument(probe=Probe(torch.randn(3, 2), name=name)) for name in "abc"}
+        return Recorder(None, instruments, {"a": Seconds(1), "b": Seconds(4), "c": OnMetricChange("loss", by=2)})
+
+    def clocks(start, stop):
+        return [Clock(step=t, seconds=float(t), metrics={"loss": 2.0 ** (-t / 3)}) for t in range(start, stop)]
+
+    expected = {0: ["a", "b", "c"], 1: ["a"], 2: ["a"], 3: ["a", "c"], 4: ["a", "b"], 5: ["a"], 6: ["a", "c"], 7: ["a"],
+                8: ["a", "b"], 9: ["a", "c"]}  # fmt: skip
+    assert asked(recorder(), clocks(0, 10)) == expected
+    for stop in range(1, 10):  # resumed at any step, the schedule is the same
+        first, second = recorder(), recorder()
+        before = asked(first, clocks(0, stop))
+        second.remember(first.memory(), torch.device("cpu"))
+        assert before | asked(second, clocks(stop, 10)) == expected

@@ -37,7 +37,8 @@ def blocks(scene: Scene) -> Figure:
         kernel = pair_kernel(full_kernel(run, row))
         maps.append(class_blocks(kernel, labels) / float(np.trace(kernel) / len(kernel)))
     top = max(float(np.nanmax(np.abs(m))) for m in maps)
-    low = -top if any(np.nanmin(m) < 0 for m in maps) else 0.0
+    lowest = min(float(np.nanmin(m)) for m in maps)
+    low = -top if lowest < 0 else lowest
     page, axes = sheet(scene, 1, len(rows), height=0.33 + 0.07, width=0.1 + 0.3 * len(rows))
     for ax, row, values in zip(axes, rows, maps, strict=True):
         block_map(

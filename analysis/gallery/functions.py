@@ -16,7 +16,7 @@ from ..panels import Series, heat_map, pictures, profiles
 from ..spectra import representative_rows
 from ..text import count, number
 from ..trajectory import Floats
-from .sheet import picture_sheet, sheet, steps_text
+from .sheet import picture_sheet, row_label, sheet, steps_text
 
 _SLICES = 5
 #: k of the eigenspaces whose rotation is drawn: the literature's "top 20".
@@ -44,9 +44,10 @@ def kernel_slices(scene: Scene) -> Figure:
         kernel = pair_kernel(full_kernel(run, row))
         for i, anchor in enumerate(anchors):
             ax, image = axes[j * _SLICES + i], canvas.paint(kernel[anchor])
-            low_high = f"{number(float(np.min(kernel[anchor])))} to {number(float(np.max(kernel[anchor])))}"
-            title = f"{steps_text(run.steps[row])}: {low_high}"
-            pictures(ax, image, scene.style, kind="signed", title=title)
+            low_high = f"{number(float(np.min(kernel[anchor])), 2)} to {number(float(np.max(kernel[anchor])), 2)}"
+            pictures(ax, image, scene.style, kind="signed", title=low_high)
+            if i == 0:
+                row_label(ax, steps_text(run.steps[row]), scene.style)
             place = (points[anchor] - low) / (high - low) * image.shape[::-1]
             ax.plot(*place, marker="+", color=scene.style.ink, markersize=8, markeredgewidth=1.4)
     return page

@@ -9,7 +9,7 @@ from ..images import Canvas, oriented_eigenvectors
 from ..panels import pictures
 from ..spectra import representative_rows
 from ..text import subscript
-from .sheet import picture_sheet, steps_text
+from .sheet import picture_sheet, row_label, steps_text
 
 _SHOWN = 6
 
@@ -66,8 +66,5 @@ def eigenfunctions(scene: Scene) -> Figure:
             ax = axes[j * count + i]
             pictures(ax, image, scene.style, kind="signed", title=f"v{subscript(i + 1)}" if j == 0 else "")
             if i == 0:
-                ax.text(
-                    -0.06, 0.5, steps_text(run.steps[row]), transform=ax.transAxes, rotation=90, ha="right",
-                    va="center", fontsize="small", color=scene.style.muted,
-                )  # fmt: skip
+                row_label(ax, steps_text(run.steps[row]), scene.style)
     return page

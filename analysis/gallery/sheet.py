@@ -62,6 +62,14 @@ def steps_text(step: int) -> str:
     return f"step {step:,}"
 
 
+def row_label(ax: Axes, text: str, style: Style) -> None:
+    """What a row of pictures shares, upright at its left."""
+    ax.text(
+        -0.06, 0.5, text, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize="small",
+        color=style.muted,
+    )  # fmt: skip
+
+
 def layer_names(run: Run, count: int) -> list[str]:
     """The layers' names as the probe's settings have them, or their numbers."""
     named = run.settings.get("layers")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ..style import Style
 from ..trajectory import Floats
@@ -103,9 +103,10 @@ def slopes(ax: Axes, x: Floats, values: Floats, style: Style, *, slope: float, i
         low, high = values.min(), values.max()
         middle, reach = np.sqrt(low * high), max(np.sqrt(high / low), 1.5) * 1.15
         ax.set_ylim(middle / reach, middle * reach)
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        narrow = reach < 2
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decade(value)))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_minor_locator(NullLocator())
     ax.set_xticks(np.unique(x), [f"{v:,g}" for v in np.unique(x)])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(x=0.12)

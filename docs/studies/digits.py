@@ -51,7 +51,7 @@ class Size:
     sweep_steps: int = 300
 
 
-SMALL = Size(steps=40, probe=20, width=16, widths=(8, 16, 32), seeds=2, sweep_steps=12)
+SMALL = Size(steps=24, probe=12, width=16, widths=(8, 16, 32), seeds=2, sweep_steps=12)
 
 
 def data() -> tuple[Tensor, Tensor]:

@@ -32,8 +32,12 @@ TILE = 2**18
 SQUARE = {"cpu": 80}
 SQUARE_ELSEWHERE = 512
 
-#: Columns of per-sample gradients in one product: 2,048 columns of some hundred rows stay in a core's cache.
-DEPTH = 2048
+#: Columns of per-sample gradients in one pass over theta: what some hundred rows of them need of a core's cache.
+DEPTH = 4096
+
+#: A small product leaves a core idle; its depth is split into products of so many columns, one batch. Measured
+#: with 64 to 640 rows: up to a fifth faster. Larger products keep all cores busy by themselves.
+SPLIT, SPLIT_ROWS = 1024, 640
 
 
 def upper_blocks(start: int, stop: int, square: int) -> Iterator[tuple[slice, slice]]:
@@ -57,7 +61,16 @@ def add_gram(theta: Tensor, left: Tensor, right: Tensor, same: bool, scale: floa
     for start in range(0, left.shape[1], DEPTH):
         ours, theirs = left[:, start : start + DEPTH], right[:, start : start + DEPTH]
         for rows, columns in blocks:
-            theta[rows, columns].addmm_(ours[rows], theirs[columns].T, alpha=scale)
+            _add_product(theta[rows, columns], ours[rows], theirs[columns], scale)
+
+
+def _add_product(block: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    parts = left.shape[1] // SPLIT
+    if parts < 2 or left.shape[1] % SPLIT or max(block.shape) > SPLIT_ROWS or block.device.type != "cpu":
+        block.addmm_(left, right.T, alpha=scale)
+        return
+    ours, theirs = (side.view(-1, parts, SPLIT).transpose(0, 1) for side in (left, right))
+    block.add_(torch.bmm(ours, theirs.transpose(1, 2)).sum(0), alpha=scale)
 
 
 def mirror(theta: Tensor) -> None:

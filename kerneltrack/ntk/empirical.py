@@ -23,7 +23,7 @@ from kerneltrack.ntk.forward import Forward
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job, Method
 from kerneltrack.ntk.measuring import plain_arithmetic
-from kerneltrack.ntk.memory import budget_bytes, refuse_budget
+from kerneltrack.ntk.memory import budget_bytes, ran_out, refuse_budget
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, layer_of, preconditioner
 from kerneltrack.ntk.passes import forward_flops, progress_bar
@@ -236,6 +236,8 @@ def _structured(job: Job) -> tuple[Structured | None, str]:
     except KernelError:
         raise
     except _REFUSALS as refusal:
+        if ran_out(refusal):
+            raise
         reason = _first_line(refusal)
         _refuse_if_demanded(job, reason)
         return None, reason
@@ -256,6 +258,8 @@ def _run(
     except KernelError:
         raise
     except _REFUSALS as refusal:
+        if ran_out(refusal):
+            raise
         _refuse_if_demanded(job, _first_line(refusal))
         for matrix in result.values():
             matrix.zero_()

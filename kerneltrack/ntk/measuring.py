@@ -37,6 +37,8 @@ def measuring(model: nn.Module) -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         # vmap says that an operation has no batching rule of its own and loops: slower, and exact.
         warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
+        # torch counts FLOPs with global hooks, of which a compiled module warns; here it runs eagerly.
+        warnings.filterwarnings("ignore", message="Using `torch.compile", category=UserWarning)
         # torch's own forward mode compiles two decompositions with a deprecated function when it is first
         # used.
         warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)

@@ -24,6 +24,9 @@ _UNITS = {
 }
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
+#: How torch says that memory ran out, besides its own exception on CUDA.
+_SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
+
 #: Where the machine cannot be asked.
 _UNKNOWN_MACHINE = 2 * 2**30
 
@@ -77,3 +80,10 @@ def refuse_budget(budget: int, required: int) -> MemoryBudgetError:
         got=f"{budget} bytes",
         remedy='Raise the budget, use fewer samples, or output="trace" or "diagonal".',
     )
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether an exception says that memory could not be had."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(saying in str(error).lower() for saying in _SAYINGS)

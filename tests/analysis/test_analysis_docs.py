@@ -51,3 +51,24 @@ def test_the_recipe_works_as_written(archives, synthetic, truth, tmp_path, monke
     whole = dataclasses.replace(run, dataset=run.dataset.assign(condition_number=values))
     drawn = figures.choose("condition")(figures.Scene(whole)).axes[0].lines[0].get_ydata()
     assert drawn.tolist() == [v.sum() for v in truth.eigenvalues.values()]
+
+
+def test_every_observable_is_documented():
+    from kerneltrack.observables import catalogue
+
+    page = (HOW_TO.parent / "observables.md").read_text(encoding="utf-8")
+    assert [name for name in catalogue() if f"| `{name}` |" not in page] == []
+
+
+def test_every_page_of_the_docs_is_reached_from_the_index():
+    """Oracle: the links of the pages themselves, followed from docs/index.md."""
+    docs = HOW_TO.parent
+    reached, waiting = set(), [docs / "index.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        links = re.findall(r"\]\(([^)#]+\.md)", page.read_text(encoding="utf-8"))
+        waiting += [target for link in links if (target := (page.parent / link).resolve()).exists()]
+    assert set(docs.rglob("*.md")) <= reached

@@ -149,14 +149,8 @@ def test_a_plan_of_a_linear_model_is_its_closed_form(here, capsys):
 def test_a_plan_prints_its_receipt(here, capsys):
     assert plans.run_plan("nets:Net", here / "probe.npz") == 0
     out = capsys.readouterr().out
-    for words in (
-        "layers.0.weight",
-        "one snapshot",
-        "of memory at its peak",
-        "on disk",
-        "name the loss with --loss",
-        "share of the trace",
-    ):
+    said = ("layers.0.weight", "one snapshot", "of memory at its peak", "on disk", "name the loss", "share of the trace")
+    for words in said:
         assert words in out
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import pkgutil
 import statistics
 import tempfile
 import time
@@ -132,11 +133,9 @@ def stopwatch():
 
     with ExitStack() as stack:
         for name, target in PIECES.items():
-            patch = mock.patch(target, autospec=False)
-            original = patch.temp_original if hasattr(patch, "temp_original") else None
-            owner, attribute = patch.getter(), patch.attribute
-            original = getattr(owner, attribute)
-            stack.enter_context(mock.patch.object(owner, attribute, timed(name, original)))
+            owner, _, attribute = target.rpartition(".")
+            holder = pkgutil.resolve_name(owner)
+            stack.enter_context(mock.patch.object(holder, attribute, timed(name, getattr(holder, attribute))))
         yield spent
 
 
@@ -211,9 +210,8 @@ def page(results: list[dict], threads: int) -> str:
     names = list(PIECES)
     lines += ["| training | " + " | ".join(names) + " | the rest |", "| --- " * (len(names) + 2) + "|"]
     for r in results:
-        rest = statistics.mean((a - b) / r["rows"] for a, b in zip(r["with"], r["without"], strict=True)) - sum(
-            r["pieces"].values()
-        )
+        whole = statistics.mean((a - b) / r["rows"] for a, b in zip(r["with"], r["without"], strict=True))
+        rest = whole - sum(r["pieces"].values())
         cells = [f"{r['pieces'].get(name, 0.0):.3f}" for name in names]
         lines.append(f"| {r['name']} | " + " | ".join(cells) + f" | {rest:.3f} |")
     lines += [

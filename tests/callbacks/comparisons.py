@@ -96,10 +96,11 @@ class Saves(pl.Callback):
     """A checkpoint at the first batch end from one step on, in the middle of an epoch."""
 
     def __init__(self, step, path):
-        self.step, self.path = step, path
+        self.step, self.path, self.saved = step, path, False
 
     def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step >= self.step and not self.path.exists():
+        if trainer.global_step >= self.step and not self.saved:
+            self.saved = True
             trainer.save_checkpoint(self.path)
 
 
@@ -160,6 +161,24 @@ def digest(tensors):
 
 def differences(a, b):
     return [key for key in a if not same(a[key], b[key])]
+
+
+def unequal(expected, found):
+    """What differs between two archives of the same run: steps, moments, rates, and every dataset bit for bit."""
+    if expected.steps.tolist() != found.steps.tolist():
+        return [f"steps {found.steps.tolist()}, not {expected.steps.tolist()}"]
+    facts = ("epoch", "batch", "samples_seen", "window", "trigger", "learning_rates", "update_applied")
+    wrong = []
+    for a, b in zip(expected, found, strict=True):
+        wrong += [f"{name} of step {a.step}" for name in facts if getattr(a, name) != getattr(b, name)]
+        wrong += [f"datasets of step {a.step}"] * (a.probes.keys() != b.probes.keys())
+        for probe, values in a.probes.items():
+            others = b.probes[probe]
+            wrong += [
+                f"{name} of step {a.step}" for name, value in values.items()
+                if name not in others or not np.array_equal(value, others[name], equal_nan=True)
+            ]  # fmt: skip
+    return wrong
 
 
 def same(a, b):

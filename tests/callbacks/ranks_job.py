@@ -8,6 +8,7 @@ import copy
 import datetime
 import json
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from comparisons import differences
+from comparisons import Resumable, Saves, differences, same, unequal
 from torch.utils.data import DataLoader, TensorDataset
 from trainings import Regressor, data, trainer
 
@@ -67,14 +68,14 @@ def full(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def fit(*callbacks, model=Regressor, strategy=ddp, **options):
+def fit(*callbacks, model=Regressor, strategy=ddp, checkpoint=None, shuffle=True, **options):
     """A training, and everything that it leaves on this rank."""
     pl.seed_everything(3, verbose=False)
     generator = torch.Generator().manual_seed(11)
-    loader = DataLoader(data(), batch_size=4, shuffle=True, generator=generator)
+    loader = Resumable(data(), batch_size=4, shuffle=shuffle, generator=generator)
     model = model()
     fitted = trainer(*callbacks, devices=2, strategy=strategy(), **{"max_steps": STEPS, **options})
-    fitted.fit(model, loader)
+    fitted.fit(model, loader, ckpt_path=checkpoint)
     states = [o.state_dict() for o in fitted.optimizers]
     return {
         "weights and buffers": {k: full(v).clone() for k, v in model.state_dict().items()},
@@ -122,6 +123,29 @@ def whole(name, model, strategy):
         "errors": kernel_errors(name, spy) if RANK == 0 else {},
         "running means": means,
     }
+
+
+def resumed(name, model, strategy):
+    """Two runs in one archive: the second goes on from a checkpoint in the middle of the first's second epoch."""
+    path, saved = Path(f"{name}.h5"), Path(f"{name}.ckpt")
+    plain = {"model": lambda: model(dropout=0.0), "strategy": strategy, "shuffle": False}
+    left = fit(tracker(name, observables="all"), Saves(4, saved), **plain)
+    if RANK == 0:
+        shutil.copy(path, f"{name}.whole.h5")
+    again = fit(tracker(name, observables="all"), checkpoint=saved, **plain)
+    wrong = [] if same(left["weights and buffers"], again["weights and buffers"]) else ["the training itself"]
+    if RANK == 0:
+        with open_archive(f"{name}.whole.h5") as whole, open_archive(path) as run:
+            wrong += unequal(whole, run)
+    return {"unequal": wrong}
+
+
+def ddp_resumed():
+    return resumed("ddp_resumed", Regressor, ddp)
+
+
+def fsdp2_resumed():
+    return resumed("fsdp2_resumed", Sharded, sharded)
 
 
 def under_ddp():

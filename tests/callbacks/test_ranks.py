@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 SCENARIOS = (
     "under_ddp", "under_fsdp2", "leader_fails", "follower_fails", "leader_warns", "follower_warns", "archive_fails",
     "archive_exists", "clocks_differ", "overhead", "random_data", "too_small", "tensor_parallel",
-    "adam_ddp", "adam_fsdp2", "out_of_memory",
+    "ddp_resumed", "fsdp2_resumed", "adam_ddp", "adam_fsdp2", "out_of_memory",
 )  # fmt: skip
 #: Far below the process group's time-out, far above what a failing run of six steps takes on a busy machine.
 NO_HANG_SECONDS = 40
@@ -52,12 +52,34 @@ def ranks(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("name", ["under_ddp", "under_fsdp2"])
+#: The rows of docs/setups.md that these scenarios are.
+LABELS = {
+    **dict.fromkeys(("under_ddp", "leader_warns", "ddp_resumed"), "DDP, two processes"),
+    **dict.fromkeys(("under_fsdp2", "fsdp2_resumed"), "FSDP2 (ModelParallelStrategy), two processes"),
+}
+
+
+def claim(column, *names):
+    """As in test_setups: what the table's column says of these scenarios."""
+
+    def decorate(test):
+        test.column = column
+        return pytest.mark.parametrize("name", names)(test)
+
+    return decorate
+
+
+@claim("transparent", "under_ddp", "under_fsdp2")
 def test_training_is_bit_identical_on_each_rank(ranks, name):
     assert [found["differences"] for found in ranks[name]] == [[], []]
 
 
-@pytest.mark.parametrize("name", ["under_ddp", "under_fsdp2"])
+@claim("resumed equal to uninterrupted", "ddp_resumed", "fsdp2_resumed")
+def test_a_resumed_run_continues_its_archive(ranks, name):
+    assert [found["unequal"] for found in ranks[name]] == [[], []]
+
+
+@claim("measured equal to the reference", "under_ddp", "under_fsdp2")
 def test_the_kernel_is_that_of_rank_zero_whole_and_exact(ranks, name):
     """float32 products of up to a hundred terms: 1e-6 of the trace. The ranks' BatchNorm statistics differ by far more."""
     errors = ranks[name][0]["errors"]
@@ -77,7 +99,7 @@ def test_a_measurement_that_fails_on_one_rank_fails_on_all_with_its_cause(ranks,
     assert [(step, status) for step, status, _ in ranks[name][0]["rows"]] == [(0, "ok"), (1, "ok")]
 
 
-@pytest.mark.parametrize("name", ["leader_warns", "follower_warns"])
+@claim("transparent, also when a measurement raises", "leader_warns", "follower_warns")
 def test_a_failure_that_is_a_row_is_one_for_all_ranks(ranks, name):
     leader, follower = ranks[name]
     assert [found["error"] for found in ranks[name]] == [None, None]
@@ -152,4 +174,4 @@ def test_all_ranks_take_smaller_tiles_where_one_runs_out_of_memory(ranks):
         assert found["budgets"] == ["1GiB", str(2**29), str(2**28)]
     rows = ranks["out_of_memory"][0]["rows"]
     assert {status for _, status, _ in rows} == {"ok"}
-    assert "out of memory: measured again in tiles of 256 MiB" in rows[0][2]
+    assert "out of memory: measured again in tiles of 256.0 MiB" in rows[0][2]

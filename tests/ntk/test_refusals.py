@@ -358,3 +358,17 @@ def test_exact_or_refused(odd, method):
     else:
         rows = jacobian(untouched.eval(), x)
         assert distance(kernel, contract(rows, rows, "full")) < EXACT
+
+
+@pytest.mark.parametrize("where", ["collect", "add_tokens"])
+def test_out_of_memory_is_no_refusal_of_the_model(monkeypatch, where):
+    """Plain autodiff needs more memory than structure does: whoever ran out of it must hear so, not wait for more."""
+    from kerneltrack.ntk import structured
+
+    def exhausted(*args, **options):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(structured, where, exhausted)
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(5, 3)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        kt.empirical_ntk(model, x)

@@ -1,0 +1,84 @@
+"""The studies of docs/: small versions run from end to end; the whole ones are marked slow. Oracle: what was trained."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerneltrack.analysis import figures, load, lr_decay_effects
+from kerneltrack.analysis.report import write_report
+from kerneltrack.analysis.sweep import sweep
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies"
+
+
+def study(name):
+    spec = importlib.util.spec_from_file_location(f"study_{name}", STUDIES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return study("digits")
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
+def test_a_small_classification_is_analysed_from_end_to_end(digits, tmp_path):
+    path = digits.classification(tmp_path, "cnn", "sgd", "step", digits.SMALL)
+    run = load(path).only
+    (change,) = lr_decay_effects(run).changes
+    assert (change.change.step, change.change.exact) == (12, True)
+    np.testing.assert_allclose((change.change.old, change.change.new), ((0.1,), (0.01,)), rtol=1e-12)
+    (page,) = write_report(run, tmp_path / "cnn.html")
+    drawn = set(re.findall(r'id="figure-([a-z-]+)"', page.read_text(encoding="utf-8")))
+    assert {"class-blocks", "class-levels", "target-energy", "kernel-distances", "stability"} <= drawn
+    # the oracle of the class levels: the stored kernel itself, by a loop over pairs
+    labels = run.values("targets").argmax(axis=1)
+    kernel = np.einsum("nmoo->nm", run.at("kernel", 0))
+    pairs = [kernel[i, j] for i in range(12) for j in range(12) if i != j and labels[i] == labels[j]]
+    assert run.values("class_within")[0] == pytest.approx(np.mean(pairs), rel=1e-5)  # the kernel is kept in float32
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
+def test_a_small_sweep_gets_lazier_with_width(digits, tmp_path):
+    """Three widths, two seeds, twelve updates: the kernel of a wider network moves less (theory: slope −1 at the end)."""
+    size = digits.SMALL
+    runs = load([digits.width_run(tmp_path, width, seed, size) for width in (8, 32, 128) for seed in (0, 1)])
+    (found,) = sweep(runs, "width", ["relative_kernel_change"])
+    assert found.slope < -0.3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_whole_study_runs_small(digits, tmp_path):
+    lines = digits.main(tmp_path, digits.SMALL)
+    assert len([line for line in lines if line.startswith(("mlp-", "cnn-"))]) == 8
+    assert len(list(tmp_path.glob("*.html"))) == 8
+
+
+def test_the_pages_of_the_studies_name_figures_that_exist():
+    page = (STUDIES / "nsa.md").read_text(encoding="utf-8")
+    for name in re.findall(r"^## ([a-z-]+)$", page, re.MULTILINE):
+        assert name in figures.registry()
+        assert (STUDIES.parent / "figures" / f"nsa-{name}.png").exists()
+
+
+def test_the_neural_spectrum_page_takes_its_numbers_from_the_archives(archives):
+    """On the synthetic pair of run and control: each number by its closed form or from the truth."""
+    nsa = study("nsa")
+    run, control = (load(path).only for path in archives)
+    told = {claim.figure: claim.here(run, control) for claim in nsa.CLAIMS if claim.figure in (
+        "stability", "eigenvalues", "residual-spectrum")}  # fmt: skip
+    values = run.values("eigenvalues")
+    assert f"λ_1 ×{values[-1, 0] / values[0, 0]:.3g}" in told["eigenvalues"]
+    assert f"λ_1/N {values[8, 0] / run.count:.3g} at the halving" in told["stability"]
+    squares = run.values("residual_coefficients")[:, :, 0] ** 2
+    energy = squares[:, :20].sum(axis=1) / squares.sum(axis=1)
+    assert f"E(m, 20) {energy[8]:.3f} before and {energy[9]:.4f} one update after" in told["residual-spectrum"]

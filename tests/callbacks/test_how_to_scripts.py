@@ -1,0 +1,65 @@
+"""The how-to pages on training run as written, each in a folder of its own. Oracle: the archives that they leave."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kerneltrack import open_archive
+
+PAGES = Path(__file__).parents[2] / "docs" / "how-to"
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", (PAGES / f"{page}.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def shell(command, folder):
+    """Run as a reader would, with this environment's python and kerneltrack first."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euc", command], cwd=folder, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_several_processes(tmp_path):
+    program, _ = blocks("several-processes", "python")
+    (tmp_path / "train.py").write_text(program)
+    (command,) = blocks("several-processes", "sh")
+    assert "run.h5" in shell(command, tmp_path)
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive.steps.tolist() == [0, 10, 20]
+        assert archive.provenance.run["world_size"] == 2
+        assert archive.provenance.metadata == {"seed": 3}
+
+
+def test_resume(tmp_path):
+    """The page's own assertions are the claims; a negative control turns one of them around."""
+    first, second = blocks("resume", "python")
+    (tmp_path / "resume.py").write_text(first + second)
+    shell("python resume.py", tmp_path)
+    wrong = second.replace("[0, 2, 4, 6, 8]", "[0, 2, 4, 5, 6, 8]")
+    assert wrong != second
+    (tmp_path / "wrong.py").write_text("from kerneltrack import open_archive\n" + wrong)
+    with pytest.raises(AssertionError, match=r"assert archive\.steps"):
+        shell("python wrong.py", tmp_path)
+
+
+def test_lightning_cli(tmp_path):
+    probe, nets, main = blocks("lightning-cli", "python")
+    for name, text in {"probe.py": probe, "nets.py": nets, "main.py": main}.items():
+        (tmp_path / name).write_text(text)
+    (config,) = blocks("lightning-cli", "yaml")
+    (tmp_path / "config.yaml").write_text(config)
+    (command,) = blocks("lightning-cli", "sh")
+    shell(f"python probe.py\n{command}", tmp_path)
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive.steps.tolist() == [0, 3, 6]
+        assert list(archive.probes) == ["fixed"]
+        assert archive.provenance.metadata == {"lr": 0.2}
