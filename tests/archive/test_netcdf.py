@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray
 
-from kerneltrack.archive import ArchiveWriter, open_archive, schema
+from kerneltrack.archive import Archive, ArchiveWriter, open_archive, schema
 from kerneltrack.snapshot import Provenance
 
 
@@ -155,6 +155,25 @@ class TestLabelled:
             assert isinstance(chunked.eigenvalues.data, dask_array.Array)
             found = chunked.eigenvalues.mean("snapshot").compute()
             np.testing.assert_allclose(found, archive.column("probes/train/eigenvalues").mean(0), rtol=1e-15)
+
+    def test_many_archives_are_one_array_that_is_not_loaded(self, tmp_path, make, monkeypatch):
+        """Oracle: the mean over archives that are read one by one; before it is asked for, no measurement is read."""
+        pytest.importorskip("dask.array", reason="dask is not installed")
+        paths = [tmp_path / f"{number}.h5" for number in range(6)]
+        for number, path in enumerate(paths):
+            with ArchiveWriter(path, probes=[make.probe]) as writer:
+                for step in range(3):
+                    writer.append(make.snapshot(step, probes={"train": make.measurements(10 * number + step)}))
+        archives, asked = [open_archive(path) for path in paths], []
+        column = Archive.column
+        monkeypatch.setattr(Archive, "column", lambda self, name, *key: asked.append(name) or column(self, name, *key))
+        runs = [archive.to_xarray().chunk(snapshot=1) for archive in archives]
+        together = xarray.concat([run.eigenvalues for run in runs], dim="run")
+        assert not [name for name in asked if name.startswith("probes/")]
+        found = together.mean("run").compute()
+        assert asked.count("probes/train/eigenvalues") == 18
+        expected = np.mean([column(archive, "probes/train/eigenvalues") for archive in archives], axis=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
 
     def test_what_it_says_about_itself(self, path, make):
         with open_archive(path) as archive:

@@ -225,7 +225,7 @@ def page(folder: Path, *, appends: int, there: Sequence[int], runs: Sequence[int
     ratio = {j: median(measured[-2 + j].took) / median(measured[j].took) for j in (0, 1)}
     parts += [
         f"\nWith {there[-1]:,} snapshots there the median append takes {ratio[0]:.2f}× (without joining) and "
-        f"{ratio[1]:.2f}× (with joining) of what it takes with {there[0]}: it does not grow with what is there.\n",
+        f"{ratio[1]:.2f}× (with joining) of what it takes with {there[0]}.\n",
         "## Joining\n",
         "A whole run from its first snapshot to the closed archive, with small snapshots (64 probe rows). A row is written "
         "once as a part, which carries a file's overhead, and then copied into ever larger files; parts join by eights, "
