@@ -77,6 +77,17 @@ class Model(nn.Module):
         return self.head(self.body(x).mean(1))
 model, x = Model().eval(), torch.randn(32, 32, 64)
 """
+#: One table of 5,000 × 64 is 1.3 MB; the dense gradients by it would be 800 MB.
+LANGUAGE = """
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.body = nn.Embedding(5000, 64), nn.Linear(64, 64)
+    def forward(self, ids):
+        return nn.functional.linear(self.body(self.table(ids)).tanh().mean(1), self.table.weight)[:, :10]
+model, x = Model(), torch.randint(5000, (64, 32))
+"""
+
 RUN = """
 def run(x, budget):
     return kt.empirical_ntk(model, x, method={method!r}, output={output!r}, memory_budget=budget)
@@ -101,6 +112,7 @@ CASES = {
     "lenet-trace-least": (LENET, "auto", "trace", "least"),
     "lenet-jacobian-least": (LENET, "jacobian", "trace", "least"),
     "mlp-auto": (MLP, "auto", "full", 24 * MIB),
+    "language-auto": (LANGUAGE, "auto", "full", 48 * MIB),
     "encoder-auto": (ENCODER, "auto", "full", 40 * MIB),
     "encoder-jacobian": (ENCODER, "jacobian", "full", 40 * MIB),
 }
