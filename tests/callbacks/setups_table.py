@@ -40,11 +40,10 @@ class Outcomes:
     def pytest_collection_modifyitems(self, items):
         from test_ranks import LABELS
 
+        items[:] = [item for item in items if hasattr(getattr(item, "function", None), "column")]
         for item in items:
-            column = getattr(getattr(item, "function", None), "column", None)
-            if column is not None:
-                name = item.callspec.params["name"]
-                self.cells[item.nodeid] = LABELS.get(name, name), column
+            name = item.callspec.params["name"]
+            self.cells[item.nodeid] = LABELS.get(name, name), item.function.column
 
     def pytest_runtest_logreport(self, report):
         cell = self.cells.get(report.nodeid)
@@ -83,7 +82,7 @@ def main():
     sys.path.insert(0, str(HERE))
     outcomes = Outcomes()
     files = [str(HERE / "test_setups.py"), str(HERE / "test_ranks.py")]
-    pytest.main(["-q", "--show-capture=no", "-p", "no:cacheprovider", "-k", "test_", *files], plugins=[outcomes])
+    pytest.main(["-q", "--show-capture=no", "-p", "no:cacheprovider", *files], plugins=[outcomes])
     PAGE.write_text(HEAD + table(outcomes.found) + FOOT)
     return int(not all(outcomes.found.values()))
 
