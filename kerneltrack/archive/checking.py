@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -27,11 +29,12 @@ from kerneltrack.snapshot import Array
 MEMORY_BYTES = 4 << 30
 SECONDS = 60.0
 BYTES_PER_SECOND = 10_000_000
+PATIENCE = 20
 MAX_PROBLEMS = 200
 _BLOCK_BYTES = 1 << 24
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from kerneltrack.archive.checking import _examine; _examine(sys.argv[2], int(sys.argv[3]))"
+    "from kerneltrack.archive.checking import _examine; _examine(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
 )
 
 
@@ -59,7 +62,8 @@ def check(path: str | os.PathLike[str], *, memory_bytes: int = MEMORY_BYTES, sec
     Args:
         path: the archive.
         memory_bytes: address space that the examination may use.
-        seconds: time that it may take, on top of what reading the file's bytes takes.
+        seconds: processor time that it may take, on top of what reading the file's bytes takes; a busy machine
+            does not make an archive invalid. Twenty times as long by the clock is the end all the same.
 
     Returns:
         Problems and notes; an archive is valid if there is no entry of severity "problem".
@@ -72,13 +76,15 @@ def check(path: str | os.PathLike[str], *, memory_bytes: int = MEMORY_BYTES, sec
         raise ArchiveError("there is no such archive", where=printable(path))
     size = sum(part.lstat().st_size for part in (place, *pieces.list_parts(place)))
     environment = {**os.environ, "HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(place), str(memory_bytes)]
+    limit = seconds + size / BYTES_PER_SECOND
+    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(place), str(memory_bytes), str(ceil(limit))]
+    slow = [Problem("problem", str(path), "examining the file took too long and was stopped")]
     try:
-        child = subprocess.run(
-            command, capture_output=True, env=environment, timeout=seconds + size / BYTES_PER_SECOND, check=False
-        )
+        child = subprocess.run(command, capture_output=True, env=environment, timeout=PATIENCE * limit, check=False)
     except subprocess.TimeoutExpired:
-        return [Problem("problem", str(path), "examining the file took too long and was stopped")]
+        return slow
+    if child.returncode == -signal.SIGXCPU:
+        return slow
     return [*_reported(child.stdout), *_death(child, str(path)), *_surroundings(place)]
 
 
@@ -117,12 +123,13 @@ def _surroundings(path: Path) -> Iterator[Problem]:
 # -- in the child -----------------------------------------------------------------------------------------------------
 
 
-def _examine(path: str, memory_bytes: int) -> None:
+def _examine(path: str, memory_bytes: int, seconds: int) -> None:
     """Examine an archive and print one JSON object per problem; runs in a process of its own."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     for count, problem in enumerate(problems(Path(path))):
         if count == MAX_PROBLEMS:
             problem = Problem("problem", path, f"there are more than {MAX_PROBLEMS} problems")

@@ -238,7 +238,17 @@ def test_a_crash_of_the_library_is_a_problem(tmp_path, make, monkeypatch):
     monkeypatch.setattr("kerneltrack.archive.checking._CHILD", "import os; os.kill(os.getpid(), 11)")
     assert ["crashed on the file (signal 11)" in str(problem) for problem in check(path)] == [True]
     monkeypatch.setattr("kerneltrack.archive.checking._CHILD", "import time; time.sleep(60)")
-    assert ["took too long" in str(problem) for problem in check(path, seconds=0.2)] == [True]
+    assert ["took too long" in str(problem) for problem in check(path, seconds=0.02)] == [True]
+    monkeypatch.setattr(
+        "kerneltrack.archive.checking.problems", lambda path: pytest.fail("examined in the parent's process")
+    )
+    spin = (
+        "import sys; from kerneltrack.archive import checking\nchecking.problems = lambda path: iter(int, 1)\n"
+        "checking.asdict = lambda problem: {}\nchecking.MAX_PROBLEMS = 10**12\n"
+        "checking._examine(sys.argv[2], int(sys.argv[3]), 1)"
+    )
+    monkeypatch.setattr("kerneltrack.archive.checking._CHILD", spin)
+    assert ["took too long" in str(problem) for problem in check(path)] == [True]
     monkeypatch.setattr("kerneltrack.archive.checking._CHILD", "raise MemoryError('no room')")
     assert ["could not be examined: MemoryError: no room" in str(problem) for problem in check(path)] == [True]
 
