@@ -117,7 +117,8 @@ def write_report(results: dict[str, Any], cache: Path, output: Path) -> None:
         pages.append(f"Not installed where this was run: {', '.join(results['missing'])}.\n")
     versions = {row["peer"]: row["version"] for row in results["rows"] if "version" in row}
     pages.append("Versions: " + ", ".join(f"{peer} {version}" for peer, version in versions.items()) + ".")
-    for name, rate in results["rates"].items():
+    for name in (name for name in WORKLOADS if name in results["rates"]):
+        rate = results["rates"][name]
         rows = [row for row in results["rows"] if row["workload"] == name]
         floor = float(np.load(cache / f"{name}.npz")["floor"])
         pages += section(name, rows, floor, rate)

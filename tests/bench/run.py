@@ -103,9 +103,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=15.0, help="repeat each until this long")
     parser.add_argument("--timeout", type=float, default=150.0, help="for one process")
     parser.add_argument("--memory", type=float, default=18.0, help="GiB for one process")
+    parser.add_argument("--add", action="store_true", help="keep what the last call measured of other workloads")
     parser.add_argument("--cache", type=Path, default=ROOT / "out" / "bench")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md")
     return parser.parse_args()
+
+
+def keep_others(results: dict[str, Any], given: argparse.Namespace) -> None:
+    """What the last call measured of workloads that this one does not run."""
+    before = json.loads((given.cache / "results.json").read_text())
+    again = given.workloads.split(",")
+    results["rows"] += [row for row in before["rows"] if row["workload"] not in again]
+    results["rates"] |= {name: rate for name, rate in before["rates"].items() if name not in again}
 
 
 def main() -> None:
@@ -121,6 +130,8 @@ def main() -> None:
         "rows": [],
         "rates": {},
     }
+    if given.add:
+        keep_others(results, given)
     for name in given.workloads.split(","):
         path = str(prepare(name, given.cache))
         command = [sys.executable, script, "yardstick", "-", name, path, *threads]
