@@ -10,7 +10,6 @@ into one array costs as much as forming per-sample gradients.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,22 +83,26 @@ def _passes(
     if not outputs.requires_grad or not edges:
         yield from [[None] * len(edges)] * o
         return
-    for start in range(0, o, together):
-        count = min(together, o - start)
+    done = 0
+    while done < o:
+        count = min(together, o - done)
         batch = outputs.new_zeros(count, n, o)
         for k in range(count):
-            batch[k, :, start + k] = 1
-        options: dict[str, Any] = {"retain_graph": start + count < o, "allow_unused": True}
+            batch[k, :, done + k] = 1
         if count > 1:
             try:
-                options["retain_graph"] = True  # a refusal must leave the graph for the loop
-                parts = torch.autograd.grad(outputs, edges, batch, is_grads_batched=True, **options)  # type: ignore[arg-type]
+                parts = _gradients(outputs, edges, batch, retain_graph=True, is_grads_batched=True)
             except (RuntimeError, NotImplementedError):  # an operation without a batching rule: as exact, one by one
                 together = 1
-            else:
-                columns = [[None] * count if part is None else part.unbind(0) for part in parts]
-                yield from zip(*columns, strict=True)
                 continue
-        for k in range(count):
-            options["retain_graph"] = start + k < o - 1
-            yield torch.autograd.grad(outputs, edges, batch[k], **options)  # type: ignore[arg-type]
+            yield from zip(*([None] * count if p is None else p.unbind(0) for p in parts), strict=True)
+        else:
+            yield _gradients(outputs, edges, batch[0], retain_graph=done < o - 1)
+        done += count
+
+
+def _gradients(
+    outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, **options: bool
+) -> Sequence[Tensor | None]:
+    """The stubs know no edges that may be unused."""
+    return torch.autograd.grad(outputs, edges, cotangent, allow_unused=True, **options)  # type: ignore[arg-type]
