@@ -6,20 +6,18 @@ values are put under the forward pass, buffers (the statistics of BatchNorm) inc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel
-from kerneltrack.ntk.forward import Forward, Result
-from kerneltrack.ntk.inputs import Inputs
+from kerneltrack.ntk.forward import Forward
 from kerneltrack.ntk.memory import budget_bytes
-from kerneltrack.ntk.network import Network, Tensors
-from kerneltrack.ntk.parameters import Selection, common_dtype, trainable, unwrap
+from kerneltrack.ntk.network import Network
+from kerneltrack.ntk.parameters import Selection, summed_dtype, trainable, unwrap
 from kerneltrack.ntk.reduction import Head, Output, parse_output
 
 
@@ -76,19 +74,9 @@ class AnchoredNetwork(Network):
         """Name → anchored value of every selected parameter."""
         return {name: self._anchor.parameters[name].detach() for name in self._raw}
 
-    def applied(
-        self,
-        parameters: Tensors,
-        samples: Inputs,
-        then: Callable[[Tensor], Result],
-        buffers: Tensors | None = None,
-    ) -> Result:
-        state = {raw: p.detach() for raw, p in self._call.named_parameters()}
-        state |= {self._every[name]: value for name, value in self._anchor.parameters.items() if name in self._every}
-        state |= self._buffers() if buffers is None else buffers
-        state |= {self._raw[name]: value for name, value in parameters.items()}
-        result: Result = functional_call(self._call, state, (samples.assemble(), len(samples), then))
-        return result
+    def _state(self) -> dict[str, Tensor]:
+        anchored = {self._every[k]: value for k, value in self._anchor.parameters.items() if k in self._every}
+        return super()._state() | anchored
 
     def _buffers(self) -> dict[str, Tensor]:
         held = {f"model.{name}": value for name, value in self._anchor.buffers.items()}
@@ -130,7 +118,7 @@ def cross_ntk(
     now = Network(model, params=params, forward=forward, head=reduction.head)
     then = AnchoredNetwork(model, anchor, params=params, forward=forward, head=reduction.head)
     samples, outputs = now.validate(x)
-    dtype = torch.promote_types(common_dtype(now.parameters), torch.float32)
+    dtype = summed_dtype(now.parameters)
     count = len(samples)
     shape = {"full": (outputs, outputs), "diagonal": (outputs,), "trace": ()}[reduction.kind]
     kernel = torch.zeros(count, count, *shape, dtype=dtype, device=now.device)

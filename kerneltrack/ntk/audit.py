@@ -52,10 +52,7 @@ def _compare(
     reference = _by_products(job, left, right, v)
     error = float((product - reference).abs().max())
     # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
-    limit = (
-        torch.finfo(job.network_dtype).eps ** 0.6 * float(torch.maximum(scale, reference.abs()).max())
-        + torch.finfo(job.dtype).tiny
-    )
+    limit = rounding(job.network_dtype, float(torch.maximum(scale, reference.abs()).max()))
     if not error <= limit:
         raise AuditError(
             "the plan disagrees with plain autodiff along a random direction",
@@ -64,6 +61,12 @@ def _compare(
             where=_shares(job, left, right, v),
             remedy='Compute with method="jacobian", and report the model: this is a defect of kerneltrack.',
         )
+
+
+def rounding(dtype: torch.dtype, scale: float) -> float:
+    """The largest difference that rounding explains between two ways to products of size ``scale``."""
+    smallest = torch.finfo(torch.promote_types(dtype, torch.float32)).tiny
+    return float(torch.finfo(dtype).eps ** 0.6 * scale + smallest)
 
 
 def _direction(job: Job, count: int) -> Tensor:

@@ -35,6 +35,10 @@ class NotCapturable(Exception):
     """The forward pass does something that sites cannot describe; plain autodiff must do the whole model."""
 
 
+#: What torch raises where vmap or autograd refuses a model.
+REFUSALS = (NotCapturable, RuntimeError, NotImplementedError, TypeError, ValueError)
+
+
 @dataclass(eq=False)
 class Record:
     """One recorded result y of a site: physical tensors with the sample axis first.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.ntk.audit import audit
-from kerneltrack.ntk.capture import NotCapturable
+from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.checks import refuse_not_finite
 from kerneltrack.ntk.contraction import mirror
 from kerneltrack.ntk.cost import Plan, Use
@@ -25,7 +25,7 @@ from kerneltrack.ntk.job import Job, Method
 from kerneltrack.ntk.measuring import plain_arithmetic
 from kerneltrack.ntk.memory import budget_bytes, ran_out, refuse_budget
 from kerneltrack.ntk.network import Network
-from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, layer_of, preconditioner
+from kerneltrack.ntk.parameters import Metric, Selection, layer_of, preconditioner, summed_dtype
 from kerneltrack.ntk.passes import forward_flops, progress_bar
 from kerneltrack.ntk.reduction import Output, parse_output
 from kerneltrack.ntk.structured import Structured
@@ -223,10 +223,6 @@ def _check_budget(job: Job, structured: Structured | None) -> None:
         raise refuse_budget(job.budget, job.result_bytes + least)
 
 
-#: What torch raises where vmap or autograd refuses a model.
-_REFUSALS = (NotCapturable, RuntimeError, NotImplementedError, TypeError, ValueError)
-
-
 def _structured(job: Job) -> tuple[Structured | None, str]:
     """The structured method, or None and why plain autodiff must do everything."""
     if job.method not in ("auto", "structured"):
@@ -235,7 +231,7 @@ def _structured(job: Job) -> tuple[Structured | None, str]:
         structured = Structured(job)
     except KernelError:
         raise
-    except _REFUSALS as refusal:
+    except REFUSALS as refusal:
         if ran_out(refusal):
             raise
         reason = _first_line(refusal)
@@ -257,7 +253,7 @@ def _run(
         structured.run(result, advance)
     except KernelError:
         raise
-    except _REFUSALS as refusal:
+    except REFUSALS as refusal:
         if ran_out(refusal):
             raise
         _refuse_if_demanded(job, _first_line(refusal))
@@ -335,14 +331,12 @@ def _job(
     if right is not None and right.same_as(left):
         right = None
     parameters = network.parameters
-    # Half precision is for the network; sums over parameters are float32.
-    accumulated = torch.promote_types(common_dtype(parameters), torch.float32)
     job = Job(
         network=network,
         x1=left,
         x2=right,
         outputs=outputs,
-        dtype=accumulated,
+        dtype=summed_dtype(parameters),
         reduction=reduction,
         metric=preconditioner(metric, parameters),
         method=method,

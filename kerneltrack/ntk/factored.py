@@ -180,7 +180,7 @@ class Factored:
 
 def _uses(unit: Unit, side: Side) -> Iterator[Use]:
     if unit.form == "features":
-        yield Columns(shift_features(side, unit, 0).view(side.count, -1, unit_width(side, unit)))
+        yield Columns(shift_features(side, unit, 0).view(side.count, side.outputs(0, unit), -1))
         return
     for index in unit.sites:
         site, outputs = side.factors.sites[index], side.planes(index)[0]
@@ -194,9 +194,3 @@ def _uses(unit: Unit, side: Side) -> Iterator[Use]:
             yield Linear(gradients, input_rows(site, 0, side.count), rows_last=True)
         else:
             yield Linear(torch.stack(outputs, 1), input_rows(site, 0, side.count), rows_last=False)
-
-
-def unit_width(side: Side, unit: Unit) -> int:
-    """Entries of a bias or an expanded weight."""
-    _, g, e, _ = side.planes(unit.sites[0])[0][0].shape
-    return g * e

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kerneltrack.errors import AuditError, KernelError
-from kerneltrack.ntk.capture import NotCapturable
+from kerneltrack.ntk.audit import rounding
+from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.factored import Factored
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
 from kerneltrack.ntk.memory import available_bytes
 from kerneltrack.ntk.network import Network
-from kerneltrack.ntk.parameters import common_dtype
+from kerneltrack.ntk.parameters import summed_dtype
 from kerneltrack.ntk.reduction import Reduction
 
 #: The share of free memory that factors may take.
@@ -78,7 +78,7 @@ class Held:
             factors = Factored(self._job(free), free)
         except KernelError:
             raise
-        except (NotCapturable, RuntimeError, NotImplementedError, TypeError, ValueError):
+        except REFUSALS:
             return None  # passes are as exact, and are what this model or this memory admits
         _audit(factors.product(v), product)
         return factors
@@ -89,7 +89,7 @@ class Held:
             x1=self._samples,
             x2=None,
             outputs=self._outputs,
-            dtype=torch.promote_types(common_dtype(self._network.parameters), torch.float32),
+            dtype=summed_dtype(self._network.parameters),
             reduction=self._reduction,
             metric=self._metric,
             method="auto",
@@ -100,7 +100,7 @@ class Held:
 
 def _audit(found: Tensor, expected: Tensor) -> None:
     error = float((found - expected).abs().max())
-    limit = torch.finfo(expected.dtype).eps ** 0.6 * float(expected.abs().max()) + torch.finfo(expected.dtype).tiny
+    limit = rounding(expected.dtype, float(expected.abs().max()))
     if not error <= limit:
         raise AuditError(
             "products by factors disagree with products by passes",

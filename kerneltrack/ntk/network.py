@@ -132,11 +132,14 @@ class Network:
         A backward pass belongs in ``then``: a checkpointed part of the model runs forward again in it, and
         must find the same parameters.
         """
-        state = {raw: self._cast(p) for raw, p in self._call.named_parameters()}
-        state |= self._buffers() if buffers is None else buffers
+        state = self._state() | dict(self._buffers() if buffers is None else buffers)
         state |= {self._raw[name]: value for name, value in parameters.items()}
         result: Result = functional_call(self._call, state, (samples.assemble(), len(samples), then))
         return result
+
+    def _state(self) -> dict[str, Tensor]:
+        """Every parameter, selected or not, where nothing else is asked for."""
+        return {raw: self._cast(p) for raw, p in self._call.named_parameters()}
 
     def _cast(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()

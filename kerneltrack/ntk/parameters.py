@@ -161,6 +161,11 @@ def _entry(name: str, value: float | Tensor, parameter: Tensor) -> float | Tenso
     return tensor.detach() if tensor.dim() else float(tensor)
 
 
+def summed_dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:
+    """In which sums over parameters are taken: half precision is for the network."""
+    return torch.promote_types(common_dtype(parameters), torch.float32)
+
+
 def common_dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:
     """The dtype that holds all of them."""
     dtypes = [p.dtype for p in parameters.values()]
