@@ -24,6 +24,7 @@ from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import TrackerError
 from kerneltrack.instrument import Instrument
 from kerneltrack.loss import ProbeLoss
+from kerneltrack.pace import Pace
 from kerneltrack.probe import Probe
 from kerneltrack.recorder import Moment, Recorder
 from kerneltrack.schedule import Due, Every
@@ -64,7 +65,7 @@ def run_track(
     with undisturbed(first):
         record = instrument.describe(first)
     writer = ArchiveWriter(output, probes=[record], provenance=_provenance(first, checkpoints))
-    recorder = Recorder(writer, {measured.name: instrument}, {measured.name: Every(1)})
+    recorder = Recorder(writer, {measured.name: instrument}, Pace({measured.name: Every(1)}))
     try:
         for checkpoint in checkpoints:
             module = load_module(cls, checkpoint.path)

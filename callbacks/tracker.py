@@ -23,6 +23,7 @@ from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import ArchiveError
 from kerneltrack.instrument import Instrument
 from kerneltrack.loss import LossName, MeanLoss
+from kerneltrack.pace import Pace
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
 from kerneltrack.recorder import KeepKernel, Moment, OnError, Recorder
@@ -237,15 +238,15 @@ class _Tracker:
         per_epoch = fit.steps_per_epoch(trainer)
         arguments.countable(self._max_overhead, self._schedule, per_epoch)
         writer = self._ranks.every(partial(self._writer, trainer, module, unsharded(module), facts))
+        pace = Pace(
+            own_schedules, max_overhead=self._max_overhead, horizon=fit.last_step(trainer), per_epoch=per_epoch
+        )
         return Recorder(
             writer,
             self._instruments,
-            own_schedules,
+            pace,
             keep_kernel=self._keep_kernel,
             on_error=self._on_error,
-            max_overhead=self._max_overhead,
-            horizon=fit.last_step(trainer),
-            per_epoch=per_epoch,
             ranks=self._ranks,
         )
 
@@ -326,7 +327,7 @@ class _Tracker:
         self._announced = True
         cost = self._recorder.cost(module)
         if cost is not None:
-            telling.say(telling.before(cost, self._recorder.schedules))
+            telling.say(telling.before(cost, self._recorder.pace.schedules))
 
     def _finish(self, trainer: Any) -> None:
         """Close the archive; safe to call again."""

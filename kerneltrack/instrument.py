@@ -7,27 +7,25 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from kerneltrack import observables
-from kerneltrack.backoff import Backoff
+from kerneltrack import kernels, observables
 from kerneltrack.carried import carried_over
 from kerneltrack.effects import distances, layers_of, numpy, update_effects, way
 from kerneltrack.errors import KerneltrackError, ProbeError
 from kerneltrack.hidden import hidden
+from kerneltrack.kernels import Kernels, Method, Output
 from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, Plan, cross_ntk, empirical_ntk, ntk_plan
+from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, Plan
 from kerneltrack.ntk.memory import refuse_budget
 from kerneltrack.ntk.reduction import parse_output
-from kerneltrack.ntk.shared import shared_ntk
 from kerneltrack.observables import Need, Observable, State
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
@@ -38,12 +36,6 @@ from kerneltrack.stability import stability_ratio
 from kerneltrack.threads import threads_for
 from kerneltrack.training_mode import Flags, training_outputs
 from kerneltrack.update_rule import UpdateRule
-
-Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
-Method = Literal["auto", "structured", "jacobian", "products"]
-
-#: The layers' kernels are held side by side up to this many numbers (1 GiB of float32); beyond it layers are not measured.
-LAYER_NUMBERS = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +123,7 @@ class Instrument:
 
     def plan(self, module: nn.Module) -> Plan:
         """How the kernel of this probe will be computed, and what it costs."""
-        with warnings.catch_warnings():
-            # torch counts FLOPs with hooks on every module, of which it warns where a submodule is compiled.
-            warnings.filterwarnings("ignore", message=".*there are global hooks on modules.*")
-            return ntk_plan(
-                module, self._inputs(module), output=self.output, method=self.method, params=self.params,
-                forward=self.forward, memory_budget=self._memory.budget,
-            )  # fmt: skip
+        return self._kernels.plan(module, self._inputs(module))
 
     def measure(
         self,
@@ -171,12 +157,8 @@ class Instrument:
         outputs = every.outputs(inputs)
         targets = self._targets(outputs)
         missing: dict[Need, str] = {}
-        parts, remark = self._layer_kernels(module, inputs, outputs)
-        if parts is None:
-            kernel, remark = self._kernel(module, inputs)
-        else:
-            kernel = _total(parts)
-        rows = _rows(kernel)
+        kernel, parts, remark = self._kernel(module, inputs, outputs)
+        rows = kernels.rows(kernel)
         with threads_for(rows):
             pairs = eigensystem(kernel)
         stability = None
@@ -223,7 +205,7 @@ class Instrument:
 
     def assist(self, module: nn.Module, by_layer: bool, budget: int | str | None) -> None:
         """On a rank that follows: compute its share of the kernel that the leader's :meth:`measure` has asked for."""
-        self._shared_kernel(module, self._inputs(module), budget, by_layer=by_layer)
+        self._kernels.share(module, self._inputs(module), by_layer, budget)
 
     def complete(self, module: nn.Module, reading: Reading, rule: UpdateRule) -> Reading:
         """Add what needs θ_{t+1}: ``module`` is now in the state after the update that left ``reading``'s state.
@@ -282,44 +264,23 @@ class Instrument:
         return None if targets is None else torch.from_numpy(targets).to(outputs)
 
     @cached_property
-    def _memory(self) -> Backoff:
-        return Backoff(self.memory_budget)
-
-    def _kernel(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> tuple[Any, str]:
-        """The kernel, or each layer's, and "" or what had to be done to have it."""
-
-        def compute(budget: int | str | None) -> Any:
-            self.ranks.ask((self.probe.name, by_layer, budget))
-            return self._shared_kernel(module, inputs, budget, by_layer=by_layer)
-
-        return self._memory.run(compute, next(module.parameters()).device)
-
-    def _shared_kernel(self, module: nn.Module, inputs: Any, budget: int | str | None, *, by_layer: bool) -> Any:
-        return shared_ntk(
-            self.ranks, module, inputs, output=self.output, method=self.method, params=self.params,
-            forward=self.forward, memory_budget=budget, by_layer=by_layer,
+    def _kernels(self) -> Kernels:
+        return Kernels(
+            probe=self.probe.name, output=self.output, method=self.method, forward=self.forward, params=self.params,
+            memory_budget=self.memory_budget, ranks=self.ranks,
         )  # fmt: skip
 
-    def _own_kernel(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
-        """Another kernel of the same outputs, computed by this rank alone."""
-        kernel = empirical_ntk(
-            module, inputs, x2, output=self.output, method=self.method, forward=self.forward,
-            memory_budget=self._memory.budget, **{"params": self.params, **options},
-        )  # fmt: skip
-        assert isinstance(kernel, Tensor)  # by_layer is not among the options
-        return kernel
-
-    def _layer_kernels(self, module: nn.Module, inputs: Any, outputs: Tensor) -> tuple[dict[str, Tensor] | None, str]:
-        """Each layer's kernel, where an observable asks for layers and all of them fit in memory; they add up to Θ."""
-        count, width = outputs.shape
-        numbers = count**2 * {"full": width**2, "diagonal": width}.get(self.reduction, 1)
-        layers = len(layers_of(self._network(module)))
-        asked = self.needs("layers") or self.needs("layer_kernels")
-        if not asked or callable(self.output) or numbers * layers > LAYER_NUMBERS:
-            return None, ""
-        kernels: dict[str, Tensor]
-        kernels, remark = self._kernel(module, inputs, by_layer=True)
-        return kernels, remark
+    def _kernel(
+        self, module: nn.Module, inputs: Any, outputs: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor] | None, str]:
+        """The kernel, each layer's where an observable asks for layers, and "" or what had to be done to have it."""
+        if self.needs("layers") or self.needs("layer_kernels"):
+            layers = len(layers_of(self._network(module)))
+            parts, remark = self._kernels.by_layer(module, inputs, outputs, layers)
+            if parts is not None:
+                return kernels.total(parts), parts, remark
+        kernel, remark = self._kernels.measured(module, inputs)
+        return kernel, None, remark
 
     def _by_layer(self, parts: Mapping[str, Tensor] | None, layers: list[str]) -> dict[str, Any]:
         """What each layer contributes to the kernel; a layer of which no parameter is chosen contributes nothing."""
@@ -327,8 +288,8 @@ class Instrument:
             return {}
         nothing = torch.zeros_like(next(iter(parts.values())))
         found = {layer: parts.get(layer, nothing) for layer in layers}
-        kernels = {layer: numpy(kernel) for layer, kernel in found.items()} if self.needs("layer_kernels") else None
-        return {"layer_traces": {layer: _trace(k) for layer, k in found.items()}, "layer_kernels": kernels}
+        whole = {layer: numpy(kernel) for layer, kernel in found.items()} if self.needs("layer_kernels") else None
+        return {"layer_traces": {layer: kernels.trace(k) for layer, k in found.items()}, "layer_kernels": whole}
 
     def _hidden(self, network: Network, inputs: Any, missing: dict[Need, str]) -> dict[str, Any]:
         """Activations and the conjugate kernel."""
@@ -365,18 +326,12 @@ class Instrument:
             total = sum(distance**2 for distance in by_layer.values()) ** 0.5
             found |= {"layer_distances": by_layer, "parameter_distance": total}
         if self.needs("cross_time"):
-            found["cross_time"] = numpy(kernel if step == 0 else self._cross_time(module, inputs, anchor))
+            found["cross_time"] = numpy(kernel if step == 0 else self._kernels.cross_time(module, inputs, anchor))
         if self.needs("anchored"):
             start = self._network(module, every_parameter=True, anchor=anchor, headed=True)
             linear = numpy(start.jvp(inputs, way(anchor.parameters, network.parameters)))
             found["anchored_outputs"] = numpy(start.outputs(inputs)) + linear
         return found
-
-    def _cross_time(self, module: nn.Module, inputs: Any, anchor: Anchor) -> Tensor:
-        return cross_ntk(
-            module, inputs, anchor, output=self.output, params=self.params, forward=self.forward,
-            memory_budget=self.memory_budget,
-        )  # fmt: skip
 
     def _in_training(
         self,
@@ -414,7 +369,7 @@ class Instrument:
         moved = {name: entry for name, entry in metric.items() if isinstance(entry, Tensor) or entry > 0}
         if not moved:
             return {"optimizer_kernel": 0 * numpy(kernel)}
-        return {"optimizer_kernel": numpy(self._own_kernel(module, inputs, params=tuple(moved), metric=moved))}
+        return {"optimizer_kernel": numpy(self._kernels.own(module, inputs, params=tuple(moved), metric=moved))}
 
     def _from_source(
         self,
@@ -431,7 +386,7 @@ class Instrument:
             missing |= dict.fromkeys(("extension", "regression"), "there is no other probe to carry over from")
             return {}
         other, reading = source
-        cross = self._own_kernel(module, inputs, other._inputs(module))
+        cross = self._kernels.own(module, inputs, other._inputs(module))
         return carried_over(numpy(cross), numpy(outputs), reading.state, self.top_k, missing)
 
     def _functions(self, outputs: Tensor, targets: Tensor | None) -> dict[str, Any]:
@@ -471,24 +426,3 @@ class Instrument:
             "layers": layers_of(network),
             "top_k": min(self.top_k, modes),
         }
-
-
-def _total(layers: Mapping[str, Tensor]) -> Tensor:
-    first, *others = layers.values()
-    total = first.clone()
-    for kernel in others:
-        total += kernel
-    return total
-
-
-def _rows(kernel: Tensor) -> int:
-    """M of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
-    return int(kernel.shape[0]) * (int(kernel.shape[2]) if kernel.ndim > 2 else 1)
-
-
-def _trace(kernel: Tensor) -> float:
-    """The trace of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
-    over_samples = torch.diagonal(kernel.to(torch.float64), dim1=0, dim2=1)
-    if kernel.ndim == 4:
-        over_samples = torch.diagonal(over_samples, dim1=0, dim2=1)
-    return float(over_samples.sum())

@@ -25,10 +25,11 @@ from kerneltrack.errors import ArchiveError, KerneltrackError
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
+from kerneltrack.pace import Pace
 from kerneltrack.ranks import Ranks, told
 from kerneltrack.reading import Reading
 from kerneltrack.resuming import packed, unpacked
-from kerneltrack.schedule import Clock, Due, Schedule
+from kerneltrack.schedule import Clock, Due
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training_mode import Flags, flags_of
 from kerneltrack.undisturbed import undisturbed
@@ -85,14 +86,10 @@ class Recorder:
     Args:
         writer: where rows go, or None to compute and write nothing (a dry run).
         instruments: by probe name.
-        schedules: by probe name.
+        pace: which states are measured.
         keep_kernel: which snapshots store the kernel itself: the first and the last, all, or none.
         on_error: "raise", or "warn": a measurement that raises becomes a row with its reason, a row that cannot be stored
             (a full disk) is missing until the cause is gone, and the run goes on.
-        max_overhead: the share of wall time that measuring may take, or None. Grids are halved, never refined again, so
-            that the steps of runs nest; step 0, the last state and the states around a rate change stay.
-        horizon: the step at which the run will end, where that is known.
-        per_epoch: updates in an epoch, where that is known.
         ranks: the processes that measure together. On those that follow, the same calls at the same moments compute
             their share; they append nothing.
     """
@@ -101,27 +98,20 @@ class Recorder:
         self,
         writer: ArchiveWriter | None,
         instruments: Mapping[str, Instrument],
-        schedules: Mapping[str, Schedule],
+        pace: Pace,
         *,
         keep_kernel: KeepKernel = "ends",
         on_error: OnError = "raise",
-        max_overhead: float | None = None,
-        horizon: int | None = None,
-        per_epoch: float | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
-        self._max_overhead, self._horizon, self._thinned, self._skipped = max_overhead, horizon, 0, 0
-        self._per_epoch = per_epoch
         self._writer = writer
         self._instruments = dict(instruments)
-        self.schedules = dict(schedules)
+        self.pace = pace
         self._keep_kernel, self._on_error = keep_kernel, on_error
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
         self._anchor: Anchor | None = None
-        self._marks: dict[str, tuple[float, dict[str, float]]] = {}  # by probe, clock and metrics when it was last due
-        self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
         self._open: _Open | None = None
         self._unstored: list[int] = []
         self.rows = 0
@@ -130,22 +120,7 @@ class Recorder:
 
     def due(self, clock: Clock) -> dict[str, Due]:
         """The probes to measure at this moment, each with what asked for it; step 0 is always measured."""
-        if clock.step == self.last_step:
-            return {}
-        found: dict[str, Due] = {}
-        for name, schedule in self.schedules.items():
-            seconds, metrics = self._marks.get(name, (-math.inf, {}))
-            own = replace(clock, last_seconds=seconds, last_metrics=metrics)
-            due = schedule.thinned(self._thinned).due(own)
-            self._skipped += due is None and self._thinned > 0 and schedule.due(own) is not None
-            if due is None and clock.step == 0:
-                due = Due("first")
-            if due is None and name in self._second:
-                due = Due(f"{schedule}, second of a pair")
-            if due is not None:
-                found[name] = due
-                self._marks[name] = (clock.seconds, dict(clock.metrics))
-        return found
+        return {} if clock.step == self.last_step else self.pace.due(clock)
 
     def take(
         self,
@@ -158,8 +133,7 @@ class Recorder:
     ) -> None:
         """Measure ``module`` as it is now on every probe that is due, and open a row."""
         began = time.perf_counter()
-        window = int(any(name in self._second for name in due))
-        self._second = {name for name, found in due.items() if found.window == 2 and name not in self._second}
+        window = self.pace.pair(due)
         readings: dict[str, Reading] = {}
         status: Status = "ok"
         message = ""
@@ -202,7 +176,7 @@ class Recorder:
             seconds=self._open.snapshot.snapshot_seconds,
             peak_bytes=peak,
             disk_bytes=sum(array.nbytes for array in arrays),
-            states=None if self._horizon is None else self._to_come(0, 0, self._horizon),
+            states=self.pace.states,
         )
 
     def use_rates(self, learning_rates: Iterable[float]) -> None:
@@ -270,15 +244,12 @@ class Recorder:
             "anchor": None if self._anchor is None else vars(self._anchor),
             "initial": {name: packed(state) for name, state in self._initial.items()},
             "previous": {name: packed(state) for name, state in self._previous.items()},
-            "marks": {name: list(mark) for name, mark in self._marks.items()},
-            "second": sorted(self._second),
-            "thinned": self._thinned,
+            **self.pace.memory(),
         }
 
     def remember(self, memory: Mapping[str, Any], device: torch.device) -> None:
         """Go on where :meth:`memory` was taken; θ_0 goes to ``device``."""
-        self._second, self._thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))
-        self._marks = {name: (float(seconds), dict(metrics)) for name, (seconds, metrics) in memory.get("marks", {}).items()}
+        self.pace.remember(memory)
         if self._ranks.leads:
             anchor = memory.get("anchor")
             self._anchor = None if anchor is None else Anchor(**anchor).to(device)
@@ -338,37 +309,17 @@ class Recorder:
             warnings.warn(f"kerneltrack could not measure step {step}: {told(error)}", stacklevel=3)
 
     def _thin(self, snapshot: Snapshot) -> None:
-        """Halve the grids until the measurements still to come keep within ``max_overhead`` of the whole run.
-
-        With T the last step, s seconds of training a step, c seconds a row and n rows to come, the share is
-        (spent + c·n) / (T·s + spent + c·n). Without a known end, T is twice the steps so far. The leader's clock counts.
-        """
-        if self._max_overhead is not None and snapshot.step > 0:
-            self._thinned = self._ranks.from_leader(partial(self._halvings, self._max_overhead, snapshot))
-
-    def _halvings(self, max_overhead: float, snapshot: Snapshot) -> int:
-        horizon = self._horizon or 2 * snapshot.step
-        training = horizon * snapshot.train_seconds / snapshot.step
-        each = self.seconds / self.rows
-        for times in range(self._thinned, 40):
-            measuring = self.seconds + each * (self._to_come(times, snapshot.step + 1, horizon) or 0)
-            if measuring <= max_overhead * (training + measuring):
-                break
-        return times
-
-    def _to_come(self, times: int, start: int, stop: int) -> int | None:
-        """States of the grids, halved so many times, from ``start`` on; None where a schedule cannot be counted."""
-        counts = [s.thinned(times).count(start, stop, per_epoch=self._per_epoch) for s in self.schedules.values()]
-        return None if None in counts else sum(count for count in counts if count is not None)
+        """Keep within ``max_overhead``. The leader's clock counts."""
+        if self.pace.max_overhead is not None and snapshot.step > 0:
+            halvings = partial(self.pace.halvings, snapshot.step, snapshot.train_seconds, self.seconds, self.rows)
+            self.pace.thinned = self._ranks.from_leader(halvings)
 
     def _remarks(self, readings: Mapping[str, Reading], *, skipped: bool = False) -> str:
         """What is missing since the last row and why, and why some observables are NaN."""
-        left_out, self._skipped = self._skipped, 0
-        thinner = " and ".join(dict.fromkeys(str(s.thinned(self._thinned)) for s in self.schedules.values()))
-        thinned = f"skipped {left_out} states for max_overhead={self._max_overhead}: now {thinner}" if left_out else ""
         unstored = f"could not store steps {', '.join(map(str, self._unstored))}" if self._unstored else ""
         remarks = dict.fromkeys(remark for reading in readings.values() for remark in reading.remarks)
-        return "; ".join(filter(None, ("the update was skipped" * skipped, unstored, thinned, *remarks, _reasons(readings))))
+        said = ("the update was skipped" * skipped, unstored, self.pace.skipped(), *remarks, _reasons(readings))
+        return "; ".join(filter(None, said))
 
     def _completed(self, module: nn.Module, row: _Open, rule: UpdateRule | None) -> dict[str, Reading]:
         rates = row.snapshot.learning_rates

@@ -6,6 +6,7 @@ from torch import nn
 
 import kerneltrack.recorder as module
 from kerneltrack.instrument import Instrument
+from kerneltrack.pace import Pace
 from kerneltrack.probe import Probe
 from kerneltrack.recorder import Moment, Recorder
 from kerneltrack.schedule import Clock, Every, Log, OnLearningRateChange, OnMetricChange, Seconds
@@ -31,7 +32,9 @@ def run(monkeypatch, schedule, steps, cap, *, known=True, changes=()):
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     writer, net = Writer(), nn.Linear(2, 1)
     instrument = Instrument(probe=Probe(torch.randn(3, 2), name="p"))
-    recorder = Recorder(writer, {"p": instrument}, {"p": schedule}, max_overhead=cap, horizon=steps if known else None)
+    recorder = Recorder(
+        writer, {"p": instrument}, Pace({"p": schedule}, max_overhead=cap, horizon=steps if known else None)
+    )
     measure = Instrument.measure
 
     def slow(self, *args, **kwargs):
@@ -87,7 +90,7 @@ def test_schedules_by_the_clock_and_by_metrics_count_for_each_probe_by_itself():
 
     def recorder():
         instruments = {name: Instrument(probe=Probe(torch.randn(3, 2), name=name)) for name in "abc"}
-        return Recorder(None, instruments, {"a": Seconds(1), "b": Seconds(4), "c": OnMetricChange("loss", by=2)})
+        return Recorder(None, instruments, Pace({"a": Seconds(1), "b": Seconds(4), "c": OnMetricChange("loss", by=2)}))
 
     def clocks(start, stop):
         return [Clock(step=t, seconds=float(t), metrics={"loss": 2.0 ** (-t / 3)}) for t in range(start, stop)]

@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 
 #: Pieces of a snapshot: what the table calls them, and the function whose calls are timed.
 PIECES = {
-    "kernel": "kerneltrack.instrument.shared_ntk",
+    "kernel": "kerneltrack.kernels.shared_ntk",
     "eigensystem": "kerneltrack.instrument.eigensystem",
     "observables": "kerneltrack.observables.compute",
     "coefficients and vectors": "kerneltrack.observables.measurement",

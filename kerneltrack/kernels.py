@@ -1,0 +1,113 @@
+"""Kernels: those of one probe that a measurement asks the engine for, within one memory budget, shared over the ranks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kerneltrack.backoff import Backoff
+from kerneltrack.ntk import Anchor, Plan, cross_ntk, empirical_ntk, ntk_plan
+from kerneltrack.ntk.shared import shared_ntk
+from kerneltrack.ranks import Ranks
+
+Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
+Method = Literal["auto", "structured", "jacobian", "products"]
+
+#: The layers' kernels are held side by side up to this many numbers (1 GiB of float32); beyond it layers are not measured.
+LAYER_NUMBERS = 2**28
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """How the kernels of a probe are computed; the attributes are those of :class:`kerneltrack.instrument.Instrument`."""
+
+    probe: str
+    output: Output
+    method: Method
+    forward: Callable[[Any, Any], Any] | None
+    params: Callable[[str], bool] | Iterable[str] | None
+    memory_budget: int | str | None
+    ranks: Ranks
+
+    @cached_property
+    def _memory(self) -> Backoff:
+        return Backoff(self.memory_budget)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"output": self.output, "method": self.method, "params": self.params, "forward": self.forward}
+
+    def plan(self, module: nn.Module, inputs: Any) -> Plan:
+        """How the kernel will be computed, and what it costs."""
+        with warnings.catch_warnings():
+            # torch counts FLOPs with hooks on every module, of which it warns where a submodule is compiled.
+            warnings.filterwarnings("ignore", message=".*there are global hooks on modules.*")
+            return ntk_plan(module, inputs, memory_budget=self._memory.budget, **self._options)
+
+    def measured(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> tuple[Any, str]:
+        """The kernel, or each layer's, and "" or what had to be done to have it."""
+
+        def compute(budget: int | str | None) -> Any:
+            self.ranks.ask((self.probe, by_layer, budget))
+            return self.share(module, inputs, by_layer, budget)
+
+        return self._memory.run(compute, next(module.parameters()).device)
+
+    def share(self, module: nn.Module, inputs: Any, by_layer: bool, budget: int | str | None) -> Any:
+        """This rank's share of the kernel; on the rank that leads, the whole."""
+        return shared_ntk(self.ranks, module, inputs, memory_budget=budget, by_layer=by_layer, **self._options)
+
+    def by_layer(
+        self, module: nn.Module, inputs: Any, outputs: Tensor, layers: int
+    ) -> tuple[dict[str, Tensor] | None, str]:
+        """Each layer's kernel, where all of them fit in memory, and a remark; they add up to Θ."""
+        count, width = outputs.shape
+        wide = {"full": width**2, "diagonal": width}
+        if callable(self.output) or count**2 * wide.get(self.output, 1) * layers > LAYER_NUMBERS:
+            return None, ""
+        kernels: dict[str, Tensor]
+        kernels, remark = self.measured(module, inputs, by_layer=True)
+        return kernels, remark
+
+    def own(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
+        """Another kernel of the same outputs, computed by this rank alone."""
+        kernel = empirical_ntk(
+            module, inputs, x2, memory_budget=self._memory.budget, **{**self._options, **options}
+        )
+        assert isinstance(kernel, Tensor)  # by_layer is not among the options
+        return kernel
+
+    def cross_time(self, module: nn.Module, inputs: Any, anchor: Anchor) -> Tensor:
+        """J_t J_aᵀ."""
+        return cross_ntk(
+            module, inputs, anchor, output=self.output, params=self.params, forward=self.forward,
+            memory_budget=self.memory_budget,
+        )  # fmt: skip
+
+
+def total(layers: Mapping[str, Tensor]) -> Tensor:
+    """Θ, the sum of its layers."""
+    first, *others = layers.values()
+    whole = first.clone()
+    for kernel in others:
+        whole += kernel
+    return whole
+
+
+def rows(kernel: Tensor) -> int:
+    """M of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
+    return int(kernel.shape[0]) * (int(kernel.shape[2]) if kernel.ndim > 2 else 1)
+
+
+def trace(kernel: Tensor) -> float:
+    """The trace of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
+    over_samples = torch.diagonal(kernel.to(torch.float64), dim1=0, dim2=1)
+    if kernel.ndim == 4:
+        over_samples = torch.diagonal(over_samples, dim1=0, dim2=1)
+    return float(over_samples.sum())

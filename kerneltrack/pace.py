@@ -1,0 +1,115 @@
+"""Pace: which states of a run are measured, and how the grids thin out so that measuring stays below a share of its time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from kerneltrack.schedule import Clock, Due, Schedule
+
+
+class Pace:
+    """Asks each probe's schedule, and remembers when it last said yes.
+
+    Args:
+        schedules: by probe name.
+        max_overhead: the share of wall time that measuring may take, or None. Grids are halved, never refined again, so
+            that the steps of runs nest; step 0, the last state and the states around a rate change stay.
+        horizon: the step at which the run will end, where that is known.
+        per_epoch: updates in an epoch, where that is known.
+    """
+
+    def __init__(
+        self,
+        schedules: Mapping[str, Schedule],
+        *,
+        max_overhead: float | None = None,
+        horizon: int | None = None,
+        per_epoch: float | None = None,
+    ) -> None:
+        self.schedules = dict(schedules)
+        self.max_overhead = max_overhead
+        self.thinned = 0
+        self._horizon, self._per_epoch = horizon, per_epoch
+        self._skipped = 0
+        self._marks: dict[str, tuple[float, dict[str, float]]] = {}  # by probe, clock and metrics when it was last due
+        self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
+
+    def due(self, clock: Clock) -> dict[str, Due]:
+        """The probes to measure at this moment, each with what asked for it; step 0 is always measured."""
+        found: dict[str, Due] = {}
+        for name, schedule in self.schedules.items():
+            seconds, metrics = self._marks.get(name, (-math.inf, {}))
+            own = replace(clock, last_seconds=seconds, last_metrics=metrics)
+            due = schedule.thinned(self.thinned).due(own)
+            self._skipped += due is None and self.thinned > 0 and schedule.due(own) is not None
+            if due is None and clock.step == 0:
+                due = Due("first")
+            if due is None and name in self._second:
+                due = Due(f"{schedule}, second of a pair")
+            if due is not None:
+                found[name] = due
+                self._marks[name] = (clock.seconds, dict(clock.metrics))
+        return found
+
+    def pair(self, due: Mapping[str, Due]) -> int:
+        """1 where this moment completes a pair, else 0; what it begins is completed by the next."""
+        window = int(any(name in self._second for name in due))
+        self._second = {name for name, found in due.items() if found.window == 2 and name not in self._second}
+        return window
+
+    def halvings(self, step: int, training: float, measuring: float, rows: int) -> int:
+        """How often the grids must be halved so that what is to come keeps within ``max_overhead`` of the whole run.
+
+        With T the last step, s seconds of training a step, c seconds a row and n rows to come, the share is
+        (spent + c·n) / (T·s + spent + c·n). Without a known end, T is twice the steps so far.
+
+        Args:
+            step: steps so far, at least one.
+            training: seconds that they took.
+            measuring: seconds that measuring took, ``spent``.
+            rows: how many were measured.
+        """
+        if self.max_overhead is None:
+            return self.thinned
+        horizon = self._horizon or 2 * step
+        whole, each = horizon * training / step, measuring / rows
+        for times in range(self.thinned, 40):
+            expected = measuring + each * (self._between(times, step + 1, horizon) or 0)
+            if expected <= self.max_overhead * (whole + expected):
+                break
+        return times
+
+    @property
+    def states(self) -> int | None:
+        """How many states the schedules ask for until the end; None where nobody knows."""
+        return None if self._horizon is None else self._between(0, 0, self._horizon)
+
+    def _between(self, times: int, start: int, stop: int) -> int | None:
+        """States of the grids, halved so many times, from ``start`` on; None where a schedule cannot be counted."""
+        counts = [s.thinned(times).count(start, stop, per_epoch=self._per_epoch) for s in self.schedules.values()]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+    def skipped(self) -> str:
+        """What was left out since this was last asked, and why; "" for nothing."""
+        left_out, self._skipped = self._skipped, 0
+        if not left_out:
+            return ""
+        thinner = " and ".join(dict.fromkeys(str(s.thinned(self.thinned)) for s in self.schedules.values()))
+        return f"skipped {left_out} states for max_overhead={self.max_overhead}: now {thinner}"
+
+    def memory(self) -> dict[str, Any]:
+        """What a resumed run must know: when each probe was last due, the pair that is not complete, the halvings."""
+        return {
+            "marks": {name: list(mark) for name, mark in self._marks.items()},
+            "second": sorted(self._second),
+            "thinned": self.thinned,
+        }
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Go on where :meth:`memory` was taken."""
+        marks = memory.get("marks", {})
+        self._marks = {name: (float(seconds), dict(metrics)) for name, (seconds, metrics) in marks.items()}
+        self._second, self.thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))
