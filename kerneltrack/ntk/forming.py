@@ -34,7 +34,7 @@ ROWS, COLUMNS = 32, 128
 
 
 @dataclass(frozen=True)
-class Use:
+class Operands:
     """One use of the weight: G for every output, (n, g, e, T), and A, (n, g, T, i)."""
 
     gradients: list[Tensor]
@@ -53,7 +53,7 @@ class Slice:
     channels: int
     columns: int
 
-    def cut(self, uses: Sequence[Use]) -> Iterator[list[Use]]:
+    def cut(self, uses: Sequence[Operands]) -> Iterator[list[Operands]]:
         """The slices of ``uses`` that cover each entry of the weight, and each output, once."""
         (_, g, e, _), o, i = uses[0].gradients[0].shape, len(uses[0].gradients), uses[0].inputs.shape[-1]
         for k, group, first, start in itertools.product(
@@ -65,7 +65,7 @@ class Slice:
             groups, channels = slice(group, group + self.groups), slice(first, first + self.channels)
             columns = slice(start, start + self.columns)
             yield [
-                Use(
+                Operands(
                     [part[:, groups, channels] for part in use.gradients[k : k + self.outputs]],
                     use.inputs[:, groups, :, columns],
                 )
@@ -85,13 +85,13 @@ def token_features(side: Side, unit: Unit, plane: int, width: int, buffer: Tenso
             much as the products.
     """
     sites = side.factors.sites
-    uses = [Use(side.planes(i)[plane], input_rows(sites[i], 0, side.count)) for i in unit.sites]
+    uses = [Operands(side.planes(i)[plane], input_rows(sites[i], 0, side.count)) for i in unit.sites]
     trace = side.kind == "trace"
     for cut in _slice(uses[0], width, trace).cut(uses):
         yield _form(cut, buffer, trace)
 
 
-def _slice(use: Use, width: int, trace: bool) -> Slice:
+def _slice(use: Operands, width: int, trace: bool) -> Slice:
     """The largest slice of at most ``width`` entries a row whose products have enough rows and columns."""
     (_, g, e, _), o, i = use.gradients[0].shape, len(use.gradients), use.inputs.shape[-1]
     wide, enough = (o * e, ROWS) if trace else (e, -(-ROWS // o))
@@ -103,7 +103,7 @@ def _slice(use: Use, width: int, trace: bool) -> Slice:
     return Slice(o, groups, channels, columns)
 
 
-def _form(uses: Sequence[Use], buffer: Tensor, trace: bool) -> Tensor:
+def _form(uses: Sequence[Operands], buffer: Tensor, trace: bool) -> Tensor:
     """The features of one slice, (n, g·O·e·i) for the trace, else (n·O, g·e·i); in ``buffer``."""
     n, g, e, _ = uses[0].gradients[0].shape
     o, i = len(uses[0].gradients), uses[0].inputs.shape[-1]
