@@ -161,11 +161,11 @@ class Instrument:
         rows = kernels.rows(kernel)
         with threads_for(rows):
             pairs = eigensystem(kernel)
-        stability = None
+        stability, whole = None, self._is_whole(outputs)
         if self.needs("operator"):
             stability, missing["operator"] = stability_ratio(
                 every, inputs, outputs, targets, self.loss, rule,
-                top_eigenvalue=float(pairs.values[0]) if self._is_whole(outputs) else None,
+                kernel=kernel if whole else None, top_eigenvalue=float(pairs.values[0]) if whole else None,
             )  # fmt: skip
         state = State(
             eigensystem=pairs,
@@ -224,6 +224,7 @@ class Instrument:
             self._network(module, every_parameter=True, anchor=reading.before, headed=True),
             self._network(module, every_parameter=True, headed=True),
             self._inputs(module),
+            outputs=reading.state.outputs,
             residual=residual,
             rule=rule,
             by_layer=self.needs("layer_changes"),
@@ -330,7 +331,7 @@ class Instrument:
         if self.needs("anchored"):
             start = self._network(module, every_parameter=True, anchor=anchor, headed=True)
             linear = numpy(start.jvp(inputs, way(anchor.parameters, network.parameters)))
-            found["anchored_outputs"] = numpy(start.outputs(inputs)) + linear
+            found["anchored_outputs"] = linear + (numpy(start.outputs(inputs)) if initial is None else initial.outputs)
         return found
 
     def _in_training(

@@ -243,10 +243,9 @@ def _merge(
         start = int(np.searchsorted(owner, output))
         mine = np.flatnonzero(owner[order] == output)
         chosen = order[mine] - start
-        vectors[:, output, mine] = _fix_signs(block_vectors[:, chosen])
-        residuals[mine] = residuals_of(
-            blocks[output] @ block_vectors[:, chosen], block_values[chosen], block_vectors[:, chosen]
-        )
+        own = _fix_signs(block_vectors[:, chosen])
+        vectors[:, output, mine] = own
+        residuals[mine] = residuals_of(blocks[output] @ own, block_values[chosen], own)
     return EigenSystem(
         values=values[order],
         vectors=vectors.reshape(size, len(order)),
