@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -48,9 +47,12 @@ def inline_svg(figure: Figure, name: str, alternative: str) -> InlineSvg:
         figure: the figure.
         name: what its ids start with; unique on the page.
         alternative: what is read aloud in its stead.
+
+    Raises:
+        AnalysisError: its numbers cannot be drawn.
     """
     buffer = io.StringIO()
-    with rc_context(PAGE.parameters()):
+    with PAGE.drawing(f"the figure {name!r}"):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return InlineSvg(_adapt(buffer.getvalue(), name, alternative), json.dumps(_hover(figure), separators=(",", ":")))
 
@@ -138,7 +140,7 @@ def _line(figure: Figure, ax: Axes, line: Line2D) -> dict[str, Any]:
         for (x, y), (step, value) in zip(places, data, strict=True)
         if np.isfinite(x) and np.isfinite(y)
     ]
-    return {"label": str(line.get_label()), "colour": colour, "points": points}
+    return {"label": str(line.get_label()).replace(r"\$", "$"), "colour": colour, "points": points}
 
 
 def _rounded(values: tuple[float, ...]) -> list[float]:
