@@ -57,6 +57,7 @@ class Instrument:
         memory_budget: bytes or "2GiB", or None.
         scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
         ranks: the processes that compute the kernel together.
+        progress: whether a kernel's computation shows a progress bar, or after how many seconds.
     """
 
     probe: Probe
@@ -71,6 +72,7 @@ class Instrument:
     memory_budget: int | str | None = None
     scope: str = "probe estimate"
     ranks: Ranks = field(default_factory=Ranks)
+    progress: bool | float = False
 
     @property
     def reduction(self) -> Reduction:
@@ -289,7 +291,7 @@ class Instrument:
     def _kernels(self) -> Kernels:
         return Kernels(
             probe=self.probe.name, output=self.output, method=self.method, forward=self.forward, params=self.params,
-            memory_budget=self.memory_budget, ranks=self.ranks,
+            memory_budget=self.memory_budget, ranks=self.ranks, progress=self.progress,
         )  # fmt: skip
 
     def _operator(self, module: nn.Module, inputs: Any, outputs: Tensor) -> NTKOperator | None:

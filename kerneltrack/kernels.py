@@ -38,6 +38,7 @@ class Kernels:
     params: Callable[[str], bool] | Iterable[str] | None
     memory_budget: int | str | None
     ranks: Ranks
+    progress: bool | float = False
 
     @cached_property
     def _memory(self) -> Backoff:
@@ -65,7 +66,8 @@ class Kernels:
 
     def share(self, module: nn.Module, inputs: Any, by_layer: bool, budget: int | str | None) -> Any:
         """This rank's share of the kernel; on the rank that leads, the whole."""
-        return shared_ntk(self.ranks, module, inputs, memory_budget=budget, by_layer=by_layer, **self._options)
+        told = {"progress": self.progress if self.ranks.leads else False, "by_layer": by_layer}
+        return shared_ntk(self.ranks, module, inputs, memory_budget=budget, **told, **self._options)
 
     def by_layer(
         self, module: nn.Module, inputs: Any, outputs: Tensor, layers: int
