@@ -138,11 +138,13 @@ def provenance(**metadata):
 
 
 def one_more_kind(kind):
-    """(rows, record) of a run that lacks what the main one has: "cosine" rates, or two "classes" as targets."""
+    """(rows, record) of a run that the main one is not: "cosine" rates, two "classes" as targets, or inputs on a "line"."""
     truth = simulate()
     rows, kept = list(snapshots(truth)), record(truth)
     if kind == "cosine":
         rows = [dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),)) for s in rows]
+    if kind == "line":
+        kept = dataclasses.replace(kept, input_shapes={"": ("float64", (N, 1))}, inputs={"": truth.points[:, :1]})
     if kind == "classes":
         kept = dataclasses.replace(kept, targets=np.sign(kept.targets - np.median(kept.targets) - 1e-9))
     return rows, kept
