@@ -127,9 +127,13 @@ def _examine(path: str, memory_bytes: int, seconds: int) -> None:
     """Examine an archive and print one JSON object per problem; runs in a process of its own."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    for kind, soft, hard in (
+        (resource.RLIMIT_AS, memory_bytes, memory_bytes), (resource.RLIMIT_CPU, seconds, seconds + 5),
+        (resource.RLIMIT_CORE, 0, 0),
+    ):  # fmt: skip
+        # A batch system may have set tighter ones, which nobody may raise again.
+        held = [hard, *(limit for limit in resource.getrlimit(kind) if limit != resource.RLIM_INFINITY)]
+        resource.setrlimit(kind, (min(soft, *held), min(held)))
     for count, problem in enumerate(problems(Path(path))):
         if count == MAX_PROBLEMS:
             problem = Problem("problem", path, f"there are more than {MAX_PROBLEMS} problems")

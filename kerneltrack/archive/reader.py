@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -41,7 +42,8 @@ def open_archive(path: str | os.PathLike[str], *, all_segments: bool = False) ->
 class Archive(Sequence[Snapshot]):
     """The snapshots of one run, in the order of steps, as they were when the archive was opened.
 
-    ``archive[i]`` reads one snapshot and no other. See :func:`open_archive`.
+    ``archive[i]`` reads one snapshot and no other. See :func:`open_archive`. Pickled, it is opened again by its path, as
+    it was: what dask sends to other processes.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, all_segments: bool = False) -> None:
@@ -53,12 +55,16 @@ class Archive(Sequence[Snapshot]):
             for problem in sections.departures(self._header, self._columns):
                 raise ArchiveFormatError("a text of the archive is not of its kind", got=problem, where=printable(path))
             self._origin, self._place = pieces.row_map(self._pieces)
-            if not all_segments:
-                kept = is_canonical(self.column("segment"), self.column("step"), self.segments)
-                self._origin, self._place = self._origin[kept], self._place[kept]
+            self._appended, self._canonical = len(self._origin), not all_segments
+            if self._canonical:
+                self._drop_superseded()
         except BaseException:
             self.close()
             raise
+
+    def _drop_superseded(self) -> None:
+        kept = is_canonical(self.column("segment"), self.column("step"), self.segments)
+        self._origin, self._place = self._origin[kept], self._place[kept]
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -177,6 +183,11 @@ class Archive(Sequence[Snapshot]):
         pieces.close_all(self._pieces)
         self._pieces = []
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._check_open()
+        known = (self._header.attrs["archive_id"], self._appended, len(self.segments))
+        return _as_it_was, (self.path, self._canonical, *known)
+
     def __enter__(self) -> Self:
         return self
 
@@ -187,3 +198,17 @@ class Archive(Sequence[Snapshot]):
 
     def __repr__(self) -> str:
         return f"<Archive {self.path.name!r}: {len(self)} snapshots of {', '.join(self._header.probes) or 'no probe'}>"
+
+
+def _as_it_was(path: Path, canonical: bool, archive_id: str, appended: int, starts: int) -> Archive:
+    """An archive that was pickled: rows are only ever appended, so the first so many of them are those that it had."""
+    archive = Archive(path, all_segments=True)
+    if archive.attrs["archive_id"] != archive_id or len(archive) < appended or len(archive.segments) < starts:
+        archive.close()
+        raise ArchiveError("another archive stands where the one that was pickled had been", where=printable(path))
+    archive._header = replace(archive._header, segments=archive.segments[:starts])
+    archive._origin, archive._place = archive._origin[:appended], archive._place[:appended]
+    archive._appended, archive._canonical = appended, canonical
+    if canonical:
+        archive._drop_superseded()
+    return archive

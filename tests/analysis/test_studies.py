@@ -1,4 +1,7 @@
-"""The studies of docs/: small versions run from end to end; the whole ones are marked slow. Oracle: what was trained."""
+"""The tour through the digits in docs/studies: small versions from end to end, the whole one is marked slow.
+
+Oracle: what was trained.
+"""
 
 import importlib.util
 import re
@@ -7,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerneltrack.analysis import figures, load, lr_decay_effects
+from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.report import write_report
 from kerneltrack.analysis.sweep import sweep
 
@@ -61,24 +64,3 @@ def test_the_whole_study_runs_small(digits, tmp_path):
     lines = digits.main(tmp_path, digits.SMALL)
     assert len([line for line in lines if line.startswith(("mlp-", "cnn-"))]) == 8
     assert len(list(tmp_path.glob("*.html"))) == 8
-
-
-def test_the_pages_of_the_studies_name_figures_that_exist():
-    page = (STUDIES / "nsa.md").read_text(encoding="utf-8")
-    for name in re.findall(r"^## ([a-z-]+)$", page, re.MULTILINE):
-        assert name in figures.registry()
-        assert (STUDIES.parent / "figures" / f"nsa-{name}.png").exists()
-
-
-def test_the_neural_spectrum_page_takes_its_numbers_from_the_archives(archives):
-    """On the synthetic pair of run and control: each number by its closed form or from the truth."""
-    nsa = study("nsa")
-    run, control = (load(path).only for path in archives)
-    told = {claim.figure: claim.here(run, control) for claim in nsa.CLAIMS if claim.figure in (
-        "stability", "eigenvalues", "residual-spectrum")}  # fmt: skip
-    values = run.values("eigenvalues")
-    assert f"λ_1 ×{values[-1, 0] / values[0, 0]:.3g}" in told["eigenvalues"]
-    assert f"λ_1/N {values[8, 0] / run.count:.3g} at the halving" in told["stability"]
-    squares = run.values("residual_coefficients")[:, :, 0] ** 2
-    energy = squares[:, :20].sum(axis=1) / squares.sum(axis=1)
-    assert f"E(m, 20) {energy[8]:.3f} before and {energy[9]:.4f} one update after" in told["residual-spectrum"]

@@ -545,6 +545,32 @@ def version_in_other_digits(file):
     file.attrs["format_version"] = "\u00b2.0"
 
 
+@hostile("/@role is neither 'main' nor 'part'")
+def another_role(file):
+    file.attrs["role"] = "spare"
+
+
+@hostile("/@run_id is missing")
+def no_run_id(file):
+    del file.attrs["run_id"]
+
+
+@hostile("/provenance/metadata is missing")
+def no_metadata(file):
+    del file["provenance/metadata"]
+
+
+@hostile("/probes/train/targets is not a dataset")
+def targets_as_a_group(file):
+    del file["probes/train/targets"]
+    file.create_group("probes/train/targets").attrs["dimensions"] = "sample output"
+
+
+@hostile("eigenvalues has dimensions .* in 2 axes, not")
+def fewer_dimensions_than_axes(file):
+    file[EIGENVALUES].attrs["dimensions"] = "snapshot"
+
+
 @hostile("the archive is not a main file")
 def a_part_as_the_archive(file):
     file.attrs["role"] = "part"

@@ -38,7 +38,7 @@ from kerneltrack.archive.checking import problems
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot, same_measurement
 
 SIZE = 64
-MEAN_SECONDS = 0.15  # between a writer's start, or its first snapshot, and its end
+MEAN_SECONDS = 0.15  # of processor time between a writer's start, or its first snapshot, and its end
 PROBE = ProbeRecord(name="train", fingerprint="sha256:0", count=SIZE)
 RUN = Provenance(run={"run_id": "killed"})
 HERE = Path(__file__).parent
@@ -111,8 +111,25 @@ class Child:
             os._exit(status)
         os.close(theirs)
 
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        self.send(signal.SIGKILL)
+
+    def work_for(self, seconds: float) -> None:
+        """Wait until the child has had so much processor time, or is gone; a busy machine makes it live longer.
+
+        The clock stands while the child waits for the disk, but we look at it only now and then, and so a kill may come
+        during such a wait.
+        """
+        clock = ~self.pid << 3 | 2  # Linux's processor clock of another process
+        end = time.clock_gettime(clock) + seconds
+        while time.clock_gettime(clock) < end and not self._is_over():
+            time.sleep(0.001)
+
+    def _is_over(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def wait(self) -> int:
         """The exit status, negative for a signal."""
@@ -206,18 +223,21 @@ def kill_at_random_times(kind: str, kills: int, seed: int) -> list[str]:
                 first = max(acknowledged, default=0) + 1000  # the killed child may have stored one more
                 child = Child(lambda pipe, path=path, first=first: write(kind, path, first, 200, pipe, close_after=30))
                 if draw.random() < 0.7:  # else the kill may well come while the archive is created or resumed
-                    select.select([child.pipe], [], [], 10)
-                time.sleep(draw.expovariate(1 / MEAN_SECONDS))
+                    select.select([child.pipe], [], [])  # ends with the first snapshot, or with the child
+                child.work_for(draw.expovariate(1 / MEAN_SECONDS))
                 child.kill()
                 child.wait()
                 acknowledged += child.acknowledged()
+                reader.send(signal.SIGSTOP)  # nothing is written meanwhile
                 if path.exists():
                     found += [f"{path.name}: {fault}" for fault in faults(path, acknowledged)]
+                reader.send(signal.SIGCONT)
                 kills -= 1
             reader.kill()
             reader.wait()
             found += readings(reader, path, totals)
             totals["acknowledged"] += len(acknowledged)
+            print(f"{totals}, {kills} kills to come, {len(found)} faults so far", flush=True)
             shutil.rmtree(name, ignore_errors=True)
             Path(name).mkdir()
     print(f"{totals} and {len(found)} faults")
@@ -245,7 +265,7 @@ FINISHED = 7
 
 
 def kill_before_every_call(kind: str, stride: int, stages: list[str]) -> list[str]:
-    """For each stage of an archive's life: a kill before its first changing call, its second, …, and in each's middle.
+    """For each stage of an archive's life: a kill before its first changing call, its second, …; in each write's middle.
 
     Needs killer.c preloaded; see :func:`main`.
     """
@@ -256,12 +276,11 @@ def kill_before_every_call(kind: str, stride: int, stages: list[str]) -> list[st
             while killed:
                 with tempfile.TemporaryDirectory() as name:
                     killed, faults_here = killed_once(kind, stage, number, half, Path(name) / "run.h5")
-                    where = f"{stage}, call {number}{' (half)' if half else ''}"
+                    where = f"{stage}, {'middle of write' if half else 'call'} {number}"
                     found += [f"{where}: {fault}" for fault in faults_here]
                 number += stride
-            print(
-                f"{stage}{' (half)' if half else ''}: {number - stride} calls, {len(found)} faults so far", flush=True
-            )
+            tried = f"{stage}: every {stride} of {number - stride - 1} {'writes, in the middle' if half else 'calls'}"
+            print(f"{tried}: {len(found)} faults so far", flush=True)
     return found
 
 

@@ -1,8 +1,8 @@
 /* Count the calls with which a process changes files, and end it before the one that it was told.
  *
  * Preloaded into a process that calls kill_at(n, half) when it is ready: before the n-th such call from then on the
- * process kills itself with SIGKILL; with half != 0 a write is carried out to its middle first. Writes to anything but
- * regular files (pipes, terminals) do not count. calls_so_far() tells how many there were.
+ * process kills itself with SIGKILL. With half != 0 only writes count, and the n-th is carried out to its middle first.
+ * Writes to anything but regular files (pipes, terminals) do not count. calls_so_far() tells how many there were.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -33,7 +33,7 @@ static int is_regular(int descriptor) {
     return fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
 }
 
-#define BEFORE if (due()) die();
+#define BEFORE if (!halves && due()) die();
 
 #define WRITE_AT(name, offset_type)                                                                     \
     ssize_t name(int descriptor, const void *data, size_t size, offset_type where) {                    \

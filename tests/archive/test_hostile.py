@@ -105,6 +105,19 @@ def test_check_says_the_same(corpus, name):
     assert re.search(corpus[1][name][0], str(problems[0]))
 
 
+def test_attributes_are_counted_together(tmp_path, make, monkeypatch):
+    """Each is small enough; a quarter of a gigabyte of them would be needed, so the limit is lowered for the test."""
+    path = tmp_path / "run.h5"
+    ArchiveWriter(path, probes=[make.probe]).close()
+    with h5py.File(path, "r+") as file:
+        for number in range(8):
+            file["provenance"].attrs[f"a{number}"] = np.zeros(60_000, "u1")
+    open_archive(path).close()
+    monkeypatch.setattr("kerneltrack.archive.guard.MAX_AT_ONCE_BYTES", 400_000)
+    with pytest.raises(UnsafeArchiveError, match="the attributes are too large: expected at most 400000 bytes in all"):
+        open_archive(path)
+
+
 def test_a_column_that_is_not_there_is_not_filled_in(tmp_path, make):
     """Thirteen gigabytes that were never written. Oracle: rows still come one at a time."""
     path = tmp_path / "run.h5"
@@ -251,6 +264,23 @@ def test_a_crash_of_the_library_is_a_problem(tmp_path, make, monkeypatch):
     assert ["took too long" in str(problem) for problem in check(path)] == [True]
     monkeypatch.setattr("kerneltrack.archive.checking._CHILD", "raise MemoryError('no room')")
     assert ["could not be examined: MemoryError: no room" in str(problem) for problem in check(path)] == [True]
+
+
+def test_the_limits_of_a_batch_system_are_kept(tmp_path, make):
+    """Tighter limits than the examination's own stand; nobody may raise them. Oracle: a good archive is in order."""
+    path = tmp_path / "run.h5"
+    ArchiveWriter(path, probes=[make.probe]).close()
+    done = python(
+        """
+        import resource, sys
+        from kerneltrack.archive import check
+        for kind, limit in ((resource.RLIMIT_AS, 3 << 30), (resource.RLIMIT_CPU, 40)):
+            resource.setrlimit(kind, (limit, limit))
+        print(check(sys.argv[1]))
+        """,
+        path,
+    )
+    assert done.stdout == "[]\n", done
 
 
 def test_damage_that_no_checksum_sees_is_found(tmp_path, make):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import xarray
 
 from kerneltrack.archive import Archive, ArchiveWriter, open_archive, schema
+from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Provenance
 
 
@@ -156,6 +158,14 @@ class TestLabelled:
             found = chunked.eigenvalues.mean("snapshot").compute()
             np.testing.assert_allclose(found, archive.column("probes/train/eigenvalues").mean(0), rtol=1e-15)
 
+    def test_dask_reads_it_in_other_processes(self, path):
+        """Oracle: the same mean in this process."""
+        pytest.importorskip("dask.array", reason="dask is not installed")
+        with open_archive(path) as archive:
+            chunked = archive.to_xarray().chunk(snapshot=2)
+            found = chunked.eigenvalues.mean("snapshot").compute(scheduler="processes", num_workers=1)
+            np.testing.assert_allclose(found, archive.column("probes/train/eigenvalues").mean(0), rtol=1e-15)
+
     def test_many_archives_are_one_array_that_is_not_loaded(self, tmp_path, make, monkeypatch):
         """Oracle: the mean over archives that are read one by one; before it is asked for, no measurement is read."""
         pytest.importorskip("dask.array", reason="dask is not installed")
@@ -198,3 +208,47 @@ class TestLabelled:
             with pytest.raises(OSError, match="no probe 'test'"):
                 archive.to_xarray("test")
             assert archive.to_xarray("val").attrs["probe"] == "val"
+
+
+class TestPickled:
+    """An archive that was pickled is opened again as it was. Oracle: the archive that was not."""
+
+    def test_what_was_appended_since_is_left_out(self, tmp_path, make):
+        path = tmp_path / "run.h5"
+        with ArchiveWriter(path, probes=[make.probe]) as writer:
+            for step in range(4):
+                writer.append(make.snapshot(step))
+            archive = open_archive(path)
+            pickled = pickle.dumps(archive)
+            writer.append(make.snapshot(4))
+        with ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=1) as writer:
+            writer.append(make.snapshot(2))
+        assert open_archive(path).steps.tolist() == [0, 1, 2]
+        copy = pickle.loads(pickled)
+        assert copy.steps.tolist() == archive.steps.tolist() == [0, 1, 2, 3]
+        assert all(map(make.same, copy, archive))
+        assert [s.number for s in copy.segments] == [0]
+        assert pickle.loads(pickle.dumps(copy)).steps.tolist() == [0, 1, 2, 3]
+
+    @pytest.mark.parametrize("all_segments", [True, False])
+    def test_the_rows_are_those_that_were_asked_for(self, path, make, all_segments):
+        with ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=2) as writer:
+            writer.append(make.snapshot(3))
+        archive = open_archive(path, all_segments=all_segments)
+        copy = pickle.loads(pickle.dumps(archive))
+        assert copy.steps.tolist() == ([0, 1, 2, 3, 4, 3] if all_segments else [0, 1, 2, 3])
+        assert all(map(make.same, copy, archive))
+
+    def test_another_archive_at_its_place_is_refused(self, path, make):
+        pickled = pickle.dumps(open_archive(path))
+        with ArchiveWriter(path, probes=[make.probe], if_exists="replace") as writer:
+            for step in range(5):
+                writer.append(make.snapshot(step))
+        with pytest.raises(ArchiveError, match="another archive stands where"):
+            pickle.loads(pickled)
+
+    def test_a_closed_one_cannot_be(self, path):
+        archive = open_archive(path)
+        archive.close()
+        with pytest.raises(ArchiveError, match="is closed"):
+            pickle.dumps(archive)
