@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerneltrack.errors import AnalysisError
+from kerneltrack.errors import AnalysisError, KerneltrackError
 from kerneltrack.observables import State, Uncertainty, disjoint_halves, select
 from kerneltrack.spectrum import eigensystem
 
@@ -96,10 +96,9 @@ def _numerical(run: Run, row: int) -> tuple[float | None, str]:
 def _probe(run: Run, row: int, names: Sequence[str]) -> tuple[dict[str, float], str]:
     """Standard deviation between disjoint halves of the probe over √2: that of a number on N/2 points."""
     try:
-        state = _state(run, row)
-    except AnalysisError as error:
+        pairs = disjoint_halves(_state(run, row), select(names), splits=SPLITS)
+    except KerneltrackError as error:
         return {}, f"Choice of the probe: not measured, {error.problem}."
-    pairs = disjoint_halves(state, select(names), splits=SPLITS)
     spread = {name: float(np.std(first - second) / np.sqrt(2)) for name, (first, second) in pairs.items()}
     return {name: value for name, value in spread.items() if np.isfinite(value)}, (
         f"Choice of the probe: standard deviation of a number on {count(run.count // 2)} points, from {SPLITS} divisions of "
