@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check lint types bench setups docs browser-test kill-test clean
+.PHONY: help demo test check lint types bench setups studies docs browser-test kill-test clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -38,6 +38,9 @@ bench: $(VENV)/.dev  ## us and every installed peer on the same work, the archiv
 
 setups: $(VENV)/.dev  ## every set-up of a Trainer through its claims; writes docs/setups.md
 	$(BIN)/python tests/callbacks/setups_table.py
+
+studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*/README.md
+	$(BIN)/python docs/studies/spectrum-alignment/study.py --size desk
 
 docs: $(VENV)/.dev out/demo.html  ## the generated pages and the README's figure
 	$(BIN)/python -m kerneltrack.observables > docs/observables.md

@@ -7,7 +7,6 @@ nearest outside their hull: nothing is smoothed, so a noisy eigenfunction looks 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,11 +110,21 @@ def planar_inputs(run: Run) -> Floats:
     return points
 
 
-def _not_planar(run: Run, shapes: Sequence[tuple[int, ...]]) -> AnalysisError:
-    return AnalysisError(
-        "eigenfunctions are drawn as images over two-dimensional inputs", expected="inputs of shape (N, 2), N ≥ 4",
-        got=", ".join(map(str, shapes)), where=run.path or None,
-    )  # fmt: skip
+def line_inputs(run: Run) -> Floats:
+    """The probe's inputs (N,), one number each.
+
+    Raises:
+        AnalysisError: the archive does not hold them, or they are not one-dimensional.
+    """
+    if "inputs" not in run.dataset:
+        raise missing("inputs", "drawing eigenfunctions over one input", run.path)
+    points = np.asarray(run.dataset["inputs"].values, dtype=np.float64)
+    if points.size != run.count:
+        raise AnalysisError(
+            "eigenfunctions are drawn as lines over one-dimensional inputs", expected="inputs of shape (N,) or (N, 1)",
+            got=points.shape, where=run.path or None,
+        )  # fmt: skip
+    return points.ravel()
 
 
 def oriented_eigenvectors(run: Run, row: int, count: int) -> Floats:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -51,10 +52,20 @@ def inline_svg(figure: Figure, name: str, alternative: str) -> InlineSvg:
     Raises:
         AnalysisError: its numbers cannot be drawn.
     """
-    buffer = io.StringIO()
     with PAGE.drawing(f"the figure {name!r}"):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return InlineSvg(_adapt(buffer.getvalue(), name, alternative), json.dumps(_hover(figure), separators=(",", ":")))
+        drawing = _drawn(figure)
+    return InlineSvg(_adapt(drawing, name, alternative), json.dumps(_hover(figure), separators=(",", ":")))
+
+
+def _drawn(figure: Figure) -> str:
+    """What ``savefig`` writes, without the one more drawing of everything by which it would place the axes."""
+    if (engine := figure.get_layout_engine()) is not None:
+        figure.set_dpi(FigureCanvasSVG(figure).fixed_dpi)  # lengths of texts are those that will be drawn
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
 
 
 def _adapt(svg: str, name: str, alternative: str) -> str:

@@ -71,7 +71,7 @@ def similarities(run: Run, rows: Sequence[int]) -> tuple[Floats, Floats]:
 
 
 def _stored(run: Run, row: int) -> bool:
-    return "kernel" in run.dataset and bool(np.isfinite(run.dataset["kernel"][row, 0, 0, 0, 0].item()))
+    return "kernel" in run.dataset and bool(np.isfinite(run.dataset.variables["kernel"][row, 0, 0, 0, 0].values))
 
 
 def _all_vectors(run: Run) -> bool:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerneltrack.errors import AnalysisError
 
@@ -15,6 +15,11 @@ from .lr_decay_seeds import SeedEffects, effects_over_seeds, matched_control, se
 from .lr_decay_text import sentence, tables, trend_sentence
 from .text import Table
 from .trajectory import PathLike, Run, Trajectory, load
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .style import Style
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,17 @@ def lines_and_tables(found: RunsEffects) -> tuple[list[str], list[Table]]:
     return lines, shown
 
 
+def _over_seeds(effects: SeedEffects, energy_k: tuple[int, ...], style: Style) -> Figure:
+    from matplotlib import rc_context
+
+    from .gallery.runs import seeds_figure
+
+    with rc_context(style.parameters()):
+        return seeds_figure(effects, energy_k, style)
+
+
 def save(found: RunsEffects, path: str | os.PathLike[str], style: str) -> Path:
-    """Draw the figure of the first run's first change (or trend) and write it.
+    """Draw the paired differences over seeds, or of a single run the first change (or trend), and write the figure.
 
     Raises:
         AnalysisError: another ending than PNG, PDF or SVG.
@@ -81,4 +95,6 @@ def save(found: RunsEffects, path: str | os.PathLike[str], style: str) -> Path:
 
     run, control, effects = found.runs[0]
     scene = Scene(run, control, STYLES[style])
+    if found.seeds:
+        return save_figure(_over_seeds(found.seeds[0], effects.energy_k, scene.style), path, scene.style)
     return save_figure(choose("lr-decay" if effects.changes else "lr-trend")(scene), path, scene.style)

@@ -258,6 +258,19 @@ def _are_names(given: Any) -> bool:
     return isinstance(given, Iterable) and not isinstance(given, Mapping) and all(isinstance(n, str) for n in given)
 
 
+def eigenpairs(given: Any, top_k: int) -> Any:
+    """Which eigenpairs are computed: "all", or "leading" where any are asked for.
+
+    Raises:
+        TrackerError: neither, or "leading" of none.
+    """
+    if given == "leading" and top_k == 0:
+        raise TrackerError(
+            'eigenpairs="leading" with top_k=0', expected="at least one eigenpair", got=0, remedy="top_k=64 is the default."
+        )
+    return choice("eigenpairs", given, ("all", "leading"))
+
+
 def members(schedule: Schedule | dict[str, Schedule]) -> list[Schedule]:
     """The elementary schedules of one schedule, or of one per probe."""
     given = list(schedule.values()) if isinstance(schedule, dict) else [schedule]

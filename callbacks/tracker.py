@@ -24,6 +24,7 @@ from kerneltrack.errors import ArchiveError
 from kerneltrack.instrument import Instrument
 from kerneltrack.loss import LossName, MeanLoss
 from kerneltrack.pace import Pace
+from kerneltrack.pairs import Eigenpairs
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
 from kerneltrack.recorder import KeepKernel, Moment, OnError, Recorder
@@ -66,6 +67,7 @@ class _Tracker:
         method: Literal["auto", "structured", "jacobian", "products"] = "auto",
         params: Callable[[str], bool] | Iterable[str] | None = None,
         memory_budget: int | str | None = None,
+        eigenpairs: Eigenpairs = "all",
     ) -> None:
         super().__init__()
         self.archive = arguments.archive(archive)
@@ -89,6 +91,7 @@ class _Tracker:
             "forward": arguments.function("forward", forward, "(model, inputs) -> outputs"),
             "params": arguments.params(params),
             "memory_budget": arguments.memory_budget(memory_budget),
+            "eigenpairs": arguments.eigenpairs(eigenpairs, top_k),
         }
         self._state: dict[str, Any] = {}
         self._forget()
@@ -224,6 +227,7 @@ class _Tracker:
                 observables=catalogue.select(self._observables),
                 scope=fit.stability_scope(trainer, module, probe, batch),
                 ranks=self._ranks,
+                progress=telling.PATIENCE if self._log else False,
                 **self._reading,
             )
             for name, probe in self._probes.items()
@@ -359,7 +363,8 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         metadata: plain values that comparisons group by (width, seed, …).
         max_overhead: the share of wall time that measuring may take; grids are halved to keep it, so that the steps of
             runs nest. What was skipped is said in the next row. None: no limit.
-        log: scalars to the trainer's loggers, and one line at the end.
+        log: scalars to the trainer's loggers, one line at the start and one at the end, and on a terminal a progress bar
+            for a kernel that takes long.
         forward: (model, inputs) → outputs (N,) or (N, O); None: the module's own call.
         if_exists: "raise" or "replace"; a run resumed from its checkpoint continues its archive either way.
         on_error: "raise", or "warn": a measurement that fails becomes a row with its reason, a row that cannot be stored is
@@ -370,6 +375,9 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         method: of :func:`kerneltrack.empirical_ntk`.
         params: the parameters the kernel is of: None for all that require grad, a predicate on names, or names.
         memory_budget: bytes or "2GiB" for one kernel.
+        eigenpairs: "all", or "leading": only the first ``top_k`` are computed and stored, by Lanczos from the kernel, or, where
+            that is cheaper or does not fit into ``memory_budget``, from products with J and Jᵀ, each time beginning with the
+            last snapshot's. What needs all pairs, or the kernel where none was formed, is NaN with that reason.
 
     Raises:
         TrackerError, ScheduleError, ObservableError, ProbeError: a wrong argument, when the tracker is made.

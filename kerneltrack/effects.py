@@ -29,6 +29,7 @@ def update_effects(
     after: Network,
     inputs: Any,
     *,
+    outputs: Array,
     residual: Tensor | None,
     rule: UpdateRule,
     by_layer: bool = False,
@@ -39,20 +40,22 @@ def update_effects(
         before: the network at θ_t, over every trainable parameter.
         after: the same at θ_{t+1}.
         inputs: the probe's inputs, N samples.
+        outputs: f_t, what ``before`` gives on them.
         residual: m_t (N, O), or None where no loss is known.
         rule: the update with the rates and the preconditioner that it used.
         by_layer: the two linear changes also layer by layer.
     """
     step = way(before.parameters, after.parameters)
     flow = None if residual is None else _gradient_flow(before, inputs, residual, rule)
+    change = numpy(after.outputs(inputs)) - outputs
     if not by_layer:
         linear = numpy(before.jvp(inputs, step))
         kernel = None if flow is None else numpy(before.jvp(inputs, flow))
-        return Update(output_change=_change(before, after, inputs), linear_change=linear, kernel_change=kernel)
+        return Update(output_change=change, linear_change=linear, kernel_change=kernel)
     linears = _by_layer(before, inputs, step)
     kernels = None if flow is None else _by_layer(before, inputs, flow)
     return Update(
-        output_change=_change(before, after, inputs),
+        output_change=change,
         linear_change=sum(linears.values(), start=0 * next(iter(linears.values()))),
         kernel_change=None if kernels is None else sum(kernels.values(), start=0 * next(iter(kernels.values()))),
         layer_linear_changes=linears,
@@ -82,10 +85,6 @@ def numpy(tensor: Tensor) -> Array:
     """A tensor as NumPy float64."""
     array: Array = tensor.detach().to("cpu", torch.float64).numpy()
     return array
-
-
-def _change(before: Network, after: Network, inputs: Any) -> Array:
-    return numpy(after.outputs(inputs)) - numpy(before.outputs(inputs))
 
 
 def _gradient_flow(network: Network, inputs: Any, residual: Tensor, rule: UpdateRule) -> dict[str, Tensor] | None:

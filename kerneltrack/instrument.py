@@ -16,21 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from kerneltrack import kernels, observables
+from kerneltrack import observables
 from kerneltrack.carried import carried_over
 from kerneltrack.effects import distances, layers_of, numpy, update_effects, way
 from kerneltrack.errors import KerneltrackError, ProbeError
 from kerneltrack.hidden import hidden
-from kerneltrack.kernels import Kernels, Method, Output
+from kerneltrack.kernels import Kernels, Method, Output, layers_in, total
 from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, Plan
+from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, NTKOperator, Plan
 from kerneltrack.ntk.memory import refuse_budget
 from kerneltrack.ntk.reduction import parse_output
 from kerneltrack.observables import Need, Observable, State
+from kerneltrack.pairs import Eigenpairs, left_out, said
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
 from kerneltrack.reading import Reading
-from kerneltrack.snapshot import Json, ProbeRecord, Reduction
+from kerneltrack.settings import settings_of
+from kerneltrack.snapshot import ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem
 from kerneltrack.stability import stability_ratio
 from kerneltrack.threads import threads_for
@@ -46,6 +48,7 @@ class Instrument:
         probe: the fixed inputs and targets.
         output: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,).
         top_k: how many eigenvectors are stored.
+        eigenpairs: "all", or "leading": only the first top_k are computed.
         observables: what is computed, from the catalogue.
         loss: the loss on the probe, or None: residual f − y, no loss, no stability ratio.
         method: of :func:`kerneltrack.empirical_ntk`.
@@ -54,11 +57,13 @@ class Instrument:
         memory_budget: bytes or "2GiB", or None.
         scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
         ranks: the processes that compute the kernel together.
+        progress: whether a kernel's computation shows a progress bar, or after how many seconds.
     """
 
     probe: Probe
     output: Output = "full"
     top_k: int = 64
+    eigenpairs: Eigenpairs = "all"
     observables: tuple[Observable, ...] = ()
     loss: ProbeLoss | None = None
     method: Method = "auto"
@@ -67,6 +72,7 @@ class Instrument:
     memory_budget: int | str | None = None
     scope: str = "probe estimate"
     ranks: Ranks = field(default_factory=Ranks)
+    progress: bool | float = False
 
     @property
     def reduction(self) -> Reduction:
@@ -74,8 +80,19 @@ class Instrument:
         return "callable" if callable(self.output) else self.output
 
     def needs(self, need: Need) -> bool:
-        """Whether one of the chosen observables needs this to be measured."""
-        return need in observables.needs(self.observables)
+        """Whether one of the chosen observables needs this to be measured; the leading pairs start from the last ones."""
+        return need in observables.needs(self.observables) or (need == "previous" and self.eigenpairs == "leading")
+
+    def rows(self, outputs: Tensor) -> int:
+        """M, the rows of the kernel matrix, where the network's outputs are (N, O)."""
+        count, width = outputs.shape
+        if callable(self.output):
+            return count * int(self.output(outputs[0]).numel())
+        return count * (width if self.output in ("full", "diagonal") else 1)
+
+    def pairs_of(self, rows: int) -> int:
+        """How many eigenpairs are computed of a kernel matrix with so many rows."""
+        return rows if self.eigenpairs == "all" else min(self.top_k, rows)
 
     def describe(
         self, module: nn.Module, *, keep_inputs: bool = False, extension_of: str | None = None
@@ -116,10 +133,10 @@ class Instrument:
         if self.loss is not None and targets is not None:
             self.loss.verify(outputs, targets)
         plan = self.plan(module)  # refuses a callable output= and a method= that do not apply
-        if plan.result_bytes > plan.budget_bytes:
-            raise refuse_budget(plan.budget_bytes, plan.result_bytes)
+        if self.eigenpairs == "all" and plan.result_bytes > plan.budget_bytes:
+            raise refuse_budget(plan.budget_bytes, plan.result_bytes, otherwise='or eigenpairs="leading"')
         record = self.probe.record(outputs.shape[1], keep_inputs=keep_inputs)
-        return replace(record, settings={**self._settings(network, outputs), "extension_of": extension_of})
+        return replace(record, settings={**settings_of(self, network, outputs), "extension_of": extension_of})
 
     def plan(self, module: nn.Module) -> Plan:
         """How the kernel of this probe will be computed, and what it costs."""
@@ -157,19 +174,25 @@ class Instrument:
         outputs = every.outputs(inputs)
         targets = self._targets(outputs)
         missing: dict[Need, str] = {}
-        kernel, parts, remark = self._kernel(module, inputs, outputs)
-        rows = kernels.rows(kernel)
+        rows = self.rows(outputs)
+        operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
+        kernel, parts, remark = self._kernel(module, inputs, outputs, missing) if operator is None else (None, None, "")
         with threads_for(rows):
-            pairs = eigensystem(kernel)
-        stability = None
+            pairs = eigensystem(
+                kernel if operator is None else operator,
+                None if self.eigenpairs == "all" else self.pairs_of(rows),
+                previous=None if previous is None else previous.eigensystem,
+            )
+        missing |= left_out(pairs, formed=kernel is not None)
+        stability, whole = None, kernel is not None and self._is_whole(outputs)
         if self.needs("operator"):
             stability, missing["operator"] = stability_ratio(
                 every, inputs, outputs, targets, self.loss, rule,
-                top_eigenvalue=float(pairs.values[0]) if self._is_whole(outputs) else None,
+                kernel=kernel if whole else None, top_eigenvalue=float(pairs.values[0]) if whole else None,
             )  # fmt: skip
         state = State(
             eigensystem=pairs,
-            kernel=numpy(kernel),
+            kernel=None if kernel is None else numpy(kernel),
             reduction=self.reduction,
             learning_rates=rule.learning_rates,
             stability=stability,
@@ -181,13 +204,13 @@ class Instrument:
                 "layers": layers_of(every),
                 "step": step,
             },
-            **self._by_layer(parts, layers_of(every)),
+            **layers_in(parts, layers_of(every), whole=self.needs("layer_kernels")),
             **self._functions(outputs, targets),
             **self._hidden(every, inputs, missing),
             **self._since(module, inputs, kernel, every, anchor, initial if step else None, missing, step=step),
             **self._in_training(module, inputs, outputs, flags, missing, step=step),
             **self._by_optimizer(module, inputs, kernel, rule, missing),
-            **self._from_source(module, inputs, outputs, source, missing),
+            **(self._from_source(module, inputs, outputs, source, missing) if kernel is not None else {}),
         )
         state = state.as_initial() if step == 0 else state
         with threads_for(rows):
@@ -200,7 +223,7 @@ class Instrument:
             rule=rule,
             outputs=outputs,
             before=Anchor.of(module) if keep_parameters and self.needs("update") else None,
-            remarks=(remark,) if remark else (),
+            remarks=tuple(filter(None, (remark, said(pairs, formed=kernel is not None)))),
         )
 
     def assist(self, module: nn.Module, by_layer: bool, budget: int | str | None) -> None:
@@ -224,6 +247,7 @@ class Instrument:
             self._network(module, every_parameter=True, anchor=reading.before, headed=True),
             self._network(module, every_parameter=True, headed=True),
             self._inputs(module),
+            outputs=reading.state.outputs,
             residual=residual,
             rule=rule,
             by_layer=self.needs("layer_changes"),
@@ -267,29 +291,26 @@ class Instrument:
     def _kernels(self) -> Kernels:
         return Kernels(
             probe=self.probe.name, output=self.output, method=self.method, forward=self.forward, params=self.params,
-            memory_budget=self.memory_budget, ranks=self.ranks,
+            memory_budget=self.memory_budget, ranks=self.ranks, progress=self.progress,
         )  # fmt: skip
 
+    def _operator(self, module: nn.Module, inputs: Any, outputs: Tensor) -> NTKOperator | None:
+        """Θ by products, where that is cheaper than its matrix or the only way; else None."""
+        rows, needs = self.rows(outputs), observables.needs(self.observables)
+        return self._kernels.operator(module, inputs, outputs, needs, pairs=self.pairs_of(rows), rows=rows)
+
     def _kernel(
-        self, module: nn.Module, inputs: Any, outputs: Tensor
+        self, module: nn.Module, inputs: Any, outputs: Tensor, missing: dict[Need, str]
     ) -> tuple[Tensor, dict[str, Tensor] | None, str]:
         """The kernel, each layer's where an observable asks for layers, and "" or what had to be done to have it."""
         if self.needs("layers") or self.needs("layer_kernels"):
-            layers = len(layers_of(self._network(module)))
-            parts, remark = self._kernels.by_layer(module, inputs, outputs, layers)
-            if parts is not None:
-                return kernels.total(parts), parts, remark
+            why = self._kernels.without_layers(outputs, len(layers_of(self._network(module))))
+            if not why:
+                parts, remark = self._kernels.measured(module, inputs, by_layer=True)
+                return total(parts), parts, remark
+            missing |= dict.fromkeys(("layers", "layer_kernels"), why)
         kernel, remark = self._kernels.measured(module, inputs)
         return kernel, None, remark
-
-    def _by_layer(self, parts: Mapping[str, Tensor] | None, layers: list[str]) -> dict[str, Any]:
-        """What each layer contributes to the kernel; a layer of which no parameter is chosen contributes nothing."""
-        if parts is None:
-            return {}
-        nothing = torch.zeros_like(next(iter(parts.values())))
-        found = {layer: parts.get(layer, nothing) for layer in layers}
-        whole = {layer: numpy(kernel) for layer, kernel in found.items()} if self.needs("layer_kernels") else None
-        return {"layer_traces": {layer: kernels.trace(k) for layer, k in found.items()}, "layer_kernels": whole}
 
     def _hidden(self, network: Network, inputs: Any, missing: dict[Need, str]) -> dict[str, Any]:
         """Activations and the conjugate kernel."""
@@ -308,7 +329,7 @@ class Instrument:
         self,
         module: nn.Module,
         inputs: Any,
-        kernel: Tensor,
+        kernel: Tensor | None,
         network: Network,
         anchor: Anchor | None,
         initial: State | None,
@@ -325,12 +346,12 @@ class Instrument:
             by_layer = distances(anchor.parameters, network.parameters)
             total = sum(distance**2 for distance in by_layer.values()) ** 0.5
             found |= {"layer_distances": by_layer, "parameter_distance": total}
-        if self.needs("cross_time"):
+        if self.needs("cross_time") and kernel is not None:
             found["cross_time"] = numpy(kernel if step == 0 else self._kernels.cross_time(module, inputs, anchor))
         if self.needs("anchored"):
             start = self._network(module, every_parameter=True, anchor=anchor, headed=True)
             linear = numpy(start.jvp(inputs, way(anchor.parameters, network.parameters)))
-            found["anchored_outputs"] = numpy(start.outputs(inputs)) + linear
+            found["anchored_outputs"] = linear + (numpy(start.outputs(inputs)) if initial is None else initial.outputs)
         return found
 
     def _in_training(
@@ -355,10 +376,10 @@ class Instrument:
         return {} if found is None else {"training_outputs": numpy(found)}
 
     def _by_optimizer(
-        self, module: nn.Module, inputs: Any, kernel: Tensor, rule: UpdateRule, missing: dict[Need, str]
+        self, module: nn.Module, inputs: Any, kernel: Tensor | None, rule: UpdateRule, missing: dict[Need, str]
     ) -> dict[str, Any]:
         """J P_t Jᵀ; where P is one number it is that times the kernel."""
-        if not self.needs("optimizer_kernel"):
+        if not self.needs("optimizer_kernel") or kernel is None:
             return {}
         metric = rule.metric(list(self._network(module).parameters))
         if metric is None:
@@ -403,26 +424,3 @@ class Instrument:
         """Whether the measured kernel is J Jᵀ over every output and every trainable parameter."""
         one_output = outputs.shape[1] == 1 and not callable(self.output)
         return self.params is None and (self.output == "full" or one_output)
-
-    def _settings(self, network: Network, outputs: Tensor) -> dict[str, Json]:
-        count, width = outputs.shape
-        kept = width if self.output in ("full", "diagonal") else 1
-        modes = count * (int(self.output(outputs[0]).numel()) if callable(self.output) else kept)
-        return {
-            "output": self.reduction,
-            # neural-tangents' default is the mean over outputs; the factor is stored so that nobody has to guess.
-            "mean_trace_factor": 1.0 / width if self.output in ("full", "diagonal", "trace") else None,
-            "parameters": "all that require grad" if self.params is None else sorted(network.parameters),
-            "parameter_count": sum(p.numel() for p in network.parameters.values()),
-            "mode": "eval",
-            "dtype": str(outputs.dtype).removeprefix("torch."),
-            "method": self.method,
-            "loss": None if self.loss is None else self.loss.name,
-            "loss_normalisation": None if self.loss is None else "mean over the probe's samples",
-            "residual": "f - y" if self.loss is None else "N dL/df",
-            "stability_scope": self.scope,
-            "forward": None if self.forward is None else getattr(self.forward, "__qualname__", repr(self.forward)),
-            "energy_k": list(observables.energy_k(modes)),
-            "layers": layers_of(network),
-            "top_k": min(self.top_k, modes),
-        }

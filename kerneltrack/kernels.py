@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -12,8 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.backoff import Backoff
-from kerneltrack.ntk import Anchor, Plan, cross_ntk, empirical_ntk, ntk_plan
+from kerneltrack.effects import numpy
+from kerneltrack.ntk import Anchor, Network, NTKOperator, Plan, cross_ntk, empirical_ntk, ntk_plan
+from kerneltrack.ntk.passes import forward_flops
 from kerneltrack.ntk.shared import shared_ntk
+from kerneltrack.observables import Need
+from kerneltrack.pairs import forms_kernel
 from kerneltrack.ranks import Ranks
 
 Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
@@ -34,6 +38,7 @@ class Kernels:
     params: Callable[[str], bool] | Iterable[str] | None
     memory_budget: int | str | None
     ranks: Ranks
+    progress: bool | float = False
 
     @cached_property
     def _memory(self) -> Backoff:
@@ -61,19 +66,30 @@ class Kernels:
 
     def share(self, module: nn.Module, inputs: Any, by_layer: bool, budget: int | str | None) -> Any:
         """This rank's share of the kernel; on the rank that leads, the whole."""
-        return shared_ntk(self.ranks, module, inputs, memory_budget=budget, by_layer=by_layer, **self._options)
+        told = {"progress": self.progress if self.ranks.leads else False, "by_layer": by_layer}
+        return shared_ntk(self.ranks, module, inputs, memory_budget=budget, **told, **self._options)
 
-    def by_layer(
-        self, module: nn.Module, inputs: Any, outputs: Tensor, layers: int
-    ) -> tuple[dict[str, Tensor] | None, str]:
-        """Each layer's kernel, where all of them fit in memory, and a remark; they add up to Θ."""
+    def without_layers(self, outputs: Tensor, layers: int) -> str:
+        """Why the kernels of so many layers are not held side by side; "" where they are."""
+        if callable(self.output):
+            return "layers are not told apart for a callable output="
         count, width = outputs.shape
-        wide = {"full": width**2, "diagonal": width}
-        if callable(self.output) or count**2 * wide.get(self.output, 1) * layers > LAYER_NUMBERS:
-            return None, ""
-        kernels: dict[str, Tensor]
-        kernels, remark = self.measured(module, inputs, by_layer=True)
-        return kernels, remark
+        numbers = count**2 * {"full": width**2, "diagonal": width}.get(self.output, 1) * layers
+        if numbers <= LAYER_NUMBERS:
+            return ""
+        return f"the kernels of {layers} layers would have {numbers:.1e} numbers, and at most {LAYER_NUMBERS:.1e} are held"
+
+    def operator(
+        self, module: nn.Module, inputs: Any, outputs: Tensor, needs: Collection[Need], *, pairs: int, rows: int
+    ) -> NTKOperator | None:
+        """Θ by products, where the leading ``pairs`` of its ``rows`` are to come from those; None where Θ is formed."""
+        network = Network(module, params=self.params, forward=self.forward)
+        passes = len(outputs) * forward_flops(network, network.inputs(inputs))
+        over = outputs.shape[1] if self.output in ("diagonal", "trace") else 1  # products are made output by output
+        plan = self.plan(module, inputs)
+        if forms_kernel(plan, needs, pairs=pairs, rows=rows, forward_flops=passes * over):
+            return None
+        return NTKOperator(module, inputs, output=self.output, params=self.params, forward=self.forward)
 
     def own(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
         """Another kernel of the same outputs, computed by this rank alone."""
@@ -100,9 +116,22 @@ def total(layers: Mapping[str, Tensor]) -> Tensor:
     return whole
 
 
-def rows(kernel: Tensor) -> int:
-    """M of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
-    return int(kernel.shape[0]) * (int(kernel.shape[2]) if kernel.ndim > 2 else 1)
+def layers_in(
+    parts: Mapping[str, Tensor] | None, layers: Iterable[str], *, whole: bool
+) -> dict[str, Any]:
+    """What each layer contributes to the kernel, as a State holds it; a layer of which no parameter is chosen gives nothing.
+
+    Args:
+        parts: the kernels by layer, or None: they were not measured.
+        layers: every layer's name, in the order of the parameter table.
+        whole: whether the kernels themselves are kept beside their traces.
+    """
+    if parts is None:
+        return {}
+    nothing = torch.zeros_like(next(iter(parts.values())))
+    found = {layer: parts.get(layer, nothing) for layer in layers}
+    kept = {layer: numpy(kernel) for layer, kernel in found.items()} if whole else None
+    return {"layer_traces": {layer: trace(k) for layer, k in found.items()}, "layer_kernels": kept}
 
 
 def trace(kernel: Tensor) -> float:

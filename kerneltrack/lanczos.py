@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
@@ -106,3 +108,32 @@ def still_leading(linear: LinearOperator, k: int, previous: Array, epsilon: floa
 def residuals_of(products: Array, values: Array, vectors: Array) -> Array:
     """‖Θ v_i − λ_i v_i‖₂ from the products Θ v_i."""
     return np.asarray(np.linalg.norm(products - vectors * values, axis=0))
+
+
+def largest_eigenvalue(product: Callable[[Array], Array], start: Array, tolerance: float) -> float:
+    """λ_1 of a symmetric operator, from as few products as its residual admits.
+
+    Lanczos with a basis that is kept orthogonal, which looks at its residual after every product. Where λ_1 stands apart,
+    as a kernel's does, five to ten products are enough; ARPACK, which returns vectors too, makes twenty before it looks.
+
+    Args:
+        product: v ↦ A v on (M,) float64.
+        start: (M,) the first vector, not zero; one at random misses no eigenvector.
+        tolerance: of ‖A u − θ u‖/|θ|, the Ritz pair's residual; θ is within it of an eigenvalue.
+
+    Returns:
+        θ; 0.0 where the operator maps the start to zero.
+    """
+    basis = start[None] / np.linalg.norm(start)
+    diagonal: list[float] = []
+    beside: list[float] = []
+    while True:
+        moved = product(basis[-1])
+        diagonal.append(float(basis[-1] @ moved))
+        for _ in range(2):  # one pass leaves the rounding of what it takes away
+            moved = moved - basis.T @ (basis @ moved)
+        beside.append(float(np.linalg.norm(moved)))
+        values, turns = scipy.linalg.eigh_tridiagonal(diagonal, beside[:-1])
+        if beside[-1] * abs(turns[-1, -1]) <= tolerance * abs(values[-1]) or len(basis) == len(start):
+            return float(values[-1])
+        basis = np.vstack([basis, moved / beside[-1]])

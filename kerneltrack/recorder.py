@@ -26,6 +26,7 @@ from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
 from kerneltrack.pace import Pace
+from kerneltrack.pairs import fits
 from kerneltrack.ranks import Ranks, told
 from kerneltrack.reading import Reading
 from kerneltrack.resuming import packed, unpacked
@@ -170,7 +171,8 @@ class Recorder:
         if not is_sharded(module):  # gathering the parameters would need every rank
             # What is only told must not end a training that was measured well.
             with undisturbed(module), suppress(KerneltrackError, RuntimeError):
-                peak = max(self._instruments[name].plan(module).peak_bytes for name in self._open.readings)
+                plans = [self._instruments[name].plan(module) for name in self._open.readings]
+                peak = max((plan.peak_bytes for plan in plans if fits(plan)), default=None)
         arrays = (np.asarray(v) for reading in self._open.readings.values() for v in reading.values.values())
         return Cost(
             seconds=self._open.snapshot.snapshot_seconds,

@@ -117,8 +117,8 @@ def eigensystem(kernel_or_operator: Any, k: int | None = None, *, previous: Eige
             ``kerneltrack.NTKOperator``).
         k: how many pairs; None for all of them (from an operator that takes M products). A few pairs of a large matrix
             come from Lanczos as well, with the same checks; ``solver`` says which it was.
-        previous: an eigensystem of the same kernel a little earlier. Where its vectors still are an operator's leading
-            eigenvectors, which is checked, Lanczos is spared; a dense solve ignores it.
+        previous: an eigensystem of the same kernel a little earlier. Where its vectors still are the leading eigenvectors,
+            which is checked by two products, Lanczos is spared; LAPACK ignores it.
 
     Returns:
         The eigensystem in float64, whatever dtype the kernel came in.
@@ -131,24 +131,31 @@ def eigensystem(kernel_or_operator: Any, k: int | None = None, *, previous: Eige
     if _is_operator(kernel_or_operator):
         return _solve_operator(kernel_or_operator, k, previous)
     array, epsilon = _as_float64(kernel_or_operator)
-    return _solve_array(array, k, epsilon)
+    return _solve_array(array, k, epsilon, previous)
 
 
-def _solve_array(array: Array, k: int | None, epsilon: float) -> EigenSystem:
+def _solve_array(array: Array, k: int | None, epsilon: float, previous: EigenSystem | None = None) -> EigenSystem:
     blocks = _blocks(array)
     asymmetry = _check_symmetric(blocks, epsilon)
     blocks = [symmetric(block) for block in blocks]
-    few = k is not None and len(blocks[0]) >= LANCZOS_ROWS and LANCZOS_SHARE * k <= len(blocks[0])
-    solved = [_solve_few(block, k or 0) if few else _solve_dense(block, k) for block in blocks]
-    return _merge(solved, blocks, k, epsilon, asymmetry, "lanczos" if few else "lapack")
+    if k is None or len(blocks[0]) < LANCZOS_ROWS or LANCZOS_SHARE * k > len(blocks[0]):
+        return _merge([_solve_dense(block, k) for block in blocks], blocks, k, epsilon, asymmetry, "lapack")
+    # The products are exact to float64, whatever the kernel came in. Earlier vectors are of the whole, not of a block.
+    earlier = previous if len(blocks) == 1 else None
+    few = [_leading(_as_operator(block), k, EPSILON["float64"], earlier) for block in blocks]
+    return _merge([(values, vectors) for values, vectors, _, _ in few], blocks, k, epsilon, asymmetry, few[0][3])
 
 
-def _solve_few(matrix: Array, k: int) -> tuple[Array, Array]:
-    """The k largest pairs of a dense matrix by Lanczos, to float64: the products are exact to that."""
-    values, vectors, _ = leading_pairs(
-        _linear_operator(scipy.sparse.linalg.aslinearoperator(matrix)), k, EPSILON["float64"]
-    )
-    return values, vectors
+def _leading(
+    linear: scipy.sparse.linalg.LinearOperator, k: int, epsilon: float, previous: EigenSystem | None
+) -> tuple[Array, Array, Array, str]:
+    """The k largest pairs, their residuals, and whether they are the previous ones or Lanczos'."""
+    warm = None if previous is None else still_leading(linear, k, previous.vectors, epsilon)
+    return (*warm, "previous") if warm else (*leading_pairs(linear, k, epsilon), "lanczos")
+
+
+def _as_operator(matrix: Array) -> scipy.sparse.linalg.LinearOperator:
+    return _linear_operator(scipy.sparse.linalg.aslinearoperator(matrix))
 
 
 def _is_operator(candidate: Any) -> bool:
@@ -243,10 +250,9 @@ def _merge(
         start = int(np.searchsorted(owner, output))
         mine = np.flatnonzero(owner[order] == output)
         chosen = order[mine] - start
-        vectors[:, output, mine] = _fix_signs(block_vectors[:, chosen])
-        residuals[mine] = residuals_of(
-            blocks[output] @ block_vectors[:, chosen], block_values[chosen], block_vectors[:, chosen]
-        )
+        own = _fix_signs(block_vectors[:, chosen])
+        vectors[:, output, mine] = own
+        residuals[mine] = residuals_of(blocks[output] @ own, block_values[chosen], own)
     return EigenSystem(
         values=values[order],
         vectors=vectors.reshape(size, len(order)),
@@ -284,8 +290,7 @@ def _solve_operator(operator: Any, k: int | None, previous: EigenSystem | None) 
     # Lanczos needs two to three products a pair: from a third of the pairs on, the matrix itself costs no more.
     if k is None or 3 * k >= size:
         return _solve_array(linear.matmat(np.eye(size)), k, epsilon)
-    warm = None if previous is None else still_leading(linear, k, previous.vectors, epsilon)
-    values, vectors, residuals = warm or leading_pairs(linear, k, epsilon)
+    values, vectors, residuals, solver = _leading(linear, k, epsilon, previous)
     trace = float(operator.trace()) if callable(getattr(operator, "trace", None)) else np.nan
     largest = float(np.max(np.abs(values)))
     # ‖Θ‖_F² ≤ λ_1 tr Θ for a positive kernel; without a trace, ‖Θ‖_F² ≤ M λ_1².
@@ -298,7 +303,7 @@ def _solve_operator(operator: Any, k: int | None, previous: EigenSystem | None) 
         trace=trace,
         frobenius=np.nan,
         complete=False,
-        solver="previous" if warm else "lanczos",
+        solver=solver,
         asymmetry=np.nan,
     )
 

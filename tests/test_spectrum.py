@@ -6,6 +6,7 @@ import scipy.sparse.linalg
 import torch
 
 from kerneltrack.errors import KernelError
+from kerneltrack.lanczos import largest_eigenvalue
 from kerneltrack.spectrum import eigensystem
 
 EPS = np.finfo(np.float64).eps
@@ -395,3 +396,40 @@ def test_products_noisier_than_their_dtype_says_are_refused():
 
     with pytest.raises(KernelError, match="Lanczos"):
         eigensystem(Noisy(matrix), 6)
+
+
+@pytest.mark.parametrize("spectrum", [[3.0], [0.0, 0.0, 0.0], [2.0, 2.0, 1.0, -5.0], list(1.0 / np.arange(1, 101) ** 1.5)])
+def test_the_largest_eigenvalue_needs_few_products(spectrum):
+    """Oracle: the matrix is made from its eigenvalues, of which one is far below zero; the residual bounds the error."""
+    size, products = len(spectrum), []
+    basis, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((size, size)))
+    matrix = basis * spectrum @ basis.T
+
+    def product(v):
+        products.append(v)
+        return matrix @ v
+
+    start = np.random.default_rng(0).standard_normal(size)
+    assert largest_eigenvalue(product, start, 1e-6) == pytest.approx(max(spectrum), rel=1e-6, abs=1e-14)
+    assert len(products) <= min(size, 15)
+
+
+def test_a_dense_kernel_that_did_not_move_spares_lanczos_too():
+    """Oracle: the cold start. A kernel that moved costs two products more than without the previous pairs."""
+    matrix, vectors = matrix_with(np.concatenate([DECAY, np.zeros(400)]))
+    previous = eigensystem(matrix, 6)
+    again = eigensystem(2 * matrix, 6, previous=previous)
+    assert (previous.solver, again.solver) == ("lanczos", "previous")
+    np.testing.assert_allclose(again.values, 2 * previous.values, rtol=1e-12)
+    moved, cold = (Operator(matrix + 1e-3 * np.outer(vectors[:, 20], vectors[:, 20]) * 100) for _ in range(2))
+    found, expected = eigensystem(moved, 6, previous=previous), eigensystem(cold, 6)
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-12)
+    still, fresh = Operator(2 * matrix), Operator(2 * matrix)
+    assert eigensystem(still, 6, previous=previous).solver == "previous"
+    eigensystem(fresh, 6)
+    assert still.products <= fresh.products
+    other = Operator(matrix_with(np.concatenate([DECAY, np.zeros(400)]), seed=1)[0])
+    alone = Operator(other.matrix)
+    assert eigensystem(other, 6, previous=previous).solver == "lanczos"
+    eigensystem(alone, 6)
+    assert other.products == alone.products + 2

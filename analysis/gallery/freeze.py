@@ -32,15 +32,14 @@ def freeze(scene: Scene) -> Figure:
     over_time(scene, ax, lines, "relative squared error", y="log")
     ax.axhline(curve.final, color=style.muted, linestyle=(0, (1, 1.6)), linewidth=1.2)
     if curve.good_enough is not None:
-        late = curve.good_enough > 0.4 * scene.run.steps[-1]
         ax.plot(
             [curve.good_enough], [curve.error_there], marker="o", markersize=6, markerfacecolor="none",
             color=style.ink, linestyle="",
         )  # fmt: skip
+        # Errors fall: the upper right corner is the one that no line crosses.
         ax.annotate(
-            f"good enough from step {curve.good_enough:,}", (curve.good_enough, curve.error_there),
-            xytext=(-8, 8) if late else (8, 8), ha="right" if late else "left", textcoords="offset points",
-            fontsize="small", color=style.ink,
+            f"○ good enough from step {curve.good_enough:,}", (1, 1), xytext=(-4, -4), xycoords="axes fraction",
+            textcoords="offset points", ha="right", va="top", fontsize="small", color=style.ink,
         )  # fmt: skip
     return page
 

@@ -14,7 +14,7 @@ from ..learned import learned_modes, learned_shares
 from ..panels import Series, bars, heat_map, mark_changes, stacked, time_axis
 from ..panels.profiles import below
 from ..spectra import representative_rows
-from ..text import count, number
+from ..text import count
 from .sheet import from_control, layer_names, over_time, sheet, steps_text
 
 _MOMENTS = 40
@@ -208,7 +208,7 @@ def ledger_modes(scene: Scene) -> Figure:
         learned = learned_modes(run, row)[:, :_LEDGER_MODES]
         names = ("kernel flow", "optimizer and minibatch", "curvature")
         bars(ax, learned, style, labels=names, title=steps_text(run.steps[row]), xlabel="mode i")
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}".replace("-", "−")))
         ax.yaxis.set_major_locator(MaxNLocator(4))
     axes[0].set_ylabel("share of the residual")
     below(axes[0])

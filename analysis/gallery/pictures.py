@@ -1,17 +1,18 @@
-"""What the network has learned and along which functions: outputs and eigenfunctions as images (NSA, Figs. 1, 5, 6)."""
+"""What the network has learned and along which functions: as images over two inputs (NSA, Figs. 1, 5, 6), as lines over one."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
 from ..figures import Scene, figure
-from ..images import Canvas, oriented_eigenvectors
-from ..panels import pictures
+from ..images import Canvas, line_inputs, oriented_eigenvectors
+from ..panels import Series, functions, pictures
 from ..spectra import representative_rows
 from ..text import subscript
-from .sheet import picture_sheet, row_label, steps_text
+from .sheet import picture_sheet, row_label, sheet, steps_text
 
 _SHOWN = 6
+_LINES = 4
 
 
 @figure(
@@ -67,4 +68,28 @@ def eigenfunctions(scene: Scene) -> Figure:
             pictures(ax, image, scene.style, kind="signed", title=f"v{subscript(i + 1)}" if j == 0 else "")
             if i == 0:
                 row_label(ax, steps_text(run.steps[row]), scene.style)
+    return page
+
+
+@figure(
+    "eigenfunction-lines", "Eigenfunctions over one input",
+    "For a single input: the first eigenvectors of the tangent kernel as functions of it, and below them the network's "
+    "output beside the target, at the first snapshot (left) and at the last (right). Each eigenvector has a mean square "
+    "of one and leans towards the target, for its sign is free.",
+    "eigenvectors", "outputs", section="alignment",
+)  # fmt: skip
+def eigenfunction_lines(scene: Scene) -> Figure:
+    """v_1, …, v_4 and f with y over x, at the first and the last snapshot."""
+    run, style, x = scene.run, scene.style, line_inputs(scene.run)
+    rows, shown = representative_rows(run, 2), min(_LINES, int(run.dataset.sizes["vector"]))
+    page, axes = sheet(scene, 2, len(rows), height=0.62, sharex=True)
+    for j, row in enumerate(rows):
+        vectors = oriented_eigenvectors(run, row, shown).T
+        names = [f"v{subscript(i + 1)}" for i in range(shown)]
+        lines = [Series(n, v, c) for n, v, c in zip(names, vectors, style.ordered(shown), strict=True)]
+        functions(axes[j], x, lines, style, title=steps_text(run.steps[row])).set_xlabel("")
+        learned = [Series("output f", run.at("outputs", row)[:, 0], style.category[0])]
+        if "targets" in run.dataset:
+            learned.append(Series("target y", run.values("targets")[:, 0], style.muted, "dashed"))
+        functions(axes[len(rows) + j], x, learned, style)
     return page

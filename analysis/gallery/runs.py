@@ -7,8 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from kerneltrack.errors import AnalysisError
 
 from ..compare import BAND_RUNS, Comparison, grouped
+from ..lr_decay_seeds import SeedEffects
+from ..lr_decay_text import nearest, quantities
 from ..panels import Series, band, slopes, time_axis
 from ..panels.profiles import below
 from ..quantities import title_of
@@ -54,6 +59,37 @@ def sweep_figure(found: Sequence[Sweep], style: Style) -> Figure:
         ax.set_xlabel(literal(one.against))
     for ax in axes[len(found) :]:
         ax.set_axis_off()
+    return page
+
+
+def seeds_figure(effects: SeedEffects, energy_k: tuple[int, ...], style: Style) -> Figure:
+    """Run less control after a learning-rate change: a thin line per seed, their mean, and zero; four quantities.
+
+    Raises:
+        AnalysisError: run and control share none of the four.
+    """
+    k, labels = nearest(energy_k, 20), dict(quantities(energy_k))
+    wanted = ("eigenvalue_1", f"residual_energy_{k}", f"target_energy_{k}", "effective_rank")
+    shown = {name: found for name in wanted if (found := [d for d in effects.differences if d.name == name])}
+    if not shown:
+        raise AnalysisError("the paired differences over seeds", expected=f"one of {', '.join(wanted)}", got="none")
+    page, axes = blank(style, 2, _COLUMNS, height=0.58)
+    for ax, (name, found) in zip(axes, shown.items(), strict=False):
+        offsets = np.array([d.offset for d in found])
+        for i in range(len(effects.pairs)):
+            ax.plot(offsets, [d.differences[i] for d in found], color=style.category[0], alpha=0.4, linewidth=1,
+                    label="one seed" if i == 0 else "_seed", marker=".", markersize=3)  # fmt: skip
+        ax.plot(offsets, [d.mean for d in found], color=style.category[1], label="mean over seeds", marker="o",
+                markersize=3.5)  # fmt: skip
+        ax.axhline(0, color=style.muted, linewidth=0.8)
+        time_axis(ax, "log")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}".replace("-", "−")))
+        ax.set_xlabel("updates since the change")
+        ax.set_title(labels[name])
+    for ax in axes[len(shown) :]:
+        ax.set_axis_off()
+    axes[0].set_ylabel("run less control")
+    below(axes[0])
     return page
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .courses import Series, band, course, mark_changes, stacked, staircase, time_axis
 from .maps import block_map, heat_map, mode_time_map
 from .pictures import pictures
-from .profiles import bars, profiles, scatter_factors, slopes
+from .profiles import bars, functions, profiles, scatter_factors, slopes
 
 __all__ = [
     "Series",
@@ -13,6 +13,7 @@ __all__ = [
     "bars",
     "block_map",
     "course",
+    "functions",
     "heat_map",
     "mark_changes",
     "mode_time_map",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ..style import Style
 from ..trajectory import Floats
-from .courses import Scale, Series, decade, draw, logarithmic
+from .courses import Scale, Series, decade, draw, label_ends, logarithmic
 
 
 def profiles(
@@ -41,6 +42,21 @@ def profiles(
     ax.set_title(title)
     if legend and len(series) > 1:
         below(ax)
+    ax.set_label("profile")
+    return ax
+
+
+def functions(ax: Axes, x: Floats, series: Sequence[Series], style: Style, *, title: str = "") -> Axes:
+    """Functions of one input (N,), in any order, as lines named at their ends; returns ``ax``."""
+    order = np.argsort(x, kind="stable")
+    lines = [replace(one, values=one.values[order]) for one in series]
+    for one in lines:
+        draw(ax, x[order], one)
+    ax.axhline(0, color=style.muted, linewidth=0.8, zorder=1)
+    ax.margins(x=0.015)
+    ax.set_xlabel("input x")
+    ax.set_title(title)
+    label_ends(ax, x[order], lines)
     ax.set_label("profile")
     return ax
 

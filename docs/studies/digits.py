@@ -1,9 +1,10 @@
-"""A classification run from end to end: digits, two networks, two schedules, two optimizers, and a sweep over width.
+"""A classification run from end to end: digits, two networks, two schedules, two optimizers; one run watched closely
+through two probes; and a sweep over width.
 
     python docs/studies/digits.py --out out/digits
 
-writes one archive per run, a report of each of the eight classification runs, and prints the tables of digits.md. The
-data are scikit-learn's bundled 8×8 digits: nothing is downloaded. ``--small`` is the version that the test suite runs.
+writes one archive per run, a report of each but those of the sweep, and prints the tables of digits.md. The data are
+scikit-learn's bundled 8×8 digits: nothing is downloaded. ``--small`` is the version that the test suite runs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kerneltrack import schedule
 from kerneltrack.analysis import load, lr_decay_effects
+from kerneltrack.analysis.findings import findings
 from kerneltrack.analysis.lr_decay_text import sentence, trend_sentence
 from kerneltrack.analysis.report import write_report
 from kerneltrack.analysis.sweep import sweep, sweep_table
@@ -35,6 +37,11 @@ from kerneltrack.probe import Probe
 OBSERVABLES = (
     "default", "class_diagonal", "class_within", "class_between", "class_block_share", "kernel_specialization",
     "cross_output_share", "target_complexity", "target_modes_90", "network_error", "leave_one_out_error",
+)  # fmt: skip
+#: Of the run that is watched closely: hidden neurons, who learned what in each update, and what a frozen kernel would do.
+CLOSE = (
+    "default", "network_error", "kernel_regression_error", "target_energy_out_of_sample", "activation_neuron_deviation",
+    "activation_layer_deviation", "gate_flips", "ledger_kernel_flow", "ledger_remainder", "ledger_curvature",
 )  # fmt: skip
 
 
@@ -49,9 +56,13 @@ class Size:
     widths: tuple[int, ...] = (32, 128, 512)
     seeds: int = 6
     sweep_steps: int = 300
+    watched_steps: int = 1600
+    watched: int = 300
 
 
-SMALL = Size(steps=24, probe=12, width=16, widths=(8, 16, 32), seeds=2, sweep_steps=12)
+SMALL = Size(
+    steps=24, probe=12, width=16, widths=(8, 16, 32), seeds=2, sweep_steps=12, watched_steps=24, watched=20,
+)  # fmt: skip
 
 
 def data() -> tuple[Tensor, Tensor]:
@@ -62,10 +73,15 @@ def data() -> tuple[Tensor, Tensor]:
     return ((images - images.mean()) / images.std())[order], torch.tensor(digits.target)[order]
 
 
-def mlp(width: int) -> nn.Module:
-    """64 → width → width → 10."""
+def odd(y: Tensor) -> Tensor:
+    """+1 for an odd digit, −1 for an even one, (N, 1)."""
+    return (y[:, None] % 2).float() * 2 - 1
+
+
+def mlp(width: int, outputs: int = 10) -> nn.Module:
+    """64 → width → width → outputs."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+        nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)
     )  # fmt: skip
 
 
@@ -106,7 +122,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Any, _: int) -> Tensor:
         x, y = batch
-        if self.decay == "none":  # the sweep: full-batch descent on the mean of ½(f − y)²
+        if y.is_floating_point():  # is a digit odd: the mean of ½(f − y)²
             return (self(x) - y).square().mean() / 2
         return nn.functional.cross_entropy(self(x), y)
 
@@ -153,13 +169,36 @@ def classification(folder: Path, network: str, optimizer: str, decay: str, size:
     return path
 
 
+def watched_run(folder: Path, size: Size) -> Path:
+    """Is a digit odd: one MLP on ``size.watched`` digits, seen through those and through as many new ones."""
+    path = folder / "watched.h5"
+    if path.exists():
+        return path
+    x, y = data()
+    seen, new = slice(0, size.watched), slice(size.watched, 2 * size.watched)
+    probes = {
+        name: Probe(x[part], odd(y[part]), name=name, identity={"dataset": "scikit-learn digits", "indices": name})
+        for name, part in (("trained", seen), ("new", new))
+    }
+    pl.seed_everything(0, verbose=False)
+    model = Classifier(mlp(size.width // 2, outputs=1), "sgd", "step", size.watched_steps)
+    tracker = NTKTracker(
+        path, probe=probes, loss="half_mse", observables=CLOSE, keep_inputs=True, log=False,
+        schedule=schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100)),
+        metadata={"network": "mlp", "optimizer": "sgd", "decay": "step", "width": size.width // 2, "seed": 0},
+    )  # fmt: skip
+    loader = DataLoader(TensorDataset(x[seen], odd(y[seen])), batch_size=min(size.batch, size.watched), shuffle=True)
+    trainer(size.watched_steps, tracker).fit(model, loader)
+    return path
+
+
 def width_run(folder: Path, width: int, seed: int, size: Size) -> Path:
     """One run of the sweep: is a digit odd, learned by full-batch descent in NTK parametrisation."""
     path = folder / f"width-{width}-seed-{seed}.h5"
     if path.exists():
         return path
     x, y = data()
-    x, y = x[: size.probe], (y[: size.probe, None] % 2).float() * 2 - 1
+    x, y = x[: size.probe], odd(y[: size.probe])
     pl.seed_everything(seed, verbose=False)
     model = Classifier(Lazy(width), "sgd", "none", size.sweep_steps)
     tracker = NTKTracker(
@@ -170,23 +209,52 @@ def width_run(folder: Path, width: int, seed: int, size: Size) -> Path:
     return path
 
 
+def row(path: Path) -> str:
+    """One line of the table of the eight runs, first → last snapshot."""
+    run = load(path).only
+    rows = np.flatnonzero(run.measured)[[0, -1]]
+
+    def ends(values: np.ndarray, digits: str) -> str:
+        return " → ".join(format(float(v), digits) for v in values[rows])
+
+    ratio = run.values("stability_ratio") if run.has("stability_ratio") else np.array([np.nan])
+    return "| " + " | ".join([
+        ", ".join(run.name.replace("mlp", "MLP").replace("cnn", "CNN").replace("sgd", "SGD").replace("adam", "Adam").split("-")),
+        ends(run.values("class_within") / run.values("class_between"), ".2f"), ends(run.values("class_block_share"), ".3f"),
+        f"{run.values('kernel_distance_from_initial')[rows[1]]:.3f}", ends(run.values("cross_output_share"), ".3f"),
+        ends(run.values("target_modes_90"), ".0f"), ends(run.values("leave_one_out_error"), ".3f"),
+        f"{np.nanmax(ratio):.2f}" if np.isfinite(ratio).any() else "not known",
+    ]) + " |"  # fmt: skip
+
+
+def told(path: Path) -> list[str]:
+    """What followed the learning-rate changes of a run, in words."""
+    run = load(path).only
+    effects = lr_decay_effects(run)
+    sentences = [sentence(c, effects.energy_k) for c in effects.changes]
+    sentences += [trend_sentence(t, effects.energy_k) for t in effects.trends]
+    return [f"{run.name}: {words}" for words in sentences]
+
+
+def watched_lines(path: Path) -> list[str]:
+    """The findings of the closely watched run, on the new digits."""
+    return [f"watched: {found.title}: {found.sentence} {found.null}" for found in findings(load(path, probe="new").only)]
+
+
 def main(folder: Path, size: Size) -> list[str]:
     """Train what is not there yet, analyse, write the reports; returns the lines of the tables."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
     choices = itertools.product(("mlp", "cnn"), ("sgd", "adam"), ("cosine", "step"))
     classified = [classification(folder, *choice, size) for choice in choices]
+    watched = watched_run(folder, size)
     widths = [width_run(folder, w, s, size) for w in size.widths for s in range(size.seeds)]
     for path in classified:
-        run = load(path).only
-        effects = lr_decay_effects(run)
-        told = [sentence(c, effects.energy_k) for c in effects.changes]
-        told += [trend_sentence(t, effects.energy_k) for t in effects.trends]
-        last = {name: float(run.values(name)[-1]) for name in ("class_block_share", "kernel_target_alignment_centred")}
-        lines.append(f"{run.name}: " + ", ".join(f"{k} {v:.3f}" for k, v in last.items()) + ". " + " ".join(told))
-        write_report(run, folder / f"{run.name}.html")
+        write_report(path, path.with_suffix(".html"))
+    for probe in ("trained", "new"):
+        write_report(watched, folder / f"watched-{probe}.html", probe=probe)
     found = sweep(load(widths), "width", ["relative_kernel_change", "anchored_linearization_error", "eigenvalue_1"])
-    return lines + plain_lines(sweep_table(found))
+    words = [line for path in classified for line in told(path)]
+    return [*map(row, classified), *words, *watched_lines(watched), *plain_lines(sweep_table(found))]
 
 
 if __name__ == "__main__":

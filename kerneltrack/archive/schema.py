@@ -190,7 +190,7 @@ PROVENANCE_TEXTS: Mapping[str, str] = {
 #: Once per probe, in /probes/<name>/: JSON texts.
 PROBE_TEXTS: Mapping[str, str] = {
     "settings": "what is measured and how: output reduction and its factor to the mean trace, parameter subset, mode, "
-    "dtype, loss and its normalisation, stability scope, layers, energy_k, extension_of",
+    "dtype, loss and its normalisation, stability scope, layers, energy_k, eigenpairs (all or leading), extension_of",
     "identity": "where the samples come from (dataset, split, indices, transform), as the user gave it; or null",
     "input_shapes": 'key of each input ("" for a single tensor) to [dtype, shape]',
 }

@@ -45,6 +45,7 @@ _SETTINGS: Mapping[str, Rule] = {
     "loss": _TEXT,
     "dtype": _TEXT,
     "stability_scope": _TEXT,
+    "eigenpairs": _TEXT,
     "extension_of": _TEXT,
     "parameter_count": _COUNT,
     "top_k": _COUNT,

@@ -45,7 +45,7 @@ def empirical_ntk(
     memory_budget: int | str | None = None,
     forward: Forward | None = None,
     metric: Metric = None,
-    progress: bool = False,
+    progress: bool | float = False,
 ) -> Tensor | dict[str, Tensor]:
     """The exact finite-width NTK of a network.
 
@@ -73,7 +73,7 @@ def empirical_ntk(
         forward: ``(model, inputs) -> outputs``; by default a tensor goes in as ``model(x)``, a tuple as
             ``model(*x)``, a dict as ``model(**x)``.
         metric: a positive diagonal preconditioner P, a number or {name: number or tensor}: J P Jᵀ.
-        progress: show a progress bar.
+        progress: show a progress bar; a number: on a terminal, once the call has taken so many seconds.
 
     Returns:
         The kernel on the model's device, or layer → kernel.

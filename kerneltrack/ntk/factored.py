@@ -29,7 +29,7 @@ from kerneltrack.ntk.units import Unit
 CHUNK_BYTES = 64 * 2**20
 
 
-class Use(Protocol):
+class Block(Protocol):
     """One use of one weight, or all uses of a bias: a block of columns of J, as factors.
 
     ``outputs`` selects rows of J; V is (n, O, k) of these rows.
@@ -178,7 +178,7 @@ class Factored:
         return result
 
 
-def _uses(unit: Unit, side: Side) -> Iterator[Use]:
+def _uses(unit: Unit, side: Side) -> Iterator[Block]:
     if unit.form == "features":
         yield Columns(shift_features(side, unit, 0).view(side.count, side.outputs(0, unit), -1))
         return

@@ -71,14 +71,14 @@ def budget_bytes(memory_budget: int | str | None, device: torch.device) -> int:
     return available_bytes(device) // 2 if memory_budget is None else parse_bytes(memory_budget)
 
 
-def refuse_budget(budget: int, required: int) -> MemoryBudgetError:
-    """The error that says which budget would work."""
+def refuse_budget(budget: int, required: int, *, otherwise: str = "") -> MemoryBudgetError:
+    """The error that says which budget would work, and what else there is to do."""
     return MemoryBudgetError(
         "memory_budget= cannot hold the kernel and one row of work",
         required_bytes=required,
         expected=f"at least {required} bytes ({format_bytes(required)})",
         got=f"{budget} bytes",
-        remedy='Raise the budget, use fewer samples, or output="trace" or "diagonal".',
+        remedy=f'Raise the budget, use fewer samples, output="trace" or "diagonal"{otherwise and ", " + otherwise}.',
     )
 
 

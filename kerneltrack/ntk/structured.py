@@ -21,7 +21,7 @@ from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_
 from kerneltrack.ntk.cost import Use
 from kerneltrack.ntk.factors import extent
 from kerneltrack.ntk.footprint import sample_bytes
-from kerneltrack.ntk.forming import CACHED_BYTES, NARROW, token_features
+from kerneltrack.ntk.forming import CACHED_BYTES, NARROW, NARROW_BYTES, token_features
 from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
@@ -266,7 +266,7 @@ class Structured:
         )
         small: list[tuple[Tensor, Tensor]] = []
         for unit in units:
-            own = self._slice_width(unit, width, max(left.count, right.count))
+            own = self._slice_width(unit, width, rows, max(left.count, right.count))
             ours = self._features(left, unit, plane, own, buffers[:1])
             pairs = (
                 ((f, f) for f in ours)
@@ -282,11 +282,11 @@ class Structured:
                     _flush(theta, small, same)
         _flush(theta, small, same)
 
-    def _slice_width(self, unit: Unit, width: int, count: int) -> int:
+    def _slice_width(self, unit: Unit, width: int, rows: int, count: int) -> int:
         """Columns of a slice of a unit: few, where the inputs of ``count`` samples stay in a cache."""
-        sizes = [self.sizes[i] for i in unit.sites]
-        inputs = count * sum(s.groups * s.tokens * s.inner for s in sizes) * self.job.dtype.itemsize
-        return min(width, NARROW) if inputs <= CACHED_BYTES else width
+        sizes, item = [self.sizes[i] for i in unit.sites], self.job.dtype.itemsize
+        inputs = count * sum(s.groups * s.tokens * s.inner for s in sizes) * item
+        return min(width, max(NARROW, NARROW_BYTES // (rows * item))) if inputs <= CACHED_BYTES else width
 
     def _features(
         self, side: Side, unit: Unit, plane: int, width: int, buffers: Sequence[Tensor]

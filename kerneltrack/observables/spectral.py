@@ -84,7 +84,7 @@ OBSERVABLES = (
         "frobenius",
         _frobenius,
         "‖Θ‖_F = (Σ_i λ_i²)^½",
-        "spectrum",
+        "eigenvalues",
         long_name="Frobenius norm of the kernel matrix",
     ),
     observable(
@@ -113,7 +113,7 @@ OBSERVABLES = (
         "participation_ratio",
         lambda s: participation_ratio(_trace(s), _frobenius(s)),
         "(tr Θ)²/‖Θ‖_F²",
-        "spectrum",
+        "eigenvalues",
         long_name="participation ratio of the spectrum",
     ),
     observable(
@@ -137,7 +137,7 @@ OBSERVABLES = (
         "square_share",
         lambda s: square_share(s.eigensystem.values, _frobenius(s), energy_k(len(s.eigensystem.values))),
         "Σ_{i≤k} λ_i²/‖Θ‖_F²",
-        "spectrum",
+        "eigenvalues",
         source="Tsilivis and Kempe 2022",
         dims=("energy_k",),
         long_name="share of the first k eigenvalues in the squared Frobenius norm",

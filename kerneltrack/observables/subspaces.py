@@ -20,13 +20,17 @@ from kerneltrack.observables.state import Array, State
 def subspace_overlap(vectors: Array, others: Array, k: Sequence[int]) -> Array:
     """O_k = ‖U_kᵀ W_k‖_F²/k at each k, in [0, 1]: 1 where both spans agree, k/M for random ones. Gur-Ari et al. 2018.
 
+    All M columns span everything: O_M = 1 without a product, which would be most of the work.
+
     Args:
         vectors: (M, ≥ max k) orthonormal columns U.
         others: (M, ≥ max k) orthonormal columns W.
         k: numbers of leading columns.
     """
-    squares = (vectors.T @ others) ** 2
-    return np.array([squares[:m, :m].sum() / m for m in k])
+    size = len(vectors)
+    reach = max((m for m in k if m < size), default=0)
+    squares = (vectors[:, :reach].T @ others[:, :reach]) ** 2
+    return np.array([1.0 if m == size else squares[:m, :m].sum() / m for m in k])
 
 
 def largest_principal_angle(vectors: Array, others: Array, k: Sequence[int]) -> Array:

@@ -32,14 +32,14 @@ def others(synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kinds")
     return {
         kind: Scene(load(synthetic.write(folder / f"{kind}.h5", rows, record)).only)
-        for kind in ("cosine", "classes")
+        for kind in ("cosine", "classes", "line")
         for rows, record in [synthetic.one_more_kind(kind)]
     }
 
 
 @pytest.mark.parametrize("name", list(registry()))
 def test_every_figure_draws_from_the_synthetic_archive(scene, others, name):
-    kind = {"lr-trend": "cosine", "class-blocks": "classes"}.get(name)
+    kind = {"lr-trend": "cosine", "class-blocks": "classes", "eigenfunction-lines": "line"}.get(name)
     figure = registry()[name](others[kind] if kind else scene)
     assert isinstance(figure, Figure)
     assert any(ax.lines or ax.images or ax.collections for ax in figure.axes)
@@ -309,4 +309,28 @@ def test_freeze_here_marks_the_first_snapshot_that_stays_good(scene, truth, synt
     assert curve.error_there == pytest.approx(frozen[good])
     assert curve.final == pytest.approx(final)
     texts = [t.get_text() for t in choose("freeze-here")(scene).axes[0].texts]
-    assert f"good enough from step {good:,}" in texts
+    assert f"○ good enough from step {good:,}" in texts
+
+
+def test_eigenfunctions_over_one_input_stand_in_its_order(others, truth, synthetic):
+    """Oracle: the basis itself, sorted by the input, up to the sign that an eigenvector has not."""
+    ax, _, learned, _ = choose("eigenfunction-lines")(others["line"]).axes
+    order = np.argsort(truth.points[:, 0])
+    for i in range(4):
+        x, y = ax.lines[i].get_data()
+        assert x.tolist() == truth.points[order, 0].tolist()
+        expected = np.sqrt(synthetic.N) * truth.basis[order, i]
+        np.testing.assert_allclose(np.abs(y), np.abs(expected), rtol=1e-5)  # float32 vectors
+        assert abs(y @ expected) == pytest.approx(synthetic.N, rel=1e-6)  # one sign for all points
+    assert line_of(learned, "target y").tolist() == truth.target[order].tolist()
+    outputs = truth.basis @ (truth.basis.T @ truth.target + truth.coefficients[0])
+    np.testing.assert_allclose(line_of(learned, "output f"), outputs[order], rtol=1e-12, atol=1e-14)
+
+
+def line_of(ax, label):
+    return next(one for one in ax.lines if one.get_label() == label).get_ydata()
+
+
+def test_inputs_of_another_shape_have_no_lines(scene):
+    with pytest.raises(AnalysisError, match=r"over one-dimensional inputs.*got \(48, 2\)"):
+        choose("eigenfunction-lines")(scene)

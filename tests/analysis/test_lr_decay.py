@@ -314,6 +314,24 @@ def test_effects_over_seeds_are_paired_differences(seeds, synthetic):
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_the_figure_over_seeds_draws_the_paired_differences(seeds, synthetic):
+    """Oracle: eigenvalues of the written truths, run less its own control at equal steps, seed by seed; and their mean."""
+    from kerneltrack.analysis.gallery.runs import seeds_figure
+    from kerneltrack.analysis.style import PAPER
+
+    runs, controls, truths = seeds
+    (found,) = effects_over_seeds(load(runs), load(controls))
+    ax = seeds_figure(found, synthetic.ENERGY_K, PAPER).axes[0]
+    offsets = ax.lines[0].get_xdata()
+    assert offsets.tolist() == [s - synthetic.HALVED for s in synthetic.STEPS if s > synthetic.HALVED]
+    expected = np.array([
+        [run.eigenvalues[synthetic.HALVED + o][0] - control.eigenvalues[synthetic.HALVED + o][0] for o in offsets]
+        for run, control in truths
+    ])  # fmt: skip
+    np.testing.assert_allclose([one.get_ydata() for one in ax.lines[:3]], expected, rtol=1e-12)
+    np.testing.assert_allclose(ax.lines[3].get_ydata(), expected.mean(axis=0), rtol=1e-12)
+
+
 def test_a_seed_without_its_control_is_refused(seeds, synthetic, truth, tmp_path):
     runs, controls, _ = seeds
     other = synthetic.simulate(halve=True, start=synthetic.HALVED)  # it did change the rate
@@ -331,7 +349,7 @@ def test_six_seeds_have_an_interval():
     assert lr_decay_seeds._interval(values) == pytest.approx((3.5 - reach, 3.5 + reach), rel=1e-4)
 
 
-def test_the_command_takes_a_control_for_every_seed(seeds, capsys):
+def test_the_command_takes_a_control_for_every_seed(seeds, capsys, tmp_path):
     from kerneltrack.analysis.cli import main
 
     runs, controls, _ = seeds
@@ -342,3 +360,5 @@ def test_the_command_takes_a_control_for_every_seed(seeds, capsys):
     assert "Effect of the learning rate 0.25 → 0.125 at step 300, 3 seeds" in out
     assert main([*words, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["seeds"][0]["pairs"]) == 3
+    assert main([*words, "-o", str(tmp_path / "seeds.svg")]) == 0
+    assert "run less control" in (tmp_path / "seeds.svg").read_text(encoding="utf-8")

@@ -1,7 +1,9 @@
 """The report. Oracle of its numbers: the HDF5 file itself, read with h5py, and NumPy; nothing of the package."""
 
+import dataclasses
 import html
 import re
+import time
 from html.parser import HTMLParser
 
 import h5py
@@ -186,8 +188,6 @@ def test_what_cannot_be_shown_is_listed_with_its_reason(synthetic, truth, tmp_pa
 
 
 def test_failures_are_listed_and_one_snapshot_suffices(synthetic, truth, tmp_path):
-    import dataclasses
-
     rows = list(synthetic.snapshots(truth))[:2]
     rows[1] = dataclasses.replace(rows[1], status="failed", message="the kernel is not finite", probes={})
     path = synthetic.write(tmp_path / "one.h5", rows, synthetic.record(truth))
@@ -198,8 +198,6 @@ def test_failures_are_listed_and_one_snapshot_suffices(synthetic, truth, tmp_pat
 
 
 def test_an_archive_without_a_measurement_is_refused(synthetic, truth, tmp_path):
-    import dataclasses
-
     rows = [dataclasses.replace(s, status="failed", message="NaN", probes={}) for s in synthetic.snapshots(truth)][:2]
     path = synthetic.write(tmp_path / "nothing.h5", rows, synthetic.record(truth))
     with pytest.raises(AnalysisError, match="no snapshot of this probe holds a measurement"):
@@ -217,3 +215,15 @@ def test_frames_show_the_snapshots(archives, truth):
     assert [frame.step for frame in frames] == [f"{step:,}" for step in truth.eigenvalues]
     assert all(frame.strip.startswith("data:image/png;base64,") for frame in frames)
     assert dict(frames[0].facts)["learning rate"] == "0.25"
+
+
+@pytest.mark.slow
+def test_a_thousand_snapshots_are_a_page_within_its_limits(synthetic, truth, tmp_path):
+    """10 s of processor time (the wall clock of a busy machine says nothing) and 15 MB: the limits that the page promises."""
+    rows = list(synthetic.snapshots(truth))
+    many = [dataclasses.replace(rows[i * len(rows) // 1000], step=i) for i in range(1000)]
+    path = synthetic.write(tmp_path / "thousand.h5", many, synthetic.record(truth))
+    before = time.process_time()
+    (written,) = write_report(path, tmp_path / "thousand.html")
+    assert time.process_time() - before < 10
+    assert written.stat().st_size < 15e6

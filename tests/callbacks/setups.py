@@ -322,6 +322,7 @@ SETUPS = {
     "transformer, dict batches, last token": Setup(
         Transformer, dataset=sentences, tracker=LANGUAGE, reference=last_token
     ),
+    "leading eigenpairs": Setup(tracker={"eigenpairs": "leading", "top_k": 3}),
     "graph network by a callable": Setup(
         GraphNetwork, dataset=graphs, tracker={"forward": on_graphs, "split": of_graphs}, reference=on_graphs
     ),

@@ -47,6 +47,7 @@ WRONG = {
     "method": [("fast", "'fast'"), (None, "None")],
     "params": [(5, "5"), ([], "[]"), ([5], "[5]"), ({"a": 1}, "{'a': 1}")],
     "memory_budget": [("lots", "'lots'"), (0, "0"), (-5, "-5"), (2.5, "2.5"), ("0GiB", "'0GiB'"), (True, "True")],
+    "eigenpairs": [("some", "'some'"), (None, "None"), (3, "3")],
 }  # fmt: skip
 
 
@@ -71,6 +72,7 @@ def test_what_needs_no_data_is_refused_when_the_tracker_is_made(argument, value,
 @pytest.mark.parametrize(
     ("given", "match"),
     [
+        ({"eigenpairs": "leading", "top_k": 0}, r'eigenpairs="leading" with top_k=0: expected at least one eigenpair'),
         ({"max_overhead": 0.1, "schedule": schedule.Seconds(5)}, r"max_overhead with Seconds\(5\).*counted beforehand"),
         ({"schedule": {"val": 3}, "probe": {"train": Probe(torch.ones(2, 3))}}, r"schedule: expected one per probe: \['train'\]"),
     ],
@@ -127,7 +129,7 @@ NEEDS_DATA = {
     "nothing left": ({"params": lambda name: False}, KernelError, "widen params="),
     "forward": ({"forward": raises}, ProbeError, "forward=.*ValueError: this forward takes something else"),
     "output": ({"output": integers}, KernelError, "output= returned integers"),
-    "memory": ({"memory_budget": 64}, KernelError, "memory_budget= cannot hold.*Raise the budget"),
+    "memory": ({"memory_budget": 64}, KernelError, "memory_budget= cannot hold.*Raise the budget.*eigenpairs=\"leading\""),
     "split": ({"split": triples}, ProbeError, r"split: expected a callable.*got list of length 3. Return a pair"),
 }  # fmt: skip
 
@@ -171,7 +173,7 @@ EVERYTHING = {
     "output": integers, "top_k": 3, "observables": ["trace"], "loss": half, "keep_kernel": "all",
     "metadata": {"seed": 3}, "log": False, "forward": raises, "if_exists": "replace", "on_error": "warn",
     "split": triples, "probe_seed": 4, "keep_inputs": True, "method": "jacobian", "params": named_weight,
-    "memory_budget": "1GiB",
+    "memory_budget": "1GiB", "eigenpairs": "leading",
 }  # fmt: skip
 
 

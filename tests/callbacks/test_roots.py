@@ -118,6 +118,7 @@ trainer:
         method: jacobian
         params: [layers.weight]
         memory_budget: 1GiB
+        eigenpairs: leading
 """
 
 

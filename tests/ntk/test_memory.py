@@ -101,7 +101,7 @@ def run(x, budget):
 
 def child(work: str, budget: object, compare: bool = True) -> dict[str, float]:
     code = CHILD.format(work=work, budget=repr(budget), compare=compare)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -5,28 +5,39 @@ no name for a single point must not change.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
 from kerneltrack.observables import State, Update, catalogue, compute, select
+from kerneltrack.observables.measured import energy_k
 from kerneltrack.spectrum import eigensystem
 
 SAMPLES, OTHERS, OUTPUTS, WIDTH = 8, 6, 3, 5
 LAYERS = ("first", "head")
 PARAMETERS = {"first": slice(0, 20), "head": slice(20, 40)}
+ORDER = np.random.default_rng(2).permutation(SAMPLES)
+#: Two modes of equal eigenvalues by the number of outputs, between two neighbours of the archive's grid of k.
+TWINS = {OUTPUTS: [10, 11], 1: [2, 3]}
 
 
-def measured(order=None, scale=1.0):
-    """A state at θ_t, its initial and previous ones, with every field filled; points in the given order.
+@functools.cache
+def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
+    """A state at θ_t, its initial and previous ones, with every field filled. With one output the targets are classes.
 
-    ``scale`` multiplies outputs and targets, as a change of units does.
+    The points stand in another order where ``permuted``; ``scale`` multiplies outputs and targets, as a change of units
+    does; with ``twins`` two eigenvalues are equal.
     """
     rng = np.random.default_rng(0)
-    order = np.arange(SAMPLES) if order is None else order
-    jacobians = [rng.standard_normal((SAMPLES + OTHERS, OUTPUTS, 40)) for _ in range(2)]
-    jacobians.append(jacobians[1] + 0.3 * rng.standard_normal((SAMPLES + OTHERS, OUTPUTS, 40)))
-    functions = scale * rng.standard_normal((9, SAMPLES, OUTPUTS))
+    order = ORDER if permuted else np.arange(SAMPLES)
+    jacobians = [rng.standard_normal((SAMPLES + OTHERS, outputs, 40)) for _ in range(2)]
+    jacobians.append(jacobians[1] + 0.3 * rng.standard_normal((SAMPLES + OTHERS, outputs, 40)))
+    if twins:
+        jacobians = [with_equal_singular_values(jacobian, TWINS[outputs]) for jacobian in jacobians]
+    functions = scale * rng.standard_normal((9, SAMPLES, outputs))
+    if outputs == 1:
+        functions[0] = scale * np.sign(functions[0])
     activations = rng.standard_normal((2, SAMPLES, WIDTH))
     features = rng.standard_normal((3, SAMPLES, WIDTH))
     targets = functions[0][order]
@@ -36,12 +47,12 @@ def measured(order=None, scale=1.0):
         parts = {name: np.einsum("nop,mqp->nmoq", here[..., cut], here[..., cut]) for name, cut in PARAMETERS.items()}
         kernel = sum(parts.values())
         pairs = eigensystem(kernel)
-        elsewhere = jacobian[SAMPLES:].reshape(OTHERS * OUTPUTS, -1)
+        elsewhere = jacobian[SAMPLES:].reshape(OTHERS * outputs, -1)
         vectors = eigensystem(elsewhere @ elsewhere.T).vectors
-        outputs = functions[1 + index][order]
+        seen = functions[1 + index][order]
         states.append(
             State(
-                eigensystem=pairs, kernel=kernel, outputs=outputs, targets=targets, residual=outputs - targets,
+                eigensystem=pairs, kernel=kernel, outputs=seen, targets=targets, residual=seen - targets,
                 probe_loss=0.7, learning_rates=(0.1,), stability=0.6, regression=functions[8][order],
                 layer_kernels=parts, layer_traces={n: float(np.einsum("nnoo->", k)) for n, k in parts.items()},
                 activations={"first": activations[index % 2][order]}, parameter_distance=0.3,
@@ -49,7 +60,7 @@ def measured(order=None, scale=1.0):
                 anchored_outputs=functions[7][order], optimizer_kernel=3 * parts["first"] + parts["head"],
                 conjugate=scale**2 * features[index][order] @ features[index][order].T,
                 cross_time=np.einsum("nop,mqp->nmoq", here, scale * jacobians[0][:SAMPLES][order]),
-                extension=here.reshape(SAMPLES * OUTPUTS, -1) @ elsewhere.T @ vectors,
+                extension=here.reshape(SAMPLES * outputs, -1) @ elsewhere.T @ vectors,
                 settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "step": index},
             )
         )  # fmt: skip
@@ -62,76 +73,135 @@ def measured(order=None, scale=1.0):
     return dataclasses.replace(states[2], initial=states[0], previous=states[1], update=update)
 
 
+def with_equal_singular_values(jacobian, twins):
+    """The Jacobian whose kernel on the probe has two equal eigenvalues."""
+    left, values, right = np.linalg.svd(jacobian[:SAMPLES].reshape(-1, 40), full_matrices=False)
+    values[twins] = values[twins].mean()
+    changed = jacobian.copy()
+    changed[:SAMPLES] = ((left * values) @ right).reshape(jacobian[:SAMPLES].shape)
+    return changed
+
+
+def with_bases(state, change):
+    """Every state's eigenvectors (M, k) replaced by what ``change`` makes of them."""
+
+    def changed(other):
+        pairs = other.eigensystem
+        return dataclasses.replace(other, eigensystem=dataclasses.replace(pairs, vectors=change(pairs.vectors.copy())))
+
+    return dataclasses.replace(changed(state), initial=changed(state.initial), previous=changed(state.previous))
+
+
 def flipped(state):
     """Every eigenvector of every state with the other sign, or not, at random."""
     rng = np.random.default_rng(1)
-
-    def flip(pairs):
-        return dataclasses.replace(pairs, vectors=pairs.vectors * rng.choice([-1, 1], size=pairs.size))
-
-    initial, previous = (
-        dataclasses.replace(other, eigensystem=flip(other.eigensystem)) for other in (state.initial, state.previous)
-    )
-    return dataclasses.replace(state, eigensystem=flip(state.eigensystem), initial=initial, previous=previous)
+    return with_bases(state, lambda vectors: vectors * rng.choice([-1, 1], size=vectors.shape[1]))
 
 
-#: One output; targets that are classes (test_classes.py has their laws); more modes than 24 (test_shape.py).
+def turned(state, twins):
+    """The eigenvectors of two equal eigenvalues turned in their plane, in every state by another angle."""
+    rng = np.random.default_rng(1)
+
+    def turn(vectors):
+        cosine, sine = np.cos(angle := rng.uniform(0.5, 1.0)), np.sin(angle)
+        vectors[:, twins] = vectors[:, twins] @ np.array([[cosine, -sine], [sine, cosine]])
+        return vectors
+
+    return with_bases(state, turn)
+
+
+#: What a state does not have, by its number of outputs: three outputs are neither classes nor one kernel; one output has
+#: no other one, and eight modes no exponent.
 NOT_HERE = {
-    "cka_with_initial_unbiased", "class_diagonal", "class_within", "class_between", "class_block_share",
-    "spectrum_exponent", "target_exponent",
-}  # fmt: skip
-EVERYTHING = [entry for entry in select("all") if entry.name not in NOT_HERE]
+    OUTPUTS: {"cka_with_initial_unbiased", "class_diagonal", "class_within", "class_between", "class_block_share"},
+    1: {"kernel_specialization", "cross_output_share", "spectrum_exponent", "target_exponent"},
+}
+EVERYTHING = [
+    pytest.param(outputs, entry.name, id=f"{entry.name}-{outputs}")
+    for outputs, absent in NOT_HERE.items()
+    for entry in select("all")
+    if entry.name not in absent
+]
 
 
 @pytest.fixture(scope="module")
 def values():
-    return compute(EVERYTHING, measured())
+    """By the number of outputs, everything."""
+    return {outputs: compute(select("all"), measured(outputs)) for outputs in NOT_HERE}
 
 
-def test_everything_can_be_computed(values):
-    assert not values.reasons
-    assert set(values) == set(catalogue()) - NOT_HERE
-    for name, value in values.items():
+@pytest.mark.parametrize("outputs", NOT_HERE)
+def test_everything_can_be_computed(values, outputs):
+    assert set(values[outputs].reasons) == NOT_HERE[outputs]
+    assert set(values[outputs]) == set(catalogue())
+    for name, value in values[outputs].items():
+        if name in NOT_HERE[outputs]:
+            continue
         missing = np.isnan(value)
         # the last eigenvalue has no gap, the readout no activations, and the other probe fewer modes than this one
-        allowed = {"gap": 1, "target_energy_out_of_sample": 2, "output_energy_out_of_sample": 2}
+        fewer = sum(k > OTHERS * outputs for k in energy_k(SAMPLES * outputs))
+        allowed = {"gap": 1, "target_energy_out_of_sample": fewer, "output_energy_out_of_sample": fewer}
         expected = 1 if name.startswith("activation") or name == "gate_flips" else allowed.get(name, 0)
         assert missing.sum() == expected, (name, value)
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in EVERYTHING])
-def test_the_order_of_the_probe_does_not_matter(values, name):
-    order = np.random.default_rng(2).permutation(SAMPLES)
-    found = compute(select(name), measured(order))[name]
+def test_every_observable_stands_under_the_laws():
+    """No name is missing from all states."""
+    assert not set.intersection(*NOT_HERE.values())
+
+
+@pytest.mark.parametrize(("outputs", "name"), EVERYTHING)
+def test_the_order_of_the_probe_does_not_matter(values, outputs, name):
+    found, before = compute(select(name), measured(outputs, permuted=True))[name], values[outputs][name]
     if {"sample", "sample_2"} <= set(catalogue()[name].dims):  # a kernel follows the points
         axis = catalogue()[name].dims.index("sample")
-        expected = np.take(np.take(values[name], order, axis), order, axis + 1)
+        expected = np.take(np.take(before, ORDER, axis), ORDER, axis + 1)
     elif name.startswith("ledger"):  # coefficients: their sign is that of their eigenvector
-        found, expected = np.abs(found), np.abs(values[name])
+        found, expected = np.abs(found), np.abs(before)
     else:
-        expected = values[name]
+        expected = before
     # eigenvectors are known to ε λ_1/gap, here below 1e-11
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in EVERYTHING if not entry.name.startswith("ledger")])
-def test_the_signs_of_eigenvectors_do_not_matter(values, name):
-    np.testing.assert_allclose(compute(select(name), flipped(measured()))[name], values[name], rtol=1e-12, atol=1e-14)
+@pytest.mark.parametrize(("outputs", "name"), [p for p in EVERYTHING if not p.values[1].startswith("ledger")])
+def test_the_signs_of_eigenvectors_do_not_matter(values, outputs, name):
+    found = compute(select(name), flipped(measured(outputs)))[name]
+    np.testing.assert_allclose(found, values[outputs][name], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("outputs", "name"), EVERYTHING)
+def test_how_equal_eigenvalues_choose_their_vectors_does_not_matter(outputs, name):
+    """A plane of equal eigenvalues has no axes: only what is told of its two modes alone depends on them."""
+    state, twins = measured(outputs, twins=True), TWINS[outputs]
+    found, expected = (compute(select(name), s)[name] for s in (turned(state, twins), state))
+    if "mode" in catalogue()[name].dims:
+        axis = catalogue()[name].dims.index("mode")
+        found, expected = np.delete(found, twins, axis), np.delete(expected, twins, axis)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_turn_is_seen_inside_the_plane():
+    """Negative control: the measured factor of one of the twins is another one after the turn."""
+    state, twins = measured(1, twins=True), TWINS[1]
+    found, before = (compute(select("measured_factor"), s)["measured_factor"] for s in (turned(state, twins), state))
+    assert np.all(np.abs(found - before)[twins] > 0.01)
 
 
 #: Power of the unit of outputs in every observable that is not a pure number.
 DIMENSION = {
     "trace": 2, "frobenius": 2, "noise_floor": 2, "eigen_residual": 2, "target_rayleigh": 2, "residual_rayleigh": 2,
     "kernel_radius_from_initial": 2, "layer_trace": 2, "layer_frobenius": 2, "stability_bound": 2, "jacobian_change": 1,
-    "conjugate_kernel": 2, "layer_kernel": 2, "optimizer_eigenvalues": 2,
+    "conjugate_kernel": 2, "layer_kernel": 2, "optimizer_eigenvalues": 2, "class_diagonal": 2, "class_within": 2,
+    "class_between": 2,
     "ledger_kernel_flow": 1, "ledger_remainder": 1, "ledger_curvature": 1,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in EVERYTHING if entry.name != "predicted_factor"])
-def test_other_units_of_the_output_change_only_what_has_a_unit(values, name):
+@pytest.mark.parametrize(("outputs", "name"), [p for p in EVERYTHING if p.values[1] != "predicted_factor"])
+def test_other_units_of_the_output_change_only_what_has_a_unit(values, outputs, name):
     # f → 4f, y → 4y, so J → 4J and Θ → 16Θ: powers of two, exact in floating point but for the eigensolver's path.
     # (The learning rate has units too, so predicted_factor is no number of the state alone.)
     factor = 4.0 ** DIMENSION.get(name, 0)
-    found = compute(select(name), measured(scale=4.0))[name]
-    np.testing.assert_allclose(found, factor * values[name], rtol=1e-9, atol=1e-9 * factor)
+    found = compute(select(name), measured(outputs, scale=4.0))[name]
+    np.testing.assert_allclose(found, factor * values[outputs][name], rtol=1e-9, atol=1e-9 * factor)

@@ -1,0 +1,97 @@
+"""What the picture by gradient descent does not show: other shapes (R14), other optimizers, a classification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import numpy as np
+from alignment_checks import ALIGNS, ALMOST, DECAY, SPANS
+from alignment_numbers import Forked, Runs, at, between, energy_modes
+from claims import Claim, spread
+
+from kerneltrack.analysis.quantities import quantity
+
+
+def claims(runs: Runs) -> Iterator[Claim]:
+    """All rows, in the order of the table."""
+    yield depth(runs)
+    yield width(runs)
+    for name, forked in runs.others.items():
+        yield other_optimizer(runs, name, forked)
+    yield classification(runs)
+
+
+def depth(runs: Runs) -> Claim:
+    shapes = sorted((s for s in runs.sweep if s[0] == runs.recipe.width), key=lambda s: s[1])
+    found = [_at_sweep(runs, *shape) for shape in shapes]
+    told = ", ".join(f"depth {d}: {spread(v, 3)}" for (_, d), v in zip(shapes, found, strict=True))
+    medians = [float(np.median(v)) for v in found]
+    steps = sum(a < b for a, b in pairwise(medians))
+    return Claim(
+        "R14 depth raises alignment", "", f"E(y, {runs.k[2]}) grows with depth", "recalled",
+        f"step {runs.sweep_step:,}, width {runs.recipe.width}: E(y, {runs.k[2]}) {told}; {steps} of {len(medians) - 1} steps "
+        f"up. E(y, {runs.k[0]}) {_list(runs, shapes, runs.k[0])}; loss {_list(runs, shapes)}",
+        None,
+    )  # fmt: skip
+
+
+def width(runs: Runs) -> Claim:
+    shapes = sorted((w, d) for w, d in runs.sweep if d == 2)
+    found = [_at_sweep(runs, *shape) for shape in shapes]
+    told = ", ".join(f"width {w:,}: {spread(v, 3)}" for (w, _), v in zip(shapes, found, strict=True))
+    deep = float(np.median(_at_sweep(runs, runs.recipe.width, runs.recipe.depth)))
+    return Claim(
+        "R14 … and width at depth two does not", "", f"E(y, {runs.k[2]}) flat in width, and below the deep network with as many "
+        "parameters", "recalled", f"depth 2, {told}; depth {runs.recipe.depth} with as many parameters as the widest: {deep:.3g}. "
+        f"E(y, {runs.k[0]}) {_list(runs, shapes, runs.k[0])}", None,
+    )  # fmt: skip
+
+
+def _at_sweep(runs: Runs, w: int, d: int, name: str = "") -> list[float]:
+    return [at(run, name or f"target_energy_{runs.k[2]}", runs.sweep_step) for run in runs.sweep[w, d]]
+
+
+def _list(runs: Runs, shapes: list[tuple[int, int]], k: int | None = None) -> str:
+    name = "probe_loss" if k is None else f"target_energy_{k}"
+    return ", ".join(f"{np.median(_at_sweep(runs, *shape, name)):.2g}" for shape in shapes)
+
+
+def other_optimizer(runs: Runs, name: str, forked: Forked) -> Claim:
+    run, (few, _, many) = forked.run, runs.k
+    (decay,) = forked.controls
+    start, end = quantity(run, f"target_energy_{few}")[[0, -1]]
+    lowest = float(np.nanmin(quantity(run, f"output_energy_{many}")))
+    ratios = [float(np.median(between(run, "stability_ratio", a, b))) for a, b in ((decay // 2, decay - 1), (decay, decay))]
+    grown = [forked.late(f"eigenvalue_{i}", decay) for i in (1, 10)]
+    aligned = [run.values(n)[-1] for n in ("optimizer_target_alignment", "kernel_target_alignment")]
+    return Claim(
+        f"O {name}", f"{ALIGNS}; {SPANS}; {DECAY}", "as under gradient descent (the authors' slides)", "read",
+        f"E(y, {few}) {start:.2f} → {end:.2f}; E(f_t, {many}) ≥ {lowest:.4f}; ρ {ratios[0]:.2f} before the decay, "
+        f"{ratios[1]:.2f} at it; λ_1 ×{grown[0][0] / grown[0][1]:.2g} and λ_10 ×{grown[1][0] / grown[1][1]:.2g} against the "
+        f"control; alignment of J P Jᵀ with the target {aligned[0]:.2g}, of Θ {aligned[1]:.2g}; one seed",
+        bool(end > start and lowest > ALMOST and all(a > b for a, b in grown)),
+    )  # fmt: skip
+
+
+def classification(runs: Runs) -> Claim:
+    def each(number: Callable[[Forked], float], digits: int = 2) -> str:
+        return spread([number(f) for f in runs.digits], digits)
+
+    (decay,) = runs.digits[0].controls
+    few, some, _ = energy_modes(runs.digits[0].run)
+    name, spanned = f"target_energy_centred_{few}", f"output_energy_{some}"
+    holds = all(
+        quantity(f.run, name)[-1] > quantity(f.run, name)[0] and np.nanmin(quantity(f.run, spanned)) > ALMOST
+        for f in runs.digits
+    )
+    grown = [[a / b for a, b in (f.late(f"eigenvalue_{i}", decay) for f in runs.digits)] for i in (1, 10)]
+    return Claim(
+        "C cross-entropy on digits", f"{ALIGNS}; {SPANS}", "as for least squares (the paper's appendix, details not known)",
+        "recalled",
+        f"E(Hy, {few}) {each(lambda f: quantity(f.run, name)[0])} → {each(lambda f: quantity(f.run, name)[-1])}; smallest "
+        f"E(f_t, {some}) {each(lambda f: float(np.nanmin(quantity(f.run, spanned))), 4)}; ρ at the decay "
+        f"{each(lambda f: at(f.controls[decay], 'stability_ratio', decay))}, at the end "
+        f"{each(lambda f: quantity(f.run, 'stability_ratio')[-1])} (fitted, so the loss has no curvature left); against the "
+        f"control λ_1 ×{spread(grown[0], 2)}, λ_10 ×{spread(grown[1], 2)}", holds,
+    )  # fmt: skip

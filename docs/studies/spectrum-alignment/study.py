@@ -1,0 +1,264 @@
+"""Neural Spectrum Alignment (Kopitkov and Indelman 2020, arXiv 1910.08720), redone.
+
+    python docs/studies/spectrum-alignment/study.py --size smoke|desk|full [--out DIR]
+
+trains what is not there yet, each decay of the learning rate with a control from the same state, and writes the table of
+claims, the figures and README.md. No number of the page is typed by hand.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kerneltrack.analysis import Run, load
+from kerneltrack.analysis.figures import Scene, choose
+from kerneltrack.analysis.files import save_figure
+from kerneltrack.analysis.style import PAPER
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import alignment_checks  # noqa: E402  # the folder is no package
+import alignment_others  # noqa: E402
+from alignment_numbers import Forked, Runs  # noqa: E402
+from alignment_runs import MOMENTUM, Recipe, run_with_controls  # noqa: E402
+from claims import Claim, archives, command_line, ran_on, table  # noqa: E402
+
+FIGURES = (
+    "outputs", "eigenvalues", "scaled-eigenvalues", "stability", "target-energy", "output-energy", "residual-energy",
+    "residual-spectrum", "linearisation", "eigenfunctions", "frequencies", "kernel-slices", "projections",
+)  # fmt: skip
+
+#: What only the runs of other optimizers need: the kernel that the optimizer makes of Θ.
+OPTIMIZER_KERNEL = ("default", "optimizer_eigenvalues", "optimizer_kernel_distance", "optimizer_target_alignment")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the study is.
+
+    Attributes:
+        samples: N points of the picture.
+        width: neurons per hidden layer.
+        depth: weight layers.
+        decays: updates from which on the rate of the main run is half of before.
+        steps: of the main run.
+        control: updates of each control.
+        seeds: of the main run, its mirror, the sweep and the digits.
+        mirror: updates on the mirrored picture.
+        depths: of the sweep, at the width above.
+        widths: of the sweep, with two weight layers; the last has the parameters of the main network.
+        sweep: updates of the sweep; like those of the mirror on the grid of the main run.
+        others: updates of momentum and Adam; halved in the middle.
+        digits: N of the classification.
+        classes: updates of the classification, and the decay: while ρ is still near one, for cross-entropy is soon fitted.
+        grid: snapshots along each run, besides those near the start and the decays.
+        captured: whether loss and gradients are captured as a CUDA graph.
+    """
+
+    samples: int
+    width: int
+    depth: int
+    decays: tuple[int, ...]
+    steps: int
+    control: int
+    seeds: int
+    mirror: int
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    sweep: int
+    others: int
+    digits: int
+    classes: tuple[int, int]
+    grid: int
+    captured: bool = False
+
+
+SIZES = {
+    "smoke": Size(
+        samples=100, width=24, depth=4, decays=(400, 600), steps=800, control=200, seeds=1, mirror=400, depths=(2, 4),
+        widths=(24, 324), sweep=400, others=200, digits=40, classes=(60, 20), grid=8,
+    ),
+    "desk": Size(
+        samples=1000, width=64, depth=6, decays=(10_000, 15_000), steps=20_000, control=2_500, seeds=3, mirror=2_000,
+        depths=(2, 3, 4, 6), widths=(64, 256, 4224), sweep=1_000, others=3_000, digits=500, classes=(1_000, 50), grid=40,
+    ),
+    "full": Size(
+        samples=10_000, width=256, depth=6, decays=(100_000, 200_000, 300_000, 400_000, 500_000), steps=600_000,
+        control=10_000, seeds=1, mirror=25_000, depths=(2, 3, 4, 6), widths=(256, 1024, 66_048), sweep=25_000,
+        others=100_000, digits=1797, classes=(1_000, 50), grid=24, captured=True,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recipes of the study at one size."""
+
+    size: Size
+
+    @property
+    def main(self) -> list[Recipe]:
+        """The paper's run, one for each seed."""
+        s = self.size
+        return [self._recipe(seed=i, decays=s.decays, steps=s.steps) for i in range(s.seeds)]
+
+    @property
+    def mirror(self) -> list[Recipe]:
+        """The same networks on the mirrored picture, at the first rate."""
+        return [self._recipe(task="mirror", seed=i, steps=self.size.mirror, snapshots=1) for i in range(self.size.seeds)]
+
+    @property
+    def sweep(self) -> list[Recipe]:
+        """Depths at one width, and widths at depth two; the main runs stand for their own shape."""
+        s = self.size
+        shapes = dict.fromkeys([*((s.width, depth) for depth in s.depths), *((width, 2) for width in s.widths)])
+        shapes.pop((s.width, s.depth), None)
+        return [
+            self._recipe(optimizer="gd", width=w, depth=d, seed=i, steps=s.sweep, snapshots=1)
+            for w, d in shapes for i in range(s.seeds)
+        ]  # fmt: skip
+
+    @property
+    def others(self) -> list[Recipe]:
+        """Heavy ball and Adam."""
+        steps = self.size.others
+        common = {"decays": (steps // 2,), "steps": steps, "observables": OPTIMIZER_KERNEL, "snapshots": 6}
+        return [self._recipe(optimizer=o, rate=r, **common) for o, r in (("momentum", 0.05), ("adam", 1e-3))]
+
+    @property
+    def digits(self) -> list[Recipe]:
+        """A classification of real data by cross-entropy."""
+        steps, decay = self.size.classes
+        common = {"samples": self.size.digits, "depth": 4, "rate": 0.1, "decays": (decay,), "steps": steps}
+        return [self._recipe(task="digits", seed=i, snapshots=5, **common) for i in range(self.size.seeds)]
+
+    def __iter__(self) -> Iterator[Recipe]:
+        """One seed after the other."""
+        return iter(sorted([*self.main, *self.mirror, *self.others, *self.digits, *self.sweep], key=lambda r: r.seed))
+
+    def _recipe(self, *, snapshots: int | None = None, **fields: Any) -> Recipe:
+        s = self.size
+        given = {"task": "picture", "optimizer": "gd", "samples": s.samples, "width": s.width, "depth": s.depth,
+                 "seed": 0, "rate": 0.25, "decays": (), **fields}  # fmt: skip
+        return Recipe(**given, grid=max(given["steps"] // (snapshots or s.grid), 1))
+
+
+def train(folder: Path, size: Size, jobs: int) -> None:
+    """Every run and control that is not finished yet, ``jobs`` at a time."""
+    work = [(folder, recipe, size.control, size.captured) for recipe in Plan(size)]
+    if jobs == 1:
+        for arguments in work:
+            run_with_controls(*arguments)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        pool.starmap(run_with_controls, work, chunksize=1)
+
+
+def read(folder: Path, size: Size) -> Runs:
+    """The archives of the study."""
+    plan = Plan(size)
+
+    def run(recipe: Recipe) -> Run:
+        return load(folder / f"{recipe.name}.h5").only
+
+    def forked(recipe: Recipe) -> Forked:
+        return Forked(run(recipe), {d: run(recipe.control(d, size.control)) for d in recipe.decays})
+
+    main = [forked(recipe) for recipe in plan.main]
+    sweep: dict[tuple[int, int], list[Run]] = {(size.width, size.depth): [f.run for f in main]}
+    for recipe in plan.sweep:
+        sweep.setdefault((recipe.width, recipe.depth), []).append(run(recipe))
+    return Runs(
+        recipe=plan.main[0], main=main, mirror=[run(r) for r in plan.mirror], sweep=sweep, sweep_step=size.sweep,
+        others={r.optimizer: forked(r) for r in plan.others}, digits=[forked(r) for r in plan.digits],
+    )  # fmt: skip
+
+
+def claims(runs: Runs) -> list[Claim]:
+    """All rows of the table."""
+    return [*alignment_checks.claims(runs), *alignment_others.claims(runs)]
+
+
+def draw(runs: Runs, folder: Path) -> list[str]:
+    """The figures of the first seed, beside the control of the first decay; returns the lines of the page about them."""
+    style = replace(PAPER, rc={**PAPER.rc, "savefig.dpi": 100})
+    first, lines = runs.main[0], []
+    for name in FIGURES:
+        spec = choose(name)
+        control = first.controls[runs.decays[0]] if name == "stability" else None
+        save_figure(spec.draw(Scene(first.run, control, style)), folder / f"{name}.png", style)
+        lines += [f"## {spec.title}", "", f"![{spec.title}]({name}.png)", "", spec.caption, ""]
+    return lines
+
+
+def page(name: str, size: Size, folder: Path) -> str:
+    """README.md: what was run on what, the table, the figures, the archives."""
+    runs, plan = read(folder, size), Plan(size)
+    return PAGE.format(
+        table=table(claims(runs)), figures="\n".join(draw(runs, HERE)), archives=archives(sorted(folder.glob("*.h5"))),
+        ran_on=ran_on(), name=name, n=size.samples, depth=size.depth, width=size.width, steps=size.steps,
+        decays=" and ".join(f"{d:,}" for d in size.decays), control=size.control, seeds=size.seeds,
+        mirror=size.mirror, depths=_listed(size.depths), widths=_listed(size.widths), sweep=size.sweep,
+        others=size.others, digits=plan.digits[0], classes=size.classes[0], class_decay=size.classes[1],
+        full=SIZES["full"], momentum=MOMENTUM, rates={r.optimizer: f"{r.rate:g}" for r in [*plan.main, *plan.others]},
+    )  # fmt: skip
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(f"{n:,}" for n in numbers)
+
+
+PAGE = """# Neural spectrum alignment
+
+Kopitkov and Indelman, *Neural Spectrum Alignment: Empirical Study*, ICANN 2020 (arXiv 1910.08720), redone. This page is
+written by `python docs/studies/spectrum-alignment/study.py --size {name}`; no number on it is typed by hand.
+
+The paper's body was not at hand: "abstract says" is from its abstract, "read" from its authors' slides, "recalled" from
+memory, "derived" by algebra. A claim holds, or not, against the abstract and what is derived, and only if it does for every
+seed. Where there is nothing but recollection, the measurement stands beside it and decides nothing.
+
+## What was run
+
+- A portrait (matplotlib's), N = {n:,} scattered points, {depth} weight layers of {width} leaky-ReLU neurons, Xavier, full-batch
+  gradient descent on the mean of ½(f − y)², δ = {rates[gd]}, {steps:,} updates, halved from update {decays} on; {seeds} seeds.
+  Each decay has a control: the run from the same state without it, for {control:,} updates.
+- The mirrored portrait at the same points from the same initialisation, {mirror:,} updates.
+- Depths {depths} at width {width}, and two weight layers at widths {widths}, {sweep:,} updates.
+- Heavy ball (β = {momentum}, η = {rates[momentum]}) and Adam (η = {rates[adam]}), {others:,} updates, halved in the
+  middle, with controls; one seed.
+- Classification: {digits.samples} of scikit-learn's 8×8 digits, cross-entropy, {digits.depth} weight layers, η = {digits.rate},
+  {classes:,} updates, halved from update {class_decay} on, with controls; the kernel is the trace over outputs.
+
+Run on: {ran_on}; two runs at a time, on a machine that others were using too, so no time on this page is a benchmark.
+
+The paper has N = {full.samples:,}, width {full.width} and {full.steps:,} updates on another picture. `--size full` is that: loss
+and gradients are captured once as a CUDA graph and replayed. **It has not been run**; no GPU was at
+hand. What is tested is that its training, without the capture, ends bit for bit in the weights of the ordinary one.
+
+## Claims
+
+{table}
+{figures}
+## Archives
+
+{archives}"""
+
+
+def main() -> None:
+    name, size, out = command_line(__doc__.splitlines()[0], SIZES, "spectrum-alignment")
+    train(out, size, 1 if name != "desk" else os.cpu_count() or 1)
+    if name == "desk":
+        (HERE / "README.md").write_text(page(name, size, out), encoding="utf-8")
+    else:
+        print(table(claims(read(out, size))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Neural spectrum alignment at smoke size: the orderings of the page; and what the study computes itself, by closed forms."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import kerneltrack as kt
+from kerneltrack.analysis import load
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies"
+sys.path[:0] = [str(STUDIES), str(STUDIES / "spectrum-alignment")]
+
+import alignment_checks  # noqa: E402
+import alignment_numbers as numbers  # noqa: E402
+import alignment_others  # noqa: E402
+import alignment_runs  # noqa: E402
+from alignment_runs import CapturedLearner, Learner, Recipe, data, mlp  # noqa: E402
+
+# Every study's script is called study.py: this one gets a name of its own.
+spec = importlib.util.spec_from_file_location("spectrum_alignment", STUDIES / "spectrum-alignment" / "study.py")
+study = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = study  # dataclasses look their module up
+spec.loader.exec_module(study)
+SIZES, Plan, claims, read, train = study.SIZES, study.Plan, study.claims, study.read, study.train
+RECIPE = Recipe("picture", "gd", 50, 12, 3, 0, 0.25, (6,), 10, 5)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    train(folder, SIZES["smoke"], jobs=1)
+    return folder, read(folder, SIZES["smoke"])
+
+
+def test_the_smoke_size_shows_the_orderings(smoke):
+    """What the abstract claims or algebra gives, and what does not need the size: the rest is the desk size's."""
+    rows = {claim.key.split()[0]: claim for claim in claims(smoke[1])}
+    for key in ("A1", "A3", "R1", "R2", "R4", "R5", "R8", "R9b"):
+        assert rows[key].holds, rows[key].measured
+
+
+def test_finished_archives_are_used_again(smoke):
+    folder, _ = smoke
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")}
+    train(folder, SIZES["smoke"], jobs=1)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")} == before
+    expected = {r.name for r in Plan(SIZES["smoke"])}
+    expected |= {r.control(d, 200).name for r in Plan(SIZES["smoke"]) for d in r.decays}
+    assert {path.stem for path in before} == expected
+
+
+def test_a_control_starts_from_the_state_of_its_run(smoke):
+    """Bit for bit: the outputs at the decay, stored by both."""
+    for forked in smoke[1].main:
+        for decay, control in forked.controls.items():
+            a, b = (run.at("outputs", run.row(decay)) for run in (forked.run, control))
+            np.testing.assert_array_equal(a, b)
+            assert control.learning_rates[control.row(decay), 0] == 2 * forked.run.learning_rates[forked.run.row(decay), 0]
+
+
+@pytest.mark.parametrize("optimizer", ["gd", "momentum", "adam"])
+def test_the_step_that_is_captured_on_a_gpu_trains_bit_for_bit_as_lightnings_own(optimizer):
+    """Oracle: the same module trained by Lightning's ordinary closure. Here the function is called, not replayed."""
+    recipe = alignment_runs.replace(RECIPE, optimizer=optimizer, rate=0.25 if optimizer == "gd" else 0.01)
+    x, y = data(recipe)
+    ends = []
+    for make in (lambda: Learner(recipe), lambda: CapturedLearner(recipe, x, y)):
+        pl.seed_everything(0, verbose=False)
+        model = make()
+        trainer = pl.Trainer(
+            max_steps=recipe.steps, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        with alignment_runs.without_advice():
+            trainer.fit(model, DataLoader(TensorDataset(x, y), batch_size=len(x)))
+        assert trainer.global_step == recipe.steps
+        ends.append(model)
+    for a, b in zip(*(model.parameters() for model in ends), strict=True):
+        assert torch.equal(a, b)
+    start = Learner(recipe)
+    assert not any(torch.equal(a, b) for a, b in zip(start.parameters(), ends[0].parameters(), strict=True))
+
+
+def test_the_tracker_measures_the_captured_training_as_the_ordinary_one(tmp_path):
+    """Same archive but for times and the path: every eigenvalue, energy and linearisation error."""
+    found = []
+    for captured in (False, True):
+        folder = tmp_path / str(captured)
+        folder.mkdir()
+        found.append(kt.open_archive(alignment_runs.train(folder, RECIPE, captured=captured)).to_xarray())
+    for name in ("eigenvalues", "target_energy", "linearization_error", "update_applied", "training_loss"):
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+
+
+def test_the_share_along_rays_is_one_for_such_functions_and_near_none_for_noise():
+    """Closed form: r cos 2φ + 3 is of that form. Noise: corrected for its 10 coefficients of 100 points, within 4/√100."""
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    radius, angle = np.hypot(*x.T), np.arctan2(x[:, 1], x[:, 0])
+    functions = np.stack([radius * np.cos(2 * angle) + 3, np.random.default_rng(1).normal(size=100)], axis=1)
+    first, noise = numbers.ray_share(x, functions)
+    assert first == pytest.approx(1, abs=1e-12)
+    assert abs(noise) < 0.4
+
+
+def test_the_expected_diagonal_of_two_layers_by_hand():
+    """Depth 2, width w: Θ(x, x) = ‖φ(z)‖² + 1 + (‖x‖² + 1) ‖a ∘ φ'‖² with c = (1 + 0.2²)/2, worked out term by term."""
+    w, c = 40, 0.52
+    by_hand = (2 * w * c * 2 / (2 + w) + 1) + (2 + 1) * (w * c * 2 / (w + 1))
+    assert numbers.expected_diagonal(Recipe("picture", "gd", 9, w, 2, 0, 0.25, (), 1, 1)) == pytest.approx(by_hand)
+
+
+def test_the_prediction_of_the_residual_is_that_of_a_linear_model(tmp_path):
+    """A network of one layer has a constant kernel, so one update does exactly what 1 − ηλ/N says (float32: 1e-4)."""
+    recipe = Recipe("picture", "gd", 40, 4, 1, 0, 0.1, (), 4, 1)
+    run = load(alignment_runs.train(tmp_path, recipe)).only
+    for k in (1, 2):
+        after = numbers.at(run, f"residual_energy_{k}", 2)
+        assert numbers.predicted_energy_after(run, 1, k) == pytest.approx(after, rel=1e-4)
+
+
+def test_the_mirrored_picture_is_the_picture_seen_in_a_mirror():
+    """On points that are symmetric themselves the nearest point to a mirror image is that image."""
+    half = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([half, half * torch.tensor([-1.0, 1.0])])
+    y = torch.arange(40.0)[:, None]
+    swapped = torch.cat([y[20:], y[:20]])
+    torch.testing.assert_close(
+        alignment_runs.mirrored(x, y), (swapped - swapped.mean()) / swapped.std(correction=0)
+    )
+
+
+def test_the_widest_network_of_two_layers_has_the_parameters_of_the_deep_one():
+    for size in SIZES.values():
+        deep, wide = (sum(p.numel() for p in mlp(2, w, d, 1).parameters()) for w, d in (
+            (size.width, size.depth), (size.widths[-1], 2)))  # fmt: skip
+        assert deep == wide
+        assert size.mirror % (size.steps // size.grid) == size.sweep % (size.steps // size.grid) == 0
+
+
+def test_checks_of_both_files_are_rows(smoke):
+    both = [*alignment_checks.claims(smoke[1]), *alignment_others.claims(smoke[1])]
+    keys = [claim.key.split()[0] for claim in both]
+    assert keys[3:21] == ["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R9b", "R10", "R11", "R11b", "R12", "R13",
+                          "R14", "R14", "O"]  # fmt: skip
