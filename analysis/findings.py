@@ -5,6 +5,7 @@ Only statements that a stored number carries; a threshold that turns a number in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from .trajectory import Floats, Run
 #: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within about 10
 #: %.
 AT_THE_EDGE = 0.95
+#: A share this near to one is one: float64 sums of thousands of squares are off by less.
+ALL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ def _rounding(run: Run) -> Finding | None:
         "Rounding", f"{count(above)} of {count(values.shape[1])} modes",
         f"In every snapshot at least {count(above)} of {count(values.shape[1])} eigenvalues stand above the noise floor; the "
         f"solver's largest error is {number(worst, 2)} of λ₁.",
-        "Numerical uncertainty only: it says nothing of the choice of the probe or of the seed.", "spectra",
+        "Numerical uncertainty only; the choice of the probe and the seed are others.", "spectra",
     )  # fmt: skip
 
 
@@ -254,8 +257,10 @@ def _finite_rows(run: Run, values: Floats) -> np.ndarray:
 
 
 def _percent(share: float) -> str:
-    # Between 99.5 % and 100 % a whole number would claim "all".
-    return f"{100 * float(share):.1f} %" if 0.995 <= share < 1 else f"{100 * float(share):.0f} %"
+    # Between 99.5 % and 100 % a whole number would claim "all"; what rounding leaves of 1 is all.
+    if 0.995 <= share < 1 - ALL:
+        return f"{math.floor(1000 * share) / 10:.1f} %"
+    return f"{100 * float(share):.0f} %"
 
 
 def headline(run: Run) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from kerneltrack.errors import AnalysisError
 
@@ -82,6 +83,7 @@ def seeds_figure(effects: SeedEffects, energy_k: tuple[int, ...], style: Style) 
                 markersize=3.5)  # fmt: skip
         ax.axhline(0, color=style.muted, linewidth=0.8)
         time_axis(ax, "log")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}".replace("-", "−")))
         ax.set_xlabel("updates since the change")
         ax.set_title(labels[name])
     for ax in axes[len(shown) :]:

@@ -1,0 +1,150 @@
+"""What the archives of the sweep say: one number of a run by name, its course over width, its slope.
+
+A slope is that of log q over log width by least squares over the runs, with its 95 % interval (``kerneltrack.analysis.sweep``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerneltrack import analytic
+from kerneltrack.analysis import Run, load
+from kerneltrack.analysis.sweep import power_law
+
+#: An exponent of theory is that of infinite width: one within this of the interval of a finite sweep is not refuted.
+ASYMPTOTIC = 0.1
+
+
+def last(run: Run, name: str) -> float:
+    """A scalar observable at the end of training."""
+    return float(run.values(name)[-1])
+
+
+def hidden(run: Run, name: str, layer: int) -> float:
+    """An observable of a hidden layer at the end; −1 is the last one. The readout, which has no activations, is left out."""
+    return float(run.values(name)[-1, :-1][layer])
+
+
+def smallest_at_start(run: Run) -> float:
+    return float(run.values("eigenvalues")[0, -1])
+
+
+def distance_to_limit(run: Run) -> float:
+    """‖Θ_0 − Θ_∞‖_F/‖Θ_∞‖_F, Θ_∞ the closed form of three weight layers; for ReLU MLPs in NTK parametrisation."""
+    limit = limit_kernel(run)
+    return float(np.linalg.norm(run.at("kernel", 0)[..., 0, 0] - limit) / np.linalg.norm(limit))
+
+
+def limit_kernel(run: Run) -> np.ndarray:
+    """Θ_∞ on the run's probe, whose inputs the archive holds."""
+    import torch
+
+    x = torch.as_tensor(np.array(run.dataset["inputs"].values, dtype=np.float64))
+    return analytic.relu_ntk(x, depth=3).numpy()
+
+
+def smallest_over_limit(run: Run) -> float:
+    """λ_min(Θ_0)/λ_min(Θ_∞)."""
+    return smallest_at_start(run) / float(np.linalg.eigvalsh(limit_kernel(run))[0])
+
+
+#: name → how it is read off a run
+NUMBERS: dict[str, Callable[[Run], float]] = {
+    "C' on the trajectory": lambda r: float(np.nanmax(r.values("jacobian_stability"))),
+    "C' on the sphere": lambda r: float(np.max(r.provenance["metadata"]["sphere_constants"])),
+    "λ_min(Θ_0)": smallest_at_start,
+    "κ(Θ_0)": lambda r: float(r.values("condition_number")[0]),
+    "‖ΔJ‖/‖J‖": lambda r: last(r, "jacobian_relative_change"),
+    "‖ΔΘ‖/‖Θ‖": lambda r: last(r, "relative_kernel_change"),
+    "‖Δθ‖": lambda r: last(r, "parameter_distance"),
+    "‖Δθ‖/R": lambda r: float(np.nanmax(r.values("stability_radius_share"))),
+    "neuron RMS": lambda r: hidden(r, "activation_neuron_deviation", -1),
+    "neuron RMS, first layer": lambda r: hidden(r, "activation_neuron_deviation", 0),
+    "largest neuron": lambda r: hidden(r, "activation_largest_deviation", -1),
+    "layer norm": lambda r: hidden(r, "activation_layer_deviation", -1),
+    "relative norm": lambda r: hidden(r, "activation_relative_deviation", -1),
+    "gate flips": lambda r: hidden(r, "gate_flips", -1),
+    "lower bound": lambda r: last(r, "deviation_lower_bound"),
+    "bound used": lambda r: float(np.nanmax(r.values("deviation_bound_used"))),
+    "anchored error": lambda r: last(r, "anchored_linearization_error"),
+    "loss": lambda r: last(r, "probe_loss"),
+    "‖Θ_0 − Θ_∞‖/‖Θ_∞‖": distance_to_limit,
+    "λ_min(Θ_0)/λ_min(Θ_∞)": smallest_over_limit,
+}
+
+
+@dataclass(frozen=True)
+class Course:
+    """One number of every run of a setting.
+
+    Attributes:
+        widths: (R,).
+        values: (R,).
+    """
+
+    widths: np.ndarray
+    values: np.ndarray
+
+    def at(self, width: float) -> np.ndarray:
+        return self.values[self.widths == width]
+
+    @property
+    def sorted_widths(self) -> list[float]:
+        return sorted(set(self.widths.tolist()))
+
+    @property
+    def medians(self) -> np.ndarray:
+        return np.array([np.median(self.at(w)) for w in self.sorted_widths])
+
+    @property
+    def slope(self) -> float:
+        return power_law(self.widths, self.values)[0]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return power_law(self.widths, self.values)[2]
+
+    def agrees(self, exponent: float) -> bool:
+        """Whether the interval, widened by :data:`ASYMPTOTIC` on both sides, holds the exponent."""
+        low, high = self.interval
+        return bool(low - ASYMPTOTIC <= exponent <= high + ASYMPTOTIC)
+
+    def reaches(self, level: float) -> float:
+        """The width at which the fitted line is at ``level``; it is an extrapolation."""
+        slope, _, _, intercept, _ = power_law(self.widths, self.values)
+        return float(np.exp((np.log(level) - intercept) / slope))
+
+    def __str__(self) -> str:
+        """Slope with its interval, medians at both ends, seeds."""
+        first, final = self.sorted_widths[0], self.sorted_widths[-1]
+        ends = f"{_short(self.medians[0])} at {first:g} → {_short(self.medians[-1])} at {final:g}"
+        low, high = self.interval
+        return f"slope {self.slope:.2f} [{low:.2f}, {high:.2f}]; {ends} ({len(self.at(first))} seeds)".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Archives:
+    """Every run of the sweep, by setting."""
+
+    runs: dict[str, list[Run]]
+
+    @classmethod
+    def read(cls, paths: Iterable[Path]) -> Archives:
+        found: dict[str, list[Run]] = {}
+        for path in paths:
+            run = load(path).only
+            found.setdefault(run.provenance["metadata"]["setting"], []).append(run)
+        return cls(found)
+
+    def course(self, setting: str, number: str) -> Course:
+        runs = self.runs[setting]
+        widths = np.array([run.provenance["metadata"]["width"] for run in runs], dtype=np.float64)
+        return Course(widths, np.array([NUMBERS[number](run) for run in runs]))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
