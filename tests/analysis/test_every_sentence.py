@@ -85,9 +85,11 @@ class Story(Raw):
         if not reached.size:
             top = np.argmax(self.ratio)
             return [sig(self.ratio[top], 2)], [0.95, sig(self.ratio[top], 2), self.steps[top]], []
-        since = self.ratio[reached[0] :]
+        start, halved = self.steps[reached[0]], np.flatnonzero(np.diff(self.rates))
+        end = [300] if halved.size and start < 300 else []  # the change that comes after the arrival, if one does
+        since = self.ratio[(self.steps >= start) & (self.steps < (end[0] if end else np.inf))]
         middle = sig(np.median(since), 2)
-        return [middle], [0.95, self.steps[reached[0]], len(since), middle], [1]
+        return [middle], [0.95, start, len(since), *end, middle], [1]
 
     def freezing(self):
         final, start = self.error[-1], sig(self.frozen[0], 2)
