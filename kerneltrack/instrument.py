@@ -176,7 +176,7 @@ class Instrument:
         missing: dict[Need, str] = {}
         rows = self.rows(outputs)
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
-        kernel, parts, remark = self._kernel(module, inputs, outputs) if operator is None else (None, None, "")
+        kernel, parts, remark = self._kernel(module, inputs, outputs, missing) if operator is None else (None, None, "")
         with threads_for(rows):
             pairs = eigensystem(
                 kernel if operator is None else operator,
@@ -300,14 +300,15 @@ class Instrument:
         return self._kernels.operator(module, inputs, outputs, needs, pairs=self.pairs_of(rows), rows=rows)
 
     def _kernel(
-        self, module: nn.Module, inputs: Any, outputs: Tensor
+        self, module: nn.Module, inputs: Any, outputs: Tensor, missing: dict[Need, str]
     ) -> tuple[Tensor, dict[str, Tensor] | None, str]:
         """The kernel, each layer's where an observable asks for layers, and "" or what had to be done to have it."""
         if self.needs("layers") or self.needs("layer_kernels"):
-            layers = len(layers_of(self._network(module)))
-            parts, remark = self._kernels.by_layer(module, inputs, outputs, layers)
-            if parts is not None:
+            why = self._kernels.without_layers(outputs, len(layers_of(self._network(module))))
+            if not why:
+                parts, remark = self._kernels.measured(module, inputs, by_layer=True)
                 return total(parts), parts, remark
+            missing |= dict.fromkeys(("layers", "layer_kernels"), why)
         kernel, remark = self._kernels.measured(module, inputs)
         return kernel, None, remark
 
