@@ -5,11 +5,13 @@ Only statements that a stored number carries; a threshold that turns a number in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from .changes import learning_rate_changes
 from .freeze import freeze_here
 from .lr_decay import ChangeEffects, LrDecayEffects, TrendCourse
 from .lr_decay_text import nearest, sentence, trend_sentence
@@ -20,6 +22,8 @@ from .trajectory import Floats, Run
 #: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within about 10
 #: %.
 AT_THE_EDGE = 0.95
+#: A share this near to one is one: float64 sums of thousands of squares are off by less.
+ALL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,14 @@ def _stability(run: Run) -> Finding | None:
             f"at step {count(run.steps[top])}."
         )
         return Finding("Edge of stability", f"ρ ≤ {number(float(ratio[top]), 2)}", words + caution, "", "stability")
-    since = rows[rows >= reached[0]]
+    # What comes after a step of the learning rate has another bound: it says nothing of how long the edge was held.
+    ends = [change.step for change in learning_rate_changes(run)[0] if change.step > run.steps[reached[0]]]
+    since = rows[(rows >= reached[0]) & (run.steps[rows] < min(ends, default=np.inf))]
     middle = number(float(np.median(ratio[since])), 2)
+    until = f"until the learning rate changed at step {count(ends[0])}" if ends else "since"
     words = (
         f"λ₁ first stood at {AT_THE_EDGE:g} or more of its bound at step {count(run.steps[reached[0]])}; "
-        f"the median ratio over the {count(len(since))} snapshots since is {middle}."
+        f"the median ratio over the {count(len(since))} snapshots {until} is {middle}."
     )
     return Finding("Edge of stability", f"ρ ≈ {middle}", words + caution, "1 is the edge of stability.", "stability")
 
@@ -223,7 +230,7 @@ def _rounding(run: Run) -> Finding | None:
         "Rounding", f"{count(above)} of {count(values.shape[1])} modes",
         f"In every snapshot at least {count(above)} of {count(values.shape[1])} eigenvalues stand above the noise floor; the "
         f"solver's largest error is {number(worst, 2)} of λ₁.",
-        "Numerical uncertainty only: it says nothing of the choice of the probe or of the seed.", "spectra",
+        "Numerical uncertainty only; the choice of the probe and the seed are others.", "spectra",
     )  # fmt: skip
 
 
@@ -254,8 +261,10 @@ def _finite_rows(run: Run, values: Floats) -> np.ndarray:
 
 
 def _percent(share: float) -> str:
-    # Between 99.5 % and 100 % a whole number would claim "all".
-    return f"{100 * float(share):.1f} %" if 0.995 <= share < 1 else f"{100 * float(share):.0f} %"
+    # Between 99.5 % and 100 % a whole number would claim "all"; what rounding leaves of 1 is all.
+    if 0.995 <= share < 1 - ALL:
+        return f"{math.floor(1000 * share) / 10:.1f} %"
+    return f"{100 * float(share):.0f} %"
 
 
 def headline(run: Run) -> str:

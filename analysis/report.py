@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from .stages import stages
 from .style import DARK, PAGE, PAPER
 from .text import Table, count, number, plain
 from .trajectory import PathLike, Run, Trajectory, load
+from .uncertainty import judged, judged_table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -99,7 +100,7 @@ def write_report(
         [target] if len(trajectory) == 1 else [target.with_stem(f"{target.stem}-{run.name}") for run in trajectory]
     )
     for run, path in zip(trajectory, targets, strict=True):
-        _write_whole(path, render(run, beside))
+        _write_whole(path, render(run, beside, [other for other in trajectory if other is not run]))
     return tuple(targets)
 
 
@@ -116,8 +117,13 @@ def _write_whole(path: Path, page: str) -> None:
     partial.replace(path)
 
 
-def render(run: Run, control: Run | None = None) -> str:
+def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> str:
     """The page as text.
+
+    Args:
+        run: the run.
+        control: the run that did not change the learning rate.
+        others: runs that came along; those that differ in their seed only tell how the numbers vary with it.
 
     Raises:
         AnalysisError: nothing was measured, or the control is not comparable.
@@ -141,6 +147,7 @@ def render(run: Run, control: Run | None = None) -> str:
             control=control,
             facts=_facts(run),
             findings=findings(run, effects),
+            trust=judged_table(judged(run, others)),
             sections=sections,
             explorer=slider,
             frames=[asdict(frame) for frame in slider.frames] if slider else [],
@@ -324,8 +331,13 @@ def _environment() -> Environment:
 
     return Environment(
         loader=PackageLoader("kerneltrack.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_legible,
     )  # fmt: skip
+
+
+def _legible(value: Any) -> Any:
+    """Every text that the template prints: what turns the direction of reading is shown and does not act."""
+    return plain(value, len(value)) if type(value) is str else value  # what is markup already is a subclass
 
 
 def _resource(name: str) -> str:

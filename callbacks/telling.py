@@ -13,6 +13,9 @@ from kerneltrack.recorder import Cost
 from kerneltrack.schedule import Schedule
 from kerneltrack.snapshot import Snapshot
 
+#: Seconds after which a kernel that is still being computed shows how far it is.
+PATIENCE = 5.0
+
 
 def scalars(snapshot: Snapshot) -> dict[str, float]:
     """The finite scalars of a row: ``ntk/<name>``, or ``ntk/<probe>/<name>`` with several probes."""

@@ -227,6 +227,7 @@ class _Tracker:
                 observables=catalogue.select(self._observables),
                 scope=fit.stability_scope(trainer, module, probe, batch),
                 ranks=self._ranks,
+                progress=telling.PATIENCE if self._log else False,
                 **self._reading,
             )
             for name, probe in self._probes.items()
@@ -362,7 +363,8 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         metadata: plain values that comparisons group by (width, seed, …).
         max_overhead: the share of wall time that measuring may take; grids are halved to keep it, so that the steps of
             runs nest. What was skipped is said in the next row. None: no limit.
-        log: scalars to the trainer's loggers, and one line at the end.
+        log: scalars to the trainer's loggers, one line at the start and one at the end, and on a terminal a progress bar
+            for a kernel that takes long.
         forward: (model, inputs) → outputs (N,) or (N, O); None: the module's own call.
         if_exists: "raise" or "replace"; a run resumed from its checkpoint continues its archive either way.
         on_error: "raise", or "warn": a measurement that fails becomes a row with its reason, a row that cannot be stored is

@@ -57,6 +57,7 @@ class Instrument:
         memory_budget: bytes or "2GiB", or None.
         scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
         ranks: the processes that compute the kernel together.
+        progress: whether a kernel's computation shows a progress bar, or after how many seconds.
     """
 
     probe: Probe
@@ -71,6 +72,7 @@ class Instrument:
     memory_budget: int | str | None = None
     scope: str = "probe estimate"
     ranks: Ranks = field(default_factory=Ranks)
+    progress: bool | float = False
 
     @property
     def reduction(self) -> Reduction:
@@ -174,7 +176,7 @@ class Instrument:
         missing: dict[Need, str] = {}
         rows = self.rows(outputs)
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
-        kernel, parts, remark = self._kernel(module, inputs, outputs) if operator is None else (None, None, "")
+        kernel, parts, remark = self._kernel(module, inputs, outputs, missing) if operator is None else (None, None, "")
         with threads_for(rows):
             pairs = eigensystem(
                 kernel if operator is None else operator,
@@ -289,7 +291,7 @@ class Instrument:
     def _kernels(self) -> Kernels:
         return Kernels(
             probe=self.probe.name, output=self.output, method=self.method, forward=self.forward, params=self.params,
-            memory_budget=self.memory_budget, ranks=self.ranks,
+            memory_budget=self.memory_budget, ranks=self.ranks, progress=self.progress,
         )  # fmt: skip
 
     def _operator(self, module: nn.Module, inputs: Any, outputs: Tensor) -> NTKOperator | None:
@@ -298,14 +300,15 @@ class Instrument:
         return self._kernels.operator(module, inputs, outputs, needs, pairs=self.pairs_of(rows), rows=rows)
 
     def _kernel(
-        self, module: nn.Module, inputs: Any, outputs: Tensor
+        self, module: nn.Module, inputs: Any, outputs: Tensor, missing: dict[Need, str]
     ) -> tuple[Tensor, dict[str, Tensor] | None, str]:
         """The kernel, each layer's where an observable asks for layers, and "" or what had to be done to have it."""
         if self.needs("layers") or self.needs("layer_kernels"):
-            layers = len(layers_of(self._network(module)))
-            parts, remark = self._kernels.by_layer(module, inputs, outputs, layers)
-            if parts is not None:
+            why = self._kernels.without_layers(outputs, len(layers_of(self._network(module))))
+            if not why:
+                parts, remark = self._kernels.measured(module, inputs, by_layer=True)
                 return total(parts), parts, remark
+            missing |= dict.fromkeys(("layers", "layer_kernels"), why)
         kernel, remark = self._kernels.measured(module, inputs)
         return kernel, None, remark
 

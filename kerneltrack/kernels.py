@@ -38,6 +38,7 @@ class Kernels:
     params: Callable[[str], bool] | Iterable[str] | None
     memory_budget: int | str | None
     ranks: Ranks
+    progress: bool | float = False
 
     @cached_property
     def _memory(self) -> Backoff:
@@ -65,19 +66,18 @@ class Kernels:
 
     def share(self, module: nn.Module, inputs: Any, by_layer: bool, budget: int | str | None) -> Any:
         """This rank's share of the kernel; on the rank that leads, the whole."""
-        return shared_ntk(self.ranks, module, inputs, memory_budget=budget, by_layer=by_layer, **self._options)
+        told = {"progress": self.progress if self.ranks.leads else False, "by_layer": by_layer}
+        return shared_ntk(self.ranks, module, inputs, memory_budget=budget, **told, **self._options)
 
-    def by_layer(
-        self, module: nn.Module, inputs: Any, outputs: Tensor, layers: int
-    ) -> tuple[dict[str, Tensor] | None, str]:
-        """Each layer's kernel, where all of them fit in memory, and a remark; they add up to Θ."""
+    def without_layers(self, outputs: Tensor, layers: int) -> str:
+        """Why the kernels of so many layers are not held side by side; "" where they are."""
+        if callable(self.output):
+            return "layers are not told apart for a callable output="
         count, width = outputs.shape
-        wide = {"full": width**2, "diagonal": width}
-        if callable(self.output) or count**2 * wide.get(self.output, 1) * layers > LAYER_NUMBERS:
-            return None, ""
-        kernels: dict[str, Tensor]
-        kernels, remark = self.measured(module, inputs, by_layer=True)
-        return kernels, remark
+        numbers = count**2 * {"full": width**2, "diagonal": width}.get(self.output, 1) * layers
+        if numbers <= LAYER_NUMBERS:
+            return ""
+        return f"the kernels of {layers} layers would have {numbers:.1e} numbers, and at most {LAYER_NUMBERS:.1e} are held"
 
     def operator(
         self, module: nn.Module, inputs: Any, outputs: Tensor, needs: Collection[Need], *, pairs: int, rows: int

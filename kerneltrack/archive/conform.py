@@ -13,6 +13,7 @@ from kerneltrack.archive.schema import Field
 from kerneltrack.errors import ArchiveFormatError, UnsafeArchiveError
 
 MAX_RESTARTS = 100_000
+_MAY_BE_EMPTY = frozenset({"snapshot", "energy_k"})  # before the first row; where no energies are asked for
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 _MAJOR = int(schema.FORMAT_VERSION.partition(".")[0])
@@ -77,6 +78,8 @@ def _probe(probe: h5py.Group, rows: int, *, whole: bool) -> Iterator[str]:
         yield from _attributes(probe, schema.PROBE_ATTRIBUTES)
         yield from _texts(probe.parent, probe.name.rpartition("/")[2], schema.PROBE_TEXTS)
         sizes["sample"] = int(probe.attrs.get("count", 0))
+        if sizes["sample"] < 1:
+            yield f"{printable(probe.name)}@count is not a number of samples"
     for field in schema.PROBE_FIELDS:
         if _is_described(probe, field.name):  # else it is netCDF's bare dimension of that name
             yield from _array(probe, field, sizes)
@@ -143,6 +146,8 @@ def _array(group: h5py.Group, field: Field, sizes: dict[str, int]) -> Iterator[s
         return
     for dim, size in zip(dims, data.shape, strict=True):
         expected = sizes.setdefault(dim, schema.FIXED_SIZES.get(dim, size))
+        if not size and dim not in _MAY_BE_EMPTY:
+            yield f"{data.name} has nothing along {printable(dim)}"
         if size != expected:
             yield f"{data.name} has {size} along {printable(dim)}, not {expected}"
 

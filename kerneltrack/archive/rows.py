@@ -52,8 +52,9 @@ def encode(snapshot: Snapshot, *, index: int, segment: int) -> Row:
     row = {name: (schema.ROOT[name], np.asarray(value, schema.ROOT[name].dtype)) for name, value in values.items()}
     for probe, measurements in snapshot.probes.items():
         for name, value in measurements.items():
-            field = schema.measurement_field(name)
-            row[f"probes/{probe}/{name}"] = stored(field, value, where=f"probe {probe!r}, step {snapshot.step}")
+            if np.size(value):  # with top_k = 0 there are eigenvectors, none of them
+                field = schema.measurement_field(name)
+                row[f"probes/{probe}/{name}"] = stored(field, value, where=f"probe {probe!r}, step {snapshot.step}")
     field = schema.ROOT["content_sha256"]
     return row | {field.name: (field, digest({path: value for path, (_, value) in row.items()}))}
 

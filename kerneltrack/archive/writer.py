@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+import numpy as np
+
 import kerneltrack
 from kerneltrack.archive import build, layout, pieces, rows, schema
 from kerneltrack.archive.header import Header, Segment
@@ -249,7 +251,7 @@ def by_name(probes: Probes) -> dict[str, ProbeRecord]:
     """Probe records by their names.
 
     Raises:
-        ArchiveError: two have one name, or a name cannot be a group of the archive.
+        ArchiveError: two have one name, a name cannot be a group of the archive, or one has no sample.
     """
     records = list(probes.values() if isinstance(probes, Mapping) else probes)
     named = {record.name: record for record in records}
@@ -262,6 +264,9 @@ def by_name(probes: Probes) -> dict[str, ProbeRecord]:
                 expected="up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
                 got=repr(name),
             )
+    for record in records:
+        if record.count < 1 or (record.targets is not None and not np.size(record.targets)):
+            raise ArchiveError("a probe holds nothing", got=f"{record.count} samples", where=f"probe {record.name!r}")
     return named
 
 

@@ -6,13 +6,17 @@ in the run and stays in the control.
 """
 
 import dataclasses
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
+
+sys.path.insert(0, str(Path(__file__).parent))  # the oracle raw.py, for the tests beside it
 
 N, HALVED, LAST, TOP_K = 48, 300, 700, 16
 ENERGY_K = (1, 2, 5, 10, 20, N)
@@ -103,7 +107,9 @@ def measurement(truth, step, first):
         "class_diagonal": np.array(3.0),
         "class_within": np.array(1 + step / LAST),
         "class_between": np.array(1.0),
+        "class_block_share": np.array(0.9 - 0.3 * step / LAST),
         "noise_floor": np.array(8 * 2**-52 * values[0]),
+        "eigen_residual": np.array(3e-15 * values[0]),
     }
 
 

@@ -1,62 +1,21 @@
-"""Every number of a report, recomputed from the file with h5py and NumPy alone.
+"""Every number that a report draws, recomputed from the file with h5py and NumPy alone.
 
-A figure, a card or a curve of the slider without an oracle here fails the test: a new one must bring its own. Pictures
-have no numbers; what fills areas instead of drawing lines (layer shares, bars) is held to the data in test_figures.py.
+A figure or a curve of the slider without an oracle here fails the test: a new one must bring its own. Pictures have no
+numbers; what fills areas instead of drawing lines (layer shares, bars) is held to the data in test_figures.py; sentences
+and tables have test_every_sentence.py.
 """
 
 import html
 import json
 import re
 
-import h5py
 import numpy as np
 import pytest
+from raw import Raw
 
 from kerneltrack.analysis.report import write_report
 
 PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "layer-shares", "ledger-modes"}
-
-
-class Raw:
-    """The arrays of one file, and what the catalogue's formulas make of them."""
-
-    def __init__(self, path):
-        with h5py.File(path) as file:
-            self.steps, self.rates = file["step"][()], file["learning_rate"][:, 0]
-            self.training_loss, self.seconds = file["training_loss"][()], file["snapshot_seconds"][()]
-            self.at = {name: data[()] for name, data in file["probes/train"].items() if isinstance(data, h5py.Dataset)}
-        self.values, self.count = self.at["eigenvalues"], len(self.at["targets"])
-        self.modes = self.values.shape[1]
-        self.coefficients = {f: self.at[f"{f}_coefficients"][:, :, 0] for f in ("target", "output", "residual")}
-
-    def energy(self, function, k):
-        squares = self.coefficients[function] ** 2
-        return squares[:, :k].sum(axis=1) / squares.sum(axis=1)
-
-    @property
-    def loss(self):
-        return np.sum(self.coefficients["residual"] ** 2, axis=1) / (2 * self.count)
-
-    @property
-    def effective_rank(self):
-        share = self.values / self.values.sum(axis=1, keepdims=True)
-        return np.exp(-np.sum(share * np.log(share), axis=1))
-
-    @property
-    def bound(self):
-        return 2 * self.count / self.rates
-
-    def stored(self, name, column=...):
-        return self.at[name][:, column] if column is not ... else self.at[name]
-
-    def ledger(self):
-        """(S, 3) shares of the residual, and (S, layers) of kernel flow."""
-        m = self.coefficients["residual"]
-        norm = np.sum(m**2, axis=1)
-        flow, rest = self.at["ledger_kernel_flow"][..., 0], self.at["ledger_remainder"][..., 0]
-        curvature = self.at["ledger_curvature"][..., 0]
-        parts = [-np.sum(x * m, axis=1) / norm for x in (flow.sum(axis=2), rest.sum(axis=2), curvature)]
-        return np.stack(parts, axis=1), -np.einsum("sil,si->sl", flow, m) / norm[:, None]
 
 
 def lines_of(raw, control):
@@ -237,37 +196,3 @@ def test_the_slider_s_curves_are_recomputed(page, raws):
                     squares = raw.coefficients[name][row] ** 2
                     height = squares[:i].sum() / squares.sum()
                 assert y == pytest.approx(164 - 154 * height, abs=0.06), (name, row, i)
-
-
-def cards(page):
-    found = re.findall(r'<article class="card.*?<h3>(.*?)</h3>\s*<p class="value">(.*?)</p>', page, re.DOTALL)
-    return {html.unescape(title): html.unescape(value) for title, value in found}
-
-
-def test_every_card_is_recomputed(page, raws):
-    """The number that carries each finding; a card without an oracle fails."""
-    raw = raws[0]
-    k = max(1, raw.modes // 4)
-    grid = [1, 2, 5, 10, 20, raw.modes]
-    nearest = min(grid, key=lambda g: abs(np.log(g / k)))
-    ratio = raw.values[:, 0] / raw.bound
-    since = ratio[np.flatnonzero(ratio >= 0.95)[0] :]
-    frozen = raw.stored("kernel_regression_error")
-    final = np.sum(raw.coefficients["residual"][-1] ** 2) / np.sum(raw.coefficients["target"][-1] ** 2)
-    good = raw.steps[np.flatnonzero(frozen > final)[-1] + 1]
-    expected = {
-        "Target alignment": f"E(y, 20) = {raw.energy('target', 20)[-1]:.2g}",
-        "Output containment": f"E(f, {nearest}) ≥ {raw.energy('output', nearest).min():.3g}",
-        "Edge of stability": f"{np.median(since):.2g}",
-        "Kernel motion": f"{raw.stored('kernel_distance_from_initial')[-1]:.2f}",
-        "Laziness": f"{raw.stored('anchored_linearization_error')[-1]:.2f}",
-        "First-order accuracy": f"{np.median(raw.stored('kernel_flow_error')):.4f}",
-        "Cost": f"{raw.seconds.sum():.2g} s",
-        "Learning-rate change": "0.25 → 0.125",
-        "Frozen kernel": f"from step {good}",
-    }
-    found = cards(page)
-    assert set(found) <= set(expected), set(found) - set(expected)
-    digits = lambda text: [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", text)]  # noqa: E731
-    for title, value in found.items():
-        assert digits(value)[-1] == pytest.approx(digits(expected[title])[-1], rel=0.02), (title, value)

@@ -50,6 +50,26 @@ def test_a_small_classification_is_analysed_from_end_to_end(digits, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
+def test_a_closely_watched_run_draws_what_it_measured(digits, tmp_path):
+    """Two probes, hidden neurons, the ledger. Oracle: the outputs of two states one update apart, and plain norms."""
+    path = digits.watched_run(tmp_path, digits.SMALL)
+    run = load(path, probe="new").only
+    (page,) = write_report(run, tmp_path / "watched.html")
+    drawn = set(re.findall(r'id="figure-([a-z-]+)"', page.read_text(encoding="utf-8")))
+    assert {"freeze-here", "activations", "ledger", "ledger-modes"} <= drawn
+    outputs, y = run.values("outputs"), run.values("targets")
+    error = np.sum((outputs - y) ** 2, axis=(1, 2)) / np.sum(y**2)
+    np.testing.assert_allclose(run.values("network_error"), error, rtol=1e-5)  # float32 outputs
+    assert np.isfinite(run.values("kernel_regression_error")).all()
+    assert run.steps[:2].tolist() == [0, 1]
+    vectors = run.at("eigenvectors", 0).reshape(20, -1)  # all twenty, for the probe has twenty points
+    moved = vectors.T @ (outputs[1] - outputs[0])
+    flow, rest, curvature = (run.at(f"ledger_{part}", 0) for part in ("kernel_flow", "remainder", "curvature"))
+    # float32 eigenvectors and outputs of size 1: 20 points add up to some 1e-6
+    np.testing.assert_allclose(flow.sum(axis=1) + rest.sum(axis=1) + curvature, moved, atol=5e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
 def test_a_small_sweep_gets_lazier_with_width(digits, tmp_path):
     """Three widths, two seeds, twelve updates: the kernel of a wider network moves less (theory: slope −1 at the end)."""
     size = digits.SMALL
@@ -62,5 +82,5 @@ def test_a_small_sweep_gets_lazier_with_width(digits, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_the_whole_study_runs_small(digits, tmp_path):
     lines = digits.main(tmp_path, digits.SMALL)
-    assert len([line for line in lines if line.startswith(("mlp-", "cnn-"))]) == 8
-    assert len(list(tmp_path.glob("*.html"))) == 8
+    assert len([line for line in lines if line.startswith(("| MLP", "| CNN"))]) == 8
+    assert len(list(tmp_path.glob("*.html"))) == 10  # the closely watched run through both of its probes

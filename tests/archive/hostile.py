@@ -571,6 +571,27 @@ def fewer_dimensions_than_axes(file):
     file[EIGENVALUES].attrs["dimensions"] = "snapshot"
 
 
+@hostile("eigenvalues has nothing along mode")
+def no_mode(file):
+    replace(file, EIGENVALUES, shape=(3, 0))
+
+
+@hostile("targets has nothing along output")
+def no_output(file):
+    replace(file, "probes/train/targets", shape=(4, 0))
+
+
+@hostile("@count is not a number of samples")
+def no_sample(file):
+    replace(file, "probes/train/targets", shape=(0, 1))
+    file["probes/train"].attrs["count"] = 0
+
+
+@hostile("@count is not a number of samples")
+def fewer_samples_than_none(file):
+    file["probes/train"].attrs["count"] = -4
+
+
 @hostile("the archive is not a main file")
 def a_part_as_the_archive(file):
     file.attrs["role"] = "part"

@@ -94,6 +94,16 @@ def test_what_holds_only_nan_was_not_measured(tmp_path, make):
         assert archive[1].probes == {}
 
 
+def test_an_array_without_entries_is_not_stored(tmp_path, make):
+    """NTKTracker(top_k=0) measures eigenvectors, none of them."""
+    measured = {**make.measurements(0), "eigenvectors": np.ones((12, 1, 0), np.float32)}
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+        writer.append(make.snapshot(0, probes={"train": measured}))
+    del measured["eigenvectors"]
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert make.same(archive[0], make.snapshot(0, probes={"train": measured}))
+
+
 def test_the_number_of_parameter_groups_may_grow(tmp_path, make):
     with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
         for step, rates in enumerate([(0.1,), (), (0.1, 0.2, 0.3)]):
@@ -240,6 +250,12 @@ class TestRefusals:
         with pytest.raises(ArchiveError, match="cannot have that name"):
             ArchiveWriter(tmp_path / "x.h5", probes=[dataclasses.replace(make.probe, name=name)])
         assert not (tmp_path / "x.h5").exists()
+
+    @pytest.mark.parametrize("empty", [{"count": 0}, {"targets": np.ones((12, 0))}])
+    def test_a_probe_that_holds_nothing(self, tmp_path, make, empty):
+        with pytest.raises(ArchiveError, match="a probe holds nothing"):
+            ArchiveWriter(tmp_path / "run.h5", probes=[dataclasses.replace(make.probe, **empty)])
+        assert list(tmp_path.iterdir()) == []
 
     def test_two_probes_of_one_name(self, tmp_path, make):
         with pytest.raises(ArchiveError, match="two probes have the same name"):

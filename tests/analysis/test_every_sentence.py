@@ -1,0 +1,336 @@
+"""Every number in a sentence or a table of a report, recomputed from the file with h5py and NumPy alone.
+
+A text is read as the numbers that stand in it, in order; each must be the expected one, rounded as the text rounds.
+Subscripts (λ₁) are no numbers. A card without an oracle here fails the test: a new one must bring its own.
+"""
+
+import dataclasses
+import html
+import re
+
+import numpy as np
+import pytest
+from raw import Raw, numbers, sig
+
+from kerneltrack.analysis import load, lr_decay_effects
+from kerneltrack.analysis.findings import findings
+from kerneltrack.analysis.lr_decay_text import change_table, factor_table, trend_table
+from kerneltrack.analysis.report import write_report
+from kerneltrack.analysis.uncertainty import SPLITS
+
+
+def percent(share):
+    """As a finding rounds: below one never as all."""
+    return float(np.floor(1000 * share) / 10) if 0.995 <= share < 1 - 1e-9 else round(100 * share)
+
+
+class Story(Raw):
+    """What the findings speak of."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.grid = [1, 2, 5, 10, 20, self.modes]
+        self.ratio, self.frozen = self.at["stability_ratio"], self.at["kernel_regression_error"]
+        self.error = self.at["network_error"]
+
+    def cards(self):
+        """Title → (value, sentence, null)."""
+        first, last, n = int(self.steps[0]), int(self.steps[-1]), len(self.steps)
+        energy, output = self.energy("target", 20), self.energy("output", 10)
+        least = int(np.argmin(output))
+        distance, lazy = self.at["kernel_distance_from_initial"][-1], self.at["anchored_linearization_error"][-1]
+        flow = self.at["kernel_flow_error"]
+        levels, share = self.at["class_within"] / self.at["class_between"], self.at["class_block_share"]
+        above = np.sum(self.values > self.at["noise_floor"][:, None], axis=1).min()
+        solver = sig(np.max(self.at["eigen_residual"] / self.values[:, 0]), 2)
+        spent = self.seconds.sum()
+        return {
+            "Target alignment": (
+                [20, sig(energy[-1], 2)], [last, 20, self.modes, percent(energy[-1]), first, percent(energy[0])],
+                [sig(energy[0], 2), first, sig(self.at["target_energy_null"][-1][4], 2), sig(20 / self.modes, 2)],
+            ),
+            "Output containment": (
+                [10, sig(output[least], 3)], [n, percent(output[least]), 10, self.steps[least]], [sig(10 / self.modes, 2)],
+            ),
+            "Edge of stability": self.edge(),
+            "Kernel motion": ([sig(distance, 2)], [last, sig(distance, 2), 1], [0]),
+            "Laziness": ([sig(lazy, 2)], [last, percent(lazy)], [0]),
+            "First-order accuracy": (
+                [sig(np.median(flow), 2)],
+                [sig(np.median(flow), 2), n, sig(flow.max(), 2), self.steps[np.argmax(flow)]], [1],
+            ),
+            "Frozen kernel": self.freezing(),
+            "Classes": (
+                [sig(levels[-1], 2)], [last, sig(levels[-1], 2), percent(share[-1])],
+                [first, sig(levels[0], 2), percent(share[0])],
+            ),
+            "Rounding": ([above, self.modes], [above, self.modes, solver], []),
+            "Cost": (
+                [sig(spent, 2)], [n, sig(spent, 2), sig(np.median(self.seconds), 2), sig(0.01 * self.steps.max(), 2)], [],
+            ),
+        }  # fmt: skip
+
+    def edge(self):
+        reached = np.flatnonzero(self.ratio >= 0.95)
+        if not reached.size:
+            top = np.argmax(self.ratio)
+            return [sig(self.ratio[top], 2)], [0.95, sig(self.ratio[top], 2), self.steps[top]], []
+        start, halved = self.steps[reached[0]], np.flatnonzero(np.diff(self.rates))
+        end = [300] if halved.size and start < 300 else []  # the change that comes after the arrival, if one does
+        since = self.ratio[(self.steps >= start) & (self.steps < (end[0] if end else np.inf))]
+        middle = sig(np.median(since), 2)
+        return [middle], [0.95, start, len(since), *end, middle], [1]
+
+    def freezing(self):
+        final, start = self.error[-1], sig(self.frozen[0], 2)
+        above = np.flatnonzero(self.frozen > final)
+        if above[-1] == len(self.steps) - 1:
+            best = np.argmin(self.frozen)
+            told = [len(self.steps), sig(final, 2), sig(self.frozen[best], 2), self.steps[best]]
+            return [], told, [sig(final, 2)]
+        good = above[-1] + 1
+        return [self.steps[good]], [self.steps[good], sig(self.frozen[good], 2), sig(final, 2)], [self.steps[0], start]
+
+    def quantities(self):
+        """Label of a table's row → (S,) its values."""
+        named = {
+            "kernel distance from start": "kernel_distance_from_initial", "kernel velocity": "kernel_velocity",
+            "linearisation error, one update": "linearization_error", "kernel-flow error": "kernel_flow_error",
+            "linearisation error, anchored": "anchored_linearization_error",
+        }  # fmt: skip
+        return {
+            "λ₁": self.values[:, 0], "λ₁₀": self.values[:, 9], "bound on λ₁ at the coming update": self.bound,
+            "λ₁ over that bound": self.values[:, 0] / self.bound, "effective rank": self.effective_rank,
+            "residual energy, first 20": self.energy("residual", 20), "target energy, first 5": self.energy("target", 5),
+            "target energy, first 20": self.energy("target", 20),
+            "target energy, first 48": self.energy("target", 48), "loss on the probe": self.loss,
+            **{label: self.at[name] for label, name in named.items()},
+        }  # fmt: skip
+
+    def row(self, step):
+        return int(np.flatnonzero(self.steps == step)[0])
+
+
+def change(story, control):
+    """Numbers of the sentence about the halved rate, at steps 300 (before), 301 and 700."""
+    at, then, end = story.row(300), story.row(301), story.row(700)
+    there = control.row(301), control.row(700)
+    residual, other = story.energy("residual", 20), control.energy("residual", 20)
+    old_bound = 2 * story.count / 0.25
+    grown = [sig(story.values[end, i] / story.values[at, i], 2) for i in (0, 9)]
+    return [
+        300, 0.25, 0.125,
+        sig(story.values[at, 0] / old_bound, 2), sig(story.values[end, 0] / story.bound[end], 2), 400,
+        20, sig(residual[at], 2), sig(residual[then], 2), *grown, 400, 2,
+        20, sig(residual[then], 2), sig(other[there[0]], 2),
+        sig(story.values[end, 0], 2), sig(control.values[there[1], 0], 2), 400,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stories(archives):
+    return tuple(map(Story, archives))
+
+
+def cards(page):
+    pattern = r'<article class="card.*?<h3>(.*?)</h3>\s*<p class="value">(.*?)</p>\s*<p>(.*?)</p>(.*?)</article>'
+    found = {}
+    for title, value, sentence, rest in re.findall(pattern, page, re.DOTALL):
+        null = re.search(r'<p class="null">(.*?)</p>', rest, re.DOTALL)
+        found[html.unescape(title)] = [html.unescape(t) for t in (value, sentence, null.group(1) if null else "")]
+    return found
+
+
+def wrong(told, expected):
+    """(title, what the card says, what the file says) wherever they differ."""
+    return [
+        (title, text, list(map(float, right)))
+        for title, texts in told.items()
+        for text, right in zip(texts, expected[title], strict=True)
+        if numbers(text) != pytest.approx(list(map(float, right)), rel=1e-12)
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(archives, tmp_path_factory):
+    (path,) = write_report(archives[0], tmp_path_factory.mktemp("sentences") / "run.html", control=archives[1])
+    return path.read_text(encoding="utf-8")
+
+
+def test_every_number_of_every_card_is_recomputed(page, stories):
+    expected = {**stories[0].cards(), "Learning-rate change": ([0.25, 0.125], change(*stories), [])}
+    told = cards(page)
+    assert set(told) == set(expected)
+    assert wrong(told, expected) == []
+
+
+def test_a_wrong_number_in_a_sentence_is_found(page, stories):
+    """Negative control: one digit."""
+    told = {"Laziness": cards(page)["Laziness"]}
+    told["Laziness"][1] = told["Laziness"][1].replace("40 %", "41 %")
+    assert len(wrong(told, stories[0].cards())) == 1
+
+
+def test_every_number_of_a_run_that_never_got_there_is_recomputed(synthetic, truth, tmp_path):
+    """Far from the edge, and with a kernel that is never good enough: the other sentences."""
+
+    def slower(snapshot):
+        measured = dict(snapshot.probes["train"])
+        measured["stability_ratio"] = 0.5 * measured["stability_ratio"]
+        measured["kernel_regression_error"] = 0.9 + 0 * measured["kernel_regression_error"]
+        return dataclasses.replace(snapshot, probes={"train": measured})
+
+    rows = [slower(s) for s in synthetic.snapshots(truth)]
+    path = synthetic.write(tmp_path / "slow.h5", rows, synthetic.record(truth))
+    told = {f.title: [f.value, f.sentence, f.null] for f in findings(load(path).only)}
+    assert wrong(told, Story(path).cards()) == []
+    assert told["Frozen kernel"][0] == "never good enough"
+
+
+def kendall(x, y):
+    """τ_b by counting pairs."""
+    pairs = [(np.sign(x[j] - x[i]), np.sign(y[j] - y[i])) for i in range(len(x)) for j in range(i)]
+    a, b = np.array(pairs).T
+    return float(np.sum(a * b) / np.sqrt(np.sum(a != 0) * np.sum(b != 0)))
+
+
+def test_every_number_of_a_trend_is_recomputed(synthetic, tmp_path):
+    rows, kept = synthetic.one_more_kind("cosine")
+    path = synthetic.write(tmp_path / "cosine.h5", rows, kept)
+    story, run = Story(path), load(path).only
+    (course,) = lr_decay_effects(run).trends
+    times = np.append(0, np.cumsum(np.diff(story.steps) * (story.rates[1:] + story.rates[:-1]) / 2))
+    courses = [story.ratio, story.energy("residual", 20), story.effective_rank]
+    ends = [(sig(c[0], 2), sig(c[-1], 2), sig(kendall(times, c), 2)) for c in courses]
+    rates = [sig(story.rates[0], 6), sig(story.rates[-1], 6)]
+    expected = [0, 700, *rates, sig(times[-1]), *ends[0], 20, *ends[1], *ends[2]]
+    (told,) = [f for f in findings(run, lr_decay_effects(run)) if f.title == "Learning-rate trend"]
+    assert numbers(told.sentence) == pytest.approx(expected, rel=1e-12)
+    assert numbers(told.value) == pytest.approx(rates, rel=1e-12)
+    # the table: moments nearest to six equal parts of Ση
+    chosen = sorted({int(np.argmin(np.abs(times - t))) for t in np.linspace(0, times[-1], 6)})
+    table, values = trend_table(course, tuple(story.grid)), {**story.quantities(), "λ₁ over that bound": story.ratio}
+    assert [numbers(c)[0] for c in table.columns[1:-1]] == pytest.approx([sig(times[i]) for i in chosen])
+    values["bound on λ₁ at the coming update"] = story.at["stability_bound"]
+    for label, *cells, tau in table.rows[1:]:
+        assert [numbers(c)[0] for c in cells] == pytest.approx([sig(values[label][i]) for i in chosen]), label
+        if np.ptp(values[label]) > 1e-12 * np.abs(values[label]).max():
+            assert numbers(tau) == pytest.approx([sig(kendall(times, values[label]), 2)]), label
+
+
+def test_every_cell_of_the_change_s_tables_is_recomputed(archives, stories):
+    """Run, control and their difference at every moment, for every quantity; then the factors, mode by mode."""
+    story, control = stories
+    (effects,) = lr_decay_effects(load(archives[0]).only, load(archives[1]).only).changes
+    table, mine, theirs = change_table(effects, tuple(story.grid)), story.quantities(), control.quantities()
+    steps = [300, 301, 310, 400, 700]
+    assert {row[0] for row in table.rows} == {*mine, "  control", "  difference"}
+    label, held = "", []
+    for name, *cells in table.rows:
+        label = label if name.startswith("  ") else name
+        a = [mine[label][story.row(s)] for s in steps]
+        b = [theirs[label][control.row(s)] for s in steps]
+        held = {"  control": b, "  difference": np.subtract(a, b)}.get(name, a)
+        shown = [numbers(c)[0] for c in cells]
+        # a difference of equal numbers is a rounding, and may be any
+        scale = 1e-12 * np.abs(a).max()
+        np.testing.assert_allclose(shown, [sig(v) for v in held], rtol=1e-9, atol=scale, err_msg=f"{label} {name}")
+    at, then = story.row(300), story.row(301)
+    vectors = story.at["eigenvectors"][at][:, 0].astype(float)
+    before, after = (vectors.T @ story.at["residual"][row][:, 0] for row in (at, then))
+    share = before**2 / np.sum(story.at["residual"][at] ** 2)
+    rows = factor_table(effects).rows
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 7, 10, 15]
+    for mode, *cells in rows:
+        i = int(mode) - 1
+        factors = [abs(1 - rate * story.values[at, i] / story.count) for rate in (0.25, 0.125)]
+        expected = [sig(share[i], 2), *map(sig, factors), sig(abs(after[i] / before[i]))]
+        assert [numbers(c)[0] for c in cells] == pytest.approx(expected, rel=1e-9), mode
+
+
+def test_the_headline_and_the_strip_below_it_are_recomputed(page, stories):
+    headline = html.unescape(re.search(r'<p class="lead">(.*?)</p>', page, re.DOTALL).group(1))
+    assert numbers(headline) == [1000, 48, 13, 0, 700]
+    strip = re.search(r'<dl class="facts">(.*?)</dl>', page, re.DOTALL).group(1)
+    assert numbers(" ".join(re.findall(r"<dd>(.*?)</dd>", strip))) == [48, 1, 1000, 13]
+
+
+def test_the_slider_s_readout_is_recomputed(page, stories):
+    import json
+
+    story = stories[0]
+    frames = json.loads(html.unescape(re.search(r'id="frames">(.*?)</script>', page, re.DOTALL).group(1)))
+    expected = {
+        "learning rate": story.rates, "λ₁ over its bound": story.ratio, "effective rank": story.effective_rank,
+        "loss on the probe": story.loss, "kernel distance": story.at["kernel_distance_from_initial"],
+        "E(y, 20)": story.energy("target", 20),
+    }  # fmt: skip
+    for row, frame in enumerate(frames):
+        assert {label for label, _ in frame["facts"]} == set(expected)
+        for label, text in frame["facts"]:
+            assert numbers(text) == pytest.approx([sig(expected[label][row])], rel=1e-9), (label, row)
+
+
+def halves_of(story, measure):
+    """Standard deviation over √2 of a number's differences between halves, from the stored kernel at the last step."""
+    kernel, target = story.at["kernel"][-1][:, :, 0, 0].astype(float), story.at["targets"][:, 0]
+    rng, half = np.random.default_rng(0), len(kernel) // 2
+    differences = []
+    for _ in range(SPLITS):
+        order = rng.permutation(len(kernel))
+        a, b = (
+            measure(kernel[np.ix_(part, part)], target[part]) for part in (order[:half], order[half : 2 * half])
+        )
+        differences.append(a - b)
+    return np.std(differences) / np.sqrt(2)
+
+
+def effective_rank(kernel, _):
+    values = np.linalg.eigvalsh(kernel)
+    share = values[values > 0] / values[values > 0].sum()
+    return np.exp(-np.sum(share * np.log(share)))
+
+
+def alignment(kernel, target):
+    return target @ kernel @ target / (np.linalg.norm(kernel) * np.sum(target**2))
+
+
+def uncertainty_table(page):
+    part = page[page.index("How far these numbers can be trusted") :]
+    table = part[: part.index("</table>")]
+    rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', table, re.DOTALL)
+    notes = re.findall(r'<p class="note">(.*?)</p>', part[: part.index("</section>")])
+    cells = {html.unescape(head): re.findall(r"<td[^>]*>(.*?)</td>", rest) for head, rest in rows}
+    return cells, [html.unescape(note) for note in notes]
+
+
+def test_the_four_kinds_of_uncertainty_are_recomputed(page, stories):
+    story = stories[0]
+    cells, notes = uncertainty_table(page)
+    assert {n.split(":")[0] for n in notes[:4]} == {"Numerical", "Estimator", "Choice of the probe", "Seeds"}
+    reach = (story.at["noise_floor"][-1] + story.at["eigen_residual"][-1]) / story.count
+    assert numbers(" ".join(cells["λ₁ / N"][:2])) == [sig(story.values[-1, 0] / story.count), sig(reach, 2)]
+    assert all(row[2] == "–" and row[4] == "–" for row in cells.values())
+    assert "not measured, no other run" in notes[3]
+    participation = lambda k, _: np.trace(k) ** 2 / np.sum(k**2)  # noqa: E731
+    for label, measure in (
+        ("effective rank", effective_rank), ("participation ratio", participation),
+        ("kernel target alignment", alignment),
+    ):  # fmt: skip
+        # float32 kernels and the thresholds of rounding
+        assert numbers(cells[label][3])[0] == pytest.approx(halves_of(story, measure), rel=0.06), label
+
+
+def test_seeds_are_told_where_runs_differ_in_nothing_else(synthetic, tmp_path):
+    paths = []
+    for seed in (1, 2, 3):
+        truth = synthetic.simulate(seed=7)
+        scaled = {s: v * (1 + 0.1 * seed) for s, v in truth.eigenvalues.items()}
+        truth = dataclasses.replace(truth, eigenvalues=scaled)
+        rows = list(synthetic.snapshots(truth))[-2:]
+        paths.append(synthetic.write(tmp_path / f"s{seed}.h5", rows, synthetic.record(truth), metadata={"seed": seed}))
+    pages = write_report(paths, tmp_path / "seeds.html")
+    cells, notes = uncertainty_table(pages[0].read_text(encoding="utf-8"))
+    largest = [Story(p).values[-1, 0] / synthetic.N for p in paths]
+    assert numbers(cells["λ₁ / N"][4]) == pytest.approx([sig(np.std(largest, ddof=1), 2)])
+    assert "over 3 runs" in notes[3]
