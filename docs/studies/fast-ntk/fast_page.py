@@ -12,10 +12,10 @@ from fast_claims import AXES, GAIN, PAPER, PLAN, Costs, claims
 from kerneltrack.analysis.style import OKABE_ITO
 
 WHY_NOT = {
-    GAIN: """Where structured derivatives take more FLOPs than the Jacobian, they do not take the order of contraction with the fewest:
+    GAIN: """Where structured derivatives take more FLOPs than the Jacobian, the order of contraction is not that of the fewest:
 `"structured"` chooses orders by estimated time, in which a FLOP of a thin product and a byte of traffic count for more.""",
-    PLAN: """The plan is outside a factor of 2 where it supposes of `"jacobian"` that symmetry halves the product 2 (NO)² P: what runs
-is the whole product, as the count over the formula without halves says. `"structured"` does use the halves.""",
+    PLAN: """The plan is outside a factor of 2 where it supposes of `"jacobian"` that symmetry halves the product 2 (NO)² P:
+what runs is the whole product, as the count over the formula without halves says. `"structured"` does use the halves.""",
 }
 
 
