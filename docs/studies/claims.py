@@ -55,12 +55,22 @@ def table(claims: Iterable[Claim]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def verdict(claims: Iterable[Claim]) -> str:
+    """How many of the claims that can be decided hold, and the keys of those that do not, in a sentence."""
+    decided = [c for c in claims if c.holds is not None]
+    failed = [c.key for c in decided if not c.holds]
+    return f"{len(decided) - len(failed)} of {len(decided)} claims that can be decided hold" + (
+        f"; not: {', '.join(failed)}." if failed else "."
+    )
+
+
 def spread(values: Iterable[float], digits: int = 3) -> str:
-    """Median and range over seeds, with how many: ``0.81 (0.78 to 0.84, 3 seeds)``; one value stands alone."""
+    """Median and range over seeds, with how many: ``0.81 (0.78 to 0.84, 3 seeds)``; a single value stands alone."""
     v = np.asarray(list(values), dtype=np.float64)
+    median, low, high = (f"{number:.{digits}g}" for number in (np.median(v), v.min(), v.max()))
     if v.size == 1:
-        return f"{v[0]:.{digits}g}"
-    return f"{np.median(v):.{digits}g} ({v.min():.{digits}g} to {v.max():.{digits}g}, {v.size} seeds)"
+        return median
+    return f"{median} ({low} to {high}, {v.size} seeds)" if low != high else f"{median} ({v.size} seeds)"
 
 
 def command_line(description: str, sizes: Mapping[str, Size], name: str) -> tuple[str, Size, Path]:

@@ -268,12 +268,12 @@ COMMANDS = {
 #: What is run on every case, and what else on some; ``good`` is the honest archive.
 EVERYWHERE = ("show", "lr")
 ELSE = {
-    "good": set(COMMANDS), "texts": set(COMMANDS), "texts_that_refuse": {"compare", "report", "plot", "check"},
-    "json_of_other_kinds": {"json", "netcdf", "publish", "sweep", "runs"}, "no_rows": {"json", "csv", "report", "publish"},
-    "eigenvalues_of_every_kind": {"report", "csv", "json"}, "measurements_that_overflow": {"report", "compare", "sweep"},
-    "measurements_that_are_not_positive": {"report"}, "columns_of_every_kind": {"flow", "csv", "json"},
-    "rates_from_the_greatest_to_the_least": {"flow", "lr-json"}, "steps_without_end": {"flow", "lr-json", "csv"},
-    "a_grid_of_any_k": {"compare", "csv"}, "codes_of_nothing": {"check", "merge"}, "one_sample": {"lr-json", "runs"},
+    "good": {"report", "check", "publish", "compare", "runs"}, "texts": set(COMMANDS),
+    "texts_that_refuse": {"compare", "report", "check"}, "json_of_other_kinds": {"json", "netcdf", "publish", "sweep"},
+    "eigenvalues_of_every_kind": {"report", "csv"}, "measurements_that_overflow": {"report", "compare"},
+    "measurements_that_are_not_positive": {"report"}, "columns_of_every_kind": {"flow", "json"}, "no_rows": {"csv"},
+    "rates_from_the_greatest_to_the_least": {"lr-json"}, "steps_without_end": {"flow", "lr-json"},
+    "a_grid_of_any_k": {"compare"}, "codes_of_nothing": {"check", "merge"}, "one_sample": {"runs"},
 }  # fmt: skip
 
 

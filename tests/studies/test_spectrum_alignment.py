@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,11 @@ def smoke(tmp_path_factory):
 def test_the_smoke_size_shows_the_orderings(smoke):
     """What the abstract claims or algebra gives, and what does not need the size: the rest is the desk size's."""
     rows = {claim.key.split()[0]: claim for claim in claims(smoke[1])}
-    for key in ("A1", "A3", "R1", "R2", "R4", "R5", "R8", "R9b"):
+    for key in ("A1", "A3", "R1", "R2", "R4", "R5", "R9b"):
         assert rows[key].holds, rows[key].measured
+    run = smoke[1].main[0].run
+    output, target = (numbers.quantity(run, f"{name}_energy_20") for name in ("output", "target"))
+    assert np.all(output > target)  # the output lies in the top modes more than the target does, at every snapshot
 
 
 def test_finished_archives_are_used_again(smoke):
@@ -50,9 +54,7 @@ def test_finished_archives_are_used_again(smoke):
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")}
     train(folder, SIZES["smoke"], jobs=1)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")} == before
-    expected = {r.name for r in Plan(SIZES["smoke"])}
-    expected |= {r.control(d, 200).name for r in Plan(SIZES["smoke"]) for d in r.decays}
-    assert {path.stem for path in before} == expected
+    assert {path.stem for path in before} == {recipe.name for recipe in Plan(SIZES["smoke"]).archives}
 
 
 def test_a_control_starts_from_the_state_of_its_run(smoke):
@@ -135,12 +137,15 @@ def test_the_mirrored_picture_is_the_picture_seen_in_a_mirror():
     )
 
 
-def test_the_widest_network_of_two_layers_has_the_parameters_of_the_deep_one():
-    for size in SIZES.values():
-        deep, wide = (sum(p.numel() for p in mlp(2, w, d, 1).parameters()) for w, d in (
-            (size.width, size.depth), (size.widths[-1], 2)))  # fmt: skip
-        assert deep == wide
-        assert size.mirror % (size.steps // size.grid) == size.sweep % (size.steps // size.grid) == 0
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_what_a_size_compares_meets(size):
+    """As many parameters; and steps that both sides measure: on the grid, controls twice as far into the run's block."""
+    deep, wide = (sum(p.numel() for p in mlp(2, w, d, 1).parameters()) for w, d in (
+        (size.width, size.depth), (size.widths[-1], 2)))  # fmt: skip
+    assert deep == wide
+    grid = size.steps // size.grid
+    assert all(step % grid == 0 for step in (size.mirror, size.sweep, size.control, *size.decays, size.steps))
+    assert 2 * size.control <= min(b - a for a, b in pairwise([*size.decays, size.steps]))
 
 
 def test_checks_of_both_files_are_rows(smoke):

@@ -34,15 +34,20 @@ class Forked:
         control = self.controls[decay]
         return [int(s) for s in control.steps if s > decay and self.run.row(int(s)) is not None]
 
-    def late(self, name: str, decay: int) -> tuple[float, float]:
+    def late(self, name: str, decay: int, stretch: int = 1) -> tuple[float, float]:
         """Median of a quantity over the later half of the control's steps: of the run, and of the control.
 
         The later half, because an effect needs time; a median, because at the edge of stability single states oscillate.
+
+        Args:
+            name: of the quantity.
+            decay: which one.
+            stretch: the run is taken this many times as long after the decay as the control; 2 compares at equal Ση.
         """
         steps = self.common(decay)
         chosen = [s for s in steps if s >= (decay + steps[-1]) / 2]
-        run, control = (np.median([at(r, name, s) for s in chosen]) for r in (self.run, self.controls[decay]))
-        return float(run), float(control)
+        control = np.median([at(self.controls[decay], name, s) for s in chosen])
+        return float(np.median([at(self.run, name, decay + stretch * (s - decay)) for s in chosen])), float(control)
 
 
 @dataclass(frozen=True)
@@ -172,4 +177,7 @@ def rank_correlation(a: Floats, b: Floats) -> float:
 def energy_modes(run: Run) -> tuple[int, int, int]:
     """k of "few", "some" and "many" modes: 20, 100 and 400 from a thousand points on, the same shares below."""
     grid = run.values("energy_k")
-    return tuple(int(grid[grid <= min(k, share * run.count)].max()) for k, share in ((20, 0.02), (100, 0.1), (400, 0.4)))  # type: ignore[return-value]
+    few, some, many = (
+        int(grid[grid <= max(1, min(k, share * run.count))].max()) for k, share in ((20, 0.02), (100, 0.1), (400, 0.4))
+    )
+    return few, some, many

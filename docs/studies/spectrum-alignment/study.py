@@ -28,7 +28,7 @@ import alignment_checks  # noqa: E402  # the folder is no package
 import alignment_others  # noqa: E402
 from alignment_numbers import Forked, Runs  # noqa: E402
 from alignment_runs import MOMENTUM, Recipe, run_with_controls  # noqa: E402
-from claims import Claim, archives, command_line, ran_on, table  # noqa: E402
+from claims import Claim, archives, command_line, ran_on, table, verdict  # noqa: E402
 
 FIGURES = (
     "outputs", "eigenvalues", "scaled-eigenvalues", "stability", "target-energy", "output-energy", "residual-energy",
@@ -49,7 +49,7 @@ class Size:
         depth: weight layers.
         decays: updates from which on the rate of the main run is half of before.
         steps: of the main run.
-        control: updates of each control.
+        control: updates of each control; on the grid, and at most half of a block, for run and control meet at equal Ση too.
         seeds: of the main run, its mirror, the sweep and the digits.
         mirror: updates on the mirrored picture.
         depths: of the sweep, at the width above.
@@ -82,17 +82,17 @@ class Size:
 
 SIZES = {
     "smoke": Size(
-        samples=100, width=24, depth=4, decays=(400, 600), steps=800, control=200, seeds=1, mirror=400, depths=(2, 4),
-        widths=(24, 324), sweep=400, others=200, digits=40, classes=(60, 20), grid=8,
+        samples=100, width=24, depth=4, decays=(400, 800), steps=1200, control=200, seeds=1, mirror=400, depths=(2, 4),
+        widths=(24, 324), sweep=400, others=60, digits=50, classes=(40, 12), grid=6,
     ),
     "desk": Size(
-        samples=1000, width=64, depth=6, decays=(10_000, 15_000), steps=20_000, control=2_500, seeds=3, mirror=2_000,
+        samples=1000, width=64, depth=6, decays=(10_000, 15_000), steps=20_000, control=2_500, seeds=2, mirror=2_000,
         depths=(2, 3, 4, 6), widths=(64, 256, 4224), sweep=1_000, others=3_000, digits=500, classes=(1_000, 50), grid=40,
     ),
     "full": Size(
         samples=10_000, width=256, depth=6, decays=(100_000, 200_000, 300_000, 400_000, 500_000), steps=600_000,
-        control=10_000, seeds=1, mirror=25_000, depths=(2, 3, 4, 6), widths=(256, 1024, 66_048), sweep=25_000,
-        others=100_000, digits=1797, classes=(1_000, 50), grid=24, captured=True,
+        control=20_000, seeds=1, mirror=20_000, depths=(2, 3, 4, 6), widths=(256, 1024, 66_048), sweep=20_000,
+        others=100_000, digits=1797, classes=(1_000, 50), grid=30, captured=True,
     ),
 }  # fmt: skip
 
@@ -142,6 +142,11 @@ class Plan:
     def __iter__(self) -> Iterator[Recipe]:
         """One seed after the other."""
         return iter(sorted([*self.main, *self.mirror, *self.others, *self.digits, *self.sweep], key=lambda r: r.seed))
+
+    @property
+    def archives(self) -> list[Recipe]:
+        """Every run, followed by its controls."""
+        return [r for run in self for r in (run, *(run.control(d, self.size.control) for d in run.decays))]
 
     def _recipe(self, *, snapshots: int | None = None, **fields: Any) -> Recipe:
         s = self.size
@@ -201,9 +206,11 @@ def draw(runs: Runs, folder: Path) -> list[str]:
 def page(name: str, size: Size, folder: Path) -> str:
     """README.md: what was run on what, the table, the figures, the archives."""
     runs, plan = read(folder, size), Plan(size)
+    rows = claims(runs)
     return PAGE.format(
-        table=table(claims(runs)), figures="\n".join(draw(runs, HERE)), archives=archives(sorted(folder.glob("*.h5"))),
-        ran_on=ran_on(), name=name, n=size.samples, depth=size.depth, width=size.width, steps=size.steps,
+        table=table(rows), verdict=verdict(rows), figures="\n".join(draw(runs, HERE)), ran_on=ran_on(), name=name,
+        archives=archives(folder / f"{recipe.name}.h5" for recipe in plan.archives),
+        n=size.samples, depth=size.depth, width=size.width, steps=size.steps,
         decays=" and ".join(f"{d:,}" for d in size.decays), control=size.control, seeds=size.seeds,
         mirror=size.mirror, depths=_listed(size.depths), widths=_listed(size.widths), sweep=size.sweep,
         others=size.others, digits=plan.digits[0], classes=size.classes[0], class_decay=size.classes[1],
@@ -240,9 +247,12 @@ Run on: {ran_on}; two runs at a time, on a machine that others were using too, s
 
 The paper has N = {full.samples:,}, width {full.width} and {full.steps:,} updates on another picture. `--size full` is that: loss
 and gradients are captured once as a CUDA graph and replayed. **It has not been run**; no GPU was at
-hand. What is tested is that its training, without the capture, ends bit for bit in the weights of the ordinary one.
+hand. What is tested is that its training, without the capture, ends bit for bit in the weights of the ordinary one. Its
+snapshots solve eigensystems of {full.samples:,} rows on the CPU and may take longer than the training.
 
 ## Claims
+
+{verdict}
 
 {table}
 {figures}
