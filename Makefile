@@ -41,6 +41,8 @@ setups: $(VENV)/.dev  ## every set-up of a Trainer through its claims; writes do
 
 studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*/README.md
 	$(BIN)/python docs/studies/spectrum-alignment/study.py --size desk
+	$(BIN)/python docs/studies/width-sweep/study.py --size desk
+	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
 
 docs: $(VENV)/.dev out/demo.html  ## the generated pages and the README's figure
 	$(BIN)/python -m kerneltrack.observables > docs/observables.md

@@ -144,7 +144,8 @@ def _first_rows(run: Run, name: str) -> dict[int, int]:
 
 def _loss_levels(trajectory: Trajectory) -> tuple[Floats, list[Rows]]:
     losses = [quantity(run, "probe_loss") for run in trajectory]
-    start, end = min(float(np.nanmax(c)) for c in losses), max(float(np.nanmin(c)) for c in losses)
+    ends = [_ends(c) for c in losses]
+    start, end = min(highest for _, highest in ends), max(lowest for lowest, _ in ends)
     if not 0 < end < start:
         return np.empty(0), [np.empty(0, int) for _ in losses]
     # The best loss of the worst run is a level of its own: rounding must not push it out of reach.
@@ -154,7 +155,8 @@ def _loss_levels(trajectory: Trajectory) -> tuple[Floats, list[Rows]]:
 
 def _flow_levels(trajectory: Trajectory) -> tuple[Floats, list[Rows]]:
     times = [np.where(run.measured, flow_time(run), np.nan) for run in trajectory]
-    start, end = max(float(np.nanmin(t)) for t in times), min(float(np.nanmax(t)) for t in times)
+    ends = [_ends(t) for t in times]
+    start, end = max(first for first, _ in ends), min(last for _, last in ends)
     if not start < end:
         return np.empty(0), [np.empty(0, int) for _ in times]
     levels = np.append(np.linspace(start, end, LEVELS)[:-1], end)
@@ -169,4 +171,10 @@ def _span(run: Run, by: Alignment) -> str:
         stored = run.dataset[name].values if name in run.dataset else np.full(len(run), np.nan)
         values = np.asarray(stored, dtype=np.float64)[run.measured]
         values = values[values >= 0] if by == "samples" else values
-    return f"{number(float(np.nanmin(values)))} to {number(float(np.nanmax(values)))}" if values.size else "none"
+    return f"{number(_ends(values)[0])} to {number(_ends(values)[1])}" if np.isfinite(values).any() else "none"
+
+
+def _ends(values: Floats) -> tuple[float, float]:
+    """The least and the greatest finite value; where there is none +∞ and −∞, between which nothing lies."""
+    known = values[np.isfinite(values)]
+    return float(known.min(initial=np.inf)), float(known.max(initial=-np.inf))

@@ -87,7 +87,7 @@ def _rows(run: Run) -> NDArray[np.int64]:
     """Measured rows with known rates, ascending in step; of rows at one step the last."""
     rows = np.flatnonzero(run.measured & np.all(np.isfinite(run.learning_rates), axis=1))
     order = rows[np.argsort(run.steps[rows], kind="stable")]
-    last_of_step = np.append(run.steps[order][1:] != run.steps[order][:-1], True)
+    last_of_step = np.append(run.steps[order][1:] != run.steps[order][:-1], True)[: len(order)]
     return np.asarray(order[last_of_step], dtype=np.int64)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -74,8 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``kerneltrack``; None: the process's own.
     """
     try:
-        # The command itself, not the Typer object: calling that one replaces sys.excepthook for the whole process.
-        typer.main.get_command(app).main(args=None if argv is None else list(argv), prog_name="kerneltrack")
+        with warnings.catch_warnings():
+            # What an archive holds may overflow or be NaN throughout, and is shown as it is. Appended: the filters of
+            # whoever develops or tests, for whom such a warning is a defect, come first.
+            warnings.simplefilter("ignore", RuntimeWarning, append=True)
+            # The command itself, not the Typer object: calling that one replaces sys.excepthook for the whole process.
+            typer.main.get_command(app).main(args=None if argv is None else list(argv), prog_name="kerneltrack")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KerneltrackError as error:

@@ -101,10 +101,8 @@ class FigureSpec:
         """Draw it in the scene's style.
 
         Raises:
-            AnalysisError: the archive does not hold what it needs, or nothing was measured.
+            AnalysisError: the archive does not hold what it needs, nothing was measured, or it cannot be drawn.
         """
-        import matplotlib
-
         from .images import planar_inputs
 
         if not scene.run.measured.any():
@@ -112,7 +110,7 @@ class FigureSpec:
         if "inputs" in self.needs:
             planar_inputs(scene.run)  # first: to keep inputs of another shape would not help
         scene.run.require(*self.needs, why=f"the figure {self.name!r}")
-        with matplotlib.rc_context(scene.style.parameters()):
+        with scene.style.drawing(f"the figure {self.name!r}"):
             return self.draw(scene)
 
 

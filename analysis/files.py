@@ -24,18 +24,19 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], style: Style) -> P
     """Write a figure as PNG, PDF or SVG.
 
     Raises:
-        AnalysisError: another ending.
+        AnalysisError: another ending, or numbers that cannot be drawn.
         OSError: the file cannot be written.
     """
-    import matplotlib
-
     target, kind = Path(path), format_of(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     # Dates would make the same figure differ from itself.
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-    with matplotlib.rc_context(style.parameters()):
-        figure.savefig(partial, format=kind, metadata=metadata)
-    partial.replace(target)
+    try:
+        with style.drawing("the figure"):
+            figure.savefig(partial, format=kind, metadata=metadata)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 
@@ -64,11 +65,9 @@ def save_sweep(found: Sequence[Sweep], path: str | os.PathLike[str], style: str)
 
 
 def _drawn(draw: Callable[[Style], Figure], path: str | os.PathLike[str], style: str) -> Path:
-    import matplotlib
-
     look = STYLES[style]
     format_of(path)
-    with matplotlib.rc_context(look.parameters()):
+    with look.drawing("the figure"):
         figure = draw(look)
     return save_figure(figure, path, look)
 

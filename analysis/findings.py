@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .changes import learning_rate_changes
 from .freeze import freeze_here
 from .lr_decay import ChangeEffects, LrDecayEffects, TrendCourse
 from .lr_decay_text import nearest, sentence, trend_sentence
@@ -121,11 +122,14 @@ def _stability(run: Run) -> Finding | None:
             f"at step {count(run.steps[top])}."
         )
         return Finding("Edge of stability", f"ρ ≤ {number(float(ratio[top]), 2)}", words + caution, "", "stability")
-    since = rows[rows >= reached[0]]
+    # What comes after a step of the learning rate has another bound: it says nothing of how long the edge was held.
+    ends = [change.step for change in learning_rate_changes(run)[0] if change.step > run.steps[reached[0]]]
+    since = rows[(rows >= reached[0]) & (run.steps[rows] < min(ends, default=np.inf))]
     middle = number(float(np.median(ratio[since])), 2)
+    until = f"until the learning rate changed at step {count(ends[0])}" if ends else "since"
     words = (
         f"λ₁ first stood at {AT_THE_EDGE:g} or more of its bound at step {count(run.steps[reached[0]])}; "
-        f"the median ratio over the {count(len(since))} snapshots since is {middle}."
+        f"the median ratio over the {count(len(since))} snapshots {until} is {middle}."
     )
     return Finding("Edge of stability", f"ρ ≈ {middle}", words + caution, "1 is the edge of stability.", "stability")
 

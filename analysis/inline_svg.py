@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -49,8 +48,11 @@ def inline_svg(figure: Figure, name: str, alternative: str) -> InlineSvg:
         figure: the figure.
         name: what its ids start with; unique on the page.
         alternative: what is read aloud in its stead.
+
+    Raises:
+        AnalysisError: its numbers cannot be drawn.
     """
-    with rc_context(PAGE.parameters()):
+    with PAGE.drawing(f"the figure {name!r}"):
         drawing = _drawn(figure)
     return InlineSvg(_adapt(drawing, name, alternative), json.dumps(_hover(figure), separators=(",", ":")))
 
@@ -149,7 +151,7 @@ def _line(figure: Figure, ax: Axes, line: Line2D) -> dict[str, Any]:
         for (x, y), (step, value) in zip(places, data, strict=True)
         if np.isfinite(x) and np.isfinite(y)
     ]
-    return {"label": str(line.get_label()), "colour": colour, "points": points}
+    return {"label": str(line.get_label()).replace(r"\$", "$"), "colour": colour, "points": points}
 
 
 def _rounded(values: tuple[float, ...]) -> list[float]:

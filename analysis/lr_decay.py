@@ -221,7 +221,7 @@ def _no_control(run: Run, control: Run | None, change: Change) -> str:
     if row is None:
         return f"the control has no snapshot at step {run.steps[change.before]}"
     kept = control.learning_rates[control.measured & (control.steps >= run.steps[change.before])]
-    if not np.all(kept[0] == np.asarray(change.old)) or not np.all(kept == kept[0]):
+    if not np.array_equal(kept[0], change.old) or not np.all(kept == kept[0]):
         return f"the control did not keep the learning rate {change.old[0]:g}"
     states = [(r.values("eigenvalues")[i, 0], "λ_1") for r, i in ((run, change.before), (control, row))]
     if run.has("probe_loss") and control.has("probe_loss"):
@@ -324,9 +324,9 @@ def _trend_dict(course: TrendCourse) -> dict[str, Any]:
         "first_step": course.start.step,
         "last_step": course.end.step,
         "learning_rates": list(course.rates),
-        "sum_of_learning_rates": course.trend.travel,
+        "sum_of_learning_rates": _plain(course.trend.travel),
         "moments": [
-            {"sum_of_learning_rates": t, "learning_rate": rate, **_moment_dict(m)}
+            {"sum_of_learning_rates": _plain(t), "learning_rate": rate, **_moment_dict(m)}
             for t, rate, m in zip(course.times, course.moment_rates, course.moments, strict=True)
         ],
         "kendall_tau_with_sum_of_learning_rates": {name: _plain(tau) for name, tau in course.trends.items()},

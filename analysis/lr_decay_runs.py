@@ -74,11 +74,9 @@ def lines_and_tables(found: RunsEffects) -> tuple[list[str], list[Table]]:
 
 
 def _over_seeds(effects: SeedEffects, energy_k: tuple[int, ...], style: Style) -> Figure:
-    from matplotlib import rc_context
-
     from .gallery.runs import seeds_figure
 
-    with rc_context(style.parameters()):
+    with style.drawing("the figure"):
         return seeds_figure(effects, energy_k, style)
 
 

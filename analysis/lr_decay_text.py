@@ -111,11 +111,12 @@ def nearest(energy_k: tuple[int, ...], wanted: int) -> int | None:
 def old_bound(effects: ChangeEffects) -> float:
     """The bound that the old rate set for the state at the change: the bound scales as 1/η if all rates scale alike."""
     change = effects.change
-    ratios = {old / new for old, new in zip(change.old, change.new, strict=True) if new}
+    ratios = {old / new if new else np.inf for old, new in zip(change.old, change.new, strict=True) if old or new}
     bound = effects.before.numbers.get("stability_bound", float("nan"))
     if not change.exact:
         return bound  # the row before the change carries the old rate itself
-    return bound / ratios.pop() if len(ratios) == 1 else float("nan")
+    ratio = ratios.pop() if len(ratios) == 1 else 0.0
+    return bound / ratio if 0 < ratio < np.inf else float("nan")
 
 
 def _what(effects: ChangeEffects) -> str:
@@ -139,7 +140,7 @@ def _what(effects: ChangeEffects) -> str:
 def _ratio_clause(effects: ChangeEffects) -> str:
     before, later = effects.before.numbers.get("eigenvalue_1"), effects.after[-1].numbers.get("stability_ratio")
     bound = old_bound(effects)
-    if before is None or later is None or not np.isfinite(bound + later):
+    if before is None or later is None or not np.isfinite(bound + later) or not bound:
         return ""
     return (
         f"λ₁ going from {number(before / bound, 2)} of the old bound to {number(later, 2)} of the new one"

@@ -62,18 +62,22 @@ def moving_panels(run: Run, rows: Sequence[int]) -> tuple[list[MovingPanel], lis
     """Panels, and for each row its paths by curve; empty where the archive holds neither eigenvalues nor energies."""
     panels: list[MovingPanel] = []
     paths: list[dict[str, str]] = [{} for _ in rows]
-    if run.has("eigenvalues"):
-        panels.append(_spectrum(run, rows, paths))
+    if run.has("eigenvalues") and (shown := _above_rounding(run, rows)).size and np.isfinite(shown).any():
+        panels.append(_spectrum(shown, paths))
     functions = [(f, label) for f, label in _ENERGIES if run.has(f"{f}_coefficients")]
     if functions:
         panels.append(_energies(run, rows, functions, paths))
     return panels, paths
 
 
-def _spectrum(run: Run, rows: Sequence[int], paths: list[dict[str, str]]) -> MovingPanel:
+def _above_rounding(run: Run, rows: Sequence[int]) -> Floats:
+    """λ_i/N (rows, modes), NaN where it is not above the noise floor."""
     values = run.values("eigenvalues")[list(rows)] / run.count
     floor = run.values("noise_floor")[list(rows)] / run.count if run.has("noise_floor") else np.zeros(len(rows))
-    shown = np.where(values > np.maximum(floor, 0)[:, None], values, np.nan)
+    return np.where(np.isfinite(values) & (values > np.maximum(floor, 0)[:, None]), values, np.nan)
+
+
+def _spectrum(shown: Floats, paths: list[dict[str, str]]) -> MovingPanel:
     chosen = _chosen(shown.shape[1])
     top, bottom = np.log10(np.nanmax(shown)), np.log10(np.nanmin(shown))
     reach = max(top - bottom, 1e-9)

@@ -331,8 +331,13 @@ def _environment() -> Environment:
 
     return Environment(
         loader=PackageLoader("kerneltrack.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_legible,
     )  # fmt: skip
+
+
+def _legible(value: Any) -> Any:
+    """Every text that the template prints: what turns the direction of reading is shown and does not act."""
+    return plain(value, len(value)) if type(value) is str else value  # what is markup already is a subclass
 
 
 def _resource(name: str) -> str:

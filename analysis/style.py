@@ -7,9 +7,13 @@ the dark page and print.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from kerneltrack.errors import AnalysisError
 
 #: Okabe & Ito's palette without its yellow, which vanishes on white.
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -64,6 +68,30 @@ class Style:
             "font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "kerneltrack", "pdf.fonttype": 42,
             "savefig.dpi": 200, **self.rc,
         }  # fmt: skip
+
+    @contextmanager
+    def drawing(self, what: str) -> Iterator[None]:
+        """Draw in this style; for every call into matplotlib, whose global state is as before afterwards.
+
+        Args:
+            what: is drawn, for the error.
+
+        Raises:
+            AnalysisError: the numbers have no place on the axes: beyond what squares, NaN throughout, none positive on
+                a logarithmic one. Archives may hold any number, and matplotlib refuses each kind in its own way.
+        """
+        import matplotlib
+        import numpy as np
+
+        try:
+            with matplotlib.rc_context(self.parameters()), np.errstate(all="ignore"), warnings.catch_warnings():
+                # A letter that no font has, axes too small for their labels: the figure shows it, nobody can act on it.
+                warnings.simplefilter("ignore", UserWarning, append=True)
+                yield
+        except AnalysisError:
+            raise
+        except (ArithmeticError, ValueError) as error:
+            raise AnalysisError(f"{what} cannot be drawn from these numbers", got=str(error)) from error
 
     def ordered(self, count: int) -> list[str]:
         """``count`` colours of the ordered family, spread over its whole length."""

@@ -9,6 +9,7 @@ the line so that a reader can see whether it is.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from scipy import stats
 from kerneltrack.errors import AnalysisError
 
 from .quantities import check_across_sizes, key_of, quantity, title_of
-from .text import Table, number
+from .text import Table, number, plain
 from .trajectory import Floats, Run, Trajectory
 
 
@@ -132,8 +133,8 @@ def slope_text(s: Sweep) -> str:
 
 
 def _numeric(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise AnalysisError(f"a sweep against {key!r}", expected="a number in every run", got=repr(value))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise AnalysisError(f"a sweep against {key!r}", expected="a number in every run", got=plain(value))
     return float(value)
 
 

@@ -50,6 +50,8 @@ def number(value: float, digits: int = 3) -> str:
 
     >>> number(9867.8), number(0.00412), number(0.98, 2), number(float("nan")), number(1e-9)
     ('9,870', '0.00412', '0.98', '–', '1e-09')
+    >>> number(1.7976931348623157e308)
+    '1.8e+308'
     """
     if math.isnan(value):
         return NOT_MEASURED
@@ -58,6 +60,8 @@ def number(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     rounded = float(f"{value:.{digits}g}")
+    if math.isinf(rounded):  # rounded up beyond the greatest float
+        return f"{value:.{digits}g}".replace("-", "−")
     magnitude = math.floor(math.log10(abs(rounded)))
     if not -4 <= magnitude < 7:
         return f"{rounded:.{digits - 1}e}".replace("-", "−", 1) if rounded < 0 else f"{rounded:.{digits}g}"

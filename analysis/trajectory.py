@@ -85,7 +85,7 @@ class Run:
             ok &= np.asarray(self.dataset["status"].values) == 0
         for name in ("eigenvalues", "trace"):
             if name in self.dataset:
-                return ok & np.isfinite(self.values(name).reshape(len(self), -1)[:, 0])
+                return ok & np.isfinite(self.values(name).reshape(len(self), -1)[:, :1]).any(axis=1)
         return ok
 
     @property
@@ -111,7 +111,7 @@ class Run:
         return self.values("learning_rate").reshape(len(self), -1)
 
     def has(self, *names: str) -> bool:
-        """Whether every one of ``names`` is stored with at least one finite number."""
+        """Whether every one of ``names`` is stored with at least one finite number in a measured row."""
         return all(name in self.dataset and self._any_finite(name) for name in names)
 
     def values(self, name: str, *, why: str = "this analysis") -> Floats:
@@ -195,7 +195,7 @@ class Run:
         if data.dtype.kind not in "fc" or "snapshot" not in data.dims:
             return True
         if data.ndim <= 2:
-            return bool(np.isfinite(self.values(name)).any())
+            return bool(np.isfinite(self.values(name)[self.measured]).any())
         return any(bool(np.isfinite(self.at(name, int(row))).any()) for row in np.flatnonzero(self.measured))
 
     def _size(self, dim: str, *fallbacks: str) -> int:

@@ -78,7 +78,7 @@ def judged_table(found: Judged) -> Table:
         for name, value, u in ((name, value, found.uncertainties[name]) for name, value in found.values.items())
     ]
     heads = [f"at step {count(found.step)}", "value", "numerical", "estimator", "choice of the probe", "seeds"]
-    return Table("Four kinds of uncertainty, never added up", heads, rows, found.notes)
+    return Table("How far these numbers can be trusted: four kinds of uncertainty, never added up", heads, rows, found.notes)
 
 
 def _cell(field: float | None) -> str:

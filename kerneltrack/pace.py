@@ -63,8 +63,8 @@ class Pace:
     def halvings(self, step: int, training: float, measuring: float, rows: int) -> int:
         """How often the grids must be halved so that what is to come keeps within ``max_overhead`` of the whole run.
 
-        With T the last step, s seconds of training a step, c seconds a row and n rows to come, the share is
-        (spent + c·n) / (T·s + spent + c·n). Without a known end, T is twice the steps so far.
+        With T the last step, s seconds of training a step, c seconds a row and n rows to come, the last state's among them,
+        the share is (spent + c·n) / (T·s + spent + c·n). Without a known end, T is twice the steps so far.
 
         Args:
             step: steps so far, at least one.
@@ -77,7 +77,8 @@ class Pace:
         horizon = self._horizon or 2 * step
         whole, each = horizon * training / step, measuring / rows
         for times in range(self.thinned, 40):
-            expected = measuring + each * (self._between(times, step + 1, horizon) or 0)
+            to_come = (self._between(times, step + 1, horizon) or 0) + 1  # the last state is measured in any case
+            expected = measuring + each * to_come
             if expected <= self.max_overhead * (whole + expected):
                 break
         return times

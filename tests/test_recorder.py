@@ -103,3 +103,9 @@ def test_schedules_by_the_clock_and_by_metrics_count_for_each_probe_by_itself():
         before = asked(first, clocks(0, stop))
         second.remember(first.memory(), torch.device("cpu"))
         assert before | asked(second, clocks(stop, 10)) == expected
+
+
+def test_the_last_state_counts_too():
+    """By hand: 100 updates of 1 s, 2 s a row, one measured. With 50 and 100 to come 6 s of 106 are too much, 4 of 104 not."""
+    pace = Pace({"p": Every(50)}, max_overhead=0.05, horizon=100)
+    assert pace.halvings(1, 1.0, 2.0, 1) == 1

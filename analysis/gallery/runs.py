@@ -19,7 +19,7 @@ from ..panels.profiles import below
 from ..quantities import title_of
 from ..style import Style
 from ..sweep import Sweep, slope_text
-from .sheet import blank
+from .sheet import blank, literal
 
 _COLUMNS = 2
 
@@ -36,7 +36,7 @@ def runs_figure(comparison: Comparison, style: Style, *, group: str | None = Non
         AnalysisError: a run has no such key.
     """
     groups = {name: [i] for i, name in enumerate(comparison.runs)} if group is None else grouped(comparison, group)
-    labels = [label if group is None else f"{group} {label}" for label in groups]
+    labels = [literal(label if group is None else f"{group} {label}") for label in groups]
     rows = -(-len(comparison.values) // _COLUMNS)
     page, axes = blank(style, rows, _COLUMNS if len(comparison.values) > 1 else 1, height=0.33 * rows + 0.06)
     for ax, (name, values) in zip(axes, comparison.values.items(), strict=False):
@@ -56,7 +56,7 @@ def sweep_figure(found: Sequence[Sweep], style: Style) -> Figure:
     for ax, one in zip(axes, found, strict=False):
         slopes(ax, one.x, one.values, style, slope=one.slope, intercept=one.intercept, text=slope_text(one))
         ax.set_title(title_of(one.name))
-        ax.set_xlabel(one.against)
+        ax.set_xlabel(literal(one.against))
     for ax in axes[len(found) :]:
         ax.set_axis_off()
     return page

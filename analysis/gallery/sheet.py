@@ -74,4 +74,13 @@ def layer_names(run: Run, count: int) -> list[str]:
     """The layers' names as the probe's settings have them, or their numbers."""
     named = run.settings.get("layers")
     several = named if isinstance(named, list) and len(named) == count else range(1, count + 1)
-    return [plain(name, 40) or "root" for name in several]
+    return [literal(name) or "root" for name in several]
+
+
+def literal(text: object) -> str:
+    r"""A text from outside for a figure: one line, its dollars drawn as dollars and not as the ends of a formula.
+
+    >>> print(literal("a $5 and $6\n"))
+    a \$5 and \$6\n
+    """
+    return plain(text, 40).replace("$", r"\$")

@@ -3,8 +3,9 @@
 ``empirical.py`` is the door, ``network.py`` says what the kernel is of, ``dense.py`` is the reference.
 """
 
-from kerneltrack.ntk.anchor import Anchor, AnchoredNetwork, cross_ntk
+from kerneltrack.ntk.anchor import Anchor, AnchoredNetwork
 from kerneltrack.ntk.cost import Plan
+from kerneltrack.ntk.crossing import cross_ntk
 from kerneltrack.ntk.empirical import empirical_ntk, ntk_plan
 from kerneltrack.ntk.linearize import linearize
 from kerneltrack.ntk.network import Network

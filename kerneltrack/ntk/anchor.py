@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel
 from kerneltrack.ntk.forward import Forward
-from kerneltrack.ntk.memory import budget_bytes
 from kerneltrack.ntk.network import Network
-from kerneltrack.ntk.parameters import Selection, summed_dtype, trainable, unwrap
-from kerneltrack.ntk.reduction import Head, Output, parse_output
+from kerneltrack.ntk.parameters import Selection, trainable, unwrap
+from kerneltrack.ntk.reduction import Head
 
 
 @dataclass(frozen=True)
@@ -81,50 +78,3 @@ class AnchoredNetwork(Network):
     def _buffers(self) -> dict[str, Tensor]:
         held = {f"model.{name}": value for name, value in self._anchor.buffers.items()}
         return {raw: held.get(raw, value).clone() for raw, value in super()._buffers().items()}
-
-
-def cross_ntk(
-    model: nn.Module,
-    x: Any,
-    anchor: Anchor,
-    *,
-    output: Output = "full",
-    params: Selection = None,
-    forward: Forward | None = None,
-    memory_budget: int | str | None = None,
-) -> Tensor:
-    """J J_aᵀ: the kernel between a network as it is and as it was at an anchor, on the same samples.
-
-        C[n, m, o, p] = Σ_θ ∂f_o(x_n)/∂θ (now) · ∂f_p(x_m)/∂θ (at the anchor)
-
-    It is not symmetric. Computed from plain Jacobians, parameter by parameter.
-
-    Args:
-        model: the network; in eval mode if it has BatchNorm or dropout.
-        x: N samples.
-        anchor: the other state.
-        output: as of :func:`kerneltrack.empirical_ntk`.
-        params: as there.
-        forward: as there.
-        memory_budget: as there.
-
-    Returns:
-        The shape of ``empirical_ntk(model, x, output=output)``.
-
-    Raises:
-        UnsupportedModelError, ProbeError: as there.
-    """
-    reduction = parse_output(output)
-    now = Network(model, params=params, forward=forward, head=reduction.head)
-    then = AnchoredNetwork(model, anchor, params=params, forward=forward, head=reduction.head)
-    samples, outputs = now.validate(x)
-    dtype = summed_dtype(now.parameters)
-    count = len(samples)
-    shape = {"full": (outputs, outputs), "diagonal": (outputs,), "trace": ()}[reduction.kind]
-    kernel = torch.zeros(count, count, *shape, dtype=dtype, device=now.device)
-    free = budget_bytes(memory_budget, now.device) - kernel.numel() * kernel.element_size()
-    add_jacobian_kernel(
-        {"": kernel}, Jacobian(now, dtype=dtype), list(now.parameters), samples, samples, outputs, reduction.kind,
-        max(free, 2**20), other=Jacobian(then, dtype=dtype),
-    )  # fmt: skip
-    return kernel[:, :, 0, 0] if reduction.name == "sum" else kernel

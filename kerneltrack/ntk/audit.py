@@ -14,30 +14,32 @@ from torch import Tensor
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import layer_of
 
 #: Rows of Θ that are read at a time.
 _ROWS = 256
 
 
-def audit(job: Job, matrices: Mapping[str, Tensor]) -> None:
+def audit(job: Job, matrices: Mapping[str, Tensor], other: Network | None = None) -> None:
     """Compares the kernel with plain autodiff along one random direction.
 
     Args:
         job: what was asked.
         matrices: layer → (B, N1·Q, N2·Q), complete.
+        other: the network of the second samples, where it is not the job's; J_other takes the place of J on that side.
 
     Raises:
         AuditError: they differ by more than rounding; the message has every layer's share of the reference.
     """
     if job.reduction.kind == "full":
-        _compare(job, matrices, job.x1, job.x1 if job.x2 is None else job.x2, slice(None), slice(None))
+        _compare(job, matrices, job.x1, job.x1 if job.x2 is None else job.x2, slice(None), slice(None), other)
         return
     # O products for each direction: as many samples as cost no more than one direction of the full kernel.
     rows, columns = _some(len(job.x1), job.outputs), _some(job.columns, job.outputs)
     left = job.x1.map(lambda t: t[rows])
     right = (job.x1 if job.x2 is None else job.x2).map(lambda t: t[columns])
-    _compare(job, matrices, left, right, rows, columns)
+    _compare(job, matrices, left, right, rows, columns, other)
 
 
 def _some(count: int, outputs: int) -> slice:
@@ -45,11 +47,17 @@ def _some(count: int, outputs: int) -> slice:
 
 
 def _compare(
-    job: Job, matrices: Mapping[str, Tensor], left: Inputs, right: Inputs, rows: slice, columns: slice
+    job: Job,
+    matrices: Mapping[str, Tensor],
+    left: Inputs,
+    right: Inputs,
+    rows: slice,
+    columns: slice,
+    other: Network | None,
 ) -> None:
     v = _direction(job, len(right))
     product, scale = _by_kernel(matrices, v, rows, columns)
-    reference = _by_products(job, left, right, v)
+    reference = _by_products(job, left, right, v, other)
     error = float((product - reference).abs().max())
     # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
     limit = rounding(job.network_dtype, float(torch.maximum(scale, reference.abs()).max()))
@@ -58,7 +66,7 @@ def _compare(
             "the plan disagrees with plain autodiff along a random direction",
             expected=f"a difference below {limit:.3g}",
             got=f"{error:.3g}",
-            where=_shares(job, left, right, v),
+            where=_shares(job, left, right, v, other),
             remedy='Compute with method="jacobian", and report the model: this is a defect of kerneltrack.',
         )
 
@@ -103,13 +111,16 @@ def _by_kernel(
     return torch.stack(products), torch.stack(scales)
 
 
-def _by_products(job: Job, left: Inputs, right: Inputs, v: Tensor, names: list[str] | None = None) -> Tensor:
+def _by_products(
+    job: Job, left: Inputs, right: Inputs, v: Tensor, other: Network | None, names: list[str] | None = None
+) -> Tensor:
     """Θ v by Jᵀ and J, (B, N1·Q)."""
     network, o = job.network, job.outputs
+    source = network if other is None else other
     names = list(network.parameters) if names is None else names
 
     def product(cotangent: Tensor) -> Tensor:
-        pulled = network.vjp(right, cotangent)
+        pulled = source.vjp(right, cotangent)
         weighted = {
             k: pulled[k].to(job.dtype) * (1.0 if job.metric is None else job.metric[k]) for k in names
         }
@@ -126,11 +137,11 @@ def _by_products(job: Job, left: Inputs, right: Inputs, v: Tensor, names: list[s
     return planes if job.reduction.kind == "diagonal" else planes.sum(0, keepdim=True)
 
 
-def _shares(job: Job, left: Inputs, right: Inputs, v: Tensor) -> str:
+def _shares(job: Job, left: Inputs, right: Inputs, v: Tensor, other: Network | None) -> str:
     layers: dict[str, list[str]] = {}
     for name in job.network.parameters:
         layers.setdefault(layer_of(name), []).append(name)
-    norms = {layer: float(_by_products(job, left, right, v, names).norm()) for layer, names in layers.items()}
+    norms = {layer: float(_by_products(job, left, right, v, other, names).norm()) for layer, names in layers.items()}
     return "the reference's norms by layer: " + ", ".join(
         f"{layer or '(root)'} {norm:.3g}" for layer, norm in norms.items()
     )

@@ -123,7 +123,7 @@ def empirical_ntk(
                 job.budget - job.result_bytes,
             )
     if structured is not None:
-        _audit_once(structured, job, result)
+        audit_once(structured, job, result)
     if job.reduction.name == "sum":
         kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
     return kernels if by_layer else kernels[""]
@@ -281,7 +281,17 @@ def _first_line(refusal: BaseException) -> str:
 _AUDITED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 
 
-def _audit_once(structured: Structured, job: Job, result: Mapping[str, Tensor]) -> None:
+def audit_once(
+    structured: Structured, job: Job, result: Mapping[str, Tensor], other: Network | None = None
+) -> None:
+    """The audit of a plan that this module has not passed before.
+
+    Args:
+        structured: the plan.
+        job: what was asked.
+        result: layer → what came of it.
+        other: the network of the second samples, where it is another.
+    """
     passed = _AUDITED.setdefault(job.network.module, set())
     key = (
         structured.key,
@@ -291,9 +301,10 @@ def _audit_once(structured: Structured, job: Job, result: Mapping[str, Tensor]) 
         job.by_layer,
         job.metric is None,
         job.dtype,
+        other is None,
     )
     if key not in passed:
-        audit(job, result)
+        audit(job, result, other)
         passed.add(key)
 
 

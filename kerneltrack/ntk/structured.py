@@ -180,12 +180,15 @@ class Structured:
         total = len(job.x1) + (0 if job.x2 is None else job.columns)
         return min(total, 2 * self.block_rows()) * self._sample_bytes + 4 * self.workspace()
 
-    def run(self, into: Mapping[str, Tensor], advance: Callable[[int], None]) -> None:
+    def run(
+        self, into: Mapping[str, Tensor], advance: Callable[[int], None], other: Structured | None = None
+    ) -> None:
         """Adds the covered parameters' kernel on and above the diagonal (everywhere, if rectangular).
 
         Args:
             into: layer → (B, N1·Q, N2·Q).
             advance: told how many pairs of samples each step has done.
+            other: the same plan of the network in another state, of which the second samples' side is taken.
         """
         job, size, q = self.job, self.block_rows(), self.job.paired
         right_inputs = job.x1 if job.x2 is None else job.x2
@@ -196,7 +199,7 @@ class Structured:
                     if job.x2 is None and j.start < i.start:
                         continue
                     same = job.x2 is None and i == j
-                    right = left if same else self.side(chunk2)
+                    right = left if same else (other or self).side(chunk2)
                     for layer, matrix in into.items():
                         part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
                         self._contract(

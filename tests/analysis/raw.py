@@ -1,7 +1,23 @@
 """The arrays of one archive, read with h5py, and what the catalogue's formulas make of them: an oracle for every number."""
 
+import re
+
 import h5py
 import numpy as np
+
+#: A number in a text; subscripts (λ₁) are none.
+NUMBER = re.compile(r"[−+-]?\d[\d,]*(?:\.\d+)?(?:e[−-]?\d+)?")
+
+
+def numbers(text):
+    """The numbers that stand in a text, in order."""
+    found = re.sub(r"(?<=[\d.])[,.](?=\s|$)", "", text)  # commas and full stops of the sentence
+    return [float(n.replace(",", "").replace("−", "-")) for n in NUMBER.findall(found)]
+
+
+def sig(value, digits=3):
+    """Rounded to significant digits."""
+    return float(f"{value:.{digits}g}")
 
 
 class Raw:

@@ -57,6 +57,29 @@ def test_samples_that_nobody_counted_are_no_position(archives):
         aligned(load(archives), ["trace"], by="samples")
 
 
+@pytest.mark.parametrize("lost_first", [True, False])
+def test_a_loss_that_a_run_does_not_have_is_no_position(archives, truth, synthetic, tmp_path, lost_first):
+    """The loss is NaN in every row of one run, whichever comes first."""
+    rows = [
+        dataclasses.replace(s, probes={"train": {**s.probes["train"], "probe_loss": np.array(np.nan)}})
+        for s in synthetic.snapshots(truth)
+    ]  # fmt: skip
+    lost = synthetic.write(tmp_path / "lost.h5", rows, synthetic.record(truth))
+    with pytest.raises(AnalysisError, match=r"no common loss.*lost: none"):
+        aligned(load([lost, archives[0]][:: 1 if lost_first else -1]), ["trace"], by="loss")
+
+
+def test_what_only_unmeasured_rows_hold_is_not_there(truth, synthetic, tmp_path):
+    """The trace stands in a row that failed and in no other."""
+    rows = list(synthetic.snapshots(truth, drop={"trace"}))[:3]
+    measured = {**rows[1].probes["train"], "trace": np.array(2.0)}
+    rows[1] = dataclasses.replace(rows[1], status="failed", probes={"train": measured})
+    run = load(synthetic.write(tmp_path / "run.h5", rows, synthetic.record(truth))).only
+    assert run.values("trace")[1] == 2
+    assert not run.has("trace")
+    assert run.has("eigenvalues")
+
+
 def test_stacked_runs_are_read_on_demand_and_filled_up(archives, truth, control_truth):
     data = stacked(load(archives), ["trace"])
     assert type(data["trace"].data).__module__.startswith("dask")

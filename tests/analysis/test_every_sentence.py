@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 import pytest
-from raw import Raw
+from raw import Raw, numbers, sig
 
 from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.findings import findings
@@ -18,19 +18,9 @@ from kerneltrack.analysis.lr_decay_text import change_table, factor_table, trend
 from kerneltrack.analysis.report import write_report
 from kerneltrack.analysis.uncertainty import SPLITS
 
-NUMBER = re.compile(r"[−+-]?\d[\d,]*(?:\.\d+)?(?:e[−-]?\d+)?")
-
-
-def numbers(text):
-    found = re.sub(r"(?<=[\d.])[,.](?=\s|$)", "", text)  # commas and full stops of the sentence
-    return [float(n.replace(",", "").replace("−", "-")) for n in NUMBER.findall(found)]
-
-
-def sig(value, digits=3):
-    return float(f"{value:.{digits}g}")
-
 
 def percent(share):
+    """As a finding rounds: below one never as all."""
     return float(np.floor(1000 * share) / 10) if 0.995 <= share < 1 - 1e-9 else round(100 * share)
 
 
@@ -85,9 +75,11 @@ class Story(Raw):
         if not reached.size:
             top = np.argmax(self.ratio)
             return [sig(self.ratio[top], 2)], [0.95, sig(self.ratio[top], 2), self.steps[top]], []
-        since = self.ratio[reached[0] :]
+        start, halved = self.steps[reached[0]], np.flatnonzero(np.diff(self.rates))
+        end = [300] if halved.size and start < 300 else []  # the change that comes after the arrival, if one does
+        since = self.ratio[(self.steps >= start) & (self.steps < (end[0] if end else np.inf))]
         middle = sig(np.median(since), 2)
-        return [middle], [0.95, self.steps[reached[0]], len(since), middle], [1]
+        return [middle], [0.95, start, len(since), *end, middle], [1]
 
     def freezing(self):
         final, start = self.error[-1], sig(self.frozen[0], 2)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from raw import Raw, numbers, sig
 
 from kerneltrack.analysis import load, lr_decay_effects, lr_decay_seeds
 from kerneltrack.analysis.changes import learning_rate_changes
@@ -312,6 +313,37 @@ def test_effects_over_seeds_are_paired_differences(seeds, synthetic):
     assert table.columns[1] == "+1"
     assert "range over seeds" in table.notes[0]
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_every_number_of_the_sentence_and_the_table_over_seeds_is_recomputed(seeds, synthetic):
+    """Oracle: the six files read with h5py; run less its own control, then mean, range and signs."""
+    runs, controls, _ = seeds
+    pairs = [(Raw(run), Raw(control)) for run, control in zip(runs, controls[::-1], strict=True)]
+
+    def differences(course, offset):
+        row = lambda raw: int(np.flatnonzero(raw.steps == synthetic.HALVED + offset)[0])  # noqa: E731
+        return np.array([course(run)[row(run)] - course(control)[row(control)] for run, control in pairs])
+
+    residual = differences(lambda raw: raw.energy("residual", 20), 1)
+    largest = differences(lambda raw: raw.values[:, 0], 400)
+    agree = [int(np.sum(np.sign(d) == np.sign(d.mean()))) for d in (residual, largest)]
+    (found,) = effects_over_seeds(load(runs), load(controls))
+    assert numbers(seed_sentence(found, synthetic.ENERGY_K)) == pytest.approx([
+        3, 0.25, 0.125, 300, 20, sig(residual.mean(), 2), agree[0], 3, sig(largest.mean(), 2), 400, agree[1], 3,
+    ])  # fmt: skip
+    rows = {label: cells for label, *cells in seed_table(found, synthetic.ENERGY_K).rows}
+    courses = {
+        "λ₁": lambda raw: raw.values[:, 0], "λ₁₀": lambda raw: raw.values[:, 9],
+        "bound on λ₁ at the coming update": lambda raw: raw.bound,
+        "λ₁ over that bound": lambda raw: raw.values[:, 0] / raw.bound,
+        "residual energy, first 20": lambda raw: raw.energy("residual", 20), "loss on the probe": lambda raw: raw.loss,
+    }  # fmt: skip
+    for label, course in courses.items():
+        for cell, offset in zip(rows[label], (1, 10, 100, 400), strict=True):
+            d = differences(course, offset)
+            expected = [sig(v, 2) for v in (d.mean(), d.min(), d.max())]
+            # what is left of equal numbers is a rounding
+            np.testing.assert_allclose(numbers(cell), expected, rtol=1e-9, atol=1e-12, err_msg=f"{label} +{offset}")
 
 
 def test_the_figure_over_seeds_draws_the_paired_differences(seeds, synthetic):

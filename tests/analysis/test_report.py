@@ -120,6 +120,14 @@ def test_findings_carry_their_nulls(archives, synthetic):
     assert "13 measurements took 6.5 s" in by_title["Cost"].sentence
 
 
+def test_a_share_below_one_is_never_told_as_all():
+    from kerneltrack.analysis.findings import _percent
+
+    assert [_percent(v) for v in (0.42, 0.994, 0.996, 0.99996, 1 - 1e-12, 1.0)] == [
+        "42 %", "99 %", "99.6 %", "99.9 %", "100 %", "100 %",
+    ]  # fmt: skip
+
+
 def test_the_page_needs_nothing_from_anywhere(page):
     structure = Structure(page)
     assert all(source.startswith(("data:", "#")) for source in structure.sources)

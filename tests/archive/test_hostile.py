@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.archive import ArchiveWriter, check, open_archive, printable
+from kerneltrack.archive.checking import problems
 from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
 
 HERE = Path(__file__).parent
@@ -242,6 +243,30 @@ def test_problems_are_found_in_values(tmp_path, make):
         found = [str(problem) for problem in check(path)]
         assert any(message in problem for problem in found), message
         assert any("is not what was written" in problem for problem in found), message
+
+
+def test_each_code_and_each_count_has_its_rule(tmp_path, make):
+    """The rules that the test above leaves out, one broken at a time. Oracle: the archive before it was spoilt."""
+    not_utf8 = np.frombuffer(b"\xff".ljust(256, b"\0"), "S1")
+    spoils = {
+        "window, row 0: not one of 0, 1": lambda file: file["window"].__setitem__(0, 7),
+        "update_applied, row 1: not one of -1, 0, 1": lambda file: file["update_applied"].__setitem__(1, 5),
+        "message, row 2: not UTF-8": lambda file: file["message"].__setitem__(2, not_utf8),
+        "/segment goes back": lambda file: file["segment"].__setitem__(0, 1),
+        "/segments/number does not count": lambda file: file["segments/number"].__setitem__(0, 3),
+        "/@run_id and the run_id of /provenance/run differ": lambda file: file.attrs.__setitem__("run_id", "another"),
+    }
+    path = tmp_path / "run.h5"
+    with ArchiveWriter(path, probes=[make.probe]) as writer:
+        for step in range(3):
+            writer.append(make.snapshot(step))
+    assert list(problems(path)) == []
+    data = path.read_bytes()
+    for message, spoil in spoils.items():
+        path.write_bytes(data)
+        with h5py.File(path, "r+") as file:
+            spoil(file)
+        assert any(message in str(problem) for problem in problems(path)), message
 
 
 def test_a_crash_of_the_library_is_a_problem(tmp_path, make, monkeypatch):

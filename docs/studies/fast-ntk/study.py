@@ -87,7 +87,7 @@ SIZES = {
     ),
     "desk": Size(
         bases=DESK_BASES, axes=DESK_AXES, rows=_fcn_rows(128, (16, 32, 64, 128)), corners=CORNERS, places=DESK_PLACES,
-        repeats=5, workloads=("M1", "C1", "T1"), most_products=64,
+        repeats=5, workloads=("M1", "C1", "T1"),
     ),
     "full": Size(
         bases=DESK_BASES, axes=DESK_AXES, rows=_fcn_rows(512, (16, 32, 64, 128, 256)), corners=CORNERS,

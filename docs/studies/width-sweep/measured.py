@@ -29,6 +29,10 @@ def hidden(run: Run, name: str, layer: int) -> float:
     return float(run.values(name)[-1, :-1][layer])
 
 
+def width_of(run: Run) -> float:
+    return float(run.provenance["metadata"]["width"])
+
+
 def smallest_at_start(run: Run) -> float:
     return float(run.values("eigenvalues")[0, -1])
 
@@ -70,6 +74,8 @@ NUMBERS: dict[str, Callable[[Run], float]] = {
     "gate flips": lambda r: hidden(r, "gate_flips", -1),
     "lower bound": lambda r: last(r, "deviation_lower_bound"),
     "bound used": lambda r: float(np.nanmax(r.values("deviation_bound_used"))),
+    "(gate flips/m)^½": lambda r: (hidden(r, "gate_flips", -1) / width_of(r)) ** 0.5,
+    "η/√m": lambda r: float(r.learning_rates[0, 0]) / width_of(r) ** 0.5,
     "anchored error": lambda r: last(r, "anchored_linearization_error"),
     "loss": lambda r: last(r, "probe_loss"),
     "‖Θ_0 − Θ_∞‖/‖Θ_∞‖": distance_to_limit,
@@ -108,6 +114,11 @@ class Course:
     def interval(self) -> tuple[float, float]:
         return power_law(self.widths, self.values)[2]
 
+    @property
+    def last_slope(self) -> float:
+        """Between the medians of the two largest widths."""
+        return float(np.diff(np.log(self.medians[-2:]))[0] / np.diff(np.log(self.sorted_widths[-2:]))[0])
+
     def agrees(self, exponent: float) -> bool:
         """Whether the interval, widened by :data:`ASYMPTOTIC` on both sides, holds the exponent."""
         low, high = self.interval
@@ -142,8 +153,7 @@ class Archives:
 
     def course(self, setting: str, number: str) -> Course:
         runs = self.runs[setting]
-        widths = np.array([run.provenance["metadata"]["width"] for run in runs], dtype=np.float64)
-        return Course(widths, np.array([NUMBERS[number](run) for run in runs]))
+        return Course(np.array([width_of(run) for run in runs]), np.array([NUMBERS[number](run) for run in runs]))
 
 
 def _short(value: float) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 from claims import Claim
 from measured import Archives
 
+#: keys of the claims that the page explains where they do not hold
+KERNEL, LINEAR, FIRST = "the kernel moves less", "the linearised network follows", "standard, η ∝ 1/λ_1: first layer"
 LIMITS = "the limit does not describe large networks in practice: its benefits need widths far beyond depth"
 NEURONS = "single hidden neurons move less and less with width"
 AGGREGATE = "the norm over the layer does not vanish with width"
@@ -65,7 +67,7 @@ def jacobian_claims(sweep: Archives) -> Iterator[Claim]:
         sweep, "the Jacobian moves", "", "‖ΔJ‖/‖J‖", {"relu-ntk": -0.25, "tanh-ntk": -0.5},
         " (ReLU: the share of flipped gates, m^−½, enters squared)",
     )  # fmt: skip
-    yield exponent(sweep, "the kernel moves less", "", "‖ΔΘ‖/‖Θ‖", {"relu-ntk": -1.0, "tanh-ntk": -1.0})
+    yield exponent(sweep, KERNEL, "", "‖ΔΘ‖/‖Θ‖", {"relu-ntk": -1.0, "tanh-ntk": -1.0})
     steeper = [name for name in _kind(sweep, "ntk")
                if sweep.course(name, "‖ΔΘ‖/‖Θ‖").slope < sweep.course(name, "‖ΔJ‖/‖J‖").slope]  # fmt: skip
     yield Claim(
@@ -85,7 +87,7 @@ def jacobian_claims(sweep: Archives) -> Iterator[Claim]:
         "training stays in the ball", "", "‖θ_t − θ_0‖ ≤ R/3, which a linear model cannot leave", "derived", text, high <= 1 / 3
     )
     yield exponent(
-        sweep, "the linearised network follows", "", "anchored error", {"relu-ntk": -1.0, "tanh-ntk": -1.0},
+        sweep, LINEAR, "", "anchored error", {"relu-ntk": -1.0, "tanh-ntk": -1.0},
         " (squared and relative; ½ Δθᵀ∇²f Δθ is of order m^−½)",
     )  # fmt: skip
     control = _kind(sweep, "mup")
@@ -127,6 +129,43 @@ def activation_claims(sweep: Archives) -> Iterator[Claim]:
     if standard:
         yield exponent(sweep, "standard, η ∝ 1/λ_1: last hidden layer", "", "neuron RMS", dict.fromkeys(standard, -0.5))
         yield exponent(
-            sweep, "standard, η ∝ 1/λ_1: first layer", "", "neuron RMS, first layer", dict.fromkeys(standard, -1.5),
+            sweep, FIRST, "", "neuron RMS, first layer", dict.fromkeys(standard, -1.5),
             " (its rate falls with m and nothing makes up for it)",
         )  # fmt: skip
+
+
+def why_not(sweep: Archives, refuted: set[str]) -> Iterator[str]:
+    """For the exponents that did not come out: a further number from the same archives, and what it suggests."""
+
+    def slopes(number: str, settings: list[str], factor: float = 1.0) -> str:
+        found = ((name, sweep.course(name, number)) for name in settings if name in sweep.runs)
+        return ", ".join(f"{name} {factor * c.slope:.2f}" for name, c in found).replace("-0", "−0").replace("-1", "−1")
+
+    def ends(number: str, settings: list[str]) -> str:
+        found = ((name, sweep.course(name, number).last_slope) for name in settings if name in sweep.runs)
+        return ", ".join(f"{name} {slope:.2f}" for name, slope in found).replace(" -", " −")
+
+    lazy, standard = ["relu-ntk", "tanh-ntk"], _kind(sweep, "standard")
+    if KERNEL in refuted:
+        yield (
+            f"*{KERNEL}*: the slopes are shallower than −1; between the two largest widths they are "
+            f"{ends('‖ΔΘ‖/‖Θ‖', lazy)}. The narrow networks are not lazy. "
+            "And for ReLU the flipped gates, a share p of m neurons, change the mean over neurons by random signs of size (p/m)^½, "
+            "which with p ∝ m^−½ is m^−¾ and outlasts the drift of m^−1; "
+            f"the slope of the measured (p/m)^½ is {slopes('(gate flips/m)^½', ['relu-ntk'])}, and that of the kernel "
+            f"{slopes('‖ΔΘ‖/‖Θ‖', ['relu-ntk'])}."
+        )
+    if LINEAR in refuted:
+        yield (
+            f"*{LINEAR}*: it follows better than expected. −1 comes from the norm of ∇²f, a bound; what moves the output away from "
+            "the linearised one is the drift of the kernel along the way, and the error, which is squared, should have twice "
+            f"the slope of ‖ΔΘ‖/‖Θ‖: that is {slopes('‖ΔΘ‖/‖Θ‖', lazy, 2.0)}, where the error itself has "
+            f"{slopes('anchored error', lazy)}."
+        )
+    if FIRST in refuted:
+        yield (
+            f"*{FIRST}*: −3/2 supposes η ∝ 1/m, but the kernel of the first layer does not grow with m, so λ_1 is not yet "
+            f"proportional to m: the measured η/√m has slope {slopes('η/√m', standard)} where the deviation has "
+            f"{slopes('neuron RMS, first layer', standard)}, and between the two largest widths the deviation has "
+            f"{ends('neuron RMS, first layer', standard)}."
+        )

@@ -11,7 +11,7 @@ from claims import ran_on, table
 from deep_limit import kernel_of_angle, scaling_form
 from depth_claims import Deep, depth_claims
 from measured import ASYMPTOTIC, Archives
-from width_claims import activation_claims, jacobian_claims
+from width_claims import activation_claims, jacobian_claims, why_not
 
 from kerneltrack.analysis.style import OKABE_ITO, PLASMA
 
@@ -25,6 +25,10 @@ SHOWN = (
 def page(name: str, size: Any, sweep: Archives, closed: Deep) -> str:
     """README.md."""
     count, plural = sum(len(runs) for runs in sweep.runs.values()), "s" if size.directions > 1 else ""
+    jacobian, activation = list(jacobian_claims(sweep)), list(activation_claims(sweep))
+    refuted = {claim.key for claim in (*jacobian, *activation) if claim.holds is False}
+    reasons = "\n".join(f"- {reason}" for reason in why_not(sweep, refuted))
+    reasons = f"\n### Where theory's exponent did not come out\n\n{reasons}\n" if reasons else ""
     return f"""# One sweep over width, and the deep limit
 
 Two papers on the limits of the tangent kernel, redone: J. Wenger, F. Dangel and A. Kristiadi, *On the Disconnect Between
@@ -55,12 +59,12 @@ infinite width: it "holds" if it lies in the interval widened by {ASYMPTOTIC} on
 
 ## Wenger, Dangel and Kristiadi: is the Jacobian stable?
 
-{table(jacobian_claims(sweep))}
+{table(jacobian)}
 Their parts on uncertainty (NeuralUCB) and on continual learning are not redone here.
 
 ## St-Arnaud, Carvalho and Farnadi: single neurons, whole layers
 
-{table(activation_claims(sweep))}
+{table(activation)}{reasons}
 ![Stability and deviations over width](width.png)
 
 C' on the trajectory (full lines) and on the sphere (dashed); change of the Jacobian (full) and of the kernel (dashed); deviation
@@ -147,10 +151,14 @@ def _depth_figure(closed: Deep, path: Path) -> None:
         spread.plot(closed.counts, closed.spreads(name), "o-", color=colour, label=name)
         change.plot(closed.counts[1:], closed.instabilities(name), "o-", color=colour)
     spread.axhline(closed.spread, color="black", linewidth=0.8)
-    spread.set(xscale="log", yscale="log", xlabel="n", title="std of the output over x (line: the truth)")
-    change.set(xscale="log", yscale="log", xlabel="n", title="change when n doubles")
+    spread.set(title="std of the output over x (line: the truth)")
+    change.set(title="change when n doubles")
+    for axis in (spread, change):
+        axis.set(xscale="log", yscale="log", xlabel="n")
+        axis.set_xticks(closed.counts, [f"{n:,}" for n in closed.counts])
+        axis.minorticks_off()
     kernel.legend(fontsize=7)
-    spread.legend(fontsize=7)
+    figure.legend(*spread.get_legend_handles_labels(), loc="outside right", fontsize=7)
     _save(figure, path)
 
 

@@ -1,0 +1,66 @@
+"""J_t J_0ᵀ. Oracle: the double loop's float64 Jacobians of the two states, contracted with each other."""
+
+import pytest
+import torch
+from oracles import EXACT, contract, distance, jacobian
+from problems import PROBLEMS, ROWS, samples
+from truth import OUTPUTS, readout
+
+from kerneltrack.errors import AuditError
+from kerneltrack.ntk import Anchor, contraction, cross_ntk, structured
+
+STRUCTURED = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder")
+
+
+def moved(name, output="full"):
+    """A problem's model after its parameters moved, the state before, the inputs, and the kernel between the two."""
+    problem = PROBLEMS[name]
+    model, inputs, read = problem.model(), samples(problem.inputs(), ROWS), readout if output == "callable" else None
+    before, anchor = jacobian(model, inputs, problem.forward, read), Anchor.of(model)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in (p for p in model.parameters() if p.requires_grad):
+            parameter.mul_(1 + 0.3 * torch.rand(parameter.shape, generator=generator, dtype=torch.float64).to(parameter))
+    now = jacobian(model, inputs, problem.forward, read)
+    return model, anchor, inputs, problem.forward, contract(now, before, "full" if output == "callable" else output)
+
+
+def crossed(model, anchor, inputs, forward, **options):
+    return cross_ntk(model, inputs, anchor, forward=forward, **options)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """How often the structure ran with another state on its second side."""
+    found, run = [], structured.Structured.run
+    monkeypatch.setattr(structured.Structured, "run", lambda self, *a: found.append(len(a) == 3) or run(self, *a))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_model(name, runs):
+    *setting, expected = moved(name)
+    assert distance(crossed(*setting), expected) < EXACT
+    if name in STRUCTURED:
+        assert runs == [True]
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("name", ["mlp", "lenet-inplace"])
+def test_every_reduction_also_in_tiles(name, output, runs):
+    *setting, expected = moved(name, output)
+    for budget in (None, "60KiB"):
+        found = crossed(*setting, output=OUTPUTS[output], memory_budget=budget)
+        assert distance(found, expected) < EXACT
+    assert runs[0]
+
+
+def test_a_wrong_contraction_does_not_pass_its_audit(monkeypatch):
+    """The audit is J_t (J_0ᵀ v) by passes, which know nothing of contractions."""
+    *setting, _ = moved("mlp")
+    real = contraction.TokenLayer.add
+    monkeypatch.setattr(contraction.TokenLayer, "add", lambda self, tile, *a: (real(self, tile, *a), tile.mul_(1.5))[0])
+    monkeypatch.setattr(structured, "add_gram", lambda *a: None)
+    with pytest.raises(AuditError, match="disagrees with plain autodiff"):
+        crossed(*setting)

@@ -1,0 +1,68 @@
+"""The cost study at smoke size: orderings of FLOPs, never of times; and that torch's counts are put right."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies"
+sys.path[:0] = [str(STUDIES), str(STUDIES / "fast-ntk")]
+
+from fast_costs import counted  # noqa: E402
+
+# Every study's script is called study.py: this one gets a name of its own.
+spec = importlib.util.spec_from_file_location("fast_ntk", STUDIES / "fast-ntk" / "study.py")
+study = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = study  # dataclasses look their module up
+spec.loader.exec_module(study)
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory):
+    """Every count of the smoke size."""
+    return study.count(tmp_path_factory.mktemp("fast-ntk"), study.SIZES["smoke"])
+
+
+def test_structured_needs_the_fewest_flops_and_the_lowest_exponent(costs):
+    found = costs
+    for base in found.bases:
+        fewest, dense = (found.at_base(base, method)["flops"] for method in ("structured", "jacobian"))
+        assert fewest < dense
+    exponents = {m: found.exponent("FCN, many rows", "width", m) for m in ("structured", "jacobian")}
+    assert exponents["structured"] < exponents["jacobian"] - 0.3
+    assert found.exponent("FCN", "outputs", "products") < found.exponent("FCN", "outputs", "jacobian") - 0.5
+
+
+def test_products_win_only_for_few_samples_and_many_outputs(costs):
+    for point, by_method in costs.corners.items():
+        if by_method["products"]["flops"] < by_method["structured"]["flops"]:
+            assert point.outputs > point.width * (1 - 1 / point.samples)
+
+
+def test_grouped_convolutions_are_counted_right():
+    """Forward and both gradients are one cost each. Oracle: 2 · outputs · taps · channels in a group."""
+    for groups in (1, 4):
+        x, weight = torch.randn(5, 8, 6, 6, requires_grad=True), torch.randn(12, 8 // groups, 3, 3, requires_grad=True)
+        forward = 2 * 5 * 12 * 36 * 9 * 8 // groups
+        y = torch.nn.functional.conv2d(x, weight, padding=1, groups=groups)
+        assert counted(lambda w=weight, x=x, g=groups: torch.nn.functional.conv2d(x, w, padding=1, groups=g)) == forward
+        assert counted(y.sum().backward) == 2 * forward
+
+
+def test_attention_is_counted():
+    """Two products of T × T × d for each head. Oracle: 2 · 2 · batch · heads · T² · d."""
+    q, k, v = torch.randn(3, 2, 4, 6, 8)
+    assert counted(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v)) == 2 * 2 * 2 * 4 * 6 * 6 * 8
+
+
+def test_every_method_gives_one_kernel(costs):
+    """Float64: sums over at most a thousand parameters in another order, 1e-12 of the largest entry."""
+    assert max(costs.agreement.values()) < 1e-12
+
+
+def test_the_page_is_written_without_times(costs):
+    text = study.page("smoke", costs)
+    assert "| structured derivatives against Jacobian contraction |" in text
+    assert "Where each wins" not in text

@@ -1,0 +1,123 @@
+"""The width sweep at smoke size: orderings, not numbers; and what the study computes by itself, by closed forms."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import kerneltrack as kt
+from kerneltrack import analytic
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies"
+sys.path[:0] = [str(STUDIES), str(STUDIES / "width-sweep")]
+
+from deep_limit import angles_between, interpolated  # noqa: E402
+from wide_networks import Moved, mlp  # noqa: E402
+
+# Every study's script is called study.py: this one gets a name of its own.
+spec = importlib.util.spec_from_file_location("width_sweep", STUDIES / "width-sweep" / "study.py")
+study = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = study  # dataclasses look their module up
+spec.loader.exec_module(study)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """(archives, closed form, folder), trained once."""
+    folder = tmp_path_factory.mktemp("width-sweep")
+    return (*study.measure(folder, study.SIZES["smoke"]), folder)
+
+
+def test_the_condition_on_the_jacobian_is_broken_and_breaks_less_with_width(smoke):
+    sweep = smoke[0]
+    for number in ("C' on the trajectory", "C' on the sphere"):
+        course = sweep.course("relu-ntk", number)
+        assert course.values.min() >= 0.5
+        assert np.all(np.diff(course.medians) < 0)
+
+
+def test_single_neurons_freeze_and_the_layer_does_not(smoke):
+    """NTK parametrisation: slopes −½ and 0; μP: 0 and ½. Halfway between tells them apart."""
+    slopes = {
+        (setting, number): smoke[0].course(setting, number).slope
+        for setting in ("relu-ntk", "relu-mup") for number in ("neuron RMS", "layer norm")
+    }  # fmt: skip
+    assert slopes["relu-ntk", "neuron RMS"] < -0.25 < slopes["relu-ntk", "layer norm"] < 0.25
+    assert -0.25 < slopes["relu-mup", "neuron RMS"] < 0.25 < slopes["relu-mup", "layer norm"]
+
+
+def test_the_kernel_gets_lazy_faster_than_the_jacobian_except_in_mup(smoke):
+    sweep = smoke[0]
+    kernel, jacobian = (sweep.course("relu-ntk", number).slope for number in ("‖ΔΘ‖/‖Θ‖", "‖ΔJ‖/‖J‖"))
+    assert kernel < jacobian < 0
+    assert sweep.course("relu-mup", "‖ΔΘ‖/‖Θ‖").slope > kernel / 2
+    bound = sweep.course("relu-ntk", "bound used").values
+    assert bound.min() > 0
+    assert bound.max() <= 1
+
+
+def test_finished_archives_are_used_again(smoke):
+    folder = smoke[2]
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")}
+    assert {path: path.stat().st_mtime_ns for path in study.trained(folder, study.SIZES["smoke"])} == before
+
+
+def test_only_the_depths_scaling_with_the_data_leaves_an_output(smoke):
+    closed = smoke[1]
+    for kept in ("L = n, t = ∞", "L = n, ηLt = 1"):
+        spreads, moves = closed.spreads(kept), closed.instabilities(kept)
+        assert spreads[-1] > spreads[0] / 2
+        assert moves[-1] < moves[0]
+    for lost in ("L = n^1.5, t = ∞", "L = n, ηLt = 4/n"):
+        assert np.all(np.diff(closed.spreads(lost)) < 0)
+
+
+def test_the_moved_network_has_the_kernel_of_the_change_of_the_jacobian():
+    """ΔJ ΔJᵀ against plain autograd's Jacobians at both points, float64: equal to rounding."""
+    torch.manual_seed(0)
+    network, x = mlp("ntk", "relu", 8, 5).double(), torch.randn(6, 5, dtype=torch.float64)
+    start = {name: value.detach().clone() for name, value in network.named_parameters()}
+    point = {name: value + 0.3 * torch.randn_like(value) for name, value in start.items()}
+
+    def rows(at):
+        found = torch.func.jacrev(lambda p: torch.func.functional_call(network, p, x)[:, 0])(at)
+        return torch.cat([found[name].flatten(1) for name in start], dim=1)
+
+    change = rows(point) - rows(start)
+    kernel = kt.empirical_ntk(Moved(network, start, point), x)[..., 0, 0]
+    torch.testing.assert_close(kernel, change @ change.T, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_ntk_and_standard_networks_are_one_function_at_the_start(activation):
+    """The same draws give the same outputs; μP's are smaller by √m. Oracle: the table of the parametrisations."""
+    outputs = {}
+    for parametrisation in ("ntk", "standard", "mup"):
+        torch.manual_seed(0)
+        network = mlp(parametrisation, activation, 16, 5).double()
+        outputs[parametrisation] = network(torch.ones(3, 5, dtype=torch.float64))
+    # rounding of float32 draws scaled by std before they became float64
+    torch.testing.assert_close(outputs["standard"], outputs["ntk"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outputs["mup"] * 4, outputs["ntk"], rtol=1e-5, atol=1e-6)
+
+
+def test_the_interpolated_kernel_is_the_closed_form():
+    """Random directions in five dimensions against relu_ntk itself. A spline of 1000 points: 1e-9 is far above its error."""
+    x = np.random.default_rng(1).standard_normal((20, 5))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    for depth in (2, 40):
+        direct = analytic.relu_ntk(torch.from_numpy(x) * 2.5**0.5, depth=depth).numpy() / depth
+        np.testing.assert_allclose(interpolated(depth)(angles_between(x, x)), direct, atol=1e-9)
+
+
+def test_the_page_is_written_from_what_was_measured(smoke):
+    sweep, closed, _ = smoke
+    text = study.page("smoke", study.SIZES["smoke"], sweep, closed)
+    assert text.count("\n| relu-ntk | ") == len(study.SIZES["smoke"].widths["relu-ntk"])
+    assert re.search(r"matrix of ones .* \*\*no\*\* \|\n", text)  # the claim that the closed form contradicts
