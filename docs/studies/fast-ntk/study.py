@@ -37,7 +37,7 @@ class Size:
         repeats: of each timing; 0 for none.
         workloads: of the benchmark, run beside neural-tangents.
         seconds: for each of those.
-        most_products: the largest N·O for which the kernel by products is counted along an axis.
+        most_products: the largest N·O for which the kernel by products is counted along an axis, and twice that at a place.
     """
 
     bases: tuple[Point, ...]
@@ -49,6 +49,11 @@ class Size:
     workloads: tuple[str, ...] = ()
     seconds: float = 2.0
     most_products: int = 128
+
+    def methods(self, place: Point) -> tuple[str, ...]:
+        """What is counted and timed at a place: products only where they come to an end soon."""
+        few = place.samples * place.outputs <= 2 * self.most_products
+        return tuple(m for m in (*METHODS, "product") if few or m != "products")
 
     def along(self, base: Point) -> Iterator[tuple[str, Point]]:
         """(axis, point) of every point that differs from ``base`` in one number."""
@@ -74,7 +79,7 @@ DESK_BASES = (
 DESK_PLACES = tuple(
     Point(name, samples, outputs, width, depth)
     for name, width, depth in (("FCN", 256, 4), ("CNN", 32, 4), ("ResNet", 32, 2), ("transformer", 64, 2))
-    for samples, outputs in ((16, 10), (64, 1), (1, 64))
+    for samples, outputs in ((16, 10), (64, 1), (1, 64), (64, 10))
 )
 SIZES = {
     "smoke": Size(
@@ -117,7 +122,7 @@ def count(folder: Path, size: Size) -> Costs:
         bases=size.bases,
         lines=lines,
         corners={p: {m: cost(p, m) for m in METHODS} for p in size.corners},
-        places={p: {m: cost(p, m) for m in (*METHODS, "product")} for p in size.places},
+        places={p: {m: cost(p, m) for m in size.methods(p)} for p in size.places},
         agreement={b.architecture: ledger.get(f"agree: {b.key}", lambda b=b: kernels_agree(b)) for b in size.bases},
         rows=size.rows[0].samples * size.rows[0].outputs,
     )
@@ -127,7 +132,7 @@ def clock(folder: Path, size: Size, costs: Costs) -> Costs:
     """Times of every place and method, and those beside neural-tangents."""
     ledger = Ledger(folder / "times.json")
     seconds = {
-        p: {m: ledger.get(f"{m}: {p.key}", lambda p=p, m=m: times(p, m, repeats=size.repeats)) for m in (*METHODS, "product")}
+        p: {m: ledger.get(f"{m}: {p.key}", lambda p=p, m=m: times(p, m, repeats=size.repeats)) for m in size.methods(p)}
         for p in size.places
     }
     rows = ledger.get("peers", lambda: peers(size.workloads, folder, size.seconds)) if size.workloads else []
