@@ -26,6 +26,8 @@ HALVED = ("effective_rank", "participation_ratio", "kernel_target_alignment", "k
 SPLITS = 8
 #: Rows of a kernel up to which its halves are solved for a report: sixteen solves of half of them take about a second.
 LARGEST = 1200
+#: Squares of a thousand times as many entries still fit float64.
+_TOO_LARGE = 1e150
 _REDUCTIONS = ("full", "diagonal", "trace", "sum")
 
 
@@ -56,8 +58,8 @@ def judged(run: Run, others: Sequence[Run] = ()) -> Judged:
     if not rows.size:
         raise AnalysisError("no snapshot of this probe holds a measurement", where=run.path or None)
     row = int(rows[-1])
-    names = [name for name in JUDGED if run.has("eigenvalues" if name == "eigenvalue_1" else name)]
-    values = {name: float(quantity(run, name)[row]) for name in names}
+    values = {name: value for name in JUDGED if (value := _number(run, name, row)) is not None}
+    names = list(values)
     numerical, rounding = _numerical(run, row)
     probe, halves = _probe(run, row, [name for name in HALVED if name in names])
     seeds, repeats = _seeds(run, others, row, names)
@@ -87,10 +89,10 @@ def _cell(field: float | None) -> str:
 
 def _numerical(run: Run, row: int) -> tuple[float | None, str]:
     """(noise floor + eigen-residual)/N: by Weyl, no eigenvalue is farther off."""
-    if not run.has("eigenvalues", "noise_floor", "eigen_residual"):
+    floor, residual = (_number(run, name, row) for name in ("noise_floor", "eigen_residual"))
+    if floor is None or residual is None:
         return None, "Numerical: not measured, the archive holds no noise floor or no eigen-residual."
-    reach = float(run.values("noise_floor")[row] + run.values("eigen_residual")[row]) / run.count
-    return reach, "Numerical: the noise floor and the solver's residual over N, for eigenvalues only."
+    return (floor + residual) / run.count, "Numerical: the noise floor and the solver's residual over N, for eigenvalues only."
 
 
 def _probe(run: Run, row: int, names: Sequence[str]) -> tuple[dict[str, float], str]:
@@ -115,9 +117,12 @@ def _state(run: Run, row: int) -> State:
             f"the kernel has {count(run.dimension)} rows, more than {count(LARGEST)}; observables.disjoint_halves does it"
         )
     try:
-        kernel = full_kernel(run, row)
+        with np.errstate(over="ignore", invalid="ignore"):
+            kernel = full_kernel(run, row)
     except AnalysisError as error:
         raise AnalysisError(f"the kernel of step {count(run.steps[row])} is not kept") from error
+    if not np.abs(kernel).max(initial=0.0) < _TOO_LARGE:  # also where there is a NaN
+        raise AnalysisError(f"the kernel of step {count(run.steps[row])} holds entries that are no numbers to be squared")
     kernel = kernel[:, :, 0, 0] if kernel.shape[2:] == (1, 1) else kernel
     return State(
         eigensystem=eigensystem(kernel), kernel=kernel, reduction=reduction, outputs=run.at("outputs", row),
@@ -133,14 +138,19 @@ def _seeds(run: Run, others: Sequence[Run], row: int, names: Sequence[str]) -> t
         return {}, "Seeds: not measured, no other run that differs in its seed only was given."
     found = {}
     for name in names:
-        values = [float(quantity(one, name)[one.row(step)]) for one in runs if _holds(one, name)]
-        if len(values) == len(runs) and np.isfinite(values).all():
-            found[name] = float(np.std(values, ddof=1))
+        values = [_number(one, name, one.row(step)) for one in runs]
+        known = [value for value in values if value is not None and np.isfinite(value)]
+        if len(known) == len(runs):
+            found[name] = float(np.std(known, ddof=1))
     return found, f"Seeds: standard deviation over {len(runs)} runs that differ in their seed only, at the same step."
 
 
-def _holds(run: Run, name: str) -> bool:
-    return run.has("eigenvalues" if name == "eigenvalue_1" else name)
+def _number(run: Run, name: str, row: int | None) -> float | None:
+    """One quantity at one row, or None where the archive does not hold it as one number per snapshot."""
+    try:
+        return None if row is None else float(quantity(run, name)[row])
+    except AnalysisError:
+        return None
 
 
 def _repeats(run: Run, other: Run) -> bool:

@@ -16,7 +16,7 @@ from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.findings import findings
 from kerneltrack.analysis.lr_decay_text import change_table, factor_table, trend_table
 from kerneltrack.analysis.report import write_report
-from kerneltrack.analysis.uncertainty import SPLITS
+from kerneltrack.analysis.uncertainty import SPLITS, judged
 
 
 def percent(share):
@@ -334,3 +334,16 @@ def test_seeds_are_told_where_runs_differ_in_nothing_else(synthetic, tmp_path):
     largest = [Story(p).values[-1, 0] / synthetic.N for p in paths]
     assert numbers(cells["λ₁ / N"][4]) == pytest.approx([sig(np.std(largest, ddof=1), 2)])
     assert "over 3 runs" in notes[3]
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"), [(np.nan, "is not kept"), (np.inf, "is not kept"), (1.0, "from 8 divisions")], ids=str
+)
+def test_a_kernel_that_is_none_is_not_halved(synthetic, truth, tmp_path, entry, words):
+    """Whatever stands in the kernel, the page is made and says what was not measured."""
+    rows = list(synthetic.snapshots(truth))[-1:]
+    measured = dict(rows[0].probes["train"])
+    measured["kernel"] = np.full_like(measured["kernel"], entry)
+    rows = [dataclasses.replace(rows[0], probes={"train": measured})]
+    found = judged(load(synthetic.write(tmp_path / "odd.h5", rows, synthetic.record(truth))).only)
+    assert words in found.notes[2]

@@ -102,6 +102,13 @@ def between(run: Run, name: str, first: int, last: int) -> Floats:
     return quantity(run, name)[(run.steps >= first) & (run.steps <= last)]
 
 
+def smallest(run: Run, name: str) -> tuple[float, int]:
+    """The smallest value of a quantity over the run, and its step."""
+    values = quantity(run, name)
+    row = int(np.nanargmin(values))
+    return float(values[row]), int(run.steps[row])
+
+
 def last_step(run: Run) -> int:
     return int(run.steps[-1])
 

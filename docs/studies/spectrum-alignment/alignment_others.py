@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 from alignment_checks import ALIGNS, ALMOST, DECAY, SPANS
-from alignment_numbers import Forked, Runs, at, between, energy_modes
+from alignment_numbers import Forked, Runs, at, between, energy_modes, smallest
 from claims import Claim, spread
 
 from kerneltrack.analysis.quantities import quantity
@@ -61,13 +61,15 @@ def other_optimizer(runs: Runs, name: str, forked: Forked) -> Claim:
     run, (few, _, many) = forked.run, runs.k
     (decay,) = forked.controls
     start, end = quantity(run, f"target_energy_{few}")[[0, -1]]
-    lowest = float(np.nanmin(quantity(run, f"output_energy_{many}")))
+    lowest, when = smallest(run, f"output_energy_{many}")
+    losses = [at(run, "probe_loss", step) for step in (0, when)]
     ratios = [float(np.median(between(run, "stability_ratio", a, b))) for a, b in ((decay // 2, decay - 1), (decay, decay))]
     grown = [forked.late(f"eigenvalue_{i}", decay) for i in (1, 10)]
     aligned = [run.values(n)[-1] for n in ("optimizer_target_alignment", "kernel_target_alignment")]
     return Claim(
         f"O {name}", f"{ALIGNS}; {SPANS}; {DECAY}", "as under gradient descent (the authors' slides)", "read",
-        f"E(y, {few}) {start:.2f} → {end:.2f}; E(f_t, {many}) ≥ {lowest:.4f}; ρ {ratios[0]:.2f} before the decay, "
+        f"E(y, {few}) {start:.2f} → {end:.2f}; E(f_t, {many}) ≥ {lowest:.4f}, least at step {when:,} "
+        f"(loss {losses[0]:.2f} → {losses[1]:.2f}); ρ {ratios[0]:.2f} before the decay, "
         f"{ratios[1]:.2f} at it; λ_1 ×{grown[0][0] / grown[0][1]:.2g} and λ_10 ×{grown[1][0] / grown[1][1]:.2g} against the "
         f"control; alignment of J P Jᵀ with the target {aligned[0]:.2g}, of Θ {aligned[1]:.2g}; one seed",
         bool(end > start and lowest > ALMOST and all(a > b for a, b in grown)),
@@ -79,7 +81,7 @@ def classification(runs: Runs) -> Claim:
         return spread([number(f) for f in runs.digits], digits)
 
     (decay,) = runs.digits[0].controls
-    few, some, _ = energy_modes(runs.digits[0].run)
+    few, some, many = energy_modes(runs.digits[0].run)
     name, spanned = f"target_energy_centred_{few}", f"output_energy_{some}"
     holds = all(
         quantity(f.run, name)[-1] > quantity(f.run, name)[0] and np.nanmin(quantity(f.run, spanned)) > ALMOST
@@ -90,7 +92,9 @@ def classification(runs: Runs) -> Claim:
         "C cross-entropy on digits", f"{ALIGNS}; {SPANS}", "as for least squares (the paper's appendix, details not known)",
         "recalled",
         f"E(Hy, {few}) {each(lambda f: quantity(f.run, name)[0])} → {each(lambda f: quantity(f.run, name)[-1])}; smallest "
-        f"E(f_t, {some}) {each(lambda f: float(np.nanmin(quantity(f.run, spanned))), 4)}; ρ at the decay "
+        f"E(f_t, {some}) {each(lambda f: smallest(f.run, spanned)[0], 4)}, at step "
+        f"{each(lambda f: smallest(f.run, spanned)[1], 4)}, and E(f_t, {many}) "
+        f"{each(lambda f: smallest(f.run, f'output_energy_{many}')[0], 4)}; the former decides; ρ at the decay "
         f"{each(lambda f: at(f.controls[decay], 'stability_ratio', decay))}, at the end "
         f"{each(lambda f: quantity(f.run, 'stability_ratio')[-1])} (fitted, so the loss has no curvature left); against the "
         f"control λ_1 ×{spread(grown[0], 2)}, λ_10 ×{spread(grown[1], 2)}", holds,
