@@ -191,7 +191,8 @@ def _plain_use(job: Job, name: str, why: str) -> Use:
         0
         if rule == "products"
         else 2
-        * job.pairs
+        * len(job.x1)
+        * job.columns  # of a block with itself too the whole product runs
         * job.paired**2
         * job.planes
         * count

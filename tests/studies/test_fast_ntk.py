@@ -57,6 +57,13 @@ def test_attention_is_counted():
     assert counted(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v)) == 2 * 2 * 2 * 4 * 6 * 6 * 8
 
 
+def test_products_added_in_place_are_counted():
+    """Oracle: 2 · rows · columns · depth, for each of a batch."""
+    left, right, into = torch.randn(3, 5, 7), torch.randn(3, 7, 2), torch.zeros(3, 5, 2)
+    assert counted(lambda: into[0].addmm_(left[0], right[0])) == 2 * 5 * 7 * 2
+    assert counted(lambda: into.baddbmm_(left, right)) == 3 * 2 * 5 * 7 * 2
+
+
 def test_every_method_gives_one_kernel(costs):
     """Float64: sums over at most a thousand parameters in another order, 1e-12 of the largest entry."""
     assert max(costs.agreement.values()) < 1e-12

@@ -1,10 +1,10 @@
 """What a kernel costs by each of our methods: FLOPs that torch counts, and time.
 
 ``FlopCounterMode`` counts matrix products, convolutions and attention; elementwise work (the Hadamard product of two Gram
-matrices is some) is not in it. Its formula for the backward pass of a convolution leaves the groups out of the weights'
-gradient, which is wrong by their number wherever vmap makes groups of a batch, and it does not know the CPU's attention: both
-are put right here. A structured kernel is computed once before it is counted, because the first one of a network checks itself
-against one VJP and one JVP; the count of that first call is kept beside it.
+matrices is some) is not in it. Three of its counts are put right here: its formula for the backward pass of a convolution leaves
+the groups out of the weights' gradient, which is wrong by their number wherever vmap makes groups of a batch; it does not know
+the CPU's attention, nor products that are added in place, as Gram products are. A kernel is computed once before it is
+counted, because the first one of a network checks the network and itself; the count of that first call is kept beside it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ def attention_backward(
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
+def added_in_place(_into: Sequence[int], left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+    """2 · rows · depth · columns, for each of a batch."""
+    return 2 * math.prod(left) * right[-1]
+
+
 def counted(call: Callable[[], Any]) -> int:
     """The FLOPs of a call, a multiply-add being two."""
     aten = torch.ops.aten
@@ -58,6 +63,8 @@ def counted(call: Callable[[], Any]) -> int:
         aten.convolution_backward: convolution_backward,
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+        aten.addmm_: added_in_place,
+        aten.baddbmm_: added_in_place,
     }
     with FlopCounterMode(display=False, custom_mapping=right) as counter:
         call()
@@ -83,7 +90,7 @@ def flops(point: Point, method: str) -> dict[str, float]:
         each = [counted(lambda: operator.matvec(v)) for _ in range(3)]
         return {"flops": each[0], "again": each[2], **size}
     first = counted(lambda: kt.empirical_ntk(model, x, method=method))
-    again = counted(lambda: kt.empirical_ntk(model, x, method=method)) if method == "structured" else first
+    again = counted(lambda: kt.empirical_ntk(model, x, method=method))
     return {"flops": again, "first": first, "planned": kt.ntk_plan(model, x, method=method).flops, **size}
 
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import ran_on, table
-from fast_claims import AXES, GAIN, PAPER, PLAN, Costs, claims
+from fast_claims import AXES, GAIN, PAPER, Costs, claims
 
 from kerneltrack.analysis.style import OKABE_ITO
 
 WHY_NOT = {
     GAIN: """Where structured derivatives take more FLOPs than the Jacobian, the order of contraction is not that of the fewest:
 `"structured"` chooses orders by estimated time, in which a FLOP of a thin product and a byte of traffic count for more.""",
-    PLAN: """The plan is outside a factor of 2 where it supposes of `"jacobian"` that symmetry halves the product 2 (NO)² P:
-what runs is the whole product, as the count over the formula without halves says. `"structured"` does use the halves.""",
 }
 
 
@@ -43,7 +41,7 @@ study's own.
 
 N samples, O outputs, P parameters, W width (channels), L depth (weight layers; residual blocks; encoder layers), FP the FLOPs of
 one forward pass of one sample. FLOPs are counted while the method runs (`torch.utils.flop_counter`: matrix products,
-convolutions, attention; no elementwise work; its count of grouped convolutions' weight gradients is corrected). Counts are the
+convolutions, attention; no elementwise work; what it counts wrongly is put right in [fast_costs.py](fast_costs.py)). Counts are the
 same on every machine, so there is no spread. Weights are random, inputs normal, everything in eval mode; full kernels, O×O blocks.
 
 Counted on {ran_on()}.
