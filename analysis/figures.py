@@ -65,8 +65,12 @@ class Scene:
 
     @property
     def marks(self) -> list[tuple[int, str]]:
-        """Step and label of every learning-rate change."""
-        return [(change.step, f"η {change.old[0]:g} → {change.new[0]:g}") for change in self.changes]
+        """Step and label of every learning-rate change; a label that goes on from the one before is short."""
+        held = [None, *(change.new[0] for change in self.changes)]
+        return [
+            (change.step, f"→ {change.new[0]:g}" if change.old[0] == before else f"η {change.old[0]:g} → {change.new[0]:g}")
+            for change, before in zip(self.changes, held, strict=False)
+        ]
 
     def masked(self, name: str, *, why: str) -> Floats:
         """A stored array along snapshots, NaN where the probe was not measured."""

@@ -91,8 +91,8 @@ def stability(scene: Scene) -> Figure:
     over_time(scene, ax, lines, "λ₁ and its bound", **options)
     staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
     ax.annotate(
-        "edge of stability", (scene.run.steps[known][0], bound[known][0]), xytext=(4, 3), textcoords="offset points",
-        fontsize="small", color=scene.style.ink,
+        "edge of stability", (scene.run.steps[known][0], bound[known][0]), xytext=(10, -3), textcoords="offset points",
+        va="top", fontsize="small", color=scene.style.ink,
     )  # fmt: skip
     return page
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 
 from ..style import Style
 from ..trajectory import Floats, Ints
@@ -124,6 +124,8 @@ def time_axis(ax: Axes, scale: Scale) -> None:
     if scale == "log":
         ax.set_xscale("symlog", linthresh=1, linscale=0.4)
         ax.xaxis.set_major_locator(SymmetricalLogLocator(linthresh=1, base=10))
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(5))  # more of them touch where steps have five digits
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.set_xlabel("training step")
     ax.margins(x=0.015)

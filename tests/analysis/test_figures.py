@@ -1,6 +1,7 @@
 """Figures and panels by the data they draw. Oracle: the closed form of the synthetic run; pixels are never compared."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,6 +132,14 @@ def test_a_panel_draws_what_it_is_given_and_returns_its_axes():
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("training step", "y")
     assert mark_changes(ax, [(5, "η")], PAPER) is ax
     assert ax.lines[-1].get_xdata()[0] == 5
+
+
+def test_the_label_of_a_change_that_goes_on_from_the_one_before_is_short():
+    """Two full labels of near changes would overlap."""
+    rates = [(10, 0.25, 0.125), (15, 0.125, 0.0625), (20, 0.1, 0.05)]
+    changes = [SimpleNamespace(step=step, old=(old,), new=(new,)) for step, old, new in rates]
+    labels = Scene.marks.fget(SimpleNamespace(changes=changes))
+    assert labels == [(10, "η 0.25 → 0.125"), (15, "→ 0.0625"), (20, "η 0.1 → 0.05")]
 
 
 def test_profiles_have_a_legend_only_where_there_is_something_to_tell_apart():
