@@ -344,8 +344,8 @@ class Instrument:
         found: dict[str, Any] = {}
         if self.needs("parameters"):
             by_layer = distances(anchor.parameters, network.parameters)
-            total = sum(distance**2 for distance in by_layer.values()) ** 0.5
-            found |= {"layer_distances": by_layer, "parameter_distance": total}
+            whole = sum(distance**2 for distance in by_layer.values()) ** 0.5
+            found |= {"layer_distances": by_layer, "parameter_distance": whole}
         if self.needs("cross_time") and kernel is not None:
             found["cross_time"] = numpy(kernel if step == 0 else self._kernels.cross_time(module, inputs, anchor))
         if self.needs("anchored"):

@@ -1,22 +1,12 @@
 """The cost study at smoke size: orderings of FLOPs, never of times; and that torch's counts are put right."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from study_scripts import script
 
-STUDIES = Path(__file__).parents[2] / "docs" / "studies"
-sys.path[:0] = [str(STUDIES), str(STUDIES / "fast-ntk")]
+study = script("fast-ntk")
 
 from fast_costs import counted  # noqa: E402
-
-# Every study's script is called study.py: this one gets a name of its own.
-spec = importlib.util.spec_from_file_location("fast_ntk", STUDIES / "fast-ntk" / "study.py")
-study = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = study  # dataclasses look their module up
-spec.loader.exec_module(study)
 
 
 @pytest.fixture(scope="module")

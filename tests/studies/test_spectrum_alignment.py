@@ -1,21 +1,18 @@
 """Neural spectrum alignment at smoke size: the orderings of the page; and what the study computes itself, by closed forms."""
 
-import importlib.util
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from study_scripts import script
 from torch.utils.data import DataLoader, TensorDataset
 
 import kerneltrack as kt
 from kerneltrack.analysis import load
 
-STUDIES = Path(__file__).parents[2] / "docs" / "studies"
-sys.path[:0] = [str(STUDIES), str(STUDIES / "spectrum-alignment")]
+study = script("spectrum-alignment")
 
 import alignment_checks  # noqa: E402
 import alignment_numbers as numbers  # noqa: E402
@@ -23,11 +20,6 @@ import alignment_others  # noqa: E402
 import alignment_runs  # noqa: E402
 from alignment_runs import CapturedLearner, Learner, Recipe, data, mlp  # noqa: E402
 
-# Every study's script is called study.py: this one gets a name of its own.
-spec = importlib.util.spec_from_file_location("spectrum_alignment", STUDIES / "spectrum-alignment" / "study.py")
-study = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = study  # dataclasses look their module up
-spec.loader.exec_module(study)
 SIZES, Plan, claims, read, train = study.SIZES, study.Plan, study.claims, study.read, study.train
 RECIPE = Recipe("picture", "gd", 50, 12, 3, 0, 0.25, (6,), 10, 5)
 

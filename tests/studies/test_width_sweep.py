@@ -1,28 +1,19 @@
 """The width sweep at smoke size: orderings, not numbers; and what the study computes by itself, by closed forms."""
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from study_scripts import script
 
 import kerneltrack as kt
 from kerneltrack import analytic
 
-STUDIES = Path(__file__).parents[2] / "docs" / "studies"
-sys.path[:0] = [str(STUDIES), str(STUDIES / "width-sweep")]
+study = script("width-sweep")
 
 from deep_limit import angles_between, interpolated  # noqa: E402
 from wide_networks import Moved, mlp  # noqa: E402
-
-# Every study's script is called study.py: this one gets a name of its own.
-spec = importlib.util.spec_from_file_location("width_sweep", STUDIES / "width-sweep" / "study.py")
-study = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = study  # dataclasses look their module up
-spec.loader.exec_module(study)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
 

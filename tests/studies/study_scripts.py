@@ -1,0 +1,17 @@
+"""The scripts of docs/studies as modules."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies"
+
+
+def script(name):
+    """A study's study.py, under a name of its own; the modules beside it can be imported from then on."""
+    sys.path[:0] = [str(STUDIES), str(STUDIES / name)]
+    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), STUDIES / name / "study.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
