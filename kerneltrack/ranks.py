@@ -8,8 +8,10 @@ failure on one rank reaches all with its cause, and none waits for a message tha
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -34,9 +36,10 @@ class Ranks:
 
     @classmethod
     def current(cls) -> Ranks:
-        """The default process group's ranks; one alone where there is no group."""
+        """The default process group's ranks; one alone where there is no group. The group ends with the program."""
         if not distributed.is_available() or not distributed.is_initialized():
             return cls()
+        _end_group_at_exit()
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
@@ -150,6 +153,17 @@ class _Done:
     """The leader's last word: its work is done, or failed."""
 
     failure: str | None
+
+
+@cache
+def _end_group_at_exit() -> None:
+    """Have the process group destroyed at exit, once.
+
+    A thread of gloo's may hold the tensors of a finished exchange for a moment longer than the program waits for it. If it
+    drops them when the interpreter is already being torn down, the process aborts, its work done. Destroying the group waits
+    for those threads. Lightning does the same for NCCL, and leaves gloo's groups alone.
+    """
+    atexit.register(lambda: distributed.destroy_process_group() if distributed.is_initialized() else None)
 
 
 def told(error: BaseException) -> str:
