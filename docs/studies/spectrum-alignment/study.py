@@ -83,7 +83,7 @@ class Size:
 SIZES = {
     "smoke": Size(
         samples=100, width=24, depth=4, decays=(400, 800), steps=1200, control=200, seeds=1, mirror=200, depths=(2, 4),
-        widths=(24, 324), sweep=200, others=60, digits=50, classes=(40, 12), grid=6,
+        widths=(24, 324), sweep=200, others=24, digits=50, classes=(24, 12), grid=6,
     ),
     "desk": Size(
         samples=1000, width=64, depth=6, decays=(10_000, 15_000), steps=20_000, control=2_500, seeds=2, mirror=2_000,
