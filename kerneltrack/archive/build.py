@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import h5py
@@ -68,11 +68,10 @@ def join(stream: Stream, header: Header, pieces: Sequence[Piece], changes: Chang
     with h5py.File(stream, "w", libver=layout.LIBVER) as file:
         headers.write(file, header)
         columns = all_columns(pieces) if len(origin) or header.attrs["role"] == "main" else {}
+        stretches = [Stretch(pieces[n], first, start, stop) for start, stop, n, first in runs(origin, place)]
         for path, column in columns.items():
             data = layout.create(file, path, column, len(origin))
-            for start, stop, number, first in runs(origin, place):
-                if path in pieces[number].columns:
-                    _copy(data, pieces[number], path, column, start, stop, first)
+            _copy(data, path, column, [stretch for stretch in stretches if path in stretch.piece.shapes])
             for row, value in changes.get(path, {}).items():
                 data[row] = value
         if header.attrs["role"] == "main":
@@ -89,16 +88,54 @@ def runs(origin: np.ndarray, place: np.ndarray) -> Iterator[tuple[int, int, int,
             yield start, stop, int(origin[start]), int(place[start])
 
 
-def _copy(data: h5py.Dataset, piece: Piece, path: str, column: Column, start: int, stop: int, first: int) -> None:
-    own = piece.columns[path].shape
-    within = tuple(slice(0, size) for size in own)
+@dataclass(frozen=True)
+class Stretch:
+    """Rows of one piece, from ``first`` on, that become the rows ``start`` to ``stop`` of the joined file."""
+
+    piece: Piece
+    first: int
+    start: int
+    stop: int
+
+    def read(self, path: str) -> Array:
+        """The rows of a column."""
+        return self.piece.read(path, self.first, self.first + self.stop - self.start)
+
+    def within(self, path: str, start: int) -> tuple[slice, ...]:
+        """Where they belong in an array whose first row is ``start``; a piece's column may be narrower than the file's."""
+        return slice(self.start - start, self.stop - start), *map(slice, self.piece.shapes[path])
+
+    def split(self, rows: int) -> Iterator[Stretch]:
+        """The same in stretches of so many rows at most."""
+        for start in range(self.start, self.stop, rows):
+            yield Stretch(self.piece, self.first + start - self.start, start, min(start + rows, self.stop))
+
+
+def _copy(data: h5py.Dataset, path: str, column: Column, stretches: Sequence[Stretch]) -> None:
     # A row that was never written takes no space; asking for each costs as much as copying a small one.
     large = column.row_bytes >= _LARGE_ROW_BYTES
-    step = 1 if large else max(1, _BLOCK_BYTES // max(column.row_bytes, 1))
-    for low in range(start, stop, step):
-        high = min(low + step, stop)
-        if not large or piece.is_written(path, first + low - start):
-            data[(slice(low, high), *within)] = piece.read(path, first + low - start, first + high - start)
+    rows = 1 if large else max(1, _BLOCK_BYTES // max(column.row_bytes, 1))
+    for block in _blocks(stretches, rows):
+        first = block[0]
+        if len(block) > 1:
+            values = np.full((block[-1].stop - first.start, *column.shape), data.fillvalue, data.dtype)
+            for stretch in block:
+                values[stretch.within(path, first.start)] = stretch.read(path)
+            data[first.start : block[-1].stop] = values
+        elif not large or first.piece.is_written(path, first.first):
+            data[first.within(path, 0)] = first.read(path)
+
+
+def _blocks(stretches: Sequence[Stretch], rows: int) -> Iterator[list[Stretch]]:
+    """Neighbours that span so many rows at most: a write of its own costs a small row far more than its bytes do."""
+    block: list[Stretch] = []
+    for stretch in itertools.chain.from_iterable(stretch.split(rows) for stretch in stretches):
+        if block and stretch.stop - block[0].start > rows:
+            yield block
+            block = []
+        block.append(stretch)
+    if block:
+        yield block
 
 
 def merged_header(pieces: Sequence[Piece]) -> Header:

@@ -88,8 +88,12 @@ def described(data: h5py.Dataset) -> Field:
     """The field that such attributes describe."""
     name = data.name.rpartition("/")[2]
     units, long_name, formula, source = (attributes.text(data, key) for key in _DESCRIPTION)
-    dims = tuple(attributes.text(data, "dimensions").split())
-    return Field(name, dims, data.dtype.str[1:], units, long_name, formula=formula, source=source)
+    return Field(name, dimensions(data), data.dtype.str[1:], units, long_name, formula=formula, source=source)
+
+
+def dimensions(data: h5py.Group | h5py.Dataset) -> tuple[str, ...]:
+    """The names of a dataset's dimensions; none where it has no such attribute."""
+    return tuple(attributes.text(data, "dimensions").split())
 
 
 def put_text(group: h5py.Group, name: str, value: Any, meaning: str) -> None:
@@ -163,7 +167,7 @@ def add_scales(file: h5py.File) -> None:
     datasets: list[h5py.Dataset] = []
     file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
     for data in datasets:
-        for axis, dim in enumerate(attributes.text(data, "dimensions").split()):
+        for axis, dim in enumerate(dimensions(data)):
             home = file if dim in schema.ROOT_DIMENSIONS else _home(data)
             scale = _scale(home, dim, data.shape[axis])
             if scale != data:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import h5py
@@ -66,9 +67,11 @@ class Piece:
         try:
             self.file = self._resources.enter_context(self._open())
             self.header = headers.read(self.file) if trusted else self._admitted()
-            self._data: dict[str, h5py.Dataset] = {}
             self._own_chunks: dict[str, bool] = {}
-            self.columns = self._columns()
+            self._data = self._datasets()
+            self.shapes = {path: data.shape[1:] for path, data in self._data.items()}
+            if not trusted:
+                _ = self.columns
             self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
         except ArchiveError as error:
             self.close()
@@ -96,22 +99,27 @@ class Piece:
         conform.require_stored(self.file, self.held)
         return headers.read(self.file)
 
-    def _columns(self) -> dict[str, Column]:
-        columns: dict[str, Column] = {}
+    def _datasets(self) -> dict[str, h5py.Dataset]:
+        """What has one row per snapshot, by path."""
+        found: dict[str, h5py.Dataset] = {}
         homes = [("", self.file), *((f"probes/{p}/", g) for p, g in self.file.get("probes", {}).items())]
         for prefix, home in homes:
             for name, data in home.items():
-                known = (schema.MEASUREMENTS if prefix else schema.ROOT).get(name)
-                if known is not None:
-                    field = replace(known, dtype=data.dtype.str[1:])
-                elif isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
-                    field = layout.described(data)
-                else:
-                    continue
-                if field.dims[:1] == ("snapshot",):
-                    self._data[prefix + name] = data
-                    columns[prefix + name] = Column(field, data.shape[1:])
-        return columns
+                known = _known(prefix + name)
+                dims = known.dims if known is not None else layout.dimensions(data)
+                if dims[:1] == ("snapshot",):
+                    found[prefix + name] = data
+        return found
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """Every column by path."""
+        return {path: Column(self.field(path), shape) for path, shape in self.shapes.items()}
+
+    def field(self, path: str) -> schema.Field:
+        """What a column is. Reading descriptions takes most of the time of opening a small piece, so joining asks one of many."""
+        data, known = self._data[path], _known(path)
+        return layout.described(data) if known is None else replace(known, dtype=data.dtype.str[1:])
 
     def read(self, path: str, start: int, stop: int) -> Array:
         """Rows ``start`` to ``stop`` of a column of this piece."""
@@ -156,6 +164,11 @@ class Piece:
     def close(self) -> None:
         """Close the file; reading from it is over."""
         self._resources.close()
+
+
+def _known(path: str) -> schema.Field | None:
+    """The format's own field at a path; None for an observable's."""
+    return (schema.MEASUREMENTS if path.startswith("probes/") else schema.ROOT).get(path.rpartition("/")[2])
 
 
 def _descriptor(path: Path) -> int:
@@ -242,11 +255,11 @@ def row_map(pieces: Sequence[Piece]) -> tuple[Array, Array]:
 def all_columns(pieces: Sequence[Piece]) -> dict[str, Column]:
     """Every column of any piece, wide enough for all (the number of parameter groups may grow)."""
     columns: dict[str, Column] = {name: Column(field, _shape(field)) for name, field in schema.ROOT.items()}
-    for piece in pieces:
-        for path, column in piece.columns.items():
-            known = columns.get(path)
-            shape = column.shape if known is None else tuple(map(max, known.shape, column.shape))
-            columns[path] = Column(column.field, shape)
+    last = {path: piece for piece in pieces for path in piece.shapes}
+    for path, piece in last.items():
+        shapes = [other.shapes[path] for other in pieces if path in other.shapes]
+        own = [columns[path].shape] if path in columns else []
+        columns[path] = Column(piece.field(path), tuple(map(max, zip(*own, *shapes, strict=True))))
     return columns
 
 
