@@ -41,6 +41,17 @@ AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Loss = Annotated[
     Literal["half_mse", "mse", "cross_entropy"] | None, Option("--loss", help="The loss, a mean over samples.")
 ]
+Reduction = Annotated[
+    Literal["full", "diagonal", "trace", "sum"], Option("--reduction", help="Which outputs the kernel keeps.")
+]
+Eigenpairs = Annotated[
+    Literal["all", "leading"],
+    Option("--eigenpairs", help="Which are computed: all, or the first --top-k by Lanczos, for large probes."),
+]
+MemoryBudget = Annotated[
+    str | None, Option("--memory-budget", help="Bytes that a kernel may take, such as 2GiB; half of what is free by default.")
+]
+TopK = Annotated[int, Option("--top-k", min=1, help="How many eigenvectors a snapshot keeps.")]
 Control = Annotated[
     Path | None,
     Option(
@@ -319,14 +330,16 @@ def track(
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
     output: Annotated[Path, Option("--output", "-o", help="The archive to write.")],
     loss: Loss = None,
-    reduction: Annotated[
-        Literal["full", "diagonal", "trace", "sum"], Option("--reduction", help="Which outputs the kernel keeps.")
-    ] = "full",
+    reduction: Reduction = "full",
+    eigenpairs: Eigenpairs = "all",
+    top_k: TopK = 64,
+    memory_budget: MemoryBudget = None,
 ) -> None:
     """Measure saved checkpoints: the same snapshots without training again."""
     from .track import run_track
 
-    raise typer.Exit(run_track(checkpoints, model, probe, output, loss=loss, reduction=reduction))
+    how = {"output": reduction, "eigenpairs": eigenpairs, "top_k": top_k, "memory_budget": memory_budget}
+    raise typer.Exit(run_track(checkpoints, model, probe, output, loss=loss, how=how))
 
 
 @app.command(epilog="Example: kerneltrack plan --model mypackage.nets:MLP --probe probe.npz")
@@ -334,12 +347,17 @@ def plan(
     model: Annotated[str, Option("--model", help="module:Class of the model.")],
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
     loss: Loss = None,
+    reduction: Reduction = "full",
+    eigenpairs: Eigenpairs = "all",
+    top_k: TopK = 64,
+    memory_budget: MemoryBudget = None,
     as_json: AsJson = False,
 ) -> None:
     """Say before a run what a snapshot will cost, and what the kernel at initialisation allows."""
     from .plan import run_plan
 
-    raise typer.Exit(run_plan(model, probe, as_json, loss=loss))
+    how = {"output": reduction, "eigenpairs": eigenpairs, "top_k": top_k, "memory_budget": memory_budget}
+    raise typer.Exit(run_plan(model, probe, as_json, loss=loss, how=how))
 
 
 def _sweep(

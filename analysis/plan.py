@@ -10,8 +10,11 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from rich.console import Console
 from torch import nn
@@ -21,7 +24,7 @@ from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import TrackerError
 from kerneltrack.instrument import Instrument
 from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import Plan, ntk_plan
+from kerneltrack.ntk import Plan
 from kerneltrack.ntk.amounts import format_bytes
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Snapshot
@@ -37,26 +40,36 @@ class Forecast:
 
     Attributes:
         seconds: of one snapshot, measured once; the first one, so it includes what later ones may reuse.
-        memory_bytes: added while the kernel is computed, by the plan.
+        memory_bytes: added while the kernel is computed, by the plan; None where no kernel is formed.
         disk_bytes: of one snapshot in the archive, without the kernel itself.
-        flops: of one kernel, by the plan.
+        flops: of one kernel, by the plan; None where no kernel is formed.
         largest_learning_rate: 2/λ_1(S^½ J Jᵀ S^½): where plain gradient descent on the probe's loss stops being stable
             at initialisation; NaN without a loss.
-        condition_number: λ_1 over the smallest eigenvalue above the noise floor.
-        layer_shares: each layer's share of the kernel's trace.
+        condition_number: λ_1 over the smallest eigenvalue above the noise floor; NaN of the leading eigenvalues alone.
+        layer_shares: each layer's share of the kernel's trace; empty where no kernel is formed.
     """
 
     seconds: float
-    memory_bytes: int
+    memory_bytes: int | None
     disk_bytes: int
-    flops: int
+    flops: int | None
     largest_learning_rate: float
     condition_number: float
     layer_shares: dict[str, float]
 
 
-def run_plan(model: str, probe: Path, as_json: bool = False, *, loss: str | None = None) -> int:
-    """Print the receipt and the forecast for ``module:Class``, built without arguments."""
+def run_plan(
+    model: str,
+    probe: Path,
+    as_json: bool = False,
+    *,
+    loss: str | None = None,
+    how: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
+    """Print the receipt and the forecast for ``module:Class``, built without arguments.
+
+    ``how`` are arguments of :class:`kerneltrack.instrument.Instrument`: output, eigenpairs, top_k, memory_budget.
+    """
     cls = model_class(model)
     try:
         module: nn.Module = cls()
@@ -66,9 +79,14 @@ def run_plan(model: str, probe: Path, as_json: bool = False, *, loss: str | None
             got=str(error),
             remedy="Name a subclass or a function that takes none.",
         ) from error
-    measured = Probe.load(probe)
+    instrument = Instrument(
+        probe=Probe.load(probe),
+        observables=observables.select("default"),
+        loss=None if loss is None else ProbeLoss.of(loss),  # type: ignore[arg-type]  # checked by ProbeLoss.of
+        **how,
+    )
     with undisturbed(module):
-        plan, forecast = forecast_snapshot(module, measured, loss)
+        plan, forecast = forecast_snapshot(module, instrument)
     if as_json:
         print(json.dumps(_without_nan(asdict(forecast)), indent=2, allow_nan=False))  # noqa: T201  # the output itself
         return 0
@@ -78,13 +96,8 @@ def run_plan(model: str, probe: Path, as_json: bool = False, *, loss: str | None
     return 0
 
 
-def forecast_snapshot(module: nn.Module, probe: Probe, loss: str | None) -> tuple[Plan, Forecast]:
-    """The plan of the kernel on ``probe``, and the forecast from one measurement of it."""
-    instrument = Instrument(
-        probe=probe,
-        observables=observables.select(["default", "layer_share"]),
-        loss=None if loss is None else ProbeLoss.of(loss),  # type: ignore[arg-type]  # checked by ProbeLoss.of
-    )
+def forecast_snapshot(module: nn.Module, instrument: Instrument) -> tuple[Plan, Forecast]:
+    """The plan of the kernel on the instrument's probe, and the forecast from one measurement."""
     record = instrument.describe(module)
     began = time.perf_counter()
     # At learning rate 1 the stability ratio is λ_1(S^½ J Jᵀ S^½)/2, the inverse of the largest stable rate.
@@ -97,32 +110,36 @@ def forecast_snapshot(module: nn.Module, probe: Probe, loss: str | None) -> tupl
         for count in (1, 2):
             with ArchiveWriter(path, probes=[record], if_exists="replace") as writer:
                 for step in range(count):
-                    writer.append(Snapshot(step=step, learning_rates=(1.0,), probes={probe.name: reading.values}))
+                    writer.append(Snapshot(step=step, learning_rates=(1.0,), probes={instrument.probe.name: reading.values}))
             sizes.append(path.stat().st_size)
-    plan = ntk_plan(module, probe.inputs)
+    plan, formed = instrument.plan(module), reading.state.kernel is not None
     ratio = reading.state.stability
     shares = reading.state.layer_traces or {}
     return plan, Forecast(
         seconds=seconds,
-        memory_bytes=plan.peak_bytes,
+        memory_bytes=plan.peak_bytes if formed else None,
         disk_bytes=sizes[1] - sizes[0],
-        flops=plan.flops,
+        flops=plan.flops if formed else None,
         largest_learning_rate=1 / ratio if ratio else math.nan,
-        condition_number=float(reading.values["condition_number"]),
+        condition_number=float(reading.values.get("condition_number", math.nan)),
         layer_shares={name: trace / sum(shares.values()) for name, trace in shares.items()},
     )
 
 
 def _lines(forecast: Forecast) -> list[str]:
-    rate = forecast.largest_learning_rate
+    rate, condition, memory = forecast.largest_learning_rate, forecast.condition_number, forecast.memory_bytes
+    held = "no kernel formed" if memory is None else f"{format_bytes(memory)} of memory at its peak"
     stable = "not given: name the loss with --loss" if math.isnan(rate) else f"{rate:.4g}"
-    return [
-        f"one snapshot          {forecast.seconds:.2f} s (measured once), {format_bytes(forecast.memory_bytes)} of memory at "
-        f"its peak, {format_bytes(forecast.disk_bytes)} on disk",
+    lines = [
+        f"one snapshot          {forecast.seconds:.2f} s (measured once), {held}, {format_bytes(forecast.disk_bytes)} on disk",
         f"largest stable rate   {stable} (plain gradient descent, at initialisation, on the probe)",
-        f"condition number      {forecast.condition_number:.4g} (above the noise floor)",
-        "share of the trace    " + ", ".join(f"{n or 'root'} {s:.1%}" for n, s in forecast.layer_shares.items()),
     ]
+    if not math.isnan(condition):
+        lines.append(f"condition number      {condition:.4g} (above the noise floor)")
+    if forecast.layer_shares:
+        shares = (f"{name or 'root'} {share:.1%}" for name, share in forecast.layer_shares.items())
+        lines.append(f"share of the trace    {', '.join(shares)}")
+    return lines
 
 
 def _without_nan(facts: dict[str, object]) -> dict[str, object]:

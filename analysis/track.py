@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import glob
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -45,9 +46,17 @@ class Checkpoint:
 
 
 def run_track(
-    pattern: str, model: str, probe: Path, output: Path, *, loss: str | None = None, reduction: str = "full"
+    pattern: str,
+    model: str,
+    probe: Path,
+    output: Path,
+    *,
+    loss: str | None = None,
+    how: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
     """Measure every checkpoint that ``pattern`` matches, in the order of their steps, into ``output``.
+
+    ``how`` are arguments of :class:`kerneltrack.instrument.Instrument`: output, eigenpairs, top_k, memory_budget.
 
     Raises:
         TrackerError: no checkpoint matches, two have the same step, or the model cannot be built from one.
@@ -57,9 +66,9 @@ def run_track(
     cls, measured = model_class(model), Probe.load(probe)
     instrument = Instrument(
         probe=measured,
-        output=reduction,  # type: ignore[arg-type]  # checked by empirical_ntk, which names the choices
         observables=observables.select("default"),
         loss=None if loss is None else ProbeLoss.of(loss),  # type: ignore[arg-type]  # checked by ProbeLoss.of
+        **how,
     )
     first = load_module(cls, checkpoints[0].path)
     with undisturbed(first):

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kerneltrack import Probe, open_archive
 from kerneltrack.analysis import plan as plans
+from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.track import run_track
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveExistsError, TrackerError
@@ -111,6 +112,26 @@ def test_checkpoints_give_the_live_numbers(here, options):
         run_track("ckpt/*.ckpt", "nets:Noisy", here / "probe.npz", here / "replay.h5")
 
 
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*", "ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:.*logging interval.*", "ignore:.*treespec, LeafSpec.*")
+def test_checkpoints_give_the_leading_pairs(here):
+    """Oracle: all pairs of the same checkpoints, by LAPACK. Lanczos in float32: to 1e-4 of λ_1."""
+    pl.Trainer(
+        max_steps=2, accelerator="cpu", callbacks=[Saves()], logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False,
+    ).fit(Net(), DataLoader(TensorDataset(X, Y), batch_size=6))  # fmt: skip
+    command = ["track", "--checkpoints", "ckpt/*.ckpt", "--model", "nets:Net", "--probe", "probe.npz", "--reduction", "trace"]
+    assert main([*command, "-o", "all.h5"]) == 0
+    assert main([*command, "-o", "few.h5", "--eigenpairs", "leading", "--top-k", "3"]) == 0
+    with open_archive("all.h5") as every, open_archive("few.h5") as few:
+        assert few.steps.tolist() == every.steps.tolist() == [0, 1, 2]
+        for a, b in zip(every, few, strict=True):
+            values, first = a.probes["train"]["eigenvalues"], b.probes["train"]["eigenvalues"]
+            np.testing.assert_allclose(first, values[:3], atol=1e-4 * values[0])
+            assert b.probes["train"]["eigenvectors"].shape[-1] == 3
+            assert len(values) == len(X)
+
+
 @pytest.mark.parametrize(
     ("pattern", "model", "match"),
     [
@@ -144,6 +165,22 @@ def test_a_plan_of_a_linear_model_is_its_closed_form(here, capsys):
     assert facts["layer_shares"] == {"map": pytest.approx(1.0)}
     assert facts["disk_bytes"] > 0
     assert facts["seconds"] > 0
+
+
+def test_a_plan_of_the_leading_pairs_forms_no_kernel_that_does_not_fit(here, capsys):
+    """A kernel of 300 samples has 360,000 bytes. Oracle: all pairs are refused within 300 KiB, the leading ones are not."""
+    Probe(torch.randn(300, 3), name="wide").save("wide.npz")
+    command = ["plan", "--model", "nets:Net", "--probe", "wide.npz", "--memory-budget", "300KiB"]
+    assert main(command) == 2
+    assert 'eigenpairs="leading"' in capsys.readouterr().err
+    leading = [*command, "--eigenpairs", "leading", "--top-k", "2"]
+    assert main([*leading, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["memory_bytes"] is first["flops"] is first["condition_number"] is None
+    assert first["layer_shares"] == {}
+    assert first["disk_bytes"] > 0
+    assert main(leading) == 0
+    assert "no kernel formed" in capsys.readouterr().out
 
 
 def test_a_plan_prints_its_receipt(here, capsys):
