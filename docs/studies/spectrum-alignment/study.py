@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kerneltrack.analysis import Run, load
 from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.analysis.files import save_figure
@@ -162,6 +164,10 @@ def train(folder: Path, size: Size, jobs: int) -> None:
         for arguments in work:
             run_with_controls(*arguments)
         return
+    # Two processes of two threads on two cores spin against each other. New processes read the variable.
+    threads = max((os.cpu_count() or 1) // jobs, 1)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         pool.starmap(run_with_controls, work, chunksize=1)
 
