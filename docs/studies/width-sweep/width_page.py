@@ -52,7 +52,7 @@ random direction{plural} a seed at distance R = 3‖y − f_0‖/√λ_min(Θ_0)
 x ↦ f(x; θ + p) − f(x; θ_0 + p) in p. C' = 3‖J(θ) − J(θ_0)‖₂/√λ_min(Θ_0) is the largest over snapshots or
 directions; at ½ or more it refutes the condition, below ½ it would prove nothing.
 
-Run on {ran_on()}; the machine was shared with other work, and no time is reported here.
+Run on {ran_on()}; no time is reported here.
 
 A slope is that of log q over log width over all runs of a setting, with its 95 % interval. An exponent of theory is that of
 infinite width: it "holds" if it lies in the interval widened by {ASYMPTOTIC} on both sides. Medians over seeds stand beside it.
