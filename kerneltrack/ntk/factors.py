@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kerneltrack.ntk.capture import Site
-from kerneltrack.ntk.rules import Axes, Window
+from kerneltrack.ntk.linear import Axes
+from kerneltrack.ntk.rules import Window
 
 
 @dataclass(frozen=True)

@@ -267,18 +267,39 @@ class ViT(nn.Module):
 
 def recurrent(kind: type[nn.RNNBase], **options: Any) -> nn.Module:
     body = kind(3, 4, batch_first=True, **options)
-    width = 8 if options.get("bidirectional") else 4
+    width = options.get("proj_size") or (8 if options.get("bidirectional") else 4)
     return With(lambda m, x: m.head(m.body(x)[0][:, -1]), body=body, head=nn.Linear(width, 3))
 
 
-def cell_loop() -> nn.Module:
+def cell_loop(kind: type[nn.RNNCellBase], **options: Any) -> nn.Module:
     def run(m: Any, x: Tensor) -> Tensor:
-        state = x.new_zeros(len(x), 4), x.new_zeros(len(x), 4)
+        state = None
         for step in x.unbind(1):
             state = m.cell(step, state)
-        return m.head(state[0])
+        return m.head(state[0] if isinstance(state, tuple) else state)
 
-    return With(run, cell=nn.LSTMCell(3, 4), head=nn.Linear(4, 3))
+    return With(run, cell=kind(3, 4, **options), head=nn.Linear(4, 3))
+
+
+def recurrent_from_parameter() -> nn.Module:
+    """The initial state is trained, time comes first, the last state is read; W_ih is frozen, its bias is not."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        start = m.start.weight.unsqueeze(1).expand(-1, len(x), -1).contiguous()
+        return m.head(m.body(x.transpose(0, 1), start)[1].transpose(0, 1).flatten(1))
+
+    body = nn.GRU(3, 4, num_layers=2, bidirectional=True)
+    model = With(run, body=body, start=nn.Embedding(4, 4), head=nn.Linear(16, 3))
+    model.body.weight_ih_l0.requires_grad_(False)
+    return model
+
+
+def packed() -> nn.Module:
+    def run(m: Any, x: Tensor) -> Tensor:
+        lengths = torch.full((len(x),), x.shape[1])
+        return m.head(m.body(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))[1][-1])
+
+    return With(run, body=nn.RNN(3, 4), head=nn.Linear(4, 3))
 
 
 def per_sample_weighted_bag() -> nn.Module:

@@ -17,14 +17,12 @@ from truth import OUTPUTS, exact, measured, metrics, rows
 
 from kerneltrack.errors import KernelError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
+#: torch's own, for even kernels and for what it computes the slow way.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:LSTM with projections")
 
 #: The models that cannot be mapped over samples by vmap; "structured" refuses them, all else it must cover.
 NOT_MAPPABLE = {
-    "rnn",
-    "lstm",
-    "gru",
-    "lstm-cell",
+    "rnn-packed",
     "fourier",
     "custom-function-old",
     "custom-function-of-weight",

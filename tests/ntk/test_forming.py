@@ -14,7 +14,7 @@ from oracles import distance
 from kerneltrack.ntk.capture import Record, Site
 from kerneltrack.ntk.contraction import add_gram, upper_blocks
 from kerneltrack.ntk.forming import token_features
-from kerneltrack.ntk.rules import Axes
+from kerneltrack.ntk.linear import Axes
 
 N, GROUPS, CHANNELS, COLUMNS, ROWS = 3, 4, 5, 7, 6
 
