@@ -2,9 +2,9 @@
 
 The rest is differentiated plainly.
 
-A trial capture of one sample says which weights are used how; from the sizes alone follow the orders, the
-memory of one sample, the blocks of samples that fit the budget, and the plan. Then blocks are captured and
-contracted pair by pair.
+A trial capture of one sample, or of all where they are small, says which weights are used how; from the
+sizes alone follow the orders, the memory of one sample, the blocks of samples that fit the budget, and the
+plan. Then blocks are captured and contracted pair by pair.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ SLICE_COLUMNS = 2**14
 SLICE_BYTES = 48 * 2**20
 
 
+#: Where all samples together take no more than this, the trial is of all of them, and is not made again: most of the time of a
+#: small kernel is spent on seeing which function is called on what. A capture holds inputs and clones beside what autograd saves.
+SMALL_BYTES, _CAPTURED = 2**26, 4
+
 #: Rules whose input rows have an entry for each column of the weight; an embedding's are indices.
 _HELD = ("linear", "convolution")
 
@@ -67,9 +71,11 @@ class Structured:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.leaves = {name: value.requires_grad_() for name, value in job.network.parameters.items()}
+        small = _CAPTURED * len(job.x1) * job.network.activation_bytes(job.x1) <= min(SMALL_BYTES, self._free)
         with job.network.measuring():
-            outputs, sites = self._capture(job.x1.rows(0, 1))
+            outputs, sites = self._capture(job.x1 if small else job.x1.rows(0, 1))
             self.coverage: Coverage = cover(sites, self.leaves, outputs, job.metric)
+        self._whole = (outputs, sites) if small else None
         self.sizes = [extent(site) for site in sites]
         self.rules = [site.rule for site in sites]
         self.signature = _signature(sites)
@@ -153,13 +159,16 @@ class Structured:
 
     def workspace(self) -> int:
         """Bytes of the slices and tiles beside the blocks."""
-        free = max(0, self.job.budget - self.job.result_bytes)
-        return int(min(SLICE_BYTES, max(2**12, free // 8)))
+        return int(min(SLICE_BYTES, max(2**12, self._free // 8)))
+
+    @property
+    def _free(self) -> int:
+        return max(0, self.job.budget - self.job.result_bytes)
 
     def block_rows(self) -> int:
         """Samples for one block: all of them if they fit, else as many as two blocks can have."""
         job = self.job
-        free = job.budget - job.result_bytes - 4 * self.workspace()
+        free = self._free - 4 * self.workspace()
         total = len(job.x1) + (0 if job.x2 is None else job.columns)
         if total * self._sample_bytes <= free:
             return max(len(job.x1), job.columns)
@@ -217,12 +226,18 @@ class Structured:
         Raises:
             NotCapturable: its forward pass does something else than the trial's.
         """
-        outputs, sites = self._capture(samples)
+        outputs, sites = self._taken(samples) or self._capture(samples)
         if _signature(sites) != self.signature:
             raise NotCapturable("the forward pass does different things for different samples")
         refuse_not_finite(outputs, "the inputs")
         wanted = {i for step in self.steps for i in step.unit.sites}
         return Side(collect(outputs, sites, wanted, self.job.dtype), self.job.reduction.kind)
+
+    def _taken(self, samples: Inputs) -> tuple[Tensor, list[Site]] | None:
+        """The trial, where it was of just these samples; its graph can be used once."""
+        whole, self._whole = self._whole, None
+        own = zip(samples.tensors, self.job.x1.tensors, strict=True)
+        return whole if all(a.shape == b.shape and a.data_ptr() == b.data_ptr() for a, b in own) else None
 
     def _contract(self, theta: Tensor, left: Side, right: Side, same: bool, steps: Sequence[Step]) -> None:
         tokens = [s.unit for s in steps if s.order == "token"]
