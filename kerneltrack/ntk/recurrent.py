@@ -59,7 +59,7 @@ def _one_step(cell: Cell) -> Rule:
         b_ih: Tensor | None = None,
         b_hh: Tensor | None = None,
     ) -> Any:
-        if not is_batched(input) or any(map(_is_per_sample, (w_ih, w_hh, b_ih, b_hh))):
+        if not is_batched(input) or any(w is not None and is_batched(w) for w in (w_ih, w_hh, b_ih, b_hh)):
             return NotImplemented
         starts = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         state = tuple(_per_sample(capture, start, input) for start in starts)
@@ -142,10 +142,6 @@ def _per_sample(capture: Capture, state: Tensor, anchor: Tensor) -> Tensor:
     if is_batched(state):
         return state
     return capture.expand(state, anchor) if is_weight(state) else state + torch.zeros_like(anchor[..., :1])
-
-
-def _is_per_sample(weight: Tensor | None) -> bool:
-    return weight is not None and is_batched(weight)
 
 
 RECURRENT: dict[Any, Rule] = {

@@ -10,6 +10,10 @@ from torch import nn
 from kerneltrack import empirical_ntk
 from kerneltrack.ntk import structured
 from kerneltrack.ntk.capture import Capture
+from kerneltrack.ntk.inputs import Inputs
+from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.network import Network
+from kerneltrack.ntk.reduction import parse_output
 
 NET = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2)).double()
 X, OTHER = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -52,3 +56,19 @@ def test_a_trial_of_all_is_dropped_where_blocks_are_smaller(captured, monkeypatc
     monkeypatch.setattr(structured.Structured, "block_rows", lambda self: 2)
     agrees(None)
     assert captured == [6, 2, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("order", "captures"), [((OTHER, X), 3), ((X, X), 2)], ids=["others first", "the same twice"])
+def test_a_trial_stands_for_its_own_samples_and_once(captured, order, captures):
+    """Sides taken otherwise than a kernel takes them. Oracles: the first layer's recorded input is the samples; a count."""
+    network = Network(NET)
+    job = Job(
+        network=network, x1=Inputs(X), x2=None, outputs=2, dtype=torch.float64, reduction=parse_output("full"),
+        metric=None, method="structured", by_layer=False, budget=2**30,
+    )  # fmt: skip
+    plan = structured.Structured(job)
+    for samples in order:
+        with network.measuring():
+            side = plan.side(Inputs(samples))
+        assert torch.equal(side.factors.sites[0].record.operands[0].reshape(X.shape), samples)
+    assert captured == [6] * captures
