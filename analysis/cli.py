@@ -20,6 +20,20 @@ from typer import Argument, Option
 
 from kerneltrack.errors import AnalysisError, KerneltrackError
 
+from .options import (
+    ArchivePath,
+    ArchivePaths,
+    AsJson,
+    Control,
+    Eigenpairs,
+    Loss,
+    MemoryBudget,
+    Output,
+    ProbeName,
+    Reduction,
+    StyleName,
+    TopK,
+)
 from .text import Table, plain, print_table
 
 if TYPE_CHECKING:
@@ -31,35 +45,6 @@ app = typer.Typer(
     name="kerneltrack", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )  # fmt: skip
-
-ArchivePath = Annotated[Path, Argument(metavar="ARCHIVE", help="An archive, NAME.h5.")]
-ArchivePaths = Annotated[list[Path], Argument(metavar="ARCHIVE...", help="One archive or several.")]
-Output = Annotated[Path, Option("--output", "-o", help="The file to write; replaced if it exists.")]
-ProbeName = Annotated[str | None, Option("--probe", help="Which probe to look through; the first one by default.")]
-StyleName = Annotated[Literal["paper", "slide", "dark"], Option("--style", help="The look of a figure.")]
-AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
-Loss = Annotated[
-    Literal["half_mse", "mse", "cross_entropy"] | None, Option("--loss", help="The loss, a mean over samples.")
-]
-Reduction = Annotated[
-    Literal["full", "diagonal", "trace", "sum"], Option("--reduction", help="Which outputs the kernel keeps.")
-]
-Eigenpairs = Annotated[
-    Literal["all", "leading"],
-    Option("--eigenpairs", help="Which are computed: all, or the first --top-k by Lanczos, for large probes."),
-]
-MemoryBudget = Annotated[
-    str | None, Option("--memory-budget", help="Bytes that a kernel may take, such as 2GiB; half of what is free by default.")
-]
-TopK = Annotated[int, Option("--top-k", min=1, help="How many eigenvectors a snapshot keeps.")]
-Control = Annotated[
-    Path | None,
-    Option(
-        "--control",
-        help="An archive of the same run that did not change the learning rate: only with it anything is called an "
-        "effect.",
-    ),
-]
 
 
 def _version(asked: bool) -> None:

@@ -1,12 +1,21 @@
-"""A model named on the command line as ``module:Class``; importing it runs its code, as ``python -m module`` would."""
+"""What is measured from the command line: a model named as ``module:Class``, and how its kernel is looked at.
+
+Importing the model runs its code, as ``python -m module`` would.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from kerneltrack import observables
 from kerneltrack.errors import TrackerError
+from kerneltrack.instrument import Instrument
+from kerneltrack.loss import ProbeLoss
+from kerneltrack.probe import Probe
 
 
 def model_class(name: str) -> Any:
@@ -27,3 +36,19 @@ def model_class(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise TrackerError(f"--model {name} cannot be imported", got=str(error)) from error
     return found
+
+
+def instrument_for(probe: Path, loss: str | None, how: Mapping[str, Any]) -> Instrument:
+    """The instrument that measures every default observable on a saved probe, as the tracker does.
+
+    Args:
+        probe: saved with ``Probe.save``.
+        loss: its name, or None.
+        how: arguments of :class:`kerneltrack.instrument.Instrument`: output, eigenpairs, top_k, memory_budget.
+    """
+    return Instrument(
+        probe=Probe.load(probe),
+        observables=observables.select("default"),
+        loss=None if loss is None else ProbeLoss.of(loss),  # type: ignore[arg-type]  # checked by ProbeLoss.of
+        **how,
+    )

@@ -19,19 +19,16 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from kerneltrack import observables
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import TrackerError
 from kerneltrack.instrument import Instrument
-from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import Plan
 from kerneltrack.ntk.amounts import format_bytes
-from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Snapshot
 from kerneltrack.undisturbed import undisturbed
 from kerneltrack.update_rule import GRADIENT_DESCENT_THRESHOLD, UpdateRule
 
-from .model import model_class
+from .model import instrument_for, model_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +65,7 @@ def run_plan(
 ) -> int:
     """Print the receipt and the forecast for ``module:Class``, built without arguments.
 
-    ``how`` are arguments of :class:`kerneltrack.instrument.Instrument`: output, eigenpairs, top_k, memory_budget.
+    ``how`` the kernel is measured: see :func:`.model.instrument_for`.
     """
     cls = model_class(model)
     try:
@@ -79,12 +76,7 @@ def run_plan(
             got=str(error),
             remedy="Name a subclass or a function that takes none.",
         ) from error
-    instrument = Instrument(
-        probe=Probe.load(probe),
-        observables=observables.select("default"),
-        loss=None if loss is None else ProbeLoss.of(loss),  # type: ignore[arg-type]  # checked by ProbeLoss.of
-        **how,
-    )
+    instrument = instrument_for(probe, loss, how)
     with undisturbed(module):
         plan, forecast = forecast_snapshot(module, instrument)
     if as_json:

@@ -20,20 +20,17 @@ from rich.console import Console
 from torch import nn
 from torch.optim import Optimizer
 
-from kerneltrack import observables, origin
+from kerneltrack import origin
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import TrackerError
-from kerneltrack.instrument import Instrument
-from kerneltrack.loss import ProbeLoss
 from kerneltrack.pace import Pace
-from kerneltrack.probe import Probe
 from kerneltrack.recorder import Moment, Recorder
 from kerneltrack.schedule import Due, Every
 from kerneltrack.snapshot import Provenance
 from kerneltrack.undisturbed import undisturbed
 from kerneltrack.update_rule import UpdateRule
 
-from .model import model_class
+from .model import instrument_for, model_class
 
 
 @dataclass(frozen=True)
@@ -56,20 +53,15 @@ def run_track(
 ) -> int:
     """Measure every checkpoint that ``pattern`` matches, in the order of their steps, into ``output``.
 
-    ``how`` are arguments of :class:`kerneltrack.instrument.Instrument`: output, eigenpairs, top_k, memory_budget.
+    ``how`` the kernel is measured: see :func:`.model.instrument_for`.
 
     Raises:
         TrackerError: no checkpoint matches, two have the same step, or the model cannot be built from one.
         ArchiveError: ``output`` exists or cannot be written.
     """
     checkpoints = find_checkpoints(pattern)
-    cls, measured = model_class(model), Probe.load(probe)
-    instrument = Instrument(
-        probe=measured,
-        observables=observables.select("default"),
-        loss=None if loss is None else ProbeLoss.of(loss),  # type: ignore[arg-type]  # checked by ProbeLoss.of
-        **how,
-    )
+    cls, instrument = model_class(model), instrument_for(probe, loss, how)
+    measured = instrument.probe
     first = load_module(cls, checkpoints[0].path)
     with undisturbed(first):
         record = instrument.describe(first)

@@ -1,0 +1,37 @@
+"""Arguments and options that several commands of the command line share: their names, types and help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+ArchivePath = Annotated[Path, Argument(metavar="ARCHIVE", help="An archive, NAME.h5.")]
+ArchivePaths = Annotated[list[Path], Argument(metavar="ARCHIVE...", help="One archive or several.")]
+Output = Annotated[Path, Option("--output", "-o", help="The file to write; replaced if it exists.")]
+ProbeName = Annotated[str | None, Option("--probe", help="Which probe to look through; the first one by default.")]
+StyleName = Annotated[Literal["paper", "slide", "dark"], Option("--style", help="The look of a figure.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
+Loss = Annotated[
+    Literal["half_mse", "mse", "cross_entropy"] | None, Option("--loss", help="The loss, a mean over samples.")
+]
+Reduction = Annotated[
+    Literal["full", "diagonal", "trace", "sum"], Option("--reduction", help="Which outputs the kernel keeps.")
+]
+Eigenpairs = Annotated[
+    Literal["all", "leading"],
+    Option("--eigenpairs", help="Which are computed: all, or the first --top-k by Lanczos, for large probes."),
+]
+MemoryBudget = Annotated[
+    str | None, Option("--memory-budget", help="Bytes that a kernel may take, such as 2GiB; half of what is free by default.")
+]
+TopK = Annotated[int, Option("--top-k", min=1, help="How many eigenvectors a snapshot keeps.")]
+Control = Annotated[
+    Path | None,
+    Option(
+        "--control",
+        help="An archive of the same run that did not change the learning rate: only with it anything is called an "
+        "effect.",
+    ),
+]
