@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
     from kerneltrack.spectrum import EigenSystem, eigensystem
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 __all__ = [
     "Archive",
