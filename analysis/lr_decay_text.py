@@ -92,6 +92,8 @@ def factor_table(effects: ChangeEffects) -> Table:
         "eigenvectors before it. "
         "The prediction lets the kernel stand still and the modes decay one by one."
     )
+    if factors.not_measured:
+        note = f"Nothing was measured: {factors.not_measured}. {note}"
     return Table("First update at the new rate, mode by mode", heads, rows, (note,))
 
 

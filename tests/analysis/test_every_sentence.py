@@ -40,7 +40,6 @@ class Story(Raw):
         least = int(np.argmin(output))
         distance, lazy = self.at["kernel_distance_from_initial"][-1], self.at["anchored_linearization_error"][-1]
         flow = self.at["kernel_flow_error"]
-        levels, share = self.at["class_within"] / self.at["class_between"], self.at["class_block_share"]
         above = np.sum(self.values > self.at["noise_floor"][:, None], axis=1).min()
         solver = sig(np.max(self.at["eigen_residual"] / self.values[:, 0]), 2)
         spent = self.seconds.sum()
@@ -60,10 +59,6 @@ class Story(Raw):
                 [sig(np.median(flow), 2), n, sig(flow.max(), 2), self.steps[np.argmax(flow)]], [1],
             ),
             "Frozen kernel": self.freezing(),
-            "Classes": (
-                [sig(levels[-1], 2)], [last, sig(levels[-1], 2), percent(share[-1])],
-                [first, sig(levels[0], 2), percent(share[0])],
-            ),
             "Rounding": ([above, self.modes], [above, self.modes, solver], []),
             "Cost": (
                 [sig(spent, 2)], [n, sig(spent, 2), sig(np.median(self.seconds), 2), sig(0.01 * self.steps.max(), 2)], [],
