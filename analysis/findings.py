@@ -143,7 +143,9 @@ def _bound_moved(run: Run, rows: np.ndarray) -> str:
     rates = rates[np.isfinite(rates) & (rates > 0)]
     if not rates.size or rates.max() == rates.min():
         return ""
-    return f" The learning rate, and the bound with it, moved by ×{number(float(rates.max() / rates.min()), 2)} meanwhile."
+    with np.errstate(over="ignore"):
+        factor = number(float(rates.max() / rates.min()), 2)
+    return f" The learning rate, and the bound with it, moved by ×{factor} meanwhile."
 
 
 def _motion(run: Run) -> Finding | None:

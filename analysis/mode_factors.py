@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from kerneltrack.errors import AnalysisError
-from kerneltrack.observables import change_is_rounding, loss_curvature, predicted_factor
+from kerneltrack.observables import loss_curvature, predicted_factor
 
 from .trajectory import Floats, Run
-from .withheld import ROUNDING
+from .withheld import ROUNDING, is_rounding
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
 def _is_rounding(run: Run, before: Floats, after: Floats) -> bool:
     """Whether the outputs f = (f − y) + y differ by their rounding only."""
     targets = run.values("targets").ravel() if "targets" in run.dataset else np.zeros_like(before)
-    size = max(float(np.linalg.norm(before + targets)), float(np.linalg.norm(after + targets)))
-    return change_is_rounding(float(np.linalg.norm(after - before)), size, run.settings.get("dtype"))
+    return is_rounding(run, before + targets, after + targets)
 
 
 def residual_curvature(run: Run, *rates: tuple[float, ...]) -> float:

@@ -229,10 +229,12 @@ def _sharpening(steps: Ints, course: Floats, seed: int) -> list[Stage]:
     rate = float((1 + np.sum(walks.max(axis=1) >= course[arrival])) / (1 + len(walks)))
     if rate >= LEVEL:
         return []
+    with np.errstate(over="ignore"):
+        rise = float(course[arrival] / course[0])
     return [
         Stage(
             "progressive sharpening", int(steps[0]), int(steps[arrival]), arrival + 1,
-            f"sharpness ρ/η ×{number(float(course[arrival] / course[0]), 2)}",
+            f"sharpness ρ/η ×{number(rise, 2)}",
             "the stability ratio over the learning rate, which no schedule of the rate moves, rises until it is within a "
             "tenth of its largest value; null: random walks of its own increments that come as far", rate,
         )
@@ -274,7 +276,8 @@ def _walks(ratio: Floats, rng: np.random.Generator) -> Floats:
     increments = np.diff(np.log(np.maximum(ratio, 1e-12)))
     drawn = rng.permuted(np.tile(increments, (_DRAWS, 1)), axis=1) * rng.choice([-1, 1], (_DRAWS, len(increments)))
     start = np.full((_DRAWS, 1), np.log(max(float(ratio[0]), 1e-12)))
-    return np.asarray(np.exp(np.cumsum(np.concatenate([start, drawn], axis=1), axis=1)))
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(np.cumsum(np.concatenate([start, drawn], axis=1), axis=1)))
 
 
 def _course(run: Run, name: str) -> Ints:

@@ -138,14 +138,16 @@ def _rounding(run: Run) -> tuple[Rows, str]:
     certain = False
     for step, row in rows.items():
         if step + 1 in rows:
-            found[row] = _is_rounding(run, run.stored_at("outputs", row), run.stored_at("outputs", rows[step + 1]))
+            found[row] = is_rounding(run, run.stored_at("outputs", row), run.stored_at("outputs", rows[step + 1]))
             certain |= bool(found[row])
     return found, ROUNDING if certain else PERHAPS_ROUNDING
 
 
-def _is_rounding(run: Run, before: Floats, after: Floats) -> bool:
-    size = max(float(np.linalg.norm(before)), float(np.linalg.norm(after)))
-    return change_is_rounding(float(np.linalg.norm(after - before)), size, run.settings.get("dtype"))
+def is_rounding(run: Run, before: Floats, after: Floats) -> bool:
+    """Whether outputs f_t and f_{t+1} of the run differ by their rounding only."""
+    with np.errstate(all="ignore"):  # a stranger's numbers may be of any size
+        size = max(float(np.linalg.norm(before)), float(np.linalg.norm(after)))
+        return change_is_rounding(float(np.linalg.norm(after - before)), size, run.settings.get("dtype"))
 
 
 def _looked(run: Run) -> bool:

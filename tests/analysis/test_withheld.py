@@ -23,6 +23,7 @@ from kerneltrack.analysis.learned import learned_shares
 from kerneltrack.analysis.lr_decay import lr_decay_effects
 from kerneltrack.analysis.lr_decay_text import factor_table
 from kerneltrack.analysis.report import render
+from kerneltrack.analysis.sweep import sweep
 from kerneltrack.analysis.withheld import gauge_note, told
 from kerneltrack.errors import AnalysisError
 
@@ -213,6 +214,12 @@ def test_comparisons_and_exports_hold_nothing_that_is_withheld(written, tmp_path
     with xarray.open_dataset(to_netcdf(runs[0], tmp_path / "run.nc"), engine="h5netcdf") as exported:
         assert np.isnan(exported["network_error"].values).all()
         np.testing.assert_array_equal(exported["trace"].values, runs[0].values("trace"))
+
+
+def test_a_sweep_of_what_is_withheld_says_why(written):
+    runs = load([written(name, loss=None, width=i).path for i, name in enumerate(("one", "two"), 1)])
+    with pytest.raises(AnalysisError, match="withheld: the loss is not a mean of squares"):
+        sweep(runs, "settings.width", ["network_error"])
 
 
 def test_show_says_why_a_number_is_missing(written):

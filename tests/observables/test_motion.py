@@ -17,6 +17,7 @@ from kerneltrack.observables import (
     select,
     unbiased_cka,
 )
+from kerneltrack.resuming import packed, unpacked
 
 NAMES = ["kernel_distance_from_initial", "relative_kernel_change"]
 
@@ -196,3 +197,12 @@ def test_what_goes_to_and_fro_does_not_slow_down_with_the_gap(problem):
     told = np.array([values[VELOCITY] for values in course(problem, steps, [0.2 * (step % 2) for step in steps])])
     np.testing.assert_allclose(told[np.isfinite(told)], 2 * np.sin(0.1) ** 2, rtol=1e-9)
     assert np.isfinite(told).tolist() == [False, True, True, True, False, True, False, False]
+
+
+def test_a_resumed_run_keeps_its_lag(problem):
+    """What a checkpoint holds of the last state says at which lag the run began."""
+    first = problem.state("trace", kernel=turning(problem, 0.0), settings={"step": 3, "lag": 1})
+    resumed = unpacked(packed(first))
+    for step, told in ((4, True), (8, False)):
+        state = problem.state("trace", kernel=turning(problem, 0.1), settings={"step": step}, previous=resumed)
+        assert math.isfinite(compute(select(VELOCITY), state)[VELOCITY]) is told
