@@ -19,6 +19,7 @@ from .lr_decay_text import nearest
 from .quantities import key_of, title_of
 from .text import Table, count, number, plain
 from .trajectory import Floats, Trajectory
+from .withheld import gauge_note, told
 
 #: What is compared where nothing else is asked for.
 DEFAULT = (
@@ -85,12 +86,13 @@ def compare(trajectory: Trajectory, *, by: Alignment = "step", quantities: Seque
     """
     if len(trajectory) < 2:
         raise AnalysisError("a comparison", expected="two archives or more", got=len(trajectory))
-    notes = trajectory.comparable()
+    notes = (*trajectory.comparable(), *filter(None, (gauge_note(trajectory[0]),)))
     labels = _labels(trajectory)
     chosen = list(quantities) or defaults(trajectory)
     data = aligned(trajectory, chosen, by=by)
     values = {name: np.asarray(data[name].values.T) for name in chosen}
     metadata = {label: dict(run.provenance.get("metadata", {})) for label, run in zip(labels, trajectory, strict=True)}
+    notes += tuple(f"{run.name}: {n} is {words}" for run in trajectory for n, words in told(run) if n in chosen)
     return Comparison(by, np.asarray(data["position"].values), labels, values, metadata, notes, trajectory)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .text import plain
 from .trajectory import Floats, Run
+from .withheld import told
 
 #: Columns that locate a snapshot.
 _INDEX = (
@@ -51,6 +52,10 @@ def to_netcdf(run: Run, path: str | os.PathLike[str]) -> Path:
     """The whole dataset of the probe, with its attributes as JSON text, as netCDF-4."""
     target = Path(path)
     dataset = run.dataset.copy()
+    for name, _ in told(run):  # what misleads is NaN here as everywhere
+        masked = np.array(dataset[name].values)
+        masked[run.withheld(name).rows] = np.nan
+        dataset[name] = dataset[name].copy(data=masked)
     dataset.attrs = {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         for key, value in dataset.attrs.items()

@@ -48,7 +48,7 @@ class Finding:
 def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     """Everything that can be said about a run, in the order of the report."""
     makers: tuple[Callable[[Run], Finding | None], ...] = (
-        _alignment, _containment, _stability, _motion, _laziness, _first_order, _frozen, _classes, _rounding, _cost,
+        _alignment, _containment, _stability, _motion, _laziness, _first_order, _frozen, _rounding, _cost,
     )  # fmt: skip
     found = [finding for make in makers if (finding := make(run)) is not None]
     if effects is not None:
@@ -131,7 +131,21 @@ def _stability(run: Run) -> Finding | None:
         f"λ₁ first stood at {AT_THE_EDGE:g} or more of its bound at step {count(run.steps[reached[0]])}; "
         f"the median ratio over the {count(len(since))} snapshots {until} is {middle}."
     )
-    return Finding("Edge of stability", f"ρ ≈ {middle}", words + caution, "1 is the edge of stability.", "stability")
+    return Finding(
+        "Edge of stability", f"ρ ≈ {middle}", words + _bound_moved(run, since) + caution, "1 is the edge of stability.",
+        "stability",
+    )  # fmt: skip
+
+
+def _bound_moved(run: Run, rows: np.ndarray) -> str:
+    """By how much a rate that moved continuously moved the bound, which then says less of λ₁."""
+    rates = run.learning_rates[rows].max(axis=1, initial=0.0)
+    rates = rates[np.isfinite(rates) & (rates > 0)]
+    if not rates.size or rates.max() == rates.min():
+        return ""
+    with np.errstate(over="ignore"):
+        factor = number(float(rates.max() / rates.min()), 2)
+    return f" The learning rate, and the bound with it, moved by ×{factor} meanwhile."
 
 
 def _motion(run: Run) -> Finding | None:
@@ -198,22 +212,6 @@ def _frozen(run: Run) -> Finding | None:
         f"Frozen at step {count(curve.good_enough)} or later, the linearised network reaches the network's last error "
         f"({number(curve.error_there, 2)} against {number(curve.final, 2)}).",
         f"At step {count(curve.steps[0])} it is {number(float(curve.frozen[0]), 2)}.", "freeze-here",
-    )  # fmt: skip
-
-
-def _classes(run: Run) -> Finding | None:
-    if not run.has("class_within", "class_between", "class_block_share"):
-        return None
-    within, between, share = (run.values(f"class_{name}") for name in ("within", "between", "block_share"))
-    rows = _finite_rows(run, within / between)
-    first, last = rows[0], rows[-1]
-    return Finding(
-        "Classes", f"×{number(float(within[last] / between[last]), 2)}",
-        f"At step {count(run.steps[last])} the kernel is ×{number(float(within[last] / between[last]), 2)} as large within a "
-        f"class as between classes; three levels (same point, same class, different classes) hold {_percent(share[last])} "
-        "of its squared norm.",
-        f"At step {count(run.steps[first])}: ×{number(float(within[first] / between[first]), 2)} and "
-        f"{_percent(share[first])}.", "class-levels",
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def freeze_here(run: Run) -> FreezeHere:
     """The curve of one run.
 
     Raises:
-        AnalysisError: the archive does not hold both errors.
+        AnalysisError: the archive does not hold both errors, or the loss is not a mean of squares.
     """
     run.require("kernel_regression_error", "network_error", why="the freeze-here curve")
     frozen, network = run.values("kernel_regression_error"), run.values("network_error")

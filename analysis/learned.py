@@ -36,7 +36,7 @@ def learned_shares(run: Run) -> tuple[Floats, Floats]:
     for start in range(0, len(run), _BLOCK):
         rows = slice(start, start + _BLOCK)
         flow, remainder, curvature, residual = (
-            np.asarray(run.dataset[name][rows].values, dtype=np.float64)
+            _block(run, name, rows)
             for name in ("ledger_kernel_flow", "ledger_remainder", "ledger_curvature", "residual_coefficients")
         )
         norm = np.einsum("sic,sic->s", residual, residual)
@@ -46,3 +46,10 @@ def learned_shares(run: Run) -> tuple[Floats, Floats]:
             by_layer[rows] = -np.einsum("silc,sic->sl", flow, residual) / norm[:, None]
     parts[~run.measured], by_layer[~run.measured] = np.nan, np.nan
     return parts, by_layer
+
+
+def _block(run: Run, name: str, rows: slice) -> Floats:
+    """A few rows of an array as float64, NaN where it misleads."""
+    block = np.array(run.dataset[name][rows].values, dtype=np.float64)
+    block[run.withheld(name).rows[rows]] = np.nan
+    return block

@@ -19,6 +19,7 @@ from kerneltrack.errors import AnalysisError
 from .changes import Change, Trend, learning_rate_changes
 from .mode_factors import ModeFactors, mode_factors
 from .trajectory import Floats, Run, Trajectory
+from .withheld import gauge_note, told
 
 #: Scalars reported at every moment, where the archive holds them.
 SCALARS = (
@@ -138,6 +139,7 @@ class LrDecayEffects:
         energy_k: the k of the energies that are reported.
         changes: step changes in order.
         trends: stretches of continuous change in order.
+        notes: what is withheld and why, and what else a reader must know of the numbers.
     """
 
     run: str
@@ -146,6 +148,7 @@ class LrDecayEffects:
     energy_k: tuple[int, ...]
     changes: tuple[ChangeEffects, ...]
     trends: tuple[TrendCourse, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN and infinities become None."""
@@ -155,6 +158,7 @@ class LrDecayEffects:
             "control": self.control or None,
             "changes": [_change_dict(effects) for effects in self.changes],
             "trends": [_trend_dict(course) for course in self.trends],
+            "notes": list(self.notes),
         }
 
 
@@ -183,6 +187,7 @@ def lr_decay_effects(trajectory: Trajectory | Run, control: Trajectory | Run | N
         energy_k=_energy_k(run),
         changes=tuple(_effects(run, paired, change) for change in changes),
         trends=tuple(_course(run, trend) for trend in trends),
+        notes=(*(f"{n} is {words}." for n, words in told(run) if n in SCALARS), *filter(None, (gauge_note(run),))),
     )
 
 

@@ -92,6 +92,8 @@ def factor_table(effects: ChangeEffects) -> Table:
         "eigenvectors before it. "
         "The prediction lets the kernel stand still and the modes decay one by one."
     )
+    if factors.not_measured:
+        note = f"Nothing was measured: {factors.not_measured}. {note}"
     return Table("First update at the new rate, mode by mode", heads, rows, (note,))
 
 
@@ -100,7 +102,8 @@ def tables(effects: LrDecayEffects) -> list[Table]:
     changes = [
         table for change in effects.changes for table in (change_table(change, effects.energy_k), factor_table(change))
     ]
-    return changes + [trend_table(course, effects.energy_k) for course in effects.trends]
+    trends = [trend_table(course, effects.energy_k) for course in effects.trends]
+    return [*changes, *trends, *([Table("", [""], [], effects.notes)] if effects.notes else [])]
 
 
 def nearest(energy_k: tuple[int, ...], wanted: int) -> int | None:

@@ -21,6 +21,7 @@ from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import loss_curvature, predicted_factor
 
 from .trajectory import Floats, Run
+from .withheld import ROUNDING, is_rounding
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class ModeFactors:
         predicted_old: the same with the rate before the change, (k,).
         measured: |⟨v_i, m_{t+1}⟩ / ⟨v_i, m_t⟩|, (k,); NaN where ⟨v_i, m_t⟩ = 0.
         energy: share of ‖m_t‖² along each mode before the update, (k,).
+        not_measured: why ``measured`` is NaN throughout, or "".
     """
 
     predicted: Floats
     predicted_old: Floats
     measured: Floats
     energy: Floats
+    not_measured: str = ""
 
 
 def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], new: tuple[float, ...]) -> ModeFactors:
@@ -68,7 +71,15 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
         measured = np.where(before != 0, np.abs(after / before), np.nan)
         energy = before**2 / float(residual @ residual)
     predicted, predicted_old = (predicted_factor(values, rates[0], run.count, curvature) for rates in (new, old))
+    if _is_rounding(run, residual / curvature, next_residual / curvature):
+        return ModeFactors(predicted, predicted_old, np.full_like(measured, np.nan), energy, ROUNDING)
     return ModeFactors(predicted, predicted_old, measured, energy)
+
+
+def _is_rounding(run: Run, before: Floats, after: Floats) -> bool:
+    """Whether the outputs f = (f − y) + y differ by their rounding only."""
+    targets = run.values("targets").ravel() if "targets" in run.dataset else np.zeros_like(before)
+    return is_rounding(run, before + targets, after + targets)
 
 
 def residual_curvature(run: Run, *rates: tuple[float, ...]) -> float:

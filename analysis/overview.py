@@ -9,6 +9,7 @@ import numpy as np
 
 from .text import Table, count, duration, number, plain
 from .trajectory import Run, run_of
+from .withheld import gauge_note, told
 
 if TYPE_CHECKING:
     from kerneltrack.archive import Archive
@@ -66,6 +67,7 @@ def _probe(run: Run) -> dict[str, Any]:
         "seconds": _seconds(run),
         "last_step": int(run.steps[rows[-1]]) if len(rows) else None,
         "last": {},
+        "notes": [],
     }
     if not len(rows):
         return facts
@@ -81,7 +83,8 @@ def _probe(run: Run) -> dict[str, Any]:
                 for k, v in zip(grid, run.at(name, int(rows[-1])), strict=True)
                 if k in (5, 20, 100)
             }
-    return {**facts, "last": last}
+    notes = [f"{name} is {words}." for name, words in told(run) if name in last]
+    return {**facts, "last": last, "notes": [*notes, *filter(None, (gauge_note(run),))]}
 
 
 def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
@@ -95,7 +98,7 @@ def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
     ]  # fmt: skip
     rows += [[key, number(float("nan") if value is None else value, 5)] for key, value in probe["last"].items()]
     at = "" if probe["last_step"] is None else f", values at step {count(probe['last_step'])}"
-    return Table(f"probe {plain(name)}{at}", ["", ""], rows)
+    return Table(f"probe {plain(name)}{at}", ["", ""], rows, tuple(probe["notes"]))
 
 
 def _seconds(run: Run) -> float | None:

@@ -23,11 +23,12 @@ from .inline_svg import InlineSvg, inline_svg
 from .lr_decay import LrDecayEffects, lr_decay_effects
 from .lr_decay_text import change_table, factor_table, sentence, trend_sentence, trend_table
 from .moving import HEIGHT, WIDTH
-from .stages import stages
+from .stages import judge
 from .style import DARK, PAGE, PAPER
 from .text import Table, count, number, plain
 from .trajectory import PathLike, Run, Trajectory, load
 from .uncertainty import judged, judged_table
+from .withheld import gauge_note, told
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -131,8 +132,10 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
     if not run.measured.any():
         raise AnalysisError("no snapshot of this probe holds a measurement", got=_failures(run), where=run.path or None)
     notes = Trajectory((run, control)).comparable() if control is not None else ()
+    gauge = gauge_note(run)
     effects, no_effects = _effects(run, control)
     sections, absent = _sections(run, control)
+    absent += told(run)
     slider, no_slider = _explorer(run)
     if no_slider or (slider is not None and slider.no_pictures):
         absent.insert(0, ("Slider over eigenfunctions", no_slider or (slider.no_pictures if slider else "")))
@@ -158,7 +161,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
             no_effects=no_effects,
             absent=_by_reason(absent),
             failures=_failures(run),
-            notes=notes,
+            notes=(*notes, gauge) if gauge else notes,
             definitions=_definitions(run),
             provenance=_provenance(run),
             source=plain(Path(run.path).name),
@@ -230,7 +233,7 @@ def _trends(effects: LrDecayEffects | None) -> list[ChangeView]:
 def _stages(run: Run) -> Table | None:
     """The stages that rules found, with their rules and false-alarm rates; None where there is none."""
     try:
-        found = stages(run)
+        found, unjudged = judge(run)
     except AnalysisError:
         return None  # the figure's own refusal says why, under "Not shown"
     if not found:
@@ -240,7 +243,8 @@ def _stages(run: Run) -> Table | None:
         for s in found
     ]
     heads = ["stage", "steps", "snapshots", "level", "rule and null", "false-alarm rate"]
-    return Table("Stages of training", heads, rows, text=frozenset({1, 3, 4}))
+    notes = tuple(f"Not judged: {reason}." for reason in unjudged)
+    return Table("Stages of training", heads, rows, notes, text=frozenset({1, 3, 4}))
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

@@ -84,7 +84,11 @@ def sweep(trajectory: Trajectory, against: str, names: list[str], *, at: int | N
         taken = [_taken(run, quantity(run, name), at) for run in trajectory]
         if absent := [run.name for run, row in zip(trajectory, taken, strict=True) if row is None]:
             where = "" if at is None else f" at step {at}"
-            raise AnalysisError(f"a sweep of {name!r}{where}", expected="a value in every run", got=f"none in {absent}")
+            reason = next(filter(None, (run.withheld(name).reason for run in trajectory)), "")
+            raise AnalysisError(
+                f"a sweep of {name!r}{where}" + (f", which is withheld: {reason}" if reason else ""),
+                expected="a value in every run", got=f"none in {absent}",
+            )  # fmt: skip
         rows = [row for row in taken if row is not None]
         values = np.array([quantity(run, name)[row] for run, row in zip(trajectory, rows, strict=True)])
         steps = tuple(int(run.steps[row]) for run, row in zip(trajectory, rows, strict=True))

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from kerneltrack.errors import AnalysisError
 
+from .withheld import Rows, Withheld, off_lag, withheld
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -41,6 +43,8 @@ class Run:
         fingerprint: of the probe's bytes.
         identity: where the probe's samples come from, as the user gave it, or None.
         input_shapes: of the probe's inputs, whether they are stored or not.
+        software: that wrote the archive.
+        off_lag: of a window: the rows that the whole run has at another lag than its own; None: found from this run.
     """
 
     dataset: xr.Dataset
@@ -50,7 +54,10 @@ class Run:
     fingerprint: str = ""
     identity: Mapping[str, Any] | None = None
     input_shapes: tuple[tuple[int, ...], ...] = ()
+    software: str = ""
+    off_lag: Rows | None = field(default=None, repr=False)
     _read: dict[str, Floats] = field(default_factory=dict, init=False, repr=False)
+    _withheld: dict[str, Withheld] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return int(self.dataset.sizes["snapshot"])
@@ -117,18 +124,33 @@ class Run:
     def values(self, name: str, *, why: str = "this analysis") -> Floats:
         """A stored array as float64, read once. Arrays over samples are large: take those row by row with :meth:`at`.
 
+        Numbers that mislead are NaN, see :mod:`.withheld`.
+
         Raises:
             AnalysisError: the archive does not hold it; the message says how to get it.
         """
         if name not in self.dataset:
             raise missing(name, why, self.path)
         if name not in self._read:
-            self._read[name] = np.asarray(self.dataset.variables[name].values, dtype=np.float64)
+            values = np.asarray(self.dataset.variables[name].values, dtype=np.float64)
+            if (rows := self.withheld(name).rows).any():
+                values = values.copy()
+                values[rows] = np.nan
+            self._read[name] = values
             self._read[name].flags.writeable = False
         return self._read[name]
 
     def at(self, name: str, row: int, *, why: str = "this analysis") -> Floats:
-        """One row of an array along snapshots, as float64.
+        """One row of an array along snapshots, as float64; NaN where it misleads.
+
+        Raises:
+            AnalysisError: the archive does not hold it.
+        """
+        values = self.stored_at(name, row, why=why)
+        return np.full_like(values, np.nan) if self.withheld(name).rows[row] else values
+
+    def stored_at(self, name: str, row: int, *, why: str = "this analysis") -> Floats:
+        """One row of an array as it stands in the file, as float64.
 
         Raises:
             AnalysisError: the archive does not hold it.
@@ -138,15 +160,21 @@ class Run:
         # The bare variable: a DataArray would index every coordinate too, at ten times the cost of reading one row.
         return np.asarray(self.dataset.variables[name].isel(snapshot=row).values, dtype=np.float64)
 
+    def withheld(self, name: str) -> Withheld:
+        """Which numbers of a stored array mislead, and why."""
+        if name not in self._withheld:
+            self._withheld[name] = withheld(self, name)
+        return self._withheld[name]
+
     def require(self, *names: str, why: str) -> None:
-        """Refuse unless every one of ``names`` is stored with at least one finite number.
+        """Refuse unless every one of ``names`` is stored with at least one finite number that may be read.
 
         Raises:
-            AnalysisError: naming the first that is missing and how to get it.
+            AnalysisError: naming the first that is missing and how to get it, or withheld and why.
         """
         for name in names:
             if not self.has(name):
-                raise missing(name, why, self.path)
+                raise missing(name, why, self.path, self.withheld(name))
 
     def row(self, step: int) -> int | None:
         """The last measured row at exactly ``step``, or None."""
@@ -166,7 +194,10 @@ class Run:
                 f"no snapshot between steps {low} and {high}", got=f"steps {self.steps[0]} to {self.steps[-1]}",
                 where=self.path or None,
             )  # fmt: skip
-        return replace(self, dataset=self.dataset.isel(snapshot=rows))
+        # a window does not know which state was measured before its first one
+        lag = off_lag(self)[rows] if "kernel_velocity" in self.dataset and self.off_lag is None else None
+        lag = self.off_lag[rows] if self.off_lag is not None else lag
+        return replace(self, dataset=self.dataset.isel(snapshot=rows), off_lag=lag)
 
     def pairs(self, values: Floats) -> tuple[Ints, Floats, Floats]:
         """Mean and half-difference over each measured pair (t, t + 1): steps t (Q,), and both along the first axis.
@@ -290,8 +321,12 @@ def load(paths: PathLike | Iterable[PathLike], *, probe: str | None = None) -> T
     return Trajectory(tuple(_load(os.fspath(path), probe) for path in several))
 
 
-def missing(name: str, why: str, where: str = "") -> AnalysisError:
-    """The error for what an archive does not hold: which name, for what, and how to get it."""
+def missing(name: str, why: str, where: str = "", held_back: Withheld | None = None) -> AnalysisError:
+    """The error for what an archive does not hold, or holds but misleads: which name, for what, and how to get it."""
+    if held_back is not None and held_back.reason:
+        return AnalysisError(
+            f"{why} needs {name!r}, which is withheld: {held_back.reason}", where=where or None, remedy=held_back.remedy
+        )
     return AnalysisError(
         f"{why} needs {name!r}, which the archive does not hold", where=where or None, remedy=_remedy(name)
     )
@@ -339,6 +374,7 @@ def run_of(archive: Archive, probe: str, path: str) -> Run:
         fingerprint=record.fingerprint,
         identity=record.identity,
         input_shapes=tuple(tuple(shape) for _, shape in record.input_shapes.values()),
+        software=str(archive.attrs.get("source", "")),
     )
 
 

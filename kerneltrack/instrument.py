@@ -31,7 +31,7 @@ from kerneltrack.pairs import Eigenpairs, left_out, said
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
 from kerneltrack.reading import Reading
-from kerneltrack.settings import settings_of
+from kerneltrack.settings import facts_of, settings_of
 from kerneltrack.snapshot import ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem
 from kerneltrack.stability import stability_ratio
@@ -198,12 +198,7 @@ class Instrument:
             stability=stability,
             initial=initial,
             previous=previous,
-            settings={
-                "loss": None if self.loss is None else self.loss.name,
-                "dtype": str(outputs.dtype),
-                "layers": layers_of(every),
-                "step": step,
-            },
+            settings=facts_of(self, every, outputs, previous, step),
             **layers_in(parts, layers_of(every), whole=self.needs("layer_kernels")),
             **self._functions(outputs, targets),
             **self._hidden(every, inputs, missing),

@@ -74,6 +74,8 @@ class ProbeLoss:
         if callable(loss):
             mean = loss
             name = getattr(loss, "__qualname__", type(loss).__qualname__)
+            # a user's own function may be called "mse", and mean another one
+            name = f"{name} (a callable)" if name in NAMES else name
             return cls(name, _OneSample(mean), mean)
         if loss not in NAMES:
             raise TrackerError(

@@ -1,14 +1,16 @@
-"""Settings: what an archive says of how a probe was measured, in plain values."""
+"""Settings: what an archive says of how a probe was measured, in plain values, and what a state knows of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from kerneltrack import observables
 from kerneltrack.effects import layers_of
 from kerneltrack.ntk import Network
+from kerneltrack.observables import State
 from kerneltrack.snapshot import Json
 
 if TYPE_CHECKING:
@@ -47,3 +49,34 @@ def settings_of(instrument: Instrument, network: Network, outputs: Tensor) -> di
         "layers": layers_of(network),
         "top_k": min(instrument.top_k, modes),
     }
+
+
+def facts_of(
+    instrument: Instrument, network: Network, outputs: Tensor, previous: State | None, step: int
+) -> dict[str, Any]:
+    """``State.settings``: what observables must know of how, and of which probe, a state was measured.
+
+    Args:
+        instrument: how the probe is measured.
+        network: over every trainable parameter.
+        outputs: f_t (N, O).
+        previous: the state measured before this one, which knows the run's lag from the third state on.
+        step: t.
+    """
+    facts: dict[str, Any] = {
+        "loss": None if instrument.loss is None else instrument.loss.name,
+        "dtype": str(outputs.dtype),
+        "computed_in": str(_coarsest(outputs, *network.parameters.values())),
+        "layers": layers_of(network),
+        "step": step,
+        "held_out": observables.held_out(instrument.probe.identity),
+    }
+    if previous is not None and "step" in previous.settings:
+        lag = previous.settings.get("lag") or step - previous.settings["step"]
+        facts |= {"lag": lag} if lag else {}
+    return facts
+
+
+def _coarsest(*tensors: Tensor) -> torch.dtype:
+    """The dtype of the largest spacing among floating tensors: outputs are no finer than what they were computed with."""
+    return max((t.dtype for t in tensors if t.is_floating_point()), key=lambda dtype: torch.finfo(dtype).eps)

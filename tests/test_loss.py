@@ -54,3 +54,15 @@ def test_a_sum_is_not_a_mean():
 def test_unknown_losses_are_refused():
     with pytest.raises(TrackerError, match="half_mse, mse, cross_entropy"):
         ProbeLoss.of("hinge")
+
+
+def mse(outputs, targets):
+    """A user's own, which is no mean of squares."""
+    return (outputs - targets).abs().mean()
+
+
+def test_a_callable_that_borrows_a_known_name_is_not_taken_for_it():
+    assert ProbeLoss.of(mse).name == "mse (a callable)"
+    assert ProbeLoss.of("mse").name == "mse"
+    assert ProbeLoss.of(torch.nn.functional.cross_entropy).name == "cross_entropy (a callable)"
+    assert ProbeLoss.of(torch.nn.functional.mse_loss).name == "mse_loss"

@@ -1,4 +1,4 @@
-"""How the kernel comes to tell classes apart: block means, and the three levels of a collapsed kernel."""
+"""How the kernel comes to tell classes apart: block means, and the means of three kinds of pairs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def blocks(scene: Scene) -> Figure:
 @figure(
     "class-levels", "Three levels of the kernel",
     "Mean kernel of a point with itself, between points of one class, and between points of different classes, summed "
-    "over outputs. Where the upper two meet and the lowest stays behind, the kernel knows little more than the class.",
+    "over outputs. What the kernel knows of classes is the distance of the lower two. Large classes weigh more.",
     *(name for name, _ in _LEVELS), section="motion",
 )  # fmt: skip
 def levels(scene: Scene) -> Figure:

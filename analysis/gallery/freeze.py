@@ -9,7 +9,7 @@ from kerneltrack.errors import AnalysisError
 from ..figures import Scene, figure
 from ..freeze import freeze_here
 from ..panels import Series
-from ..stages import stages
+from ..stages import judge
 from .sheet import over_time, sheet
 
 
@@ -47,20 +47,22 @@ def freeze(scene: Scene) -> Figure:
 @figure(
     "stages", "Stages of training",
     "Stretches that rules marked in the stored courses: fast and slow motion of the kernel by the level of its velocity "
-    "(line), progressive sharpening and the edge of stability by λ₁ over its bound. Each has a false-alarm rate on its "
-    "null below 5 %; the table beside the figure holds the rules.",
+    "at one lag, progressive sharpening by the stability ratio over the learning rate, the edge of stability by λ₁ over its "
+    "bound at one rate. Each has a false-alarm rate on its null below 5 %; the table beside the figure holds the rules.",
     section="motion",
 )  # fmt: skip
 def stage_bands(scene: Scene) -> Figure:
-    """Kernel velocity with the stages as labelled bands below it."""
+    """Kernel velocity, or the stability ratio, with the stages as labelled bands below it."""
     run, style = scene.run, scene.style
-    found = stages(run)
+    found, unjudged = judge(run)
     if not found:
+        reasons = "".join(f" Not judged: {reason}." for reason in unjudged)
         raise AnalysisError(
             "no rule found a stage below a false-alarm rate of 5 %", where=run.path or None,
-            remedy="The figure 'stages' needs 'kernel_velocity' or 'stability_ratio' with a change in its course.",
+            remedy="The figure 'stages' needs 'kernel_velocity' or 'stability_ratio' with a change in its course." + reasons,
         )  # fmt: skip
-    name = "kernel_velocity" if run.has("kernel_velocity") else "stability_ratio"
+    moved = any(stage.name.endswith("kernel motion") for stage in found) or not run.has("stability_ratio")
+    name = "kernel_velocity" if moved else "stability_ratio"
     page, axes = sheet(scene, 2, 1, height=0.52, sharex=True, height_ratios=[3, 1.1])
     label = "kernel velocity" if name == "kernel_velocity" else "λ₁ over its bound"
     over_time(scene, axes[0], [Series(label, scene.masked(name, why="the figure"), style.category[0])], "", y="log")

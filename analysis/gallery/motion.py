@@ -15,6 +15,7 @@ from ..panels import Series, bars, heat_map, mark_changes, stacked, time_axis
 from ..panels.profiles import below
 from ..spectra import representative_rows
 from ..text import count
+from ..trajectory import Run
 from .sheet import from_control, layer_names, over_time, sheet, steps_text
 
 _MOMENTS = 40
@@ -67,12 +68,18 @@ def linearisation(scene: Scene) -> Figure:
         raise AnalysisError(
             "the figure 'linearisation' needs 'linearization_error', 'kernel_flow_error' or "
             "'anchored_linearization_error', "
-            "and the archive holds none of them",
+            f"and the archive holds none of them{_held_back(scene.run, [name for name, _ in names])}",
             remedy="Measure them: NTKTracker(observables='default').",
         )
     page, (ax,) = sheet(scene, height=0.4)
     over_time(scene, ax, lines, "squared relative error", y="log")
     return page
+
+
+def _held_back(run: Run, names: list[str]) -> str:
+    """What is stored of ``names`` and withheld, with its reason."""
+    reasons = dict.fromkeys(run.withheld(name).reason for name in names)
+    return "".join(f" that is not withheld: {reason}" for reason in list(filter(None, reasons))[:1])
 
 
 @figure(

@@ -36,7 +36,7 @@ from kerneltrack.probe import Probe
 
 OBSERVABLES = (
     "default", "class_diagonal", "class_within", "class_between", "class_block_share", "kernel_specialization",
-    "cross_output_share", "target_complexity", "target_modes_90", "network_error", "leave_one_out_error",
+    "cross_output_share", "target_complexity", "target_modes_90", "leave_one_out_error",
 )  # fmt: skip
 #: Of the run that is watched closely: hidden neurons, who learned what in each update, and what a frozen kernel would do.
 CLOSE = (
@@ -156,7 +156,8 @@ def classification(folder: Path, network: str, optimizer: str, decay: str, size:
     x, y = data()
     pl.seed_everything(0, verbose=False)
     model = Classifier((mlp if network == "mlp" else cnn)(size.width), optimizer, decay, size.steps)
-    probe = Probe(x[: size.probe], y[: size.probe], identity={"dataset": "scikit-learn digits", "indices": "first"})
+    identity = {"dataset": "scikit-learn digits", "split": "held-out", "indices": "first"}  # training has x[200:]
+    probe = Probe(x[: size.probe], y[: size.probe], identity=identity)
     when = schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100)) if decay == "step" else (
         schedule.Log(per_octave=2) | schedule.Every(max(size.steps // 12, 1))
     )  # fmt: skip

@@ -29,7 +29,7 @@ from kerneltrack.observables.classes import (
     kernel_specialization,
     pair_kernel,
 )
-from kerneltrack.observables.dynamics import cosine, relative_squared_error
+from kerneltrack.observables.dynamics import change_is_rounding, cosine, relative_squared_error
 from kerneltrack.observables.layers import quadratic_form, shares
 from kerneltrack.observables.laziness import jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
@@ -45,7 +45,13 @@ from kerneltrack.observables.motion import (
 )
 from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
-from kerneltrack.observables.regression import extended_energy, kernel_alignment_risk, kernel_regression, leave_one_out
+from kerneltrack.observables.regression import (
+    extended_energy,
+    held_out,
+    kernel_alignment_risk,
+    kernel_regression,
+    leave_one_out,
+)
 from kerneltrack.observables.shape import decay_exponent, effective_dimension, modes_for, target_complexity
 from kerneltrack.observables.similarity import similarity_bounds
 from kerneltrack.observables.spectral import (
@@ -73,6 +79,7 @@ __all__ = [
     "centre",
     "centred_frobenius",
     "centred_kernel",
+    "change_is_rounding",
     "check_targets",
     "cka",
     "class_block_share",
@@ -91,6 +98,7 @@ __all__ = [
     "extended_energy",
     "gap",
     "gate_flips",
+    "held_out",
     "initial_basis",
     "jacobian_change",
     "jacobian_stability",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables.motion import centred_kernel, kernel_of
 from kerneltrack.observables.observable import Observable, observable
-from kerneltrack.observables.state import Array, State
+from kerneltrack.observables.state import Array, State, epsilon_of
+from kerneltrack.spectrum import EPSILON
 
 _BLOCKS = "Seleznova et al. 2023"
 
@@ -65,12 +66,43 @@ def class_levels(kernel: Array, labels: NDArray[np.int64]) -> tuple[float, float
 
 
 def class_block_share(kernel: Array, labels: NDArray[np.int64]) -> float:
-    """‖B‖_F²/‖Θ‖_F², B the kernel with the three class levels that is nearest to Θ: 1 for a collapsed kernel."""
+    """‖B‖_F²/‖Θ‖_F², B the kernel nearest to Θ with one level each for n = m, for one class and for two classes.
+
+    It does not say how much the classes explain: a kernel that is nearly constant off its diagonal has a share near 1
+    whatever the labels. NaN where it is exactly that, or where the labels make no three levels.
+    """
+    if no_class_levels(kernel, labels):
+        return float("nan")
     same, n = labels[:, None] == labels, len(labels)
     off = ~np.eye(n, dtype=bool)
     norm = float(np.vdot(kernel, kernel))
     squares = [kernel[pairs].sum() ** 2 / pairs.sum() for pairs in (~off, same & off, ~same) if pairs.any()]
     return float(sum(squares) / norm) if norm else float("nan")
+
+
+def no_class_levels(kernel: Array, labels: NDArray[np.int64], epsilon: float = EPSILON["float64"]) -> str:
+    """Why the three levels say nothing of classes, or "".
+
+    Args:
+        kernel: (N, N), one number per pair of points.
+        labels: (N,) classes.
+        epsilon: of the dtype in which the kernel was computed; a level is known to a few of these.
+    """
+    same, off = labels[:, None] == labels, ~np.eye(len(labels), dtype=bool)
+    if same.all():
+        return "one class"
+    if not (same & off).any():
+        return "no two points of one class"
+    if np.ptp(kernel[off]) <= 8 * epsilon * np.abs(kernel).max():
+        return "constant off the diagonal"
+    return ""
+
+
+def _block_share(state: State) -> float:
+    kernel, labels = _pairs(state)
+    if reason := no_class_levels(kernel, labels, epsilon_of(state.settings.get("dtype"))):
+        raise ObservableError(f"the levels say nothing of classes: {reason}")
+    return class_block_share(kernel, labels)
 
 
 def kernel_specialization(kernel: Array, targets: Array) -> float:
@@ -137,9 +169,10 @@ OBSERVABLES: tuple[Observable, ...] = (
         "spectrum", "targets", source=_BLOCKS, default=False, long_name="kernel between two points of different classes",
     ),
     observable(
-        "class_block_share", lambda s: class_block_share(*_pairs(s)),
+        "class_block_share", _block_share,
         "‖B‖_F²/‖Θ‖_F², B nearest to Θ among kernels with one value each for n = m, one class, two classes", "spectrum",
-        "targets", source=_BLOCKS, default=False, long_name="share of the kernel in its three class levels",
+        "targets", source=_BLOCKS, default=False,
+        long_name="share of the kernel in three levels (near 1 for any flat kernel, whatever its classes)",
     ),
     observable(
         "kernel_specialization", _specialization, "mean_c A(Θ_cc, y_c)/mean_d A(Θ_dd, y_c), A the centred alignment",

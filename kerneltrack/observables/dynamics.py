@@ -11,7 +11,10 @@ import numpy as np
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables.observable import observable
-from kerneltrack.observables.state import Array, State, Update
+from kerneltrack.observables.state import Array, State, Update, epsilon_of
+
+#: A change of the outputs is called rounding where rounding may be more than this share of its square.
+ROUNDING_SHARE = 0.01
 
 
 def relative_squared_error(predicted: Array, actual: Array) -> float:
@@ -26,6 +29,34 @@ def cosine(a: Array, b: Array) -> float:
     return float(np.clip(np.vdot(a, b) / scale, -1.0, 1.0)) if scale > 0 else float("nan")
 
 
+def change_is_rounding(change: float, size: float, dtype: object) -> bool:
+    """Whether (4ε max(‖f_t‖, ‖f_{t+1}‖)/‖f_{t+1} − f_t‖)² > 0.01: what is then compared with Δf is compared with rounding.
+
+    Each output carries a few roundings of ε times its size; their difference carries as many, whatever is left of it.
+
+    Args:
+        change: ‖f_{t+1} − f_t‖.
+        size: max(‖f_t‖, ‖f_{t+1}‖).
+        dtype: in which the outputs were computed, by name.
+    """
+    return change == 0 or 4 * epsilon_of(dtype) * size > ROUNDING_SHARE**0.5 * change
+
+
+def checked_change(state: State) -> Update:
+    """The update of a state whose outputs it changed by more than their rounding.
+
+    Raises:
+        ObservableError: the update was not seen, or its change is rounding.
+    """
+    update = _update(state)
+    before, change = state.outputs, update.output_change
+    size = max(float(np.linalg.norm(before)), float(np.linalg.norm(before + change)))
+    dtype = state.settings.get("computed_in", state.settings.get("dtype"))
+    if change_is_rounding(float(np.linalg.norm(change)), size, dtype):
+        raise ObservableError("change of the outputs is rounding")
+    return update
+
+
 def _update(state: State) -> Update:
     if state.update is None:
         raise ObservableError("the update that leaves this state was not seen")
@@ -33,7 +64,7 @@ def _update(state: State) -> Update:
 
 
 def _kernel_change(state: State) -> Array:
-    change = _update(state).kernel_change
+    change = checked_change(state).kernel_change
     if change is None:
         raise ObservableError("the kernel's prediction of the update was not measured")
     return change
@@ -89,7 +120,7 @@ OBSERVABLES = (
     ),
     observable(
         "linearization_error",
-        lambda s: relative_squared_error(_update(s).linear_change, _update(s).output_change),
+        lambda s: relative_squared_error(checked_change(s).linear_change, _update(s).output_change),
         "‖f_{t+1} − f_t − J_tΔθ‖²/‖f_{t+1} − f_t‖²",
         "update",
         source="Kopitkov and Indelman 2020",
@@ -97,7 +128,7 @@ OBSERVABLES = (
     ),
     observable(
         "linearization_cosine",
-        lambda s: cosine(_update(s).linear_change, _update(s).output_change),
+        lambda s: cosine(checked_change(s).linear_change, _update(s).output_change),
         "⟨f_{t+1} − f_t, J_tΔθ⟩/(‖f_{t+1} − f_t‖ ‖J_tΔθ‖)",
         "update",
         source="Kopitkov and Indelman 2020",

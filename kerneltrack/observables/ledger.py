@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.observables.dynamics import checked_change
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 
@@ -82,6 +83,13 @@ def _ledger(state: State) -> Ledger:
     return update_ledger(state, update.output_change, update.layer_linear_changes, update.layer_kernel_changes)
 
 
+def _curvature(state: State) -> Array:
+    """What is left of Δf: nothing that has a meaning where Δf itself is rounding."""
+    ledger = _ledger(state)
+    checked_change(state)
+    return ledger.curvature
+
+
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "ledger_kernel_flow", lambda s: _ledger(s).kernel_flow, "⟨v_i, −J_l P J_lᵀ m/N⟩", "update", "layer_changes",
@@ -94,7 +102,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         long_name="update by optimizer and minibatch, by mode and layer",
     ),
     observable(
-        "ledger_curvature", lambda s: _ledger(s).curvature, "⟨v_i, f_{t+1} − f_t − J Δθ⟩", "update", "layer_changes",
+        "ledger_curvature", _curvature, "⟨v_i, f_{t+1} − f_t − J Δθ⟩", "update", "layer_changes",
         dims=("mode", "coefficient"), default=False, long_name="update by the network's curvature, by mode",
     ),
 )  # fmt: skip

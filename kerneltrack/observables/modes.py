@@ -10,11 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.observables.dynamics import checked_change
 from kerneltrack.observables.measured import energy_k
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 
 _SOURCE = "Kopitkov and Indelman 2020"
+#: Losses that are a mean of squares, by name. Of any other, a callable's too, nobody knows that it is one.
+MEAN_OF_SQUARES = ("half_mse", "mse")
 
 
 def predicted_factor(values: Array, learning_rate: float, samples: int, curvature: float = 1.0) -> Array:
@@ -59,7 +62,8 @@ def _predicted(state: State) -> Array:
 def _measured(state: State) -> Array:
     if state.update is None or state.residual is None:
         raise ObservableError("the update that leaves this state was not seen")
-    change = loss_curvature(state.settings.get("loss"), state.outputs.shape[1]) * state.update.output_change
+    slope = loss_curvature(state.settings.get("loss"), state.outputs.shape[1])
+    change = slope * checked_change(state).output_change
     before, after = (state.coefficients(phi) for phi in (state.residual, state.residual + change))
     sizes = np.linalg.norm(before, axis=1)
     # A coefficient that is rounding of the outputs has no ratio.

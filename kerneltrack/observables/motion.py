@@ -119,6 +119,11 @@ def _velocity(state: State) -> float:
     now, before = (float(step) for step in steps if step is not None)
     if now == before:
         raise ObservableError("both snapshots are of the same step")
+    # S grows with the square of the gap where a kernel turns smoothly and not at all where it goes to and fro: divided by
+    # gaps of different length, one motion gives numbers that differ by orders of magnitude.
+    lag = state.previous.settings.get("lag", now - before) if state.previous is not None else None
+    if lag is not None and now - before != lag:
+        raise ObservableError("snapshots are not at one lag", expected=f"{lag} updates apart", got=f"{now - before:g}")
     return distance / (now - before)
 
 
@@ -148,9 +153,10 @@ OBSERVABLES: tuple[Observable, ...] = (
         long_name="kernel distance from the snapshot before",
     ),
     observable(
-        "kernel_velocity", _velocity, "(1 − ⟨Θ_t, Θ_s⟩_F/(‖Θ_t‖_F ‖Θ_s‖_F))/(t − s), s the snapshot before",
+        "kernel_velocity", _velocity,
+        "(1 − ⟨Θ_t, Θ_s⟩_F/(‖Θ_t‖_F ‖Θ_s‖_F))/(t − s), s the snapshot before; NaN unless t − s is the run's first such gap",
         "spectrum", "previous", units="1/step", source="Fort et al. 2020 (there per epoch)",
-        long_name="kernel velocity",
+        long_name="kernel velocity at one lag",
     ),
     observable(
         "cka_with_initial", lambda s: cka(*_kernels(s, s.initial)), "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",

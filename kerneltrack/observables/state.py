@@ -112,8 +112,10 @@ class State:
         optimizer_kernel: J P_t Jᵀ in the reduced shape of the kernel.
         training_outputs: (N, O) the outputs in training mode, where that differs from the measured one.
         settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
-            the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), and whatever else
-            the caller knows.
+            the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), ``computed_in`` (the
+            coarsest dtype on the way to f, where that is not the outputs' own), ``lag`` (updates between the run's first
+            two states of this probe), ``held_out`` (True where the probe is known not to be trained on), and whatever
+            else the caller knows.
     """
 
     eigensystem: EigenSystem
@@ -196,13 +198,18 @@ class State:
 
     def rounding(self, *functions: Array) -> float:
         """How large a function may be, in norm, and still be nothing but the rounding of these."""
-        epsilon = EPSILON.get(str(self.settings.get("dtype", "float32")).rpartition(".")[2], EPSILON["float32"])
+        epsilon = epsilon_of(self.settings.get("dtype"))
         # Each output carries a few roundings of a layer's accumulation; eight of them is the smallest claim we make.
         return 8 * epsilon * max((float(np.linalg.norm(phi)) for phi in functions), default=0.0)
 
     def is_rounding(self, phi: Array, *functions: Array) -> bool:
         """Whether φ is nothing but the rounding of the functions it is the difference of."""
         return bool(np.linalg.norm(phi) <= self.rounding(*functions))
+
+
+def epsilon_of(dtype: object) -> float:
+    """ε of a dtype by its name, with or without "torch."; float32's where it is not known."""
+    return EPSILON.get(str(dtype).rpartition(".")[2], EPSILON["float32"])
 
 
 def _without_past(state: State | None) -> State | None:

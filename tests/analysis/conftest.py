@@ -190,5 +190,5 @@ def synthetic():
 
     return types.SimpleNamespace(
         N=N, HALVED=HALVED, LAST=LAST, TOP_K=TOP_K, ENERGY_K=ENERGY_K, simulate=simulate, snapshots=snapshots,
-        record=record, write=write, one_more_kind=one_more_kind, STEPS=STEPS,
+        record=record, write=write, provenance=provenance, one_more_kind=one_more_kind, STEPS=STEPS,
     )  # fmt: skip

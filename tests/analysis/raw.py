@@ -52,6 +52,12 @@ class Raw:
     def stored(self, name, column=...):
         return self.at[name][:, column] if column is not ... else self.at[name]
 
+    @property
+    def velocity(self):
+        """(S,) as stored, NaN wherever the gap to the row before is not the first such gap."""
+        gaps = np.append(np.nan, np.diff(self.steps))
+        return np.where(gaps == gaps[1], self.at["kernel_velocity"], np.nan)
+
     def ledger(self):
         """(S, 3) shares of the residual, and (S, layers) of kernel flow."""
         m = self.coefficients["residual"]

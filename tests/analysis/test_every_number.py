@@ -94,7 +94,7 @@ def lines_of(raw, control):
     }  # fmt: skip
     error = np.sum(raw.coefficients["residual"] ** 2, axis=1) / np.sum(raw.coefficients["target"] ** 2, axis=1)
     found["freeze-here"] = {"network": (steps, error), "frozen here": (steps, raw.stored("kernel_regression_error"))}
-    found["stages"] = {"kernel velocity": (steps, raw.stored("kernel_velocity"))}
+    found["stages"] = {"λ₁ over its bound": (steps, raw.values[:, 0] / raw.bound)}  # three velocities at one lag are too few
     found["activations"] = {
         f"{layer}#{i}": (steps, raw.stored(name, column))
         for i, name in enumerate(("activation_neuron_deviation", "activation_layer_deviation"))

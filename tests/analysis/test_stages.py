@@ -1,4 +1,8 @@
-"""Stages. Oracles: courses whose change points are put in by hand, and false-alarm rates counted on simulated nulls."""
+"""Stages. Oracles: courses whose change points are put in by hand, and false-alarm rates counted on simulated nulls.
+
+Two laws: a kernel that turns at a constant angular velocity has no stages of motion, however its snapshots are spaced; and
+what is called sharpening does not depend on the learning rate's schedule, for it is a property of the parameters.
+"""
 
 import dataclasses
 
@@ -6,7 +10,8 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.stages import HELD, _held, _stability, change_points, lag_one, stages
+from kerneltrack.analysis.stages import HELD, _edge, _held, _sharpening, change_points, judge, lag_one, stages
+from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import AnalysisError
 
 
@@ -59,21 +64,162 @@ def test_the_correlation_is_read_through_a_jump():
         assert lag_one(values) == pytest.approx(phi, abs=0.05)
 
 
-def test_the_synthetic_run_s_stages(archives, synthetic):
-    """Velocity falls a hundredfold from the eighth snapshot on; λ_1 climbs to its bound before the halving."""
-    found = {stage.name: stage for stage in stages(load(archives[0]).only)}
-    assert (found["fast kernel motion"].first, found["fast kernel motion"].last) == (0, 100)
-    assert found["slow kernel motion"].first == 200
+def written(synthetic, truth, path, steps, *, rates=0.1, keep=(), optimizer=None, **courses):
+    """A run of one trace, and of the courses given, at these steps and rates."""
+    (row, *_), record = synthetic.snapshots(truth), synthetic.record(truth)
+    trace = {"trace": row.probes["train"]["trace"], **{name: row.probes["train"][name] for name in keep}}
+    rates = np.broadcast_to(np.asarray(rates, dtype=float).reshape(-1, *np.shape(rates)[1:]), (len(steps), *np.shape(rates)[1:]))
+    rows = [
+        dataclasses.replace(
+            row, step=int(step), learning_rates=tuple(np.atleast_1d(rates[i]).tolist()),
+            probes={"train": {**trace, **{name: np.array(values[i]) for name, values in courses.items()}}},
+        )
+        for i, step in enumerate(steps)
+    ]  # fmt: skip
+    given = synthetic.provenance()
+    if optimizer is not None:
+        given = dataclasses.replace(given, run={**given.run, "optimizers": optimizer})
+    with ArchiveWriter(path, probes=[record], provenance=given) as writer:
+        for one in rows:
+            writer.append(one)
+    return load(path).only
+
+
+def test_a_kernel_that_slows_down_has_two_stages(synthetic, truth, tmp_path):
+    """The velocity falls a hundredfold from the twelfth snapshot on, with an alternation of a tenth."""
+    steps = np.arange(0, 240, 10)
+    velocity = np.where(steps < 120, 1e-3, 1e-5) * (1 + 0.1 * (-1.0) ** np.arange(24))
+    run = written(synthetic, truth, tmp_path / "run.h5", steps, kernel_velocity=velocity)
+    found = {stage.name: stage for stage in stages(run)}
+    assert (found["fast kernel motion"].first, found["fast kernel motion"].last) == (10, 110)
+    assert found["slow kernel motion"].first == 120
     assert all(stage.false_alarm < 0.05 for stage in found.values())
+    assert judge(run)[1] == ()
+
+
+SPACINGS = {
+    "log": np.unique(np.round(2 ** (np.arange(0, 20) / 2)).astype(int)),
+    "pairs": np.sort(np.concatenate([np.arange(0, 6000, 500), np.arange(1, 6000, 500)])),
+    "around changes": np.sort(np.concatenate([np.arange(0, 2000, 100), [1001, 1011, 1501, 1511]])),
+    "twice as wide": np.concatenate([np.arange(12), 12 + 2 * np.arange(12)]),
+    "a third wider": np.concatenate([3 * np.arange(12), 36 + 4 * np.arange(12)]),
+    "even": np.arange(0, 300, 10),
+}
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("motion", ["smooth", "to and fro"])
+def test_one_motion_has_no_stages_however_its_snapshots_are_spaced(synthetic, truth, tmp_path, spacing, motion):
+    """Law, on an archive that holds a velocity over every gap. Oracle: S = 1 − cos ωΔ, and S of one size at odd gaps."""
+    steps = SPACINGS[spacing]
+    gaps = np.diff(steps)
+    distance = 2 * np.sin(1e-4 * gaps / 2) ** 2 if motion == "smooth" else np.where(gaps % 2, 0.07, 1e-9)
+    run = written(synthetic, truth, tmp_path / "run.h5", steps, kernel_velocity=np.append(np.nan, distance / gaps))
+    try:
+        assert stages(run) == ()
+    except AnalysisError as error:
+        assert "snapshots are not at one lag" in str(error)  # noqa: PT017  # either is right
+    told = run.values("kernel_velocity")
+    np.testing.assert_allclose(told[np.isfinite(told)], (distance / gaps)[0], rtol=1e-9)
+    cut = run.window(int(steps[len(steps) // 2])).values("kernel_velocity")
+    np.testing.assert_array_equal(cut, told[len(steps) // 2 :])
+
+
+def climbing():
+    """ρ at a constant rate 0.1: it climbs to the edge and stays there."""
+    rng = np.random.default_rng(3)
+    return np.concatenate([np.geomspace(0.05, 0.93, 20), 1 + 0.05 * rng.standard_normal(25)])
 
 
 def test_sharpening_and_the_edge_are_marked_on_a_course_that_has_both():
-    rng = np.random.default_rng(3)
-    ratio = np.concatenate([np.geomspace(0.05, 0.93, 20), 1 + 0.05 * rng.standard_normal(25)])
-    sharpening, edge = _stability(np.arange(45) * 10, ratio, 0)
+    ratio = climbing()
+    (sharpening,), (edge,) = _sharpening(np.arange(45) * 10, ratio, 0), _edge(np.arange(45) * 10, ratio, 0)
     assert (sharpening.name, sharpening.first, sharpening.last) == ("progressive sharpening", 0, 200)
     assert (edge.name, edge.first, edge.last, edge.snapshots) == ("edge of stability", 200, 440, 25)
     assert f"{HELD[0]:g} to {HELD[1]:g}" in edge.rule
+
+
+STEPS = np.arange(45) * 10
+FACTORS = {
+    "constant": np.ones(45),
+    "warm-up": np.minimum(np.arange(1, 46) / 20, 1),
+    "from zero": np.arange(45) / 44,
+    "cosine": 0.505 + 0.495 * np.cos(np.pi * np.arange(45) / 44),
+    "one cycle": np.interp(np.arange(45), [0, 15, 44], [0.04, 1, 0.001]),
+    "halvings": 0.5 ** (np.arange(45) // 15),
+    "a jump": np.where(np.arange(45) < 20, 0.1, 1.0),
+    "by epochs": np.repeat(np.linspace(1, 0.1, 9), 5),
+}
+
+
+def sharpening(found):
+    return [(stage.first, stage.last, stage.level) for stage in found if stage.name == "progressive sharpening"]
+
+
+@pytest.mark.parametrize("factors", FACTORS)
+def test_sharpening_is_a_property_of_the_parameters(synthetic, truth, tmp_path, factors):
+    """Law: at the same parameters η → aη multiplies ρ by a, and what is called sharpening does not change."""
+    known = FACTORS[factors] > 0
+    rates = 0.1 * FACTORS[factors]
+    first = written(synthetic, truth, tmp_path / "one.h5", STEPS[known], stability_ratio=climbing()[known])
+    other = written(synthetic, truth, tmp_path / "two.h5", STEPS, rates=rates, stability_ratio=climbing() * FACTORS[factors])
+    assert len(sharpening(stages(first))) == 1
+    assert sharpening(stages(other)) == sharpening(stages(first))
+
+
+@pytest.mark.parametrize("factors", FACTORS)
+def test_a_kernel_that_stands_still_has_no_stage_whatever_the_rate(synthetic, truth, tmp_path, factors):
+    """Law: with a constant Θ and S, ρ is the rate times a constant (here to a float32 kernel's rounding)."""
+    noise = 1 + 2.0**-23 * np.random.default_rng(0).standard_normal(45)
+    rates = 0.1 * FACTORS[factors]
+    ratio = FACTORS[factors] * noise
+    assert stages(written(synthetic, truth, tmp_path / "run.h5", STEPS, rates=rates, stability_ratio=ratio)) == ()
+
+
+GROUP = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0}
+UNCLEAR = {
+    "Adam": (FACTORS["constant"], [{"class": "Adam", "groups": [GROUP]}], "is not SGD"),
+    "AdamW": (FACTORS["warm-up"], [{"class": "AdamW", "groups": [GROUP]}], "is not SGD"),
+    "unknown": (FACTORS["constant"], [], "optimizer is not stored"),
+    "cycled momentum": (
+        FACTORS["one cycle"], [{"class": "SGD", "groups": [{**GROUP, "base_momentum": 0.5, "max_momentum": 0.99}]}],
+        "the momentum with it",
+    ),
+    "large decay": (
+        FACTORS["warm-up"], [{"class": "SGD", "groups": [{**GROUP, "weight_decay": 5.0}]}], "what weight decay takes",
+    ),
+    "groups apart": (
+        np.stack([FACTORS["constant"], FACTORS["warm-up"]], axis=1), [{"class": "SGD", "groups": [GROUP, GROUP]}],
+        "moved against each other",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNCLEAR)
+def test_where_the_preconditioner_moves_no_sharpening_is_told_and_why(synthetic, truth, tmp_path, kind):
+    factors, optimizer, reason = UNCLEAR[kind]
+    course = climbing() * (factors if factors.ndim == 1 else 1)
+    run = written(
+        synthetic, truth, tmp_path / "run.h5", STEPS, rates=0.1 * factors, stability_ratio=course, optimizer=optimizer
+    )
+    assert sharpening(stages(run)) == []
+    assert any(reason in said for said in judge(run)[1])
+
+
+@pytest.mark.parametrize("ratio", [(1.0, 1.0), (1.0, 0.3)])
+def test_groups_whose_rates_move_together_are_one_rate(synthetic, truth, tmp_path, ratio):
+    rates = 0.1 * FACTORS["warm-up"][:, None] * np.array(ratio)
+    optimizer = [{"class": "SGD", "groups": [GROUP, GROUP]}]
+    run = written(synthetic, truth, tmp_path / "run.h5", STEPS, rates=rates, optimizer=optimizer,
+                  stability_ratio=climbing() * FACTORS["warm-up"])  # fmt: skip
+    assert len(sharpening(stages(run))) == 1
+
+
+def test_the_edge_is_judged_at_one_rate(synthetic, truth, tmp_path):
+    """A rate that moves at every snapshot moves the bound: nothing is told of the edge, and why."""
+    run = written(synthetic, truth, tmp_path / "run.h5", STEPS, rates=0.1 * FACTORS["cosine"], stability_ratio=climbing())
+    assert not [stage for stage in stages(run) if stage.name == "edge of stability"]
+    assert any("edge of stability: the rate moved" in said for said in judge(run)[1])
 
 
 def test_random_walks_are_rarely_called_sharpening_or_the_edge():
@@ -82,7 +228,7 @@ def test_random_walks_are_rarely_called_sharpening_or_the_edge():
     marked = {"progressive sharpening": 0, "edge of stability": 0}
     for _ in range(60):
         walk = 0.2 * np.exp(np.cumsum(0.2 * rng.standard_normal(40)))
-        for stage in _stability(np.arange(40), walk, 0):
+        for stage in [*_sharpening(np.arange(40), walk, 0), *_edge(np.arange(40), walk, 0)]:
             marked[stage.name] += 1
     assert max(marked.values()) <= 60 * (0.05 + 3 * np.sqrt(0.05 * 0.95 / 60))
 

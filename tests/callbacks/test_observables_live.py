@@ -6,6 +6,7 @@ everything agrees to a few thousand roundings; the tolerances say so where a num
 """
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from kerneltrack.callbacks import NTKTracker
 from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import Anchor
 from kerneltrack.observables import select
+from kerneltrack.schedule import At
 from kerneltrack.update_rule import UpdateRule
 
 N, M, O, STEPS, TOP = 7, 5, 2, 3, 4  # noqa: E741  # the notation's letter
@@ -395,3 +397,50 @@ def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
     reading = second.measure(net, rule, step=1, anchor=anchor, flags=flags, source=(first, source))
     second.complete(net, reading, rule)
     assert calls == pieces
+
+
+def test_a_velocity_is_told_at_the_lag_of_the_first_two_states(tmp_path):
+    """Steps 0, 1, 2, 4, 5, 9: lag 1. Oracle: ½‖Θ_t/‖Θ_t‖ − Θ_s/‖Θ_s‖‖² of the stored kernels, one update apart."""
+    pl.seed_everything(1, verbose=False)
+    tracker = NTKTracker(
+        tmp_path / "run.h5", probe=Probe(X[:N], Y[:N]), schedule=At((0, 1, 2, 4, 5)), loss="half_mse", keep_kernel="all",
+        observables=["kernel_velocity", "leave_one_out_error", "network_error"], log=False,
+    )  # fmt: skip
+    loader = DataLoader(TensorDataset(X, Y), batch_size=6)
+    trainer(tracker, max_steps=9, precision="64-true").fit(Net(OPTIMIZERS["momentum"]), loader)
+    with open_archive(tmp_path / "run.h5") as archive:
+        rows = list(archive)
+    assert [row.step for row in rows] == [0, 1, 2, 4, 5, 9]
+    for before, row in itertools.pairwise(rows):
+        found = float(row.probes["probe"].get("kernel_velocity", np.nan))
+        a, b = (s.probes["probe"]["kernel"] / np.linalg.norm(s.probes["probe"]["kernel"]) for s in (before, row))
+        expected = np.sum((a - b) ** 2) / 2 if row.step - before.step == 1 else np.nan
+        close(found, expected)
+        assert np.isnan(expected) == ("kernel_velocity: snapshots are not at one lag" in row.message)
+        assert "leave_one_out_error: the kernel has seen these labels" in row.message
+        assert np.isfinite(float(row.probes["probe"]["network_error"]))
+    assert np.isfinite(float(rows[0].probes["probe"]["leave_one_out_error"]))
+
+
+@pytest.mark.parametrize("split", ["validation", "train", None])
+def test_what_a_run_predicts_depends_on_what_the_probe_says_of_itself(tmp_path, split):
+    """A probe of other points than those trained on, which says so, says otherwise, or says nothing."""
+    probe = Probe(X[:N], Y[:N], identity=None if split is None else {"split": split})
+    path = tmp_path / "run.h5"
+    tracker = NTKTracker(path, probe=probe, schedule=1, loss="half_mse", observables="leave_one_out_error", log=False)
+    loader = DataLoader(TensorDataset(X[N:], Y[N:]), batch_size=6)
+    trainer(tracker, max_steps=2, precision="64-true").fit(Net(OPTIMIZERS["momentum"]), loader)
+    with open_archive(path) as archive:
+        found = [float(row.probes["probe"].get("leave_one_out_error", np.nan)) for row in archive]
+    assert np.isfinite(found).tolist() == [True, split == "validation", split == "validation"]
+
+
+@pytest.mark.parametrize("loss", [None, "cross_entropy", torch.nn.MSELoss()])
+def test_a_run_on_another_loss_has_no_error_by_squares(tmp_path, loss):
+    path = tmp_path / "run.h5"
+    tracker = NTKTracker(path, probe=Probe(X[:N], Y[:N].softmax(1)), loss=loss, observables="network_error", log=False)
+    trainer(tracker, max_steps=1, precision="64-true").fit(Net(OPTIMIZERS["momentum"]), DataLoader(TensorDataset(X, Y), 6))
+    with open_archive(path) as archive:
+        for row in archive:
+            assert np.isnan(float(row.probes["probe"].get("network_error", np.nan)))
+            assert "network_error: the loss is not a mean of squares" in row.message

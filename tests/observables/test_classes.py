@@ -7,7 +7,9 @@ import pytest
 
 from kerneltrack import observables
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables import compute, select
+from kerneltrack.observables import State, compute, select
+from kerneltrack.observables.classes import no_class_levels
+from kerneltrack.spectrum import eigensystem
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0])
 
@@ -139,3 +141,47 @@ def test_the_order_of_points_and_of_classes_does_not_matter(problem):
     assert observables.class_block_share(moved, renamed[order]) == pytest.approx(
         observables.class_block_share(kernel, LABELS), rel=1e-12
     )
+
+
+FLAT = {
+    "ones": np.ones((7, 7)),
+    "ones and a diagonal": np.ones((7, 7)) + 4 * np.eye(7),
+    "an uneven diagonal": np.ones((7, 7)) + np.diag(np.arange(7.0)),
+    "negative": np.eye(7) - 3,
+    "nothing": np.zeros((7, 7)),
+    "the identity": np.eye(7),
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_a_kernel_that_is_constant_off_its_diagonal_knows_no_class(name):
+    """Oracle: the same kernel under labels in any other order has the very same share, so it is not the classes'."""
+    kernel = FLAT[name]
+    assert np.isnan(observables.class_block_share(kernel, LABELS))
+    state = State(
+        eigensystem=eigensystem(kernel), kernel=kernel, reduction="trace", outputs=one_hot(), targets=one_hot(),
+        settings={"dtype": "float64"},
+    )  # fmt: skip
+    values = compute(select("class_block_share"), state)
+    assert np.isnan(values["class_block_share"])
+    assert "constant off the diagonal" in values.reasons["class_block_share"]
+
+
+def test_rounding_of_a_constant_is_no_class():
+    kernel = np.float64(np.float32(1e4) * (1 + np.float32(2**-23) * np.random.default_rng(0).integers(-2, 3, (7, 7))))
+    state = State(eigensystem=eigensystem(kernel + kernel.T), kernel=kernel + kernel.T, reduction="trace",
+                  outputs=one_hot(), targets=one_hot(), settings={"dtype": "torch.float32"})  # fmt: skip
+    assert "constant" in compute(select("class_block_share"), state).reasons["class_block_share"]
+
+
+@pytest.mark.parametrize(("labels", "reason"), [(np.zeros(4, int), "one class"), (np.arange(4), "no two points")])
+def test_labels_without_three_levels_have_no_share(labels, reason):
+    kernel = np.cov(np.random.default_rng(0).standard_normal((4, 9)))
+    assert np.isnan(observables.class_block_share(kernel, labels))
+    assert reason in no_class_levels(kernel, labels)
+
+
+def test_classes_in_a_kernel_keep_their_share():
+    """Θ = YYᵀ has three levels exactly, and they are the classes'."""
+    kernel = one_hot() @ one_hot().T
+    assert observables.class_block_share(kernel, LABELS) == pytest.approx(1)

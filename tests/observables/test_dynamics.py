@@ -1,12 +1,17 @@
-"""Stability and linearisation errors against a network whose every step is known in closed form."""
+"""Stability and linearisation errors against a network whose every step is known in closed form.
+
+Rounding: a float32 network beside its float64 twin, which takes the very same step.
+"""
 
 import dataclasses
 import math
 
 import numpy as np
 import pytest
+import torch
 
-from kerneltrack.observables import Update, compute, cosine, relative_squared_error, select
+from kerneltrack.observables import State, Update, compute, cosine, relative_squared_error, select
+from kerneltrack.spectrum import eigensystem
 
 UPDATE = ["linearization_error", "linearization_cosine", "kernel_flow_error"]
 
@@ -76,3 +81,69 @@ def test_a_flat_loss_has_no_bound(problem):
 def test_no_loss_is_not_zero_loss(problem):
     assert compute(select("probe_loss"), problem.state())["probe_loss"] == 0.5
     assert compute(select("probe_loss"), problem.state(probe_loss=math.nan)).reasons["probe_loss"]
+
+
+ROUNDED = [*UPDATE, "measured_factor", "ledger_curvature"]
+
+
+def one_step(rate, dtype):
+    """A step of a smooth network along a fixed direction (float32 numbers): f, f' − f, J Δθ and the values of all."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 3, generator=generator).to(dtype)
+    shapes = {"0.weight": (16, 3), "0.bias": (16,), "2.weight": (1, 16), "2.bias": (1,)}
+    start = {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
+    step = {name: rate * torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
+
+    def network(p):
+        return torch.tanh(x @ p["0.weight"].T + p["0.bias"]) @ p["2.weight"].T + p["2.bias"]
+
+    end = {name: start[name] + step[name] for name in shapes}
+    way = {name: end[name] - start[name] for name in shapes}
+    outputs, linear = torch.func.jvp(network, (start,), (way,))
+    f, change, linear = (a.to(torch.float64).numpy() for a in (outputs, network(end), linear))
+    return f, change - f, linear
+
+
+def told(rate, dtype, **settings):
+    f, change, linear = one_step(rate, dtype)
+    kernel = np.eye(len(f)) + f @ f.T
+    update = Update(
+        output_change=change, linear_change=linear, kernel_change=linear, layer_linear_changes={"all": linear},
+        layer_kernel_changes={"all": linear},
+    )  # fmt: skip
+    state = State(
+        eigensystem=eigensystem(kernel), outputs=f, residual=f - 1, targets=1 + 0 * f, update=update,
+        settings={"loss": "half_mse", "dtype": str(dtype), **settings},
+    )  # fmt: skip
+    return compute(select(ROUNDED), state)
+
+
+@pytest.mark.parametrize("exponent", range(1, 10))
+def test_what_is_rounding_of_the_outputs_has_no_error(exponent):
+    """Oracle: the float64 twin, whose error is ∝ η² (Taylor). What float32 tells is within the share that rounding may have.
+
+    A change is told where rounding is at most a tenth of it, so √error is off by 0.1 at most.
+    """
+    rate = 10.0**-exponent
+    exact, found = told(rate, torch.float64), told(rate, torch.float32)
+    assert exact["linearization_error"] == pytest.approx(told(0.1, torch.float64)["linearization_error"] * (rate / 0.1) ** 2,
+                                                         rel=0.7)  # fmt: skip
+    known = math.isfinite(found["linearization_error"])
+    assert known == (exponent <= 5)
+    for name in ("linearization_error", "kernel_flow_error"):
+        assert not known or abs(found[name] ** 0.5 - exact[name] ** 0.5) < 0.1
+    for name in ROUNDED:
+        assert np.isnan(found[name]).all() != known
+        assert known or "change of the outputs is rounding" in found.reasons[name]
+
+
+@pytest.mark.parametrize("dtype", ["torch.float32", "bfloat16", "torch.float16"])
+def test_the_floor_is_that_of_the_dtype_in_which_the_outputs_were_computed(dtype):
+    """Outputs that are cast to float64 at the end are no finer than the network before it."""
+    assert math.isnan(told(1e-8, torch.float64, computed_in=dtype)["linearization_error"])
+    assert math.isfinite(told(1e-8, torch.float64, computed_in="torch.float64")["linearization_error"])
+
+
+def test_outputs_that_did_not_change_say_so():
+    values = told(0.0, torch.float64)
+    assert all("change of the outputs is rounding" in values.reasons[name] for name in ROUNDED)

@@ -17,6 +17,7 @@ from kerneltrack.observables import (
     select,
     unbiased_cka,
 )
+from kerneltrack.resuming import packed, unpacked
 
 NAMES = ["kernel_distance_from_initial", "relative_kernel_change"]
 
@@ -145,3 +146,63 @@ def test_unbiased_cka_is_for_one_kernel_output(problem):
     name = "cka_with_initial_unbiased"
     assert "one kernel output" in compute(select(name), state).reasons[name]
     assert compute(select(name), problem.state("trace").as_initial())[name] == pytest.approx(1)
+
+
+VELOCITY = "kernel_velocity"
+
+
+def turning(problem, angle):
+    """A state whose kernel is A cos φ + B sin φ, ⟨A, B⟩ = 0 and ‖A‖ = ‖B‖: it turns by the angle φ."""
+    rng = np.random.default_rng(3)
+    a, b = (m + m.T for m in rng.standard_normal((2, 7, 7)))
+    a /= np.linalg.norm(a)
+    b -= np.vdot(a, b) * a
+    return a * np.cos(angle) + b / np.linalg.norm(b) * np.sin(angle)
+
+
+def course(problem, steps, angles):
+    """The velocity at each step of a run, each state knowing the one before, as the tracker lets it."""
+    found, before = [], None
+    for step, angle in zip(steps, angles, strict=True):
+        settings = {"step": step}
+        if before is not None:
+            settings["lag"] = before.settings.get("lag") or step - before.settings["step"]
+        state = problem.state("trace", kernel=turning(problem, angle), settings=settings, previous=before)
+        found.append(compute(select(VELOCITY), state))
+        before = state
+    return found
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(0, 1, 2, 3, 5, 8, 11, 12), (0, 1, 500, 501, 1000, 1001), (0, 50, 100, 150, 151, 200), (0, 10, 20, 25)],
+    ids=["log", "pairs", "and-a-change", "and-the-last"],
+)
+def test_one_motion_has_one_velocity_whatever_the_spacing(problem, steps):
+    """Law: at a constant angular velocity ω it is (1 − cos ω Δ)/Δ at the one lag Δ, and NaN with the reason elsewhere."""
+    omega, lag = 1e-3, steps[1] - steps[0]
+    found = course(problem, steps, [omega * step for step in steps])
+    told = [values[VELOCITY] for values in found[1:]]
+    for gap, value, values in zip(np.diff(steps), told, found[1:], strict=True):
+        if gap == lag:
+            assert value == pytest.approx(2 * np.sin(omega * lag / 2) ** 2 / lag, rel=1e-9)
+        else:
+            assert math.isnan(value)
+            assert "snapshots are not at one lag" in values.reasons[VELOCITY]
+
+
+def test_what_goes_to_and_fro_does_not_slow_down_with_the_gap(problem):
+    """At the edge kernels alternate: S is of one size at every odd gap, and S/Δ would fall as 1/Δ."""
+    steps = (0, 1, 2, 3, 6, 7, 12, 19)
+    told = np.array([values[VELOCITY] for values in course(problem, steps, [0.2 * (step % 2) for step in steps])])
+    np.testing.assert_allclose(told[np.isfinite(told)], 2 * np.sin(0.1) ** 2, rtol=1e-9)
+    assert np.isfinite(told).tolist() == [False, True, True, True, False, True, False, False]
+
+
+def test_a_resumed_run_keeps_its_lag(problem):
+    """What a checkpoint holds of the last state says at which lag the run began."""
+    first = problem.state("trace", kernel=turning(problem, 0.0), settings={"step": 3, "lag": 1})
+    resumed = unpacked(packed(first))
+    for step, told in ((4, True), (8, False)):
+        state = problem.state("trace", kernel=turning(problem, 0.1), settings={"step": step}, previous=resumed)
+        assert math.isfinite(compute(select(VELOCITY), state)[VELOCITY]) is told

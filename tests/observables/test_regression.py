@@ -7,9 +7,11 @@ import pytest
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import (
+    State,
     compute,
     energy_k,
     extended_energy,
+    held_out,
     kernel_alignment_risk,
     kernel_regression,
     leave_one_out,
@@ -84,7 +86,9 @@ def test_relative_errors_of_a_state(problem, reduction):
     ridge = RIDGE * np.trace(matrix) / size
     values = compute(
         select(["network_error", "leave_one_out_error", "kernel_alignment_risk", "kernel_regression_error"]),
-        problem.state(reduction, regression=problem.targets * 1.5),
+        problem.state(
+            reduction, regression=problem.targets * 1.5, settings={"dtype": "float64", "loss": "half_mse", "step": 0}
+        ),
     )
     inverse = np.linalg.inv(matrix + ridge * np.eye(size))
     norm = np.vdot(columns, columns)
@@ -98,7 +102,8 @@ def test_relative_errors_of_a_state(problem, reduction):
 
 
 def test_targets_of_zero_have_no_relative_error(problem):
-    values = compute(select(["network_error", "leave_one_out_error"]), problem.state(targets=0 * problem.targets))
+    state = problem.state(targets=0 * problem.targets, settings={"loss": "mse", "step": 0})
+    values = compute(select(["network_error", "leave_one_out_error"]), state)
     assert math.isnan(values["network_error"])
     assert math.isnan(values["leave_one_out_error"])
 
@@ -135,3 +140,71 @@ def test_a_probe_extended_to_itself_gives_its_own_energy(problem, reduction):
     for name in ("target_energy", "output_energy"):
         np.testing.assert_allclose(values[f"{name}_out_of_sample"][:reach], values[name][:reach], rtol=1e-9)
         assert np.isnan(values[f"{name}_out_of_sample"][reach:]).all()
+
+
+SQUARES = ["network_error", "kernel_regression_error"]
+
+
+@pytest.mark.parametrize("loss", [None, "cross_entropy", "MyLoss", "mse_loss", "mse (a callable)", ""])
+def test_regression_by_squares_is_not_set_beside_another_loss(problem, loss):
+    """Nothing says that such a loss is a mean of squares; a callable's name does not either."""
+    state = problem.state(regression=problem.targets, settings={"loss": loss})
+    values = compute(select(SQUARES), state)
+    for name in SQUARES:
+        assert math.isnan(values[name])
+        assert "the loss is not a mean of squares" in values.reasons[name]
+
+
+@pytest.mark.parametrize("loss", ["half_mse", "mse"])
+def test_regression_by_squares_stands_beside_a_mean_of_squares(problem, loss):
+    values = compute(select(SQUARES), problem.state(regression=0 * problem.targets, settings={"loss": loss}))
+    assert values["kernel_regression_error"] == pytest.approx(1)
+    expected = np.sum((problem.outputs - problem.targets) ** 2) / np.sum(problem.targets**2)
+    assert values["network_error"] == pytest.approx(expected)
+
+
+PREDICTED = ["leave_one_out_error", "kernel_alignment_risk"]
+
+
+def random_labels(settings, *, seen):
+    """30 random ±1 labels; a kernel of random features that has taken the labels in, as training does, or has not."""
+    rng = np.random.default_rng(5)
+    features, labels = rng.standard_normal((30, 400)), np.sign(rng.standard_normal((30, 1)))
+    kernel = features @ features.T / 400 + (3 * labels @ labels.T if seen else 0)
+    return State(eigensystem=eigensystem(kernel), outputs=0 * labels, targets=labels, settings=settings)
+
+
+@pytest.mark.parametrize("settings", [{"step": 7}, {"step": 7, "held_out": False}, {}, {"step": None}, {"step": 1}])
+def test_no_error_is_predicted_from_labels_that_the_kernel_has_seen(settings):
+    """Law: labels thrown at random cannot be predicted, so no error below 1 − 2 standard errors may be told."""
+    values = compute(select(PREDICTED), random_labels(settings, seen=True))
+    told = compute(select(PREDICTED), random_labels({"step": 0}, seen=True))
+    for name in PREDICTED:
+        assert told[name] < 0.1  # what would have been told of this kernel: the negative control
+        assert math.isnan(values[name])
+        assert "the kernel has seen these labels" in values.reasons[name]
+
+
+@pytest.mark.parametrize("settings", [{"step": 0}, {"step": 9, "held_out": True}])
+def test_an_error_is_predicted_at_the_start_and_on_what_is_held_out(settings):
+    """The standard error of a mean of 30 squares that are 1 each is below 1/√30."""
+    values = compute(select(PREDICTED), random_labels(settings, seen=False))
+    for name in PREDICTED:
+        assert values[name] > 1 - 2 / math.sqrt(30)
+
+
+@pytest.mark.parametrize(
+    ("identity", "known"),
+    [
+        ({"split": "val"}, True), ({"split": "Validation"}, True), ({"split": "test[:100]"}, True),
+        ({"split": "held-out"}, True), ({"split": "hold_out"}, True), ({"split": "holdout"}, True),
+        ({"dataset": "CIFAR10", "split": "test", "indices": [1, 2]}, True), ({"split": "validation_matched"}, True),
+        (None, False), ({}, False), ({"split": "train"}, False), ({"split": ""}, False), ({"split": None}, False),
+        ({"split": "training"}, False), ({"split": "test+train"}, False), ({"split": "train_test"}, False),
+        ({"split": "unsupervised"}, False), ({"dataset": "test"}, False), ({"split": 3}, False),
+        ({"split": "held"}, False), ({"split": "contest"}, False),
+        ({"dataset": "TensorDataset", "seed": 0, "indices": [0]}, False),
+    ],
+)  # fmt: skip
+def test_what_is_known_to_be_held_out(identity, known):
+    assert held_out(identity) is known

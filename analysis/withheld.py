@@ -1,0 +1,183 @@
+"""Withheld: stored numbers that mislead, recognised by what is stored beside them, and why.
+
+Since 0.1.1 the tracker stores NaN for these. Older archives, and those of other software, still hold numbers: there
+:meth:`Run.values` and :meth:`Run.at` give NaN, and :meth:`Run.require` says the reason. Nothing of the analysis reads
+past these three.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerneltrack.observables import change_is_rounding, held_out
+
+if TYPE_CHECKING:
+    from .trajectory import Floats, Run
+
+Rows = NDArray[np.bool_]
+
+NOT_ONE_LAG = "snapshots are not at one lag"
+NOT_SQUARES = "the loss is not a mean of squares"
+SEEN = "the kernel has seen these labels"
+ROUNDING = "change of the outputs is rounding"
+PERHAPS_ROUNDING = "change of the outputs may be rounding: the state one update later is not stored"
+FLAT = "constant off the diagonal"
+
+_REMEDIES = {
+    NOT_ONE_LAG: "Measure at one lag: schedule=n, or pairs, schedule=kt.schedule.Every(n, window=2).",
+    NOT_SQUARES: "It is defined for loss='half_mse' and loss='mse'.",
+    SEEN: "If the probe is held out, say so: Probe(..., identity={'split': 'validation'}).",
+}
+#: The first version whose tracker looked for rounding itself.
+_LOOKED = (0, 1, 1)
+#: A stored share, or a ratio of two levels, that is one.
+_ONE = 1e-6
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """What of one stored array is not to be read.
+
+    Attributes:
+        rows: (S,) True where its number misleads.
+        reason: why; "" where no row does.
+    """
+
+    rows: Rows
+    reason: str
+
+    @property
+    def remedy(self) -> str | None:
+        """What to do about it, where anything can be done."""
+        return _REMEDIES.get(self.reason)
+
+
+def withheld(run: Run, name: str) -> Withheld:
+    """What of the stored array ``name`` misleads in this run."""
+    rule = _RULES.get(name)
+    if rule is None or name not in run.dataset or not len(run):
+        return Withheld(np.zeros(len(run), dtype=bool), "")
+    rows, reason = rule(run)
+    return Withheld(rows, reason if rows.any() else "")
+
+
+def told(run: Run) -> list[tuple[str, str]]:
+    """(name, why, and in how many snapshots) of everything stored of which some number is withheld."""
+    found = []
+    for name in sorted(set(_RULES) & set(map(str, run.dataset.data_vars))):
+        here = run.withheld(name)
+        count = int(np.sum(here.rows & run.measured))
+        if here.reason and count:
+            found.append((name, f"withheld in {count} of {int(run.measured.sum())} snapshots: {here.reason}"))
+    return found
+
+
+def gauge_note(run: Run) -> str:
+    """What must be said of every number of a softmax loss, or "".
+
+    Softmax ignores one function added to all outputs. The loss, its residual and its curvature do not see that function;
+    kernel, outputs and whatever is made of them do.
+    """
+    loss = re.sub(r"[^a-z]", "", str(run.settings.get("loss") or "").lower())
+    if "crossentropy" not in loss or loss.startswith(("binary", "bce")) or run.dataset.sizes.get("output", 2) < 2:
+        return ""
+    return (
+        "The loss is a cross-entropy over several outputs, and softmax ignores one function added to all of them: "
+        "every number here other than ρ and the loss depends on that gauge."
+    )
+
+
+def off_lag(run: Run) -> Rows:
+    """Rows whose gap since the state measured before is not the run's lag, the first gap that a velocity was stored for."""
+    stored: Rows = np.asarray(np.isfinite(_stored(run, "kernel_velocity")).any(axis=1))
+    here = _of_probe(run)
+    order = np.flatnonzero(here)
+    order = order[np.argsort(run.steps[order], kind="stable")]
+    gaps = np.full(len(run), np.nan)
+    gaps[order[1:]] = np.diff(run.steps[order])
+    known = [row for row in order if stored[row] and gaps[row] > 0]
+    lag = gaps[known[0]] if known else np.nan
+    return np.asarray((here | stored) & (gaps != lag))
+
+
+def _lag(run: Run) -> tuple[Rows, str]:
+    return (off_lag(run) if run.off_lag is None else run.off_lag), NOT_ONE_LAG
+
+
+def _squares(run: Run) -> tuple[Rows, str]:
+    return np.full(len(run), run.settings.get("loss") not in ("half_mse", "mse")), NOT_SQUARES
+
+
+def _seen(run: Run) -> tuple[Rows, str]:
+    identity = run.identity if isinstance(run.identity, Mapping) else None
+    return np.asarray((run.steps != 0) & (not held_out(identity))), SEEN
+
+
+def _flat(run: Run) -> tuple[Rows, str]:
+    """A share of one belongs to classes only where the stored levels differ."""
+    share = _stored(run, "class_block_share")[:, 0]
+    flat: Rows = np.asarray(share >= 1 - _ONE)
+    if "class_within" in run.dataset and "class_between" in run.dataset:
+        within, between = (_stored(run, f"class_{name}")[:, 0] for name in ("within", "between"))
+        with np.errstate(invalid="ignore", over="ignore"):
+            flat &= ~(np.abs(within - between) > _ONE * np.abs(within))
+    return flat, FLAT
+
+
+def _rounding(run: Run) -> tuple[Rows, str]:
+    """Exactly where f_{t+1} is stored; elsewhere a tracker that looked for rounding is believed, and nobody else."""
+    found = np.full(len(run), not _looked(run))
+    measured = np.flatnonzero(_of_probe(run)) if "outputs" in run.dataset else np.empty(0, int)
+    rows = {int(run.steps[row]): int(row) for row in measured}
+    certain = False
+    for step, row in rows.items():
+        if step + 1 in rows:
+            found[row] = is_rounding(run, run.stored_at("outputs", row), run.stored_at("outputs", rows[step + 1]))
+            certain |= bool(found[row])
+    return found, ROUNDING if certain else PERHAPS_ROUNDING
+
+
+def is_rounding(run: Run, before: Floats, after: Floats) -> bool:
+    """Whether outputs f_t and f_{t+1} of the run differ by their rounding only."""
+    with np.errstate(all="ignore"):  # a stranger's numbers may be of any size
+        size = max(float(np.linalg.norm(before)), float(np.linalg.norm(after)))
+        return change_is_rounding(float(np.linalg.norm(after - before)), size, run.settings.get("dtype"))
+
+
+def _looked(run: Run) -> bool:
+    version = re.match(r"kerneltrack (\d+)\.(\d+)\.(\d+)", run.software)
+    return version is not None and tuple(map(int, version.groups())) >= _LOOKED
+
+
+def _of_probe(run: Run) -> Rows:
+    """Rows in which this probe was measured, whatever became of the others."""
+    for name in ("eigenvalues", "trace"):
+        if name in run.dataset:
+            return np.asarray(np.isfinite(_stored(run, name)[:, :1]).any(axis=1))
+    return run.measured
+
+
+def _stored(run: Run, name: str) -> Floats:
+    """(S, …) as it stands in the file, one row a snapshot."""
+    return np.asarray(run.dataset.variables[name].values, dtype=np.float64).reshape(len(run), -1)
+
+
+_RULES: dict[str, Callable[[Run], tuple[Rows, str]]] = {
+    "kernel_velocity": _lag,
+    "network_error": _squares,
+    "kernel_regression_error": _squares,
+    "leave_one_out_error": _seen,
+    "kernel_alignment_risk": _seen,
+    "linearization_error": _rounding,
+    "linearization_cosine": _rounding,
+    "kernel_flow_error": _rounding,
+    "measured_factor": _rounding,
+    "ledger_curvature": _rounding,
+    "class_block_share": _flat,
+}

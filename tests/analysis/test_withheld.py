@@ -1,0 +1,241 @@
+"""Archives that hold numbers which mislead, as those from before 0.1.1 do: they are not shown, and the reason is.
+
+Oracle: the closed form of the synthetic run, in which every stored number is known, and the definition of what misleads.
+"""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import xarray
+from typer.testing import CliRunner
+
+from kerneltrack.analysis import load
+from kerneltrack.analysis.cli import app
+from kerneltrack.analysis.compare import compare
+from kerneltrack.analysis.export import to_csv, to_netcdf
+from kerneltrack.analysis.figures import Scene, choose
+from kerneltrack.analysis.findings import findings
+from kerneltrack.analysis.freeze import freeze_here
+from kerneltrack.analysis.learned import learned_shares
+from kerneltrack.analysis.lr_decay import lr_decay_effects
+from kerneltrack.analysis.lr_decay_text import factor_table
+from kerneltrack.analysis.report import render
+from kerneltrack.analysis.sweep import sweep
+from kerneltrack.analysis.withheld import gauge_note, told
+from kerneltrack.errors import AnalysisError
+
+EARLIER = "kerneltrack 0.1.0"
+
+
+@pytest.fixture
+def written(synthetic, truth, tmp_path):
+    """Writes the synthetic run with other settings, another identity and further or other numbers; returns its Run."""
+
+    def write(name="run", *, identity=None, change=None, extra=None, **settings):
+        rows = []
+        for snapshot in synthetic.snapshots(truth):
+            measured = {**snapshot.probes["train"], **{n: np.array(v) for n, v in (extra or {}).items()}}
+            measured = measured if change is None else change(snapshot.step, measured)
+            rows.append(dataclasses.replace(snapshot, probes={"train": measured}))
+        record = synthetic.record(truth, identity=identity, **settings)
+        return load(synthetic.write(tmp_path / f"{name}.h5", rows, record)).only
+
+    return write
+
+
+def titles(run):
+    return {finding.title for finding in findings(run)}
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", None, "MyLoss", "mse_loss", "mse (a callable)"])
+def test_a_frozen_kernel_is_told_of_a_mean_of_squares_only(written, loss):
+    run = written(loss=loss)
+    for name in ("network_error", "kernel_regression_error"):
+        assert np.isnan(run.values(name)).all()
+    assert "Frozen kernel" not in titles(run)
+    for draw in (freeze_here, lambda r: choose("freeze-here")(Scene(r))):
+        with pytest.raises(AnalysisError, match="withheld: the loss is not a mean of squares"):
+            draw(run)
+    assert "withheld: the loss is not a mean of squares" in render(run)
+
+
+@pytest.mark.parametrize("loss", ["half_mse", "mse"])
+def test_a_mean_of_squares_keeps_its_frozen_kernel(written, loss):
+    assert "Frozen kernel" in titles(written(loss=loss))
+
+
+SEEN = {"leave_one_out_error": 0.1, "kernel_alignment_risk": 0.2}
+
+
+@pytest.mark.parametrize("identity", [None, {"dataset": "digits"}, {"split": "train"}, {"split": "train", "indices": [1]}])
+def test_predictions_of_labels_that_were_trained_on_are_shown_at_step_0_alone(written, identity):
+    run = written(identity=identity, extra=SEEN)
+    for name, value in SEEN.items():
+        expected = np.where(run.steps == 0, value, np.nan)
+        np.testing.assert_array_equal(run.values(name), expected)
+        assert np.isnan(run.at(name, len(run) - 1))
+        assert run.at(name, 0) == value
+    assert "the kernel has seen these labels" in dict(told(run))["leave_one_out_error"]
+    assert "12 of 13 snapshots: the kernel has seen these labels" in render(run)
+
+
+def test_predictions_on_a_held_out_probe_are_shown(written):
+    run = written(identity={"dataset": "digits", "split": "validation"}, extra=SEEN)
+    np.testing.assert_array_equal(run.values("leave_one_out_error"), 0.1)
+    assert "leave_one_out_error" not in dict(told(run))
+
+
+def small_steps(step, measured):
+    """As late in a cosine: the outputs stand still to 10⁻⁹ from step 299 on, and their change looks most nonlinear."""
+    if step in (299, 300, 301):
+        still = np.ones_like(measured["outputs"])
+        measured |= {"outputs": still + 1e-9 * (step - 299), "kernel_flow_error": np.array(0.96)}
+        measured |= {"linearization_error": np.array(0.97), "ledger_curvature": 0.5 + 0 * measured["ledger_curvature"]}
+    return measured
+
+
+def test_a_change_that_is_rounding_is_not_called_the_worst(written):
+    """Steps 299 and 300 have their successors stored: (4 · 2⁻²³/10⁻⁹)² is far above a hundredth. 301 has none."""
+    run = written(change=small_steps, dtype="float32")
+    rows = [int(np.flatnonzero(run.steps == step)[0]) for step in (299, 300)]
+    for name in ("kernel_flow_error", "linearization_error", "ledger_curvature"):
+        assert np.isnan(run.values(name)[rows]).all()
+        assert run.withheld(name).reason == "change of the outputs is rounding"
+    (accuracy,) = [f.sentence for f in findings(run) if f.title == "First-order accuracy"]
+    assert "at step 299" not in accuracy
+    assert "at step 300" not in accuracy
+    curvature = learned_shares(run)[0][:, 2]
+    assert np.isnan(curvature[rows]).all()
+    assert np.isfinite(np.delete(curvature, rows)).all()
+
+
+def test_in_double_precision_the_same_change_is_one(written):
+    run = written(change=small_steps, dtype="float64")
+    assert run.values("kernel_flow_error")[list(run.steps).index(299)] == 0.96
+
+
+def test_of_an_earlier_archive_only_what_can_be_checked_is_shown(written):
+    """Steps 0, 299 and 300 are followed by the state one update later; the others are not."""
+    run = written()
+    assert run.software.startswith("kerneltrack ")
+    assert np.isfinite(run.values("kernel_flow_error")).all()
+    for software in (EARLIER, "", "another 9.9.9"):
+        earlier = dataclasses.replace(run, software=software)
+        assert earlier.steps[np.isfinite(earlier.values("kernel_flow_error"))].tolist() == [0, 299, 300]
+        assert "may be rounding" in earlier.withheld("kernel_flow_error").reason
+
+
+def test_a_figure_of_nothing_but_rounding_says_so(written):
+    def without(_, measured):
+        return {name: v for name, v in measured.items() if name not in ("outputs", "anchored_linearization_error")}
+
+    run = dataclasses.replace(written(change=without), software=EARLIER)
+    with pytest.raises(AnalysisError, match="may be rounding"):
+        choose("linearisation")(Scene(run))
+
+
+def test_measured_factors_of_a_rounded_change_are_not_told(written):
+    def still(step, measured):
+        """The state after the halved rate's first update is the one before it, but for rounding."""
+        changed = {"residual": np.full_like(measured["residual"], 0.3) * (1 + 1e-9 * (step == 301))}
+        return {**measured, **changed} if step in (300, 301) else measured
+
+    (change,) = lr_decay_effects(written(change=still, dtype="float32")).changes
+    assert np.isnan(change.factors.measured).all()
+    assert np.isfinite(change.factors.predicted).all()
+    assert "change of the outputs is rounding" in factor_table(change).notes[0]
+
+
+@pytest.mark.parametrize(("within", "between", "shown"), [(1.0, 1.0, False), (2.0, 1.0, True), (None, None, False)])
+def test_a_share_of_one_without_classes_is_not_shown(written, within, between, shown):
+    def flat(_, measured):
+        levels = {"class_within": within, "class_between": between}
+        kept = {n: v for n, v in measured.items() if n not in levels}
+        return {**kept, "class_block_share": np.array(1.0), **{n: np.array(v) for n, v in levels.items() if v is not None}}
+
+    run = written(change=flat)
+    assert np.isfinite(run.values("class_block_share")).all() == shown
+    assert ("class_block_share" in dict(told(run))) != shown
+
+
+def test_no_card_speaks_of_a_collapse_onto_classes(written):
+    run = written(extra={"class_block_share": 0.99})
+    assert all("class" not in f"{f.title} {f.sentence}".lower() for f in findings(run))
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "said"),
+    [
+        ("cross_entropy", 3, True), ("CrossEntropyLoss", 3, True), ("cross_entropy (a callable)", 3, True),
+        ("half_mse", 3, False), (None, 3, False), ("cross_entropy", 1, False), ("BCELoss", 3, False),
+        ("binary_cross_entropy", 3, False), ("binary_cross_entropy_with_logits", 3, False),
+    ],
+)  # fmt: skip
+def test_the_gauge_of_softmax_is_said(written, loss, outputs, said):
+    run = written(loss=loss)
+    wide = dataclasses.replace(run, dataset=xarray.Dataset({"a": ("output", np.zeros(outputs))}, attrs=run.dataset.attrs))
+    assert bool(gauge_note(wide)) is said
+    assert not said or "other than ρ and the loss depends on that gauge" in gauge_note(wide)
+
+
+def test_the_gauge_stands_in_the_report_and_in_show(synthetic, truth, tmp_path):
+    """Two outputs: the second is minus the first, as far as the page is concerned."""
+
+    def doubled(snapshot):
+        measured = dict(snapshot.probes["train"])
+        for name in ("outputs", "residual"):
+            measured[name] = np.hstack([measured[name], -measured[name]])
+        return dataclasses.replace(snapshot, probes={"train": measured})
+
+    record = synthetic.record(truth, loss="cross_entropy", output="trace")
+    record = dataclasses.replace(record, targets=np.hstack([record.targets, -record.targets]))
+    path = synthetic.write(tmp_path / "run.h5", map(doubled, synthetic.snapshots(truth)), record)
+    page = render(load(path).only)
+    assert "every number here other than ρ and the loss depends on that gauge" in page
+    shown = CliRunner().invoke(app, ["show", str(path), "--json"])
+    assert any("gauge" in note for note in json.loads(shown.stdout)["probes"]["train"]["notes"])
+    assert "gauge" in " ".join(CliRunner().invoke(app, ["show", str(path)]).stdout.split())
+
+
+def test_comparisons_and_exports_hold_nothing_that_is_withheld(written, tmp_path):
+    runs = [written(name, loss="cross_entropy", extra=SEEN) for name in ("one", "two")]
+    both = load([run.path for run in runs])
+    found = compare(both, quantities=["leave_one_out_error", "network_error"])
+    assert np.isnan(found.values["network_error"]).all()
+    assert np.isfinite(found.values["leave_one_out_error"]).sum() == 2  # step 0 of each
+    assert any("one: network_error is withheld in 13 of 13" in note for note in found.notes)
+    with to_csv(runs[0], tmp_path / "run.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["network_error"] for row in rows] == [""] * 13
+    assert [row["leave_one_out_error"] for row in rows] == ["0.1", *[""] * 12]
+    with xarray.open_dataset(to_netcdf(runs[0], tmp_path / "run.nc"), engine="h5netcdf") as exported:
+        assert np.isnan(exported["network_error"].values).all()
+        np.testing.assert_array_equal(exported["trace"].values, runs[0].values("trace"))
+
+
+def test_a_sweep_of_what_is_withheld_says_why(written):
+    runs = load([written(name, loss=None, width=i).path for i, name in enumerate(("one", "two"), 1)])
+    with pytest.raises(AnalysisError, match="withheld: the loss is not a mean of squares"):
+        sweep(runs, "settings.width", ["network_error"])
+
+
+def test_show_says_why_a_number_is_missing(written):
+    run = dataclasses.replace(written(loss="mse"), software=EARLIER)
+    from kerneltrack.analysis.overview import _probe
+
+    facts = _probe(run)
+    assert facts["last"]["kernel_flow_error"] is None
+    assert any(note.startswith("kernel_flow_error is withheld") for note in facts["notes"])
+
+
+def test_the_edge_under_a_moving_rate_says_that_the_bound_moved(synthetic, tmp_path):
+    rows, record = synthetic.one_more_kind("cosine")
+    run = load(synthetic.write(tmp_path / "cosine.h5", rows, record)).only
+    (edge,) = [f.sentence for f in findings(run) if f.title == "Edge of stability"]
+    reached = run.steps[np.flatnonzero(run.values("stability_ratio") >= 0.95)[0]]
+    rates = run.learning_rates[run.steps >= reached, 0]
+    rates = rates[rates > 0]
+    assert f"moved by ×{float(f'{rates.max() / rates.min():.2g}'):g} meanwhile" in edge
