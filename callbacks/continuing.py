@@ -27,8 +27,8 @@ class Left:
 
     def goes_on(self, trainer: Any) -> bool:
         """Whether ``trainer`` begins where this fit ended: the same trainer and module, after at least one update."""
-        same = trainer is self.trainer() and trainer.lightning_module is self.module()
-        return same and self.step == int(trainer.global_step) > 0
+        ours = self.trainer(), self.module()
+        return ours == (trainer, trainer.lightning_module) and self.step == int(trainer.global_step) > 0
 
 
 def state_key(archive: Path) -> str:

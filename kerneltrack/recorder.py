@@ -359,9 +359,12 @@ class Recorder:
         last: bool,
     ) -> Reading:
         ends = last or moment.step == 0
+        previous = self._previous.get(name)
+        if previous is not None and previous.settings.get("step") == moment.step:
+            previous = None  # a run that goes on measures the state that it ended with again: it is not the one before
         reading = self._instruments[name].measure(
             module, rule, step=moment.step, anchor=self._anchor, flags=flags,
-            initial=self._initial.get(name), previous=self._previous.get(name),
+            initial=self._initial.get(name), previous=previous,
             source=self._source(name, module, moment, rule, others),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
             keep_parameters=not last,

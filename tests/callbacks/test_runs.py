@@ -176,8 +176,10 @@ def test_a_fit_that_goes_on_in_its_trainer_continues_the_run(tmp_path, epochs):
     trainer(whole, max_steps=12).fit(net(), loader())
     found, expected = rows(tmp_path / "run.h5"), rows(tmp_path / "whole.h5")
     assert [row["step"] for row in found] == [row["step"] for row in expected] == [0, 2, 4, 6, 8, 10, 12]
+    assert "kernel_velocity" not in found[4], "measured a second time, it is not the state before itself"
     for name in ("parameter_distance", "eigenvalues", "kernel_velocity", "jacobian_change", "anchored_linearization_error"):
-        assert all(np.array_equal(a.get(name), b.get(name)) for a, b in zip(found[1:], expected[1:], strict=True)), name
+        for a, b in zip(found[1:], expected[1:], strict=True):
+            assert np.array_equal(a.get(name), b.get(name)) or (name, a["step"]) == ("kernel_velocity", 8), name
 
 
 def test_a_fit_that_goes_on_after_an_exception_continues_the_run(tmp_path):
