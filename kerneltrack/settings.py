@@ -44,6 +44,7 @@ def settings_of(instrument: Instrument, network: Network, outputs: Tensor) -> di
         if instrument.forward is None
         else getattr(instrument.forward, "__qualname__", repr(instrument.forward)),
         "energy_k": list(observables.energy_k(modes)),
-        "layers": layers_of(network),
+        # Of every parameter that trains, as the layers' columns are; the kernel may be of fewer.
+        "layers": layers_of(Network(network.module)),
         "top_k": min(instrument.top_k, modes),
     }
