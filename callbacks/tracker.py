@@ -113,6 +113,7 @@ class _Tracker:
         self._dry = False
         self._verified = False
         self._announced = False
+        self._backwards: list[torch.Tensor] = []  # the loss of each backward pass of this batch, while a row waits
         self._step_was: tuple[float | None, bool] = (None, True)  # loss scale and gradients at the optimizer's step
 
     @property
@@ -169,6 +170,7 @@ class _Tracker:
         self._probes = self._ranks.from_leader(partial(self._resolve_probes, trainer))
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._backwards = []
         if trainer.global_step == self._window:
             return
         self._window = trainer.global_step
@@ -185,6 +187,10 @@ class _Tracker:
         if due:
             self._take(trainer, pl_module, fit.update_rule(trainer, pl_module), due)
 
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
+        if self._recorder is not None and self._recorder.waiting is not None:
+            self._backwards.append(loss.detach())
+
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if self._recorder is not None and self._recorder.waiting is not None:
             self._recorder.use_rates(fit.rates(trainer))
@@ -194,11 +200,11 @@ class _Tracker:
         if self._recorder is None:
             return
         self._batches += 1
-        self._samples += fit.batch_size(batch) * self._ranks.size
+        size = fit.batch_size(batch)
+        self._samples = -1 if min(size, self._samples) < 0 else self._samples + size * self._ranks.size
         if self._recorder.waiting is None or trainer.global_step == self._recorder.waiting:
             return
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        training_loss = float(loss) if isinstance(loss, torch.Tensor) else math.nan
+        training_loss = fit.training_loss(trainer, pl_module, outputs, self._backwards)
         scale, graded = self._step_was
         applied = graded and (scale is None or not (fit.loss_scale(trainer) or scale) < scale)
         rule = fit.update_rule(trainer, pl_module)

@@ -224,6 +224,8 @@ class Instrument:
         with threads_for(rows):
             values = observables.compute(self.observables, state)
             stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
+        if callable(self.output):
+            stored["outputs"] = numpy(outputs)  # the archive's are the network's own, whatever g makes of them
         others = of_other_parameters(self.observables, state)
         changed = [missing.get("anchored", "") if anchor else "", *changed, *others.values()]
         return Reading(

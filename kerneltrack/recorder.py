@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.errors import ArchiveError, KerneltrackError
+from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
@@ -279,7 +279,10 @@ class Recorder:
         if self._writer is None:
             return
         try:
-            self._writer.append(snapshot)
+            try:
+                self._writer.append(snapshot)
+            except ArchiveSizeError:  # a column that changed its size must not cost the row
+                self._writer.append(self._writer.fitting(snapshot))
             self._unstored = []
         except ArchiveError as error:
             self._unstored.append(snapshot.step)
