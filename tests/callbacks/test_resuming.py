@@ -77,14 +77,14 @@ CHANGED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("on_error", ["raise", "warn"])
 @pytest.mark.parametrize("case", CHANGED)
-def test_settings_of_another_meaning_are_refused(tmp_path, case, on_error):
+def test_settings_of_another_meaning_are_refused(tmp_path, case):
+    """Also with on_error="warn", which is about measurements."""
     first, second, message = CHANGED[case]
     fit(tmp_path, **first)
     before, net = (tmp_path / "run.h5").read_bytes(), module(second.get("outputs", 2))
     with pytest.raises(ArchiveError, match=message) as refusal:
-        fit(tmp_path, net=net, checkpoint=tmp_path / "4.ckpt", steps=10, on_error=on_error, **second)
+        fit(tmp_path, net=net, checkpoint=tmp_path / "4.ckpt", steps=10, on_error="warn" if len(case) % 2 else "raise", **second)
     assert "Resume with the" in str(refusal.value)
     assert str(tmp_path / "run.h5") in str(refusal.value)
     assert (tmp_path / "run.h5").read_bytes() == before
