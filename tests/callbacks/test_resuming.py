@@ -94,7 +94,7 @@ def test_settings_of_another_meaning_are_refused(tmp_path, case):
 SAME = {
     "nothing": ({}, {}),
     "schedule": ({}, {"schedule": schedule.Every(3)}),
-    "how it is computed and stored": ({}, {"method": "jacobian", "memory_budget": "1GiB", "keep_kernel": "all", "max_overhead": 0.9}),
+    "how it is computed": ({}, {"method": "jacobian", "memory_budget": "1GiB", "keep_kernel": "all", "max_overhead": 0.9}),
     "names in another order": ({"params": ["layers.0.weight", "layers.4.bias"]}, {"params": ["layers.4.bias", "layers.0.weight"]}),
     "a predicate for names": ({"params": ["layers.4.weight", "layers.4.bias"]}, {"params": lambda n: n.startswith("layers.4")}),
     "top_k beyond all modes": ({"top_k": 30}, {"top_k": 64}),

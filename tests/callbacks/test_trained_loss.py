@@ -28,7 +28,8 @@ class Plain(Regressor):
         self.optimizer, self.penalty, self.loss = optimizer, penalty, loss
 
     def training_step(self, batch, batch_idx):
-        loss = self.loss(self(batch["x"] if isinstance(batch, UserDict) else batch[0]), batch["y"] if isinstance(batch, UserDict) else batch[1])
+        x, y = batch.values() if isinstance(batch, UserDict) else (batch[0], batch[1])
+        loss = self.loss(self(x), y)
         return self.kept(loss + self.penalty * sum(p.square().sum() for p in self.parameters()))
 
     def configure_optimizers(self):
@@ -136,7 +137,10 @@ class Unknown:
         return self.pair[index]
 
 
-@pytest.mark.parametrize(("collate", "seen"), [(None, [0, 12, 24, 36]), (as_user_dict, [0, 12, 24, 36]), (Unknown, [0, -1, -1, -1])])
+TRUTH = [0, 12, 24, 36]
+
+
+@pytest.mark.parametrize(("collate", "seen"), [(None, TRUTH), (as_user_dict, TRUTH), (Unknown, [0, -1, -1, -1])])
 def test_samples_seen_is_the_truth_or_unknown(tmp_path, collate, seen):
     fit(Plain(), tracker(tmp_path / "run.h5"), batch_size=12, collate=collate)
     assert [row.samples_seen for row in rows(tmp_path / "run.h5")] == seen
