@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from typing import Any
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from torch.utils import _pytree as pytree
 from kerneltrack import origin
 from kerneltrack.errors import TrackerError
 from kerneltrack.instrument import Instrument
+from kerneltrack.loss import NAMES, LossName, ProbeLoss
 from kerneltrack.ntk.parameters import reported_name
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
@@ -106,11 +108,36 @@ def training_probe(trainer: Any, n: int, *, seed: int, split: Any, name: str) ->
     return Probe.from_dataloader(loader, n, seed=seed, split=split, name=name)
 
 
+def training_loss(trainer: Any, module: Any, outputs: Any, backwards: Sequence[torch.Tensor]) -> float:
+    """The loss that training_step gave for the batch that ends; NaN where it gave none.
+
+    Lightning hands over what it goes backward from, which in automatic optimization is divided by the batches of an
+    update. An optimizer that evaluates its closure more than once (LBFGS) ends with a loss at other weights; the first
+    one is of those that the update leaves.
+    """
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    if not module.automatic_optimization:
+        return float(loss) if isinstance(loss, torch.Tensor) else math.nan
+    if len(backwards) > 1:
+        loss = backwards[0]
+    return float(loss) * trainer.accumulate_grad_batches if isinstance(loss, torch.Tensor) else math.nan
+
+
 def batch_size(batch: Any) -> int:
-    """Samples in a batch: the first axis of its first tensor, 0 where it has none."""
-    tensors = (leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, torch.Tensor) and leaf.ndim)
-    first = next(tensors, None)
-    return 0 if first is None else int(first.shape[0])
+    """Samples in a batch: the first axis of its first tensor; -1, unknown, where none is found."""
+    first = _first_tensor(batch)
+    return -1 if first is None else int(first.shape[0])
+
+
+def _first_tensor(batch: Any) -> torch.Tensor | None:
+    for leaf in pytree.tree_leaves(batch):
+        if isinstance(leaf, torch.Tensor) and leaf.ndim:
+            return leaf
+        if isinstance(leaf, Mapping):  # UserDict and its kin, which torch's pytree does not open
+            found = _first_tensor(list(leaf.values()))
+            if found is not None:
+                return found
+    return None
 
 
 def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -> str:
@@ -133,21 +160,47 @@ def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -
 def verify_loss(instruments: Mapping[str, Instrument], snapshot: Snapshot) -> None:
     """Where the probe is the training batch, the named loss must be the loss that was trained.
 
+    A wrong name shows by the trained value being that of another name. A value that is no name's may be right: what is
+    trained has a penalty, say, and only the loss in it is named.
+
     Raises:
-        TrackerError: it is not.
+        TrackerError: the trained loss has another name.
     """
     for name, instrument in instruments.items():
-        measured = float(snapshot.probes.get(name, {}).get("probe_loss", math.nan))
-        if instrument.scope != "exact" or math.isnan(measured) or math.isnan(snapshot.training_loss):
+        found = snapshot.probes.get(name, {})
+        measured, trained = float(found.get("probe_loss", math.nan)), snapshot.training_loss
+        if instrument.scope != "exact" or math.isnan(measured) or math.isnan(trained) or _same_value(measured, trained):
             continue
-        if not math.isclose(measured, snapshot.training_loss, rel_tol=1e-3, abs_tol=1e-6):
+        right = [other for other, value in _named_losses(instrument.probe, found) if _same_value(value, trained)]
+        said = f"loss={instrument.loss.name if instrument.loss else None!r}"
+        if right:
             raise TrackerError(
-                f"loss={instrument.loss.name if instrument.loss else None!r}",
-                expected=f"the loss that is trained, {snapshot.training_loss:.6g} on this batch",
+                said, expected=f"the loss that is trained, {right[0]!r}: {trained:.6g} on this batch",
                 got=f"{measured:.6g} on the probe, which is the whole training batch",
                 remedy='Name the trained loss (torch.nn.MSELoss is "mse", half of it is "half_mse"), give it as a '
                 "callable, or pass loss=None.",
             )  # fmt: skip
+        warnings.warn(
+            f"kerneltrack: {said} is {measured:.6g} on the probe, which is the whole training batch, and training_step "
+            f"gave {trained:.6g}. That is right where it adds something to the loss (a penalty); else name the trained loss.",
+            stacklevel=2,
+        )
+
+
+def _same_value(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6)
+
+
+def _named_losses(probe: Probe, found: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Every loss that has a name, on the probe, by what the network gave there."""
+    if "outputs" not in found:
+        return []
+    outputs = torch.as_tensor(found["outputs"])
+    targets = probe.aligned_targets(outputs.shape[1])
+    if targets is None:
+        return []
+    names = [name for name in NAMES if name != "cross_entropy" or outputs.shape[1] > 1]
+    return [(name, float(ProbeLoss.of(cast(LossName, name)).value(outputs, torch.from_numpy(targets)))) for name in names]
 
 
 def provenance(

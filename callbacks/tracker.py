@@ -7,6 +7,7 @@ hooks. Arguments are checked when the tracker is made; what needs the data or th
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import uuid
@@ -20,7 +21,6 @@ from torch import nn
 
 from kerneltrack import observables as catalogue
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.errors import ArchiveError
 from kerneltrack.instrument import Instrument
 from kerneltrack.loss import LossName, MeanLoss
 from kerneltrack.pace import Pace
@@ -34,7 +34,7 @@ from kerneltrack.undisturbed import undisturbed
 from kerneltrack.unsharded import unsharded
 from kerneltrack.update_rule import UpdateRule
 
-from . import arguments, fit, telling
+from . import arguments, continuing, fit, telling
 from .roots import callback_bases
 
 #: What these look at differs between the processes of one training; the leader decides for all, at a message an update.
@@ -94,6 +94,8 @@ class _Tracker:
             "eigenpairs": arguments.eigenpairs(eigenpairs, top_k),
         }
         self._state: dict[str, Any] = {}
+        self._loaded = False  # whether the state came from a checkpoint, for a fit that has not begun
+        self._left: continuing.Left | None = None  # how the last fit ended; None once the state is another one
         self._forget()
 
     def _forget(self) -> None:
@@ -111,12 +113,13 @@ class _Tracker:
         self._dry = False
         self._verified = False
         self._announced = False
+        self._backwards: list[torch.Tensor] = []  # the loss of each backward pass of this batch, while a row waits
         self._step_was: tuple[float | None, bool] = (None, True)  # loss scale and gradients at the optimizer's step
 
     @property
     def state_key(self) -> str:
-        """Two trackers in one Trainer differ by the file they write, wherever its folder is."""
-        return f"NTKTracker{{'archive': {self.archive.name!r}}}"
+        """Two trackers in one Trainer differ by the path they were given; see :meth:`on_load_checkpoint` for moved ones."""
+        return continuing.state_key(self.archive)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors: what a resumed run needs to go on with the same archive, schedule and comparisons."""
@@ -134,17 +137,28 @@ class _Tracker:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._state = dict(state_dict)
+        self._state, self._loaded, self._left = dict(state_dict), True, None
 
     def __getstate__(self) -> dict[str, Any]:
         # Lightning binds log and log_dict onto the instance; they hold the module, and a live recorder holds tensors.
         kept = {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
-        return {**kept, "_recorder": None, "_instruments": {}}
+        return {**kept, "_recorder": None, "_instruments": {}, "_left": None}
 
     # -- hooks -----------------------------------------------------------------------------------------------------
 
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Take the state of a tracker whose archive has this one's file name, where the folder is another one now."""
+        states = checkpoint.get("callbacks") or {}
+        others = {getattr(callback, "state_key", None) for callback in trainer.callbacks if callback is not self}
+        named = [key for key in states if key not in others and continuing.file_name(key) == self.archive.name]
+        if self.state_key not in states and len(named) == 1 and states[named[0]]:
+            self.load_state_dict(copy.deepcopy(states[named[0]]))
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._forget()
+        if not self._goes_on(trainer):
+            self._state = {}
+        self._loaded, self._left = False, None
         self._ranks = fit.ranks(trainer)
         self._began = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
         self._batches = int(self._state.get("batches", 0))
@@ -156,6 +170,7 @@ class _Tracker:
         self._probes = self._ranks.from_leader(partial(self._resolve_probes, trainer))
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._backwards = []
         if trainer.global_step == self._window:
             return
         self._window = trainer.global_step
@@ -172,6 +187,10 @@ class _Tracker:
         if due:
             self._take(trainer, pl_module, fit.update_rule(trainer, pl_module), due)
 
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
+        if self._recorder is not None and self._recorder.waiting is not None:
+            self._backwards.append(loss.detach())
+
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if self._recorder is not None and self._recorder.waiting is not None:
             self._recorder.use_rates(fit.rates(trainer))
@@ -181,11 +200,11 @@ class _Tracker:
         if self._recorder is None:
             return
         self._batches += 1
-        self._samples += fit.batch_size(batch) * self._ranks.size
+        size = fit.batch_size(batch)
+        self._samples = -1 if min(size, self._samples) < 0 else self._samples + size * self._ranks.size
         if self._recorder.waiting is None or trainer.global_step == self._recorder.waiting:
             return
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        training_loss = float(loss) if isinstance(loss, torch.Tensor) else math.nan
+        training_loss = fit.training_loss(trainer, pl_module, outputs, self._backwards)
         scale, graded = self._step_was
         applied = graded and (scale is None or not (fit.loss_scale(trainer) or scale) < scale)
         rule = fit.update_rule(trainer, pl_module)
@@ -208,6 +227,16 @@ class _Tracker:
         self._finish(trainer)
 
     # -- what the hooks do -----------------------------------------------------------------------------------------
+
+    def _goes_on(self, trainer: Any) -> bool:
+        """Whether this fit goes on with the run whose state is at hand; else it is a new run, whatever this object did.
+
+        It does where the state came with the checkpoint that the fit begins from, or where the fit before left it: the same
+        trainer and module, at the step that they had reached.
+        """
+        if trainer.ckpt_path:
+            return self._loaded and trainer.global_step >= int(self._state.get("step", -1))
+        return self._left is not None and self._left.goes_on(trainer)
 
     def _resolve_probes(self, trainer: Any) -> dict[str, Probe]:
         """The probes by name: given, read from a file, or drawn from the training data."""
@@ -269,7 +298,7 @@ class _Tracker:
         if self._dry:
             return None
         earlier = self._state.get("run_id")
-        continues = bool(earlier) and self.archive.exists() and _run_id(self.archive) == earlier
+        continues = bool(earlier) and self.archive.exists() and continuing.run_id(self.archive) == earlier
         self._run_id = str(earlier) if continues else uuid.uuid4().hex
         if earlier and not continues:
             facts["continued_from"] = {"run_id": earlier, "step": int(trainer.global_step)}
@@ -336,9 +365,10 @@ class _Tracker:
     def _finish(self, trainer: Any) -> None:
         """Close the archive; safe to call again."""
         recorder, self._state = self._recorder, self.state_dict()
-        self._recorder = None
+        self._recorder, self._loaded = None, False
         if recorder is None:
             return
+        self._left = continuing.Left.by(trainer)
         recorder.close()
         if self._log and not self._dry and self._ranks.leads:
             total = time.perf_counter() - self._began
@@ -383,14 +413,3 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         TrackerError, ScheduleError, ObservableError, ProbeError: a wrong argument, when the tracker is made.
         ArchiveError: the archive exists or cannot be written, before the first batch.
     """
-
-
-def _run_id(path: Path) -> str | None:
-    from kerneltrack.archive import open_archive
-
-    try:
-        with open_archive(path) as archive:
-            found = archive.provenance.run.get("run_id")
-    except ArchiveError:
-        return None
-    return None if found is None else str(found)

@@ -9,7 +9,7 @@ and compared with the change f_{t+1} − f_t of the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,33 +27,35 @@ Tensors = Mapping[str, Tensor]
 def update_effects(
     before: Network,
     after: Network,
+    moved: Tensors,
     inputs: Any,
     *,
     outputs: Array,
     residual: Tensor | None,
     rule: UpdateRule,
-    by_layer: bool = False,
+    layers: Sequence[str] | None = None,
 ) -> Update:
     """The changes of the outputs that one update made and would have made.
 
     Args:
-        before: the network at θ_t, over every trainable parameter.
-        after: the same at θ_{t+1}.
+        before: the network at θ_t, over every parameter that trained then.
+        after: the same at θ_{t+1}, over whatever trains now.
+        moved: θ_{t+1} by the names of ``before``.
         inputs: the probe's inputs, N samples.
         outputs: f_t, what ``before`` gives on them.
         residual: m_t (N, O), or None where no loss is known.
         rule: the update with the rates and the preconditioner that it used.
-        by_layer: the two linear changes also layer by layer.
+        layers: which layers to tell apart in the two linear changes, or None: they are told in total.
     """
-    step = way(before.parameters, after.parameters)
+    step = way(before.parameters, moved)
     flow = None if residual is None else _gradient_flow(before, inputs, residual, rule)
     change = numpy(after.outputs(inputs)) - outputs
-    if not by_layer:
+    if layers is None:
         linear = numpy(before.jvp(inputs, step))
         kernel = None if flow is None else numpy(before.jvp(inputs, flow))
         return Update(output_change=change, linear_change=linear, kernel_change=kernel)
-    linears = _by_layer(before, inputs, step)
-    kernels = None if flow is None else _by_layer(before, inputs, flow)
+    linears = _by_layer(before, inputs, step, layers)
+    kernels = None if flow is None else _by_layer(before, inputs, flow, layers)
     return Update(
         output_change=change,
         linear_change=sum(linears.values(), start=0 * next(iter(linears.values()))),
@@ -64,8 +66,8 @@ def update_effects(
 
 
 def way(start: Tensors, end: Tensors) -> dict[str, Tensor]:
-    """end − start, parameter by parameter."""
-    return {name: value - start[name] for name, value in end.items()}
+    """end − start, for every parameter of the start."""
+    return {name: end[name] - value for name, value in start.items()}
 
 
 def layers_of(network: Network) -> list[str]:
@@ -96,9 +98,9 @@ def _gradient_flow(network: Network, inputs: Any, residual: Tensor, rule: Update
     return {name: -(metric if isinstance(metric, float) else metric[name]) * g for name, g in gradient.items()}
 
 
-def _by_layer(network: Network, inputs: Any, direction: Tensors) -> dict[str, Array]:
-    """J^l v^l for each layer."""
-    return {
-        layer: numpy(network.jvp(inputs, {n: v for n, v in direction.items() if layer_of(n) == layer}))
-        for layer in layers_of(network)
-    }
+def _by_layer(network: Network, inputs: Any, direction: Tensors, layers: Sequence[str]) -> dict[str, Array]:
+    """J^l v^l for each layer; zero for one of which nothing trained."""
+    own = {layer: {n: v for n, v in direction.items() if layer_of(n) == layer} for layer in layers}
+    moved = {layer: numpy(network.jvp(inputs, v)) for layer, v in own.items() if v}
+    nothing = 0 * next(iter(moved.values()))
+    return {layer: moved.get(layer, nothing) for layer in layers}

@@ -99,6 +99,10 @@ class ArchiveError(KerneltrackError, OSError):
     """The archive cannot be created, written or opened."""
 
 
+class ArchiveSizeError(ArchiveError):
+    """A snapshot holds a column of another size or dtype than the archive has."""
+
+
 class ArchiveExistsError(ArchiveError, FileExistsError):
     """There is already an archive of another run; nothing was overwritten."""
 

@@ -7,7 +7,7 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from kerneltrack import observables
 from kerneltrack.carried import carried_over
+from kerneltrack.comparable import is_another_function, kernel_changed, of_other_parameters, withheld, without_layers
 from kerneltrack.effects import distances, layers_of, numpy, update_effects, way
 from kerneltrack.errors import KerneltrackError, ProbeError
 from kerneltrack.hidden import hidden
@@ -25,6 +26,7 @@ from kerneltrack.kernels import Kernels, Method, Output, layers_in, total
 from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, NTKOperator, Plan
 from kerneltrack.ntk.memory import refuse_budget
+from kerneltrack.ntk.parameters import layer_of, reported_name, unwrap
 from kerneltrack.ntk.reduction import parse_output
 from kerneltrack.observables import Need, Observable, State
 from kerneltrack.pairs import Eigenpairs, left_out, said
@@ -109,7 +111,7 @@ class Instrument:
             KernelError: a module whose kernel cannot be computed exactly.
             ObservableError: targets that the chosen reduction cannot see.
         """
-        network = self._network(module)
+        network = Network(module, params=self.params, forward=self.forward)  # refuses names that are unknown or frozen
         inputs = self._inputs(module)
         try:
             network.validate(inputs, name=f"probe {self.probe.name!r}")
@@ -153,6 +155,7 @@ class Instrument:
         previous: State | None = None,
         source: tuple[Instrument, Reading] | None = None,
         flags: Flags | None = None,
+        layers: Sequence[str] | None = None,
         keep_kernel: bool = False,
         keep_parameters: bool = True,
     ) -> Reading:
@@ -167,13 +170,16 @@ class Instrument:
             previous: the last state measured.
             source: another probe, whose eigenvectors and targets are carried over to this one, and its reading now.
             flags: the ``training`` flags that the submodules have in training.
+            layers: those of the first measurement, by which every later one is told; None: this is the first.
             keep_kernel: put the kernel itself among the values.
             keep_parameters: keep θ_t for :meth:`complete`.
         """
         inputs, every = self._inputs(module), self._network(module, every_parameter=True)
         outputs = every.outputs(inputs)
         targets = self._targets(outputs)
-        missing: dict[Need, str] = {}
+        layers = layers_of(every) if layers is None else list(layers)
+        missing = without_layers(layers_of(every), layers)
+        changed = [missing["layers"]] if missing else []
         rows = self.rows(outputs)
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
         kernel, parts, remark = self._kernel(module, inputs, outputs, missing) if operator is None else (None, None, "")
@@ -190,6 +196,11 @@ class Instrument:
                 every, inputs, outputs, targets, self.loss, rule,
                 kernel=kernel if whole else None, top_eigenvalue=float(pairs.values[0]) if whole else None,
             )  # fmt: skip
+        settings = {
+            **facts_of(self, every, outputs, previous, step),
+            "layers": layers,
+            "parameters": list(self._network(module).parameters),
+        }
         state = State(
             eigensystem=pairs,
             kernel=None if kernel is None else numpy(kernel),
@@ -198,11 +209,11 @@ class Instrument:
             stability=stability,
             initial=initial,
             previous=previous,
-            settings=facts_of(self, every, outputs, previous, step),
-            **layers_in(parts, layers_of(every), whole=self.needs("layer_kernels")),
+            settings=settings,
+            **layers_in(None if "layers" in missing else parts, layers, whole=self.needs("layer_kernels")),
             **self._functions(outputs, targets),
             **self._hidden(every, inputs, missing),
-            **self._since(module, inputs, kernel, every, anchor, initial if step else None, missing, step=step),
+            **self._since(module, inputs, kernel, every, anchor, initial if step else None, missing, settings),
             **self._in_training(module, inputs, outputs, flags, missing, step=step),
             **self._by_optimizer(module, inputs, kernel, rule, missing),
             **(self._from_source(module, inputs, outputs, source, missing) if kernel is not None else {}),
@@ -211,14 +222,18 @@ class Instrument:
         with threads_for(rows):
             values = observables.compute(self.observables, state)
             stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
+        if callable(self.output):
+            stored["outputs"] = numpy(outputs)  # the archive's are the network's own, whatever g makes of them
+        others = of_other_parameters(self.observables, state)
+        changed = [missing.get("anchored", "") if anchor else "", *changed, *others.values()]
         return Reading(
             state=state,
-            values={**stored, **values},
-            reasons=self._explained(values.reasons, missing),
+            values=withheld({**stored, **values}, others),
+            reasons={**self._explained(values.reasons, missing), **others},
             rule=rule,
             outputs=outputs,
             before=Anchor.of(module) if keep_parameters and self.needs("update") else None,
-            remarks=tuple(filter(None, (remark, said(pairs, formed=kernel is not None)))),
+            remarks=tuple(filter(None, (remark, said(pairs, formed=kernel is not None), *dict.fromkeys(changed)))),
         )
 
     def assist(self, module: nn.Module, by_layer: bool, budget: int | str | None) -> None:
@@ -235,22 +250,30 @@ class Instrument:
         """
         if reading.before is None:
             return reading
+        if gone := reading.before.incomparable(module, ()):
+            return replace(reading, reasons=self._explained(reading.reasons, {"update": gone}), before=None)
+        layers = reading.state.settings["layers"]
+        missing = without_layers(map(layer_of, reading.before.parameters), layers)
         targets, residual = self._targets(reading.outputs), None
         if self.loss is not None and targets is not None and not callable(self.output):
             residual = self.loss.residual(reading.outputs, targets)
         update = update_effects(
             self._network(module, every_parameter=True, anchor=reading.before, headed=True),
             self._network(module, every_parameter=True, headed=True),
+            reading.before.now(module),
             self._inputs(module),
             outputs=reading.state.outputs,
             residual=residual,
             rule=rule,
-            by_layer=self.needs("layer_changes"),
+            layers=layers if self.needs("layer_changes") and not missing else None,
         )
         values = observables.compute(self.observables, replace(reading.state, update=update), only={"update"})
         reasons = {name: reason for name, reason in reading.reasons.items() if name not in values}
         return replace(
-            reading, values={**reading.values, **values}, reasons={**reasons, **values.reasons}, before=None
+            reading,
+            values={**reading.values, **values},
+            reasons={**reasons, **self._explained(values.reasons, missing)},
+            before=None,
         )
 
     def _explained(self, reasons: Mapping[str, str], missing: Mapping[Need, str]) -> dict[str, str]:
@@ -262,10 +285,23 @@ class Instrument:
                 found[entry.name] = why
         return found
 
+    @cached_property
+    def _selection(self) -> Callable[[str], bool] | None:
+        """The chosen parameters, as far as they train now: a name that was checked at the start may freeze later."""
+        if self.params is None or callable(self.params):
+            return self.params
+        return frozenset([self.params] if isinstance(self.params, str) else self.params).__contains__
+
+    def trains(self, module: nn.Module) -> bool:
+        """Whether any parameter that the kernel is of trains now."""
+        inner = unwrap(module)
+        found = (reported_name(inner, n) for n, p in inner.named_parameters(remove_duplicate=False) if p.requires_grad)
+        return any(self._selection is None or self._selection(name) for name in found)
+
     def _network(
         self, module: nn.Module, *, every_parameter: bool = False, anchor: Anchor | None = None, headed: bool = False
     ) -> Network:
-        params = None if every_parameter else self.params
+        params = None if every_parameter else self._selection
         head = parse_output(self.output).head if headed and callable(self.output) else None
         if anchor is not None:
             return AnchoredNetwork(module, anchor, params=params, forward=self.forward, head=head)
@@ -285,7 +321,7 @@ class Instrument:
     @cached_property
     def _kernels(self) -> Kernels:
         return Kernels(
-            probe=self.probe.name, output=self.output, method=self.method, forward=self.forward, params=self.params,
+            probe=self.probe.name, output=self.output, method=self.method, forward=self.forward, params=self._selection,
             memory_budget=self.memory_budget, ranks=self.ranks, progress=self.progress,
         )  # fmt: skip
 
@@ -329,24 +365,34 @@ class Instrument:
         anchor: Anchor | None,
         initial: State | None,
         missing: dict[Need, str],
-        *,
-        step: int,
+        settings: Mapping[str, Any],
     ) -> dict[str, Any]:
         """What relates the state to initialisation: distances, J_t J_0ᵀ, and the network linearised there."""
-        if anchor is None:
-            missing |= dict.fromkeys(("parameters", "anchored", "cross_time"), "the initial parameters are unknown")
+        unknown = anchor.incomparable(module, network.parameters) if anchor else "the initial parameters are unknown"
+        if anchor is None or unknown:
+            missing |= dict.fromkeys(("parameters", "anchored", "cross_time"), unknown)
             return {}
         found: dict[str, Any] = {}
+        now = anchor.now(module)
         if self.needs("parameters"):
-            by_layer = distances(anchor.parameters, network.parameters)
+            by_layer = distances(anchor.parameters, now)
             whole = sum(distance**2 for distance in by_layer.values()) ** 0.5
-            found |= {"layer_distances": by_layer, "parameter_distance": whole}
+            found["parameter_distance"] = whole
+            found["layer_distances"] = {layer: by_layer.get(layer, 0.0) for layer in settings["layers"]}
         if self.needs("cross_time") and kernel is not None:
-            found["cross_time"] = numpy(kernel if step == 0 else self._kernels.cross_time(module, inputs, anchor))
+            changed = kernel_changed(settings, initial, "at step 0")
+            missing |= {"cross_time": changed} if changed else {}
+            if not changed:
+                at_start = settings["step"] == 0
+                found["cross_time"] = numpy(kernel if at_start else self._kernels.cross_time(module, inputs, anchor))
         if self.needs("anchored"):
             start = self._network(module, every_parameter=True, anchor=anchor, headed=True)
-            linear = numpy(start.jvp(inputs, way(anchor.parameters, network.parameters)))
-            found["anchored_outputs"] = linear + (numpy(start.outputs(inputs)) if initial is None else initial.outputs)
+            outputs = numpy(start.outputs(inputs))
+            if initial is not None and is_another_function(outputs, initial.outputs, settings["dtype"]):
+                missing["anchored"] = "something else than the trained parameters has moved since step 0"
+                return found
+            linear = numpy(start.jvp(inputs, way(anchor.parameters, now)))
+            found["anchored_outputs"] = linear + (outputs if initial is None else initial.outputs)
         return found
 
     def _in_training(

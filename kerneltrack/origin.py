@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import h5py
 import torch
@@ -33,7 +34,7 @@ def public_facts(module: nn.Module) -> dict[str, Json]:
         "model": f"{type(module).__module__}.{type(module).__qualname__}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "matmul_precision": torch.get_float32_matmul_precision(),
+        "matmul_precision": _matmul_precision(),
         "threads": torch.get_num_threads(),
         "seed": _seed(),
         "git_revision": _git("rev-parse", "HEAD"),
@@ -66,6 +67,16 @@ def parameter_table(module: nn.Module, groups: Mapping[str, int] = MappingProxyT
         }
         for n, p in module.named_parameters()
     ]  # fmt: skip
+
+
+def _matmul_precision() -> str:
+    """The word of ``torch.set_float32_matmul_precision`` for what torch does now.
+
+    It is read off the newer switches: torch refuses to say the word where they were set one by one.
+    """
+    mkldnn: Any = torch.backends.mkldnn
+    found = {torch.backends.cuda.matmul.fp32_precision, mkldnn.matmul.fp32_precision}
+    return "medium" if "bf16" in found else "high" if "tf32" in found else "highest"
 
 
 def _versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.errors import ArchiveError, KerneltrackError
+from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import Anchor
 from kerneltrack.observables import Need, State
@@ -113,6 +113,7 @@ class Recorder:
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
         self._anchor: Anchor | None = None
+        self._layers: dict[str, list[str]] = {}
         self._open: _Open | None = None
         self._unstored: list[int] = []
         self.rows = 0
@@ -142,7 +143,9 @@ class Recorder:
         try:
             with self._measuring(module) as whole:
                 work = partial(self._measured, readings, whole, moment, rule, due, flags, last=last)
-                self._ranks.conduct(work, partial(self._assist, whole))
+                idle = self._ranks.conduct(work, partial(self._assist, whole))
+            if idle:
+                status, message = "failed", f"no parameter trains that the kernel of {', '.join(idle)} is of"
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
             self._failed(moment.step, error)
             status, message = "failed", told(error)
@@ -246,12 +249,15 @@ class Recorder:
             "anchor": None if self._anchor is None else vars(self._anchor),
             "initial": {name: packed(state) for name, state in self._initial.items()},
             "previous": {name: packed(state) for name, state in self._previous.items()},
+            "layers": dict(self._layers),
             **self.pace.memory(),
         }
 
     def remember(self, memory: Mapping[str, Any], device: torch.device) -> None:
         """Go on where :meth:`memory` was taken; θ_0 goes to ``device``."""
         self.pace.remember(memory)
+        known = memory.get("initial", {}) | memory.get("previous", {})
+        self._layers = memory.get("layers") or {name: list(state["settings"]["layers"]) for name, state in known.items()}
         if self._ranks.leads:
             anchor = memory.get("anchor")
             self._anchor = None if anchor is None else Anchor(**anchor).to(device)
@@ -273,7 +279,10 @@ class Recorder:
         if self._writer is None:
             return
         try:
-            self._writer.append(snapshot)
+            try:
+                self._writer.append(snapshot)
+            except ArchiveSizeError:  # a column that changed its size must not cost the row
+                self._writer.append(self._writer.fitting(snapshot))
             self._unstored = []
         except ArchiveError as error:
             self._unstored.append(snapshot.step)
@@ -340,12 +349,17 @@ class Recorder:
         flags: Flags,
         *,
         last: bool,
-    ) -> None:
-        """Measure every probe in ``due``; what one probe gave stays where the next one fails."""
+    ) -> list[str]:
+        """Measure every probe in ``due``; what one probe gave stays where the next one fails.
+
+        Returns the probes whose kernel there is none of, because nothing that it is of trains now.
+        """
         if moment.step == 0 and self._anchor is None and any(map(self._needs, _ANCHORED)):
             self._anchor = Anchor.of(module)
-        for name in due:
+        trains = {name: self._instruments[name].trains(module) for name in due}
+        for name in (name for name in due if trains[name]):
             into[name] = self._measure(name, module, moment, rule, into, flags, last=last)
+        return [name for name in due if not trains[name]]
 
     def _measure(
         self,
@@ -359,13 +373,17 @@ class Recorder:
         last: bool,
     ) -> Reading:
         ends = last or moment.step == 0
+        previous = self._previous.get(name)
+        if previous is not None and previous.settings.get("step") == moment.step:
+            previous = None  # a run that goes on measures the state that it ended with again: it is not the one before
         reading = self._instruments[name].measure(
             module, rule, step=moment.step, anchor=self._anchor, flags=flags,
-            initial=self._initial.get(name), previous=self._previous.get(name),
+            initial=self._initial.get(name), previous=previous,
             source=self._source(name, module, moment, rule, others),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
-            keep_parameters=not last,
+            keep_parameters=not last, layers=self._layers.get(name),
         )  # fmt: skip
+        self._layers.setdefault(name, list(reading.state.settings["layers"]))
         if moment.step == 0:
             self._initial[name] = reading.state
         if self._needs("previous"):

@@ -46,7 +46,8 @@ def settings_of(instrument: Instrument, network: Network, outputs: Tensor) -> di
         if instrument.forward is None
         else getattr(instrument.forward, "__qualname__", repr(instrument.forward)),
         "energy_k": list(observables.energy_k(modes)),
-        "layers": layers_of(network),
+        # Of every parameter that trains, as the layers' columns are; the kernel may be of fewer.
+        "layers": layers_of(Network(network.module)),
         "top_k": min(instrument.top_k, modes),
     }
 
@@ -67,7 +68,6 @@ def facts_of(
         "loss": None if instrument.loss is None else instrument.loss.name,
         "dtype": str(outputs.dtype),
         "computed_in": str(_coarsest(outputs, *network.parameters.values())),
-        "layers": layers_of(network),
         "step": step,
         "held_out": observables.held_out(instrument.probe.identity),
     }

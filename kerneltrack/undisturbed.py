@@ -9,8 +9,10 @@ validation hooks. ``tests/callbacks/test_guards.py`` removes each guard in turn 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -116,18 +118,84 @@ def no_autocast(module: nn.Module | None = None) -> Iterator[None]:
 
 @contextmanager
 def full_precision(module: nn.Module | None = None) -> Iterator[None]:
-    """float32 products in full float32, without TF32 or bfloat16 shortcuts."""
+    """float32 products in full float32: TF32 (the default of cuDNN) and bfloat16 shortcuts cost three digits and more.
+
+    torch has two interfaces for this, and reading the old one raises where the new one says something that the old one
+    cannot. So the new one decides; an old switch is turned only where it could be read, so that it still can be inside
+    (``torch.backends.cudnn.flags`` in a forward reads it). cuDNN's operations, where nobody has set them, come back as
+    set to what they were by default: that is how torch's own ``flags`` leaves them.
+    """
     del module
-    precision, cudnn_tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    if precision != "highest":
-        torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    old = _old_switches()
+    own = _own_precisions()
+    for switch, _, full in old:
+        switch(full)
     try:
+        _set_precisions({**dict.fromkeys(own, "none"), "torch.backends": "ieee"})
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = cudnn_tf32
-        if precision != "highest":
-            torch.set_float32_matmul_precision(precision)
+        for switch, before, _ in old:
+            switch(before)
+        _set_precisions(own)
+
+
+def _precision_switches() -> dict[str, Any]:
+    """What has an ``fp32_precision``, by name, each before those that follow it where they say "none"."""
+    cudnn, mkldnn = cast(Any, torch.backends.cudnn), cast(Any, torch.backends.mkldnn)
+    return {
+        "torch.backends": torch.backends,
+        "cudnn": cudnn,
+        # The public attribute reads oneDNN's own switch and sets that of all backends.
+        "mkldnn": cast(Any, torch.backends)._FP32Precision("mkldnn", "all"),
+        "cuda.matmul": torch.backends.cuda.matmul,
+        "cudnn.conv": cudnn.conv,
+        "cudnn.rnn": cudnn.rnn,
+        "mkldnn.matmul": mkldnn.matmul,
+        "mkldnn.conv": mkldnn.conv,
+        "mkldnn.rnn": mkldnn.rnn,
+    }
+
+
+def _own_precisions() -> dict[str, str]:
+    """What every switch itself is set to; afterwards those that others follow are at "none".
+
+    A switch reads as what it follows, so its own value shows only while that is "none". Those of cuDNN's operations that
+    nobody has set are left out: they read "tf32" then, although they follow, and no value brings that state back.
+    """
+    switches, own = _precision_switches(), {}
+    for name, switch in switches.items():
+        own[name] = switch.fp32_precision
+        if "." not in name.removeprefix("torch."):
+            switch.fp32_precision = "none"
+    cast(Any, torch.backends).fp32_precision = "ieee"
+    followers = [name for name in ("cudnn.conv", "cudnn.rnn") if switches[name].fp32_precision != own[name] == "tf32"]
+    return {name: value for name, value in own.items() if name not in followers}
+
+
+def _set_precisions(values: Mapping[str, str]) -> None:
+    for name, switch in _precision_switches().items():
+        if name in values:
+            switch.fp32_precision = values[name]
+
+
+def _old_switches() -> list[tuple[Callable[[Any], None], Any, Any]]:
+    """Setter, value and value of full precision of each switch of the old interface that is reduced and can be read."""
+    matmul = _readable(torch.get_float32_matmul_precision)
+    found: list[tuple[Callable[[Any], None], Any, Any]] = []
+    if matmul not in (None, "highest"):
+        found.append((torch.set_float32_matmul_precision, matmul, "highest"))
+    for backend in (torch.backends.cudnn, torch.backends.mkldnn):
+        if _readable(partial(getattr, backend, "allow_tf32")):
+            found.append((partial(setattr, backend, "allow_tf32"), True, False))
+    return found
+
+
+def _readable(read: Callable[[], Any]) -> Any:
+    """What a switch of the old interface says; None where torch refuses to say, because the new one says more."""
+    try:
+        return read()
+    except RuntimeError:
+        return None
 
 
 #: The guards of :func:`undisturbed`, outermost first.

@@ -10,7 +10,7 @@ import numpy as np
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.rows import Row
 from kerneltrack.archive.schema import Field
-from kerneltrack.errors import ArchiveError
+from kerneltrack.errors import ArchiveError, ArchiveSizeError
 from kerneltrack.snapshot import ProbeRecord
 
 
@@ -42,7 +42,8 @@ class Sizes:
         """The sizes once this row is in.
 
         Raises:
-            ArchiveError: the row disagrees with what is bound, or is of a probe that the archive does not have.
+            ArchiveSizeError: the row disagrees with what is bound.
+            ArchiveError: it is of a probe that the archive does not have.
         """
         dimensions = {name: dict(sizes) for name, sizes in self.dimensions.items()}
         dtypes = dict(self.dtypes)
@@ -59,13 +60,32 @@ class Sizes:
                 )
             _agree(dimensions[probe], column, value.shape, f"probe {probe!r}, {where}")
             if dtypes.setdefault(path, column.dtype) != column.dtype:
-                raise ArchiveError(
+                raise ArchiveSizeError(
                     f"{column.name!r} changed its dtype",
                     expected=dtypes[path],
                     got=column.dtype,
                     where=f"probe {probe!r}, {where}",
                 )
         return Sizes(dimensions, dtypes)
+
+
+    def misfits(self, row: Row) -> dict[str, str]:
+        """The columns of a row that disagree with what is bound, or with those before them, by path: how."""
+        dimensions = {name: dict(sizes) for name, sizes in self.dimensions.items()}
+        found: dict[str, str] = {}
+        for path, (column, value) in row.items():
+            if not path.startswith("probes/"):
+                continue
+            known = dimensions.setdefault(path.split("/")[1], {})
+            sizes = dict(zip(column.dims[1:], value.shape, strict=True))
+            other = [f"{size} along {dim!r} for {known[dim]}" for dim, size in sizes.items() if known.get(dim, size) != size]
+            if self.dtypes.get(path, column.dtype) != column.dtype:
+                other.append(f"{column.dtype} for {self.dtypes[path]}")
+            if other:
+                found[path] = ", ".join(other)
+            else:
+                known.update(sizes)
+        return found
 
 
 def _declared(record: ProbeRecord) -> dict[str, int]:
@@ -80,7 +100,7 @@ def _declared(record: ProbeRecord) -> dict[str, int]:
 def _agree(known: dict[str, int], column: Field, shape: tuple[int, ...], where: str) -> None:
     for dim, size in zip(column.dims[1:], shape, strict=True):
         if known.setdefault(dim, size) != size:
-            raise ArchiveError(
+            raise ArchiveSizeError(
                 f"{column.name!r} has another number of {dim!r} than the archive",
                 expected=known[dim],
                 got=size,

@@ -19,7 +19,7 @@ from typing import Literal, Self
 import numpy as np
 
 import kerneltrack
-from kerneltrack.archive import build, layout, pieces, rows, schema
+from kerneltrack.archive import build, layout, meaning, pieces, rows, schema
 from kerneltrack.archive.header import Header, Segment
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.sizes import Sizes
@@ -108,7 +108,8 @@ class ArchiveWriter:
 
         Raises:
             ArchiveExistsError: it is another run's archive.
-            ArchiveError: there is none, it has other probes, or another process writes it.
+            ArchiveError: there is none, it has other probes or was measured with other settings, or another process
+                writes it.
         """
         writer = cls.__new__(cls)
         writer.path = Path(os.path.realpath(path))
@@ -139,6 +140,16 @@ class ArchiveWriter:
         self._sizes = sizes
         self._next += 1
         self._spool.tidy(self._header)
+
+    def fitting(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot without the columns whose size or dtype is not the archive's; its message names them."""
+        misfits = self._sizes.misfits(rows.encode(snapshot, index=self._next, segment=self._segment.number))
+        probes = {
+            probe: {name: value for name, value in values.items() if f"probes/{probe}/{name}" not in misfits}
+            for probe, values in snapshot.probes.items()
+        }
+        said = [f"{path.rsplit('/', 1)[1]} is not stored: {how}" for path, how in misfits.items()]
+        return replace(snapshot, probes=probes, message="; ".join(filter(None, [*said, snapshot.message])))
 
     def close(self) -> None:
         """Join the parts and give the archive free; a second call does nothing.
@@ -194,6 +205,7 @@ class ArchiveWriter:
         try:
             header = build.merged_header(found)
             _require_same_run(header, records, provenance, self.path)
+            meaning.require_same(header, records, provenance, self.path)
             segment = Segment(header.segments[-1].number + 1, step, time.time())
             header = replace(header, segments=[*header.segments, segment])
             resumed = [f"segment {segment.number} resumed from step {step}", *_changes(header.provenance, provenance)]

@@ -6,7 +6,7 @@ values are put under the forward pass, buffers (the statistics of BatchNorm) inc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kerneltrack.ntk.forward import Forward
 from kerneltrack.ntk.network import Network
-from kerneltrack.ntk.parameters import Selection, trainable, unwrap
+from kerneltrack.ntk.parameters import Selection, reported_name, unwrap
 from kerneltrack.ntk.reduction import Head
 
 
@@ -36,19 +36,45 @@ class Anchor:
         parameters = {name: value.clone() for name, value in Network(module).parameters.items()}
         return cls(parameters, {name: b.detach().clone() for name, b in unwrap(module).named_buffers()})
 
+    def now(self, module: nn.Module) -> dict[str, Tensor]:
+        """What ``module`` holds now under the anchor's names, whether it still trains or not."""
+        own = dict(unwrap(module).named_parameters(remove_duplicate=False))
+        return {name: own[raw].detach() for name, raw in self._raw(module).items()}
+
+    def incomparable(self, module: nn.Module, trained: Iterable[str]) -> str:
+        """Why ``module``, in which ``trained`` are the parameters that train, cannot be compared with the anchor; or ""."""
+        held = self.now(module)
+        gone = [n for n, p in self.parameters.items() if n not in held or held[n].shape != p.shape]
+        if gone:
+            return f"parameters of the initial network are gone: {listed(gone)}"
+        added = [name for name in trained if name not in self.parameters]
+        return f"parameters train that did not at step 0: {listed(added)}" if added else ""
+
+    def _raw(self, module: nn.Module) -> dict[str, str]:
+        """Name → name in the module of every parameter of the anchor that is still there."""
+        inner = unwrap(module)
+        raws = {reported_name(inner, raw): raw for raw, _ in inner.named_parameters(remove_duplicate=False)}
+        return {name: raws[name] for name in self.parameters if name in raws}
+
     def to(self, device: torch.device) -> Anchor:
         """The same values on another device."""
         parameters, buffers = ({k: v.to(device) for k, v in d.items()} for d in (self.parameters, self.buffers))
         return Anchor(parameters, buffers)
 
 
+def listed(names: list[str]) -> str:
+    """The first two names, and how many more there are."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more
+
+
 class AnchoredNetwork(Network):
-    """A :class:`Network` in the state of an anchor, whatever the module holds now.
+    """A :class:`Network` in the state of an anchor, whatever the module holds now and whatever of it trains.
 
     Args:
         model: the module.
         anchor: the state that all outputs, J v and Jᵀ u are taken at, unless other parameters are given.
-        params: as of :class:`Network`.
+        params: as of :class:`Network`; None for every parameter of the anchor.
         forward: as there.
         head: as there.
     """
@@ -64,7 +90,9 @@ class AnchoredNetwork(Network):
     ) -> None:
         super().__init__(model, params=params, forward=forward, head=head)
         self._anchor = anchor
-        self._every = {name: f"model.{raw}" for name, raw in trainable(self.module, None).items()}
+        self._every = {name: f"model.{raw}" for name, raw in anchor._raw(self.module).items()}
+        if params is None:
+            self._raw = dict(self._every)
 
     @property
     def parameters(self) -> dict[str, Tensor]:

@@ -9,11 +9,12 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kerneltrack.undisturbed import full_precision
 
 
 @contextlib.contextmanager
@@ -31,7 +32,7 @@ def measuring(model: nn.Module) -> Iterator[None]:
         )
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_no_attention_fast_path())
-        stack.enter_context(_full_precision())
+        stack.enter_context(full_precision())
         if "torch._dynamo" in sys.modules:  # asking costs seconds of import where nothing was ever compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(warnings.catch_warnings())
@@ -65,31 +66,6 @@ def _no_attention_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextlib.contextmanager
-def _full_precision() -> Iterator[None]:
-    """float32 products in float32.
-
-    TF32 (the default of cuDNN's convolutions) and bf16 shortcuts cost three digits.
-    """
-    cudnn, mkldnn = cast(Any, torch.backends.cudnn), cast(Any, torch.backends.mkldnn)
-    backends: list[Any] = [
-        torch.backends.cuda.matmul,
-        cudnn.conv,
-        cudnn.rnn,
-        mkldnn.matmul,
-        mkldnn.conv,
-        mkldnn.rnn,
-    ]
-    reduced = [(b, b.fp32_precision) for b in backends if b.fp32_precision not in ("none", "ieee")]
-    for backend, _ in reduced:
-        backend.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for backend, before in reduced:
-            backend.fp32_precision = before
 
 
 @contextlib.contextmanager

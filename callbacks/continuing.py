@@ -1,0 +1,52 @@
+"""Whether a fit goes on with an earlier run: decided by what was loaded and by the step, never by the tracker object."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerneltrack.archive import open_archive
+from kerneltrack.errors import ArchiveError
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a fit was of, and the step at which it ended."""
+
+    trainer: weakref.ref[Any]
+    module: weakref.ref[Any]
+    step: int
+
+    @classmethod
+    def by(cls, trainer: Any) -> Left:
+        """The fit that ``trainer`` ends now."""
+        return cls(weakref.ref(trainer), weakref.ref(trainer.lightning_module), int(trainer.global_step))
+
+    def goes_on(self, trainer: Any) -> bool:
+        """Whether ``trainer`` begins where this fit ended: the same trainer and module, after at least one update."""
+        ours = self.trainer(), self.module()
+        return ours == (trainer, trainer.lightning_module) and self.step == int(trainer.global_step) > 0
+
+
+def state_key(archive: Path) -> str:
+    """The key under which a checkpoint holds the state of the tracker that writes ``archive``."""
+    return f"NTKTracker{{'archive': {str(archive)!r}}}"
+
+
+def file_name(key: object) -> str:
+    """The archive's file name in such a key; "" where it is another callback's."""
+    found = re.fullmatch(r"NTKTracker\{'archive': (['\"])(.*)\1\}", str(key))
+    return "" if found is None else re.split(r"[/\\]", found[2])[-1]
+
+
+def run_id(path: Path) -> str | None:
+    """The run whose archive lies at ``path``; None where there is none that can be read."""
+    try:
+        with open_archive(path) as archive:
+            found = archive.provenance.run.get("run_id")
+    except ArchiveError:
+        return None
+    return None if found is None else str(found)
