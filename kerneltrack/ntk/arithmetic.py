@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 UNITS, DRAWS = 4, 3
 
 
-class LowestPrecision(TorchDispatchMode):
+class LowestPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class is untyped
     """Watches the operations run inside it; :attr:`eps` is the coarsest resolution of their results.
 
     Args:
@@ -27,7 +27,7 @@ class LowestPrecision(TorchDispatchMode):
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.eps = torch.finfo(dtype).eps
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

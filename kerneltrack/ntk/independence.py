@@ -187,7 +187,8 @@ def _differentiate(leaves: Gradients, rows: slice, outputs: Tensor) -> tuple[Ten
 def _limit(values: Tensor) -> Tensor:
     """Differences, by output, that need no explanation: of the outputs' spread, and the last digits of their size."""
     eps = torch.finfo(values.dtype).eps
-    return eps**0.6 * (values.amax(0) - values.amin(0)) + _ULPS * eps * values.abs().amax(0)
+    limit: Tensor = eps**0.6 * (values.amax(0) - values.amin(0)) + _ULPS * eps * values.abs().amax(0)
+    return limit
 
 
 def _slack(pulled: Gradients, dtype: torch.dtype) -> dict[str, float]:
@@ -222,7 +223,8 @@ def resolution(network: Network, samples: Inputs) -> float:
 
 def _differences(a: Tensor, b: Tensor) -> Tensor:
     """The largest, by output."""
-    return (a - b).abs().amax(0)
+    gap: Tensor = (a - b).abs().amax(0)
+    return gap
 
 
 def _refuse(what: str, expected: str, ratios: Tensor) -> None:

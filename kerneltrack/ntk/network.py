@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kerneltrack.errors import KernelError, ProbeError, UnsupportedModelError
+from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.ntk.arithmetic import nudge, nudged
-from kerneltrack.ntk.checks import refuse_coupling_modes, refuse_not_finite
+from kerneltrack.ntk.checks import refuse_coupling_modes, refuse_hidden, refuse_not_finite
+from kerneltrack.ntk.first_pass import try_one_sample
 from kerneltrack.ntk.forward import Call, Forward, Result, default_forward
 from kerneltrack.ntk.generators import Generators
-from kerneltrack.ntk.graph import reachable_leaves
 from kerneltrack.ntk.independence import FEW, MANY, look, refuse_coupling, refuse_randomness
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.measuring import measuring
@@ -29,7 +29,7 @@ from kerneltrack.ntk.parameters import Selection, reported_name, trainable, unwr
 from kerneltrack.ntk.pushforward import Function, pushforward, row_by_row
 from kerneltrack.ntk.reduction import Head
 from kerneltrack.ntk.slots import slots
-from kerneltrack.ntk.state import state_of
+from kerneltrack.ntk.state import checksum, state_of
 
 Tensors = Mapping[str, Tensor]
 
@@ -161,11 +161,17 @@ class Network:
         A backward pass belongs in ``then``: a checkpointed part of the model runs forward again in it, and
         must find the same parameters.
         """
-        values = self._state() | {self._raw[name]: value for name, value in parameters.items()}
+        selected = {self._raw[name]: value for name, value in parameters.items()}
+        return self._with(self._state() | selected, samples, then, buffers, raw)
+
+    def _with(
+        self, values: Tensors, samples: Inputs, then: Callable[[Tensor], Result], buffers: Tensors | None, raw: bool
+    ) -> Result:
+        """``then(f(x))`` with every parameter as in ``values``."""
         if self._nudge is not None:
             seed, size = self._nudge
             values, samples = nudged(values, seed, size), samples.map(lambda t: nudge(t, seed, size))
-        values = dict(self._buffers() if buffers is None else buffers) | values
+        values = dict(self._buffers() if buffers is None else buffers) | dict(values)
         state = {slot: values[first] for slot, first in slots(self._call).items()}
         arguments = samples.assemble(), len(samples), then, raw
         result: Result = functional_call(self._call, state, arguments, tie_weights=False)
@@ -184,7 +190,7 @@ class Network:
 
         Some samples alone must have the outputs and the derivatives that they have in a batch, and the random
         generators must be left alone or not matter. Both are asked at every call, because they depend on the
-        module's state; the first call with so many samples asks of more of them. What depends on the model's code
+        module's state; the first call with these samples asks of more of them. What depends on the model's code
         alone is asked once for each module, mode and shape of a sample.
 
         Raises:
@@ -194,19 +200,21 @@ class Network:
         """
         samples = self.inputs(x, name=name)
         memory = self._memory(samples)
-        first = len(samples) > memory.get("checked with", 0)
-        outputs = self._look(samples, name, first)
-        if first:
-            memory["checked with"] = len(samples)
+        contents = tuple(int(checksum(t)) for t in samples.tensors)
+        outputs = self._look(samples, name, contents not in memory)
+        memory[contents] = len(samples)
         return samples, outputs
 
-    def _memory(self, samples: Inputs) -> dict[str, int]:
-        """What is known of this module in this mode, with samples of this shape."""
+    def _memory(self, samples: Inputs) -> dict[Any, int]:
+        """What is known of this module in this mode, with samples of this shape: facts by name, and samples looked at."""
         known = _KNOWN.setdefault(self.module, {})
         key = self._call.key(samples, self.dtype, tuple(self._raw))
         if key not in known and len(known) >= _REMEMBERED:
             known.clear()
-        return known.setdefault(key, {})
+        memory = known.setdefault(key, {})
+        if len(memory) > _REMEMBERED:
+            memory.clear()
+        return memory
 
     def look_closely(self, samples: Inputs) -> None:
         """Asks again what :meth:`validate` asks of the first call, whatever was asked before."""
@@ -217,7 +225,7 @@ class Network:
         with self.measuring():
             before = generators.states()
             if first:
-                self._try_one_sample(samples, generators)
+                try_one_sample(self, samples, generators, self._buffers)
             seen = look(self, samples, MANY if first else FEW)
             batches = self._batches(samples, name) if first else None
             drawn = generators.states() != before
@@ -246,73 +254,6 @@ class Network:
             drawn = generators.states() != before
         if drawn:
             refuse_randomness(self, samples, generators)
-
-    def _try_one_sample(self, samples: Inputs, generators: Generators) -> None:
-        """One forward pass of one sample, on copies.
-
-        What must never touch the user's parameters is found here.
-        """
-        one = samples.rows(0, 1)
-        copies = {name: value.clone() for name, value in self.parameters.items()}
-        versions = {name: value._version for name, value in copies.items()}
-        buffers, before = self._buffers(), generators.states()
-        try:
-            with torch.no_grad():
-                first = self.evaluate(copies, one, buffers)
-        except KernelError:
-            raise
-        except (RuntimeError, ValueError, IndexError) as refusal:
-            self._refuse_precision(samples, refusal)
-            with torch.no_grad():  # raises too if x is at fault
-                self.evaluate({k: v.clone() for k, v in self.parameters.items()}, samples)
-            raise UnsupportedModelError(
-                "the model couples samples: it takes the batch, and not one sample of it",
-                got=refusal,
-                remedy="Remove what mixes the batch axis (batch statistics, contrast), or call eval().",
-            ) from refusal
-        self._refuse_moving_buffers(buffers)
-        changed = [name for name, value in copies.items() if value._version != versions[name]]
-        if changed:
-            raise UnsupportedModelError(
-                f"the forward pass changes parameters in place: {changed[:8]}",
-                remedy="A kernel is that of one parameter value; move the change out of forward.",
-            )
-        if generators.states() != before:
-            return  # whether it is random is asked of two states of the generators
-        with torch.no_grad():
-            again = self.evaluate(copies, one, buffers)
-        slack = 64 * torch.finfo(first.dtype).eps * first.abs().max()
-        if bool(((first - again).abs() > slack).any()):
-            raise UnsupportedModelError(
-                "the outputs depend on how often the model ran: forward changes buffers, or is random by a generator of "
-                "its own",
-                remedy="Call model.eval(): spectral_norm, for instance, iterates in training mode only.",
-            )
-
-    def _refuse_moving_buffers(self, buffers: Tensors) -> None:
-        """In training mode some modules update what their outputs depend on (spectral_norm iterates)."""
-        before = self._buffers()
-        moved = [
-            raw for raw, b in buffers.items() if b.is_floating_point() and not torch.equal(b, before[raw])
-        ]
-        training = {name for name, module in self._call.named_modules() if module.training}
-        moved = [raw.removeprefix("model.") for raw in moved if raw.rpartition(".")[0] in training]
-        if moved:
-            raise UnsupportedModelError(
-                f"the forward pass updates buffers in training mode: {moved[:8]}",
-                remedy="Call model.eval() before measuring.",
-            )
-
-    def _refuse_precision(self, samples: Inputs, refusal: Exception) -> None:
-        own = {p.dtype for p in self.parameters.values()}
-        given = {t.dtype for t in samples.tensors if t.is_floating_point()}
-        if given and not given & own:
-            raise ProbeError(
-                "the probe has another precision than the model",
-                expected=own,
-                got=given,
-                remedy="Convert the inputs, or pass dtype= to convert model and inputs together.",
-            ) from refusal
 
     def _buffers(self) -> dict[str, Tensor]:
         """Copies: a forward may write to its buffers."""
@@ -350,6 +291,18 @@ class Network:
                     if part is not None:
                         total[name] += part
         return total
+
+    def steepness(self, samples: Inputs) -> tuple[float, float]:
+        """The largest derivative of Σ_o ±f_o(x_0) by a selected parameter, and by any at all, frozen ones too."""
+        leaves = {raw: v.requires_grad_() if v.is_floating_point() else v for raw, v in self._state().items()}
+        floating = {raw: v for raw, v in leaves.items() if v.requires_grad}
+        with self.measuring(), torch.enable_grad():
+            parts = self._with(leaves, samples.rows(0, 1), partial(_pull_signs, list(floating.values())), None, True)
+        sizes = {
+            raw: float(part.abs().max()) if part is not None and part.numel() else 0.0
+            for raw, part in zip(floating, parts, strict=True)
+        }
+        return max(sizes[raw] for raw in self._raw.values()), max(sizes.values())
 
     def jvp(
         self, x: Any, tangent: Tensors, parameters: Tensors | None = None, *, by_rows: bool = False
@@ -427,20 +380,9 @@ class Network:
 
     def refuse_hidden_parameters(self, outputs: Tensor) -> None:
         """A forward that reaches a parameter by a reference of its own would leave it out silently."""
-        everything = sum(p.requires_grad for p in self._call.parameters()) == len(self._raw)
-        if not outputs.requires_grad and everything:
-            raise UnsupportedModelError(
-                "the outputs do not depend on any of the parameters",
-                expected="a differentiable forward pass",
-                remedy="Look for detach(), torch.no_grad() or argmax between parameters and outputs.",
-            )
-        own = {id(p): raw.removeprefix("model.") for raw, p in self._call.named_parameters()}
-        hidden = [own[id(leaf)] for leaf in reachable_leaves([outputs]) if id(leaf) in own]
-        if hidden:
-            raise UnsupportedModelError(
-                f"the forward pass reaches parameters by references that are not attributes: {hidden[:8]}",
-                remedy="Use self.<name> in forward, not a list or closure that holds the parameter.",
-            )
+        own = dict(self.module.named_parameters())
+        everything = sum(p.requires_grad for p in own.values()) == len(self._raw)
+        refuse_hidden(outputs, own, everything=everything)
 
 
 #: Saved activations of a forward pass that cannot be watched, as a multiple of inputs and parameters
@@ -454,8 +396,15 @@ def one_bytes(samples: Inputs) -> int:
 
 
 #: What was found out about each module, by mode, shape and dtype.
-_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[str, int]]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[Any, int]]] = WeakKeyDictionary()
 _REMEMBERED = 32
+
+
+def _pull_signs(leaves: list[Tensor], outputs: Tensor) -> Sequence[Tensor | None]:
+    """Σ_o with signs in turn, so that outputs whose sum is fixed count too."""
+    signs = torch.ones_like(outputs)
+    signs[:, 1::2] = -1
+    return [None if part is None else part.to_dense() for part in _pull(leaves, signs, outputs)]
 
 
 def _pull(leaves: list[Tensor], cotangent: Tensor, outputs: Tensor) -> Sequence[Tensor | None]:
