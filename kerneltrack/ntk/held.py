@@ -7,6 +7,7 @@ its result as the factors' audit: an independent computation of the same product
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+
 from torch import Tensor
 
 from kerneltrack.errors import AuditError, KernelError
@@ -80,7 +81,7 @@ class Held:
             return None  # passes are as exact, and are what this model or this memory admits
         found = factors.product(v)
         same, telling = agree(
-            found, product, _limit(product), [self._network], self._samples, lambda: self._passes(v)
+            found, product, _limit(product), [self._network], self._samples, v, lambda: self._passes(v)
         )
         if not same:
             refuse_causes(self._network, self._samples)

@@ -53,10 +53,8 @@ def checksum(tensor: Tensor) -> Tensor:
 
 def _words(tensor: Tensor) -> Tensor:
     """The bytes of ``tensor`` as integers of 64 bits, zeros behind them."""
-    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
-    if flat.is_complex():
-        flat = torch.view_as_real(flat).view(-1)
-    raw = flat.view(torch.uint8)
+    whole = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    raw = whole.as_strided((whole.numel(),), (1,)).view(torch.uint8)  # of one entry, contiguous() leaves the stride
     over = len(raw) % 8
     if over or raw.storage_offset() % 8:
         raw = torch.cat([raw, raw.new_zeros(-over % 8)])
