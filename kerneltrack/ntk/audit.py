@@ -70,7 +70,7 @@ def _compare(
     # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
     limit = rounding(job.network_dtype, float(torch.maximum(scale, expected.abs()).max()))
     networks = [job.network] if other is None else [job.network, other]
-    same, telling = agree(product, expected, limit, networks, left, reference)
+    same, telling = agree(product, expected, limit, networks, left, v, reference)
     if not same:
         _refuse(job, left, right, v, other, product, expected, limit)
     return telling

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from kerneltrack.ntk.network import Network
 #: A product is rounding where it is below so many times what rounding moves. The other way to it sums in another order, so
 #: its derivatives may be some 30 times as inexact, and their products that squared.
 _UNRESOLVED, _SQUARED = 4.0, 1000.0
+#: Rounding of a derivative that is zero, in units of the last place of the largest derivative of the network.
+_LAST_PLACES = 16.0
 
 
 def rounding(dtype: torch.dtype, scale: float) -> float:
@@ -32,7 +35,8 @@ def rounding(dtype: torch.dtype, scale: float) -> float:
 
 
 def agree(
-    found: Tensor, expected: Tensor, limit: float, networks: Sequence[Network], samples: Inputs, again: Callable[[], Tensor]
+    found: Tensor, expected: Tensor, limit: float, networks: Sequence[Network], samples: Inputs, v: Tensor,
+    again: Callable[[], Tensor],
 ) -> tuple[bool, bool]:
     """Whether the products agree, and whether that says anything: two that are zero, or rounding, always agree.
 
@@ -42,6 +46,7 @@ def agree(
         limit: a difference that needs no explanation.
         networks: whose parameters and inputs rounding is to move.
         samples: some of the network's.
+        v: the vector that Θ was applied to.
         again: computes the reference once more.
     """
     error, size = _largest(found - expected), _largest(expected)
@@ -53,9 +58,20 @@ def agree(
             for network in networks:
                 stack.enter_context(network.nudged(seed, UNITS * eps))
             moved = max(moved, _largest(again() - expected))
-    if size <= _UNRESOLVED * moved:
-        return _largest(found) <= _SQUARED * moved, False
+    floor = _floor(networks[0], samples, eps) * float(v.norm())
+    if size <= max(_UNRESOLVED * moved, floor):
+        return _largest(found) <= max(_SQUARED * moved, floor), False
     return error <= limit + 2 * moved, True
+
+
+def _floor(network: Network, samples: Inputs, eps: float) -> float:
+    """Θ where no parameter has a derivative: each adds the square of what rounding leaves of the terms that cancel.
+
+    0 where one has: then the kernel is no rounding.
+    """
+    own, largest = network.steepness(samples)
+    step = _LAST_PLACES * eps * largest
+    return step**2 * sum(p.numel() for p in network.parameters.values()) if own <= step else 0.0
 
 
 def refuse_causes(network: Network, samples: Inputs) -> None:
@@ -72,7 +88,8 @@ def refuse_causes(network: Network, samples: Inputs) -> None:
     pulled = network.vjp(few, torch.ones_like(outputs))
     forward, backward = network.jvp(few, pulled), network.jvp(few, pulled, by_rows=True)
     limit = rounding(outputs.dtype, _largest(backward))
-    if agree(forward, backward, limit, [network], few, lambda: network.jvp(few, pulled, by_rows=True))[0]:
+    once_more = partial(network.jvp, few, pulled, by_rows=True)
+    if agree(forward, backward, limit, [network], few, torch.ones_like(outputs), once_more)[0]:
         return
     raise KernelError(
         "the model's backward pass is not the derivative of its forward pass",
