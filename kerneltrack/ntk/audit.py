@@ -16,12 +16,13 @@ from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import Job
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import layer_of
+from kerneltrack.ntk.verdict import agree, refuse_causes, refuse_coupled, rounding
 
 #: Rows of Θ that are read at a time.
 _ROWS = 256
 
 
-def audit(job: Job, matrices: Mapping[str, Tensor], other: Network | None = None) -> None:
+def audit(job: Job, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
     """Compares the kernel with plain autodiff along one random direction.
 
     Args:
@@ -29,17 +30,21 @@ def audit(job: Job, matrices: Mapping[str, Tensor], other: Network | None = None
         matrices: layer → (B, N1·Q, N2·Q), complete.
         other: the network of the second samples, where it is not the job's; J_other takes the place of J on that side.
 
+    Returns:
+        Whether that says anything of the plan: a kernel that is zero, or rounding, is not told from another one.
+
     Raises:
-        AuditError: they differ by more than rounding; the message has every layer's share of the reference.
+        UnsupportedModelError: the model couples samples, or is random; that is looked for before a plan is blamed.
+        KernelError: its backward passes are not its derivative.
+        AuditError: they differ for no such reason; the message has every layer's share of the reference.
     """
     if job.reduction.kind == "full":
-        _compare(job, matrices, job.x1, job.x1 if job.x2 is None else job.x2, slice(None), slice(None), other)
-        return
+        return _compare(job, matrices, job.x1, job.x1 if job.x2 is None else job.x2, slice(None), slice(None), other)
     # O products for each direction: as many samples as cost no more than one direction of the full kernel.
     rows, columns = _some(len(job.x1), job.outputs), _some(job.columns, job.outputs)
     left = job.x1.map(lambda t: t[rows])
     right = (job.x1 if job.x2 is None else job.x2).map(lambda t: t[columns])
-    _compare(job, matrices, left, right, rows, columns, other)
+    return _compare(job, matrices, left, right, rows, columns, other)
 
 
 def _some(count: int, outputs: int) -> slice:
@@ -54,27 +59,40 @@ def _compare(
     rows: slice,
     columns: slice,
     other: Network | None,
-) -> None:
+) -> bool:
     v = _direction(job, len(right))
     product, scale = _by_kernel(matrices, v, rows, columns)
-    reference = _by_products(job, left, right, v, other)
-    error = float((product - reference).abs().max())
+
+    def reference() -> Tensor:
+        return _by_products(job, left, right, v, other)
+
+    expected = reference()
     # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
-    limit = rounding(job.network_dtype, float(torch.maximum(scale, reference.abs()).max()))
-    if not error <= limit:
-        raise AuditError(
-            "the plan disagrees with plain autodiff along a random direction",
-            expected=f"a difference below {limit:.3g}",
-            got=f"{error:.3g}",
-            where=_shares(job, left, right, v, other),
-            remedy='Compute with method="jacobian", and report the model: this is a defect of kerneltrack.',
-        )
+    limit = rounding(job.network_dtype, float(torch.maximum(scale, expected.abs()).max()))
+    networks = [job.network] if other is None else [job.network, other]
+    same, telling = agree(product, expected, limit, networks, left, v, reference)
+    if not same:
+        _refuse(job, left, right, v, other, product, expected, limit)
+    return telling
 
 
-def rounding(dtype: torch.dtype, scale: float) -> float:
-    """The largest difference that rounding explains between two ways to products of size ``scale``."""
-    smallest = torch.finfo(torch.promote_types(dtype, torch.float32)).tiny
-    return float(torch.finfo(dtype).eps ** 0.6 * scale + smallest)
+def _refuse(
+    job: Job, left: Inputs, right: Inputs, v: Tensor, other: Network | None, product: Tensor, expected: Tensor, limit: float
+) -> None:
+    """Raises for the first cause that applies."""
+    source = job.network if other is None else other
+    for network, samples in ((job.network, left), (source, right)):
+        refuse_causes(network, samples)
+    with job.network.one_by_one(), source.one_by_one():
+        refuse_coupled(product, _by_products(job, left, right, v, other), limit)
+    raise AuditError(
+        "the plan disagrees with plain autodiff along a random direction, and neither coupled samples nor random numbers "
+        "nor gradient hooks are why",
+        expected=f"a difference below {limit:.3g}",
+        got=f"{float((product - expected).abs().max()):.3g}",
+        where=_shares(job, left, right, v, other),
+        remedy='Compute with method="jacobian", and report the model: this is a defect of kerneltrack.',
+    )
 
 
 def _direction(job: Job, count: int) -> Tensor:

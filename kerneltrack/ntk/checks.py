@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import UnsupportedModelError
+from kerneltrack.ntk.graph import reachable_leaves
 
 
 def refuse_not_finite(outputs: Tensor, name: str) -> None:
@@ -65,4 +68,30 @@ def refuse_coupling_modes(model: nn.Module) -> None:
     if dropout:
         raise UnsupportedModelError(
             f"dropout is active: {dropout[:8]}", remedy="Call model.eval() before measuring."
+        )
+
+
+def refuse_hidden(outputs: Tensor, own: Mapping[str, Tensor], *, everything: bool) -> None:
+    """Raises where f(x), computed with other tensors in the parameters' places, reaches a parameter all the same.
+
+    Args:
+        outputs: f(x) with its graph.
+        own: the module's parameters by name.
+        everything: whether each of them that requires grad was replaced by a leaf; then f(x) must depend on one.
+
+    Raises:
+        UnsupportedModelError: names the parameters.
+    """
+    if not outputs.requires_grad and everything:
+        raise UnsupportedModelError(
+            "the outputs do not depend on any of the parameters",
+            expected="a differentiable forward pass",
+            remedy="Look for detach(), torch.no_grad() or argmax between parameters and outputs.",
+        )
+    names = {id(parameter): name for name, parameter in own.items()}
+    hidden = [names[id(leaf)] for leaf in reachable_leaves([outputs]) if id(leaf) in names]
+    if hidden:
+        raise UnsupportedModelError(
+            f"the forward pass reaches parameters by references that are not attributes: {hidden[:8]}",
+            remedy="Use self.<name> in forward, not a list or closure that holds the parameter.",
         )

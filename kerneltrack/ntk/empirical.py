@@ -304,8 +304,7 @@ def audit_once(
         job.dtype,
         other is None,
     )
-    if key not in passed:
-        audit(job, result, other)
+    if key not in passed and audit(job, result, other):
         passed.add(key)
 
 

@@ -30,11 +30,15 @@ class Call(nn.Module):
         shapes = tuple((t.shape[1:], t.dtype) for t in samples.tensors)
         return self._forward, self._head, modes, shapes, dtype, names
 
-    def forward(self, inputs: Any, count: int, then: Callable[[Tensor], Result]) -> Result:
-        """``then(f(x))`` for a chunk of ``count`` samples."""
+    def headed(self, outputs: Tensor) -> Tensor:
+        """(n, O) → (n, K): the head of f's outputs, where there is one."""
+        return outputs if self._head is None else self._head(outputs)
+
+    def forward(self, inputs: Any, count: int, then: Callable[[Tensor], Result], raw: bool = False) -> Result:
+        """``then(f(x))`` for a chunk of ``count`` samples; with ``raw`` f's own outputs, without the head."""
         values = as_rows(self._forward(self.model, inputs), count, self.width)
         self.width = values.shape[1] if count > 1 else self.width
-        return then(values if self._head is None else self._head(values))
+        return then(values if raw else self.headed(values))
 
 
 def default_forward(model: nn.Module, inputs: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""When an operator holds the factors of J: from its second product at one value of the parameters on.
+"""When an operator holds the factors of J: from its second product in one state of the network on.
 
 The first product is done by passes. A user who wants one product pays for no more, and whoever wants many has
 its result as the factors' audit: an independent computation of the same product.
@@ -6,13 +6,11 @@ its result as the factors' audit: an independent computation of the same product
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from kerneltrack.errors import AuditError, KernelError
-from kerneltrack.ntk.audit import rounding
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.factored import Factored
 from kerneltrack.ntk.inputs import Inputs
@@ -21,13 +19,14 @@ from kerneltrack.ntk.memory import available_bytes
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import summed_dtype
 from kerneltrack.ntk.reduction import Reduction
+from kerneltrack.ntk.verdict import agree, refuse_causes, rounding
 
 #: The share of free memory that factors may take.
 SHARE = 4
 
 
 class Held:
-    """The factors of one network's Jacobian, if they are worth holding.
+    """The factors of one network's Jacobian in one state, if they are worth holding.
 
     Args:
         network: the network.
@@ -35,6 +34,7 @@ class Held:
         outputs: O.
         reduction: which pairs of outputs the kernel keeps.
         metric: P.
+        passes: Θ V by passes, for V (n, O, k) or (n, 1, k).
     """
 
     def __init__(
@@ -44,32 +44,31 @@ class Held:
         outputs: int,
         reduction: Reduction,
         metric: Mapping[str, float | Tensor] | None,
+        passes: Callable[[Tensor], Tensor],
     ) -> None:
         self._network, self._samples, self._outputs = network, samples, outputs
-        self._reduction, self._metric = reduction, metric
-        self._at: tuple[Any, ...] | None = None
+        self._reduction, self._metric, self._passes = reduction, metric, passes
         self._first: tuple[Tensor, Tensor] | None = None
         self._factors: Factored | None = None
+        self._asked = False
 
     def note(self, v: Tensor, product: Tensor) -> None:
-        """Remembers a product that passes made at the parameters' current value: V and Θ V, (n, O, k).
+        """Remembers the first product that passes made: V and Θ V, (n, O, k).
 
         A product that is zero could audit nothing.
         """
-        if self._at != self._network.state_key() and bool(product.any()):
-            self._at, self._first = self._network.state_key(), (v.clone(), product)
+        if not self._asked and self._first is None and bool(product.any()):
+            self._first = v.clone(), product
 
     def factors(self) -> Factored | None:
-        """The factors at the parameters' current value; None where passes are to be used.
+        """The factors, from the second product on; None where passes are to be used.
 
         Raises:
             AuditError: the factors disagree with the product that passes made.
         """
-        if self._at != self._network.state_key():
-            self._at = self._factors = self._first = None
-        elif self._first is not None:
+        if self._first is not None:
             self._factors = self._build(*self._first)
-            self._first = None
+            self._first, self._asked = None, True
         return self._factors
 
     def _build(self, v: Tensor, product: Tensor) -> Factored | None:
@@ -80,8 +79,14 @@ class Held:
             raise
         except REFUSALS:
             return None  # passes are as exact, and are what this model or this memory admits
-        _audit(factors.product(v), product)
-        return factors
+        found = factors.product(v)
+        same, telling = agree(
+            found, product, _limit(product), [self._network], self._samples, v, lambda: self._passes(v)
+        )
+        if not same:
+            refuse_causes(self._network, self._samples)
+            _audit(found, product)
+        return factors if telling else None
 
     def _job(self, budget: int) -> Job:
         return Job(
@@ -99,8 +104,7 @@ class Held:
 
 
 def _audit(found: Tensor, expected: Tensor) -> None:
-    error = float((found - expected).abs().max())
-    limit = rounding(expected.dtype, float(expected.abs().max()))
+    error, limit = float((found - expected).abs().max()), _limit(expected)
     if not error <= limit:
         raise AuditError(
             "products by factors disagree with products by passes",
@@ -108,3 +112,7 @@ def _audit(found: Tensor, expected: Tensor) -> None:
             got=f"{error:.3g}",
             remedy="Report the model: this is a defect of kerneltrack. A new operator for each product avoids it.",
         )
+
+
+def _limit(product: Tensor) -> float:
+    return rounding(product.dtype, float(product.abs().max()))

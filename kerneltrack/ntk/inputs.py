@@ -71,6 +71,10 @@ class Inputs:
         """Samples start ≤ n < stop."""
         return self.map(lambda t: t[start:stop])
 
+    def pick(self, indices: list[int]) -> Inputs:
+        """The samples at ``indices``, copied."""
+        return self.map(lambda t: t[indices])
+
     def chunks(self, size: int) -> Iterator[tuple[slice, Inputs]]:
         """Consecutive blocks of at most ``size`` samples, each with its place."""
         for start in range(0, len(self), size):

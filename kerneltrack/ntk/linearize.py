@@ -34,6 +34,7 @@ def linearize(
 
     def linearized(x: Any, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         theta = network.parameters if parameters is None else {**anchor, **parameters}
+        network.refuse_random(x)
         step = {name: theta[name].detach() - anchor[name] for name in anchor}
         return network.outputs(x, anchor) + network.jvp(x, step, anchor)
 

@@ -34,6 +34,12 @@ class NTKOperator:
         forward: as there.
         metric: P; as there.
 
+    Every product is that of the model's state when it is asked for: parameters and which of them require grad, buffers,
+    modes, samples, metric, and attributes of modules that are numbers, texts, tensors, arrays, or short lists, tuples and
+    dicts of such. Contents are compared, so that writes through ``.data`` are seen. What changes inside another object
+    that the forward pass reads (a config object, a long list, a variable that ``forward=`` closes over) is not seen: make a
+    new operator then.
+
     Raises:
         UnsupportedModelError: as :func:`kerneltrack.empirical_ntk`.
     """
@@ -48,13 +54,30 @@ class NTKOperator:
         forward: Forward | None = None,
         metric: Metric = None,
     ) -> None:
-        reduction = parse_output(output)
-        self.network = Network(model, params=params, forward=forward, head=reduction.head)
+        self._arguments, self._reduction = (model, x, params, forward, metric), parse_output(output)
+        self._kind = self._reduction.kind
+        self._look()
+
+    def _look(self) -> None:
+        """Reads model, samples and metric as they are now, and checks them."""
+        model, x, params, forward, metric = self._arguments
+        self.network = Network(model, params=params, forward=forward, head=self._reduction.head)
         self.metric = preconditioner(metric, self.network.parameters)
-        self._kind = reduction.kind
         self._samples, self._outputs = self.network.validate(x)
         self._rows, self.dtype = len(self._samples), common_dtype(self.network.parameters)
-        self._held = Held(self.network, self._samples, self._outputs, reduction, self.metric)
+        self._held = Held(
+            self.network, self._samples, self._outputs, self._reduction, self.metric, self._columns_by_passes
+        )
+        self._state = self._state_key()
+
+    def _state_key(self) -> tuple[Any, ...]:
+        metric = [] if self.metric is None else [p for p in self.metric.values() if isinstance(p, Tensor)]
+        return self.network.state_key([*self._samples.tensors, *metric])
+
+    def _follow(self) -> None:
+        """Whatever was held of another state is dropped, and the new one is checked like the first."""
+        if self._state_key() != self._state:
+            self._look()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,10 +87,12 @@ class NTKOperator:
 
     def matvec(self, v: Tensor) -> Tensor:
         """Θ v, (M,)."""
+        self._follow()
         return self._times(self._checked(v, 1)[:, None])[:, 0]
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Θ V, (M, k)."""
+        self._follow()
         return self._times(self._checked(vectors, 2))
 
     def _times(self, vectors: Tensor) -> Tensor:
@@ -76,9 +101,12 @@ class NTKOperator:
         factors = self._held.factors()
         if factors is not None:
             return factors.product(v).flatten(0, 1)
-        columns = torch.stack([self._by_passes(column) for column in v.unbind(2)], 2)
+        columns = self._columns_by_passes(v)
         self._held.note(v, columns)
         return columns.flatten(0, 1)
+
+    def _columns_by_passes(self, v: Tensor) -> Tensor:
+        return torch.stack([self._by_passes(column) for column in v.unbind(2)], 2)
 
     def _by_passes(self, v: Tensor) -> Tensor:
         """Θ v for v (N, O), or (N, 1) for a trace: one vector–Jacobian and one Jacobian–vector product each."""
@@ -90,6 +118,7 @@ class NTKOperator:
 
     def diagonal(self) -> Tensor:
         """The diagonal of Θ, (M,): squared norms of per-sample gradients, exact."""
+        self._follow()
         norms = torch.zeros(self._rows, self._outputs, dtype=self.dtype, device=self.network.device)
         jacobian = Jacobian(self.network, self.metric)
         for name, value in self.network.parameters.items():

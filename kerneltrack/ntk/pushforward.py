@@ -35,7 +35,7 @@ def pushforward(function: Function, values: Mapping[str, Tensor], direction: Map
         try:
             return _two_reverse_passes(function, values, direction)
         except refusals:
-            return _row_by_row(function, values, direction)
+            return row_by_row(function, values, direction)
 
 
 class _AsReverseMode(TorchFunctionMode):
@@ -112,7 +112,7 @@ def _two_reverse_passes(
         return function(leaves, push)
 
 
-def _row_by_row(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+def row_by_row(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
     """⟨∂f_o(x_n)/∂θ, v⟩ for each n and o, for operations that can be differentiated once only."""
     leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
 

@@ -1,0 +1,103 @@
+"""Random generators that a forward pass may draw from: their states, put back bit for bit, and moved on purpose.
+
+Whether a forward pass is random is asked of the generators, not of its values: noise of strength zero has the values of
+no noise, and another derivative.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+#: Generators that a module may hold as an attribute of its own.
+_OWN = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
+class Generators:
+    """The process's generators (Python, NumPy, torch, CUDA where it is in use), and those that modules hold.
+
+    Args:
+        module: the module whose attributes are looked through.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        held = (value for child in module.modules() for value in vars(child).values() if isinstance(value, _OWN))
+        self._own = list({id(generator): generator for generator in held}.values())
+
+    def states(self) -> list[Any]:
+        """The state of each, as it can be compared with ``==``."""
+        return [random.getstate(), _numpy_state(), _bytes(torch.get_rng_state()), *map(_bytes, _cuda()), *map(_state, self._own)]
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Puts all of them back."""
+        python, numpy, cpu, cuda = random.getstate(), np.random.get_state(), torch.get_rng_state(), _cuda()
+        own = [_kept(generator) for generator in self._own]
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_rng_state(cpu)
+            if cuda:
+                torch.cuda.set_rng_state_all(cuda)
+            for generator, state in zip(self._own, own, strict=True):
+                _restore(generator, state)
+
+    def seed(self, seed: int) -> None:
+        """Puts all of them in a state that ``seed`` decides; call it inside :meth:`restored`."""
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        for generator in self._own:
+            if isinstance(generator, torch.Generator):
+                generator.manual_seed(seed)
+            elif isinstance(generator, np.random.Generator):
+                generator.bit_generator.state = type(generator.bit_generator)(seed).state
+            else:
+                generator.seed(seed)
+
+
+def _cuda() -> list[torch.Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+
+
+def _bytes(state: torch.Tensor) -> bytes:
+    return state.numpy().tobytes()
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    name, keys, *rest = np.random.get_state()
+    return (name, np.asarray(keys).tobytes(), *rest)
+
+
+def _kept(generator: Any) -> Any:
+    """What :func:`_restore` needs to put ``generator`` back."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
+
+
+def _state(generator: Any) -> Any:
+    """The same, comparable: arrays as their bytes."""
+    kept = _kept(generator)
+    return _bytes(kept) if isinstance(generator, torch.Generator) else repr(kept)
+
+
+def _restore(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(state)
+    else:
+        generator.setstate(state)

@@ -1,0 +1,71 @@
+"""What a failed audit says: the cause, where the model is the cause, and a remedy that is right.
+
+Oracle for the remedies: the double loop over autograd with the hook alive.
+"""
+
+import pytest
+import torch
+from oracles import EXACT, contract, distance, jacobian
+from torch import nn
+
+import kerneltrack as kt
+from kerneltrack.errors import AuditError, KernelError, UnsupportedModelError
+from kerneltrack.ntk import independence, structured
+
+X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def net():
+    return nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)).double()
+
+
+def damped(model, x):
+    h = torch.tanh(model[0](x))
+    if h.requires_grad:
+        h.register_hook(lambda g: g / 4)
+    return model[1](h)
+
+
+def test_a_gradient_hook_is_named_and_the_remedy_is_right():
+    model = net()
+    with pytest.raises(KernelError, match="hook") as raised:
+        kt.empirical_ntk(model, X, forward=damped)
+    assert 'method="jacobian"' in raised.value.remedy
+    rows = jacobian(model, X, damped)
+    assert distance(kt.empirical_ntk(model, X, forward=damped, method="jacobian"), contract(rows, rows, "full")) < EXACT
+
+
+def test_an_operator_names_the_hook_too():
+    operator, v = kt.NTKOperator(net(), X, forward=damped), torch.ones(18, dtype=torch.float64)
+    operator.matvec(v)
+    with pytest.raises(KernelError, match="hook"):
+        operator.matvec(v)
+
+
+@pytest.mark.parametrize("coupling", [
+    lambda c: c.mean(0) - c.mean(0).detach(),
+    lambda c: c[-1] - c[-1].detach(),
+], ids=["mean", "last"])  # fmt: skip
+def test_coupling_is_asked_for_before_a_plan_is_blamed(monkeypatch, coupling):
+    """The look at a few samples is switched off, so that the audit meets the coupled derivative."""
+    monkeypatch.setattr(independence, "_refuse", lambda *arguments: None)
+    with pytest.raises(UnsupportedModelError, match="couples samples") as raised:
+        kt.empirical_ntk(net(), X, forward=lambda m, x: m(x) + coupling(m(x)))
+    assert "jacobian" not in raised.value.remedy
+
+
+def test_what_is_left_is_called_a_defect(monkeypatch):
+    run = structured.Structured.run
+
+    def wrong(self, into, *rest):
+        run(self, into, *rest)
+        for matrix in into.values():
+            matrix.mul_(2)
+
+    monkeypatch.setattr(structured.Structured, "run", wrong)
+    model = net()
+    with pytest.raises(AuditError, match=r"neither coupled samples nor random numbers nor gradient hooks.*defect") as raised:
+        kt.empirical_ntk(model, X)
+    assert 'method="jacobian"' in raised.value.remedy
+    rows = jacobian(model, X)
+    assert distance(kt.empirical_ntk(model, X, method="jacobian"), contract(rows, rows, "full")) < EXACT
