@@ -17,7 +17,7 @@ import numpy as np
 
 from kerneltrack.archive import conform, guard, layout, schema
 from kerneltrack.archive import header as headers
-from kerneltrack.archive.durable import Stream
+from kerneltrack.archive.durable import Stream, open_to_read
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.printable import printable
@@ -159,7 +159,8 @@ class Piece:
     @property
     def held(self) -> int:
         """Bytes that the file takes on the disk: holes in it take none."""
-        return min(self.size, 512 * os.fstat(self.descriptor).st_blocks)
+        blocks = getattr(os.fstat(self.descriptor), "st_blocks", None)  # Windows does not say
+        return self.size if blocks is None else min(self.size, 512 * blocks)
 
     def close(self) -> None:
         """Close the file; reading from it is over."""
@@ -174,7 +175,7 @@ def _known(path: str) -> schema.Field | None:
 def _descriptor(path: Path) -> int:
     """Open a file that is no link; a pipe does not block here, and is refused later."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return open_to_read(path)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pytest
 
 from kerneltrack.archive import ArchiveWriter, check, merge, open_archive
 
