@@ -8,7 +8,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5netcdf
 import numpy as np
+import xarray
+
+from kerneltrack.archive.layout import Column, chunk_shape
+from kerneltrack.archive.schema import Field
 
 from .text import plain
 from .trajectory import Floats, Run
@@ -25,6 +30,8 @@ _INDEX = (
     "training_loss",
     "status",
 )
+#: Arrays beyond this are written row by row: a kernel that was kept at both ends of a run is mostly rows of NaN.
+_AT_ONCE_BYTES = 1 << 26
 #: Eigenvalues beyond these do not fit a spreadsheet; netCDF has them all.
 _EIGENVALUES = 100
 
@@ -60,10 +67,34 @@ def to_netcdf(run: Run, path: str | os.PathLike[str]) -> Path:
         {key: value for key, value in run.provenance.items() if key != "private"}, ensure_ascii=False, default=str
     )
     dataset = dataset.rename({name: str(name).replace("/", "_") for name in dataset.variables if "/" in str(name)})
+    large = [name for name in map(str, dataset.data_vars) if _is_large(dataset[name])]
     partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    dataset.to_netcdf(partial, engine="h5netcdf")
+    dataset.drop_vars(large).to_netcdf(partial, engine="h5netcdf")
+    with h5netcdf.File(partial, "a") as file:
+        for name in large:
+            _write_rows(file, name, dataset.variables[name])
     partial.replace(target)
     return target
+
+
+def _is_large(data: xarray.DataArray) -> bool:
+    return data.dims[:1] == ("snapshot",) and data.dtype.kind == "f" and data.nbytes > _AT_ONCE_BYTES
+
+
+def _write_rows(file: h5netcdf.File, name: str, data: xarray.Variable) -> None:
+    """One row at a time, as xarray writes the whole; rows that were never measured take no space."""
+    for dim, size in zip(data.dims, data.shape, strict=True):
+        if dim not in file.dimensions:
+            file.dimensions[dim] = size
+    row = data.shape[1:]
+    chunks = chunk_shape(Column(Field(name, tuple(map(str, data.dims)), data.dtype.str[1:], "", ""), row), 1)
+    variable = file.create_variable(name, data.dims, data.dtype, fillvalue=np.nan, chunks=chunks)
+    coordinates = file.variables["status"].attrs["coordinates"]  # those of every variable along the snapshots
+    variable.attrs.update({**data.attrs, "coordinates": coordinates})
+    for place in range(data.shape[0]):
+        values = np.asarray(data[place].values)
+        if not np.isnan(values).all():
+            variable[place] = values
 
 
 def _columns(run: Run) -> Iterator[tuple[str, Floats]]:

@@ -25,7 +25,7 @@ Changes = Mapping[str, Mapping[int, Array]]  # column path -> row -> the value t
 
 MAX_HISTORY_BYTES = 60_000  # an attribute has at most 64 KiB
 _BLOCK_BYTES = 1 << 24
-_LARGE_ROW_BYTES = 1 << 16
+LARGE_ROW_BYTES = 1 << 16
 
 
 class PartImages:
@@ -112,9 +112,17 @@ class Stretch:
             yield Stretch(self.piece, self.first + start - self.start, start, min(start + rows, self.stop))
 
 
+def fill(values: Array, column: Column, path: str, stretch: Stretch) -> None:
+    """Put the rows of a stretch into an array; of a large column one by one, and those that were never written not."""
+    large = column.row_bytes >= LARGE_ROW_BYTES
+    for part in stretch.split(1) if large else (stretch,):
+        if not large or part.piece.is_written(path, part.first):
+            values[part.within(path, 0)] = part.read(path)
+
+
 def _copy(data: h5py.Dataset, path: str, column: Column, stretches: Sequence[Stretch]) -> None:
     # A row that was never written takes no space; asking for each costs as much as copying a small one.
-    large = column.row_bytes >= _LARGE_ROW_BYTES
+    large = column.row_bytes >= LARGE_ROW_BYTES
     rows = 1 if large else max(1, _BLOCK_BYTES // max(column.row_bytes, 1))
     for block in _blocks(stretches, rows):
         first = block[0]

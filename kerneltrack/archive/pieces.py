@@ -146,6 +146,10 @@ class Piece:
         data = self._data[path].id
         return data.get_chunk_info_by_coord((row,) + (0,) * (data.rank - 1)).byte_offset is not None
 
+    def stored(self, path: str) -> int:
+        """Bytes that a column takes in the file, none if it is not there."""
+        return int(self._data[path].id.get_storage_size()) if path in self._data else 0
+
     @property
     def archive_id(self) -> str:
         """The archive that the piece belongs to."""
