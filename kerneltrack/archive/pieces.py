@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import stat
@@ -15,7 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from kerneltrack.archive import conform, guard, layout, schema
+from kerneltrack.archive import attributes, conform, guard, layout, schema
 from kerneltrack.archive import header as headers
 from kerneltrack.archive.durable import Stream, open_to_read
 from kerneltrack.archive.header import Header
@@ -186,6 +187,35 @@ def _descriptor(path: Path) -> int:
         if error.errno == errno.ELOOP:
             raise UnsafeArchiveError("not a regular file", where=printable(path)) from error
         raise ArchiveError("the archive cannot be read", got=error.strerror, where=printable(path)) from error
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive or a part of one, of any version; an HDF5 file that cannot be opened may be one.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    descriptor = open_to_read(path)
+    try:
+        stream = Stream(descriptor)
+        stream.end = os.fstat(descriptor).st_size
+        if not _is_hdf5(stream):
+            return False
+        with h5py.File(stream, "r") as file:
+            return "format" in file.attrs and attributes.text(file, "format") == schema.FORMAT
+    except _DAMAGE:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _is_hdf5(stream: Stream) -> bool:
+    """Whether the signature stands where HDF5 looks for it: at 0, 512, 1024, 2048, ….
+
+    h5py asks more of a file, and denies that a damaged one is one.
+    """
+    places = itertools.takewhile(lambda place: place < stream.end, (0, *(512 << i for i in range(50))))
+    return any(stream.seek(place) == place and stream.read(8) == b"\x89HDF\r\n\x1a\n" for place in places)
 
 
 def list_parts(path: Path) -> list[Path]:
