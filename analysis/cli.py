@@ -35,6 +35,7 @@ from .options import (
     TopK,
 )
 from .outputs import FIGURE, HTML, NETCDF, TABLE, may_write, new_archive
+from .streams import patient
 from .text import Table, plain, print_table
 
 if TYPE_CHECKING:
@@ -71,8 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after ``kerneltrack``; None: the process's own.
     """
+    with patient():  # for what is said of an error; the inner one makes a full disk an error while it can be told
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
-        with warnings.catch_warnings():
+        with patient(), warnings.catch_warnings():
             # What an archive holds may overflow or be NaN throughout, and is shown as it is. Appended: the filters of
             # whoever develops or tests, for whom such a warning is a defect, come first.
             warnings.simplefilter("ignore", RuntimeWarning, append=True)
