@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from kerneltrack.errors import AnalysisError, KerneltrackError
+from kerneltrack.errors import AnalysisError, KerneltrackError, OutputError
 
 from .options import (
     ArchivePath,
@@ -34,6 +34,8 @@ from .options import (
     StyleName,
     TopK,
 )
+from .outputs import FIGURE, HTML, NETCDF, TABLE, may_write, new_archive
+from .streams import patient
 from .text import Table, plain, print_table
 
 if TYPE_CHECKING:
@@ -70,8 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after ``kerneltrack``; None: the process's own.
     """
+    with patient():  # for what is said of an error; the inner one makes a full disk an error while it can be told
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
-        with warnings.catch_warnings():
+        with patient(), warnings.catch_warnings():
             # What an archive holds may overflow or be NaN throughout, and is shown as it is. Appended: the filters of
             # whoever develops or tests, for whom such a warning is a defect, come first.
             warnings.simplefilter("ignore", RuntimeWarning, append=True)
@@ -81,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KerneltrackError as error:
         _complain(str(error))
-        return 1 if isinstance(error, AnalysisError) else 2
+        return 1 if isinstance(error, AnalysisError) and not isinstance(error, OutputError) else 2
     except OSError as error:
         _complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         return 2
@@ -136,7 +143,7 @@ def plot(
 ) -> None:
     """Draw one figure."""
     from .figures import Scene, choose, registry
-    from .files import format_of, save_figure, save_runs
+    from .files import save_figure, save_runs
     from .style import STYLES
 
     if list_figures:
@@ -147,9 +154,9 @@ def plot(
         return
     if not archives or figure is None or output is None:
         raise typer.BadParameter("give an ARCHIVE, --figure NAME and -o FILE; or --list")
+    may_write(output, FIGURE)
     try:
         spec = None if figure == "runs" else choose(figure)
-        format_of(output)
     except AnalysisError as error:
         raise typer.BadParameter(str(error)) from error
     trajectory = _load(archives, probe)
@@ -167,6 +174,7 @@ def plot(
 @app.command(epilog="Example: kerneltrack report out/demo.h5 --control out/control.h5 -o demo.html")
 def report(archives: ArchivePaths, output: Output, control: Control = None, probe: ProbeName = None) -> None:
     """Write one self-contained page about a run; reading it needs no network. Several archives: FILE-NAME.html each."""
+    may_write(output, HTML)
     from .report import write_report
 
     for path in write_report(archives, output, control=control, probe=probe):
@@ -192,6 +200,8 @@ def lr_decay(
     """Say what followed each learning-rate change, beside its prediction and, with controls, its effect."""
     from .lr_decay_runs import analyse, as_dict, lines_and_tables, save
 
+    if output is not None:
+        may_write(output, FIGURE)
     found = analyse(_load(archives, probe), control or [])
     if output is not None:
         _print_line(f"wrote {save(found, output, style)}")
@@ -232,6 +242,8 @@ def compare(
     from .compare import compare as compared
     from .compare import defaults, group_tables, tables
 
+    if output is not None:
+        may_write(output, FIGURE)
     runs = _load(archives, probe)
     if against is not None:
         _sweep(runs, against, quantity or defaults(runs), at, output, style, as_json)
@@ -259,6 +271,7 @@ def export(
     """Write the numbers for other tools."""
     from .export import to_csv, to_netcdf
 
+    may_write(output, TABLE if to == "csv" else NETCDF)
     run = _load([archive], probe).only
     _print_line(f"wrote {(to_csv if to == 'csv' else to_netcdf)(run, output)}")
 
@@ -286,6 +299,7 @@ def publish(
     """Write a copy without host, user, command and paths, and say where some were removed."""
     from kerneltrack.archive import publish as published
 
+    new_archive(output)
     for place in published(archive, output, licence=licence, authors=author, contact=contact):
         _print_line(f"removed what is private from {place}")
     _print_line(f"wrote {output}")
@@ -321,6 +335,7 @@ def track(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Measure saved checkpoints: the same snapshots without training again."""
+    new_archive(output)
     from .track import run_track
 
     how = {"output": reduction, "eigenpairs": eigenpairs, "top_k": top_k, "memory_budget": memory_budget}

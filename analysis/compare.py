@@ -16,6 +16,7 @@ from kerneltrack.errors import AnalysisError
 
 from .align import Alignment, aligned
 from .lr_decay_text import nearest
+from .outputs import distinct
 from .quantities import key_of, title_of
 from .text import Table, count, number, plain
 from .trajectory import Floats, Trajectory
@@ -171,4 +172,4 @@ def defaults(trajectory: Trajectory) -> list[str]:
 
 def _labels(trajectory: Trajectory) -> tuple[str, ...]:
     names = [plain(run.name) for run in trajectory]
-    return tuple(name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1))
+    return tuple(distinct([name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1)]))

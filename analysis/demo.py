@@ -28,8 +28,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from kerneltrack import schedule
+from kerneltrack.archive import open_archive
+from kerneltrack.archive.pieces import is_archive
 from kerneltrack.callbacks import NTKTracker
-from kerneltrack.errors import ArchiveExistsError
+from kerneltrack.errors import ArchiveError, ArchiveExistsError
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Array
 
@@ -38,6 +40,7 @@ from .report import write_report
 
 PHOTOGRAPH = "grace_hopper.jpg"
 FILES = ("demo.h5", "control.h5", "demo.html")
+EXPERIMENT = "neural spectrum alignment"  # by which a demo's archives are known
 
 
 def photograph() -> Array:
@@ -143,7 +146,7 @@ def train(
         loss="half_mse",
         keep_inputs=True,
         log=False,
-        metadata={"experiment": "neural spectrum alignment", "width": e.width, "depth": e.depth, "seed": e.seed,
+        metadata={"experiment": EXPERIMENT, "width": e.width, "depth": e.depth, "seed": e.seed,
                   "halves": halves},
     )  # fmt: skip
     model = PictureNetwork(e, halves=halves)
@@ -172,10 +175,15 @@ def run_demo(out: Path, *, force: bool = False, experiment: Experiment | None = 
     """Write demo.h5, control.h5 and demo.html into ``out``, all three or none; returns the exit status.
 
     Raises:
-        ArchiveExistsError: one of them exists and ``force`` is False; nothing is touched.
+        ArchiveExistsError: one of them exists and ``force`` is False, or is not what an earlier demo wrote; nothing is
+            touched.
     """
     experiment = experiment or Experiment()
-    existing = [out / name for name in FILES if (out / name).exists()]
+    existing = [out / name for name in FILES if os.path.lexists(out / name)]
+    if foreign := [path for path in existing if not _is_ours(path)]:
+        raise ArchiveExistsError(
+            "not an earlier demo; nothing was touched", got=", ".join(map(str, foreign)), remedy="Give another --out."
+        )
     if existing and not force:
         raise ArchiveExistsError(
             "the demo's output exists",
@@ -194,6 +202,19 @@ def run_demo(out: Path, *, force: bool = False, experiment: Experiment | None = 
         Console().print(str(out / name), highlight=False, markup=False, soft_wrap=True)
     console.print(f"done in {time.perf_counter() - began:.0f} s")
     return 0
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file that is there is what an earlier demo wrote: of a page nobody can tell, an archive says it."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    if path.suffix != ".h5":
+        return not is_archive(path)
+    try:
+        with open_archive(path) as archive:
+            return archive.provenance.metadata.get("experiment") == EXPERIMENT
+    except ArchiveError:
+        return False
 
 
 def _write(folder: Path, experiment: Experiment, console: Console) -> None:

@@ -6,10 +6,19 @@ import csv
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import h5netcdf
 import numpy as np
+import xarray
+from xarray.backends import H5NetCDFStore
 
+from kerneltrack.archive.durable import Stream
+from kerneltrack.archive.layout import Column, chunk_shape
+from kerneltrack.archive.schema import Field
+
+from .outputs import NETCDF, TABLE, distinct, whole
 from .text import plain
 from .trajectory import Floats, Run
 from .withheld import told
@@ -26,6 +35,8 @@ _INDEX = (
     "training_loss",
     "status",
 )
+#: Arrays beyond this are written row by row: a kernel that was kept at both ends of a run is mostly rows of NaN.
+_AT_ONCE_BYTES = 1 << 26
 #: Eigenvalues beyond these do not fit a spreadsheet; netCDF has them all.
 _EIGENVALUES = 100
 
@@ -35,22 +46,27 @@ def to_csv(run: Run, path: str | os.PathLike[str]) -> Path:
 
     Names are those of the catalogue; ``NAME_k`` is an energy in the first k modes, ``eigenvalue_i`` counts from 1. NaN
     is an empty cell. Numbers are written so that reading them back gives the same float64.
+
+    Raises:
+        OutputError: not a .csv, or nothing may be written there.
+        OSError: the file cannot be written.
     """
     columns = list(_columns(run))
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
+    with whole(path, TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow([name for name, _ in columns])
+        writer.writerow(distinct([name for name, _ in columns]))
         for row in range(len(run)):
             writer.writerow([_cell(values[row]) for _, values in columns])
-    partial.replace(target)
-    return target
+    return Path(path)
 
 
 def to_netcdf(run: Run, path: str | os.PathLike[str]) -> Path:
-    """The whole dataset of the probe, with its attributes as JSON text, as netCDF-4."""
-    target = Path(path)
+    """The whole dataset of the probe, with its attributes as JSON text, as netCDF-4.
+
+    Raises:
+        OutputError: neither .nc nor .nc4, or nothing may be written there.
+        OSError: the file cannot be written.
+    """
     dataset = run.dataset.copy()
     for name, _ in told(run):  # what misleads is NaN here as everywhere
         masked = np.array(dataset[name].values)
@@ -65,10 +81,43 @@ def to_netcdf(run: Run, path: str | os.PathLike[str]) -> Path:
         {key: value for key, value in run.provenance.items() if key != "private"}, ensure_ascii=False, default=str
     )
     dataset = dataset.rename({name: str(name).replace("/", "_") for name in dataset.variables if "/" in str(name)})
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    dataset.to_netcdf(partial, engine="h5netcdf")
-    partial.replace(target)
-    return target
+    large = [name for name in map(str, dataset.data_vars) if _is_large(dataset[name])]
+    with whole(path, NETCDF) as partial, _stream(partial) as stream, h5netcdf.File(stream, "w") as file:
+        dataset.drop_vars(large).dump_to_store(H5NetCDFStore(file))
+        for name in large:
+            _write_rows(file, name, dataset.variables[name])
+    return Path(path)
+
+
+@contextmanager
+def _stream(path: Path) -> Iterator[Stream]:
+    """What HDF5 writes to: on a full disk HDF5 would take the process down, and the temporary file would stay."""
+    with path.open("r+b", buffering=0) as file:
+        stream = Stream(file.fileno())
+        yield stream
+        if stream.error is not None:
+            raise stream.error
+        file.truncate(stream.end)
+
+
+def _is_large(data: xarray.DataArray) -> bool:
+    return data.dims[:1] == ("snapshot",) and data.dtype.kind == "f" and data.nbytes > _AT_ONCE_BYTES
+
+
+def _write_rows(file: h5netcdf.File, name: str, data: xarray.Variable) -> None:
+    """One row at a time, as xarray writes the whole; rows that were never measured take no space."""
+    for dim, size in zip(data.dims, data.shape, strict=True):
+        if dim not in file.dimensions:
+            file.dimensions[dim] = size
+    row = data.shape[1:]
+    chunks = chunk_shape(Column(Field(name, tuple(map(str, data.dims)), data.dtype.str[1:], "", ""), row), 1)
+    variable = file.create_variable(name, data.dims, data.dtype, fillvalue=np.nan, chunks=chunks)
+    coordinates = file.variables["status"].attrs["coordinates"]  # those of every variable along the snapshots
+    variable.attrs.update({**data.attrs, "coordinates": coordinates})
+    for place in range(data.shape[0]):
+        values = np.asarray(data[place].values)
+        if not np.isnan(values).all():
+            variable[place] = values
 
 
 def _columns(run: Run) -> Iterator[tuple[str, Floats]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kerneltrack.errors import AnalysisError
-
+from .outputs import FIGURE, may_write, whole
 from .style import STYLES, Style
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from .compare import Comparison
     from .sweep import Sweep
-
-FORMATS = ("png", "pdf", "svg")
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], style: Style) -> Path:
@@ -27,17 +25,15 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], style: Style) -> P
         AnalysisError: another ending, or numbers that cannot be drawn.
         OSError: the file cannot be written.
     """
-    target, kind = Path(path), format_of(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    kind = format_of(path)
     # Dates would make the same figure differ from itself.
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-    try:
-        with style.drawing("the figure"):
-            figure.savefig(partial, format=kind, metadata=metadata)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+    drawn = io.BytesIO()  # matplotlib's writers stumble over a disk that is full
+    with style.drawing("the figure"):
+        figure.savefig(drawn, format=kind, metadata=metadata)
+    with whole(path, FIGURE) as partial:
+        partial.write_bytes(drawn.getvalue())
+    return Path(path)
 
 
 def save_runs(comparison: Comparison, path: str | os.PathLike[str], style: str, *, group: str | None = None) -> Path:
@@ -76,12 +72,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """The format that a file's ending means.
 
     Raises:
-        AnalysisError: another ending.
+        OutputError: another ending, or nothing may be written there.
     """
-    target = Path(path)
-    kind = target.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise AnalysisError(
-            f"figure file {target.name}", expected="an ending of .png, .pdf or .svg", got=target.suffix or "none"
-        )
-    return kind
+    may_write(path, FIGURE)
+    return Path(path).suffix.casefold().removeprefix(".")

@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 ArchivePath = Annotated[Path, Argument(metavar="ARCHIVE", help="An archive, NAME.h5.")]
 ArchivePaths = Annotated[list[Path], Argument(metavar="ARCHIVE...", help="One archive or several.")]
-Output = Annotated[Path, Option("--output", "-o", help="The file to write; replaced if it exists.")]
+Output = Annotated[Path, Option("--output", "-o", help="The file to write; replaced if it exists, an archive never.")]
 ProbeName = Annotated[str | None, Option("--probe", help="Which probe to look through; the first one by default.")]
 StyleName = Annotated[Literal["paper", "slide", "dark"], Option("--style", help="The look of a figure.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]

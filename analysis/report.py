@@ -6,7 +6,6 @@ template engine escapes all of it, and nothing of an archive reaches a script or
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from .inline_svg import InlineSvg, inline_svg
 from .lr_decay import LrDecayEffects, lr_decay_effects
 from .lr_decay_text import change_table, factor_table, sentence, trend_sentence, trend_table
 from .moving import HEIGHT, WIDTH
+from .outputs import HTML, distinct, may_write, whole
 from .stages import judge
 from .style import DARK, PAGE, PAPER
 from .text import Table, count, number, plain
@@ -82,7 +82,8 @@ def write_report(
 
     Args:
         archives: a path, several paths, a run or a trajectory.
-        output: the HTML file, replaced if it exists; for several runs each page is called FILE-RUN.html.
+        output: the HTML file, replaced if it exists; for several runs each page is called FILE-RUN.html, and
+            FILE-RUN-2.html where another run has that name.
         control: the run that did not change the learning rate: only with it anything is called an effect.
         probe: which probe to look through where paths are given; None: each archive's first.
 
@@ -91,31 +92,32 @@ def write_report(
 
     Raises:
         AnalysisError: no measurement, or a control that is not comparable.
+        OutputError: neither .html nor .htm, or nothing may be written there.
         ArchiveError: an archive cannot be read.
         OSError: a file cannot be written.
     """
     trajectory, target = _trajectory(archives, probe), Path(output)
     beside = None if control is None else _trajectory(control, trajectory[0].probe).only
-    target.parent.mkdir(parents=True, exist_ok=True)
-    targets = (
-        [target] if len(trajectory) == 1 else [target.with_stem(f"{target.stem}-{run.name}") for run in trajectory]
-    )
+    for path in (target, *(targets := _targets(target, trajectory))):
+        may_write(path, HTML)  # all of them before the first page is written
     for run, path in zip(trajectory, targets, strict=True):
-        _write_whole(path, render(run, beside, [other for other in trajectory if other is not run]))
+        page = render(run, beside, [other for other in trajectory if other is not run])
+        with whole(path, HTML) as partial:  # a browser that reloads meanwhile never sees half of it
+            partial.write_text(page, encoding="utf-8")
     return tuple(targets)
+
+
+def _targets(target: Path, trajectory: Trajectory) -> list[Path]:
+    """A page for each run; archives of one name in two folders have two pages."""
+    if len(trajectory) == 1:
+        return [target]
+    return [target.with_stem(f"{target.stem}-{name}") for name in distinct([run.name for run in trajectory])]
 
 
 def _trajectory(archives: Archives, probe: str | None) -> Trajectory:
     if isinstance(archives, Run):
         return Trajectory((archives,))
     return archives if isinstance(archives, Trajectory) else load(archives, probe=probe)
-
-
-def _write_whole(path: Path, page: str) -> None:
-    # A browser that reloads meanwhile must see the old page or the new one, never half of it.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
 
 
 def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> str:

@@ -117,3 +117,7 @@ class UnsafeArchiveError(ArchiveFormatError):
 
 class AnalysisError(KerneltrackError, ValueError):
     """The archives do not hold what this figure, table or comparison needs."""
+
+
+class OutputError(AnalysisError):
+    """Nothing may be written at this path: an archive, a folder, a device, or an ending that does not fit."""

@@ -100,7 +100,7 @@ def _seed() -> int | None:
 def _user() -> str | None:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError, ImportError):  # no such user; no module pwd on Windows
         return None
 
 

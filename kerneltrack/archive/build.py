@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from types import MappingProxyType
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f, h5s
+from h5py import h5d, h5s
 
 from kerneltrack.archive import header as headers
 from kerneltrack.archive import layout
@@ -24,7 +25,7 @@ Changes = Mapping[str, Mapping[int, Array]]  # column path -> row -> the value t
 
 MAX_HISTORY_BYTES = 60_000  # an attribute has at most 64 KiB
 _BLOCK_BYTES = 1 << 24
-_LARGE_ROW_BYTES = 1 << 16
+LARGE_ROW_BYTES = 1 << 16
 
 
 class PartImages:
@@ -43,23 +44,23 @@ class PartImages:
         look = tuple((path, Column(field, value.shape)) for path, (field, value) in row.items())
         if look not in self._empty:
             self._empty[look] = empty_part(self._header, dict(look))
-        identifier = h5f.open_file_image(self._empty[look], h5f.FILE_IMAGE_OPEN_RW)
-        with h5py.File(identifier) as file:
+        # The bytes of a closed file: HDF5 before 2.0 leaves a wrong checksum in the image of one that is open.
+        image = io.BytesIO(self._empty[look])
+        with h5py.File(image, "r+", libver=layout.LIBVER) as file:
             for path, (_, value) in row.items():
-                data = h5d.open(identifier, path.encode())
+                data = h5d.open(file.id, path.encode())
                 data.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(value[None]))
-            file.flush()
-            return bytes(identifier.get_file_image())
+        return image.getvalue()
 
 
 def empty_part(header: Header, columns: Mapping[str, Column]) -> bytes:
     """The bytes of a part with one unwritten row of these columns; with no columns it has no row."""
-    with h5py.File("part", "w", driver="core", backing_store=False, libver=layout.LIBVER) as file:
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=layout.LIBVER) as file:
         headers.write(file, header)
         for path, column in columns.items():
             layout.create(file, path, column, 1)
-        file.flush()
-        return bytes(file.id.get_file_image())
+    return image.getvalue()
 
 
 def join(stream: Stream, header: Header, pieces: Sequence[Piece], changes: Changes = MappingProxyType({})) -> int:
@@ -111,9 +112,17 @@ class Stretch:
             yield Stretch(self.piece, self.first + start - self.start, start, min(start + rows, self.stop))
 
 
+def fill(values: Array, column: Column, path: str, stretch: Stretch) -> None:
+    """Put the rows of a stretch into an array; of a large column one by one, and those that were never written not."""
+    large = column.row_bytes >= LARGE_ROW_BYTES
+    for part in stretch.split(1) if large else (stretch,):
+        if not large or part.piece.is_written(path, part.first):
+            values[part.within(path, 0)] = part.read(path)
+
+
 def _copy(data: h5py.Dataset, path: str, column: Column, stretches: Sequence[Stretch]) -> None:
     # A row that was never written takes no space; asking for each costs as much as copying a small one.
-    large = column.row_bytes >= _LARGE_ROW_BYTES
+    large = column.row_bytes >= LARGE_ROW_BYTES
     rows = 1 if large else max(1, _BLOCK_BYTES // max(column.row_bytes, 1))
     for block in _blocks(stretches, rows):
         first = block[0]

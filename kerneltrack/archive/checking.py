@@ -6,6 +6,7 @@ examined by a child process with limits on memory and time; a child that dies is
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -83,7 +84,7 @@ def check(path: str | os.PathLike[str], *, memory_bytes: int = MEMORY_BYTES, sec
         child = subprocess.run(command, capture_output=True, env=environment, timeout=PATIENCE * limit, check=False)
     except subprocess.TimeoutExpired:
         return slow
-    if child.returncode == -signal.SIGXCPU:
+    if child.returncode < 0 and -child.returncode == getattr(signal, "SIGXCPU", None):
         return slow
     return [*_reported(child.stdout), *_death(child, str(path)), *_surroundings(place)]
 
@@ -125,22 +126,31 @@ def _surroundings(path: Path) -> Iterator[Problem]:
 
 def _examine(path: str, memory_bytes: int, seconds: int) -> None:
     """Examine an archive and print one JSON object per problem; runs in a process of its own."""
-    import resource
-
-    for kind, soft, hard in (
-        (resource.RLIMIT_AS, memory_bytes, memory_bytes), (resource.RLIMIT_CPU, seconds, seconds + 5),
-        (resource.RLIMIT_CORE, 0, 0),
-    ):  # fmt: skip
-        # A batch system may have set tighter ones, which nobody may raise again.
-        held = [hard, *(limit for limit in resource.getrlimit(kind) if limit != resource.RLIM_INFINITY)]
-        resource.setrlimit(kind, (min(soft, *held), min(held)))
-    for count, problem in enumerate(problems(Path(path))):
+    for count, problem in enumerate(itertools.chain(_limited(path, memory_bytes, seconds), problems(Path(path)))):
         if count == MAX_PROBLEMS:
             problem = Problem("problem", path, f"there are more than {MAX_PROBLEMS} problems")
         sys.stdout.write(json.dumps(asdict(problem)) + "\n")
         sys.stdout.flush()
         if count == MAX_PROBLEMS:
             return
+
+
+def _limited(path: str, memory_bytes: int, seconds: int) -> Iterator[Problem]:
+    """Set the limits; a note for each that this system does not keep (macOS has none on memory, Windows none at all)."""
+    try:
+        import resource
+    except ImportError:
+        yield Problem("note", path, "this system has no limits on memory and time; the file was examined without them")
+        return
+    limits = {"RLIMIT_AS": (memory_bytes, memory_bytes), "RLIMIT_CPU": (seconds, seconds + 5), "RLIMIT_CORE": (0, 0)}
+    for name, (soft, hard) in limits.items():
+        try:
+            kind = getattr(resource, name)
+            # A batch system may have set tighter ones, which nobody may raise again.
+            held = [hard, *(limit for limit in resource.getrlimit(kind) if limit != resource.RLIM_INFINITY)]
+            resource.setrlimit(kind, (min(soft, *held), min(held)))
+        except (AttributeError, ValueError, OSError) as error:
+            yield Problem("note", path, f"this system does not keep {name} ({error}); the file was examined without it")
 
 
 def problems(path: Path) -> Iterator[Problem]:

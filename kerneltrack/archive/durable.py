@@ -2,10 +2,14 @@
 
 Every change that the archive makes to a file system goes through the few functions here, in the order temporary file,
 ``fsync``, ``os.replace``, ``fsync`` of the folder. Only then may anybody be told that the bytes are safe.
+
+Systems differ in what they offer: macOS has no ``posix_fallocate``, NFSv3 and musl refuse it, Windows has no flags
+against links and pipes. What only makes a write safer earlier is left out there; what a reader needs is done otherwise.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -14,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
+#: How systems say that they do not offer a call for this file. A full disk, a missing right and a broken disk are none.
+_NOT_OFFERED = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV, errno.ENOTTY})
 
 
 class Stream:
@@ -39,7 +45,7 @@ class Stream:
 
     def read(self, size: int = -1) -> bytes:
         size = self.end - self.position if size < 0 else size
-        data = os.pread(self.descriptor, size, self.position)
+        data = _read_at(self.descriptor, size, self.position)
         self.position += len(data)
         return data
 
@@ -54,7 +60,7 @@ class Stream:
         done = 0
         while self.error is None and done < view.nbytes:
             try:
-                done += os.pwrite(self.descriptor, view[done:], self.position + done)
+                done += _write_at(self.descriptor, view[done:], self.position + done)
             except OSError as error:
                 self.error = error
         self.position += view.nbytes
@@ -82,11 +88,10 @@ def staged(path: Path, *, workplace: Path, reserve: int = 0) -> Iterator[Stream]
         OSError: the disk is full, the folder is read-only, …; ``path`` is as it was and the temporary file is gone.
     """
     temporary = workplace / f".tmp-{uuid.uuid4().hex}"
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _flag("O_BINARY"), 0o666)
     try:
         try:
-            if reserve:
-                os.posix_fallocate(descriptor, 0, reserve)
+            _claim(descriptor, reserve)
             stream = Stream(descriptor)
             yield stream
             if stream.error is not None:
@@ -117,12 +122,61 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, where the system knows how: Windows opens no folder."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
     finally:
         os.close(descriptor)
+
+
+def open_to_read(path: Path) -> int:
+    """A descriptor of a file that is no link; a pipe does not block.
+
+    Raises:
+        OSError: with ``errno.ELOOP`` for a link.
+    """
+    if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
+    return os.open(path, os.O_RDONLY | _flag("O_NOFOLLOW") | _flag("O_NONBLOCK") | _flag("O_BINARY"))
+
+
+def _flag(name: str) -> int:
+    """A flag of ``os.open``; nothing where the system does not have it."""
+    return int(getattr(os, name, 0))
+
+
+def _claim(descriptor: int, size: int) -> None:
+    """Claim bytes from the file system, if it can: a full disk is then known before the first byte is written.
+
+    Where it cannot, the write itself says that the disk is full, a little later.
+    """
+    if not size or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
+
+
+def _read_at(descriptor: int, size: int, position: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, position)
+    os.lseek(descriptor, position, os.SEEK_SET)
+    return os.read(descriptor, size)
+
+
+def _write_at(descriptor: int, data: memoryview, position: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, position)
+    os.lseek(descriptor, position, os.SEEK_SET)
+    return os.write(descriptor, data)
 
 
 def sweep(folder: Path) -> None:

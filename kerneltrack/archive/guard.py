@@ -25,6 +25,7 @@ MAX_CHUNK_BYTES = 1 << 26
 MAX_ROW_BYTES = 1 << 33
 MAX_AT_ONCE_BYTES = 1 << 28  # what any machine can spare, however small the file
 AMPLIFICATION = 8  # bytes in memory for a byte on the disk, beyond that
+MAX_SPARSE_BYTES = 1 << 32  # of a column with rows that were never written; they are NaN in memory, nothing on the disk
 DEFLATE_RATIO = 1100  # deflate cannot do better than 1032:1
 
 _FILTERS = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32})
@@ -199,16 +200,25 @@ def _unsafe(problem: str, path: str, *, expected: object = None, got: object = N
     return UnsafeArchiveError(problem, expected=expected, got=got, where=printable(path))
 
 
-def require_room(size: int, held: int, what: str) -> None:
+def require_room(size: int, held: int, what: str, *, sparse: bool = False) -> None:
     """Refuse to read more at once than files of that size can honestly hold.
 
+    Args:
+        size: bytes in memory.
+        held: bytes that the files take on the disk.
+        what: is read, for the message.
+        sparse: it is a column of which one whole row is known to lie on the disk, so that the size of a row is no mere
+            claim; the number of rows is none either, for each has a digest that is there. A run that keeps its kernel
+            at both ends has forty rows of which two are written.
+
     Raises:
-        UnsafeArchiveError: it is beyond :func:`allowance`.
+        UnsafeArchiveError: it is beyond :func:`allowance`, or beyond ``MAX_SPARSE_BYTES`` where that is more.
     """
-    if size > allowance(held):
+    allowed = max(allowance(held), MAX_SPARSE_BYTES if sparse else 0)
+    if size > allowed:
         raise UnsafeArchiveError(
             "more would be read at once than the archive holds",
-            expected=f"at most {allowance(held)} bytes",
+            expected=f"at most {allowed} bytes",
             got=f"{size} bytes",
             where=printable(what),
             remedy="If the archive can be trusted, read fewer rows at a time.",

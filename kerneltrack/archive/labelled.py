@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import xarray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from kerneltrack.archive import rows, schema
+from kerneltrack.archive import build, rows, schema
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.schema import Field
 from kerneltrack.snapshot import Array, ProbeRecord
@@ -30,21 +31,37 @@ class _Lazy(BackendArray):
         self.archive, self.path = archive, path
         self.shape = (len(archive), *column.shape)
         self.dtype = np.dtype(column.field.dtype)
+        self._row_bytes = column.row_bytes
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> Array:
         first, *rest = key
-        values = self.archive.column(self.path, first)
-        axis = values.ndim - len(rest)
-        for selection in rest:
-            if isinstance(selection, slice):
-                values = values[(slice(None),) * axis + (selection,)]
-            else:
-                values = np.take(values, selection, axis=axis)
-            axis += not isinstance(selection, int | np.integer)
-        return values
+        rows = np.arange(self.shape[0])[first]
+        if rows.ndim == 0 or not rows.size or self._row_bytes < build.LARGE_ROW_BYTES or _is_whole(rest, self.shape[1:]):
+            return _part(self.archive.column(self.path, first), rest)
+        # A corner of each of many kernels: only the corners are ever in memory at once.
+        return np.stack([_part(self.archive.column(self.path, int(row)), rest) for row in rows])
+
+
+def _is_whole(selections: Sequence[Any], sizes: Sequence[int]) -> bool:
+    """Whether a row is asked for whole; what keeps at least a half of it is as good as that."""
+    kept = [len(np.arange(size)[selection]) if not isinstance(selection, int | np.integer) else 1
+            for selection, size in zip(selections, sizes, strict=True)]  # fmt: skip
+    return 2 * math.prod(kept) >= math.prod(sizes)
+
+
+def _part(values: Array, selections: Sequence[Any]) -> Array:
+    """The part of rows, or of one row, that is asked for: one selection for each of the last axes."""
+    axis = values.ndim - len(selections)
+    for selection in selections:
+        if isinstance(selection, slice):
+            values = values[(slice(None),) * axis + (selection,)]
+        else:
+            values = np.take(values, selection, axis=axis)
+        axis += not isinstance(selection, int | np.integer)
+    return values
 
 
 def dataset(archive: Archive, probe: str) -> xarray.Dataset:

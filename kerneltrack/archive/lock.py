@@ -16,6 +16,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kerneltrack.archive.durable import open_to_read
 from kerneltrack.errors import ArchiveError
 
 LOCK = "writer.lock"
@@ -39,7 +40,7 @@ class Owner:
     def this_process(cls) -> Owner:
         """The owner that this process is."""
         boot = _read(Path("/proc/sys/kernel/random/boot_id")).strip()
-        namespace = os.readlink("/proc/self/ns/pid") if boot else ""
+        namespace = _link("/proc/self/ns/pid") if boot else ""
         return cls(socket.gethostname(), boot, namespace, os.getpid(), _start_time(os.getpid()), uuid.uuid4().hex)
 
     def is_dead(self) -> bool:
@@ -127,7 +128,7 @@ def owner(folder: Path) -> Owner | None:
 def _stated(lock: Path) -> Owner | None:
     """The owner that a lock names; None where it does not. A stranger's lock may hold anything, a pipe for instance."""
     try:
-        descriptor = os.open(lock / _OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = open_to_read(lock / _OWNER)
     except OSError:
         return None
     try:
@@ -183,6 +184,13 @@ def _discard(lock: Path) -> None:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
+    except OSError:
+        return ""
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
     except OSError:
         return ""
 

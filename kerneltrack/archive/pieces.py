@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import stat
@@ -15,9 +16,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from kerneltrack.archive import conform, guard, layout, schema
+from kerneltrack.archive import attributes, conform, guard, layout, schema
 from kerneltrack.archive import header as headers
-from kerneltrack.archive.durable import Stream
+from kerneltrack.archive.durable import Stream, open_to_read
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.printable import printable
@@ -146,6 +147,10 @@ class Piece:
         data = self._data[path].id
         return data.get_chunk_info_by_coord((row,) + (0,) * (data.rank - 1)).byte_offset is not None
 
+    def stored(self, path: str) -> int:
+        """Bytes that a column takes in the file, none if it is not there."""
+        return int(self._data[path].id.get_storage_size()) if path in self._data else 0
+
     @property
     def archive_id(self) -> str:
         """The archive that the piece belongs to."""
@@ -159,7 +164,8 @@ class Piece:
     @property
     def held(self) -> int:
         """Bytes that the file takes on the disk: holes in it take none."""
-        return min(self.size, 512 * os.fstat(self.descriptor).st_blocks)
+        blocks = getattr(os.fstat(self.descriptor), "st_blocks", None)  # Windows does not say
+        return self.size if blocks is None else min(self.size, 512 * blocks)
 
     def close(self) -> None:
         """Close the file; reading from it is over."""
@@ -174,13 +180,42 @@ def _known(path: str) -> schema.Field | None:
 def _descriptor(path: Path) -> int:
     """Open a file that is no link; a pipe does not block here, and is refused later."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return open_to_read(path)
     except FileNotFoundError:
         raise
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UnsafeArchiveError("not a regular file", where=printable(path)) from error
         raise ArchiveError("the archive cannot be read", got=error.strerror, where=printable(path)) from error
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive or a part of one, of any version; an HDF5 file that cannot be opened may be one.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    descriptor = open_to_read(path)
+    try:
+        stream = Stream(descriptor)
+        stream.end = os.fstat(descriptor).st_size
+        if not _is_hdf5(stream):
+            return False
+        with h5py.File(stream, "r") as file:
+            return "format" in file.attrs and attributes.text(file, "format") == schema.FORMAT
+    except _DAMAGE:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _is_hdf5(stream: Stream) -> bool:
+    """Whether the signature stands where HDF5 looks for it: at 0, 512, 1024, 2048, ….
+
+    h5py asks more of a file, and denies that a damaged one is one.
+    """
+    places = itertools.takewhile(lambda place: place < stream.end, (0, *(512 << i for i in range(50))))
+    return any(stream.seek(place) == place and stream.read(8) == b"\x89HDF\r\n\x1a\n" for place in places)
 
 
 def list_parts(path: Path) -> list[Path]:

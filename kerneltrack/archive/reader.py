@@ -107,15 +107,18 @@ class Archive(Sequence[Snapshot]):
         self._check_open()
         column = self._columns[path]
         chosen = np.arange(len(self))[select]
-        guard.require_room(chosen.size * column.row_bytes, sum(piece.held for piece in self._pieces), path)
+        size, held = chosen.size * column.row_bytes, sum(piece.held for piece in self._pieces)
+        guard.require_room(size, held, path, sparse=self._holds_a_row(path, column))
         values = np.empty((chosen.size, *column.shape), column.field.dtype)
         values[...] = np.nan if "f" in column.field.dtype else np.zeros((), column.field.dtype)
         for start, stop, number, first in build.runs(self._origin[chosen.ravel()], self._place[chosen.ravel()]):
-            own = self._pieces[number].columns.get(path)
-            if own is not None:
-                within = tuple(slice(0, size) for size in own.shape)
-                values[(slice(start, stop), *within)] = self._pieces[number].read(path, first, first + stop - start)
+            if path in self._pieces[number].columns:
+                build.fill(values, column, path, build.Stretch(self._pieces[number], first, start, stop))
         return values.reshape(chosen.shape + column.shape)
+
+    def _holds_a_row(self, path: str, column: Column) -> bool:
+        """Whether at least the bytes of one row of the column lie on the disk, not deflated, not a hole in the file."""
+        return any(min(piece.stored(path), piece.held) >= column.row_bytes for piece in self._pieces)
 
     def __len__(self) -> int:
         return len(self._origin)

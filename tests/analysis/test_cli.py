@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import typer
@@ -281,6 +282,21 @@ def test_netcdf_opens_elsewhere_and_keeps_secrets(capsys, archives, truth, tmp_p
         np.testing.assert_array_equal(dataset["eigenvalues"], np.stack(list(truth.eigenvalues.values())))
         assert json.loads(dataset.attrs["settings"])["loss"] == "half_mse"
     assert b"secret" not in target.read_bytes()
+
+
+def test_large_arrays_are_written_row_by_row_and_read_the_same(capsys, archives, truth, tmp_path, monkeypatch):
+    """Oracle: the file that xarray itself writes of the same data, and the kernels of the first and the last row."""
+    whole, rows = tmp_path / "whole.nc", tmp_path / "rows.nc"
+    assert run(capsys, "export", archives[0], "--to", "netcdf", "-o", whole)[0] == 0
+    monkeypatch.setattr("kerneltrack.analysis.export._AT_ONCE_BYTES", 0)
+    assert run(capsys, "export", archives[0], "--to", "netcdf", "-o", rows)[0] == 0
+    with xarray.open_dataset(whole, engine="h5netcdf") as a, xarray.open_dataset(rows, engine="h5netcdf") as b:
+        xarray.testing.assert_identical(a, b)
+        kernel = (truth.basis * truth.eigenvalues[0]) @ truth.basis.T
+        np.testing.assert_array_equal(b["kernel"][0, :, :, 0, 0], kernel.astype("f4"))
+    with h5py.File(rows) as file:
+        assert file["kernel"].id.get_num_chunks() == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.nc", "whole.nc"]
 
 
 def test_merge_and_publish(capsys, archives, synthetic, truth, tmp_path):

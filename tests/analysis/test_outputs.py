@@ -1,0 +1,335 @@
+"""No command writes over an archive, in the place of a device, or leaves anything behind when it fails.
+
+Oracles: the bytes of every file before and after, the names in the folder before and after, and the system's own word
+on what a path is. Every command that writes is tried with every target.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from kerneltrack.analysis.cli import main
+from kerneltrack.analysis.outputs import distinct, may_write, whole
+from kerneltrack.archive import ArchiveWriter
+from kerneltrack.errors import OutputError
+
+WORDS = "--licence CC0-1.0 --author A --contact a@example.org"
+#: Every command that writes: its words, and an ending that fits.
+WRITERS = {
+    "csv": ("export RUN -o OUT", ".csv"),
+    "netcdf": ("export RUN --to netcdf -o OUT", ".nc"),
+    "report": ("report RUN --control CONTROL -o OUT", ".html"),
+    "reports": ("report CONTROL RUN -o OUT", ".htm"),
+    "plot": ("plot RUN --figure rank -o OUT", ".svg"),
+    "runs": ("plot RUN CONTROL --figure runs -o OUT", ".png"),
+    "lr-decay": ("lr-decay RUN --control CONTROL -o OUT", ".pdf"),
+    "compare": ("compare RUN CONTROL -o OUT", ".svg"),
+    "sweep": ("compare RUN CONTROL --against seed -o OUT", ".svg"),
+    "publish": (f"publish RUN -o OUT {WORDS}", ".h5"),
+    "track": ("track --checkpoints 'RUN' --model m:M --probe RUN -o OUT", ".h5"),
+}
+
+
+@pytest.fixture
+def place(archives, tmp_path, monkeypatch):
+    """A folder with run.h5 and control.h5, which is the working directory."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    for source, name in zip(archives, ("run.h5", "control.h5"), strict=True):
+        shutil.copy(source, folder / name)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def state(folder):
+    """Every path below a folder, links and special files as such, with the bytes of each regular file."""
+    return {
+        os.path.join(home, name): (os.lstat(os.path.join(home, name)).st_mode, contents(os.path.join(home, name)))
+        for home, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+    }
+
+
+def contents(path):
+    if os.path.islink(path):
+        return os.readlink(path)
+    if not os.path.isfile(path):
+        return ""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def words(command, out):
+    text, _ = WRITERS[command]
+    filled = {"RUN": "run.h5", "CONTROL": "control.h5", "OUT": str(out), "'RUN'": "run.h5"}
+    return [filled.get(word, word) for word in text.split()]
+
+
+def other_name(kind, ending):
+    """Another name for run.h5, or a file that is an archive too, made in the working directory."""
+    if kind in ("itself", "control"):
+        return "run.h5" if kind == "itself" else "control.h5"
+    if kind == "dotted":
+        return "../work/run.h5"
+    if kind == "absolute":
+        return os.path.abspath("run.h5")
+    name = f"other{ending}"
+    if kind == "link":
+        os.symlink("run.h5", name)
+    elif kind == "link to a link":
+        os.symlink("run.h5", "first")
+        os.symlink("first", name)
+    elif kind == "hard link":
+        os.link("run.h5", name)
+    elif kind == "linked folder":
+        os.symlink(".", "here")
+        return "here/run.h5"
+    elif kind == "another archive":
+        shutil.copy("run.h5", name)
+    elif kind == "a damaged archive":
+        with open("run.h5", "rb") as source, open(name, "wb") as target:
+            target.write(source.read()[:3000])
+    elif kind == "an archive behind a user block":
+        with open("run.h5", "rb") as source, open(name, "wb") as target:
+            target.write(b"#!" + bytes(510) + source.read())
+    return name
+
+
+NAMES = [
+    "itself", "control", "dotted", "absolute", "link", "link to a link", "hard link", "linked folder", "another archive",
+    "a damaged archive", "an archive behind a user block",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("command", WRITERS)
+def test_an_archive_is_never_written_over(place, capsys, command, kind):
+    target = other_name(kind, WRITERS[command][1])
+    before = state(place)
+    refused(command, target, capsys)
+    assert state(place) == before
+
+
+def refused(command, target, capsys):
+    """Exit code 2 and one line that names the user's path."""
+    assert main(words(command, target)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("kerneltrack: ")
+    assert captured.err.count("\n") == 1
+    assert str(target) in captured.err
+    assert ".tmp" not in captured.err
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_an_archives_parts_are_never_written_over(place, synthetic, truth, capsys, command):
+    """While a run writes: the part itself, a new file beside it, the folder, and a file below the lock's folder."""
+    with ArchiveWriter(place / "live.h5", probes=[synthetic.record(truth)]) as writer:
+        for row in list(synthetic.snapshots(truth))[:2]:
+            writer.append(row)
+        folder, ending = place / "live.h5.parts", WRITERS[command][1]
+        part = min(folder.glob("*.h5"))
+        os.link(part, place / f"part{ending}")
+        before = state(place)
+        for target in (part, place / f"part{ending}", folder / f"x{ending}", folder, folder / "writer.lock" / f"x{ending}"):
+            refused(command, target.relative_to(place), capsys)
+        assert state(place) == before
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_a_device_a_pipe_a_socket_and_a_folder_stay_what_they_are(place, capsys, command):
+    ending = WRITERS[command][1]
+    os.mkfifo(f"pipe{ending}")
+    os.symlink(f"pipe{ending}", f"link{ending}")
+    os.symlink("/dev/full", f"full{ending}")
+    os.symlink("/dev/null", f"null{ending}")
+    os.mkdir(f"folder{ending}")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"socket{ending}")
+        before = state(place)
+        for target in ("pipe", "link", "full", "null", "folder", "socket"):
+            refused(command, target + ending, capsys)
+        for target in (".", "..", "/dev/null", "/dev/full", "-", "absent/x" + ending, "run.h5/x" + ending):
+            refused(command, target, capsys)
+        assert state(place) == before
+    assert not os.path.exists("-")
+
+
+@pytest.mark.parametrize("ending", ["", ".h5", ".png", ".html", ".csv", ".nc", ".txt", ".svg.bak", ".csv.gz"])
+@pytest.mark.parametrize("command", WRITERS)
+def test_another_ending_is_refused(place, capsys, command, ending):
+    """Negative control: an ending that fits, in capitals too, is written."""
+    before = state(place)
+    fits = {"csv": [".csv"], "netcdf": [".nc"], "report": [".html"], "reports": [".html"], "publish": [".h5"],
+            "track": [".h5"]}.get(command, [".png"])  # fmt: skip
+    if ending not in fits:
+        refused(command, f"new{ending}", capsys)
+        assert state(place) == before
+    elif command != "track":
+        assert main(words(command, f"new{ending.upper()}")) == 0
+        assert len(set(state(place)) - set(before)) == (2 if command == "reports" else 1)
+    capsys.readouterr()
+
+
+def test_what_is_no_archive_is_replaced(place, capsys):
+    """Negative control: yesterday's file, HDF5 of another kind, and through a link, which stays a link."""
+    os.makedirs("elsewhere.parts")  # a folder of that name alone is nobody's
+    os.symlink("elsewhere.parts/table.csv", "link.csv")
+    for _ in range(2):
+        for command, target in (("csv", "link.csv"), ("netcdf", "all.nc"), ("plot", "rank.svg"), ("report", "page.html")):
+            assert main(words(command, target)) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert os.readlink("link.csv") == "elsewhere.parts/table.csv"
+    assert contents("elsewhere.parts/table.csv").startswith(b"step,")
+    assert contents("all.nc").startswith(b"\x89HDF")
+
+
+FULL = """
+import resource, signal, sys
+from kerneltrack.analysis import export, figures, files, lr_decay_runs, report, sweep
+from kerneltrack.analysis.cli import main
+import kerneltrack.archive, matplotlib.backends.backend_svg, matplotlib.backends.backend_pdf, h5netcdf
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "limit"),
+    [("csv", 300), ("netcdf", 0), ("netcdf", 300), ("netcdf", 20_000), ("report", 300), ("plot", 300), ("runs", 300),
+     ("lr-decay", 300), ("publish", 300)],
+)  # fmt: skip
+def test_nothing_is_left_when_the_disk_is_full(place, command, limit):
+    """The system's limit on a file's size stands for the full disk: a write fails in the middle of a file."""
+    target = f"new{WRITERS[command][1]}"
+    before = state(place)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(limit), *words(command, target)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done
+    assert done.stderr.startswith("kerneltrack: ")
+    assert done.stderr.count("\n") == 1
+    assert ".tmp" not in done.stderr
+    assert state(place) == before
+
+
+def half_written(path, failure):
+    with whole(path, [".csv"]) as partial:
+        partial.write_text("half")
+        raise failure
+
+
+def test_nothing_is_left_when_the_writing_itself_fails(tmp_path):
+    """Whatever ends the block, an interrupt too, leaves the folder and the earlier file as they were."""
+    (tmp_path / "x.csv").write_text("earlier")
+    for failure in (ValueError, KeyboardInterrupt, OSError, RuntimeError):
+        with pytest.raises(failure):
+            half_written(tmp_path / "x.csv", failure)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x.csv": "earlier"}
+
+
+def test_a_run_that_begins_meanwhile_keeps_its_archive(place):
+    def overtaken():
+        with whole("new.csv", [".csv"]):
+            shutil.copy("run.h5", "new.csv")
+
+    with pytest.raises(OutputError, match="is an archive"):
+        overtaken()
+    assert contents("new.csv") == contents("run.h5")
+    assert sorted(os.listdir()) == ["control.h5", "new.csv", "run.h5"]
+
+
+def test_a_name_of_the_greatest_length_is_written(tmp_path):
+    name = "x" * 251 + ".csv"
+    with whole(tmp_path / name, [".csv"]) as partial:
+        partial.write_text("")
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be somebody without rights")
+def test_a_folder_without_rights_is_told_by_its_name(place, capfd):
+    """Oracle: the system's word for it. As another user, for whom rights count."""
+    place.chmod(0o555)
+    for folder in (place.parent, place.parent.parent):
+        folder.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        os.seteuid(65534)
+        try:
+            with whole(place / "x.csv", [".csv"]):
+                pass
+        except PermissionError as error:
+            os._exit(0 if error.filename == str(place / "x.csv") else 3)
+        os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("name", ["demo.h5", "control.h5", "demo.html", "folder", "link"])
+def test_the_demo_replaces_nothing_but_a_demo(place, capsys, name, force):
+    """Oracle: the bytes of an archive that is somebody's own; refused before anything is trained."""
+    os.mkdir("out")
+    if name == "folder":
+        os.mkdir("out/demo.html")
+    elif name == "link":
+        os.symlink("../run.h5", "out/demo.h5")
+    else:
+        shutil.copy("run.h5", f"out/{name}")
+    before = state(place)
+    assert main(["demo", "--out", "out", *force]) == 2
+    said = capsys.readouterr().err
+    assert "not an earlier demo" in said
+    assert said.count("\n") == 1
+    assert state(place) == before
+
+
+def test_reports_of_one_name_are_two_files(archives, tmp_path, capsys):
+    """Oracle: each page names the archive's last step, which differs."""
+    for folder, source in zip("abc", (*archives, archives[0]), strict=True):
+        (tmp_path / folder).mkdir()
+        shutil.copy(source, tmp_path / folder / ("run.h5" if folder != "c" else "run-2.h5"))
+    sources = [str(tmp_path / name) for name in ("a/run.h5", "b/run.h5", "c/run-2.h5")]
+    assert main(["report", *sources, "-o", str(tmp_path / "page.html")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    pages = [tmp_path / f"page-{name}.html" for name in ("run", "run-3", "run-2")]
+    assert said == [f"wrote {page}" for page in pages]
+    counts = [page.read_text(encoding="utf-8").count(">13<") for page in pages]  # 13 snapshots, 6 of the control
+    assert counts[0] == counts[2] > counts[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["a", "a", "a"], ["a", "a-2", "a-3"]),
+        (["a", "a-2", "a", "a-2"], ["a", "a-2", "a-3", "a-2-2"]),
+        (["Run", "run"], ["Run", "run-2"]),
+        (["ä", "a\u0308"], ["ä", "a\u0308-2"]),
+        ([], []),
+    ],
+)
+def test_names_are_distinct_on_any_file_system(names, expected):
+    assert distinct(names) == expected
+
+
+def test_a_figure_of_runs_of_one_name_draws_each(archives, tmp_path):
+    """Oracle: as many labels as runs, though one is called what another is numbered."""
+    from kerneltrack.analysis.compare import compare
+    from kerneltrack.analysis.trajectory import load
+
+    paths = []
+    for folder, name in (("a", "run"), ("b", "run"), ("c", "run (2)")):
+        (tmp_path / folder).mkdir()
+        paths.append(shutil.copy(archives[0], tmp_path / folder / f"{name}.h5"))
+    found = compare(load(paths))
+    assert len(set(found.runs)) == len(found.groups) == 3
+
+
+def test_may_write_says_which_file_a_link_leads_to(tmp_path):
+    (tmp_path / "link.csv").symlink_to("new.csv")
+    assert may_write(tmp_path / "link.csv", [".csv"]) == tmp_path / "new.csv"
