@@ -142,12 +142,12 @@ def plot(
     list_figures: Annotated[bool, Option("--list", help="Name the figures and leave.")] = False,
 ) -> None:
     """Draw one figure."""
-    from .figures import Scene, choose, registry
+    from .figures import Scene, choose, registered
     from .files import save_figure, save_runs
     from .style import STYLES
 
     if list_figures:
-        rows = [[spec.name, spec.title] for spec in registry().values()]
+        rows = [[spec.name, spec.title] for spec in registered().values()]
         _print_tables(
             [Table("", ["figure", "shows"], [*rows, ["runs", "Several runs side by side"]], text=frozenset({1}))]
         )

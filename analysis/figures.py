@@ -135,7 +135,7 @@ def figure(
     return register
 
 
-def registry() -> Mapping[str, FigureSpec]:
+def registered() -> Mapping[str, FigureSpec]:
     """All figures by name, in the order of the report."""
     from . import gallery  # noqa: F401 — the built-in figures register themselves when they are first asked for
 
@@ -150,7 +150,7 @@ def choose(name: str) -> FigureSpec:
     """
     import difflib
 
-    known = registry()
+    known = registered()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3) or list(known)[:3]
         raise AnalysisError(

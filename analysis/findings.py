@@ -13,7 +13,7 @@ import numpy as np
 
 from .changes import learning_rate_changes
 from .freeze import freeze_here
-from .lr_decay import ChangeEffects, LrDecayEffects, TrendCourse
+from .lr_decay import ChangeEffects, LrDecayEffects, TrendCurve
 from .lr_decay_text import nearest, sentence, trend_sentence
 from .spectra import representative_rows
 from .text import count, duration, number
@@ -63,7 +63,7 @@ def _change(change: ChangeEffects, energy_k: tuple[int, ...]) -> Finding:
     return Finding("Learning-rate change", rates, sentence(change, energy_k), null, "lr-decay")
 
 
-def _trend(course: TrendCourse, energy_k: tuple[int, ...]) -> Finding:
+def _trend(course: TrendCurve, energy_k: tuple[int, ...]) -> Finding:
     rates = f"{course.rates[0]:g} → {course.rates[1]:g}"
     return Finding("Learning-rate trend", rates, trend_sentence(course, energy_k), "", "lr-trend")
 

@@ -40,7 +40,7 @@ TREND_MOMENTS = 6
 
 
 @dataclass(frozen=True)
-class Moment:
+class TimePoint:
     """What was measured at one snapshot near a change.
 
     Attributes:
@@ -77,8 +77,8 @@ class ChangeEffects:
     """
 
     change: Change
-    before: Moment
-    after: tuple[Moment, ...]
+    before: TimePoint
+    after: tuple[TimePoint, ...]
     factors: ModeFactors | None = None
     no_factors: str = ""
     no_control: str = ""
@@ -98,7 +98,7 @@ class ChangeEffects:
 
 
 @dataclass(frozen=True)
-class TrendCourse:
+class TrendCurve:
     """A stretch of continuously changing rates, told over Ση: no before and after.
 
     Attributes:
@@ -112,18 +112,18 @@ class TrendCourse:
 
     trend: Trend
     rates: tuple[float, float]
-    moments: tuple[Moment, ...]
+    moments: tuple[TimePoint, ...]
     times: tuple[float, ...]
     moment_rates: tuple[float, ...]
     trends: Mapping[str, float]
 
     @property
-    def start(self) -> Moment:
+    def start(self) -> TimePoint:
         """The first moment."""
         return self.moments[0]
 
     @property
-    def end(self) -> Moment:
+    def end(self) -> TimePoint:
         """The last one."""
         return self.moments[-1]
 
@@ -147,7 +147,7 @@ class LrDecayEffects:
     control: str
     energy_k: tuple[int, ...]
     changes: tuple[ChangeEffects, ...]
-    trends: tuple[TrendCourse, ...]
+    trends: tuple[TrendCurve, ...]
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,10 +191,10 @@ def lr_decay_effects(trajectory: Trajectory | Run, control: Trajectory | Run | N
     )
 
 
-def moment(run: Run, row: int, *, origin: int) -> Moment:
+def moment(run: Run, row: int, *, origin: int) -> TimePoint:
     """Everything reported at ``row``, counted from step ``origin``."""
     step = int(run.steps[row])
-    return Moment(row, step, step - origin, _numbers(run, row))
+    return TimePoint(row, step, step - origin, _numbers(run, row))
 
 
 def _effects(run: Run, control: Run | None, change: Change) -> ChangeEffects:
@@ -237,12 +237,12 @@ def _no_control(run: Run, control: Run | None, change: Change) -> str:
     return ""
 
 
-def _paired(m: Moment, control: Run) -> Moment:
+def _paired(m: TimePoint, control: Run) -> TimePoint:
     row = control.row(m.step)
-    return m if row is None else Moment(m.row, m.step, m.offset, m.numbers, _numbers(control, row))
+    return m if row is None else TimePoint(m.row, m.step, m.offset, m.numbers, _numbers(control, row))
 
 
-def _course(run: Run, trend: Trend) -> TrendCourse:
+def _course(run: Run, trend: Trend) -> TrendCurve:
     rows = np.flatnonzero(run.measured)
     rows = rows[(run.steps[rows] >= run.steps[trend.first]) & (run.steps[rows] <= run.steps[trend.last])]
     rates = run.learning_rates[rows, 0]
@@ -251,7 +251,7 @@ def _course(run: Run, trend: Trend) -> TrendCourse:
     wanted = np.linspace(0, times[-1], TREND_MOMENTS)
     chosen = np.unique([int(np.argmin(np.abs(times - t))) for t in wanted])
     origin, numbers = int(run.steps[rows[0]]), [_numbers(run, int(row)) for row in rows]
-    return TrendCourse(
+    return TrendCurve(
         trend,
         (float(rates[0]), float(rates[-1])),
         tuple(moment(run, int(rows[i]), origin=origin) for i in chosen),
@@ -324,7 +324,7 @@ def _change_dict(effects: ChangeEffects) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _trend_dict(course: TrendCourse) -> dict[str, Any]:
+def _trend_dict(course: TrendCurve) -> dict[str, Any]:
     return {
         "first_step": course.start.step,
         "last_step": course.end.step,
@@ -338,7 +338,7 @@ def _trend_dict(course: TrendCourse) -> dict[str, Any]:
     }
 
 
-def _moment_dict(m: Moment) -> dict[str, Any]:
+def _moment_dict(m: TimePoint) -> dict[str, Any]:
     return {
         "step": m.step,
         "offset": m.offset,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .lr_decay import ChangeEffects, LrDecayEffects, Moment, TrendCourse
+from .lr_decay import ChangeEffects, LrDecayEffects, TimePoint, TrendCurve
 from .text import Table, count, number, signed, subscript
 
 #: How many modes the table of factors lists.
@@ -23,7 +23,7 @@ def sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
     return f"{_what(effects)}{followed} {_effect_sentence(effects, energy_k)}".strip()
 
 
-def trend_sentence(course: TrendCourse, energy_k: tuple[int, ...] = ()) -> str:
+def trend_sentence(course: TrendCurve, energy_k: tuple[int, ...] = ()) -> str:
     """The course of a continuous schedule, without a before and an after."""
     k = nearest(energy_k, 20)
     wanted = [("stability_ratio", "λ₁ over its bound"), (f"residual_energy_{k}", f"residual energy in the first {k} modes"),
@@ -41,7 +41,7 @@ def trend_sentence(course: TrendCourse, energy_k: tuple[int, ...] = ()) -> str:
     )
 
 
-def trend_table(course: TrendCourse, energy_k: tuple[int, ...]) -> Table:
+def trend_table(course: TrendCurve, energy_k: tuple[int, ...]) -> Table:
     """What stood at a few moments of a continuous schedule, over Ση, and Kendall's τ of each course with Ση."""
     rows = [
         [label, *(_cell(m.numbers, name) for m in course.moments), number(course.trends.get(name, float("nan")), 2)]
@@ -204,11 +204,11 @@ def _effect_sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
     return f"Effect, against the control that kept the rate: {_joined(parts)}." if parts else ""
 
 
-def _after(m: Moment) -> str:
+def _after(m: TimePoint) -> str:
     return f" ({_when(m)})"
 
 
-def _when(m: Moment) -> str:
+def _when(m: TimePoint) -> str:
     return f"{'one step' if m.offset == 1 else f'{count(m.offset)} steps'} after"
 
 
@@ -240,7 +240,7 @@ def quantities(energy_k: tuple[int, ...]) -> list[tuple[str, str]]:
     return list(dict(wanted).items())
 
 
-def _held(moments: Sequence[Moment], energy_k: tuple[int, ...]) -> list[tuple[str, str]]:
+def _held(moments: Sequence[TimePoint], energy_k: tuple[int, ...]) -> list[tuple[str, str]]:
     known = {name for m in moments for name, value in m.numbers.items() if np.isfinite(value)}
     return [(name, label) for name, label in quantities(energy_k) if name in known]
 
@@ -252,7 +252,7 @@ def _title(effects: ChangeEffects) -> str:
     return f"Learning rate {rates} at {when}"
 
 
-def _head(effects: ChangeEffects, m: Moment) -> str:
+def _head(effects: ChangeEffects, m: TimePoint) -> str:
     if m is effects.before:
         return "before" if m.offset == 0 else f"before ({count(m.offset).replace('-', '−')})"
     return f"+{count(m.offset)}" if effects.change.exact else f"step {count(m.step)}"
@@ -263,5 +263,5 @@ def _cell(numbers: object, name: str) -> str:
     return number(numbers.get(name, float("nan")))
 
 
-def _difference(m: Moment, name: str) -> str:
+def _difference(m: TimePoint, name: str) -> str:
     return signed(m.difference.get(name, float("nan")))

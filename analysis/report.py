@@ -16,7 +16,7 @@ import kerneltrack
 from kerneltrack.errors import AnalysisError
 
 from .explorer import Explorer, explorer
-from .figures import Scene, registry
+from .figures import Scene, registered
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
 from .lr_decay import LrDecayEffects, lr_decay_effects
@@ -27,7 +27,7 @@ from .stages import judge
 from .style import DARK, PAGE, PAPER
 from .text import Table, count, number, plain
 from .trajectory import PathLike, Run, Trajectory, load
-from .uncertainty import judged, judged_table
+from .uncertainty import assess, assessment_table
 from .withheld import gauge_note, told
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
             control=control,
             facts=_facts(run),
             findings=findings(run, effects),
-            trust=judged_table(judged(run, others)),
+            trust=assessment_table(assess(run, others)),
             sections=sections,
             explorer=slider,
             frames=[asdict(frame) for frame in slider.frames] if slider else [],
@@ -186,7 +186,7 @@ def _sections(run: Run, control: Run | None) -> tuple[list[Section], list[tuple[
     scene = Scene(run, control, PAGE)
     drawn: dict[str, list[DrawnFigure]] = {key: [] for key, _, _ in SECTIONS}
     absent: list[tuple[str, str]] = []
-    for spec in registry().values():
+    for spec in registered().values():
         try:
             drawing = inline_svg(spec(scene), spec.name, f"{spec.title}. {spec.caption}")
         except AnalysisError as error:

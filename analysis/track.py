@@ -73,8 +73,8 @@ def run_track(
             rule = UpdateRule.of(_optimizers(module, checkpoint.path), {id(p): n for n, p in module.named_parameters()})
             moment = Moment(step=checkpoint.step, epoch=checkpoint.epoch)
             due = {measured.name: Due(f"checkpoint {checkpoint.path.name}")}
-            recorder.take(module, moment, rule, due, last=checkpoint is checkpoints[-1])
-            recorder.settle(None, update_applied=None)
+            recorder.open_row(module, moment, rule, due, last=checkpoint is checkpoints[-1])
+            recorder.close_row(None, update_applied=None)
     finally:
         recorder.close()
     Console(stderr=True).print(f"{recorder.rows} snapshots in {output}", highlight=False, markup=False)

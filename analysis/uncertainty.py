@@ -32,7 +32,7 @@ _REDUCTIONS = ("full", "diagonal", "trace", "sum")
 
 
 @dataclass(frozen=True)
-class Judged:
+class Assessed:
     """Numbers of one snapshot with their uncertainty.
 
     Attributes:
@@ -48,7 +48,7 @@ class Judged:
     notes: tuple[str, ...]
 
 
-def judged(run: Run, others: Sequence[Run] = ()) -> Judged:
+def assess(run: Run, others: Sequence[Run] = ()) -> Assessed:
     """The last measured snapshot of ``run``, judged by what its archive holds and by runs that differ in their seed only.
 
     Raises:
@@ -70,10 +70,10 @@ def judged(run: Run, others: Sequence[Run] = ()) -> Judged:
         for name in names
     }
     estimator = "Estimator: nothing here is estimated from random vectors; the null of permuted labels is an exact mean."
-    return Judged(int(run.steps[row]), values, found, (rounding, estimator, halves, repeats))
+    return Assessed(int(run.steps[row]), values, found, (rounding, estimator, halves, repeats))
 
 
-def judged_table(found: Judged) -> Table:
+def assessment_table(found: Assessed) -> Table:
     """A row for each number, a column for each field; "–" where nobody looked."""
     rows = [
         [title_of(name), number(value), *(_cell(field) for field in (u.numerical, u.estimator, u.probe, u.seeds))]

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from kerneltrack.ntk.amounts import format_bytes
-from kerneltrack.recorder import Cost
+from kerneltrack.recorder import SnapshotCost
 from kerneltrack.schedule import Schedule
 from kerneltrack.snapshot import Snapshot
 
@@ -34,7 +34,7 @@ def to_loggers(trainer: Any, snapshot: Snapshot) -> None:
         logger.log_metrics(found, step=snapshot.step)
 
 
-def before(cost: Cost, schedules: Mapping[str, Schedule]) -> str:
+def before(cost: SnapshotCost, schedules: Mapping[str, Schedule]) -> str:
     """What a snapshot costs, said once, before the first update."""
     when = " and ".join(dict.fromkeys(str(schedule) for schedule in schedules.values()))
     peak = "" if cost.peak_bytes is None else f", {format_bytes(cost.peak_bytes)} of memory at its peak"

@@ -83,7 +83,7 @@ class _Tracker:
         self._metadata = arguments.metadata(metadata)
         self._log, self._keep_inputs = arguments.flag("log", log), arguments.flag("keep_inputs", keep_inputs)
         self._max_overhead = arguments.overhead(max_overhead, self._schedule)
-        self._reading = {
+        self._kernel_options = {
             "output": arguments.output(output),
             "top_k": arguments.number("top_k", top_k, least=0, remedy="64 is the default; 0 stores no eigenvectors."),
             "loss": self._loss,
@@ -108,9 +108,9 @@ class _Tracker:
         self._rate_changes: tuple[int, ...] = ()
         self._batches = 0
         self._samples = 0
-        self._began = math.nan
+        self._started_at = math.nan
         self._run_id = ""
-        self._dry = False
+        self._dry_run = False
         self._verified = False
         self._announced = False
         self._backwards: list[torch.Tensor] = []  # the loss of each backward pass of this batch, while a row waits
@@ -133,7 +133,7 @@ class _Tracker:
             "batches": self._batches,
             "samples_seen": self._samples,
             "train_seconds": self._train_seconds(),
-            "memory": self._recorder.memory(),
+            "memory": self._recorder.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -160,14 +160,14 @@ class _Tracker:
             self._state = {}
         self._loaded, self._left = False, None
         self._ranks = fit.ranks(trainer)
-        self._began = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
+        self._started_at = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
         self._batches = int(self._state.get("batches", 0))
         self._samples = int(self._state.get("samples_seen", 0))
         self._rates = tuple(self._state.get("rates", ()))
         self._rate_changes = tuple(self._state.get("rate_changes", ()))
-        self._dry = bool(trainer.fast_dev_run)
+        self._dry_run = bool(trainer.fast_dev_run)
         # Drawn once: a dataset that augments at random would give every rank a probe of its own.
-        self._probes = self._ranks.from_leader(partial(self._resolve_probes, trainer))
+        self._probes = self._ranks.broadcast(partial(self._resolve_probes, trainer))
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._backwards = []
@@ -177,13 +177,13 @@ class _Tracker:
         rates = fit.rates(trainer)
         if self._recorder is None:
             self._recorder = self._open(trainer, pl_module, batch)
-            self._recorder.remember(self._state.pop("memory", {}), pl_module.device)
+            self._recorder.load_state_dict(self._state.pop("memory", {}), pl_module.device)
         if self._rates and rates != self._rates:
             self._rate_changes = (*self._rate_changes, trainer.global_step)
         self._rates = rates
         due = self._recorder.due(self._clock(trainer, batch_idx))
         if any(isinstance(member, OWN_TO_A_RANK) for member in arguments.members(self._schedule)):
-            due = self._ranks.from_leader(partial(dict, due))
+            due = self._ranks.broadcast(partial(dict, due))
         if due:
             self._take(trainer, pl_module, fit.update_rule(trainer, pl_module), due)
 
@@ -208,8 +208,8 @@ class _Tracker:
         scale, graded = self._step_was
         applied = graded and (scale is None or not (fit.loss_scale(trainer) or scale) < scale)
         rule = fit.update_rule(trainer, pl_module)
-        snapshot = self._recorder.settle(pl_module, update_applied=applied, training_loss=training_loss, rule=rule)
-        self._ranks.every(partial(self._look_at, trainer, snapshot))
+        snapshot = self._recorder.close_row(pl_module, update_applied=applied, training_loss=training_loss, rule=rule)
+        self._ranks.run_everywhere(partial(self._look_at, trainer, snapshot))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self._recorder is None:
@@ -218,7 +218,7 @@ class _Tracker:
             due = {name: Due("last") for name in self._instruments}
             rule = fit.update_rule(trainer, pl_module)
             self._take(trainer, pl_module, rule, due, last=True)
-        self._ranks.every(partial(self._conclude, trainer))
+        self._ranks.run_everywhere(partial(self._conclude, trainer))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self._finish(trainer)
@@ -257,7 +257,7 @@ class _Tracker:
                 scope=fit.stability_scope(trainer, module, probe, batch),
                 ranks=self._ranks,
                 progress=telling.PATIENCE if self._log else False,
-                **self._reading,
+                **self._kernel_options,
             )
             for name, probe in self._probes.items()
         }
@@ -270,7 +270,7 @@ class _Tracker:
         }
         per_epoch = fit.steps_per_epoch(trainer)
         arguments.countable(self._max_overhead, self._schedule, per_epoch)
-        writer = self._ranks.every(partial(self._writer, trainer, module, unsharded(module), facts))
+        writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, unsharded(module), facts))
         pace = Pace(
             own_schedules, max_overhead=self._max_overhead, horizon=fit.last_step(trainer), per_epoch=per_epoch
         )
@@ -295,7 +295,7 @@ class _Tracker:
                 i.describe(whole, keep_inputs=self._keep_inputs, extension_of=None if name == first else first)
                 for name, i in self._instruments.items()
             ]
-        if self._dry:
+        if self._dry_run:
             return None
         earlier = self._state.get("run_id")
         continues = bool(earlier) and self.archive.exists() and continuing.run_id(self.archive) == earlier
@@ -326,12 +326,12 @@ class _Tracker:
             step=trainer.global_step, epoch=trainer.current_epoch, batch=self._batches,
             samples_seen=self._samples, train_seconds=self._train_seconds(),
         )  # fmt: skip
-        self._recorder.take(module, moment, rule, due, last=last)
+        self._recorder.open_row(module, moment, rule, due, last=last)
         self._announce(module)
 
     def _train_seconds(self) -> float:
         measured = 0.0 if self._recorder is None else self._recorder.seconds
-        return time.perf_counter() - self._began - measured
+        return time.perf_counter() - self._started_at - measured
 
     def _look_at(self, trainer: Any, snapshot: Snapshot | None) -> None:
         """What only the leader does with a row that was appended."""
@@ -344,7 +344,7 @@ class _Tracker:
     def _conclude(self, trainer: Any) -> None:
         """Append the last state and close the archive."""
         assert self._recorder is not None
-        snapshot = self._recorder.settle(None, update_applied=None)
+        snapshot = self._recorder.close_row(None, update_applied=None)
         if snapshot is not None:
             self._report(trainer, snapshot)
         self._finish(trainer)
@@ -370,8 +370,8 @@ class _Tracker:
             return
         self._left = continuing.Left.by(trainer)
         recorder.close()
-        if self._log and not self._dry and self._ranks.leads:
-            total = time.perf_counter() - self._began
+        if self._log and not self._dry_run and self._ranks.leads:
+            total = time.perf_counter() - self._started_at
             telling.say(telling.after(recorder.rows, self.archive, recorder.seconds, total))
 
 

@@ -18,7 +18,7 @@ from kerneltrack.ntk.memory import budget_bytes, ran_out
 
 Result = TypeVar("Result")
 
-class Backoff:
+class MemoryBudget:
     """The memory budget of one probe's kernels, which shrinks where memory runs out.
 
     Args:

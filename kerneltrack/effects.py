@@ -47,12 +47,12 @@ def update_effects(
         rule: the update with the rates and the preconditioner that it used.
         layers: which layers to tell apart in the two linear changes, or None: they are told in total.
     """
-    step = way(before.parameters, moved)
+    step = difference(before.parameters, moved)
     flow = None if residual is None else _gradient_flow(before, inputs, residual, rule)
-    change = numpy(after.outputs(inputs)) - outputs
+    change = to_float64(after.outputs(inputs)) - outputs
     if layers is None:
-        linear = numpy(before.jvp(inputs, step))
-        kernel = None if flow is None else numpy(before.jvp(inputs, flow))
+        linear = to_float64(before.jvp(inputs, step))
+        kernel = None if flow is None else to_float64(before.jvp(inputs, flow))
         return Update(output_change=change, linear_change=linear, kernel_change=kernel)
     linears = _by_layer(before, inputs, step, layers)
     kernels = None if flow is None else _by_layer(before, inputs, flow, layers)
@@ -65,7 +65,7 @@ def update_effects(
     )
 
 
-def way(start: Tensors, end: Tensors) -> dict[str, Tensor]:
+def difference(start: Tensors, end: Tensors) -> dict[str, Tensor]:
     """end − start, for every parameter of the start."""
     return {name: end[name] - value for name, value in start.items()}
 
@@ -78,12 +78,12 @@ def layers_of(network: Network) -> list[str]:
 def distances(start: Tensors, end: Tensors) -> dict[str, float]:
     """‖end − start‖₂ over the parameters of each layer, summed in float64."""
     squares: dict[str, float] = {}
-    for name, moved in way(start, end).items():
+    for name, moved in difference(start, end).items():
         squares[layer_of(name)] = squares.get(layer_of(name), 0.0) + float(moved.to(torch.float64).square().sum())
     return {layer: square**0.5 for layer, square in squares.items()}
 
 
-def numpy(tensor: Tensor) -> Array:
+def to_float64(tensor: Tensor) -> Array:
     """A tensor as NumPy float64."""
     array: Array = tensor.detach().to("cpu", torch.float64).numpy()
     return array
@@ -101,6 +101,6 @@ def _gradient_flow(network: Network, inputs: Any, residual: Tensor, rule: Update
 def _by_layer(network: Network, inputs: Any, direction: Tensors, layers: Sequence[str]) -> dict[str, Array]:
     """J^l v^l for each layer; zero for one of which nothing trained."""
     own = {layer: {n: v for n, v in direction.items() if layer_of(n) == layer} for layer in layers}
-    moved = {layer: numpy(network.jvp(inputs, v)) for layer, v in own.items() if v}
+    moved = {layer: to_float64(network.jvp(inputs, v)) for layer, v in own.items() if v}
     nothing = 0 * next(iter(moved.values()))
     return {layer: moved.get(layer, nothing) for layer in layers}

@@ -44,7 +44,7 @@ class _Calls:
     outputs: list[Any] = field(default_factory=list)
 
 
-def hidden(network: Network, inputs: Any) -> Hidden:
+def hidden_activations(network: Network, inputs: Any) -> Hidden:
     """Run ``network`` on the probe's inputs and keep what its layers give.
 
     Args:
@@ -54,7 +54,7 @@ def hidden(network: Network, inputs: Any) -> Hidden:
     samples = network.inputs(inputs)
     rows: dict[str, list[Tensor]] = defaultdict(list)
     features: list[Tensor | None] = []
-    with network.measuring(), torch.no_grad():
+    with network.evaluating(), torch.no_grad():
         for _, chunk in samples.chunks(network.chunk_rows(samples)):
             with _watched(network.module) as calls:
                 outputs = network.evaluate(network.parameters, chunk)

@@ -19,17 +19,17 @@ from torch.utils import _pytree as pytree
 from kerneltrack import observables
 from kerneltrack.carried import carried_over
 from kerneltrack.comparable import is_another_function, kernel_changed, of_other_parameters, withheld, without_layers
-from kerneltrack.effects import distances, layers_of, numpy, update_effects, way
+from kerneltrack.effects import distances, layers_of, to_float64, update_effects, difference
 from kerneltrack.errors import KerneltrackError, ProbeError
-from kerneltrack.hidden import hidden
+from kerneltrack.hidden import hidden_activations
 from kerneltrack.kernels import Kernels, Method, Output, layers_in, total
 from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import Anchor, AnchoredNetwork, Network, NTKOperator, Plan
+from kerneltrack.ntk import NetworkState, AnchoredNetwork, Network, NTKOperator, Plan
 from kerneltrack.ntk.memory import refuse_budget
 from kerneltrack.ntk.parameters import layer_of, reported_name, unwrap
 from kerneltrack.ntk.reduction import parse_output
 from kerneltrack.observables import Need, Observable, State
-from kerneltrack.pairs import Eigenpairs, left_out, said
+from kerneltrack.pairs import Eigenpairs, unavailable, describe
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
 from kerneltrack.reading import Reading
@@ -126,7 +126,7 @@ class Instrument:
                 remedy="Give a probe with the module's inputs, split= for other batches, or forward=.",
             ) from error
         targets = self._targets(outputs)
-        observables.check_targets(None if targets is None else numpy(targets), self.reduction)
+        observables.check_targets(None if targets is None else to_float64(targets), self.reduction)
         if self.loss is not None and targets is None:
             raise ProbeError(
                 f"probe {self.probe.name!r} has no targets, which loss={self.loss.name!r} needs",
@@ -150,7 +150,7 @@ class Instrument:
         rule: UpdateRule,
         *,
         step: int,
-        anchor: Anchor | None = None,
+        anchor: NetworkState | None = None,
         initial: State | None = None,
         previous: State | None = None,
         source: tuple[Instrument, Reading] | None = None,
@@ -189,7 +189,7 @@ class Instrument:
                 None if self.eigenpairs == "all" else self.pairs_of(rows),
                 previous=None if previous is None else previous.eigensystem,
             )
-        missing |= left_out(pairs, formed=kernel is not None)
+        missing |= unavailable(pairs, formed=kernel is not None)
         stability, whole = None, kernel is not None and self._is_whole(outputs)
         if self.needs("operator"):
             stability, missing["operator"] = stability_ratio(
@@ -203,7 +203,7 @@ class Instrument:
         }
         state = State(
             eigensystem=pairs,
-            kernel=None if kernel is None else numpy(kernel),
+            kernel=None if kernel is None else to_float64(kernel),
             reduction=self.reduction,
             learning_rates=rule.learning_rates,
             stability=stability,
@@ -223,7 +223,7 @@ class Instrument:
             values = observables.compute(self.observables, state)
             stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
         if callable(self.output):
-            stored["outputs"] = numpy(outputs)  # the archive's are the network's own, whatever g makes of them
+            stored["outputs"] = to_float64(outputs)  # the archive's are the network's own, whatever g makes of them
         others = of_other_parameters(self.observables, state)
         changed = [missing.get("anchored", "") if anchor else "", *changed, *others.values()]
         return Reading(
@@ -232,8 +232,8 @@ class Instrument:
             reasons={**self._explained(values.reasons, missing), **others},
             rule=rule,
             outputs=outputs,
-            before=Anchor.of(module) if keep_parameters and self.needs("update") else None,
-            remarks=tuple(filter(None, (remark, said(pairs, formed=kernel is not None), *dict.fromkeys(changed)))),
+            before=NetworkState.of(module) if keep_parameters and self.needs("update") else None,
+            remarks=tuple(filter(None, (remark, describe(pairs, formed=kernel is not None), *dict.fromkeys(changed)))),
         )
 
     def assist(self, module: nn.Module, by_layer: bool, budget: int | str | None) -> None:
@@ -299,7 +299,7 @@ class Instrument:
         return any(self._selection is None or self._selection(name) for name in found)
 
     def _network(
-        self, module: nn.Module, *, every_parameter: bool = False, anchor: Anchor | None = None, headed: bool = False
+        self, module: nn.Module, *, every_parameter: bool = False, anchor: NetworkState | None = None, headed: bool = False
     ) -> Network:
         params = None if every_parameter else self._selection
         head = parse_output(self.output).head if headed and callable(self.output) else None
@@ -347,10 +347,10 @@ class Instrument:
         """Activations and the conjugate kernel."""
         if not (self.needs("activations") or self.needs("conjugate")):
             return {}
-        found = hidden(network, inputs)
+        found = hidden_activations(network, inputs)
         missing["conjugate"] = "" if found.features is not None else "the network does not end in a linear layer"
-        features = None if found.features is None else numpy(found.features)
-        activations = {layer: numpy(rows) for layer, rows in found.activations.items()}
+        features = None if found.features is None else to_float64(found.features)
+        activations = {layer: to_float64(rows) for layer, rows in found.activations.items()}
         return {
             "activations": activations if self.needs("activations") else None,
             "conjugate": features @ features.T if features is not None and self.needs("conjugate") else None,
@@ -362,7 +362,7 @@ class Instrument:
         inputs: Any,
         kernel: Tensor | None,
         network: Network,
-        anchor: Anchor | None,
+        anchor: NetworkState | None,
         initial: State | None,
         missing: dict[Need, str],
         settings: Mapping[str, Any],
@@ -384,14 +384,14 @@ class Instrument:
             missing |= {"cross_time": changed} if changed else {}
             if not changed:
                 at_start = settings["step"] == 0
-                found["cross_time"] = numpy(kernel if at_start else self._kernels.cross_time(module, inputs, anchor))
+                found["cross_time"] = to_float64(kernel if at_start else self._kernels.cross_time(module, inputs, anchor))
         if self.needs("anchored"):
             start = self._network(module, every_parameter=True, anchor=anchor, headed=True)
-            outputs = numpy(start.outputs(inputs))
+            outputs = to_float64(start.outputs(inputs))
             if initial is not None and is_another_function(outputs, initial.outputs, settings["dtype"]):
                 missing["anchored"] = "something else than the trained parameters has moved since step 0"
                 return found
-            linear = numpy(start.jvp(inputs, way(anchor.parameters, now)))
+            linear = to_float64(start.jvp(inputs, difference(anchor.parameters, now)))
             found["anchored_outputs"] = linear + (outputs if initial is None else initial.outputs)
         return found
 
@@ -412,9 +412,9 @@ class Instrument:
             missing["training_outputs"] = "the flags of training are unknown"
             return {}
         if not any(flags.values()):
-            return {"training_outputs": numpy(outputs)}
+            return {"training_outputs": to_float64(outputs)}
         found, missing["training_outputs"] = training_outputs(module, inputs, flags, forward=self.forward, seed=step)
-        return {} if found is None else {"training_outputs": numpy(found)}
+        return {} if found is None else {"training_outputs": to_float64(found)}
 
     def _by_optimizer(
         self, module: nn.Module, inputs: Any, kernel: Tensor | None, rule: UpdateRule, missing: dict[Need, str]
@@ -427,11 +427,11 @@ class Instrument:
             missing["optimizer_kernel"] = rule.unknown or "there is no optimizer"
             return {}
         if isinstance(metric, float):
-            return {"optimizer_kernel": metric * numpy(kernel)}
+            return {"optimizer_kernel": metric * to_float64(kernel)}
         moved = {name: entry for name, entry in metric.items() if isinstance(entry, Tensor) or entry > 0}
         if not moved:
-            return {"optimizer_kernel": 0 * numpy(kernel)}
-        return {"optimizer_kernel": numpy(self._kernels.own(module, inputs, params=tuple(moved), metric=moved))}
+            return {"optimizer_kernel": 0 * to_float64(kernel)}
+        return {"optimizer_kernel": to_float64(self._kernels.own(module, inputs, params=tuple(moved), metric=moved))}
 
     def _from_source(
         self,
@@ -449,17 +449,17 @@ class Instrument:
             return {}
         other, reading = source
         cross = self._kernels.own(module, inputs, other._inputs(module))
-        return carried_over(numpy(cross), numpy(outputs), reading.state, self.top_k, missing)
+        return carried_over(to_float64(cross), to_float64(outputs), reading.state, self.top_k, missing)
 
     def _functions(self, outputs: Tensor, targets: Tensor | None) -> dict[str, Any]:
         """Outputs, targets, residual and loss on the probe; of g(f), which a callable g measures, only the first."""
         if callable(self.output):
-            return {"outputs": numpy(torch.func.vmap(self.output)(outputs).reshape(len(outputs), -1))}
+            return {"outputs": to_float64(torch.func.vmap(self.output)(outputs).reshape(len(outputs), -1))}
         if targets is None:
-            return {"outputs": numpy(outputs)}
+            return {"outputs": to_float64(outputs)}
         residual = outputs - targets if self.loss is None else self.loss.residual(outputs, targets)
         loss = {} if self.loss is None else {"probe_loss": float(self.loss.value(outputs, targets))}
-        return {"outputs": numpy(outputs), "targets": numpy(targets), "residual": numpy(residual), **loss}
+        return {"outputs": to_float64(outputs), "targets": to_float64(targets), "residual": to_float64(residual), **loss}
 
     def _is_whole(self, outputs: Tensor) -> bool:
         """Whether the measured kernel is J Jᵀ over every output and every trainable parameter."""

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kerneltrack.backoff import Backoff
-from kerneltrack.effects import numpy
-from kerneltrack.ntk import Anchor, Network, NTKOperator, Plan, cross_ntk, empirical_ntk, ntk_plan
+from kerneltrack.backoff import MemoryBudget
+from kerneltrack.effects import to_float64
+from kerneltrack.ntk import NetworkState, Network, NTKOperator, Plan, cross_time_ntk, empirical_ntk, ntk_plan
 from kerneltrack.ntk.passes import forward_flops
 from kerneltrack.ntk.shared import shared_ntk
 from kerneltrack.observables import Need
@@ -41,8 +41,8 @@ class Kernels:
     progress: bool | float = False
 
     @cached_property
-    def _memory(self) -> Backoff:
-        return Backoff(self.memory_budget)
+    def _retry(self) -> MemoryBudget:
+        return MemoryBudget(self.memory_budget)
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Kernels:
         with warnings.catch_warnings():
             # torch counts FLOPs with hooks on every module, of which it warns where a submodule is compiled.
             warnings.filterwarnings("ignore", message=".*there are global hooks on modules.*")
-            return ntk_plan(module, inputs, memory_budget=self._memory.budget, **self._options)
+            return ntk_plan(module, inputs, memory_budget=self._retry.budget, **self._options)
 
     def measured(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> tuple[Any, str]:
         """The kernel, or each layer's, and "" or what had to be done to have it."""
@@ -62,7 +62,7 @@ class Kernels:
             self.ranks.ask((self.probe, by_layer, budget))
             return self.share(module, inputs, by_layer, budget)
 
-        return self._memory.run(compute, next(module.parameters()).device)
+        return self._retry.run(compute, next(module.parameters()).device)
 
     def share(self, module: nn.Module, inputs: Any, by_layer: bool, budget: int | str | None) -> Any:
         """This rank's share of the kernel; on the rank that leads, the whole."""
@@ -94,14 +94,14 @@ class Kernels:
     def own(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
         """Another kernel of the same outputs, computed by this rank alone."""
         kernel = empirical_ntk(
-            module, inputs, x2, memory_budget=self._memory.budget, **{**self._options, **options}
+            module, inputs, x2, memory_budget=self._retry.budget, **{**self._options, **options}
         )
         assert isinstance(kernel, Tensor)  # by_layer is not among the options
         return kernel
 
-    def cross_time(self, module: nn.Module, inputs: Any, anchor: Anchor) -> Tensor:
+    def cross_time(self, module: nn.Module, inputs: Any, anchor: NetworkState) -> Tensor:
         """J_t J_aᵀ."""
-        return cross_ntk(
+        return cross_time_ntk(
             module, inputs, anchor, output=self.output, params=self.params, forward=self.forward,
             memory_budget=self.memory_budget,
         )  # fmt: skip
@@ -130,7 +130,7 @@ def layers_in(
         return {}
     nothing = torch.zeros_like(next(iter(parts.values())))
     found = {layer: parts.get(layer, nothing) for layer in layers}
-    kept = {layer: numpy(kernel) for layer, kernel in found.items()} if whole else None
+    kept = {layer: to_float64(kernel) for layer, kernel in found.items()} if whole else None
     return {"layer_traces": {layer: trace(k) for layer, k in found.items()}, "layer_kernels": kept}
 
 

@@ -101,7 +101,7 @@ class Pace:
         thinner = " and ".join(dict.fromkeys(str(s.thinned(self.thinned)) for s in self.schedules.values()))
         return f"skipped {left_out} states for max_overhead={self.max_overhead}: now {thinner}"
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know: when each probe was last due, the pair that is not complete, the halvings."""
         return {
             "marks": {name: list(mark) for name, mark in self._marks.items()},
@@ -109,8 +109,8 @@ class Pace:
             "thinned": self.thinned,
         }
 
-    def remember(self, memory: Mapping[str, Any]) -> None:
-        """Go on where :meth:`memory` was taken."""
+    def load_state_dict(self, memory: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
         marks = memory.get("marks", {})
         self._marks = {name: (float(seconds), dict(metrics)) for name, (seconds, metrics) in marks.items()}
         self._second, self.thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))

@@ -17,13 +17,13 @@ from kerneltrack.spectrum import EigenSystem
 Eigenpairs = Literal["all", "leading"]
 
 #: What cannot be measured without the kernel itself.
-OF_THE_KERNEL: tuple[Need, ...] = (
+NEEDS_FORMED_KERNEL: tuple[Need, ...] = (
     "kernel", "layers", "layer_kernels", "cross_time", "optimizer_kernel", "extension", "regression",
 )  # fmt: skip
 
 #: Products that Lanczos makes for a pair (two to three, measured), and forward passes whose time one product J(Jᵀv) takes: a
 #: forward and a backward pass are three, and a tangent pass two.
-PRODUCTS, PASSES = 3, 5
+LANCZOS_PRODUCTS_PER_PAIR, FORWARD_PASSES_PER_PRODUCT = 3, 5
 
 
 def fits(plan: Plan) -> bool:
@@ -43,18 +43,18 @@ def forms_kernel(plan: Plan, needs: Collection[Need], *, pairs: int, rows: int, 
     """
     if not fits(plan):
         return False
-    by_matrix = plan.flops + PRODUCTS * pairs * 2 * rows**2
-    by_passes = PRODUCTS * pairs * PASSES * forward_flops
-    return by_matrix <= by_passes or any(need in needs for need in OF_THE_KERNEL)
+    by_matrix = plan.flops + LANCZOS_PRODUCTS_PER_PAIR * pairs * 2 * rows**2
+    by_passes = LANCZOS_PRODUCTS_PER_PAIR * pairs * FORWARD_PASSES_PER_PRODUCT * forward_flops
+    return by_matrix <= by_passes or any(need in needs for need in NEEDS_FORMED_KERNEL)
 
 
-def left_out(pairs: EigenSystem, *, formed: bool) -> dict[Need, str]:
+def unavailable(pairs: EigenSystem, *, formed: bool) -> dict[Need, str]:
     """Why there are not all pairs, or is no kernel, by what an observable may need of them."""
     few: dict[Need, str] = {} if pairs.complete else {"spectrum": "only the leading eigenpairs were computed"}
-    return few if formed else few | dict.fromkeys(OF_THE_KERNEL, "the kernel was not formed")
+    return few if formed else few | dict.fromkeys(NEEDS_FORMED_KERNEL, "the kernel was not formed")
 
 
-def said(pairs: EigenSystem, *, formed: bool) -> str:
+def describe(pairs: EigenSystem, *, formed: bool) -> str:
     """What a row says of pairs that are not all: how many, by which solver, from what; "" of all."""
     source = "the kernel" if formed else "products with J"
     return "" if pairs.complete else f"{len(pairs.values)} of {pairs.size} eigenpairs, {pairs.solver} from {source}"

@@ -52,7 +52,7 @@ class Ranks:
         """Whether there is nobody to share with."""
         return self.size == 1
 
-    def every(self, part: Callable[[], T]) -> T:
+    def run_everywhere(self, part: Callable[[], T]) -> T:
         """``part()`` on every rank. Where it fails on one, that one raises its error and the others a RankError."""
         if self.alone:
             return part()
@@ -62,7 +62,7 @@ class Ranks:
         except Exception as error:  # noqa: BLE001  # whatever it is, the other ranks must hear of it
             failure = error
         reports: list[str | None] = [None] * self.size
-        distributed.all_gather_object(reports, None if failure is None else told(failure))
+        distributed.all_gather_object(reports, None if failure is None else one_line(failure))
         if failure is not None:
             raise failure
         for rank, report in enumerate(reports):
@@ -70,12 +70,12 @@ class Ranks:
                 raise RankError(rank, report)
         return made
 
-    def from_leader(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """``make()`` of the leader, on every rank; the value is pickled."""
-        made = self.every(lambda: make() if self.leads else None)
-        return made if self.alone else self._broadcast(made)  # type: ignore[return-value]  # None on followers only
+        made = self.run_everywhere(lambda: make() if self.leads else None)
+        return made if self.alone else self._send_from_leader(made)  # type: ignore[return-value]  # None on followers only
 
-    def conduct(self, work: Callable[[], T], serve: Callable[[Any], object]) -> T | None:
+    def lead(self, work: Callable[[], T], serve: Callable[[Any], object]) -> T | None:
         """The leader does ``work`` and returns its result; the followers ``serve`` its requests until it is done.
 
         Raises:
@@ -89,15 +89,15 @@ class Ranks:
         try:
             result = work()
         except Exception as error:
-            self._broadcast(_Done(told(error)))
+            self._send_from_leader(_Done(one_line(error)))
             raise
-        self._broadcast(_Done(None))
+        self._send_from_leader(_Done(None))
         return result
 
     def ask(self, request: object) -> None:
-        """Have every follower serve ``request`` now; what each rank then does begins with :meth:`every`."""
+        """Have every follower serve ``request`` now; what each rank then does begins with :meth:`run_everywhere`."""
         if not self.alone:
-            self._broadcast(request)
+            self._send_from_leader(request)
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give the followers the leader's buffers.
@@ -136,9 +136,9 @@ class Ranks:
 
     def _requests(self) -> Iterator[Any]:
         while True:
-            yield self._broadcast(None)
+            yield self._send_from_leader(None)
 
-    def _broadcast(self, value: Any) -> Any:
+    def _send_from_leader(self, value: Any) -> Any:
         box = [value]
         distributed.broadcast_object_list(box, src=0)
         return box[0]
@@ -166,6 +166,6 @@ def _end_group_at_exit() -> None:
     atexit.register(lambda: distributed.destroy_process_group() if distributed.is_initialized() else None)
 
 
-def told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

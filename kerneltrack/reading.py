@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kerneltrack.ntk import Anchor
+from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import State
 from kerneltrack.update_rule import UpdateRule
 
@@ -32,5 +32,5 @@ class Reading:
     reasons: Mapping[str, str]
     rule: UpdateRule
     outputs: Tensor
-    before: Anchor | None = None
+    before: NetworkState | None = None
     remarks: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Recorder: a run's measurements in their order, from the schedule's yes to the archive's acknowledgement.
 
-A row belongs to the state θ_t *and* to the update that leaves it, so it is opened before the update (:meth:`take`) and
-appended after it (:meth:`settle`). It knows neither Lightning nor where the parameters come from: a live training and a
+A row belongs to the state θ_t *and* to the update that leaves it, so it is opened before the update (:meth:`open_row`) and
+appended after it (:meth:`close_row`). It knows neither Lightning nor where the parameters come from: a live training and a
 replay of checkpoints drive it alike.
 """
 
@@ -23,13 +23,13 @@ from torch import nn
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError
 from kerneltrack.instrument import Instrument
-from kerneltrack.ntk import Anchor
+from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import Need, State
 from kerneltrack.pace import Pace
 from kerneltrack.pairs import fits
-from kerneltrack.ranks import Ranks, told
+from kerneltrack.ranks import Ranks, one_line
 from kerneltrack.reading import Reading
-from kerneltrack.resuming import packed, unpacked
+from kerneltrack.resuming import to_plain, from_plain
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training_mode import Flags, flags_of
@@ -57,7 +57,7 @@ class Moment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class SnapshotCost:
     """What a snapshot costs.
 
     Attributes:
@@ -112,7 +112,7 @@ class Recorder:
         self._keep_kernel, self._on_error = keep_kernel, on_error
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
-        self._anchor: Anchor | None = None
+        self._anchor: NetworkState | None = None
         self._layers: dict[str, list[str]] = {}
         self._open: _Open | None = None
         self._unstored: list[int] = []
@@ -124,7 +124,7 @@ class Recorder:
         """The probes to measure at this moment, each with what asked for it; step 0 is always measured."""
         return {} if clock.step == self.last_step else self.pace.due(clock)
 
-    def take(
+    def open_row(
         self,
         module: nn.Module,
         moment: Moment,
@@ -143,12 +143,12 @@ class Recorder:
         try:
             with self._measuring(module) as whole:
                 work = partial(self._measured, readings, whole, moment, rule, due, flags, last=last)
-                idle = self._ranks.conduct(work, partial(self._assist, whole))
+                idle = self._ranks.lead(work, partial(self._assist, whole))
             if idle:
                 status, message = "failed", f"no parameter trains that the kernel of {', '.join(idle)} is of"
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
             self._failed(moment.step, error)
-            status, message = "failed", told(error)
+            status, message = "failed", one_line(error)
         spent = time.perf_counter() - began
         self.seconds += spent
         self.last_step = moment.step
@@ -166,7 +166,7 @@ class Recorder:
         """The step of the row that waits for its update, or None."""
         return None if self._open is None else self._open.snapshot.step
 
-    def cost(self, module: nn.Module) -> Cost | None:
+    def cost(self, module: nn.Module) -> SnapshotCost | None:
         """What the row that is open cost, and how many of its kind will follow; None where it failed."""
         if self._open is None or not self._open.readings:
             return None
@@ -177,7 +177,7 @@ class Recorder:
                 plans = [self._instruments[name].plan(module) for name in self._open.readings]
                 peak = max((plan.peak_bytes for plan in plans if fits(plan)), default=None)
         arrays = (np.asarray(v) for reading in self._open.readings.values() for v in reading.values.values())
-        return Cost(
+        return SnapshotCost(
             seconds=self._open.snapshot.snapshot_seconds,
             peak_bytes=peak,
             disk_bytes=sum(array.nbytes for array in arrays),
@@ -190,7 +190,7 @@ class Recorder:
             snapshot = replace(self._open.snapshot, learning_rates=tuple(learning_rates))
             self._open = replace(self._open, snapshot=snapshot)
 
-    def settle(
+    def close_row(
         self,
         module: nn.Module | None,
         *,
@@ -215,9 +215,9 @@ class Recorder:
             try:
                 with self._measuring(module) as whole:
                     work = partial(self._completed, whole, row, rule)
-                    completed = self._ranks.conduct(work, partial(self._assist, whole))
+                    completed = self._ranks.lead(work, partial(self._assist, whole))
                 readings = completed or readings
-            except Exception as error:  # noqa: BLE001  # see take(); what θ_t gave is appended first in any case
+            except Exception as error:  # noqa: BLE001  # see open_row(); what θ_t gave is appended first in any case
                 failure = error
         spent = time.perf_counter() - began
         self.seconds += spent
@@ -228,18 +228,18 @@ class Recorder:
             training_loss=training_loss,
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
             message=row.snapshot.message
-            or (told(failure) if failure else self._remarks(readings, skipped=update_applied is False)),
+            or (one_line(failure) if failure else self._remarks(readings, skipped=update_applied is False)),
         )
         if module is None:  # perhaps after an exception, which the other ranks do not know of: no word to them
             self._append(snapshot)
         else:
-            self._ranks.every(partial(self._append, snapshot))
+            self._ranks.run_everywhere(partial(self._append, snapshot))
             self._thin(snapshot)
         if failure is not None:
             self._failed(snapshot.step, failure)
         return snapshot if self._ranks.leads else None
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know of this one, for a checkpoint: plain values and tensors.
 
         θ_0, the first and the last measured state, where an observable needs them; when each probe was last due; the pair
@@ -247,27 +247,27 @@ class Recorder:
         """
         return {
             "anchor": None if self._anchor is None else vars(self._anchor),
-            "initial": {name: packed(state) for name, state in self._initial.items()},
-            "previous": {name: packed(state) for name, state in self._previous.items()},
+            "initial": {name: to_plain(state) for name, state in self._initial.items()},
+            "previous": {name: to_plain(state) for name, state in self._previous.items()},
             "layers": dict(self._layers),
-            **self.pace.memory(),
+            **self.pace.state_dict(),
         }
 
-    def remember(self, memory: Mapping[str, Any], device: torch.device) -> None:
-        """Go on where :meth:`memory` was taken; θ_0 goes to ``device``."""
-        self.pace.remember(memory)
+    def load_state_dict(self, memory: Mapping[str, Any], device: torch.device) -> None:
+        """Go on where :meth:`state_dict` was taken; θ_0 goes to ``device``."""
+        self.pace.load_state_dict(memory)
         known = memory.get("initial", {}) | memory.get("previous", {})
         self._layers = memory.get("layers") or {name: list(state["settings"]["layers"]) for name, state in known.items()}
         if self._ranks.leads:
             anchor = memory.get("anchor")
-            self._anchor = None if anchor is None else Anchor(**anchor).to(device)
-            self._initial = {name: unpacked(state) for name, state in memory.get("initial", {}).items()}
-            self._previous = {name: unpacked(state) for name, state in memory.get("previous", {}).items()}
+            self._anchor = None if anchor is None else NetworkState(**anchor).to(device)
+            self._initial = {name: from_plain(state) for name, state in memory.get("initial", {}).items()}
+            self._previous = {name: from_plain(state) for name, state in memory.get("previous", {}).items()}
 
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
         try:
-            self.settle(None, update_applied=None)
+            self.close_row(None, update_applied=None)
         finally:
             writer, self._writer = self._writer, None
             if writer is not None:
@@ -289,7 +289,7 @@ class Recorder:
             self.rows -= 1
             if self._on_error == "raise":
                 raise
-            warnings.warn(f"kerneltrack could not store step {snapshot.step}: {told(error)}", stacklevel=4)
+            warnings.warn(f"kerneltrack could not store step {snapshot.step}: {one_line(error)}", stacklevel=4)
 
     def _close(self, writer: ArchiveWriter) -> None:
         try:
@@ -297,7 +297,7 @@ class Recorder:
         except ArchiveError as error:
             if self._on_error == "raise":
                 raise
-            warnings.warn(f"kerneltrack could not close the archive: {told(error)}", stacklevel=4)
+            warnings.warn(f"kerneltrack could not close the archive: {one_line(error)}", stacklevel=4)
 
     @contextmanager
     def _measuring(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -317,13 +317,13 @@ class Recorder:
         if self._on_error == "raise":
             raise error
         if self._ranks.leads:
-            warnings.warn(f"kerneltrack could not measure step {step}: {told(error)}", stacklevel=3)
+            warnings.warn(f"kerneltrack could not measure step {step}: {one_line(error)}", stacklevel=3)
 
     def _thin(self, snapshot: Snapshot) -> None:
         """Keep within ``max_overhead``. The leader's clock counts."""
         if self.pace.max_overhead is not None and snapshot.step > 0:
             halvings = partial(self.pace.halvings, snapshot.step, snapshot.train_seconds, self.seconds, self.rows)
-            self.pace.thinned = self._ranks.from_leader(halvings)
+            self.pace.thinned = self._ranks.broadcast(halvings)
 
     def _remarks(self, readings: Mapping[str, Reading], *, skipped: bool = False) -> str:
         """What is missing since the last row and why, and why some observables are NaN."""
@@ -355,7 +355,7 @@ class Recorder:
         Returns the probes whose kernel there is none of, because nothing that it is of trains now.
         """
         if moment.step == 0 and self._anchor is None and any(map(self._needs, _ANCHORED)):
-            self._anchor = Anchor.of(module)
+            self._anchor = NetworkState.of(module)
         trains = {name: self._instruments[name].trains(module) for name in due}
         for name in (name for name in due if trains[name]):
             into[name] = self._measure(name, module, moment, rule, into, flags, last=last)

@@ -18,20 +18,20 @@ from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import EigenSystem, eigensystem
 
 #: What a state knows of others is theirs to keep.
-OTHERS = ("initial", "previous", "update")
+REFERENCES = ("initial", "previous", "update")
 
 
-def packed(state: State) -> dict[str, Any]:
+def to_plain(state: State) -> dict[str, Any]:
     """``state`` by itself, as plain values and CPU tensors."""
-    fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name not in OTHERS}
+    fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name not in REFERENCES}
     pairs: EigenSystem = fields.pop("eigensystem")
     solved_again = pairs.complete and state.kernel is not None
     fields["eigensystem"] = None if solved_again else dataclasses.asdict(pairs)
     return {name: _plain(value) for name, value in fields.items()}
 
 
-def unpacked(plain: Mapping[str, Any]) -> State:
-    """The state that :func:`packed` was given."""
+def from_plain(plain: Mapping[str, Any]) -> State:
+    """The state that :func:`to_plain` was given."""
     fields = {name: _numpy(value) for name, value in plain.items()}
     pairs = fields.pop("eigensystem")
     # Kernels of half-precision networks are sums in float32.

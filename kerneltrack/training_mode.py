@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kerneltrack.ntk.forward import as_rows, default_forward
 from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.measuring import measuring
+from kerneltrack.ntk.measuring import evaluating
 from kerneltrack.undisturbed import preserved_buffers, preserved_rng
 
 #: ``training`` by the submodule's name.
@@ -34,7 +34,7 @@ def training_outputs(
         return None, "SyncBatchNorm in training mode needs every process"
     before = flags_of(module)
     try:
-        with preserved_rng(), preserved_buffers(module), measuring(module), torch.no_grad():
+        with preserved_rng(), preserved_buffers(module), evaluating(module), torch.no_grad():
             _set(module, flags)
             torch.manual_seed(seed)
             outputs = as_rows((forward or default_forward)(module, inputs), len(Inputs(inputs)))

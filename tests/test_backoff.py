@@ -8,7 +8,7 @@ from torch import nn
 
 import kerneltrack.ntk.shared as engine
 from kerneltrack import Probe, empirical_ntk
-from kerneltrack.backoff import Backoff
+from kerneltrack.backoff import MemoryBudget
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk.memory import budget_bytes, ran_out
 from kerneltrack.observables import select
@@ -71,7 +71,7 @@ def test_other_errors_are_not_retried():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        Backoff(None).run(compute, CPU)
+        MemoryBudget(None).run(compute, CPU)
     assert calls == [None]
 
 

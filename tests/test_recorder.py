@@ -45,8 +45,8 @@ def run(monkeypatch, schedule, steps, cap, *, known=True, changes=()):
     for step in range(steps):
         due = recorder.due(Clock(step=step, rate_changes=tuple(c for c in changes if c <= step)))
         if due:
-            recorder.take(net, Moment(step=step, train_seconds=STEP * step), UpdateRule((0.1,), {}, None), due)
-            recorder.settle(net, update_applied=True)
+            recorder.open_row(net, Moment(step=step, train_seconds=STEP * step), UpdateRule((0.1,), {}, None), due)
+            recorder.close_row(net, update_applied=True)
     return writer.rows
 
 
@@ -101,7 +101,7 @@ def test_schedules_by_the_clock_and_by_metrics_count_for_each_probe_by_itself():
     for stop in range(1, 10):  # resumed at any step, the schedule is the same
         first, second = recorder(), recorder()
         before = asked(first, clocks(0, stop))
-        second.remember(first.memory(), torch.device("cpu"))
+        second.load_state_dict(first.state_dict(), torch.device("cpu"))
         assert before | asked(second, clocks(stop, 10)) == expected
 
 

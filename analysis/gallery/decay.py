@@ -11,7 +11,7 @@ from ..align import flow_time
 from ..changes import Change
 from ..figures import Scene, figure
 from ..mode_factors import mode_factors
-from ..panels import Series, course, profiles, scatter_factors, time_axis
+from ..panels import Series, line_plot, profiles, scatter_factors, time_axis
 from ..spectra import binned, mode_energy, nearest_k
 from ..text import count
 from .sheet import sheet, steps_text
@@ -102,7 +102,7 @@ def around_change(scene: Scene) -> Figure:
         lines = [_around(scene, name, column, change, scene.style.category[0], "run", "solid")]
         if scene.control is not None and scene.control.has(name):
             lines.append(_around(scene, name, column, change, scene.style.muted, "control", "dashed"))
-        course(ax, lines[0].x if lines[0].x is not None else run.steps, lines, scene.style, ylabel="", title=label)
+        line_plot(ax, lines[0].x if lines[0].x is not None else run.steps, lines, scene.style, ylabel="", title=label)
         time_axis(ax, "log")
         ax.set_xlabel("updates since the change")
     for ax in axes[len(wanted) :]:
@@ -130,7 +130,7 @@ def over_rates(scene: Scene) -> Figure:
     page, axes = sheet(scene, 2, 2, height=0.55)
     for ax, (name, label) in zip(axes, wanted, strict=False):
         values = run.values(name) if not name.endswith("_energy") else run.values(name)[:, nearest_k(run, (20,))[0]]
-        course(ax, times, [Series("run", values[rows], style.category[0])], style, ylabel="", title=label)
+        line_plot(ax, times, [Series("run", values[rows], style.category[0])], style, ylabel="", title=label)
         ax.set_xlabel("sum of the learning rates Ση")
     for ax in axes[len(wanted) :]:
         ax.set_axis_off()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..figures import Scene
 from ..images import Canvas
-from ..panels import Series, course, mark_changes
+from ..panels import Series, line_plot, mark_changes
 from ..style import Style
 from ..text import plain
 from ..trajectory import Floats, Run
@@ -44,7 +44,7 @@ def over_time(
     scene: Scene, ax: Axes, series: list[Series], ylabel: str, *, labels: bool = True, **options: Any
 ) -> Axes:
     """A course over the run's steps with its learning-rate changes marked."""
-    course(ax, scene.run.steps, series, scene.style, ylabel=ylabel, x=scene.time, **options)
+    line_plot(ax, scene.run.steps, series, scene.style, ylabel=ylabel, x=scene.time, **options)
     return mark_changes(ax, scene.marks, scene.style, labels=labels)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .courses import Series, band, course, mark_changes, stacked, staircase, time_axis
+from .courses import Series, band, line_plot, mark_changes, stacked, staircase, time_axis
 from .maps import block_map, heat_map, mode_time_map
 from .pictures import pictures
 from .profiles import bars, functions, profiles, scatter_factors, slopes
@@ -12,7 +12,7 @@ __all__ = [
     "band",
     "bars",
     "block_map",
-    "course",
+    "line_plot",
     "functions",
     "heat_map",
     "mark_changes",

@@ -36,7 +36,7 @@ class Series:
     x: Ints | Floats | None = None
 
 
-def course(
+def line_plot(
     ax: Axes,
     steps: Ints | Floats,
     series: Sequence[Series],

@@ -1,4 +1,4 @@
-"""Anchor: a copy of a network's state, and what can be asked of the network as it was then.
+"""NetworkState: a copy of a network's state, and what can be asked of the network as it was then.
 
 Kernels and products at θ_0 are wanted long after training has left θ_0. The module is not touched for it: the copied
 values are put under the forward pass, buffers (the statistics of BatchNorm) included.
@@ -19,7 +19,7 @@ from kerneltrack.ntk.reduction import Head
 
 
 @dataclass(frozen=True)
-class Anchor:
+class NetworkState:
     """The values that a module's trainable parameters and buffers had at one moment.
 
     Attributes:
@@ -31,7 +31,7 @@ class Anchor:
     buffers: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, module: nn.Module) -> Anchor:
+    def of(cls, module: nn.Module) -> NetworkState:
         """Copies of what ``module`` holds now."""
         parameters = {name: value.clone() for name, value in Network(module).parameters.items()}
         return cls(parameters, {name: b.detach().clone() for name, b in unwrap(module).named_buffers()})
@@ -56,10 +56,10 @@ class Anchor:
         raws = {reported_name(inner, raw): raw for raw, _ in inner.named_parameters(remove_duplicate=False)}
         return {name: raws[name] for name in self.parameters if name in raws}
 
-    def to(self, device: torch.device) -> Anchor:
+    def to(self, device: torch.device) -> NetworkState:
         """The same values on another device."""
         parameters, buffers = ({k: v.to(device) for k, v in d.items()} for d in (self.parameters, self.buffers))
-        return Anchor(parameters, buffers)
+        return NetworkState(parameters, buffers)
 
 
 def listed(names: list[str]) -> str:
@@ -82,7 +82,7 @@ class AnchoredNetwork(Network):
     def __init__(
         self,
         model: nn.Module,
-        anchor: Anchor,
+        anchor: NetworkState,
         *,
         params: Selection = None,
         forward: Forward | None = None,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.job import KernelRequest
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.verdict import agree, refuse_causes, refuse_coupled, rounding
@@ -22,7 +22,7 @@ from kerneltrack.ntk.verdict import agree, refuse_causes, refuse_coupled, roundi
 _ROWS = 256
 
 
-def audit(job: Job, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
+def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
     """Compares the kernel with plain autodiff along one random direction.
 
     Args:
@@ -52,7 +52,7 @@ def _some(count: int, outputs: int) -> slice:
 
 
 def _compare(
-    job: Job,
+    job: KernelRequest,
     matrices: Mapping[str, Tensor],
     left: Inputs,
     right: Inputs,
@@ -77,7 +77,7 @@ def _compare(
 
 
 def _refuse(
-    job: Job, left: Inputs, right: Inputs, v: Tensor, other: Network | None, product: Tensor, expected: Tensor, limit: float
+    job: KernelRequest, left: Inputs, right: Inputs, v: Tensor, other: Network | None, product: Tensor, expected: Tensor, limit: float
 ) -> None:
     """Raises for the first cause that applies."""
     source = job.network if other is None else other
@@ -95,7 +95,7 @@ def _refuse(
     )
 
 
-def _direction(job: Job, count: int) -> Tensor:
+def _direction(job: KernelRequest, count: int) -> Tensor:
     """Draws v as (B, M·Q): one vector for each plane, the same for all outputs of a diagonal."""
     generator = torch.Generator().manual_seed(count)
     v = torch.randn(1, count * job.paired, generator=generator, dtype=torch.float64)
@@ -130,7 +130,7 @@ def _by_kernel(
 
 
 def _by_products(
-    job: Job, left: Inputs, right: Inputs, v: Tensor, other: Network | None, names: list[str] | None = None
+    job: KernelRequest, left: Inputs, right: Inputs, v: Tensor, other: Network | None, names: list[str] | None = None
 ) -> Tensor:
     """Θ v by Jᵀ and J, (B, N1·Q)."""
     network, o = job.network, job.outputs
@@ -155,7 +155,7 @@ def _by_products(
     return planes if job.reduction.kind == "diagonal" else planes.sum(0, keepdim=True)
 
 
-def _shares(job: Job, left: Inputs, right: Inputs, v: Tensor, other: Network | None) -> str:
+def _shares(job: KernelRequest, left: Inputs, right: Inputs, v: Tensor, other: Network | None) -> str:
     layers: dict[str, list[str]] = {}
     for name in job.network.parameters:
         layers.setdefault(layer_of(name), []).append(name)

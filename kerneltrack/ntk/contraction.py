@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.side import Side
-from kerneltrack.ntk.units import Unit
+from kerneltrack.ntk.side import SampleBlock
+from kerneltrack.ntk.units import Term
 
 #: Entries of one tile of Θ that stays in a core's second-level cache while layers are added to it.
 TILE = 2**18
@@ -151,7 +151,7 @@ def add_tokens(theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q:
             theta[place] = tile
 
 
-def token_layer(unit: Unit, left: Side, right: Side, shift: float) -> TokenLayer:
+def token_layer(unit: Term, left: SampleBlock, right: SampleBlock, shift: float) -> TokenLayer:
     """A "tokens" unit of one row for each sample, ready for :func:`add_tokens`."""
     same = left is right
     rows = [
@@ -173,7 +173,7 @@ def _constant(gradients: list[Tensor]) -> bool:
     return all(torch.equal(g[:1], g[-1:]) and bool((g == g[:1]).all()) for g in gradients)
 
 
-def add_hybrid(theta: Tensor, left: Side, right: Side, unit: Unit, same: bool, workspace: int) -> None:
+def add_hybrid(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term, same: bool, workspace: int) -> None:
     """Adds to theta (B, n1·Q, n2·Q): Σ_t g_not · (Σ_s K[nt, ms] g_mps).
 
     Only for pairs of samples on and above the diagonal.

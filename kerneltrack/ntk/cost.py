@@ -11,7 +11,7 @@ from kerneltrack.ntk.amounts import format_bytes, format_flops
 
 
 @dataclass(frozen=True, kw_only=True)
-class Use:
+class PlanLine:
     """One line of the receipt: parameters whose contribution is computed together.
 
     Attributes:
@@ -56,7 +56,7 @@ class Plan:
     output: str
     shape: tuple[int, ...]
     dtype: str
-    uses: tuple[Use, ...]
+    uses: tuple[PlanLine, ...]
     frozen: tuple[str, ...] = ()
     forward_flops: int = 0
     result_bytes: int = 0

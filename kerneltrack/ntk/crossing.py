@@ -14,12 +14,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError
-from kerneltrack.ntk.anchor import Anchor, AnchoredNetwork
+from kerneltrack.ntk.anchor import NetworkState, AnchoredNetwork
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel
 from kerneltrack.ntk.empirical import audit_once
 from kerneltrack.ntk.forward import Forward
-from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.job import KernelRequest
 from kerneltrack.ntk.measuring import plain_arithmetic
 from kerneltrack.ntk.memory import budget_bytes, ran_out
 from kerneltrack.ntk.network import Network
@@ -32,10 +32,10 @@ _PLAIN = ("tokens", "features")
 
 
 @plain_arithmetic()
-def cross_ntk(
+def cross_time_ntk(
     model: nn.Module,
     x: Any,
-    anchor: Anchor,
+    anchor: NetworkState,
     *,
     output: Output = "full",
     params: Selection = None,
@@ -67,7 +67,7 @@ def cross_ntk(
     now = Network(model, params=params, forward=forward, head=reduction.head)
     then = AnchoredNetwork(model, anchor, params=params, forward=forward, head=reduction.head)
     samples, outputs = now.validate(x)
-    job = Job(
+    job = KernelRequest(
         network=now, x1=samples, x2=samples, outputs=outputs, dtype=summed_dtype(now.parameters), reduction=reduction,
         metric=None, method="auto", by_layer=False, budget=budget_bytes(memory_budget, now.device),
     )  # fmt: skip
@@ -81,7 +81,7 @@ def cross_ntk(
     return kernel[:, :, 0, 0] if reduction.name == "sum" else kernel
 
 
-def _by_structure(job: Job, then: Network, into: Mapping[str, Tensor]) -> bool:
+def _by_structure(job: KernelRequest, then: Network, into: Mapping[str, Tensor]) -> bool:
     """Whether the structure could do it; if not, ``into`` is zero again."""
     try:
         ours, theirs = Structured(job), Structured(replace(job, network=then))

@@ -54,7 +54,7 @@ class Jacobian:
             * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
         )
         size = max(1, min(len(samples), budget // row_bytes))
-        with self.network.measuring():
+        with self.network.evaluating():
             for place, chunk in samples.chunks(size):
                 for name, block in self._chunk(chunk, own, values).items():
                     result[name][place] = block.reshape(len(chunk), outputs, -1)

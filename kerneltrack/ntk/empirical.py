@@ -17,11 +17,11 @@ from kerneltrack.ntk.audit import audit
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.checks import refuse_not_finite
 from kerneltrack.ntk.contraction import mirror
-from kerneltrack.ntk.cost import Plan, Use
+from kerneltrack.ntk.cost import Plan, PlanLine
 from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel, least_jacobian_bytes, product_kernel
 from kerneltrack.ntk.forward import Forward
 from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.job import Job, Method
+from kerneltrack.ntk.job import KernelRequest, Method
 from kerneltrack.ntk.measuring import plain_arithmetic
 from kerneltrack.ntk.memory import budget_bytes, ran_out, refuse_budget
 from kerneltrack.ntk.network import Network
@@ -86,7 +86,7 @@ def empirical_ntk(
         AuditError: the plan disagreed with one VJP followed by one JVP.
     """
     job = _job(model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric)
-    with progress_bar(progress, job.pairs) as advance:
+    with progress_bar(progress, job.sample_pairs) as advance:
         structured, _ = _structured(job)
         _check_budget(job, structured)
         result = job.zeros()
@@ -184,7 +184,7 @@ def ntk_plan(
     )
 
 
-def _plain_use(job: Job, name: str, why: str) -> Use:
+def _plain_use(job: KernelRequest, name: str, why: str) -> PlanLine:
     count = job.network.parameters[name].numel()
     rule = "products" if job.method == "products" else "jacobian"
     flops = (
@@ -199,7 +199,7 @@ def _plain_use(job: Job, name: str, why: str) -> Use:
         * (1 if job.reduction.kind != "trace" else job.outputs)
     )
     traffic = 2 * job.outputs * (len(job.x1) + job.columns) * count * job.dtype.itemsize
-    return Use(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
+    return PlanLine(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
 
 
 def _like(x1: Inputs, x2: Inputs) -> Inputs:
@@ -213,7 +213,7 @@ def _like(x1: Inputs, x2: Inputs) -> Inputs:
     return x2
 
 
-def _check_budget(job: Job, structured: Structured | None) -> None:
+def _check_budget(job: KernelRequest, structured: Structured | None) -> None:
     """Raises MemoryBudgetError with the number that works, before anything is allocated."""
     names = list(job.network.parameters) if structured is None else list(structured.uncovered)
     least = max(
@@ -224,7 +224,7 @@ def _check_budget(job: Job, structured: Structured | None) -> None:
         raise refuse_budget(job.budget, job.result_bytes + least)
 
 
-def _structured(job: Job) -> tuple[Structured | None, str]:
+def _structured(job: KernelRequest) -> tuple[Structured | None, str]:
     """The structured method, or None and why plain autodiff must do everything."""
     if job.method not in ("auto", "structured"):
         return None, ""
@@ -244,7 +244,7 @@ def _structured(job: Job) -> tuple[Structured | None, str]:
 
 
 def _run(
-    structured: Structured, job: Job, result: Mapping[str, Tensor], advance: Callable[[int], None]
+    structured: Structured, job: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None]
 ) -> bool:
     """Fills ``result`` on both sides of the diagonal.
 
@@ -267,7 +267,7 @@ def _run(
     return True
 
 
-def _refuse_if_demanded(job: Job, reason: object) -> None:
+def _refuse_if_demanded(job: KernelRequest, reason: object) -> None:
     if job.method == "structured":
         raise KernelError(
             "the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".'
@@ -283,7 +283,7 @@ _AUDITED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 
 
 def audit_once(
-    structured: Structured, job: Job, result: Mapping[str, Tensor], other: Network | None = None
+    structured: Structured, job: KernelRequest, result: Mapping[str, Tensor], other: Network | None = None
 ) -> None:
     """The audit of a plan that this module has not passed before.
 
@@ -320,7 +320,7 @@ def _job(
     memory_budget: int | str | None,
     forward: Forward | None,
     metric: Metric,
-) -> Job:
+) -> KernelRequest:
     if method not in get_args(Method):
         raise KernelError("unknown method=", expected=" | ".join(get_args(Method)), got=repr(method))
     if dtype is not None and not dtype.is_floating_point:
@@ -342,7 +342,7 @@ def _job(
     if right is not None and right.same_as(left):
         right = None
     parameters = network.parameters
-    job = Job(
+    job = KernelRequest(
         network=network,
         x1=left,
         x2=right,

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from kerneltrack.ntk.capture import NotCapturable
 from kerneltrack.ntk.factors import input_rows
-from kerneltrack.ntk.job import Job
-from kerneltrack.ntk.side import Side, shift_features
+from kerneltrack.ntk.job import KernelRequest
+from kerneltrack.ntk.side import SampleBlock, shift_features
 from kerneltrack.ntk.structured import Structured
-from kerneltrack.ntk.units import Unit
+from kerneltrack.ntk.units import Term
 
 #: Vectors are taken so many at a time that what stands between pull and push stays below this.
 CHUNK_BYTES = 64 * 2**20
@@ -127,7 +127,7 @@ def _match(gradients: Tensor, images: Tensor) -> Tensor:
     return gradients.flatten(2) @ images.flatten(2).transpose(1, 2)
 
 
-class Factored:
+class FactoredJacobian:
     """The factors of J on N samples.
 
     Args:
@@ -139,7 +139,7 @@ class Factored:
             than ``free``; products by passes are the way.
     """
 
-    def __init__(self, job: Job, free: int) -> None:
+    def __init__(self, job: KernelRequest, free: int) -> None:
         structured = Structured(job)
         tied = {unit.names for unit in structured.coverage.units if unit.form == "tied"}
         units = [u for u in structured.coverage.units if u.form == "tied" or u.names not in tied]
@@ -149,7 +149,7 @@ class Factored:
             raise NotCapturable("the factors need more memory than is free")
         self._count, self._outputs, self._kind = len(job.x1), job.outputs, job.reduction.kind
         self._widest, self._dtype = structured.widest * job.dtype.itemsize, job.dtype
-        with job.network.measuring():
+        with job.network.evaluating():
             side = structured.side(job.x1)
         side.kind = "full"  # rows of J by output; what a reduction keeps of them is decided by the products
         self._units = [(unit.scale, list(_uses(unit, side))) for unit in units]
@@ -178,7 +178,7 @@ class Factored:
         return result
 
 
-def _uses(unit: Unit, side: Side) -> Iterator[Block]:
+def _uses(unit: Term, side: SampleBlock) -> Iterator[Block]:
     if unit.form == "features":
         yield Columns(shift_features(side, unit, 0).view(side.count, side.outputs(0, unit), -1))
         return

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kerneltrack.ntk.capture import Site
-from kerneltrack.ntk.linear import Axes
-from kerneltrack.ntk.rules import Window
+from kerneltrack.ntk.linear import EinsumAxes
+from kerneltrack.ntk.rules import ConvolutionGeometry
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def extent(site: Site) -> Extent:
         return Extent(1, prod(shape[1:]), 1, 1)
     if site.rule == "embedding":
         return Extent(1, shape[-1], site.weight.shape[0], prod(shape[1:-1]))
-    if isinstance(geometry, Axes):
+    if isinstance(geometry, EinsumAxes):
         sizes = dict(zip(geometry.y, shape[1:], strict=True))
         rows = prod(sizes[c] for c in geometry.token)
         groups, outer = prod(sizes[c] for c in geometry.group), prod(sizes[c] for c in geometry.outer)
@@ -54,7 +54,7 @@ def extent(site: Site) -> Extent:
     return _convolution_extent(site, geometry)
 
 
-def _convolution_extent(site: Site, window: Window) -> Extent:
+def _convolution_extent(site: Site, window: ConvolutionGeometry) -> Extent:
     dims = len(window.kernel)
     shape = site.record.shape
     channels, rows = shape[-dims - 1], prod(shape[1 : -dims - 1]) * prod(shape[-dims:])
@@ -77,7 +77,7 @@ def gradient_rows(site: Site, gradient: Tensor) -> Tensor:
         return gradient.reshape(n, 1, -1, 1)
     if site.rule == "embedding":
         return gradient.reshape(n, 1, size.tokens, size.outer).transpose(2, 3)
-    if isinstance(geometry, Axes):
+    if isinstance(geometry, EinsumAxes):
         order = [geometry.y.index(c) + 1 for c in geometry.group + geometry.outer + geometry.token]
         return gradient.permute(0, *order).reshape(n, size.groups, size.outer, size.tokens)
     if site.rule != "shift" and geometry.transposed:
@@ -92,7 +92,7 @@ def input_rows(site: Site, start: int, stop: int) -> Tensor:
     n = stop - start
     if site.rule == "embedding":
         return x.reshape(n, -1)
-    if isinstance(geometry, Axes):
+    if isinstance(geometry, EinsumAxes):
         order = [geometry.x.index(c) + 1 for c in geometry.group + geometry.token + geometry.inner]
         return x.permute(0, *order).reshape(n, size.groups, size.tokens, size.inner)
     if geometry.transposed:
@@ -111,7 +111,7 @@ def _channels_first(x: Tensor, dims: int) -> Tensor:
     return x if x.dim() == 3 else x.transpose(1, 2).flatten(2)
 
 
-def _patches(x: Tensor, window: Window, positions: torch.Size) -> Tensor:
+def _patches(x: Tensor, window: ConvolutionGeometry, positions: torch.Size) -> Tensor:
     """(N, [B,] C, *S) → (N, C·kernel, B·positions): what the kernel sees at each position."""
     dims = len(window.kernel)
     batch = x.shape[: -dims - 1]
@@ -142,11 +142,11 @@ def weight_layout(site: Site, gradient: Tensor) -> Tensor:
     """A gradient (…, g, e, i) with its last axes in the weight's own order, flat: (…, |W|)."""
     geometry = site.geometry
     lead = gradient.shape[:-3]
-    if isinstance(geometry, Axes) and site.rule == "linear":
+    if isinstance(geometry, EinsumAxes) and site.rule == "linear":
         letters = geometry.group + geometry.outer + geometry.inner
         sizes = [site.weight.shape[geometry.weight.index(c)] for c in letters]
         order = [letters.index(c) + len(lead) for c in geometry.weight]
         return gradient.reshape(*lead, *sizes).permute(*range(len(lead)), *order).flatten(len(lead))
-    if isinstance(geometry, Window) and geometry.transposed and site.rule == "convolution":
+    if isinstance(geometry, ConvolutionGeometry) and geometry.transposed and site.rule == "convolution":
         return gradient.transpose(-1, -2).flatten(-3)
     return gradient.flatten(-3)

@@ -21,7 +21,7 @@ Tensors = Mapping[str, Tensor]
 def try_one_sample(
     network: Network, samples: Inputs, generators: Generators, buffers: Callable[[], dict[str, Tensor]]
 ) -> None:
-    """Runs the first sample once or twice; call it inside ``network.measuring()``.
+    """Runs the first sample once or twice; call it inside ``network.evaluating()``.
 
     Args:
         network: the network.

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from kerneltrack.ntk.capture import Site
 from kerneltrack.ntk.factors import Extent, extent
-from kerneltrack.ntk.job import Job
-from kerneltrack.ntk.units import Unit
+from kerneltrack.ntk.job import KernelRequest
+from kerneltrack.ntk.units import Term
 
 
-def sample_bytes(job: Job, sites: Sequence[Site], leaves: Mapping[str, Tensor], units: Sequence[Unit]) -> int:
+def sample_bytes(job: KernelRequest, sites: Sequence[Site], leaves: Mapping[str, Tensor], units: Sequence[Term]) -> int:
     """Recorded inputs, gradients for all outputs, what autograd saves, and what is formed whole beside them.
 
     Args:
@@ -31,7 +31,7 @@ def sample_bytes(job: Job, sites: Sequence[Site], leaves: Mapping[str, Tensor], 
 
 
 def _formed_whole(
-    job: Job, sites: Sequence[Site], leaves: Mapping[str, Tensor], units: Sequence[Unit]
+    job: KernelRequest, sites: Sequence[Site], leaves: Mapping[str, Tensor], units: Sequence[Term]
 ) -> Iterable[int]:
     """The largest of each kind, in entries: Jacobians, bias gradients, looked-up rows, patches."""
     dense = [sum(leaves[n].numel() for n in u.names) for u in units if u.form in ("dense", "pulled back")]

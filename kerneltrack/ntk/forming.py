@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.factors import input_rows
-from kerneltrack.ntk.side import Side
-from kerneltrack.ntk.units import Unit
+from kerneltrack.ntk.side import SampleBlock
+from kerneltrack.ntk.units import Term
 
 #: Bytes that are copied at a time to bring the gradients of all outputs side by side.
 COPY_BYTES = 4 * 2**20
@@ -73,7 +73,7 @@ class Slice:
             ]
 
 
-def token_features(side: Side, unit: Unit, plane: int, width: int, buffer: Tensor) -> Iterator[Tensor]:
+def token_features(side: SampleBlock, unit: Term, plane: int, width: int, buffer: Tensor) -> Iterator[Tensor]:
     """Per-sample gradients of a "tokens" unit, slice by slice, (n·Q, ≤ width) each.
 
     Args:

@@ -22,7 +22,7 @@ from kerneltrack.ntk.factors import extent, gradient_rows
 ENOUGH_ROWS = 1024
 
 
-class Factors:
+class KroneckerFactors:
     """What one block of samples contributes: its sites, and the gradients at each.
 
     Args:
@@ -42,7 +42,7 @@ class Factors:
         return stored
 
 
-def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dtype: torch.dtype) -> Factors:
+def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dtype: torch.dtype) -> KroneckerFactors:
     """Runs one backward pass for each output.
 
     Args:
@@ -72,7 +72,7 @@ def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dty
             )
     for record in primary:
         record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
-    return Factors(sites, stored, n)
+    return KroneckerFactors(sites, stored, n)
 
 
 def _passes(

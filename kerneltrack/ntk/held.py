@@ -12,9 +12,9 @@ from torch import Tensor
 
 from kerneltrack.errors import AuditError, KernelError
 from kerneltrack.ntk.capture import REFUSALS
-from kerneltrack.ntk.factored import Factored
+from kerneltrack.ntk.factored import FactoredJacobian
 from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.job import KernelRequest
 from kerneltrack.ntk.memory import available_bytes
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import summed_dtype
@@ -25,7 +25,7 @@ from kerneltrack.ntk.verdict import agree, refuse_causes, rounding
 SHARE = 4
 
 
-class Held:
+class FactorCache:
     """The factors of one network's Jacobian in one state, if they are worth holding.
 
     Args:
@@ -49,7 +49,7 @@ class Held:
         self._network, self._samples, self._outputs = network, samples, outputs
         self._reduction, self._metric, self._passes = reduction, metric, passes
         self._first: tuple[Tensor, Tensor] | None = None
-        self._factors: Factored | None = None
+        self._factors: FactoredJacobian | None = None
         self._asked = False
 
     def note(self, v: Tensor, product: Tensor) -> None:
@@ -60,7 +60,7 @@ class Held:
         if not self._asked and self._first is None and bool(product.any()):
             self._first = v.clone(), product
 
-    def factors(self) -> Factored | None:
+    def factors(self) -> FactoredJacobian | None:
         """The factors, from the second product on; None where passes are to be used.
 
         Raises:
@@ -71,10 +71,10 @@ class Held:
             self._first, self._asked = None, True
         return self._factors
 
-    def _build(self, v: Tensor, product: Tensor) -> Factored | None:
+    def _build(self, v: Tensor, product: Tensor) -> FactoredJacobian | None:
         free = available_bytes(self._network.device) // SHARE
         try:
-            factors = Factored(self._job(free), free)
+            factors = FactoredJacobian(self._job(free), free)
         except KernelError:
             raise
         except REFUSALS:
@@ -88,8 +88,8 @@ class Held:
             _audit(found, product)
         return factors if telling else None
 
-    def _job(self, budget: int) -> Job:
-        return Job(
+    def _job(self, budget: int) -> KernelRequest:
+        return KernelRequest(
             network=self._network,
             x1=self._samples,
             x2=None,

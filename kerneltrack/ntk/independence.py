@@ -53,7 +53,7 @@ class Look:
 
 
 def look(network: Network, samples: Inputs, most: int) -> Look:
-    """Runs ``most`` samples alone, and FEW of them together; call it inside ``network.measuring()``."""
+    """Runs ``most`` samples alone, and FEW of them together; call it inside ``network.evaluating()``."""
     chosen = _chosen(len(samples), most)
     few = chosen[:FEW]
     alone, pulled = _alone(network, samples, chosen)
@@ -202,7 +202,7 @@ def _slack(pulled: Gradients, dtype: torch.dtype) -> dict[str, float]:
 def _noise(network: Network, samples: Inputs, seen: Look) -> tuple[Tensor, dict[str, float], float]:
     """What rounding does to the samples alone: by output, by parameter, and the resolution that it was taken for."""
     few = seen.chosen[: len(seen.together)]
-    with network.measuring():
+    with network.evaluating():
         eps = resolution(network, samples)
         values, derivatives = torch.zeros_like(seen.alone[0]), dict.fromkeys(seen.pulled, 0.0)
         for seed in range(DRAWS):
@@ -216,7 +216,7 @@ def _noise(network: Network, samples: Inputs, seen: Look) -> tuple[Tensor, dict[
 def resolution(network: Network, samples: Inputs) -> float:
     """The resolution of the coarsest arithmetic that takes part in f."""
     values = network.parameters
-    with network.measuring(), torch.no_grad(), LowestPrecision(next(iter(values.values())).dtype) as watched:
+    with network.evaluating(), torch.no_grad(), LowestPrecision(next(iter(values.values())).dtype) as watched:
         network.evaluate(values, samples.rows(0, 1), raw=True)
     return float(watched.eps)
 

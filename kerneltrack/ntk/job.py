@@ -22,7 +22,7 @@ Method = Literal["auto", "structured", "jacobian", "products"]
 
 
 @dataclass
-class Job:
+class KernelRequest:
     """Everything a method needs. ``outputs`` is O behind the head.
 
     ``x2`` None means x1, a symmetric kernel.
@@ -79,7 +79,7 @@ class Job:
         return math.prod(self.matrix_shape) * self.dtype.itemsize * len(self.layers)
 
     @property
-    def pairs(self) -> int:
+    def sample_pairs(self) -> int:
         """Pairs of samples to compute."""
         n = len(self.x1)
         return n * (n + 1) // 2 if self.x2 is None else n * self.columns

@@ -13,7 +13,7 @@ from kerneltrack.ntk.capture import Capture, detached, is_batched, is_weight
 
 
 @dataclass(frozen=True)
-class Axes:
+class EinsumAxes:
     """A product of x and W written as an einsum.
 
     Letters of both operands and of the result, sample axis left out.
@@ -63,12 +63,12 @@ def linear(capture: Capture, input: Tensor, weight: Tensor, bias: Tensor | None 
         return NotImplemented
     y = F.linear(input, detached(weight), detached(bias))
     batch = _LETTERS[: input.dim() - 1]
-    axes = Axes(batch + "x", "yx" if weight.dim() == 2 else "x", batch + ("y" if weight.dim() == 2 else ""))
+    axes = EinsumAxes(batch + "x", "yx" if weight.dim() == 2 else "x", batch + ("y" if weight.dim() == 2 else ""))
     return _keep_product(capture, y, input, weight, bias, axes)
 
 
 def _keep_product(
-    capture: Capture, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, axes: Axes
+    capture: Capture, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, axes: EinsumAxes
 ) -> Tensor:
     """Keeps y; a transposed parameter is the parameter itself, whatever else it is used for."""
     base = weight._base
@@ -94,14 +94,14 @@ def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> An
     return _keep_product(capture, y, x, weight, None, _matmul_axes(x.dim(), weight.dim(), left))
 
 
-def _matmul_axes(x_dim: int, weight_dim: int, left: bool) -> Axes:
+def _matmul_axes(x_dim: int, weight_dim: int, left: bool) -> EinsumAxes:
     if left:
         batch = _LETTERS[: x_dim - 1]
-        return Axes(batch + "x", "xy"[:weight_dim], batch + "y"[: weight_dim - 1])
+        return EinsumAxes(batch + "x", "xy"[:weight_dim], batch + "y"[: weight_dim - 1])
     if x_dim == 1:
-        return Axes("x", "yx"[2 - weight_dim :], "y"[: weight_dim - 1])
+        return EinsumAxes("x", "yx"[2 - weight_dim :], "y"[: weight_dim - 1])
     batch = _LETTERS[: x_dim - 2]
-    return Axes(batch + "xz", "yx"[2 - weight_dim :], batch + "y"[: weight_dim - 1] + "z")
+    return EinsumAxes(batch + "xz", "yx"[2 - weight_dim :], batch + "y"[: weight_dim - 1] + "z")
 
 
 def rmatmul(capture: Capture, input: Tensor, other: Tensor) -> Any:
@@ -147,7 +147,7 @@ def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
     (x, x_axes), (weight, w_axes) = (
         ((tensors[1], second), (tensors[0], first)) if swap else ((tensors[0], first), (tensors[1], second))
     )
-    axes = Axes(x_axes, w_axes, y_axes)
+    axes = EinsumAxes(x_axes, w_axes, y_axes)
     sizes = dict(zip(x_axes, x.shape, strict=False)) | {}
     if not axes.is_linear_map or any(
         sizes.get(c, n) != n for c, n in zip(w_axes, weight.shape, strict=False)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kerneltrack.ntk.contraction import add_gram
 from kerneltrack.ntk.factors import input_rows
-from kerneltrack.ntk.side import Side
-from kerneltrack.ntk.units import Unit
+from kerneltrack.ntk.side import SampleBlock
+from kerneltrack.ntk.units import Term
 
 #: A pair of rows costs about so many times what the same products cost inside a dense matrix product.
 PAIR = 16
@@ -53,7 +53,7 @@ class Rows:
         return table.flatten(2).flatten(0, 1)
 
 
-def lookup_rows(side: Side, unit: Unit) -> Rows:
+def lookup_rows(side: SampleBlock, unit: Term) -> Rows:
     """The rows of a "lookup" unit, over all uses of the table."""
     sites = [side.factors.sites[i] for i in unit.sites]
     padding = sites[0].geometry
@@ -82,7 +82,7 @@ def _sum_rows(uses: list[list[Tensor]], row: Tensor, size: int, trace: bool) -> 
     return sums.flatten(1).unsqueeze(1) if trace else sums
 
 
-def add_lookup(theta: Tensor, left: Side, right: Side, unit: Unit, same: bool, workspace: int) -> None:
+def add_lookup(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term, same: bool, workspace: int) -> None:
     """Adds to theta (B, n1·Q, n2·Q) what an embedding's table contributes; its upper triangle if ``same``.
 
     Args:

@@ -18,7 +18,7 @@ from kerneltrack.undisturbed import full_precision
 
 
 @contextlib.contextmanager
-def measuring(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Autograd on, autocast and compilation off, attention by its differentiable formula.
 
     ``model`` restored on exit.

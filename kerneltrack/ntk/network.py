@@ -24,7 +24,7 @@ from kerneltrack.ntk.forward import Call, Forward, Result, default_forward
 from kerneltrack.ntk.generators import Generators
 from kerneltrack.ntk.independence import FEW, MANY, look, refuse_coupling, refuse_randomness
 from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.measuring import measuring
+from kerneltrack.ntk.measuring import evaluating
 from kerneltrack.ntk.parameters import Selection, reported_name, trainable, unwrap
 from kerneltrack.ntk.pushforward import Function, pushforward, row_by_row
 from kerneltrack.ntk.reduction import Head
@@ -98,9 +98,9 @@ class Network:
         return next(iter(self.module.parameters())).device
 
     @contextmanager
-    def measuring(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """The context in which this network may be evaluated; reentrant. Random generators come out as they went in."""
-        with Generators(self.module).restored(), measuring(self.module):
+        with Generators(self.module).restored(), evaluating(self.module):
             yield
 
     @contextmanager
@@ -143,7 +143,7 @@ class Network:
     ) -> Tensor:
         """f(θ, x) (n, K) for one chunk, differentiable in ``parameters``; with ``raw`` before the head, (n, O).
 
-        Call it inside :meth:`measuring`.
+        Call it inside :meth:`evaluating`.
         """
         return self.applied(parameters, samples, lambda outputs: outputs, buffers, raw=raw)
 
@@ -199,13 +199,13 @@ class Network:
                 the module's back, or outputs that are not (N,) or (N, O), floating, finite.
         """
         samples = self.inputs(x, name=name)
-        memory = self._memory(samples)
+        memory = self._facts(samples)
         contents = tuple(int(checksum(t)) for t in samples.tensors)
         outputs = self._look(samples, name, contents not in memory)
         memory[contents] = len(samples)
         return samples, outputs
 
-    def _memory(self, samples: Inputs) -> dict[Any, int]:
+    def _facts(self, samples: Inputs) -> dict[Any, int]:
         """What is known of this module in this mode, with samples of this shape: facts by name, and samples looked at."""
         known = _KNOWN.setdefault(self.module, {})
         key = self._call.key(samples, self.dtype, tuple(self._raw))
@@ -222,7 +222,7 @@ class Network:
 
     def _look(self, samples: Inputs, name: str, first: bool) -> int:
         generators = Generators(self.module)
-        with self.measuring():
+        with self.evaluating():
             before = generators.states()
             if first:
                 try_one_sample(self, samples, generators, self._buffers)
@@ -248,7 +248,7 @@ class Network:
     def refuse_random(self, x: Any) -> None:
         """Raises UnsupportedModelError where the forward pass of one sample draws random numbers that matter."""
         samples, generators = self.inputs(x), Generators(self.module)
-        with self.measuring(), torch.no_grad():
+        with self.evaluating(), torch.no_grad():
             before = generators.states()
             self.evaluate(self.parameters, samples.rows(0, 1))
             drawn = generators.states() != before
@@ -270,7 +270,7 @@ class Network:
             UnsupportedModelError: the output is anything but a real floating (N,) or (N, O).
         """
         samples = self.inputs(x)
-        with self.measuring(), torch.no_grad():
+        with self.evaluating(), torch.no_grad():
             return self._in_chunks(self._values(parameters), samples)
 
     def vjp(self, x: Any, cotangent: Tensor, parameters: Tensors | None = None) -> dict[str, Tensor]:
@@ -284,7 +284,7 @@ class Network:
         samples = self.inputs(x)
         leaves = {name: value.detach().requires_grad_() for name, value in self._values(parameters).items()}
         total = {name: torch.zeros_like(value) for name, value in leaves.items()}
-        with self.measuring(), torch.enable_grad():
+        with self.evaluating(), torch.enable_grad():
             for place, chunk in samples.chunks(self.chunk_rows(samples)):
                 parts = self.applied(leaves, chunk, partial(_pull, list(leaves.values()), cotangent[place]))
                 for name, part in zip(leaves, parts, strict=True):
@@ -296,7 +296,7 @@ class Network:
         """The largest derivative of Σ_o ±f_o(x_0) by a selected parameter, and by any at all, frozen ones too."""
         leaves = {raw: v.requires_grad_() if v.is_floating_point() else v for raw, v in self._state().items()}
         floating = {raw: v for raw, v in leaves.items() if v.requires_grad}
-        with self.measuring(), torch.enable_grad():
+        with self.evaluating(), torch.enable_grad():
             parts = self._with(leaves, samples.rows(0, 1), partial(_pull_signs, list(floating.values())), None, True)
         sizes = {
             raw: float(part.abs().max()) if part is not None and part.numel() else 0.0
@@ -320,7 +320,7 @@ class Network:
         samples, values = self.inputs(x), {k: v.detach() for k, v in self._values(parameters).items()}
         moving = {name: values[name] for name in tangent}
         direction = {name: tangent[name].detach().to(value) for name, value in moving.items()}
-        with self.measuring():
+        with self.evaluating():
             return torch.cat(
                 [
                     push(self._at(values, chunk), moving, direction)
@@ -349,10 +349,10 @@ class Network:
 
         Measured on the first sample, once.
         """
-        memory = self._memory(samples)
+        memory = self._facts(samples)
         if "activation bytes" not in memory:
             one = samples.rows(0, 1)
-            with self.measuring():
+            with self.evaluating():
                 memory["activation bytes"] = self._saved_bytes(one) + one_bytes(one)
         return memory["activation bytes"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError
 from kerneltrack.ntk.dense import Jacobian
 from kerneltrack.ntk.forward import Forward
-from kerneltrack.ntk.held import Held
+from kerneltrack.ntk.held import FactorCache
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import Metric, Selection, common_dtype, preconditioner
 from kerneltrack.ntk.reduction import Output, parse_output
@@ -65,7 +65,7 @@ class NTKOperator:
         self.metric = preconditioner(metric, self.network.parameters)
         self._samples, self._outputs = self.network.validate(x)
         self._rows, self.dtype = len(self._samples), common_dtype(self.network.parameters)
-        self._held = Held(
+        self._held = FactorCache(
             self.network, self._samples, self._outputs, self._reduction, self.metric, self._columns_by_passes
         )
         self._state = self._state_key()

@@ -21,14 +21,14 @@ EFFICIENCY = {"gradient": 1.0, "form": 0.6, "token": 0.9, "hybrid": 0.5, "lookup
 
 
 @dataclass(frozen=True)
-class Problem:
+class ContractionSize:
     """Sizes of one weight's contraction: pairs of samples, Q outputs that are paired, B planes.
 
     The sizes g, e, i and T are those of the factors.
     """
 
     rows: int
-    pairs: int
+    sample_pairs: int
     outputs: int
     planes: int
     groups: int
@@ -44,7 +44,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Cost:
+class OrderCost:
     """Operations, memory traffic, and the two together as operations of a large matrix product."""
 
     flops: int
@@ -52,44 +52,44 @@ class Cost:
     time: float
 
 
-def cost(order: str, p: Problem) -> Cost:
+def cost(order: str, p: ContractionSize) -> OrderCost:
     """What ``order`` costs on the problem ``p``."""
     q, b = p.outputs, p.planes
     if order == "gradient":
         form = 2 * p.rows * b * q * p.tokens * p.features if p.tokens * p.inner > 1 else 0
-        gram = 2 * p.pairs * b * q * q * p.features
+        gram = 2 * p.sample_pairs * b * q * q * p.features
         traffic = (
             p.item_bytes * b * (3 * p.rows * q * p.features + p.rows * q * p.groups * p.outer * p.tokens)
         )
         return _total({"form": form, "gradient": gram}, traffic)
     if order == "token":
-        work = 2 * p.pairs * p.inner + b * p.pairs * q * q * (2 * p.outer + 2)
-        return _total({"token": work}, p.item_bytes * b * p.pairs * q * q // 4)
+        work = 2 * p.sample_pairs * p.inner + b * p.sample_pairs * q * q * (2 * p.outer + 2)
+        return _total({"token": work}, p.item_bytes * b * p.sample_pairs * q * q // 4)
     if order == "hybrid":
-        overlap = 2 * p.pairs * p.groups * p.tokens**2 * p.inner
+        overlap = 2 * p.sample_pairs * p.groups * p.tokens**2 * p.inner
         channels = b * q * p.groups * p.outer
-        push = 2 * p.pairs * p.tokens**2 * channels
-        close = 2 * p.pairs * p.tokens * channels * q
-        traffic = p.item_bytes * p.pairs * (2 * channels * p.tokens + 2 * p.groups * p.tokens**2)
+        push = 2 * p.sample_pairs * p.tokens**2 * channels
+        close = 2 * p.sample_pairs * p.tokens * channels * q
+        traffic = p.item_bytes * p.sample_pairs * (2 * channels * p.tokens + 2 * p.groups * p.tokens**2)
         return _total({"gradient": overlap, "hybrid": push + close}, traffic)
     if order == "lookup":
         # Rows of one sample with one index are summed first: two samples meet in at most T indices.
-        work = 2 * p.pairs * p.tokens * b * q * q * p.outer
-        return _total({"lookup": work}, p.item_bytes * b * q * p.outer * (2 * p.rows * p.tokens + p.pairs * p.tokens))
+        work = 2 * p.sample_pairs * p.tokens * b * q * q * p.outer
+        return _total({"lookup": work}, p.item_bytes * b * q * p.outer * (2 * p.rows * p.tokens + p.sample_pairs * p.tokens))
     if order == "tied":
         # Every looked-up row with the gradients of every sample's linear map, in both directions.
-        rows = p.pairs * p.tokens * b * q
+        rows = p.sample_pairs * p.tokens * b * q
         work = 4 * rows * (p.inner + q)
         return _total({"lookup": work}, 4 * p.item_bytes * rows * q)
     raise ValueError(order)
 
 
-def _total(flops: dict[str, int], traffic: int) -> Cost:
+def _total(flops: dict[str, int], traffic: int) -> OrderCost:
     time = sum(count / EFFICIENCY[kind] for kind, count in flops.items()) + OPERATIONS_PER_BYTE * traffic
-    return Cost(sum(flops.values()), traffic, time)
+    return OrderCost(sum(flops.values()), traffic, time)
 
 
-def choose(p: Problem, lookup: bool = False) -> tuple[str, Cost]:
+def choose(p: ContractionSize, lookup: bool = False) -> tuple[str, OrderCost]:
     """The cheapest order that applies: "token" needs one row, one group.
 
     An embedding's table is never expanded.

@@ -16,7 +16,7 @@ from kerneltrack.ntk.network import Network
 def forward_flops(network: Network, samples: Inputs) -> int:
     """FLOPs of one sample's forward pass, as torch counts them (matrix products, convolutions, attention)."""
     counter = FlopCounterMode(display=False)
-    with network.measuring(), torch.no_grad(), counter:
+    with network.evaluating(), torch.no_grad(), counter:
         network.evaluate(network.parameters, samples.rows(0, 1))
     return int(counter.get_total_flops())
 

@@ -29,7 +29,7 @@ from kerneltrack.ntk.tables import embedding, embedding_bag
 
 
 @dataclass(frozen=True)
-class Window:
+class ConvolutionGeometry:
     """A convolution's geometry: the kernel's extent, and how it slides."""
 
     kernel: tuple[int, ...]
@@ -81,7 +81,7 @@ def _convolution(dims: int, transposed: bool) -> Rule:
 
 def _window(
     dims: int, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool
-) -> Window:
+) -> ConvolutionGeometry:
     kernel = tuple(weight.shape[2:])
     dilation = _per_axis(dilation, dims)
     if padding == "valid":
@@ -91,7 +91,7 @@ def _window(
         pads = tuple((t // 2, t - t // 2) for t in total)
     else:
         pads = tuple((p, p) for p in _per_axis(padding, dims))
-    return Window(kernel, _per_axis(stride, dims), pads, dilation, groups, transposed)
+    return ConvolutionGeometry(kernel, _per_axis(stride, dims), pads, dilation, groups, transposed)
 
 
 def _per_axis(value: Any, dims: int) -> tuple[int, ...]:

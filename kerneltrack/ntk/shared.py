@@ -89,7 +89,7 @@ def shared_ntk(ranks: Ranks, module: nn.Module, inputs: Any, **options: Any) -> 
         options = {**options, "memory_budget": max(1, available_bytes(device) // (2 * ranks.size))}
     count = len(pytree.tree_leaves(inputs)[0])
     plan = shares(count, ranks.size)
-    parts = ranks.every(lambda: [_computed(tile, module, inputs, options) for tile in plan[ranks.rank]])
+    parts = ranks.run_everywhere(lambda: [_computed(tile, module, inputs, options) for tile in plan[ranks.rank]])
     if not ranks.leads:
         for part in parts:
             for layer in part.values():

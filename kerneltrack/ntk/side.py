@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.factors import input_rows, weight_layout
-from kerneltrack.ntk.gradients import Factors
+from kerneltrack.ntk.gradients import KroneckerFactors
 from kerneltrack.ntk.reduction import Kind
-from kerneltrack.ntk.units import Unit
+from kerneltrack.ntk.units import Term
 
 Metric = Mapping[str, float | Tensor] | None
 
 
 @dataclass
-class Side:
+class SampleBlock:
     """One block of samples and the reduction it is read with."""
 
-    factors: Factors
+    factors: KroneckerFactors
     kind: Kind
 
     @property
@@ -40,7 +40,7 @@ class Side:
         outputs = self.factors.gradients(index)
         return [[part] for part in outputs] if self.kind == "diagonal" else [outputs]
 
-    def stacked(self, unit: Unit) -> list[Tensor]:
+    def stacked(self, unit: Term) -> list[Tensor]:
         """Planes of G as one array (n, Q, g, e, T) each, the rows of all uses of the weight side by side."""
         planes = []
         for parts in zip(*(self.planes(i) for i in unit.sites), strict=True):
@@ -49,21 +49,21 @@ class Side:
             planes.append(rows.flatten(2, 3).unsqueeze(1) if self.kind == "trace" else rows)
         return planes
 
-    def inputs(self, unit: Unit, start: int, stop: int) -> Tensor:
+    def inputs(self, unit: Term, start: int, stop: int) -> Tensor:
         """A, (n, g, T, i), or indices (n, T) of an embedding."""
         parts = [input_rows(self.factors.sites[i], start, stop) for i in unit.sites]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1 if parts[0].dim() == 2 else 2)
 
-    def outputs(self, plane: int, unit: Unit) -> int:
+    def outputs(self, plane: int, unit: Term) -> int:
         """How many outputs one plane has."""
         return len(self.planes(unit.sites[0])[plane])
 
-    def rows(self, plane: int, unit: Unit) -> int:
+    def rows(self, plane: int, unit: Term) -> int:
         """Rows of a plane's features: n·Q."""
         return self.count * (1 if self.kind == "trace" else self.outputs(plane, unit))
 
 
-def shift_features(side: Side, unit: Unit, plane: int) -> Tensor:
+def shift_features(side: SampleBlock, unit: Term, plane: int) -> Tensor:
     """Gradients of a "features" unit, (n·Q, p): sums over rows and over all uses."""
     total: Tensor | None = None
     for index in unit.sites:
@@ -75,7 +75,7 @@ def shift_features(side: Side, unit: Unit, plane: int) -> Tensor:
 
 
 def dense_features(
-    side: Side, unit: Unit, plane: int, leaves: Mapping[str, Tensor], metric: Metric, workspace: int
+    side: SampleBlock, unit: Term, plane: int, leaves: Mapping[str, Tensor], metric: Metric, workspace: int
 ) -> dict[str, Tensor]:
     """Per-sample gradients by each parameter of a unit, √P-scaled, name → (n·Q, p)."""
     sites = side.factors.sites
@@ -105,7 +105,7 @@ def dense_features(
     return {name: value.view(side.rows(plane, unit), -1) for name, value in result.items()}
 
 
-def _dense_gradient(side: Side, unit: Unit, index: int, plane: int, start: int, stop: int) -> Tensor:
+def _dense_gradient(side: SampleBlock, unit: Term, index: int, plane: int, start: int, stop: int) -> Tensor:
     """Gradients by the weight of one site in the weight's own layout, (n, O, |W|), whatever the rule."""
     site = side.factors.sites[index]
     gradients = torch.stack([part[start:stop] for part in side.planes(index)[plane]], 1)

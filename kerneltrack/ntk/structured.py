@@ -18,20 +18,20 @@ from torch import Tensor
 from kerneltrack.ntk.capture import Capture, NotCapturable, Record, Site
 from kerneltrack.ntk.checks import refuse_not_finite
 from kerneltrack.ntk.contraction import add_gram, add_hybrid, add_tokens, token_layer
-from kerneltrack.ntk.cost import Use
+from kerneltrack.ntk.cost import PlanLine
 from kerneltrack.ntk.factors import extent
 from kerneltrack.ntk.footprint import sample_bytes
 from kerneltrack.ntk.forming import CACHED_BYTES, NARROW, NARROW_BYTES, token_features
 from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.job import KernelRequest
 from kerneltrack.ntk.lookup import add_lookup
-from kerneltrack.ntk.orders import Cost, Problem, choose, cost
+from kerneltrack.ntk.orders import OrderCost, ContractionSize, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
-from kerneltrack.ntk.side import Side, dense_features, shift_features
+from kerneltrack.ntk.side import SampleBlock, dense_features, shift_features
 from kerneltrack.ntk.tied import add_tied
-from kerneltrack.ntk.units import Coverage, Unit, cover
+from kerneltrack.ntk.units import Coverage, Term, cover
 
 #: Per-sample gradients are formed in slices of at most so many columns and bytes.
 SLICE_COLUMNS = 2**14
@@ -53,9 +53,9 @@ _PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup, "tied": add_tied}
 class Step:
     """A unit, the order chosen for it, and what that costs."""
 
-    unit: Unit
+    unit: Term
     order: str
-    cost: Cost
+    cost: OrderCost
 
 
 class Structured:
@@ -68,11 +68,11 @@ class Structured:
         NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: KernelRequest) -> None:
         self.job = job
         self.leaves = {name: value.requires_grad_() for name, value in job.network.parameters.items()}
         small = _CAPTURED * len(job.x1) * job.network.activation_bytes(job.x1) <= min(SMALL_BYTES, self._free)
-        with job.network.measuring():
+        with job.network.evaluating():
             outputs, sites = self._capture(job.x1 if small else job.x1.rows(0, 1))
             self.coverage: Coverage = cover(sites, self.leaves, outputs, job.metric)
         self._whole = (outputs, sites) if small else None
@@ -87,12 +87,12 @@ class Structured:
         capture = Capture(RULES)
         return capture.run(self.job.network, self.leaves, samples), capture.sites
 
-    def _step(self, unit: Unit) -> Step:
+    def _step(self, unit: Term) -> Step:
         job, sizes = self.job, [self.sizes[i] for i in unit.sites]
         trace = job.reduction.kind == "trace"
-        problem = Problem(
+        problem = ContractionSize(
             rows=len(job.x1) + (0 if job.x2 is None else job.columns),
-            pairs=job.pairs,
+            sample_pairs=job.sample_pairs,
             outputs=job.paired,
             planes=job.planes,
             groups=sizes[0].groups,
@@ -134,13 +134,13 @@ class Structured:
         """Parameters that plain autodiff must do, and why."""
         return self.coverage.uncovered
 
-    def uses(self) -> list[Use]:
+    def uses(self) -> list[PlanLine]:
         """The lines of the plan; a tied table's three steps are one."""
         together: dict[tuple[str, ...], list[Step]] = {}
         for step in self.steps:
             together.setdefault(step.unit.names, []).append(step)
         return [
-            Use(
+            PlanLine(
                 parameters=names,
                 layer=layer_of(names[0]),
                 rule=self._rule(max(steps, key=lambda s: len(s.unit.sites)).unit),
@@ -151,7 +151,7 @@ class Structured:
             for names, steps in together.items()
         ]
 
-    def _rule(self, unit: Unit) -> str:
+    def _rule(self, unit: Term) -> str:
         if unit.form in ("dense", "pulled back"):
             return unit.form
         rules = list(dict.fromkeys(self.rules[i] for i in unit.sites))
@@ -201,7 +201,7 @@ class Structured:
         """
         job, size, q = self.job, self.block_rows(), self.job.paired
         right_inputs = job.x1 if job.x2 is None else job.x2
-        with job.network.measuring():
+        with job.network.evaluating():
             for i, chunk1 in job.x1.chunks(size):
                 left = self.side(chunk1)
                 for j, chunk2 in right_inputs.chunks(size):
@@ -220,7 +220,7 @@ class Structured:
                         )
                     advance(len(chunk1) * (len(chunk1) + 1) // 2 if same else len(chunk1) * len(chunk2))
 
-    def side(self, samples: Inputs) -> Side:
+    def side(self, samples: Inputs) -> SampleBlock:
         """Captures a block of samples.
 
         Raises:
@@ -231,7 +231,7 @@ class Structured:
             raise NotCapturable("the forward pass does different things for different samples")
         refuse_not_finite(outputs, "the inputs")
         wanted = {i for step in self.steps for i in step.unit.sites}
-        return Side(collect(outputs, sites, wanted, self.job.dtype), self.job.reduction.kind)
+        return SampleBlock(collect(outputs, sites, wanted, self.job.dtype), self.job.reduction.kind)
 
     def _taken(self, samples: Inputs) -> tuple[Tensor, list[Site]] | None:
         """The trial, where it was of just these samples; its graph can be used once."""
@@ -239,7 +239,7 @@ class Structured:
         own = zip(samples.tensors, self.job.x1.tensors, strict=True)
         return whole if all(a.shape == b.shape and a.data_ptr() == b.data_ptr() for a, b in own) else None
 
-    def _contract(self, theta: Tensor, left: Side, right: Side, same: bool, steps: Sequence[Step]) -> None:
+    def _contract(self, theta: Tensor, left: SampleBlock, right: SampleBlock, same: bool, steps: Sequence[Step]) -> None:
         tokens = [s.unit for s in steps if s.order == "token"]
         if tokens:
             layers = [
@@ -255,7 +255,7 @@ class Structured:
         for plane in range(self.job.planes):
             self._add_gradients(theta[plane], left, right, same, units, plane)
 
-    def _merged_shifts(self, sites: Sequence[Site]) -> dict[Unit, Unit]:
+    def _merged_shifts(self, sites: Sequence[Site]) -> dict[Term, Term]:
         """Biases that ride along with their weight in the token order: weight's unit → bias's unit."""
 
         def single(step: Step) -> tuple[Record, str]:
@@ -269,7 +269,7 @@ class Structured:
         return {s.unit: shifts[single(s)] for s in self.steps if s.order == "token" and single(s) in shifts}
 
     def _add_gradients(
-        self, theta: Tensor, left: Side, right: Side, same: bool, units: Sequence[Unit], plane: int
+        self, theta: Tensor, left: SampleBlock, right: SampleBlock, same: bool, units: Sequence[Term], plane: int
     ) -> None:
         """Gram matrices of per-sample gradients.
 
@@ -300,14 +300,14 @@ class Structured:
                     _flush(theta, small, same)
         _flush(theta, small, same)
 
-    def _slice_width(self, unit: Unit, width: int, rows: int, count: int) -> int:
+    def _slice_width(self, unit: Term, width: int, rows: int, count: int) -> int:
         """Columns of a slice of a unit: few, where the inputs of ``count`` samples stay in a cache."""
         sizes, item = [self.sizes[i] for i in unit.sites], self.job.dtype.itemsize
         inputs = count * sum(s.groups * s.tokens * s.inner for s in sizes) * item
         return min(width, max(NARROW, NARROW_BYTES // (rows * item))) if inputs <= CACHED_BYTES else width
 
     def _features(
-        self, side: Side, unit: Unit, plane: int, width: int, buffers: Sequence[Tensor]
+        self, side: SampleBlock, unit: Term, plane: int, width: int, buffers: Sequence[Tensor]
     ) -> Iterable[Tensor]:
         if unit.form == "tokens":
             return token_features(side, unit, plane, width, buffers[0])

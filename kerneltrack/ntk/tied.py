@@ -17,11 +17,11 @@ from torch import Tensor
 
 from kerneltrack.ntk.factors import input_rows
 from kerneltrack.ntk.lookup import Rows, lookup_rows
-from kerneltrack.ntk.side import Side
-from kerneltrack.ntk.units import Unit
+from kerneltrack.ntk.side import SampleBlock
+from kerneltrack.ntk.units import Term
 
 
-def add_tied(theta: Tensor, left: Side, right: Side, unit: Unit, same: bool, workspace: int) -> None:
+def add_tied(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term, same: bool, workspace: int) -> None:
     """Adds to theta (B, n1·Q, n2·Q) both cross terms of a "tied" unit, on either side of the diagonal.
 
     Args:
@@ -43,7 +43,7 @@ def add_tied(theta: Tensor, left: Side, right: Side, unit: Unit, same: bool, wor
         part.add_(cross, alpha=unit.scale).add_(back.T, alpha=unit.scale)
 
 
-def _cross(rows: Rows, side: Side, maps: Unit, plane: int, workspace: int) -> Tensor:
+def _cross(rows: Rows, side: SampleBlock, maps: Term, plane: int, workspace: int) -> Tensor:
     """Σ_v s_nov · (Σ_t g_mpt[v] a_mt), (n·Q, m·Q): lookups of one block with linear maps of another.
 
     s_nov · a_mt comes first, because a head acts on few rows t; its product with g_mpt[v] is a number's.

@@ -23,7 +23,7 @@ from kerneltrack.ntk.graph import reachable_leaves
 
 
 @dataclass(frozen=True)
-class Unit:
+class Term:
     """Sites that are contracted together.
 
     Attributes:
@@ -46,7 +46,7 @@ class Unit:
 class Coverage:
     """Units, and the parameters that no site explains."""
 
-    units: list[Unit] = field(default_factory=list)
+    units: list[Term] = field(default_factory=list)
     uncovered: dict[str, str] = field(default_factory=dict)
 
 
@@ -106,7 +106,7 @@ def _units(
     leaves: Mapping[str, Tensor],
     names: tuple[str, ...],
     metric: Mapping[str, float | Tensor],
-) -> list[Unit]:
+) -> list[Term]:
     weights: dict[int, list[int]] = {}
     for index in members:
         weights.setdefault(id(sites[index].weight), []).append(index)
@@ -117,10 +117,10 @@ def _units(
     moved = any(weight.grad_fn is not None for weight in distinct)
     mixed = len({factor for factor in factors if not isinstance(factor, Tensor)}) > 1
     if scales is None or mixed or (elementwise and moved):
-        return [Unit("pulled back", tuple(members), names)]
+        return [Term("pulled back", tuple(members), names)]
     factor = 1.0 if elementwise else float(factors[0])
     return [
-        Unit(form, chosen, _own(sites[indices[0]].weight, leaves, names), scale * factor)
+        Term(form, chosen, _own(sites[indices[0]].weight, leaves, names), scale * factor)
         for indices, scale in zip(weights.values(), scales, strict=True)
         for form, chosen in _forms(indices, sites, elementwise)
     ]

@@ -83,7 +83,7 @@ def refuse_causes(network: Network, samples: Inputs) -> None:
     """
     network.look_closely(samples)
     few = samples.rows(0, min(FEW, len(samples)))
-    with network.measuring():
+    with network.evaluating():
         outputs = network.outputs(few)
     pulled = network.vjp(few, torch.ones_like(outputs))
     forward, backward = network.jvp(few, pulled), network.jvp(few, pulled, by_rows=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis.cli import main
-from kerneltrack.analysis.figures import registry
+from kerneltrack.analysis.figures import registered
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def test_a_report_is_made_of_what_there_is(bad, kind, tmp_path, capsys):
     assert main(["report", str(bad[kind]), "-o", str(tmp_path / "out.html")]) == 0
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     capsys.readouterr()
-    shown = sum(f'id="figure-{name}"' in page for name in registry())
-    assert 8 < shown < len(registry())
+    shown = sum(f'id="figure-{name}"' in page for name in registered())
+    assert 8 < shown < len(registered())
     assert "Not shown" in page
     expected = {"one": "at least two snapshots", "holes": "step 3"}
     assert expected[kind] in page

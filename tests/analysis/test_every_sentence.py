@@ -16,7 +16,7 @@ from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.findings import findings
 from kerneltrack.analysis.lr_decay_text import change_table, factor_table, trend_table
 from kerneltrack.analysis.report import write_report
-from kerneltrack.analysis.uncertainty import SPLITS, judged
+from kerneltrack.analysis.uncertainty import SPLITS, assess
 
 
 def percent(share):
@@ -341,5 +341,5 @@ def test_a_kernel_that_is_none_is_not_halved(synthetic, truth, tmp_path, entry, 
     measured = dict(rows[0].probes["train"])
     measured["kernel"] = np.full_like(measured["kernel"], entry)
     rows = [dataclasses.replace(rows[0], probes={"train": measured})]
-    found = judged(load(synthetic.write(tmp_path / "odd.h5", rows, synthetic.record(truth))).only)
+    found = assess(load(synthetic.write(tmp_path / "odd.h5", rows, synthetic.record(truth))).only)
     assert words in found.notes[2]

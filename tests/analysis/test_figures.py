@@ -8,10 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.figures import Scene, choose, registry
+from kerneltrack.analysis.figures import Scene, choose, registered
 from kerneltrack.analysis.files import save_figure
 from kerneltrack.analysis.images import Canvas, oriented_eigenvectors
-from kerneltrack.analysis.panels import Series, course, mark_changes, profiles
+from kerneltrack.analysis.panels import Series, line_plot, mark_changes, profiles
 from kerneltrack.analysis.panels.courses import spread
 from kerneltrack.analysis.spectra import binned, energy_profile, mode_energy, nearest_k, speeds
 from kerneltrack.analysis.style import DARK, PAGE, PAPER, SLIDE, STYLES
@@ -38,15 +38,15 @@ def others(synthetic, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("name", list(registry()))
+@pytest.mark.parametrize("name", list(registered()))
 def test_every_figure_draws_from_the_synthetic_archive(scene, others, name):
     kind = {"lr-trend": "cosine", "class-blocks": "classes", "eigenfunction-lines": "line"}.get(name)
-    figure = registry()[name](others[kind] if kind else scene)
+    figure = registered()[name](others[kind] if kind else scene)
     assert isinstance(figure, Figure)
     assert any(ax.lines or ax.images or ax.collections for ax in figure.axes)
 
 
-@pytest.mark.parametrize("name", list(registry()))
+@pytest.mark.parametrize("name", list(registered()))
 def test_every_figure_says_what_it_needs_of_an_archive_that_has_little(name, synthetic, truth, tmp_path):
     """An archive of traces alone: each figure is refused, and never drawn empty."""
     rows = list(synthetic.snapshots(truth))
@@ -59,7 +59,7 @@ def test_every_figure_says_what_it_needs_of_an_archive_that_has_little(name, syn
     ]
     run = load(synthetic.write(tmp_path / "bare.h5", rows, bare)).only
     with pytest.raises(AnalysisError, match=r"needs '|never change"):
-        registry()[name](Scene(run))
+        registered()[name](Scene(run))
 
 
 def test_eigenvalues_are_drawn_as_stored(scene, truth):
@@ -126,7 +126,7 @@ def test_bins_keep_the_first_ten_modes_and_average_the_rest():
 def test_a_panel_draws_what_it_is_given_and_returns_its_axes():
     ax = Figure().subplots()
     values = np.array([1.0, np.nan, 3.0])
-    drawn = course(ax, np.array([0, 5, 10]), [Series("a", values, "red", "dashed")], PAPER, ylabel="y")
+    drawn = line_plot(ax, np.array([0, 5, 10]), [Series("a", values, "red", "dashed")], PAPER, ylabel="y")
     assert drawn is ax
     assert ax.lines[0].get_xydata().tolist() == [[0, 1], [10, 3]]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("training step", "y")
@@ -227,7 +227,7 @@ def test_bad_names_are_answered_with_near_ones(scene, tmp_path):
 
 
 def test_captions_are_sentences_that_stand_for_the_picture():
-    for spec in registry().values():
+    for spec in registered().values():
         assert re.fullmatch(r"[a-z][a-z-]*", spec.name)
         assert len(spec.caption) > 40 or spec.name == "loss"
         assert spec.caption.rstrip().endswith(".")

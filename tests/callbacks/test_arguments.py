@@ -183,7 +183,7 @@ def test_a_tracker_with_every_argument_pickles():
     assert copy.state_dict() == tracker.state_dict()
     assert copy.state_key == tracker.state_key
     assert copy._schedule == tracker._schedule
-    assert copy._reading["loss"] == tracker._reading["loss"]
+    assert copy._kernel_options["loss"] == tracker._kernel_options["loss"]
     assert copy._probe["val"].fingerprint == tracker._probe["val"].fingerprint
 
 

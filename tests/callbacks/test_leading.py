@@ -17,7 +17,7 @@ from kerneltrack import archive, open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.ntk import Plan
 from kerneltrack.observables import catalogue
-from kerneltrack.pairs import PASSES, PRODUCTS, forms_kernel
+from kerneltrack.pairs import FORWARD_PASSES_PER_PRODUCT, LANCZOS_PRODUCTS_PER_PAIR, forms_kernel
 
 POINTS, PAIRS, TOO_LITTLE = 520, 5, 10**6  # the kernel of 520 points has 1.08 MB; from 500 rows on, Lanczos is worth it
 ROUTES = {"kernel": {}, "products": {"memory_budget": TOO_LITTLE}}
@@ -104,7 +104,7 @@ def plan(**numbers):
 
 def test_the_cheaper_source_of_the_leading_pairs_is_taken():
     """By hand: k = 2 pairs take 6 products, of 2·10² operations with the matrix of 10 rows, or of 5 forward passes."""
-    assert (PRODUCTS, PASSES) == (3, 5)
+    assert (LANCZOS_PRODUCTS_PER_PAIR, FORWARD_PASSES_PER_PRODUCT) == (3, 5)
     sizes = {"pairs": 2, "rows": 10}
     at_par = (1000 + 6 * 2 * 100) / (6 * 5)
     assert forms_kernel(plan(), (), forward_flops=int(np.ceil(at_par)), **sizes)

@@ -21,7 +21,7 @@ import kerneltrack.kernels as kernels
 from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import Anchor
+from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import select
 from kerneltrack.schedule import At
 from kerneltrack.update_rule import UpdateRule
@@ -392,7 +392,7 @@ def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
         module_of_instrument.Instrument(probe=Probe(x, y), loss=ProbeLoss.of("half_mse"), observables=select(name))
         for x, y in ((X[:N], Y[:N]), (X[N : N + M], Y[N : N + M]))
     )
-    anchor, flags = Anchor.of(net), {"": True}
+    anchor, flags = NetworkState.of(net), {"": True}
     source = first.measure(net, rule, step=1, anchor=anchor)
     reading = second.measure(net, rule, step=1, anchor=anchor, flags=flags, source=(first, source))
     second.complete(net, reading, rule)

@@ -7,7 +7,7 @@ from problems import PROBLEMS, ROWS, samples
 from truth import OUTPUTS, readout
 
 from kerneltrack.errors import AuditError
-from kerneltrack.ntk import Anchor, contraction, cross_ntk, structured
+from kerneltrack.ntk import NetworkState, contraction, cross_time_ntk, structured
 
 STRUCTURED = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder")
 
@@ -16,7 +16,7 @@ def moved(name, output="full"):
     """A problem's model after its parameters moved, the state before, the inputs, and the kernel between the two."""
     problem = PROBLEMS[name]
     model, inputs, read = problem.model(), samples(problem.inputs(), ROWS), readout if output == "callable" else None
-    before, anchor = jacobian(model, inputs, problem.forward, read), Anchor.of(model)
+    before, anchor = jacobian(model, inputs, problem.forward, read), NetworkState.of(model)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in (p for p in model.parameters() if p.requires_grad):
@@ -26,7 +26,7 @@ def moved(name, output="full"):
 
 
 def crossed(model, anchor, inputs, forward, **options):
-    return cross_ntk(model, inputs, anchor, forward=forward, **options)
+    return cross_time_ntk(model, inputs, anchor, forward=forward, **options)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from oracles import distance
 from kerneltrack.ntk.capture import Record, Site
 from kerneltrack.ntk.contraction import add_gram, upper_blocks
 from kerneltrack.ntk.forming import token_features
-from kerneltrack.ntk.linear import Axes
+from kerneltrack.ntk.linear import EinsumAxes
 
 N, GROUPS, CHANNELS, COLUMNS, ROWS = 3, 4, 5, 7, 6
 
@@ -30,7 +30,7 @@ def block(outputs, groups, uses, rows_last, trace):
     gradients = [[draw(N, groups, CHANNELS, ROWS) for _ in range(outputs)] for _ in range(uses)]
     if rows_last:  # the memory order of a linear layer's gradient
         gradients = [[g.transpose(2, 3).contiguous().transpose(2, 3) for g in use] for use in gradients]
-    axes = Axes("gti", "gei", "gte")
+    axes = EinsumAxes("gti", "gei", "gte")
     weight = torch.zeros(groups, CHANNELS, COLUMNS)
     sites = [Site("linear", weight, Record([a], torch.Size((N, groups, ROWS, CHANNELS))), axes) for a in inputs]
     side = SimpleNamespace(

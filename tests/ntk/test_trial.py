@@ -11,7 +11,7 @@ from kerneltrack import empirical_ntk
 from kerneltrack.ntk import structured
 from kerneltrack.ntk.capture import Capture
 from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.job import Job
+from kerneltrack.ntk.job import KernelRequest
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.reduction import parse_output
 
@@ -62,13 +62,13 @@ def test_a_trial_of_all_is_dropped_where_blocks_are_smaller(captured, monkeypatc
 def test_a_trial_stands_for_its_own_samples_and_once(captured, order, captures):
     """Sides taken otherwise than a kernel takes them. Oracles: the first layer's recorded input is the samples; a count."""
     network = Network(NET)
-    job = Job(
+    job = KernelRequest(
         network=network, x1=Inputs(X), x2=None, outputs=2, dtype=torch.float64, reduction=parse_output("full"),
         metric=None, method="structured", by_layer=False, budget=2**30,
     )  # fmt: skip
     plan = structured.Structured(job)
     for samples in order:
-        with network.measuring():
+        with network.evaluating():
             side = plan.side(Inputs(samples))
         assert torch.equal(side.factors.sites[0].record.operands[0].reshape(X.shape), samples)
     assert captured == [6] * captures

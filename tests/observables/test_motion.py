@@ -17,7 +17,7 @@ from kerneltrack.observables import (
     select,
     unbiased_cka,
 )
-from kerneltrack.resuming import packed, unpacked
+from kerneltrack.resuming import to_plain, from_plain
 
 NAMES = ["kernel_distance_from_initial", "relative_kernel_change"]
 
@@ -202,7 +202,7 @@ def test_what_goes_to_and_fro_does_not_slow_down_with_the_gap(problem):
 def test_a_resumed_run_keeps_its_lag(problem):
     """What a checkpoint holds of the last state says at which lag the run began."""
     first = problem.state("trace", kernel=turning(problem, 0.0), settings={"step": 3, "lag": 1})
-    resumed = unpacked(packed(first))
+    resumed = from_plain(to_plain(first))
     for step, told in ((4, True), (8, False)):
         state = problem.state("trace", kernel=turning(problem, 0.1), settings={"step": step}, previous=resumed)
         assert math.isfinite(compute(select(VELOCITY), state)[VELOCITY]) is told
