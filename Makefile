@@ -21,6 +21,7 @@ check: lint types  ## what CI runs: lint, types, then the test suite
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev
 	$(BIN)/mypy kerneltrack callbacks analysis

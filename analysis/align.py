@@ -61,9 +61,10 @@ def positions(trajectory: Trajectory, by: Alignment) -> tuple[Floats, list[Rows]
     if not len(found[0]):
         spans = "; ".join(f"{run.name}: {_span(run, by)}" for run in trajectory)
         raise AnalysisError(
-            f"the runs have no common {'sum of learning rates' if by == 'flow_time' else by}", got=spans,
+            f"the runs have no common {'sum of learning rates' if by == 'flow_time' else by}",
+            got=spans,
             remedy="Measure with schedules whose steps nest, or align by loss.",
-        )  # fmt: skip
+        )
     return found
 
 

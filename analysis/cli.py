@@ -44,9 +44,12 @@ if TYPE_CHECKING:
     from .trajectory import Run, Trajectory
 
 app = typer.Typer(
-    name="kerneltrack", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    name="kerneltrack",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-)  # fmt: skip
+)
 
 
 def _version(asked: bool) -> None:

@@ -70,7 +70,7 @@ class Comparison:
                 for name, values in self.values.items()
             },
             "notes": list(self.notes),
-        }  # fmt: skip
+        }
 
 
 def compare(trajectory: Trajectory, *, by: Alignment = "step", quantities: Sequence[str] = ()) -> Comparison:
@@ -118,14 +118,14 @@ def group_tables(comparison: Comparison, key: str) -> list[Table]:
     where = _where(comparison)
     found = []
     for name, values in comparison.values.items():
-        rows = [
-            [at, *(_mean(values[i, columns]) for columns in groups.values())] for i, at in enumerate(where)
-        ]  # fmt: skip
+        rows = [[at, *(_mean(values[i, columns]) for columns in groups.values())] for i, at in enumerate(where)]
         found.append(Table(title_of(name), [_HEADS[comparison.by], *heads], rows))
     few = min(len(columns) for columns in groups.values()) < BAND_RUNS
-    note = f"± is the standard deviation over runs; it is left out below {BAND_RUNS} runs." if few else (
-        "± is the standard deviation over runs."
-    )  # fmt: skip
+    note = (
+        f"± is the standard deviation over runs; it is left out below {BAND_RUNS} runs."
+        if few
+        else ("± is the standard deviation over runs.")
+    )
     return [*found, Table("", [""], [], (note, *comparison.notes))]
 
 
@@ -143,11 +143,12 @@ def tables(comparison: Comparison) -> list[Table]:
     where = _where(comparison)
     found = [
         Table(
-            title_of(name), [_HEADS[comparison.by], *comparison.runs],
+            title_of(name),
+            [_HEADS[comparison.by], *comparison.runs],
             [[at, *map(number, map(float, row))] for at, row in zip(where, values, strict=True)],
         )
         for name, values in comparison.values.items()
-    ]  # fmt: skip
+    ]
     return [*found, Table("", [""], [], comparison.notes)] if comparison.notes else found
 
 

@@ -146,9 +146,8 @@ def train(
         loss="half_mse",
         keep_inputs=True,
         log=False,
-        metadata={"experiment": EXPERIMENT, "width": e.width, "depth": e.depth, "seed": e.seed,
-                  "halves": halves},
-    )  # fmt: skip
+        metadata={"experiment": EXPERIMENT, "width": e.width, "depth": e.depth, "seed": e.seed, "halves": halves},
+    )
     model = PictureNetwork(e, halves=halves)
     sampler = _WholeSet(e.samples, min(500, e.steps))
     loader = DataLoader(TensorDataset(x, y), sampler=sampler, batch_size=None)
@@ -158,15 +157,25 @@ def train(
     if progress:
         callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=50))
     trainer = pl.Trainer(
-        max_steps=e.steps, accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=callbacks,
-        enable_model_summary=False, enable_progress_bar=progress, deterministic=True,
-    )  # fmt: skip
+        max_steps=e.steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=callbacks,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        deterministic=True,
+    )
     with warnings.catch_warnings():
         # A loader of one tensor batch has nothing to gain from workers; every batch is the same, so resuming within an
         # epoch is exact; the control's checkpoint knows the tracker of the run it forks from, which is meant; and one
         # is about Lightning's own code.
-        for advice in ("does not have many workers", "resuming from a checkpoint that ended before the epoch",
-                       "callbacks used to create the checkpoint", "treespec, LeafSpec"):  # fmt: skip
+        for advice in (
+            "does not have many workers",
+            "resuming from a checkpoint that ended before the epoch",
+            "callbacks used to create the checkpoint",
+            "treespec, LeafSpec",
+        ):
             warnings.filterwarnings("ignore", message=f".*{advice}.*")
         trainer.fit(model, loader, ckpt_path=start, weights_only=True if start is not None else None)
 

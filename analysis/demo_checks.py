@@ -59,12 +59,7 @@ def run_checks(demo: Path, control: Path, experiment: Experiment) -> list[Check]
     """The claims of the experiment against its two archives."""
     with open_archive(demo) as run, open_archive(control) as other:
         a, b = (archive.to_xarray().set_index(snapshot="step").load() for archive in (run, other))
-    return [
-        *_initial(a, experiment),
-        *_edge(a, b, experiment),
-        *_alignment(a, experiment),
-        *_halving(a, b, experiment),
-    ]
+    return [*_initial(a, experiment), *_edge(a, b, experiment), *_alignment(a, experiment), *_halving(a, b, experiment)]
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
@@ -88,9 +83,15 @@ def page(folder: Path, experiment: Experiment) -> str:
     rows = [f"| {c.claim} | {c.expected} | {c.measured} | {'yes' if c.holds else '**no**'} |" for c in checks]
     return PAGE.format(
         rows="\n".join(rows),
-        samples=e.samples, depth=e.depth, width=e.width, steps=e.steps, rate=e.learning_rate, halve_at=e.halve_at,
-        seed=e.seed, torch=versions["torch"],
-    )  # fmt: skip
+        samples=e.samples,
+        depth=e.depth,
+        width=e.width,
+        steps=e.steps,
+        rate=e.learning_rate,
+        halve_at=e.halve_at,
+        seed=e.seed,
+        torch=versions["torch"],
+    )
 
 
 PAGE = """# What the demo shows

@@ -157,9 +157,11 @@ def _palette(name: str) -> list[int]:
 def _facts(run: Run, row: int) -> tuple[tuple[str, str], ...]:
     facts = [("learning rate", ", ".join(f"{rate:g}" for rate in run.learning_rates[row]))]
     wanted = [
-        ("λ₁ over its bound", "stability_ratio"), ("effective rank", "effective_rank"),
-        ("loss on the probe", "probe_loss"), ("kernel distance", "kernel_distance_from_initial"),
-    ]  # fmt: skip
+        ("λ₁ over its bound", "stability_ratio"),
+        ("effective rank", "effective_rank"),
+        ("loss on the probe", "probe_loss"),
+        ("kernel distance", "kernel_distance_from_initial"),
+    ]
     if run.has("energy_k", "target_energy"):
         column = nearest_k(run, (20,))[0]
         k = int(run.values("energy_k")[column])

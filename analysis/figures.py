@@ -68,7 +68,10 @@ class Scene:
         """Step and label of every learning-rate change; a label that goes on from the one before is short."""
         held = [None, *(change.new[0] for change in self.changes)]
         return [
-            (change.step, f"→ {change.new[0]:g}" if change.old[0] == before else f"η {change.old[0]:g} → {change.new[0]:g}")
+            (
+                change.step,
+                f"→ {change.new[0]:g}" if change.old[0] == before else f"η {change.old[0]:g} → {change.new[0]:g}",
+            )
             for change, before in zip(self.changes, held, strict=False)
         ]
 
@@ -154,7 +157,9 @@ def choose(name: str) -> FigureSpec:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3) or list(known)[:3]
         raise AnalysisError(
-            f"figure {name!r}", expected=f"a name of the list, for instance {', '.join(near)}", got="no such figure",
+            f"figure {name!r}",
+            expected=f"a name of the list, for instance {', '.join(near)}",
+            got="no such figure",
             remedy="`kerneltrack plot --list` names them all.",
-        )  # fmt: skip
+        )
     return known[name]

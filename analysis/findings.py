@@ -48,8 +48,16 @@ class Finding:
 def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     """Everything that can be said about a run, in the order of the report."""
     makers: tuple[Callable[[Run], Finding | None], ...] = (
-        _alignment, _containment, _stability, _motion, _laziness, _first_order, _frozen, _rounding, _cost,
-    )  # fmt: skip
+        _alignment,
+        _containment,
+        _stability,
+        _motion,
+        _laziness,
+        _first_order,
+        _frozen,
+        _rounding,
+        _cost,
+    )
     found = [finding for make in makers if (finding := make(run)) is not None]
     if effects is not None:
         found += [_change(change, effects.energy_k) for change in effects.changes]
@@ -81,12 +89,14 @@ def _alignment(run: Run) -> Finding | None:
         null.append(f"{number(run.values('target_energy_null')[rows[-1], column], 2)} with permuted labels")
     null.append(f"{number(k / run.dimension, 2)} for a random direction")
     return Finding(
-        "Target alignment", f"E(y, {k}) = {number(last, 2)}",
+        "Target alignment",
+        f"E(y, {k}) = {number(last, 2)}",
         f"At step {count(run.steps[rows[-1]])} the first {k} of {count(run.dimension)} eigenfunctions hold "
         f"{_percent(last)} of the target's energy; "
         f"at step {count(run.steps[rows[0]])} they held {_percent(first)}.",
-        "Nulls: " + ", ".join(null) + ".", "target-energy",
-    )  # fmt: skip
+        "Nulls: " + ", ".join(null) + ".",
+        "target-energy",
+    )
 
 
 def _containment(run: Run) -> Finding | None:
@@ -99,12 +109,14 @@ def _containment(run: Run) -> Finding | None:
         return None
     lowest = rows[int(np.argmin(energies[rows, column]))]
     return Finding(
-        "Output containment", f"E(f, {k}) ≥ {number(float(energies[lowest, column]), 3)}",
+        "Output containment",
+        f"E(f, {k}) ≥ {number(float(energies[lowest, column]), 3)}",
         f"In every one of {count(len(rows))} snapshots at least {_percent(energies[lowest, column])} of the "
         f"output's energy lies in the first {k} "
         f"eigenfunctions (least at step {count(run.steps[lowest])}).",
-        f"Null: {number(k / run.dimension, 2)} for a random direction.", "output-energy",
-    )  # fmt: skip
+        f"Null: {number(k / run.dimension, 2)} for a random direction.",
+        "output-energy",
+    )
 
 
 def _stability(run: Run) -> Finding | None:
@@ -132,9 +144,12 @@ def _stability(run: Run) -> Finding | None:
         f"the median ratio over the {count(len(since))} snapshots {until} is {middle}."
     )
     return Finding(
-        "Edge of stability", f"ρ ≈ {middle}", words + _bound_moved(run, since) + caution, "1 is the edge of stability.",
+        "Edge of stability",
+        f"ρ ≈ {middle}",
+        words + _bound_moved(run, since) + caution,
+        "1 is the edge of stability.",
         "stability",
-    )  # fmt: skip
+    )
 
 
 def _bound_moved(run: Run, rows: np.ndarray) -> str:
@@ -155,11 +170,13 @@ def _motion(run: Run) -> Finding | None:
     rows = _finite_rows(run, distance)
     last = rows[-1]
     return Finding(
-        "Kernel motion", number(float(distance[last]), 2),
+        "Kernel motion",
+        number(float(distance[last]), 2),
         f"By step {count(run.steps[last])} the kernel had turned by {number(float(distance[last]), 2)} (1 − cosine) "
         "from where it was at the start.",
-        "0 for a kernel that only changes its scale.", "kernel-motion",
-    )  # fmt: skip
+        "0 for a kernel that only changes its scale.",
+        "kernel-motion",
+    )
 
 
 def _laziness(run: Run) -> Finding | None:
@@ -168,11 +185,13 @@ def _laziness(run: Run) -> Finding | None:
     error = run.values("anchored_linearization_error")
     last = _finite_rows(run, error)[-1]
     return Finding(
-        "Laziness", number(float(error[last]), 2),
+        "Laziness",
+        number(float(error[last]), 2),
         f"At step {count(run.steps[last])} the network linearised at initialisation misses {_percent(error[last])} "
         "(squared) of the way its outputs travelled.",
-        "0 for a lazy run, one that its initial kernel explains.", "linearisation",
-    )  # fmt: skip
+        "0 for a lazy run, one that its initial kernel explains.",
+        "linearisation",
+    )
 
 
 def _first_order(run: Run) -> Finding | None:
@@ -187,11 +206,13 @@ def _accuracy(run: Run, error: Floats, subject: str) -> Finding:
     rows = _finite_rows(run, error)
     middle, worst = float(np.median(error[rows])), rows[int(np.argmax(error[rows]))]
     return Finding(
-        "First-order accuracy", number(middle, 2),
+        "First-order accuracy",
+        number(middle, 2),
         f"{subject} with a median squared relative error of {number(middle, 2)} over {count(len(rows))} snapshots; "
         f"the worst is {number(float(error[worst]), 2)} at step {count(run.steps[worst])}.",
-        "1 for predicting no change.", "linearisation",
-    )  # fmt: skip
+        "1 for predicting no change.",
+        "linearisation",
+    )
 
 
 def _frozen(run: Run) -> Finding | None:
@@ -201,18 +222,22 @@ def _frozen(run: Run) -> Finding | None:
     if curve.good_enough is None:
         best = int(np.argmin(curve.frozen))
         return Finding(
-            "Frozen kernel", "never good enough",
+            "Frozen kernel",
+            "never good enough",
             f"Frozen at any of {count(len(curve.steps))} snapshots, the linearised network stays above the network's last "
             f"error of {number(curve.final, 2)}: at best {number(float(curve.frozen[best]), 2)}, at step "
             f"{count(curve.steps[best])}.",
-            f"The network's last error: {number(curve.final, 2)}.", "freeze-here",
-        )  # fmt: skip
+            f"The network's last error: {number(curve.final, 2)}.",
+            "freeze-here",
+        )
     return Finding(
-        "Frozen kernel", f"from step {count(curve.good_enough)}",
+        "Frozen kernel",
+        f"from step {count(curve.good_enough)}",
         f"Frozen at step {count(curve.good_enough)} or later, the linearised network reaches the network's last error "
         f"({number(curve.error_there, 2)} against {number(curve.final, 2)}).",
-        f"At step {count(curve.steps[0])} it is {number(float(curve.frozen[0]), 2)}.", "freeze-here",
-    )  # fmt: skip
+        f"At step {count(curve.steps[0])} it is {number(float(curve.frozen[0]), 2)}.",
+        "freeze-here",
+    )
 
 
 def _rounding(run: Run) -> Finding | None:
@@ -225,11 +250,13 @@ def _rounding(run: Run) -> Finding | None:
     above = int(np.min(np.sum(values[rows] > floor[rows, None], axis=1)))
     worst = float(np.max(residual[rows] / values[rows, 0]))
     return Finding(
-        "Rounding", f"{count(above)} of {count(values.shape[1])} modes",
+        "Rounding",
+        f"{count(above)} of {count(values.shape[1])} modes",
         f"In every snapshot at least {count(above)} of {count(values.shape[1])} eigenvalues stand above the noise floor; the "
         f"solver's largest error is {number(worst, 2)} of λ₁.",
-        "Numerical uncertainty only; the choice of the probe and the seed are others.", "spectra",
-    )  # fmt: skip
+        "Numerical uncertainty only; the choice of the probe and the seed are others.",
+        "spectra",
+    )
 
 
 def _cost(run: Run) -> Finding | None:

@@ -51,6 +51,10 @@ def freeze_here(run: Run) -> FreezeHere:
     start = int(above[-1]) + 1 if above.size else 0
     found = rows[start] if start < len(rows) else None
     return FreezeHere(
-        run.steps[rows], frozen[rows], network[rows], final, None if found is None else int(run.steps[found]),
+        run.steps[rows],
+        frozen[rows],
+        network[rows],
+        final,
+        None if found is None else int(run.steps[found]),
         float("nan") if found is None else float(frozen[found]),
-    )  # fmt: skip
+    )

@@ -104,9 +104,11 @@ def planar_inputs(run: Run) -> Floats:
     points = np.asarray(run.dataset["inputs"].values, dtype=np.float64).reshape(run.count, -1)
     if points.shape[1] != 2 or len(points) < 4:
         raise AnalysisError(
-            "eigenfunctions are drawn as images over two-dimensional inputs", expected="inputs of shape (N, 2), N ≥ 4",
-            got=tuple(run.dataset["inputs"].shape), where=run.path or None,
-        )  # fmt: skip
+            "eigenfunctions are drawn as images over two-dimensional inputs",
+            expected="inputs of shape (N, 2), N ≥ 4",
+            got=tuple(run.dataset["inputs"].shape),
+            where=run.path or None,
+        )
     return points
 
 
@@ -121,9 +123,11 @@ def line_inputs(run: Run) -> Floats:
     points = np.asarray(run.dataset["inputs"].values, dtype=np.float64)
     if points.size != run.count:
         raise AnalysisError(
-            "eigenfunctions are drawn as lines over one-dimensional inputs", expected="inputs of shape (N,) or (N, 1)",
-            got=points.shape, where=run.path or None,
-        )  # fmt: skip
+            "eigenfunctions are drawn as lines over one-dimensional inputs",
+            expected="inputs of shape (N,) or (N, 1)",
+            got=points.shape,
+            where=run.path or None,
+        )
     return points.ravel()
 
 

@@ -128,7 +128,7 @@ def _map(ax: Axes) -> dict[str, Any]:
         "rows": rows,
         "columns": columns,
         "up": up,
-    }  # fmt: skip
+    }
 
 
 def _is_named(line: Line2D) -> bool:

@@ -58,9 +58,11 @@ def similarities(run: Run, rows: Sequence[int]) -> tuple[Floats, Floats]:
     values = run.values("eigenvalues")
     if values.shape[1] != run.dimension:
         raise AnalysisError(
-            "the distance between kernels needs every eigenvalue", expected=run.dimension, got=values.shape[1],
+            "the distance between kernels needs every eigenvalue",
+            expected=run.dimension,
+            got=values.shape[1],
             where=run.path or None,
-        )  # fmt: skip
+        )
     systems = [EigenSystem.stored(values[row], run.at("eigenvectors", row)) for row in rows]
     low, high = np.ones((2, len(rows), len(rows)))
     for i, a in enumerate(systems):

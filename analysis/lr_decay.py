@@ -296,10 +296,11 @@ def _no_change(run: Run) -> AnalysisError:
             "there is no before and after", expected="at least two snapshots", got=len(rates), where=run.path
         )
     return AnalysisError(
-        "the stored learning rates never "
-        "change", got=f"{rates[0].tolist()} in all {len(rates)} snapshots", where=run.path,
+        "the stored learning rates never change",
+        got=f"{rates[0].tolist()} in all {len(rates)} snapshots",
+        where=run.path,
         remedy="There is nothing that a change could have been followed by.",
-    )  # fmt: skip
+    )
 
 
 def _change_dict(effects: ChangeEffects) -> dict[str, Any]:
@@ -314,14 +315,16 @@ def _change_dict(effects: ChangeEffects) -> dict[str, Any]:
         "after": [_moment_dict(m) for m in effects.after],
         "control": "paired" if effects.has_control else effects.no_control,
         "target_energy_moves": {str(k): move for k, move in effects.target_moves.items()},
-        "mode_factors": None if factors is None else {
+        "mode_factors": None
+        if factors is None
+        else {
             "predicted": _numbers_list(factors.predicted),
             "predicted_at_old_rate": _numbers_list(factors.predicted_old),
             "measured": _numbers_list(factors.measured),
             "residual_energy_share": _numbers_list(factors.energy),
         },
         "no_mode_factors": effects.no_factors or None,
-    }  # fmt: skip
+    }
 
 
 def _trend_dict(course: TrendCurve) -> dict[str, Any]:

@@ -68,16 +68,22 @@ class SeedEffects:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes None."""
         return {
-            "step": self.step, "old_learning_rates": list(self.old), "new_learning_rates": list(self.new),
+            "step": self.step,
+            "old_learning_rates": list(self.old),
+            "new_learning_rates": list(self.new),
             "pairs": [list(pair) for pair in self.pairs],
             "differences": [
                 {
-                    "quantity": d.name, "offset": d.offset, "differences": d.differences.tolist(), "mean": d.mean,
-                    "interval_95": [v if np.isfinite(v) else None for v in d.interval], "same_sign": d.same_sign,
+                    "quantity": d.name,
+                    "offset": d.offset,
+                    "differences": d.differences.tolist(),
+                    "mean": d.mean,
+                    "interval_95": [v if np.isfinite(v) else None for v in d.interval],
+                    "same_sign": d.same_sign,
                 }
                 for d in self.differences
             ],
-        }  # fmt: skip
+        }
 
 
 def matched_control(run: Run, controls: Sequence[Run]) -> Run | None:
@@ -103,9 +109,11 @@ def effects_over_seeds(runs: Trajectory, controls: Trajectory) -> tuple[SeedEffe
         control = matched_control(run, list(controls))
         if control is None:
             raise AnalysisError(
-                f"{run.name} has no control", expected="an archive in the same state at the change that kept the rate",
-                got=", ".join(c.name for c in controls), remedy="Give --control for every seed.",
-            )  # fmt: skip
+                f"{run.name} has no control",
+                expected="an archive in the same state at the change that kept the rate",
+                got=", ".join(c.name for c in controls),
+                remedy="Give --control for every seed.",
+            )
         pairs.append((run.name, control.name))
         found.append(lr_decay_effects(run, control).changes)
     places = [{(c.change.step, c.change.old, c.change.new): c for c in changes if c.has_control} for changes in found]
@@ -150,9 +158,10 @@ def seed_table(effects: SeedEffects, energy_k: tuple[int, ...]) -> Table:
     rates = "; ".join(f"{old:g} → {new:g}" for old, new in zip(effects.old, effects.new, strict=True))
     return Table(
         f"Effect of the learning rate {rates} at step {count(effects.step)}, {seeds} seeds",
-        ["run less control", *(f"+{count(offset)}" for offset in offsets)], rows,
+        ["run less control", *(f"+{count(offset)}" for offset in offsets)],
+        rows,
         (f"Mean over {seeds} paired differences [{kind}].",),
-    )  # fmt: skip
+    )
 
 
 def seed_sentence(effects: SeedEffects, energy_k: tuple[int, ...]) -> str:

@@ -16,8 +16,11 @@ _MODES = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100)
 def sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
     """What one change was followed by, in one or two plain sentences with their numbers."""
     clauses = [
-        _ratio_clause(effects), _residual_clause(effects, energy_k), _growth_clause(effects), _target_clause(effects),
-    ]  # fmt: skip
+        _ratio_clause(effects),
+        _residual_clause(effects, energy_k),
+        _growth_clause(effects),
+        _target_clause(effects),
+    ]
     told = [clause for clause in clauses if clause]
     followed = f" This was followed by {_joined(told)}." if told else ""
     return f"{_what(effects)}{followed} {_effect_sentence(effects, energy_k)}".strip()
@@ -26,8 +29,11 @@ def sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
 def trend_sentence(course: TrendCurve, energy_k: tuple[int, ...] = ()) -> str:
     """The course of a continuous schedule, without a before and an after."""
     k = nearest(energy_k, 20)
-    wanted = [("stability_ratio", "λ₁ over its bound"), (f"residual_energy_{k}", f"residual energy in the first {k} modes"),
-              ("effective_rank", "effective rank")]  # fmt: skip
+    wanted = [
+        ("stability_ratio", "λ₁ over its bound"),
+        (f"residual_energy_{k}", f"residual energy in the first {k} modes"),
+        ("effective_rank", "effective rank"),
+    ]
     told = [
         f"{label} from {number(values[0], 2)} to {number(values[-1], 2)} (τ = {number(course.trends[name], 2)})"
         for name, label in wanted
@@ -50,10 +56,13 @@ def trend_table(course: TrendCurve, energy_k: tuple[int, ...]) -> Table:
     heads = [f"Ση {number(t)}" for t in course.times]
     return Table(
         f"Over the learning rate's course, steps {count(course.start.step)} to {count(course.end.step)}",
-        ["", *heads, "τ"], [["learning rate", *(number(rate) for rate in course.moment_rates), ""], *rows],
-        ("τ is Kendall's rank correlation with Ση over all snapshots of the stretch: ±1 for a course that only rises or "
-         "falls. It says that something moved while the rate did, not that the rate moved it.",),
-    )  # fmt: skip
+        ["", *heads, "τ"],
+        [["learning rate", *(number(rate) for rate in course.moment_rates), ""], *rows],
+        (
+            "τ is Kendall's rank correlation with Ση over all snapshots of the stretch: ±1 for a course that only rises or "
+            "falls. It says that something moved while the rate did, not that the rate moved it.",
+        ),
+    )
 
 
 def change_table(effects: ChangeEffects, energy_k: tuple[int, ...]) -> Table:
@@ -69,9 +78,12 @@ def change_table(effects: ChangeEffects, energy_k: tuple[int, ...]) -> Table:
             rows.append(["  control", *(_cell(m.control, name) for m in moments)])
             rows.append(["  difference", *(_difference(m, name) for m in moments)])
     return Table(
-        _title(effects), ["", *(_head(effects, m) for m in moments)], rows,
-        () if paired else (f"No effect is claimed: {effects.no_control}.",), frozenset(quiet),
-    )  # fmt: skip
+        _title(effects),
+        ["", *(_head(effects, m) for m in moments)],
+        rows,
+        () if paired else (f"No effect is claimed: {effects.no_control}.",),
+        frozenset(quiet),
+    )
 
 
 def factor_table(effects: ChangeEffects) -> Table:
@@ -81,11 +93,15 @@ def factor_table(effects: ChangeEffects) -> Table:
         return Table("First update, mode by mode", ["mode i"], [], (f"No prediction: {effects.no_factors}.",))
     rows = [
         [
-            str(i), number(float(factors.energy[i - 1]), 2), number(float(factors.predicted_old[i - 1])),
-            number(float(factors.predicted[i - 1])), number(float(factors.measured[i - 1])),
+            str(i),
+            number(float(factors.energy[i - 1]), 2),
+            number(float(factors.predicted_old[i - 1])),
+            number(float(factors.predicted[i - 1])),
+            number(float(factors.measured[i - 1])),
         ]
-        for i in _MODES if i <= len(factors.predicted)
-    ]  # fmt: skip
+        for i in _MODES
+        if i <= len(factors.predicted)
+    ]
     heads = ["mode i", "share of ‖m‖² before", "|1 − η_old λᵢ/N|", "|1 − η_new λᵢ/N|", "measured"]
     note = (
         "Measured: |⟨vᵢ, m⟩| after the first update at the new rate over the same before it, both on the "

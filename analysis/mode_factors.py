@@ -63,7 +63,9 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
     residual, next_residual = run.at("residual", row).ravel(), run.at("residual", following).ravel()
     if len(vectors) != residual.size:
         raise AnalysisError(
-            "the eigenvectors are not functions like the residual", expected=f"{residual.size} components", got=len(vectors)
+            "the eigenvectors are not functions like the residual",
+            expected=f"{residual.size} components",
+            got=len(vectors),
         )
     before, after = vectors.T @ residual, vectors.T @ next_residual
     values = run.values("eigenvalues")[row, : before.size]

@@ -87,8 +87,9 @@ def _spectrum(shown: Floats, paths: list[dict[str, str]]) -> MovingPanel:
     first, last = int(np.ceil(bottom)), int(np.floor(top))
     every = max(1, -(-(last - first + 1) // 5))
     ticks = tuple((_up((power - bottom) / reach), decade(10.0**power)) for power in range(first, last + 1, every))
-    return MovingPanel("Spectrum: λᵢ/N over i", _mode_ticks(shown.shape[1]), ticks,
-                       (Curve("spectrum", "λᵢ/N", "var(--category-1)"),))  # fmt: skip
+    return MovingPanel(
+        "Spectrum: λᵢ/N over i", _mode_ticks(shown.shape[1]), ticks, (Curve("spectrum", "λᵢ/N", "var(--category-1)"),)
+    )
 
 
 def _energies(

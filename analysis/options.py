@@ -24,7 +24,8 @@ Eigenpairs = Annotated[
     Option("--eigenpairs", help="Which are computed: all, or the first --top-k by Lanczos, for large probes."),
 ]
 MemoryBudget = Annotated[
-    str | None, Option("--memory-budget", help="Bytes that a kernel may take, such as 2GiB; half of what is free by default.")
+    str | None,
+    Option("--memory-budget", help="Bytes that a kernel may take, such as 2GiB; half of what is free by default."),
 ]
 TopK = Annotated[int, Option("--top-k", min=1, help="How many eigenvectors a snapshot keeps.")]
 Control = Annotated[

@@ -70,8 +70,9 @@ def may_write(path: str | os.PathLike[str], endings: Sequence[str]) -> Path:
     if found is not None and not stat.S_ISREG(found.st_mode):
         raise OutputError(
             "the output is a device, pipe or socket, which a file would take the place of",
-            expected="a new file or a regular one", where=given,
-        )  # fmt: skip
+            expected="a new file or a regular one",
+            where=given,
+        )
     target = Path(os.path.realpath(given))
     if not target.parent.is_dir():
         raise OutputError("the output's folder does not exist", where=given, remedy="Make the folder first.")
@@ -81,9 +82,11 @@ def may_write(path: str | os.PathLike[str], endings: Sequence[str]) -> Path:
         raise OutputError("the output is an archive; nothing was touched", where=given, remedy=_ELSEWHERE)
     if Path(given).suffix.casefold() not in endings:
         raise OutputError(
-            "the output's ending does not fit", expected=f"an ending of {_either(endings)}",
-            got=Path(given).suffix or "none", where=given,
-        )  # fmt: skip
+            "the output's ending does not fit",
+            expected=f"an ending of {_either(endings)}",
+            got=Path(given).suffix or "none",
+            where=given,
+        )
     return target
 
 

@@ -44,9 +44,12 @@ def tables(facts: Mapping[str, Any]) -> list[Table]:
     """The overview as tables: the run, then each probe with its last values."""
     steps = "–" if facts["first_step"] is None else f"{count(facts['first_step'])} to {count(facts['last_step'])}"
     rows = [
-        ["run", facts["run_id"]], ["format", facts["format_version"]], ["snapshots", count(facts["snapshots"])],
-        ["steps", steps], ["(re)starts", count(facts["segments"])],
-    ]  # fmt: skip
+        ["run", facts["run_id"]],
+        ["format", facts["format_version"]],
+        ["snapshots", count(facts["snapshots"])],
+        ["steps", steps],
+        ["(re)starts", count(facts["segments"])],
+    ]
     rows += [[str(key), str(value)] for key, value in facts["metadata"].items()]
     found = [Table(plain(facts["path"]), ["archive", ""], rows, text=frozenset({1}))]
     return found + [_probe_table(name, probe) for name, probe in facts["probes"].items()]
@@ -89,13 +92,18 @@ def _probe(run: Run) -> dict[str, Any]:
 
 def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
     rows = [
-        ["points N", _count(probe["samples"])], ["outputs O", _count(probe["outputs"])],
-        ["output reduction", str(probe["output_reduction"])], ["loss", str(probe["loss"] or "none")],
+        ["points N", _count(probe["samples"])],
+        ["outputs O", _count(probe["outputs"])],
+        ["output reduction", str(probe["output_reduction"])],
+        ["loss", str(probe["loss"] or "none")],
         ["trainable parameters", _count(probe["parameters"])],
-        ["snapshots measured", f"{count(probe['measured'])}" + (f" ({count(probe['failed'])} without a "
-                                                                "measurement)" if probe["failed"] else "")],
+        [
+            "snapshots measured",
+            f"{count(probe['measured'])}"
+            + (f" ({count(probe['failed'])} without a measurement)" if probe["failed"] else ""),
+        ],
         ["time spent measuring", duration(probe["seconds"]) if probe["seconds"] is not None else "–"],
-    ]  # fmt: skip
+    ]
     rows += [[key, number(float("nan") if value is None else value, 5)] for key, value in probe["last"].items()]
     at = "" if probe["last_step"] is None else f", values at step {count(probe['last_step'])}"
     return Table(f"probe {plain(name)}{at}", ["", ""], rows, tuple(probe["notes"]))

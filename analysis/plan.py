@@ -102,7 +102,9 @@ def forecast_snapshot(module: nn.Module, instrument: Instrument) -> tuple[Plan, 
         for count in (1, 2):
             with ArchiveWriter(path, probes=[record], if_exists="replace") as writer:
                 for step in range(count):
-                    writer.append(Snapshot(step=step, learning_rates=(1.0,), probes={instrument.probe.name: reading.values}))
+                    writer.append(
+                        Snapshot(step=step, learning_rates=(1.0,), probes={instrument.probe.name: reading.values})
+                    )
             sizes.append(path.stat().st_size)
     plan, formed = instrument.plan(module), reading.state.kernel is not None
     ratio = reading.state.stability

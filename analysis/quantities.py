@@ -78,9 +78,10 @@ def check_across_sizes(trajectory: Trajectory, names: list[str]) -> None:
     counts = {run.count for run in trajectory}
     if len(counts) > 1 and (growing := sorted(GROWING.intersection(names))):
         raise AnalysisError(
-            f"{growing[0]!r} grows with the number of probe points", got=f"N = {sorted(counts)}",
+            f"{growing[0]!r} grows with the number of probe points",
+            got=f"N = {sorted(counts)}",
             remedy="Compare eigenvalue_1, eigenvalue_2, …, which are λ_i/N, or numbers without a unit.",
-        )  # fmt: skip
+        )
 
 
 def key_of(run: Run, key: str) -> Any:

@@ -38,13 +38,22 @@ Archives = Trajectory | Run | PathLike | Iterable[PathLike]
 #: Sections of the page in order; figures say which one they stand in.
 SECTIONS = (
     ("alignment", "Alignment", "How target, output and residual lie along the kernel's eigenfunctions."),
-    ("spectrum", "Spectrum and stability", "How large the eigenvalues are, how they move, and where the edge of "
-                                           "stability is."),
-    ("learning rate", "Learning-rate changes", "What each change was followed by, what was predicted, and what the "
-                                               "control did."),
-    ("motion", "Loss, linearity, motion", "How well straight-line models describe training, and how far the "
-                                          "kernel went."),
-)  # fmt: skip
+    (
+        "spectrum",
+        "Spectrum and stability",
+        "How large the eigenvalues are, how they move, and where the edge of stability is.",
+    ),
+    (
+        "learning rate",
+        "Learning-rate changes",
+        "What each change was followed by, what was predicted, and what the control did.",
+    ),
+    (
+        "motion",
+        "Loss, linearity, motion",
+        "How well straight-line models describe training, and how far the kernel went.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -336,9 +345,13 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("kerneltrack.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_legible,
-    )  # fmt: skip
+        loader=PackageLoader("kerneltrack.analysis", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_legible,
+    )
 
 
 def _legible(value: Any) -> Any:

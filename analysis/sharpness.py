@@ -38,7 +38,9 @@ def sharpness(run: Run) -> tuple[Floats, str]:
 
 def _optimizer_reason(provenance: Any, moved: float, largest: float) -> str:
     """Why P or the threshold moved by more than the rate; "" for SGD whose settings stand still."""
-    optimizers = provenance.get("optimizers") or provenance.get("optimizer") if isinstance(provenance, Mapping) else None
+    optimizers = (
+        provenance.get("optimizers") or provenance.get("optimizer") if isinstance(provenance, Mapping) else None
+    )
     if not optimizers:
         return "the optimizer is not stored, so what its preconditioner did is not known"
     for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:

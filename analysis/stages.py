@@ -96,9 +96,12 @@ def judge(run: Run, *, seed: int = 0) -> tuple[tuple[Stage, ...], tuple[str, ...
         found += _of_edge(run, known["stability_ratio"], seed, reasons)
     elif max(map(len, known.values())) < _FEWEST_POINTS:
         raise AnalysisError(
-            "finding stages", expected=f"{_FEWEST_POINTS} snapshots or more", got=max(map(len, known.values())),
-            where=run.path or None, remedy="; ".join(reasons) or None,
-        )  # fmt: skip
+            "finding stages",
+            expected=f"{_FEWEST_POINTS} snapshots or more",
+            got=max(map(len, known.values())),
+            where=run.path or None,
+            remedy="; ".join(reasons) or None,
+        )
     return tuple(found), tuple(reasons)
 
 
@@ -211,12 +214,16 @@ def _motion(steps: Ints, velocity: Floats, seed: int) -> list[Stage]:
         rate = max(rate for at, rate in changes if at in (a, b))
         found.append(
             Stage(
-                "fast kernel motion" if median >= middle else "slow kernel motion", int(steps[a]), int(steps[b - 1]),
-                b - a, f"median velocity {number(median)} per step, all at one lag",
+                "fast kernel motion" if median >= middle else "slow kernel motion",
+                int(steps[a]),
+                int(steps[b - 1]),
+                b - a,
+                f"median velocity {number(median)} per step, all at one lag",
                 "the level of the logarithm of the kernel's velocity changes (largest CUSUM split); null: AR(1) with the "
-                "course's own correlation", rate,
+                "course's own correlation",
+                rate,
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -233,12 +240,16 @@ def _sharpening(steps: Ints, course: Floats, seed: int) -> list[Stage]:
         rise = float(course[arrival] / course[0])
     return [
         Stage(
-            "progressive sharpening", int(steps[0]), int(steps[arrival]), arrival + 1,
+            "progressive sharpening",
+            int(steps[0]),
+            int(steps[arrival]),
+            arrival + 1,
             f"sharpness ρ/η ×{number(rise, 2)}",
             "the stability ratio over the learning rate, which no schedule of the rate moves, rises until it is within a "
-            "tenth of its largest value; null: random walks of its own increments that come as far", rate,
+            "tenth of its largest value; null: random walks of its own increments that come as far",
+            rate,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _edge(steps: Ints, ratio: Floats, seed: int) -> list[Stage]:
@@ -254,12 +265,16 @@ def _edge(steps: Ints, ratio: Floats, seed: int) -> list[Stage]:
     part = ratio[arrival : arrival + held]
     return [
         Stage(
-            "edge of stability", int(steps[arrival]), int(steps[arrival + held - 1]), held,
+            "edge of stability",
+            int(steps[arrival]),
+            int(steps[arrival + held - 1]),
+            held,
             f"λ₁ over its bound {number(float(part.min()), 2)} to {number(float(part.max()), 2)}",
             f"from {ARRIVED:g} on the stability ratio stays within {HELD[0]:g} to {HELD[1]:g} for {held} snapshots; "
-            "null: random walks of its own increments", rate,
+            "null: random walks of its own increments",
+            rate,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _held(ratio: Floats) -> int:

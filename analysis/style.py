@@ -55,19 +55,47 @@ class Style:
     def parameters(self) -> Any:
         """The rcParams of this style, complete."""
         return {
-            "axes.edgecolor": self.muted, "axes.labelcolor": self.ink, "axes.titlecolor": self.ink,
-            "xtick.color": self.muted, "ytick.color": self.muted, "text.color": self.ink,
-            "xtick.labelcolor": self.ink, "ytick.labelcolor": self.ink,
-            "axes.facecolor": "none", "figure.facecolor": self.ground, "savefig.facecolor": self.ground,
-            "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7,
-            "axes.grid": True, "axes.grid.axis": "y", "grid.color": self.grid, "grid.linewidth": 0.6,
-            "axes.axisbelow": True, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
-            "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "font.size": 9,
-            "xtick.major.width": 0.7, "ytick.major.width": 0.7, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
-            "lines.linewidth": 1.6, "lines.solid_capstyle": "round", "legend.frameon": False, "legend.fontsize": 8.5,
-            "font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "kerneltrack", "pdf.fonttype": 42,
-            "savefig.dpi": 200, **self.rc,
-        }  # fmt: skip
+            "axes.edgecolor": self.muted,
+            "axes.labelcolor": self.ink,
+            "axes.titlecolor": self.ink,
+            "xtick.color": self.muted,
+            "ytick.color": self.muted,
+            "text.color": self.ink,
+            "xtick.labelcolor": self.ink,
+            "ytick.labelcolor": self.ink,
+            "axes.facecolor": "none",
+            "figure.facecolor": self.ground,
+            "savefig.facecolor": self.ground,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.linewidth": 0.7,
+            "axes.grid": True,
+            "axes.grid.axis": "y",
+            "grid.color": self.grid,
+            "grid.linewidth": 0.6,
+            "axes.axisbelow": True,
+            "axes.titlesize": 10,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.labelsize": 9,
+            "xtick.labelsize": 8.5,
+            "ytick.labelsize": 8.5,
+            "font.size": 9,
+            "xtick.major.width": 0.7,
+            "ytick.major.width": 0.7,
+            "xtick.minor.width": 0.4,
+            "ytick.minor.width": 0.4,
+            "lines.linewidth": 1.6,
+            "lines.solid_capstyle": "round",
+            "legend.frameon": False,
+            "legend.fontsize": 8.5,
+            "font.family": "sans-serif",
+            "svg.fonttype": "none",
+            "svg.hashsalt": "kerneltrack",
+            "pdf.fonttype": 42,
+            "savefig.dpi": 200,
+            **self.rc,
+        }
 
     @contextmanager
     def drawing(self, what: str) -> Iterator[None]:
@@ -108,25 +136,44 @@ _INK, _MUTED, _GRID = "#fe0301", "#fe0302", "#fe0303"
 
 PAPER = Style("paper", width=5.5)
 SLIDE = Style(
-    "slide", width=10,
+    "slide",
+    width=10,
     rc={
-        "font.size": 14, "axes.titlesize": 16, "axes.labelsize": 14, "xtick.labelsize": 12.5, "ytick.labelsize": 12.5,
-        "legend.fontsize": 12.5, "lines.linewidth": 2.4,
+        "font.size": 14,
+        "axes.titlesize": 16,
+        "axes.labelsize": 14,
+        "xtick.labelsize": 12.5,
+        "ytick.labelsize": 12.5,
+        "legend.fontsize": 12.5,
+        "lines.linewidth": 2.4,
     },
-)  # fmt: skip
+)
 DARK = Style(
-    "dark", ink="#ececec", muted="#a8a8a8", grid="#333840", ground="#14171c",
+    "dark",
+    ink="#ececec",
+    muted="#a8a8a8",
+    grid="#333840",
+    ground="#14171c",
     category=("#56b4e9", "#ff8a3d", "#2fc79a", "#e49ac2", "#ffc24d", "#9cc9f5"),
     order=("#b13aa6", "#c34c97", "#d4587f", "#e26660", "#f1814d", "#fb9f3a", "#fec029", "#f7e425"),
-)  # fmt: skip
+)
 PAGE = Style(
-    "page", ink=_INK, muted=_MUTED, grid=_GRID, ground="none", category=_CATEGORY, order=_ORDER, width=8.4,
+    "page",
+    ink=_INK,
+    muted=_MUTED,
+    grid=_GRID,
+    ground="none",
+    category=_CATEGORY,
+    order=_ORDER,
+    width=8.4,
     interpolation="none",
     variables={
         **{marker: f"var(--category-{i})" for i, marker in enumerate(_CATEGORY, 1)},
         **{marker: f"var(--order-{i})" for i, marker in enumerate(_ORDER, 1)},
-        _INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--grid)",
+        _INK: "var(--ink)",
+        _MUTED: "var(--muted)",
+        _GRID: "var(--grid)",
     },
-)  # fmt: skip
+)
 
 STYLES: Mapping[str, Style] = {style.name: style for style in (PAPER, SLIDE, DARK, PAGE)}

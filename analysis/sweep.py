@@ -56,11 +56,17 @@ class Sweep:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes None."""
         return {
-            "quantity": self.name, "against": self.against, "runs": list(self.runs), "x": self.x.tolist(),
-            "values": [_plain(v) for v in self.values], "steps": list(self.steps), "slope": _plain(self.slope),
-            "standard_error": _plain(self.error), "interval_95": [_plain(v) for v in self.interval],
+            "quantity": self.name,
+            "against": self.against,
+            "runs": list(self.runs),
+            "x": self.x.tolist(),
+            "values": [_plain(v) for v in self.values],
+            "steps": list(self.steps),
+            "slope": _plain(self.slope),
+            "standard_error": _plain(self.error),
+            "interval_95": [_plain(v) for v in self.interval],
             "no_slope": self.no_slope or None,
-        }  # fmt: skip
+        }
 
 
 def sweep(trajectory: Trajectory, against: str, names: list[str], *, at: int | None = None) -> list[Sweep]:
@@ -87,8 +93,9 @@ def sweep(trajectory: Trajectory, against: str, names: list[str], *, at: int | N
             reason = next(filter(None, (run.withheld(name).reason for run in trajectory)), "")
             raise AnalysisError(
                 f"a sweep of {name!r}{where}" + (f", which is withheld: {reason}" if reason else ""),
-                expected="a value in every run", got=f"none in {absent}",
-            )  # fmt: skip
+                expected="a value in every run",
+                got=f"none in {absent}",
+            )
         rows = [row for row in taken if row is not None]
         values = np.array([quantity(run, name)[row] for run, row in zip(trajectory, rows, strict=True)])
         steps = tuple(int(run.steps[row]) for run, row in zip(trajectory, rows, strict=True))

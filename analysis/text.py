@@ -130,9 +130,11 @@ def _rich(console: Console, table: Table) -> None:
     from rich.text import Text
 
     drawn = RichTable(
-        title=Text(plain(table.title), style="bold") if table.title else None, title_justify="left",
-        box=box.SIMPLE_HEAD, pad_edge=False,
-    )  # fmt: skip
+        title=Text(plain(table.title), style="bold") if table.title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for i, column in enumerate(table.columns):
         drawn.add_column(Text(plain(column)), justify="left" if table.is_text(i) else "right", overflow="fold")
     for i, row in enumerate(table.rows):

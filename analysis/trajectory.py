@@ -191,9 +191,10 @@ class Run:
         rows = np.flatnonzero((self.steps >= low) & (self.steps <= high))
         if not rows.size:
             raise AnalysisError(
-                f"no snapshot between steps {low} and {high}", got=f"steps {self.steps[0]} to {self.steps[-1]}",
+                f"no snapshot between steps {low} and {high}",
+                got=f"steps {self.steps[0]} to {self.steps[-1]}",
                 where=self.path or None,
-            )  # fmt: skip
+            )
         # a window does not know which state was measured before its first one
         lag = off_lag(self)[rows] if "kernel_velocity" in self.dataset and self.off_lag is None else None
         lag = self.off_lag[rows] if self.off_lag is not None else lag
@@ -215,9 +216,10 @@ class Run:
         second = second[np.asarray(self.dataset["window"].values, dtype=int)[second] == 1]
         if not second.size:
             raise AnalysisError(
-                "the archive holds no pairs of snapshots", where=self.path or None,
+                "the archive holds no pairs of snapshots",
+                where=self.path or None,
                 remedy="Measure pairs: NTKTracker(schedule=kt.schedule.Every(n, window=2)).",
-            )  # fmt: skip
+            )
         first, later = values[second - 1], values[second]
         return self.steps[second - 1], (first + later) / 2, (later - first) / 2
 
@@ -382,9 +384,10 @@ def _same(trajectory: Trajectory, what: str, values: Sequence[Any]) -> None:
     if any(value != values[0] for value in values):
         listed = "; ".join(f"{run.name}: {value}" for run, value in zip(trajectory, values, strict=True))
         raise AnalysisError(
-            f"runs with different {what} are not comparable", got=listed,
+            f"runs with different {what} are not comparable",
+            got=listed,
             remedy="Compare runs that were measured on the same probe with the same settings.",
-        )  # fmt: skip
+        )
 
 
 def _source(run: Run) -> dict[str, Any]:

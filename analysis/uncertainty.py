@@ -69,7 +69,9 @@ def assess(run: Run, others: Sequence[Run] = ()) -> Assessed:
         )
         for name in names
     }
-    estimator = "Estimator: nothing here is estimated from random vectors; the null of permuted labels is an exact mean."
+    estimator = (
+        "Estimator: nothing here is estimated from random vectors; the null of permuted labels is an exact mean."
+    )
     return Assessed(int(run.steps[row]), values, found, (rounding, estimator, halves, repeats))
 
 
@@ -80,7 +82,9 @@ def assessment_table(found: Assessed) -> Table:
         for name, value, u in ((name, value, found.uncertainties[name]) for name, value in found.values.items())
     ]
     heads = [f"at step {count(found.step)}", "value", "numerical", "estimator", "choice of the probe", "seeds"]
-    return Table("How far these numbers can be trusted: four kinds of uncertainty, never added up", heads, rows, found.notes)
+    return Table(
+        "How far these numbers can be trusted: four kinds of uncertainty, never added up", heads, rows, found.notes
+    )
 
 
 def _cell(field: float | None) -> str:
@@ -92,7 +96,9 @@ def _numerical(run: Run, row: int) -> tuple[float | None, str]:
     floor, residual = (_number(run, name, row) for name in ("noise_floor", "eigen_residual"))
     if floor is None or residual is None:
         return None, "Numerical: not measured, the archive holds no noise floor or no eigen-residual."
-    return (floor + residual) / run.count, "Numerical: the noise floor and the solver's residual over N, for eigenvalues only."
+    return (
+        floor + residual
+    ) / run.count, "Numerical: the noise floor and the solver's residual over N, for eigenvalues only."
 
 
 def _probe(run: Run, row: int, names: Sequence[str]) -> tuple[dict[str, float], str]:
@@ -111,7 +117,9 @@ def _probe(run: Run, row: int, names: Sequence[str]) -> tuple[dict[str, float], 
 def _state(run: Run, row: int) -> State:
     reduction = run.settings.get("output")
     if reduction not in _REDUCTIONS or run.count < 4 or "outputs" not in run.dataset:
-        raise AnalysisError(f"halves of the probe need a built-in reduction, 4 points and the outputs, not {reduction!r}")
+        raise AnalysisError(
+            f"halves of the probe need a built-in reduction, 4 points and the outputs, not {reduction!r}"
+        )
     if run.dimension > LARGEST:
         raise AnalysisError(
             f"the kernel has {count(run.dimension)} rows, more than {count(LARGEST)}; observables.disjoint_halves does it"
@@ -122,12 +130,18 @@ def _state(run: Run, row: int) -> State:
     except AnalysisError as error:
         raise AnalysisError(f"the kernel of step {count(run.steps[row])} is not kept") from error
     if not np.abs(kernel).max(initial=0.0) < _TOO_LARGE:  # also where there is a NaN
-        raise AnalysisError(f"the kernel of step {count(run.steps[row])} holds entries that are no numbers to be squared")
+        raise AnalysisError(
+            f"the kernel of step {count(run.steps[row])} holds entries that are no numbers to be squared"
+        )
     kernel = kernel[:, :, 0, 0] if kernel.shape[2:] == (1, 1) else kernel
     return State(
-        eigensystem=eigensystem(kernel), kernel=kernel, reduction=reduction, outputs=run.at("outputs", row),
-        targets=run.values("targets") if "targets" in run.dataset else None, settings=dict(run.settings),
-    )  # fmt: skip
+        eigensystem=eigensystem(kernel),
+        kernel=kernel,
+        reduction=reduction,
+        outputs=run.at("outputs", row),
+        targets=run.values("targets") if "targets" in run.dataset else None,
+        settings=dict(run.settings),
+    )
 
 
 def _seeds(run: Run, others: Sequence[Run], row: int, names: Sequence[str]) -> tuple[dict[str, float], str]:
@@ -155,7 +169,8 @@ def _number(run: Run, name: str, row: int | None) -> float | None:
 
 def _repeats(run: Run, other: Run) -> bool:
     mine, theirs = (
-        {k: v for k, v in one.provenance.get("metadata", {}).items() if k not in ("seed", "title")} for one in (run, other)
+        {k: v for k, v in one.provenance.get("metadata", {}).items() if k not in ("seed", "title")}
+        for one in (run, other)
     )
     seeds = [one.provenance.get("metadata", {}).get("seed") for one in (run, other)]
     try:

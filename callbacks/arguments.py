@@ -34,9 +34,11 @@ def archive(given: Any) -> Path:
     path = Path(given)
     if path.is_dir():
         raise TrackerError(
-            "archive", expected="the path of a file", got=f"the folder {str(given)!r}",
+            "archive",
+            expected="the path of a file",
+            got=f"the folder {str(given)!r}",
             remedy=f"Name a file in it: {str(path / 'run.h5')!r}.",
-        )  # fmt: skip
+        )
     return path
 
 
@@ -73,15 +75,20 @@ def _one_probe(given: Any, argument: str) -> Probe:
             return Probe.load(given)
         except ProbeError as error:
             raise ProbeError(
-                f"{argument}={str(given)!r}: {error.problem}", expected=error.expected, got=error.got, remedy=error.remedy
+                f"{argument}={str(given)!r}: {error.problem}",
+                expected=error.expected,
+                got=error.got,
+                remedy=error.remedy,
             ) from error
     if isinstance(given, Probe):
         return given
     whole = " (a number of samples, or a mapping of names to probes)" if argument == "probe" else ""
     raise ProbeError(
-        argument, expected=f"a Probe or the path of a saved one{whole}", got=repr(given),
+        argument,
+        expected=f"a Probe or the path of a saved one{whole}",
+        got=repr(given),
         remedy="Make one with Probe(inputs, targets) or Probe.from_dataloader(loader, n).",
-    )  # fmt: skip
+    )
 
 
 def schedule(given: Any, probes: int | Probe | Mapping[str, Any]) -> Schedule | dict[str, Schedule]:
@@ -101,9 +108,11 @@ def schedule(given: Any, probes: int | Probe | Mapping[str, Any]) -> Schedule | 
 def one_schedule_per_probe(given: Iterable[str], probes: Iterable[str]) -> TrackerError:
     """The error of schedules whose names are not the probes'."""
     return TrackerError(
-        "schedule", expected=f"one per probe: {sorted(probes)}", got=sorted(given),
+        "schedule",
+        expected=f"one per probe: {sorted(probes)}",
+        got=sorted(given),
         remedy="Give each probe its schedule under the probe's name, or one schedule for all.",
-    )  # fmt: skip
+    )
 
 
 def _one_schedule(given: Any, argument: str) -> Schedule:
@@ -111,9 +120,11 @@ def _one_schedule(given: Any, argument: str) -> Schedule:
         return schedules.parse(given)
     except ScheduleError as error:
         raise ScheduleError(
-            argument, expected=error.expected, got=repr(given),
+            argument,
+            expected=error.expected,
+            got=repr(given),
             remedy=error.remedy or "For example schedule=100: every hundredth update.",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def observables(given: Any) -> tuple[str, ...]:
@@ -125,9 +136,11 @@ def observables(given: Any) -> tuple[str, ...]:
     """
     if not isinstance(given, str) and not _are_names(given):
         raise TrackerError(
-            "observables", expected='"default", "all", or names', got=repr(given),
+            "observables",
+            expected='"default", "all", or names',
+            got=repr(given),
             remedy="kerneltrack.observables.catalogue() lists them.",
-        )  # fmt: skip
+        )
     return tuple(o.name for o in catalogue.select(given if isinstance(given, str) else tuple(given)))
 
 
@@ -152,9 +165,11 @@ def params(given: Any) -> Callable[[str], bool] | tuple[str, ...] | None:
         return (given,)
     if not _are_names(given) or not tuple(given):
         raise TrackerError(
-            "params", expected="None, a predicate on names, or names of parameters", got=repr(given),
+            "params",
+            expected="None, a predicate on names, or names of parameters",
+            got=repr(given),
             remedy="None takes every parameter that requires grad.",
-        )  # fmt: skip
+        )
     return tuple(given)
 
 
@@ -173,9 +188,11 @@ def metadata(given: Any) -> dict[str, Json]:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TrackerError(
-            "metadata", expected="names with plain values (numbers, strings, lists, dicts)", got=f"{given!r} ({error})",
+            "metadata",
+            expected="names with plain values (numbers, strings, lists, dicts)",
+            got=f"{given!r} ({error})",
             remedy="Convert arrays and objects to numbers or strings; leave out what is NaN.",
-        ) from error  # fmt: skip
+        ) from error
     return values
 
 
@@ -190,9 +207,11 @@ def memory_budget(given: Any) -> int | str | None:
             parse_bytes(given)
     except (KernelError, TypeError) as error:
         raise TrackerError(
-            "memory_budget", expected='bytes or a text like "2GiB"', got=repr(given),
+            "memory_budget",
+            expected='bytes or a text like "2GiB"',
+            got=repr(given),
             remedy="None takes half of what is free.",
-        ) from error  # fmt: skip
+        ) from error
     return given  # type: ignore[no-any-return]  # a size
 
 
@@ -248,9 +267,11 @@ def choice(argument: str, value: Any, choices: tuple[str, ...]) -> Any:
     """
     if value not in choices:
         raise TrackerError(
-            argument, expected=f"one of {', '.join(map(repr, choices))}", got=repr(value),
+            argument,
+            expected=f"one of {', '.join(map(repr, choices))}",
+            got=repr(value),
             remedy=f"{argument}={choices[0]!r} is the usual one.",
-        )  # fmt: skip
+        )
     return value
 
 
@@ -266,7 +287,10 @@ def eigenpairs(given: Any, top_k: int) -> Any:
     """
     if given == "leading" and top_k == 0:
         raise TrackerError(
-            'eigenpairs="leading" with top_k=0', expected="at least one eigenpair", got=0, remedy="top_k=64 is the default."
+            'eigenpairs="leading" with top_k=0',
+            expected="at least one eigenpair",
+            got=0,
+            remedy="top_k=64 is the default.",
         )
     return choice("eigenpairs", given, ("all", "leading"))
 
@@ -287,9 +311,11 @@ def overhead(share: float | None, schedule: Schedule | dict[str, Schedule]) -> f
         return None
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
         raise TrackerError(
-            "max_overhead", expected="a share between 0 and 1, or None", got=repr(share),
+            "max_overhead",
+            expected="a share between 0 and 1, or None",
+            got=repr(share),
             remedy="0.05 lets measuring take five percent of the run.",
-        )  # fmt: skip
+        )
     uncounted = [s for s in members(schedule) if s.count(0, 1, per_epoch=1) is None]
     if uncounted:
         raise TrackerError(

@@ -45,7 +45,7 @@ def ranks(trainer: Any) -> Ranks:
             f"NTKTracker with {strategy}",
             expected="one device, DDPStrategy, or ModelParallelStrategy with fully_shard (FSDP2)",
             remedy="Use one of those, or save checkpoints and measure them with `kerneltrack track`.",
-        )  # fmt: skip
+        )
     found = Ranks.current() if trainer.world_size > 1 else Ranks()
     if found.size != trainer.world_size:
         raise TrackerError(
@@ -102,9 +102,11 @@ def training_probe(trainer: Any, n: int, *, seed: int, split: Any, name: str) ->
     loader = trainer.train_dataloader
     if not hasattr(loader, "dataset") or not hasattr(loader, "collate_fn"):
         raise TrackerError(
-            f"probe={n}", expected="a training DataLoader to draw samples from", got=type(loader).__name__,
+            f"probe={n}",
+            expected="a training DataLoader to draw samples from",
+            got=type(loader).__name__,
             remedy="Give the tracker probe=Probe(inputs, targets).",
-        )  # fmt: skip
+        )
     return Probe.from_dataloader(loader, n, seed=seed, split=split, name=name)
 
 
@@ -175,11 +177,12 @@ def verify_loss(instruments: Mapping[str, Instrument], snapshot: Snapshot) -> No
         said = f"loss={instrument.loss.name if instrument.loss else None!r}"
         if right:
             raise TrackerError(
-                said, expected=f"the loss that is trained, {right[0]!r}: {trained:.6g} on this batch",
+                said,
+                expected=f"the loss that is trained, {right[0]!r}: {trained:.6g} on this batch",
                 got=f"{measured:.6g} on the probe, which is the whole training batch",
                 remedy='Name the trained loss (torch.nn.MSELoss is "mse", half of it is "half_mse"), give it as a '
                 "callable, or pass loss=None.",
-            )  # fmt: skip
+            )
         warnings.warn(
             f"kerneltrack: {said} is {measured:.6g} on the probe, which is the whole training batch, and training_step "
             f"gave {trained:.6g}. That is right where it adds something to the loss (a penalty); else name the trained loss.",
@@ -200,7 +203,9 @@ def _named_losses(probe: Probe, found: Mapping[str, Any]) -> list[tuple[str, flo
     if targets is None:
         return []
     names = [name for name in NAMES if name != "cross_entropy" or outputs.shape[1] > 1]
-    return [(name, float(ProbeLoss.of(cast(LossName, name)).value(outputs, torch.from_numpy(targets)))) for name in names]
+    return [
+        (name, float(ProbeLoss.of(cast(LossName, name)).value(outputs, torch.from_numpy(targets)))) for name in names
+    ]
 
 
 def provenance(

@@ -271,16 +271,9 @@ class _Tracker:
         per_epoch = fit.steps_per_epoch(trainer)
         arguments.countable(self._max_overhead, self._schedule, per_epoch)
         writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, unsharded(module), facts))
-        pace = Pace(
-            own_schedules, max_overhead=self._max_overhead, horizon=fit.last_step(trainer), per_epoch=per_epoch
-        )
+        pace = Pace(own_schedules, max_overhead=self._max_overhead, horizon=fit.last_step(trainer), per_epoch=per_epoch)
         return Recorder(
-            writer,
-            self._instruments,
-            pace,
-            keep_kernel=self._keep_kernel,
-            on_error=self._on_error,
-            ranks=self._ranks,
+            writer, self._instruments, pace, keep_kernel=self._keep_kernel, on_error=self._on_error, ranks=self._ranks
         )
 
     def _writer(
@@ -313,9 +306,13 @@ class _Tracker:
         wants_metrics = any(isinstance(m, OnMetricChange) for m in arguments.members(self._schedule))
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if wants_metrics else {}
         clock = Clock(
-            step=trainer.global_step, epoch=trainer.current_epoch, starts_epoch=batch_idx == 0,
-            rate_changes=self._rate_changes, seconds=self._train_seconds(), metrics=metrics,
-        )  # fmt: skip
+            step=trainer.global_step,
+            epoch=trainer.current_epoch,
+            starts_epoch=batch_idx == 0,
+            rate_changes=self._rate_changes,
+            seconds=self._train_seconds(),
+            metrics=metrics,
+        )
         return clock
 
     def _take(
@@ -323,9 +320,12 @@ class _Tracker:
     ) -> None:
         assert self._recorder is not None
         moment = Moment(
-            step=trainer.global_step, epoch=trainer.current_epoch, batch=self._batches,
-            samples_seen=self._samples, train_seconds=self._train_seconds(),
-        )  # fmt: skip
+            step=trainer.global_step,
+            epoch=trainer.current_epoch,
+            batch=self._batches,
+            samples_seen=self._samples,
+            train_seconds=self._train_seconds(),
+        )
         self._recorder.open_row(module, moment, rule, due, last=last)
         self._announce(module)
 

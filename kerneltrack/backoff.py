@@ -18,6 +18,7 @@ from kerneltrack.ntk.memory import budget_bytes, ran_out
 
 Result = TypeVar("Result")
 
+
 class MemoryBudget:
     """The memory budget of one probe's kernels, which shrinks where memory runs out.
 

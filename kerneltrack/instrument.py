@@ -19,17 +19,17 @@ from torch.utils import _pytree as pytree
 from kerneltrack import observables
 from kerneltrack.carried import carried_over
 from kerneltrack.comparable import is_another_function, kernel_changed, of_other_parameters, withheld, without_layers
-from kerneltrack.effects import distances, layers_of, to_float64, update_effects, difference
+from kerneltrack.effects import difference, distances, layers_of, to_float64, update_effects
 from kerneltrack.errors import KerneltrackError, ProbeError
 from kerneltrack.hidden import hidden_activations
 from kerneltrack.kernels import Kernels, Method, Output, layers_in, total
 from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import NetworkState, AnchoredNetwork, Network, NTKOperator, Plan
+from kerneltrack.ntk import AnchoredNetwork, Network, NetworkState, NTKOperator, Plan
 from kerneltrack.ntk.memory import refuse_budget
 from kerneltrack.ntk.parameters import layer_of, reported_name, unwrap
 from kerneltrack.ntk.reduction import parse_output
 from kerneltrack.observables import Need, Observable, State
-from kerneltrack.pairs import Eigenpairs, unavailable, describe
+from kerneltrack.pairs import Eigenpairs, describe, unavailable
 from kerneltrack.probe import Probe
 from kerneltrack.ranks import Ranks
 from kerneltrack.reading import Reading
@@ -96,9 +96,7 @@ class Instrument:
         """How many eigenpairs are computed of a kernel matrix with so many rows."""
         return rows if self.eigenpairs == "all" else min(self.top_k, rows)
 
-    def describe(
-        self, module: nn.Module, *, keep_inputs: bool = False, extension_of: str | None = None
-    ) -> ProbeRecord:
+    def describe(self, module: nn.Module, *, keep_inputs: bool = False, extension_of: str | None = None) -> ProbeRecord:
         """The probe's record with everything that says what the numbers are; checks probe and module on the way.
 
         Args:
@@ -193,9 +191,15 @@ class Instrument:
         stability, whole = None, kernel is not None and self._is_whole(outputs)
         if self.needs("operator"):
             stability, missing["operator"] = stability_ratio(
-                every, inputs, outputs, targets, self.loss, rule,
-                kernel=kernel if whole else None, top_eigenvalue=float(pairs.values[0]) if whole else None,
-            )  # fmt: skip
+                every,
+                inputs,
+                outputs,
+                targets,
+                self.loss,
+                rule,
+                kernel=kernel if whole else None,
+                top_eigenvalue=float(pairs.values[0]) if whole else None,
+            )
         settings = {
             **facts_of(self, every, outputs, previous, step),
             "layers": layers,
@@ -299,7 +303,12 @@ class Instrument:
         return any(self._selection is None or self._selection(name) for name in found)
 
     def _network(
-        self, module: nn.Module, *, every_parameter: bool = False, anchor: NetworkState | None = None, headed: bool = False
+        self,
+        module: nn.Module,
+        *,
+        every_parameter: bool = False,
+        anchor: NetworkState | None = None,
+        headed: bool = False,
     ) -> Network:
         params = None if every_parameter else self._selection
         head = parse_output(self.output).head if headed and callable(self.output) else None
@@ -321,9 +330,15 @@ class Instrument:
     @cached_property
     def _kernels(self) -> Kernels:
         return Kernels(
-            probe=self.probe.name, output=self.output, method=self.method, forward=self.forward, params=self._selection,
-            memory_budget=self.memory_budget, ranks=self.ranks, progress=self.progress,
-        )  # fmt: skip
+            probe=self.probe.name,
+            output=self.output,
+            method=self.method,
+            forward=self.forward,
+            params=self._selection,
+            memory_budget=self.memory_budget,
+            ranks=self.ranks,
+            progress=self.progress,
+        )
 
     def _operator(self, module: nn.Module, inputs: Any, outputs: Tensor) -> NTKOperator | None:
         """Θ by products, where that is cheaper than its matrix or the only way; else None."""
@@ -384,7 +399,9 @@ class Instrument:
             missing |= {"cross_time": changed} if changed else {}
             if not changed:
                 at_start = settings["step"] == 0
-                found["cross_time"] = to_float64(kernel if at_start else self._kernels.cross_time(module, inputs, anchor))
+                found["cross_time"] = to_float64(
+                    kernel if at_start else self._kernels.cross_time(module, inputs, anchor)
+                )
         if self.needs("anchored"):
             start = self._network(module, every_parameter=True, anchor=anchor, headed=True)
             outputs = to_float64(start.outputs(inputs))
@@ -459,7 +476,12 @@ class Instrument:
             return {"outputs": to_float64(outputs)}
         residual = outputs - targets if self.loss is None else self.loss.residual(outputs, targets)
         loss = {} if self.loss is None else {"probe_loss": float(self.loss.value(outputs, targets))}
-        return {"outputs": to_float64(outputs), "targets": to_float64(targets), "residual": to_float64(residual), **loss}
+        return {
+            "outputs": to_float64(outputs),
+            "targets": to_float64(targets),
+            "residual": to_float64(residual),
+            **loss,
+        }
 
     def _is_whole(self, outputs: Tensor) -> bool:
         """Whether the measured kernel is J Jᵀ over every output and every trainable parameter."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kerneltrack.backoff import MemoryBudget
 from kerneltrack.effects import to_float64
-from kerneltrack.ntk import NetworkState, Network, NTKOperator, Plan, cross_time_ntk, empirical_ntk, ntk_plan
+from kerneltrack.ntk import Network, NetworkState, NTKOperator, Plan, cross_time_ntk, empirical_ntk, ntk_plan
 from kerneltrack.ntk.passes import forward_flops
 from kerneltrack.ntk.shared import shared_ntk
 from kerneltrack.observables import Need
@@ -77,7 +77,9 @@ class Kernels:
         numbers = count**2 * {"full": width**2, "diagonal": width}.get(self.output, 1) * layers
         if numbers <= LAYER_NUMBERS:
             return ""
-        return f"the kernels of {layers} layers would have {numbers:.1e} numbers, and at most {LAYER_NUMBERS:.1e} are held"
+        return (
+            f"the kernels of {layers} layers would have {numbers:.1e} numbers, and at most {LAYER_NUMBERS:.1e} are held"
+        )
 
     def operator(
         self, module: nn.Module, inputs: Any, outputs: Tensor, needs: Collection[Need], *, pairs: int, rows: int
@@ -93,18 +95,21 @@ class Kernels:
 
     def own(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
         """Another kernel of the same outputs, computed by this rank alone."""
-        kernel = empirical_ntk(
-            module, inputs, x2, memory_budget=self._retry.budget, **{**self._options, **options}
-        )
+        kernel = empirical_ntk(module, inputs, x2, memory_budget=self._retry.budget, **{**self._options, **options})
         assert isinstance(kernel, Tensor)  # by_layer is not among the options
         return kernel
 
     def cross_time(self, module: nn.Module, inputs: Any, anchor: NetworkState) -> Tensor:
         """J_t J_aᵀ."""
         return cross_time_ntk(
-            module, inputs, anchor, output=self.output, params=self.params, forward=self.forward,
+            module,
+            inputs,
+            anchor,
+            output=self.output,
+            params=self.params,
+            forward=self.forward,
             memory_budget=self.memory_budget,
-        )  # fmt: skip
+        )
 
 
 def total(layers: Mapping[str, Tensor]) -> Tensor:
@@ -116,9 +121,7 @@ def total(layers: Mapping[str, Tensor]) -> Tensor:
     return whole
 
 
-def layers_in(
-    parts: Mapping[str, Tensor] | None, layers: Iterable[str], *, whole: bool
-) -> dict[str, Any]:
+def layers_in(parts: Mapping[str, Tensor] | None, layers: Iterable[str], *, whole: bool) -> dict[str, Any]:
     """What each layer contributes to the kernel, as a State holds it; a layer of which no parameter is chosen gives nothing.
 
     Args:

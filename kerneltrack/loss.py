@@ -79,9 +79,11 @@ class ProbeLoss:
             return cls(name, _OneSample(mean), mean)
         if loss not in NAMES:
             raise TrackerError(
-                "loss", expected=f"None, one of {', '.join(NAMES)}, or a callable (outputs, targets) -> mean",
-                got=repr(loss), remedy="Name the loss that is trained, or give it as a callable.",
-            )  # fmt: skip
+                "loss",
+                expected=f"None, one of {', '.join(NAMES)}, or a callable (outputs, targets) -> mean",
+                got=repr(loss),
+                remedy="Name the loss that is trained, or give it as a callable.",
+            )
         return cls(loss, _PER_SAMPLE[loss])
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -100,10 +102,11 @@ class ProbeLoss:
         tolerance = 1e3 * torch.finfo(outputs.dtype).eps * max(abs(whole), abs(of_samples))
         if not abs(whole - of_samples) <= tolerance:
             raise TrackerError(
-                f"loss {self.name}", expected=f"the mean of its values on single samples, {of_samples:.6g}",
+                f"loss {self.name}",
+                expected=f"the mean of its values on single samples, {of_samples:.6g}",
                 got=f"{whole:.6g} on the whole probe",
                 remedy="Give a loss that is a mean over samples (reduction='mean'), or loss=None.",
-            )  # fmt: skip
+            )
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The residual m = N·∂L/∂f, shape (N, O)."""

@@ -62,11 +62,15 @@ def parameter_table(module: nn.Module, groups: Mapping[str, int] = MappingProxyT
     """
     return [
         {
-            "name": n, "shape": list(p.shape), "dtype": str(p.dtype).removeprefix("torch."),
-            "trainable": p.requires_grad, "layer": n.rpartition(".")[0], "group": groups.get(n),
+            "name": n,
+            "shape": list(p.shape),
+            "dtype": str(p.dtype).removeprefix("torch."),
+            "trainable": p.requires_grad,
+            "layer": n.rpartition(".")[0],
+            "group": groups.get(n),
         }
         for n, p in module.named_parameters()
-    ]  # fmt: skip
+    ]
 
 
 def _matmul_precision() -> str:

@@ -62,13 +62,7 @@ class Probe:
 
     @classmethod
     def from_dataloader(
-        cls,
-        loader: Any,
-        n: int,
-        *,
-        seed: int = 0,
-        split: Split | None = None,
-        name: str = "probe",
+        cls, loader: Any, n: int, *, seed: int = 0, split: Split | None = None, name: str = "probe"
     ) -> Probe:
         """Take n samples of ``loader.dataset``, at indices drawn with a seed of its own, joined by ``collate_fn``.
 
@@ -127,9 +121,11 @@ class Probe:
             header = json.loads(bytes(arrays.pop("header", np.frombuffer(b"{}", np.uint8))))
         except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise ProbeError(
-                f"cannot read a probe from {path}", expected="an .npz with inputs (or inputs/<key>) and targets",
-                got=str(error), remedy="Probe.save(path) writes one; pickled arrays are never read.",
-            ) from error  # fmt: skip
+                f"cannot read a probe from {path}",
+                expected="an .npz with inputs (or inputs/<key>) and targets",
+                got=str(error),
+                remedy="Probe.save(path) writes one; pickled arrays are never read.",
+            ) from error
         leaves = {key.removeprefix("inputs/"): leaf for key, leaf in arrays.items() if key.startswith("inputs/")}
         inputs = arrays["inputs"] if "inputs" in arrays else _from_keys(leaves, path)
         return cls(inputs, arrays.get("targets"), name=header.get("name", "probe"), identity=header.get("identity"))
@@ -150,18 +146,21 @@ class Probe:
             targets = self.targets.to(torch.int64).numpy()
             if outputs == 1 or targets.max() >= outputs or targets.min() < 0:
                 raise ProbeError(
-                    f"integer targets of probe {self.name!r}", expected=f"classes from 0 to {outputs - 1}",
+                    f"integer targets of probe {self.name!r}",
+                    expected=f"classes from 0 to {outputs - 1}",
                     got=f"classes from {targets.min()} to {targets.max()}",
                     remedy="Pass real-valued targets as floats; classes need one output each.",
-                )  # fmt: skip
+                )
             one_hot: Array = np.eye(outputs, dtype=np.float64)[targets]
             return one_hot
         real: Array = self.targets.to(torch.float64).numpy().reshape(len(self), -1)
         if real.shape[1] != outputs:
             raise ProbeError(
-                f"targets of probe {self.name!r}", expected=f"shape ({len(self)}, {outputs}), as the network's outputs",
-                got=tuple(self.targets.shape), remedy="Reshape the targets, or pass forward= to choose the outputs.",
-            )  # fmt: skip
+                f"targets of probe {self.name!r}",
+                expected=f"shape ({len(self)}, {outputs}), as the network's outputs",
+                got=tuple(self.targets.shape),
+                remedy="Reshape the targets, or pass forward= to choose the outputs.",
+            )
         return real
 
     @property
@@ -225,9 +224,11 @@ def _checked_count(name: str, leaves: Mapping[str, Tensor], targets: Tensor | No
         bad = int((~torch.isfinite(leaf)).sum()) if leaf.is_floating_point() or leaf.is_complex() else 0
         if bad:
             raise ProbeError(
-                f"{key} of probe {name!r}", expected="finite numbers", got=f"{bad} of {leaf.numel()} NaN or infinite",
+                f"{key} of probe {name!r}",
+                expected="finite numbers",
+                got=f"{bad} of {leaf.numel()} NaN or infinite",
                 remedy="Remove or impute those samples first.",
-            )  # fmt: skip
+            )
     if targets is not None and targets.ndim > 2:
         raise ProbeError(f"targets of probe {name!r}", expected="shape (N,) or (N, O)", got=tuple(targets.shape))
     return int(count)
@@ -254,10 +255,11 @@ def _split(batch: Any, split: Split | None) -> tuple[Any, Any]:
         found = split(batch)
         if not isinstance(found, (tuple, list)) or len(found) != 2:
             raise ProbeError(
-                "split", expected="a callable batch -> (inputs, targets)",
+                "split",
+                expected="a callable batch -> (inputs, targets)",
                 got=f"{type(found).__name__}" + (f" of length {len(found)}" if hasattr(found, "__len__") else ""),
                 remedy="Return a pair; targets may be None.",
-            )  # fmt: skip
+            )
         return found[0], found[1]
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
@@ -265,9 +267,10 @@ def _split(batch: Any, split: Split | None) -> tuple[Any, Any]:
         return batch, None
     kind = type(batch).__name__ + (f" of length {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
     raise ProbeError(
-        "a batch that is not a pair (x, y)", got=kind,
+        "a batch that is not a pair (x, y)",
+        got=kind,
         remedy="Pass split=, a callable batch -> (inputs, targets), or a Probe(inputs, targets).",
-    )  # fmt: skip
+    )
 
 
 def _from_keys(leaves: Mapping[str, Array], path: object) -> Any:

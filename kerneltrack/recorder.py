@@ -29,7 +29,7 @@ from kerneltrack.pace import Pace
 from kerneltrack.pairs import fits
 from kerneltrack.ranks import Ranks, one_line
 from kerneltrack.reading import Reading
-from kerneltrack.resuming import to_plain, from_plain
+from kerneltrack.resuming import from_plain, to_plain
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training_mode import Flags, flags_of
@@ -125,13 +125,7 @@ class Recorder:
         return {} if clock.step == self.last_step else self.pace.due(clock)
 
     def open_row(
-        self,
-        module: nn.Module,
-        moment: Moment,
-        rule: UpdateRule,
-        due: Mapping[str, Due],
-        *,
-        last: bool = False,
+        self, module: nn.Module, moment: Moment, rule: UpdateRule, due: Mapping[str, Due], *, last: bool = False
     ) -> None:
         """Measure ``module`` as it is now on every probe that is due, and open a row."""
         began = time.perf_counter()
@@ -154,11 +148,19 @@ class Recorder:
         self.last_step = moment.step
         triggers = list(dict.fromkeys(found.trigger for found in due.values()))
         snapshot = Snapshot(
-            step=moment.step, epoch=moment.epoch, batch=moment.batch, samples_seen=moment.samples_seen,
-            wall_time=time.time(), train_seconds=moment.train_seconds, snapshot_seconds=spent,
-            learning_rates=rule.learning_rates, trigger="; ".join(triggers), window=window,
-            status=status, message=message,
-        )  # fmt: skip
+            step=moment.step,
+            epoch=moment.epoch,
+            batch=moment.batch,
+            samples_seen=moment.samples_seen,
+            wall_time=time.time(),
+            train_seconds=moment.train_seconds,
+            snapshot_seconds=spent,
+            learning_rates=rule.learning_rates,
+            trigger="; ".join(triggers),
+            window=window,
+            status=status,
+            message=message,
+        )
         self._open = _Open(snapshot=snapshot, readings=readings)
 
     @property
@@ -257,7 +259,9 @@ class Recorder:
         """Go on where :meth:`state_dict` was taken; θ_0 goes to ``device``."""
         self.pace.load_state_dict(memory)
         known = memory.get("initial", {}) | memory.get("previous", {})
-        self._layers = memory.get("layers") or {name: list(state["settings"]["layers"]) for name, state in known.items()}
+        self._layers = memory.get("layers") or {
+            name: list(state["settings"]["layers"]) for name, state in known.items()
+        }
         if self._ranks.leads:
             anchor = memory.get("anchor")
             self._anchor = None if anchor is None else NetworkState(**anchor).to(device)
@@ -377,12 +381,18 @@ class Recorder:
         if previous is not None and previous.settings.get("step") == moment.step:
             previous = None  # a run that goes on measures the state that it ended with again: it is not the one before
         reading = self._instruments[name].measure(
-            module, rule, step=moment.step, anchor=self._anchor, flags=flags,
-            initial=self._initial.get(name), previous=previous,
+            module,
+            rule,
+            step=moment.step,
+            anchor=self._anchor,
+            flags=flags,
+            initial=self._initial.get(name),
+            previous=previous,
             source=self._source(name, module, moment, rule, others),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
-            keep_parameters=not last, layers=self._layers.get(name),
-        )  # fmt: skip
+            keep_parameters=not last,
+            layers=self._layers.get(name),
+        )
         self._layers.setdefault(name, list(reading.state.settings["layers"]))
         if moment.step == 0:
             self._initial[name] = reading.state

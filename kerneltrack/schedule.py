@@ -140,9 +140,11 @@ class Log(Schedule):
     def __post_init__(self) -> None:
         if not 0 < self.per_octave <= 64:
             raise ScheduleError(
-                "Log(per_octave)", expected="a number in (0, 64]", got=repr(self.per_octave),
+                "Log(per_octave)",
+                expected="a number in (0, 64]",
+                got=repr(self.per_octave),
                 remedy="Two states per doubling of t is the default.",
-            )  # fmt: skip
+            )
         _check_window(self.window)
 
     def thinned(self, times: int) -> Log:
@@ -318,9 +320,11 @@ def parse(value: int | str | Schedule) -> Schedule:
     if value == "epoch":
         return Epochs()
     raise ScheduleError(
-        "schedule", expected='an int n, "log", "epoch" or a kerneltrack.schedule object', got=repr(value),
-        remedy='For example schedule=100, or schedule=kt.schedule.Log() | kt.schedule.OnLearningRateChange().',
-    )  # fmt: skip
+        "schedule",
+        expected='an int n, "log", "epoch" or a kerneltrack.schedule object',
+        got=repr(value),
+        remedy="For example schedule=100, or schedule=kt.schedule.Log() | kt.schedule.OnLearningRateChange().",
+    )
 
 
 def _members(schedule: Schedule) -> tuple[Schedule, ...]:

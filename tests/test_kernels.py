@@ -31,7 +31,10 @@ def test_layers_are_measured_up_to_the_limit_and_not_beyond(monkeypatch):
     *_, found = reading()
     assert found.values["trace"] == pytest.approx(trace, rel=1e-6)
     assert np.isnan(found.values["layer_trace"]).all()
-    assert found.reasons["layer_trace"] == "the kernels of 2 layers would have 2.0e+02 numbers, and at most 2.0e+02 are held"
+    assert (
+        found.reasons["layer_trace"]
+        == "the kernels of 2 layers would have 2.0e+02 numbers, and at most 2.0e+02 are held"
+    )
 
 
 def test_a_callable_output_has_no_layers():

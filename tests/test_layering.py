@@ -48,8 +48,13 @@ def test_there_are_sources():
 def test_the_core_never_looks_up(path):
     up = beginning_with(
         imports(path, lazy=True),
-        "kerneltrack.callbacks", "kerneltrack.analysis", "pytorch_lightning", "lightning", "matplotlib", "typer",
-    )  # fmt: skip
+        "kerneltrack.callbacks",
+        "kerneltrack.analysis",
+        "pytorch_lightning",
+        "lightning",
+        "matplotlib",
+        "typer",
+    )
     assert not up
 
 

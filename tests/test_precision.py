@@ -136,7 +136,10 @@ def test_a_measurement_that_raises_leaves_every_switch_as_before():
 def kernel_of(model, x):
     """Θ (N, N) by single backward passes in float64."""
     model = copy.deepcopy(model).double()
-    rows = [torch.cat([g.reshape(-1) for g in torch.autograd.grad(model(s[None]).sum(), list(model.parameters()))]) for s in x]
+    rows = [
+        torch.cat([g.reshape(-1) for g in torch.autograd.grad(model(s[None]).sum(), list(model.parameters()))])
+        for s in x
+    ]
     J = torch.stack(rows)
     return J @ J.T
 
@@ -219,9 +222,14 @@ def fit(module, path=None):
     data = TensorDataset(x, x[:, :1].sin())
     callbacks = [] if path is None else [NTKTracker(path, probe=kt.Probe(*data[:4]), schedule=1, log=False)]
     pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        max_steps=2, callbacks=callbacks,
-    ).fit(module, DataLoader(data, batch_size=4))  # fmt: skip
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_steps=2,
+        callbacks=callbacks,
+    ).fit(module, DataLoader(data, batch_size=4))
     return [p.detach().clone() for p in module.parameters()]
 
 
@@ -241,11 +249,18 @@ def test_a_training_goes_on_as_without_the_tracker(tmp_path, choice):
 @pytest.mark.parametrize(
     ("choice", "word"),
     [
-        ("nothing", "highest"), ("high", "high"), ("medium", "medium"), ("all ieee", "highest"), ("all tf32", "high"),
-        ("cuda.matmul tf32", "high"), ("allow_tf32 of cuBLAS", "high"), ("mkldnn.matmul bf16", "medium"),
-        ("high, then cuda.matmul ieee", "high"), ("cudnn.conv ieee", "highest"),
+        ("nothing", "highest"),
+        ("high", "high"),
+        ("medium", "medium"),
+        ("all ieee", "highest"),
+        ("all tf32", "high"),
+        ("cuda.matmul tf32", "high"),
+        ("allow_tf32 of cuBLAS", "high"),
+        ("mkldnn.matmul bf16", "medium"),
+        ("high, then cuda.matmul ieee", "high"),
+        ("cudnn.conv ieee", "highest"),
     ],
-)  # fmt: skip
+)
 def test_the_provenance_says_it_in_the_old_words(choice, word):
     """Oracle: torch's own word, wherever it says one; elsewhere by hand."""
     CHOICES[choice]()

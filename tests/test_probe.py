@@ -80,9 +80,11 @@ class Noisy(Dataset):
 
 def generators(loader):
     return (
-        random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        torch.get_rng_state().tolist(),
         loader.generator.get_state().tolist(),
-    )  # fmt: skip
+    )
 
 
 def test_from_dataloader_moves_no_generator_and_repeats():

@@ -95,8 +95,18 @@ def test_schedules_by_the_clock_and_by_metrics_count_for_each_probe_by_itself():
     def clocks(start, stop):
         return [Clock(step=t, seconds=float(t), metrics={"loss": 2.0 ** (-t / 3)}) for t in range(start, stop)]
 
-    expected = {0: ["a", "b", "c"], 1: ["a"], 2: ["a"], 3: ["a", "c"], 4: ["a", "b"], 5: ["a"], 6: ["a", "c"], 7: ["a"],
-                8: ["a", "b"], 9: ["a", "c"]}  # fmt: skip
+    expected = {
+        0: ["a", "b", "c"],
+        1: ["a"],
+        2: ["a"],
+        3: ["a", "c"],
+        4: ["a", "b"],
+        5: ["a"],
+        6: ["a", "c"],
+        7: ["a"],
+        8: ["a", "b"],
+        9: ["a", "c"],
+    }
     assert asked(recorder(), clocks(0, 10)) == expected
     for stop in range(1, 10):  # resumed at any step, the schedule is the same
         first, second = recorder(), recorder()

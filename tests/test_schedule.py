@@ -68,7 +68,9 @@ def test_counts(schedule, start, stop):
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 40), (1, 21), (7, 8), (6, 43)])
 def test_epochs_are_counted_where_their_length_is_known(per_epoch, n, start, stop):
     """Oracle: asking at every step of a run whose epochs are that long."""
-    due = [t for t in range(stop) if Epochs(n).due(Clock(step=t, epoch=t // per_epoch, starts_epoch=t % per_epoch == 0))]
+    due = [
+        t for t in range(stop) if Epochs(n).due(Clock(step=t, epoch=t // per_epoch, starts_epoch=t % per_epoch == 0))
+    ]
     assert Epochs(n).count(start, stop, per_epoch=per_epoch) == sum(start <= t for t in due)
 
 
@@ -106,9 +108,19 @@ def test_union_says_who_asked_and_takes_the_longer_window():
 
 @pytest.mark.parametrize(
     "schedule",
-    [Every(3), Log(), Log(4, window=2), Epochs(2), At((3, 1, 3)), Seconds(2.5), OnLearningRateChange(),
-     OnLearningRateChange(after=(0, 5), window=2), OnMetricChange("loss", by=1.5), Every(2) | At((1,)) | Log()],
-)  # fmt: skip
+    [
+        Every(3),
+        Log(),
+        Log(4, window=2),
+        Epochs(2),
+        At((3, 1, 3)),
+        Seconds(2.5),
+        OnLearningRateChange(),
+        OnLearningRateChange(after=(0, 5), window=2),
+        OnMetricChange("loss", by=1.5),
+        Every(2) | At((1,)) | Log(),
+    ],
+)
 def test_a_schedule_prints_as_it_is_written(schedule):
     """Oracle: Python itself; evaluating the printed text gives an equal value."""
     import kerneltrack.schedule
@@ -131,9 +143,16 @@ def test_parse_refuses(bad):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: Log(0), lambda: At(()), lambda: At((-1,)), lambda: At((1.5,)), lambda: Every(2, window=3),
-     lambda: OnMetricChange("loss", by=1.0), lambda: OnLearningRateChange(after=())],
-)  # fmt: skip
+    [
+        lambda: Log(0),
+        lambda: At(()),
+        lambda: At((-1,)),
+        lambda: At((1.5,)),
+        lambda: Every(2, window=3),
+        lambda: OnMetricChange("loss", by=1.0),
+        lambda: OnLearningRateChange(after=()),
+    ],
+)
 def test_impossible_schedules_are_refused(make):
     with pytest.raises(ScheduleError, match="expected"):
         make()

@@ -398,7 +398,9 @@ def test_products_noisier_than_their_dtype_says_are_refused():
         eigensystem(Noisy(matrix), 6)
 
 
-@pytest.mark.parametrize("spectrum", [[3.0], [0.0, 0.0, 0.0], [2.0, 2.0, 1.0, -5.0], list(1.0 / np.arange(1, 101) ** 1.5)])
+@pytest.mark.parametrize(
+    "spectrum", [[3.0], [0.0, 0.0, 0.0], [2.0, 2.0, 1.0, -5.0], list(1.0 / np.arange(1, 101) ** 1.5)]
+)
 def test_the_largest_eigenvalue_needs_few_products(spectrum):
     """Oracle: the matrix is made from its eigenvalues, of which one is far below zero; the residual bounds the error."""
     size, products = len(spectrum), []

@@ -35,10 +35,15 @@ def everything(module):
         "flags": [m.training for m in module.modules()],
         "buffers": {n: (id(b), b.clone()) for n, b in module.named_buffers()},
         "rng": (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()),
-        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"),
-                  torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32),
+        "modes": (
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.is_autocast_enabled("cpu"),
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+        ),
         "grad": [None if p.grad is None else p.grad.clone() for p in module.parameters()],
-    }  # fmt: skip
+    }
 
 
 def same(a, b):
@@ -72,9 +77,12 @@ def test_everything_is_put_back(outside, fails):
     module = Nosy()
     module.linear(torch.zeros(1, 3)).sum().backward()
     contexts = {
-        "plain": nothing(None), "tf32": nothing(None), "no_grad": torch.no_grad(), "inference": torch.inference_mode(),
+        "plain": nothing(None),
+        "tf32": nothing(None),
+        "no_grad": torch.no_grad(),
+        "inference": torch.inference_mode(),
         "autocast": torch.autocast("cpu", dtype=torch.bfloat16),
-    }  # fmt: skip
+    }
     if outside == "tf32":
         torch.set_float32_matmul_precision("high")
     try:

@@ -37,10 +37,18 @@ def adam(kind=torch.optim.Adam, second_moment=0.25, **options):
     """Adam whose second moments are held fixed: β₂ = 1 to rounding, and so many updates that no bias is corrected."""
 
     def make(x, lr):
-        optimizer = kind([x], lr=lr, betas=(options.get("beta", 0.9), 1 - 2**-52), eps=1e-8,
-                         **{k: v for k, v in options.items() if k != "beta"})  # fmt: skip
-        state = {"step": torch.tensor(1e18), "exp_avg": torch.zeros_like(x),
-                 "exp_avg_sq": torch.full_like(x, second_moment)}  # fmt: skip
+        optimizer = kind(
+            [x],
+            lr=lr,
+            betas=(options.get("beta", 0.9), 1 - 2**-52),
+            eps=1e-8,
+            **{k: v for k, v in options.items() if k != "beta"},
+        )
+        state = {
+            "step": torch.tensor(1e18),
+            "exp_avg": torch.zeros_like(x),
+            "exp_avg_sq": torch.full_like(x, second_moment),
+        }
         if options.get("amsgrad"):
             state["max_exp_avg_sq"] = state["exp_avg_sq"].clone()
         optimizer.state[x] = state
@@ -179,8 +187,15 @@ def test_different_momenta_and_several_optimizers_have_no_single_threshold():
 def test_the_thresholds_are_those_of_the_literature(beta):
     """Cohen et al. 2021 and 2022: 2(1 + β), 2(1 + β)/(1 + 2β), (2 + 2β)/(1 − β)."""
     p = torch.zeros(1, requires_grad=True)
-    found = [rule_of(o, p).threshold for o in (torch.optim.SGD([p], lr=1.0, momentum=beta),
-             torch.optim.SGD([p], lr=1.0, momentum=beta or 1e-300, nesterov=True),
-             torch.optim.Adam([p], betas=(beta, 0.999)))]  # fmt: skip
-    for c, expected in zip(found, (2 * (1 + beta), 2 * (1 + beta) / (1 + 2 * beta), (2 + 2 * beta) / (1 - beta)), strict=True):
+    found = [
+        rule_of(o, p).threshold
+        for o in (
+            torch.optim.SGD([p], lr=1.0, momentum=beta),
+            torch.optim.SGD([p], lr=1.0, momentum=beta or 1e-300, nesterov=True),
+            torch.optim.Adam([p], betas=(beta, 0.999)),
+        )
+    ]
+    for c, expected in zip(
+        found, (2 * (1 + beta), 2 * (1 + beta) / (1 + 2 * beta), (2 + 2 * beta) / (1 - beta)), strict=True
+    ):
         assert math.isclose(c, expected, rel_tol=1e-12)

@@ -22,9 +22,12 @@ def _energies_over_time(scene: Scene, function: Function, symbol: str) -> Figure
     colours = scene.style.ordered(len(shown))
     page, (ax,) = sheet(scene)
     over_time(
-        scene, ax, [Series(f"k = {grid[i]}", energies[:, i], c) for i, c in zip(shown, colours, strict=True)],
-        f"E({symbol}, k)", ylim=(0, 1.02),
-    )  # fmt: skip
+        scene,
+        ax,
+        [Series(f"k = {grid[i]}", energies[:, i], c) for i, c in zip(shown, colours, strict=True)],
+        f"E({symbol}, k)",
+        ylim=(0, 1.02),
+    )
     for i, colour in zip(shown, colours, strict=True):
         for level, pattern in _nulls(scene, function, energies, i, int(grid[i])):
             if np.isfinite(level):
@@ -46,50 +49,62 @@ def _nulls(scene: Scene, function: Function, energies: Floats, i: int, k: int) -
 
 
 @figure(
-    "target-energy", "How much of the target the top eigenfunctions hold",
+    "target-energy",
+    "How much of the target the top eigenfunctions hold",
     "Relative energy E(y, k) of the target in the span of the first k eigenvectors, over training. Thin lines are "
     "the nulls of "
     "the same colour: the value at the first snapshot (dash-dot), the mean over permuted labels at the last one "
     "(dashed), and "
     "k over the number of modes, what a random direction would have (dotted).",
-    "target_energy", "energy_k", section="alignment",
-)  # fmt: skip
+    "target_energy",
+    "energy_k",
+    section="alignment",
+)
 def target_energy(scene: Scene) -> Figure:
     """E_t(y, k)."""
     return _energies_over_time(scene, "target", "y")
 
 
 @figure(
-    "output-energy", "How much of the output the top eigenfunctions hold",
+    "output-energy",
+    "How much of the output the top eigenfunctions hold",
     "Relative energy E(f, k) of the network's output in the span of the first k eigenvectors, over training; "
     "dotted: k over the "
     "number of modes, what a random direction would have.",
-    "output_energy", "energy_k", section="alignment",
-)  # fmt: skip
+    "output_energy",
+    "energy_k",
+    section="alignment",
+)
 def output_energy(scene: Scene) -> Figure:
     """E_t(f, k)."""
     return _energies_over_time(scene, "output", "f")
 
 
 @figure(
-    "residual-energy", "How much of the residual the top eigenfunctions hold",
+    "residual-energy",
+    "How much of the residual the top eigenfunctions hold",
     "Relative energy E(m, k) of the residual in the span of the first k eigenvectors, over training. What is "
     "learned leaves the "
     "top modes; what remains lies in the bottom ones. Dotted: k over the number of modes.",
-    "residual_energy", "energy_k", section="alignment",
-)  # fmt: skip
+    "residual_energy",
+    "energy_k",
+    section="alignment",
+)
 def residual_energy(scene: Scene) -> Figure:
     """E_t(m, k)."""
     return _energies_over_time(scene, "residual", "m")
 
 
 @figure(
-    "energy-curves", "Energy over the number of modes",
+    "energy-curves",
+    "Energy over the number of modes",
     "E(φ, k) for every k, at a few moments from dark (early) to light (late): left the target, right the output. "
     "Dotted: a random "
     "direction, k over the number of modes; dashed: permuted labels at the last snapshot.",
-    "target_coefficients", "output_coefficients", section="alignment",
-)  # fmt: skip
+    "target_coefficients",
+    "output_coefficients",
+    section="alignment",
+)
 def energy_curves(scene: Scene) -> Figure:
     """E_t(y, k) and E_t(f, k) over k."""
     run, style = scene.run, scene.style

@@ -14,19 +14,19 @@ from ..panels import Series, block_map
 from ..trajectory import Run
 from .sheet import over_time, sheet, steps_text
 
-_LEVELS = (
-    ("class_diagonal", "same point"), ("class_within", "same class"), ("class_between", "different classes"),
-)  # fmt: skip
+_LEVELS = (("class_diagonal", "same point"), ("class_within", "same class"), ("class_between", "different classes"))
 _MOMENTS = 3
 
 
 @figure(
-    "class-blocks", "The kernel between classes",
+    "class-blocks",
+    "The kernel between classes",
     "Mean kernel between points of two classes (the kernel of a point with itself is left out), divided by the mean "
     "kernel of a point with itself, at a few of the moments at which the kernel is known. As classes are learned, "
     "the diagonal stands out of a flat ground.",
-    "targets", section="motion",
-)  # fmt: skip
+    "targets",
+    section="motion",
+)
 def blocks(scene: Scene) -> Figure:
     """Class-block means at the first, a middle and the last moment."""
     run = scene.run
@@ -42,18 +42,26 @@ def blocks(scene: Scene) -> Figure:
     page, axes = sheet(scene, 1, len(rows), height=0.33 + 0.07, width=0.1 + 0.3 * len(rows))
     for ax, row, values in zip(axes, rows, maps, strict=True):
         block_map(
-            ax, values, scene.style, title=steps_text(run.steps[row]), limits=(low, top), bar=ax is axes[-1],
-            xlabel="class", ylabel="class" if ax is axes[0] else "",
-        )  # fmt: skip
+            ax,
+            values,
+            scene.style,
+            title=steps_text(run.steps[row]),
+            limits=(low, top),
+            bar=ax is axes[-1],
+            xlabel="class",
+            ylabel="class" if ax is axes[0] else "",
+        )
     return page
 
 
 @figure(
-    "class-levels", "Three levels of the kernel",
+    "class-levels",
+    "Three levels of the kernel",
     "Mean kernel of a point with itself, between points of one class, and between points of different classes, summed "
     "over outputs. What the kernel knows of classes is the distance of the lower two. Large classes weigh more.",
-    *(name for name, _ in _LEVELS), section="motion",
-)  # fmt: skip
+    *(name for name, _ in _LEVELS),
+    section="motion",
+)
 def levels(scene: Scene) -> Figure:
     """Diagonal, within, between."""
     page, (ax,) = sheet(scene, height=0.38)

@@ -30,13 +30,16 @@ def _changes(scene: Scene, *, exact: bool = False) -> tuple[Change, ...]:
 
 
 @figure(
-    "residual-spectrum", "The residual along the modes, before and after a change",
+    "residual-spectrum",
+    "The residual along the modes, before and after a change",
     "Share of the residual's energy per mode (beyond the first ten the mean over a dozen bins per decade): just "
     "before the learning rate changes and at the first "
     "snapshot after "
     "it. Modes whose factor |1 − η λᵢ/N| was near 1 at the old rate and is near 0 at the new one empty at once.",
-    "residual_coefficients", "learning_rate", section="learning rate",
-)  # fmt: skip
+    "residual_coefficients",
+    "learning_rate",
+    section="learning rate",
+)
 def residual_spectrum(scene: Scene) -> Figure:
     """⟨v_i, m⟩²/‖m‖² before and one step after each of the first changes."""
     changes, run, style = _changes(scene)[:3], scene.run, scene.style
@@ -55,14 +58,19 @@ def residual_spectrum(scene: Scene) -> Figure:
 
 
 @figure(
-    "mode-factors", "One update, mode by mode: prediction and measurement",
+    "mode-factors",
+    "One update, mode by mode: prediction and measurement",
     "By how much the first update at the new learning rate multiplies the residual along each eigenvector of the "
     "state it left: "
     "|1 − η λᵢ/N| as predicted for a kernel that stands still (line), as measured (circles), and what the old rate "
     "would have "
     "done (dotted).",
-    "eigenvalues", "eigenvectors", "residual", "learning_rate", section="learning rate",
-)  # fmt: skip
+    "eigenvalues",
+    "eigenvectors",
+    "residual",
+    "learning_rate",
+    section="learning rate",
+)
 def predicted_factors(scene: Scene) -> Figure:
     """|1 − η_new λ_i/N| and the measured ratio."""
     changes = _changes(scene, exact=True)[:3]
@@ -86,12 +94,15 @@ def predicted_factors(scene: Scene) -> Figure:
 
 
 @figure(
-    "lr-decay", "Around the first learning-rate change",
+    "lr-decay",
+    "Around the first learning-rate change",
     "Stability ratio, residual energy in the top modes, target energy and effective rank from before the first "
     "change to the "
     "next one; dashed: the control, which kept the old rate.",
-    "eigenvalues", "learning_rate", section="learning rate",
-)  # fmt: skip
+    "eigenvalues",
+    "learning_rate",
+    section="learning rate",
+)
 def around_change(scene: Scene) -> Figure:
     """Four courses around the first change, on a time axis that is logarithmic on both sides of it."""
     change, run = _changes(scene)[0], scene.run
@@ -111,12 +122,15 @@ def around_change(scene: Scene) -> Figure:
 
 
 @figure(
-    "lr-trend", "Over the course of the learning rate",
+    "lr-trend",
+    "Over the course of the learning rate",
     "Stability ratio, residual energy in the top modes, target energy and effective rank over the sum of the learning "
     "rates Ση, the time of gradient flow, while the rate moves continuously. What moves here moves with the schedule, "
     "which does not say that the schedule moves it.",
-    "eigenvalues", "learning_rate", section="learning rate",
-)  # fmt: skip
+    "eigenvalues",
+    "learning_rate",
+    section="learning rate",
+)
 def over_rates(scene: Scene) -> Figure:
     """Four courses over Ση in the longest stretch of continuous change."""
     run, style = scene.run, scene.style

@@ -14,12 +14,15 @@ from .sheet import over_time, sheet
 
 
 @figure(
-    "freeze-here", "What training would have given, had the kernel been frozen here",
+    "freeze-here",
+    "What training would have given, had the kernel been frozen here",
     "Relative squared error on this probe of the network linearised at each snapshot and trained to the end on the other "
     "probe's data (kernel regression with Θ_t, offset f_t), beside the network's own error at that moment. The dotted "
     "line is the network's last error: where the first curve falls below it, the kernel had become good enough.",
-    "kernel_regression_error", "network_error", section="motion",
-)  # fmt: skip
+    "kernel_regression_error",
+    "network_error",
+    section="motion",
+)
 def freeze(scene: Scene) -> Figure:
     """‖f_lin − y‖²/‖y‖² over the moment of freezing."""
     curve = freeze_here(scene.run)
@@ -33,24 +36,37 @@ def freeze(scene: Scene) -> Figure:
     ax.axhline(curve.final, color=style.muted, linestyle=(0, (1, 1.6)), linewidth=1.2)
     if curve.good_enough is not None:
         ax.plot(
-            [curve.good_enough], [curve.error_there], marker="o", markersize=6, markerfacecolor="none",
-            color=style.ink, linestyle="",
-        )  # fmt: skip
+            [curve.good_enough],
+            [curve.error_there],
+            marker="o",
+            markersize=6,
+            markerfacecolor="none",
+            color=style.ink,
+            linestyle="",
+        )
         # Errors fall: the upper right corner is the one that no line crosses.
         ax.annotate(
-            f"○ good enough from step {curve.good_enough:,}", (1, 1), xytext=(-4, -4), xycoords="axes fraction",
-            textcoords="offset points", ha="right", va="top", fontsize="small", color=style.ink,
-        )  # fmt: skip
+            f"○ good enough from step {curve.good_enough:,}",
+            (1, 1),
+            xytext=(-4, -4),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize="small",
+            color=style.ink,
+        )
     return page
 
 
 @figure(
-    "stages", "Stages of training",
+    "stages",
+    "Stages of training",
     "Stretches that rules marked in the stored courses: fast and slow motion of the kernel by the level of its velocity "
     "at one lag, progressive sharpening by the stability ratio over the learning rate, the edge of stability by λ₁ over its "
     "bound at one rate. Each has a false-alarm rate on its null below 5 %; the table beside the figure holds the rules.",
     section="motion",
-)  # fmt: skip
+)
 def stage_bands(scene: Scene) -> Figure:
     """Kernel velocity, or the stability ratio, with the stages as labelled bands below it."""
     run, style = scene.run, scene.style
@@ -58,9 +74,11 @@ def stage_bands(scene: Scene) -> Figure:
     if not found:
         reasons = "".join(f" Not judged: {reason}." for reason in unjudged)
         raise AnalysisError(
-            "no rule found a stage below a false-alarm rate of 5 %", where=run.path or None,
-            remedy="The figure 'stages' needs 'kernel_velocity' or 'stability_ratio' with a change in its course." + reasons,
-        )  # fmt: skip
+            "no rule found a stage below a false-alarm rate of 5 %",
+            where=run.path or None,
+            remedy="The figure 'stages' needs 'kernel_velocity' or 'stability_ratio' with a change in its course."
+            + reasons,
+        )
     moved = any(stage.name.endswith("kernel motion") for stage in found) or not run.has("stability_ratio")
     name = "kernel_velocity" if moved else "stability_ratio"
     page, axes = sheet(scene, 2, 1, height=0.52, sharex=True, height_ratios=[3, 1.1])

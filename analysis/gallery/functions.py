@@ -25,13 +25,15 @@ _MOMENTS = 40
 
 
 @figure(
-    "kernel-slices", "Slices of the kernel",
+    "kernel-slices",
+    "Slices of the kernel",
     "The kernel between one point (the cross) and all others, at the first and the last snapshot that hold the "
     "kernel. At the "
     "start it follows distance and angle; later it follows the parts of the picture. Each image has its own scale "
     "about zero.",
-    "inputs", section="alignment",
-)  # fmt: skip
+    "inputs",
+    section="alignment",
+)
 def kernel_slices(scene: Scene) -> Figure:
     """Θ(x_0, ·) for a few x_0."""
     run, rows = scene.run, rows_with_kernels(scene.run, 2, why="the figure 'kernel-slices'")
@@ -54,12 +56,16 @@ def kernel_slices(scene: Scene) -> Figure:
 
 
 @figure(
-    "projections", "The output in few eigenfunctions",
+    "projections",
+    "The output in few eigenfunctions",
     "The network's output at the last snapshot beside its projection on the first k eigenvectors of the same "
     "moment; the "
     "number is the part of the output's energy that is missing. Grey values share one scale.",
-    "inputs", "outputs", "eigenvectors", section="alignment",
-)  # fmt: skip
+    "inputs",
+    "outputs",
+    "eigenvectors",
+    section="alignment",
+)
 def projections(scene: Scene) -> Figure:
     """P_k f for growing k, and f."""
     run, row = scene.run, representative_rows(scene.run, 2)[-1]
@@ -77,12 +83,15 @@ def projections(scene: Scene) -> Figure:
 
 
 @figure(
-    "frequencies", "Frequency of the eigenfunctions",
+    "frequencies",
+    "Frequency of the eigenfunctions",
     "Mean radial frequency of each stored eigenvector, in periods over the width of the inputs, at a few moments "
     "from dark "
     "(early) to light (late). Small eigenvalues belong to fast functions.",
-    "inputs", "eigenvectors", section="alignment",
-)  # fmt: skip
+    "inputs",
+    "eigenvectors",
+    section="alignment",
+)
 def frequencies(scene: Scene) -> Figure:
     """⟨|ξ|⟩ over the mode index."""
     run, points = scene.run, planar_inputs(scene.run)
@@ -98,13 +107,15 @@ def frequencies(scene: Scene) -> Figure:
 
 
 @figure(
-    "rotation", "How the top eigenspace turns",
+    "rotation",
+    "How the top eigenspace turns",
     "Overlap of the spans of the first eigenvectors (20, or as many as are stored) between all pairs of moments: 1 "
     "for the same "
     "span. Unrelated spans overlap by k over the number of modes. Moments are evenly spread over the snapshots, not "
     "over time.",
-    "eigenvectors", section="motion",
-)  # fmt: skip
+    "eigenvectors",
+    section="motion",
+)
 def rotation(scene: Scene) -> Figure:
     """‖V_sᵀV_t‖²/k."""
     run = scene.run

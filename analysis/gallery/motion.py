@@ -23,11 +23,12 @@ _LEDGER_MODES = 12
 
 
 @figure(
-    "loss", "Loss",
+    "loss",
+    "Loss",
     "Loss on the probe and, where it was recorded, of the training batch of the update that leaves each state; "
     "dashed: the control.",
     section="motion",
-)  # fmt: skip
+)
 def loss(scene: Scene) -> Figure:
     """Probe loss and training loss."""
     names = [("probe_loss", "probe"), ("training_loss", "training batch")]
@@ -47,18 +48,20 @@ def loss(scene: Scene) -> Figure:
 
 
 @figure(
-    "linearisation", "Three linearisation errors",
+    "linearisation",
+    "Three linearisation errors",
     "Squared relative errors. One update: of J Δθ against the real change of the outputs. Kernel flow: of −J P Jᵀ "
     "m/N against it. "
     "Anchored: of the network linearised at initialisation against the whole way travelled; far below 1 means lazy.",
     section="motion",
-)  # fmt: skip
+)
 def linearisation(scene: Scene) -> Figure:
     """The three errors over time."""
     names = [
-        ("linearization_error", "one update"), ("kernel_flow_error", "kernel flow"),
+        ("linearization_error", "one update"),
+        ("kernel_flow_error", "kernel flow"),
         ("anchored_linearization_error", "anchored"),
-    ]  # fmt: skip
+    ]
     lines = [
         Series(label, scene.masked(name, why="the figure"), colour)
         for (name, label), colour in zip(names, scene.style.category, strict=False)
@@ -83,17 +86,18 @@ def _held_back(run: Run, names: list[str]) -> str:
 
 
 @figure(
-    "kernel-motion", "How far the kernel has moved, and towards what",
+    "kernel-motion",
+    "How far the kernel has moved, and towards what",
     "Kernel distance from initialisation, 1 − cosine of the two kernels (blind to scale), and kernel–target "
     "alignment; dashed: the control.",
     section="motion",
-)  # fmt: skip
+)
 def kernel_motion(scene: Scene) -> Figure:
     """Kernel distance and kernel–target alignment."""
     names = [
-        ("kernel_distance_from_initial", "distance from "
-                                         "initialisation"), ("kernel_target_alignment", "kernel–target alignment"),
-    ]  # fmt: skip
+        ("kernel_distance_from_initial", "distance from initialisation"),
+        ("kernel_target_alignment", "kernel–target alignment"),
+    ]
     chosen = [(name, label) for name, label in names if scene.run.has(name)]
     if not chosen:
         raise AnalysisError(
@@ -112,11 +116,13 @@ def kernel_motion(scene: Scene) -> Figure:
 
 
 @figure(
-    "layer-shares", "Which layers carry the kernel",
+    "layer-shares",
+    "Which layers carry the kernel",
     "Each layer's share of the kernel's trace, stacked from the first layer (bottom, dark) to the last (top, light). "
     "The shares add up to one.",
-    "layer_share", section="motion",
-)  # fmt: skip
+    "layer_share",
+    section="motion",
+)
 def layer_shares(scene: Scene) -> Figure:
     """Tr Θ_l / tr Θ."""
     run = scene.run
@@ -131,12 +137,15 @@ def layer_shares(scene: Scene) -> Figure:
 
 
 @figure(
-    "kernel-distances", "Kernel distance between all moments",
+    "kernel-distances",
+    "Kernel distance between all moments",
     "1 − cosine of the kernels at every pair of moments, from the stored eigenpairs: dark where the kernel stood still, "
     "light where it had turned. A dark square on the diagonal is a stretch in which training was linear. Moments are "
     "evenly spread over the snapshots, not over time.",
-    "eigenvalues", "eigenvectors", section="motion",
-)  # fmt: skip
+    "eigenvalues",
+    "eigenvectors",
+    section="motion",
+)
 def kernel_distances(scene: Scene) -> Figure:
     """1 − cos(Θ_s, Θ_t), the middle of its bounds."""
     run = scene.run
@@ -150,19 +159,27 @@ def kernel_distances(scene: Scene) -> Figure:
     title = f"known to ± {reach:.1g}" if reach > 1e-4 else ""
     distances = 1 - (low + high) / 2
     heat_map(
-        ax, distances, scene.style, labels=[count(int(run.steps[row])) for row in rows], title=title,
-        limits=(0.0, float(np.max(distances)) or 1.0), bar_label="1 − cosine",
-    )  # fmt: skip
+        ax,
+        distances,
+        scene.style,
+        labels=[count(int(run.steps[row])) for row in rows],
+        title=title,
+        limits=(0.0, float(np.max(distances)) or 1.0),
+        bar_label="1 − cosine",
+    )
     return page
 
 
 @figure(
-    "activations", "How far hidden neurons have moved",
+    "activations",
+    "How far hidden neurons have moved",
     "Left: root mean square deviation of a single neuron of each layer from its value at initialisation. Right: the "
     "deviation of the layer as a whole, the norm of its vector of activations. In a wide lazy network the first "
     "vanishes and the second does not.",
-    "activation_neuron_deviation", "activation_layer_deviation", section="motion",
-)  # fmt: skip
+    "activation_neuron_deviation",
+    "activation_layer_deviation",
+    section="motion",
+)
 def activations(scene: Scene) -> Figure:
     """Deviations per neuron and per layer."""
     names = (("activation_neuron_deviation", "one neuron (RMS)"), ("activation_layer_deviation", "whole layer (norm)"))
@@ -177,13 +194,18 @@ def activations(scene: Scene) -> Figure:
 
 
 @figure(
-    "ledger", "Who learned what, when",
+    "ledger",
+    "Who learned what, when",
     "The real change of the outputs in the update that leaves each snapshot, split into kernel gradient flow, what "
     "optimizer and minibatch made of it, and the network's curvature. Each part is given as the share of the residual "
     "that it took off (negative where it added to it), summed over modes: left the whole, right kernel flow alone, by "
     "layer.",
-    "ledger_kernel_flow", "ledger_remainder", "ledger_curvature", "residual_coefficients", section="motion",
-)  # fmt: skip
+    "ledger_kernel_flow",
+    "ledger_remainder",
+    "ledger_curvature",
+    "residual_coefficients",
+    section="motion",
+)
 def ledger(scene: Scene) -> Figure:
     """−⟨part, m⟩/‖m‖² of the three parts, and of kernel flow by layer."""
     run, style = scene.run, scene.style
@@ -200,11 +222,16 @@ def ledger(scene: Scene) -> Figure:
 
 
 @figure(
-    "ledger-modes", "What one update did, mode by mode",
+    "ledger-modes",
+    "What one update did, mode by mode",
     "The same split along the leading modes, at the first, a middle and the last snapshot: how much of the residual each "
     "part took off along each mode, as a share of the whole residual. Bars above zero learned, bars below unlearned.",
-    "ledger_kernel_flow", "ledger_remainder", "ledger_curvature", "residual_coefficients", section="motion",
-)  # fmt: skip
+    "ledger_kernel_flow",
+    "ledger_remainder",
+    "ledger_curvature",
+    "residual_coefficients",
+    section="motion",
+)
 def ledger_modes(scene: Scene) -> Figure:
     """−⟨part_i, m_i⟩/‖m‖² for the first modes."""
     run, style = scene.run, scene.style

@@ -16,12 +16,16 @@ _LINES = 4
 
 
 @figure(
-    "outputs", "Target and output",
+    "outputs",
+    "Target and output",
     "The target, the network's output at the first and the last snapshot, and what is still missing (the residual), "
     "on the probe's points, interpolated. Grey values share one scale; the residual has its own, red above and "
     "blue below zero.",
-    "inputs", "targets", "outputs", section="alignment",
-)  # fmt: skip
+    "inputs",
+    "targets",
+    "outputs",
+    section="alignment",
+)
 def outputs(scene: Scene) -> Figure:
     """Target, first output, last output, last residual."""
     run = scene.run
@@ -48,12 +52,16 @@ def outputs(scene: Scene) -> Figure:
 
 
 @figure(
-    "eigenfunctions", "Top eigenfunctions, at the start and at the end",
+    "eigenfunctions",
+    "Top eigenfunctions, at the start and at the end",
     "The first eigenvectors of the tangent kernel as functions of the two inputs: top row at the first snapshot, "
     "bottom row at the last. Red is positive, blue negative; each is scaled to itself and turned to be positive or to "
     "lean towards the target, for an eigenvector's sign is free.",
-    "inputs", "eigenvectors", "eigenvalues", section="alignment",
-)  # fmt: skip
+    "inputs",
+    "eigenvectors",
+    "eigenvalues",
+    section="alignment",
+)
 def eigenfunctions(scene: Scene) -> Figure:
     """The first six eigenfunctions at the first and the last snapshot."""
     run = scene.run
@@ -72,12 +80,15 @@ def eigenfunctions(scene: Scene) -> Figure:
 
 
 @figure(
-    "eigenfunction-lines", "Eigenfunctions over one input",
+    "eigenfunction-lines",
+    "Eigenfunctions over one input",
     "For a single input: the first eigenvectors of the tangent kernel as functions of it, and below them the network's "
     "output beside the target, at the first snapshot (left) and at the last (right). Each eigenvector has a mean square "
     "of one and leans towards the target, for its sign is free.",
-    "eigenvectors", "outputs", section="alignment",
-)  # fmt: skip
+    "eigenvectors",
+    "outputs",
+    section="alignment",
+)
 def eigenfunction_lines(scene: Scene) -> Figure:
     """v_1, …, v_4 and f with y over x, at the first and the last snapshot."""
     run, style, x = scene.run, scene.style, line_inputs(scene.run)

@@ -77,10 +77,24 @@ def seeds_figure(effects: SeedEffects, energy_k: tuple[int, ...], style: Style) 
     for ax, (name, found) in zip(axes, shown.items(), strict=False):
         offsets = np.array([d.offset for d in found])
         for i in range(len(effects.pairs)):
-            ax.plot(offsets, [d.differences[i] for d in found], color=style.category[0], alpha=0.4, linewidth=1,
-                    label="one seed" if i == 0 else "_seed", marker=".", markersize=3)  # fmt: skip
-        ax.plot(offsets, [d.mean for d in found], color=style.category[1], label="mean over seeds", marker="o",
-                markersize=3.5)  # fmt: skip
+            ax.plot(
+                offsets,
+                [d.differences[i] for d in found],
+                color=style.category[0],
+                alpha=0.4,
+                linewidth=1,
+                label="one seed" if i == 0 else "_seed",
+                marker=".",
+                markersize=3,
+            )
+        ax.plot(
+            offsets,
+            [d.mean for d in found],
+            color=style.category[1],
+            label="mean over seeds",
+            marker="o",
+            markersize=3.5,
+        )
         ax.axhline(0, color=style.muted, linewidth=0.8)
         time_axis(ax, "log")
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}".replace("-", "−")))

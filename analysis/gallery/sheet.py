@@ -65,9 +65,16 @@ def steps_text(step: int) -> str:
 def row_label(ax: Axes, text: str, style: Style) -> None:
     """What a row of pictures shares, upright at its left."""
     ax.text(
-        -0.06, 0.5, text, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize="small",
+        -0.06,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        rotation=90,
+        ha="right",
+        va="center",
+        fontsize="small",
         color=style.muted,
-    )  # fmt: skip
+    )
 
 
 def layer_names(run: Run, count: int) -> list[str]:

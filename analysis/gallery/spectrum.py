@@ -16,11 +16,13 @@ from .sheet import from_control, over_time, sheet, steps_text
 
 
 @figure(
-    "eigenvalues", "Eigenvalues over training",
+    "eigenvalues",
+    "Eigenvalues over training",
     "Eigenvalues λᵢ of the un-normalised kernel on the probe, for a few i, on a logarithmic axis. Vertical lines mark "
     "learning-rate changes.",
-    "eigenvalues", section="spectrum",
-)  # fmt: skip
+    "eigenvalues",
+    section="spectrum",
+)
 def eigenvalues(scene: Scene) -> Figure:
     """λ_i^t."""
     values, chosen = scene.masked("eigenvalues", why="the figure"), followed(scene.run)
@@ -32,12 +34,15 @@ def eigenvalues(scene: Scene) -> Figure:
 
 
 @figure(
-    "scaled-eigenvalues", "Eigenvalues times the learning rate",
+    "scaled-eigenvalues",
+    "Eigenvalues times the learning rate",
     "s η λᵢ / N with the learning rate η of each update and s from the loss (1 for the mean of ½(f − y)²): the share "
     "of mode i that one update takes. At 2 (dotted) gradient descent is at the edge of stability. Levels that stay put "
     "mean that λ grows as η falls.",
-    "eigenvalues", "learning_rate", section="spectrum",
-)  # fmt: skip
+    "eigenvalues",
+    "learning_rate",
+    section="spectrum",
+)
 def scaled_eigenvalues(scene: Scene) -> Figure:
     """(η_t / N) λ_i^t."""
     chosen = followed(scene.run, 6)
@@ -67,12 +72,15 @@ def _before_and_after(scene: Scene, values: Floats) -> tuple[Ints, Floats]:
 
 
 @figure(
-    "stability", "The largest eigenvalue and the bound of stability",
+    "stability",
+    "The largest eigenvalue and the bound of stability",
     "λ₁ of the kernel against the value at which the next update would be at the edge of stability (2N/η for "
     "gradient descent on "
     "the mean of ½(f − y)²). When the learning rate falls the bound rises; a control that kept the rate is dashed.",
-    "eigenvalues", "stability_bound", section="spectrum",
-)  # fmt: skip
+    "eigenvalues",
+    "stability_bound",
+    section="spectrum",
+)
 def stability(scene: Scene) -> Figure:
     """λ_1 and its bound."""
     largest = scene.masked("eigenvalues", why="the figure")[:, 0]
@@ -91,17 +99,24 @@ def stability(scene: Scene) -> Figure:
     over_time(scene, ax, lines, "λ₁ and its bound", **options)
     staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
     ax.annotate(
-        "edge of stability", (scene.run.steps[known][0], bound[known][0]), xytext=(10, -3), textcoords="offset points",
-        va="top", fontsize="small", color=scene.style.ink,
-    )  # fmt: skip
+        "edge of stability",
+        (scene.run.steps[known][0], bound[known][0]),
+        xytext=(10, -3),
+        textcoords="offset points",
+        va="top",
+        fontsize="small",
+        color=scene.style.ink,
+    )
     return page
 
 
 @figure(
-    "spectra", "The whole spectrum at a few moments",
+    "spectra",
+    "The whole spectrum at a few moments",
     "All stored eigenvalues over their index on logarithmic axes, from dark (early) to light (late).",
-    "eigenvalues", section="spectrum",
-)  # fmt: skip
+    "eigenvalues",
+    section="spectrum",
+)
 def spectra(scene: Scene) -> Figure:
     """λ_i over i."""
     run = scene.run
@@ -119,11 +134,13 @@ def spectra(scene: Scene) -> Figure:
 
 
 @figure(
-    "spectrum-map", "The whole spectrum over training",
+    "spectrum-map",
+    "The whole spectrum over training",
     "Every stored eigenvalue as colour (logarithmic) over training time and mode index. What grows brightens to the "
     "right; eigenvalues at or below the noise floor are left blank.",
-    "eigenvalues", section="spectrum",
-)  # fmt: skip
+    "eigenvalues",
+    section="spectrum",
+)
 def spectrum_map(scene: Scene) -> Figure:
     """λ_i^t as a heat map."""
     run = scene.run
@@ -133,18 +150,27 @@ def spectrum_map(scene: Scene) -> Figure:
     floor = run.values("noise_floor")[rows] if run.has("noise_floor") else np.zeros(len(rows))
     page, (ax,) = sheet(scene, height=0.45)
     mode_time_map(
-        ax, run.steps[rows], run.values("eigenvalues")[rows], scene.style, title="", x=scene.time, bar_label="λᵢ",
+        ax,
+        run.steps[rows],
+        run.values("eigenvalues")[rows],
+        scene.style,
+        title="",
+        x=scene.time,
+        bar_label="λᵢ",
         floor=floor,
-    )  # fmt: skip
+    )
     mark_changes(ax, scene.marks, scene.style)
     return page
 
 
 @figure(
-    "rank", "How many modes carry the kernel",
+    "rank",
+    "How many modes carry the kernel",
     "Effective rank (the exponential of the spectrum's entropy) and participation ratio ((Σλ)²/Σλ²) over training.",
-    "effective_rank", "participation_ratio", section="spectrum",
-)  # fmt: skip
+    "effective_rank",
+    "participation_ratio",
+    section="spectrum",
+)
 def rank(scene: Scene) -> Figure:
     """Effective rank and participation ratio."""
     page, (ax,) = sheet(scene, height=0.36)

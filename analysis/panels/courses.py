@@ -76,9 +76,16 @@ def mark_changes(ax: Axes, changes: Sequence[tuple[int, str]], style: Style, *, 
         ax.axvline(step, color=style.muted, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
         if labels:
             ax.annotate(
-                label, (step, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
-                ha="center", va="bottom", fontsize="small", color=style.muted,
-            )  # fmt: skip
+                label,
+                (step, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize="small",
+                color=style.muted,
+            )
     return ax
 
 
@@ -88,9 +95,15 @@ def draw(ax: Axes, x: Ints | Floats, one: Series) -> None:
     at = x if one.x is None else one.x
     pattern = {"solid": "-", "dashed": (0, (5, 2)), "dotted": (0, (1, 1.6))}[one.line]
     ax.plot(
-        at[known], one.values[known], color=one.colour, linestyle=pattern, label=one.label,
-        marker="o" if known.sum() < 3 else "", markersize=4, linewidth=1.2 if one.line != "solid" else None,
-    )  # fmt: skip
+        at[known],
+        one.values[known],
+        color=one.colour,
+        linestyle=pattern,
+        label=one.label,
+        marker="o" if known.sum() < 3 else "",
+        markersize=4,
+        linewidth=1.2 if one.line != "solid" else None,
+    )
 
 
 def band(ax: Axes, x: Ints | Floats, low: Floats, high: Floats, one: Series) -> Axes:
@@ -113,9 +126,16 @@ def stacked(ax: Axes, x: Ints | Floats, shares: Floats, style: Style, *, labels:
     gap = 1.25 * _font_points(ax) / 72 / max(ax.bbox.height / ax.figure.dpi, 1e-6)
     for height, label, colour in zip(spread(centres.tolist(), gap), labels, colours, strict=True):
         ax.annotate(
-            label, (1, height), xycoords="axes fraction", xytext=(5, 0), textcoords="offset points", va="center",
-            color=colour, fontsize="small", annotation_clip=False,
-        )  # fmt: skip
+            label,
+            (1, height),
+            xycoords="axes fraction",
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize="small",
+            annotation_clip=False,
+        )
     return ax
 
 
@@ -175,9 +195,17 @@ def label_ends(ax: Axes, x: Ints | Floats, series: Sequence[Series]) -> None:
     gap = 1.25 * _font_points(ax) / 72 / max(ax.bbox.height / ax.figure.dpi, 1e-6)
     for height, (_, _, one) in zip(spread(heights, gap), entries, strict=True):
         ax.annotate(
-            one.label, (1, height), xycoords="axes fraction", xytext=(5, 0), textcoords="offset points",
-            va="center", ha="left", color=one.colour, fontsize="small", annotation_clip=False,
-        )  # fmt: skip
+            one.label,
+            (1, height),
+            xycoords="axes fraction",
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left",
+            color=one.colour,
+            fontsize="small",
+            annotation_clip=False,
+        )
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -42,9 +42,7 @@ def heat_map(
     bar_label: str = "",
 ) -> Axes:
     """A symmetric matrix of values with the moments' labels on both axes; returns ``ax``."""
-    image = ax.imshow(
-        values, cmap=MAGNITUDES, vmin=limits[0], vmax=limits[1], origin="lower", interpolation="none"
-    )  # fmt: skip
+    image = ax.imshow(values, cmap=MAGNITUDES, vmin=limits[0], vmax=limits[1], origin="lower", interpolation="none")
     ticks = np.unique(np.linspace(0, len(labels) - 1, min(6, len(labels))).round().astype(int))
     ax.set_xticks(ticks, [labels[i] for i in ticks])
     ax.set_yticks(ticks, [labels[i] for i in ticks])
@@ -68,7 +66,7 @@ def block_map(
     """A small matrix, cell by cell, classes counted from 0 on both axes; returns ``ax``."""
     image = ax.imshow(
         values, cmap=SIGNED if limits[0] < 0 else MAGNITUDES, vmin=limits[0], vmax=limits[1], interpolation="none"
-    )  # fmt: skip
+    )
     ticks = np.arange(0, len(values), max(1, -(-len(values) // 10)))
     ax.set_xticks(ticks, [str(i) for i in ticks])
     ax.set_yticks(ticks, [str(i) for i in ticks])

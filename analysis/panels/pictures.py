@@ -35,9 +35,15 @@ def pictures(
     """
     low, high = limits if limits is not None else _limits(image, kind)
     ax.imshow(
-        image, cmap=COLOUR_MAPS[kind], vmin=low, vmax=high, origin="upper", interpolation=style.interpolation,
-        extent=(0, image.shape[1], 0, image.shape[0]), aspect="equal",
-    )  # fmt: skip
+        image,
+        cmap=COLOUR_MAPS[kind],
+        vmin=low,
+        vmax=high,
+        origin="upper",
+        interpolation=style.interpolation,
+        extent=(0, image.shape[1], 0, image.shape[0]),
+        aspect="equal",
+    )
     ax.set_axis_off()
     ax.set_title(title, fontsize="medium", fontweight="normal", loc="center", pad=3)
     ax.set_label("picture")

@@ -76,21 +76,20 @@ def scatter_factors(
 
     ``share`` is each mode's part of the residual's energy: it sets the area of the circles.
     """
-    ax.plot(
-        index,
-        old,
-        color=style.muted,
-        linestyle=(0, (1, 1.6)),
-        linewidth=1.2,
-        label="old rate, predicted",
-    )
+    ax.plot(index, old, color=style.muted, linestyle=(0, (1, 1.6)), linewidth=1.2, label="old rate, predicted")
     ax.plot(index, predicted, color=style.category[0], label="new rate, predicted")
     # A mode that holds no residual has a ratio of two roundings: the area of a circle says how much it holds.
     area = 6 + 150 * np.sqrt(share / max(float(share.max(initial=0.0)), np.finfo(np.float64).tiny))
     ax.scatter(
-        index, measured, s=area, facecolor="none", edgecolor=style.category[1], linewidth=1.2, zorder=3,
+        index,
+        measured,
+        s=area,
+        facecolor="none",
+        edgecolor=style.category[1],
+        linewidth=1.2,
+        zorder=3,
         label="new rate, measured",
-    )  # fmt: skip
+    )
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.set_xlabel("mode i")
@@ -107,11 +106,27 @@ def slopes(ax: Axes, x: Floats, values: Floats, style: Style, *, slope: float, i
         ends = np.array([x.min(), x.max()])
         ax.plot(ends, np.exp(intercept) * ends**slope, color=style.category[1], linewidth=1.3, label="power law")
         ax.annotate(
-            f"slope {text}", (1, 1), xycoords="axes fraction", xytext=(-2, -2), textcoords="offset points", ha="right",
-            va="top", fontsize="small", color=style.category[1],
-        )  # fmt: skip
-    ax.plot(x, values, linestyle="", marker="o", markersize=4.5, markerfacecolor="none", color=style.category[0],
-            markeredgewidth=1.1, label="runs")  # fmt: skip
+            f"slope {text}",
+            (1, 1),
+            xycoords="axes fraction",
+            xytext=(-2, -2),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize="small",
+            color=style.category[1],
+        )
+    ax.plot(
+        x,
+        values,
+        linestyle="",
+        marker="o",
+        markersize=4.5,
+        markerfacecolor="none",
+        color=style.category[0],
+        markeredgewidth=1.1,
+        label="runs",
+    )
     ax.set_xscale("log")
     if np.all(values > 0):
         ax.set_yscale("log")

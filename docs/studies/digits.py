@@ -60,9 +60,7 @@ class Size:
     watched: int = 300
 
 
-SMALL = Size(
-    steps=24, probe=12, width=16, widths=(8, 16, 32), seeds=2, sweep_steps=12, watched_steps=24, watched=20,
-)  # fmt: skip
+SMALL = Size(steps=24, probe=12, width=16, widths=(8, 16, 32), seeds=2, sweep_steps=12, watched_steps=24, watched=20)
 
 
 def data() -> tuple[Tensor, Tensor]:
@@ -82,16 +80,21 @@ def mlp(width: int, outputs: int = 10) -> nn.Module:
     """64 → width → width → outputs."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)
-    )  # fmt: skip
+    )
 
 
 def cnn(width: int) -> nn.Module:
     """Two convolutions, global average, 10 classes."""
     channels = max(4, width // 8)
     return nn.Sequential(
-        nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, 2 * channels, 3, padding=1, stride=2),
-        nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8 * channels, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, channels, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(channels, 2 * channels, 3, padding=1, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8 * channels, 10),
+    )
 
 
 class Lazy(nn.Module):
@@ -135,17 +138,24 @@ class Classifier(pl.LightningModule):
             return optimizer
         scheduler: Any = (
             torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
-            if self.decay == "cosine" else torch.optim.lr_scheduler.MultiStepLR(optimizer, [self.steps // 2], 0.1)
-        )  # fmt: skip
+            if self.decay == "cosine"
+            else torch.optim.lr_scheduler.MultiStepLR(optimizer, [self.steps // 2], 0.1)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def trainer(steps: int, tracker: NTKTracker) -> pl.Trainer:
     """Nothing on disk but the archive, nothing on the screen."""
     return pl.Trainer(
-        max_steps=steps, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[tracker],
-    )  # fmt: skip
+        max_steps=steps,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[tracker],
+    )
 
 
 def classification(folder: Path, network: str, optimizer: str, decay: str, size: Size) -> Path:
@@ -158,13 +168,21 @@ def classification(folder: Path, network: str, optimizer: str, decay: str, size:
     model = Classifier((mlp if network == "mlp" else cnn)(size.width), optimizer, decay, size.steps)
     identity = {"dataset": "scikit-learn digits", "split": "held-out", "indices": "first"}  # training has x[200:]
     probe = Probe(x[: size.probe], y[: size.probe], identity=identity)
-    when = schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100)) if decay == "step" else (
-        schedule.Log(per_octave=2) | schedule.Every(max(size.steps // 12, 1))
-    )  # fmt: skip
+    when = (
+        schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100))
+        if decay == "step"
+        else (schedule.Log(per_octave=2) | schedule.Every(max(size.steps // 12, 1)))
+    )
     tracker = NTKTracker(
-        path, probe=probe, loss="cross_entropy", schedule=when, observables=OBSERVABLES, keep_inputs=True, log=False,
+        path,
+        probe=probe,
+        loss="cross_entropy",
+        schedule=when,
+        observables=OBSERVABLES,
+        keep_inputs=True,
+        log=False,
         metadata={"network": network, "optimizer": optimizer, "decay": decay, "width": size.width, "seed": 0},
-    )  # fmt: skip
+    )
     loader = DataLoader(TensorDataset(x[200:], y[200:]), batch_size=size.batch, shuffle=True)
     trainer(size.steps, tracker).fit(model, loader)
     return path
@@ -184,10 +202,15 @@ def watched_run(folder: Path, size: Size) -> Path:
     pl.seed_everything(0, verbose=False)
     model = Classifier(mlp(size.width // 2, outputs=1), "sgd", "step", size.watched_steps)
     tracker = NTKTracker(
-        path, probe=probes, loss="half_mse", observables=CLOSE, keep_inputs=True, log=False,
+        path,
+        probe=probes,
+        loss="half_mse",
+        observables=CLOSE,
+        keep_inputs=True,
+        log=False,
         schedule=schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100)),
         metadata={"network": "mlp", "optimizer": "sgd", "decay": "step", "width": size.width // 2, "seed": 0},
-    )  # fmt: skip
+    )
     loader = DataLoader(TensorDataset(x[seen], odd(y[seen])), batch_size=min(size.batch, size.watched), shuffle=True)
     trainer(size.watched_steps, tracker).fit(model, loader)
     return path
@@ -203,9 +226,13 @@ def width_run(folder: Path, width: int, seed: int, size: Size) -> Path:
     pl.seed_everything(seed, verbose=False)
     model = Classifier(Lazy(width), "sgd", "none", size.sweep_steps)
     tracker = NTKTracker(
-        path, probe=Probe(x, y, identity={"dataset": "scikit-learn digits", "indices": "first"}), loss="half_mse",
-        schedule=schedule.Log(per_octave=1), log=False, metadata={"width": width, "seed": seed},
-    )  # fmt: skip
+        path,
+        probe=Probe(x, y, identity={"dataset": "scikit-learn digits", "indices": "first"}),
+        loss="half_mse",
+        schedule=schedule.Log(per_octave=1),
+        log=False,
+        metadata={"width": width, "seed": seed},
+    )
     trainer(size.sweep_steps, tracker).fit(model, DataLoader(TensorDataset(x, y), batch_size=len(x)))
     return path
 
@@ -219,13 +246,28 @@ def row(path: Path) -> str:
         return " → ".join(format(float(v), digits) for v in values[rows])
 
     ratio = run.values("stability_ratio") if run.has("stability_ratio") else np.array([np.nan])
-    return "| " + " | ".join([
-        ", ".join(run.name.replace("mlp", "MLP").replace("cnn", "CNN").replace("sgd", "SGD").replace("adam", "Adam").split("-")),
-        ends(run.values("class_within") / run.values("class_between"), ".2f"), ends(run.values("class_block_share"), ".3f"),
-        f"{run.values('kernel_distance_from_initial')[rows[1]]:.3f}", ends(run.values("cross_output_share"), ".3f"),
-        ends(run.values("target_modes_90"), ".0f"), ends(run.values("leave_one_out_error"), ".3f"),
-        f"{np.nanmax(ratio):.2f}" if np.isfinite(ratio).any() else "not known",
-    ]) + " |"  # fmt: skip
+    return (
+        "| "
+        + " | ".join(
+            [
+                ", ".join(
+                    run.name.replace("mlp", "MLP")
+                    .replace("cnn", "CNN")
+                    .replace("sgd", "SGD")
+                    .replace("adam", "Adam")
+                    .split("-")
+                ),
+                ends(run.values("class_within") / run.values("class_between"), ".2f"),
+                ends(run.values("class_block_share"), ".3f"),
+                f"{run.values('kernel_distance_from_initial')[rows[1]]:.3f}",
+                ends(run.values("cross_output_share"), ".3f"),
+                ends(run.values("target_modes_90"), ".0f"),
+                ends(run.values("leave_one_out_error"), ".3f"),
+                f"{np.nanmax(ratio):.2f}" if np.isfinite(ratio).any() else "not known",
+            ]
+        )
+        + " |"
+    )
 
 
 def told(path: Path) -> list[str]:
@@ -239,7 +281,9 @@ def told(path: Path) -> list[str]:
 
 def watched_lines(path: Path) -> list[str]:
     """The findings of the closely watched run, on the new digits."""
-    return [f"watched: {found.title}: {found.sentence} {found.null}" for found in findings(load(path, probe="new").only)]
+    return [
+        f"watched: {found.title}: {found.sentence} {found.null}" for found in findings(load(path, probe="new").only)
+    ]
 
 
 def main(folder: Path, size: Size) -> list[str]:

@@ -39,7 +39,12 @@ class _Lazy(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> Array:
         first, *rest = key
         rows = np.arange(self.shape[0])[first]
-        if rows.ndim == 0 or not rows.size or self._row_bytes < build.LARGE_ROW_BYTES or _is_whole(rest, self.shape[1:]):
+        if (
+            rows.ndim == 0
+            or not rows.size
+            or self._row_bytes < build.LARGE_ROW_BYTES
+            or _is_whole(rest, self.shape[1:])
+        ):
             return _part(self.archive.column(self.path, first), rest)
         # A corner of each of many kernels: only the corners are ever in memory at once.
         return np.stack([_part(self.archive.column(self.path, int(row)), rest) for row in rows])
@@ -47,8 +52,10 @@ class _Lazy(BackendArray):
 
 def _is_whole(selections: Sequence[Any], sizes: Sequence[int]) -> bool:
     """Whether a row is asked for whole; what keeps at least a half of it is as good as that."""
-    kept = [len(np.arange(size)[selection]) if not isinstance(selection, int | np.integer) else 1
-            for selection, size in zip(selections, sizes, strict=True)]  # fmt: skip
+    kept = [
+        len(np.arange(size)[selection]) if not isinstance(selection, int | np.integer) else 1
+        for selection, size in zip(selections, sizes, strict=True)
+    ]
     return 2 * math.prod(kept) >= math.prod(sizes)
 
 

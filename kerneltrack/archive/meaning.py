@@ -21,9 +21,7 @@ SETTINGS: Mapping[str, str] = {
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def require_same(
-    header: Header, records: Mapping[str, ProbeRecord], provenance: Provenance | None, path: Path
-) -> None:
+def require_same(header: Header, records: Mapping[str, ProbeRecord], provenance: Provenance | None, path: Path) -> None:
     """Refuse to continue an archive with settings under which its numbers mean something else.
 
     Raises:
@@ -47,9 +45,11 @@ def _refusal(argument: str, old: Json, new: Json, where: str) -> ArchiveError:
         old, new = [v for v in old if v not in new] or old, [v for v in new if v not in old] or new
     return ArchiveError(
         f"the archive was measured with another {argument}",
-        expected=json.dumps(old), got=json.dumps(new), where=where,
+        expected=json.dumps(old),
+        got=json.dumps(new),
+        where=where,
         remedy=f"Resume with the {argument} of the archive, or write a new archive under another path.",
-    )  # fmt: skip
+    )
 
 
 def _plain(value: Json, frozen: set[str]) -> Json:

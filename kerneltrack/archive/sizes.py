@@ -68,7 +68,6 @@ class Sizes:
                 )
         return Sizes(dimensions, dtypes)
 
-
     def misfits(self, row: Row) -> dict[str, str]:
         """The columns of a row that disagree with what is bound, or with those before them, by path: how."""
         dimensions = {name: dict(sizes) for name, sizes in self.dimensions.items()}
@@ -78,7 +77,9 @@ class Sizes:
                 continue
             known = dimensions.setdefault(path.split("/")[1], {})
             sizes = dict(zip(column.dims[1:], value.shape, strict=True))
-            other = [f"{size} along {dim!r} for {known[dim]}" for dim, size in sizes.items() if known.get(dim, size) != size]
+            other = [
+                f"{size} along {dim!r} for {known[dim]}" for dim, size in sizes.items() if known.get(dim, size) != size
+            ]
             if self.dtypes.get(path, column.dtype) != column.dtype:
                 other.append(f"{column.dtype} for {self.dtypes[path]}")
             if other:

@@ -16,12 +16,7 @@ from kerneltrack.errors import KernelError
 
 
 def relu_ntk(
-    x1: Tensor,
-    x2: Tensor | None = None,
-    *,
-    depth: int,
-    weight_variance: float = 2.0,
-    bias_variance: float = 0.0,
+    x1: Tensor, x2: Tensor | None = None, *, depth: int, weight_variance: float = 2.0, bias_variance: float = 0.0
 ) -> Tensor:
     """Θ of the infinitely wide fully connected ReLU network, (N1, N2); the kernel of all outputs is Θ ⊗ I_O.
 
@@ -43,12 +38,7 @@ def relu_ntk(
 
 
 def relu_nngp(
-    x1: Tensor,
-    x2: Tensor | None = None,
-    *,
-    depth: int,
-    weight_variance: float = 2.0,
-    bias_variance: float = 0.0,
+    x1: Tensor, x2: Tensor | None = None, *, depth: int, weight_variance: float = 2.0, bias_variance: float = 0.0
 ) -> Tensor:
     """Σ^L, the covariance of the outputs of the same network at initialisation, (N1, N2).
 
@@ -187,9 +177,7 @@ def gradient_flow(
     weights = _filter(values, time, floor)
     change: Tensor = test_kernel @ (vectors @ (weights.unsqueeze(1) * modes))
     shape = (test_kernel.shape[0], *targets.shape[1:])
-    start = (
-        torch.zeros(shape, dtype=change.dtype, device=change.device) if test_outputs is None else test_outputs
-    )
+    start = torch.zeros(shape, dtype=change.dtype, device=change.device) if test_outputs is None else test_outputs
     return start + change.reshape(shape)
 
 

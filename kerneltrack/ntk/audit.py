@@ -77,7 +77,14 @@ def _compare(
 
 
 def _refuse(
-    job: KernelRequest, left: Inputs, right: Inputs, v: Tensor, other: Network | None, product: Tensor, expected: Tensor, limit: float
+    job: KernelRequest,
+    left: Inputs,
+    right: Inputs,
+    v: Tensor,
+    other: Network | None,
+    product: Tensor,
+    expected: Tensor,
+    limit: float,
 ) -> None:
     """Raises for the first cause that applies."""
     source = job.network if other is None else other
@@ -102,21 +109,14 @@ def _direction(job: KernelRequest, count: int) -> Tensor:
     return v.expand(job.planes, -1).to(job.network.device, job.dtype)
 
 
-def _by_kernel(
-    matrices: Mapping[str, Tensor], v: Tensor, rows: slice, columns: slice
-) -> tuple[Tensor, Tensor]:
+def _by_kernel(matrices: Mapping[str, Tensor], v: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
     """Θ v and |Θ| |v|, (B, N1·Q), over all layers, a few rows of Θ at a time."""
     products, scales = [], []
     for plane, vector in enumerate(v):
         parts = [m[plane][rows, columns] for m in matrices.values()]
         pieces = range(0, parts[0].shape[0], _ROWS)
         products.append(
-            torch.cat(
-                [
-                    sum((p[i : i + _ROWS] @ vector for p in parts), torch.zeros_like(vector[:1]))
-                    for i in pieces
-                ]
-            )
+            torch.cat([sum((p[i : i + _ROWS] @ vector for p in parts), torch.zeros_like(vector[:1])) for i in pieces])
         )
         scales.append(
             torch.cat(
@@ -139,9 +139,7 @@ def _by_products(
 
     def product(cotangent: Tensor) -> Tensor:
         pulled = source.vjp(right, cotangent)
-        weighted = {
-            k: pulled[k].to(job.dtype) * (1.0 if job.metric is None else job.metric[k]) for k in names
-        }
+        weighted = {k: pulled[k].to(job.dtype) * (1.0 if job.metric is None else job.metric[k]) for k in names}
         return network.jvp(left, weighted).to(job.dtype)
 
     if job.reduction.kind == "full":

@@ -288,15 +288,10 @@ def _opened(func: Any) -> Callable[..., Any] | None:
     if func not in _OPENED:
         code = getattr(func, "__code__", None)
         asks = [name for name in getattr(code, "co_names", ()) if name.startswith("has_torch_function")]
-        inside = isinstance(func, types.FunctionType) and func.__module__ in (
-            "torch.nn.functional",
-            "torch.functional",
-        )
+        inside = isinstance(func, types.FunctionType) and func.__module__ in ("torch.nn.functional", "torch.functional")
         if inside and asks:
             names = {**func.__globals__, **dict.fromkeys(asks, lambda *_: False)}
-            copy = types.FunctionType(
-                func.__code__, names, func.__name__, func.__defaults__, func.__closure__
-            )
+            copy = types.FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
             copy.__kwdefaults__ = func.__kwdefaults__
             _OPENED[func] = copy
         else:

@@ -35,9 +35,7 @@ def refuse_coupling_modes(model: nn.Module) -> None:
             f"scripted or traced modules do not let their parameters be replaced: {scripted[:8]}",
             remedy="Use the module that they were made from.",
         )
-    weighted = [
-        name for name, module in model.named_modules() if getattr(module, "scale_grad_by_freq", False)
-    ]
+    weighted = [name for name, module in model.named_modules() if getattr(module, "scale_grad_by_freq", False)]
     if weighted:
         raise UnsupportedModelError(
             f"scale_grad_by_freq makes gradients that are not derivatives: {weighted[:8]}",
@@ -46,15 +44,9 @@ def refuse_coupling_modes(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             dropout.append(name)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
-            module.training or module.running_mean is None
-        ):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
             batchnorm.append(name)
-        if (
-            isinstance(module, nn.modules.instancenorm._InstanceNorm)
-            and module.training
-            and module.track_running_stats
-        ):
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.training and module.track_running_stats:
             instancenorm.append(name)
     if instancenorm:
         raise UnsupportedModelError(
@@ -66,9 +58,7 @@ def refuse_coupling_modes(model: nn.Module) -> None:
             remedy="Call model.eval(); a layer without running statistics has no kernel per sample.",
         )
     if dropout:
-        raise UnsupportedModelError(
-            f"dropout is active: {dropout[:8]}", remedy="Call model.eval() before measuring."
-        )
+        raise UnsupportedModelError(f"dropout is active: {dropout[:8]}", remedy="Call model.eval() before measuring.")
 
 
 def refuse_hidden(outputs: Tensor, own: Mapping[str, Tensor], *, everything: bool) -> None:

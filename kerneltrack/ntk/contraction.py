@@ -154,16 +154,11 @@ def add_tokens(theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q:
 def token_layer(unit: Term, left: SampleBlock, right: SampleBlock, shift: float) -> TokenLayer:
     """A "tokens" unit of one row for each sample, ready for :func:`add_tokens`."""
     same = left is right
-    rows = [
-        side.inputs(unit, 0, side.count).reshape(side.count, -1)
-        for side in ([left] if same else [left, right])
-    ]
+    rows = [side.inputs(unit, 0, side.count).reshape(side.count, -1) for side in ([left] if same else [left, right])]
     ours = [plane.flatten(2) for plane in left.stacked(unit)]
     theirs = ours if same else [plane.flatten(2) for plane in right.stacked(unit)]
     fixed = (
-        [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)]
-        if _constant(ours) and _constant(theirs)
-        else None
+        [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)] if _constant(ours) and _constant(theirs) else None
     )
     return TokenLayer((rows[0], rows[-1]), list(zip(ours, theirs, strict=True)), unit.scale, shift, fixed)
 
@@ -207,9 +202,7 @@ def add_hybrid(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term,
                         mine[start:end].transpose(1, 2).reshape(end - start, g, q, e * t1)
                         @ pushed.view(end - start, g, q, e * t1).transpose(-1, -2)
                     ).sum(1)
-                    theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(
-                        block.flatten(0, 1), alpha=unit.scale
-                    )
+                    theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(block.flatten(0, 1), alpha=unit.scale)
 
 
 def _chunk(workspace: int, per_pair: int, per_sample: int) -> int:

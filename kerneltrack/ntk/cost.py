@@ -90,13 +90,9 @@ class Plan:
         ]
         for name, use in zip(names, self.uses, strict=True):
             flops, traffic = format_flops(use.flops), format_bytes(use.bytes)
-            lines.append(
-                f"{name:{width}}  {use.rule:14} {use.order:10} {flops:>9} {traffic:>10} {use.reason}".rstrip()
-            )
+            lines.append(f"{name:{width}}  {use.rule:14} {use.order:10} {flops:>9} {traffic:>10} {use.reason}".rstrip())
         lines += [f"{name:{width}}  frozen" for name in self.frozen]
-        lines.append(
-            f"{'forward and backward':{width}}  {'':14} {'':10} {format_flops(self.forward_flops):>9}"
-        )
+        lines.append(f"{'forward and backward':{width}}  {'':14} {'':10} {format_flops(self.forward_flops):>9}")
         lines.append(
             f"total {format_flops(self.flops)}; memory {format_bytes(self.result_bytes)} result + "
             f"{format_bytes(self.working_bytes)} work, budget {format_bytes(self.budget_bytes)}"

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError
-from kerneltrack.ntk.anchor import NetworkState, AnchoredNetwork
+from kerneltrack.ntk.anchor import AnchoredNetwork, NetworkState
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel
 from kerneltrack.ntk.empirical import audit_once
@@ -68,16 +68,31 @@ def cross_time_ntk(
     then = AnchoredNetwork(model, anchor, params=params, forward=forward, head=reduction.head)
     samples, outputs = now.validate(x)
     job = KernelRequest(
-        network=now, x1=samples, x2=samples, outputs=outputs, dtype=summed_dtype(now.parameters), reduction=reduction,
-        metric=None, method="auto", by_layer=False, budget=budget_bytes(memory_budget, now.device),
-    )  # fmt: skip
+        network=now,
+        x1=samples,
+        x2=samples,
+        outputs=outputs,
+        dtype=summed_dtype(now.parameters),
+        reduction=reduction,
+        metric=None,
+        method="auto",
+        by_layer=False,
+        budget=budget_bytes(memory_budget, now.device),
+    )
     result = job.zeros()
     kernel = job.as_kernel(result[""])
     if not _by_structure(job, then, result):
         add_jacobian_kernel(
-            {"": kernel}, Jacobian(now, dtype=job.dtype), list(now.parameters), samples, samples, outputs,
-            reduction.kind, max(job.budget - job.result_bytes, 2**20), other=Jacobian(then, dtype=job.dtype),
-        )  # fmt: skip
+            {"": kernel},
+            Jacobian(now, dtype=job.dtype),
+            list(now.parameters),
+            samples,
+            samples,
+            outputs,
+            reduction.kind,
+            max(job.budget - job.result_bytes, 2**20),
+            other=Jacobian(then, dtype=job.dtype),
+        )
     return kernel[:, :, 0, 0] if reduction.name == "sum" else kernel
 
 

@@ -32,10 +32,7 @@ class Jacobian:
     """
 
     def __init__(
-        self,
-        network: Network,
-        metric: Mapping[str, float | Tensor] | None = None,
-        dtype: torch.dtype | None = None,
+        self, network: Network, metric: Mapping[str, float | Tensor] | None = None, dtype: torch.dtype | None = None
     ) -> None:
         self.network, self.metric, self.dtype = network, metric, dtype
         self.by_sample: str | None = None
@@ -45,13 +42,10 @@ class Jacobian:
         values = self.network.parameters
         own = {name: values[name] for name in names}
         result = {
-            name: value.new_empty(len(samples), outputs, value.numel(), dtype=self.dtype)
-            for name, value in own.items()
+            name: value.new_empty(len(samples), outputs, value.numel(), dtype=self.dtype) for name, value in own.items()
         }
         row_bytes = (
-            _WORKING_COPIES
-            * outputs
-            * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
+            _WORKING_COPIES * outputs * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
         )
         size = max(1, min(len(samples), budget // row_bytes))
         with self.network.evaluating():
@@ -74,14 +68,10 @@ class Jacobian:
             return self.network.evaluate({**values, **parameters}, one)[0]
 
         with torch.no_grad():
-            rows: dict[str, Tensor] = vmap(jacrev(single), (None, *(0 for _ in chunk.tensors)))(
-                own, *chunk.tensors
-            )
+            rows: dict[str, Tensor] = vmap(jacrev(single), (None, *(0 for _ in chunk.tensors)))(own, *chunk.tensors)
         return rows
 
-    def _one_by_one(
-        self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def _one_by_one(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
         leaves = {name: value.detach().requires_grad_() for name, value in own.items()}
         with torch.enable_grad():
             rows = [
@@ -139,9 +129,7 @@ def add_jacobian_kernel(
     """
     values = jacobian.network.parameters
     total = len(x1) + (len(x2) if x2 is not None else 0)
-    for group in _groups(
-        {name: outputs * _bytes(values[name]) for name in names}, budget // (2 * max(total, 8))
-    ):
+    for group in _groups({name: outputs * _bytes(values[name]) for name in names}, budget // (2 * max(total, 8))):
         row = outputs * sum(_bytes(values[name]) for name in group)
         size = max(1, budget // (4 * row)) if total * row > budget // 2 else max(len(x1), len(x2 or ()))
         for i, chunk1 in x1.chunks(size):
@@ -160,15 +148,11 @@ def add_jacobian_kernel(
                         target[rows, j] += block
                         if x2 is None and not same:
                             target[j, rows] += (
-                                block.transpose(0, 1).transpose(2, 3)
-                                if kind == "full"
-                                else block.transpose(0, 1)
+                                block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
                             )
 
 
-def least_jacobian_bytes(
-    network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype
-) -> int:
+def least_jacobian_bytes(network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype) -> int:
     """The least working memory of :func:`add_jacobian_kernel`: one row of each parameter in turn."""
     largest = max(network.parameters[name].numel() for name in names) * dtype.itemsize
     return _WORKING_COPIES * outputs * (network.activation_bytes(x1) + 2 * largest) + 2**16
@@ -211,15 +195,9 @@ def product_kernel(
             basis = torch.zeros(1, outputs, dtype=dtype, device=network.device)
             basis[0, p] = 1
             gradient = network.vjp(sample, basis)
-            weighted = {
-                name: gradient[name].to(dtype) * (1.0 if metric is None else metric[name]) for name in names
-            }
+            weighted = {name: gradient[name].to(dtype) * (1.0 if metric is None else metric[name]) for name in names}
             for layer, target in into.items():
-                along = (
-                    weighted
-                    if len(into) == 1
-                    else {k: v for k, v in weighted.items() if layer_of(k) == layer}
-                )
+                along = weighted if len(into) == 1 else {k: v for k, v in weighted.items() if layer_of(k) == layer}
                 column = network.jvp(x1, along).to(dtype)
                 if kind == "full":
                     target[:, m, :, p] += column

@@ -101,15 +101,7 @@ def empirical_ntk(
         kernels = {layer: job.as_kernel(matrix) for layer, matrix in result.items()}
         if job.method == "products":
             product_kernel(
-                kernels,
-                job.network,
-                job.metric,
-                names,
-                job.x1,
-                job.x2,
-                job.outputs,
-                job.reduction.kind,
-                advance,
+                kernels, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind, advance
             )
         elif names:
             add_jacobian_kernel(
@@ -269,9 +261,7 @@ def _run(
 
 def _refuse_if_demanded(job: KernelRequest, reason: object) -> None:
     if job.method == "structured":
-        raise KernelError(
-            "the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".'
-        )
+        raise KernelError("the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".')
 
 
 def _first_line(refusal: BaseException) -> str:
@@ -325,17 +315,13 @@ def _job(
         raise KernelError("unknown method=", expected=" | ".join(get_args(Method)), got=repr(method))
     if dtype is not None and not dtype.is_floating_point:
         raise KernelError(
-            "dtype= is not a floating-point type",
-            expected="torch.float32 or torch.float64, for instance",
-            got=dtype,
+            "dtype= is not a floating-point type", expected="torch.float32 or torch.float64, for instance", got=dtype
         )
     reduction = parse_output(output)
     network = Network(model, params=params, forward=forward, head=reduction.head, dtype=dtype)
     left, outputs = network.validate(x1, name="x1")
     right, others = (
-        (None, outputs)
-        if x2 is None
-        else network.validate(_like(left, network.inputs(x2, name="x2")), name="x2")
+        (None, outputs) if x2 is None else network.validate(_like(left, network.inputs(x2, name="x2")), name="x2")
     )
     if others != outputs:
         raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))

@@ -62,10 +62,7 @@ def _convolution_extent(site: Site, window: ConvolutionGeometry) -> Extent:
         return Extent(1, channels, 1, rows)
     if window.transposed:
         operand = site.record.operands[0].shape
-        rows, inner = (
-            prod(operand[1 : -dims - 1]) * prod(operand[-dims:]),
-            operand[-dims - 1] // window.groups,
-        )
+        rows, inner = (prod(operand[1 : -dims - 1]) * prod(operand[-dims:]), operand[-dims - 1] // window.groups)
         return Extent(window.groups, channels // window.groups * prod(window.kernel), inner, rows)
     return Extent(window.groups, channels // window.groups, prod(site.weight.shape[1:]), rows)
 
@@ -96,11 +93,7 @@ def input_rows(site: Site, start: int, stop: int) -> Tensor:
         order = [geometry.x.index(c) + 1 for c in geometry.group + geometry.token + geometry.inner]
         return x.permute(0, *order).reshape(n, size.groups, size.tokens, size.inner)
     if geometry.transposed:
-        return (
-            _channels_first(x, len(geometry.kernel))
-            .reshape(n, size.groups, size.inner, size.tokens)
-            .transpose(2, 3)
-        )
+        return _channels_first(x, len(geometry.kernel)).reshape(n, size.groups, size.inner, size.tokens).transpose(2, 3)
     positions = site.record.shape[-len(geometry.kernel) :]
     return _patches(x, geometry, positions).reshape(n, size.groups, size.inner, size.tokens).transpose(2, 3)
 
@@ -119,11 +112,7 @@ def _patches(x: Tensor, window: ConvolutionGeometry, positions: torch.Size) -> T
     pads = [p for pair in reversed(window.padding) for p in pair]
     # The last positions of a transposed convolution with output padding look beyond the padded edge.
     for axis in range(dims):
-        need = (
-            (positions[axis] - 1) * window.stride[axis]
-            + window.dilation[axis] * (window.kernel[axis] - 1)
-            + 1
-        )
+        need = (positions[axis] - 1) * window.stride[axis] + window.dilation[axis] * (window.kernel[axis] - 1) + 1
         pads[2 * (dims - 1 - axis) + 1] += max(0, need - x.shape[2 + axis] - sum(window.padding[axis]))
     x = (F.pad(x, pads) if any(pads) else x).contiguous()
     steps = x.stride()[2:]

@@ -44,7 +44,9 @@ def try_one_sample(
             raise
         except (RuntimeError, ValueError, IndexError) as refusal:
             _refuse_precision(network, samples, refusal)
-            network.evaluate({k: v.clone() for k, v in network.parameters.items()}, samples)  # raises too if x is at fault
+            network.evaluate(
+                {k: v.clone() for k, v in network.parameters.items()}, samples
+            )  # raises too if x is at fault
             raise UnsupportedModelError(
                 "the model couples samples: it takes the batch, and not one sample of it",
                 got=refusal,

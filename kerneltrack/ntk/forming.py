@@ -57,10 +57,7 @@ class Slice:
         """The slices of ``uses`` that cover each entry of the weight, and each output, once."""
         (_, g, e, _), o, i = uses[0].gradients[0].shape, len(uses[0].gradients), uses[0].inputs.shape[-1]
         for k, group, first, start in itertools.product(
-            range(0, o, self.outputs),
-            range(0, g, self.groups),
-            range(0, e, self.channels),
-            range(0, i, self.columns),
+            range(0, o, self.outputs), range(0, g, self.groups), range(0, e, self.channels), range(0, i, self.columns)
         ):
             groups, channels = slice(group, group + self.groups), slice(first, first + self.channels)
             columns = slice(start, start + self.columns)

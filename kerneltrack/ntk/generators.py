@@ -32,7 +32,13 @@ class Generators:
 
     def states(self) -> list[Any]:
         """The state of each, as it can be compared with ``==``."""
-        return [random.getstate(), _numpy_state(), _bytes(torch.get_rng_state()), *map(_bytes, _cuda()), *map(_state, self._own)]
+        return [
+            random.getstate(),
+            _numpy_state(),
+            _bytes(torch.get_rng_state()),
+            *map(_bytes, _cuda()),
+            *map(_state, self._own),
+        ]
 
     @contextmanager
     def restored(self) -> Iterator[None]:

@@ -64,9 +64,7 @@ def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dty
         for (record, site), part in zip(primary.items(), parts, strict=True):
             size = extent(site)
             stored[record].append(
-                torch.zeros(1, dtype=dtype, device=outputs.device).expand(
-                    n, size.groups, size.outer, size.tokens
-                )
+                torch.zeros(1, dtype=dtype, device=outputs.device).expand(n, size.groups, size.outer, size.tokens)
                 if part is None
                 else gradient_rows(site, part.to(dtype))
             )
@@ -75,9 +73,7 @@ def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dty
     return KroneckerFactors(sites, stored, n)
 
 
-def _passes(
-    outputs: Tensor, edges: Sequence[GradientEdge | None], together: int
-) -> Iterator[Sequence[Tensor | None]]:
+def _passes(outputs: Tensor, edges: Sequence[GradientEdge | None], together: int) -> Iterator[Sequence[Tensor | None]]:
     """∂f_o/∂y at all edges, output by output; ``together`` at a time where autograd can batch the pass."""
     n, o = outputs.shape
     if not outputs.requires_grad or not edges:

@@ -55,12 +55,7 @@ class Inputs:
     def replace(self, tensors: tuple[Tensor, ...]) -> Inputs:
         """The same tree around other tensors."""
         other = object.__new__(Inputs)
-        other.tree, other.slots, other.constants, other.tensors = (
-            self.tree,
-            self.slots,
-            self.constants,
-            tensors,
-        )
+        other.tree, other.slots, other.constants, other.tensors = (self.tree, self.slots, self.constants, tensors)
         return other
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Inputs:

@@ -87,8 +87,7 @@ class KernelRequest:
     def zeros(self) -> dict[str, Tensor]:
         """One zero matrix for each layer."""
         return {
-            layer: torch.zeros(self.matrix_shape, dtype=self.dtype, device=self.network.device)
-            for layer in self.layers
+            layer: torch.zeros(self.matrix_shape, dtype=self.dtype, device=self.network.device) for layer in self.layers
         }
 
     def as_kernel(self, matrix: Tensor) -> Tensor:

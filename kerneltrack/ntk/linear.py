@@ -110,14 +110,7 @@ def rmatmul(capture: Capture, input: Tensor, other: Tensor) -> Any:
 
 
 def addmm(
-    capture: Capture,
-    input: Tensor,
-    mat1: Tensor,
-    mat2: Tensor,
-    *,
-    beta: float = 1,
-    alpha: float = 1,
-    **options: Any,
+    capture: Capture, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1, **options: Any
 ) -> Any:
     """The sum y = b + x W, as some implementations write a linear layer."""
     if options or beta != 1 or alpha != 1 or not is_batched(mat1) or is_batched(mat2):
@@ -130,16 +123,9 @@ def addmm(
 
 def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
     """An einsum of one per-sample operand and one weight that is a linear map of rows."""
-    tensors = (
-        list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else list(operands)
-    )
+    tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else list(operands)
     text = equation.replace(" ", "") if isinstance(equation, str) else "."
-    if (
-        len(tensors) != 2
-        or "." in text
-        or "->" not in text
-        or is_batched(tensors[0]) == is_batched(tensors[1])
-    ):
+    if len(tensors) != 2 or "." in text or "->" not in text or is_batched(tensors[0]) == is_batched(tensors[1]):
         return NotImplemented
     sources, y_axes = text.split("->")
     first, second = sources.split(",")
@@ -149,23 +135,15 @@ def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
     )
     axes = EinsumAxes(x_axes, w_axes, y_axes)
     sizes = dict(zip(x_axes, x.shape, strict=False)) | {}
-    if not axes.is_linear_map or any(
-        sizes.get(c, n) != n for c, n in zip(w_axes, weight.shape, strict=False)
-    ):
+    if not axes.is_linear_map or any(sizes.get(c, n) != n for c, n in zip(w_axes, weight.shape, strict=False)):
         return NotImplemented
     y = torch.einsum(f"{x_axes},{w_axes}->{y_axes}", x, weight.detach())
     return _keep_product(capture, y, x, weight, None, axes)
 
 
-def bilinear(
-    capture: Capture, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None
-) -> Any:
+def bilinear(capture: Capture, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     """The bilinear form y = x1ᵀ W x2 + b: a linear map of the rows x1 ⊗ x2."""
-    if (
-        is_batched(weight)
-        or (bias is not None and is_batched(bias))
-        or not (is_batched(input1) or is_batched(input2))
-    ):
+    if is_batched(weight) or (bias is not None and is_batched(bias)) or not (is_batched(input1) or is_batched(input2)):
         return NotImplemented
     rows = (input1.unsqueeze(-1) * input2.unsqueeze(-2)).flatten(-2)
     return linear(capture, rows, weight.flatten(1), bias)

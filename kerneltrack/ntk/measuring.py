@@ -27,9 +27,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_restored(model))
         stack.enter_context(plain_arithmetic())
-        stack.enter_context(
-            torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda")
-        )
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_no_attention_fast_path())
         stack.enter_context(full_precision())
@@ -49,11 +47,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def plain_arithmetic() -> Iterator[None]:
     """Outside inference mode and autocast, whatever the caller has switched on; usable as a decorator."""
-    with (
-        torch.inference_mode(False),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-    ):
+    with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
 
 

@@ -40,15 +40,11 @@ def parse_bytes(size: int | str) -> int:
     if isinstance(size, str):
         match = _SIZE.fullmatch(size)
         if match is None or match[2].upper() not in _UNITS:
-            raise KernelError(
-                "memory_budget= is not a size", expected='bytes or a text like "2GiB"', got=repr(size)
-            )
+            raise KernelError("memory_budget= is not a size", expected='bytes or a text like "2GiB"', got=repr(size))
         size = int(float(match[1]) * _UNITS[match[2].upper()])
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
         raise KernelError(
-            "memory_budget= is not a size",
-            expected='a positive number of bytes or a text like "2GiB"',
-            got=repr(size),
+            "memory_budget= is not a size", expected='a positive number of bytes or a text like "2GiB"', got=repr(size)
         )
     return size
 

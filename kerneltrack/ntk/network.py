@@ -86,11 +86,7 @@ class Network:
     def frozen(self) -> list[str]:
         """Names of the parameters that the kernel does not speak of."""
         own = dict(self._call.named_parameters())
-        return [
-            reported_name(self.module, raw.removeprefix("model."))
-            for raw in own
-            if raw not in self._raw.values()
-        ]
+        return [reported_name(self.module, raw.removeprefix("model.")) for raw in own if raw not in self._raw.values()]
 
     @property
     def device(self) -> torch.device:
@@ -304,9 +300,7 @@ class Network:
         }
         return max(sizes[raw] for raw in self._raw.values()), max(sizes.values())
 
-    def jvp(
-        self, x: Any, tangent: Tensors, parameters: Tensors | None = None, *, by_rows: bool = False
-    ) -> Tensor:
+    def jvp(self, x: Any, tangent: Tensors, parameters: Tensors | None = None, *, by_rows: bool = False) -> Tensor:
         """J v, (N, O): the change of the outputs along ``tangent``.
 
         Args:

@@ -138,16 +138,12 @@ class NTKOperator:
         def apply(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             tensor = torch.as_tensor(np.ascontiguousarray(v), dtype=self.dtype, device=self.network.device)
             result = (
-                self.matmat(tensor)
-                if tensor.dim() == 2 and tensor.shape[1] != 1
-                else self.matvec(tensor.reshape(-1))
+                self.matmat(tensor) if tensor.dim() == 2 and tensor.shape[1] != 1 else self.matvec(tensor.reshape(-1))
             )
             return result.cpu().numpy().reshape(v.shape)
 
         dtype = np.dtype(str(self.dtype).removeprefix("torch."))
-        return LinearOperator(
-            self.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=dtype
-        )
+        return LinearOperator(self.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=dtype)
 
     def _product(self, u: Tensor) -> Tensor:
         pulled = self.network.vjp(self._samples, u)

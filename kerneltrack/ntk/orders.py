@@ -58,9 +58,7 @@ def cost(order: str, p: ContractionSize) -> OrderCost:
     if order == "gradient":
         form = 2 * p.rows * b * q * p.tokens * p.features if p.tokens * p.inner > 1 else 0
         gram = 2 * p.sample_pairs * b * q * q * p.features
-        traffic = (
-            p.item_bytes * b * (3 * p.rows * q * p.features + p.rows * q * p.groups * p.outer * p.tokens)
-        )
+        traffic = p.item_bytes * b * (3 * p.rows * q * p.features + p.rows * q * p.groups * p.outer * p.tokens)
         return _total({"form": form, "gradient": gram}, traffic)
     if order == "token":
         work = 2 * p.sample_pairs * p.inner + b * p.sample_pairs * q * q * (2 * p.outer + 2)
@@ -75,7 +73,9 @@ def cost(order: str, p: ContractionSize) -> OrderCost:
     if order == "lookup":
         # Rows of one sample with one index are summed first: two samples meet in at most T indices.
         work = 2 * p.sample_pairs * p.tokens * b * q * q * p.outer
-        return _total({"lookup": work}, p.item_bytes * b * q * p.outer * (2 * p.rows * p.tokens + p.sample_pairs * p.tokens))
+        return _total(
+            {"lookup": work}, p.item_bytes * b * q * p.outer * (2 * p.rows * p.tokens + p.sample_pairs * p.tokens)
+        )
     if order == "tied":
         # Every looked-up row with the gradients of every sample's linear map, in both directions.
         rows = p.sample_pairs * p.tokens * b * q

@@ -79,9 +79,7 @@ _PADDED: dict[Any, Callable[..., tuple[int | None, Tensor]]] = {
 }
 
 
-def _forward_mode(
-    function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]
-) -> Tensor:
+def _forward_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
     def watched(parameters: Mapping[str, Tensor]) -> Tensor:
         with _AsReverseMode():
             return function(parameters, lambda outputs: outputs)
@@ -91,9 +89,7 @@ def _forward_mode(
     return pushed.detach()
 
 
-def _two_reverse_passes(
-    function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]
-) -> Tensor:
+def _two_reverse_passes(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
     """J v as d/du ⟨Jᵀu, v⟩, for operations without a forward-mode rule."""
     leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
 
@@ -124,9 +120,7 @@ def row_by_row(function: Function, values: Mapping[str, Tensor], direction: Mapp
             return torch.zeros_like(output)
         rows = torch.autograd.grad(output, list(leaves.values()), retain_graph=True, allow_unused=True)
         products = [
-            (row.to_dense() * direction[k]).sum()
-            for k, row in zip(leaves, rows, strict=True)
-            if row is not None
+            (row.to_dense() * direction[k]).sum() for k, row in zip(leaves, rows, strict=True) if row is not None
         ]
         return torch.stack(products).sum() if products else torch.zeros_like(output)
 

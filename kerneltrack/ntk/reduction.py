@@ -50,9 +50,7 @@ def parse_output(output: Output) -> Reduction:
     if callable(output):
         return Reduction("full", Rowwise(output), "callable")
     raise KernelError(
-        "unknown output=",
-        expected='"full", "diagonal", "trace", "sum" or a callable (O,) -> (K,)',
-        got=repr(output),
+        "unknown output=", expected='"full", "diagonal", "trace", "sum" or a callable (O,) -> (K,)', got=repr(output)
     )
 
 
@@ -80,9 +78,7 @@ class Rowwise:
             )
         if not values.is_floating_point():
             raise KernelError(
-                "output= returned integers",
-                expected="a differentiable function of the outputs",
-                got=values.dtype,
+                "output= returned integers", expected="a differentiable function of the outputs", got=values.dtype
             )
         return values if values.dim() == 2 else values.unsqueeze(-1)
 

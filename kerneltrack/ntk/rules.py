@@ -41,9 +41,7 @@ class ConvolutionGeometry:
 
 
 def _convolution(dims: int, transposed: bool) -> Rule:
-    convolve: Callable[..., Tensor] = getattr(
-        torch, f"conv_transpose{dims}d" if transposed else f"conv{dims}d"
-    )
+    convolve: Callable[..., Tensor] = getattr(torch, f"conv_transpose{dims}d" if transposed else f"conv{dims}d")
 
     def rule(
         capture: Capture,
@@ -63,19 +61,13 @@ def _convolution(dims: int, transposed: bool) -> Rule:
             dims, weight, stride, padding, options.get("dilation", 1), options.get("groups", 1), transposed
         )
         y = convolve(input, detached(weight), detached(bias), stride, padding, **options)
-        if transposed and is_weight(
-            bias
-        ):  # its weight wants patches of the gradient, its bias the gradient itself
+        if transposed and is_weight(bias):  # its weight wants patches of the gradient, its bias the gradient itself
             y, bias = capture.keep("shift", y, [input], None, bias, window), None
         return (
-            capture.keep("convolution", y, [input], weight, bias, window)
-            if is_weight(weight) or is_weight(bias)
-            else y
+            capture.keep("convolution", y, [input], weight, bias, window) if is_weight(weight) or is_weight(bias) else y
         )
 
-    rule.__doc__ = (
-        f"The {dims}-dimensional {'transposed ' if transposed else ''}convolution: a linear map of patches."
-    )
+    rule.__doc__ = f"The {dims}-dimensional {'transposed ' if transposed else ''}convolution: a linear map of patches."
     return rule
 
 
@@ -114,11 +106,7 @@ def layer_norm(
 
 
 def rms_norm(
-    capture: Capture,
-    input: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    eps: float | None = None,
+    capture: Capture, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
 ) -> Any:
     """Normalise, then scale."""
     return _affine(capture, torch.rms_norm(input, normalized_shape, None, eps), weight, None, None)
@@ -134,9 +122,7 @@ def group_norm(
     cudnn_enabled: bool = True,
 ) -> Any:
     """Normalise, then scale and shift each channel."""
-    return _affine(
-        capture, torch.group_norm(input, num_groups, None, None, eps, cudnn_enabled), weight, bias, 1
-    )
+    return _affine(capture, torch.group_norm(input, num_groups, None, None, eps, cudnn_enabled), weight, bias, 1)
 
 
 def batch_norm(

@@ -83,10 +83,7 @@ def dense_features(
     outputs = side.outputs(plane, unit)
     entries = sum(leaves[name].numel() for name in unit.names) + sum(w.numel() for w in weights.values())
     chunk = max(1, workspace // max(1, outputs * entries))
-    result = {
-        name: leaves[name].new_empty(side.count, outputs, leaves[name].numel()).detach()
-        for name in unit.names
-    }
+    result = {name: leaves[name].new_empty(side.count, outputs, leaves[name].numel()).detach() for name in unit.names}
     for start in range(0, side.count, chunk):
         stop = min(start + chunk, side.count)
         rows: dict[int, Tensor] = {}
@@ -97,9 +94,7 @@ def dense_features(
         pulled = _pull_back(weights, rows, [leaves[name] for name in unit.names])
         for name, value in zip(unit.names, pulled, strict=True):
             weight = 1.0 if metric is None else metric[name]
-            if unit.form == "pulled back" or isinstance(
-                weight, Tensor
-            ):  # elsewhere a number is in the unit's scale
+            if unit.form == "pulled back" or isinstance(weight, Tensor):  # elsewhere a number is in the unit's scale
                 value = _times_root(value, weight)
             result[name][start:stop] = value.view(stop - start, outputs, -1)
     return {name: value.view(side.rows(plane, unit), -1) for name, value in result.items()}
@@ -129,9 +124,7 @@ def _scatter(gradients: Tensor, indices: Tensor, entries: int, padding: int | No
     return rows.scatter_add_(2, indices.view(n, 1, t, 1).expand(n, o, t, e), source)
 
 
-def _pull_back(
-    weights: Mapping[int, Tensor], rows: Mapping[int, Tensor], leaves: list[Tensor]
-) -> list[Tensor]:
+def _pull_back(weights: Mapping[int, Tensor], rows: Mapping[int, Tensor], leaves: list[Tensor]) -> list[Tensor]:
     """Rows of gradients by weights, each (r, |v|), as rows of gradients by the parameters behind them."""
     if all(weight.grad_fn is None for weight in weights.values()):
         return [rows[id(leaf)] for leaf in leaves]
@@ -139,12 +132,7 @@ def _pull_back(
     count = rows[keys[0]].shape[0]
     shaped = [rows[key].reshape(count, *weights[key].shape) for key in keys]
     parts = torch.autograd.grad(
-        [weights[key] for key in keys],
-        leaves,
-        shaped,
-        retain_graph=True,
-        allow_unused=True,
-        is_grads_batched=True,
+        [weights[key] for key in keys], leaves, shaped, retain_graph=True, allow_unused=True, is_grads_batched=True
     )
     return [
         torch.zeros(count, leaf.numel(), dtype=leaf.dtype, device=leaf.device)

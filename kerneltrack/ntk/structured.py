@@ -26,7 +26,7 @@ from kerneltrack.ntk.gradients import collect
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import KernelRequest
 from kerneltrack.ntk.lookup import add_lookup
-from kerneltrack.ntk.orders import OrderCost, ContractionSize, choose, cost
+from kerneltrack.ntk.orders import ContractionSize, OrderCost, choose, cost
 from kerneltrack.ntk.parameters import layer_of
 from kerneltrack.ntk.rules import RULES
 from kerneltrack.ntk.side import SampleBlock, dense_features, shift_features
@@ -189,9 +189,7 @@ class Structured:
         total = len(job.x1) + (0 if job.x2 is None else job.columns)
         return min(total, 2 * self.block_rows()) * self._sample_bytes + 4 * self.workspace()
 
-    def run(
-        self, into: Mapping[str, Tensor], advance: Callable[[int], None], other: Structured | None = None
-    ) -> None:
+    def run(self, into: Mapping[str, Tensor], advance: Callable[[int], None], other: Structured | None = None) -> None:
         """Adds the covered parameters' kernel on and above the diagonal (everywhere, if rectangular).
 
         Args:
@@ -212,11 +210,7 @@ class Structured:
                     for layer, matrix in into.items():
                         part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
                         self._contract(
-                            part,
-                            left,
-                            right,
-                            same,
-                            [s for s in self.steps if job.key(s.unit.names[0]) == layer],
+                            part, left, right, same, [s for s in self.steps if job.key(s.unit.names[0]) == layer]
                         )
                     advance(len(chunk1) * (len(chunk1) + 1) // 2 if same else len(chunk1) * len(chunk2))
 
@@ -239,13 +233,12 @@ class Structured:
         own = zip(samples.tensors, self.job.x1.tensors, strict=True)
         return whole if all(a.shape == b.shape and a.data_ptr() == b.data_ptr() for a, b in own) else None
 
-    def _contract(self, theta: Tensor, left: SampleBlock, right: SampleBlock, same: bool, steps: Sequence[Step]) -> None:
+    def _contract(
+        self, theta: Tensor, left: SampleBlock, right: SampleBlock, same: bool, steps: Sequence[Step]
+    ) -> None:
         tokens = [s.unit for s in steps if s.order == "token"]
         if tokens:
-            layers = [
-                token_layer(u, left, right, self._shifts[u].scale if u in self._shifts else 0.0)
-                for u in tokens
-            ]
+            layers = [token_layer(u, left, right, self._shifts[u].scale if u in self._shifts else 0.0) for u in tokens]
             add_tokens(theta, layers, left.count, right.count, self.job.paired, same)
         for step in steps:
             if step.order in _PAIRWISE:

@@ -51,10 +51,7 @@ class Coverage:
 
 
 def cover(
-    sites: Sequence[Site],
-    leaves: Mapping[str, Tensor],
-    outputs: Tensor,
-    metric: Mapping[str, float | Tensor] | None,
+    sites: Sequence[Site], leaves: Mapping[str, Tensor], outputs: Tensor, metric: Mapping[str, float | Tensor] | None
 ) -> Coverage:
     """Each parameter exactly once: in units, or uncovered with the reason.
 
@@ -66,22 +63,15 @@ def cover(
             will do.
     """
     names = {id(leaf): name for name, leaf in leaves.items()}
-    behind = [
-        frozenset(names[id(leaf)] for leaf in reachable_leaves([s.weight]) if id(leaf) in names)
-        for s in sites
-    ]
+    behind = [frozenset(names[id(leaf)] for leaf in reachable_leaves([s.weight]) if id(leaf) in names) for s in sites]
     coverage = Coverage()
     unseen = {names[id(leaf)] for leaf in reachable_leaves([outputs]) if id(leaf) in names}
     for parameters, members in _components(behind):
         if parameters & unseen:
             coverage.uncovered |= dict.fromkeys(sorted(parameters), "used where no rule applies")
         elif parameters:
-            coverage.units += _units(
-                members, sites, leaves, tuple(n for n in leaves if n in parameters), metric or {}
-            )
-    coverage.uncovered |= dict.fromkeys(
-        sorted(unseen - set(coverage.uncovered)), "used where no rule applies"
-    )
+            coverage.units += _units(members, sites, leaves, tuple(n for n in leaves if n in parameters), metric or {})
+    coverage.uncovered |= dict.fromkeys(sorted(unseen - set(coverage.uncovered)), "used where no rule applies")
     return coverage
 
 
@@ -126,9 +116,7 @@ def _units(
     ]
 
 
-def _forms(
-    indices: list[int], sites: Sequence[Site], elementwise: bool
-) -> list[tuple[str, tuple[int, ...]]]:
+def _forms(indices: list[int], sites: Sequence[Site], elementwise: bool) -> list[tuple[str, tuple[int, ...]]]:
     """The forms whose sum is the contribution of the uses ``indices`` of one weight."""
     form = _form([sites[i] for i in indices], elementwise)
     lookups = tuple(i for i in indices if sites[i].rule == "embedding")
@@ -176,13 +164,10 @@ def _isometric_scales(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> li
         return [1.0]
     generator = torch.Generator(device=leaves[0].device).manual_seed(0)
     probes = [
-        torch.randn(w.shape, dtype=w.dtype, device=w.device, generator=generator).requires_grad_()
-        for w in weights
+        torch.randn(w.shape, dtype=w.dtype, device=w.device, generator=generator).requires_grad_() for w in weights
     ]
     with torch.enable_grad():
-        pulled = torch.autograd.grad(
-            weights, leaves, probes, create_graph=True, retain_graph=True, allow_unused=True
-        )
+        pulled = torch.autograd.grad(weights, leaves, probes, create_graph=True, retain_graph=True, allow_unused=True)
         used = [p for p in pulled if p is not None and p.requires_grad]
         pushed = (
             torch.autograd.grad(used, probes, [p.detach() for p in used], allow_unused=True)

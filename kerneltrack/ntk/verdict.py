@@ -35,7 +35,12 @@ def rounding(dtype: torch.dtype, scale: float) -> float:
 
 
 def agree(
-    found: Tensor, expected: Tensor, limit: float, networks: Sequence[Network], samples: Inputs, v: Tensor,
+    found: Tensor,
+    expected: Tensor,
+    limit: float,
+    networks: Sequence[Network],
+    samples: Inputs,
+    v: Tensor,
     again: Callable[[], Tensor],
 ) -> tuple[bool, bool]:
     """Whether the products agree, and whether that says anything: two that are zero, or rounding, always agree.

@@ -66,29 +66,42 @@ def _by_layer(statistic: Callable[[Array, Array], float]) -> Callable[[State], A
 
 def _entry(name: str, statistic: Callable[[Array, Array], float], formula: str, long_name: str) -> Observable:
     return observable(
-        name, _by_layer(statistic), formula, "activations", "initial",
-        source=_SOURCE, dims=("layer",), default=False, long_name=long_name,
-    )  # fmt: skip
+        name,
+        _by_layer(statistic),
+        formula,
+        "activations",
+        "initial",
+        source=_SOURCE,
+        dims=("layer",),
+        default=False,
+        long_name=long_name,
+    )
 
 
 OBSERVABLES: tuple[Observable, ...] = (
     _entry(
-        "activation_neuron_deviation", neuron_deviation, "(mean_{n,j} Δ_l[n, j]²)^½, Δ_l = a_l(t) − a_l(0)",
+        "activation_neuron_deviation",
+        neuron_deviation,
+        "(mean_{n,j} Δ_l[n, j]²)^½, Δ_l = a_l(t) − a_l(0)",
         "RMS deviation of a neuron of each layer",
     ),
     _entry(
-        "activation_largest_deviation", largest_deviation, "max_{n,j} |Δ_l[n, j]|",
+        "activation_largest_deviation",
+        largest_deviation,
+        "max_{n,j} |Δ_l[n, j]|",
         "largest deviation of a neuron of each layer",
     ),
+    _entry("activation_layer_deviation", layer_deviation, "mean_n ‖Δ_l[n]‖₂", "deviation of each layer as a whole"),
     _entry(
-        "activation_layer_deviation", layer_deviation, "mean_n ‖Δ_l[n]‖₂", "deviation of each layer as a whole",
-    ),
-    _entry(
-        "activation_relative_deviation", relative_deviation, "‖Δ_l‖_F/‖a_l(0)‖_F",
+        "activation_relative_deviation",
+        relative_deviation,
+        "‖Δ_l‖_F/‖a_l(0)‖_F",
         "deviation of each layer relative to its initial activations",
     ),
     _entry(
-        "gate_flips", gate_flips, "mean_{n,j} [sign a_l(t) ≠ sign a_l(0)]",
+        "gate_flips",
+        gate_flips,
+        "mean_{n,j} [sign a_l(t) ≠ sign a_l(0)]",
         "share of gates that opened or closed since initialisation",
     ),
-)  # fmt: skip
+)

@@ -95,11 +95,7 @@ def _stability_bound(state: State) -> float:
 
 OBSERVABLES = (
     observable(
-        "probe_loss",
-        lambda s: float(s.probe_loss),
-        "L(f_t) on the probe",
-        "loss",
-        long_name="loss on the probe",
+        "probe_loss", lambda s: float(s.probe_loss), "L(f_t) on the probe", "loss", long_name="loss on the probe"
     ),
     observable(
         "stability_ratio",

@@ -92,17 +92,33 @@ def _curvature(state: State) -> Array:
 
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
-        "ledger_kernel_flow", lambda s: _ledger(s).kernel_flow, "⟨v_i, −J_l P J_lᵀ m/N⟩", "update", "layer_changes",
-        dims=("mode", "layer", "coefficient"), default=False,
+        "ledger_kernel_flow",
+        lambda s: _ledger(s).kernel_flow,
+        "⟨v_i, −J_l P J_lᵀ m/N⟩",
+        "update",
+        "layer_changes",
+        dims=("mode", "layer", "coefficient"),
+        default=False,
         long_name="update by kernel gradient flow, by mode and layer",
     ),
     observable(
-        "ledger_remainder", lambda s: _ledger(s).remainder, "⟨v_i, J_l Δθ_l + J_l P J_lᵀ m/N⟩", "update",
-        "layer_changes", dims=("mode", "layer", "coefficient"), default=False,
+        "ledger_remainder",
+        lambda s: _ledger(s).remainder,
+        "⟨v_i, J_l Δθ_l + J_l P J_lᵀ m/N⟩",
+        "update",
+        "layer_changes",
+        dims=("mode", "layer", "coefficient"),
+        default=False,
         long_name="update by optimizer and minibatch, by mode and layer",
     ),
     observable(
-        "ledger_curvature", _curvature, "⟨v_i, f_{t+1} − f_t − J Δθ⟩", "update", "layer_changes",
-        dims=("mode", "coefficient"), default=False, long_name="update by the network's curvature, by mode",
+        "ledger_curvature",
+        _curvature,
+        "⟨v_i, f_{t+1} − f_t − J Δθ⟩",
+        "update",
+        "layer_changes",
+        dims=("mode", "coefficient"),
+        default=False,
+        long_name="update by the network's curvature, by mode",
     ),
-)  # fmt: skip
+)

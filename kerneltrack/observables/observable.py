@@ -8,10 +8,31 @@ from typing import Any, Literal
 
 #: What a measurement can offer; ``docs/notation.md`` says how each is obtained and what it costs.
 Need = Literal[
-    "eigenvalues", "eigenvectors", "spectrum", "kernel", "targets", "outputs", "residual", "loss", "operator",
-    "initial", "previous", "update", "layers", "layer_kernels", "layer_changes", "activations", "cross_time",
-    "parameters", "anchored", "extension", "regression", "conjugate", "optimizer_kernel", "training_outputs",
-]  # fmt: skip
+    "eigenvalues",
+    "eigenvectors",
+    "spectrum",
+    "kernel",
+    "targets",
+    "outputs",
+    "residual",
+    "loss",
+    "operator",
+    "initial",
+    "previous",
+    "update",
+    "layers",
+    "layer_kernels",
+    "layer_changes",
+    "activations",
+    "cross_time",
+    "parameters",
+    "anchored",
+    "extension",
+    "regression",
+    "conjugate",
+    "optimizer_kernel",
+    "training_outputs",
+]
 
 
 @dataclass(frozen=True)

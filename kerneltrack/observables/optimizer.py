@@ -41,16 +41,33 @@ def _alignment(state: State) -> float:
 
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
-        "optimizer_eigenvalues", lambda s: eigensystem(_kernel(s)).values, "λ_i(J P_t Jᵀ)", "optimizer_kernel",
-        source=_SOURCE, dims=("mode",), default=False, long_name="eigenvalues of the optimizer's kernel",
+        "optimizer_eigenvalues",
+        lambda s: eigensystem(_kernel(s)).values,
+        "λ_i(J P_t Jᵀ)",
+        "optimizer_kernel",
+        source=_SOURCE,
+        dims=("mode",),
+        default=False,
+        long_name="eigenvalues of the optimizer's kernel",
     ),
     observable(
-        "optimizer_kernel_distance", _distance, "1 − ⟨J P_t Jᵀ, Θ_t⟩_F/(‖J P_t Jᵀ‖_F ‖Θ_t‖_F)", "optimizer_kernel",
-        "kernel", source="Fort et al. 2020", default=False, long_name="distance of the optimizer's kernel from the kernel",
+        "optimizer_kernel_distance",
+        _distance,
+        "1 − ⟨J P_t Jᵀ, Θ_t⟩_F/(‖J P_t Jᵀ‖_F ‖Θ_t‖_F)",
+        "optimizer_kernel",
+        "kernel",
+        source="Fort et al. 2020",
+        default=False,
+        long_name="distance of the optimizer's kernel from the kernel",
     ),
     observable(
-        "optimizer_target_alignment", _alignment, "⟨J P_t Jᵀ, YYᵀ⟩_F/(‖J P_t Jᵀ‖_F ‖YYᵀ‖_F)", "optimizer_kernel",
-        "targets", source="Cristianini et al. 2001", default=False,
+        "optimizer_target_alignment",
+        _alignment,
+        "⟨J P_t Jᵀ, YYᵀ⟩_F/(‖J P_t Jᵀ‖_F ‖YYᵀ‖_F)",
+        "optimizer_kernel",
+        "targets",
+        source="Cristianini et al. 2001",
+        default=False,
         long_name="alignment of the optimizer's kernel with the target",
     ),
-)  # fmt: skip
+)

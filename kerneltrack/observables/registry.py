@@ -51,7 +51,18 @@ RESERVED = frozenset(
 )
 
 _DIMENSIONS = frozenset(
-    {"sample", "sample_2", "output", "output_2", "kernel_output", "kernel_output_2", "mode", "coefficient", "energy_k", "layer"}
+    {
+        "sample",
+        "sample_2",
+        "output",
+        "output_2",
+        "kernel_output",
+        "kernel_output_2",
+        "mode",
+        "coefficient",
+        "energy_k",
+        "layer",
+    }
 )
 
 
@@ -87,9 +98,7 @@ def register(entry: Observable) -> Observable:
         raise ObservableError("the name of an observable is taken", got=entry.name, remedy="Choose another name.")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", entry.name):
         raise ObservableError(
-            "the name of an observable",
-            expected="lower-case letters, digits and _, at most 64",
-            got=repr(entry.name),
+            "the name of an observable", expected="lower-case letters, digits and _, at most 64", got=repr(entry.name)
         )
     if unknown := [dim for dim in entry.dims if dim not in _DIMENSIONS]:
         raise ObservableError("a dimension of an observable", expected=f"one of {sorted(_DIMENSIONS)}", got=unknown)
@@ -199,9 +208,7 @@ def _shaped(entry: Observable, value: object, state: State) -> float | Array:
     shape = _shape(entry, state)
     if array.shape != shape:
         raise ObservableError(
-            f"the shape of observable {entry.name!r}",
-            expected=f"{shape}, as dims {entry.dims} say",
-            got=array.shape,
+            f"the shape of observable {entry.name!r}", expected=f"{shape}, as dims {entry.dims} say", got=array.shape
         )
     return array if entry.dims else float(array)
 

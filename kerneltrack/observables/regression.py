@@ -22,7 +22,19 @@ from kerneltrack.spectrum import EigenSystem
 #: γ/(tr Θ/M) of the observables here: above a float32 kernel's noise floor, far below what it regularises.
 RIDGE = 1e-3
 #: Splits that are not trained on, by the first word of their name.
-HELD_OUT = {"val", "valid", "validation", "dev", "development", "test", "testing", "eval", "evaluation", "heldout", "holdout"}
+HELD_OUT = {
+    "val",
+    "valid",
+    "validation",
+    "dev",
+    "development",
+    "test",
+    "testing",
+    "eval",
+    "evaluation",
+    "heldout",
+    "holdout",
+}
 
 
 def held_out(identity: Mapping[str, object] | None) -> bool:
@@ -141,16 +153,19 @@ def _check_unseen(state: State) -> None:
     step = state.settings.get("step")
     if step != 0 and not state.settings.get("held_out"):
         raise ObservableError(
-            "the kernel has seen these labels", expected="the state at step 0, or a probe that is known to be held out",
+            "the kernel has seen these labels",
+            expected="the state at step 0, or a probe that is known to be held out",
             remedy="If it is, say so: Probe(..., identity={'split': 'validation'}).",
-        )  # fmt: skip
+        )
 
 
 def _check_squares(state: State) -> None:
     """Refuse to set kernel regression, which fits squares, beside a network that was trained on something else."""
     if state.settings.get("loss") not in MEAN_OF_SQUARES:
         raise ObservableError(
-            "the loss is not a mean of squares", expected="loss half_mse or mse", got=state.settings.get("loss") or "no loss"
+            "the loss is not a mean of squares",
+            expected="loss half_mse or mse",
+            got=state.settings.get("loss") or "no loss",
         )
 
 

@@ -81,11 +81,7 @@ OBSERVABLES = (
         long_name="trace of the kernel matrix",
     ),
     observable(
-        "frobenius",
-        _frobenius,
-        "‖Θ‖_F = (Σ_i λ_i²)^½",
-        "eigenvalues",
-        long_name="Frobenius norm of the kernel matrix",
+        "frobenius", _frobenius, "‖Θ‖_F = (Σ_i λ_i²)^½", "eigenvalues", long_name="Frobenius norm of the kernel matrix"
     ),
     observable(
         "condition_number",

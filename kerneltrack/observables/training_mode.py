@@ -22,8 +22,11 @@ def _gap(state: State) -> float:
 
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
-        "function_gap", _gap, "‖f_training − f_t‖_F/‖f_t‖_F, f_training with the flags of training (one draw of dropout, "
-        "the probe as the batch); 0 where no flag is set", "training_outputs",
+        "function_gap",
+        _gap,
+        "‖f_training − f_t‖_F/‖f_t‖_F, f_training with the flags of training (one draw of dropout, "
+        "the probe as the batch); 0 where no flag is set",
+        "training_outputs",
         long_name="gap between the function in training and the measured one",
     ),
-)  # fmt: skip
+)

@@ -72,8 +72,13 @@ def disjoint_halves(
 def _part(state: State, kernel: Array, points: NDArray[np.int64]) -> State:
     kernel = kernel[points][:, points]
     return State(
-        eigensystem=eigensystem(kernel), kernel=kernel, reduction=state.reduction, outputs=state.outputs[points],
+        eigensystem=eigensystem(kernel),
+        kernel=kernel,
+        reduction=state.reduction,
+        outputs=state.outputs[points],
         targets=None if state.targets is None else state.targets[points],
         residual=None if state.residual is None else state.residual[points],
-        probe_loss=state.probe_loss, learning_rates=state.learning_rates, settings=state.settings,
-    )  # fmt: skip
+        probe_loss=state.probe_loss,
+        learning_rates=state.learning_rates,
+        settings=state.settings,
+    )

@@ -118,29 +118,48 @@ def snapshots(truth, *, probe="train", drop=()):
     for step in truth.eigenvalues:
         measured = {name: value for name, value in measurement(truth, step, first).items() if name not in drop}
         yield Snapshot(
-            step=step, epoch=step, learning_rates=(truth.rates[step],),
+            step=step,
+            epoch=step,
+            learning_rates=(truth.rates[step],),
             training_loss=float(measured.get("probe_loss", 1.0)),
-            trigger="At(…)", wall_time=1.75e9 + step, train_seconds=0.01 * step, snapshot_seconds=0.5,
-            update_applied=True, probes={probe: measured},
-        )  # fmt: skip
+            trigger="At(…)",
+            wall_time=1.75e9 + step,
+            train_seconds=0.01 * step,
+            snapshot_seconds=0.5,
+            update_applied=True,
+            probes={probe: measured},
+        )
 
 
 def record(truth, *, probe="train", fingerprint="sha256:" + "a" * 64, inputs=True, identity=None, **settings):
     return ProbeRecord(
-        name=probe, fingerprint=fingerprint, count=N, targets=truth.target[:, None], target_encoding="real",
-        input_shapes={"": ("float64", (N, 2))}, inputs={"": truth.points} if inputs else None, identity=identity,
+        name=probe,
+        fingerprint=fingerprint,
+        count=N,
+        targets=truth.target[:, None],
+        target_encoding="real",
+        input_shapes={"": ("float64", (N, 2))},
+        inputs={"": truth.points} if inputs else None,
+        identity=identity,
         settings={
-            "output": "full", "loss": "half_mse", "dtype": "float64", "stability_scope": "exact",
-            "parameter_count": 1000, "energy_k": list(ENERGY_K), "layers": ["0", "2", "4"], **settings,
+            "output": "full",
+            "loss": "half_mse",
+            "dtype": "float64",
+            "stability_scope": "exact",
+            "parameter_count": 1000,
+            "energy_k": list(ENERGY_K),
+            "layers": ["0", "2", "4"],
+            **settings,
         },
-    )  # fmt: skip
+    )
 
 
 def provenance(**metadata):
     return Provenance(
         run={"run_id": "run-1", "optimizers": [{"class": "SGD", "groups": [{"lr": 0.25, "momentum": 0}]}]},
-        metadata={"seed": 7, **metadata}, private={"host": "secret-host", "user": "secret-user"},
-    )  # fmt: skip
+        metadata={"seed": 7, **metadata},
+        private={"host": "secret-host", "user": "secret-user"},
+    )
 
 
 def one_more_kind(kind):
@@ -189,6 +208,16 @@ def synthetic():
     import types
 
     return types.SimpleNamespace(
-        N=N, HALVED=HALVED, LAST=LAST, TOP_K=TOP_K, ENERGY_K=ENERGY_K, simulate=simulate, snapshots=snapshots,
-        record=record, write=write, provenance=provenance, one_more_kind=one_more_kind, STEPS=STEPS,
-    )  # fmt: skip
+        N=N,
+        HALVED=HALVED,
+        LAST=LAST,
+        TOP_K=TOP_K,
+        ENERGY_K=ENERGY_K,
+        simulate=simulate,
+        snapshots=snapshots,
+        record=record,
+        write=write,
+        provenance=provenance,
+        one_more_kind=one_more_kind,
+        STEPS=STEPS,
+    )

@@ -73,6 +73,7 @@ def put_json(file, name, value):
 @case
 def eigenvalues_of_every_kind(draft):
     """A number of each kind, at another mode in each row; one row in the wrong order."""
+
     def change(name, own, i):
         if name != "eigenvalues":
             return own
@@ -100,12 +101,13 @@ def measurements_of_no_number(draft):
 @case
 def columns_of_every_kind(draft):
     """Learning rates, losses and times."""
+
     def row(given, i):
         n = NUMBERS[i]
         rates = (n if i % 3 else 0.1, n, 0.1)[: i % 4]
         return dataclasses.replace(
             given, learning_rates=rates, training_loss=n, wall_time=n, train_seconds=n, snapshot_seconds=n
-        )  # fmt: skip
+        )
 
     draft.each(row)
 
@@ -118,7 +120,9 @@ def rates_from_the_greatest_to_the_least(draft):
 
 @case
 def hundreds_of_groups(draft):
-    draft.each(lambda row, i: dataclasses.replace(row, learning_rates=tuple(0.1 / (j + 1 + i // 5) for j in range(700))))
+    draft.each(
+        lambda row, i: dataclasses.replace(row, learning_rates=tuple(0.1 / (j + 1 + i // 5) for j in range(700)))
+    )
 
 
 @case
@@ -200,19 +204,28 @@ def one_row(draft):
 def shaped(samples, outputs, modes):
     def change(draft):
         few = {
-            "eigenvalues": np.linspace(1, 0.5, modes), "mode_sums": np.ones((modes, outputs)),
-            "eigenvectors": np.ones((samples, outputs, min(modes, 4)), "f4"), "outputs": np.ones((samples, outputs)),
-            "residual": np.ones((samples, outputs)), "kernel": np.ones((samples, samples, outputs, outputs), "f4"),
-            "target_energy": np.ones(6), "output_energy": np.ones(6), "residual_energy": np.ones(6),
-            "stability_ratio": np.array(1.0), "layer_share": np.ones(3) / 3,
+            "eigenvalues": np.linspace(1, 0.5, modes),
+            "mode_sums": np.ones((modes, outputs)),
+            "eigenvectors": np.ones((samples, outputs, min(modes, 4)), "f4"),
+            "outputs": np.ones((samples, outputs)),
+            "residual": np.ones((samples, outputs)),
+            "kernel": np.ones((samples, samples, outputs, outputs), "f4"),
+            "target_energy": np.ones(6),
+            "output_energy": np.ones(6),
+            "residual_energy": np.ones(6),
+            "stability_ratio": np.array(1.0),
+            "layer_share": np.ones(3) / 3,
             **{f"{function}_coefficients": np.ones((modes, 1)) for function in ("target", "output", "residual")},
-        }  # fmt: skip
+        }
         draft.each(lambda row, i: dataclasses.replace(row, probes={"train": few}))
         shape = (samples, 2)
         draft.record = dataclasses.replace(
-            draft.record, count=samples, targets=np.ones((samples, outputs)), inputs={"": np.ones(shape)},
+            draft.record,
+            count=samples,
+            targets=np.ones((samples, outputs)),
+            inputs={"": np.ones(shape)},
             input_shapes={"": ("float64", shape)},
-        )  # fmt: skip
+        )
 
     return change
 
@@ -226,9 +239,13 @@ def a_million_million_samples(draft):
     held = ("stability_ratio", "effective_rank", "trace", "eigenvalues", "target_energy", "target_coefficients")
     draft.measure(lambda name, own, i: own if name in held else None)
     draft.record = dataclasses.replace(
-        draft.record, count=10**12, targets=None, inputs=None, target_encoding="none",
+        draft.record,
+        count=10**12,
+        targets=None,
+        inputs=None,
+        target_encoding="none",
         input_shapes={"": ("float32", (10**12, 10**6))},
-    )  # fmt: skip
+    )
 
 
 @case
@@ -240,13 +257,21 @@ def a_grid_of_any_k(draft):
 def inputs_and_targets_of_no_number(draft):
     points = np.array(draft.record.inputs[""])
     points[::2], points[1::4] = np.nan, np.inf
-    draft.record = dataclasses.replace(draft.record, inputs={"": points}, targets=np.full_like(draft.record.targets, np.nan))
+    draft.record = dataclasses.replace(
+        draft.record, inputs={"": points}, targets=np.full_like(draft.record.targets, np.nan)
+    )
 
 
 @case
 def codes_of_nothing(draft):
     def spoil(file):
-        for name, value in {"status": 9, "window": 200, "update_applied": 77, "segment": 2**31 - 1, "snapshot": 3}.items():
+        for name, value in {
+            "status": 9,
+            "window": 200,
+            "update_applied": 77,
+            "segment": 2**31 - 1,
+            "snapshot": 3,
+        }.items():
             file[name][...] = value
         file["segments/number"][0], file["segments/started"][0] = 5, np.inf
 
@@ -307,9 +332,14 @@ def lived(command, case, folder):
     written = everything(folder) - before - everything(said)
     texts = {name: (said / name).read_bytes().decode("utf-8", "backslashreplace") for name in ("stdout", "stderr")}
     return {
-        "case": case, "command": command, "code": os.waitstatus_to_exitcode(status), **texts, "written": sorted(written),
-        "seconds": usage.ru_utime + usage.ru_stime, "megabytes": usage.ru_maxrss >> 10,
-    }  # fmt: skip
+        "case": case,
+        "command": command,
+        "code": os.waitstatus_to_exitcode(status),
+        **texts,
+        "written": sorted(written),
+        "seconds": usage.ru_utime + usage.ru_stime,
+        "megabytes": usage.ru_maxrss >> 10,
+    }
 
 
 def limited(argv, out, said):

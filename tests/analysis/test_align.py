@@ -25,8 +25,9 @@ def test_flow_time_knows_what_the_trigger_pinned(synthetic, truth, tmp_path):
     asked = "OnLearningRateChange(after=(0, 1))"
     rows = [
         dataclasses.replace(s, trigger=asked if s.step == synthetic.HALVED else s.trigger)
-        for s in synthetic.snapshots(truth) if s.step != synthetic.HALVED - 1
-    ]  # fmt: skip
+        for s in synthetic.snapshots(truth)
+        if s.step != synthetic.HALVED - 1
+    ]
     run = load(synthetic.write(tmp_path / "pinned.h5", rows, synthetic.record(truth))).only
     assert flow_time(run)[run.row(synthetic.HALVED)] == pytest.approx(0.25 * synthetic.HALVED)
 
@@ -63,7 +64,7 @@ def test_a_loss_that_a_run_does_not_have_is_no_position(archives, truth, synthet
     rows = [
         dataclasses.replace(s, probes={"train": {**s.probes["train"], "probe_loss": np.array(np.nan)}})
         for s in synthetic.snapshots(truth)
-    ]  # fmt: skip
+    ]
     lost = synthetic.write(tmp_path / "lost.h5", rows, synthetic.record(truth))
     with pytest.raises(AnalysisError, match=r"no common loss.*lost: none"):
         aligned(load([lost, archives[0]][:: 1 if lost_first else -1]), ["trace"], by="loss")
@@ -182,8 +183,12 @@ def test_other_numbers_of_points_of_the_same_data_are_compared_by_lambda_over_n(
     runs = []
     for count, name in ((synthetic.N, "whole"), (half, "half")):
         identity = {"dataset": "digits", "seed": 0, "indices": list(range(count))}
-        record = synthetic.record(truth, fingerprint="sha256:" + name[0].replace("w", "a").replace("h", "b") * 64,
-                                  identity=identity, inputs=False)  # fmt: skip
+        record = synthetic.record(
+            truth,
+            fingerprint="sha256:" + name[0].replace("w", "a").replace("h", "b") * 64,
+            identity=identity,
+            inputs=False,
+        )
         rows = list(synthetic.snapshots(truth, drop={"kernel"}))
         if count != synthetic.N:
             record = dataclasses.replace(record, count=half, targets=record.targets[:half])

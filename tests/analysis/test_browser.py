@@ -60,12 +60,22 @@ def browse(page, folder, *, width=1200):
     copy = folder / "page.html"
     copy.write_text(page.replace("</body>", READER + "</body>"), encoding="utf-8")
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
         "--disable-background-networking",
         "--disable-component-update",
-        "--disable-sync", f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900",
-        "--enable-logging=stderr", "--virtual-time-budget=4000", "--dump-dom", copy.as_uri(),
-    ]  # fmt: skip
+        "--disable-sync",
+        f"--user-data-dir={folder / 'profile'}",
+        f"--window-size={width},900",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=4000",
+        "--dump-dom",
+        copy.as_uri(),
+    ]
     child = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'<pre id="seen">(.*?)</pre>', child.stdout, re.DOTALL)
     console = [line for line in child.stderr.splitlines() if "CONSOLE" in line]

@@ -107,11 +107,13 @@ def test_unreadable_input_is_exit_2(capsys, tmp_path):
 
 def test_bad_use_is_exit_2(capsys, archives, tmp_path):
     for words in (
-        ["nonsense"], ["show"], ["plot", archives[0]],
+        ["nonsense"],
+        ["show"],
+        ["plot", archives[0]],
         ["plot", archives[0], "--figure", "nonsense", "-o", tmp_path / "x.png"],
         ["plot", archives[0], "--figure", "rank", "-o", tmp_path / "x.bmp"],
         ["export", archives[0], "--to", "xls", "-o", tmp_path / "x"],
-    ):  # fmt: skip
+    ):
         code, _, err = run(capsys, *words)
         assert code == 2, words
         assert err
@@ -349,9 +351,18 @@ def test_a_terminal_gets_a_table_and_no_color_is_honoured(archives, monkeypatch)
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (float("nan"), "–"), (float("inf"), "∞"), (1234.5, "1,230"), (0.999, "0.999"), (-0.5, "−0.500"),
-     (1e-9, "1e-09"), (9.999, "10.0"), (3.2e8, "3.2e+08")],
-)  # fmt: skip
+    [
+        (0, "0"),
+        (float("nan"), "–"),
+        (float("inf"), "∞"),
+        (1234.5, "1,230"),
+        (0.999, "0.999"),
+        (-0.5, "−0.500"),
+        (1e-9, "1e-09"),
+        (9.999, "10.0"),
+        (3.2e8, "3.2e+08"),
+    ],
+)
 def test_numbers_are_for_reading(value, text):
     assert number(value) == text
 

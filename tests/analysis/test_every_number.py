@@ -45,20 +45,24 @@ def lines_of(raw, control):
     at = np.concatenate([steps, [300]])
     found["scaled-eigenvalues"] = {f"i = {i}": (at, scaled[:, i - 1]) for i in (1, 2, 5, 10, 20)}
     found["stability"] = {
-        "λ₁": (steps, raw.values[:, 0]), "λ₁, control": (control.steps, control.values[:, 0]),
+        "λ₁": (steps, raw.values[:, 0]),
+        "λ₁, control": (control.steps, control.values[:, 0]),
         "bound": (steps, raw.bound),
-    }  # fmt: skip
+    }
     participation = raw.values.sum(axis=1) ** 2 / np.sum(raw.values**2, axis=1)
     found["rank"] = {
-        "effective rank": (steps, raw.effective_rank), "participation ratio": (steps, participation),
+        "effective rank": (steps, raw.effective_rank),
+        "participation ratio": (steps, participation),
         "effective rank, control": (control.steps, control.effective_rank),
-    }  # fmt: skip
+    }
     around = lambda r, v, keep: (r.steps[keep] - 300, v[keep])  # noqa: E731
     mine, theirs = steps >= 300, control.steps >= 300
     panels = [
-        lambda r: r.values[:, 0] / r.bound, lambda r: r.energy("residual", 20), lambda r: r.energy("target", 20),
+        lambda r: r.values[:, 0] / r.bound,
+        lambda r: r.energy("residual", 20),
+        lambda r: r.energy("target", 20),
         lambda r: r.effective_rank,
-    ]  # fmt: skip
+    ]
     found["lr-decay"] = {f"run#{i}": around(raw, f(raw), mine) for i, f in enumerate(panels)}
     found["lr-decay"] |= {f"control#{i}": around(control, f(control), theirs) for i, f in enumerate(panels)}
     row = int(np.flatnonzero(steps == 300)[0])
@@ -81,20 +85,26 @@ def lines_of(raw, control):
     found["mode-factors"] = {f"{name} rate, predicted": (index[:kept], f) for name, f in factors.items()}
     found["frequencies"] = {}
     found["loss"] = {
-        "probe": (steps, raw.loss), "training batch": (steps, raw.training_loss),
+        "probe": (steps, raw.loss),
+        "training batch": (steps, raw.training_loss),
         "probe, control": (control.steps, control.loss),
-    }  # fmt: skip
-    names = {"one update": "linearization_error", "kernel flow": "kernel_flow_error",
-             "anchored": "anchored_linearization_error"}  # fmt: skip
+    }
+    names = {
+        "one update": "linearization_error",
+        "kernel flow": "kernel_flow_error",
+        "anchored": "anchored_linearization_error",
+    }
     found["linearisation"] = {label: (steps, raw.stored(name)) for label, name in names.items()}
     found["kernel-motion"] = {
         "distance from initialisation": (steps, raw.stored("kernel_distance_from_initial")),
         "kernel–target alignment": (steps, raw.stored("kernel_target_alignment")),
         "control": (control.steps, control.stored("kernel_distance_from_initial")),
-    }  # fmt: skip
+    }
     error = np.sum(raw.coefficients["residual"] ** 2, axis=1) / np.sum(raw.coefficients["target"] ** 2, axis=1)
     found["freeze-here"] = {"network": (steps, error), "frozen here": (steps, raw.stored("kernel_regression_error"))}
-    found["stages"] = {"λ₁ over its bound": (steps, raw.values[:, 0] / raw.bound)}  # three velocities at one lag are too few
+    found["stages"] = {
+        "λ₁ over its bound": (steps, raw.values[:, 0] / raw.bound)
+    }  # three velocities at one lag are too few
     found["activations"] = {
         f"{layer}#{i}": (steps, raw.stored(name, column))
         for i, name in enumerate(("activation_neuron_deviation", "activation_layer_deviation"))

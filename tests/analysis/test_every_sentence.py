@@ -45,25 +45,31 @@ class Story(Raw):
         spent = self.seconds.sum()
         return {
             "Target alignment": (
-                [20, sig(energy[-1], 2)], [last, 20, self.modes, percent(energy[-1]), first, percent(energy[0])],
+                [20, sig(energy[-1], 2)],
+                [last, 20, self.modes, percent(energy[-1]), first, percent(energy[0])],
                 [sig(energy[0], 2), first, sig(self.at["target_energy_null"][-1][4], 2), sig(20 / self.modes, 2)],
             ),
             "Output containment": (
-                [10, sig(output[least], 3)], [n, percent(output[least]), 10, self.steps[least]], [sig(10 / self.modes, 2)],
+                [10, sig(output[least], 3)],
+                [n, percent(output[least]), 10, self.steps[least]],
+                [sig(10 / self.modes, 2)],
             ),
             "Edge of stability": self.edge(),
             "Kernel motion": ([sig(distance, 2)], [last, sig(distance, 2), 1], [0]),
             "Laziness": ([sig(lazy, 2)], [last, percent(lazy)], [0]),
             "First-order accuracy": (
                 [sig(np.median(flow), 2)],
-                [sig(np.median(flow), 2), n, sig(flow.max(), 2), self.steps[np.argmax(flow)]], [1],
+                [sig(np.median(flow), 2), n, sig(flow.max(), 2), self.steps[np.argmax(flow)]],
+                [1],
             ),
             "Frozen kernel": self.freezing(),
             "Rounding": ([above, self.modes], [above, self.modes, solver], []),
             "Cost": (
-                [sig(spent, 2)], [n, sig(spent, 2), sig(np.median(self.seconds), 2), sig(0.01 * self.steps.max(), 2)], [],
+                [sig(spent, 2)],
+                [n, sig(spent, 2), sig(np.median(self.seconds), 2), sig(0.01 * self.steps.max(), 2)],
+                [],
             ),
-        }  # fmt: skip
+        }
 
     def edge(self):
         reached = np.flatnonzero(self.ratio >= 0.95)
@@ -90,18 +96,24 @@ class Story(Raw):
         """Label of a table's row → (S,) its values."""
         named = {
             "kernel distance from start": "kernel_distance_from_initial",
-            "linearisation error, one update": "linearization_error", "kernel-flow error": "kernel_flow_error",
+            "linearisation error, one update": "linearization_error",
+            "kernel-flow error": "kernel_flow_error",
             "linearisation error, anchored": "anchored_linearization_error",
-        }  # fmt: skip
+        }
         return {
-            "λ₁": self.values[:, 0], "λ₁₀": self.values[:, 9], "bound on λ₁ at the coming update": self.bound,
-            "λ₁ over that bound": self.values[:, 0] / self.bound, "effective rank": self.effective_rank,
-            "residual energy, first 20": self.energy("residual", 20), "target energy, first 5": self.energy("target", 5),
+            "λ₁": self.values[:, 0],
+            "λ₁₀": self.values[:, 9],
+            "bound on λ₁ at the coming update": self.bound,
+            "λ₁ over that bound": self.values[:, 0] / self.bound,
+            "effective rank": self.effective_rank,
+            "residual energy, first 20": self.energy("residual", 20),
+            "target energy, first 5": self.energy("target", 5),
             "target energy, first 20": self.energy("target", 20),
-            "target energy, first 48": self.energy("target", 48), "loss on the probe": self.loss,
+            "target energy, first 48": self.energy("target", 48),
+            "loss on the probe": self.loss,
             "kernel velocity": self.velocity,
             **{label: self.at[name] for label, name in named.items()},
-        }  # fmt: skip
+        }
 
     def row(self, step):
         return int(np.flatnonzero(self.steps == step)[0])
@@ -115,12 +127,25 @@ def change(story, control):
     old_bound = 2 * story.count / 0.25
     grown = [sig(story.values[end, i] / story.values[at, i], 2) for i in (0, 9)]
     return [
-        300, 0.25, 0.125,
-        sig(story.values[at, 0] / old_bound, 2), sig(story.values[end, 0] / story.bound[end], 2), 400,
-        20, sig(residual[at], 2), sig(residual[then], 2), *grown, 400, 2,
-        20, sig(residual[then], 2), sig(other[there[0]], 2),
-        sig(story.values[end, 0], 2), sig(control.values[there[1], 0], 2), 400,
-    ]  # fmt: skip
+        300,
+        0.25,
+        0.125,
+        sig(story.values[at, 0] / old_bound, 2),
+        sig(story.values[end, 0] / story.bound[end], 2),
+        400,
+        20,
+        sig(residual[at], 2),
+        sig(residual[then], 2),
+        *grown,
+        400,
+        2,
+        20,
+        sig(residual[then], 2),
+        sig(other[there[0]], 2),
+        sig(story.values[end, 0], 2),
+        sig(control.values[there[1], 0], 2),
+        400,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -257,10 +282,13 @@ def test_the_slider_s_readout_is_recomputed(page, stories):
     story = stories[0]
     frames = json.loads(html.unescape(re.search(r'id="frames">(.*?)</script>', page, re.DOTALL).group(1)))
     expected = {
-        "learning rate": story.rates, "λ₁ over its bound": story.ratio, "effective rank": story.effective_rank,
-        "loss on the probe": story.loss, "kernel distance": story.at["kernel_distance_from_initial"],
+        "learning rate": story.rates,
+        "λ₁ over its bound": story.ratio,
+        "effective rank": story.effective_rank,
+        "loss on the probe": story.loss,
+        "kernel distance": story.at["kernel_distance_from_initial"],
         "E(y, 20)": story.energy("target", 20),
-    }  # fmt: skip
+    }
     for row, frame in enumerate(frames):
         assert {label for label, _ in frame["facts"]} == set(expected)
         for label, text in frame["facts"]:
@@ -274,9 +302,7 @@ def halves_of(story, measure):
     differences = []
     for _ in range(SPLITS):
         order = rng.permutation(len(kernel))
-        a, b = (
-            measure(kernel[np.ix_(part, part)], target[part]) for part in (order[:half], order[half : 2 * half])
-        )
+        a, b = (measure(kernel[np.ix_(part, part)], target[part]) for part in (order[:half], order[half : 2 * half]))
         differences.append(a - b)
     return np.std(differences) / np.sqrt(2)
 
@@ -310,9 +336,10 @@ def test_the_four_kinds_of_uncertainty_are_recomputed(page, stories):
     assert "not measured, no other run" in notes[3]
     participation = lambda k, _: np.trace(k) ** 2 / np.sum(k**2)  # noqa: E731
     for label, measure in (
-        ("effective rank", effective_rank), ("participation ratio", participation),
+        ("effective rank", effective_rank),
+        ("participation ratio", participation),
         ("kernel target alignment", alignment),
-    ):  # fmt: skip
+    ):
         # float32 kernels and the thresholds of rounding
         assert numbers(cells[label][3])[0] == pytest.approx(halves_of(story, measure), rel=0.06), label
 

@@ -284,9 +284,11 @@ def test_class_blocks_are_means_over_pairs(others, truth):
     for a in (False, True):
         for b in (False, True):
             pairs = [
-                kernel[i, j] for i in range(len(kernel)) for j in range(len(kernel))
+                kernel[i, j]
+                for i in range(len(kernel))
+                for j in range(len(kernel))
                 if i != j and labels[i] == a and labels[j] == b
-            ]  # fmt: skip
+            ]
             assert drawn[int(a), int(b)] == pytest.approx(np.mean(pairs) / np.mean(np.diag(kernel)), abs=1e-6)
 
 

@@ -152,10 +152,12 @@ def test_an_inexact_change_gives_both_steps_and_no_factor(synthetic, truth, tmp_
 
 def test_the_schedule_s_trigger_pins_a_change(synthetic, truth, tmp_path):
     rows = [
-        dataclasses.replace(s, trigger="OnLearningRateChange(after=(0, 1, "
-                                       "10, 100))" if s.step == synthetic.HALVED else s.trigger)
-        for s in synthetic.snapshots(truth) if s.step != synthetic.HALVED - 1
-    ]  # fmt: skip
+        dataclasses.replace(
+            s, trigger="OnLearningRateChange(after=(0, 1, 10, 100))" if s.step == synthetic.HALVED else s.trigger
+        )
+        for s in synthetic.snapshots(truth)
+        if s.step != synthetic.HALVED - 1
+    ]
     path = synthetic.write(tmp_path / "pinned.h5", rows, synthetic.record(truth))
     assert lr_decay_effects(load(path)).changes[0].change.exact
     late = [dataclasses.replace(s, trigger=s.trigger.replace("(0, ", "(")) for s in rows]
@@ -169,7 +171,7 @@ def test_a_cosine_schedule_is_a_trend_and_not_many_changes(synthetic, truth, tmp
     rows = [
         dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),))
         for s in synthetic.snapshots(truth)
-    ]  # fmt: skip
+    ]
     effects = lr_decay_effects(load(synthetic.write(tmp_path / "cosine.h5", rows, synthetic.record(truth))))
     assert effects.changes == ()
     (course,) = effects.trends
@@ -211,9 +213,10 @@ def test_no_prediction_where_modes_do_not_decay_one_by_one(archives, settings, r
     known = load(archives[0]).only
     dataset = known.dataset.copy()
     dataset.attrs = {
-        **dataset.attrs, "settings": {**known.settings, **settings},
+        **dataset.attrs,
+        "settings": {**known.settings, **settings},
         "provenance": {**known.provenance, "run": {**known.provenance["run"], **run}},
-    }  # fmt: skip
+    }
     effects = lr_decay_effects(dataclasses.replace(known, dataset=dataset))
     assert effects.changes[0].factors is None
     assert words in effects.changes[0].no_factors
@@ -330,16 +333,18 @@ def test_every_number_of_the_sentence_and_the_table_over_seeds_is_recomputed(see
     largest = differences(lambda raw: raw.values[:, 0], 400)
     agree = [int(np.sum(np.sign(d) == np.sign(d.mean()))) for d in (residual, largest)]
     (found,) = effects_over_seeds(load(runs), load(controls))
-    assert numbers(seed_sentence(found, synthetic.ENERGY_K)) == pytest.approx([
-        3, 0.25, 0.125, 300, 20, sig(residual.mean(), 2), agree[0], 3, sig(largest.mean(), 2), 400, agree[1], 3,
-    ])  # fmt: skip
+    assert numbers(seed_sentence(found, synthetic.ENERGY_K)) == pytest.approx(
+        [3, 0.25, 0.125, 300, 20, sig(residual.mean(), 2), agree[0], 3, sig(largest.mean(), 2), 400, agree[1], 3]
+    )
     rows = {label: cells for label, *cells in seed_table(found, synthetic.ENERGY_K).rows}
     courses = {
-        "λ₁": lambda raw: raw.values[:, 0], "λ₁₀": lambda raw: raw.values[:, 9],
+        "λ₁": lambda raw: raw.values[:, 0],
+        "λ₁₀": lambda raw: raw.values[:, 9],
         "bound on λ₁ at the coming update": lambda raw: raw.bound,
         "λ₁ over that bound": lambda raw: raw.values[:, 0] / raw.bound,
-        "residual energy, first 20": lambda raw: raw.energy("residual", 20), "loss on the probe": lambda raw: raw.loss,
-    }  # fmt: skip
+        "residual energy, first 20": lambda raw: raw.energy("residual", 20),
+        "loss on the probe": lambda raw: raw.loss,
+    }
     for label, course in courses.items():
         for cell, offset in zip(rows[label], (1, 10, 100, 400), strict=True):
             d = differences(course, offset)
@@ -358,10 +363,12 @@ def test_the_figure_over_seeds_draws_the_paired_differences(seeds, synthetic):
     ax = seeds_figure(found, synthetic.ENERGY_K, PAPER).axes[0]
     offsets = ax.lines[0].get_xdata()
     assert offsets.tolist() == [s - synthetic.HALVED for s in synthetic.STEPS if s > synthetic.HALVED]
-    expected = np.array([
-        [run.eigenvalues[synthetic.HALVED + o][0] - control.eigenvalues[synthetic.HALVED + o][0] for o in offsets]
-        for run, control in truths
-    ])  # fmt: skip
+    expected = np.array(
+        [
+            [run.eigenvalues[synthetic.HALVED + o][0] - control.eigenvalues[synthetic.HALVED + o][0] for o in offsets]
+            for run, control in truths
+        ]
+    )
     np.testing.assert_allclose([one.get_ydata() for one in ax.lines[:3]], expected, rtol=1e-12)
     np.testing.assert_allclose(ax.lines[3].get_ydata(), expected.mean(axis=0), rtol=1e-12)
 

@@ -135,7 +135,13 @@ def test_an_archives_parts_are_never_written_over(place, synthetic, truth, capsy
         part = min(folder.glob("*.h5"))
         os.link(part, place / f"part{ending}")
         before = state(place)
-        for target in (part, place / f"part{ending}", folder / f"x{ending}", folder, folder / "writer.lock" / f"x{ending}"):
+        for target in (
+            part,
+            place / f"part{ending}",
+            folder / f"x{ending}",
+            folder,
+            folder / "writer.lock" / f"x{ending}",
+        ):
             refused(command, target.relative_to(place), capsys)
         assert state(place) == before
 
@@ -164,8 +170,14 @@ def test_a_device_a_pipe_a_socket_and_a_folder_stay_what_they_are(place, capsys,
 def test_another_ending_is_refused(place, capsys, command, ending):
     """Negative control: an ending that fits, in capitals too, is written."""
     before = state(place)
-    fits = {"csv": [".csv"], "netcdf": [".nc"], "report": [".html"], "reports": [".html"], "publish": [".h5"],
-            "track": [".h5"]}.get(command, [".png"])  # fmt: skip
+    fits = {
+        "csv": [".csv"],
+        "netcdf": [".nc"],
+        "report": [".html"],
+        "reports": [".html"],
+        "publish": [".h5"],
+        "track": [".h5"],
+    }.get(command, [".png"])
     if ending not in fits:
         refused(command, f"new{ending}", capsys)
         assert state(place) == before
@@ -180,7 +192,12 @@ def test_what_is_no_archive_is_replaced(place, capsys):
     os.makedirs("elsewhere.parts")  # a folder of that name alone is nobody's
     os.symlink("elsewhere.parts/table.csv", "link.csv")
     for _ in range(2):
-        for command, target in (("csv", "link.csv"), ("netcdf", "all.nc"), ("plot", "rank.svg"), ("report", "page.html")):
+        for command, target in (
+            ("csv", "link.csv"),
+            ("netcdf", "all.nc"),
+            ("plot", "rank.svg"),
+            ("report", "page.html"),
+        ):
             assert main(words(command, target)) == 0, capsys.readouterr().err
     capsys.readouterr()
     assert os.readlink("link.csv") == "elsewhere.parts/table.csv"
@@ -201,9 +218,18 @@ sys.exit(main(sys.argv[2:]))
 
 @pytest.mark.parametrize(
     ("command", "limit"),
-    [("csv", 300), ("netcdf", 0), ("netcdf", 300), ("netcdf", 20_000), ("report", 300), ("plot", 300), ("runs", 300),
-     ("lr-decay", 300), ("publish", 300)],
-)  # fmt: skip
+    [
+        ("csv", 300),
+        ("netcdf", 0),
+        ("netcdf", 300),
+        ("netcdf", 20_000),
+        ("report", 300),
+        ("plot", 300),
+        ("runs", 300),
+        ("lr-decay", 300),
+        ("publish", 300),
+    ],
+)
 def test_nothing_is_left_when_the_disk_is_full(place, command, limit):
     """The system's limit on a file's size stands for the full disk: a write fails in the middle of a file."""
     target = f"new{WRITERS[command][1]}"

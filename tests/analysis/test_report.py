@@ -124,8 +124,13 @@ def test_a_share_below_one_is_never_told_as_all():
     from kerneltrack.analysis.findings import _percent
 
     assert [_percent(v) for v in (0.42, 0.994, 0.996, 0.99996, 1 - 1e-12, 1.0)] == [
-        "42 %", "99 %", "99.6 %", "99.9 %", "100 %", "100 %",
-    ]  # fmt: skip
+        "42 %",
+        "99 %",
+        "99.6 %",
+        "99.9 %",
+        "100 %",
+        "100 %",
+    ]
 
 
 def test_the_page_needs_nothing_from_anywhere(page):
@@ -170,9 +175,11 @@ def test_private_provenance_stays_in_the_archive(page):
 def test_hostile_text_is_shown_and_not_obeyed(synthetic, truth, tmp_path):
     attack = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m"
     path = synthetic.write(
-        tmp_path / "hostile.h5", synthetic.snapshots(truth),
-        synthetic.record(truth, identity={attack: attack}, dtype=attack), metadata={"title": attack, attack: attack},
-    )  # fmt: skip
+        tmp_path / "hostile.h5",
+        synthetic.snapshots(truth),
+        synthetic.record(truth, identity={attack: attack}, dtype=attack),
+        metadata={"title": attack, attack: attack},
+    )
     (written,) = write_report(path, tmp_path / "hostile.html")
     page = written.read_text(encoding="utf-8")
     assert page.count("<script") == 2  # the frames and the page's own
@@ -183,9 +190,10 @@ def test_hostile_text_is_shown_and_not_obeyed(synthetic, truth, tmp_path):
 
 def test_what_cannot_be_shown_is_listed_with_its_reason(synthetic, truth, tmp_path):
     path = synthetic.write(
-        tmp_path / "few.h5", synthetic.snapshots(truth, drop={"stability_bound", "effective_rank"}),
+        tmp_path / "few.h5",
+        synthetic.snapshots(truth, drop={"stability_bound", "effective_rank"}),
         synthetic.record(truth, inputs=False),
-    )  # fmt: skip
+    )
     (written,) = write_report(path, tmp_path / "few.html")
     page = html.unescape(written.read_text(encoding="utf-8"))
     shown = page[page.index("Not shown") :]

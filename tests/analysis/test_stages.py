@@ -68,14 +68,18 @@ def written(synthetic, truth, path, steps, *, rates=0.1, keep=(), optimizer=None
     """A run of one trace, and of the courses given, at these steps and rates."""
     (row, *_), record = synthetic.snapshots(truth), synthetic.record(truth)
     trace = {"trace": row.probes["train"]["trace"], **{name: row.probes["train"][name] for name in keep}}
-    rates = np.broadcast_to(np.asarray(rates, dtype=float).reshape(-1, *np.shape(rates)[1:]), (len(steps), *np.shape(rates)[1:]))
+    rates = np.broadcast_to(
+        np.asarray(rates, dtype=float).reshape(-1, *np.shape(rates)[1:]), (len(steps), *np.shape(rates)[1:])
+    )
     rows = [
         dataclasses.replace(
-            row, step=int(step), learning_rates=tuple(np.atleast_1d(rates[i]).tolist()),
+            row,
+            step=int(step),
+            learning_rates=tuple(np.atleast_1d(rates[i]).tolist()),
             probes={"train": {**trace, **{name: np.array(values[i]) for name, values in courses.items()}}},
         )
         for i, step in enumerate(steps)
-    ]  # fmt: skip
+    ]
     given = synthetic.provenance()
     if optimizer is not None:
         given = dataclasses.replace(given, run={**given.run, "optimizers": optimizer})
@@ -162,7 +166,9 @@ def test_sharpening_is_a_property_of_the_parameters(synthetic, truth, tmp_path, 
     known = FACTORS[factors] > 0
     rates = 0.1 * FACTORS[factors]
     first = written(synthetic, truth, tmp_path / "one.h5", STEPS[known], stability_ratio=climbing()[known])
-    other = written(synthetic, truth, tmp_path / "two.h5", STEPS, rates=rates, stability_ratio=climbing() * FACTORS[factors])
+    other = written(
+        synthetic, truth, tmp_path / "two.h5", STEPS, rates=rates, stability_ratio=climbing() * FACTORS[factors]
+    )
     assert len(sharpening(stages(first))) == 1
     assert sharpening(stages(other)) == sharpening(stages(first))
 
@@ -210,14 +216,23 @@ def test_where_the_preconditioner_moves_no_sharpening_is_told_and_why(synthetic,
 def test_groups_whose_rates_move_together_are_one_rate(synthetic, truth, tmp_path, ratio):
     rates = 0.1 * FACTORS["warm-up"][:, None] * np.array(ratio)
     optimizer = [{"class": "SGD", "groups": [GROUP, GROUP]}]
-    run = written(synthetic, truth, tmp_path / "run.h5", STEPS, rates=rates, optimizer=optimizer,
-                  stability_ratio=climbing() * FACTORS["warm-up"])  # fmt: skip
+    run = written(
+        synthetic,
+        truth,
+        tmp_path / "run.h5",
+        STEPS,
+        rates=rates,
+        optimizer=optimizer,
+        stability_ratio=climbing() * FACTORS["warm-up"],
+    )
     assert len(sharpening(stages(run))) == 1
 
 
 def test_the_edge_is_judged_at_one_rate(synthetic, truth, tmp_path):
     """A rate that moves at every snapshot moves the bound: nothing is told of the edge, and why."""
-    run = written(synthetic, truth, tmp_path / "run.h5", STEPS, rates=0.1 * FACTORS["cosine"], stability_ratio=climbing())
+    run = written(
+        synthetic, truth, tmp_path / "run.h5", STEPS, rates=0.1 * FACTORS["cosine"], stability_ratio=climbing()
+    )
     assert not [stage for stage in stages(run) if stage.name == "edge of stability"]
     assert any("edge of stability: the rate moved" in said for said in judge(run)[1])
 

@@ -101,14 +101,30 @@ def test_the_judge_sees_each_fault(tmp_path):
     page.write_text("<p></script><evil-tag onload=alert(1)></p>\x1b")
     svg = page.with_suffix(".svg")
     svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>")
-    life = {"case": "c", "command": "report", "code": 0, "stdout": "", "stderr": "", "written": [], "seconds": 1, "megabytes": 1}
+    life = {
+        "case": "c",
+        "command": "report",
+        "code": 0,
+        "stdout": "",
+        "stderr": "",
+        "written": [],
+        "seconds": 1,
+        "megabytes": 1,
+    }
     assert faults(life) == []
     for change, said in (
-        ({"code": 99, "stderr": "Traceback"}, "exit code 99"), ({"code": -9}, "exit code -9"),
-        ({"code": 2, "stderr": "kerneltrack: a\nb\n"}, "not one line"), ({"stderr": "Warning: x"}, "said aside"),
-        ({"stdout": "\x1b[31m"}, "in stdout"), ({"stdout": "\u202e"}, "in stdout"), ({"written": ["/etc/x"]}, "wrote /etc/x"),
-        ({"code": 1, "stderr": "kerneltrack: no\n", "written": [str(page)]}, "wrote"), ({"seconds": 31}, "31 s"),
-        ({"written": [str(page)]}, "evil-tag in p.html"), ({"written": [str(page)]}, "onload in p.html"),
-        ({"written": [str(page)]}, "'\\x1b' in p.html"), ({"written": [str(svg)]}, "script in p.svg"),
-    ):  # fmt: skip
+        ({"code": 99, "stderr": "Traceback"}, "exit code 99"),
+        ({"code": -9}, "exit code -9"),
+        ({"code": 2, "stderr": "kerneltrack: a\nb\n"}, "not one line"),
+        ({"stderr": "Warning: x"}, "said aside"),
+        ({"stdout": "\x1b[31m"}, "in stdout"),
+        ({"stdout": "\u202e"}, "in stdout"),
+        ({"written": ["/etc/x"]}, "wrote /etc/x"),
+        ({"code": 1, "stderr": "kerneltrack: no\n", "written": [str(page)]}, "wrote"),
+        ({"seconds": 31}, "31 s"),
+        ({"written": [str(page)]}, "evil-tag in p.html"),
+        ({"written": [str(page)]}, "onload in p.html"),
+        ({"written": [str(page)]}, "'\\x1b' in p.html"),
+        ({"written": [str(svg)]}, "script in p.svg"),
+    ):
         assert any(said in fault for fault in faults(life | change)), said

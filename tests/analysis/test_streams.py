@@ -25,7 +25,9 @@ COMMANDS = {
 
 
 def environment(changes=()):
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHONIO", "PYTHONUTF8"))}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHONIO", "PYTHONUTF8"))
+    }
     return {**kept, **dict(changes or {"PYTHONIOENCODING": "utf-8"})}
 
 
@@ -75,7 +77,9 @@ def test_a_reader_that_goes_early_changes_nothing(archives, tmp_path, command, c
 def test_a_full_disk_is_told(archives):
     """Negative control: only a reader that went is passed over. Oracle: the system's word."""
     with open("/dev/full", "w") as full:
-        done = subprocess.run(words("show", archives), stdout=full, stderr=subprocess.PIPE, check=False, env=environment())
+        done = subprocess.run(
+            words("show", archives), stdout=full, stderr=subprocess.PIPE, check=False, env=environment()
+        )
     assert done.returncode == 2
     assert done.stderr.startswith(b"kerneltrack: ")
     assert b"No space left on device" in done.stderr

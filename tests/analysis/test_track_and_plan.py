@@ -91,9 +91,14 @@ def test_checkpoints_give_the_live_numbers(here, options):
     """The same state, the same instrument: bit for bit, but for what needs both sides of an update."""
     tracker = NTKTracker("live.h5", probe="probe.npz", schedule=1, loss="half_mse", log=False)
     trainer = pl.Trainer(
-        max_steps=4, accelerator="cpu", callbacks=[tracker, Saves()], logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False,
-    )  # fmt: skip
+        max_steps=4,
+        accelerator="cpu",
+        callbacks=[tracker, Saves()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
     trainer.fit(Noisy(width=4, **options), DataLoader(TensorDataset(X, Y), batch_size=6))
     assert run_track("ckpt/*.ckpt", "nets:Noisy", here / "probe.npz", here / "replay.h5", loss="half_mse") == 0
     names = {o.name for o in select("default") if "update" not in o.needs}
@@ -117,10 +122,25 @@ def test_checkpoints_give_the_live_numbers(here, options):
 def test_checkpoints_give_the_leading_pairs(here):
     """Oracle: all pairs of the same checkpoints, by LAPACK. Lanczos in float32: to 1e-4 of λ_1."""
     pl.Trainer(
-        max_steps=2, accelerator="cpu", callbacks=[Saves()], logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False,
-    ).fit(Net(), DataLoader(TensorDataset(X, Y), batch_size=6))  # fmt: skip
-    command = ["track", "--checkpoints", "ckpt/*.ckpt", "--model", "nets:Net", "--probe", "probe.npz", "--reduction", "trace"]
+        max_steps=2,
+        accelerator="cpu",
+        callbacks=[Saves()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    ).fit(Net(), DataLoader(TensorDataset(X, Y), batch_size=6))
+    command = [
+        "track",
+        "--checkpoints",
+        "ckpt/*.ckpt",
+        "--model",
+        "nets:Net",
+        "--probe",
+        "probe.npz",
+        "--reduction",
+        "trace",
+    ]
     assert main([*command, "-o", "all.h5"]) == 0
     assert main([*command, "-o", "few.h5", "--eigenpairs", "leading", "--top-k", "3"]) == 0
     with open_archive("all.h5") as every, open_archive("few.h5") as few:
@@ -186,7 +206,14 @@ def test_a_plan_of_the_leading_pairs_forms_no_kernel_that_does_not_fit(here, cap
 def test_a_plan_prints_its_receipt(here, capsys):
     assert plans.run_plan("nets:Net", here / "probe.npz") == 0
     out = capsys.readouterr().out
-    said = ("layers.0.weight", "one snapshot", "of memory at its peak", "on disk", "name the loss", "share of the trace")
+    said = (
+        "layers.0.weight",
+        "one snapshot",
+        "of memory at its peak",
+        "on disk",
+        "name the loss",
+        "share of the trace",
+    )
     for words in said:
         assert words in out
 

@@ -68,11 +68,12 @@ def test_the_same_identity_with_other_bytes_is_noted_and_compared(synthetic, tru
     identity = {"dataset": "digits", "indices": [1, 2]}
     paths = [
         synthetic.write(
-            tmp_path / f"{letter}.h5", synthetic.snapshots(truth),
+            tmp_path / f"{letter}.h5",
+            synthetic.snapshots(truth),
             synthetic.record(truth, fingerprint="sha256:" + letter * 64, identity=identity),
         )
         for letter in "ab"
-    ]  # fmt: skip
+    ]
     (note,) = load(paths).comparable()
     assert "its bytes differ" in note
 

@@ -70,7 +70,9 @@ def test_a_mean_of_squares_keeps_its_frozen_kernel(written, loss):
 SEEN = {"leave_one_out_error": 0.1, "kernel_alignment_risk": 0.2}
 
 
-@pytest.mark.parametrize("identity", [None, {"dataset": "digits"}, {"split": "train"}, {"split": "train", "indices": [1]}])
+@pytest.mark.parametrize(
+    "identity", [None, {"dataset": "digits"}, {"split": "train"}, {"split": "train", "indices": [1]}]
+)
 def test_predictions_of_labels_that_were_trained_on_are_shown_at_step_0_alone(written, identity):
     run = written(identity=identity, extra=SEEN)
     for name, value in SEEN.items():
@@ -154,7 +156,11 @@ def test_a_share_of_one_without_classes_is_not_shown(written, within, between, s
     def flat(_, measured):
         levels = {"class_within": within, "class_between": between}
         kept = {n: v for n, v in measured.items() if n not in levels}
-        return {**kept, "class_block_share": np.array(1.0), **{n: np.array(v) for n, v in levels.items() if v is not None}}
+        return {
+            **kept,
+            "class_block_share": np.array(1.0),
+            **{n: np.array(v) for n, v in levels.items() if v is not None},
+        }
 
     run = written(change=flat)
     assert np.isfinite(run.values("class_block_share")).all() == shown
@@ -169,14 +175,22 @@ def test_no_card_speaks_of_a_collapse_onto_classes(written):
 @pytest.mark.parametrize(
     ("loss", "outputs", "said"),
     [
-        ("cross_entropy", 3, True), ("CrossEntropyLoss", 3, True), ("cross_entropy (a callable)", 3, True),
-        ("half_mse", 3, False), (None, 3, False), ("cross_entropy", 1, False), ("BCELoss", 3, False),
-        ("binary_cross_entropy", 3, False), ("binary_cross_entropy_with_logits", 3, False),
+        ("cross_entropy", 3, True),
+        ("CrossEntropyLoss", 3, True),
+        ("cross_entropy (a callable)", 3, True),
+        ("half_mse", 3, False),
+        (None, 3, False),
+        ("cross_entropy", 1, False),
+        ("BCELoss", 3, False),
+        ("binary_cross_entropy", 3, False),
+        ("binary_cross_entropy_with_logits", 3, False),
     ],
-)  # fmt: skip
+)
 def test_the_gauge_of_softmax_is_said(written, loss, outputs, said):
     run = written(loss=loss)
-    wide = dataclasses.replace(run, dataset=xarray.Dataset({"a": ("output", np.zeros(outputs))}, attrs=run.dataset.attrs))
+    wide = dataclasses.replace(
+        run, dataset=xarray.Dataset({"a": ("output", np.zeros(outputs))}, attrs=run.dataset.attrs)
+    )
     assert bool(gauge_note(wide)) is said
     assert not said or "other than ρ and the loss depends on that gauge" in gauge_note(wide)
 

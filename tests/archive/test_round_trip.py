@@ -167,8 +167,10 @@ def test_a_users_observable_lands_under_its_own_name(tmp_path, make, monkeypatch
     with h5py.File(tmp_path / "run.h5") as file:
         stored = file["probes/train/class_blocks"]
         assert {name: stored.attrs[name].decode() for name in ("formula", "units", "source")} == {
-            "formula": mine.formula, "units": "rad", "source": "mine",
-        }  # fmt: skip
+            "formula": mine.formula,
+            "units": "rad",
+            "source": "mine",
+        }
         assert stored[0].tolist() == value.tolist()
     with open_archive(tmp_path / "run.h5") as archive:
         assert archive[0].probes["train"]["class_blocks"].tolist() == value.tolist()

@@ -30,8 +30,9 @@ WORKLOADS = ("M1", "C1", "T1", "D1", "V0")
 
 def measure(name: str, seconds: float) -> dict[str, float]:
     """One workload with the kerneltrack that this process imports."""
-    import kerneltrack
     from workloads import WORKLOADS as known
+
+    import kerneltrack
 
     work = known[name]
     model, x, v = work.model(), work.inputs(), work.vector().reshape(-1)
@@ -69,7 +70,9 @@ def measured(root: Path, name: str, seconds: float, threads: int) -> dict[str, f
 def row(name: str, pairs: list[tuple[dict[str, float], dict[str, float]]]) -> str:
     """One line of the table: medians, and every pair's ratio beside their median."""
     ratios = [new["time"] / old["time"] for old, new in pairs]
-    old, new = ({key: statistics.median(one[key] for one in side) for key in side[0]} for side in zip(*pairs, strict=True))
+    old, new = (
+        {key: statistics.median(one[key] for one in side) for key in side[0]} for side in zip(*pairs, strict=True)
+    )
     return (
         f"{name:4} {1e3 * old['time']:9.2f} {1e3 * new['time']:9.2f}  {old['memory'] / 2**20:8.0f} {new['memory'] / 2**20:8.0f}"
         f"  {1e3 * old['first']:8.0f} {1e3 * new['first']:8.0f}  {' '.join(f'{r:5.2f}' for r in ratios)}"
@@ -84,7 +87,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--measure", metavar="WORKLOAD", help="measure one workload here and print it (for the script itself)")
+    parser.add_argument(
+        "--measure", metavar="WORKLOAD", help="measure one workload here and print it (for the script itself)"
+    )
     given = parser.parse_args()
     if given.measure:
         limit_threads(given.threads)

@@ -70,10 +70,16 @@ class ResNet(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-            Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
-        )  # fmt: skip
+            nn.Conv2d(3, 16, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            Block(16, 16, 1),
+            Block(16, 32, 2),
+            Block(32, 64, 2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(64, 10),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
@@ -150,9 +156,14 @@ def train(build: Callable, steps: int, folder: Path | None) -> tuple[float, dict
     archive = None if folder is None else folder / "run.h5"
     callbacks = [] if archive is None else [NTKTracker(archive, log=False, **options)]
     trainer = pl.Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=callbacks,
-    )  # fmt: skip
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
     began = time.perf_counter()
     with stopwatch() as spent:
         trainer.fit(model, loader)
@@ -186,11 +197,19 @@ def measure(name: str, steps: int | None, repeats: int) -> dict:
     each = statistics.median((a - b) / rows for a, b in zip(with_it, without, strict=True))
     shares = {length: share(length, step, each) for length in lengths}
     return {
-        "name": name, "steps": steps, "repeats": repeats, "rows": rows, "step": step, "each": each,
-        "own": [statistics.median(s) for s in snapshots], "with": with_it, "without": without,
-        "pieces": {piece: value / rows for piece, value in pieces.items()}, "shares": shares,
+        "name": name,
+        "steps": steps,
+        "repeats": repeats,
+        "rows": rows,
+        "step": step,
+        "each": each,
+        "own": [statistics.median(s) for s in snapshots],
+        "with": with_it,
+        "without": without,
+        "pieces": {piece: value / rows for piece, value in pieces.items()},
+        "shares": shares,
         "kept": next((length for length in LENGTHS if share(length, step, each)[1] <= GOAL), None),
-    }  # fmt: skip
+    }
 
 
 def page(results: list[dict], threads: int) -> str:
@@ -228,7 +247,7 @@ def page(results: list[dict], threads: int) -> str:
         lines.append(f"| {r['name']} | " + " | ".join(cells) + f" | {rest:.3f} |")
     lines += [
         "",
-        'A run shorter than the last column says: `max_overhead=0.05` halves the grid until the share is kept, and the '
+        "A run shorter than the last column says: `max_overhead=0.05` halves the grid until the share is kept, and the "
         'archive says what was left out; or measure fewer samples, `output="trace"`, fewer observables, a thinner schedule.',
         "",
     ]
@@ -241,7 +260,9 @@ def _from(length: int | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=None, help="updates of a measured run; each training has its own default")
+    parser.add_argument(
+        "--steps", type=int, default=None, help="updates of a measured run; each training has its own default"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workloads", default=",".join(n.replace(", ", "/") for n in WORKLOADS))
     parser.add_argument("--threads", type=int, default=2)

@@ -140,17 +140,7 @@ def main() -> None:
             for method, workloads in PEERS[peer][1].items():
                 if python is None or name not in workloads:
                     continue
-                command = [
-                    python,
-                    script,
-                    peer,
-                    method,
-                    name,
-                    path,
-                    *threads,
-                    "--seconds",
-                    str(given.seconds),
-                ]
+                command = [python, script, peer, method, name, path, *threads, "--seconds", str(given.seconds)]
                 found = watched(command, name, given.timeout, int(given.memory * 2**30))
                 results["rows"].append({"workload": name, "peer": peer, "method": method, **found})
                 shown = found.get("failed") or f"{sorted(found['times'])[len(found['times']) // 2]:.3f} s"

@@ -54,8 +54,11 @@ def test_the_page_says_what_was_measured(cost, tmp_path):
     text = cost.page(tmp_path, appends=3, there=(1, 3), runs=(10,), large=(20, 10, 2))
     table = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith(("| 1 |", "| 3 |"))]
     assert [(row[0].strip(), row[1].strip()) for row in table] == [
-        ("1", "without"), ("1", "with"), ("3", "without"), ("3", "with"),
-    ]  # fmt: skip
+        ("1", "without"),
+        ("1", "with"),
+        ("3", "without"),
+        ("3", "with"),
+    ]
     assert all(float(row[5]) > 1 for row in table)  # kB written: a part at least
     assert "20 snapshots of 10 probe rows" in text
     assert list(tmp_path.iterdir()) == [tmp_path / "floor"]

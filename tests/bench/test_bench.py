@@ -84,15 +84,7 @@ def test_it_runs_from_end_to_end(tmp_path):
     """The smallest workload, in fresh processes as in earnest; the row is there, and right."""
     page = tmp_path / "page.md"
     options = ["--workloads", "tiny-product", "--peers", "kerneltrack", "--seconds", "0.01"]
-    command = [
-        sys.executable,
-        str(HERE / "run.py"),
-        *options,
-        "--cache",
-        str(tmp_path),
-        "--output",
-        str(page),
-    ]
+    command = [sys.executable, str(HERE / "run.py"), *options, "--cache", str(tmp_path), "--output", str(page)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "kerneltrack · product" in page.read_text()

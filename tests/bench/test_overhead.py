@@ -13,7 +13,9 @@ import overhead
 def test_shares_follow_from_the_two_times(monkeypatch):
     """64 updates in 6.4 s; with the tracker 16.4 s for 10 snapshots: 0.1 s an update, 1 s a snapshot."""
     monkeypatch.setattr(
-        overhead, "train", lambda build, steps, folder: (6.4, {}, []) if folder is None else (16.4, {"kernel": 5.0}, [1.0] * 10)
+        overhead,
+        "train",
+        lambda build, steps, folder: (6.4, {}, []) if folder is None else (16.4, {"kernel": 5.0}, [1.0] * 10),
     )
     found = overhead.measure("demo", 64, 3)
     assert found["step"] == pytest.approx(0.1)

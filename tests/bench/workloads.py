@@ -60,10 +60,19 @@ def mlp(*widths: int, leak: float = 0.0) -> nn.Sequential:
 
 def lenet() -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
-        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    )
 
 
 class Block(nn.Module):
@@ -105,9 +114,12 @@ def depthwise_cnn() -> nn.Sequential:
     def separable(fan_in: int, width: int, stride: int) -> list[nn.Module]:
         return [
             nn.Conv2d(fan_in, fan_in, 3, stride, 1, groups=fan_in, bias=False),
-            nn.BatchNorm2d(fan_in), nn.ReLU(),
-            nn.Conv2d(fan_in, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-        ]  # fmt: skip
+            nn.BatchNorm2d(fan_in),
+            nn.ReLU(),
+            nn.Conv2d(fan_in, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
 
     body = [*separable(32, 64, 1), *separable(64, 128, 2), *separable(128, 128, 1), *separable(128, 256, 2)]
     stem = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]

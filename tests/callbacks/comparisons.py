@@ -142,9 +142,11 @@ def tracker(path, *, cls=NTKTracker, **options):
 
 def generators(generator):
     return (
-        random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        torch.get_rng_state().tolist(),
         generator.get_state().tolist(),
-    )  # fmt: skip
+    )
 
 
 def digest(tensors):
@@ -175,9 +177,10 @@ def unequal(expected, found):
         for probe, values in a.probes.items():
             others = b.probes[probe]
             wrong += [
-                f"{name} of step {a.step}" for name, value in values.items()
+                f"{name} of step {a.step}"
+                for name, value in values.items()
                 if name not in others or not np.array_equal(value, others[name], equal_nan=True)
-            ]  # fmt: skip
+            ]
     return wrong
 
 

@@ -83,7 +83,11 @@ def fit(*callbacks, model=Regressor, strategy=ddp, checkpoint=None, shuffle=True
         "optimizers": torch.utils._pytree.tree_map(lambda v: full(v) if isinstance(v, torch.Tensor) else v, states),
         "grad": [None if p.grad is None else full(p.grad) for p in model.parameters()],
         "losses": model.losses,
-        "generators": (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), generator.get_state().tolist()),
+        "generators": (
+            np.random.get_state()[1].tolist(),
+            torch.get_rng_state().tolist(),
+            generator.get_state().tolist(),
+        ),
         "flags": [m.training for m in model.modules()],
     }
 

@@ -115,9 +115,14 @@ class Convolutional(Regressor):
     def __init__(self, **options):
         super().__init__(**options)
         self.layers = nn.Sequential(
-            nn.Unflatten(1, (1, 1, 3)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1),
-        )  # fmt: skip
+            nn.Unflatten(1, (1, 1, 3)),
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 1),
+        )
 
 
 @dataclass

@@ -8,9 +8,11 @@ import pytest
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "setups.md"
 COLUMNS = (
-    "transparent", "transparent, also when a measurement raises", "measured equal to the reference",
+    "transparent",
+    "transparent, also when a measurement raises",
+    "measured equal to the reference",
     "resumed equal to uninterrupted",
-)  # fmt: skip
+)
 HEAD = """# Set-ups
 
 Every set-up of a Trainer that is tested, and what came out. `make setups` runs the tests and writes this page; a cell is ✓

@@ -74,9 +74,12 @@ def test_what_needs_no_data_is_refused_when_the_tracker_is_made(argument, value,
     [
         ({"eigenpairs": "leading", "top_k": 0}, r'eigenpairs="leading" with top_k=0: expected at least one eigenpair'),
         ({"max_overhead": 0.1, "schedule": schedule.Seconds(5)}, r"max_overhead with Seconds\(5\).*counted beforehand"),
-        ({"schedule": {"val": 3}, "probe": {"train": Probe(torch.ones(2, 3))}}, r"schedule: expected one per probe: \['train'\]"),
+        (
+            {"schedule": {"val": 3}, "probe": {"train": Probe(torch.ones(2, 3))}},
+            r"schedule: expected one per probe: \['train'\]",
+        ),
     ],
-)  # fmt: skip
+)
 def test_arguments_that_do_not_go_together_are_refused_when_the_tracker_is_made(given, match):
     with pytest.raises(TrackerError, match=match):
         NTKTracker("run.h5", **given)
@@ -154,7 +157,9 @@ def test_sharding_that_was_not_measured_is_refused_before_the_first_batch(tmp_pa
     mine = type("Mine", (base,), {})
     Counts.steps = 0
     tracker = NTKTracker(tmp_path / "run.h5", probe=8, log=False)
-    with pytest.raises(TrackerError, match=r"NTKTracker with Mine: expected one device, DDPStrategy, or Model.*kerneltrack track"):
+    with pytest.raises(
+        TrackerError, match=r"NTKTracker with Mine: expected one device, DDPStrategy, or Model.*kerneltrack track"
+    ):
         trainer(tracker, Counts(), strategy=mine("cpu")).fit(plain(), DataLoader(data(), batch_size=24))
     assert Counts.steps == 0
 

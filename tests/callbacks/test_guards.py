@@ -184,9 +184,10 @@ def noticed(case, path, monkeypatch, *, fails):
     left = train(case.setup, watched)[1]
     assert len(rude.seen) >= 3, "the rude act was never committed"
     return [
-        *differences(alone, left), *(["compiled code"] if len(CALLS) != calls else []),
+        *differences(alone, left),
+        *(["compiled code"] if len(CALLS) != calls else []),
         *(["the measurement"] if set(rude.seen) - {case.sees} else []),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:kerneltrack could not measure")

@@ -99,7 +99,9 @@ def test_a_resumed_run_begins_with_the_last_pairs_too(tmp_path, name, rate):
 
 def plan(**numbers):
     needed = {"method": "structured", "output": "full", "shape": (), "dtype": "float32", "uses": ()}
-    return Plan(**needed, **{"budget_bytes": 100, "result_bytes": 50, "working_bytes": 20, "forward_flops": 1000, **numbers})
+    return Plan(
+        **needed, **{"budget_bytes": 100, "result_bytes": 50, "working_bytes": 20, "forward_flops": 1000, **numbers}
+    )
 
 
 def test_the_cheaper_source_of_the_leading_pairs_is_taken():

@@ -110,9 +110,12 @@ def test_epochs_are_thinned_to_keep_the_share(tmp_path):
 
 def test_rate_changes_are_measured_whatever_the_share(tmp_path):
     tracker = NTKTracker(
-        tmp_path / "run.h5", probe=16, schedule=schedule.Every(1) | schedule.OnLearningRateChange(after=(0, 1)),
-        max_overhead=0.01, log=False,
-    )  # fmt: skip
+        tmp_path / "run.h5",
+        probe=16,
+        schedule=schedule.Every(1) | schedule.OnLearningRateChange(after=(0, 1)),
+        max_overhead=0.01,
+        log=False,
+    )
     model = Regressor(rates=lambda step: 0.5 if step >= 31 else 1.0)
     trainer(tracker, max_steps=60).fit(model, loader())
     with open_archive(tmp_path / "run.h5") as archive:

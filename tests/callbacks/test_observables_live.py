@@ -145,10 +145,21 @@ def tracked(request, tmp_path_factory):
     pl.seed_everything(1, verbose=False)
     path = tmp_path_factory.mktemp("run") / "run.h5"
     probes = {"train": Probe(X[:N], Y[:N]), "val": Probe(X[N : N + M], Y[N : N + M])}
-    tracker = NTKTracker(path, probe=probes, schedule={"train": 2, "val": 1}, output=output, loss="half_mse",
-                         observables=NAMES, top_k=TOP, keep_kernel="all", log=False)  # fmt: skip
+    tracker = NTKTracker(
+        path,
+        probe=probes,
+        schedule={"train": 2, "val": 1},
+        output=output,
+        loss="half_mse",
+        observables=NAMES,
+        top_k=TOP,
+        keep_kernel="all",
+        log=False,
+    )
     spy, module = Spy(), Net(OPTIMIZERS[optimizer])
-    trainer(spy, tracker, max_steps=STEPS, precision="64-true").fit(module, DataLoader(TensorDataset(X, Y), batch_size=6))
+    trainer(spy, tracker, max_steps=STEPS, precision="64-true").fit(
+        module, DataLoader(TensorDataset(X, Y), batch_size=6)
+    )
     with open_archive(path) as archive:
         yield list(archive), spy, optimizer, output
 
@@ -162,7 +173,9 @@ def each(snapshots, probe):
 
 
 def close(found, expected, rtol=1e-9, atol=0.0):
-    np.testing.assert_allclose(np.asarray(found, dtype=float).squeeze(), np.asarray(expected).squeeze(), rtol=rtol, atol=atol)
+    np.testing.assert_allclose(
+        np.asarray(found, dtype=float).squeeze(), np.asarray(expected).squeeze(), rtol=rtol, atol=atol
+    )
 
 
 def test_the_conjugate_kernel_is_that_of_the_readout_s_inputs(tracked):
@@ -190,7 +203,9 @@ def test_layers_kernels(tracked):
         close(found["kernel"].reshape(kernels[0].shape), sum(kernels), atol=1e-12)
         close(found["layer_trace"], [np.sum(part**2) for part in parts])
         phi = columns(y, output)
-        forms = [np.sum(phi * (matrix(k) @ phi)) / np.linalg.norm(matrix(k)) / np.linalg.norm(phi.T @ phi) for k in kernels]
+        forms = [
+            np.sum(phi * (matrix(k) @ phi)) / np.linalg.norm(matrix(k)) / np.linalg.norm(phi.T @ phi) for k in kernels
+        ]
         close(found["layer_target_alignment"], forms)
 
 
@@ -222,7 +237,9 @@ def test_distances_and_the_kernel_across_time(tracked):
     for snapshot, found, x, _ in each(snapshots, "train"):
         now, start = spy.modules[snapshot.step], spy.modules[0]
         close(found["parameter_distance"], np.linalg.norm(flat(now) - flat(start)))
-        close(found["layer_parameter_distance"], [np.linalg.norm(flat(now, n) - flat(start, n)) for n in LAYERS.values()])
+        close(
+            found["layer_parameter_distance"], [np.linalg.norm(flat(now, n) - flat(start, n)) for n in LAYERS.values()]
+        )
         J, J0 = jacobian(now, x), jacobian(start, x)
         cross = kernel(J, J0, output)
         close(found["cross_time_kernel"].reshape(cross.shape), cross, atol=1e-12)
@@ -283,16 +300,20 @@ def preconditioner(spy, step, rate, optimizer):
         return np.full(len(flat(module)), rate)
     if not state["0.weight"]:
         return None
-    return np.concatenate([
-        rate / (np.sqrt(state[n]["exp_avg_sq"].numpy() / (1 - 0.95 ** float(state[n]["step"]))) + 1e-8).reshape(-1)
-        for n, _ in module.named_parameters()
-    ])  # fmt: skip
+    return np.concatenate(
+        [
+            rate / (np.sqrt(state[n]["exp_avg_sq"].numpy() / (1 - 0.95 ** float(state[n]["step"]))) + 1e-8).reshape(-1)
+            for n, _ in module.named_parameters()
+        ]
+    )
 
 
 def test_the_optimizer_s_kernel_and_its_stability_ratio(tracked):
     snapshots, spy, optimizer, output = tracked
     for snapshot, found, x, y in each(snapshots, "train"):
-        P = preconditioner(spy, snapshot.step, 0.9**snapshot.step * {"momentum": 0.05, "adam": 0.02}[optimizer], optimizer)
+        P = preconditioner(
+            spy, snapshot.step, 0.9**snapshot.step * {"momentum": 0.05, "adam": 0.02}[optimizer], optimizer
+        )
         if P is None:
             assert np.isnan(found.get("stability_ratio", np.nan))
             assert np.isnan(found.get("optimizer_eigenvalues", np.nan)).all()
@@ -333,7 +354,9 @@ def test_what_the_update_did_by_mode_and_layer(tracked):
         close(found["kernel_flow_error"], np.sum((change - flow) ** 2) / np.sum(change**2), rtol=1e-8)
         sizes = np.array([flat(before, n).size for n in LAYERS.values()])
         ends = np.cumsum(sizes)
-        signs = np.sign(np.sum(found["eigenvectors"].reshape(-1, TOP) * eigen(kernel(J, J, output))[1][:, :TOP], axis=0))
+        signs = np.sign(
+            np.sum(found["eigenvectors"].reshape(-1, TOP) * eigen(kernel(J, J, output))[1][:, :TOP], axis=0)
+        )
         modes = eigen(kernel(J, J, output))[1][:, :TOP] * signs
         for layer, (start, end) in enumerate(zip(ends - sizes, ends, strict=True)):
             own_flow = -np.einsum("nop,p,mqp,mq->no", J[..., start:end], P[start:end], J[..., start:end], m) / N
@@ -382,7 +405,15 @@ def test_the_function_in_training(tracked):
 def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
     """The pieces that cost something are called for their observables alone."""
     calls = set()
-    for piece in ("hidden", "cross_ntk", "training_outputs", "update_effects", "carried_over", "stability_ratio", "distances"):
+    for piece in (
+        "hidden",
+        "cross_ntk",
+        "training_outputs",
+        "update_effects",
+        "carried_over",
+        "stability_ratio",
+        "distances",
+    ):
         home = kernels if piece == "cross_ntk" else module_of_instrument
         function = getattr(home, piece)
         monkeypatch.setattr(home, piece, lambda *a, _f=function, _n=piece, **k: calls.add(_n) or _f(*a, **k))
@@ -403,9 +434,14 @@ def test_a_velocity_is_told_at_the_lag_of_the_first_two_states(tmp_path):
     """Steps 0, 1, 2, 4, 5, 9: lag 1. Oracle: ½‖Θ_t/‖Θ_t‖ − Θ_s/‖Θ_s‖‖² of the stored kernels, one update apart."""
     pl.seed_everything(1, verbose=False)
     tracker = NTKTracker(
-        tmp_path / "run.h5", probe=Probe(X[:N], Y[:N]), schedule=At((0, 1, 2, 4, 5)), loss="half_mse", keep_kernel="all",
-        observables=["kernel_velocity", "leave_one_out_error", "network_error"], log=False,
-    )  # fmt: skip
+        tmp_path / "run.h5",
+        probe=Probe(X[:N], Y[:N]),
+        schedule=At((0, 1, 2, 4, 5)),
+        loss="half_mse",
+        keep_kernel="all",
+        observables=["kernel_velocity", "leave_one_out_error", "network_error"],
+        log=False,
+    )
     loader = DataLoader(TensorDataset(X, Y), batch_size=6)
     trainer(tracker, max_steps=9, precision="64-true").fit(Net(OPTIMIZERS["momentum"]), loader)
     with open_archive(tmp_path / "run.h5") as archive:
@@ -439,7 +475,9 @@ def test_what_a_run_predicts_depends_on_what_the_probe_says_of_itself(tmp_path, 
 def test_a_run_on_another_loss_has_no_error_by_squares(tmp_path, loss):
     path = tmp_path / "run.h5"
     tracker = NTKTracker(path, probe=Probe(X[:N], Y[:N].softmax(1)), loss=loss, observables="network_error", log=False)
-    trainer(tracker, max_steps=1, precision="64-true").fit(Net(OPTIMIZERS["momentum"]), DataLoader(TensorDataset(X, Y), 6))
+    trainer(tracker, max_steps=1, precision="64-true").fit(
+        Net(OPTIMIZERS["momentum"]), DataLoader(TensorDataset(X, Y), 6)
+    )
     with open_archive(path) as archive:
         for row in archive:
             assert np.isnan(float(row.probes["probe"].get("network_error", np.nan)))

@@ -31,25 +31,30 @@ def ranks(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {
-        "PYTHONPATH": str(FOLDER), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "PYTHONPATH": str(FOLDER),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
         "NODE_RANK": "0",
-    }  # fmt: skip
+    }
     processes = [
         subprocess.Popen(
-            [sys.executable, FOLDER / "ranks_job.py", *SCENARIOS], cwd=folder, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, env={**os.environ, **shared, "LOCAL_RANK": str(rank)},
+            [sys.executable, FOLDER / "ranks_job.py", *SCENARIOS],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **shared, "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     try:
         errors = [process.communicate(timeout=400)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
     assert [p.returncode for p in processes] == [0, 0], "\n".join(e[-3000:] for e in errors)
-    return {
-        name: [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(2)] for name in SCENARIOS
-    }
+    return {name: [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(2)] for name in SCENARIOS}
 
 
 #: The rows of docs/setups.md that these scenarios are.
@@ -105,8 +110,14 @@ def test_a_failure_that_is_a_row_is_one_for_all_ranks(ranks, name):
     assert [found["error"] for found in ranks[name]] == [None, None]
     assert [found["differences"] for found in ranks[name]] == [[], []]
     assert [(step, status) for step, status, _ in leader["rows"]] == [
-        (0, "ok"), (1, "ok"), (2, "failed"), (3, "failed"), (4, "failed"), (5, "failed"), (6, "failed"),
-    ]  # fmt: skip
+        (0, "ok"),
+        (1, "ok"),
+        (2, "failed"),
+        (3, "failed"),
+        (4, "failed"),
+        (5, "failed"),
+        (6, "failed"),
+    ]
     assert all("forward gave up" in message for _, status, message in leader["rows"] if status == "failed")
     assert any("could not measure step 2" in warning for warning in leader["warnings"])
     assert follower["warnings"] == []

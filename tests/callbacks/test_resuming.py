@@ -84,7 +84,14 @@ def test_settings_of_another_meaning_are_refused(tmp_path, case):
     fit(tmp_path, **first)
     before, net = (tmp_path / "run.h5").read_bytes(), module(second.get("outputs", 2))
     with pytest.raises(ArchiveError, match=message) as refusal:
-        fit(tmp_path, net=net, checkpoint=tmp_path / "4.ckpt", steps=10, on_error="warn" if len(case) % 2 else "raise", **second)
+        fit(
+            tmp_path,
+            net=net,
+            checkpoint=tmp_path / "4.ckpt",
+            steps=10,
+            on_error="warn" if len(case) % 2 else "raise",
+            **second,
+        )
     assert "Resume with the" in str(refusal.value)
     assert str(tmp_path / "run.h5") in str(refusal.value)
     assert (tmp_path / "run.h5").read_bytes() == before

@@ -54,9 +54,13 @@ def python(code, folder, **environment):
 
     (folder / "training.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "training.py"], cwd=folder, capture_output=True, text=True, timeout=240,
+        [sys.executable, "training.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

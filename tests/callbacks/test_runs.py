@@ -153,7 +153,9 @@ def test_a_checkpoint_without_this_trackers_state_is_a_new_run(tmp_path):
     trainer(watched, max_steps=6).fit(net(0), loader())
     trainer(watched, max_steps=9).fit(net(1), loader(), ckpt_path=tmp_path / "6.ckpt", weights_only=True)
     found = rows(tmp_path / "run.h5", all_segments=True)
-    trainer(tracker(tmp_path / "fresh.h5"), max_steps=9).fit(net(1), loader(), ckpt_path=tmp_path / "6.ckpt", weights_only=True)
+    trainer(tracker(tmp_path / "fresh.h5"), max_steps=9).fit(
+        net(1), loader(), ckpt_path=tmp_path / "6.ckpt", weights_only=True
+    )
     assert same(found, rows(tmp_path / "fresh.h5"))
     assert [row["step"] for row in found] == [6, 8, 9]
     assert "parameter_distance" not in found[0]
@@ -177,7 +179,13 @@ def test_a_fit_that_goes_on_in_its_trainer_continues_the_run(tmp_path, epochs):
     found, expected = rows(tmp_path / "run.h5"), rows(tmp_path / "whole.h5")
     assert [row["step"] for row in found] == [row["step"] for row in expected] == [0, 2, 4, 6, 8, 10, 12]
     assert "kernel_velocity" not in found[4], "measured a second time, it is not the state before itself"
-    for name in ("parameter_distance", "eigenvalues", "kernel_velocity", "jacobian_change", "anchored_linearization_error"):
+    for name in (
+        "parameter_distance",
+        "eigenvalues",
+        "kernel_velocity",
+        "jacobian_change",
+        "anchored_linearization_error",
+    ):
         for a, b in zip(found[1:], expected[1:], strict=True):
             assert np.array_equal(a.get(name), b.get(name)) or (name, a["step"]) == ("kernel_velocity", 8), name
 

@@ -25,7 +25,9 @@ from kerneltrack.spectrum import eigensystem
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*requested to overfit.*", "ignore:.*has `shuffle=True`.*"),
-    pytest.mark.filterwarnings("ignore:.*Swapping scheduler.*", "ignore:.*experiencing.*", "ignore:.*lr_scheduler.step.*"),
+    pytest.mark.filterwarnings(
+        "ignore:.*Swapping scheduler.*", "ignore:.*experiencing.*", "ignore:.*lr_scheduler.step.*"
+    ),
     pytest.mark.filterwarnings("ignore:.*barebones.*", "ignore:.*nested tensors.*", "ignore:.*nested_tensor.*"),
     pytest.mark.filterwarnings("ignore:.*Checkpoint directory.*", "ignore:.*ended before the epoch ended.*"),
 ]
@@ -139,8 +141,11 @@ def test_a_resumed_run_continues_its_archive_as_if_nothing_had_happened(tmp_path
     shutil.copy(path, tmp_path / "whole.h5")
     resumed, _ = train(setup, tracker(path, **setup.tracker), checkpoint=saved, **plain)
     assert differences(module.state_dict(), resumed.state_dict()) == []
-    with open_archive(tmp_path / "whole.h5") as whole, open_archive(path) as run, \
-            open_archive(path, all_segments=True) as every:  # fmt: skip
+    with (
+        open_archive(tmp_path / "whole.h5") as whole,
+        open_archive(path) as run,
+        open_archive(path, all_segments=True) as every,
+    ):
         assert len(every) > len(whole)
         assert unequal(whole, run) == []
 

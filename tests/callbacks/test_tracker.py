@@ -56,9 +56,15 @@ def by_hand(steps, keep):
         if t in keep:
             J, m = jacobian(model, x), (f - y).detach().double()
             theta = J @ J.T
-            row = {"values": torch.linalg.eigvalsh(theta).flip(0).numpy(), "loss": float(m.square().mean() / 2),
-                   "outputs": f.detach().double().numpy(), "rate": rate, "theta": theta.numpy(),
-                   "J": J, "m": m}  # fmt: skip
+            row = {
+                "values": torch.linalg.eigvalsh(theta).flip(0).numpy(),
+                "loss": float(m.square().mean() / 2),
+                "outputs": f.detach().double().numpy(),
+                "rate": rate,
+                "theta": theta.numpy(),
+                "J": J,
+                "m": m,
+            }
         gradient = torch.autograd.grad((f - y).square().mean() / 2, list(model.parameters()))
         with torch.no_grad():
             for p, g in zip(model.parameters(), gradient, strict=True):
@@ -76,9 +82,13 @@ def tracked(tmp_path_factory):
     pl.seed_everything(0, verbose=False)
     model = plain()
     tracker = NTKTracker(
-        path, probe=probe(), schedule=schedule.Every(4) | schedule.OnLearningRateChange(after=(0, 1), held=2),
-        loss="half_mse", keep_kernel="all", log=False,
-    )  # fmt: skip
+        path,
+        probe=probe(),
+        schedule=schedule.Every(4) | schedule.OnLearningRateChange(after=(0, 1), held=2),
+        loss="half_mse",
+        keep_kernel="all",
+        log=False,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer(tracker, max_steps=11, log_every_n_steps=1).fit(model, whole_batch())
@@ -89,9 +99,7 @@ def tracked(tmp_path_factory):
 def test_it_measures_at_the_steps_of_its_schedule(tracked):
     archive, _ = tracked
     assert archive.steps.tolist() == [0, 4, 5, 6, 8, 11]
-    assert [archive[i].trigger for i in (0, 2, 5)] == [
-        "Every(4)", "OnLearningRateChange(after=(0, 1), held=2)", "last",
-    ]  # fmt: skip
+    assert [archive[i].trigger for i in (0, 2, 5)] == ["Every(4)", "OnLearningRateChange(after=(0, 1), held=2)", "last"]
 
 
 def test_numbers_equal_the_plain_loop(tracked):

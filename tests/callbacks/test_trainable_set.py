@@ -167,7 +167,10 @@ def test_kernels_of_different_parameters_are_not_compared(tmp_path, case):
         J = jacobian(now, names)
         kernel = J @ J.T
         np.testing.assert_allclose(values["kernel"][:, :, 0, 0], kernel, atol=1e-5 * float(kernel.max()))
-        parts = [sum(float(jacobian(now, [n]).square().sum()) for n in names if n.startswith(layer)) for layer in ("body", "head")]
+        parts = [
+            sum(float(jacobian(now, [n]).square().sum()) for n in names if n.startswith(layer))
+            for layer in ("body", "head")
+        ]
         np.testing.assert_allclose(values["layer_share"], np.array(parts) / sum(parts), rtol=1e-4, atol=1e-7)
         if set(names) != set(EVERY):
             assert not set(OF_KERNELS) & set(values)
@@ -185,11 +188,12 @@ def trains_at(case, name, row):
     """By hand: which parameters train in the epoch of a row (its update's; the last row's is the last epoch)."""
     epoch = row.step // 4 if row.step < 20 else 4
     frozen = {
-        "a weight": {2: ["body.0.weight"]}, "a layer": {2: ["body.0.weight", "body.0.bias"]},
+        "a weight": {2: ["body.0.weight"]},
+        "a layer": {2: ["body.0.weight", "body.0.bias"]},
         "the head": {1: ["head.weight", "head.bias"]},
         "one after the other": {1: ["body.0.bias"], 3: ["body.0.bias", "head.weight", "head.bias"]},
         "and thaws it again": {1: ["body.0.weight", "body.0.bias"], 3: []},
-    }[case]  # fmt: skip
+    }[case]
     return name not in next((frozen[e] for e in sorted(frozen, reverse=True) if e <= epoch), [])
 
 
@@ -213,15 +217,28 @@ def another_activation(trainer, module):
 
 
 CHANGES = {
-    "thaws": (freeze(lambda m: m.body), {"epoch2": thaw(lambda m: m.body)}, "parameters train that did not at step 0: body"),
+    "thaws": (
+        freeze(lambda m: m.body),
+        {"epoch2": thaw(lambda m: m.body)},
+        "parameters train that did not at step 0: body",
+    ),
     "thaws and freezes": (
-        freeze(lambda m: m.body), {"epoch2": thaw(lambda m: m.body), "epoch3": freeze(lambda m: m.body)},
+        freeze(lambda m: m.body),
+        {"epoch2": thaw(lambda m: m.body), "epoch3": freeze(lambda m: m.body)},
         "something else than the trained parameters has moved since step 0",
     ),
     "adds": (None, {"epoch2": add_to_optimizer}, "parameters train that did not at step 0: added.weight, added.bias"),
-    "replaces": (None, {"epoch2": replace_head(5)}, "parameters of the initial network are gone: head.weight, head.bias"),
-    "computes otherwise": (None, {"epoch2": another_activation}, "something else than the trained parameters has moved"),
-}  # fmt: skip
+    "replaces": (
+        None,
+        {"epoch2": replace_head(5)},
+        "parameters of the initial network are gone: head.weight, head.bias",
+    ),
+    "computes otherwise": (
+        None,
+        {"epoch2": another_activation},
+        "something else than the trained parameters has moved",
+    ),
+}
 
 
 class Begins(pl.Callback):
@@ -238,6 +255,7 @@ class Begins(pl.Callback):
 def test_what_cannot_be_compared_is_missing_and_says_why(tmp_path, case, params):
     begin, acts, why = CHANGES[case]
     chosen = params if isinstance(params, list | None) else is_of_the_head
+
     def callbacks():
         return Begins(begin), At(**acts)
 
@@ -269,6 +287,7 @@ def is_of_the_head(name):
 @pytest.mark.parametrize("on_error", ["raise", "warn"])
 def test_backbone_finetuning(tmp_path, params, on_error):
     """Lightning's own callback, with the tracker's default settings and with the parameters of the head."""
+
     def callback():
         return pl.callbacks.BackboneFinetuning(unfreeze_backbone_at_epoch=2, backbone_initial_lr=0.01)
 

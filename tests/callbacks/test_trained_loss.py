@@ -83,7 +83,9 @@ def huber(f, y):
     return torch.nn.functional.huber_loss(f, y, delta=0.1)
 
 
-@pytest.mark.parametrize("own", [{"penalty": 0.01}, {"penalty": 1.0}, {"loss": huber}], ids=["penalty", "large", "huber"])
+@pytest.mark.parametrize(
+    "own", [{"penalty": 0.01}, {"penalty": 1.0}, {"loss": huber}], ids=["penalty", "large", "huber"]
+)
 def test_a_loss_of_no_name_is_told_once_and_trained(tmp_path, own):
     alone = fit(Plain(**own))
     with warnings.catch_warnings(record=True) as told:
@@ -119,7 +121,9 @@ def test_the_training_loss_is_what_training_step_gave(tmp_path, batches):
     fit(module, tracker(tmp_path / "run.h5"), *own, batch_size=6, max_steps=-1, max_epochs=3, **options)
     found = rows(tmp_path / "run.h5")[:-1]
     ends = {1: range(1, 13), 4: (4, 8, 12)}[batches] if not changing else (2, 4, 8, 12)
-    np.testing.assert_allclose([row.training_loss for row in found], [float(module.losses[e - 1]) for e in ends], rtol=1e-6)
+    np.testing.assert_allclose(
+        [row.training_loss for row in found], [float(module.losses[e - 1]) for e in ends], rtol=1e-6
+    )
 
 
 def as_user_dict(samples):

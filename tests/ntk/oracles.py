@@ -49,11 +49,7 @@ def jacobian(
         rows.append(
             [
                 torch.autograd.grad(
-                    value,
-                    list(trainable.values()),
-                    retain_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
+                    value, list(trainable.values()), retain_graph=True, allow_unused=True, materialize_grads=True
                 )
                 for value in read
             ]

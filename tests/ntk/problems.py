@@ -132,10 +132,7 @@ def tokens(vocabulary: int, *shape: int) -> Callable[[torch.Generator, int], Ten
 
 
 def draw_dictionary(generator: torch.Generator, n: int) -> dict[str, Tensor]:
-    return {
-        "image": torch.randn(n, 4, generator=generator),
-        "extra": torch.randn(n, 2, 3, generator=generator),
-    }
+    return {"image": torch.randn(n, 4, generator=generator), "extra": torch.randn(n, 2, 3, generator=generator)}
 
 
 def draw_nested(generator: torch.Generator, n: int) -> dict[str, Any]:
@@ -180,11 +177,7 @@ def table() -> tuple[Problem, ...]:
         P("squeezed-output", lambda: With(lambda m, x: m.net(x).squeeze(), net=mlp(out=1)), reals(4)),
         P("one-output", lambda: mlp(out=1), reals(4)),
         P("scalar-input", lambda: With(lambda m, x: m.net(x[:, None].expand(-1, 4)), net=mlp()), reals()),
-        P(
-            "residual",
-            lambda: With(lambda m, x: m.head(x + m.net(x)), net=mlp(out=4), head=nn.Linear(4, 3)),
-            reals(4),
-        ),
+        P("residual", lambda: With(lambda m, x: m.head(x + m.net(x)), net=mlp(out=4), head=nn.Linear(4, 3)), reals(4)),
         P("tokens-linear", lambda: With(lambda m, x: m.net(x).mean(1), net=mlp()), vectors),
         P("tokens-two-axes", lambda: With(lambda m, x: m.net(x).mean((1, 2)), net=mlp()), reals(2, 3, 4)),
         P("reused-linear", double_use, reals(4)),
@@ -194,19 +187,11 @@ def table() -> tuple[Problem, ...]:
         P("bilinear", lambda: With(lambda m, x: m.b(x, x.tanh()), b=nn.Bilinear(4, 4, 3)), reals(4)),
         P("prelu-one", lambda: nn.Sequential(nn.Linear(4, 5), nn.PReLU(), nn.Linear(5, 3)), reals(4)),
         P("prelu-channels", lambda: Pooled(3, nn.Conv2d(2, 3, 3), nn.PReLU(3)), image),
-        P(
-            "weight-norm",
-            lambda: nn.Sequential(wn(nn.Linear(4, 5)), nn.Tanh(), wn(nn.Linear(5, 3))),
-            reals(4),
-        ),
+        P("weight-norm", lambda: nn.Sequential(wn(nn.Linear(4, 5)), nn.Tanh(), wn(nn.Linear(5, 3))), reals(4)),
         P("weight-norm-conv", lambda: Pooled(3, wn(nn.Conv2d(2, 3, 3))), image),
         P("weight-norm-old", old_weight_norm, reals(4)),
         P("spectral-norm", lambda: nn.Sequential(sn(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 3)), reals(4)),
-        P(
-            "orthogonal",
-            lambda: nn.Sequential(orthogonal(nn.Linear(4, 4)), nn.Tanh(), nn.Linear(4, 3)),
-            reals(4),
-        ),
+        P("orthogonal", lambda: nn.Sequential(orthogonal(nn.Linear(4, 4)), nn.Tanh(), nn.Linear(4, 3)), reals(4)),
         # convolutions
         P("lenet", lenet, small),
         P("lenet-inplace", lambda: lenet(inplace=True), small),
@@ -217,26 +202,14 @@ def table() -> tuple[Problem, ...]:
         P("conv-1x1", lambda: Pooled(3, nn.Conv2d(2, 3, 1)), image),
         P("conv-grouped", lambda: Pooled(6, nn.Conv2d(4, 6, 3, groups=2)), reals(4, 4, 4)),
         P("conv-depthwise", lambda: Pooled(4, nn.Conv2d(2, 4, 3, groups=2, padding=1)), image),
-        P(
-            "conv-separable",
-            lambda: Pooled(3, nn.Conv2d(2, 2, 3, groups=2, stride=2), nn.Conv2d(2, 3, 1)),
-            image,
-        ),
+        P("conv-separable", lambda: Pooled(3, nn.Conv2d(2, 2, 3, groups=2, stride=2), nn.Conv2d(2, 3, 1)), image),
         P("conv-dilated", lambda: Pooled(3, nn.Conv2d(2, 3, 2, dilation=(2, 3))), image),
         P("conv-circular", lambda: Pooled(3, nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular")), image),
         P("conv-reflect", lambda: Pooled(3, nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")), image),
         P("conv-same", lambda: Pooled(3, nn.Conv2d(2, 3, 3, padding="same", dilation=2)), image),
         P("conv-same-even", lambda: Pooled(3, nn.Conv2d(2, 3, (4, 2), padding="same")), image),
-        P(
-            "conv-transposed",
-            lambda: Pooled(3, nn.ConvTranspose2d(2, 3, 3, 2, 1, output_padding=1)),
-            reals(2, 3, 3),
-        ),
-        P(
-            "conv-transposed-grouped",
-            lambda: Pooled(6, nn.ConvTranspose1d(4, 6, 3, groups=2, dilation=2)),
-            line,
-        ),
+        P("conv-transposed", lambda: Pooled(3, nn.ConvTranspose2d(2, 3, 3, 2, 1, output_padding=1)), reals(2, 3, 3)),
+        P("conv-transposed-grouped", lambda: Pooled(6, nn.ConvTranspose1d(4, 6, 3, groups=2, dilation=2)), line),
         P("conv-transposed-3d", lambda: Pooled(3, nn.ConvTranspose3d(2, 3, 2, stride=(1, 2, 1))), cube),
         P("conv-1d", lambda: Pooled(6, nn.Conv1d(4, 6, 3, stride=2, groups=2, padding=1)), line),
         P("conv-3d", lambda: Pooled(3, nn.Conv3d(2, 3, 2, padding=(0, 1, 0))), cube),
@@ -266,33 +239,19 @@ def table() -> tuple[Problem, ...]:
             lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)),
             reals(4),
         ),
-        P(
-            "batch-norm-line",
-            lambda: Pooled(4, nn.BatchNorm1d(4), nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4)),
-            line,
-        ),
+        P("batch-norm-line", lambda: Pooled(4, nn.BatchNorm1d(4), nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4)), line),
         P("instance-norm", lambda: Pooled(3, nn.Conv2d(2, 3, 2), nn.InstanceNorm2d(3, affine=True)), image),
         P(
             "instance-norm-tracked",
             lambda: Pooled(3, nn.Conv2d(2, 3, 2), nn.InstanceNorm2d(3, affine=True, track_running_stats=True)),
             image,
         ),
-        P(
-            "layer-norm",
-            lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3)),
-            reals(4),
-        ),
-        P(
-            "layer-norm-axes",
-            lambda: nn.Sequential(nn.LayerNorm((3, 4)), nn.Flatten(), nn.Linear(12, 3)),
-            vectors,
-        ),
+        P("layer-norm", lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3)), reals(4)),
+        P("layer-norm-axes", lambda: nn.Sequential(nn.LayerNorm((3, 4)), nn.Flatten(), nn.Linear(12, 3)), vectors),
         P(
             "layer-norm-no-bias",
             lambda: With(
-                lambda m, x: m.head(m.norm(x).tanh().mean(1)),
-                norm=nn.LayerNorm(4, bias=False),
-                head=nn.Linear(4, 3),
+                lambda m, x: m.head(m.norm(x).tanh().mean(1)), norm=nn.LayerNorm(4, bias=False), head=nn.Linear(4, 3)
             ),
             vectors,
         ),
@@ -306,22 +265,14 @@ def table() -> tuple[Problem, ...]:
             lambda: With(lambda m, x: m.head(m.norm(x).tanh().mean(1)), norm=nn.RMSNorm(4), head=nn.Linear(4, 3)),
             vectors,
         ),
-        P(
-            "group-norm-line",
-            lambda: Pooled(4, nn.GroupNorm(1, 4), nn.Conv1d(4, 4, 2), nn.GroupNorm(4, 4)),
-            line,
-        ),
+        P("group-norm-line", lambda: Pooled(4, nn.GroupNorm(1, 4), nn.Conv1d(4, 4, 2), nn.GroupNorm(4, 4)), line),
         # sequences and attention
         P("attention", lambda: Attention(batch_first=True), vectors),
         P("attention-weights", lambda: Attention(batch_first=True, weights=True), vectors),
         P("attention-sequence-first", lambda: Attention(batch_first=False), vectors),
         P("attention-sequence-first-weights", lambda: Attention(batch_first=False, weights=True), vectors),
         P("attention-cross", lambda: Attention(batch_first=True, keys=5), vectors),
-        P(
-            "attention-bias-kv",
-            lambda: Attention(batch_first=True, add_bias_kv=True, add_zero_attn=True),
-            vectors,
-        ),
+        P("attention-bias-kv", lambda: Attention(batch_first=True, add_bias_kv=True, add_zero_attn=True), vectors),
         P("attention-no-bias", lambda: Attention(batch_first=False, bias=False), vectors),
         P("attention-causal", masked_attention, vectors),
         P("encoder", lambda: encoder(norm_first=False), vectors),
@@ -342,21 +293,13 @@ def table() -> tuple[Problem, ...]:
         P("gru-cell", lambda: cell_loop(nn.GRUCell, bias=False), reals(3, 3)),
         P("rnn-cell", lambda: cell_loop(nn.RNNCell), reals(3, 3)),
         P("rnn-cell-relu", lambda: cell_loop(nn.RNNCell, nonlinearity="relu"), reals(3, 3)),
-        P(
-            "embedding",
-            lambda: nn.Sequential(nn.Embedding(6, 3), nn.Flatten(), nn.Linear(9, 3)),
-            tokens(6, 3),
-        ),
+        P("embedding", lambda: nn.Sequential(nn.Embedding(6, 3), nn.Flatten(), nn.Linear(9, 3)), tokens(6, 3)),
         P(
             "embedding-padding",
             lambda: nn.Sequential(nn.Embedding(4, 3, padding_idx=1), nn.Flatten(), nn.Linear(15, 3)),
             tokens(4, 5),
         ),
-        P(
-            "embedding-one-id",
-            lambda: nn.Sequential(nn.Embedding(4, 3), nn.Tanh(), nn.Linear(3, 3)),
-            tokens(4),
-        ),
+        P("embedding-one-id", lambda: nn.Sequential(nn.Embedding(4, 3), nn.Tanh(), nn.Linear(3, 3)), tokens(4)),
         P(
             "embedding-reused",
             lambda: With(
@@ -366,21 +309,13 @@ def table() -> tuple[Problem, ...]:
             ),
             words,
         ),
-        P(
-            "embedding-bag-mean",
-            lambda: nn.Sequential(nn.EmbeddingBag(6, 4), nn.Tanh(), nn.Linear(4, 3)),
-            tokens(6, 5),
-        ),
+        P("embedding-bag-mean", lambda: nn.Sequential(nn.EmbeddingBag(6, 4), nn.Tanh(), nn.Linear(4, 3)), tokens(6, 5)),
         P(
             "embedding-bag-sum",
             lambda: nn.Sequential(nn.EmbeddingBag(6, 4, mode="sum", padding_idx=0), nn.Linear(4, 3)),
             tokens(6, 5),
         ),
-        P(
-            "embedding-bag-max",
-            lambda: nn.Sequential(nn.EmbeddingBag(6, 4, mode="max"), nn.Linear(4, 3)),
-            tokens(6, 5),
-        ),
+        P("embedding-bag-max", lambda: nn.Sequential(nn.EmbeddingBag(6, 4, mode="max"), nn.Linear(4, 3)), tokens(6, 5)),
         P("embedding-bag-weighted", per_sample_weighted_bag, draw_bag),
         P("table-index", lambda: B(lambda p, ids: p.table[ids].tanh().sum(1), table=(5, 3)), words),
         P(
@@ -390,11 +325,7 @@ def table() -> tuple[Problem, ...]:
         ),
         # bare parameters
         P("container", lists, reals(4)),
-        P(
-            "scale-shift",
-            lambda: B(lambda p, x: (x * p.scale + p.shift).tanh(), scale=(4,), shift=(4,)),
-            reals(4),
-        ),
+        P("scale-shift", lambda: B(lambda p, x: (x * p.scale + p.shift).tanh(), scale=(4,), shift=(4,)), reals(4)),
         P("scale-broadcast", lambda: B(broadcast_scales, channel=(3, 1), position=(4,), all=()), vectors),
         P("arithmetic", lambda: B(arithmetic, mean=(4,), spread=(4,), shift=(4,), scale=(4,)), reals(4)),
         P("matmul", lambda: B(lambda p, x: torch.tanh(x @ p.w) @ p.v.T, w=(4, 5), v=(3, 5)), reals(4)),
@@ -404,11 +335,7 @@ def table() -> tuple[Problem, ...]:
             lambda: B(lambda p, x: torch.matmul(x.unsqueeze(-2), p.w).tanh().sum((1, 2)), w=(3, 4, 3)),
             vectors,
         ),
-        P(
-            "linear-spellings",
-            lambda: B(many_linears, a=(4, 4), bias=(4,), b=(5, 4), c=(5, 4), d=(3, 4)),
-            reals(4),
-        ),
+        P("linear-spellings", lambda: B(many_linears, a=(4, 4), bias=(4,), b=(5, 4), c=(5, 4), d=(3, 4)), reals(4)),
         P(
             "matmul-slices",
             lambda: B(lambda p, x: F.linear(x, p.w[:3], p.b[1:4]) + (x @ p.w[2:].T)[:, :3].tanh(), w=(6, 4), b=(5,)),
@@ -416,17 +343,10 @@ def table() -> tuple[Problem, ...]:
         ),
         P(
             "matmul-chunks",
-            lambda: B(
-                lambda p, x: sum(F.linear(x, w).tanh() * (i + 1) for i, w in enumerate(p.w.chunk(2))),
-                w=(6, 4),
-            ),
+            lambda: B(lambda p, x: sum(F.linear(x, w).tanh() * (i + 1) for i, w in enumerate(p.w.chunk(2))), w=(6, 4)),
             reals(4),
         ),
-        P(
-            "einsum",
-            lambda: B(lambda p, x: torch.einsum("nti,oi->nto", x, p.w).tanh().mean(1), w=(3, 4)),
-            vectors,
-        ),
+        P("einsum", lambda: B(lambda p, x: torch.einsum("nti,oi->nto", x, p.w).tanh().mean(1), w=(3, 4)), vectors),
         P(
             "einsum-parameter-first",
             lambda: B(lambda p, x: torch.einsum("io,...i->...o", p.w, x).tanh().mean(1), w=(4, 3)),
@@ -437,11 +357,7 @@ def table() -> tuple[Problem, ...]:
             lambda: B(lambda p, x: torch.einsum("nhi,hio->nho", x, p.w).tanh().sum(1), w=(3, 4, 3)),
             vectors,
         ),
-        P(
-            "einsum-implicit",
-            lambda: B(lambda p, x: torch.einsum("ni,io", x, p.w).tanh(), w=(4, 3)),
-            reals(4),
-        ),
+        P("einsum-implicit", lambda: B(lambda p, x: torch.einsum("ni,io", x, p.w).tanh(), w=(4, 3)), reals(4)),
         P(
             "einsum-diagonal",
             lambda: B(lambda p, x: torch.einsum("ni,ii,io->no", x, p.a, p.w), a=(4, 4), w=(4, 3)),
@@ -494,24 +410,12 @@ def table() -> tuple[Problem, ...]:
             lambda: With(lambda m, x: m.b(OldCube.apply(m.a(x))), a=nn.Linear(4, 4), b=nn.Linear(4, 3)),
             reals(4),
         ),
-        P(
-            "custom-function-of-weight",
-            lambda: B(lambda p, x: OldLinear.apply(x, p.w).tanh(), w=(3, 4)),
-            reals(4),
-        ),
+        P("custom-function-of-weight", lambda: B(lambda p, x: OldLinear.apply(x, p.w).tanh(), w=(3, 4)), reals(4)),
         P("checkpointing", lambda: With(checkpointed, body=nn.Linear(4, 4), head=nn.Linear(4, 3)), reals(4)),
         P("control-flow", lambda: With(by_sign, a=nn.Linear(4, 3), b=nn.Linear(4, 3)), reals(4)),
-        P(
-            "data-dependent-depth",
-            lambda: With(until_small, step=nn.Linear(4, 4), head=nn.Linear(4, 3)),
-            reals(4),
-        ),
+        P("data-dependent-depth", lambda: With(until_small, step=nn.Linear(4, 4), head=nn.Linear(4, 3)), reals(4)),
         P("straight-through", lambda: With(straight_through, a=nn.Linear(4, 4), b=nn.Linear(4, 3)), reals(4)),
-        P(
-            "partly-no-grad",
-            lambda: With(partly_without_gradient, a=nn.Linear(4, 4), b=nn.Linear(4, 3)),
-            reals(4),
-        ),
+        P("partly-no-grad", lambda: With(partly_without_gradient, a=nn.Linear(4, 4), b=nn.Linear(4, 3)), reals(4)),
         P(
             "inplace-everywhere",
             lambda: With(inplace_everywhere, a=nn.Linear(4, 5), b=nn.Linear(5, 4), c=nn.Linear(4, 3)),
@@ -519,11 +423,7 @@ def table() -> tuple[Problem, ...]:
         ),
         P("input-changed-after-use", scale_kept_of_changed_input, reals(4)),
         # inputs that are not one tensor
-        P(
-            "dictionary-input",
-            lambda: With(dictionary, a=nn.Linear(4, 3), b=nn.Linear(6, 3)),
-            draw_dictionary,
-        ),
+        P("dictionary-input", lambda: With(dictionary, a=nn.Linear(4, 3), b=nn.Linear(6, 3)), draw_dictionary),
         P(
             "tuple-input",
             lambda: With(lambda m, a, b: m.a(a).mean(1) * m.b(b).sum(1), a=nn.Linear(4, 3), b=nn.Linear(4, 3)),

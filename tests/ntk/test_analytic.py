@@ -49,10 +49,7 @@ def test_the_recursion(depth, weight, bias):
     """Oracle: the same formulas in 60 digits; float64 keeps 1e-13 over a few layers."""
     x, y = points(4, 3), points(3, 3, seed=1)
     options = {"depth": depth, "weight_variance": weight, "bias_variance": bias}
-    ntk, nngp = (
-        analytic(kt.analytic.relu_ntk, x, y, **options),
-        analytic(kt.analytic.relu_nngp, x, y, **options),
-    )
+    ntk, nngp = (analytic(kt.analytic.relu_ntk, x, y, **options), analytic(kt.analytic.relu_nngp, x, y, **options))
     assert ntk.shape == nngp.shape == (4, 3)
     for i, a in enumerate(x):
         for j, b in enumerate(y):

@@ -42,10 +42,9 @@ def test_an_operator_names_the_hook_too():
         operator.matvec(v)
 
 
-@pytest.mark.parametrize("coupling", [
-    lambda c: c.mean(0) - c.mean(0).detach(),
-    lambda c: c[-1] - c[-1].detach(),
-], ids=["mean", "last"])  # fmt: skip
+@pytest.mark.parametrize(
+    "coupling", [lambda c: c.mean(0) - c.mean(0).detach(), lambda c: c[-1] - c[-1].detach()], ids=["mean", "last"]
+)
 def test_coupling_is_asked_for_before_a_plan_is_blamed(monkeypatch, coupling):
     """The look at a few samples is switched off, so that the audit meets the coupled derivative."""
     monkeypatch.setattr(independence, "_refuse", lambda *arguments: None)
@@ -64,7 +63,9 @@ def test_what_is_left_is_called_a_defect(monkeypatch):
 
     monkeypatch.setattr(structured.Structured, "run", wrong)
     model = net()
-    with pytest.raises(AuditError, match=r"neither coupled samples nor random numbers nor gradient hooks.*defect") as raised:
+    with pytest.raises(
+        AuditError, match=r"neither coupled samples nor random numbers nor gradient hooks.*defect"
+    ) as raised:
         kt.empirical_ntk(model, X)
     assert 'method="jacobian"' in raised.value.remedy
     rows = jacobian(model, X)

@@ -20,7 +20,9 @@ def moved(name, output="full"):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in (p for p in model.parameters() if p.requires_grad):
-            parameter.mul_(1 + 0.3 * torch.rand(parameter.shape, generator=generator, dtype=torch.float64).to(parameter))
+            parameter.mul_(
+                1 + 0.3 * torch.rand(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+            )
     now = jacobian(model, inputs, problem.forward, read)
     return model, anchor, inputs, problem.forward, contract(now, before, "full" if output == "callable" else output)
 

@@ -85,13 +85,25 @@ def test_the_coupled_models_are_coupled(name):
     build, x = COUPLED[name]
     model = build().double()
     parameters = list(model.parameters())
-    together = torch.stack([
-        torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(
-            parameters, torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True), strict=True)])
-        for value in model(x).flatten()
-    ])  # fmt: skip
+    together = torch.stack(
+        [
+            torch.cat(
+                [
+                    torch.zeros_like(p).flatten() if g is None else g.flatten()
+                    for p, g in zip(
+                        parameters,
+                        torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True),
+                        strict=True,
+                    )
+                ]
+            )
+            for value in model(x).flatten()
+        ]
+    )
     alone = np.concatenate([block.reshape(len(together), -1) for block in jacobian(model, x).values()], 1)
-    assert np.abs(together.numpy() - alone).max() > 1e-5 * np.abs(alone).max()  # a double loop in float64 rounds at some 1e-14
+    assert (
+        np.abs(together.numpy() - alone).max() > 1e-5 * np.abs(alone).max()
+    )  # a double loop in float64 rounds at some 1e-14
 
 
 @every_call
@@ -113,10 +125,7 @@ def shut():
     return model
 
 
-LATER = {
-    "a gate opens": lambda m: m.gate.data.fill_(1.0),
-    "a flag is set": lambda m: setattr(m, "centred", True),
-}
+LATER = {"a gate opens": lambda m: m.gate.data.fill_(1.0), "a flag is set": lambda m: setattr(m, "centred", True)}
 
 
 @every_call
@@ -147,10 +156,11 @@ def test_the_second_samples_are_asked_too(method):
 
 
 @every_call
-@pytest.mark.parametrize(("build", "first", "then"), [
-    (Branch, X.abs() + 1, SIDES),
-    (lambda: far(), X, torch.where(torch.arange(6)[:, None] == 3, 40 * X, X)),
-], ids=["branch", "one far sample"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("build", "first", "then"),
+    [(Branch, X.abs() + 1, SIDES), (lambda: far(), X, torch.where(torch.arange(6)[:, None] == 3, 40 * X, X))],
+    ids=["branch", "one far sample"],
+)
 def test_other_samples_of_the_same_shape(build, first, then, call):
     model = build().double()
     CALLS[call](model, first)
@@ -239,11 +249,11 @@ def test_padding_is_no_coupling():
         assert distance(kt.empirical_ntk(model, inputs, method=method), contract(rows, rows, "full")) < SINGLE
 
 
-@pytest.mark.parametrize(("build", "forward", "dtype", "bound"), [
-    (net, mixed, torch.float32, 2e-2),
-    (Adapted, None, torch.float32, 2e-2),
-    (Upcast, None, torch.float64, 1e-5),
-], ids=["autocast", "adapters", "upcast"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("build", "forward", "dtype", "bound"),
+    [(net, mixed, torch.float32, 2e-2), (Adapted, None, torch.float32, 2e-2), (Upcast, None, torch.float64, 1e-5)],
+    ids=["autocast", "adapters", "upcast"],
+)
 def test_coarser_arithmetic_inside(build, forward, dtype, bound):
     """Oracle: the same formula without the coarse part, in float64; the bound is a few units of the coarse arithmetic."""
     model, x = build().to(dtype) if dtype is torch.float64 else build(), Y.to(dtype)

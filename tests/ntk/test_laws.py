@@ -309,11 +309,7 @@ def test_nothing_is_left_on_the_module(name, method):
         if i % 2:
             parameter.grad = torch.ones_like(parameter)
     before, values = portrait(model), copy.deepcopy(model.state_dict())
-    random, grad_mode, threads = (
-        torch.random.get_rng_state(),
-        torch.is_grad_enabled(),
-        torch.get_num_threads(),
-    )
+    random, grad_mode, threads = (torch.random.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads())
     given = [t.clone() for t in tree_leaves(inputs)]
     if method == "operator":
         operator = kt.NTKOperator(model, inputs, **options)

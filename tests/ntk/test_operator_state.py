@@ -19,8 +19,11 @@ X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.fl
 
 def build():
     body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5))
-    model = With(lambda m, x: m.factor * m.head(m.body(x)) * m.table["scale"][0] + m.shift + float(m.array[0]),
-                 body=body, head=nn.Linear(8, 3))  # fmt: skip
+    model = With(
+        lambda m, x: m.factor * m.head(m.body(x)) * m.table["scale"][0] + m.shift + float(m.array[0]),
+        body=body,
+        head=nn.Linear(8, 3),
+    )
     model.factor, model.table, model.shift, model.array = 1.0, {"scale": [1.0]}, torch.zeros(3), np.ones(1)
     return model.double().eval()
 
@@ -122,8 +125,9 @@ def test_factors_are_kept_where_nothing_changes():
         assert operator._held.factors() is held
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.complex64],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.complex64], ids=str
+)
 @pytest.mark.parametrize("size", [1, 7, 4096, 10_001])
 def test_the_checksum_sees_one_word_and_the_place(dtype, size):
     """Oracle: the contents. Equal for equal contents, also in another layout; another for any one entry or order."""

@@ -49,11 +49,7 @@ def by_differences(network, inputs):
 
 
 # Central differences are off by 4e-11 per entry of J, so by some 1e-10 √P of Θ; 1e-8 leaves it a decade.
-ORACLES = {
-    "closed form": (by_hand, EXACT),
-    "autograd": (by_autograd, EXACT),
-    "differences": (by_differences, 1e-8),
-}
+ORACLES = {"closed form": (by_hand, EXACT), "autograd": (by_autograd, EXACT), "differences": (by_differences, 1e-8)}
 
 
 def one_of(kernel):
@@ -104,11 +100,7 @@ def test_reductions_differ_and_fit_the_full_kernel(network, inputs):
     """Oracle: the full kernel of the double loop, reduced by NumPy. Trace and sum are not the same."""
     rows = jacobian(network, inputs)
     full = contract(rows, rows, "full")
-    reduced = {
-        "diagonal": np.einsum("nmoo->nmo", full),
-        "trace": np.einsum("nmoo->nm", full),
-        "sum": full.sum((2, 3)),
-    }
+    reduced = {"diagonal": np.einsum("nmoo->nmo", full), "trace": np.einsum("nmoo->nm", full), "sum": full.sum((2, 3))}
     for output, expected in reduced.items():
         assert distance(contract(rows, rows, output), expected) < EXACT
     assert distance(reduced["trace"], reduced["sum"]) > 1e-3

@@ -34,7 +34,10 @@ def test_an_operation_without_a_batched_backward_goes_one_by_one(monkeypatch):
         return real(*args, **options)
 
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 7)).double(), torch.randn(5, 3, dtype=torch.float64)
+    model, x = (
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 7)).double(),
+        torch.randn(5, 3, dtype=torch.float64),
+    )
     rows = jacobian(model, x)
     monkeypatch.setattr(gradients.torch.autograd, "grad", refusing)
     monkeypatch.setattr(gradients, "ENOUGH_ROWS", 3 * len(x))  # three of seven outputs at once

@@ -82,19 +82,37 @@ def test_dropout_that_drops_nothing_is_no_matter(x):
 @pytest.mark.parametrize(
     ("model", "shape"),
     [
-        (lambda: With(lambda m, x: m.head(F.dropout(m.body(x), 0.5, training=True)),
-                      body=nn.Linear(4, 4), head=nn.Linear(4, 2)), (4,)),
+        (
+            lambda: With(
+                lambda m, x: m.head(F.dropout(m.body(x), 0.5, training=True)),
+                body=nn.Linear(4, 4),
+                head=nn.Linear(4, 2),
+            ),
+            (4,),
+        ),
         (lambda: With(lambda m, x: m.body(x) + torch.randn_like(x), body=nn.Linear(4, 4)), (4,)),
         (lambda: nn.Sequential(nn.Linear(4, 4), nn.RReLU()).train(), (4,)),
-        (lambda: With(lambda m, x: m.body(x)[0][:, -1],
-                      body=nn.LSTM(4, 3, num_layers=2, dropout=0.5, batch_first=True)).train(), (3, 4)),
-        (lambda: With(lambda m, x: m.body(x, x, x)[0][:, -1],
-                      body=nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)).train(), (3, 4)),
-        (lambda: With(lambda m, x: m.body(x).mean(1),
-                      body=nn.TransformerEncoderLayer(4, 2, 5, batch_first=True)).train(), (3, 4)),
+        (
+            lambda: With(
+                lambda m, x: m.body(x)[0][:, -1], body=nn.LSTM(4, 3, num_layers=2, dropout=0.5, batch_first=True)
+            ).train(),
+            (3, 4),
+        ),
+        (
+            lambda: With(
+                lambda m, x: m.body(x, x, x)[0][:, -1], body=nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)
+            ).train(),
+            (3, 4),
+        ),
+        (
+            lambda: With(
+                lambda m, x: m.body(x).mean(1), body=nn.TransformerEncoderLayer(4, 2, 5, batch_first=True)
+            ).train(),
+            (3, 4),
+        ),
     ],
     ids=["functional-dropout", "noise", "rrelu", "lstm-dropout", "attention-dropout", "encoder-dropout"],
-)  # fmt: skip
+)
 @every_method
 def test_randomness_in_the_model(model, shape, method):
     """Two forward passes differ, so no kernel is the kernel."""
@@ -164,10 +182,7 @@ def test_the_remedy_for_a_tuple_works(x):
 
 @pytest.mark.parametrize(
     ("callable_output", "match"),
-    [
-        (lambda f: f[None], r"\(K,\)"),
-        (lambda f: f.argmax(keepdim=True), "(?i)integer|int64"),
-    ],
+    [(lambda f: f[None], r"\(K,\)"), (lambda f: f.argmax(keepdim=True), "(?i)integer|int64")],
     ids=["matrix", "integer"],
 )
 def test_a_callable_output_of_another_shape(x, callable_output, match):

@@ -65,8 +65,11 @@ def batch_norm_twice():
 
 def recurrent_twice():
     rnn = nn.GRU(4, 3, batch_first=True)
-    return With(lambda m, x: m.again[0](x[:, None])[0][:, 0] + m.rnn(x[:, None].tanh())[0][:, -1],
-                rnn=rnn, again=nn.ModuleList([rnn]))  # fmt: skip
+    return With(
+        lambda m, x: m.again[0](x[:, None])[0][:, 0] + m.rnn(x[:, None].tanh())[0][:, -1],
+        rnn=rnn,
+        again=nn.ModuleList([rnn]),
+    )
 
 
 def tied_inside_a_twice_registered_module():
@@ -91,11 +94,17 @@ X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.fl
 @pytest.mark.parametrize("build", SHARED)
 def test_every_method_has_the_plain_kernel(build, method):
     model = build().double().eval()
-    named = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    named = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     values = copy.deepcopy(model).state_dict()
     rows = jacobian(model, X)
     assert distance(kt.empirical_ntk(model, X, method=method), contract(rows, rows, "full")) < EXACT
-    after = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    after = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     assert all(after[name] is tensor for name, tensor in named.items())
     assert all(torch.equal(values[name], tensor) for name, tensor in model.state_dict().items())
 

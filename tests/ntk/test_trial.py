@@ -38,7 +38,9 @@ def agrees(x2, **options):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("x2", "expected"), [(None, [6]), (OTHER, [6, 6]), (X.clone(), [6, 6])], ids=["one", "other", "copy"])
+@pytest.mark.parametrize(
+    ("x2", "expected"), [(None, [6]), (OTHER, [6, 6]), (X.clone(), [6, 6])], ids=["one", "other", "copy"]
+)
 def test_small_samples_are_captured_once(captured, x2, expected):
     """Samples of the same shape, and even of the same values, are not taken for those of the trial."""
     agrees(x2)
@@ -63,9 +65,17 @@ def test_a_trial_stands_for_its_own_samples_and_once(captured, order, captures):
     """Sides taken otherwise than a kernel takes them. Oracles: the first layer's recorded input is the samples; a count."""
     network = Network(NET)
     job = KernelRequest(
-        network=network, x1=Inputs(X), x2=None, outputs=2, dtype=torch.float64, reduction=parse_output("full"),
-        metric=None, method="structured", by_layer=False, budget=2**30,
-    )  # fmt: skip
+        network=network,
+        x1=Inputs(X),
+        x2=None,
+        outputs=2,
+        dtype=torch.float64,
+        reduction=parse_output("full"),
+        metric=None,
+        method="structured",
+        by_layer=False,
+        budget=2**30,
+    )
     plan = structured.Structured(job)
     for samples in order:
         with network.evaluating():

@@ -21,13 +21,7 @@ def readout(outputs: Tensor) -> Tensor:
 
 
 #: What is passed as ``output=`` under each name.
-OUTPUTS: dict[str, Any] = {
-    "full": "full",
-    "diagonal": "diagonal",
-    "trace": "trace",
-    "sum": "sum",
-    "callable": readout,
-}
+OUTPUTS: dict[str, Any] = {"full": "full", "diagonal": "diagonal", "trace": "trace", "sum": "sum", "callable": readout}
 
 
 @functools.cache
@@ -69,12 +63,7 @@ def tightest(model: torch.nn.Module, x1: Any, x2: Any = None, **options: Any) ->
 
 
 def measured(
-    name: str,
-    *,
-    square: bool = True,
-    tight: bool = False,
-    precision: torch.dtype = torch.float64,
-    **options: Any,
+    name: str, *, square: bool = True, tight: bool = False, precision: torch.dtype = torch.float64, **options: Any
 ) -> Any:
     """``kt.empirical_ntk`` on a problem whose model and inputs have this precision."""
     problem = PROBLEMS[name]

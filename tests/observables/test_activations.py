@@ -16,9 +16,12 @@ from kerneltrack.observables import (
 )
 
 NAMES = [
-    "activation_neuron_deviation", "activation_largest_deviation", "activation_layer_deviation",
-    "activation_relative_deviation", "gate_flips",
-]  # fmt: skip
+    "activation_neuron_deviation",
+    "activation_largest_deviation",
+    "activation_layer_deviation",
+    "activation_relative_deviation",
+    "gate_flips",
+]
 
 STATISTICS = [neuron_deviation, largest_deviation, layer_deviation, relative_deviation, gate_flips]
 

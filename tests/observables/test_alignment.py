@@ -104,13 +104,7 @@ def test_energies_ignore_the_signs_and_rotations_of_eigenvectors():
 
 def test_numbers_ignore_the_order_of_the_probe(problem, reduction):
     order = np.random.default_rng(3).permutation(len(problem.targets))
-    names = [
-        "target_energy",
-        "target_energy_centred_null",
-        "kernel_target_alignment",
-        "residual_rayleigh",
-        "trace",
-    ]
+    names = ["target_energy", "target_energy_centred_null", "kernel_target_alignment", "residual_rayleigh", "trace"]
     before = compute(select(names), problem.state(reduction))
     problem.jacobian, problem.targets, problem.outputs = (
         a[order] for a in (problem.jacobian, problem.targets, problem.outputs)

@@ -42,8 +42,13 @@ def test_levels_are_means_over_pairs(problem, reduction, formed):
     if reduction == "sum":  # one-hot targets add up to a constant there; the labels alone are the same
         targets = (LABELS[:, None] == [0, 1, 2]) * 1.0
         state = problem.state(reduction)
-        found = dict(zip(("class_diagonal", "class_within", "class_between"), observables.class_levels(
-            state.kernel, LABELS), strict=True))  # fmt: skip
+        found = dict(
+            zip(
+                ("class_diagonal", "class_within", "class_between"),
+                observables.class_levels(state.kernel, LABELS),
+                strict=True,
+            )
+        )
     else:
         state = problem.state(reduction, targets=targets, **({} if formed else {"kernel": None}))
         found = compute(select(["class_diagonal", "class_within", "class_between"]), state)
@@ -159,9 +164,13 @@ def test_a_kernel_that_is_constant_off_its_diagonal_knows_no_class(name):
     kernel = FLAT[name]
     assert np.isnan(observables.class_block_share(kernel, LABELS))
     state = State(
-        eigensystem=eigensystem(kernel), kernel=kernel, reduction="trace", outputs=one_hot(), targets=one_hot(),
+        eigensystem=eigensystem(kernel),
+        kernel=kernel,
+        reduction="trace",
+        outputs=one_hot(),
+        targets=one_hot(),
         settings={"dtype": "float64"},
-    )  # fmt: skip
+    )
     values = compute(select("class_block_share"), state)
     assert np.isnan(values["class_block_share"])
     assert "constant off the diagonal" in values.reasons["class_block_share"]
@@ -169,8 +178,14 @@ def test_a_kernel_that_is_constant_off_its_diagonal_knows_no_class(name):
 
 def test_rounding_of_a_constant_is_no_class():
     kernel = np.float64(np.float32(1e4) * (1 + np.float32(2**-23) * np.random.default_rng(0).integers(-2, 3, (7, 7))))
-    state = State(eigensystem=eigensystem(kernel + kernel.T), kernel=kernel + kernel.T, reduction="trace",
-                  outputs=one_hot(), targets=one_hot(), settings={"dtype": "torch.float32"})  # fmt: skip
+    state = State(
+        eigensystem=eigensystem(kernel + kernel.T),
+        kernel=kernel + kernel.T,
+        reduction="trace",
+        outputs=one_hot(),
+        targets=one_hot(),
+        settings={"dtype": "torch.float32"},
+    )
     assert "constant" in compute(select("class_block_share"), state).reasons["class_block_share"]
 
 

@@ -18,11 +18,17 @@ def linear_readout(reduction="full", samples=6, outputs=3, width=4, below=0.0):
     other = rng.standard_normal((samples * outputs, 40))
     other = (other @ other.T).reshape(samples, outputs, samples, outputs).transpose(0, 2, 1, 3)
     kernel = kernel + below * other * np.einsum("nnoo->", kernel) / np.einsum("nnoo->", other)
-    kernel = {"full": kernel, "diagonal": np.einsum("nmoo->nmo", kernel), "trace": np.einsum("nmoo->nm", kernel)}[reduction]
+    kernel = {"full": kernel, "diagonal": np.einsum("nmoo->nmo", kernel), "trace": np.einsum("nmoo->nm", kernel)}[
+        reduction
+    ]
     return State(
-        eigensystem=eigensystem(kernel), kernel=kernel, reduction=reduction, conjugate=conjugate,
-        outputs=features @ rng.standard_normal((width, outputs)), targets=rng.standard_normal((samples, outputs)),
-    )  # fmt: skip
+        eigensystem=eigensystem(kernel),
+        kernel=kernel,
+        reduction=reduction,
+        conjugate=conjugate,
+        outputs=features @ rng.standard_normal((width, outputs)),
+        targets=rng.standard_normal((samples, outputs)),
+    )
 
 
 @pytest.mark.parametrize("reduction", ["full", "diagonal", "trace"])

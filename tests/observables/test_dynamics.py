@@ -36,11 +36,7 @@ def test_each_linear_model_is_compared_with_its_own_truth(problem):
     start = problem.state(outputs=np.full_like(problem.outputs, 5.0))
     change = problem.outputs
     way = problem.outputs - 5.0
-    update = Update(
-        output_change=change,
-        linear_change=0.9 * change,
-        kernel_change=0.5 * change,
-    )
+    update = Update(output_change=change, linear_change=0.9 * change, kernel_change=0.5 * change)
     state = problem.state(initial=start, update=update, anchored_outputs=5.0 + 0.8 * way)
     values = compute(select([*UPDATE, "anchored_linearization_error"]), state)
     assert values["linearization_error"] == pytest.approx(0.01)
@@ -108,13 +104,20 @@ def told(rate, dtype, **settings):
     f, change, linear = one_step(rate, dtype)
     kernel = np.eye(len(f)) + f @ f.T
     update = Update(
-        output_change=change, linear_change=linear, kernel_change=linear, layer_linear_changes={"all": linear},
+        output_change=change,
+        linear_change=linear,
+        kernel_change=linear,
+        layer_linear_changes={"all": linear},
         layer_kernel_changes={"all": linear},
-    )  # fmt: skip
+    )
     state = State(
-        eigensystem=eigensystem(kernel), outputs=f, residual=f - 1, targets=1 + 0 * f, update=update,
+        eigensystem=eigensystem(kernel),
+        outputs=f,
+        residual=f - 1,
+        targets=1 + 0 * f,
+        update=update,
         settings={"loss": "half_mse", "dtype": str(dtype), **settings},
-    )  # fmt: skip
+    )
     return compute(select(ROUNDED), state)
 
 
@@ -126,8 +129,9 @@ def test_what_is_rounding_of_the_outputs_has_no_error(exponent):
     """
     rate = 10.0**-exponent
     exact, found = told(rate, torch.float64), told(rate, torch.float32)
-    assert exact["linearization_error"] == pytest.approx(told(0.1, torch.float64)["linearization_error"] * (rate / 0.1) ** 2,
-                                                         rel=0.7)  # fmt: skip
+    assert exact["linearization_error"] == pytest.approx(
+        told(0.1, torch.float64)["linearization_error"] * (rate / 0.1) ** 2, rel=0.7
+    )
     known = math.isfinite(found["linearization_error"])
     assert known == (exponent <= 5)
     for name in ("linearization_error", "kernel_flow_error"):

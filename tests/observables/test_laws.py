@@ -52,24 +52,36 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
         seen = functions[1 + index][order]
         states.append(
             State(
-                eigensystem=pairs, kernel=kernel, outputs=seen, targets=targets, residual=seen - targets,
-                probe_loss=0.7, learning_rates=(0.1,), stability=0.6, regression=functions[8][order],
-                layer_kernels=parts, layer_traces={n: float(np.einsum("nnoo->", k)) for n, k in parts.items()},
-                activations={"first": activations[index % 2][order]}, parameter_distance=0.3,
-                layer_distances={"first": 0.1, "head": 0.2}, training_outputs=functions[3][order],
-                anchored_outputs=functions[7][order], optimizer_kernel=3 * parts["first"] + parts["head"],
+                eigensystem=pairs,
+                kernel=kernel,
+                outputs=seen,
+                targets=targets,
+                residual=seen - targets,
+                probe_loss=0.7,
+                learning_rates=(0.1,),
+                stability=0.6,
+                regression=functions[8][order],
+                layer_kernels=parts,
+                layer_traces={n: float(np.einsum("nnoo->", k)) for n, k in parts.items()},
+                activations={"first": activations[index % 2][order]},
+                parameter_distance=0.3,
+                layer_distances={"first": 0.1, "head": 0.2},
+                training_outputs=functions[3][order],
+                anchored_outputs=functions[7][order],
+                optimizer_kernel=3 * parts["first"] + parts["head"],
                 conjugate=scale**2 * features[index][order] @ features[index][order].T,
                 cross_time=np.einsum("nop,mqp->nmoq", here, scale * jacobians[0][:SAMPLES][order]),
                 extension=here.reshape(SAMPLES * outputs, -1) @ elsewhere.T @ vectors,
                 settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "step": index, "held_out": True},
             )
-        )  # fmt: skip
+        )
     update = Update(
-        output_change=functions[4][order], linear_change=functions[5][order] + functions[6][order],
+        output_change=functions[4][order],
+        linear_change=functions[5][order] + functions[6][order],
         kernel_change=2 * functions[5][order],
         layer_linear_changes={"first": functions[5][order], "head": functions[6][order]},
         layer_kernel_changes={"first": functions[5][order], "head": functions[5][order]},
-    )  # fmt: skip
+    )
     return dataclasses.replace(states[2], initial=states[0], previous=states[1], update=update)
 
 

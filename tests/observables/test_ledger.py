@@ -39,9 +39,16 @@ def step(reduction="full", momentum=0.3, rate=0.05):
         layer_kernel_changes={name: linear(name, -rate * gradients[name]) for name in LAYERS},
     )
     state = State(
-        eigensystem=eigensystem(kernel), kernel=kernel, reduction=reduction, outputs=f, targets=y, residual=m,
-        update=update, layer_traces=dict.fromkeys(LAYERS, 1.0), settings={"layers": LAYERS},
-    )  # fmt: skip
+        eigensystem=eigensystem(kernel),
+        kernel=kernel,
+        reduction=reduction,
+        outputs=f,
+        targets=y,
+        residual=m,
+        update=update,
+        layer_traces=dict.fromkeys(LAYERS, 1.0),
+        settings={"layers": LAYERS},
+    )
     return state, x @ change["first"].T @ change["second"].T
 
 

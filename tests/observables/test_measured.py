@@ -18,10 +18,17 @@ def test_every_core_dataset_has_the_schema_s_dimensions(problem, reduction):
     assert set(stored) == {field.name for field in MEASUREMENT_FIELDS}
     kept = state.kernel_outputs
     sizes = {
-        "sample": 7, "sample_2": 7, "output": 3, "mode": rows, "vector": 4, "vector_2": 4, "other_vector": 5,
-        "kernel_output": kept, "kernel_output_2": kept if reduction == "full" else 1,
+        "sample": 7,
+        "sample_2": 7,
+        "output": 3,
+        "mode": rows,
+        "vector": 4,
+        "vector_2": 4,
+        "other_vector": 5,
+        "kernel_output": kept,
+        "kernel_output_2": kept if reduction == "full" else 1,
         "coefficient": 3 if reduction == "trace" else 1,
-    }  # fmt: skip
+    }
     for field in MEASUREMENT_FIELDS:
         assert stored[field.name].shape == tuple(sizes[dim] for dim in field.dims[1:]), field.name
         assert stored[field.name].dtype in [np.dtype(dtype) for dtype in field.dtype.split()]

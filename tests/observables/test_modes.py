@@ -36,10 +36,13 @@ def test_gradient_descent_on_a_linear_model_is_predicted_exactly(problem, loss, 
     after = jacobian @ (theta - rate * gradient)
     scale = 1 if loss == "half_mse" else 2 / outputs
     state = problem.state(
-        reduction, outputs=f.reshape(samples, outputs), residual=scale * (f - y).reshape(samples, outputs),
-        learning_rates=(rate, rate), settings={"loss": loss, "dtype": "float64"},
+        reduction,
+        outputs=f.reshape(samples, outputs),
+        residual=scale * (f - y).reshape(samples, outputs),
+        learning_rates=(rate, rate),
+        settings={"loss": loss, "dtype": "float64"},
         update=Update(output_change=(after - f).reshape(samples, outputs), linear_change=np.zeros((samples, outputs))),
-    )  # fmt: skip
+    )
     values = compute(select(NAMES), state)
     assert not values.reasons
     np.testing.assert_allclose(values["measured_factor"], values["predicted_factor"], rtol=1e-7)
@@ -67,9 +70,12 @@ def test_a_mode_that_is_already_learned_has_no_measured_factor(problem):
     state = problem.state()
     along = state.eigensystem.vectors[:, 2].reshape(problem.outputs.shape)
     state = problem.state(
-        residual=along, outputs=along, targets=0 * along, settings={"loss": "half_mse", "dtype": "float64"},
+        residual=along,
+        outputs=along,
+        targets=0 * along,
+        settings={"loss": "half_mse", "dtype": "float64"},
         update=Update(output_change=-0.25 * along, linear_change=along),
-    )  # fmt: skip
+    )
     factor = compute(select(NAMES), state)["measured_factor"]
     assert factor[2] == pytest.approx(0.75)
     assert np.isnan(np.delete(factor, 2)).all()
@@ -83,9 +89,11 @@ def test_energies_by_output_are_those_of_each_output_alone(problem, reduction, n
     # Oracle: the projector on the top eigenspace, applied to φ with every other output set to zero.
     start = np.cos(problem.outputs)
     phi = {
-        "target": problem.targets, "residual": problem.outputs - problem.targets, "output": problem.outputs,
+        "target": problem.targets,
+        "residual": problem.outputs - problem.targets,
+        "output": problem.outputs,
         "displacement": problem.outputs - start,
-    }[name.partition("_")[0]]  # fmt: skip
+    }[name.partition("_")[0]]
     matrix = problem.matrix(reduction)
     vectors = np.linalg.eigh(matrix)[1][:, ::-1]
     initial = problem.state(reduction, outputs=start)

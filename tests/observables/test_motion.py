@@ -17,7 +17,7 @@ from kerneltrack.observables import (
     select,
     unbiased_cka,
 )
-from kerneltrack.resuming import to_plain, from_plain
+from kerneltrack.resuming import from_plain, to_plain
 
 NAMES = ["kernel_distance_from_initial", "relative_kernel_change"]
 

@@ -196,15 +196,29 @@ def test_an_error_is_predicted_at_the_start_and_on_what_is_held_out(settings):
 @pytest.mark.parametrize(
     ("identity", "known"),
     [
-        ({"split": "val"}, True), ({"split": "Validation"}, True), ({"split": "test[:100]"}, True),
-        ({"split": "held-out"}, True), ({"split": "hold_out"}, True), ({"split": "holdout"}, True),
-        ({"dataset": "CIFAR10", "split": "test", "indices": [1, 2]}, True), ({"split": "validation_matched"}, True),
-        (None, False), ({}, False), ({"split": "train"}, False), ({"split": ""}, False), ({"split": None}, False),
-        ({"split": "training"}, False), ({"split": "test+train"}, False), ({"split": "train_test"}, False),
-        ({"split": "unsupervised"}, False), ({"dataset": "test"}, False), ({"split": 3}, False),
-        ({"split": "held"}, False), ({"split": "contest"}, False),
+        ({"split": "val"}, True),
+        ({"split": "Validation"}, True),
+        ({"split": "test[:100]"}, True),
+        ({"split": "held-out"}, True),
+        ({"split": "hold_out"}, True),
+        ({"split": "holdout"}, True),
+        ({"dataset": "CIFAR10", "split": "test", "indices": [1, 2]}, True),
+        ({"split": "validation_matched"}, True),
+        (None, False),
+        ({}, False),
+        ({"split": "train"}, False),
+        ({"split": ""}, False),
+        ({"split": None}, False),
+        ({"split": "training"}, False),
+        ({"split": "test+train"}, False),
+        ({"split": "train_test"}, False),
+        ({"split": "unsupervised"}, False),
+        ({"dataset": "test"}, False),
+        ({"split": 3}, False),
+        ({"split": "held"}, False),
+        ({"split": "contest"}, False),
         ({"dataset": "TensorDataset", "seed": 0, "indices": [0]}, False),
     ],
-)  # fmt: skip
+)
 def test_what_is_known_to_be_held_out(identity, known):
     assert held_out(identity) is known

@@ -16,9 +16,12 @@ def power_state(a=1.5, b=2.0, size=200, scale=3.0):
     kernel = scale * (basis * index**-a) @ basis.T
     targets = basis @ (index ** (-b / 2) * rng.choice([-1, 1], size))
     return State(
-        eigensystem=eigensystem(kernel), kernel=kernel, outputs=np.zeros((size, 1)), targets=targets[:, None],
+        eigensystem=eigensystem(kernel),
+        kernel=kernel,
+        outputs=np.zeros((size, 1)),
+        targets=targets[:, None],
         settings={"dtype": "float64"},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.7, 1.2), (1.5, 2.0), (2.5, 3.0)])

@@ -21,9 +21,12 @@ def two_kernels(seed, decay, mixing, size=12):
 @settings(deadline=None, max_examples=300, derandomize=True)
 @example(seed=0, decay=1.0, mixing=1.0, k=8, other=8)  # what was left out is smaller than the rounding of ‖Θ‖²
 @given(
-    seed=st.integers(0, 10_000), decay=st.floats(0, 1), mixing=st.floats(0, 1),
-    k=st.integers(1, 12), other=st.integers(1, 12),
-)  # fmt: skip
+    seed=st.integers(0, 10_000),
+    decay=st.floats(0, 1),
+    mixing=st.floats(0, 1),
+    k=st.integers(1, 12),
+    other=st.integers(1, 12),
+)
 def test_the_similarity_lies_between_its_bounds(seed, decay, mixing, k, other):
     # Oracle: the Frobenius product of the matrices.
     a, b = two_kernels(seed, decay, mixing)

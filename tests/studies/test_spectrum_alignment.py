@@ -59,7 +59,9 @@ def test_a_control_starts_from_the_state_of_its_run(smoke):
         for decay, control in forked.controls.items():
             a, b = (run.at("outputs", run.row(decay)) for run in (forked.run, control))
             np.testing.assert_array_equal(a, b)
-            assert control.learning_rates[control.row(decay), 0] == 2 * forked.run.learning_rates[forked.run.row(decay), 0]
+            assert (
+                control.learning_rates[control.row(decay), 0] == 2 * forked.run.learning_rates[forked.run.row(decay), 0]
+            )
 
 
 @pytest.mark.parametrize("optimizer", ["gd", "momentum", "adam"])
@@ -72,9 +74,14 @@ def test_the_step_that_is_captured_on_a_gpu_trains_bit_for_bit_as_lightnings_own
         pl.seed_everything(0, verbose=False)
         model = make()
         trainer = pl.Trainer(
-            max_steps=recipe.steps, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
+            max_steps=recipe.steps,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
         with alignment_runs.without_advice():
             trainer.fit(model, DataLoader(TensorDataset(x, y), batch_size=len(x)))
         assert trainer.global_step == recipe.steps
@@ -128,16 +135,16 @@ def test_the_mirrored_picture_is_the_picture_seen_in_a_mirror():
     x = torch.cat([half, half * torch.tensor([-1.0, 1.0])])
     y = torch.arange(40.0)[:, None]
     swapped = torch.cat([y[20:], y[:20]])
-    torch.testing.assert_close(
-        alignment_runs.mirrored(x, y), (swapped - swapped.mean()) / swapped.std(correction=0)
-    )
+    torch.testing.assert_close(alignment_runs.mirrored(x, y), (swapped - swapped.mean()) / swapped.std(correction=0))
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_what_a_size_compares_meets(size):
     """As many parameters; and steps that both sides measure: on the grid, controls twice as far into the run's block."""
-    deep, wide = (sum(p.numel() for p in mlp(2, w, d, 1).parameters()) for w, d in (
-        (size.width, size.depth), (size.widths[-1], 2)))  # fmt: skip
+    deep, wide = (
+        sum(p.numel() for p in mlp(2, w, d, 1).parameters())
+        for w, d in ((size.width, size.depth), (size.widths[-1], 2))
+    )
     assert deep == wide
     grid = size.steps // size.grid
     assert all(step % grid == 0 for step in (size.mirror, size.sweep, size.control, *size.decays, size.steps))
@@ -147,5 +154,23 @@ def test_what_a_size_compares_meets(size):
 def test_checks_of_both_files_are_rows(smoke):
     both = [*alignment_checks.claims(smoke[1]), *alignment_others.claims(smoke[1])]
     keys = [claim.key.split()[0] for claim in both]
-    assert keys[3:21] == ["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R9b", "R10", "R11", "R11b", "R12", "R13",
-                          "R14", "R14", "O"]  # fmt: skip
+    assert keys[3:21] == [
+        "R1",
+        "R2",
+        "R3",
+        "R4",
+        "R5",
+        "R6",
+        "R7",
+        "R8",
+        "R9",
+        "R9b",
+        "R10",
+        "R11",
+        "R11b",
+        "R12",
+        "R13",
+        "R14",
+        "R14",
+        "O",
+    ]

@@ -37,8 +37,9 @@ def test_single_neurons_freeze_and_the_layer_does_not(smoke):
     """NTK parametrisation: slopes −½ and 0; μP: 0 and ½. Halfway between tells them apart."""
     slopes = {
         (setting, number): smoke[0].course(setting, number).slope
-        for setting in ("relu-ntk", "relu-mup") for number in ("neuron RMS", "layer norm")
-    }  # fmt: skip
+        for setting in ("relu-ntk", "relu-mup")
+        for number in ("neuron RMS", "layer norm")
+    }
     assert slopes["relu-ntk", "neuron RMS"] < -0.25 < slopes["relu-ntk", "layer norm"] < 0.25
     assert -0.25 < slopes["relu-mup", "neuron RMS"] < 0.25 < slopes["relu-mup", "layer norm"]
 

@@ -57,48 +57,75 @@ class Costs:
     def least_gain(self) -> tuple[float, str]:
         """The smallest ratio of Jacobian contraction over structured derivatives on any axis, and where it is."""
         return min(
-            (dense["flops"] / dict(self.lines[name, axis, "structured"])[value]["flops"], f"{name} at {AXES[axis]} = {value}")
-            for (name, axis, method), row in self.lines.items() if method == "jacobian" for value, dense in row
-        )  # fmt: skip
+            (
+                dense["flops"] / dict(self.lines[name, axis, "structured"])[value]["flops"],
+                f"{name} at {AXES[axis]} = {value}",
+            )
+            for (name, axis, method), row in self.lines.items()
+            if method == "jacobian"
+            for value, dense in row
+        )
 
 
 def claims(costs: Costs) -> Iterator[Claim]:
     """Every row of the table."""
-    for method, expected in (("jacobian", {"samples": 2, "outputs": 2, "width": 2, "depth": 1}),
-                             ("products", {"samples": 2, "outputs": 1, "width": 2, "depth": 1})):  # fmt: skip
+    for method, expected in (
+        ("jacobian", {"samples": 2, "outputs": 2, "width": 2, "depth": 1}),
+        ("products", {"samples": 2, "outputs": 1, "width": 2, "depth": 1}),
+    ):
         found = {axis: costs.exponent("FCN", axis, method) for axis in expected}
         yield Claim(
-            f"FCN, {PAPER[method]}: exponents", EXPONENT if method == "products" else "",
-            ", ".join(f"{AXES[axis]} {e}" for axis, e in expected.items()) + " (leading order)", "derived",
+            f"FCN, {PAPER[method]}: exponents",
+            EXPONENT if method == "products" else "",
+            ", ".join(f"{AXES[axis]} {e}" for axis, e in expected.items()) + " (leading order)",
+            "derived",
             ", ".join(f"{AXES[axis]} {e:.2f}" for axis, e in found.items()),
             all(abs(found[axis] - e) < 0.2 for axis, e in expected.items()),
-        )  # fmt: skip
+        )
     dense, structured = (costs.exponent("FCN, many rows", "width", m) for m in ("jacobian", "structured"))
     yield Claim(
-        "FCN, structured derivatives: exponent of the width", EXPONENT,
-        "below that of Jacobian contraction: N²O²LW + NOLW² against N²O²LW²", "derived",
-        f"{structured:.2f} against {dense:.2f} at N·O = {costs.rows:,}", structured < dense - 0.3,
-    )  # fmt: skip
-    gains = {b.architecture: costs.at_base(b, "jacobian")["flops"] / costs.at_base(b, "structured")["flops"] for b in costs.bases}
+        "FCN, structured derivatives: exponent of the width",
+        EXPONENT,
+        "below that of Jacobian contraction: N²O²LW + NOLW² against N²O²LW²",
+        "derived",
+        f"{structured:.2f} against {dense:.2f} at N·O = {costs.rows:,}",
+        structured < dense - 0.3,
+    )
+    gains = {
+        b.architecture: costs.at_base(b, "jacobian")["flops"] / costs.at_base(b, "structured")["flops"]
+        for b in costs.bases
+    }
     least, where = costs.least_gain()
     yield Claim(
-        GAIN, EFFICIENT, "fewer FLOPs everywhere, most for the FCN", "derived",
-        ", ".join(f"{name} ×{gain:.3g}" for name, gain in gains.items()) + "; at " + "; ".join(b.key for b in costs.bases)
+        GAIN,
+        EFFICIENT,
+        "fewer FLOPs everywhere, most for the FCN",
+        "derived",
+        ", ".join(f"{name} ×{gain:.3g}" for name, gain in gains.items())
+        + "; at "
+        + "; ".join(b.key for b in costs.bases)
         + f"; the least along any axis: ×{least:.3g}, {where}",
         least > 1 and max(gains, key=lambda name: gains[name]) == "FCN",
-    )  # fmt: skip
+    )
     yield from _corner_claim(costs)
     yield Claim(
-        "every method, every architecture", BLACK_BOX, "equal kernels to rounding in float64", "derived",
-        ", ".join(f"{name} {error:.0e}" for name, error in costs.agreement.items()), max(costs.agreement.values()) < 1e-12,
-    )  # fmt: skip
+        "every method, every architecture",
+        BLACK_BOX,
+        "equal kernels to rounding in float64",
+        "derived",
+        ", ".join(f"{name} {error:.0e}" for name, error in costs.agreement.items()),
+        max(costs.agreement.values()) < 1e-12,
+    )
     yield from _formula_claims(costs)
     ratios = {m: _over_plan(costs, m) for m in PAPER}
     yield Claim(
-        "the plan (`ntk_plan`) against the count", "", "within a factor of 2", "derived",
+        "the plan (`ntk_plan`) against the count",
+        "",
+        "within a factor of 2",
+        "derived",
         ", ".join(f"{m}: counted/planned {min(r):.2f} to {max(r):.2f}" for m, r in ratios.items()),
         all(0.5 <= v <= 2 for r in ratios.values() for v in r),
-    )  # fmt: skip
+    )
     if costs.seconds:
         yield _time_claim(costs)
 
@@ -112,9 +139,13 @@ def _corner_claim(costs: Costs) -> Iterator[Claim]:
         won.append(few < built)
         right.append(rule or few > built)
     yield Claim(
-        "where products win", "", "somewhere, but only where O > W (1 − 1/N)", "derived",
-        "products over structured: " + "; ".join(told), any(won) and all(right),
-    )  # fmt: skip
+        "where products win",
+        "",
+        "somewhere, but only where O > W (1 − 1/N)",
+        "derived",
+        "products over structured: " + "; ".join(told),
+        any(won) and all(right),
+    )
 
 
 def _formula_claims(costs: Costs) -> Iterator[Claim]:
@@ -123,19 +154,30 @@ def _formula_claims(costs: Costs) -> Iterator[Claim]:
         "products": ("NO · (3 FP + N · 3 FP)", lambda p, c: p.samples * p.outputs * 3 * c["forward"] * (1 + p.samples)),
     }
     for method, (text, formula) in formulas.items():
-        found = {b.architecture: costs.at_base(b, method)["flops"] / formula(b, costs.at_base(b, method)) for b in costs.bases}
+        found = {
+            b.architecture: costs.at_base(b, method)["flops"] / formula(b, costs.at_base(b, method))
+            for b in costs.bases
+        }
         yield Claim(
-            f"{PAPER[method]}: the cost itself", "", text, "derived",
+            f"{PAPER[method]}: the cost itself",
+            "",
+            text,
+            "derived",
             "counted over formula: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in found.items()),
             all(0.7 < ratio < 1.4 for ratio in found.values()),
-        )  # fmt: skip
+        )
     one = {b.architecture: costs.at_base(b, "product") for b in costs.bases}
-    each = {b.architecture: one[b.architecture]["flops"] / (b.samples * one[b.architecture]["forward"]) for b in costs.bases}
+    each = {
+        b.architecture: one[b.architecture]["flops"] / (b.samples * one[b.architecture]["forward"]) for b in costs.bases
+    }
     yield Claim(
-        "the first product Θv without the kernel", "",
-        "5 FP a sample (forward 1, backward 2, tangents 2), 6 if each pass has its own forward", "derived",
-        ", ".join(f"{name} {ratio:.2f} FP" for name, ratio in each.items()), all(4.5 < ratio < 6.5 for ratio in each.values()),
-    )  # fmt: skip
+        "the first product Θv without the kernel",
+        "",
+        "5 FP a sample (forward 1, backward 2, tangents 2), 6 if each pass has its own forward",
+        "derived",
+        ", ".join(f"{name} {ratio:.2f} FP" for name, ratio in each.items()),
+        all(4.5 < ratio < 6.5 for ratio in each.values()),
+    )
 
 
 def _dense(point: Point, cost: dict[str, float]) -> float:
@@ -157,7 +199,11 @@ def _time_claim(costs: Costs) -> Claim:
             others.setdefault(f"{by_count} has the fewest and {by_time} is fastest", []).append(point.key)
     same = len(costs.seconds) - sum(map(len, others.values()))
     return Claim(
-        "time follows FLOPs", "", "broadly, except at small sizes", "recalled",
+        "time follows FLOPs",
+        "",
+        "broadly, except at small sizes",
+        "recalled",
         f"the fewest FLOPs are the fastest at {same} of {len(costs.seconds)} places"
-        + "".join(f"; {how} at {', '.join(where)}" for how, where in others.items()), None,
-    )  # fmt: skip
+        + "".join(f"; {how} at {', '.join(where)}" for how, where in others.items()),
+        None,
+    )

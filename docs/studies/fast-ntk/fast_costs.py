@@ -32,9 +32,19 @@ ROOT = Path(__file__).parents[3]
 
 
 def convolution_backward(
-    gradient: Sequence[int], inputs: Sequence[int], weight: Sequence[int], _bias: Any, _stride: Any, _padding: Any,
-    _dilation: Any, transposed: bool, _output_padding: Any, _groups: int, wanted: Sequence[bool], **_: Any,
-) -> int:  # fmt: skip
+    gradient: Sequence[int],
+    inputs: Sequence[int],
+    weight: Sequence[int],
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    _output_padding: Any,
+    _groups: int,
+    wanted: Sequence[bool],
+    **_: Any,
+) -> int:
     """As much as the forward pass for the inputs' gradient, and again for the weights': 2 · positions · weights a position."""
     return 2 * math.prod(inputs if transposed else gradient) * math.prod(weight[1:]) * sum(wanted[:2])
 
@@ -146,9 +156,19 @@ def peers(workloads: tuple[str, ...], folder: Path, seconds: float) -> list[dict
     """
     script = ROOT / "tests" / "bench" / "run.py"
     command = [
-        sys.executable, str(script), "--workloads", ",".join(workloads), "--peers", "kerneltrack,neural_tangents",
-        "--seconds", str(seconds), "--cache", str(folder), "--output", str(folder / "peers.md"),
-    ]  # fmt: skip
+        sys.executable,
+        str(script),
+        "--workloads",
+        ",".join(workloads),
+        "--peers",
+        "kerneltrack,neural_tangents",
+        "--seconds",
+        str(seconds),
+        "--cache",
+        str(folder),
+        "--output",
+        str(folder / "peers.md"),
+    ]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"}, stdout=sys.stderr)
     results = json.loads((folder / "results.json").read_text())
     return [] if "neural_tangents" in results["missing"] else results["rows"]

@@ -52,9 +52,13 @@ def resnet(width: int, depth: int, outputs: int) -> nn.Sequential:
 
 def transformer(width: int, depth: int, outputs: int) -> nn.Sequential:
     """``depth`` encoder layers (torch's own, pre-norm, four heads, MLP of 4 widths) on 16 tokens of 32 numbers."""
-    layers = [nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-              for _ in range(depth)]  # fmt: skip
-    return nn.Sequential(nn.Linear(32, width), *layers, nn.LayerNorm(width), MeanOverTokens(), nn.Linear(width, outputs))
+    layers = [
+        nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        for _ in range(depth)
+    ]
+    return nn.Sequential(
+        nn.Linear(32, width), *layers, nn.LayerNorm(width), MeanOverTokens(), nn.Linear(width, outputs)
+    )
 
 
 @dataclass(frozen=True)

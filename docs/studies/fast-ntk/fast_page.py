@@ -13,7 +13,7 @@ from kerneltrack.analysis.style import OKABE_ITO
 
 WHY_NOT = {
     GAIN: """Where structured derivatives take more FLOPs than the Jacobian, the order of contraction is not that of the fewest:
-`"structured"` chooses orders by estimated time, in which a FLOP of a thin product and a byte of traffic count for more.""",
+`"structured"` chooses orders by estimated time, in which a FLOP of a thin product and a byte of traffic count for more."""
 }
 
 
@@ -77,8 +77,9 @@ def _places(costs: Costs) -> str:
     if not costs.seconds:
         return ""
     lines = [
-        "| kernel | " + " | ".join(PAPER) + " | one Θv | products that one kernel is worth |", "| --- " * (len(PAPER) + 3) + "|",
-    ]  # fmt: skip
+        "| kernel | " + " | ".join(PAPER) + " | one Θv | products that one kernel is worth |",
+        "| --- " * (len(PAPER) + 3) + "|",
+    ]
     for point, by_method in costs.seconds.items():
         counts = {m: cost.get("again", cost["flops"]) for m, cost in costs.places[point].items()}
         medians = {m: found["median"] for m, found in by_method.items()}
@@ -141,7 +142,9 @@ def figure(costs: Costs, path: Path) -> None:
         for panel, (axis, letter) in zip(row, AXES.items(), strict=True):
             for colour, method in zip(OKABE_ITO, (*PAPER, "product"), strict=False):
                 line = costs.lines.get((architecture, axis, method), [])
-                panel.plot([x for x, _ in line], [c["flops"] for _, c in line], "o-", color=colour, label=method, markersize=3)
+                panel.plot(
+                    [x for x, _ in line], [c["flops"] for _, c in line], "o-", color=colour, label=method, markersize=3
+                )
             values = [x for x, _ in costs.lines[architecture, axis, "structured"]]
             panel.set(xscale="log", yscale="log", xlabel=letter)
             panel.set_xticks(values, [str(value) for value in values])

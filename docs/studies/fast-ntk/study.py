@@ -68,14 +68,22 @@ def _fcn_rows(samples: int, widths: tuple[int, ...]) -> tuple[Point, ...]:
 
 CORNERS = (Point("FCN", 1, 64, 8, 4), Point("FCN", 1, 64, 16, 4), Point("FCN", 1, 8, 16, 4), Point("FCN", 4, 16, 16, 4))
 DESK_AXES = {
-    "FCN": {"samples": (8, 16, 32, 64), "outputs": (1, 2, 4, 8, 16), "width": (16, 32, 64, 128, 256), "depth": (4, 8, 16, 32)},
+    "FCN": {
+        "samples": (8, 16, 32, 64),
+        "outputs": (1, 2, 4, 8, 16),
+        "width": (16, 32, 64, 128, 256),
+        "depth": (4, 8, 16, 32),
+    },
     "CNN": {"samples": (4, 8, 16), "outputs": (1, 2, 4, 8), "width": (8, 16, 32, 64), "depth": (2, 4, 8)},
     "ResNet": {"samples": (4, 8, 16), "outputs": (1, 2, 4, 8), "width": (8, 16, 32), "depth": (1, 2, 4)},
     "transformer": {"samples": (4, 8, 16), "outputs": (1, 2, 4, 8), "width": (16, 32, 64), "depth": (1, 2, 4)},
-}  # fmt: skip
+}
 DESK_BASES = (
-    Point("FCN", 32, 4, 64, 4), Point("CNN", 8, 4, 16, 4), Point("ResNet", 8, 4, 16, 2), Point("transformer", 8, 4, 32, 2),
-)  # fmt: skip
+    Point("FCN", 32, 4, 64, 4),
+    Point("CNN", 8, 4, 16, 4),
+    Point("ResNet", 8, 4, 16, 2),
+    Point("transformer", 8, 4, 32, 2),
+)
 DESK_PLACES = tuple(
     Point(name, samples, outputs, width, depth)
     for name, width, depth in (("FCN", 256, 4), ("CNN", 32, 4), ("ResNet", 32, 2), ("transformer", 64, 2))
@@ -88,18 +96,30 @@ SIZES = {
             "FCN": {"samples": (4, 8), "outputs": (2, 4), "width": (64, 128), "depth": (4, 8)},
             "transformer": {"samples": (2, 4), "outputs": (1, 2), "width": (16, 32), "depth": (1, 2)},
         },
-        rows=_fcn_rows(64, (16, 32, 64)), corners=CORNERS, most_products=32,
+        rows=_fcn_rows(64, (16, 32, 64)),
+        corners=CORNERS,
+        most_products=32,
     ),
     "desk": Size(
-        bases=DESK_BASES, axes=DESK_AXES, rows=_fcn_rows(128, (16, 32, 64, 128)), corners=CORNERS, places=DESK_PLACES,
-        repeats=5, workloads=("M1", "C1", "T1"),
+        bases=DESK_BASES,
+        axes=DESK_AXES,
+        rows=_fcn_rows(128, (16, 32, 64, 128)),
+        corners=CORNERS,
+        places=DESK_PLACES,
+        repeats=5,
+        workloads=("M1", "C1", "T1"),
     ),
     "full": Size(
-        bases=DESK_BASES, axes=DESK_AXES, rows=_fcn_rows(512, (16, 32, 64, 128, 256)), corners=CORNERS,
+        bases=DESK_BASES,
+        axes=DESK_AXES,
+        rows=_fcn_rows(512, (16, 32, 64, 128, 256)),
+        corners=CORNERS,
         places=tuple(dataclasses.replace(p, samples=4 * p.samples, width=2 * p.width) for p in DESK_PLACES),
-        repeats=15, workloads=("M1", "M2", "C1", "C2", "C1t", "T1"), seconds=15.0,
+        repeats=15,
+        workloads=("M1", "M2", "C1", "C2", "C1t", "T1"),
+        seconds=15.0,
     ),
-}  # fmt: skip
+}
 
 
 def count(folder: Path, size: Size) -> Costs:

@@ -47,9 +47,25 @@ DRAWS = 32
 def claims(runs: Runs) -> Iterator[Claim]:
     """All rows, in the order of the table."""
     for check in (
-        changed, task_dependent, fast, parameters, diagonal, rays, edge, staircase, scaled, target, output, spreading,
-        emptied, residual, first_order, first_order_decay, frequencies, few_modes,
-    ):  # fmt: skip
+        changed,
+        task_dependent,
+        fast,
+        parameters,
+        diagonal,
+        rays,
+        edge,
+        staircase,
+        scaled,
+        target,
+        output,
+        spreading,
+        emptied,
+        residual,
+        first_order,
+        first_order_decay,
+        frequencies,
+        few_modes,
+    ):
         yield check(runs)
 
 
@@ -62,9 +78,13 @@ def changed(runs: Runs) -> Claim:
 
     turned = runs.each(lambda r: float(run_angle(r)))
     return Claim(
-        "A1 the kernel moves", CHANGES, "‖Θ_T − Θ_0‖/‖Θ_0‖ above 1: the change is larger than the kernel was", "derived",
-        f"‖Θ_T − Θ_0‖/‖Θ_0‖ = {runs.each(number)}; angle to Θ_0 {turned} rad", runs.every(lambda r: number(r) > 1),
-    )  # fmt: skip
+        "A1 the kernel moves",
+        CHANGES,
+        "‖Θ_T − Θ_0‖/‖Θ_0‖ above 1: the change is larger than the kernel was",
+        "derived",
+        f"‖Θ_T − Θ_0‖/‖Θ_0‖ = {runs.each(number)}; angle to Θ_0 {turned} rad",
+        runs.every(lambda r: number(r) > 1),
+    )
 
 
 def run_angle(run: Run) -> float:
@@ -81,11 +101,13 @@ def task_dependent(runs: Runs) -> Claim:
         own += [table[0][0], table[1][1]]
         foreign += [table[1][0], table[0][1]]
     return Claim(
-        "A2 … in a task-dependent way", CHANGES, f"E(y, {k}) larger in the kernel trained on y than in one trained on the "
-        "mirrored picture from the same start", "derived",
+        "A2 … in a task-dependent way",
+        CHANGES,
+        f"E(y, {k}) larger in the kernel trained on y than in one trained on the mirrored picture from the same start",
+        "derived",
         f"step {step:,}: own {_range(own)}, foreign {_range(foreign)}; {len(own)} pairs",
         all(a > b for a, b in zip(own, foreign, strict=True)),
-    )  # fmt: skip
+    )
 
 
 def fast(runs: Runs) -> Claim:
@@ -95,10 +117,14 @@ def fast(runs: Runs) -> Claim:
     names = (f"1–{few}", f"{few + 1}–{some}", f"{some + 1}–{many}", f"beyond {many}")
     told = "; ".join(f"modes {n}: {spread([v[i] for v in left], 2)}" for i, n in enumerate(names))
     return Claim(
-        "A3 top modes are learned first", FAST, "speed 1 − |1 − ηλ_i/N|: what is missing at the end, ‖m‖²/‖y‖² by groups of "
-        f"modes, is least within the first {some} and grows beyond", "derived", told,
+        "A3 top modes are learned first",
+        FAST,
+        "speed 1 − |1 − ηλ_i/N|: what is missing at the end, ‖m‖²/‖y‖² by groups of "
+        f"modes, is least within the first {some} and grows beyond",
+        "derived",
+        told,
         all(max(v[:2]) < v[2] < v[3] for v in left),
-    )  # fmt: skip
+    )
 
 
 # -- R1 to R3: the start -------------------------------------------------------------------------------------------------
@@ -112,10 +138,13 @@ def parameters(runs: Runs) -> Claim:
     counted = [sum(int(np.prod(p["shape"])) for p in f.run.provenance["parameters"]) for f in runs.main]
     paper = sum(p.numel() for p in mlp(2, 256, 6, 1).parameters())
     return Claim(
-        "R1 number of parameters", "", f"{formula(r.width, r.depth):,} here, 264,193 at the paper's width", "derived",
+        "R1 number of parameters",
+        "",
+        f"{formula(r.width, r.depth):,} here, 264,193 at the paper's width",
+        "derived",
         f"{counted[0]:,} here; the same function builds {paper:,} at width 256",
         set(counted) == {formula(r.width, r.depth)} and paper == 264_193,
-    )  # fmt: skip
+    )
 
 
 def diagonal(runs: Runs) -> Claim:
@@ -129,10 +158,13 @@ def diagonal(runs: Runs) -> Claim:
     mean, error = float(np.mean(drawn)), float(np.std(drawn, ddof=1) / DRAWS**0.5)
     top = runs.each(lambda run: at(run, "eigenvalue_1", 0))
     return Claim(
-        "R2 the first kernel", "", f"mean of diag Θ_0 over initialisations {expected:.3g}", "derived",
+        "R2 the first kernel",
+        "",
+        f"mean of diag Θ_0 over initialisations {expected:.3g}",
+        "derived",
         f"{mean:.3g} ± {error:.2g} (standard error over {DRAWS} initialisations); λ_1/N = {top}",
         abs(mean - expected) < 3 * error + expected / r.width,
-    )  # fmt: skip
+    )
 
 
 def rays(runs: Runs) -> Claim:
@@ -144,12 +176,14 @@ def rays(runs: Runs) -> Claim:
         return float(abs(v.sum()) / len(v) ** 0.5)
 
     return Claim(
-        "R3 first eigenfunctions are wedges", "", "with zero biases Θ_0 is affine along every ray from the centre, and so are "
-        "modes 2–6; later not", "derived",
+        "R3 first eigenfunctions are wedges",
+        "",
+        "with zero biases Θ_0 is affine along every ray from the centre, and so are modes 2–6; later not",
+        "derived",
         f"share r·a(φ) + b(φ) of modes 2–6: {runs.each(lambda r: share(r, 0))} at the start, "
         f"{runs.each(lambda r: share(r, -1))} at the end; |⟨v_1, 1⟩|/√N = {runs.each(constant)}",
         runs.every(lambda r: share(r, 0) > 0.9 and share(r, 0) > share(r, -1)),
-    )  # fmt: skip
+    )
 
 
 # -- R4 to R6: the spectrum and the rate ---------------------------------------------------------------------------------
@@ -166,13 +200,17 @@ def edge(runs: Runs) -> Claim:
     bound = 2 / runs.recipe.rate
     measured = (
         f"ρ first above 0.9 at step {runs.each(arrival)}; from there to the first decay median ρ = {runs.each(hover)}"
-        if reached else "ρ never comes above 0.9"
-    )  # fmt: skip
+        if reached
+        else "ρ never comes above 0.9"
+    )
     return Claim(
-        "R4 λ_1 goes to 2N/δ and stays", "", f"λ_1/N near {bound:g}, that is ρ near 1: above it descent is unstable, "
-        "below it nothing ends the growth", "derived", measured,
+        "R4 λ_1 goes to 2N/δ and stays",
+        "",
+        f"λ_1/N near {bound:g}, that is ρ near 1: above it descent is unstable, below it nothing ends the growth",
+        "derived",
+        measured,
         reached and runs.every(lambda r: 0.8 < hover(r) < 1.2),
-    )  # fmt: skip
+    )
 
 
 def staircase(runs: Runs) -> Claim:
@@ -186,9 +224,13 @@ def staircase(runs: Runs) -> Claim:
         )
         holds &= all(a > b for a, b in pairs)
     return Claim(
-        "R5 staircase of λ_1", DECAY, "after each decay λ_1 climbs towards the doubled bound, and not without it",
-        "derived", "; ".join(told) + "; medians over the later half of each control", holds,
-    )  # fmt: skip
+        "R5 staircase of λ_1",
+        DECAY,
+        "after each decay λ_1 climbs towards the doubled bound, and not without it",
+        "derived",
+        "; ".join(told) + "; medians over the later half of each control",
+        holds,
+    )
 
 
 def scaled(runs: Runs) -> Claim:
@@ -200,10 +242,14 @@ def scaled(runs: Runs) -> Claim:
         holds &= all(v > 1 for values in grown.values() for v in values)
     kept = ", ".join(f"i = {i}: {runs.each(lambda r, i=i: _kept(r, runs.decays, i), 2)}" for i in modes)
     return Claim(
-        "R6 ηλ_i/N keeps its level", DECAY, "every λ_i grows after a decay, against the control; levels of ηλ_i/N stay "
-        f"(ratio 1; {0.5 ** len(runs.decays):g} if λ_i stood still)", "recalled",
-        "; ".join(told) + f". ηλ_i/N at the end over that before the first decay, {kept}", holds,
-    )  # fmt: skip
+        "R6 ηλ_i/N keeps its level",
+        DECAY,
+        "every λ_i grows after a decay, against the control; levels of ηλ_i/N stay "
+        f"(ratio 1; {0.5 ** len(runs.decays):g} if λ_i stood still)",
+        "recalled",
+        "; ".join(told) + f". ηλ_i/N at the end over that before the first decay, {kept}",
+        holds,
+    )
 
 
 def _kept(run: Run, decays: tuple[int, ...], i: int) -> float:
@@ -224,15 +270,22 @@ def target(runs: Runs) -> Claim:
     few, some, many = runs.k
     told = ", ".join(
         f"k = {k}: {runs.each(lambda r, k=k: at(r, f'target_energy_{k}', 0), 2)} → "
-        f"{runs.each(lambda r, k=k: _median_late(r, f'target_energy_{k}', runs), 2)}" for k in (few, some, many)
-    )  # fmt: skip
+        f"{runs.each(lambda r, k=k: _median_late(r, f'target_energy_{k}', runs), 2)}"
+        for k in (few, some, many)
+    )
     null = runs.each(lambda r: quantity(r, f"target_energy_null_{few}")[-1], 2)
     return Claim(
-        "R7 the target in the top modes", ALIGNS, "E(y, k) above its start; the paper has E(y, 20) near 0.9 and E(y, 200) "
-        "near 0.98", "recalled", f"E(y, k) at the start → before the first decay, {told}; permuted targets at k = {few}: {null}",
-        runs.every(lambda r: all(_median_late(r, f"target_energy_{k}", runs) > at(r, f"target_energy_{k}", 0)
-                                 for k in (few, some))),
-    )  # fmt: skip
+        "R7 the target in the top modes",
+        ALIGNS,
+        "E(y, k) above its start; the paper has E(y, 20) near 0.9 and E(y, 200) near 0.98",
+        "recalled",
+        f"E(y, k) at the start → before the first decay, {told}; permuted targets at k = {few}: {null}",
+        runs.every(
+            lambda r: all(
+                _median_late(r, f"target_energy_{k}", runs) > at(r, f"target_energy_{k}", 0) for k in (few, some)
+            )
+        ),
+    )
 
 
 def _median_late(run: Run, name: str, runs: Runs) -> float:
@@ -246,12 +299,17 @@ def output(runs: Runs) -> Claim:
     def lowest(run: Run, k: int) -> float:
         return float(np.nanmin(quantity(run, f"output_energy_{k}")))
 
-    told = ", ".join(f"k = {k} of {runs.recipe.samples:,}: {runs.each(lambda r, k=k: lowest(r, k), 4)}" for k in (some, many))
+    told = ", ".join(
+        f"k = {k} of {runs.recipe.samples:,}: {runs.each(lambda r, k=k: lowest(r, k), 4)}" for k in (some, many)
+    )
     return Claim(
-        "R8 the output in the top modes", SPANS, f"E(f_t, {many}) ≥ {ALMOST} for every t; the paper has 0.99 for a few hundred",
+        "R8 the output in the top modes",
+        SPANS,
+        f"E(f_t, {many}) ≥ {ALMOST} for every t; the paper has 0.99 for a few hundred",
         "recalled",
-        f"smallest E(f_t, k) over all snapshots, {told}", runs.every(lambda r: lowest(r, many) > ALMOST),
-    )  # fmt: skip
+        f"smallest E(f_t, k) over all snapshots, {told}",
+        runs.every(lambda r: lowest(r, many) > ALMOST),
+    )
 
 
 def spreading(runs: Runs) -> Claim:
@@ -259,13 +317,18 @@ def spreading(runs: Runs) -> Claim:
     grid = [int(k) for k in runs.main[0].run.values("energy_k") if 1 < k < runs.recipe.samples]
     told = [
         f"decay {decay:,} at equal {when}: " + ", ".join(_moved(runs, decay, k, stretch) for k in grid)
-        for decay in runs.decays for when, stretch in (("steps", 1), ("Ση", 2))
-    ]  # fmt: skip
+        for decay in runs.decays
+        for when, stretch in (("steps", 1), ("Ση", 2))
+    ]
     return Claim(
-        "R9 the target spreads after a decay", DECAY, "E(y, k) falls for small k and rises for large k; where it turns "
-        "depends on the scale", "recalled", "run less control, " + "; ".join(told) + ". Median, seeds with a rise, and ± the "
-        "standard deviation over the control's snapshots: what is within it says nothing", None,
-    )  # fmt: skip
+        "R9 the target spreads after a decay",
+        DECAY,
+        "E(y, k) falls for small k and rises for large k; where it turns depends on the scale",
+        "recalled",
+        "run less control, " + "; ".join(told) + ". Median, seeds with a rise, and ± the "
+        "standard deviation over the control's snapshots: what is within it says nothing",
+        None,
+    )
 
 
 def _moved(runs: Runs, decay: int, k: int, stretch: int) -> str:
@@ -289,19 +352,27 @@ def emptied(runs: Runs) -> Claim:
         )
         holds &= all(a < b and a < c for a, b, c in zip(after, before, still, strict=True))
     return Claim(
-        "R9b the residual leaves the very top at once", DECAY, f"E(m, {k}) falls within one update: 1 − ηλ_i/N is near −1 "
-        "before a decay and near 0 after it where λ_i is at the bound", "derived",
-        "before → one update after, " + "; ".join(told), holds,
-    )  # fmt: skip
+        "R9b the residual leaves the very top at once",
+        DECAY,
+        f"E(m, {k}) falls within one update: 1 − ηλ_i/N is near −1 "
+        "before a decay and near 0 after it where λ_i is at the bound",
+        "derived",
+        "before → one update after, " + "; ".join(told),
+        holds,
+    )
 
 
 def residual(runs: Runs) -> Claim:
     many = runs.k[2]
     return Claim(
-        "R10 the residual lies at the bottom", "", "E(m, 0.4 N) near 0.1 at the end", "recalled",
+        "R10 the residual lies at the bottom",
+        "",
+        "E(m, 0.4 N) near 0.1 at the end",
+        "recalled",
         f"E(m, {many}) {runs.each(lambda r: at(r, f'residual_energy_{many}', 0), 2)} at the start, "
-        f"{runs.each(lambda r: quantity(r, f'residual_energy_{many}')[-1], 2)} at the end", None,
-    )  # fmt: skip
+        f"{runs.each(lambda r: quantity(r, f'residual_energy_{many}')[-1], 2)} at the end",
+        None,
+    )
 
 
 # -- R11 to R13 ----------------------------------------------------------------------------------------------------------
@@ -312,21 +383,28 @@ def first_order(runs: Runs) -> Claim:
         return float(np.nanmedian(between(run, name, runs.decays[0] // 10, runs.decays[0] - 1)))
 
     return Claim(
-        "R11 first-order dynamics", "", "error near 0.1 and cosine near 0.95 at the edge", "recalled",
+        "R11 first-order dynamics",
+        "",
+        "error near 0.1 and cosine near 0.95 at the edge",
+        "recalled",
         f"median over the first block: error {runs.each(lambda r: median(r, 'kernel_flow_error'), 2)}, cosine "
-        f"{runs.each(lambda r: median(r, 'linearization_cosine'), 3)}", None,
-    )  # fmt: skip
+        f"{runs.each(lambda r: median(r, 'linearization_cosine'), 3)}",
+        None,
+    )
 
 
 def first_order_decay(runs: Runs) -> Claim:
     ratios = {d: [_error(f.run, d) / _error(f.controls[d], d) for f in runs.main] for d in runs.decays}
     return Claim(
-        "R11b … right after a decay", DECAY, "the same state, half the rate: the remainder is of second order, so its relative "
-        "square falls to ¼ where f is smooth (Taylor); nearer to ¼ than to 1 decides", "derived",
+        "R11b … right after a decay",
+        DECAY,
+        "the same state, half the rate: the remainder is of second order, so its relative "
+        "square falls to ¼ where f is smooth (Taylor); nearer to ¼ than to 1 decides",
+        "derived",
         "error of the update with the decay over that without it, "
         + "; ".join(f"decay {d:,}: {spread(v, 2)}" for d, v in ratios.items()),
         all(v < 0.5 for values in ratios.values() for v in values),
-    )  # fmt: skip
+    )
 
 
 def _error(run: Run, step: int) -> float:
@@ -339,10 +417,14 @@ def frequencies(runs: Runs) -> Claim:
         return rank_correlation(np.arange(len(found), dtype=np.float64), found)
 
     return Claim(
-        "R12 small eigenvalue, high frequency", "", "rank correlation of index and mean frequency above 0.8", "recalled",
+        "R12 small eigenvalue, high frequency",
+        "",
+        "rank correlation of index and mean frequency above 0.8",
+        "recalled",
         f"{runs.each(lambda r: correlation(r, 0), 2)} at the start, {runs.each(lambda r: correlation(r, -1), 2)} at the end "
-        f"(first {runs.main[0].run.dataset.sizes['vector']} modes)", None,
-    )  # fmt: skip
+        f"(first {runs.main[0].run.dataset.sizes['vector']} modes)",
+        None,
+    )
 
 
 def few_modes(runs: Runs) -> Claim:
@@ -361,13 +443,15 @@ def few_modes(runs: Runs) -> Claim:
         return int(np.flatnonzero(run.steps >= runs.decays[0] // 10)[0])
 
     return Claim(
-        "R13 few modes make the output", SPANS, f"‖f − P_{some} f‖/‖f‖ at the end a few percent; at most "
-        f"{(1 - ALMOST) ** 0.5:.2f} decides", "recalled",
+        "R13 few modes make the output",
+        SPANS,
+        f"‖f − P_{some} f‖/‖f‖ at the end a few percent; at most {(1 - ALMOST) ** 0.5:.2f} decides",
+        "recalled",
         f"{runs.each(error, 2)} at the end, where the loss is {runs.each(lambda r: quantity(r, 'probe_loss')[-1], 2)} and "
         f"{ALMOST:.0%} of the output's energy needs {runs.each(held_by)} modes; at step {runs.decays[0] // 10:,} "
         f"{runs.each(lambda r: error(r, early(r)), 2)}, at loss {runs.each(lambda r: quantity(r, 'probe_loss')[early(r)], 2)}",
         runs.every(lambda r: error(r) ** 2 < 1 - ALMOST),
-    )  # fmt: skip
+    )
 
 
 def _range(values: list[float]) -> str:

@@ -29,11 +29,14 @@ def depth(runs: Runs) -> Claim:
     medians = [float(np.median(v)) for v in found]
     steps = sum(a < b for a, b in pairwise(medians))
     return Claim(
-        "R14 depth raises alignment", "", f"E(y, {runs.k[2]}) grows with depth", "recalled",
+        "R14 depth raises alignment",
+        "",
+        f"E(y, {runs.k[2]}) grows with depth",
+        "recalled",
         f"step {runs.sweep_step:,}, width {runs.recipe.width}: E(y, {runs.k[2]}) {told}; {steps} of {len(medians) - 1} steps "
         f"up. E(y, {runs.k[0]}) {_list(runs, shapes, runs.k[0])}; loss {_list(runs, shapes)}",
         None,
-    )  # fmt: skip
+    )
 
 
 def width(runs: Runs) -> Claim:
@@ -42,10 +45,14 @@ def width(runs: Runs) -> Claim:
     told = ", ".join(f"width {w:,}: {spread(v, 3)}" for (w, _), v in zip(shapes, found, strict=True))
     deep = float(np.median(_at_sweep(runs, runs.recipe.width, runs.recipe.depth)))
     return Claim(
-        "R14 … and width at depth two does not", "", f"E(y, {runs.k[2]}) flat in width, and below the deep network with as many "
-        "parameters", "recalled", f"depth 2, {told}; depth {runs.recipe.depth} with as many parameters as the widest: {deep:.3g}. "
-        f"E(y, {runs.k[0]}) {_list(runs, shapes, runs.k[0])}", None,
-    )  # fmt: skip
+        "R14 … and width at depth two does not",
+        "",
+        f"E(y, {runs.k[2]}) flat in width, and below the deep network with as many parameters",
+        "recalled",
+        f"depth 2, {told}; depth {runs.recipe.depth} with as many parameters as the widest: {deep:.3g}. "
+        f"E(y, {runs.k[0]}) {_list(runs, shapes, runs.k[0])}",
+        None,
+    )
 
 
 def _at_sweep(runs: Runs, w: int, d: int, name: str = "") -> list[float]:
@@ -63,17 +70,22 @@ def other_optimizer(runs: Runs, name: str, forked: Forked) -> Claim:
     start, end = quantity(run, f"target_energy_{few}")[[0, -1]]
     lowest, when = smallest(run, f"output_energy_{many}")
     losses = [at(run, "probe_loss", step) for step in (0, when)]
-    ratios = [float(np.median(between(run, "stability_ratio", a, b))) for a, b in ((decay // 2, decay - 1), (decay, decay))]
+    ratios = [
+        float(np.median(between(run, "stability_ratio", a, b))) for a, b in ((decay // 2, decay - 1), (decay, decay))
+    ]
     grown = [forked.late(f"eigenvalue_{i}", decay) for i in (1, 10)]
     aligned = [run.values(n)[-1] for n in ("optimizer_target_alignment", "kernel_target_alignment")]
     return Claim(
-        f"O {name}", f"{ALIGNS}; {SPANS}; {DECAY}", "as under gradient descent (the authors' slides)", "read",
+        f"O {name}",
+        f"{ALIGNS}; {SPANS}; {DECAY}",
+        "as under gradient descent (the authors' slides)",
+        "read",
         f"E(y, {few}) {start:.2f} → {end:.2f}; E(f_t, {many}) ≥ {lowest:.4f}, least at step {when:,} "
         f"(loss {losses[0]:.2f} → {losses[1]:.2f}); ρ {ratios[0]:.2f} before the decay, "
         f"{ratios[1]:.2f} at it; λ_1 ×{grown[0][0] / grown[0][1]:.2g} and λ_10 ×{grown[1][0] / grown[1][1]:.2g} against the "
         f"control; alignment of J P Jᵀ with the target {aligned[0]:.2g}, of Θ {aligned[1]:.2g}; one seed",
         bool(end > start and lowest > ALMOST and all(a > b for a, b in grown)),
-    )  # fmt: skip
+    )
 
 
 def classification(runs: Runs) -> Claim:
@@ -89,7 +101,9 @@ def classification(runs: Runs) -> Claim:
     )
     grown = [[a / b for a, b in (f.late(f"eigenvalue_{i}", decay) for f in runs.digits)] for i in (1, 10)]
     return Claim(
-        "C cross-entropy on digits", f"{ALIGNS}; {SPANS}", "as for least squares (the paper's appendix, details not known)",
+        "C cross-entropy on digits",
+        f"{ALIGNS}; {SPANS}",
+        "as for least squares (the paper's appendix, details not known)",
         "recalled",
         f"E(Hy, {few}) {each(lambda f: quantity(f.run, name)[0])} → {each(lambda f: quantity(f.run, name)[-1])}; smallest "
         f"E(f_t, {some}) {each(lambda f: smallest(f.run, spanned)[0], 4)}, at step "
@@ -97,5 +111,6 @@ def classification(runs: Runs) -> Claim:
         f"{each(lambda f: smallest(f.run, f'output_energy_{many}')[0], 4)}; the former decides; ρ at the decay "
         f"{each(lambda f: at(f.controls[decay], 'stability_ratio', decay))}, at the end "
         f"{each(lambda f: quantity(f.run, 'stability_ratio')[-1])} (fitted, so the loss has no curvature left); against the "
-        f"control λ_1 ×{spread(grown[0], 2)}, λ_10 ×{spread(grown[1], 2)}", holds,
-    )  # fmt: skip
+        f"control λ_1 ×{spread(grown[0], 2)}, λ_10 ×{spread(grown[1], 2)}",
+        holds,
+    )

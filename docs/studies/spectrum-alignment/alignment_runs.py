@@ -251,10 +251,16 @@ def train(folder: Path, recipe: Recipe, *, start: Path | None = None, captured: 
     saves = {} if start else {decay - 1: _checkpoint(folder, recipe, decay) for decay in recipe.decays}
     with without_advice():
         trainer = pl.Trainer(
-            max_steps=recipe.steps, accelerator="auto" if captured else "cpu", devices=1, logger=False,
-            callbacks=[tracker(unfinished, recipe, x, y), _SaveBefore(saves)], enable_checkpointing=False,
-            enable_model_summary=False, enable_progress_bar=False, deterministic=not captured,
-        )  # fmt: skip
+            max_steps=recipe.steps,
+            accelerator="auto" if captured else "cpu",
+            devices=1,
+            logger=False,
+            callbacks=[tracker(unfinished, recipe, x, y), _SaveBefore(saves)],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            deterministic=not captured,
+        )
         model = CapturedLearner(recipe, x, y) if captured else Learner(recipe)
         loader = DataLoader(_Whole(x, y), sampler=_Repeated(), batch_size=None)
         trainer.fit(model, loader, ckpt_path=start, weights_only=True if start else None)
@@ -274,10 +280,18 @@ def tracker(path: Path, recipe: Recipe, x: Tensor, y: Tensor) -> NTKTracker:
     if recipe.task != "digits":
         identity |= {"picture": PHOTOGRAPH, "aspect": rows / columns}
     return NTKTracker(
-        path, probe=Probe(x, y, name="train", identity=identity), schedule=when,
-        output="trace", top_k=min(100, recipe.samples), observables=recipe.observables, loss=recipe.loss,
-        keep_inputs=recipe.task != "digits", metadata=asdict(recipe), log=False, if_exists="replace",
-    )  # fmt: skip
+        path,
+        probe=Probe(x, y, name="train", identity=identity),
+        schedule=when,
+        output="trace",
+        top_k=min(100, recipe.samples),
+        observables=recipe.observables,
+        loss=recipe.loss,
+        keep_inputs=recipe.task != "digits",
+        metadata=asdict(recipe),
+        log=False,
+        if_exists="replace",
+    )
 
 
 def _checkpoint(folder: Path, recipe: Recipe, decay: int) -> Path:
@@ -291,7 +305,11 @@ def without_advice() -> Iterator[None]:
     for noisy in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        for advice in ("does not have many workers", "resuming from a checkpoint that ended before the epoch",
-                       "callbacks used to create the checkpoint", "treespec, LeafSpec"):  # fmt: skip
+        for advice in (
+            "does not have many workers",
+            "resuming from a checkpoint that ended before the epoch",
+            "callbacks used to create the checkpoint",
+            "treespec, LeafSpec",
+        ):
             warnings.filterwarnings("ignore", message=f".*{advice}.*")
         yield

@@ -84,19 +84,58 @@ class Size:
 
 SIZES = {
     "smoke": Size(
-        samples=100, width=24, depth=4, decays=(400, 800), steps=1200, control=200, seeds=1, mirror=200, depths=(2, 4),
-        widths=(24, 324), sweep=200, others=24, digits=50, classes=(24, 12), grid=6,
+        samples=100,
+        width=24,
+        depth=4,
+        decays=(400, 800),
+        steps=1200,
+        control=200,
+        seeds=1,
+        mirror=200,
+        depths=(2, 4),
+        widths=(24, 324),
+        sweep=200,
+        others=24,
+        digits=50,
+        classes=(24, 12),
+        grid=6,
     ),
     "desk": Size(
-        samples=1000, width=64, depth=6, decays=(10_000, 15_000), steps=20_000, control=2_500, seeds=3, mirror=2_000,
-        depths=(2, 3, 4, 6), widths=(64, 256, 4224), sweep=1_000, others=3_000, digits=500, classes=(1_000, 50), grid=40,
+        samples=1000,
+        width=64,
+        depth=6,
+        decays=(10_000, 15_000),
+        steps=20_000,
+        control=2_500,
+        seeds=3,
+        mirror=2_000,
+        depths=(2, 3, 4, 6),
+        widths=(64, 256, 4224),
+        sweep=1_000,
+        others=3_000,
+        digits=500,
+        classes=(1_000, 50),
+        grid=40,
     ),
     "full": Size(
-        samples=10_000, width=256, depth=6, decays=(100_000, 200_000, 300_000, 400_000, 500_000), steps=600_000,
-        control=20_000, seeds=1, mirror=20_000, depths=(2, 3, 4, 6), widths=(256, 1024, 66_048), sweep=20_000,
-        others=100_000, digits=1797, classes=(1_000, 50), grid=30, captured=True,
+        samples=10_000,
+        width=256,
+        depth=6,
+        decays=(100_000, 200_000, 300_000, 400_000, 500_000),
+        steps=600_000,
+        control=20_000,
+        seeds=1,
+        mirror=20_000,
+        depths=(2, 3, 4, 6),
+        widths=(256, 1024, 66_048),
+        sweep=20_000,
+        others=100_000,
+        digits=1797,
+        classes=(1_000, 50),
+        grid=30,
+        captured=True,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +153,9 @@ class Plan:
     @property
     def mirror(self) -> list[Recipe]:
         """The same networks on the mirrored picture, at the first rate."""
-        return [self._recipe(task="mirror", seed=i, steps=self.size.mirror, snapshots=1) for i in range(self.size.seeds)]
+        return [
+            self._recipe(task="mirror", seed=i, steps=self.size.mirror, snapshots=1) for i in range(self.size.seeds)
+        ]
 
     @property
     def sweep(self) -> list[Recipe]:
@@ -124,8 +165,9 @@ class Plan:
         shapes.pop((s.width, s.depth), None)
         return [
             self._recipe(optimizer="gd", width=w, depth=d, seed=i, steps=s.sweep, snapshots=1)
-            for w, d in shapes for i in range(s.seeds)
-        ]  # fmt: skip
+            for w, d in shapes
+            for i in range(s.seeds)
+        ]
 
     @property
     def others(self) -> list[Recipe]:
@@ -152,8 +194,17 @@ class Plan:
 
     def _recipe(self, *, snapshots: int | None = None, **fields: Any) -> Recipe:
         s = self.size
-        given = {"task": "picture", "optimizer": "gd", "samples": s.samples, "width": s.width, "depth": s.depth,
-                 "seed": 0, "rate": 0.25, "decays": (), **fields}  # fmt: skip
+        given = {
+            "task": "picture",
+            "optimizer": "gd",
+            "samples": s.samples,
+            "width": s.width,
+            "depth": s.depth,
+            "seed": 0,
+            "rate": 0.25,
+            "decays": (),
+            **fields,
+        }
         return Recipe(**given, grid=max(given["steps"] // (snapshots or s.grid), 1))
 
 
@@ -187,9 +238,14 @@ def read(folder: Path, size: Size) -> Runs:
     for recipe in plan.sweep:
         sweep.setdefault((recipe.width, recipe.depth), []).append(run(recipe))
     return Runs(
-        recipe=plan.main[0], main=main, mirror=[run(r) for r in plan.mirror], sweep=sweep, sweep_step=size.sweep,
-        others={r.optimizer: forked(r) for r in plan.others}, digits=[forked(r) for r in plan.digits],
-    )  # fmt: skip
+        recipe=plan.main[0],
+        main=main,
+        mirror=[run(r) for r in plan.mirror],
+        sweep=sweep,
+        sweep_step=size.sweep,
+        others={r.optimizer: forked(r) for r in plan.others},
+        digits=[forked(r) for r in plan.digits],
+    )
 
 
 def claims(runs: Runs) -> list[Claim]:
@@ -214,14 +270,31 @@ def page(name: str, size: Size, folder: Path) -> str:
     runs, plan = read(folder, size), Plan(size)
     rows = claims(runs)
     return PAGE.format(
-        table=table(rows), verdict=verdict(rows), figures="\n".join(draw(runs, HERE)), ran_on=ran_on(), name=name,
+        table=table(rows),
+        verdict=verdict(rows),
+        figures="\n".join(draw(runs, HERE)),
+        ran_on=ran_on(),
+        name=name,
         archives=archives(folder / f"{recipe.name}.h5" for recipe in plan.archives),
-        n=size.samples, depth=size.depth, width=size.width, steps=size.steps,
-        decays=" and ".join(f"{d:,}" for d in size.decays), control=size.control, seeds=size.seeds,
-        mirror=size.mirror, depths=_listed(size.depths), widths=_listed(size.widths), sweep=size.sweep,
-        others=size.others, digits=plan.digits[0], classes=size.classes[0], class_decay=size.classes[1],
-        full=SIZES["full"], momentum=MOMENTUM, rates={r.optimizer: f"{r.rate:g}" for r in [*plan.main, *plan.others]},
-    )  # fmt: skip
+        n=size.samples,
+        depth=size.depth,
+        width=size.width,
+        steps=size.steps,
+        decays=" and ".join(f"{d:,}" for d in size.decays),
+        control=size.control,
+        seeds=size.seeds,
+        mirror=size.mirror,
+        depths=_listed(size.depths),
+        widths=_listed(size.widths),
+        sweep=size.sweep,
+        others=size.others,
+        digits=plan.digits[0],
+        classes=size.classes[0],
+        class_decay=size.classes[1],
+        full=SIZES["full"],
+        momentum=MOMENTUM,
+        rates={r.optimizer: f"{r.rate:g}" for r in [*plan.main, *plan.others]},
+    )
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

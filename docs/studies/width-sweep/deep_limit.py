@@ -126,9 +126,14 @@ def outcome(problem: Task, n: int, scaling: Scaling) -> Outcome:
     values = np.linalg.eigvalsh(kernel)
     off = kernel[~np.eye(n, dtype=bool)]
     return Outcome(
-        prediction, float(prediction.std()), float(np.corrcoef(prediction, problem.truth)[0, 1]),
-        float(values[-1] / values[0]), float(values[0]), float(np.abs(off - 0.25).max()), float(y.sum() / (n + 3)),
-    )  # fmt: skip
+        prediction,
+        float(prediction.std()),
+        float(np.corrcoef(prediction, problem.truth)[0, 1]),
+        float(values[-1] / values[0]),
+        float(values[0]),
+        float(np.abs(off - 0.25).max()),
+        float(y.sum() / (n + 3)),
+    )
 
 
 def _flow(kernel: np.ndarray, y: np.ndarray, time: float, cross: np.ndarray) -> np.ndarray:

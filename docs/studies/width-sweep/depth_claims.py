@@ -53,55 +53,91 @@ def depth_claims(closed: Deep) -> Iterator[Claim]:
     off = [float(interpolated(depth)(np.pi / 2)) for depth in closed.depths]
     at = _each(closed.depths, off, "L =")
     yield Claim(
-        "off-diagonal of Θ/L, orthogonal inputs: 1?", "v1: the normalised limiting kernel approaches the matrix of ones", "1",
-        "read", at, bool(abs(1 - off[-1]) < abs(1 - off[0])),
-    )  # fmt: skip
+        "off-diagonal of Θ/L, orthogonal inputs: 1?",
+        "v1: the normalised limiting kernel approaches the matrix of ones",
+        "1",
+        "read",
+        at,
+        bool(abs(1 - off[-1]) < abs(1 - off[0])),
+    )
     gaps = [abs(value - 0.25) for value in off]
     yield Claim(
-        "off-diagonal of Θ/L, orthogonal inputs: ¼?", TRIVIAL, "¼, with corrections of order log L/L", "derived", at,
+        "off-diagonal of Θ/L, orthogonal inputs: ¼?",
+        TRIVIAL,
+        "¼, with corrections of order log L/L",
+        "derived",
+        at,
         _settles(gaps, 0.05),
-    )  # fmt: skip
+    )
     products = [depth**2 * (1 - _nngp_correlation(depth)) * 2 / (9 * np.pi**2) for depth in closed.depths]
     yield Claim(
-        "the kernel that does go to all ones is the NNGP", "", "L²(1 − ρ) · 2/(9π²) → 1 for orthogonal inputs", "derived",
-        _each(closed.depths, products, "L ="), _settles([abs(p - 1) for p in products], 0.05),
-    )  # fmt: skip
+        "the kernel that does go to all ones is the NNGP",
+        "",
+        "L²(1 − ρ) · 2/(9π²) → 1 for orthogonal inputs",
+        "derived",
+        _each(closed.depths, products, "L ="),
+        _settles([abs(p - 1) for p in products], 0.05),
+    )
     errors = [_scaling_error(depth) for depth in closed.depths]
     yield Claim(
-        "one curve for every depth: Θ/L → F(Lθ/3π)", "", "F(u) = (1 + u)/(4u) · (1 − (1 + u)^−4)", "derived",
-        "largest relative error over all angles: " + _each(closed.depths, errors, "L ="), _settles(errors, 0.05),
-    )  # fmt: skip
+        "one curve for every depth: Θ/L → F(Lθ/3π)",
+        "",
+        "F(u) = (1 + u)/(4u) · (1 − (1 + u)^−4)",
+        "derived",
+        "largest relative error over all angles: " + _each(closed.depths, errors, "L ="),
+        _settles(errors, 0.05),
+    )
     far = closed.scalings["L = n^1.5, t = ∞"]
     ratios = [o.condition / ((n + 3) / 3) for o, n in zip(far, closed.counts, strict=True)]
     yield Claim(
-        "conditioning improves with depth", "", "κ → (n + 3)/3 for L ≫ n", "derived",
+        "conditioning improves with depth",
+        "",
+        "κ → (n + 3)/3 for L ≫ n",
+        "derived",
         "κ over (n + 3)/3 at L = n^1.5: " + _each(closed.counts, ratios, "n ="),
         _settles([abs(r - 1) for r in ratios], 0.05),
-    )  # fmt: skip
+    )
     misses = [float(np.abs(o.prediction - o.constant).max() / abs(o.constant)) for o in far]
     yield Claim(
-        "the predictor becomes a constant", TRIVIAL, "f(x) → (1/(n + 3)) Σ y for L ≫ n", "derived",
-        "largest relative distance over test points at L = n^1.5: " + _each(closed.counts, misses, "n ="), misses[-1] < misses[0],
-    )  # fmt: skip
+        "the predictor becomes a constant",
+        TRIVIAL,
+        "f(x) → (1/(n + 3)) Σ y for L ≫ n",
+        "derived",
+        "largest relative distance over test points at L = n^1.5: " + _each(closed.counts, misses, "n ="),
+        misses[-1] < misses[0],
+    )
     for name in ("L = n, t = ∞", "L = n, ηLt = 1"):
         spreads, moves = closed.spreads(name), closed.instabilities(name)
         yield Claim(
-            f"{name}: the output stays non-trivial", JOINT, "std over x tends to a constant above 0; f^(n) settles", "derived",
-            "std: " + _each(closed.counts, spreads, "n =") + "; change at doubling n: " + _each(closed.counts[1:], moves, "n ="),
+            f"{name}: the output stays non-trivial",
+            JOINT,
+            "std over x tends to a constant above 0; f^(n) settles",
+            "derived",
+            "std: "
+            + _each(closed.counts, spreads, "n =")
+            + "; change at doubling n: "
+            + _each(closed.counts[1:], moves, "n ="),
             bool(spreads[-1] > spreads[0] / 2 and moves[-1] < moves[0]),
-        )  # fmt: skip
+        )
     for name in ("L = n^1.5, t = ∞", "L = n, ηLt = 4/n"):
         spreads = closed.spreads(name)
         yield Claim(
-            f"{name}: trivial", TRIVIAL if "1.5" in name else "", "std over x falls with n towards 0", "derived",
-            "std: " + _each(closed.counts, spreads, "n ="), bool(np.all(np.diff(spreads) < 0) and spreads[-1] < spreads[0] / 1.5),
-        )  # fmt: skip
+            f"{name}: trivial",
+            TRIVIAL if "1.5" in name else "",
+            "std over x falls with n towards 0",
+            "derived",
+            "std: " + _each(closed.counts, spreads, "n ="),
+            bool(np.all(np.diff(spreads) < 0) and spreads[-1] < spreads[0] / 1.5),
+        )
     kept = closed.spreads("L = 5, t = ∞")
     yield Claim(
-        "fixed depth: ordinary kernel regression", "", "std over x tends to that of the truth", "derived",
+        "fixed depth: ordinary kernel regression",
+        "",
+        "std over x tends to that of the truth",
+        "derived",
         f"std: {_each(closed.counts, kept, 'n =')}; the truth's is {closed.spread:.3g}",
         bool(abs(kept[-1] - closed.spread) < abs(kept[0] - closed.spread)),
-    )  # fmt: skip
+    )
 
 
 def _settles(distances: list[float], within: float) -> bool:

@@ -50,25 +50,42 @@ class Size:
 
 
 def _widths(lazy: tuple[int, ...], other: tuple[int, ...], channels: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    return {name: channels if s.convolutional else lazy if s.parametrisation == "ntk" else other
-            for name, s in SETTINGS.items()}  # fmt: skip
+    return {
+        name: channels if s.convolutional else lazy if s.parametrisation == "ntk" else other
+        for name, s in SETTINGS.items()
+    }
 
 
 SIZES = {
     "smoke": Size(
-        widths={"relu-ntk": (16, 64, 256), "relu-mup": (16, 64, 256)}, seeds=2, samples=16, steps=48, directions=1,
-        counts=(50, 100, 200), depths=(100, 1000),
+        widths={"relu-ntk": (16, 64, 256), "relu-mup": (16, 64, 256)},
+        seeds=2,
+        samples=16,
+        steps=48,
+        directions=1,
+        counts=(50, 100, 200),
+        depths=(100, 1000),
     ),
     "desk": Size(
-        widths=_widths((32, 64, 128, 256, 512, 1024), (32, 128, 512), (8, 16, 32, 64)), seeds=6, samples=64, steps=320,
-        directions=2, counts=(125, 250, 500, 1000, 2000), depths=(20, 100, 1000, 20_000),
+        widths=_widths((32, 64, 128, 256, 512, 1024), (32, 128, 512), (8, 16, 32, 64)),
+        seeds=6,
+        samples=64,
+        steps=320,
+        directions=2,
+        counts=(125, 250, 500, 1000, 2000),
+        depths=(20, 100, 1000, 20_000),
     ),
     "full": Size(
         widths=_widths((32, 64, 128, 256, 512, 1024, 2048, 4096), (32, 128, 512, 2048), (8, 16, 32, 64, 128, 256)),
-        seeds=10, samples=128, steps=2000, directions=8, counts=(125, 250, 500, 1000, 2000, 4000, 8000),
-        depths=(20, 100, 1000, 20_000, 100_000), device="auto",
+        seeds=10,
+        samples=128,
+        steps=2000,
+        directions=8,
+        counts=(125, 250, 500, 1000, 2000, 4000, 8000),
+        depths=(20, 100, 1000, 20_000, 100_000),
+        device="auto",
     ),
-}  # fmt: skip
+}
 
 
 def trained(folder: Path, size: Size) -> Iterator[Path]:
@@ -77,9 +94,15 @@ def trained(folder: Path, size: Size) -> Iterator[Path]:
         for name, widths in size.widths.items():
             for width in widths:
                 yield run(
-                    folder, SETTINGS[name], width, seed, samples=size.samples, steps=size.steps,
-                    directions=size.directions, device=size.device,
-                )  # fmt: skip
+                    folder,
+                    SETTINGS[name],
+                    width,
+                    seed,
+                    samples=size.samples,
+                    steps=size.steps,
+                    directions=size.directions,
+                    device=size.device,
+                )
 
 
 def measure(folder: Path, size: Size) -> tuple[Archives, Deep]:

@@ -66,16 +66,22 @@ def mlp(parametrisation: Parametrisation, activation: Activation, width: int, in
     phi = nn.ReLU if activation == "relu" else nn.Tanh
     return nn.Sequential(
         Layer(inputs, width, *first), phi(), Layer(width, width, *hidden), phi(), Layer(width, 1, *readout)
-    )  # fmt: skip
+    )
 
 
 def cnn(channels: int) -> nn.Sequential:
     """Two 3×3 convolutions on 8×8 images, the second one of stride 2, mean over 2×2 blocks, one output; NTK, ReLU."""
     gain = GAIN["relu"]
     return nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)), Convolution(1, channels, 1, gain), nn.ReLU(), Convolution(channels, channels, 2, gain),
-        nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), Layer(4 * channels, 1, (gain / (4 * channels)) ** 0.5, 1.0),
-    )  # fmt: skip
+        nn.Unflatten(1, (1, 8, 8)),
+        Convolution(1, channels, 1, gain),
+        nn.ReLU(),
+        Convolution(channels, channels, 2, gain),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        Layer(4 * channels, 1, (gain / (4 * channels)) ** 0.5, 1.0),
+    )
 
 
 class Moved(nn.Module):

@@ -32,9 +32,7 @@ def _span(sweep: Archives, settings: list[str], number: str) -> tuple[float, flo
     return float(values.min()), float(values.max()), text
 
 
-def exponent(
-    sweep: Archives, key: str, abstract: str, number: str, expected: dict[str, float], why: str = ""
-) -> Claim:
+def exponent(sweep: Archives, key: str, abstract: str, number: str, expected: dict[str, float], why: str = "") -> Claim:
     """A claim that a number follows width to a power, one for each setting; all have to agree."""
     present = {name: s for name, s in expected.items() if name in sweep.runs}
     told = ", ".join(f"{name} {f'{s:g}'.replace('-', '−')}" for name, s in present.items())
@@ -48,55 +46,94 @@ def jacobian_claims(sweep: Archives) -> Iterator[Claim]:
     for where, number in (("on the trajectory", trajectory), ("on the sphere of radius R", "C' on the sphere")):
         low, _, text = _span(sweep, lazy, number)
         yield Claim(
-            f"the condition is broken {where}", LIMITS, "C' ≥ ½: the conditions are not met at practical widths", "read",
-            text, low >= 0.5,
-        )  # fmt: skip
+            f"the condition is broken {where}",
+            LIMITS,
+            "C' ≥ ½: the conditions are not met at practical widths",
+            "read",
+            text,
+            low >= 0.5,
+        )
     falling = [sweep.course(name, trajectory) for name in _kind(sweep, "ntk")]
     yield Claim(
-        "C' falls with width", "", "slope below zero in NTK parametrisation, as ‖ΔJ‖ does", "derived",
-        _lines(sweep, _kind(sweep, "ntk"), trajectory), all(c.interval[1] < 0 for c in falling),
-    )  # fmt: skip
-    needed = "; ".join(
-        f"{name}: {sweep.course(name, trajectory).reaches(0.5):,.0f}" for name in _kind(sweep, "ntk")
+        "C' falls with width",
+        "",
+        "slope below zero in NTK parametrisation, as ‖ΔJ‖ does",
+        "derived",
+        _lines(sweep, _kind(sweep, "ntk"), trajectory),
+        all(c.interval[1] < 0 for c in falling),
     )
+    needed = "; ".join(f"{name}: {sweep.course(name, trajectory).reaches(0.5):,.0f}" for name in _kind(sweep, "ntk"))
     yield Claim(
-        "the width at which C' would be ½", LIMITS, "above every width in use", "recalled",
-        f"by extrapolating the fitted line: {needed}", None,
-    )  # fmt: skip
+        "the width at which C' would be ½",
+        LIMITS,
+        "above every width in use",
+        "recalled",
+        f"by extrapolating the fitted line: {needed}",
+        None,
+    )
     yield exponent(
-        sweep, "the Jacobian moves", "", "‖ΔJ‖/‖J‖", {"relu-ntk": -0.25, "tanh-ntk": -0.5},
+        sweep,
+        "the Jacobian moves",
+        "",
+        "‖ΔJ‖/‖J‖",
+        {"relu-ntk": -0.25, "tanh-ntk": -0.5},
         " (ReLU: the share of flipped gates, m^−½, enters squared)",
-    )  # fmt: skip
+    )
     yield exponent(sweep, KERNEL, "", "‖ΔΘ‖/‖Θ‖", {"relu-ntk": -1.0, "tanh-ntk": -1.0})
-    steeper = [name for name in _kind(sweep, "ntk")
-               if sweep.course(name, "‖ΔΘ‖/‖Θ‖").slope < sweep.course(name, "‖ΔJ‖/‖J‖").slope]  # fmt: skip
+    steeper = [
+        name
+        for name in _kind(sweep, "ntk")
+        if sweep.course(name, "‖ΔΘ‖/‖Θ‖").slope < sweep.course(name, "‖ΔJ‖/‖J‖").slope
+    ]
     yield Claim(
-        "a still kernel does not mean a still Jacobian", "", "‖ΔΘ‖/‖Θ‖ falls faster with width than ‖ΔJ‖/‖J‖", "derived",
+        "a still kernel does not mean a still Jacobian",
+        "",
+        "‖ΔΘ‖/‖Θ‖ falls faster with width than ‖ΔJ‖/‖J‖",
+        "derived",
         "; ".join(
             f"{name}: {sweep.course(name, '‖ΔΘ‖/‖Θ‖').medians[-1]:.3g} against {sweep.course(name, '‖ΔJ‖/‖J‖').medians[-1]:.3g}"
-            " at the largest width" for name in _kind(sweep, "ntk")
-        ), len(steeper) == len(_kind(sweep, "ntk")),
-    )  # fmt: skip
+            " at the largest width"
+            for name in _kind(sweep, "ntk")
+        ),
+        len(steeper) == len(_kind(sweep, "ntk")),
+    )
     ratio = sweep.course("relu-ntk", "λ_min(Θ_0)/λ_min(Θ_∞)")
     yield Claim(
-        "λ_min saturates", "", "λ_min(Θ_0) → λ_min(Θ_∞): beyond that only ‖ΔJ‖ can help", "derived", f"relu-ntk: {ratio}",
+        "λ_min saturates",
+        "",
+        "λ_min(Θ_0) → λ_min(Θ_∞): beyond that only ‖ΔJ‖ can help",
+        "derived",
+        f"relu-ntk: {ratio}",
         bool(abs(1 - ratio.medians[-1]) < abs(1 - ratio.medians[0])),
-    )  # fmt: skip
+    )
     _, high, text = _span(sweep, lazy, "‖Δθ‖/R")
     yield Claim(
-        "training stays in the ball", "", "‖θ_t − θ_0‖ ≤ R/3, which a linear model cannot leave", "derived", text, high <= 1 / 3
+        "training stays in the ball",
+        "",
+        "‖θ_t − θ_0‖ ≤ R/3, which a linear model cannot leave",
+        "derived",
+        text,
+        high <= 1 / 3,
     )
     yield exponent(
-        sweep, LINEAR, "", "anchored error", {"relu-ntk": -1.0, "tanh-ntk": -1.0},
+        sweep,
+        LINEAR,
+        "",
+        "anchored error",
+        {"relu-ntk": -1.0, "tanh-ntk": -1.0},
         " (squared and relative; ½ Δθᵀ∇²f Δθ is of order m^−½)",
-    )  # fmt: skip
+    )
     control = _kind(sweep, "mup")
     for number in ("‖ΔJ‖/‖J‖", "‖ΔΘ‖/‖Θ‖"):
         yield exponent(sweep, f"control: μP does not become lazy, {number}", "", number, dict.fromkeys(control, 0.0))
     yield exponent(
-        sweep, "closed form against finite networks", "", "‖Θ_0 − Θ_∞‖/‖Θ_∞‖", {"relu-ntk": -0.5},
+        sweep,
+        "closed form against finite networks",
+        "",
+        "‖Θ_0 − Θ_∞‖/‖Θ_∞‖",
+        {"relu-ntk": -0.5},
         " (a mean over m neurons)",
-    )  # fmt: skip
+    )
 
 
 def activation_claims(sweep: Archives) -> Iterator[Claim]:
@@ -108,9 +145,13 @@ def activation_claims(sweep: Archives) -> Iterator[Claim]:
     present = [name for name in lazy if name in sweep.runs]
     courses = {name: (sweep.course(name, "largest neuron"), sweep.course(name, "neuron RMS")) for name in present}
     yield Claim(
-        "the largest deviation of a neuron", NEURONS, "falls, less steeply than the RMS (√log m)", "derived",
-        _lines(sweep, list(courses), "largest neuron"), all(rms.slope < top.slope < 0 for top, rms in courses.values()),
-    )  # fmt: skip
+        "the largest deviation of a neuron",
+        NEURONS,
+        "falls, less steeply than the RMS (√log m)",
+        "derived",
+        _lines(sweep, list(courses), "largest neuron"),
+        all(rms.slope < top.slope < 0 for top, rms in courses.values()),
+    )
     yield exponent(sweep, "the layer's deviation relative to its size", "", "relative norm", half)
     yield exponent(sweep, "gates that flip", "", "gate flips", {"relu-ntk": -0.5})
     yield exponent(sweep, "the parameters' path ‖θ_T − θ_0‖", "", "‖Δθ‖", zero)
@@ -118,9 +159,13 @@ def activation_claims(sweep: Archives) -> Iterator[Claim]:
     bounded = [name for name in bounded if not name.startswith("cnn")]
     _, used, text = _span(sweep, bounded, "bound used")
     yield Claim(
-        "the lower bound ‖Δ(x)‖ ≥ |w_0·Δφ(x)|/‖w_0‖", CONSTANT, "met at every point, snapshot and seed: at most 1", "derived",
-        f"bound over deviation, largest of a run: {text}", used <= 1,
-    )  # fmt: skip
+        "the lower bound ‖Δ(x)‖ ≥ |w_0·Δφ(x)|/‖w_0‖",
+        CONSTANT,
+        "met at every point, snapshot and seed: at most 1",
+        "derived",
+        f"bound over deviation, largest of a run: {text}",
+        used <= 1,
+    )
     yield exponent(sweep, "the lower bound does not vanish", CONSTANT, "lower bound", zero)
     mup = _kind(sweep, "mup")
     yield exponent(sweep, "control: a neuron in μP", "", "neuron RMS", dict.fromkeys(mup, 0.0))
@@ -129,9 +174,13 @@ def activation_claims(sweep: Archives) -> Iterator[Claim]:
     if standard:
         yield exponent(sweep, "standard, η ∝ 1/λ_1: last hidden layer", "", "neuron RMS", dict.fromkeys(standard, -0.5))
         yield exponent(
-            sweep, FIRST, "", "neuron RMS, first layer", dict.fromkeys(standard, -1.5),
+            sweep,
+            FIRST,
+            "",
+            "neuron RMS, first layer",
+            dict.fromkeys(standard, -1.5),
             " (its rate falls with m and nothing makes up for it)",
-        )  # fmt: skip
+        )
 
 
 def why_not(sweep: Archives, refuted: set[str]) -> Iterator[str]:

@@ -103,7 +103,10 @@ def _medians(sweep: Archives) -> str:
 
 def _scalings(closed: Deep) -> str:
     heads = [f"n = {n:,}" for n in closed.counts]
-    lines = ["| scaling: std, correlation with the truth, κ | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
+    lines = [
+        "| scaling: std, correlation with the truth, κ | " + " | ".join(heads) + " |",
+        "| --- " * (len(heads) + 1) + "|",
+    ]
     for name, row in closed.scalings.items():
         cells = " | ".join(f"{o.spread:.3g}, {o.correlation:.2f}, {o.condition:,.0f}" for o in row)
         lines.append(f"| {name} | {cells} |")
@@ -130,7 +133,9 @@ def _width_figure(sweep: Archives, path: Path) -> None:
                 course = sweep.course(setting, number)
                 if not np.all(np.isfinite(course.values)):
                     continue  # the CNN has no bound: there is a mean between its last hidden layer and the readout
-                axis.plot(course.sorted_widths, course.medians, line, color=colour, label=setting if line == "-" else None)
+                axis.plot(
+                    course.sorted_widths, course.medians, line, color=colour, label=setting if line == "-" else None
+                )
                 axis.plot(course.widths, course.values, ".", color=colour, markersize=3, alpha=0.4)
         axis.set(xscale="log", yscale="log", title=title, xlabel="width (channels of the CNN)")
     axes[0, 0].axhline(0.5, color="black", linewidth=0.8)
@@ -165,5 +170,3 @@ def _depth_figure(closed: Deep, path: Path) -> None:
 def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-

@@ -48,11 +48,15 @@ class Setting:
 SETTINGS = {
     s.name: s
     for s in (
-        Setting("relu-ntk"), Setting("tanh-ntk", activation="tanh"), Setting("relu-standard", "standard"),
-        Setting("tanh-standard", "standard", "tanh"), Setting("relu-mup", "mup"), Setting("tanh-mup", "mup", "tanh"),
+        Setting("relu-ntk"),
+        Setting("tanh-ntk", activation="tanh"),
+        Setting("relu-standard", "standard"),
+        Setting("tanh-standard", "standard", "tanh"),
+        Setting("relu-mup", "mup"),
+        Setting("tanh-mup", "mup", "tanh"),
         Setting("cnn-ntk", convolutional=True),
     )
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -102,12 +106,18 @@ def register() -> None:
     since = frozenset({"activations", "initial"})
     for entry in (
         Observable(
-            "jacobian_relative_change", "‖J_t − J_0‖_F/‖J_0‖_F", "1", "this study",
-            frozenset({"kernel", "initial", "cross_time"}), _relative_change,
+            "jacobian_relative_change",
+            "‖J_t − J_0‖_F/‖J_0‖_F",
+            "1",
+            "this study",
+            frozenset({"kernel", "initial", "cross_time"}),
+            _relative_change,
         ),
         Observable("deviation_lower_bound", "mean_n |w_0·Δφ(x_n)|/‖w_0‖", "1", "this study", since, _bound),
-        Observable("deviation_bound_used", "max_n |w_0·Δφ(x_n)|/(‖w_0‖ ‖Δa(x_n)‖)", "1", "this study", since, _bound_used),
-    ):  # fmt: skip
+        Observable(
+            "deviation_bound_used", "max_n |w_0·Δφ(x_n)|/(‖w_0‖ ‖Δa(x_n)‖)", "1", "this study", since, _bound_used
+        ),
+    ):
         observables.register(entry)
 
 
@@ -156,7 +166,15 @@ def sphere(network: nn.Module, x: Tensor, y: Tensor, smallest: float, directions
 
 
 def run(
-    folder: Path, setting: Setting, width: int, seed: int, *, samples: int, steps: int, directions: int, device: str = "cpu"
+    folder: Path,
+    setting: Setting,
+    width: int,
+    seed: int,
+    *,
+    samples: int,
+    steps: int,
+    directions: int,
+    device: str = "cpu",
 ) -> Path:
     """Train and measure one network; a finished archive is used again.
 
@@ -173,18 +191,33 @@ def run(
     pairs = kt.eigensystem(kt.empirical_ntk(network, x))
     around = sphere(network, x, y, float(pairs.values[-1]), directions, seed)
     readout = network[-1]
-    READOUT.weights = None if setting.convolutional else readout.multiplier * readout.weight.detach().double().numpy()[0]
+    READOUT.weights = (
+        None if setting.convolutional else readout.multiplier * readout.weight.detach().double().numpy()[0]
+    )
     READOUT.activation = setting.activation
     model = Descent(network, samples / (2 * float(pairs.values[0])))
     tracker = NTKTracker(
-        path, probe=kt.Probe(x, y, identity={"dataset": "scikit-learn digits", "indices": "first of permutation 0"}),
-        loss="half_mse", schedule=schedule.At((0, steps // 16, steps // 4)), observables=OBSERVABLES, log=False, top_k=8,
-        keep_inputs=True, if_exists="replace",
+        path,
+        probe=kt.Probe(x, y, identity={"dataset": "scikit-learn digits", "indices": "first of permutation 0"}),
+        loss="half_mse",
+        schedule=schedule.At((0, steps // 16, steps // 4)),
+        observables=OBSERVABLES,
+        log=False,
+        top_k=8,
+        keep_inputs=True,
+        if_exists="replace",
         metadata={"setting": setting.name, "width": width, "seed": seed, "steps": steps, **around},
-    )  # fmt: skip
+    )
     trainer = pl.Trainer(
-        max_steps=steps, max_epochs=-1, accelerator=device, devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[tracker],
-    )  # fmt: skip
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator=device,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[tracker],
+    )
     trainer.fit(model, DataLoader(TensorDataset(x, y), batch_size=samples))
     return path
