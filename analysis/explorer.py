@@ -145,7 +145,7 @@ def _uri(pixels: np.ndarray, palette: str) -> str:
 def _palette(name: str) -> list[int]:
     from matplotlib import colormaps
 
-    from .panels.pictures import COLOUR_MAPS
+    from .panels import COLOUR_MAPS
 
     if name == "gray":
         return [level for i in range(256) for level in (i, i, i)]

@@ -21,7 +21,7 @@ from .trajectory import Floats, Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .panels.courses import Scale
+    from .panels import Scale
 
 
 @dataclass(frozen=True, eq=False)

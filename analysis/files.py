@@ -43,7 +43,7 @@ def save_runs(comparison: Comparison, path: str | os.PathLike[str], style: str, 
         AnalysisError: another ending, or a run without the metadata key.
         OSError: the file cannot be written.
     """
-    from .gallery.runs import runs_figure
+    from .gallery import runs_figure
 
     return _drawn(lambda look: runs_figure(comparison, look, group=group), path, style)
 
@@ -55,7 +55,7 @@ def save_sweep(found: Sequence[Sweep], path: str | os.PathLike[str], style: str)
         AnalysisError: another ending.
         OSError: the file cannot be written.
     """
-    from .gallery.runs import sweep_figure
+    from .gallery import sweep_figure
 
     return _drawn(lambda look: sweep_figure(found, look), path, style)
 

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .panels.maps import cell_names
+from .panels import cell_names
 from .style import PAGE
 
 #: Points of one line beyond which hover values are thinned: 2,000 is a pixel each on the widest page.

@@ -74,7 +74,7 @@ def lines_and_tables(found: RunsEffects) -> tuple[list[str], list[Table]]:
 
 
 def _over_seeds(effects: SeedEffects, energy_k: tuple[int, ...], style: Style) -> Figure:
-    from .gallery.runs import seeds_figure
+    from .gallery import seeds_figure
 
     with style.drawing("the figure"):
         return seeds_figure(effects, energy_k, style)

@@ -14,8 +14,8 @@ from typing import Any
 from kerneltrack import observables
 from kerneltrack.errors import TrackerError
 from kerneltrack.instrument import Instrument
-from kerneltrack.loss import ProbeLoss
 from kerneltrack.probe import Probe
+from kerneltrack.training import ProbeLoss
 
 
 def model_class(name: str) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .panels.courses import decade
+from .panels import decade
 from .spectra import Function, energy_profile
 from .text import count
 from .trajectory import Floats, Run

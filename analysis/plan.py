@@ -21,12 +21,12 @@ from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import TrackerError
+from kerneltrack.formatting import format_bytes
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import Plan
-from kerneltrack.ntk.amounts import format_bytes
 from kerneltrack.snapshot import Snapshot
+from kerneltrack.training import GRADIENT_DESCENT_THRESHOLD, UpdateRule
 from kerneltrack.undisturbed import undisturbed
-from kerneltrack.update_rule import GRADIENT_DESCENT_THRESHOLD, UpdateRule
 
 from .model import instrument_for, model_class
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from kerneltrack.observables.alignment import relative_energy
+from kerneltrack.observables import relative_energy
 
 from .mode_factors import residual_curvature
 from .trajectory import Floats, Run

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kerneltrack.archive.printable import printable
+from kerneltrack.archive import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

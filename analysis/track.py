@@ -20,15 +20,14 @@ from rich.console import Console
 from torch import nn
 from torch.optim import Optimizer
 
-from kerneltrack import origin
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import TrackerError
 from kerneltrack.pace import Pace
 from kerneltrack.recorder import Moment, Recorder
 from kerneltrack.schedule import Due, Every
 from kerneltrack.snapshot import Provenance
+from kerneltrack.training import UpdateRule, provenance
 from kerneltrack.undisturbed import undisturbed
-from kerneltrack.update_rule import UpdateRule
 
 from .model import instrument_for, model_class
 
@@ -154,8 +153,8 @@ def _configured(value: Any) -> Iterable[Optimizer]:
 def _provenance(module: nn.Module, checkpoints: Sequence[Checkpoint]) -> Provenance:
     run = {
         "run_id": uuid.uuid4().hex,
-        **origin.public_facts(module),
+        **provenance.public_facts(module),
         "replayed_from": [c.path.name for c in checkpoints],
     }
-    table = origin.parameter_table(module)
-    return Provenance(run=run, parameters=table, private=origin.private_facts())
+    table = provenance.parameter_table(module)
+    return Provenance(run=run, parameters=table, private=provenance.private_facts())

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from kerneltrack import observables as catalogue
 from kerneltrack import schedule as schedules
 from kerneltrack.errors import KernelError, ProbeError, ScheduleError, TrackerError
-from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk.memory import parse_bytes
+from kerneltrack.memory_budget import parse_bytes
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Schedule, Union
 from kerneltrack.snapshot import Json
+from kerneltrack.training import ProbeLoss
 
 T = TypeVar("T")
 

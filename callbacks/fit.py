@@ -17,18 +17,25 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
-from kerneltrack import origin
+from kerneltrack.distributed import Ranks
 from kerneltrack.errors import TrackerError
 from kerneltrack.instrument import Instrument
-from kerneltrack.loss import NAMES, LossName, ProbeLoss
-from kerneltrack.ntk.parameters import reported_name
+from kerneltrack.ntk import reported_name
 from kerneltrack.probe import Probe
-from kerneltrack.ranks import Ranks
 from kerneltrack.snapshot import Json, Provenance, Snapshot
-from kerneltrack.update_rule import UpdateRule, learning_rates
+from kerneltrack.training import (
+    NAMES,
+    LossName,
+    ProbeLoss,
+    UpdateRule,
+    learning_rates,
+    parameter_table,
+    private_facts,
+    public_facts,
+)
 
 #: Strategies whose ``named_parameters()`` are not the parameters, so that a kernel would silently be of something else.
-#: ModelParallelStrategy (FSDP2) is not among them: its full parameters can be gathered, see kerneltrack.unsharded.
+#: ModelParallelStrategy (FSDP2) is not among them: its full parameters can be gathered, see kerneltrack.distributed.unsharded.
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
 
 
@@ -215,15 +222,15 @@ def provenance(
     rule = update_rule(trainer, module)
     public: dict[str, Json] = {
         "run_id": run_id,
-        **origin.public_facts(module),
+        **public_facts(module),
         "optimizers": [dict(settings) for settings in rule.settings],
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
         "world_size": int(trainer.world_size),
         **run,
     }
-    table = origin.parameter_table(module, rule.groups)
-    return Provenance(run=public, metadata=dict(user), parameters=table, private=origin.private_facts())
+    table = parameter_table(module, rule.groups)
+    return Provenance(run=public, metadata=dict(user), parameters=table, private=private_facts())
 
 
 def _differs_in_training(child: nn.Module) -> bool:

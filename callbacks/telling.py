@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from kerneltrack.ntk.amounts import format_bytes
+from kerneltrack.formatting import format_bytes
 from kerneltrack.recorder import SnapshotCost
 from kerneltrack.schedule import Schedule
 from kerneltrack.snapshot import Snapshot

@@ -21,18 +21,16 @@ from torch import nn
 
 from kerneltrack import observables as catalogue
 from kerneltrack.archive import ArchiveWriter
+from kerneltrack.distributed import Ranks, unsharded
 from kerneltrack.instrument import Instrument
-from kerneltrack.loss import LossName, MeanLoss
 from kerneltrack.pace import Pace
 from kerneltrack.pairs import Eigenpairs
 from kerneltrack.probe import Probe
-from kerneltrack.ranks import Ranks
 from kerneltrack.recorder import KeepKernel, Moment, OnError, Recorder
 from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule, Seconds
 from kerneltrack.snapshot import Json, Snapshot
+from kerneltrack.training import LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
-from kerneltrack.unsharded import unsharded
-from kerneltrack.update_rule import UpdateRule
 
 from . import arguments, continuing, fit, telling
 from .roots import callback_bases

@@ -13,8 +13,8 @@ from typing import TypeVar
 import torch
 
 from kerneltrack.errors import MemoryBudgetError
-from kerneltrack.ntk.amounts import format_bytes
-from kerneltrack.ntk.memory import budget_bytes, ran_out
+from kerneltrack.formatting import format_bytes
+from kerneltrack.memory_budget import budget_bytes, ran_out
 
 Result = TypeVar("Result")
 

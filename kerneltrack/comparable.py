@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kerneltrack.ntk.anchor import listed
+from kerneltrack.ntk import listed
 from kerneltrack.observables import Need, Observable, State
 from kerneltrack.snapshot import Array
 

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk import Network
-from kerneltrack.ntk.parameters import layer_of
+from kerneltrack.ntk import Network, layer_of
 from kerneltrack.observables import Update
 from kerneltrack.snapshot import Array
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.training import UpdateRule
 
 Tensors = Mapping[str, Tensor]
 

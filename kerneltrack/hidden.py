@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kerneltrack.ntk import Network
-from kerneltrack.ntk.parameters import layer_of, trainable
+from kerneltrack.ntk import Network, layer_of, trainable
 
 
 @dataclass(frozen=True)

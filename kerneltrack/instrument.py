@@ -19,27 +19,33 @@ from torch.utils import _pytree as pytree
 from kerneltrack import observables
 from kerneltrack.carried import carried_over
 from kerneltrack.comparable import is_another_function, kernel_changed, of_other_parameters, withheld, without_layers
+from kerneltrack.distributed import Ranks
 from kerneltrack.effects import difference, distances, layers_of, to_float64, update_effects
 from kerneltrack.errors import KerneltrackError, ProbeError
 from kerneltrack.hidden import hidden_activations
 from kerneltrack.kernels import Kernels, Method, Output, layers_in, total
-from kerneltrack.loss import ProbeLoss
-from kerneltrack.ntk import AnchoredNetwork, Network, NetworkState, NTKOperator, Plan
-from kerneltrack.ntk.memory import refuse_budget
-from kerneltrack.ntk.parameters import layer_of, reported_name, unwrap
-from kerneltrack.ntk.reduction import parse_output
+from kerneltrack.memory_budget import refuse_budget
+from kerneltrack.ntk import (
+    AnchoredNetwork,
+    Network,
+    NetworkState,
+    NTKOperator,
+    Plan,
+    layer_of,
+    parse_output,
+    reported_name,
+    unwrap,
+)
 from kerneltrack.observables import Need, Observable, State
 from kerneltrack.pairs import Eigenpairs, describe, unavailable
 from kerneltrack.probe import Probe
-from kerneltrack.ranks import Ranks
 from kerneltrack.reading import Reading
 from kerneltrack.settings import facts_of, settings_of
 from kerneltrack.snapshot import ProbeRecord, Reduction
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum import eigensystem, threads_for
 from kerneltrack.stability import stability_ratio
-from kerneltrack.threads import threads_for
+from kerneltrack.training import ProbeLoss, UpdateRule
 from kerneltrack.training_mode import Flags, training_outputs
-from kerneltrack.update_rule import UpdateRule
 
 
 @dataclass(frozen=True, kw_only=True)

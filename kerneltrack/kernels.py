@@ -12,13 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.backoff import MemoryBudget
+from kerneltrack.distributed import Ranks
 from kerneltrack.effects import to_float64
-from kerneltrack.ntk import Network, NetworkState, NTKOperator, Plan, cross_time_ntk, empirical_ntk, ntk_plan
-from kerneltrack.ntk.passes import forward_flops
-from kerneltrack.ntk.shared import shared_ntk
+from kerneltrack.ntk import (
+    Network,
+    NetworkState,
+    NTKOperator,
+    Plan,
+    cross_time_ntk,
+    empirical_ntk,
+    forward_flops,
+    ntk_plan,
+    shared_ntk,
+)
 from kerneltrack.observables import Need
 from kerneltrack.pairs import forms_kernel
-from kerneltrack.ranks import Ranks
 
 Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
 Method = Literal["auto", "structured", "jacobian", "products"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import State
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.training import UpdateRule
 
 
 @dataclass(frozen=True, kw_only=True)

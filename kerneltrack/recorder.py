@@ -21,21 +21,20 @@ import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
+from kerneltrack.distributed import Ranks, is_sharded, one_line, unsharded
 from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import Need, State
 from kerneltrack.pace import Pace
 from kerneltrack.pairs import fits
-from kerneltrack.ranks import Ranks, one_line
 from kerneltrack.reading import Reading
 from kerneltrack.resuming import from_plain, to_plain
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.snapshot import Snapshot, Status
+from kerneltrack.training import UpdateRule
 from kerneltrack.training_mode import Flags, flags_of
 from kerneltrack.undisturbed import undisturbed
-from kerneltrack.unsharded import is_sharded, unsharded
-from kerneltrack.update_rule import UpdateRule
 
 #: What needs the initial state of the network, and what needs another probe.
 _ANCHORED: tuple[Need, ...] = ("parameters", "anchored", "cross_time")

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kerneltrack.lanczos import largest_eigenvalue
-from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import Network
 from kerneltrack.snapshot import Array
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.spectrum import largest_eigenvalue
+from kerneltrack.training import ProbeLoss, UpdateRule
 
 #: Residual relative to λ_1, which bounds its error. ρ is read to a percent at best; a thousandth leaves a digit in reserve,
 #: and more in general: the error is about the square of the residual.

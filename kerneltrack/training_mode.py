@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kerneltrack.ntk.forward import as_rows, default_forward
-from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.measuring import evaluating
+from kerneltrack.ntk import Inputs, as_rows, default_forward, evaluating
 from kerneltrack.undisturbed import preserved_buffers, preserved_rng
 
 #: ``training`` by the submodule's name.

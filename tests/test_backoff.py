@@ -10,9 +10,9 @@ import kerneltrack.ntk.shared as engine
 from kerneltrack import Probe, empirical_ntk
 from kerneltrack.backoff import MemoryBudget
 from kerneltrack.instrument import Instrument
-from kerneltrack.ntk.memory import budget_bytes, ran_out
+from kerneltrack.memory_budget import budget_bytes, ran_out
 from kerneltrack.observables import select
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.training.update_rule import UpdateRule
 
 CPU = torch.device("cpu")
 RULE = UpdateRule((0.1,), {}, None)

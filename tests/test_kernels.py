@@ -8,7 +8,7 @@ from torch import nn
 from kerneltrack import Probe, empirical_ntk, kernels
 from kerneltrack.instrument import Instrument
 from kerneltrack.observables import select
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.training.update_rule import UpdateRule
 
 RULE = UpdateRule((0.1,), {}, None)
 

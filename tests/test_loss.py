@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kerneltrack.errors import TrackerError
-from kerneltrack.loss import ProbeLoss
+from kerneltrack.training.loss import ProbeLoss
 
 N, OUTPUTS = 6, 3
 

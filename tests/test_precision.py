@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import kerneltrack as kt
-from kerneltrack import origin
 from kerneltrack.callbacks import NTKTracker
+from kerneltrack.training import provenance
 from kerneltrack.undisturbed import undisturbed
 
 BACKENDS = torch.backends
@@ -266,4 +266,4 @@ def test_the_provenance_says_it_in_the_old_words(choice, word):
     CHOICES[choice]()
     if said(OLD["matmul"]) != "refused":
         assert said(OLD["matmul"]) == word
-    assert origin.public_facts(nn.Linear(1, 1))["matmul_precision"] == word
+    assert provenance.public_facts(nn.Linear(1, 1))["matmul_precision"] == word

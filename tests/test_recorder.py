@@ -10,7 +10,7 @@ from kerneltrack.pace import Pace
 from kerneltrack.probe import Probe
 from kerneltrack.recorder import Moment, Recorder
 from kerneltrack.schedule import Clock, Every, Log, OnLearningRateChange, OnMetricChange, Seconds
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.training.update_rule import UpdateRule
 
 COST, STEP = 1.0, 0.05  # seconds of a measurement and of a training step
 

@@ -6,8 +6,8 @@ import scipy.sparse.linalg
 import torch
 
 from kerneltrack.errors import KernelError
-from kerneltrack.lanczos import largest_eigenvalue
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
+from kerneltrack.spectrum.lanczos import largest_eigenvalue
 
 EPS = np.finfo(np.float64).eps
 

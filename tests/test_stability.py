@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import empirical_ntk
 from kerneltrack.ntk.network import Network
 from kerneltrack.stability import LANCZOS_TOLERANCE, stability_ratio
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.training.loss import ProbeLoss
+from kerneltrack.training.update_rule import UpdateRule
 
 
 def test_a_learning_rate_of_zero_has_ratio_zero():

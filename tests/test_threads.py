@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from kerneltrack.threads import ONE_THREAD_ROWS, threads_for
+from kerneltrack.spectrum.blas_threads import ONE_THREAD_ROWS, threads_for
 
 
 def blas_threads():

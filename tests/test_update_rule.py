@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.training.update_rule import UpdateRule
 
 CURVATURE = 3.0
 

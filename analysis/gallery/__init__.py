@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
+from .runs import runs_figure, seeds_figure, sweep_figure
 
-for _name in ("pictures", "functions", "alignment", "spectrum", "decay", "freeze", "motion", "classes"):
-    importlib.import_module(f".{_name}", __name__)
+__all__ = ["runs_figure", "seeds_figure", "sweep_figure"]

@@ -11,8 +11,7 @@ from kerneltrack.errors import AnalysisError
 from ..figures import Scene, figure
 from ..kernels import similarities
 from ..learned import learned_modes, learned_shares
-from ..panels import Series, bars, heat_map, mark_changes, stacked, time_axis
-from ..panels.profiles import below
+from ..panels import Series, bars, below, heat_map, mark_changes, stacked, time_axis
 from ..spectra import representative_rows
 from ..text import count
 from ..trajectory import Run

@@ -14,8 +14,7 @@ from kerneltrack.errors import AnalysisError
 from ..compare import BAND_RUNS, Comparison, grouped
 from ..lr_decay_seeds import SeedEffects
 from ..lr_decay_text import nearest, quantities
-from ..panels import Series, band, slopes, time_axis
-from ..panels.profiles import below
+from ..panels import Series, band, below, slopes, time_axis
 from ..quantities import title_of
 from ..style import Style
 from ..sweep import Sweep, slope_text

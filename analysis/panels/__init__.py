@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from .courses import Series, band, line_plot, mark_changes, stacked, staircase, time_axis
-from .maps import block_map, heat_map, mode_time_map
-from .pictures import pictures
-from .profiles import bars, functions, profiles, scatter_factors, slopes
+from .courses import Scale, Series, band, decade, line_plot, mark_changes, stacked, staircase, time_axis
+from .maps import block_map, cell_names, heat_map, mode_time_map
+from .pictures import COLOUR_MAPS, pictures
+from .profiles import bars, below, functions, profiles, scatter_factors, slopes
 
 __all__ = [
+    "COLOUR_MAPS",
+    "Scale",
     "Series",
     "band",
     "bars",
+    "below",
     "block_map",
+    "cell_names",
+    "decade",
     "functions",
     "heat_map",
     "line_plot",

@@ -3,22 +3,43 @@
 ``empirical.py`` is the door, ``network.py`` says what the kernel is of, ``dense.py`` is the reference.
 """
 
-from kerneltrack.ntk.anchor import AnchoredNetwork, NetworkState
+from __future__ import annotations
+
+from kerneltrack.ntk.anchor import AnchoredNetwork, NetworkState, listed
 from kerneltrack.ntk.cost import Plan
 from kerneltrack.ntk.crossing import cross_time_ntk
 from kerneltrack.ntk.empirical import empirical_ntk, ntk_plan
+from kerneltrack.ntk.forward import as_rows, default_forward
+from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.linearize import linearize
+from kerneltrack.ntk.measuring import evaluating
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.operator import NTKOperator
+from kerneltrack.ntk.parameters import layer_of, reported_name, trainable, unwrap
+from kerneltrack.ntk.passes import forward_flops
+from kerneltrack.ntk.reduction import parse_output
+from kerneltrack.ntk.shared import shared_ntk
 
 __all__ = [
     "AnchoredNetwork",
+    "Inputs",
     "NTKOperator",
     "Network",
     "NetworkState",
     "Plan",
+    "as_rows",
     "cross_time_ntk",
+    "default_forward",
     "empirical_ntk",
+    "evaluating",
+    "forward_flops",
+    "layer_of",
     "linearize",
+    "listed",
     "ntk_plan",
+    "parse_output",
+    "reported_name",
+    "shared_ntk",
+    "trainable",
+    "unwrap",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kerneltrack.ntk.amounts import format_bytes, format_flops
+from kerneltrack.formatting import format_bytes, format_flops
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError
+from kerneltrack.memory_budget import budget_bytes, ran_out
 from kerneltrack.ntk.anchor import AnchoredNetwork, NetworkState
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel
@@ -21,7 +22,6 @@ from kerneltrack.ntk.empirical import audit_once
 from kerneltrack.ntk.forward import Forward
 from kerneltrack.ntk.job import KernelRequest
 from kerneltrack.ntk.measuring import plain_arithmetic
-from kerneltrack.ntk.memory import budget_bytes, ran_out
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import Selection, summed_dtype
 from kerneltrack.ntk.reduction import Output, parse_output

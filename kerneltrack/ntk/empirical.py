@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError, ProbeError
+from kerneltrack.memory_budget import budget_bytes, ran_out, refuse_budget
 from kerneltrack.ntk.audit import audit
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.checks import refuse_not_finite
@@ -23,7 +24,6 @@ from kerneltrack.ntk.forward import Forward
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import KernelRequest, Method
 from kerneltrack.ntk.measuring import plain_arithmetic
-from kerneltrack.ntk.memory import budget_bytes, ran_out, refuse_budget
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import Metric, Selection, layer_of, preconditioner, summed_dtype
 from kerneltrack.ntk.passes import forward_flops, progress_bar

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from kerneltrack.errors import AuditError, KernelError
+from kerneltrack.memory_budget import available_bytes
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.factored import FactoredJacobian
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import KernelRequest
-from kerneltrack.ntk.memory import available_bytes
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import summed_dtype
 from kerneltrack.ntk.reduction import Reduction

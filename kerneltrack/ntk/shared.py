@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from kerneltrack.distributed import Ranks
+from kerneltrack.memory_budget import available_bytes
 from kerneltrack.ntk.empirical import empirical_ntk
-from kerneltrack.ntk.memory import available_bytes
-from kerneltrack.ranks import Ranks
 from kerneltrack.snapshot import Array
 
 

@@ -20,11 +20,11 @@ import kerneltrack.instrument as module_of_instrument
 import kerneltrack.kernels as kernels
 from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
-from kerneltrack.loss import ProbeLoss
 from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import select
 from kerneltrack.schedule import At
-from kerneltrack.update_rule import UpdateRule
+from kerneltrack.training.loss import ProbeLoss
+from kerneltrack.training.update_rule import UpdateRule
 
 N, M, O, STEPS, TOP = 7, 5, 2, 3, 4  # noqa: E741  # the notation's letter
 X = torch.randn(24, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -21,7 +21,7 @@ from torch import nn
 from trainings import Regressor, loader, trainer
 
 from kerneltrack import Probe, instrument, open_archive
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*requested to overfit.*", "ignore:.*has `shuffle=True`.*"),

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from kerneltrack import empirical_ntk
+from kerneltrack.distributed.ranks import Ranks
 from kerneltrack.ntk.shared import Tile, shared_ntk, shares
-from kerneltrack.ranks import Ranks
 
 COUNTS = (1, 2, 3, 7, 8, 12, 25, 256)
 SIZES = (2, 3, 4, 5, 8)

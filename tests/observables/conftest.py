@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.observables import State
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 REDUCE = {
     "full": lambda kernel: kernel,

@@ -21,7 +21,7 @@ from kerneltrack.observables import (
     relative_energy,
     select,
 )
-from kerneltrack.spectrum import EigenSystem, eigensystem
+from kerneltrack.spectrum.decomposition import EigenSystem, eigensystem
 
 PLAIN = ["target_energy", "output_energy", "residual_energy", "displacement_energy"]
 ENERGIES = [*PLAIN, *(f"{name}_centred" for name in PLAIN)]

@@ -9,7 +9,7 @@ from kerneltrack import observables
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import State, compute, select
 from kerneltrack.observables.classes import no_class_levels
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0])
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kerneltrack.observables import State, Update, compute, cosine, relative_squared_error, select
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 UPDATE = ["linearization_error", "linearization_cosine", "kernel_flow_error"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from kerneltrack.observables import State, Update, catalogue, compute, select
 from kerneltrack.observables.measured import energy_k
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 SAMPLES, OTHERS, OUTPUTS, WIDTH = 8, 6, 3, 5
 LAYERS = ("first", "head")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.observables import compute, jacobian_change, jacobian_stability, select, stability_radius
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 NAMES = ["parameter_distance", "jacobian_change", "jacobian_stability", "stability_radius", "stability_radius_share"]
 

@@ -5,7 +5,7 @@ import pytest
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import State, Update, compute, select, update_ledger
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 NAMES = ["ledger_kernel_flow", "ledger_remainder", "ledger_curvature"]
 LAYERS = ["first", "second"]

@@ -7,7 +7,7 @@ from kerneltrack.archive.schema import DIMENSIONS, MEASUREMENT_FIELDS, PROBE_FIE
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import State, Update, energy_k, measurement
 from kerneltrack.observables.registry import RESERVED
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 
 def test_every_core_dataset_has_the_schema_s_dimensions(problem, reduction):

@@ -8,7 +8,7 @@ import pytest
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import Update, compute, energy_k, loss_curvature, predicted_factor, select
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 NAMES = ["predicted_factor", "measured_factor"]
 

@@ -18,7 +18,7 @@ from kerneltrack.observables import (
     select,
 )
 from kerneltrack.observables.regression import RIDGE
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 
 def problem_of(samples=6, others=4, features=20, seed=0):

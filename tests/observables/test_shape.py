@@ -6,7 +6,7 @@ import pytest
 from kerneltrack import observables
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import State, compute, select
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 
 def power_state(a=1.5, b=2.0, size=200, scale=3.0):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kerneltrack.errors import KernelError, ObservableError
 from kerneltrack.observables import measurement, similarity_bounds
-from kerneltrack.spectrum import EigenSystem, eigensystem
+from kerneltrack.spectrum.decomposition import EigenSystem, eigensystem
 
 
 def two_kernels(seed, decay, mixing, size=12):

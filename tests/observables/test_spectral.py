@@ -16,7 +16,7 @@ from kerneltrack.observables import (
     stable_rank,
     trace_share,
 )
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 
 def test_flat_spectra_have_the_rank_they_look_like():

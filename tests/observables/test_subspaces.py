@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.observables import compute, largest_principal_angle, select, subspace_overlap
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 
 def turned(vectors, first, second, angle):

@@ -5,7 +5,7 @@ import pytest
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import State, Uncertainty, disjoint_halves, select
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem
 
 
 def linear_state(rng, samples):

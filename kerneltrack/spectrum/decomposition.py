@@ -17,7 +17,7 @@ import scipy.sparse.linalg
 from numpy.typing import NDArray
 
 from kerneltrack.errors import KernelError
-from kerneltrack.lanczos import leading_pairs, residuals_of, still_leading, symmetric
+from kerneltrack.spectrum.lanczos import leading_pairs, residuals_of, still_leading, symmetric
 
 Array = NDArray[np.float64]
 

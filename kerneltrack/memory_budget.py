@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from kerneltrack.errors import KernelError, MemoryBudgetError
-from kerneltrack.ntk.amounts import format_bytes
+from kerneltrack.formatting import format_bytes
 
 _UNITS = {
     "": 1,

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kerneltrack.unsharded import whole
+from kerneltrack.distributed import whole
 
 GRADIENT_DESCENT_THRESHOLD = 2.0
 
