@@ -121,3 +121,8 @@ class AnalysisError(KerneltrackError, ValueError):
 
 class OutputError(AnalysisError):
     """Nothing may be written at this path: an archive, a folder, a device, or an ending that does not fit."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kerneltrack.backoff import MemoryBudget
 from kerneltrack.distributed import Ranks
 from kerneltrack.effects import to_float64
+from kerneltrack.memory_budget import MemoryBudget
 from kerneltrack.ntk import (
     Network,
     NetworkState,

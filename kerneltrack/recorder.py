@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.distributed import Ranks, is_sharded, one_line, unsharded
-from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError
+from kerneltrack.distributed import Ranks, is_sharded, unsharded
+from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, one_line
 from kerneltrack.instrument import Instrument
 from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import Need, State

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kerneltrack.ntk import Inputs, as_rows, default_forward, evaluating
-from kerneltrack.undisturbed import preserved_buffers, preserved_rng
+from kerneltrack.ntk import Inputs, as_rows, default_forward
+from kerneltrack.undisturbed import evaluating, preserved_buffers, preserved_rng
 
 #: ``training`` by the submodule's name.
 Flags = Mapping[str, bool]

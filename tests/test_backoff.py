@@ -8,9 +8,8 @@ from torch import nn
 
 import kerneltrack.ntk.shared as engine
 from kerneltrack import Probe, empirical_ntk
-from kerneltrack.backoff import MemoryBudget
 from kerneltrack.instrument import Instrument
-from kerneltrack.memory_budget import budget_bytes, ran_out
+from kerneltrack.memory_budget import MemoryBudget, budget_bytes, ran_out
 from kerneltrack.observables import select
 from kerneltrack.training.update_rule import UpdateRule
 

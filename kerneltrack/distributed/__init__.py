@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerneltrack.distributed.ranks import Ranks, one_line
+from kerneltrack.distributed.ranks import Ranks
 from kerneltrack.distributed.unsharded import is_sharded, unsharded, whole
 
-__all__ = ["Ranks", "is_sharded", "one_line", "unsharded", "whole"]
+__all__ = ["Ranks", "is_sharded", "unsharded", "whole"]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from kerneltrack.errors import RankError
+from kerneltrack.errors import RankError, one_line
 
 T = TypeVar("T")
 
@@ -164,8 +164,3 @@ def _end_group_at_exit() -> None:
     for those threads. Lightning does the same for NCCL, and leaves gloo's groups alone.
     """
     atexit.register(lambda: distributed.destroy_process_group() if distributed.is_initialized() else None)
-
-
-def one_line(error: BaseException) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

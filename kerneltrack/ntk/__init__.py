@@ -12,7 +12,6 @@ from kerneltrack.ntk.empirical import empirical_ntk, ntk_plan
 from kerneltrack.ntk.forward import as_rows, default_forward
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.linearize import linearize
-from kerneltrack.ntk.measuring import evaluating
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.operator import NTKOperator
 from kerneltrack.ntk.parameters import layer_of, reported_name, trainable, unwrap
@@ -31,7 +30,6 @@ __all__ = [
     "cross_time_ntk",
     "default_forward",
     "empirical_ntk",
-    "evaluating",
     "forward_flops",
     "layer_of",
     "linearize",

@@ -21,11 +21,11 @@ from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel
 from kerneltrack.ntk.empirical import audit_once
 from kerneltrack.ntk.forward import Forward
 from kerneltrack.ntk.job import KernelRequest
-from kerneltrack.ntk.measuring import plain_arithmetic
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import Selection, summed_dtype
 from kerneltrack.ntk.reduction import Output, parse_output
 from kerneltrack.ntk.structured import Structured
+from kerneltrack.undisturbed import plain_arithmetic
 
 #: What units hold whose contraction reads nothing but inputs and gradients.
 _PLAIN = ("tokens", "features")

@@ -23,12 +23,12 @@ from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel, least_jacobian_
 from kerneltrack.ntk.forward import Forward
 from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.job import KernelRequest, Method
-from kerneltrack.ntk.measuring import plain_arithmetic
 from kerneltrack.ntk.network import Network
 from kerneltrack.ntk.parameters import Metric, Selection, layer_of, preconditioner, summed_dtype
 from kerneltrack.ntk.passes import forward_flops, progress_bar
 from kerneltrack.ntk.reduction import Output, parse_output
 from kerneltrack.ntk.structured import Structured
+from kerneltrack.undisturbed import plain_arithmetic
 
 
 @plain_arithmetic()

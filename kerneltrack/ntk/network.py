@@ -24,12 +24,12 @@ from kerneltrack.ntk.forward import Call, Forward, Result, default_forward
 from kerneltrack.ntk.generators import Generators
 from kerneltrack.ntk.independence import FEW, MANY, look, refuse_coupling, refuse_randomness
 from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.measuring import evaluating
 from kerneltrack.ntk.parameters import Selection, reported_name, trainable, unwrap
 from kerneltrack.ntk.pushforward import Function, pushforward, row_by_row
 from kerneltrack.ntk.reduction import Head
 from kerneltrack.ntk.slots import slots
 from kerneltrack.ntk.state import checksum, state_of
+from kerneltrack.undisturbed import evaluating
 
 Tensors = Mapping[str, Tensor]
 
