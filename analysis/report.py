@@ -81,8 +81,8 @@ def write_report(
 
     Args:
         archives: a path, several paths, a run or a trajectory.
-        output: the HTML file, replaced if it exists; its folder is made if need be. For several runs each page is called FILE-RUN.html, and
-            FILE-RUN-2.html where another run has that name.
+        output: the HTML file, replaced if it exists; its folder is made if need be. For several runs each page is
+            called FILE-RUN.html, and FILE-RUN-2.html where another run has that name.
         control: the run that did not change the learning rate: only with it anything is called an effect.
         probe: which probe to look through where paths are given; None: each archive's first.
 
