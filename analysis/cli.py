@@ -177,7 +177,7 @@ def plot(
 @app.command(epilog="Example: kerneltrack report out/demo.h5 --control out/control.h5 -o demo.html")
 def report(archives: ArchivePaths, output: Output, control: Control = None, probe: ProbeName = None) -> None:
     """Write one self-contained page about a run; reading it needs no network. Several archives: FILE-NAME.html each."""
-    may_write(output, HTML)
+    may_write(output, HTML, make_folder=True)
     from .report import write_report
 
     for path in write_report(archives, output, control=control, probe=probe):

@@ -27,18 +27,20 @@ ARCHIVE = (".h5", ".hdf5")
 
 
 @contextmanager
-def whole(path: str | os.PathLike[str], endings: Sequence[str]) -> Iterator[Path]:
+def whole(path: str | os.PathLike[str], endings: Sequence[str], *, make_folder: bool = False) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; it takes the place of ``path`` when the block ends without an error.
 
     Args:
         path: the file, replaced if it exists. Of a link the file that it points to is replaced.
         endings: the endings that fit what is written.
+        make_folder: make the folder where it is not there.
 
     Raises:
         OutputError: nothing may be written there; see :func:`may_write`.
         OSError: the file cannot be written; it is as it was, and nothing is left beside it.
     """
-    target = may_write(path, endings)
+    target = may_write(path, endings, make_folder=make_folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".kerneltrack-{uuid.uuid4().hex}.tmp")
     try:
         partial.touch(exist_ok=False)
@@ -53,7 +55,7 @@ def whole(path: str | os.PathLike[str], endings: Sequence[str]) -> Iterator[Path
         partial.unlink(missing_ok=True)
 
 
-def may_write(path: str | os.PathLike[str], endings: Sequence[str]) -> Path:
+def may_write(path: str | os.PathLike[str], endings: Sequence[str], *, make_folder: bool = False) -> Path:
     """The file that a path leads to, if it is new or may be replaced.
 
     Raises:
@@ -74,7 +76,7 @@ def may_write(path: str | os.PathLike[str], endings: Sequence[str]) -> Path:
             where=given,
         )
     target = Path(os.path.realpath(given))
-    if not target.parent.is_dir():
+    if not make_folder and not target.parent.is_dir():
         raise OutputError("the output's folder does not exist", where=given, remedy="Make the folder first.")
     if _is_among_parts(target):
         raise OutputError("the output is in the folder of an archive's parts", where=given, remedy=_ELSEWHERE)
@@ -96,7 +98,7 @@ def new_archive(path: str | os.PathLike[str]) -> None:
     Raises:
         OutputError: nothing may be written there, or something is there.
     """
-    may_write(path, ARCHIVE)
+    may_write(path, ARCHIVE, make_folder=True)
     if os.path.lexists(path):
         raise OutputError("the output exists; nothing was touched", where=os.fspath(path), remedy=_ELSEWHERE)
 

@@ -91,8 +91,8 @@ def write_report(
 
     Args:
         archives: a path, several paths, a run or a trajectory.
-        output: the HTML file, replaced if it exists; for several runs each page is called FILE-RUN.html, and
-            FILE-RUN-2.html where another run has that name.
+        output: the HTML file, replaced if it exists; its folder is made if need be. For several runs each page is
+            called FILE-RUN.html, and FILE-RUN-2.html where another run has that name.
         control: the run that did not change the learning rate: only with it anything is called an effect.
         probe: which probe to look through where paths are given; None: each archive's first.
 
@@ -108,10 +108,10 @@ def write_report(
     trajectory, target = _trajectory(archives, probe), Path(output)
     beside = None if control is None else _trajectory(control, trajectory[0].probe).only
     for path in (target, *(targets := _targets(target, trajectory))):
-        may_write(path, HTML)  # all of them before the first page is written
+        may_write(path, HTML, make_folder=True)  # all of them before the first page is written
     for run, path in zip(trajectory, targets, strict=True):
         page = render(run, beside, [other for other in trajectory if other is not run])
-        with whole(path, HTML) as partial:  # a browser that reloads meanwhile never sees half of it
+        with whole(path, HTML, make_folder=True) as partial:  # a browser that reloads meanwhile never sees half of it
             partial.write_text(page, encoding="utf-8")
     return tuple(targets)
 
