@@ -13,7 +13,7 @@ from typing import Any
 
 from kerneltrack import observables
 from kerneltrack.errors import TrackerError
-from kerneltrack.instrument import Instrument
+from kerneltrack.measurement import Instrument
 from kerneltrack.probe import Probe
 from kerneltrack.training import ProbeLoss
 
@@ -44,7 +44,7 @@ def instrument_for(probe: Path, loss: str | None, how: Mapping[str, Any]) -> Ins
     Args:
         probe: saved with ``Probe.save``.
         loss: its name, or None.
-        how: arguments of :class:`kerneltrack.instrument.Instrument`: output, eigenpairs, top_k, memory_budget.
+        how: arguments of :class:`kerneltrack.measurement.instrument.Instrument`: output, eigenpairs, top_k, memory_budget.
     """
     return Instrument(
         probe=Probe.load(probe),

@@ -22,7 +22,7 @@ from torch import nn
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import TrackerError
 from kerneltrack.formatting import format_bytes
-from kerneltrack.instrument import Instrument
+from kerneltrack.measurement import Instrument
 from kerneltrack.ntk import Plan
 from kerneltrack.snapshot import Snapshot
 from kerneltrack.training import GRADIENT_DESCENT_THRESHOLD, UpdateRule

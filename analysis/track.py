@@ -22,8 +22,7 @@ from torch.optim import Optimizer
 
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import TrackerError
-from kerneltrack.pace import Pace
-from kerneltrack.recorder import Moment, Recorder
+from kerneltrack.measurement import Moment, Pace, Recorder
 from kerneltrack.schedule import Due, Every
 from kerneltrack.snapshot import Provenance
 from kerneltrack.training import UpdateRule, provenance

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from kerneltrack.distributed import Ranks
 from kerneltrack.errors import TrackerError
-from kerneltrack.instrument import Instrument
+from kerneltrack.measurement import Instrument
 from kerneltrack.ntk import reported_name
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Json, Provenance, Snapshot

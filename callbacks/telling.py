@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from kerneltrack.formatting import format_bytes
-from kerneltrack.recorder import SnapshotCost
+from kerneltrack.measurement import SnapshotCost
 from kerneltrack.schedule import Schedule
 from kerneltrack.snapshot import Snapshot
 

@@ -1,4 +1,4 @@
-"""NTKTracker: the drop-in callback. Its hooks say when; :mod:`kerneltrack.recorder` says what.
+"""NTKTracker: the drop-in callback. Its hooks say when; :mod:`kerneltrack.measurement.recorder` says what.
 
 A state is measured at the start of the first batch of an accumulation window, before the update that this window makes,
 and its row is appended at the end of the batch in which that update happened. Nothing is measured inside validation
@@ -22,11 +22,8 @@ from torch import nn
 from kerneltrack import observables as catalogue
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.distributed import Ranks, unsharded
-from kerneltrack.instrument import Instrument
-from kerneltrack.pace import Pace
-from kerneltrack.pairs import Eigenpairs
+from kerneltrack.measurement import Eigenpairs, Instrument, KeepKernel, Moment, OnError, Pace, Recorder
 from kerneltrack.probe import Probe
-from kerneltrack.recorder import KeepKernel, Moment, OnError, Recorder
 from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule, Seconds
 from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.training import LossName, MeanLoss, UpdateRule

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-import kerneltrack.ntk.shared as engine
+import kerneltrack.measurement.kernel_over_ranks as engine
 from kerneltrack import Probe, empirical_ntk
-from kerneltrack.instrument import Instrument
+from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.memory_budget import MemoryBudget, budget_bytes, ran_out
 from kerneltrack.observables import select
 from kerneltrack.training.update_rule import UpdateRule

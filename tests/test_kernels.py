@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from kerneltrack import Probe, empirical_ntk, kernels
-from kerneltrack.instrument import Instrument
+from kerneltrack import Probe, empirical_ntk
+from kerneltrack.measurement import kernels
+from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.observables import select
 from kerneltrack.training.update_rule import UpdateRule
 

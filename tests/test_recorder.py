@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-import kerneltrack.recorder as module
-from kerneltrack.instrument import Instrument
-from kerneltrack.pace import Pace
+import kerneltrack.measurement.recorder as module
+from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.measurement.pace import Pace
+from kerneltrack.measurement.recorder import Moment, Recorder
 from kerneltrack.probe import Probe
-from kerneltrack.recorder import Moment, Recorder
 from kerneltrack.schedule import Clock, Every, Log, OnLearningRateChange, OnMetricChange, Seconds
 from kerneltrack.training.update_rule import UpdateRule
 

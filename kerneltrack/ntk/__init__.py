@@ -17,7 +17,6 @@ from kerneltrack.ntk.operator import NTKOperator
 from kerneltrack.ntk.parameters import layer_of, reported_name, trainable, unwrap
 from kerneltrack.ntk.passes import forward_flops
 from kerneltrack.ntk.reduction import parse_output
-from kerneltrack.ntk.shared import shared_ntk
 
 __all__ = [
     "AnchoredNetwork",
@@ -37,7 +36,6 @@ __all__ = [
     "ntk_plan",
     "parse_output",
     "reported_name",
-    "shared_ntk",
     "trainable",
     "unwrap",
 ]

@@ -39,12 +39,12 @@ ROOT = Path(__file__).parents[2]
 
 #: Pieces of a snapshot: what the table calls them, and the function whose calls are timed.
 PIECES = {
-    "kernel": "kerneltrack.kernels.shared_ntk",
-    "eigensystem": "kerneltrack.instrument.eigensystem",
+    "kernel": "kerneltrack.measurement.kernels.shared_ntk",
+    "eigensystem": "kerneltrack.measurement.instrument.eigensystem",
     "observables": "kerneltrack.observables.compute",
     "coefficients and vectors": "kerneltrack.observables.measurement",
-    "stability ratio": "kerneltrack.instrument.stability_ratio",
-    "the update's effects": "kerneltrack.instrument.update_effects",
+    "stability ratio": "kerneltrack.measurement.instrument.stability_ratio",
+    "the update's effects": "kerneltrack.measurement.instrument.update_effects",
     "writing": "kerneltrack.archive.writer.ArchiveWriter.append",
 }
 

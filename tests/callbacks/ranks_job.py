@@ -26,7 +26,7 @@ from kerneltrack import Probe, open_archive, schedule
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveError
-from kerneltrack.ntk import shared
+from kerneltrack.measurement import kernel_over_ranks
 
 RANK = int(os.environ["LOCAL_RANK"])
 TIMEOUT = datetime.timedelta(seconds=60)
@@ -189,7 +189,7 @@ def adam_fsdp2():
 
 def out_of_memory():
     """On rank one memory runs out twice, until the budget is a quarter of what it was."""
-    computed, budgets = shared._computed, []
+    computed, budgets = kernel_over_ranks._computed, []
 
     def scarce(tile, module, inputs, options):
         budgets.append(options["memory_budget"])
@@ -197,12 +197,12 @@ def out_of_memory():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return computed(tile, module, inputs, options)
 
-    shared._computed = scarce
+    kernel_over_ranks._computed = scarce
     try:
         watched = tracker("out_of_memory", memory_budget="1GiB", schedule=3)
         return {**outcome("out_of_memory", watched), "budgets": list(dict.fromkeys(map(str, budgets)))}
     finally:
-        shared._computed = computed
+        kernel_over_ranks._computed = computed
 
 
 def breaks(rank, *, at):

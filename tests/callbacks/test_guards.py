@@ -20,7 +20,7 @@ from trainings import Regressor
 
 import kerneltrack.undisturbed as guards
 from kerneltrack.callbacks import NTKTracker
-from kerneltrack.recorder import Recorder
+from kerneltrack.measurement.recorder import Recorder
 
 CALLS = []
 

@@ -15,9 +15,9 @@ from trainings import Regressor, loader, trainer
 
 from kerneltrack import archive, open_archive
 from kerneltrack.callbacks import NTKTracker
+from kerneltrack.measurement.eigenpairs import FORWARD_PASSES_PER_PRODUCT, LANCZOS_PRODUCTS_PER_PAIR, forms_kernel
 from kerneltrack.ntk import Plan
 from kerneltrack.observables import catalogue
-from kerneltrack.pairs import FORWARD_PASSES_PER_PRODUCT, LANCZOS_PRODUCTS_PER_PAIR, forms_kernel
 
 POINTS, PAIRS, TOO_LITTLE = 520, 5, 10**6  # the kernel of 520 points has 1.08 MB; from 500 rows on, Lanczos is worth it
 ROUTES = {"kernel": {}, "products": {"memory_budget": TOO_LITTLE}}

@@ -16,8 +16,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from trainings import trainer
 
-import kerneltrack.instrument as module_of_instrument
-import kerneltrack.kernels as kernels
+import kerneltrack.measurement.instrument as module_of_instrument
+import kerneltrack.measurement.kernels as kernels
 from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.ntk import NetworkState

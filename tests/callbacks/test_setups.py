@@ -20,7 +20,8 @@ from setups import SETUPS
 from torch import nn
 from trainings import Regressor, loader, trainer
 
-from kerneltrack import Probe, instrument, open_archive
+from kerneltrack import Probe, open_archive
+from kerneltrack.measurement import instrument
 from kerneltrack.spectrum.decomposition import eigensystem
 
 pytestmark = [

@@ -14,7 +14,7 @@ from torch import nn
 
 from kerneltrack import empirical_ntk
 from kerneltrack.distributed.ranks import Ranks
-from kerneltrack.ntk.shared import Tile, shared_ntk, shares
+from kerneltrack.measurement.kernel_over_ranks import Tile, shared_ntk, shares
 
 COUNTS = (1, 2, 3, 7, 8, 12, 25, 256)
 SIZES = (2, 3, 4, 5, 8)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.measurement.references import from_plain, to_plain
 from kerneltrack.observables import (
     centred_kernel,
     cka,
@@ -17,7 +18,6 @@ from kerneltrack.observables import (
     select,
     unbiased_cka,
 )
-from kerneltrack.resuming import from_plain, to_plain
 
 NAMES = ["kernel_distance_from_initial", "relative_kernel_change"]
 

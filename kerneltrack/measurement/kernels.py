@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.distributed import Ranks
-from kerneltrack.effects import to_float64
+from kerneltrack.measurement.eigenpairs import forms_kernel
+from kerneltrack.measurement.kernel_over_ranks import shared_ntk
+from kerneltrack.measurement.update_effects import to_float64
 from kerneltrack.memory_budget import MemoryBudget
 from kerneltrack.ntk import (
     Network,
@@ -23,10 +25,8 @@ from kerneltrack.ntk import (
     empirical_ntk,
     forward_flops,
     ntk_plan,
-    shared_ntk,
 )
 from kerneltrack.observables import Need
-from kerneltrack.pairs import forms_kernel
 
 Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
 Method = Literal["auto", "structured", "jacobian", "products"]
@@ -37,7 +37,7 @@ LAYER_NUMBERS = 2**28
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """How the kernels of a probe are computed; the attributes are those of :class:`kerneltrack.instrument.Instrument`."""
+    """How the kernels of a probe are computed; the attributes are those of :class:`kerneltrack.measurement.instrument.Instrument`."""
 
     probe: str
     output: Output

@@ -23,17 +23,17 @@ from torch import nn
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.distributed import Ranks, is_sharded, unsharded
 from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, one_line
-from kerneltrack.instrument import Instrument
+from kerneltrack.measurement.eigenpairs import fits
+from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.measurement.pace import Pace
+from kerneltrack.measurement.reading import Reading
+from kerneltrack.measurement.references import from_plain, to_plain
+from kerneltrack.measurement.training_outputs import Flags, flags_of
 from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import Need, State
-from kerneltrack.pace import Pace
-from kerneltrack.pairs import fits
-from kerneltrack.reading import Reading
-from kerneltrack.resuming import from_plain, to_plain
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training import UpdateRule
-from kerneltrack.training_mode import Flags, flags_of
 from kerneltrack.undisturbed import undisturbed
 
 #: What needs the initial state of the network, and what needs another probe.

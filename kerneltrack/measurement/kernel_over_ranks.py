@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from kerneltrack.distributed import Ranks
 from kerneltrack.memory_budget import available_bytes
-from kerneltrack.ntk.empirical import empirical_ntk
+from kerneltrack.ntk import empirical_ntk
 from kerneltrack.snapshot import Array
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from kerneltrack import observables
-from kerneltrack.effects import layers_of
+from kerneltrack.measurement.update_effects import layers_of
 from kerneltrack.ntk import Network
 from kerneltrack.observables import State
 from kerneltrack.snapshot import Json
 
 if TYPE_CHECKING:
-    from kerneltrack.instrument import Instrument
+    from kerneltrack.measurement.instrument import Instrument
 
 
 def settings_of(instrument: Instrument, network: Network, outputs: Tensor) -> dict[str, Json]:

@@ -17,13 +17,24 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from kerneltrack import observables
-from kerneltrack.carried import carried_over
-from kerneltrack.comparable import is_another_function, kernel_changed, of_other_parameters, withheld, without_layers
 from kerneltrack.distributed import Ranks
-from kerneltrack.effects import difference, distances, layers_of, to_float64, update_effects
 from kerneltrack.errors import KerneltrackError, ProbeError
-from kerneltrack.hidden import hidden_activations
-from kerneltrack.kernels import Kernels, Method, Output, layers_in, total
+from kerneltrack.measurement.comparable import (
+    is_another_function,
+    kernel_changed,
+    of_other_parameters,
+    withheld,
+    without_layers,
+)
+from kerneltrack.measurement.eigenpairs import Eigenpairs, describe, unavailable
+from kerneltrack.measurement.hidden_layers import hidden_activations
+from kerneltrack.measurement.kernels import Kernels, Method, Output, layers_in, total
+from kerneltrack.measurement.out_of_sample import carried_over
+from kerneltrack.measurement.reading import Reading
+from kerneltrack.measurement.settings import facts_of, settings_of
+from kerneltrack.measurement.stability_ratio import stability_ratio
+from kerneltrack.measurement.training_outputs import Flags, training_outputs
+from kerneltrack.measurement.update_effects import difference, distances, layers_of, to_float64, update_effects
 from kerneltrack.memory_budget import refuse_budget
 from kerneltrack.ntk import (
     AnchoredNetwork,
@@ -37,15 +48,10 @@ from kerneltrack.ntk import (
     unwrap,
 )
 from kerneltrack.observables import Need, Observable, State
-from kerneltrack.pairs import Eigenpairs, describe, unavailable
 from kerneltrack.probe import Probe
-from kerneltrack.reading import Reading
-from kerneltrack.settings import facts_of, settings_of
 from kerneltrack.snapshot import ProbeRecord, Reduction
 from kerneltrack.spectrum import eigensystem, threads_for
-from kerneltrack.stability import stability_ratio
 from kerneltrack.training import ProbeLoss, UpdateRule
-from kerneltrack.training_mode import Flags, training_outputs
 
 
 @dataclass(frozen=True, kw_only=True)
