@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from kerneltrack import observables
 from kerneltrack.distributed import Ranks
 from kerneltrack.errors import KerneltrackError, ProbeError
+from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import (
     is_another_function,
     kernel_changed,
@@ -30,11 +31,12 @@ from kerneltrack.measurement.eigenpairs import Eigenpairs, describe, unavailable
 from kerneltrack.measurement.hidden_layers import hidden_activations
 from kerneltrack.measurement.kernels import Kernels, Method, Output, layers_in, total
 from kerneltrack.measurement.out_of_sample import carried_over
+from kerneltrack.measurement.parameter_motion import difference, distances, layers_of
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.settings import facts_of, settings_of
 from kerneltrack.measurement.stability_ratio import stability_ratio
 from kerneltrack.measurement.training_outputs import Flags, training_outputs
-from kerneltrack.measurement.update_effects import difference, distances, layers_of, to_float64, update_effects
+from kerneltrack.measurement.update_effects import update_effects
 from kerneltrack.memory_budget import refuse_budget
 from kerneltrack.ntk import (
     AnchoredNetwork,

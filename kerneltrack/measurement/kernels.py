@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.distributed import Ranks
+from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.eigenpairs import forms_kernel
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
-from kerneltrack.measurement.update_effects import to_float64
 from kerneltrack.memory_budget import MemoryBudget
 from kerneltrack.ntk import (
     Network,

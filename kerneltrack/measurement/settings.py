@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack import observables
-from kerneltrack.measurement.update_effects import layers_of
+from kerneltrack.measurement.parameter_motion import layers_of
 from kerneltrack.ntk import Network
 from kerneltrack.observables import State
 from kerneltrack.snapshot import Json

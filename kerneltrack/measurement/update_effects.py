@@ -9,18 +9,17 @@ and compared with the change f_{t+1} − f_t of the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from kerneltrack.measurement.arrays import to_float64
+from kerneltrack.measurement.parameter_motion import Tensors, difference
 from kerneltrack.ntk import Network, layer_of
 from kerneltrack.observables import Update
 from kerneltrack.snapshot import Array
 from kerneltrack.training import UpdateRule
-
-Tensors = Mapping[str, Tensor]
 
 
 def update_effects(
@@ -62,30 +61,6 @@ def update_effects(
         layer_linear_changes=linears,
         layer_kernel_changes=kernels,
     )
-
-
-def difference(start: Tensors, end: Tensors) -> dict[str, Tensor]:
-    """end − start, for every parameter of the start."""
-    return {name: end[name] - value for name, value in start.items()}
-
-
-def layers_of(network: Network) -> list[str]:
-    """The layers that hold parameters, in the order of the parameter table."""
-    return list(dict.fromkeys(map(layer_of, network.parameters)))
-
-
-def distances(start: Tensors, end: Tensors) -> dict[str, float]:
-    """‖end − start‖₂ over the parameters of each layer, summed in float64."""
-    squares: dict[str, float] = {}
-    for name, moved in difference(start, end).items():
-        squares[layer_of(name)] = squares.get(layer_of(name), 0.0) + float(moved.to(torch.float64).square().sum())
-    return {layer: square**0.5 for layer, square in squares.items()}
-
-
-def to_float64(tensor: Tensor) -> Array:
-    """A tensor as NumPy float64."""
-    array: Array = tensor.detach().to("cpu", torch.float64).numpy()
-    return array
 
 
 def _gradient_flow(network: Network, inputs: Any, residual: Tensor, rule: UpdateRule) -> dict[str, Tensor] | None:
