@@ -6,7 +6,7 @@ from torch import nn
 
 from kerneltrack.measurement.stability_ratio import LANCZOS_TOLERANCE, stability_ratio
 from kerneltrack.ntk import empirical_ntk
-from kerneltrack.ntk.network import Network
+from kerneltrack.ntk.network.network import Network
 from kerneltrack.training.loss import ProbeLoss
 from kerneltrack.training.update_rule import UpdateRule
 

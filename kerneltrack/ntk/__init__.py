@@ -5,17 +5,25 @@
 
 from __future__ import annotations
 
-from kerneltrack.ntk.anchor import AnchoredNetwork, NetworkState, listed
-from kerneltrack.ntk.cost import Plan
-from kerneltrack.ntk.crossing import cross_time_ntk
+from kerneltrack.ntk.cross_time import cross_time_ntk
 from kerneltrack.ntk.empirical import empirical_ntk, ntk_plan
-from kerneltrack.ntk.forward import as_rows, default_forward
-from kerneltrack.ntk.inputs import Inputs
 from kerneltrack.ntk.linearize import linearize
-from kerneltrack.ntk.network import Network
-from kerneltrack.ntk.operator import NTKOperator
-from kerneltrack.ntk.parameters import layer_of, reported_name, trainable, unwrap
-from kerneltrack.ntk.passes import forward_flops
+from kerneltrack.ntk.matrix_free import NTKOperator
+from kerneltrack.ntk.network import (
+    AnchoredNetwork,
+    Inputs,
+    Network,
+    NetworkState,
+    as_rows,
+    default_forward,
+    layer_of,
+    listed,
+    reported_name,
+    trainable,
+    unwrap,
+)
+from kerneltrack.ntk.plan import Plan
+from kerneltrack.ntk.progress import forward_flops
 from kerneltrack.ntk.reduction import parse_output
 
 __all__ = [

@@ -14,20 +14,32 @@ from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.memory_budget import budget_bytes, ran_out, refuse_budget
-from kerneltrack.ntk.audit import audit
 from kerneltrack.ntk.capture import REFUSALS
-from kerneltrack.ntk.checks import refuse_not_finite
 from kerneltrack.ntk.contraction import mirror
-from kerneltrack.ntk.cost import Plan, PlanLine
-from kerneltrack.ntk.dense import Jacobian, add_jacobian_kernel, least_jacobian_bytes, product_kernel
-from kerneltrack.ntk.forward import Forward
-from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.job import KernelRequest, Method
-from kerneltrack.ntk.network import Network
-from kerneltrack.ntk.parameters import Metric, Selection, layer_of, preconditioner, summed_dtype
-from kerneltrack.ntk.passes import forward_flops, progress_bar
+from kerneltrack.ntk.methods import (
+    Jacobian,
+    KernelRequest,
+    Method,
+    Structured,
+    add_jacobian_kernel,
+    audit,
+    least_jacobian_bytes,
+    product_kernel,
+)
+from kerneltrack.ntk.network import (
+    Forward,
+    Inputs,
+    Metric,
+    Network,
+    Selection,
+    layer_of,
+    preconditioner,
+    refuse_not_finite,
+    summed_dtype,
+)
+from kerneltrack.ntk.plan import Plan, PlanLine
+from kerneltrack.ntk.progress import forward_flops, progress_bar
 from kerneltrack.ntk.reduction import Output, parse_output
-from kerneltrack.ntk.structured import Structured
 from kerneltrack.undisturbed import plain_arithmetic
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kerneltrack.ntk.forward import Forward
-from kerneltrack.ntk.network import Network
+from kerneltrack.ntk.network import Forward, Network
 
 Linearized = Callable[..., Tensor]
 

@@ -10,7 +10,8 @@ from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError, KernelError, UnsupportedModelError
-from kerneltrack.ntk import independence, structured
+from kerneltrack.ntk.methods import structured
+from kerneltrack.ntk.network import independence
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

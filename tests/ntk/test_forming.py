@@ -11,10 +11,10 @@ import pytest
 import torch
 from oracles import distance
 
-from kerneltrack.ntk.capture import Record, Site
-from kerneltrack.ntk.contraction import add_gram, upper_blocks
-from kerneltrack.ntk.forming import token_features
-from kerneltrack.ntk.linear import EinsumAxes
+from kerneltrack.ntk.capture.capture import Record, Site
+from kerneltrack.ntk.capture.linear import EinsumAxes
+from kerneltrack.ntk.contraction.gram import add_gram, upper_blocks
+from kerneltrack.ntk.contraction.per_sample_gradients import token_features
 
 N, GROUPS, CHANNELS, COLUMNS, ROWS = 3, 4, 5, 7, 6
 

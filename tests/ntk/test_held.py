@@ -13,11 +13,11 @@ from truth import OUTPUTS, exact, matrix
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError
-from kerneltrack.ntk import factored, held
+from kerneltrack.ntk.matrix_free import factor_cache, factored_jacobian
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
 
-push = factored.Linear.push
+push = factored_jacobian.Linear.push
 
 
 def operator_of(name, output="full"):
@@ -31,8 +31,8 @@ def operator_of(name, output="full"):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_product_is_exact(monkeypatch, name, columns):
     """The first product is by passes, the next by factors wherever the model has them."""
-    monkeypatch.setattr(held, "_audit", lambda found, expected: None)
-    monkeypatch.setattr(factored, "CHUNK_BYTES", 2**11)  # more than one chunk of columns
+    monkeypatch.setattr(factor_cache, "_audit", lambda found, expected: None)
+    monkeypatch.setattr(factored_jacobian, "CHUNK_BYTES", 2**11)  # more than one chunk of columns
     dense, operator = matrix(exact(name)), operator_of(name)
     vectors = torch.randn(len(dense), columns, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     for _ in range(3):
@@ -96,7 +96,7 @@ def test_a_zero_product_audits_nothing():
 
 
 def test_without_memory_for_factors_passes_do_it(monkeypatch):
-    monkeypatch.setattr(held, "SHARE", 2**60)
+    monkeypatch.setattr(factor_cache, "SHARE", 2**60)
     model, x = small()
     operator, v = kt.NTKOperator(model, x), torch.ones(10, dtype=torch.float64)
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_without_memory_for_factors_passes_do_it(monkeypatch):
 
 def test_wrong_factors_are_refused(monkeypatch):
     """Half of J W is what a lost use would give; the first product, by passes, disagrees."""
-    monkeypatch.setattr(factored.Linear, "push", lambda self, w, outputs: 0.5 * push(self, w, outputs))
+    monkeypatch.setattr(factored_jacobian.Linear, "push", lambda self, w, outputs: 0.5 * push(self, w, outputs))
     model, x = small()
     operator, v = kt.NTKOperator(model, x), torch.ones(10, dtype=torch.float64)
     operator.matvec(v)

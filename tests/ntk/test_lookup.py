@@ -14,7 +14,7 @@ from torch import nn
 from truth import OUTPUTS, readout, tightest
 
 import kerneltrack as kt
-from kerneltrack.ntk import lookup
+from kerneltrack.ntk.contraction import lookup
 
 N, LENGTH, WIDTH = 7, 9, 5
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
-from kerneltrack.ntk.state import checksum
+from kerneltrack.ntk.network.state import checksum
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

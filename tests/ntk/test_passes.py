@@ -10,7 +10,7 @@ from torch import nn
 from truth import exact, measured
 
 import kerneltrack as kt
-from kerneltrack.ntk import gradients
+from kerneltrack.ntk.contraction import output_gradients
 
 NAMES = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder", "gpt-tied", "embedding-reused", "inplace-everywhere")
 
@@ -18,7 +18,7 @@ NAMES = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder", "gpt-tied", "em
 @pytest.mark.parametrize("rows", [0, 8, 10**9])
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_together_or_one_by_one(monkeypatch, name, rows):
-    monkeypatch.setattr(gradients, "ENOUGH_ROWS", rows)
+    monkeypatch.setattr(output_gradients, "ENOUGH_ROWS", rows)
     assert distance(measured(name, method="structured"), exact(name)) < EXACT
 
 
@@ -39,8 +39,8 @@ def test_an_operation_without_a_batched_backward_goes_one_by_one(monkeypatch):
         torch.randn(5, 3, dtype=torch.float64),
     )
     rows = jacobian(model, x)
-    monkeypatch.setattr(gradients.torch.autograd, "grad", refusing)
-    monkeypatch.setattr(gradients, "ENOUGH_ROWS", 3 * len(x))  # three of seven outputs at once
+    monkeypatch.setattr(output_gradients.torch.autograd, "grad", refusing)
+    monkeypatch.setattr(output_gradients, "ENOUGH_ROWS", 3 * len(x))  # three of seven outputs at once
     kernel = kt.empirical_ntk(model, x, method="structured")
     assert distance(kernel, contract(rows, rows, "full")) < EXACT
     assert asked.count(True) == 1  # not asked again for this block

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import rich.console
 
-from kerneltrack.ntk import passes
+from kerneltrack.ntk import progress
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,8 @@ def test_a_bar_for_those_who_wait_in_front_of_a_terminal(monkeypatch, show, term
     text, clock = io.StringIO(), itertools.chain([0.0], itertools.repeat(6.0 if slow else 1.0))
     console = functools.partial(rich.console.Console, file=text, force_terminal=terminal)
     monkeypatch.setattr(rich.console, "Console", lambda **_: console())
-    monkeypatch.setattr(passes.time, "perf_counter", lambda: next(clock))
-    with passes.progress_bar(show, 4) as advance:
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    with progress.progress_bar(show, 4) as advance:
         for _ in range(4):
             advance(1)
     assert ("tangent kernel" in text.getvalue()) == shown

@@ -378,7 +378,7 @@ def test_exact_or_refused(odd, method):
 @pytest.mark.parametrize("where", ["collect", "add_tokens"])
 def test_out_of_memory_is_no_refusal_of_the_model(monkeypatch, where):
     """Plain autodiff needs more memory than structure does: whoever ran out of it must hear so, not wait for more."""
-    from kerneltrack.ntk import structured
+    from kerneltrack.ntk.methods import structured
 
     def exhausted(*args, **options):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")

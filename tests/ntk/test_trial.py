@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from kerneltrack import empirical_ntk
-from kerneltrack.ntk import structured
-from kerneltrack.ntk.capture import Capture
-from kerneltrack.ntk.inputs import Inputs
-from kerneltrack.ntk.job import KernelRequest
-from kerneltrack.ntk.network import Network
+from kerneltrack.ntk.capture.capture import Capture
+from kerneltrack.ntk.methods import structured
+from kerneltrack.ntk.methods.request import KernelRequest
+from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.reduction import parse_output
 
 NET = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2)).double()

@@ -12,7 +12,7 @@ from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError
-from kerneltrack.ntk import structured
+from kerneltrack.ntk.methods import structured
 
 
 def attention():

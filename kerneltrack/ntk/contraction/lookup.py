@@ -1,0 +1,133 @@
+"""The lookup order: an embedding's contribution by equality of indices, never a V × e gradient.
+
+    ∂f_o(x_n)/∂E[v] = s_nov = Σ_{t: id_nt = v} g_not         Θ[no, mp] += Σ_v s_nov · s_mpv
+
+Rows with the same sample and index are summed first, so that a pair of samples meets in at most T indices. An
+index that most samples have is a column block of dense per-sample gradients; the others are met pair by pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kerneltrack.ntk.contraction.block import SampleBlock
+from kerneltrack.ntk.contraction.gram import add_gram
+from kerneltrack.ntk.contraction.layout import input_rows
+from kerneltrack.ntk.contraction.terms import Term
+
+#: A pair of rows costs about so many times what the same products cost inside a dense matrix product.
+PAIR = 16
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Summed gradients of one block of samples, sorted by index, then sample.
+
+    Attributes:
+        ids: v of each row, (U,).
+        samples: n of each row, (U,).
+        sums: for each plane s, (U, Q, e).
+        count: samples in the block.
+    """
+
+    ids: Tensor
+    samples: Tensor
+    sums: list[Tensor]
+    count: int
+
+    def per_id(self, entries: int) -> Tensor:
+        """How many samples have each index, (V,)."""
+        return torch.bincount(self.ids, minlength=entries)
+
+    def dense(self, plane: int, ids: Tensor) -> Tensor:
+        """Per-sample gradients by E[ids], (n·Q, |ids|·e); ``ids`` sorted."""
+        place = torch.searchsorted(ids, self.ids).clamp_(max=len(ids) - 1)
+        here = ids[place] == self.ids
+        sums = self.sums[plane]
+        table = sums.new_zeros(self.count, sums.shape[1], len(ids), sums.shape[2])
+        table[self.samples[here], :, place[here]] = sums[here]
+        return table.flatten(2).flatten(0, 1)
+
+
+def lookup_rows(side: SampleBlock, unit: Term) -> Rows:
+    """The rows of a "lookup" unit, over all uses of the table."""
+    sites = [side.factors.sites[i] for i in unit.sites]
+    padding = sites[0].geometry
+    ids = torch.cat([input_rows(site, 0, side.count) for site in sites], 1).long()
+    samples = torch.arange(side.count, device=ids.device)[:, None].expand_as(ids)
+    keys, row = torch.unique(ids * side.count + samples, return_inverse=True)
+    found, owners = keys // side.count, keys % side.count
+    keep = slice(None) if padding is None else found != padding
+    sums = [
+        _sum_rows([side.planes(i)[plane] for i in unit.sites], row, len(keys), side.kind == "trace")[keep]
+        for plane in range(len(side.planes(unit.sites[0])))
+    ]
+    return Rows(found[keep], owners[keep], sums, side.count)
+
+
+def _sum_rows(uses: list[list[Tensor]], row: Tensor, size: int, trace: bool) -> Tensor:
+    """s, (size, Q, e): gradients (n, 1, e, T) of each use and output, added where ``row`` (n, ΣT) says."""
+    first = uses[0][0]
+    sums = first.new_zeros(size, len(uses[0]), first.shape[2])
+    start = 0
+    for outputs in uses:
+        places = row[:, start : start + outputs[0].shape[-1]].flatten()
+        start += outputs[0].shape[-1]
+        for o, part in enumerate(outputs):
+            sums[:, o].index_add_(0, places, part.squeeze(1).transpose(1, 2).flatten(0, 1))
+    return sums.flatten(1).unsqueeze(1) if trace else sums
+
+
+def add_lookup(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term, same: bool, workspace: int) -> None:
+    """Adds to theta (B, n1·Q, n2·Q) what an embedding's table contributes; its upper triangle if ``same``.
+
+    Args:
+        theta: where to add.
+        left: first block of samples.
+        right: second block.
+        unit: a "lookup" unit.
+        same: whether both blocks are one.
+        workspace: entries that may be held beside theta and the rows.
+    """
+    entries = left.factors.sites[unit.sites[0]].weight.shape[0]
+    ours = lookup_rows(left, unit)
+    theirs = ours if same else lookup_rows(right, unit)
+    meetings = ours.per_id(entries) * theirs.per_id(entries)
+    often = meetings * PAIR > ours.count * theirs.count
+    frequent = often.nonzero().flatten()
+    _, q, e = ours.sums[0].shape
+    size = max(1, workspace // ((ours.count + theirs.count) * q * e))
+    for plane, part in enumerate(theta):
+        for ids in torch.split(frequent, size) if len(frequent) else ():
+            mine = ours.dense(plane, ids)
+            add_gram(part, mine, mine if same else theirs.dense(plane, ids), same, unit.scale)
+        grid = part.view(ours.count, q, theirs.count, q).permute(0, 2, 1, 3)
+        for a, b in _pairs(ours, theirs, same, often, max(1, workspace // (2 * q * e + q * q))):
+            products = ours.sums[plane][a] @ theirs.sums[plane][b].transpose(1, 2)
+            place = ours.samples[a], theirs.samples[b]
+            grid.index_put_(place, products * unit.scale, accumulate=True)
+
+
+def _pairs(ours: Rows, theirs: Rows, same: bool, often: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of rows with one index, those ``often`` left out, about ``most`` at a time.
+
+    If both are the same, each pair once, in the order of their samples.
+    """
+    stops = torch.searchsorted(theirs.ids, ours.ids, right=True)
+    starts = torch.arange(len(ours.ids), device=stops.device) if same else torch.searchsorted(theirs.ids, ours.ids)
+    counts = torch.where(often[ours.ids], 0, stops - starts)
+    ends = counts.cumsum(0)
+    first = 0
+    while first < len(counts):
+        done = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(torch.searchsorted(ends, done + most, right=True)))
+        chunk = counts[first:last]
+        a = torch.repeat_interleave(torch.arange(first, last, device=chunk.device), chunk)
+        offset = torch.arange(len(a), device=chunk.device) + done - (ends[first:last] - chunk).repeat_interleave(chunk)
+        if len(a):
+            yield a, starts[a] + offset
+        first = last

@@ -1,0 +1,104 @@
+"""Gradients of every output at the recorded edges: the one backward pass of the structured method.
+
+Weight gradients are never formed here. Samples are independent, so one reverse pass of Σ_n f_o(x_n) gives
+∂f_o(x_n)/∂y_n for all n. Outputs are looped over, a few at a time where a pass has few rows: on CPUs, one
+pass with ten outputs took 0.6 of the time of ten passes for an MLP on 256 samples, and 1.5 to 2 times as long
+for convolutional networks and transformers. What autograd returns is kept as it is; at these sizes a copy
+into one array costs as much as forming per-sample gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from kerneltrack.ntk.capture import Record, Site
+from kerneltrack.ntk.contraction.layout import extent, gradient_rows
+
+#: Rows, N·T, of a backward pass from which a pass for each output is the fastest.
+ENOUGH_ROWS = 1024
+
+
+class KroneckerFactors:
+    """What one block of samples contributes: its sites, and the gradients at each.
+
+    Args:
+        sites: the sites of the block, in order of use.
+        gradients: for each record, one (N, g, e, T) for every output.
+        count: N.
+    """
+
+    def __init__(self, sites: Sequence[Site], gradients: Mapping[Record, list[Tensor]], count: int) -> None:
+        self.sites, self._gradients, self.count = sites, gradients, count
+
+    def gradients(self, index: int) -> list[Tensor]:
+        """G of a site: for every output (N, g, e, T); a shift sees the channels of all groups as one."""
+        stored = self._gradients[self.sites[index].record]
+        if self.sites[index].rule == "shift" and stored[0].shape[1] != 1:
+            return [part.flatten(1, 2).unsqueeze(1) for part in stored]
+        return stored
+
+
+def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dtype: torch.dtype) -> KroneckerFactors:
+    """Runs one backward pass for each output.
+
+    Args:
+        outputs: f(x), (N, O), with its graph; the graph is consumed.
+        sites: all sites of the forward pass.
+        wanted: indices of those whose gradients are needed.
+        dtype: in which everything is contracted, at least float32.
+    """
+    n, o = outputs.shape
+    primary: dict[Record, Site] = {}
+    for index in sorted(
+        wanted, key=lambda i: sites[i].rule == "shift"
+    ):  # a weight, not its bias, says what the rows are
+        primary.setdefault(sites[index].record, sites[index])
+    stored: dict[Record, list[Tensor]] = {record: [] for record in primary}
+    edges = [record.edge for record in primary]
+    rows = n * max((extent(site).tokens for site in primary.values()), default=1)
+    for parts in _passes(outputs, edges, max(1, min(o, ENOUGH_ROWS // rows))):
+        for (record, site), part in zip(primary.items(), parts, strict=True):
+            size = extent(site)
+            stored[record].append(
+                torch.zeros(1, dtype=dtype, device=outputs.device).expand(n, size.groups, size.outer, size.tokens)
+                if part is None
+                else gradient_rows(site, part.to(dtype))
+            )
+    for record in primary:
+        record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
+    return KroneckerFactors(sites, stored, n)
+
+
+def _passes(outputs: Tensor, edges: Sequence[GradientEdge | None], together: int) -> Iterator[Sequence[Tensor | None]]:
+    """∂f_o/∂y at all edges, output by output; ``together`` at a time where autograd can batch the pass."""
+    n, o = outputs.shape
+    if not outputs.requires_grad or not edges:
+        yield from [[None] * len(edges)] * o
+        return
+    done = 0
+    while done < o:
+        count = min(together, o - done)
+        batch = outputs.new_zeros(count, n, o)
+        for k in range(count):
+            batch[k, :, done + k] = 1
+        if count > 1:
+            try:
+                parts = _gradients(outputs, edges, batch, retain_graph=True, is_grads_batched=True)
+            except (RuntimeError, NotImplementedError):  # an operation without a batching rule: as exact, one by one
+                together = 1
+                continue
+            yield from zip(*([None] * count if p is None else p.unbind(0) for p in parts), strict=True)
+        else:
+            yield _gradients(outputs, edges, batch[0], retain_graph=done < o - 1)
+        done += count
+
+
+def _gradients(
+    outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, **options: bool
+) -> Sequence[Tensor | None]:
+    """The stubs know no edges that may be unused."""
+    return torch.autograd.grad(outputs, edges, cotangent, allow_unused=True, **options)  # type: ignore[arg-type]

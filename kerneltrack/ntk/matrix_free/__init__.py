@@ -1,0 +1,7 @@
+"""Products with the kernel, and the factors that make them cheap; no kernel is formed."""
+
+from __future__ import annotations
+
+from kerneltrack.ntk.matrix_free.operator import NTKOperator
+
+__all__ = ["NTKOperator"]

@@ -1,0 +1,115 @@
+"""When an operator holds the factors of J: from its second product in one state of the network on.
+
+The first product is done by passes. A user who wants one product pays for no more, and whoever wants many has
+its result as the factors' audit: an independent computation of the same product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from kerneltrack.errors import AuditError, KernelError
+from kerneltrack.memory_budget import available_bytes
+from kerneltrack.ntk.capture import REFUSALS
+from kerneltrack.ntk.matrix_free.factored_jacobian import FactoredJacobian
+from kerneltrack.ntk.methods import KernelRequest, agree, refuse_causes, rounding
+from kerneltrack.ntk.network import Inputs, Network, summed_dtype
+from kerneltrack.ntk.reduction import Reduction
+
+#: The share of free memory that factors may take.
+SHARE = 4
+
+
+class FactorCache:
+    """The factors of one network's Jacobian in one state, if they are worth holding.
+
+    Args:
+        network: the network.
+        samples: N samples.
+        outputs: O.
+        reduction: which pairs of outputs the kernel keeps.
+        metric: P.
+        passes: Θ V by passes, for V (n, O, k) or (n, 1, k).
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        samples: Inputs,
+        outputs: int,
+        reduction: Reduction,
+        metric: Mapping[str, float | Tensor] | None,
+        passes: Callable[[Tensor], Tensor],
+    ) -> None:
+        self._network, self._samples, self._outputs = network, samples, outputs
+        self._reduction, self._metric, self._passes = reduction, metric, passes
+        self._first: tuple[Tensor, Tensor] | None = None
+        self._factors: FactoredJacobian | None = None
+        self._asked = False
+
+    def note(self, v: Tensor, product: Tensor) -> None:
+        """Remembers the first product that passes made: V and Θ V, (n, O, k).
+
+        A product that is zero could audit nothing.
+        """
+        if not self._asked and self._first is None and bool(product.any()):
+            self._first = v.clone(), product
+
+    def factors(self) -> FactoredJacobian | None:
+        """The factors, from the second product on; None where passes are to be used.
+
+        Raises:
+            AuditError: the factors disagree with the product that passes made.
+        """
+        if self._first is not None:
+            self._factors = self._build(*self._first)
+            self._first, self._asked = None, True
+        return self._factors
+
+    def _build(self, v: Tensor, product: Tensor) -> FactoredJacobian | None:
+        free = available_bytes(self._network.device) // SHARE
+        try:
+            factors = FactoredJacobian(self._job(free), free)
+        except KernelError:
+            raise
+        except REFUSALS:
+            return None  # passes are as exact, and are what this model or this memory admits
+        found = factors.product(v)
+        same, telling = agree(
+            found, product, _limit(product), [self._network], self._samples, v, lambda: self._passes(v)
+        )
+        if not same:
+            refuse_causes(self._network, self._samples)
+            _audit(found, product)
+        return factors if telling else None
+
+    def _job(self, budget: int) -> KernelRequest:
+        return KernelRequest(
+            network=self._network,
+            x1=self._samples,
+            x2=None,
+            outputs=self._outputs,
+            dtype=summed_dtype(self._network.parameters),
+            reduction=self._reduction,
+            metric=self._metric,
+            method="auto",
+            by_layer=False,
+            budget=budget,
+        )
+
+
+def _audit(found: Tensor, expected: Tensor) -> None:
+    error, limit = float((found - expected).abs().max()), _limit(expected)
+    if not error <= limit:
+        raise AuditError(
+            "products by factors disagree with products by passes",
+            expected=f"a difference below {limit:.3g}",
+            got=f"{error:.3g}",
+            remedy="Report the model: this is a defect of kerneltrack. A new operator for each product avoids it.",
+        )
+
+
+def _limit(product: Tensor) -> float:
+    return rounding(product.dtype, float(product.abs().max()))

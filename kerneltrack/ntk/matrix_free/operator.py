@@ -1,0 +1,164 @@
+"""Θ without forming it: products J v, Jᵀ u and Θ v, with memory independent of N²."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor, nn
+
+from kerneltrack.errors import KernelError
+from kerneltrack.ntk.matrix_free.factor_cache import FactorCache
+from kerneltrack.ntk.methods import Jacobian
+from kerneltrack.ntk.network import Forward, Metric, Network, Selection, common_dtype, preconditioner
+from kerneltrack.ntk.reduction import Output, parse_output
+
+#: Working memory of :meth:`NTKOperator.diagonal`, which forms per-sample gradients chunk by chunk.
+_ROW_BYTES = 256 * 2**20
+
+
+class NTKOperator:
+    """The kernel matrix Θ = J P Jᵀ as a linear operator (Novak et al. 2022, "NTK-vector products").
+
+    Args:
+        model: the network.
+        x: N samples, a tensor or a pytree.
+        output: as in :func:`kerneltrack.empirical_ntk`. ``"full"``: Θ acts on vectors of length NO, ordered
+            (n, o); ``"diagonal"``: the same with the blocks o ≠ p set to zero; ``"trace"`` and ``"sum"``:
+            length N; callable: NK.
+        params: which parameters; as there.
+        forward: as there.
+        metric: P; as there.
+
+    Every product is that of the model's state when it is asked for: parameters and which of them require grad, buffers,
+    modes, samples, metric, and attributes of modules that are numbers, texts, tensors, arrays, or short lists, tuples and
+    dicts of such. Contents are compared, so that writes through ``.data`` are seen. What changes inside another object
+    that the forward pass reads (a config object, a long list, a variable that ``forward=`` closes over) is not seen: make a
+    new operator then.
+
+    Raises:
+        UnsupportedModelError: as :func:`kerneltrack.empirical_ntk`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Any,
+        *,
+        output: Output = "full",
+        params: Selection = None,
+        forward: Forward | None = None,
+        metric: Metric = None,
+    ) -> None:
+        self._arguments, self._reduction = (model, x, params, forward, metric), parse_output(output)
+        self._kind = self._reduction.kind
+        self._look()
+
+    def _look(self) -> None:
+        """Reads model, samples and metric as they are now, and checks them."""
+        model, x, params, forward, metric = self._arguments
+        self.network = Network(model, params=params, forward=forward, head=self._reduction.head)
+        self.metric = preconditioner(metric, self.network.parameters)
+        self._samples, self._outputs = self.network.validate(x)
+        self._rows, self.dtype = len(self._samples), common_dtype(self.network.parameters)
+        self._held = FactorCache(
+            self.network, self._samples, self._outputs, self._reduction, self.metric, self._columns_by_passes
+        )
+        self._state = self._state_key()
+
+    def _state_key(self) -> tuple[Any, ...]:
+        metric = [] if self.metric is None else [p for p in self.metric.values() if isinstance(p, Tensor)]
+        return self.network.state_key([*self._samples.tensors, *metric])
+
+    def _follow(self) -> None:
+        """Whatever was held of another state is dropped, and the new one is checked like the first."""
+        if self._state_key() != self._state:
+            self._look()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, M), M = N for "trace" and "sum", else N·O."""
+        size = self._rows * (1 if self._kind == "trace" else self._outputs)
+        return size, size
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """Θ v, (M,)."""
+        self._follow()
+        return self._times(self._checked(v, 1)[:, None])[:, 0]
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        """Θ V, (M, k)."""
+        self._follow()
+        return self._times(self._checked(vectors, 2))
+
+    def _times(self, vectors: Tensor) -> Tensor:
+        """Θ V by factors where they are held, else column by column by passes."""
+        v = vectors.view(self._rows, -1, vectors.shape[1])
+        factors = self._held.factors()
+        if factors is not None:
+            return factors.product(v).flatten(0, 1)
+        columns = self._columns_by_passes(v)
+        self._held.note(v, columns)
+        return columns.flatten(0, 1)
+
+    def _columns_by_passes(self, v: Tensor) -> Tensor:
+        return torch.stack([self._by_passes(column) for column in v.unbind(2)], 2)
+
+    def _by_passes(self, v: Tensor) -> Tensor:
+        """Θ v for v (N, O), or (N, 1) for a trace: one vector–Jacobian and one Jacobian–vector product each."""
+        if self._kind == "full":
+            return self._product(v)
+        own = [self._product(self._one_output(v[:, o % v.shape[1]], o))[:, o] for o in range(self._outputs)]
+        columns = torch.stack(own, 1)
+        return columns if self._kind == "diagonal" else columns.sum(1, keepdim=True)
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of Θ, (M,): squared norms of per-sample gradients, exact."""
+        self._follow()
+        norms = torch.zeros(self._rows, self._outputs, dtype=self.dtype, device=self.network.device)
+        jacobian = Jacobian(self.network, self.metric)
+        for name, value in self.network.parameters.items():
+            row_bytes = self._outputs * value.numel() * value.element_size()
+            for place, chunk in self._samples.chunks(max(1, _ROW_BYTES // row_bytes)):
+                rows = jacobian.rows(chunk, [name], self._outputs, _ROW_BYTES)[name]
+                norms[place] += rows.square().sum(-1)
+        return norms.sum(1) if self._kind == "trace" else norms.flatten()
+
+    def trace(self) -> float:
+        """The trace of Θ, exact."""
+        return float(self.diagonal().sum())
+
+    def as_linear_operator(self) -> LinearOperator:
+        """The same for SciPy, NumPy arrays in and out, in the parameters' dtype."""
+
+        def apply(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            tensor = torch.as_tensor(np.ascontiguousarray(v), dtype=self.dtype, device=self.network.device)
+            result = (
+                self.matmat(tensor) if tensor.dim() == 2 and tensor.shape[1] != 1 else self.matvec(tensor.reshape(-1))
+            )
+            return result.cpu().numpy().reshape(v.shape)
+
+        dtype = np.dtype(str(self.dtype).removeprefix("torch."))
+        return LinearOperator(self.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=dtype)
+
+    def _product(self, u: Tensor) -> Tensor:
+        pulled = self.network.vjp(self._samples, u)
+        if self.metric is not None:
+            pulled = {name: value * self.metric[name] for name, value in pulled.items()}
+        return self.network.jvp(self._samples, pulled)
+
+    def _one_output(self, column: Tensor, o: int) -> Tensor:
+        u = torch.zeros(self._rows, self._outputs, dtype=self.dtype, device=self.network.device)
+        u[:, o] = column
+        return u
+
+    def _checked(self, v: Tensor, dim: int) -> Tensor:
+        if not isinstance(v, Tensor) or v.dim() != dim or v.shape[0] != self.shape[0]:
+            raise KernelError(
+                "the vector does not fit the operator",
+                expected=f"a tensor ({self.shape[0]}{', k' * (dim - 1)}{',' * (2 - dim)})",
+                got=tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__,
+            )
+        return v.detach().to(self.dtype)

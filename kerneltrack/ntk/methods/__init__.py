@@ -1,0 +1,23 @@
+"""The methods: structured, Jacobian and products, and the audit that compares them."""
+
+from __future__ import annotations
+
+from kerneltrack.ntk.methods.audit import audit
+from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, least_jacobian_bytes, product_kernel
+from kerneltrack.ntk.methods.request import KernelRequest, Method
+from kerneltrack.ntk.methods.structured import Structured
+from kerneltrack.ntk.methods.verdict import agree, refuse_causes, rounding
+
+__all__ = [
+    "Jacobian",
+    "KernelRequest",
+    "Method",
+    "Structured",
+    "add_jacobian_kernel",
+    "agree",
+    "audit",
+    "least_jacobian_bytes",
+    "product_kernel",
+    "refuse_causes",
+    "rounding",
+]

@@ -1,0 +1,161 @@
+"""The audit: once for every plan, Θ v by the kernel against J (Jᵀ v) along a random v.
+
+A plan that left out a use of a parameter, or counted one twice, fails here with probability one; what it
+leaves out cannot hide, because v mixes all pairs. The reference knows nothing of plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from kerneltrack.errors import AuditError
+from kerneltrack.ntk.methods.request import KernelRequest
+from kerneltrack.ntk.methods.verdict import agree, refuse_causes, refuse_coupled, rounding
+from kerneltrack.ntk.network import Inputs, Network, layer_of
+
+#: Rows of Θ that are read at a time.
+_ROWS = 256
+
+
+def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
+    """Compares the kernel with plain autodiff along one random direction.
+
+    Args:
+        job: what was asked.
+        matrices: layer → (B, N1·Q, N2·Q), complete.
+        other: the network of the second samples, where it is not the job's; J_other takes the place of J on that side.
+
+    Returns:
+        Whether that says anything of the plan: a kernel that is zero, or rounding, is not told from another one.
+
+    Raises:
+        UnsupportedModelError: the model couples samples, or is random; that is looked for before a plan is blamed.
+        KernelError: its backward passes are not its derivative.
+        AuditError: they differ for no such reason; the message has every layer's share of the reference.
+    """
+    if job.reduction.kind == "full":
+        return _compare(job, matrices, job.x1, job.x1 if job.x2 is None else job.x2, slice(None), slice(None), other)
+    # O products for each direction: as many samples as cost no more than one direction of the full kernel.
+    rows, columns = _some(len(job.x1), job.outputs), _some(job.columns, job.outputs)
+    left = job.x1.map(lambda t: t[rows])
+    right = (job.x1 if job.x2 is None else job.x2).map(lambda t: t[columns])
+    return _compare(job, matrices, left, right, rows, columns, other)
+
+
+def _some(count: int, outputs: int) -> slice:
+    return slice(None, None, min(count, max(1, outputs)))
+
+
+def _compare(
+    job: KernelRequest,
+    matrices: Mapping[str, Tensor],
+    left: Inputs,
+    right: Inputs,
+    rows: slice,
+    columns: slice,
+    other: Network | None,
+) -> bool:
+    v = _direction(job, len(right))
+    product, scale = _by_kernel(matrices, v, rows, columns)
+
+    def reference() -> Tensor:
+        return _by_products(job, left, right, v, other)
+
+    expected = reference()
+    # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
+    limit = rounding(job.network_dtype, float(torch.maximum(scale, expected.abs()).max()))
+    networks = [job.network] if other is None else [job.network, other]
+    same, telling = agree(product, expected, limit, networks, left, v, reference)
+    if not same:
+        _refuse(job, left, right, v, other, product, expected, limit)
+    return telling
+
+
+def _refuse(
+    job: KernelRequest,
+    left: Inputs,
+    right: Inputs,
+    v: Tensor,
+    other: Network | None,
+    product: Tensor,
+    expected: Tensor,
+    limit: float,
+) -> None:
+    """Raises for the first cause that applies."""
+    source = job.network if other is None else other
+    for network, samples in ((job.network, left), (source, right)):
+        refuse_causes(network, samples)
+    with job.network.one_by_one(), source.one_by_one():
+        refuse_coupled(product, _by_products(job, left, right, v, other), limit)
+    raise AuditError(
+        "the plan disagrees with plain autodiff along a random direction, and neither coupled samples nor random numbers "
+        "nor gradient hooks are why",
+        expected=f"a difference below {limit:.3g}",
+        got=f"{float((product - expected).abs().max()):.3g}",
+        where=_shares(job, left, right, v, other),
+        remedy='Compute with method="jacobian", and report the model: this is a defect of kerneltrack.',
+    )
+
+
+def _direction(job: KernelRequest, count: int) -> Tensor:
+    """Draws v as (B, M·Q): one vector for each plane, the same for all outputs of a diagonal."""
+    generator = torch.Generator().manual_seed(count)
+    v = torch.randn(1, count * job.paired, generator=generator, dtype=torch.float64)
+    return v.expand(job.planes, -1).to(job.network.device, job.dtype)
+
+
+def _by_kernel(matrices: Mapping[str, Tensor], v: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+    """Θ v and |Θ| |v|, (B, N1·Q), over all layers, a few rows of Θ at a time."""
+    products, scales = [], []
+    for plane, vector in enumerate(v):
+        parts = [m[plane][rows, columns] for m in matrices.values()]
+        pieces = range(0, parts[0].shape[0], _ROWS)
+        products.append(
+            torch.cat([sum((p[i : i + _ROWS] @ vector for p in parts), torch.zeros_like(vector[:1])) for i in pieces])
+        )
+        scales.append(
+            torch.cat(
+                [
+                    sum((p[i : i + _ROWS].abs() @ vector.abs() for p in parts), torch.zeros_like(vector[:1]))
+                    for i in pieces
+                ]
+            )
+        )
+    return torch.stack(products), torch.stack(scales)
+
+
+def _by_products(
+    job: KernelRequest, left: Inputs, right: Inputs, v: Tensor, other: Network | None, names: list[str] | None = None
+) -> Tensor:
+    """Θ v by Jᵀ and J, (B, N1·Q)."""
+    network, o = job.network, job.outputs
+    source = network if other is None else other
+    names = list(network.parameters) if names is None else names
+
+    def product(cotangent: Tensor) -> Tensor:
+        pulled = source.vjp(right, cotangent)
+        weighted = {k: pulled[k].to(job.dtype) * (1.0 if job.metric is None else job.metric[k]) for k in names}
+        return network.jvp(left, weighted).to(job.dtype)
+
+    if job.reduction.kind == "full":
+        return product(v.view(len(right), o)).reshape(1, -1)
+    columns = []
+    for k in range(o):
+        cotangent = v.new_zeros(len(right), o)
+        cotangent[:, k] = v[0]
+        columns.append(product(cotangent)[:, k])
+    planes = torch.stack(columns)
+    return planes if job.reduction.kind == "diagonal" else planes.sum(0, keepdim=True)
+
+
+def _shares(job: KernelRequest, left: Inputs, right: Inputs, v: Tensor, other: Network | None) -> str:
+    layers: dict[str, list[str]] = {}
+    for name in job.network.parameters:
+        layers.setdefault(layer_of(name), []).append(name)
+    norms = {layer: float(_by_products(job, left, right, v, other, names).norm()) for layer, names in layers.items()}
+    return "the reference's norms by layer: " + ", ".join(
+        f"{layer or '(root)'} {norm:.3g}" for layer, norm in norms.items()
+    )

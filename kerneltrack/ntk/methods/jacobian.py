@@ -1,0 +1,205 @@
+"""Reference methods with plain autodiff: the Jacobian parameter by parameter, and NTK-vector products.
+
+    Θ = Σ_w J_w J_wᵀ,   J_w ∈ R^{NO×p}   (Novak et al. 2022, arXiv 2206.08720, "Jacobian contraction")
+    Θ e_(m,p) = J (Jᵀ e_(m,p))            ("NTK-vector products")
+
+They work for every differentiable model and serve the structured method as fallback and as oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.func import jacrev, vmap
+
+from kerneltrack.ntk.network import Inputs, Network, layer_of
+from kerneltrack.ntk.reduction import Kind, gram
+
+#: Copies of a chunk's activations and Jacobian that batched reverse mode holds at its peak.
+_WORKING_COPIES = 4
+
+
+class Jacobian:
+    """Rows of J, one parameter at a time, for chunks of samples.
+
+    Batched over samples by ``vmap`` where the model allows it; sample by sample otherwise (recurrent layers,
+    data-dependent control flow, autograd functions without a vmap rule); ``by_sample`` then says why.
+    """
+
+    def __init__(
+        self, network: Network, metric: Mapping[str, float | Tensor] | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        self.network, self.metric, self.dtype = network, metric, dtype
+        self.by_sample: str | None = None
+
+    def rows(self, samples: Inputs, names: Sequence[str], outputs: int, budget: int) -> dict[str, Tensor]:
+        """√P-scaled rows of J: name → (n, O, p). ``budget`` bounds the working memory beside the result."""
+        values = self.network.parameters
+        own = {name: values[name] for name in names}
+        result = {
+            name: value.new_empty(len(samples), outputs, value.numel(), dtype=self.dtype) for name, value in own.items()
+        }
+        row_bytes = (
+            _WORKING_COPIES * outputs * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
+        )
+        size = max(1, min(len(samples), budget // row_bytes))
+        with self.network.evaluating():
+            for place, chunk in samples.chunks(size):
+                for name, block in self._chunk(chunk, own, values).items():
+                    result[name][place] = block.reshape(len(chunk), outputs, -1)
+        return {name: self._scaled(name, block) for name, block in result.items()}
+
+    def _chunk(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.by_sample is None:
+            try:
+                return self._batched(chunk, own, values)
+            except (RuntimeError, NotImplementedError, TypeError, ValueError) as refusal:
+                self.by_sample = str(refusal).strip().partition("\n")[0]
+        return self._one_by_one(chunk, own, values)
+
+    def _batched(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
+        def single(parameters: dict[str, Tensor], *tensors: Tensor) -> Tensor:
+            one = chunk.replace(tuple(t.unsqueeze(0) for t in tensors))
+            return self.network.evaluate({**values, **parameters}, one)[0]
+
+        with torch.no_grad():
+            rows: dict[str, Tensor] = vmap(jacrev(single), (None, *(0 for _ in chunk.tensors)))(own, *chunk.tensors)
+        return rows
+
+    def _one_by_one(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
+        leaves = {name: value.detach().requires_grad_() for name, value in own.items()}
+        with torch.enable_grad():
+            rows = [
+                self.network.applied({**values, **leaves}, sample, partial(_rows_of_one, leaves))
+                for _, sample in chunk.chunks(1)
+            ]
+        return {name: torch.cat([row[name] for row in rows]) for name in own}
+
+    def _scaled(self, name: str, rows: Tensor) -> Tensor:
+        weight = 1.0 if self.metric is None else self.metric[name]
+        if isinstance(weight, Tensor):
+            return rows * weight.flatten().sqrt()
+        return rows if weight == 1.0 else rows * weight**0.5
+
+
+def _rows_of_one(leaves: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    """Gradients of one sample's outputs (1, O), one after the other: name → (O, …)."""
+    rows: dict[str, list[Tensor]] = {name: [] for name in leaves}
+    for output in outputs[0]:
+        parts: Sequence[Tensor | None] = [None] * len(leaves)
+        if output.requires_grad:
+            parts = torch.autograd.grad(output, list(leaves.values()), retain_graph=True, allow_unused=True)
+        for (name, leaf), part in zip(leaves.items(), parts, strict=True):
+            rows[name].append(torch.zeros_like(leaf) if part is None else part.to_dense())
+    return {name: torch.stack(parts) for name, parts in rows.items()}
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def add_jacobian_kernel(
+    into: Mapping[str, Tensor],
+    jacobian: Jacobian,
+    names: Iterable[str],
+    x1: Inputs,
+    x2: Inputs | None,
+    outputs: int,
+    kind: Kind,
+    budget: int,
+    other: Jacobian | None = None,
+) -> None:
+    """Adds Σ_{w in names} J_w J_wᵀ to the kernels ``into`` (layer → kernel, or one under the key "" for all).
+
+    Args:
+        into: where each layer's kernel is accumulated.
+        jacobian: the source of rows.
+        names: parameters to add.
+        x1: N1 samples.
+        x2: N2 samples; None is x1, and then only blocks on and above the diagonal are computed.
+        outputs: O.
+        kind: pairs of outputs to keep.
+        budget: bytes of working memory.
+        other: the source of the rows of ``x2`` where it is not the same network in the same state.
+    """
+    values = jacobian.network.parameters
+    total = len(x1) + (len(x2) if x2 is not None else 0)
+    for group in _groups({name: outputs * _bytes(values[name]) for name in names}, budget // (2 * max(total, 8))):
+        row = outputs * sum(_bytes(values[name]) for name in group)
+        size = max(1, budget // (4 * row)) if total * row > budget // 2 else max(len(x1), len(x2 or ()))
+        for i, chunk1 in x1.chunks(size):
+            left = jacobian.rows(chunk1, group, outputs, budget // 2)
+            for j, chunk2 in (x2 if x2 is not None else x1).chunks(size):
+                if x2 is None and j.start < i.start:
+                    continue
+                same = x2 is None and i == j
+                right = left if same else (other or jacobian).rows(chunk2, group, outputs, budget // 4)
+                for name in group:
+                    target = into[layer_of(name)] if len(into) > 1 or "" not in into else into[""]
+                    piece = max(1, budget // (8 * len(chunk2) * outputs**2 * target.element_size()))
+                    for start in range(0, len(chunk1), piece):
+                        block = gram(left[name][start : start + piece], right[name], kind)
+                        rows = slice(i.start + start, i.start + start + block.shape[0])
+                        target[rows, j] += block
+                        if x2 is None and not same:
+                            target[j, rows] += (
+                                block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
+                            )
+
+
+def least_jacobian_bytes(network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype) -> int:
+    """The least working memory of :func:`add_jacobian_kernel`: one row of each parameter in turn."""
+    largest = max(network.parameters[name].numel() for name in names) * dtype.itemsize
+    return _WORKING_COPIES * outputs * (network.activation_bytes(x1) + 2 * largest) + 2**16
+
+
+def _groups(row_bytes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Consecutive parameters whose rows fit together in ``limit``; one that does not stands alone."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in row_bytes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def product_kernel(
+    into: Mapping[str, Tensor],
+    network: Network,
+    metric: Mapping[str, float | Tensor] | None,
+    names: Sequence[str],
+    x1: Inputs,
+    x2: Inputs | None,
+    outputs: int,
+    kind: Kind,
+    advance: Callable[[int], None],
+) -> None:
+    """Adds J(x1) P J(x2)ᵀ to ``into``, column by column: one Jᵀu and one Jv for each (m, p).
+
+    The arguments are those of :func:`add_jacobian_kernel`; ``advance`` is told how many pairs of samples are
+    done.
+    """
+    other = x1 if x2 is None else x2
+    dtype = next(iter(into.values())).dtype
+    for m in range(len(other)):
+        sample = other.rows(m, m + 1)
+        for p in range(outputs):
+            basis = torch.zeros(1, outputs, dtype=dtype, device=network.device)
+            basis[0, p] = 1
+            gradient = network.vjp(sample, basis)
+            weighted = {name: gradient[name].to(dtype) * (1.0 if metric is None else metric[name]) for name in names}
+            for layer, target in into.items():
+                along = weighted if len(into) == 1 else {k: v for k, v in weighted.items() if layer_of(k) == layer}
+                column = network.jvp(x1, along).to(dtype)
+                if kind == "full":
+                    target[:, m, :, p] += column
+                elif kind == "diagonal":
+                    target[:, m, p] += column[:, p]
+                else:
+                    target[:, m] += column[:, p]

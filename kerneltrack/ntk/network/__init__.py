@@ -1,0 +1,49 @@
+"""The network as a function of its parameters: what the kernel is of, and its products J v and Jᵀ u."""
+
+from __future__ import annotations
+
+from kerneltrack.ntk.network.anchor import AnchoredNetwork, NetworkState, listed
+from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
+from kerneltrack.ntk.network.autograd_graph import reachable_leaves
+from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
+from kerneltrack.ntk.network.independence import FEW, resolution
+from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.parameters import (
+    Metric,
+    Selection,
+    common_dtype,
+    layer_of,
+    preconditioner,
+    reported_name,
+    summed_dtype,
+    trainable,
+    unwrap,
+)
+from kerneltrack.ntk.network.refusals import refuse_not_finite
+from kerneltrack.ntk.network.samples import Inputs
+
+__all__ = [
+    "DRAWS",
+    "FEW",
+    "UNITS",
+    "AnchoredNetwork",
+    "Forward",
+    "Inputs",
+    "Metric",
+    "Network",
+    "NetworkState",
+    "Selection",
+    "as_rows",
+    "common_dtype",
+    "default_forward",
+    "layer_of",
+    "listed",
+    "preconditioner",
+    "reachable_leaves",
+    "refuse_not_finite",
+    "reported_name",
+    "resolution",
+    "summed_dtype",
+    "trainable",
+    "unwrap",
+]

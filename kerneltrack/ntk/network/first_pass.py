@@ -1,0 +1,95 @@
+"""The first forward pass of a module: one sample, on copies, so that whatever it changes is found and is not the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from kerneltrack.errors import KernelError, ProbeError, UnsupportedModelError
+from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.samples import Inputs
+
+if TYPE_CHECKING:
+    from kerneltrack.ntk.network.network import Network
+
+Tensors = Mapping[str, Tensor]
+
+
+def try_one_sample(
+    network: Network, samples: Inputs, generators: Generators, buffers: Callable[[], dict[str, Tensor]]
+) -> None:
+    """Runs the first sample once or twice; call it inside ``network.evaluating()``.
+
+    Args:
+        network: the network.
+        samples: N samples.
+        generators: a forward pass that draws from them is not asked to repeat itself.
+        buffers: makes copies of the network's buffers.
+
+    Raises:
+        UnsupportedModelError: a forward that takes no single sample, changes parameters or buffers, or does not
+            repeat itself.
+        ProbeError: samples of another precision than the model.
+    """
+    one, states, written = samples.rows(0, 1), generators.states(), buffers()
+    copies = {name: value.clone() for name, value in network.parameters.items()}
+    versions = {name: value._version for name, value in copies.items()}
+    with torch.no_grad():
+        try:
+            first = network.evaluate(copies, one, written)
+        except KernelError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as refusal:
+            _refuse_precision(network, samples, refusal)
+            network.evaluate(
+                {k: v.clone() for k, v in network.parameters.items()}, samples
+            )  # raises too if x is at fault
+            raise UnsupportedModelError(
+                "the model couples samples: it takes the batch, and not one sample of it",
+                got=refusal,
+                remedy="Remove what mixes the batch axis (batch statistics, contrast), or call eval().",
+            ) from refusal
+        _refuse_moving_buffers(network.module, written, buffers())
+        changed = [name for name, value in copies.items() if value._version != versions[name]]
+        if changed:
+            raise UnsupportedModelError(
+                f"the forward pass changes parameters in place: {changed[:8]}",
+                remedy="A kernel is that of one parameter value; move the change out of forward.",
+            )
+        if generators.states() != states:
+            return  # whether it is random is asked of two states of the generators
+        again = network.evaluate(copies, one, written)
+    if bool(((first - again).abs() > 64 * torch.finfo(first.dtype).eps * first.abs().max()).any()):
+        raise UnsupportedModelError(
+            "the outputs depend on how often the model ran: forward changes buffers, or is random by a generator that is no "
+            "attribute of a module",
+            remedy="Call model.eval(): spectral_norm, for instance, iterates in training mode only.",
+        )
+
+
+def _refuse_moving_buffers(module: nn.Module, written: Tensors, before: Tensors) -> None:
+    """In training mode some modules update what their outputs depend on (spectral_norm iterates)."""
+    moved = [raw for raw, b in written.items() if b.is_floating_point() and not torch.equal(b, before[raw])]
+    training = {name for name, child in module.named_modules() if child.training}
+    names = [raw.removeprefix("model.") for raw in moved]
+    names = [name for name in names if name.rpartition(".")[0] in training]
+    if names:
+        raise UnsupportedModelError(
+            f"the forward pass updates buffers in training mode: {names[:8]}",
+            remedy="Call model.eval() before measuring.",
+        )
+
+
+def _refuse_precision(network: Network, samples: Inputs, refusal: Exception) -> None:
+    own = {p.dtype for p in network.parameters.values()}
+    given = {t.dtype for t in samples.tensors if t.is_floating_point()}
+    if given and not given & own:
+        raise ProbeError(
+            "the probe has another precision than the model",
+            expected=own,
+            got=given,
+            remedy="Convert the inputs, or pass dtype= to convert model and inputs together.",
+        ) from refusal

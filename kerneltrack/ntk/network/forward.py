@@ -1,0 +1,80 @@
+"""How a model is called, and what it may return: (N, O) or (N,), real and floating."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from kerneltrack.errors import UnsupportedModelError
+from kerneltrack.ntk.network.samples import Inputs
+from kerneltrack.ntk.reduction import Head
+
+Forward = Callable[[nn.Module, Any], Tensor]
+Result = TypeVar("Result")
+
+
+class Call(nn.Module):
+    """``forward(model, inputs)`` as a module, so that ``functional_call`` can replace parameters under it."""
+
+    def __init__(self, model: nn.Module, forward: Forward, head: Head | None) -> None:
+        super().__init__()
+        self.model, self._forward, self._head = model, forward, head
+        self.width: int | None = None
+
+    def key(self, samples: Inputs, dtype: torch.dtype | None, names: tuple[str, ...]) -> tuple[Any, ...]:
+        """What the answers of :meth:`Network.validate` depend on."""
+        modes = tuple(module.training for module in self.model.modules())
+        shapes = tuple((t.shape[1:], t.dtype) for t in samples.tensors)
+        return self._forward, self._head, modes, shapes, dtype, names
+
+    def headed(self, outputs: Tensor) -> Tensor:
+        """(n, O) → (n, K): the head of f's outputs, where there is one."""
+        return outputs if self._head is None else self._head(outputs)
+
+    def forward(self, inputs: Any, count: int, then: Callable[[Tensor], Result], raw: bool = False) -> Result:
+        """``then(f(x))`` for a chunk of ``count`` samples; with ``raw`` f's own outputs, without the head."""
+        values = as_rows(self._forward(self.model, inputs), count, self.width)
+        self.width = values.shape[1] if count > 1 else self.width
+        return then(values if raw else self.headed(values))
+
+
+def default_forward(model: nn.Module, inputs: Any) -> Tensor:
+    """``model(x)`` for a tensor, ``model(*x)`` for a tuple or list, ``model(**x)`` for a dict."""
+    if isinstance(inputs, dict):
+        return model(**inputs)  # type: ignore[no-any-return]
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)  # type: ignore[no-any-return]
+
+
+def as_rows(outputs: Any, count: int, width: int | None = None) -> Tensor:
+    """``outputs`` as (N, O); a (N,) output becomes (N, 1).
+
+    Raises:
+        UnsupportedModelError: not a tensor, not floating, or of another shape.
+    """
+    if not isinstance(outputs, Tensor):
+        raise UnsupportedModelError(
+            "the model does not return a tensor",
+            expected="(N,) or (N, O)",
+            got=type(outputs).__name__,
+            remedy="Pick the tensor with forward=lambda model, x: model(x)[...].",
+        )
+    if not outputs.is_floating_point():
+        raise UnsupportedModelError(
+            "the outputs are not real floating-point numbers",
+            got=outputs.dtype,
+            remedy="Return logits, not classes, with forward=.",
+        )
+    if count == 1 and outputs.numel() == (width or 1) and outputs.dim() < 2 and outputs.shape != (1,):
+        outputs = outputs.reshape(1, -1)  # a forward that ends in squeeze() drops the axis of a single sample
+    if outputs.dim() not in (1, 2) or outputs.shape[0] != count:
+        raise UnsupportedModelError(
+            "the output is not (N,) or (N, O)",
+            expected=f"({count},) or ({count}, O)",
+            got=tuple(outputs.shape),
+            remedy="Reduce it: forward=lambda model, x: model(x).flatten(1), or a mean over positions.",
+        )
+    rows: Tensor = outputs if outputs.dim() == 2 else outputs.unsqueeze(1)
+    return rows

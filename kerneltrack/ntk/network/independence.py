@@ -1,0 +1,249 @@
+"""Whether every sample has outputs and derivatives of its own: a few samples alone against the same ones in a batch.
+
+Values are compared relative to the spread of the outputs, so that a large constant in them hides nothing; derivatives by
+one VJP, because a batch can mix in the derivative alone. Small differences are judged by what rounding does to these
+very samples alone (:mod:`kerneltrack.ntk.network.arithmetic`), never by anything that a batch was part of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kerneltrack.errors import KernelError, UnsupportedModelError
+from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS, LowestPrecision
+from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.samples import Inputs
+
+if TYPE_CHECKING:
+    from kerneltrack.ntk.network.network import Network
+
+#: Samples of one look: of every call, and of the first one. The derivative is asked of the first PULLED.
+FEW, MANY, PULLED = 3, 8, 2
+#: Rounding of a value, in units of its own size, that needs no explanation.
+_ULPS = 4
+#: Seeds of the two runs of a forward pass that draws random numbers.
+_SEEDS = (0x5EED, 0xFEED)
+
+Gradients = Mapping[str, Tensor]
+
+
+@dataclass
+class Look:
+    """A few samples, each alone, and together.
+
+    Attributes:
+        chosen: their indices; the first sample and some that a generator of our own draws.
+        alone: f of each, (n, O), before any head.
+        together: f of the first FEW of them as one batch.
+        pulled: Jᵀu of the first PULLED, alone, summed.
+        gap: the largest difference to Jᵀu of that batch, by parameter; u is zero for the others in it.
+    """
+
+    chosen: list[int]
+    alone: Tensor
+    together: Tensor
+    pulled: Gradients
+    gap: dict[str, float]
+
+
+def look(network: Network, samples: Inputs, most: int) -> Look:
+    """Runs ``most`` samples alone, and FEW of them together; call it inside ``network.evaluating()``."""
+    chosen = _chosen(len(samples), most)
+    few = chosen[:FEW]
+    alone, pulled = _alone(network, samples, chosen)
+    if len(few) == 1:
+        return Look(chosen, alone, alone, pulled, dict.fromkeys(pulled, 0.0))
+    try:
+        together, of_batch = _pull(network, samples.pick(few), slice(len(few)))
+    except KernelError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as refusal:
+        raise UnsupportedModelError(
+            f"the model couples samples: it takes one of them, and not {len(few)} of them",
+            got=refusal,
+            remedy="Remove what depends on the number of samples.",
+        ) from refusal
+    gap = {name: _largest(of_batch[name].sub_(pulled[name])) for name in pulled}
+    return Look(chosen, alone, together, pulled, gap)
+
+
+def refuse_coupling(
+    network: Network, samples: Inputs, seen: Look, batches: tuple[Tensor, Tensor] | None = None
+) -> None:
+    """Raises where what was seen alone differs from what was seen in batches by more than rounding.
+
+    Args:
+        network: the network.
+        samples: all N samples.
+        seen: what :func:`look` saw.
+        batches: f of all N in one batch, and in two halves of it, where these were run.
+
+    Raises:
+        UnsupportedModelError: the samples are coupled, in the outputs or in the derivative.
+    """
+    values, gap = seen.together, _differences(seen.together, seen.alone[: len(seen.together)])
+    if batches is not None:
+        values = batches[0]
+        gap = torch.maximum(gap, _differences(values[seen.chosen], seen.alone))
+        gap = torch.maximum(gap, _differences(*batches))
+    limit, slack = _limit(values), _slack(seen.pulled, values.dtype)
+    if bool((gap <= limit).all()) and all(seen.gap[name] <= slack[name] for name in slack):
+        return
+    noise, unsteady, eps = _noise(network, samples, seen)
+    limit = limit + 2 * noise + _ULPS * eps * values.abs().amax(0)
+    if not bool((gap <= limit).all()):
+        _refuse("outputs", "outputs of a sample alone equal to its row of a batch", gap / limit)
+    slack = {
+        name: slack[name] + 2 * change + _ULPS * eps * _largest(seen.pulled[name]) for name, change in unsteady.items()
+    }
+    for name, most in slack.items():
+        if not seen.gap[name] <= most:
+            expected = "the derivative of a sample alone equal to its part of a batch's"
+            _refuse(f"derivative by {name!r}", expected, torch.tensor(seen.gap[name] / (most or 1e-300)))
+
+
+def refuse_randomness(network: Network, samples: Inputs, generators: Generators) -> None:
+    """Raises where two states of the random generators give two outputs or two derivatives, bit by bit.
+
+    Asked of a forward pass that draws random numbers. One that draws and does not use them is no random one.
+    """
+    runs = []
+    for seed in _SEEDS:
+        with generators.restored():
+            generators.seed(seed)
+            outputs = network.outputs(samples)
+            generators.seed(seed)
+            pulled = network.vjp(samples, _cotangents(outputs, len(outputs)))
+            runs.append([outputs, *pulled.values()])
+    if not all(_same(a, b) for a, b in zip(*runs, strict=True)):
+        raise UnsupportedModelError(
+            "the model is random: its forward pass draws random numbers, and its outputs or derivatives depend on them",
+            expected="the same outputs and derivatives, bit by bit, from two states of the random generators",
+            remedy="Call model.eval(), or take the noise (dropout, sampling) out of the forward pass.",
+        )
+
+
+def _chosen(count: int, most: int) -> list[int]:
+    """The first sample and others, none twice; the same for every call with as many samples."""
+    drawn = torch.randperm(count - 1, generator=torch.Generator().manual_seed(count)) + 1
+    return [0, *drawn[: most - 1].tolist()]
+
+
+def _cotangents(outputs: Tensor, count: int) -> Tensor:
+    """u, (count, O), the same at every call; in the dtype and on the device of ``outputs``."""
+    width = outputs.shape[1]
+    generator = torch.Generator().manual_seed(width)
+    u = torch.randn(count, width, generator=generator, dtype=torch.float64)
+    return u.to(outputs.device, outputs.dtype)
+
+
+def _alone(network: Network, samples: Inputs, chosen: list[int]) -> tuple[Tensor, Gradients]:
+    """f of each of ``chosen``, and Σ Jᵀu over the first PULLED."""
+    values: list[Tensor] = []
+    total: dict[str, Tensor] = {}
+    for place, index in enumerate(chosen):
+        one = samples.rows(index, index + 1)
+        if place >= PULLED:
+            with torch.no_grad():
+                values.append(network.evaluate(network.parameters, one, raw=True))
+            continue
+        value, pulled = _pull(network, one, slice(place, place + 1))
+        values.append(value)
+        total = {name: total[name].add_(part) if name in total else part for name, part in pulled.items()}
+    return torch.cat(values), total
+
+
+def _pull(network: Network, samples: Inputs, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+    """f and Jᵀu of one batch, u the ``rows`` of what :func:`_cotangents` draws."""
+    leaves = {name: value.detach().requires_grad_() for name, value in network.parameters.items()}
+    with torch.enable_grad():
+        outputs, pulled = network.applied(leaves, samples, partial(_differentiate, leaves, rows), raw=True)
+    network.refuse_hidden_parameters(outputs)
+    return outputs.detach(), pulled
+
+
+def _differentiate(leaves: Gradients, rows: slice, outputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    u = _cotangents(outputs, FEW)[rows]
+    u[PULLED:] = 0
+    parts: tuple[Tensor | None, ...] = (None,) * len(leaves)
+    if outputs.requires_grad:
+        parts = torch.autograd.grad(outputs, list(leaves.values()), u, allow_unused=True)
+    own: dict[int, Tensor] = {}
+    pulled: dict[str, Tensor] = {}
+    for (name, leaf), part in zip(leaves.items(), parts, strict=True):
+        dense = torch.zeros_like(leaf) if part is None else part.to_dense()
+        if dense.data_ptr() in own or not dense.is_contiguous():  # autograd hands out one tensor twice, or expanded
+            dense = dense.clone(memory_format=torch.contiguous_format)
+        own[dense.data_ptr()] = pulled[name] = dense
+    return outputs, pulled
+
+
+def _limit(values: Tensor) -> Tensor:
+    """Differences, by output, that need no explanation: of the outputs' spread, and the last digits of their size."""
+    eps = torch.finfo(values.dtype).eps
+    limit: Tensor = eps**0.6 * (values.amax(0) - values.amin(0)) + _ULPS * eps * values.abs().amax(0)
+    return limit
+
+
+def _slack(pulled: Gradients, dtype: torch.dtype) -> dict[str, float]:
+    """The same for Jᵀu by parameter: of its own size, and the last digits of all parameters' sizes."""
+    sizes = {name: _largest(part) for name, part in pulled.items()}
+    eps = max(torch.finfo(kind).eps for kind in (dtype, *(part.dtype for part in pulled.values())))
+    floor = 2 * _ULPS * eps * max(sizes.values())
+    return {name: eps**0.6 * size + floor for name, size in sizes.items()}
+
+
+def _noise(network: Network, samples: Inputs, seen: Look) -> tuple[Tensor, dict[str, float], float]:
+    """What rounding does to the samples alone: by output, by parameter, and the resolution that it was taken for."""
+    few = seen.chosen[: len(seen.together)]
+    with network.evaluating():
+        eps = resolution(network, samples)
+        values, derivatives = torch.zeros_like(seen.alone[0]), dict.fromkeys(seen.pulled, 0.0)
+        for seed in range(DRAWS):
+            with network.nudged(seed, UNITS * eps):
+                alone, pulled = _alone(network, samples, few)
+            values = torch.maximum(values, (alone - seen.alone[: len(few)]).abs().amax(0))
+            derivatives = {k: max(v, _largest(pulled[k] - seen.pulled[k])) for k, v in derivatives.items()}
+    return values, derivatives, eps
+
+
+def resolution(network: Network, samples: Inputs) -> float:
+    """The resolution of the coarsest arithmetic that takes part in f."""
+    values = network.parameters
+    with network.evaluating(), torch.no_grad(), LowestPrecision(next(iter(values.values())).dtype) as watched:
+        network.evaluate(values, samples.rows(0, 1), raw=True)
+    return float(watched.eps)
+
+
+def _differences(a: Tensor, b: Tensor) -> Tensor:
+    """The largest, by output."""
+    gap: Tensor = (a - b).abs().amax(0)
+    return gap
+
+
+def _refuse(what: str, expected: str, ratios: Tensor) -> None:
+    raise UnsupportedModelError(
+        f"the model couples samples in its {what}",
+        expected=expected,
+        got=f"{float(ratios.max()):.2g} times what rounding explains",
+        remedy="Remove what mixes the batch axis (batch statistics, contrastive terms, a branch on the whole batch), "
+        "or measure in eval().",
+    )
+
+
+def _largest(tensor: Tensor) -> float:
+    if not tensor.numel():
+        return 0.0
+    low, high = torch.aminmax(tensor)  # without a copy of the absolute values
+    return float(torch.maximum(-low, high))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Bit for bit; NaN is equal to itself."""
+    return torch.equal(a, b) or torch.equal(a.nan_to_num(), b.nan_to_num())

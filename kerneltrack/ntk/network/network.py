@@ -1,0 +1,407 @@
+"""A module as a pure function f(θ, x) of its selected trainable parameters, with its products J v and Jᵀ u.
+
+What the kernel is *of* is decided here: which parameters, which outputs, which samples are independent. How
+it is computed is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kerneltrack.errors import KernelError, ProbeError
+from kerneltrack.ntk.network.arithmetic import nudge, nudged
+from kerneltrack.ntk.network.first_pass import try_one_sample
+from kerneltrack.ntk.network.forward import Call, Forward, Result, default_forward
+from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.independence import FEW, MANY, look, refuse_coupling, refuse_randomness
+from kerneltrack.ntk.network.parameters import Selection, reported_name, trainable, unwrap
+from kerneltrack.ntk.network.pushforward import Function, pushforward, row_by_row
+from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidden, refuse_not_finite
+from kerneltrack.ntk.network.samples import Inputs
+from kerneltrack.ntk.network.slots import slots
+from kerneltrack.ntk.network.state import checksum, state_of
+from kerneltrack.ntk.reduction import Head
+from kerneltrack.undisturbed import evaluating
+
+Tensors = Mapping[str, Tensor]
+
+#: Bytes of saved activations that one chunk of samples may hold in a product J v or Jᵀ u.
+CHUNK_BYTES = 512 * 2**20
+
+
+class Network:
+    """f(θ, x) ∈ R^{N×O}: ``model`` as a pure function of its selected trainable parameters.
+
+    The module is never changed.
+
+    Args:
+        model: the module; wrappers (DataParallel, DistributedDataParallel, torch.compile) are looked through.
+        params: None for every parameter that requires grad, a predicate on names, or an iterable of names.
+        forward: ``(model, inputs) -> outputs``; by default a tensor goes in as ``model(x)``, a tuple or list
+            as ``model(*x)``, a dict as ``model(**x)``.
+        head: a function (n, O) → (n, K) applied to the outputs.
+        dtype: evaluate parameters, buffers and floating inputs in this dtype; None leaves them as they are.
+
+    Raises:
+        UnsupportedModelError: no trainable parameter, active dropout, or BatchNorm that uses batch
+        statistics.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        params: Selection = None,
+        forward: Forward | None = None,
+        head: Head | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.module = unwrap(model)
+        self.dtype = dtype
+        self._raw = {name: f"model.{raw}" for name, raw in trainable(self.module, params).items()}
+        self._call = Call(self.module, forward or default_forward, head)
+        self._nudge: tuple[int, float] | None = None
+        self.chunk_bytes = CHUNK_BYTES
+        refuse_coupling_modes(self.module)
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Name → current value (detached) of every selected parameter, tied ones once."""
+        own = dict(self._call.named_parameters())
+        return {name: self._cast(own[raw]) for name, raw in self._raw.items()}
+
+    def state_key(self, tensors: Iterable[Tensor]) -> tuple[Any, ...]:
+        """Changes whenever one of ``tensors``, a parameter, a buffer, a mode or an attribute of the module does."""
+        return state_of(self.module, tensors)
+
+    @property
+    def frozen(self) -> list[str]:
+        """Names of the parameters that the kernel does not speak of."""
+        own = dict(self._call.named_parameters())
+        return [reported_name(self.module, raw.removeprefix("model.")) for raw in own if raw not in self._raw.values()]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(iter(self.module.parameters())).device
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The context in which this network may be evaluated; reentrant. Random generators come out as they went in."""
+        with Generators(self.module).restored(), evaluating(self.module):
+            yield
+
+    @contextmanager
+    def nudged(self, seed: int, size: float) -> Iterator[None]:
+        """The same network with every parameter and input moved by at most ``size`` of itself, as rounding would."""
+        self._nudge = seed, size
+        try:
+            yield
+        finally:
+            self._nudge = None
+
+    def inputs(self, x: Any, *, name: str = "x") -> Inputs:
+        """``x`` as samples, on the right device and in the network's dtype.
+
+        Raises:
+            ProbeError: no tensor, no sample, unequal first axes, or tensors on another device than the model.
+        """
+        samples = x if isinstance(x, Inputs) else Inputs(x, name=name)
+        for tensor in samples.tensors:
+            if tensor.device != self.device:
+                raise ProbeError(
+                    f"{name} is on another device than the model",
+                    expected=self.device,
+                    got=tensor.device,
+                    remedy=f"Move it: {name}.to({str(self.device)!r}).",
+                )
+        return samples.to(self.dtype)
+
+    @contextmanager
+    def one_by_one(self) -> Iterator[None]:
+        """The same network, one sample in each pass."""
+        kept, self.chunk_bytes = self.chunk_bytes, 1
+        try:
+            yield
+        finally:
+            self.chunk_bytes = kept
+
+    def evaluate(
+        self, parameters: Tensors, samples: Inputs, buffers: Tensors | None = None, *, raw: bool = False
+    ) -> Tensor:
+        """f(θ, x) (n, K) for one chunk, differentiable in ``parameters``; with ``raw`` before the head, (n, O).
+
+        Call it inside :meth:`evaluating`.
+        """
+        return self.applied(parameters, samples, lambda outputs: outputs, buffers, raw=raw)
+
+    def applied(
+        self,
+        parameters: Tensors,
+        samples: Inputs,
+        then: Callable[[Tensor], Result],
+        buffers: Tensors | None = None,
+        *,
+        raw: bool = False,
+    ) -> Result:
+        """``then(f(θ, x))``, computed while θ stands in the module.
+
+        A backward pass belongs in ``then``: a checkpointed part of the model runs forward again in it, and
+        must find the same parameters.
+        """
+        selected = {self._raw[name]: value for name, value in parameters.items()}
+        return self._with(self._state() | selected, samples, then, buffers, raw)
+
+    def _with(
+        self, values: Tensors, samples: Inputs, then: Callable[[Tensor], Result], buffers: Tensors | None, raw: bool
+    ) -> Result:
+        """``then(f(x))`` with every parameter as in ``values``."""
+        if self._nudge is not None:
+            seed, size = self._nudge
+            values, samples = nudged(values, seed, size), samples.map(lambda t: nudge(t, seed, size))
+        values = dict(self._buffers() if buffers is None else buffers) | dict(values)
+        state = {slot: values[first] for slot, first in slots(self._call).items()}
+        arguments = samples.assemble(), len(samples), then, raw
+        result: Result = functional_call(self._call, state, arguments, tie_weights=False)
+        return result
+
+    def _state(self) -> dict[str, Tensor]:
+        """Every parameter, selected or not, where nothing else is asked for."""
+        return {raw: self._cast(p) for raw, p in self._call.named_parameters()}
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        return tensor.to(self.dtype) if self.dtype is not None and tensor.is_floating_point() else tensor
+
+    def validate(self, x: Any, *, name: str = "x") -> tuple[Inputs, int]:
+        """The samples and the number of outputs, once it is certain that a kernel of them makes sense.
+
+        Some samples alone must have the outputs and the derivatives that they have in a batch, and the random
+        generators must be left alone or not matter. Both are asked at every call, because they depend on the
+        module's state; the first call with these samples asks of more of them. What depends on the model's code
+        alone is asked once for each module, mode and shape of a sample.
+
+        Raises:
+            UnsupportedModelError: coupled samples, a random forward, a parameter that the forward changes or
+            reaches behind
+                the module's back, or outputs that are not (N,) or (N, O), floating, finite.
+        """
+        samples = self.inputs(x, name=name)
+        memory = self._facts(samples)
+        contents = tuple(int(checksum(t)) for t in samples.tensors)
+        outputs = self._look(samples, name, contents not in memory)
+        memory[contents] = len(samples)
+        return samples, outputs
+
+    def _facts(self, samples: Inputs) -> dict[Any, int]:
+        """What is known of this module in this mode, with samples of this shape: facts by name, and samples looked at."""
+        known = _KNOWN.setdefault(self.module, {})
+        key = self._call.key(samples, self.dtype, tuple(self._raw))
+        if key not in known and len(known) >= _REMEMBERED:
+            known.clear()
+        memory = known.setdefault(key, {})
+        if len(memory) > _REMEMBERED:
+            memory.clear()
+        return memory
+
+    def look_closely(self, samples: Inputs) -> None:
+        """Asks again what :meth:`validate` asks of the first call, whatever was asked before."""
+        self._look(samples, "x", True)
+
+    def _look(self, samples: Inputs, name: str, first: bool) -> int:
+        generators = Generators(self.module)
+        with self.evaluating():
+            before = generators.states()
+            if first:
+                try_one_sample(self, samples, generators, self._buffers)
+            seen = look(self, samples, MANY if first else FEW)
+            batches = self._batches(samples, name) if first else None
+            drawn = generators.states() != before
+            outputs = self._call.headed(seen.alone[:1]).shape[1]
+        if drawn:
+            refuse_randomness(self, samples, generators)
+        refuse_coupling(self, samples, seen, batches)
+        return outputs
+
+    def _batches(self, samples: Inputs, name: str) -> tuple[Tensor, Tensor]:
+        """f of all samples together, and of two halves of them, before the head."""
+        with torch.no_grad():
+            whole = self._in_chunks(self.parameters, samples, raw=True)
+            refuse_not_finite(whole, name)
+            refuse_not_finite(self._call.headed(whole), name)
+            cut = (len(samples) + 1) // 2
+            parts = [self._in_chunks(self.parameters, s, raw=True) for _, s in samples.chunks(cut)]
+            return whole, torch.cat(parts)
+
+    def refuse_random(self, x: Any) -> None:
+        """Raises UnsupportedModelError where the forward pass of one sample draws random numbers that matter."""
+        samples, generators = self.inputs(x), Generators(self.module)
+        with self.evaluating(), torch.no_grad():
+            before = generators.states()
+            self.evaluate(self.parameters, samples.rows(0, 1))
+            drawn = generators.states() != before
+        if drawn:
+            refuse_randomness(self, samples, generators)
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Copies: a forward may write to its buffers."""
+        return {raw: self._cast(b).clone() for raw, b in self._call.named_buffers()}
+
+    def _in_chunks(self, parameters: Tensors, samples: Inputs, *, raw: bool = False) -> Tensor:
+        chunks = samples.chunks(self.chunk_rows(samples))
+        return torch.cat([self.evaluate(parameters, s, raw=raw) for _, s in chunks])
+
+    def outputs(self, x: Any, parameters: Tensors | None = None) -> Tensor:
+        """f(x), (N, O); a (N,) output is O = 1.
+
+        Raises:
+            UnsupportedModelError: the output is anything but a real floating (N,) or (N, O).
+        """
+        samples = self.inputs(x)
+        with self.evaluating(), torch.no_grad():
+            return self._in_chunks(self._values(parameters), samples)
+
+    def vjp(self, x: Any, cotangent: Tensor, parameters: Tensors | None = None) -> dict[str, Tensor]:
+        """Jᵀ u, one tensor for each parameter.
+
+        Args:
+            x: N samples.
+            cotangent: u, (N, O).
+            parameters: θ to differentiate at; None is the model's current value.
+        """
+        samples = self.inputs(x)
+        leaves = {name: value.detach().requires_grad_() for name, value in self._values(parameters).items()}
+        total = {name: torch.zeros_like(value) for name, value in leaves.items()}
+        with self.evaluating(), torch.enable_grad():
+            for place, chunk in samples.chunks(self.chunk_rows(samples)):
+                parts = self.applied(leaves, chunk, partial(_pull, list(leaves.values()), cotangent[place]))
+                for name, part in zip(leaves, parts, strict=True):
+                    if part is not None:
+                        total[name] += part
+        return total
+
+    def steepness(self, samples: Inputs) -> tuple[float, float]:
+        """The largest derivative of Σ_o ±f_o(x_0) by a selected parameter, and by any at all, frozen ones too."""
+        leaves = {raw: v.requires_grad_() if v.is_floating_point() else v for raw, v in self._state().items()}
+        floating = {raw: v for raw, v in leaves.items() if v.requires_grad}
+        with self.evaluating(), torch.enable_grad():
+            parts = self._with(leaves, samples.rows(0, 1), partial(_pull_signs, list(floating.values())), None, True)
+        sizes = {
+            raw: float(part.abs().max()) if part is not None and part.numel() else 0.0
+            for raw, part in zip(floating, parts, strict=True)
+        }
+        return max(sizes[raw] for raw in self._raw.values()), max(sizes.values())
+
+    def jvp(self, x: Any, tangent: Tensors, parameters: Tensors | None = None, *, by_rows: bool = False) -> Tensor:
+        """J v, (N, O): the change of the outputs along ``tangent``.
+
+        Args:
+            x: N samples.
+            tangent: v, a tensor of the parameter's shape for some or all parameters; those left out do not
+                move.
+            parameters: θ to differentiate at; None is the model's current value.
+            by_rows: by one backward pass for each output, and never by forward mode.
+        """
+        push = row_by_row if by_rows else pushforward
+        samples, values = self.inputs(x), {k: v.detach() for k, v in self._values(parameters).items()}
+        moving = {name: values[name] for name in tangent}
+        direction = {name: tangent[name].detach().to(value) for name, value in moving.items()}
+        with self.evaluating():
+            return torch.cat(
+                [
+                    push(self._at(values, chunk), moving, direction)
+                    for _, chunk in samples.chunks(self.chunk_rows(samples))
+                ]
+            )
+
+    def _at(self, values: Tensors, samples: Inputs) -> Function:
+        return lambda parameters, then: self.applied({**values, **parameters}, samples, then)
+
+    def _values(self, parameters: Tensors | None) -> dict[str, Tensor]:
+        current = self.parameters
+        unknown = set(parameters or ()) - set(current)
+        if unknown:
+            raise KernelError(
+                f"there is no trainable parameter {sorted(unknown)}", expected=f"some of {list(current)[:12]}"
+            )
+        return {**current, **{k: v.detach().to(current[k]) for k, v in (parameters or {}).items()}}
+
+    def chunk_rows(self, samples: Inputs) -> int:
+        """How many samples at once keep their saved activations below :attr:`chunk_bytes`."""
+        return max(1, min(len(samples), self.chunk_bytes // max(1, self.activation_bytes(samples))))
+
+    def activation_bytes(self, samples: Inputs) -> int:
+        """Bytes that autograd saves for one sample, parameters left out.
+
+        Measured on the first sample, once.
+        """
+        memory = self._facts(samples)
+        if "activation bytes" not in memory:
+            one = samples.rows(0, 1)
+            with self.evaluating():
+                memory["activation bytes"] = self._saved_bytes(one) + one_bytes(one)
+        return memory["activation bytes"]
+
+    def _saved_bytes(self, one: Inputs) -> int:
+        seen: dict[int, int] = {}
+        own = {p.untyped_storage().data_ptr() for p in self._call.parameters()}
+
+        def note(tensor: Tensor) -> Tensor:
+            if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+                storage = tensor.untyped_storage()
+                seen[storage.data_ptr()] = 0 if storage.data_ptr() in own else storage.nbytes()
+            return tensor
+
+        leaves = {name: value.requires_grad_() for name, value in self.parameters.items()}
+        try:
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+                alive = self.evaluate(leaves, one)
+        except RuntimeError:  # torch.func transforms inside the model do not admit the hooks
+            with torch.enable_grad():
+                self.refuse_hidden_parameters(self.evaluate(leaves, one))
+            return _UNWATCHED * (one_bytes(one) + sum(v.numel() * v.element_size() for v in leaves.values()))
+        self.refuse_hidden_parameters(alive)
+        del alive
+        return sum(seen.values())
+
+    def refuse_hidden_parameters(self, outputs: Tensor) -> None:
+        """A forward that reaches a parameter by a reference of its own would leave it out silently."""
+        own = dict(self.module.named_parameters())
+        everything = sum(p.requires_grad for p in own.values()) == len(self._raw)
+        refuse_hidden(outputs, own, everything=everything)
+
+
+#: Saved activations of a forward pass that cannot be watched, as a multiple of inputs and parameters
+#: together.
+_UNWATCHED = 16
+
+
+def one_bytes(samples: Inputs) -> int:
+    """Bytes of the samples themselves."""
+    return sum(t.numel() * t.element_size() for t in samples.tensors)
+
+
+#: What was found out about each module, by mode, shape and dtype.
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[Any, int]]] = WeakKeyDictionary()
+_REMEMBERED = 32
+
+
+def _pull_signs(leaves: list[Tensor], outputs: Tensor) -> Sequence[Tensor | None]:
+    """Σ_o with signs in turn, so that outputs whose sum is fixed count too."""
+    signs = torch.ones_like(outputs)
+    signs[:, 1::2] = -1
+    return [None if part is None else part.to_dense() for part in _pull(leaves, signs, outputs)]
+
+
+def _pull(leaves: list[Tensor], cotangent: Tensor, outputs: Tensor) -> Sequence[Tensor | None]:
+    if not outputs.requires_grad:
+        return [None] * len(leaves)
+    return torch.autograd.grad(outputs, leaves, cotangent.to(outputs.dtype), allow_unused=True)

@@ -1,0 +1,87 @@
+"""Door checks of a network: finite outputs, and modes in which every sample is treated alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kerneltrack.errors import UnsupportedModelError
+from kerneltrack.ntk.network.autograd_graph import reachable_leaves
+
+
+def refuse_not_finite(outputs: Tensor, name: str) -> None:
+    """Raises UnsupportedModelError where f(x) is NaN or infinite."""
+    finite = torch.isfinite(outputs)
+    if not bool(finite.all()):
+        raise UnsupportedModelError(
+            "the outputs are not finite",
+            got=f"{int((~finite).sum())} of {finite.numel()} values",
+            remedy=f"Look for NaN or overflow in the parameters and in {name}.",
+        )
+
+
+def refuse_coupling_modes(model: nn.Module) -> None:
+    """Raises where the module's mode makes outputs random or dependent on the batch.
+
+    Raises:
+        UnsupportedModelError: names the modules.
+    """
+    dropout, batchnorm, instancenorm = [], [], []
+    scripted = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    if scripted:
+        raise UnsupportedModelError(
+            f"scripted or traced modules do not let their parameters be replaced: {scripted[:8]}",
+            remedy="Use the module that they were made from.",
+        )
+    weighted = [name for name, module in model.named_modules() if getattr(module, "scale_grad_by_freq", False)]
+    if weighted:
+        raise UnsupportedModelError(
+            f"scale_grad_by_freq makes gradients that are not derivatives: {weighted[:8]}",
+            remedy="Switch it off for the measurement.",
+        )
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            dropout.append(name)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+            batchnorm.append(name)
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.training and module.track_running_stats:
+            instancenorm.append(name)
+    if instancenorm:
+        raise UnsupportedModelError(
+            f"InstanceNorm updates its running statistics: {instancenorm[:8]}", remedy="Call model.eval()."
+        )
+    if batchnorm:
+        raise UnsupportedModelError(
+            f"BatchNorm uses the statistics of the batch: {batchnorm[:8]}",
+            remedy="Call model.eval(); a layer without running statistics has no kernel per sample.",
+        )
+    if dropout:
+        raise UnsupportedModelError(f"dropout is active: {dropout[:8]}", remedy="Call model.eval() before measuring.")
+
+
+def refuse_hidden(outputs: Tensor, own: Mapping[str, Tensor], *, everything: bool) -> None:
+    """Raises where f(x), computed with other tensors in the parameters' places, reaches a parameter all the same.
+
+    Args:
+        outputs: f(x) with its graph.
+        own: the module's parameters by name.
+        everything: whether each of them that requires grad was replaced by a leaf; then f(x) must depend on one.
+
+    Raises:
+        UnsupportedModelError: names the parameters.
+    """
+    if not outputs.requires_grad and everything:
+        raise UnsupportedModelError(
+            "the outputs do not depend on any of the parameters",
+            expected="a differentiable forward pass",
+            remedy="Look for detach(), torch.no_grad() or argmax between parameters and outputs.",
+        )
+    names = {id(parameter): name for name, parameter in own.items()}
+    hidden = [names[id(leaf)] for leaf in reachable_leaves([outputs]) if id(leaf) in names]
+    if hidden:
+        raise UnsupportedModelError(
+            f"the forward pass reaches parameters by references that are not attributes: {hidden[:8]}",
+            remedy="Use self.<name> in forward, not a list or closure that holds the parameter.",
+        )

@@ -1,0 +1,62 @@
+"""What surrounds a computation: the cost of one forward pass, and a progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kerneltrack.ntk.network import Inputs, Network
+
+
+def forward_flops(network: Network, samples: Inputs) -> int:
+    """FLOPs of one sample's forward pass, as torch counts them (matrix products, convolutions, attention)."""
+    counter = FlopCounterMode(display=False)
+    with network.evaluating(), torch.no_grad(), counter:
+        network.evaluate(network.parameters, samples.rows(0, 1))
+    return int(counter.get_total_flops())
+
+
+@contextlib.contextmanager
+def progress_bar(show: bool | float, total: int) -> Iterator[Callable[[int], None]]:
+    """A rich progress bar over pairs of samples, or nothing; gives the function that advances it.
+
+    Args:
+        show: True for a bar, False for none; a number of seconds for a bar on a terminal's standard error that appears
+            once the computation has taken so long, and is gone when it ends.
+        total: pairs of samples.
+    """
+    if show is False:
+        yield lambda pairs: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    patience = 0.0 if show is True else show
+    console = Console(stderr=show is not True)
+    if show is not True and not console.is_terminal:
+        yield lambda pairs: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console, transient=show is not True)
+    task, began = bar.add_task("tangent kernel", total=total), time.perf_counter()
+
+    def advance(pairs: int) -> None:
+        bar.advance(task, pairs)
+        if time.perf_counter() - began >= patience:
+            bar.start()
+
+    with contextlib.ExitStack() as stack:
+        if not patience:
+            bar.start()
+        stack.callback(lambda: bar.stop() if bar.live.is_started else None)
+        yield advance
