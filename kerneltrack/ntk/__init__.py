@@ -16,6 +16,7 @@ from kerneltrack.ntk.network import (
     NetworkState,
     as_rows,
     default_forward,
+    forward_flops,
     layer_of,
     listed,
     reported_name,
@@ -23,7 +24,6 @@ from kerneltrack.ntk.network import (
     unwrap,
 )
 from kerneltrack.ntk.plan import Plan
-from kerneltrack.ntk.progress import forward_flops
 from kerneltrack.ntk.reduction import parse_output
 
 __all__ = [

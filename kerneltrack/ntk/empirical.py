@@ -32,13 +32,14 @@ from kerneltrack.ntk.network import (
     Metric,
     Network,
     Selection,
+    forward_flops,
     layer_of,
     preconditioner,
     refuse_not_finite,
     summed_dtype,
 )
 from kerneltrack.ntk.plan import Plan, PlanLine
-from kerneltrack.ntk.progress import forward_flops, progress_bar
+from kerneltrack.ntk.progress import progress_bar
 from kerneltrack.ntk.reduction import Output, parse_output
 from kerneltrack.undisturbed import plain_arithmetic
 

@@ -6,19 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from kerneltrack.ntk.network import Inputs, Network
-
-
-def forward_flops(network: Network, samples: Inputs) -> int:
-    """FLOPs of one sample's forward pass, as torch counts them (matrix products, convolutions, attention)."""
-    counter = FlopCounterMode(display=False)
-    with network.evaluating(), torch.no_grad(), counter:
-        network.evaluate(network.parameters, samples.rows(0, 1))
-    return int(counter.get_total_flops())
-
 
 @contextlib.contextmanager
 def progress_bar(show: bool | float, total: int) -> Iterator[Callable[[int], None]]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from kerneltrack.observables import catalogue
 from kerneltrack.observables.listing import markdown
+from kerneltrack.observables.registry import catalogue
 
 sys.stdout.write(markdown(catalogue()))

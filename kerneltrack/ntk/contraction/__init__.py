@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from kerneltrack.ntk.contraction.block import SampleBlock, dense_features, shift_features
-from kerneltrack.ntk.contraction.gram import add_gram, add_hybrid, add_tokens, mirror, token_layer
+from kerneltrack.ntk.contraction.block import SampleBlock, shift_features
+from kerneltrack.ntk.contraction.dense_gradients import dense_features
+from kerneltrack.ntk.contraction.gram import add_gram, mirror
+from kerneltrack.ntk.contraction.hybrid import add_hybrid
 from kerneltrack.ntk.contraction.layout import Extent, extent, input_rows
 from kerneltrack.ntk.contraction.lookup import add_lookup
 from kerneltrack.ntk.contraction.order_costs import ContractionSize, OrderCost, choose, cost
@@ -11,6 +13,7 @@ from kerneltrack.ntk.contraction.output_gradients import collect
 from kerneltrack.ntk.contraction.per_sample_gradients import CACHED_BYTES, NARROW, NARROW_BYTES, token_features
 from kerneltrack.ntk.contraction.terms import Coverage, Term, cover
 from kerneltrack.ntk.contraction.tied import add_tied
+from kerneltrack.ntk.contraction.token import add_tokens, token_layer
 
 __all__ = [
     "CACHED_BYTES",

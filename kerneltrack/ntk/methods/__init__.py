@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kerneltrack.ntk.methods.audit import audit
-from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, least_jacobian_bytes, product_kernel
+from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, least_jacobian_bytes
+from kerneltrack.ntk.methods.products import product_kernel
 from kerneltrack.ntk.methods.request import KernelRequest, Method
 from kerneltrack.ntk.methods.structured import Structured
 from kerneltrack.ntk.methods.verdict import agree, refuse_causes, rounding

@@ -1,0 +1,87 @@
+"""Rules of norms, and of PReLU: a scale and a shift become per-sample tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kerneltrack.ntk.capture.capture import Capture, is_weight
+
+
+def layer_norm(
+    capture: Capture,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Any:
+    """Normalise, then scale and shift."""
+    y = torch.layer_norm(input, normalized_shape, None, None, eps, cudnn_enable)
+    return _affine(capture, y, weight, bias, None)
+
+
+def rms_norm(
+    capture: Capture, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Any:
+    """Normalise, then scale."""
+    return _affine(capture, torch.rms_norm(input, normalized_shape, None, eps), weight, None, None)
+
+
+def group_norm(
+    capture: Capture,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    """Normalise, then scale and shift each channel."""
+    return _affine(capture, torch.group_norm(input, num_groups, None, None, eps, cudnn_enabled), weight, bias, 1)
+
+
+def batch_norm(
+    capture: Capture,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Any:
+    """With running statistics: a fixed scale and shift, then the trainable ones."""
+    y = torch.batch_norm(input, None, None, running_mean, running_var, training, momentum, eps, cudnn_enabled)
+    return _affine(capture, y, weight, bias, 1)
+
+
+def instance_norm(
+    capture: Capture, input: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any, **options: Any
+) -> Any:
+    """Normalise each sample's channels, then scale and shift them."""
+    return _affine(capture, torch.instance_norm(input, None, None, *rest, **options), weight, bias, 1)
+
+
+def _affine(capture: Capture, y: Tensor, weight: Any, bias: Any, channel: int | None) -> Tensor:
+    """y·w + b, w and b on the last axes or on the channel axis."""
+    for value, apply in ((weight, torch.mul), (bias, torch.add)):
+        if value is not None:
+            operand = capture.expand(value, y) if is_weight(value) else value
+            if channel is not None:
+                operand = operand.reshape(-1, *(1,) * (y.dim() - channel - 1))
+            y = apply(y, operand)
+    return y
+
+
+def prelu(capture: Capture, input: Tensor, weight: Tensor) -> Any:
+    """Keeps x where positive, else w·x, w for each channel."""
+    slope = capture.expand(weight, input) if is_weight(weight) else weight
+    if slope.numel() != 1:
+        slope = slope.reshape(-1, *(1,) * (input.dim() - 2))
+    return torch.where(input > 0, input, input * slope)

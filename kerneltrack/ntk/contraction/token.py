@@ -1,0 +1,99 @@
+"""The order "token": one row for each sample, so that Θ is a product of two small Gram matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kerneltrack.ntk.contraction.block import SampleBlock
+from kerneltrack.ntk.contraction.terms import Term
+
+#: Entries of one tile of Θ that stays in a core's second-level cache while layers are added to it.
+TILE = 2**18
+
+
+@dataclass
+class TokenLayer:
+    """One layer with T = 1 in the token order: Θ[no, mp] += (scale a_n · a_m + shift) (g_no · g_mp).
+
+    Attributes:
+        inputs: A of both sides, (n, i).
+        gradients: G of both sides, for each plane (n, Q, e).
+        scale: c² of the weight.
+        shift: c² of the layer's bias, whose input is the constant 1; 0 without a bias.
+        fixed: for each plane g_o · g_p, (Q, Q), where gradients are the same for all samples: a linear last
+            layer.
+    """
+
+    inputs: tuple[Tensor, Tensor]
+    gradients: list[tuple[Tensor, Tensor]]
+    scale: float
+    shift: float
+    fixed: list[Tensor] | None
+
+    def add(self, tile: Tensor, rows: slice, columns: slice, scratch: Tensor) -> None:
+        """Adds to one tile of every plane, (B, n·Q, m·Q)."""
+        overlap = self.inputs[0][rows] @ self.inputs[1][columns].T
+        if self.scale != 1.0:
+            overlap *= self.scale
+        if self.shift:
+            overlap += self.shift
+        n, m = overlap.shape
+        wide = overlap.view(n, 1, m, 1)
+        for plane, part in enumerate(tile):
+            q = part.shape[0] // n
+            view = part.view(n, q, m, q)
+            if self.fixed is not None:
+                _add_fixed(view, overlap, self.fixed[plane])
+            else:
+                left, right = self.gradients[plane]
+                product = scratch[: part.numel()].view(part.shape)
+                torch.mm(left[rows].flatten(0, 1), right[columns].flatten(0, 1).T, out=product)
+                view.addcmul_(product.view(n, q, m, q), wide)
+
+
+def _add_fixed(view: Tensor, overlap: Tensor, fixed: Tensor) -> None:
+    """Adds overlap (n, m) ⊗ fixed (Q, Q) to view (n, Q, m, Q).
+
+    It touches only entries where ``fixed`` is not zero.
+    """
+    if bool((fixed == fixed.diag().diag()).all()):
+        for q in range(fixed.shape[0]):
+            view[:, q, :, q].add_(overlap, alpha=float(fixed[q, q]))
+    else:
+        view.addcmul_(overlap[:, None, :, None], fixed[None, :, None, :])
+
+
+def add_tokens(theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q: int, same: bool) -> None:
+    """Adds to theta (B, n1·Q, n2·Q): Σ_layers K ∘ (G Gᵀ), tile by tile, each read and written once."""
+    size = max(1, int(TILE**0.5) // q)
+    scratch = theta.new_empty(min(size, n1) * q * min(size, n2) * q)
+    for i in range(0, n1, size):
+        rows = slice(i, min(i + size, n1))
+        for j in range(i if same else 0, n2, size):
+            columns = slice(j, min(j + size, n2))
+            place = (slice(None), slice(i * q, rows.stop * q), slice(j * q, columns.stop * q))
+            tile = theta[place].contiguous()
+            for layer in layers:
+                layer.add(tile, rows, columns, scratch)
+            theta[place] = tile
+
+
+def token_layer(unit: Term, left: SampleBlock, right: SampleBlock, shift: float) -> TokenLayer:
+    """A "tokens" unit of one row for each sample, ready for :func:`add_tokens`."""
+    same = left is right
+    rows = [side.inputs(unit, 0, side.count).reshape(side.count, -1) for side in ([left] if same else [left, right])]
+    ours = [plane.flatten(2) for plane in left.stacked(unit)]
+    theirs = ours if same else [plane.flatten(2) for plane in right.stacked(unit)]
+    fixed = (
+        [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)] if _constant(ours) and _constant(theirs) else None
+    )
+    return TokenLayer((rows[0], rows[-1]), list(zip(ours, theirs, strict=True)), unit.scale, shift, fixed)
+
+
+def _constant(gradients: list[Tensor]) -> bool:
+    """Whether every sample has the same gradients: the layer's output is a fixed linear map away from f."""
+    return all(torch.equal(g[:1], g[-1:]) and bool((g == g[:1]).all()) for g in gradients)
