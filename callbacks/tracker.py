@@ -29,8 +29,8 @@ from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.training import LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
-from . import arguments, continuing, fit, telling
-from .roots import callback_bases
+from . import announcements, arguments, continuing, trainer_facts
+from .import_roots import callback_bases
 
 #: What these look at differs between the processes of one training; the leader decides for all, at a message an update.
 OWN_TO_A_RANK = (Seconds, OnMetricChange)
@@ -154,7 +154,7 @@ class _Tracker:
         if not self._goes_on(trainer):
             self._state = {}
         self._loaded, self._left = False, None
-        self._ranks = fit.ranks(trainer)
+        self._ranks = trainer_facts.ranks(trainer)
         self._started_at = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
         self._batches = int(self._state.get("batches", 0))
         self._samples = int(self._state.get("samples_seen", 0))
@@ -169,7 +169,7 @@ class _Tracker:
         if trainer.global_step == self._window:
             return
         self._window = trainer.global_step
-        rates = fit.rates(trainer)
+        rates = trainer_facts.rates(trainer)
         if self._recorder is None:
             self._recorder = self._open(trainer, pl_module, batch)
             self._recorder.load_state_dict(self._state.pop("memory", {}), pl_module.device)
@@ -180,7 +180,7 @@ class _Tracker:
         if any(isinstance(member, OWN_TO_A_RANK) for member in arguments.members(self._schedule)):
             due = self._ranks.broadcast(partial(dict, due))
         if due:
-            self._take(trainer, pl_module, fit.update_rule(trainer, pl_module), due)
+            self._take(trainer, pl_module, trainer_facts.update_rule(trainer, pl_module), due)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
         if self._recorder is not None and self._recorder.waiting is not None:
@@ -188,21 +188,21 @@ class _Tracker:
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if self._recorder is not None and self._recorder.waiting is not None:
-            self._recorder.use_rates(fit.rates(trainer))
-            self._step_was = fit.loss_scale(trainer), fit.has_gradient(optimizer)
+            self._recorder.use_rates(trainer_facts.rates(trainer))
+            self._step_was = trainer_facts.loss_scale(trainer), trainer_facts.has_gradient(optimizer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._recorder is None:
             return
         self._batches += 1
-        size = fit.batch_size(batch)
+        size = trainer_facts.batch_size(batch)
         self._samples = -1 if min(size, self._samples) < 0 else self._samples + size * self._ranks.size
         if self._recorder.waiting is None or trainer.global_step == self._recorder.waiting:
             return
-        training_loss = fit.training_loss(trainer, pl_module, outputs, self._backwards)
+        training_loss = trainer_facts.training_loss(trainer, pl_module, outputs, self._backwards)
         scale, graded = self._step_was
-        applied = graded and (scale is None or not (fit.loss_scale(trainer) or scale) < scale)
-        rule = fit.update_rule(trainer, pl_module)
+        applied = graded and (scale is None or not (trainer_facts.loss_scale(trainer) or scale) < scale)
+        rule = trainer_facts.update_rule(trainer, pl_module)
         snapshot = self._recorder.close_row(pl_module, update_applied=applied, training_loss=training_loss, rule=rule)
         self._ranks.run_everywhere(partial(self._look_at, trainer, snapshot))
 
@@ -211,7 +211,7 @@ class _Tracker:
             return
         if trainer.global_step != self._recorder.last_step:
             due = {name: Due("last") for name in self._instruments}
-            rule = fit.update_rule(trainer, pl_module)
+            rule = trainer_facts.update_rule(trainer, pl_module)
             self._take(trainer, pl_module, rule, due, last=True)
         self._ranks.run_everywhere(partial(self._conclude, trainer))
 
@@ -237,7 +237,7 @@ class _Tracker:
         """The probes by name: given, read from a file, or drawn from the training data."""
         given = self._probe
         if isinstance(given, int):
-            given = fit.training_probe(trainer, given, seed=self._probe_seed, split=self._split, name="train")
+            given = trainer_facts.training_probe(trainer, given, seed=self._probe_seed, split=self._split, name="train")
         return given if isinstance(given, dict) else {given.name: given}
 
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
@@ -249,9 +249,9 @@ class _Tracker:
             name: Instrument(
                 probe=probe,
                 observables=catalogue.select(self._observables),
-                scope=fit.stability_scope(trainer, module, probe, batch),
+                scope=trainer_facts.stability_scope(trainer, module, probe, batch),
                 ranks=self._ranks,
-                progress=telling.PATIENCE if self._log else False,
+                progress=announcements.PATIENCE if self._log else False,
                 **self._kernel_options,
             )
             for name, probe in self._probes.items()
@@ -263,10 +263,15 @@ class _Tracker:
             "observables": list(self._observables),
             "started_at_step": int(trainer.global_step),
         }
-        per_epoch = fit.steps_per_epoch(trainer)
+        per_epoch = trainer_facts.steps_per_epoch(trainer)
         arguments.countable(self._max_overhead, self._schedule, per_epoch)
         writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, unsharded(module), facts))
-        pace = Pace(own_schedules, max_overhead=self._max_overhead, horizon=fit.last_step(trainer), per_epoch=per_epoch)
+        pace = Pace(
+            own_schedules,
+            max_overhead=self._max_overhead,
+            horizon=trainer_facts.last_step(trainer),
+            per_epoch=per_epoch,
+        )
         return Recorder(
             writer, self._instruments, pace, keep_kernel=self._keep_kernel, on_error=self._on_error, ranks=self._ranks
         )
@@ -290,7 +295,7 @@ class _Tracker:
         self._run_id = str(earlier) if continues else uuid.uuid4().hex
         if earlier and not continues:
             facts["continued_from"] = {"run_id": earlier, "step": int(trainer.global_step)}
-        origin = fit.provenance(trainer, module, run_id=self._run_id, run=facts, user=self._metadata)
+        origin = trainer_facts.provenance(trainer, module, run_id=self._run_id, run=facts, user=self._metadata)
         if continues:
             return ArchiveWriter.resume(
                 self.archive, probes=records, provenance=origin, resumed_from_step=int(trainer.global_step)
@@ -332,7 +337,7 @@ class _Tracker:
         """What only the leader does with a row that was appended."""
         if snapshot is not None:
             if not self._verified:
-                fit.verify_loss(self._instruments, snapshot)
+                trainer_facts.verify_loss(self._instruments, snapshot)
             self._verified = True
             self._report(trainer, snapshot)
 
@@ -346,7 +351,7 @@ class _Tracker:
 
     def _report(self, trainer: Any, snapshot: Snapshot) -> None:
         if self._log:
-            telling.to_loggers(trainer, snapshot)
+            announcements.to_loggers(trainer, snapshot)
 
     def _announce(self, module: nn.Module) -> None:
         """What a snapshot costs, once, when the first one is known and before its update."""
@@ -355,7 +360,7 @@ class _Tracker:
         self._announced = True
         cost = self._recorder.cost(module)
         if cost is not None:
-            telling.say(telling.before(cost, self._recorder.pace.schedules))
+            announcements.say(announcements.before(cost, self._recorder.pace.schedules))
 
     def _finish(self, trainer: Any) -> None:
         """Close the archive; safe to call again."""
@@ -367,7 +372,7 @@ class _Tracker:
         recorder.close()
         if self._log and not self._dry_run and self._ranks.leads:
             total = time.perf_counter() - self._started_at
-            telling.say(telling.after(recorder.rows, self.archive, recorder.seconds, total))
+            announcements.say(announcements.after(recorder.rows, self.archive, recorder.seconds, total))
 
 
 class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the bases depend on the roots that are loaded

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kerneltrack.archive.checking import Problem, check
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.printable import printable
+from kerneltrack.archive.publishing import merge, publish
 from kerneltrack.archive.reader import Archive, open_archive
-from kerneltrack.archive.sharing import merge, publish
 from kerneltrack.archive.spool import ArchiveWarning
 from kerneltrack.archive.writer import ArchiveWriter
 

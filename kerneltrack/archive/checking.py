@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from kerneltrack.archive import build, lock, pieces
+from kerneltrack.archive import joining, lock, pieces
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.printable import printable
 from kerneltrack.archive.reader import open_archive
@@ -239,7 +239,7 @@ _RULES = {
 
 def _together(found: Sequence[Piece]) -> Iterator[str]:
     """What is wrong with the rows of all files as one archive."""
-    header = build.merged_header(found)
+    header = joining.merged_header(found)
     origin, place = pieces.row_map(found)
     values = {name: _gathered(found, name, origin, place) for name in ("snapshot", "step", "segment")}
     if not np.array_equal(values["snapshot"], np.arange(len(origin))):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import h5py
 
-from kerneltrack.archive import attributes, guard, schema
+from kerneltrack.archive import attributes, safety, schema
 from kerneltrack.archive.printable import printable
 from kerneltrack.archive.schema import Field
 from kerneltrack.errors import ArchiveFormatError, UnsafeArchiveError
@@ -179,12 +179,12 @@ def require_stored(file: h5py.File, held: int) -> None:
         names = (*schema.PROBE_TEXTS, *(field.name for field in schema.PROBE_FIELDS))
         whole += [probe[name] for name in names if _is_described(probe, name)]
         for data in _inputs(probe):
-            guard.require_present(data)
+            safety.require_present(data)
     for data in whole:
-        guard.require_present(data)
+        safety.require_present(data)
         if data.dtype == "S1" and data.nbytes > schema.MAX_TEXT_BYTES:
             raise UnsafeArchiveError("a text is too long", got=f"{data.nbytes} bytes", where=printable(data.name))
-    guard.require_room(sum(data.nbytes for data in whole), held, "all that is read when the archive is opened")
+    safety.require_room(sum(data.nbytes for data in whole), held, "all that is read when the archive is opened")
 
 
 def _inputs(probe: h5py.Group) -> list[h5py.Dataset]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from kerneltrack.archive import attributes, conform, guard, layout, schema
+from kerneltrack.archive import attributes, conform, layout, safety, schema
 from kerneltrack.archive import header as headers
 from kerneltrack.archive.durable import Stream, open_to_read
 from kerneltrack.archive.header import Header
@@ -93,7 +93,7 @@ class Piece:
 
     def _admitted(self) -> Header:
         """The header of a file that is safe to read, of a version that is known, and of the form it should have."""
-        guard.admit(self.file, self.held)
+        safety.admit(self.file, self.held)
         conform.require_version(self.file)
         for problem in conform.structure(self.file):
             raise ArchiveFormatError("the archive does not have the form of its format", got=problem)

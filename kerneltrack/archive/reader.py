@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from kerneltrack.archive import build, guard, pieces, rows, sections
+from kerneltrack.archive import joining, json_kinds, pieces, rows, safety
 from kerneltrack.archive.canonical import is_canonical
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.layout import Column
@@ -50,9 +50,9 @@ class Archive(Sequence[Snapshot]):
         self.path = Path(os.path.realpath(path))
         self._pieces = pieces.gather(self.path)
         try:
-            self._header = build.merged_header(self._pieces)
+            self._header = joining.merged_header(self._pieces)
             self._columns = pieces.all_columns(self._pieces)
-            for problem in sections.departures(self._header, self._columns):
+            for problem in json_kinds.departures(self._header, self._columns):
                 raise ArchiveFormatError("a text of the archive is not of its kind", got=problem, where=printable(path))
             self._origin, self._place = pieces.row_map(self._pieces)
             self._appended, self._canonical = len(self._origin), not all_segments
@@ -108,12 +108,12 @@ class Archive(Sequence[Snapshot]):
         column = self._columns[path]
         chosen = np.arange(len(self))[select]
         size, held = chosen.size * column.row_bytes, sum(piece.held for piece in self._pieces)
-        guard.require_room(size, held, path, sparse=self._holds_a_row(path, column))
+        safety.require_room(size, held, path, sparse=self._holds_a_row(path, column))
         values = np.empty((chosen.size, *column.shape), column.field.dtype)
         values[...] = np.nan if "f" in column.field.dtype else np.zeros((), column.field.dtype)
-        for start, stop, number, first in build.runs(self._origin[chosen.ravel()], self._place[chosen.ravel()]):
+        for start, stop, number, first in joining.runs(self._origin[chosen.ravel()], self._place[chosen.ravel()]):
             if path in self._pieces[number].columns:
-                build.fill(values, column, path, build.Stretch(self._pieces[number], first, start, stop))
+                joining.fill(values, column, path, joining.Stretch(self._pieces[number], first, start, stop))
         return values.reshape(chosen.shape + column.shape)
 
     def _holds_a_row(self, path: str, column: Column) -> bool:
@@ -156,7 +156,7 @@ class Archive(Sequence[Snapshot]):
         Raises:
             ArchiveError: there is no such probe, or there are several and none was named.
         """
-        from kerneltrack.archive.labelled import dataset
+        from kerneltrack.archive.dataset import dataset
 
         return dataset(self, self.probe_name(probe))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from kerneltrack.archive import build, durable, lock
+from kerneltrack.archive import durable, joining, lock
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.pieces import Piece, list_parts, part_name, parts_folder
 from kerneltrack.errors import ArchiveError
@@ -120,9 +120,9 @@ class Spool:
         first, total = joined[0][0].name.partition("-")[0], sum(count for _, count in joined)
         target = self.folder / part_name(int(first), total)
         with _opened(path for path, _ in joined) as found:
-            header = build.merged_header(found)
+            header = joining.merged_header(found)
             with durable.staged(target, workplace=self.folder, reserve=self._room(found)) as stream:
-                build.join(stream, header, found)
+                joining.join(stream, header, found)
         self._parts[-FAN_IN:] = [(target, total)]
         _unlink(path for path, _ in joined)
 
@@ -140,7 +140,7 @@ class Spool:
 
     def _write_main(self, header: Header, found: Sequence[Piece]) -> None:
         with durable.staged(self.path, workplace=self.folder, reserve=self._room(found)) as stream:
-            rows = build.join(stream, header, found)
+            rows = joining.join(stream, header, found)
         self._main_rows = rows
 
     def _room(self, found: Sequence[Piece]) -> int:

@@ -19,7 +19,7 @@ from typing import Literal, Self
 import numpy as np
 
 import kerneltrack
-from kerneltrack.archive import build, layout, meaning, pieces, rows, schema
+from kerneltrack.archive import joining, layout, meaning, pieces, rows, schema
 from kerneltrack.archive.header import Header, Segment
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.sizes import Sizes
@@ -55,7 +55,7 @@ class ArchiveWriter:
     _spool: Spool
     _header: Header
     _segment: Segment
-    _images: build.PartImages
+    _images: joining.PartImages
     _sizes: Sizes
     _next: int
     _closed: bool
@@ -194,7 +194,7 @@ class ArchiveWriter:
         self._spool = spool
         self._header = header
         self._segment = header.segments[-1]
-        self._images = build.PartImages(self._part_header())
+        self._images = joining.PartImages(self._part_header())
         self._sizes = Sizes.of(header.probes, found)
         self._next = 1 + max((int(p.read("snapshot", 0, p.rows).max()) for p in found if p.rows), default=-1)
 
@@ -203,7 +203,7 @@ class ArchiveWriter:
     ) -> None:
         found = pieces.gather(self.path)
         try:
-            header = build.merged_header(found)
+            header = joining.merged_header(found)
             _require_same_run(header, records, provenance, self.path)
             meaning.require_same(header, records, provenance, self.path)
             segment = Segment(header.segments[-1].number + 1, step, time.time())
@@ -214,7 +214,7 @@ class ArchiveWriter:
             spool.adopt(found)
         finally:
             pieces.close_all(found)
-        spool.put(build.empty_part(self._part_header(announce=True), {}), self._next, 0)
+        spool.put(joining.empty_part(self._part_header(announce=True), {}), self._next, 0)
         spool.join_all(header)
 
     def _part_header(self, *, announce: bool = False) -> Header:
@@ -312,7 +312,7 @@ def _with_events(header: Header, spool: Spool, *events: str) -> Header:
     """The header with the events in its history, and that a dead writer's lock was broken, if one was."""
     found = [f"the lock of a writer that is gone (process {spool.broken.pid}) was broken"] if spool.broken else []
     lines = [*header.attrs["history"].splitlines(), *(f"{_now()} {event}" for event in (*found, *events))]
-    return replace(header, attrs={**header.attrs, "history": build.history(lines)})
+    return replace(header, attrs={**header.attrs, "history": joining.history(lines)})
 
 
 def _changes(old: Provenance, new: Provenance | None) -> list[str]:

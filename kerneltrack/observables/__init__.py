@@ -29,11 +29,12 @@ from kerneltrack.observables.classes import (
     kernel_specialization,
     pair_kernel,
 )
+from kerneltrack.observables.datasets import energy_k, initial_basis, measurement
+from kerneltrack.observables.decay import decay_exponent, effective_dimension, modes_for, target_complexity
 from kerneltrack.observables.dynamics import change_is_rounding, cosine, relative_squared_error
 from kerneltrack.observables.layers import quadratic_form, shares
 from kerneltrack.observables.laziness import jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
-from kerneltrack.observables.measured import energy_k, initial_basis, measurement
 from kerneltrack.observables.modes import loss_curvature, predicted_factor
 from kerneltrack.observables.motion import (
     centred_kernel,
@@ -52,7 +53,6 @@ from kerneltrack.observables.regression import (
     kernel_regression,
     leave_one_out,
 )
-from kerneltrack.observables.shape import decay_exponent, effective_dimension, modes_for, target_complexity
 from kerneltrack.observables.similarity import similarity_bounds
 from kerneltrack.observables.spectral import (
     condition_number,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.dynamics import checked_change
-from kerneltrack.observables.measured import energy_k
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 

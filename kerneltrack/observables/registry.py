@@ -15,6 +15,7 @@ from kerneltrack.observables import (
     alignment,
     classes,
     conjugate,
+    decay,
     dynamics,
     layers,
     laziness,
@@ -23,18 +24,17 @@ from kerneltrack.observables import (
     motion,
     optimizer,
     regression,
-    shape,
     spectral,
     subspaces,
     training_mode,
 )
-from kerneltrack.observables.measured import energy_k
+from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.state import Array, State
 
 _CHAPTERS = (
     spectral, alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, training_mode, optimizer,
-    laziness, activations, regression, shape, ledger,
+    laziness, activations, regression, decay, ledger,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 
@@ -205,10 +205,10 @@ def _check_needs(entry: Observable, state: State) -> None:
 
 def _shaped(entry: Observable, value: object, state: State) -> float | Array:
     array = np.asarray(value, dtype=np.float64)
-    shape = _shape(entry, state)
-    if array.shape != shape:
+    decay = _shape(entry, state)
+    if array.shape != decay:
         raise ObservableError(
-            f"the shape of observable {entry.name!r}", expected=f"{shape}, as dims {entry.dims} say", got=array.shape
+            f"the shape of observable {entry.name!r}", expected=f"{decay}, as dims {entry.dims} say", got=array.shape
         )
     return array if entry.dims else float(array)
 

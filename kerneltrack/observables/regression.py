@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables.measured import energy_k
+from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.modes import MEAN_OF_SQUARES
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State

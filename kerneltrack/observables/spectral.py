@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables.measured import energy_k
+from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.observable import observable
 from kerneltrack.observables.state import Array, State
 

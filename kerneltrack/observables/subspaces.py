@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables.measured import energy_k
+from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 

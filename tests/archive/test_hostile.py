@@ -114,7 +114,7 @@ def test_attributes_are_counted_together(tmp_path, make, monkeypatch):
         for number in range(8):
             file["provenance"].attrs[f"a{number}"] = np.zeros(60_000, "u1")
     open_archive(path).close()
-    monkeypatch.setattr("kerneltrack.archive.guard.MAX_AT_ONCE_BYTES", 400_000)
+    monkeypatch.setattr("kerneltrack.archive.safety.MAX_AT_ONCE_BYTES", 400_000)
     with pytest.raises(UnsafeArchiveError, match="the attributes are too large: expected at most 400000 bytes in all"):
         open_archive(path)
 

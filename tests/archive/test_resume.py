@@ -11,7 +11,7 @@ import xarray
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kerneltrack.archive import ArchiveWriter, build, check, open_archive
+from kerneltrack.archive import ArchiveWriter, check, joining, open_archive
 from kerneltrack.archive.canonical import is_canonical
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.memory import MemoryArchive
@@ -148,12 +148,12 @@ def test_a_resume_under_other_versions_says_so(tmp_path, make):
 def test_the_history_stays_within_an_attribute():
     """Its first line and its newest ones are kept. Oracle: 64 KiB, HDF5's own bound."""
     lines = [f"{number} " + "é" * 500 for number in range(200)]
-    kept = build.history(lines).splitlines()
+    kept = joining.history(lines).splitlines()
     assert kept[0] == lines[0]
     assert kept[1:] == lines[-len(kept) + 1 :]
     assert 58_000 < len("\n".join(kept).encode()) <= 60_000
-    assert build.history(lines[:3]).splitlines() == lines[:3]
-    assert build.history([]) == ""
+    assert joining.history(lines[:3]).splitlines() == lines[:3]
+    assert joining.history([]) == ""
 
 
 @settings(max_examples=200, deadline=None)

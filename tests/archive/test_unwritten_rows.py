@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from kerneltrack.archive import ArchiveWriter, guard, open_archive
+from kerneltrack.archive import ArchiveWriter, open_archive, safety
 from kerneltrack.errors import UnsafeArchiveError
 from kerneltrack.snapshot import ProbeRecord, Snapshot
 
@@ -50,7 +50,7 @@ def test_a_kernel_that_is_mostly_unwritten_is_read(sparse):
     """Oracle: the two kernels that went in."""
     with open_archive(sparse) as archive:
         read = archive.to_xarray().kernel.values
-    assert read.nbytes > guard.MAX_AT_ONCE_BYTES + sparse.stat().st_size
+    assert read.nbytes > safety.MAX_AT_ONCE_BYTES + sparse.stat().st_size
     assert np.array_equal(read[0], kernel_of(0))
     assert np.array_equal(read[39], kernel_of(39))
     assert np.isnan(read[1:39]).all()
@@ -84,7 +84,7 @@ def test_beyond_four_gibibytes_it_is_a_claim_again(tmp_path, rows, refused):
     with open_archive(path) as archive:
         select = np.zeros(rows, int)
         if refused:
-            with pytest.raises(UnsafeArchiveError, match=f"at most {guard.MAX_SPARSE_BYTES} bytes.*fewer rows"):
+            with pytest.raises(UnsafeArchiveError, match=f"at most {safety.MAX_SPARSE_BYTES} bytes.*fewer rows"):
                 archive.column("probes/train/eigenvalues", select)
         else:
             assert archive.column("probes/train/eigenvalues", select).shape == (rows, 1000)

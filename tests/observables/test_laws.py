@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.observables import State, Update, catalogue, compute, select
-from kerneltrack.observables.measured import energy_k
+from kerneltrack.observables.datasets import energy_k
 from kerneltrack.spectrum.decomposition import eigensystem
 
 SAMPLES, OTHERS, OUTPUTS, WIDTH = 8, 6, 3, 5

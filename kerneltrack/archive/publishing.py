@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kerneltrack.archive import build, durable, pieces
+from kerneltrack.archive import durable, joining, pieces
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.redaction import Redaction
@@ -38,7 +38,7 @@ def merge(path: str | os.PathLike[str]) -> int:
         spool = Spool(place)
         try:
             found = pieces.gather(place)
-            header = build.merged_header(found)
+            header = joining.merged_header(found)
             pieces.close_all(found)
             spool.adopt(found)
             spool.join_now(header)
@@ -80,7 +80,7 @@ def publish(
     names = authors if isinstance(authors, str) else "; ".join(authors)
     found = pieces.gather(Path(os.path.realpath(source)))
     try:
-        header = build.merged_header(found)
+        header = joining.merged_header(found)
         redaction = Redaction.of(header.provenance)
         public, replaced = redaction.header(header)
         cited = {"license": licence, "creator_name": names, "creator_email": contact}
@@ -92,10 +92,10 @@ def publish(
     return [*replaced, *(f"message, row {row}" for row in messages["message"])]
 
 
-def _write(place: Path, header: Header, found: Sequence[Piece], changed: build.Changes) -> None:
+def _write(place: Path, header: Header, found: Sequence[Piece], changed: joining.Changes) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=place.parent, prefix=".publish-") as workplace,
         durable.staged(place, workplace=Path(workplace), reserve=sum(piece.size for piece in found)) as stream,
     ):
-        build.join(stream, header, found, changed)
+        joining.join(stream, header, found, changed)

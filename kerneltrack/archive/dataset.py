@@ -12,7 +12,7 @@ import xarray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from kerneltrack.archive import build, rows, schema
+from kerneltrack.archive import joining, rows, schema
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.schema import Field
 from kerneltrack.snapshot import Array, ProbeRecord
@@ -42,7 +42,7 @@ class _Lazy(BackendArray):
         if (
             rows.ndim == 0
             or not rows.size
-            or self._row_bytes < build.LARGE_ROW_BYTES
+            or self._row_bytes < joining.LARGE_ROW_BYTES
             or _is_whole(rest, self.shape[1:])
         ):
             return _part(self.archive.column(self.path, first), rest)
