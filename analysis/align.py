@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kerneltrack.errors import AnalysisError
 
-from .changes import learning_rate_changes
+from .flow_time import flow_time
 from .quantities import check_across_sizes, quantity
 from .text import number
 from .trajectory import Floats, Run, Trajectory
@@ -30,20 +30,6 @@ Rows = NDArray[np.int64]
 #: Levels of Ση or of the loss at which runs are compared: half a decade is finer than most runs' scatter needs.
 LEVELS = 8
 _STORED = {"step": "step", "epoch": "epoch", "samples": "samples_seen"}
-
-
-def flow_time(run: Run) -> Floats:
-    """Ση before each snapshot, counted from the first one, (S,): the time of gradient flow (one group: the first).
-
-    Between two snapshots at one rate the sum is exact. Where the rate differs, the old one is taken up to a change
-    that is pinned to its update, and the straight line between both elsewhere.
-    """
-    rates, steps = run.learning_rates[:, 0], run.steps.astype(np.float64)
-    gaps, means = np.diff(steps), (rates[:-1] + rates[1:]) / 2
-    pinned = [change.row - 1 for change in learning_rate_changes(run)[0] if change.exact and change.row]
-    means[pinned] = rates[pinned]
-    means[gaps <= 1] = rates[:-1][gaps <= 1]
-    return np.concatenate([[0.0], np.cumsum(gaps * means)])
 
 
 def positions(trajectory: Trajectory, by: Alignment) -> tuple[Floats, list[Rows]]:

@@ -201,7 +201,8 @@ def lr_decay(
     as_json: AsJson = False,
 ) -> None:
     """Say what followed each learning-rate change, beside its prediction and, with controls, its effect."""
-    from .lr_decay_runs import analyse, as_dict, lines_and_tables, save
+    from .files import save
+    from .lr_decay_runs import analyse, as_dict, lines_and_tables
 
     if output is not None:
         may_write(output, FIGURE)

@@ -15,10 +15,9 @@ import numpy as np
 from kerneltrack.errors import AnalysisError
 
 from .align import Alignment, aligned
-from .lr_decay_text import nearest
 from .outputs import distinct
-from .quantities import key_of, title_of
-from .text import Table, count, number, plain
+from .quantities import key_of, nearest, title_of
+from .text import BAND_RUNS, Table, count, number, plain
 from .trajectory import Floats, Trajectory
 from .withheld import gauge_note, told
 
@@ -31,8 +30,6 @@ DEFAULT = (
     "kernel_distance_from_initial",
     "probe_loss",
 )
-#: From so many runs on a spread is worth drawing; below, single lines say more than a band over them.
-BAND_RUNS = 6
 _HEADS = {"step": "step", "epoch": "epoch", "samples": "samples", "flow_time": "Ση ≤", "loss": "loss ≤"}
 
 

@@ -8,8 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .lr_decay_seeds import SeedEffects
 from .outputs import FIGURE, may_write, whole
 from .style import STYLES, Style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .style import Style
+from .lr_decay_runs import RunsEffects
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,3 +83,27 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """
     may_write(path, FIGURE)
     return Path(path).suffix.casefold().removeprefix(".")
+
+
+def _over_seeds(effects: SeedEffects, energy_k: tuple[int, ...], style: Style) -> Figure:
+    from .gallery import seeds_figure
+
+    with style.drawing("the figure"):
+        return seeds_figure(effects, energy_k, style)
+
+
+def save(found: RunsEffects, path: str | os.PathLike[str], style: str) -> Path:
+    """Draw the paired differences over seeds, or of a single run the first change (or trend), and write the figure.
+
+    Raises:
+        AnalysisError: another ending than PNG, PDF or SVG.
+        OSError: the file cannot be written.
+    """
+    from .figures import Scene, choose
+    from .style import STYLES
+
+    run, control, effects = found.runs[0]
+    scene = Scene(run, control, STYLES[style])
+    if found.seeds:
+        return save_figure(_over_seeds(found.seeds[0], effects.energy_k, scene.style), path, scene.style)
+    return save_figure(choose("lr-decay" if effects.changes else "lr-trend")(scene), path, scene.style)

@@ -14,7 +14,8 @@ import numpy as np
 from .changes import learning_rate_changes
 from .freeze import freeze_here
 from .lr_decay import ChangeEffects, LrDecayEffects, TrendCurve
-from .lr_decay_text import nearest, sentence, trend_sentence
+from .lr_decay_text import sentence, trend_sentence
+from .quantities import nearest
 from .spectra import representative_rows
 from .text import count, duration, number
 from .trajectory import Floats, Run

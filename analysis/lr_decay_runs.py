@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerneltrack.errors import AnalysisError
@@ -17,9 +15,7 @@ from .text import Table
 from .trajectory import PathLike, Run, Trajectory, load
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from .style import Style
+    pass
 
 
 @dataclass(frozen=True)
@@ -71,28 +67,3 @@ def lines_and_tables(found: RunsEffects) -> tuple[list[str], list[Table]]:
         lines += [head + trend_sentence(course, effects.energy_k) for course in effects.trends]
         shown += tables(effects)
     return lines, shown
-
-
-def _over_seeds(effects: SeedEffects, energy_k: tuple[int, ...], style: Style) -> Figure:
-    from .gallery import seeds_figure
-
-    with style.drawing("the figure"):
-        return seeds_figure(effects, energy_k, style)
-
-
-def save(found: RunsEffects, path: str | os.PathLike[str], style: str) -> Path:
-    """Draw the paired differences over seeds, or of a single run the first change (or trend), and write the figure.
-
-    Raises:
-        AnalysisError: another ending than PNG, PDF or SVG.
-        OSError: the file cannot be written.
-    """
-    from .figures import Scene, choose
-    from .files import save_figure
-    from .style import STYLES
-
-    run, control, effects = found.runs[0]
-    scene = Scene(run, control, STYLES[style])
-    if found.seeds:
-        return save_figure(_over_seeds(found.seeds[0], effects.energy_k, scene.style), path, scene.style)
-    return save_figure(choose("lr-decay" if effects.changes else "lr-trend")(scene), path, scene.style)

@@ -16,10 +16,10 @@ from scipy import stats
 
 from kerneltrack.errors import AnalysisError
 
-from .compare import BAND_RUNS
 from .lr_decay import ChangeEffects, lr_decay_effects
-from .lr_decay_text import nearest, quantities
-from .text import Table, count, number, signed
+from .lr_decay_text import quantities
+from .quantities import nearest
+from .text import BAND_RUNS, Table, count, number, signed
 from .trajectory import Floats, Run, Trajectory
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .lr_decay import ChangeEffects, LrDecayEffects, TimePoint, TrendCurve
+from .quantities import nearest
 from .text import Table, count, number, signed, subscript
 
 #: How many modes the table of factors lists.
@@ -120,11 +121,6 @@ def tables(effects: LrDecayEffects) -> list[Table]:
     ]
     trends = [trend_table(course, effects.energy_k) for course in effects.trends]
     return [*changes, *trends, *([Table("", [""], [], effects.notes)] if effects.notes else [])]
-
-
-def nearest(energy_k: tuple[int, ...], wanted: int) -> int | None:
-    """The k of the archive's grid nearest to ``wanted`` in log k."""
-    return min(energy_k, key=lambda k: abs(np.log(k / wanted))) if energy_k else None
 
 
 def old_bound(effects: ChangeEffects) -> float:

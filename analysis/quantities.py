@@ -107,3 +107,8 @@ def key_of(run: Run, key: str) -> Any:
                 remedy="Give the tracker metadata={...}.",
             )
     return found
+
+
+def nearest(energy_k: tuple[int, ...], wanted: int) -> int | None:
+    """The k of the archive's grid nearest to ``wanted`` in log k."""
+    return min(energy_k, key=lambda k: abs(np.log(k / wanted))) if energy_k else None

@@ -142,3 +142,7 @@ def _rich(console: Console, table: Table) -> None:
     console.print(drawn)
     for note in table.notes:
         console.print(Text(plain(note, 2000)))
+
+
+#: From so many runs on a spread is worth drawing; below, single lines say more than a band over them.
+BAND_RUNS = 6

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from kerneltrack.errors import AnalysisError
 
-from ..align import flow_time
 from ..changes import Change
 from ..figures import Scene, figure
+from ..flow_time import flow_time
 from ..mode_factors import mode_factors
 from ..panels import Series, line_plot, profiles, scatter_factors, time_axis
 from ..spectra import binned, mode_energy, nearest_k

@@ -11,13 +11,14 @@ from matplotlib.ticker import FuncFormatter
 
 from kerneltrack.errors import AnalysisError
 
-from ..compare import BAND_RUNS, Comparison, grouped
+from ..compare import Comparison, grouped
 from ..lr_decay_seeds import SeedEffects
-from ..lr_decay_text import nearest, quantities
+from ..lr_decay_text import quantities
 from ..panels import Series, band, below, slopes, time_axis
-from ..quantities import title_of
+from ..quantities import nearest, title_of
 from ..style import Style
 from ..sweep import Sweep, slope_text
+from ..text import BAND_RUNS
 from .sheet import blank, literal
 
 _COLUMNS = 2

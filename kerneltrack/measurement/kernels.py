@@ -37,7 +37,7 @@ LAYER_NUMBERS = 2**28
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """How the kernels of a probe are computed; the attributes are those of :class:`kerneltrack.measurement.instrument.Instrument`."""
+    """How the kernels of a probe are computed; the attributes are those of the instrument."""
 
     probe: str
     output: Output

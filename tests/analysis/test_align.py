@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.align import aligned, flow_time, positions, stacked
+from kerneltrack.analysis.align import aligned, positions, stacked
 from kerneltrack.analysis.compare import compare
+from kerneltrack.analysis.flow_time import flow_time
 from kerneltrack.analysis.quantities import key_of, quantity
 from kerneltrack.analysis.sweep import power_law, sweep, sweep_table
 from kerneltrack.errors import AnalysisError

@@ -299,7 +299,7 @@ def test_the_spectrum_map_holds_every_eigenvalue_and_leaves_rounding_blank(scene
 
 
 def test_the_trend_stands_over_the_sum_of_rates(others):
-    from kerneltrack.analysis.align import flow_time
+    from kerneltrack.analysis.flow_time import flow_time
 
     run = others["cosine"].run
     ax = choose("lr-trend")(others["cosine"]).axes[0]
