@@ -48,7 +48,7 @@ studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*
 docs: $(VENV)/.dev out/demo.html  ## the generated pages and the README's figure
 	$(BIN)/python -m kerneltrack.observables > docs/observables.md
 	$(BIN)/python docs/format_tables.py
-	$(BIN)/python -m kerneltrack.analysis.demo_checks out > docs/demo.md
+	$(BIN)/python -m kerneltrack.analysis.commands.demo_checks out > docs/demo.md
 	$(BIN)/kerneltrack plot out/demo.h5 --figure eigenfunctions -o docs/figures/eigenfunctions.png
 
 clean:  ## remove what make made

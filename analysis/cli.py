@@ -20,7 +20,7 @@ from typer import Argument, Option
 
 from kerneltrack.errors import AnalysisError, KerneltrackError, OutputError
 
-from .options import (
+from .commands import (
     ArchivePath,
     ArchivePaths,
     AsJson,
@@ -34,8 +34,7 @@ from .options import (
     StyleName,
     TopK,
 )
-from .outputs import FIGURE, HTML, NETCDF, TABLE, may_write, new_archive
-from .streams import patient
+from .output import FIGURE, HTML, NETCDF, TABLE, may_write, new_archive, patient
 from .text import Table, plain, print_table
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def show(archive: ArchivePath, as_json: AsJson = False) -> None:
     """Print what is in an archive: run, probes, snapshots, last values."""
     from kerneltrack.archive import open_archive
 
-    from .overview import overview, tables
+    from .commands import overview, tables
 
     facts = overview(open_archive(archive), os.fspath(archive))
     if as_json:
@@ -145,9 +144,7 @@ def plot(
     list_figures: Annotated[bool, Option("--list", help="Name the figures and leave.")] = False,
 ) -> None:
     """Draw one figure."""
-    from .figures import Scene, choose, registered
-    from .files import save_figure, save_runs
-    from .style import STYLES
+    from .figures import STYLES, Scene, choose, registered, save_figure, save_runs
 
     if list_figures:
         rows = [[spec.name, spec.title] for spec in registered().values()]
@@ -164,7 +161,7 @@ def plot(
         raise typer.BadParameter(str(error)) from error
     trajectory = _load(archives, probe)
     if spec is None:
-        from .compare import compare as compared
+        from .comparison import compare as compared
 
         _print_line(f"wrote {save_runs(compared(trajectory), output, style)}")
         return
@@ -201,8 +198,8 @@ def lr_decay(
     as_json: AsJson = False,
 ) -> None:
     """Say what followed each learning-rate change, beside its prediction and, with controls, its effect."""
-    from .files import save
-    from .lr_decay_runs import analyse, as_dict, lines_and_tables
+    from .figures import save
+    from .lr_decay import analyse, as_dict, lines_and_tables
 
     if output is not None:
         may_write(output, FIGURE)
@@ -243,8 +240,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Put runs side by side at common positions, or sweep them over a number; nothing is interpolated."""
-    from .compare import compare as compared
-    from .compare import defaults, group_tables, tables
+    from .comparison import compare as compared
+    from .comparison import defaults, group_tables, tables
 
     if output is not None:
         may_write(output, FIGURE)
@@ -254,7 +251,7 @@ def compare(
         return
     found = compared(runs, by=by, quantities=quantity or ())
     if output is not None:
-        from .files import save_runs
+        from .figures import save_runs
 
         _print_line(f"wrote {save_runs(found, output, style, group=group)}")
     elif as_json:
@@ -273,7 +270,7 @@ def export(
     probe: ProbeName = None,
 ) -> None:
     """Write the numbers for other tools."""
-    from .export import to_csv, to_netcdf
+    from .commands import to_csv, to_netcdf
 
     may_write(output, TABLE if to == "csv" else NETCDF)
     run = _load([archive], probe).only
@@ -318,7 +315,7 @@ def demo(
     # Threads that spin while they wait cost a factor of ten as soon as anything else runs on the machine; the choice is
     # read when torch is loaded, which is now.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from .demo import run_demo
+    from .commands import run_demo
 
     raise typer.Exit(run_demo(out, force=force))
 
@@ -340,7 +337,7 @@ def track(
 ) -> None:
     """Measure saved checkpoints: the same snapshots without training again."""
     new_archive(output)
-    from .track import run_track
+    from .commands import run_track
 
     how = {"output": reduction, "eigenpairs": eigenpairs, "top_k": top_k, "memory_budget": memory_budget}
     raise typer.Exit(run_track(checkpoints, model, probe, output, loss=loss, how=how))
@@ -358,7 +355,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say before a run what a snapshot will cost, and what the kernel at initialisation allows."""
-    from .plan import run_plan
+    from .commands import run_plan
 
     how = {"output": reduction, "eigenpairs": eigenpairs, "top_k": top_k, "memory_budget": memory_budget}
     raise typer.Exit(run_plan(model, probe, as_json, loss=loss, how=how))
@@ -367,8 +364,8 @@ def plan(
 def _sweep(
     runs: Trajectory, against: str, names: list[str], at: int | None, output: Path | None, style: str, as_json: bool
 ) -> None:
-    from .files import save_sweep
-    from .sweep import sweep, sweep_table
+    from .comparison import sweep, sweep_table
+    from .figures import save_sweep
 
     found = sweep(runs, against, names, at=at)
     if output is not None:

@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kerneltrack import schedule
 from kerneltrack.analysis import load, lr_decay_effects
-from kerneltrack.analysis.findings import findings
-from kerneltrack.analysis.lr_decay_text import sentence, trend_sentence
-from kerneltrack.analysis.report import write_report
-from kerneltrack.analysis.sweep import sweep, sweep_table
+from kerneltrack.analysis.comparison.sweep import sweep, sweep_table
+from kerneltrack.analysis.lr_decay.wording import sentence, trend_sentence
+from kerneltrack.analysis.report.findings import findings
+from kerneltrack.analysis.report.page import write_report
 from kerneltrack.analysis.text import plain_lines
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.probe import Probe

@@ -368,9 +368,13 @@ def everything(folder):
 
 def live_all(folder, cases, commands=()):
     # Imported once, here, and not in every child.
-    from kerneltrack.analysis import explorer, export, figures, files, lr_decay_runs, overview, report, sweep  # noqa: F401
+    from kerneltrack.analysis.commands import export, show  # noqa: F401
+    from kerneltrack.analysis.comparison import sweep  # noqa: F401
+    from kerneltrack.analysis.figures import files, registry  # noqa: F401
+    from kerneltrack.analysis.lr_decay import runs  # noqa: F401
+    from kerneltrack.analysis.report import page, slider  # noqa: F401
 
-    figures.registry()
+    registry.registry()
     truth = conftest.simulate()
     for name in ("good", *cases):
         (folder / name).mkdir()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.align import aligned, positions, stacked
-from kerneltrack.analysis.compare import compare
-from kerneltrack.analysis.flow_time import flow_time
-from kerneltrack.analysis.quantities import key_of, quantity
-from kerneltrack.analysis.sweep import power_law, sweep, sweep_table
+from kerneltrack.analysis.comparison.align import aligned, positions, stacked
+from kerneltrack.analysis.comparison.comparison import compare
+from kerneltrack.analysis.comparison.sweep import power_law, sweep, sweep_table
+from kerneltrack.analysis.derived.flow_time import flow_time
+from kerneltrack.analysis.derived.quantities import key_of, quantity
 from kerneltrack.errors import AnalysisError
 
 
@@ -222,8 +222,8 @@ def test_the_command_sweeps_and_draws(family, capsys, tmp_path):
     import json
 
     from kerneltrack.analysis.cli import main
-    from kerneltrack.analysis.gallery.runs import sweep_figure
-    from kerneltrack.analysis.style import PAPER
+    from kerneltrack.analysis.figures.gallery.runs import sweep_figure
+    from kerneltrack.analysis.figures.style import PAPER
 
     words = ["compare", *(run.path for run in family), "--against", "width", "--quantity", "effective_rank"]
     assert main(words) == 0

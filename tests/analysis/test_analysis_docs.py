@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from kerneltrack.analysis import figures, load
+from kerneltrack.analysis import load
 from kerneltrack.analysis.cli import app
+from kerneltrack.analysis.figures import registry
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
@@ -17,7 +18,7 @@ def test_every_command_is_documented(command):
     assert f"| `kerneltrack {command} " in (HOW_TO / "command-line.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", list(figures.registry()))
+@pytest.mark.parametrize("name", list(registry.registry()))
 def test_every_figure_is_documented(name):
     assert f"`{name}`" in (HOW_TO / "add-a-figure.md").read_text(encoding="utf-8")
 
@@ -29,7 +30,7 @@ def test_no_figure_is_documented_that_does_not_exist():
         for row in table.splitlines()
         for name in re.findall(r"`([a-z-]+)`", row.partition("| ")[2].partition(" |")[0])
     }
-    assert named == {*figures.registry(), "runs"}
+    assert named == {*registry.registry(), "runs"}
 
 
 def test_the_recipe_works_as_written(archives, synthetic, truth, tmp_path, monkeypatch):
@@ -39,17 +40,17 @@ def test_the_recipe_works_as_written(archives, synthetic, truth, tmp_path, monke
         (HOW_TO / "add-a-figure.md").read_text("utf-8"),
         re.DOTALL,
     )
-    figures.registry()
-    monkeypatch.setattr(figures, "_REGISTERED", dict(figures._REGISTERED))
+    registry.registry()
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     exec(source, {})
     run = load(archives[0]).only
-    with pytest.raises(figures.AnalysisError, match="needs 'condition_number'"):
-        figures.choose("condition")(figures.Scene(run))
+    with pytest.raises(registry.AnalysisError, match="needs 'condition_number'"):
+        registry.choose("condition")(registry.Scene(run))
     values = run.dataset["trace"].rename("condition_number")
     import dataclasses
 
     whole = dataclasses.replace(run, dataset=run.dataset.assign(condition_number=values))
-    drawn = figures.choose("condition")(figures.Scene(whole)).axes[0].lines[0].get_ydata()
+    drawn = registry.choose("condition")(registry.Scene(whole)).axes[0].lines[0].get_ydata()
     assert drawn.tolist() == [v.sum() for v in truth.eigenvalues.values()]
 
 

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from kerneltrack.analysis.report import write_report
+from kerneltrack.analysis.report.page import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]

@@ -240,9 +240,9 @@ def test_groups_are_averaged_and_have_a_spread_from_six_runs_on(capsys, family, 
 
 def test_runs_are_drawn_as_lines_or_as_a_band(family, archives, truth, synthetic):
     from kerneltrack.analysis import load
-    from kerneltrack.analysis.compare import compare
-    from kerneltrack.analysis.gallery.runs import runs_figure
-    from kerneltrack.analysis.style import PAPER
+    from kerneltrack.analysis.comparison.comparison import compare
+    from kerneltrack.analysis.figures.gallery.runs import runs_figure
+    from kerneltrack.analysis.figures.style import PAPER
 
     comparison = compare(load(family), quantities=["eigenvalue_1"])
     ax = runs_figure(comparison, PAPER, group="width").axes[0]
@@ -290,7 +290,7 @@ def test_large_arrays_are_written_row_by_row_and_read_the_same(capsys, archives,
     """Oracle: the file that xarray itself writes of the same data, and the kernels of the first and the last row."""
     whole, rows = tmp_path / "whole.nc", tmp_path / "rows.nc"
     assert run(capsys, "export", archives[0], "--to", "netcdf", "-o", whole)[0] == 0
-    monkeypatch.setattr("kerneltrack.analysis.export._AT_ONCE_BYTES", 0)
+    monkeypatch.setattr("kerneltrack.analysis.commands.export._AT_ONCE_BYTES", 0)
     assert run(capsys, "export", archives[0], "--to", "netcdf", "-o", rows)[0] == 0
     with xarray.open_dataset(whole, engine="h5netcdf") as a, xarray.open_dataset(rows, engine="h5netcdf") as b:
         xarray.testing.assert_identical(a, b)

@@ -7,8 +7,8 @@ so that with the halved rate |1 − η λ_i/N| ≈ 0 and one update removes the 
 import numpy as np
 import pytest
 
-from kerneltrack.analysis import demo
-from kerneltrack.analysis.demo_checks import Experiment, run_checks
+from kerneltrack.analysis.commands import demo
+from kerneltrack.analysis.commands.demo_checks import Experiment, run_checks
 from kerneltrack.archive import open_archive
 from kerneltrack.errors import ArchiveExistsError
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from raw import Raw
 
-from kerneltrack.analysis.report import write_report
+from kerneltrack.analysis.report.page import write_report
 
 PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "layer-shares", "ledger-modes"}
 

@@ -13,10 +13,10 @@ import pytest
 from raw import Raw, numbers, sig
 
 from kerneltrack.analysis import load, lr_decay_effects
-from kerneltrack.analysis.findings import findings
-from kerneltrack.analysis.lr_decay_text import change_table, factor_table, trend_table
-from kerneltrack.analysis.report import write_report
-from kerneltrack.analysis.uncertainty import SPLITS, assess
+from kerneltrack.analysis.derived.uncertainty import SPLITS, assess
+from kerneltrack.analysis.lr_decay.wording import change_table, factor_table, trend_table
+from kerneltrack.analysis.report.findings import findings
+from kerneltrack.analysis.report.page import write_report
 
 
 def percent(share):

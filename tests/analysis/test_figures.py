@@ -8,13 +8,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.figures import Scene, choose, registered
-from kerneltrack.analysis.files import save_figure
-from kerneltrack.analysis.images import Canvas, oriented_eigenvectors
-from kerneltrack.analysis.panels import Series, line_plot, mark_changes, profiles
-from kerneltrack.analysis.panels.courses import spread
-from kerneltrack.analysis.spectra import binned, energy_profile, mode_energy, nearest_k, speeds
-from kerneltrack.analysis.style import DARK, PAGE, PAPER, SLIDE, STYLES
+from kerneltrack.analysis.derived.profiles import binned, energy_profile, mode_energy, nearest_k, speeds
+from kerneltrack.analysis.figures.canvas import Canvas, oriented_eigenvectors
+from kerneltrack.analysis.figures.files import save_figure
+from kerneltrack.analysis.figures.panels.courses import Series, line_plot, mark_changes, spread
+from kerneltrack.analysis.figures.panels.profiles import profiles
+from kerneltrack.analysis.figures.registry import Scene, choose, registered
+from kerneltrack.analysis.figures.style import DARK, PAGE, PAPER, SLIDE, STYLES
 from kerneltrack.errors import AnalysisError
 
 
@@ -260,7 +260,7 @@ def test_the_ledger_by_mode_adds_up(scene, truth, synthetic):
 
 def test_kernel_distances_are_those_of_the_kernels(scene, truth, synthetic):
     """Oracle: the kernels themselves share one basis, so ⟨A, B⟩ = Σλμ. Sixteen of 48 vectors are stored: bounds."""
-    from kerneltrack.analysis.kernels import similarities
+    from kerneltrack.analysis.derived.kernels import similarities
 
     low, high = similarities(scene.run, [0, 5, 12])
     steps = [synthetic.STEPS[i] for i in (0, 5, 12)]
@@ -299,7 +299,7 @@ def test_the_spectrum_map_holds_every_eigenvalue_and_leaves_rounding_blank(scene
 
 
 def test_the_trend_stands_over_the_sum_of_rates(others):
-    from kerneltrack.analysis.flow_time import flow_time
+    from kerneltrack.analysis.derived.flow_time import flow_time
 
     run = others["cosine"].run
     ax = choose("lr-trend")(others["cosine"]).axes[0]
@@ -313,7 +313,7 @@ def test_freeze_here_marks_the_first_snapshot_that_stays_good(scene, truth, synt
     target = truth.basis.T @ truth.target
     final = np.sum(truth.coefficients[synthetic.LAST] ** 2) / np.sum(target**2)
     good = next(s for s in synthetic.STEPS if all(frozen[t] <= final for t in synthetic.STEPS if t >= s))
-    from kerneltrack.analysis.freeze import freeze_here
+    from kerneltrack.analysis.derived.freeze_here import freeze_here
 
     curve = freeze_here(scene.run)
     assert curve.good_enough == good

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.figures import Scene, choose
-from kerneltrack.analysis.functions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
+from kerneltrack.analysis.derived.eigenfunctions import (
+    mean_frequencies,
+    output_in_top_modes,
+    span_overlaps,
+    spread_points,
+)
+from kerneltrack.analysis.figures.registry import Scene, choose
 from kerneltrack.errors import AnalysisError
 
 

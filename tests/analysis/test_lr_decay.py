@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from raw import Raw, numbers, sig
 
-from kerneltrack.analysis import load, lr_decay_effects, lr_decay_seeds
-from kerneltrack.analysis.changes import learning_rate_changes
-from kerneltrack.analysis.lr_decay_seeds import effects_over_seeds, seed_sentence, seed_table
-from kerneltrack.analysis.lr_decay_text import (
+from kerneltrack.analysis import load, lr_decay_effects
+from kerneltrack.analysis.derived.rate_changes import learning_rate_changes
+from kerneltrack.analysis.lr_decay import seeds as over_seeds
+from kerneltrack.analysis.lr_decay.seeds import effects_over_seeds, seed_sentence, seed_table
+from kerneltrack.analysis.lr_decay.wording import (
     change_table,
     factor_table,
     old_bound,
@@ -355,8 +356,8 @@ def test_every_number_of_the_sentence_and_the_table_over_seeds_is_recomputed(see
 
 def test_the_figure_over_seeds_draws_the_paired_differences(seeds, synthetic):
     """Oracle: eigenvalues of the written truths, run less its own control at equal steps, seed by seed; and their mean."""
-    from kerneltrack.analysis.gallery.runs import seeds_figure
-    from kerneltrack.analysis.style import PAPER
+    from kerneltrack.analysis.figures.gallery.runs import seeds_figure
+    from kerneltrack.analysis.figures.style import PAPER
 
     runs, controls, truths = seeds
     (found,) = effects_over_seeds(load(runs), load(controls))
@@ -387,7 +388,7 @@ def test_six_seeds_have_an_interval():
     """Student's t of six differences, from a table: t(0.975, 5) = 2.5706."""
     values = np.array([1.0, 2, 3, 4, 5, 6])
     reach = 2.5706 * np.std(values, ddof=1) / np.sqrt(6)
-    assert lr_decay_seeds._interval(values) == pytest.approx((3.5 - reach, 3.5 + reach), rel=1e-4)
+    assert over_seeds._interval(values) == pytest.approx((3.5 - reach, 3.5 + reach), rel=1e-4)
 
 
 def test_the_command_takes_a_control_for_every_seed(seeds, capsys, tmp_path):

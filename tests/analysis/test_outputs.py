@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from kerneltrack.analysis.cli import main
-from kerneltrack.analysis.outputs import distinct, may_write, whole
+from kerneltrack.analysis.output.files import distinct, may_write, whole
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import OutputError
 
@@ -347,7 +347,7 @@ def test_names_are_distinct_on_any_file_system(names, expected):
 
 def test_a_figure_of_runs_of_one_name_draws_each(archives, tmp_path):
     """Oracle: as many labels as runs, though one is called what another is numbered."""
-    from kerneltrack.analysis.compare import compare
+    from kerneltrack.analysis.comparison.comparison import compare
     from kerneltrack.analysis.trajectory import load
 
     paths = []

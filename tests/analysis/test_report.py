@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load, lr_decay_effects
-from kerneltrack.analysis.explorer import explorer
-from kerneltrack.analysis.findings import findings
-from kerneltrack.analysis.report import write_report
+from kerneltrack.analysis.report.findings import findings
+from kerneltrack.analysis.report.page import write_report
+from kerneltrack.analysis.report.slider import explorer
 from kerneltrack.analysis.text import number
 from kerneltrack.errors import AnalysisError
 
@@ -121,7 +121,7 @@ def test_findings_carry_their_nulls(archives, synthetic):
 
 
 def test_a_share_below_one_is_never_told_as_all():
-    from kerneltrack.analysis.findings import _percent
+    from kerneltrack.analysis.report.findings import _percent
 
     assert [_percent(v) for v in (0.42, 0.994, 0.996, 0.99996, 1 - 1e-12, 1.0)] == [
         "42 %",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.stages import HELD, _edge, _held, _sharpening, change_points, judge, lag_one, stages
+from kerneltrack.analysis.derived.stages import HELD, _edge, _held, _sharpening, change_points, judge, lag_one, stages
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import AnalysisError
 
@@ -46,7 +46,7 @@ def test_the_false_alarm_rate_on_the_null_is_what_it_says(phi):
 def test_a_naive_null_would_give_false_alarms():
     """Negative control: without the correlation, the same courses set the alarm off in most cases."""
     rng = np.random.default_rng(1)
-    from kerneltrack.analysis import stages as module
+    from kerneltrack.analysis.derived import stages as module
 
     courses = [ar1(rng, 50, 0.8) for _ in range(40)]
     honest = sum(bool(change_points(c)) for c in courses)

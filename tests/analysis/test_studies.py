@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load, lr_decay_effects
-from kerneltrack.analysis.report import write_report
-from kerneltrack.analysis.sweep import sweep
+from kerneltrack.analysis.comparison.sweep import sweep
+from kerneltrack.analysis.report.page import write_report
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kerneltrack import Probe, open_archive
-from kerneltrack.analysis import plan as plans
 from kerneltrack.analysis.cli import main
-from kerneltrack.analysis.track import run_track
+from kerneltrack.analysis.commands import plan as plans
+from kerneltrack.analysis.commands.track import run_track
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveExistsError, TrackerError
 from kerneltrack.observables import catalogue, select

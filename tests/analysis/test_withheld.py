@@ -14,16 +14,16 @@ from typer.testing import CliRunner
 
 from kerneltrack.analysis import load
 from kerneltrack.analysis.cli import app
-from kerneltrack.analysis.compare import compare
-from kerneltrack.analysis.export import to_csv, to_netcdf
-from kerneltrack.analysis.figures import Scene, choose
-from kerneltrack.analysis.findings import findings
-from kerneltrack.analysis.freeze import freeze_here
-from kerneltrack.analysis.learned import learned_shares
-from kerneltrack.analysis.lr_decay import lr_decay_effects
-from kerneltrack.analysis.lr_decay_text import factor_table
-from kerneltrack.analysis.report import render
-from kerneltrack.analysis.sweep import sweep
+from kerneltrack.analysis.commands.export import to_csv, to_netcdf
+from kerneltrack.analysis.comparison.comparison import compare
+from kerneltrack.analysis.comparison.sweep import sweep
+from kerneltrack.analysis.derived.freeze_here import freeze_here
+from kerneltrack.analysis.derived.ledger_shares import learned_shares
+from kerneltrack.analysis.figures.registry import Scene, choose
+from kerneltrack.analysis.lr_decay.effects import lr_decay_effects
+from kerneltrack.analysis.lr_decay.wording import factor_table
+from kerneltrack.analysis.report.findings import findings
+from kerneltrack.analysis.report.page import render
 from kerneltrack.analysis.withheld import gauge_note, told
 from kerneltrack.errors import AnalysisError
 
@@ -238,7 +238,7 @@ def test_a_sweep_of_what_is_withheld_says_why(written):
 
 def test_show_says_why_a_number_is_missing(written):
     run = dataclasses.replace(written(loss="mse"), software=EARLIER)
-    from kerneltrack.analysis.overview import _probe
+    from kerneltrack.analysis.commands.show import _probe
 
     facts = _probe(run)
     assert facts["last"]["kernel_flow_error"] is None

@@ -30,8 +30,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kerneltrack import Probe, open_archive
-from kerneltrack.analysis.demo import PictureNetwork, scattered_pixels
-from kerneltrack.analysis.demo_checks import Experiment
+from kerneltrack.analysis.commands.demo import PictureNetwork, scattered_pixels
+from kerneltrack.analysis.commands.demo_checks import Experiment
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.schedule import Log
 

@@ -9,7 +9,7 @@ import numpy as np
 from claims import ran_on, table
 from fast_claims import AXES, GAIN, PAPER, Costs, claims
 
-from kerneltrack.analysis.style import OKABE_ITO
+from kerneltrack.analysis.figures.style import OKABE_ITO
 
 WHY_NOT = {
     GAIN: """Where structured derivatives take more FLOPs than the Jacobian, the order of contraction is not that of the fewest:

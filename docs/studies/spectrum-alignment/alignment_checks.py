@@ -28,9 +28,9 @@ from claims import Claim, spread
 
 from kerneltrack import NTKOperator
 from kerneltrack.analysis import Run
-from kerneltrack.analysis.functions import mean_frequencies
-from kerneltrack.analysis.images import planar_inputs
-from kerneltrack.analysis.quantities import quantity
+from kerneltrack.analysis.derived.eigenfunctions import mean_frequencies
+from kerneltrack.analysis.derived.quantities import quantity
+from kerneltrack.analysis.figures.canvas import planar_inputs
 
 #: What the abstract says.
 CHANGES = "the NTK changes dramatically and in a task-dependent way"

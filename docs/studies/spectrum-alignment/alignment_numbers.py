@@ -12,7 +12,7 @@ from claims import spread
 from numpy.typing import NDArray
 
 from kerneltrack.analysis import Run
-from kerneltrack.analysis.quantities import quantity
+from kerneltrack.analysis.derived.quantities import quantity
 
 Floats = NDArray[np.float64]
 

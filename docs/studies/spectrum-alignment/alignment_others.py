@@ -10,7 +10,7 @@ from alignment_checks import ALIGNS, ALMOST, DECAY, SPANS
 from alignment_numbers import Forked, Runs, at, between, energy_modes, smallest
 from claims import Claim, spread
 
-from kerneltrack.analysis.quantities import quantity
+from kerneltrack.analysis.derived.quantities import quantity
 
 
 def claims(runs: Runs) -> Iterator[Claim]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kerneltrack import Probe, schedule
-from kerneltrack.analysis.demo import PHOTOGRAPH, photograph, scattered_pixels
+from kerneltrack.analysis.commands.demo import PHOTOGRAPH, photograph, scattered_pixels
 from kerneltrack.callbacks import NTKTracker
 
 #: Snapshots after each decay, in updates; 0 is the last state that the old rate made.

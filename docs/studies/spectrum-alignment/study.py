@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from kerneltrack.analysis import Run, load
-from kerneltrack.analysis.figures import Scene, choose
-from kerneltrack.analysis.files import save_figure
-from kerneltrack.analysis.style import PAPER
+from kerneltrack.analysis.figures.files import save_figure
+from kerneltrack.analysis.figures.registry import Scene, choose
+from kerneltrack.analysis.figures.style import PAPER
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]

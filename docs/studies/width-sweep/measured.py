@@ -1,6 +1,7 @@
 """What the archives of the sweep say: one number of a run by name, its course over width, its slope.
 
-A slope is that of log q over log width by least squares over the runs, with its 95 % interval (``kerneltrack.analysis.sweep``).
+A slope is that of log q over log width by least squares over the runs, with its 95 % interval
+(``kerneltrack.analysis.comparison.sweep``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from kerneltrack import analytic
 from kerneltrack.analysis import Run, load
-from kerneltrack.analysis.sweep import power_law
+from kerneltrack.analysis.comparison.sweep import power_law
 
 #: An exponent of theory is that of infinite width: one within this of the interval of a finite sweep is not refuted.
 ASYMPTOTIC = 0.1

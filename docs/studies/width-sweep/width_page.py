@@ -13,7 +13,7 @@ from depth_claims import Deep, depth_claims
 from measured import ASYMPTOTIC, Archives
 from width_claims import activation_claims, jacobian_claims, why_not
 
-from kerneltrack.analysis.style import OKABE_ITO, PLASMA
+from kerneltrack.analysis.figures.style import OKABE_ITO, PLASMA
 
 #: what the table of medians shows of every setting and width
 SHOWN = (

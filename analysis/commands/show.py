@@ -1,0 +1,130 @@
+"""overview(): what is in an archive, as plain values and as tables: runs, probes, snapshots, last values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..text import Table, count, duration, number, plain
+from ..trajectory import Run, run_of
+from ..withheld import gauge_note, told
+
+if TYPE_CHECKING:
+    from kerneltrack.archive import Archive
+
+#: Values of the last snapshot that are shown, where they are stored, in this order.
+_LAST = (
+    "stability_ratio", "stability_bound", "trace", "effective_rank", "condition_number", "kernel_target_alignment",
+    "kernel_distance_from_initial", "linearization_error", "kernel_flow_error", "anchored_linearization_error",
+    "probe_loss",
+)  # fmt: skip
+
+
+def overview(archive: Archive, path: str) -> dict[str, Any]:
+    """Plain JSON values; NaN becomes None."""
+    runs = {name: run_of(archive, name, path) for name in archive.probes}
+    provenance = archive.provenance
+    return {
+        "path": path,
+        "format_version": str(archive.attrs.get("format_version", "")),
+        "run_id": str(archive.attrs.get("run_id", "")),
+        "snapshots": len(archive),
+        "first_step": int(archive.steps[0]) if len(archive) else None,
+        "last_step": int(archive.steps[-1]) if len(archive) else None,
+        "segments": len(archive.segments),
+        "metadata": dict(provenance.metadata),
+        "versions": provenance.run.get("versions", {}),
+        "probes": {name: _probe(run) for name, run in runs.items()},
+    }
+
+
+def tables(facts: Mapping[str, Any]) -> list[Table]:
+    """The overview as tables: the run, then each probe with its last values."""
+    steps = "–" if facts["first_step"] is None else f"{count(facts['first_step'])} to {count(facts['last_step'])}"
+    rows = [
+        ["run", facts["run_id"]],
+        ["format", facts["format_version"]],
+        ["snapshots", count(facts["snapshots"])],
+        ["steps", steps],
+        ["(re)starts", count(facts["segments"])],
+    ]
+    rows += [[str(key), str(value)] for key, value in facts["metadata"].items()]
+    found = [Table(plain(facts["path"]), ["archive", ""], rows, text=frozenset({1}))]
+    return found + [_probe_table(name, probe) for name, probe in facts["probes"].items()]
+
+
+def _probe(run: Run) -> dict[str, Any]:
+    rows = np.flatnonzero(run.measured)
+    facts: dict[str, Any] = {
+        "fingerprint": run.fingerprint,
+        "samples": _or_none(lambda: run.count),
+        "outputs": _or_none(lambda: run.outputs),
+        "output_reduction": run.settings.get("output"),
+        "loss": run.settings.get("loss"),
+        "parameters": run.settings.get("parameter_count"),
+        "stability_scope": run.settings.get("stability_scope"),
+        "measured": len(rows),
+        "failed": int(len(run) - len(rows)),
+        "seconds": _seconds(run),
+        "last_step": int(run.steps[rows[-1]]) if len(rows) else None,
+        "last": {},
+        "notes": [],
+    }
+    if not len(rows):
+        return facts
+    last: dict[str, float | None] = {}
+    if "eigenvalues" in run.dataset:
+        last["eigenvalue_1"] = _finite(run.at("eigenvalues", int(rows[-1]))[0])
+    last |= {name: _finite(run.values(name)[rows[-1]]) for name in _LAST if name in run.dataset}
+    for name in ("target_energy", "output_energy", "residual_energy"):
+        if name in run.dataset and "energy_k" in run.dataset.coords:
+            grid = [int(k) for k in run.values("energy_k")]
+            last |= {
+                f"{name}_{k}": _finite(v)
+                for k, v in zip(grid, run.at(name, int(rows[-1])), strict=True)
+                if k in (5, 20, 100)
+            }
+    notes = [f"{name} is {words}." for name, words in told(run) if name in last]
+    return {**facts, "last": last, "notes": [*notes, *filter(None, (gauge_note(run),))]}
+
+
+def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
+    rows = [
+        ["points N", _count(probe["samples"])],
+        ["outputs O", _count(probe["outputs"])],
+        ["output reduction", str(probe["output_reduction"])],
+        ["loss", str(probe["loss"] or "none")],
+        ["trainable parameters", _count(probe["parameters"])],
+        [
+            "snapshots measured",
+            f"{count(probe['measured'])}"
+            + (f" ({count(probe['failed'])} without a measurement)" if probe["failed"] else ""),
+        ],
+        ["time spent measuring", duration(probe["seconds"]) if probe["seconds"] is not None else "–"],
+    ]
+    rows += [[key, number(float("nan") if value is None else value, 5)] for key, value in probe["last"].items()]
+    at = "" if probe["last_step"] is None else f", values at step {count(probe['last_step'])}"
+    return Table(f"probe {plain(name)}{at}", ["", ""], rows, tuple(probe["notes"]))
+
+
+def _seconds(run: Run) -> float | None:
+    return _finite(np.nansum(run.values("snapshot_seconds"))) if "snapshot_seconds" in run.dataset.coords else None
+
+
+def _or_none(size: Any) -> int | None:
+    from kerneltrack.errors import AnalysisError
+
+    try:
+        return int(size())
+    except AnalysisError:  # an archive that holds neither targets nor outputs does not know its O
+        return None
+
+
+def _count(value: Any) -> str:
+    return count(value) if isinstance(value, int) else "–"
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,50 @@
+"""Numbers that follow from what a run has stored, one question a file."""
+
+from __future__ import annotations
+
+from .eigenfunctions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
+from .flow_time import flow_time
+from .freeze_here import freeze_here
+from .kernels import full_kernel, rows_with_kernels, similarities
+from .ledger_shares import learned_modes, learned_shares
+from .mode_factors import ModeFactors, mode_factors
+from .profiles import Function, binned, energy_profile, followed, mode_energy, nearest_k, representative_rows, speeds
+from .quantities import check_across_sizes, key_of, nearest, quantity, title_of
+from .rate_changes import Change, Trend, learning_rate_changes
+from .stages import judge
+from .uncertainty import assess, assessment_table
+
+__all__ = [
+    "Change",
+    "Function",
+    "ModeFactors",
+    "Trend",
+    "assess",
+    "assessment_table",
+    "binned",
+    "check_across_sizes",
+    "energy_profile",
+    "flow_time",
+    "followed",
+    "freeze_here",
+    "full_kernel",
+    "judge",
+    "key_of",
+    "learned_modes",
+    "learned_shares",
+    "learning_rate_changes",
+    "mean_frequencies",
+    "mode_energy",
+    "mode_factors",
+    "nearest",
+    "nearest_k",
+    "output_in_top_modes",
+    "quantity",
+    "representative_rows",
+    "rows_with_kernels",
+    "similarities",
+    "span_overlaps",
+    "speeds",
+    "spread_points",
+    "title_of",
+]

@@ -1,0 +1,302 @@
+"""Stages of training, marked from the data, each with the rule that marked it and its false-alarm rate on a null.
+
+Three rules, each of one course:
+
+1. **Kernel motion** slows down or speeds up where the logarithm of the kernel's velocity changes its level: the largest
+   CUSUM statistic over all split points, again inside both parts while it is beyond the threshold. Velocities at one lag
+   only: over other gaps the same motion has another velocity. Null: a stationary AR(1) process with the course's own
+   correlation, estimated from differences, which a jump hardly touches.
+2. **Progressive sharpening**: the sharpness ρ/η rises from the start until it first comes within a tenth of its largest
+   value. ρ itself rises with every warm-up; ρ/η is λ_1(S^½ J Jᵀ S^½) up to a constant where the preconditioner is the
+   learning rate alone, and then no schedule of it can change what is found. For other preconditioners, which move by
+   themselves, it is not judged. Null: random walks of the logarithm with the course's own increments, shuffled and with
+   random signs; the rate is the share of them that come as far.
+3. **Edge of stability**: from its arrival at ``ARRIVED`` on, as long as the ratio stays within ``HELD``, at least
+   ``FEWEST`` snapshots. Null: random walks of log ρ; the rate is the share of them that stay at the edge as long.
+
+Rule 3 is applied to each stretch of one learning rate, because every change of it moves the bound. Snapshots are
+counted, not steps: a schedule that is dense somewhere sees more there. A false-alarm rate speaks of the
+null that is named, not of the chance that a stage is real.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from kerneltrack.errors import AnalysisError
+
+from ..text import number
+from ..trajectory import Floats, Ints, Run
+from ..withheld import NOT_ONE_LAG
+from .sharpness import sharpness
+
+#: Beyond this false-alarm rate on its null nothing is called a stage.
+LEVEL = 0.05
+#: λ_1 has arrived at its bound from here on, and is held by it within these.
+ARRIVED, HELD, FEWEST = 0.95, (0.75, 1.5), 4
+_DRAWS, _FEWEST_POINTS = 999, 6
+#: Levels of the velocity, and a rise of the sharpness, by less than this are none: rounding, or an estimate of ρ.
+MOVED = 1.1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of snapshots.
+
+    Attributes:
+        name: "fast kernel motion", "slow kernel motion", "progressive sharpening" or "edge of stability".
+        first: step of its first snapshot.
+        last: step of its last one.
+        snapshots: how many it holds.
+        level: what carries it: median velocity, the rise of the sharpness, or the ratio's range as text.
+        rule: the rule in words, with its numbers.
+        false_alarm: share of draws from the null in which the rule fires as strongly.
+    """
+
+    name: str
+    first: int
+    last: int
+    snapshots: int
+    level: str
+    rule: str
+    false_alarm: float
+
+
+def stages(run: Run, *, seed: int = 0) -> tuple[Stage, ...]:
+    """Every stage that a rule finds at the level; empty where the courses have none.
+
+    Args:
+        run: with ``kernel_velocity`` or ``stability_ratio``.
+        seed: of the draws from the nulls.
+
+    Raises:
+        AnalysisError: neither is stored, or fewer than six snapshots hold one that a rule may use.
+    """
+    return judge(run, seed=seed)[0]
+
+
+def judge(run: Run, *, seed: int = 0) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
+    """The stages, and why rules were not applied to the run: one clause each.
+
+    Raises:
+        AnalysisError: as :func:`stages`.
+    """
+    known = {name: _course(run, name) for name in ("kernel_velocity", "stability_ratio") if run.has(name)}
+    if not known:
+        run.require("kernel_velocity", why="finding stages")
+    found: list[Stage] = []
+    reasons: list[str] = []
+    if "kernel_velocity" in known:
+        found += _of_motion(run, known["kernel_velocity"], seed, reasons)
+    if "stability_ratio" in known and len(known["stability_ratio"]) >= _FEWEST_POINTS:
+        found += _of_sharpness(run, known["stability_ratio"], seed, reasons)
+        found += _of_edge(run, known["stability_ratio"], seed, reasons)
+    elif max(map(len, known.values())) < _FEWEST_POINTS:
+        raise AnalysisError(
+            "finding stages",
+            expected=f"{_FEWEST_POINTS} snapshots or more",
+            got=max(map(len, known.values())),
+            where=run.path or None,
+            remedy="; ".join(reasons) or None,
+        )
+    return tuple(found), tuple(reasons)
+
+
+def _of_motion(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[Stage]:
+    velocity = run.values("kernel_velocity")[rows]
+    rows, velocity = rows[velocity > 0], velocity[velocity > 0]
+    if len(rows) >= _FEWEST_POINTS:
+        return _motion(run.steps[rows], velocity, seed)
+    if run.withheld("kernel_velocity").reason:
+        reasons.append(f"kernel motion: {NOT_ONE_LAG}, only {len(rows)} stand at the lag of the first two")
+    return []
+
+
+def _of_sharpness(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[Stage]:
+    course, reason = sharpness(run)
+    if reason:
+        reasons.append(f"progressive sharpening: {reason}")
+        return []
+    rows = rows[np.isfinite(course[rows]) & (course[rows] > 0)]
+    return _sharpening(run.steps[rows], course[rows], seed) if len(rows) >= _FEWEST_POINTS else []
+
+
+def _of_edge(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[Stage]:
+    rates, ratio = run.learning_rates[rows], run.values("stability_ratio")[rows]
+    moved = np.flatnonzero(np.any(rates[1:] != rates[:-1], axis=1)) + 1
+    parts = [part for part in np.split(np.arange(len(rows)), moved) if len(part) >= _FEWEST_POINTS]
+    if not parts:
+        reasons.append(f"edge of stability: the rate moved, and fewer than {_FEWEST_POINTS} snapshots share one")
+    return [stage for part in parts for stage in _edge(run.steps[rows[part]], ratio[part], seed)]
+
+
+def change_points(values: Floats, *, seed: int = 0, level: float = LEVEL) -> list[tuple[int, float]]:
+    """(index of the first value at the new level, false-alarm rate) for every change of level, ascending.
+
+    Binary segmentation: the split with the largest statistic |mean_right − mean_left| √(n_l n_r/n)/σ, if fewer than
+    ``level`` of the draws from an AR(1) null with the segment's own lag-1 correlation reach it; then both sides.
+
+    Args:
+        values: (S,) in order.
+        seed: of the draws.
+        level: the false-alarm rate that a change must stay below.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[tuple[int, float]] = []
+
+    def split(first: int, last: int) -> None:
+        part = values[first:last]
+        if len(part) < _FEWEST_POINTS:
+            return
+        statistic, at = _cusum(part[None])
+        null = _cusum(_ar1(rng, len(part), lag_one(part)))[0]
+        rate = float((1 + np.sum(null >= statistic[0])) / (1 + len(null)))
+        if rate < level:
+            middle = first + int(at[0])
+            found.append((middle, rate))
+            split(first, middle)
+            split(middle, last)
+
+    split(0, len(values))
+    return sorted(found)
+
+
+def lag_one(values: Floats) -> float:
+    """φ of an AR(1) process from its differences, 1 + 2ρ_d: a single jump hardly moves it. Kept in [0, 0.95].
+
+    The differences of a stationary AR(1) process have the lag-1 correlation ρ_d = −(1 − φ)/2.
+    """
+    steps = np.diff(values)
+    steps = steps - np.median(steps)
+    # the largest difference may be the jump itself
+    steps = steps[np.abs(steps) < np.abs(steps).max()] if len(steps) > 4 else steps
+    power = float(steps @ steps)
+    rho = float(steps[1:] @ steps[:-1]) / power if power > 0 else -0.5
+    return float(np.clip(1 + 2 * rho, 0.0, 0.95))
+
+
+def _cusum(rows: Floats) -> tuple[Floats, Ints]:
+    """Largest split statistic of each row, and where its right part begins; parts of two or more."""
+    n = rows.shape[1]
+    left = np.arange(2, n - 1)
+    sums = np.cumsum(rows, axis=1)
+    means_left, means_right = sums[:, left - 1] / left, (sums[:, -1:] - sums[:, left - 1]) / (n - left)
+    between = (means_right - means_left) ** 2 * left * (n - left) / n
+    total = np.sum((rows - rows.mean(axis=1, keepdims=True)) ** 2, axis=1, keepdims=True)
+    within = np.maximum(total - between, 1e-300)
+    statistic = between / within
+    best = statistic.argmax(axis=1)
+    return statistic[np.arange(len(rows)), best], left[best]
+
+
+def _ar1(rng: np.random.Generator, length: int, phi: float) -> Floats:
+    noise = rng.standard_normal((_DRAWS, length))
+    noise[:, 0] /= np.sqrt(1 - phi**2)
+    for i in range(1, length):
+        noise[:, i] += phi * noise[:, i - 1]
+    return noise
+
+
+def _motion(steps: Ints, velocity: Floats, seed: int) -> list[Stage]:
+    changes = change_points(np.log(velocity), seed=seed)
+    if not changes:
+        return []
+    borders = [0, *(at for at, _ in changes), len(steps)]
+    medians = [float(np.median(velocity[a:b])) for a, b in pairwise(borders)]
+    if max(medians) < MOVED * min(medians):
+        return []
+    middle = np.sqrt(max(medians) * min(medians))
+    found = []
+    for (a, b), median in zip(pairwise(borders), medians, strict=True):
+        rate = max(rate for at, rate in changes if at in (a, b))
+        found.append(
+            Stage(
+                "fast kernel motion" if median >= middle else "slow kernel motion",
+                int(steps[a]),
+                int(steps[b - 1]),
+                b - a,
+                f"median velocity {number(median)} per step, all at one lag",
+                "the level of the logarithm of the kernel's velocity changes (largest CUSUM split); null: AR(1) with the "
+                "course's own correlation",
+                rate,
+            )
+        )
+    return found
+
+
+def _sharpening(steps: Ints, course: Floats, seed: int) -> list[Stage]:
+    """Rule 2 on λ_1(S^½ J Jᵀ S^½) up to a constant, (S,), positive."""
+    arrival = int(np.flatnonzero(course >= course.max() / MOVED)[0])
+    if arrival < 3:
+        return []
+    walks = _walks(course, np.random.default_rng(seed))
+    rate = float((1 + np.sum(walks.max(axis=1) >= course[arrival])) / (1 + len(walks)))
+    if rate >= LEVEL:
+        return []
+    with np.errstate(over="ignore"):
+        rise = float(course[arrival] / course[0])
+    return [
+        Stage(
+            "progressive sharpening",
+            int(steps[0]),
+            int(steps[arrival]),
+            arrival + 1,
+            f"sharpness ρ/η ×{number(rise, 2)}",
+            "the stability ratio over the learning rate, which no schedule of the rate moves, rises until it is within a "
+            "tenth of its largest value; null: random walks of its own increments that come as far",
+            rate,
+        )
+    ]
+
+
+def _edge(steps: Ints, ratio: Floats, seed: int) -> list[Stage]:
+    """Rule 3 on ρ over a stretch of one learning rate, (S,)."""
+    held = _held(ratio)
+    if held < FEWEST:
+        return []
+    walks = _walks(ratio, np.random.default_rng(seed))
+    rate = float((1 + sum(_held(walk) >= held for walk in walks)) / (1 + len(walks)))
+    if rate >= LEVEL:
+        return []
+    arrival = int(np.flatnonzero(ratio >= ARRIVED)[0])
+    part = ratio[arrival : arrival + held]
+    return [
+        Stage(
+            "edge of stability",
+            int(steps[arrival]),
+            int(steps[arrival + held - 1]),
+            held,
+            f"λ₁ over its bound {number(float(part.min()), 2)} to {number(float(part.max()), 2)}",
+            f"from {ARRIVED:g} on the stability ratio stays within {HELD[0]:g} to {HELD[1]:g} for {held} snapshots; "
+            "null: random walks of its own increments",
+            rate,
+        )
+    ]
+
+
+def _held(ratio: Floats) -> int:
+    """How many snapshots the ratio stays at the edge from its first arrival on; 0 if it never arrives."""
+    reached = np.flatnonzero(ratio >= ARRIVED)
+    if not reached.size:
+        return 0
+    outside = np.flatnonzero((ratio[reached[0] :] < HELD[0]) | (ratio[reached[0] :] > HELD[1]))
+    return int(outside[0]) if outside.size else len(ratio) - int(reached[0])
+
+
+def _walks(ratio: Floats, rng: np.random.Generator) -> Floats:
+    """Random walks of log ρ that start where the course does: its own increments, shuffled and with random signs."""
+    increments = np.diff(np.log(np.maximum(ratio, 1e-12)))
+    drawn = rng.permuted(np.tile(increments, (_DRAWS, 1)), axis=1) * rng.choice([-1, 1], (_DRAWS, len(increments)))
+    start = np.full((_DRAWS, 1), np.log(max(float(ratio[0]), 1e-12)))
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(np.cumsum(np.concatenate([start, drawn], axis=1), axis=1)))
+
+
+def _course(run: Run, name: str) -> Ints:
+    """Rows that hold the number, ascending in step; of rows at one step the last."""
+    rows = np.flatnonzero(run.measured & np.isfinite(run.values(name)))
+    rows = rows[np.argsort(run.steps[rows], kind="stable")]
+    return rows[np.append(run.steps[rows][1:] != run.steps[rows][:-1], True)] if rows.size else rows

@@ -1,0 +1,97 @@
+"""When did the kernel become good enough? The network linearised at each snapshot against the network itself."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from kerneltrack.errors import AnalysisError
+
+from ...derived import freeze_here, judge
+from ..panels import Series
+from ..registry import Scene, figure
+from ..sheet import over_time, sheet
+
+
+@figure(
+    "freeze-here",
+    "What training would have given, had the kernel been frozen here",
+    "Relative squared error on this probe of the network linearised at each snapshot and trained to the end on the other "
+    "probe's data (kernel regression with Θ_t, offset f_t), beside the network's own error at that moment. The dotted "
+    "line is the network's last error: where the first curve falls below it, the kernel had become good enough.",
+    "kernel_regression_error",
+    "network_error",
+    section="motion",
+)
+def freeze(scene: Scene) -> Figure:
+    """‖f_lin − y‖²/‖y‖² over the moment of freezing."""
+    curve = freeze_here(scene.run)
+    page, (ax,) = sheet(scene, height=0.42)
+    style = scene.style
+    lines = [
+        Series("frozen here", scene.masked("kernel_regression_error", why="the figure"), style.category[0]),
+        Series("network", scene.masked("network_error", why="the figure"), style.category[1]),
+    ]
+    over_time(scene, ax, lines, "relative squared error", y="log")
+    ax.axhline(curve.final, color=style.muted, linestyle=(0, (1, 1.6)), linewidth=1.2)
+    if curve.good_enough is not None:
+        ax.plot(
+            [curve.good_enough],
+            [curve.error_there],
+            marker="o",
+            markersize=6,
+            markerfacecolor="none",
+            color=style.ink,
+            linestyle="",
+        )
+        # Errors fall: the upper right corner is the one that no line crosses.
+        ax.annotate(
+            f"○ good enough from step {curve.good_enough:,}",
+            (1, 1),
+            xytext=(-4, -4),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize="small",
+            color=style.ink,
+        )
+    return page
+
+
+@figure(
+    "stages",
+    "Stages of training",
+    "Stretches that rules marked in the stored courses: fast and slow motion of the kernel by the level of its velocity "
+    "at one lag, progressive sharpening by the stability ratio over the learning rate, the edge of stability by λ₁ over its "
+    "bound at one rate. Each has a false-alarm rate on its null below 5 %; the table beside the figure holds the rules.",
+    section="motion",
+)
+def stage_bands(scene: Scene) -> Figure:
+    """Kernel velocity, or the stability ratio, with the stages as labelled bands below it."""
+    run, style = scene.run, scene.style
+    found, unjudged = judge(run)
+    if not found:
+        reasons = "".join(f" Not judged: {reason}." for reason in unjudged)
+        raise AnalysisError(
+            "no rule found a stage below a false-alarm rate of 5 %",
+            where=run.path or None,
+            remedy="The figure 'stages' needs 'kernel_velocity' or 'stability_ratio' with a change in its course."
+            + reasons,
+        )
+    moved = any(stage.name.endswith("kernel motion") for stage in found) or not run.has("stability_ratio")
+    name = "kernel_velocity" if moved else "stability_ratio"
+    page, axes = sheet(scene, 2, 1, height=0.52, sharex=True, height_ratios=[3, 1.1])
+    label = "kernel velocity" if name == "kernel_velocity" else "λ₁ over its bound"
+    over_time(scene, axes[0], [Series(label, scene.masked(name, why="the figure"), style.category[0])], "", y="log")
+    axes[0].set_xlabel("")
+    names = list(dict.fromkeys(stage.name for stage in found))
+    for stage in found:
+        level, colour = names.index(stage.name), style.category[names.index(stage.name) % len(style.category)]
+        axes[1].plot([stage.first, stage.last], [level, level], color=colour, linewidth=7, solid_capstyle="butt")
+    axes[1].set_yticks(range(len(names)), names)
+    axes[1].set_ylim(len(names) - 0.4, -0.6)
+    axes[1].grid(visible=False)
+    axes[1].spines["left"].set_visible(False)
+    axes[1].tick_params(axis="y", length=0)
+    axes[1].set_xlabel("training step")
+    return page

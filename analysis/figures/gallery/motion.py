@@ -1,0 +1,246 @@
+"""Losses, the three linearisation errors, and how far the kernel has moved."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from kerneltrack.errors import AnalysisError
+
+from ...derived import learned_modes, learned_shares, representative_rows, similarities
+from ...text import count
+from ...trajectory import Run
+from ..panels import Series, bars, below, heat_map, mark_changes, stacked, time_axis
+from ..registry import Scene, figure
+from ..sheet import from_control, layer_names, over_time, sheet, steps_text
+
+_MOMENTS = 40
+_LEDGER_MODES = 12
+
+
+@figure(
+    "loss",
+    "Loss",
+    "Loss on the probe and, where it was recorded, of the training batch of the update that leaves each state; "
+    "dashed: the control.",
+    section="motion",
+)
+def loss(scene: Scene) -> Figure:
+    """Probe loss and training loss."""
+    names = [("probe_loss", "probe"), ("training_loss", "training batch")]
+    lines = [
+        Series(label, scene.masked(name, why="the figure"), colour)
+        for (name, label), colour in zip(names, scene.style.category, strict=False)
+        if scene.run.has(name)
+    ]
+    if not lines:
+        raise AnalysisError(
+            "the figure 'loss' needs 'probe_loss' or 'training_loss', and the archive holds neither",
+            remedy="Tell the tracker the loss: NTKTracker(loss='half_mse' | 'mse' | 'cross_entropy' | callable).",
+        )
+    page, (ax,) = sheet(scene, height=0.36)
+    over_time(scene, ax, [*lines, *from_control(scene, "probe_loss", "probe, control")], "loss", y="log")
+    return page
+
+
+@figure(
+    "linearisation",
+    "Three linearisation errors",
+    "Squared relative errors. One update: of J Δθ against the real change of the outputs. Kernel flow: of −J P Jᵀ "
+    "m/N against it. "
+    "Anchored: of the network linearised at initialisation against the whole way travelled; far below 1 means lazy.",
+    section="motion",
+)
+def linearisation(scene: Scene) -> Figure:
+    """The three errors over time."""
+    names = [
+        ("linearization_error", "one update"),
+        ("kernel_flow_error", "kernel flow"),
+        ("anchored_linearization_error", "anchored"),
+    ]
+    lines = [
+        Series(label, scene.masked(name, why="the figure"), colour)
+        for (name, label), colour in zip(names, scene.style.category, strict=False)
+        if scene.run.has(name)
+    ]
+    if not lines:
+        raise AnalysisError(
+            "the figure 'linearisation' needs 'linearization_error', 'kernel_flow_error' or "
+            "'anchored_linearization_error', "
+            f"and the archive holds none of them{_held_back(scene.run, [name for name, _ in names])}",
+            remedy="Measure them: NTKTracker(observables='default').",
+        )
+    page, (ax,) = sheet(scene, height=0.4)
+    over_time(scene, ax, lines, "squared relative error", y="log")
+    return page
+
+
+def _held_back(run: Run, names: list[str]) -> str:
+    """What is stored of ``names`` and withheld, with its reason."""
+    reasons = dict.fromkeys(run.withheld(name).reason for name in names)
+    return "".join(f" that is not withheld: {reason}" for reason in list(filter(None, reasons))[:1])
+
+
+@figure(
+    "kernel-motion",
+    "How far the kernel has moved, and towards what",
+    "Kernel distance from initialisation, 1 − cosine of the two kernels (blind to scale), and kernel–target "
+    "alignment; dashed: the control.",
+    section="motion",
+)
+def kernel_motion(scene: Scene) -> Figure:
+    """Kernel distance and kernel–target alignment."""
+    names = [
+        ("kernel_distance_from_initial", "distance from initialisation"),
+        ("kernel_target_alignment", "kernel–target alignment"),
+    ]
+    chosen = [(name, label) for name, label in names if scene.run.has(name)]
+    if not chosen:
+        raise AnalysisError(
+            "the figure 'kernel-motion' needs 'kernel_distance_from_initial' or 'kernel_target_alignment', and the "
+            "archive "
+            "holds neither",
+            remedy="Measure them: NTKTracker(observables='default').",
+        )
+    page, (ax,) = sheet(scene, height=0.36)
+    lines = [
+        Series(label, scene.masked(name, why="the figure"), colour)
+        for (name, label), colour in zip(chosen, scene.style.category, strict=False)
+    ]
+    over_time(scene, ax, [*lines, *from_control(scene, chosen[0][0], "control")], "", ylim=(0, None))
+    return page
+
+
+@figure(
+    "layer-shares",
+    "Which layers carry the kernel",
+    "Each layer's share of the kernel's trace, stacked from the first layer (bottom, dark) to the last (top, light). "
+    "The shares add up to one.",
+    "layer_share",
+    section="motion",
+)
+def layer_shares(scene: Scene) -> Figure:
+    """Tr Θ_l / tr Θ."""
+    run = scene.run
+    rows = np.flatnonzero(run.measured & np.isfinite(run.values("layer_share")).all(axis=1))
+    shares = run.values("layer_share")[rows]
+    labels = layer_names(run, shares.shape[1])
+    page, (ax,) = sheet(scene, height=0.42)
+    stacked(ax, run.steps[rows], shares, scene.style, labels=labels)
+    time_axis(ax, scene.time)
+    mark_changes(ax, scene.marks, scene.style)
+    return page
+
+
+@figure(
+    "kernel-distances",
+    "Kernel distance between all moments",
+    "1 − cosine of the kernels at every pair of moments, from the stored eigenpairs: dark where the kernel stood still, "
+    "light where it had turned. A dark square on the diagonal is a stretch in which training was linear. Moments are "
+    "evenly spread over the snapshots, not over time.",
+    "eigenvalues",
+    "eigenvectors",
+    section="motion",
+)
+def kernel_distances(scene: Scene) -> Figure:
+    """1 − cos(Θ_s, Θ_t), the middle of its bounds."""
+    run = scene.run
+    rows = representative_rows(run, _MOMENTS)
+    if len(rows) < 2:
+        raise AnalysisError("distances between moments need two snapshots", got=len(rows), where=run.path or None)
+    low, high = similarities(run, rows)
+    page, (ax,) = sheet(scene, height=0.52, width=0.66)
+    reach = float(np.max(high - low) / 2)
+    # float32 eigenvectors alone are off by some 1e-6
+    title = f"known to ± {reach:.1g}" if reach > 1e-4 else ""
+    distances = 1 - (low + high) / 2
+    heat_map(
+        ax,
+        distances,
+        scene.style,
+        labels=[count(int(run.steps[row])) for row in rows],
+        title=title,
+        limits=(0.0, float(np.max(distances)) or 1.0),
+        bar_label="1 − cosine",
+    )
+    return page
+
+
+@figure(
+    "activations",
+    "How far hidden neurons have moved",
+    "Left: root mean square deviation of a single neuron of each layer from its value at initialisation. Right: the "
+    "deviation of the layer as a whole, the norm of its vector of activations. In a wide lazy network the first "
+    "vanishes and the second does not.",
+    "activation_neuron_deviation",
+    "activation_layer_deviation",
+    section="motion",
+)
+def activations(scene: Scene) -> Figure:
+    """Deviations per neuron and per layer."""
+    names = (("activation_neuron_deviation", "one neuron (RMS)"), ("activation_layer_deviation", "whole layer (norm)"))
+    page, axes = sheet(scene, 1, 2, height=0.42)
+    for ax, (name, title) in zip(axes, names, strict=True):
+        values = scene.masked(name, why="the figure")
+        shown = [i for i in range(values.shape[1]) if np.isfinite(values[:, i]).any()]
+        colours, labels = scene.style.ordered(len(shown)), layer_names(scene.run, values.shape[1])
+        lines = [Series(labels[i], values[:, i], c) for i, c in zip(shown, colours, strict=True)]
+        over_time(scene, ax, lines, "deviation", title=title, labels=False)
+    return page
+
+
+@figure(
+    "ledger",
+    "Who learned what, when",
+    "The real change of the outputs in the update that leaves each snapshot, split into kernel gradient flow, what "
+    "optimizer and minibatch made of it, and the network's curvature. Each part is given as the share of the residual "
+    "that it took off (negative where it added to it), summed over modes: left the whole, right kernel flow alone, by "
+    "layer.",
+    "ledger_kernel_flow",
+    "ledger_remainder",
+    "ledger_curvature",
+    "residual_coefficients",
+    section="motion",
+)
+def ledger(scene: Scene) -> Figure:
+    """−⟨part, m⟩/‖m‖² of the three parts, and of kernel flow by layer."""
+    run, style = scene.run, scene.style
+    parts, by_layer = learned_shares(run)
+    page, axes = sheet(scene, 1, 2, height=0.46)
+    names = ("kernel flow", "optimizer", "curvature")
+    lines = [Series(n, parts[:, i], style.category[i]) for i, n in enumerate(names)]
+    lines.append(Series("all", parts.sum(axis=1), style.ink, "dashed"))
+    over_time(scene, axes[0], lines, "share of the residual", title="by cause", labels=False)
+    labels, colours = layer_names(run, by_layer.shape[1]), style.ordered(by_layer.shape[1])
+    layers = [Series(labels[i], by_layer[:, i], c) for i, c in enumerate(colours)]
+    over_time(scene, axes[1], layers, "", title="flow by layer", labels=False)
+    return page
+
+
+@figure(
+    "ledger-modes",
+    "What one update did, mode by mode",
+    "The same split along the leading modes, at the first, a middle and the last snapshot: how much of the residual each "
+    "part took off along each mode, as a share of the whole residual. Bars above zero learned, bars below unlearned.",
+    "ledger_kernel_flow",
+    "ledger_remainder",
+    "ledger_curvature",
+    "residual_coefficients",
+    section="motion",
+)
+def ledger_modes(scene: Scene) -> Figure:
+    """−⟨part_i, m_i⟩/‖m‖² for the first modes."""
+    run, style = scene.run, scene.style
+    rows = [row for row in representative_rows(run, 1000) if np.isfinite(run.at("ledger_curvature", row)).any()]
+    rows = [rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})]
+    page, axes = sheet(scene, 1, len(rows), height=0.4)
+    for ax, row in zip(axes, rows, strict=True):
+        learned = learned_modes(run, row)[:, :_LEDGER_MODES]
+        names = ("kernel flow", "optimizer and minibatch", "curvature")
+        bars(ax, learned, style, labels=names, title=steps_text(run.steps[row]), xlabel="mode i")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}".replace("-", "−")))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+    axes[0].set_ylabel("share of the residual")
+    below(axes[0])
+    return page

@@ -1,0 +1,173 @@
+"""Profiles: quantities over the index of a mode or the number of modes, at a few moments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from ...trajectory import Floats
+from ..style import Style
+from .courses import Scale, Series, decade, draw, label_ends, logarithmic
+
+
+def profiles(
+    ax: Axes,
+    index: Floats,
+    series: Sequence[Series],
+    style: Style,
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    y: Scale = "linear",
+    ylim: tuple[float | None, float | None] = (None, None),
+    legend: bool = True,
+) -> Axes:
+    """Lines over a logarithmic mode index, with a legend; returns ``ax``."""
+    for one in series:
+        draw(ax, index, one)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    if y == "log":
+        logarithmic(ax)
+    ax.set_ylim(*ylim)
+    ax.margins(x=0.015)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.set_title(title)
+    if legend and len(series) > 1:
+        below(ax)
+    ax.set_label("profile")
+    return ax
+
+
+def functions(ax: Axes, x: Floats, series: Sequence[Series], style: Style, *, title: str = "") -> Axes:
+    """Functions of one input (N,), in any order, as lines named at their ends; returns ``ax``."""
+    order = np.argsort(x, kind="stable")
+    lines = [replace(one, values=one.values[order]) for one in series]
+    for one in lines:
+        draw(ax, x[order], one)
+    ax.axhline(0, color=style.muted, linewidth=0.8, zorder=1)
+    ax.margins(x=0.015)
+    ax.set_xlabel("input x")
+    ax.set_title(title)
+    label_ends(ax, x[order], lines)
+    ax.set_label("profile")
+    return ax
+
+
+def scatter_factors(
+    ax: Axes,
+    index: Floats,
+    predicted: Floats,
+    measured: Floats,
+    old: Floats,
+    share: Floats,
+    style: Style,
+    *,
+    title: str = "",
+) -> Axes:
+    """Factors of one update along each mode: predicted (line), measured (circles), and at the old rate (dotted).
+
+    ``share`` is each mode's part of the residual's energy: it sets the area of the circles.
+    """
+    ax.plot(index, old, color=style.muted, linestyle=(0, (1, 1.6)), linewidth=1.2, label="old rate, predicted")
+    ax.plot(index, predicted, color=style.category[0], label="new rate, predicted")
+    # A mode that holds no residual has a ratio of two roundings: the area of a circle says how much it holds.
+    area = 6 + 150 * np.sqrt(share / max(float(share.max(initial=0.0)), np.finfo(np.float64).tiny))
+    ax.scatter(
+        index,
+        measured,
+        s=area,
+        facecolor="none",
+        edgecolor=style.category[1],
+        linewidth=1.2,
+        zorder=3,
+        label="new rate, measured",
+    )
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.set_xlabel("mode i")
+    ax.set_ylabel("factor in one update")
+    ax.set_title(title)
+    below(ax)
+    ax.set_label("profile")
+    return ax
+
+
+def slopes(ax: Axes, x: Floats, values: Floats, style: Style, *, slope: float, intercept: float, text: str) -> Axes:
+    """Points (one per run) on logarithmic axes and the power law exp(intercept) x^slope, if any; returns ``ax``."""
+    if np.isfinite(slope):
+        ends = np.array([x.min(), x.max()])
+        ax.plot(ends, np.exp(intercept) * ends**slope, color=style.category[1], linewidth=1.3, label="power law")
+        ax.annotate(
+            f"slope {text}",
+            (1, 1),
+            xycoords="axes fraction",
+            xytext=(-2, -2),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize="small",
+            color=style.category[1],
+        )
+    ax.plot(
+        x,
+        values,
+        linestyle="",
+        marker="o",
+        markersize=4.5,
+        markerfacecolor="none",
+        color=style.category[0],
+        markeredgewidth=1.1,
+        label="runs",
+    )
+    ax.set_xscale("log")
+    if np.all(values > 0):
+        ax.set_yscale("log")
+        # a slope is read off an axis that is not all blown up around a constant
+        low, high = values.min(), values.max()
+        middle, reach = np.sqrt(low * high), max(np.sqrt(high / low), 1.5) * 1.15
+        ax.set_ylim(middle / reach, middle * reach)
+        narrow = reach < 2
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decade(value)))
+        ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(np.unique(x), [f"{v:,g}" for v in np.unique(x)])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(x=0.12)
+    ax.set_label("slopes")
+    return ax
+
+
+def bars(ax: Axes, values: Floats, style: Style, *, labels: Sequence[str], title: str, xlabel: str) -> Axes:
+    """Parts (parts, modes) as bars on both sides of zero: what is above adds up above; returns ``ax``."""
+    index = np.arange(1, values.shape[1] + 1)
+    high, low = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    for part, label, colour in zip(values, labels, style.category, strict=False):
+        base = np.where(part >= 0, high, low)
+        ax.bar(index, part, bottom=base, color=colour, label=label, width=0.75)
+        high, low = high + np.maximum(part, 0), low + np.minimum(part, 0)
+    ax.axhline(0, color=style.muted, linewidth=0.8)
+    ax.set_xlabel(xlabel)
+    ax.set_title(title)
+    ax.set_label("bars")
+    return ax
+
+
+def below(ax: Axes) -> None:
+    """One legend under the whole figure, where no line can run through it; panels that share their labels share it."""
+    figure = ax.figure
+    assert isinstance(figure, Figure)
+    handles, labels = ax.get_legend_handles_labels()
+    if figure.legends:
+        return
+    # In em: text is about 0.55 wide per letter, a handle with its gaps 3.5.
+    room = figure.get_figwidth() * 72 / float(ax.yaxis.label.get_fontsize())
+    columns = max(1, min(len(labels), int(room / (0.55 * max(map(len, labels)) + 3.5))))
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=1.6, columnspacing=1.4)

@@ -1,0 +1,165 @@
+"""Figures by name: each composes panels from a run (and its control) and says what it shows.
+
+To add one: write a function (Scene) → Figure that asks the run for numbers and hands them to panels, and decorate it
+with :func:`figure`. Then ``plot --list``, ``plot --figure`` and the report know it. See docs/how-to/add-a-figure.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from kerneltrack.errors import AnalysisError
+
+from ..derived import Change, Trend, learning_rate_changes
+from ..trajectory import Floats, Run
+from .style import PAPER, Style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .panels import Scale
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a figure is drawn of: a run, perhaps its control, and a style.
+
+    Attributes:
+        run: the run.
+        control: the run that did not change the learning rate, or None.
+        style: the look.
+        x: the time axis; None chooses "log" where snapshots are spread evenly in log t and no rate changes.
+    """
+
+    run: Run
+    control: Run | None = None
+    style: Style = PAPER
+    x: Scale | None = None
+
+    @cached_property
+    def changes(self) -> tuple[Change, ...]:
+        """Step changes of the learning rate."""
+        return self._changes_and_trends[0]
+
+    @cached_property
+    def trends(self) -> tuple[Trend, ...]:
+        """Stretches of continuously changing learning rates."""
+        return self._changes_and_trends[1]
+
+    @cached_property
+    def _changes_and_trends(self) -> tuple[tuple[Change, ...], tuple[Trend, ...]]:
+        return learning_rate_changes(self.run) if "learning_rate" in self.run.dataset else ((), ())
+
+    @property
+    def time(self) -> Scale:
+        """The scale of the time axis."""
+        if self.x is not None:
+            return self.x
+        steps = self.run.steps[self.run.measured]
+        logarithmic = len(steps) > 4 and float(steps[len(steps) // 2]) < 0.1 * float(steps[-1])
+        return "log" if logarithmic and not self.changes else "linear"
+
+    @property
+    def marks(self) -> list[tuple[int, str]]:
+        """Step and label of every learning-rate change; a label that goes on from the one before is short."""
+        held = [None, *(change.new[0] for change in self.changes)]
+        return [
+            (
+                change.step,
+                f"→ {change.new[0]:g}" if change.old[0] == before else f"η {change.old[0]:g} → {change.new[0]:g}",
+            )
+            for change, before in zip(self.changes, held, strict=False)
+        ]
+
+    def masked(self, name: str, *, why: str) -> Floats:
+        """A stored array along snapshots, NaN where the probe was not measured."""
+        import numpy as np
+
+        values = self.run.values(name, why=why).copy()
+        values[~self.run.measured] = np.nan
+        return values
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One entry of the registry.
+
+    Attributes:
+        name: what ``plot --figure`` calls it.
+        title: a clause.
+        caption: what is drawn and how to read it; also the alternative text.
+        section: the part of the report it stands in.
+        needs: what the archive must hold.
+        draw: composes it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    section: str
+    needs: tuple[str, ...]
+    draw: Callable[[Scene], Figure]
+
+    def __call__(self, scene: Scene) -> Figure:
+        """Draw it in the scene's style.
+
+        Raises:
+            AnalysisError: the archive does not hold what it needs, nothing was measured, or it cannot be drawn.
+        """
+        from .canvas import planar_inputs
+
+        if not scene.run.measured.any():
+            raise AnalysisError("no snapshot of this probe holds a measurement", where=scene.run.path or None)
+        if "inputs" in self.needs:
+            planar_inputs(scene.run)  # first: to keep inputs of another shape would not help
+        scene.run.require(*self.needs, why=f"the figure {self.name!r}")
+        with scene.style.drawing(f"the figure {self.name!r}"):
+            return self.draw(scene)
+
+
+_REGISTERED: dict[str, FigureSpec] = {}
+
+
+def figure(
+    name: str, title: str, caption: str, *needs: str, section: str
+) -> Callable[[Callable[[Scene], Figure]], Callable[[Scene], Figure]]:
+    """Register the decorated function as a figure."""
+
+    def register(draw: Callable[[Scene], Figure]) -> Callable[[Scene], Figure]:
+        if name in _REGISTERED:
+            raise AnalysisError(f"the figure {name!r} is registered already", remedy="Choose another name.")
+        _REGISTERED[name] = FigureSpec(name, title, caption, section, needs, draw)
+        return draw
+
+    return register
+
+
+def registered() -> Mapping[str, FigureSpec]:
+    """All figures by name, in the order of the report."""
+    from . import gallery  # noqa: F401 — the built-in figures register themselves when they are first asked for
+
+    return MappingProxyType(_REGISTERED)
+
+
+def choose(name: str) -> FigureSpec:
+    """The figure of that name.
+
+    Raises:
+        AnalysisError: there is none; the nearest names are given.
+    """
+    import difflib
+
+    known = registered()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or list(known)[:3]
+        raise AnalysisError(
+            f"figure {name!r}",
+            expected=f"a name of the list, for instance {', '.join(near)}",
+            got="no such figure",
+            remedy="`kerneltrack plot --list` names them all.",
+        )
+    return known[name]

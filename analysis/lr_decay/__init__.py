@@ -1,0 +1,26 @@
+"""What followed each change of the learning rate, and beside a control its effect."""
+
+from __future__ import annotations
+
+from .effects import ChangeEffects, LrDecayEffects, TrendCurve, lr_decay_effects
+from .runs import RunsEffects, analyse, as_dict, lines_and_tables
+from .seeds import SeedEffects
+from .wording import change_table, factor_table, quantities, sentence, trend_sentence, trend_table
+
+__all__ = [
+    "ChangeEffects",
+    "LrDecayEffects",
+    "RunsEffects",
+    "SeedEffects",
+    "TrendCurve",
+    "analyse",
+    "as_dict",
+    "change_table",
+    "factor_table",
+    "lines_and_tables",
+    "lr_decay_effects",
+    "quantities",
+    "sentence",
+    "trend_sentence",
+    "trend_table",
+]

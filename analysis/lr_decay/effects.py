@@ -1,0 +1,358 @@
+"""LrDecayEffects: what each learning-rate change was followed by, beside its prediction and against a control.
+
+What comes after a change is not its effect: the run would have moved on anyway. Only a *control*, a run that shares the
+state at the change and keeps the old rate, turns "was followed by" into "effect": the difference of the two at the same
+step. Nothing is estimated here; every number is a stored one, a difference of two, or the closed form of
+:mod:`.mode_factors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kerneltrack.errors import AnalysisError
+
+from ..derived import Change, ModeFactors, Trend, learning_rate_changes, mode_factors
+from ..trajectory import Floats, Run, Trajectory
+from ..withheld import gauge_note, told
+
+#: Scalars reported at every moment, where the archive holds them.
+SCALARS = (
+    "stability_ratio", "stability_bound", "trace", "effective_rank", "participation_ratio", "kernel_target_alignment",
+    "kernel_distance_from_initial", "kernel_velocity", "linearization_error", "kernel_flow_error",
+    "anchored_linearization_error", "probe_loss", "training_loss",
+)  # fmt: skip
+#: Energies reported at every moment: E(·, k) at the archive's own energy_k.
+ENERGIES = ("residual_energy", "target_energy", "output_energy")
+#: Eigenvalues reported at every moment, counted from 1.
+MODES = (1, 2, 5, 10, 20, 50, 100)
+#: How far the control's λ_1 and loss at the change may lie from the run's: float32 training restarted from a checkpoint is
+#: bit-equal, so anything beyond the rounding of one float32 kernel is another state.
+SAME_STATE = 1e-3
+
+#: Moments at which a continuous schedule is told.
+TREND_MOMENTS = 6
+
+
+@dataclass(frozen=True)
+class TimePoint:
+    """What was measured at one snapshot near a change.
+
+    Attributes:
+        row: the snapshot.
+        step: its step.
+        offset: updates since the first update at the new rates was due; negative before.
+        numbers: name → value, as ``NAME``, ``eigenvalue_1``, ``residual_energy_20``.
+        control: the same names in the control at the same step; empty without one.
+    """
+
+    row: int
+    step: int
+    offset: int
+    numbers: Mapping[str, float]
+    control: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> dict[str, float]:
+        """Run minus control, for each name that both hold."""
+        return {name: value - self.control[name] for name, value in self.numbers.items() if name in self.control}
+
+
+@dataclass(frozen=True)
+class ChangeEffects:
+    """One change with the moments around it.
+
+    Attributes:
+        change: where and from what to what.
+        before: the last state that the old rates made.
+        after: what followed, ascending in offset.
+        factors: the first update at the new rate, mode by mode; None where ``no_factors`` says why.
+        no_factors: why there is no prediction.
+        no_control: "" where ``after`` has a control, else why not.
+    """
+
+    change: Change
+    before: TimePoint
+    after: tuple[TimePoint, ...]
+    factors: ModeFactors | None = None
+    no_factors: str = ""
+    no_control: str = ""
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the differences may be called effects of the change."""
+        return not self.no_control
+
+    @property
+    def target_moves(self) -> dict[int, float]:
+        """E(y, k) at the last moment less that before the change, by k, where both are known; 1 less 1 is left out."""
+        start, end = self.before.numbers, self.after[-1].numbers
+        names = [name for name in start if name.startswith("target_energy_") and name in end]
+        moves = {int(name.rpartition("_")[2]): end[name] - start[name] for name in names if start[name] < 1 - 1e-12}
+        return {k: move for k, move in sorted(moves.items()) if np.isfinite(move)}
+
+
+@dataclass(frozen=True)
+class TrendCurve:
+    """A stretch of continuously changing rates, told over Ση: no before and after.
+
+    Attributes:
+        trend: where.
+        rates: at its two ends.
+        moments: a few snapshots, evenly spread in Ση, both ends among them.
+        times: Ση at each, from the start of the stretch.
+        moment_rates: the learning rate of each (the first group's).
+        trends: name → Kendall's τ of the quantity with Ση over every snapshot of the stretch.
+    """
+
+    trend: Trend
+    rates: tuple[float, float]
+    moments: tuple[TimePoint, ...]
+    times: tuple[float, ...]
+    moment_rates: tuple[float, ...]
+    trends: Mapping[str, float]
+
+    @property
+    def start(self) -> TimePoint:
+        """The first moment."""
+        return self.moments[0]
+
+    @property
+    def end(self) -> TimePoint:
+        """The last one."""
+        return self.moments[-1]
+
+
+@dataclass(frozen=True)
+class LrDecayEffects:
+    """Every change and every trend of one run.
+
+    Attributes:
+        run: the run's name.
+        probe: the probe's name.
+        control: the control's name, or "".
+        energy_k: the k of the energies that are reported.
+        changes: step changes in order.
+        trends: stretches of continuous change in order.
+        notes: what is withheld and why, and what else a reader must know of the numbers.
+    """
+
+    run: str
+    probe: str
+    control: str
+    energy_k: tuple[int, ...]
+    changes: tuple[ChangeEffects, ...]
+    trends: tuple[TrendCurve, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; NaN and infinities become None."""
+        return {
+            "run": self.run,
+            "probe": self.probe,
+            "control": self.control or None,
+            "changes": [_change_dict(effects) for effects in self.changes],
+            "trends": [_trend_dict(course) for course in self.trends],
+            "notes": list(self.notes),
+        }
+
+
+def lr_decay_effects(trajectory: Trajectory | Run, control: Trajectory | Run | None = None) -> LrDecayEffects:
+    """Find every change of the stored learning rates and report what followed.
+
+    Args:
+        trajectory: one run.
+        control: a run of the same seed that shares the states up to a change and did not change the rate.
+
+    Raises:
+        AnalysisError: several runs, no eigenvalues, a control on another probe or of another reduction, or no change.
+    """
+    run = _single(trajectory)
+    run.require("eigenvalues", "learning_rate", why="the learning-rate analysis")
+    paired = None if control is None else _single(control)
+    if paired is not None:
+        Trajectory((run, paired)).comparable()
+    changes, trends = learning_rate_changes(run)
+    if not changes and not trends:
+        raise _no_change(run)
+    return LrDecayEffects(
+        run=run.name,
+        probe=run.probe,
+        control=paired.name if paired is not None else "",
+        energy_k=_energy_k(run),
+        changes=tuple(_effects(run, paired, change) for change in changes),
+        trends=tuple(_course(run, trend) for trend in trends),
+        notes=(*(f"{n} is {words}." for n, words in told(run) if n in SCALARS), *filter(None, (gauge_note(run),))),
+    )
+
+
+def moment(run: Run, row: int, *, origin: int) -> TimePoint:
+    """Everything reported at ``row``, counted from step ``origin``."""
+    step = int(run.steps[row])
+    return TimePoint(row, step, step - origin, _numbers(run, row))
+
+
+def _effects(run: Run, control: Run | None, change: Change) -> ChangeEffects:
+    before = moment(run, change.before, origin=change.step)
+    after = [moment(run, row, origin=change.step) for row in change.after]
+    no_control = _no_control(run, control, change)
+    if control is not None and not no_control:
+        before, *after = [_paired(m, control) for m in (before, *after)]
+        if not any(m.control for m in after):
+            no_control = "the control has no snapshot at the same steps after the change"
+    factors, no_factors = _factors(run, change)
+    return ChangeEffects(change, before, tuple(after), factors, no_factors, no_control)
+
+
+def _factors(run: Run, change: Change) -> tuple[ModeFactors | None, str]:
+    if not change.exact:
+        return None, f"the change lies somewhere in steps {change.earliest} to {change.step}"
+    try:
+        return mode_factors(run, change.before, change.after[0], old=change.old, new=change.new), ""
+    except AnalysisError as error:
+        return None, error.problem if error.got is None else f"{error.problem} (got {error.got})"
+
+
+def _no_control(run: Run, control: Run | None, change: Change) -> str:
+    """Why the differences to ``control`` would not be this change's effect, or ""."""
+    if control is None:
+        return "no control was given"
+    row = control.row(int(run.steps[change.before]))
+    if row is None:
+        return f"the control has no snapshot at step {run.steps[change.before]}"
+    kept = control.learning_rates[control.measured & (control.steps >= run.steps[change.before])]
+    if not np.array_equal(kept[0], change.old) or not np.all(kept == kept[0]):
+        return f"the control did not keep the learning rate {change.old[0]:g}"
+    states = [(r.values("eigenvalues")[i, 0], "λ_1") for r, i in ((run, change.before), (control, row))]
+    if run.has("probe_loss") and control.has("probe_loss"):
+        states += [(r.values("probe_loss")[i], "loss") for r, i in ((run, change.before), (control, row))]
+    for (mine, name), (theirs, _) in zip(states[::2], states[1::2], strict=True):
+        if not abs(mine - theirs) <= SAME_STATE * abs(mine):
+            return f"the control was in another state at the change ({name} {theirs:.6g} against {mine:.6g})"
+    return ""
+
+
+def _paired(m: TimePoint, control: Run) -> TimePoint:
+    row = control.row(m.step)
+    return m if row is None else TimePoint(m.row, m.step, m.offset, m.numbers, _numbers(control, row))
+
+
+def _course(run: Run, trend: Trend) -> TrendCurve:
+    rows = np.flatnonzero(run.measured)
+    rows = rows[(run.steps[rows] >= run.steps[trend.first]) & (run.steps[rows] <= run.steps[trend.last])]
+    rates = run.learning_rates[rows, 0]
+    gaps = np.diff(run.steps[rows].astype(np.float64))
+    times = np.concatenate([[0.0], np.cumsum(gaps * (rates[1:] + rates[:-1]) / 2)])
+    wanted = np.linspace(0, times[-1], TREND_MOMENTS)
+    chosen = np.unique([int(np.argmin(np.abs(times - t))) for t in wanted])
+    origin, numbers = int(run.steps[rows[0]]), [_numbers(run, int(row)) for row in rows]
+    return TrendCurve(
+        trend,
+        (float(rates[0]), float(rates[-1])),
+        tuple(moment(run, int(rows[i]), origin=origin) for i in chosen),
+        tuple(float(times[i]) for i in chosen),
+        tuple(float(rates[i]) for i in chosen),
+        {name: _kendall(times, np.array([n[name] for n in numbers])) for name in numbers[0]},
+    )
+
+
+def _kendall(times: Floats, values: Floats) -> float:
+    from scipy.stats import kendalltau
+
+    known = np.isfinite(values)
+    if known.sum() < 3 or np.ptp(values[known]) == 0:
+        return float("nan")
+    return float(kendalltau(times[known], values[known]).statistic)
+
+
+def _numbers(run: Run, row: int) -> dict[str, float]:
+    eigenvalues = run.values("eigenvalues")[row]
+    numbers = {f"eigenvalue_{i}": float(eigenvalues[i - 1]) for i in MODES if i <= eigenvalues.size}
+    numbers |= {name: float(run.values(name)[row]) for name in SCALARS if name in run.dataset}
+    for name in ENERGIES:
+        if name in run.dataset:
+            values = run.values(name)[row]
+            numbers |= {f"{name}_{k}": float(v) for k, v in zip(_energy_k(run), values, strict=True)}
+    return numbers
+
+
+def _energy_k(run: Run) -> tuple[int, ...]:
+    return tuple(int(k) for k in run.values("energy_k")) if "energy_k" in run.dataset.coords else ()
+
+
+def _single(trajectory: Trajectory | Run) -> Run:
+    return trajectory if isinstance(trajectory, Run) else trajectory.only
+
+
+def _no_change(run: Run) -> AnalysisError:
+    rates = run.learning_rates[run.measured]
+    if len(rates) < 2:
+        return AnalysisError(
+            "there is no before and after", expected="at least two snapshots", got=len(rates), where=run.path
+        )
+    return AnalysisError(
+        "the stored learning rates never change",
+        got=f"{rates[0].tolist()} in all {len(rates)} snapshots",
+        where=run.path,
+        remedy="There is nothing that a change could have been followed by.",
+    )
+
+
+def _change_dict(effects: ChangeEffects) -> dict[str, Any]:
+    change, factors = effects.change, effects.factors
+    return {
+        "step": change.step,
+        "earliest_step": change.earliest,
+        "exact": change.exact,
+        "old_learning_rates": list(change.old),
+        "new_learning_rates": list(change.new),
+        "before": _moment_dict(effects.before),
+        "after": [_moment_dict(m) for m in effects.after],
+        "control": "paired" if effects.has_control else effects.no_control,
+        "target_energy_moves": {str(k): move for k, move in effects.target_moves.items()},
+        "mode_factors": None
+        if factors is None
+        else {
+            "predicted": _numbers_list(factors.predicted),
+            "predicted_at_old_rate": _numbers_list(factors.predicted_old),
+            "measured": _numbers_list(factors.measured),
+            "residual_energy_share": _numbers_list(factors.energy),
+        },
+        "no_mode_factors": effects.no_factors or None,
+    }
+
+
+def _trend_dict(course: TrendCurve) -> dict[str, Any]:
+    return {
+        "first_step": course.start.step,
+        "last_step": course.end.step,
+        "learning_rates": list(course.rates),
+        "sum_of_learning_rates": _plain(course.trend.travel),
+        "moments": [
+            {"sum_of_learning_rates": _plain(t), "learning_rate": rate, **_moment_dict(m)}
+            for t, rate, m in zip(course.times, course.moment_rates, course.moments, strict=True)
+        ],
+        "kendall_tau_with_sum_of_learning_rates": {name: _plain(tau) for name, tau in course.trends.items()},
+    }
+
+
+def _moment_dict(m: TimePoint) -> dict[str, Any]:
+    return {
+        "step": m.step,
+        "offset": m.offset,
+        "numbers": {name: _plain(value) for name, value in m.numbers.items()},
+        "control": {name: _plain(value) for name, value in m.control.items()},
+        "difference": {name: _plain(value) for name, value in m.difference.items()},
+    }
+
+
+def _numbers_list(values: Any) -> list[float | None]:
+    return [_plain(float(v)) for v in values]
+
+
+def _plain(value: float) -> float | None:
+    return value if np.isfinite(value) else None

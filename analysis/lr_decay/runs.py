@@ -1,0 +1,69 @@
+"""Learning-rate changes of several runs: each with its own control, and over seeds where there are several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kerneltrack.errors import AnalysisError
+
+from ..text import Table
+from ..trajectory import PathLike, Run, Trajectory, load
+from .effects import LrDecayEffects, lr_decay_effects
+from .seeds import SeedEffects, effects_over_seeds, matched_control, seed_sentence, seed_table
+from .wording import sentence, tables, trend_sentence
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class RunsEffects:
+    """Every run with its control, and what they say together.
+
+    Attributes:
+        runs: (run, control or None, effects), in order.
+        seeds: paired differences over seeds; empty below two runs with controls.
+    """
+
+    runs: tuple[tuple[Run, Run | None, LrDecayEffects], ...]
+    seeds: tuple[SeedEffects, ...]
+
+
+def analyse(trajectory: Trajectory, controls: Sequence[PathLike]) -> RunsEffects:
+    """Each run against its control: the one given, or of several the one that was in the same state at a change.
+
+    Raises:
+        AnalysisError: no change, a control that is not comparable, or a run of several that has no control among them.
+    """
+    beside = load(controls, probe=trajectory[0].probe) if controls else Trajectory(())
+    found = []
+    for run in trajectory:
+        control = beside[0] if len(beside) == 1 else matched_control(run, list(beside))
+        if control is None and len(beside):
+            raise AnalysisError(f"{run.name} has no control among those given", got=", ".join(c.name for c in beside))
+        found.append((run, control, lr_decay_effects(run, control)))
+    several = len(trajectory) > 1 and len(beside) > 1
+    return RunsEffects(tuple(found), effects_over_seeds(trajectory, beside) if several else ())
+
+
+def as_dict(found: RunsEffects) -> Any:
+    """Plain JSON values: one run's effects, a list of them, or runs and seeds."""
+    each = [effects.to_dict() for _, _, effects in found.runs]
+    if found.seeds:
+        return {"runs": each, "seeds": [effects.to_dict() for effects in found.seeds]}
+    return each if len(each) > 1 else each[0]
+
+
+def lines_and_tables(found: RunsEffects) -> tuple[list[str], list[Table]]:
+    """Sentences and tables, in order; over seeds first."""
+    energy_k = found.runs[0][2].energy_k
+    lines = [seed_sentence(effects, energy_k) for effects in found.seeds]
+    shown = [seed_table(effects, energy_k) for effects in found.seeds]
+    for run, _, effects in found.runs:
+        head = f"{run.name}: " if len(found.runs) > 1 else ""
+        lines += [head + sentence(change, effects.energy_k) for change in effects.changes]
+        lines += [head + trend_sentence(course, effects.energy_k) for course in effects.trends]
+        shown += tables(effects)
+    return lines, shown

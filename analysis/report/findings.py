@@ -1,0 +1,303 @@
+"""Findings: what the numbers of one run say, in words, each with its numbers, its null and the figure that shows it.
+
+Only statements that a stored number carries; a threshold that turns a number into a word is named in the sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..derived import freeze_here, learning_rate_changes, nearest, representative_rows
+from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
+from ..text import count, duration, number
+from ..trajectory import Floats, Run
+
+#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within about 10
+#: %.
+AT_THE_EDGE = 0.95
+#: A share this near to one is one: float64 sums of thousands of squares are off by less.
+ALL = 1e-9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement.
+
+    Attributes:
+        title: what it is about, two or three words.
+        value: the number that carries it, for reading.
+        sentence: the statement with its numbers.
+        null: what chance or the start would give; "" where there is none.
+        figure: the figure that shows it; "" where none does.
+    """
+
+    title: str
+    value: str
+    sentence: str
+    null: str = ""
+    figure: str = ""
+
+
+def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
+    """Everything that can be said about a run, in the order of the report."""
+    makers: tuple[Callable[[Run], Finding | None], ...] = (
+        _alignment,
+        _containment,
+        _stability,
+        _motion,
+        _laziness,
+        _first_order,
+        _frozen,
+        _rounding,
+        _cost,
+    )
+    found = [finding for make in makers if (finding := make(run)) is not None]
+    if effects is not None:
+        found += [_change(change, effects.energy_k) for change in effects.changes]
+        found += [_trend(course, effects.energy_k) for course in effects.trends]
+    return found
+
+
+def _change(change: ChangeEffects, energy_k: tuple[int, ...]) -> Finding:
+    null = "" if change.has_control else "No control: what followed is not called an effect."
+    rates = f"{change.change.old[0]:g} → {change.change.new[0]:g}"
+    return Finding("Learning-rate change", rates, sentence(change, energy_k), null, "lr-decay")
+
+
+def _trend(course: TrendCurve, energy_k: tuple[int, ...]) -> Finding:
+    rates = f"{course.rates[0]:g} → {course.rates[1]:g}"
+    return Finding("Learning-rate trend", rates, trend_sentence(course, energy_k), "", "lr-trend")
+
+
+def _alignment(run: Run) -> Finding | None:
+    if not run.has("target_energy", "energy_k"):
+        return None
+    energies, rows = run.values("target_energy"), _finite_rows(run, run.values("target_energy")[:, 0])
+    column, k = _column(run, 20)
+    if len(rows) < 1:
+        return None
+    first, last = energies[rows[0], column], energies[rows[-1], column]
+    null = [f"{number(first, 2)} at step {count(run.steps[rows[0]])}"]
+    if run.has("target_energy_null"):
+        null.append(f"{number(run.values('target_energy_null')[rows[-1], column], 2)} with permuted labels")
+    null.append(f"{number(k / run.dimension, 2)} for a random direction")
+    return Finding(
+        "Target alignment",
+        f"E(y, {k}) = {number(last, 2)}",
+        f"At step {count(run.steps[rows[-1]])} the first {k} of {count(run.dimension)} eigenfunctions hold "
+        f"{_percent(last)} of the target's energy; "
+        f"at step {count(run.steps[rows[0]])} they held {_percent(first)}.",
+        "Nulls: " + ", ".join(null) + ".",
+        "target-energy",
+    )
+
+
+def _containment(run: Run) -> Finding | None:
+    if not run.has("output_energy", "energy_k"):
+        return None
+    energies = run.values("output_energy")
+    column, k = _column(run, 200 if run.dimension > 400 else max(run.dimension // 4, 1))
+    rows = _finite_rows(run, energies[:, column])
+    if not len(rows):
+        return None
+    lowest = rows[int(np.argmin(energies[rows, column]))]
+    return Finding(
+        "Output containment",
+        f"E(f, {k}) ≥ {number(float(energies[lowest, column]), 3)}",
+        f"In every one of {count(len(rows))} snapshots at least {_percent(energies[lowest, column])} of the "
+        f"output's energy lies in the first {k} "
+        f"eigenfunctions (least at step {count(run.steps[lowest])}).",
+        f"Null: {number(k / run.dimension, 2)} for a random direction.",
+        "output-energy",
+    )
+
+
+def _stability(run: Run) -> Finding | None:
+    if not run.has("stability_ratio"):
+        return None
+    ratio = run.values("stability_ratio")
+    rows = _finite_rows(run, ratio)
+    reached = [row for row in rows if ratio[row] >= AT_THE_EDGE]
+    scope = run.settings.get("stability_scope", "")
+    caution = "" if scope == "exact" else f" This speaks of the loss on the probe ({scope or 'scope not stored'})."
+    if not reached:
+        top = rows[int(np.argmax(ratio[rows]))]
+        words = (
+            f"λ₁ never reached {AT_THE_EDGE:g} of its bound: the largest ratio was {number(float(ratio[top]), 2)} "
+            f"at step {count(run.steps[top])}."
+        )
+        return Finding("Edge of stability", f"ρ ≤ {number(float(ratio[top]), 2)}", words + caution, "", "stability")
+    # What comes after a step of the learning rate has another bound: it says nothing of how long the edge was held.
+    ends = [change.step for change in learning_rate_changes(run)[0] if change.step > run.steps[reached[0]]]
+    since = rows[(rows >= reached[0]) & (run.steps[rows] < min(ends, default=np.inf))]
+    middle = number(float(np.median(ratio[since])), 2)
+    until = f"until the learning rate changed at step {count(ends[0])}" if ends else "since"
+    words = (
+        f"λ₁ first stood at {AT_THE_EDGE:g} or more of its bound at step {count(run.steps[reached[0]])}; "
+        f"the median ratio over the {count(len(since))} snapshots {until} is {middle}."
+    )
+    return Finding(
+        "Edge of stability",
+        f"ρ ≈ {middle}",
+        words + _bound_moved(run, since) + caution,
+        "1 is the edge of stability.",
+        "stability",
+    )
+
+
+def _bound_moved(run: Run, rows: np.ndarray) -> str:
+    """By how much a rate that moved continuously moved the bound, which then says less of λ₁."""
+    rates = run.learning_rates[rows].max(axis=1, initial=0.0)
+    rates = rates[np.isfinite(rates) & (rates > 0)]
+    if not rates.size or rates.max() == rates.min():
+        return ""
+    with np.errstate(over="ignore"):
+        factor = number(float(rates.max() / rates.min()), 2)
+    return f" The learning rate, and the bound with it, moved by ×{factor} meanwhile."
+
+
+def _motion(run: Run) -> Finding | None:
+    if not run.has("kernel_distance_from_initial"):
+        return None
+    distance = run.values("kernel_distance_from_initial")
+    rows = _finite_rows(run, distance)
+    last = rows[-1]
+    return Finding(
+        "Kernel motion",
+        number(float(distance[last]), 2),
+        f"By step {count(run.steps[last])} the kernel had turned by {number(float(distance[last]), 2)} (1 − cosine) "
+        "from where it was at the start.",
+        "0 for a kernel that only changes its scale.",
+        "kernel-motion",
+    )
+
+
+def _laziness(run: Run) -> Finding | None:
+    if not run.has("anchored_linearization_error"):
+        return None
+    error = run.values("anchored_linearization_error")
+    last = _finite_rows(run, error)[-1]
+    return Finding(
+        "Laziness",
+        number(float(error[last]), 2),
+        f"At step {count(run.steps[last])} the network linearised at initialisation misses {_percent(error[last])} "
+        "(squared) of the way its outputs travelled.",
+        "0 for a lazy run, one that its initial kernel explains.",
+        "linearisation",
+    )
+
+
+def _first_order(run: Run) -> Finding | None:
+    if run.has("kernel_flow_error"):
+        return _accuracy(run, run.values("kernel_flow_error"), "The kernel predicts one update's change of the outputs")
+    if run.has("linearization_error"):
+        return _accuracy(run, run.values("linearization_error"), "The linearised network follows one real update")
+    return None
+
+
+def _accuracy(run: Run, error: Floats, subject: str) -> Finding:
+    rows = _finite_rows(run, error)
+    middle, worst = float(np.median(error[rows])), rows[int(np.argmax(error[rows]))]
+    return Finding(
+        "First-order accuracy",
+        number(middle, 2),
+        f"{subject} with a median squared relative error of {number(middle, 2)} over {count(len(rows))} snapshots; "
+        f"the worst is {number(float(error[worst]), 2)} at step {count(run.steps[worst])}.",
+        "1 for predicting no change.",
+        "linearisation",
+    )
+
+
+def _frozen(run: Run) -> Finding | None:
+    if not run.has("kernel_regression_error", "network_error"):
+        return None
+    curve = freeze_here(run)
+    if curve.good_enough is None:
+        best = int(np.argmin(curve.frozen))
+        return Finding(
+            "Frozen kernel",
+            "never good enough",
+            f"Frozen at any of {count(len(curve.steps))} snapshots, the linearised network stays above the network's last "
+            f"error of {number(curve.final, 2)}: at best {number(float(curve.frozen[best]), 2)}, at step "
+            f"{count(curve.steps[best])}.",
+            f"The network's last error: {number(curve.final, 2)}.",
+            "freeze-here",
+        )
+    return Finding(
+        "Frozen kernel",
+        f"from step {count(curve.good_enough)}",
+        f"Frozen at step {count(curve.good_enough)} or later, the linearised network reaches the network's last error "
+        f"({number(curve.error_there, 2)} against {number(curve.final, 2)}).",
+        f"At step {count(curve.steps[0])} it is {number(float(curve.frozen[0]), 2)}.",
+        "freeze-here",
+    )
+
+
+def _rounding(run: Run) -> Finding | None:
+    """The numerical field of the uncertainty: what rounding and the solver can have changed."""
+    if not run.has("eigenvalues", "noise_floor", "eigen_residual"):
+        return None
+    floor, residual = run.values("noise_floor"), run.values("eigen_residual")
+    values = run.values("eigenvalues")
+    rows = _finite_rows(run, floor + residual)
+    above = int(np.min(np.sum(values[rows] > floor[rows, None], axis=1)))
+    worst = float(np.max(residual[rows] / values[rows, 0]))
+    return Finding(
+        "Rounding",
+        f"{count(above)} of {count(values.shape[1])} modes",
+        f"In every snapshot at least {count(above)} of {count(values.shape[1])} eigenvalues stand above the noise floor; the "
+        f"solver's largest error is {number(worst, 2)} of λ₁.",
+        "Numerical uncertainty only; the choice of the probe and the seed are others.",
+        "spectra",
+    )
+
+
+def _cost(run: Run) -> Finding | None:
+    spent = run.dataset["snapshot_seconds"].values if "snapshot_seconds" in run.dataset else np.array([np.nan])
+    known = spent[np.isfinite(spent)]
+    if not known.size:
+        return None
+    trained = float(np.nanmax(run.dataset["train_seconds"].values)) if "train_seconds" in run.dataset else float("nan")
+    beside = f", beside {duration(trained)} of training" if np.isfinite(trained) else ""
+    return Finding(
+        "Cost",
+        duration(float(known.sum())),
+        f"{count(len(known))} measurements took {duration(float(known.sum()))} in all, "
+        f"{duration(float(np.median(known)))} each (median){beside}.",
+    )
+
+
+def _column(run: Run, wanted: int) -> tuple[int, int]:
+    grid = tuple(int(k) for k in run.values("energy_k"))
+    k = nearest(grid, wanted)
+    assert k is not None  # has("energy_k") was asked before
+    return grid.index(k), k
+
+
+def _finite_rows(run: Run, values: Floats) -> np.ndarray:
+    return np.flatnonzero(run.measured & np.isfinite(values))
+
+
+def _percent(share: float) -> str:
+    # Between 99.5 % and 100 % a whole number would claim "all"; what rounding leaves of 1 is all.
+    if 0.995 <= share < 1 - ALL:
+        return f"{math.floor(1000 * share) / 10:.1f} %"
+    return f"{100 * float(share):.0f} %"
+
+
+def headline(run: Run) -> str:
+    """One sentence: what was tracked."""
+    rows = representative_rows(run, 2)
+    if not rows:
+        return f"{count(len(run))} snapshots, none of which holds a measurement of this probe."
+    return (
+        f"The tangent kernel of a network with {count(int(run.settings.get('parameter_count', 0)))} trainable "
+        "parameters, measured on "
+        f"{count(run.count)} fixed points at {count(int(run.measured.sum()))} moments between steps "
+        f"{count(run.steps[rows[0]])} and "
+        f"{count(run.steps[rows[-1]])}."
+    )

@@ -1,0 +1,370 @@
+"""The report: one self-contained HTML page about one run, or several pages' worth of runs one after the other.
+
+Everything on it is a stored number, a formula of the catalogue, or text from the archive, which is escaped: the
+template engine escapes all of it, and nothing of an archive reaches a script or a style.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kerneltrack
+from kerneltrack.errors import AnalysisError
+
+from ..derived import assess, assessment_table, judge
+from ..figures import DARK, PAGE, PAPER, Scene, registered
+from ..lr_decay import (
+    LrDecayEffects,
+    change_table,
+    factor_table,
+    lr_decay_effects,
+    sentence,
+    trend_sentence,
+    trend_table,
+)
+from ..output import HTML, distinct, may_write, whole
+from ..text import Table, count, number, plain
+from ..trajectory import PathLike, Run, Trajectory, load
+from ..withheld import gauge_note, told
+from .findings import findings, headline
+from .inline_svg import InlineSvg, inline_svg
+from .slider import Explorer, explorer
+from .slider_curves import HEIGHT, WIDTH
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+Archives = Trajectory | Run | PathLike | Iterable[PathLike]
+
+#: Sections of the page in order; figures say which one they stand in.
+SECTIONS = (
+    ("alignment", "Alignment", "How target, output and residual lie along the kernel's eigenfunctions."),
+    (
+        "spectrum",
+        "Spectrum and stability",
+        "How large the eigenvalues are, how they move, and where the edge of stability is.",
+    ),
+    (
+        "learning rate",
+        "Learning-rate changes",
+        "What each change was followed by, what was predicted, and what the control did.",
+    ),
+    (
+        "motion",
+        "Loss, linearity, motion",
+        "How well straight-line models describe training, and how far the kernel went.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class DrawnFigure:
+    """A figure on the page."""
+
+    name: str
+    title: str
+    caption: str
+    drawing: InlineSvg
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    key: str
+    title: str
+    lead: str
+    figures: tuple[DrawnFigure, ...]
+
+
+@dataclass(frozen=True)
+class ChangeView:
+    """A learning-rate change on the page."""
+
+    sentence: str
+    tables: tuple[Table, ...]
+
+
+def write_report(
+    archives: Archives, output: PathLike, *, control: Archives | None = None, probe: str | None = None
+) -> tuple[Path, ...]:
+    """Write the page of each run.
+
+    Args:
+        archives: a path, several paths, a run or a trajectory.
+        output: the HTML file, replaced if it exists; its folder is made if need be. For several runs each page is
+            called FILE-RUN.html, and FILE-RUN-2.html where another run has that name.
+        control: the run that did not change the learning rate: only with it anything is called an effect.
+        probe: which probe to look through where paths are given; None: each archive's first.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        AnalysisError: no measurement, or a control that is not comparable.
+        OutputError: neither .html nor .htm, or nothing may be written there.
+        ArchiveError: an archive cannot be read.
+        OSError: a file cannot be written.
+    """
+    trajectory, target = _trajectory(archives, probe), Path(output)
+    beside = None if control is None else _trajectory(control, trajectory[0].probe).only
+    for path in (target, *(targets := _targets(target, trajectory))):
+        may_write(path, HTML, make_folder=True)  # all of them before the first page is written
+    for run, path in zip(trajectory, targets, strict=True):
+        page = render(run, beside, [other for other in trajectory if other is not run])
+        with whole(path, HTML, make_folder=True) as partial:  # a browser that reloads meanwhile never sees half of it
+            partial.write_text(page, encoding="utf-8")
+    return tuple(targets)
+
+
+def _targets(target: Path, trajectory: Trajectory) -> list[Path]:
+    """A page for each run; archives of one name in two folders have two pages."""
+    if len(trajectory) == 1:
+        return [target]
+    return [target.with_stem(f"{target.stem}-{name}") for name in distinct([run.name for run in trajectory])]
+
+
+def _trajectory(archives: Archives, probe: str | None) -> Trajectory:
+    if isinstance(archives, Run):
+        return Trajectory((archives,))
+    return archives if isinstance(archives, Trajectory) else load(archives, probe=probe)
+
+
+def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> str:
+    """The page as text.
+
+    Args:
+        run: the run.
+        control: the run that did not change the learning rate.
+        others: runs that came along; those that differ in their seed only tell how the numbers vary with it.
+
+    Raises:
+        AnalysisError: nothing was measured, or the control is not comparable.
+    """
+    if not run.measured.any():
+        raise AnalysisError("no snapshot of this probe holds a measurement", got=_failures(run), where=run.path or None)
+    notes = Trajectory((run, control)).comparable() if control is not None else ()
+    gauge = gauge_note(run)
+    effects, no_effects = _effects(run, control)
+    sections, absent = _sections(run, control)
+    absent += told(run)
+    slider, no_slider = _explorer(run)
+    if no_slider or (slider is not None and slider.no_pictures):
+        absent.insert(0, ("Slider over eigenfunctions", no_slider or (slider.no_pictures if slider else "")))
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            version=kerneltrack.__version__,
+            title=plain(run.provenance.get("metadata", {}).get("title", run.name)),
+            headline=headline(run),
+            run=run,
+            control=control,
+            facts=_facts(run),
+            findings=findings(run, effects),
+            trust=assessment_table(assess(run, others)),
+            sections=sections,
+            explorer=slider,
+            frames=[asdict(frame) for frame in slider.frames] if slider else [],
+            panel_size=(WIDTH, HEIGHT),
+            stages=_stages(run),
+            changes=_changes(effects),
+            trends=_trends(effects),
+            no_effects=no_effects,
+            absent=_by_reason(absent),
+            failures=_failures(run),
+            notes=(*notes, gauge) if gauge else notes,
+            definitions=_definitions(run),
+            provenance=_provenance(run),
+            source=plain(Path(run.path).name),
+            css=_resource("page.css"),
+            colours=_colours(),
+            script=_resource("page.js"),
+        )
+    )
+
+
+def _effects(run: Run, control: Run | None) -> tuple[LrDecayEffects | None, str]:
+    try:
+        return lr_decay_effects(run, control), ""
+    except AnalysisError as error:
+        return None, str(error)
+
+
+def _sections(run: Run, control: Run | None) -> tuple[list[Section], list[tuple[str, str]]]:
+    """Drawn sections, and (title, reason) of every figure that this archive cannot give."""
+    scene = Scene(run, control, PAGE)
+    drawn: dict[str, list[DrawnFigure]] = {key: [] for key, _, _ in SECTIONS}
+    absent: list[tuple[str, str]] = []
+    for spec in registered().values():
+        try:
+            drawing = inline_svg(spec(scene), spec.name, f"{spec.title}. {spec.caption}")
+        except AnalysisError as error:
+            absent.append((spec.title, str(error)))
+            continue
+        drawn.setdefault(spec.section, []).append(DrawnFigure(spec.name, spec.title, spec.caption, drawing))
+    known = {key: (title, lead) for key, title, lead in SECTIONS}
+    sections = [
+        Section(key.replace(" ", "-"), *known.get(key, (key, "")), tuple(found)) for key, found in drawn.items()
+    ]
+    return sections, absent
+
+
+def _by_reason(absent: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What is not shown, grouped: titles that share a reason stand together. A figure's own name is not part of it."""
+    grouped: dict[str, list[str]] = {}
+    for title, reason in absent:
+        grouped.setdefault(re.sub(r"^the figure '[a-z-]+' needs", "this needs", reason), []).append(title)
+    return [("; ".join(titles), reason) for reason, titles in grouped.items()]
+
+
+def _explorer(run: Run) -> tuple[Explorer | None, str]:
+    try:
+        return explorer(run), ""
+    except AnalysisError as error:
+        return None, str(error)
+
+
+def _changes(effects: LrDecayEffects | None) -> list[ChangeView]:
+    if effects is None:
+        return []
+    return [
+        ChangeView(sentence(change, effects.energy_k), (change_table(change, effects.energy_k), factor_table(change)))
+        for change in effects.changes
+    ]
+
+
+def _trends(effects: LrDecayEffects | None) -> list[ChangeView]:
+    return [
+        ChangeView(trend_sentence(course, effects.energy_k), (trend_table(course, effects.energy_k),))
+        for course in (effects.trends if effects else ())
+        if effects is not None
+    ]
+
+
+def _stages(run: Run) -> Table | None:
+    """The stages that rules found, with their rules and false-alarm rates; None where there is none."""
+    try:
+        found, unjudged = judge(run)
+    except AnalysisError:
+        return None  # the figure's own refusal says why, under "Not shown"
+    if not found:
+        return None
+    rows = [
+        [s.name, f"{count(s.first)} to {count(s.last)}", count(s.snapshots), s.level, s.rule, number(s.false_alarm, 2)]
+        for s in found
+    ]
+    heads = ["stage", "steps", "snapshots", "level", "rule and null", "false-alarm rate"]
+    notes = tuple(f"Not judged: {reason}." for reason in unjudged)
+    return Table("Stages of training", heads, rows, notes, text=frozenset({1, 3, 4}))
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """The strip under the headline: label and value."""
+    settings = run.settings
+    facts = [
+        ("probe points N", count(run.count)),
+        ("outputs O", count(run.outputs)),
+        ("parameters P", count(int(settings["parameter_count"])) if "parameter_count" in settings else "–"),
+        ("snapshots", count(len(run))),
+        ("output reduction", plain(settings.get("output", "–"))),
+        ("loss", plain(settings.get("loss") or "none").replace("_", " ")),
+    ]
+    return facts
+
+
+def _failures(run: Run) -> list[str]:
+    """Snapshots without a measurement, one line each, with their reasons."""
+    messages = run.dataset["message"].values if "message" in run.dataset else [""] * len(run)
+    return [
+        f"step {count(run.steps[row])}: {plain(messages[row]) or 'this probe was not measured'}"
+        for row in range(len(run))
+        if not run.measured[row]
+    ]
+
+
+def _definitions(run: Run) -> list[tuple[str, str, str, str]]:
+    """Name, formula, unit and source of every stored observable, as the catalogue has them."""
+    from kerneltrack.observables import catalogue
+
+    known = catalogue()
+    found = []
+    for name in sorted(map(str, run.dataset.data_vars)):
+        entry = known.get(name)
+        if entry is not None:
+            found.append((name, entry.formula, entry.units, entry.source))
+        elif run.dataset[name].attrs.get("formula"):
+            formula, units, source = (
+                plain(run.dataset[name].attrs.get(key, "")) for key in ("formula", "units", "source")
+            )
+            found.append((name, formula, units, source))
+    return found
+
+
+def _provenance(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Sections of (key, value); the private one stays in the archive."""
+    sections: list[tuple[str, Mapping[str, Any]]] = [
+        ("What was measured", {"probe": run.probe, "probe fingerprint": run.fingerprint, **run.settings}),
+        ("Probe identity", run.identity or {}),
+        ("Run", run.provenance.get("run", {})),
+        ("Metadata", run.provenance.get("metadata", {})),
+    ]
+    return [(title, [(plain(k), _value(v)) for k, v in section.items()]) for title, section in sections if section]
+
+
+def _value(value: object) -> str:
+    import json
+
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return plain(text, 600)
+
+
+#: The page's own colours in the dark; light ones stand in page.css.
+_DARK_PAGE = (
+    "--paper:#14171c;--raised:#1b1f26;--ink:#ebe9e4;--soft:#c3c4c6;--muted:#9a9da4;--grid:#2a2f37;--line:#2e343d;"
+    "--accent:#7cc4f2;color-scheme:dark"
+)
+
+
+def _colours() -> str:
+    """CSS variables of the figures, and the dark page: by the reader's system or the button, never in print."""
+    light, dark = (
+        ";".join(
+            [f"--category-{i}:{c}" for i, c in enumerate(style.category, 1)]
+            + [f"--order-{i}:{c}" for i, c in enumerate(style.order, 1)]
+        )
+        for style in (PAPER, DARK)
+    )
+    dark = f"{_DARK_PAGE};{dark}"
+    return (
+        f":root{{{light}}}@media screen{{:root[data-theme=dark]{{{dark}}}}}"
+        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}"
+    )
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("kerneltrack.analysis.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_legible,
+    )
+
+
+def _legible(value: Any) -> Any:
+    """Every text that the template prints: what turns the direction of reading is shown and does not act."""
+    return plain(value, len(value)) if type(value) is str else value  # what is markup already is a subclass
+
+
+def _resource(name: str) -> str:
+    from importlib.resources import files
+
+    return files("kerneltrack.analysis.report").joinpath(name).read_text(encoding="utf-8")
