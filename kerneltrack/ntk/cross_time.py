@@ -22,7 +22,7 @@ from kerneltrack.ntk.network import AnchoredNetwork, Forward, Network, NetworkSt
 from kerneltrack.ntk.reduction import Output, parse_output
 from kerneltrack.undisturbed import plain_arithmetic
 
-#: What units hold whose contraction reads nothing but inputs and gradients.
+#: What terms hold whose contraction reads nothing but inputs and gradients.
 _PLAIN = ("tokens", "features")
 
 
@@ -95,7 +95,7 @@ def _by_structure(job: KernelRequest, then: Network, into: Mapping[str, Tensor])
     """Whether the structure could do it; if not, ``into`` is zero again."""
     try:
         ours, theirs = Structured(job), Structured(replace(job, network=then))
-        if ours.key != theirs.key or ours.uncovered or any(step.unit.form not in _PLAIN for step in ours.steps):
+        if ours.key != theirs.key or ours.uncovered or any(step.term.form not in _PLAIN for step in ours.steps):
             return False
         if job.budget < job.result_bytes + ours.least_bytes:
             return False

@@ -8,7 +8,7 @@ from truth import OUTPUTS, readout
 
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk import NetworkState, cross_time_ntk
-from kerneltrack.ntk.contraction import gram
+from kerneltrack.ntk.contraction import token
 from kerneltrack.ntk.methods import structured
 
 STRUCTURED = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder")
@@ -63,8 +63,8 @@ def test_every_reduction_also_in_tiles(name, output, runs):
 def test_a_wrong_contraction_does_not_pass_its_audit(monkeypatch):
     """The audit is J_t (J_0ᵀ v) by passes, which know nothing of contractions."""
     *setting, _ = moved("mlp")
-    real = gram.TokenLayer.add
-    monkeypatch.setattr(gram.TokenLayer, "add", lambda self, tile, *a: (real(self, tile, *a), tile.mul_(1.5))[0])
+    real = token.TokenLayer.add
+    monkeypatch.setattr(token.TokenLayer, "add", lambda self, tile, *a: (real(self, tile, *a), tile.mul_(1.5))[0])
     monkeypatch.setattr(structured, "add_gram", lambda *a: None)
     with pytest.raises(AuditError, match="disagrees with plain autodiff"):
         crossed(*setting)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from oracles import distance
 
-from kerneltrack.ntk.capture.capture import Record, Site
-from kerneltrack.ntk.capture.linear import EinsumAxes
+from kerneltrack.ntk.capture import Record
+from kerneltrack.ntk.capture.linear import EinsumAxes, LinearUse
 from kerneltrack.ntk.contraction.gram import add_gram, upper_blocks
 from kerneltrack.ntk.contraction.per_sample_gradients import token_features
 
@@ -32,12 +32,9 @@ def block(outputs, groups, uses, rows_last, trace):
         gradients = [[g.transpose(2, 3).contiguous().transpose(2, 3) for g in use] for use in gradients]
     axes = EinsumAxes("gti", "gei", "gte")
     weight = torch.zeros(groups, CHANNELS, COLUMNS)
-    sites = [Site("linear", weight, Record([a], torch.Size((N, groups, ROWS, CHANNELS))), axes) for a in inputs]
+    recorded = [LinearUse(Record([a], torch.Size((N, groups, ROWS, CHANNELS))), weight, axes) for a in inputs]
     side = SimpleNamespace(
-        kind="trace" if trace else "full",
-        count=N,
-        factors=SimpleNamespace(sites=sites),
-        planes=lambda index: [gradients[index]],
+        kind="trace" if trace else "full", count=N, uses=lambda term: recorded, planes=lambda index: [gradients[index]]
     )
     whole = sum(torch.einsum("onget,ngti->nogei", torch.stack(g), a) for g, a in zip(gradients, inputs, strict=True))
     return side, whole
@@ -56,7 +53,7 @@ def test_slices_have_every_entry_once(outputs, groups, uses, rows_last, trace, w
     buffer = torch.full((rows * width,), torch.nan, dtype=torch.float64)
     gram = torch.zeros(rows, rows, dtype=torch.float64)
     entries = 0
-    for part in token_features(side, SimpleNamespace(sites=tuple(range(uses))), 0, width, buffer):
+    for part in token_features(side, SimpleNamespace(uses=tuple(range(uses))), 0, width, buffer):
         assert part.shape[0] == rows
         assert part.shape[1] <= width
         entries += part.shape[1]

@@ -13,11 +13,12 @@ from truth import OUTPUTS, exact, matrix
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError
+from kerneltrack.ntk.capture.jacobian_block import KroneckerBlock
 from kerneltrack.ntk.matrix_free import factor_cache, factored_jacobian
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
 
-push = factored_jacobian.Linear.push
+push = KroneckerBlock.push
 
 
 def operator_of(name, output="full"):
@@ -106,7 +107,7 @@ def test_without_memory_for_factors_passes_do_it(monkeypatch):
 
 def test_wrong_factors_are_refused(monkeypatch):
     """Half of J W is what a lost use would give; the first product, by passes, disagrees."""
-    monkeypatch.setattr(factored_jacobian.Linear, "push", lambda self, w, outputs: 0.5 * push(self, w, outputs))
+    monkeypatch.setattr(KroneckerBlock, "push", lambda self, w, outputs: 0.5 * push(self, w, outputs))
     model, x = small()
     operator, v = kt.NTKOperator(model, x), torch.ones(10, dtype=torch.float64)
     operator.matvec(v)

@@ -80,5 +80,5 @@ def test_a_trial_stands_for_its_own_samples_and_once(captured, order, captures):
     for samples in order:
         with network.evaluating():
             side = plan.side(Inputs(samples))
-        assert torch.equal(side.factors.sites[0].record.operands[0].reshape(X.shape), samples)
+        assert torch.equal(side.factors.uses[0].record.operands[0].reshape(X.shape), samples)
     assert captured == [6] * captures

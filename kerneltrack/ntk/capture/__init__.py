@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from kerneltrack.ntk.capture.capture import REFUSALS, Capture, NotCapturable, Record, Site
-from kerneltrack.ntk.capture.convolution import ConvolutionGeometry
-from kerneltrack.ntk.capture.linear import EinsumAxes
+from kerneltrack.ntk.capture.capture import Capture
+from kerneltrack.ntk.capture.embedding import EmbeddingUse
+from kerneltrack.ntk.capture.jacobian_block import JacobianBlock
+from kerneltrack.ntk.capture.record import REFUSALS, NotCapturable, Record
 from kerneltrack.ntk.capture.rules import RULES
+from kerneltrack.ntk.capture.use import Extent, Form, Use
 
-__all__ = ["REFUSALS", "RULES", "Capture", "ConvolutionGeometry", "EinsumAxes", "NotCapturable", "Record", "Site"]
+__all__ = [
+    "REFUSALS",
+    "RULES",
+    "Capture",
+    "EmbeddingUse",
+    "Extent",
+    "Form",
+    "JacobianBlock",
+    "NotCapturable",
+    "Record",
+    "Use",
+]

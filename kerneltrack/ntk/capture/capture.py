@@ -4,13 +4,13 @@ Its input, and where the gradient at its output is found.
 
 The model runs once per sample under ``torch.func.vmap``. A :class:`Capture` sees every torch function that
 mixes a *weight* (anything that requires grad and is the same for all samples: a parameter, or an expression
-of parameters) with per-sample values. Such a use is a *site*. At a site the weight is detached, so that no
-autograd path leads from the outputs to a parameter but through uses that were not understood; those are
-found afterwards by walking the graph, and never missed.
+of parameters) with per-sample values: a *use* of it. There the weight is detached, so that no autograd path
+leads from the outputs to a parameter but through uses that were not understood; those are found afterwards
+by walking the graph, and never missed.
 
 Three traps are avoided by construction. The sample axis is not guessed: an ``autograd.Function`` with its
 own ``vmap`` rule receives physical tensors and their batch dimension. The model gets a clone of what was
-recorded, so an in-place activation behind a site does not change the record. A recorded input that is
+recorded, so an in-place activation behind a use does not change the record. A recorded input that is
 changed in place later is noticed by its version.
 """
 
@@ -18,62 +18,18 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.func import vmap
 from torch.overrides import TorchFunctionMode
 
+from kerneltrack.ntk.capture.expanded import ExpandedUse, expanded
+from kerneltrack.ntk.capture.record import NotCapturable, Record
+from kerneltrack.ntk.capture.use import Use
 from kerneltrack.ntk.network import Inputs, Network
-
-
-class NotCapturable(Exception):
-    """The forward pass does something that sites cannot describe; plain autodiff must do the whole model."""
-
-
-#: What torch raises where vmap or autograd refuses a model.
-REFUSALS = (NotCapturable, RuntimeError, NotImplementedError, TypeError, ValueError)
-
-
-@dataclass(eq=False)
-class Record:
-    """One recorded result y of a site: physical tensors with the sample axis first.
-
-    Attributes:
-        operands: the per-sample tensors (N, …) that the rule asked to keep.
-        shape: shape of y, (N, …).
-        edge: where autograd delivers ∂f/∂y.
-    """
-
-    operands: list[Tensor] = field(default_factory=list)
-    shape: torch.Size = field(default_factory=torch.Size)
-    edge: GradientEdge | None = None
-    versions: list[int] = field(default_factory=list)
-
-    def check_unchanged(self) -> None:
-        """Raises NotCapturable where the forward pass changed a recorded input in place afterwards."""
-        if [t._version for t in self.operands] != self.versions:
-            raise NotCapturable("the input of a layer is changed in place after the layer used it")
-
-
-@dataclass(eq=False)
-class Site:
-    """One use of one weight.
-
-    Attributes:
-        rule: how ∂y/∂(weight) is structured; a key of the rules.
-        weight: the weight with its graph back to the parameters.
-        record: what was recorded there; several sites (weight and bias) may share it.
-        geometry: what else the rule needs to know (strides, an einsum's axes).
-    """
-
-    rule: str
-    weight: Tensor
-    record: Record
-    geometry: Any = None
 
 
 class _Keep(torch.autograd.Function):
@@ -81,7 +37,7 @@ class _Keep(torch.autograd.Function):
 
     @staticmethod
     def forward(record: Record, y: Tensor, *operands: Tensor) -> Tensor:
-        raise NotCapturable("a site without a per-sample operand")
+        raise NotCapturable("a use without a per-sample operand")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -106,12 +62,12 @@ def _sample_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
-#: A rule rewrites a call at a site: it returns the result, or NotImplemented.
+#: A rule rewrites a call that uses a weight: it returns the result, or NotImplemented.
 Rule = Callable[..., Any]
 
 
 class Capture(TorchFunctionMode):
-    """Watches one forward pass under vmap and collects its sites.
+    """Watches one forward pass under vmap and collects its uses.
 
     Args:
         rules: torch function → rule.
@@ -119,14 +75,14 @@ class Capture(TorchFunctionMode):
 
     def __init__(self, rules: Mapping[Any, Rule]) -> None:
         super().__init__()
-        self.rules, self.sites = rules, list[Site]()
+        self.rules, self.uses = rules, list[Use]()
         self._level = 0
 
     def run(self, network: Network, leaves: Mapping[str, Tensor], samples: Inputs) -> Tensor:
-        """f(x), (N, O), sample by sample under vmap; fills :attr:`sites`.
+        """f(x), (N, O), sample by sample under vmap; fills :attr:`uses`.
 
         Raises:
-            NotCapturable: the sites cannot describe this forward pass.
+            NotCapturable: the uses cannot describe this forward pass.
             RuntimeError: vmap refuses the model.
         """
 
@@ -138,15 +94,15 @@ class Capture(TorchFunctionMode):
 
         with torch.enable_grad():
             outputs: Tensor = vmap(single)(*samples.tensors)
-        for site in self.sites:
-            site.record.check_unchanged()
+        for use in self.uses:
+            use.record.check_unchanged()
         return outputs
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _DIFFERENTIATES:
             raise NotCapturable("the forward pass differentiates by itself")
-        if not self._is_site(args, kwargs):
+        if not self._mixes(args, kwargs):
             return func(*args, **kwargs)
         opened = _opened(func)
         if opened is not None:
@@ -158,7 +114,7 @@ class Capture(TorchFunctionMode):
         result = NotImplemented if rule is None else rule(self, *args, **kwargs)
         return self._expanded(func, args, kwargs) if result is NotImplemented else result
 
-    def _is_site(self, args: Any, kwargs: Any) -> bool:
+    def _mixes(self, args: Any, kwargs: Any) -> bool:
         if not torch.is_grad_enabled():
             return False
         weight = batched = False
@@ -169,29 +125,14 @@ class Capture(TorchFunctionMode):
                 weight = True
         return weight and batched
 
-    def keep(
-        self,
-        rule: str,
-        y: Tensor,
-        operands: Iterable[Tensor],
-        weight: Tensor | None,
-        bias: Tensor | None = None,
-        geometry: Any = None,
-    ) -> Tensor:
-        """Records y, which was computed from detached weights.
-
-        It counts as a use of ``weight`` by ``rule`` and of ``bias`` by "shift".
-        """
-        record = Record()
+    def keep(self, record: Record, y: Tensor, operands: Iterable[Tensor], uses: Iterable[Use]) -> Tensor:
+        """Records y, which was computed from detached weights; those of ``uses`` whose weight is trained count."""
         if y.is_complex():
             raise NotCapturable("a layer with complex values")
-        if weight is not None and is_weight(weight):
-            self.sites.append(Site(rule, weight, record, geometry))
-        if bias is not None and is_weight(bias):
-            self.sites.append(Site("shift", bias, record, geometry))
+        self.uses += [use for use in uses if is_weight(use.weight)]
         return _Keep.apply(record, y, *operands)  # type: ignore[no-untyped-call, no-any-return]
 
-    def expand(self, weight: Tensor, anchor: Tensor) -> Tensor:
+    def expand(self, weight: Tensor, like: Tensor) -> Tensor:
         """``weight`` as a per-sample tensor.
 
         Its gradient is then ∂f_n/∂weight, the plain Jacobian, in the same backward.
@@ -199,43 +140,23 @@ class Capture(TorchFunctionMode):
         if weight.is_complex():
             raise NotCapturable("a weight with complex values")
         record = Record()
-        self.sites.append(Site("expanded", weight, record))
-        return _Expand.apply(record, weight.detach(), anchor)  # type: ignore[no-untyped-call, no-any-return]
+        self.uses.append(ExpandedUse(record, weight))
+        return expanded(record, weight, like)
 
     def _expanded(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Any other function: every weight in it becomes a per-sample tensor."""
-        anchor = next(t for t in _tensors((args, kwargs)) if is_batched(t))
-        return func(*self._replace(args, anchor), **self._replace(kwargs, anchor))
+        like = next(t for t in _tensors((args, kwargs)) if is_batched(t))
+        return func(*self._replace(args, like), **self._replace(kwargs, like))
 
-    def _replace(self, value: Any, anchor: Tensor) -> Any:
+    def _replace(self, value: Any, like: Tensor) -> Any:
         if isinstance(value, Tensor):
-            return self.expand(value, anchor) if is_weight(value) else value
+            return self.expand(value, like) if is_weight(value) else value
         if isinstance(value, dict):
-            return {k: self._replace(v, anchor) for k, v in value.items()}
+            return {k: self._replace(v, like) for k, v in value.items()}
         if isinstance(value, (tuple, list)):
-            parts = [self._replace(v, anchor) for v in value]
+            parts = [self._replace(v, like) for v in value]
             return type(value)(parts) if type(value) in (tuple, list) else value
         return value
-
-
-class _Expand(torch.autograd.Function):
-    """A weight, repeated for every sample as a leaf of autograd's graph."""
-
-    @staticmethod
-    def forward(record: Record, weight: Tensor, anchor: Tensor) -> Tensor:
-        raise NotCapturable("a site without a per-sample operand")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Never reached: under vmap the rule below runs instead."""
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], record: Record, weight: Tensor, anchor: Tensor
-    ) -> tuple[Tensor, int]:
-        repeated = weight.expand(info.batch_size, *weight.shape).requires_grad_()
-        record.shape, record.edge = repeated.shape, get_gradient_edge(repeated)
-        return repeated.view_as(repeated), 0
 
 
 _DIFFERENTIATES = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
@@ -246,7 +167,7 @@ def is_batched(tensor: Tensor) -> bool:
     return torch._C._functorch.is_batchedtensor(tensor)
 
 
-def is_weight(value: Any) -> bool:
+def is_weight(value: Any) -> TypeGuard[Tensor]:
     """Whether ``value`` is a parameter or an expression of parameters.
 
     It requires grad and is the same for all samples.

@@ -1,15 +1,19 @@
-"""Rules of products: linear layers, and matrix products, einsums and bilinear forms that are one."""
+"""Linear maps: linear layers, and matrix products, einsums and bilinear forms that are one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kerneltrack.ntk.capture.bias import BiasUse
 from kerneltrack.ntk.capture.capture import Capture, detached, is_batched, is_weight
+from kerneltrack.ntk.capture.record import Record
+from kerneltrack.ntk.capture.use import Extent, Use
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,53 @@ class EinsumAxes:
         )
 
 
+@dataclass(eq=False)
+class LinearUse(Use):
+    """A linear map of rows: ∂f/∂W = Σ_t g_t ⊗ a_t.
+
+    Attributes:
+        axes: the map as an einsum.
+    """
+
+    axes: EinsumAxes
+
+    rule = "linear"
+    form = "tokens"
+
+    def extent(self) -> Extent:
+        sizes = dict(zip(self.axes.y, self.record.shape[1:], strict=True))
+        groups, outer, tokens = (
+            prod(sizes[c] for c in letters) for letters in (self.axes.group, self.axes.outer, self.axes.token)
+        )
+        return Extent(groups, outer, self.weight.numel() // (groups * outer), tokens)
+
+    def gradient_rows(self, gradient: Tensor) -> Tensor:
+        size = self.extent()
+        order = [self.axes.y.index(c) + 1 for c in self.axes.group + self.axes.outer + self.axes.token]
+        return gradient.permute(0, *order).reshape(gradient.shape[0], size.groups, size.outer, size.tokens)
+
+    def input_rows(self, start: int, stop: int) -> Tensor:
+        size = self.extent()
+        order = [self.axes.x.index(c) + 1 for c in self.axes.group + self.axes.token + self.axes.inner]
+        rows = self.record.operands[0][start:stop].permute(0, *order)
+        return rows.reshape(stop - start, size.groups, size.tokens, size.inner)
+
+    def joins(self, other: Use) -> bool:
+        return isinstance(other, LinearUse) and self.roles == other.roles
+
+    @property
+    def roles(self) -> str:
+        """What each axis of the weight is: "g" of a group, "o" of the output, "i" of the input."""
+        axes = self.axes
+        return "".join("g" if c in axes.group else "o" if c in axes.outer else "i" for c in axes.weight)
+
+    def weight_layout(self, gradient: Tensor) -> Tensor:
+        lead, letters = gradient.shape[:-3], self.axes.group + self.axes.outer + self.axes.inner
+        sizes = [self.weight.shape[self.axes.weight.index(c)] for c in letters]
+        order = [letters.index(c) + len(lead) for c in self.axes.weight]
+        return gradient.reshape(*lead, *sizes).permute(*range(len(lead)), *order).flatten(len(lead))
+
+
 _LETTERS = "abcdefghijklmnopqrstuvw"
 
 
@@ -79,7 +130,11 @@ def _keep_product(
         and (base.shape, base.stride()) == (weight.shape[::-1], weight.stride()[::-1])
     ):
         weight, axes = base, replace(axes, weight=axes.weight[::-1])
-    return capture.keep("linear", y, [x], weight, bias, axes)
+    record = Record()
+    uses: list[Use] = [LinearUse(record, weight, axes)]
+    if bias is not None:
+        uses.append(BiasUse(record, bias, tuple(axes.y.index(c) for c in axes.group + axes.outer)))
+    return capture.keep(record, y, [x], uses)
 
 
 def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> Any:
@@ -134,7 +189,7 @@ def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
         ((tensors[1], second), (tensors[0], first)) if swap else ((tensors[0], first), (tensors[1], second))
     )
     axes = EinsumAxes(x_axes, w_axes, y_axes)
-    sizes = dict(zip(x_axes, x.shape, strict=False)) | {}
+    sizes = dict(zip(x_axes, x.shape, strict=False))
     if not axes.is_linear_map or any(sizes.get(c, n) != n for c, n in zip(w_axes, weight.shape, strict=False)):
         return NotImplemented
     y = torch.einsum(f"{x_axes},{w_axes}->{y_axes}", x, weight.detach())

@@ -137,11 +137,11 @@ def _linear(capture: Capture, x: Tensor, weight: Tensor, bias: Tensor | None) ->
     return y
 
 
-def _per_sample(capture: Capture, state: Tensor, anchor: Tensor) -> Tensor:
+def _per_sample(capture: Capture, state: Tensor, like: Tensor) -> Tensor:
     """A state as one of this sample: usually zeros that all share, sometimes a parameter."""
     if is_batched(state):
         return state
-    return capture.expand(state, anchor) if is_weight(state) else state + torch.zeros_like(anchor[..., :1])
+    return capture.expand(state, like) if is_weight(state) else state + torch.zeros_like(like[..., :1])
 
 
 RECURRENT: dict[Any, Rule] = {

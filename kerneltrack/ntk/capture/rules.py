@@ -1,16 +1,12 @@
-"""Rules: which torch functions have a structured derivative by their weight.
+"""Rules: which torch functions have a structured derivative by their weight, and how a call is recorded.
 
-Each rule also says how a call is recorded.
+With T rows for each sample, input rows a_t and gradients g_t at the output rows, every rule reduces to one of
 
-Every rule here reduces to one form. With T rows per sample, input rows a_t and gradients g_t at the output
-rows,
+    ∂f/∂W    = Σ_t g_t ⊗ a_t            linear maps; convolutions, as linear maps of patches; bilinear forms
+    ∂f/∂E[v] = Σ_{t: id_t = v} g_t      embeddings
+    ∂f/∂b    = Σ_t g_t                  biases
 
-    ∂f/∂W = Σ_t g_t ⊗ a_t          ("tokens": linear maps, convolutions as linear maps on patches, bilinear
-    forms) ∂f/∂E[v] = Σ_{t: id_t = v} g_t  ("lookup": embeddings)
-    ∂f/∂b = Σ_t g_t                 ("shift": biases)
-
-Whatever is not listed becomes "expanded": the weight is repeated for every sample and autograd forms ∂f_n/∂W
-itself.
+Whatever is not listed is expanded: the weight is repeated for every sample, and autograd forms ∂f_n/∂W itself.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture.capture import Rule
-from kerneltrack.ntk.capture.convolution import _convolution
+from kerneltrack.ntk.capture.convolution import convolution
 from kerneltrack.ntk.capture.embedding import embedding, embedding_bag
 from kerneltrack.ntk.capture.linear import addmm, bilinear, einsum, linear, matmul, rmatmul
 from kerneltrack.ntk.capture.normalisation import batch_norm, group_norm, instance_norm, layer_norm, prelu, rms_norm
@@ -53,6 +49,6 @@ RULES: dict[Any, Rule] = {
     torch.embedding: embedding,
     torch.embedding_bag: embedding_bag,
     **RECURRENT,
-    **{getattr(torch, f"conv{d}d"): _convolution(d, False) for d in (1, 2, 3)},
-    **{getattr(torch, f"conv_transpose{d}d"): _convolution(d, True) for d in (1, 2, 3)},
+    **{getattr(torch, f"conv{d}d"): convolution(d, False) for d in (1, 2, 3)},
+    **{getattr(torch, f"conv_transpose{d}d"): convolution(d, True) for d in (1, 2, 3)},
 }

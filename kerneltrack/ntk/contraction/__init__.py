@@ -6,7 +6,6 @@ from kerneltrack.ntk.contraction.block import SampleBlock, shift_features
 from kerneltrack.ntk.contraction.dense_gradients import dense_features
 from kerneltrack.ntk.contraction.gram import add_gram, mirror
 from kerneltrack.ntk.contraction.hybrid import add_hybrid
-from kerneltrack.ntk.contraction.layout import Extent, extent, input_rows
 from kerneltrack.ntk.contraction.lookup import add_lookup
 from kerneltrack.ntk.contraction.order_costs import ContractionSize, OrderCost, choose, cost
 from kerneltrack.ntk.contraction.output_gradients import collect
@@ -21,7 +20,6 @@ __all__ = [
     "NARROW_BYTES",
     "ContractionSize",
     "Coverage",
-    "Extent",
     "OrderCost",
     "SampleBlock",
     "Term",
@@ -35,8 +33,6 @@ __all__ = [
     "cost",
     "cover",
     "dense_features",
-    "extent",
-    "input_rows",
     "mirror",
     "shift_features",
     "token_features",

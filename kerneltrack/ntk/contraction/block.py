@@ -9,18 +9,15 @@ full kernel pairs all (Q = O).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.contraction.layout import input_rows
+from kerneltrack.ntk.capture import Use
 from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
 from kerneltrack.ntk.contraction.terms import Term
 from kerneltrack.ntk.reduction import Kind
-
-Metric = Mapping[str, float | Tensor] | None
 
 
 @dataclass
@@ -35,40 +32,44 @@ class SampleBlock:
         """n, the samples of the block."""
         return self.factors.count
 
+    def uses(self, term: Term) -> list[Use]:
+        """The uses of a term."""
+        return [self.factors.uses[i] for i in term.uses]
+
     def planes(self, index: int) -> list[list[Tensor]]:
         """For each plane the outputs that belong to it, each (n, g, e, T)."""
         outputs = self.factors.gradients(index)
         return [[part] for part in outputs] if self.kind == "diagonal" else [outputs]
 
-    def stacked(self, unit: Term) -> list[Tensor]:
+    def stacked(self, term: Term) -> list[Tensor]:
         """Planes of G as one array (n, Q, g, e, T) each, the rows of all uses of the weight side by side."""
         planes = []
-        for parts in zip(*(self.planes(i) for i in unit.sites), strict=True):
+        for parts in zip(*(self.planes(i) for i in term.uses), strict=True):
             uses = [torch.stack(outputs, 2 if self.kind == "trace" else 1) for outputs in parts]
             rows = uses[0] if len(uses) == 1 else torch.cat(uses, -1)
             planes.append(rows.flatten(2, 3).unsqueeze(1) if self.kind == "trace" else rows)
         return planes
 
-    def inputs(self, unit: Term, start: int, stop: int) -> Tensor:
-        """A, (n, g, T, i), or indices (n, T) of an embedding."""
-        parts = [input_rows(self.factors.sites[i], start, stop) for i in unit.sites]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1 if parts[0].dim() == 2 else 2)
+    def inputs(self, term: Term, start: int, stop: int) -> Tensor:
+        """A, (n, g, T, i), the rows of all uses of the weight side by side."""
+        parts = [use.input_rows(start, stop) for use in self.uses(term)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
-    def outputs(self, plane: int, unit: Term) -> int:
+    def outputs(self, plane: int, term: Term) -> int:
         """How many outputs one plane has."""
-        return len(self.planes(unit.sites[0])[plane])
+        return len(self.planes(term.uses[0])[plane])
 
-    def rows(self, plane: int, unit: Term) -> int:
+    def rows(self, plane: int, term: Term) -> int:
         """Rows of a plane's features: n·Q."""
-        return self.count * (1 if self.kind == "trace" else self.outputs(plane, unit))
+        return self.count * (1 if self.kind == "trace" else self.outputs(plane, term))
 
 
-def shift_features(side: SampleBlock, unit: Term, plane: int) -> Tensor:
-    """Gradients of a "features" unit, (n·Q, p): sums over rows and over all uses."""
+def shift_features(side: SampleBlock, term: Term, plane: int) -> Tensor:
+    """Gradients of a "features" term, (n·Q, p): sums over rows and over all uses."""
     total: Tensor | None = None
-    for index in unit.sites:
+    for index in term.uses:
         parts = side.planes(index)[plane]
         rows = torch.stack([(part.sum(-1) if part.shape[-1] > 1 else part).flatten(1) for part in parts], 1)
         total = rows if total is None else total + rows
     assert total is not None
-    return total.view(side.rows(plane, unit), -1)
+    return total.view(side.rows(plane, term), -1)

@@ -7,59 +7,41 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.contraction.block import Metric, SampleBlock
-from kerneltrack.ntk.contraction.layout import input_rows, weight_layout
+from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.terms import Term
+from kerneltrack.ntk.network import Preconditioner
 
 
 def dense_features(
-    side: SampleBlock, unit: Term, plane: int, leaves: Mapping[str, Tensor], metric: Metric, workspace: int
+    side: SampleBlock,
+    term: Term,
+    plane: int,
+    leaves: Mapping[str, Tensor],
+    metric: Preconditioner | None,
+    workspace: int,
 ) -> dict[str, Tensor]:
-    """Per-sample gradients by each parameter of a unit, √P-scaled, name → (n·Q, p)."""
-    sites = side.factors.sites
-    weights = {id(sites[i].weight): sites[i].weight for i in unit.sites}
-    outputs = side.outputs(plane, unit)
-    entries = sum(leaves[name].numel() for name in unit.names) + sum(w.numel() for w in weights.values())
+    """Per-sample gradients by each parameter of a term, √P-scaled, name → (n·Q, p)."""
+    uses = side.factors.uses
+    weights = {id(use.weight): use.weight for use in side.uses(term)}
+    outputs = side.outputs(plane, term)
+    entries = sum(leaves[name].numel() for name in term.names) + sum(w.numel() for w in weights.values())
     chunk = max(1, workspace // max(1, outputs * entries))
-    result = {name: leaves[name].new_empty(side.count, outputs, leaves[name].numel()).detach() for name in unit.names}
+    result = {name: leaves[name].new_empty(side.count, outputs, leaves[name].numel()).detach() for name in term.names}
     for start in range(0, side.count, chunk):
         stop = min(start + chunk, side.count)
         rows: dict[int, Tensor] = {}
-        for index in unit.sites:
-            part = _dense_gradient(side, unit, index, plane, start, stop).flatten(0, 1)
-            key = id(sites[index].weight)
+        for index in term.uses:
+            gradients = torch.stack([part[start:stop] for part in side.planes(index)[plane]], 1)
+            part = uses[index].weight_gradient(gradients, start, stop).flatten(0, 1)
+            key = id(uses[index].weight)
             rows[key] = part if key not in rows else rows[key] + part
-        pulled = _pull_back(weights, rows, [leaves[name] for name in unit.names])
-        for name, value in zip(unit.names, pulled, strict=True):
+        pulled = _pull_back(weights, rows, [leaves[name] for name in term.names])
+        for name, value in zip(term.names, pulled, strict=True):
             weight = 1.0 if metric is None else metric[name]
-            if unit.form == "pulled back" or isinstance(weight, Tensor):  # elsewhere a number is in the unit's scale
+            if term.form == "pulled back" or isinstance(weight, Tensor):  # elsewhere a number is in the term's scale
                 value = _times_root(value, weight)
             result[name][start:stop] = value.view(stop - start, outputs, -1)
-    return {name: value.view(side.rows(plane, unit), -1) for name, value in result.items()}
-
-
-def _dense_gradient(side: SampleBlock, unit: Term, index: int, plane: int, start: int, stop: int) -> Tensor:
-    """Gradients by the weight of one site in the weight's own layout, (n, O, |W|), whatever the rule."""
-    site = side.factors.sites[index]
-    gradients = torch.stack([part[start:stop] for part in side.planes(index)[plane]], 1)
-    n, o, g, e, t = gradients.shape
-    if site.rule in ("shift", "expanded"):
-        return gradients.sum(-1).flatten(2)
-    inputs = input_rows(site, start, stop)
-    if site.rule == "embedding":
-        return _scatter(gradients, inputs, site.weight.shape[0], site.geometry).flatten(2)
-    rows = gradients.transpose(1, 2).reshape(n, g, o * e, t) @ inputs
-    return weight_layout(site, rows.view(n, g, o, e, -1).transpose(1, 2))
-
-
-def _scatter(gradients: Tensor, indices: Tensor, entries: int, padding: int | None) -> Tensor:
-    """Σ_{t: id_t = v} g_t for every v, as (n, O, V, e)."""
-    n, o, _, e, t = gradients.shape
-    source = gradients.squeeze(2).transpose(2, 3)
-    if padding is not None:
-        source = source * (indices != padding).view(n, 1, t, 1)
-    rows = gradients.new_zeros(n, o, entries, e)
-    return rows.scatter_add_(2, indices.view(n, 1, t, 1).expand(n, o, t, e), source)
+    return {name: value.view(side.rows(plane, term), -1) for name, value in result.items()}
 
 
 def _pull_back(weights: Mapping[int, Tensor], rows: Mapping[int, Tensor], leaves: list[Tensor]) -> list[Tensor]:

@@ -8,7 +8,7 @@ from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.terms import Term
 
 
-def add_hybrid(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term, same: bool, workspace: int) -> None:
+def add_hybrid(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, same: bool, workspace: int) -> None:
     """Adds to theta (B, n1·Q, n2·Q): Σ_t g_not · (Σ_s K[nt, ms] g_mps).
 
     Only for pairs of samples on and above the diagonal.
@@ -17,21 +17,21 @@ def add_hybrid(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term,
         theta: where to add.
         left: first block of samples.
         right: second block.
-        unit: a "tokens" unit.
+        term: a "tokens" term.
         same: whether both blocks are one.
         workspace: entries that K and K G may have together.
     """
-    ours = left.stacked(unit)
-    theirs = ours if same else right.stacked(unit)
+    ours = left.stacked(term)
+    theirs = ours if same else right.stacked(term)
     n, q, g, e, t1 = ours[0].shape
     t2 = theirs[0].shape[-1]
     chunk = _chunk(workspace, g * t1 * t2, q * g * e * (t1 + t2))
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
-        rows = left.inputs(unit, start, stop)
+        rows = left.inputs(term, start, stop)
         for first in range(start if same else 0, right.count, chunk):
             last = min(first + chunk, right.count)
-            columns = rows if same and first == start else right.inputs(unit, first, last)
+            columns = rows if same and first == start else right.inputs(term, first, last)
             overlap = _overlap(rows, columns)
             for m in range(first, last):
                 end = min(stop, m + 1) if same else stop
@@ -42,7 +42,7 @@ def add_hybrid(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term,
                         mine[start:end].transpose(1, 2).reshape(end - start, g, q, e * t1)
                         @ pushed.view(end - start, g, q, e * t1).transpose(-1, -2)
                     ).sum(1)
-                    theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(block.flatten(0, 1), alpha=unit.scale)
+                    theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(block.flatten(0, 1), alpha=term.scale)
 
 
 def _chunk(workspace: int, per_pair: int, per_sample: int) -> int:

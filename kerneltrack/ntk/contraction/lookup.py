@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kerneltrack.ntk.capture import EmbeddingUse
 from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.gram import add_gram
-from kerneltrack.ntk.contraction.layout import input_rows
 from kerneltrack.ntk.contraction.terms import Term
 
 #: A pair of rows costs about so many times what the same products cost inside a dense matrix product.
@@ -53,18 +53,18 @@ class Rows:
         return table.flatten(2).flatten(0, 1)
 
 
-def lookup_rows(side: SampleBlock, unit: Term) -> Rows:
-    """The rows of a "lookup" unit, over all uses of the table."""
-    sites = [side.factors.sites[i] for i in unit.sites]
-    padding = sites[0].geometry
-    ids = torch.cat([input_rows(site, 0, side.count) for site in sites], 1).long()
+def lookup_rows(side: SampleBlock, term: Term) -> Rows:
+    """The rows of a table that a term looks up, over all its lookups."""
+    lookups = {i: use for i in term.uses if isinstance(use := side.factors.uses[i], EmbeddingUse)}
+    padding = lookups[term.uses[0]].padding
+    ids = torch.cat([use.indices(0, side.count) for use in lookups.values()], 1).long()
     samples = torch.arange(side.count, device=ids.device)[:, None].expand_as(ids)
     keys, row = torch.unique(ids * side.count + samples, return_inverse=True)
     found, owners = keys // side.count, keys % side.count
     keep = slice(None) if padding is None else found != padding
     sums = [
-        _sum_rows([side.planes(i)[plane] for i in unit.sites], row, len(keys), side.kind == "trace")[keep]
-        for plane in range(len(side.planes(unit.sites[0])))
+        _sum_rows([side.planes(i)[plane] for i in lookups], row, len(keys), side.kind == "trace")[keep]
+        for plane in range(len(side.planes(term.uses[0])))
     ]
     return Rows(found[keep], owners[keep], sums, side.count)
 
@@ -82,20 +82,20 @@ def _sum_rows(uses: list[list[Tensor]], row: Tensor, size: int, trace: bool) -> 
     return sums.flatten(1).unsqueeze(1) if trace else sums
 
 
-def add_lookup(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term, same: bool, workspace: int) -> None:
+def add_lookup(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, same: bool, workspace: int) -> None:
     """Adds to theta (B, n1·Q, n2·Q) what an embedding's table contributes; its upper triangle if ``same``.
 
     Args:
         theta: where to add.
         left: first block of samples.
         right: second block.
-        unit: a "lookup" unit.
+        term: a "lookup" term.
         same: whether both blocks are one.
         workspace: entries that may be held beside theta and the rows.
     """
-    entries = left.factors.sites[unit.sites[0]].weight.shape[0]
-    ours = lookup_rows(left, unit)
-    theirs = ours if same else lookup_rows(right, unit)
+    entries = left.factors.uses[term.uses[0]].weight.shape[0]
+    ours = lookup_rows(left, term)
+    theirs = ours if same else lookup_rows(right, term)
     meetings = ours.per_id(entries) * theirs.per_id(entries)
     often = meetings * PAIR > ours.count * theirs.count
     frequent = often.nonzero().flatten()
@@ -104,12 +104,12 @@ def add_lookup(theta: Tensor, left: SampleBlock, right: SampleBlock, unit: Term,
     for plane, part in enumerate(theta):
         for ids in torch.split(frequent, size) if len(frequent) else ():
             mine = ours.dense(plane, ids)
-            add_gram(part, mine, mine if same else theirs.dense(plane, ids), same, unit.scale)
+            add_gram(part, mine, mine if same else theirs.dense(plane, ids), same, term.scale)
         grid = part.view(ours.count, q, theirs.count, q).permute(0, 2, 1, 3)
         for a, b in _pairs(ours, theirs, same, often, max(1, workspace // (2 * q * e + q * q))):
             products = ours.sums[plane][a] @ theirs.sums[plane][b].transpose(1, 2)
             place = ours.samples[a], theirs.samples[b]
-            grid.index_put_(place, products * unit.scale, accumulate=True)
+            grid.index_put_(place, products * term.scale, accumulate=True)
 
 
 def _pairs(ours: Rows, theirs: Rows, same: bool, often: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,62 +15,57 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from kerneltrack.ntk.capture import Record, Site
-from kerneltrack.ntk.contraction.layout import extent, gradient_rows
+from kerneltrack.ntk.capture import Record, Use
 
 #: Rows, N·T, of a backward pass from which a pass for each output is the fastest.
 ENOUGH_ROWS = 1024
 
 
 class KroneckerFactors:
-    """What one block of samples contributes: its sites, and the gradients at each.
+    """What one block of samples contributes: its uses, and the gradients at each.
 
     Args:
-        sites: the sites of the block, in order of use.
+        uses: the uses of the block, in their order.
         gradients: for each record, one (N, g, e, T) for every output.
         count: N.
     """
 
-    def __init__(self, sites: Sequence[Site], gradients: Mapping[Record, list[Tensor]], count: int) -> None:
-        self.sites, self._gradients, self.count = sites, gradients, count
+    def __init__(self, uses: Sequence[Use], gradients: Mapping[Record, list[Tensor]], count: int) -> None:
+        self.uses, self._gradients, self.count = uses, gradients, count
 
     def gradients(self, index: int) -> list[Tensor]:
-        """G of a site: for every output (N, g, e, T); a shift sees the channels of all groups as one."""
-        stored = self._gradients[self.sites[index].record]
-        if self.sites[index].rule == "shift" and stored[0].shape[1] != 1:
-            return [part.flatten(1, 2).unsqueeze(1) for part in stored]
-        return stored
+        """G of a use: for every output (N, g, e, T)."""
+        use = self.uses[index]
+        return [use.shared_rows(part) for part in self._gradients[use.record]]
 
 
-def collect(outputs: Tensor, sites: Sequence[Site], wanted: Collection[int], dtype: torch.dtype) -> KroneckerFactors:
+def collect(outputs: Tensor, uses: Sequence[Use], wanted: Collection[int], dtype: torch.dtype) -> KroneckerFactors:
     """Runs one backward pass for each output.
 
     Args:
         outputs: f(x), (N, O), with its graph; the graph is consumed.
-        sites: all sites of the forward pass.
+        uses: all uses of the forward pass.
         wanted: indices of those whose gradients are needed.
         dtype: in which everything is contracted, at least float32.
     """
     n, o = outputs.shape
-    primary: dict[Record, Site] = {}
-    for index in sorted(
-        wanted, key=lambda i: sites[i].rule == "shift"
-    ):  # a weight, not its bias, says what the rows are
-        primary.setdefault(sites[index].record, sites[index])
+    primary: dict[Record, Use] = {}
+    for index in sorted(wanted):  # a weight comes before its bias, and says what the rows are
+        primary.setdefault(uses[index].record, uses[index])
     stored: dict[Record, list[Tensor]] = {record: [] for record in primary}
     edges = [record.edge for record in primary]
-    rows = n * max((extent(site).tokens for site in primary.values()), default=1)
+    rows = n * max((use.extent().tokens for use in primary.values()), default=1)
     for parts in _passes(outputs, edges, max(1, min(o, ENOUGH_ROWS // rows))):
-        for (record, site), part in zip(primary.items(), parts, strict=True):
-            size = extent(site)
+        for (record, use), part in zip(primary.items(), parts, strict=True):
+            size = use.extent()
             stored[record].append(
                 torch.zeros(1, dtype=dtype, device=outputs.device).expand(n, size.groups, size.outer, size.tokens)
                 if part is None
-                else gradient_rows(site, part.to(dtype))
+                else use.gradient_rows(part.to(dtype))
             )
     for record in primary:
         record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
-    return KroneckerFactors(sites, stored, n)
+    return KroneckerFactors(uses, stored, n)
 
 
 def _passes(outputs: Tensor, edges: Sequence[GradientEdge | None], together: int) -> Iterator[Sequence[Tensor | None]]:
@@ -100,5 +95,5 @@ def _passes(outputs: Tensor, edges: Sequence[GradientEdge | None], together: int
 def _gradients(
     outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, **options: bool
 ) -> Sequence[Tensor | None]:
-    """The stubs know no edges that may be unused."""
+    """Torch's type stubs do not accept unused edges here."""
     return torch.autograd.grad(outputs, edges, cotangent, allow_unused=True, **options)  # type: ignore[arg-type]

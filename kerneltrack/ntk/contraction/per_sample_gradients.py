@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
-from kerneltrack.ntk.contraction.layout import input_rows
 from kerneltrack.ntk.contraction.terms import Term
 
 #: Bytes that are copied at a time to bring the gradients of all outputs side by side.
@@ -70,19 +69,21 @@ class Slice:
             ]
 
 
-def token_features(side: SampleBlock, unit: Term, plane: int, width: int, buffer: Tensor) -> Iterator[Tensor]:
-    """Per-sample gradients of a "tokens" unit, slice by slice, (n·Q, ≤ width) each.
+def token_features(side: SampleBlock, term: Term, plane: int, width: int, buffer: Tensor) -> Iterator[Tensor]:
+    """Per-sample gradients of a "tokens" term, slice by slice, (n·Q, ≤ width) each.
 
     Args:
         side: a block of samples.
-        unit: the unit.
+        term: the term.
         plane: which plane of the reduction.
         width: entries of a row of a slice, at most.
         buffer: at least n·Q·width entries, overwritten by every slice: fresh pages from the system cost as
             much as the products.
     """
-    sites = side.factors.sites
-    uses = [Operands(side.planes(i)[plane], input_rows(sites[i], 0, side.count)) for i in unit.sites]
+    uses = [
+        Operands(side.planes(i)[plane], use.input_rows(0, side.count))
+        for i, use in zip(term.uses, side.uses(term), strict=True)
+    ]
     trace = side.kind == "trace"
     for cut in _slice(uses[0], width, trace).cut(uses):
         yield _form(cut, buffer, trace)

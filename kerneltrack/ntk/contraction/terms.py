@@ -1,8 +1,8 @@
-"""Units: sites whose contributions can be summed independently.
+"""Terms: uses whose contributions to Θ can be summed independently.
 
-No parameter stands behind two units.
+No parameter stands behind two terms.
 
-Let the weights v_1, v_2, … of a group of sites be expressions of the same parameters w, with Jacobians V_i =
+Let the weights v_1, v_2, … of a group of uses be expressions of the same parameters w, with Jacobians V_i =
 ∂v_i/∂w. Then Θ = Σ_ij J_i V_i V_jᵀ J_jᵀ. Where V_i V_jᵀ = c_i² δ_ij 1 (the parameter itself, its transpose,
 disjoint slices of a packed weight, a fixed scale as in the NTK parametrisation), each v_i counts as a
 parameter of its own, times c_i². This is tested with random vectors, not recognised by name. Anything else
@@ -14,69 +14,77 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture import Site
-from kerneltrack.ntk.network import reachable_leaves
+from kerneltrack.ntk.capture import Form, Use
+from kerneltrack.ntk.network import Preconditioner, reachable_leaves
+
+#: What a term is made of: uses that join; the cross terms of a table that is looked up and multiplied by, whose own terms
+#: are terms too; uses of one weight that do not join; uses of weights whose parameters mix them.
+TermForm = Form | Literal["tied", "dense", "pulled back"]
+_DENSE: TermForm = "dense"
 
 
 @dataclass(frozen=True)
 class Term:
-    """Sites that are contracted together.
+    """Uses that are contracted together.
 
     Attributes:
-        form: "tokens" (one weight, used by linear rules once or more), "lookup" (one embedding table), "tied"
-            (the cross terms of a table that is looked up and multiplied by; its own terms are units too),
-            "features" (gradients that are formed already: shifts and expanded weights), "dense" (one weight,
-            used by different rules) or "pulled back".
-        sites: indices into the sites of a block.
-        names: the parameters behind it.
+        form: what they are.
+        uses: their indices among the uses of a block.
+        names: the parameters behind them.
         scale: c², the squared factor between weight and parameter, times the metric where that is one number.
     """
 
-    form: str
-    sites: tuple[int, ...]
+    form: TermForm
+    uses: tuple[int, ...]
     names: tuple[str, ...]
     scale: float = 1.0
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether inputs and gradients are all that its contribution needs; else weights are pulled back."""
+        return self.form not in ("dense", "pulled back")
 
 
 @dataclass
 class Coverage:
-    """Units, and the parameters that no site explains."""
+    """Terms, and the parameters that no use explains."""
 
-    units: list[Term] = field(default_factory=list)
+    terms: list[Term] = field(default_factory=list)
     uncovered: dict[str, str] = field(default_factory=dict)
 
 
 def cover(
-    sites: Sequence[Site], leaves: Mapping[str, Tensor], outputs: Tensor, metric: Mapping[str, float | Tensor] | None
+    uses: Sequence[Use], leaves: Mapping[str, Tensor], outputs: Tensor, metric: Preconditioner | None
 ) -> Coverage:
-    """Each parameter exactly once: in units, or uncovered with the reason.
+    """Each parameter exactly once: in terms, or uncovered with the reason.
 
     Args:
-        sites: all sites of a forward pass.
+        uses: all uses of a forward pass.
         leaves: the parameters that the pass was run with.
-        outputs: its outputs; a parameter that autograd still reaches from here was used where no site is.
+        outputs: its outputs; a parameter that autograd still reaches from here was used where no use is.
         metric: P; where it differs within a weight, only per-sample gradients in the parameter's own order
             will do.
     """
     names = {id(leaf): name for name, leaf in leaves.items()}
-    behind = [frozenset(names[id(leaf)] for leaf in reachable_leaves([s.weight]) if id(leaf) in names) for s in sites]
+    behind = [frozenset(names[id(leaf)] for leaf in reachable_leaves([u.weight]) if id(leaf) in names) for u in uses]
     coverage = Coverage()
     unseen = {names[id(leaf)] for leaf in reachable_leaves([outputs]) if id(leaf) in names}
     for parameters, members in _components(behind):
         if parameters & unseen:
             coverage.uncovered |= dict.fromkeys(sorted(parameters), "used where no rule applies")
         elif parameters:
-            coverage.units += _units(members, sites, leaves, tuple(n for n in leaves if n in parameters), metric or {})
+            coverage.terms += _terms(members, uses, leaves, tuple(n for n in leaves if n in parameters), metric or {})
     coverage.uncovered |= dict.fromkeys(sorted(unseen - set(coverage.uncovered)), "used where no rule applies")
     return coverage
 
 
 def _components(behind: Sequence[frozenset[str]]) -> list[tuple[frozenset[str], list[int]]]:
-    """Sites grouped so that no parameter stands behind two groups."""
+    """Uses grouped so that no parameter stands behind two groups."""
     groups: list[tuple[frozenset[str], list[int]]] = []
     for index, parameters in enumerate(behind):
         joined, members = parameters, [index]
@@ -90,17 +98,18 @@ def _components(behind: Sequence[frozenset[str]]) -> list[tuple[frozenset[str], 
     return groups
 
 
-def _units(
+def _terms(
     members: list[int],
-    sites: Sequence[Site],
+    uses: Sequence[Use],
     leaves: Mapping[str, Tensor],
     names: tuple[str, ...],
-    metric: Mapping[str, float | Tensor],
+    metric: Preconditioner,
 ) -> list[Term]:
+    """The terms of uses behind which are the parameters ``names``."""
     weights: dict[int, list[int]] = {}
     for index in members:
-        weights.setdefault(id(sites[index].weight), []).append(index)
-    distinct = [sites[indices[0]].weight for indices in weights.values()]
+        weights.setdefault(id(uses[index].weight), []).append(index)
+    distinct = [uses[indices[0]].weight for indices in weights.values()]
     scales = _isometric_scales(distinct, [leaves[name] for name in names])
     factors = [metric.get(name, 1.0) for name in names]
     elementwise = any(isinstance(factor, Tensor) for factor in factors)
@@ -109,23 +118,12 @@ def _units(
     if scales is None or mixed or (elementwise and moved):
         return [Term("pulled back", tuple(members), names)]
     factor = 1.0 if elementwise else float(factors[0])
-    return [
-        Term(form, chosen, _own(sites[indices[0]].weight, leaves, names), scale * factor)
-        for indices, scale in zip(weights.values(), scales, strict=True)
-        for form, chosen in _forms(indices, sites, elementwise)
-    ]
-
-
-def _forms(indices: list[int], sites: Sequence[Site], elementwise: bool) -> list[tuple[str, tuple[int, ...]]]:
-    """The forms whose sum is the contribution of the uses ``indices`` of one weight."""
-    form = _form([sites[i] for i in indices], elementwise)
-    lookups = tuple(i for i in indices if sites[i].rule == "embedding")
-    maps = tuple(i for i in indices if sites[i].rule != "embedding")
-    if form == "dense" and not elementwise and lookups and maps:
-        own = _form([sites[i] for i in lookups], False), _form([sites[i] for i in maps], False)
-        if own == ("lookup", "tokens") and _orientation(sites[maps[0]]) == ("linear", "o", "i"):
-            return [("lookup", lookups), ("tokens", maps), ("tied", (*lookups, *maps))]
-    return [(form, tuple(indices))]
+    terms = list[Term]()
+    for indices, scale in zip(weights.values(), scales, strict=True):
+        forms = [(_DENSE, tuple(indices))] if elementwise else _forms(indices, uses)
+        own = _own(uses[indices[0]].weight, leaves, names)
+        terms += [Term(form, chosen, own, scale * factor) for form, chosen in forms]
+    return terms
 
 
 def _own(weight: Tensor, leaves: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,26 +131,20 @@ def _own(weight: Tensor, leaves: Mapping[str, Tensor], names: tuple[str, ...]) -
     return tuple(name for name in names if id(leaves[name]) in reached)
 
 
-def _form(sites: Sequence[Site], elementwise: bool) -> str:
-    rules = {site.rule for site in sites}
-    if elementwise:
-        return "dense"
-    if rules <= {"shift", "expanded"}:
-        return "features"
-    if rules == {"embedding"}:
-        return "lookup" if len({site.geometry for site in sites}) == 1 else "dense"
-    if rules not in ({"linear"}, {"convolution"}):
-        return "dense"
-    return "tokens" if len({_orientation(site) for site in sites}) == 1 else "dense"
+def _forms(indices: Sequence[int], uses: Sequence[Use]) -> list[tuple[TermForm, tuple[int, ...]]]:
+    """The forms whose sum is the contribution of the uses ``indices`` of one weight."""
+    first = uses[indices[0]]
+    if _join(indices, uses):
+        return [(first.form, tuple(indices))]
+    lookups = tuple(i for i in indices if uses[i].form == "lookup")
+    maps = tuple(i for i in indices if uses[i].form != "lookup")
+    if lookups and _join(lookups, uses) and _join(maps, uses) and uses[lookups[0]].ties(uses[maps[0]]):
+        return [("lookup", lookups), ("tokens", maps), ("tied", (*lookups, *maps))]
+    return [(_DENSE, tuple(indices))]
 
 
-def _orientation(site: Site) -> tuple[object, ...]:
-    """What must agree for two uses of one weight to be rows of one linear map."""
-    geometry = site.geometry
-    if site.rule == "convolution":
-        return site.rule, geometry.groups, geometry.transposed
-    axes = ("g" if c in geometry.group else "o" if c in geometry.outer else "i" for c in geometry.weight)
-    return (site.rule, *axes)
+def _join(indices: Sequence[int], uses: Sequence[Use]) -> bool:
+    return all(uses[indices[0]].joins(uses[i]) for i in indices)
 
 
 def _isometric_scales(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[float] | None:

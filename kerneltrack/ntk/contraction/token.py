@@ -82,16 +82,16 @@ def add_tokens(theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q:
             theta[place] = tile
 
 
-def token_layer(unit: Term, left: SampleBlock, right: SampleBlock, shift: float) -> TokenLayer:
-    """A "tokens" unit of one row for each sample, ready for :func:`add_tokens`."""
+def token_layer(term: Term, left: SampleBlock, right: SampleBlock, shift: float) -> TokenLayer:
+    """A "tokens" term of one row for each sample, ready for :func:`add_tokens`."""
     same = left is right
-    rows = [side.inputs(unit, 0, side.count).reshape(side.count, -1) for side in ([left] if same else [left, right])]
-    ours = [plane.flatten(2) for plane in left.stacked(unit)]
-    theirs = ours if same else [plane.flatten(2) for plane in right.stacked(unit)]
+    rows = [side.inputs(term, 0, side.count).reshape(side.count, -1) for side in ([left] if same else [left, right])]
+    ours = [plane.flatten(2) for plane in left.stacked(term)]
+    theirs = ours if same else [plane.flatten(2) for plane in right.stacked(term)]
     fixed = (
         [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)] if _constant(ours) and _constant(theirs) else None
     )
-    return TokenLayer((rows[0], rows[-1]), list(zip(ours, theirs, strict=True)), unit.scale, shift, fixed)
+    return TokenLayer((rows[0], rows[-1]), list(zip(ours, theirs, strict=True)), term.scale, shift, fixed)
 
 
 def _constant(gradients: list[Tensor]) -> bool:

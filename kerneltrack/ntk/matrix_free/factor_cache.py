@@ -6,7 +6,7 @@ its result as the factors' audit: an independent computation of the same product
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from kerneltrack.memory_budget import available_bytes
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.matrix_free.factored_jacobian import FactoredJacobian
 from kerneltrack.ntk.methods import KernelRequest, agree, refuse_causes, rounding
-from kerneltrack.ntk.network import Inputs, Network, summed_dtype
+from kerneltrack.ntk.network import Inputs, Network, Preconditioner, summed_dtype
 from kerneltrack.ntk.reduction import Reduction
 
 #: The share of free memory that factors may take.
@@ -40,7 +40,7 @@ class FactorCache:
         samples: Inputs,
         outputs: int,
         reduction: Reduction,
-        metric: Mapping[str, float | Tensor] | None,
+        metric: Preconditioner | None,
         passes: Callable[[Tensor], Tensor],
     ) -> None:
         self._network, self._samples, self._outputs = network, samples, outputs

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from kerneltrack.ntk.network import Inputs, Network, layer_of
+from kerneltrack.ntk.network import Inputs, Network, Preconditioner, layer_of
 from kerneltrack.ntk.reduction import Kind, gram
 
 #: Copies of a chunk's activations and Jacobian that batched reverse mode holds at its peak.
@@ -30,7 +30,7 @@ class Jacobian:
     """
 
     def __init__(
-        self, network: Network, metric: Mapping[str, float | Tensor] | None = None, dtype: torch.dtype | None = None
+        self, network: Network, metric: Preconditioner | None = None, dtype: torch.dtype | None = None
     ) -> None:
         self.network, self.metric, self.dtype = network, metric, dtype
         self.by_sample: str | None = None

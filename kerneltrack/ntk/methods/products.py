@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.network import Inputs, Network, layer_of
+from kerneltrack.ntk.network import Inputs, Network, Preconditioner, layer_of
 from kerneltrack.ntk.reduction import Kind
 
 
 def product_kernel(
     into: Mapping[str, Tensor],
     network: Network,
-    metric: Mapping[str, float | Tensor] | None,
+    metric: Preconditioner | None,
     names: Sequence[str],
     x1: Inputs,
     x2: Inputs | None,

@@ -6,14 +6,13 @@ It also knows the shape of the matrix in which its kernel is accumulated.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.network import Inputs, Network, common_dtype, layer_of
+from kerneltrack.ntk.network import Inputs, Network, Preconditioner, common_dtype, layer_of
 from kerneltrack.ntk.reduction import Reduction
 
 Method = Literal["auto", "structured", "jacobian", "products"]
@@ -32,7 +31,7 @@ class KernelRequest:
     outputs: int
     dtype: torch.dtype
     reduction: Reduction
-    metric: Mapping[str, float | Tensor] | None
+    metric: Preconditioner | None
     method: Method
     by_layer: bool
     budget: int

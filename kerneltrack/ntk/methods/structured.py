@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture import RULES, Capture, NotCapturable, Record, Site
+from kerneltrack.ntk.capture import RULES, Capture, NotCapturable, Record, Use
 from kerneltrack.ntk.contraction import (
     CACHED_BYTES,
     NARROW,
@@ -35,7 +35,6 @@ from kerneltrack.ntk.contraction import (
     cost,
     cover,
     dense_features,
-    extent,
     shift_features,
     token_features,
     token_layer,
@@ -54,24 +53,21 @@ SLICE_BYTES = 48 * 2**20
 #: small kernel is spent on seeing which function is called on what. A capture holds inputs and clones beside what autograd saves.
 SMALL_BYTES, _CAPTURED = 2**26, 4
 
-#: Rules whose input rows have an entry for each column of the weight; an embedding's are indices.
-_HELD = ("linear", "convolution")
-
 #: Orders that go through pairs of samples, block by block.
 _PAIRWISE = {"hybrid": add_hybrid, "lookup": add_lookup, "tied": add_tied}
 
 
 @dataclass(frozen=True)
 class Step:
-    """A unit, the order chosen for it, and what that costs."""
+    """A term, the order chosen for it, and what that costs."""
 
-    unit: Term
+    term: Term
     order: str
     cost: OrderCost
 
 
 class Structured:
-    """The plan of a job by sites, and its execution.
+    """The plan of a job by uses, and its execution.
 
     Args:
         job: what to compute.
@@ -85,22 +81,23 @@ class Structured:
         self.leaves = {name: value.requires_grad_() for name, value in job.network.parameters.items()}
         small = _CAPTURED * len(job.x1) * job.network.activation_bytes(job.x1) <= min(SMALL_BYTES, self._free)
         with job.network.evaluating():
-            outputs, sites = self._capture(job.x1 if small else job.x1.rows(0, 1))
-            self.coverage: Coverage = cover(sites, self.leaves, outputs, job.metric)
-        self._whole = (outputs, sites) if small else None
-        self.sizes = [extent(site) for site in sites]
-        self.rules = [site.rule for site in sites]
-        self.signature = _signature(sites)
-        self.steps = [self._step(unit) for unit in self.coverage.units]
-        self._shifts = self._merged_shifts(sites)
-        self._sample_bytes = sample_bytes(job, sites, self.leaves, [step.unit for step in self.steps])
+            outputs, uses = self._capture(job.x1 if small else job.x1.rows(0, 1))
+            self.coverage: Coverage = cover(uses, self.leaves, outputs, job.metric)
+        self._whole = (outputs, uses) if small else None
+        self.sizes = [use.extent() for use in uses]
+        self.rules = [use.rule for use in uses]
+        self.signature = _signature(uses)
+        self.steps = [self._step(term) for term in self.coverage.terms]
+        self._shifts = self._merged_shifts(uses)
+        self._sample_bytes = sample_bytes(job, uses, self.leaves, [step.term for step in self.steps])
+        self._held_inputs = sum(use.held_inputs() for use in uses)
 
-    def _capture(self, samples: Inputs) -> tuple[Tensor, list[Site]]:
+    def _capture(self, samples: Inputs) -> tuple[Tensor, list[Use]]:
         capture = Capture(RULES)
-        return capture.run(self.job.network, self.leaves, samples), capture.sites
+        return capture.run(self.job.network, self.leaves, samples), capture.uses
 
-    def _step(self, unit: Term) -> Step:
-        job, sizes = self.job, [self.sizes[i] for i in unit.sites]
+    def _step(self, term: Term) -> Step:
+        job, sizes = self.job, [self.sizes[i] for i in term.uses]
         trace = job.reduction.kind == "trace"
         problem = ContractionSize(
             rows=len(job.x1) + (0 if job.x2 is None else job.columns),
@@ -113,33 +110,32 @@ class Structured:
             tokens=sum(s.tokens for s in sizes),
             item_bytes=job.dtype.itemsize,
         )
-        if unit.form == "tied":
-            return Step(unit, "tied", cost("tied", problem))
-        if unit.form in ("tokens", "lookup"):
-            order, spent = choose(problem, lookup=unit.form == "lookup")
-            return Step(unit, order, spent)
-        if unit.form == "features":
+        if term.form == "tied":
+            return Step(term, "tied", cost("tied", problem))
+        if term.form in ("tokens", "lookup"):
+            order, spent = choose(problem, lookup=term.form == "lookup")
+            return Step(term, order, spent)
+        if term.form == "features":
             problem = replace(problem, inner=1, tokens=1)
         else:
-            entries = sum(self.leaves[name].numel() for name in unit.names) * (job.outputs if trace else 1)
+            entries = sum(self.leaves[name].numel() for name in term.names) * (job.outputs if trace else 1)
             problem = replace(problem, groups=1, outer=entries, inner=1)
-        return Step(unit, "gradient", cost("gradient", problem))
+        return Step(term, "gradient", cost("gradient", problem))
 
     @property
     def held_bytes(self) -> int:
         """Bytes that one sample's gradients and input rows have, and what is needed to obtain them."""
-        rows = sum(s.groups * s.tokens * s.inner for s, r in zip(self.sizes, self.rules, strict=True) if r in _HELD)
-        return self._sample_bytes + self.job.dtype.itemsize * (rows + self.job.outputs * self.widest)
+        return self._sample_bytes + self.job.dtype.itemsize * (self._held_inputs + self.job.outputs * self.widest)
 
     @property
     def widest(self) -> int:
         """Entries of the largest gradient of one sample and output."""
-        return max((s.groups * s.outer * s.tokens for s in self.sizes), default=1)
+        return max((size.gradients for size in self.sizes), default=1)
 
     @property
     def key(self) -> tuple[object, ...]:
         """What an audit of this plan depends on."""
-        return self.signature, tuple((step.unit, step.order) for step in self.steps), tuple(self.uncovered)
+        return self.signature, tuple((step.term, step.order) for step in self.steps), tuple(self.uncovered)
 
     @property
     def uncovered(self) -> dict[str, str]:
@@ -150,12 +146,12 @@ class Structured:
         """The lines of the plan; a tied table's three steps are one."""
         together: dict[tuple[str, ...], list[Step]] = {}
         for step in self.steps:
-            together.setdefault(step.unit.names, []).append(step)
+            together.setdefault(step.term.names, []).append(step)
         return [
             PlanLine(
                 parameters=names,
                 layer=layer_of(names[0]),
-                rule=self._rule(max(steps, key=lambda s: len(s.unit.sites)).unit),
+                rule=self._rule(max(steps, key=lambda s: len(s.term.uses)).term),
                 order="+".join(dict.fromkeys(s.order for s in steps)),
                 flops=sum(s.cost.flops for s in steps),
                 bytes=sum(s.cost.bytes for s in steps),
@@ -163,11 +159,10 @@ class Structured:
             for names, steps in together.items()
         ]
 
-    def _rule(self, unit: Term) -> str:
-        if unit.form in ("dense", "pulled back"):
-            return unit.form
-        rules = list(dict.fromkeys(self.rules[i] for i in unit.sites))
-        return "+".join(rules)
+    def _rule(self, term: Term) -> str:
+        if not term.has_factors:
+            return term.form
+        return "+".join(dict.fromkeys(self.rules[i] for i in term.uses))
 
     def workspace(self) -> int:
         """Bytes of the slices and tiles beside the blocks."""
@@ -222,7 +217,7 @@ class Structured:
                     for layer, matrix in into.items():
                         part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
                         self._contract(
-                            part, left, right, same, [s for s in self.steps if job.key(s.unit.names[0]) == layer]
+                            part, left, right, same, [s for s in self.steps if job.key(s.term.names[0]) == layer]
                         )
                     advance(len(chunk1) * (len(chunk1) + 1) // 2 if same else len(chunk1) * len(chunk2))
 
@@ -232,14 +227,14 @@ class Structured:
         Raises:
             NotCapturable: its forward pass does something else than the trial's.
         """
-        outputs, sites = self._taken(samples) or self._capture(samples)
-        if _signature(sites) != self.signature:
+        outputs, uses = self._taken(samples) or self._capture(samples)
+        if _signature(uses) != self.signature:
             raise NotCapturable("the forward pass does different things for different samples")
         refuse_not_finite(outputs, "the inputs")
-        wanted = {i for step in self.steps for i in step.unit.sites}
-        return SampleBlock(collect(outputs, sites, wanted, self.job.dtype), self.job.reduction.kind)
+        wanted = {i for step in self.steps for i in step.term.uses}
+        return SampleBlock(collect(outputs, uses, wanted, self.job.dtype), self.job.reduction.kind)
 
-    def _taken(self, samples: Inputs) -> tuple[Tensor, list[Site]] | None:
+    def _taken(self, samples: Inputs) -> tuple[Tensor, list[Use]] | None:
         """The trial, where it was of just these samples; its graph can be used once."""
         whole, self._whole = self._whole, None
         own = zip(samples.tensors, self.job.x1.tensors, strict=True)
@@ -248,33 +243,29 @@ class Structured:
     def _contract(
         self, theta: Tensor, left: SampleBlock, right: SampleBlock, same: bool, steps: Sequence[Step]
     ) -> None:
-        tokens = [s.unit for s in steps if s.order == "token"]
+        tokens = [s.term for s in steps if s.order == "token"]
         if tokens:
             layers = [token_layer(u, left, right, self._shifts[u].scale if u in self._shifts else 0.0) for u in tokens]
             add_tokens(theta, layers, left.count, right.count, self.job.paired, same)
         for step in steps:
             if step.order in _PAIRWISE:
-                _PAIRWISE[step.order](theta, left, right, step.unit, same, self.workspace() // self.job.dtype.itemsize)
+                _PAIRWISE[step.order](theta, left, right, step.term, same, self.workspace() // self.job.dtype.itemsize)
         merged = set(self._shifts.values())
-        units = [s.unit for s in steps if s.order == "gradient" and s.unit not in merged]
+        terms = [s.term for s in steps if s.order == "gradient" and s.term not in merged]
         for plane in range(self.job.planes):
-            self._add_gradients(theta[plane], left, right, same, units, plane)
+            self._add_gradients(theta[plane], left, right, same, terms, plane)
 
-    def _merged_shifts(self, sites: Sequence[Site]) -> dict[Term, Term]:
-        """Biases that ride along with their weight in the token order: weight's unit → bias's unit."""
+    def _merged_shifts(self, uses: Sequence[Use]) -> dict[Term, Term]:
+        """Biases that ride along with their weight in the token order: weight's term → bias's term."""
 
         def single(step: Step) -> tuple[Record, str]:
-            return sites[step.unit.sites[0]].record, self.job.key(step.unit.names[0])
+            return uses[step.term.uses[0]].record, self.job.key(step.term.names[0])
 
-        shifts = {
-            single(s): s.unit
-            for s in self.steps
-            if s.unit.form == "features" and len(s.unit.sites) == 1 and self.rules[s.unit.sites[0]] == "shift"
-        }
-        return {s.unit: shifts[single(s)] for s in self.steps if s.order == "token" and single(s) in shifts}
+        shifts = {single(s): s.term for s in self.steps if s.term.form == "features" and len(s.term.uses) == 1}
+        return {s.term: shifts[single(s)] for s in self.steps if s.order == "token" and single(s) in shifts}
 
     def _add_gradients(
-        self, theta: Tensor, left: SampleBlock, right: SampleBlock, same: bool, units: Sequence[Term], plane: int
+        self, theta: Tensor, left: SampleBlock, right: SampleBlock, same: bool, terms: Sequence[Term], plane: int
     ) -> None:
         """Gram matrices of per-sample gradients.
 
@@ -284,42 +275,42 @@ class Structured:
         width = max(1, min(SLICE_COLUMNS, self.workspace() // (self.job.dtype.itemsize * rows)))
         buffers = (
             [theta.new_empty(width * size) for size in (theta.shape[:1] if same else theta.shape)]
-            if any(u.form == "tokens" for u in units)
+            if any(u.form == "tokens" for u in terms)
             else []
         )
         small: list[tuple[Tensor, Tensor]] = []
-        for unit in units:
-            own = self._slice_width(unit, width, rows, max(left.count, right.count))
-            ours = self._features(left, unit, plane, own, buffers[:1])
+        for term in terms:
+            own = self._slice_width(term, width, rows, max(left.count, right.count))
+            ours = self._features(left, term, plane, own, buffers[:1])
             pairs = (
                 ((f, f) for f in ours)
                 if same
-                else zip(ours, self._features(right, unit, plane, own, buffers[1:]), strict=True)
+                else zip(ours, self._features(right, term, plane, own, buffers[1:]), strict=True)
             )
             for mine, other in pairs:
                 if mine.shape[1] >= min(NARROW, width) // 4:
-                    add_gram(theta, mine, other, same, unit.scale)
+                    add_gram(theta, mine, other, same, term.scale)
                     continue
-                small.append((_scaled(mine, unit.scale), _scaled(other, unit.scale)))
+                small.append((_scaled(mine, term.scale), _scaled(other, term.scale)))
                 if sum(f.shape[1] for f, _ in small) >= min(NARROW, width):
                     _flush(theta, small, same)
         _flush(theta, small, same)
 
-    def _slice_width(self, unit: Term, width: int, rows: int, count: int) -> int:
-        """Columns of a slice of a unit: few, where the inputs of ``count`` samples stay in a cache."""
-        sizes, item = [self.sizes[i] for i in unit.sites], self.job.dtype.itemsize
-        inputs = count * sum(s.groups * s.tokens * s.inner for s in sizes) * item
+    def _slice_width(self, term: Term, width: int, rows: int, count: int) -> int:
+        """Columns of a slice of a term: few, where the inputs of ``count`` samples stay in a cache."""
+        sizes, item = [self.sizes[i] for i in term.uses], self.job.dtype.itemsize
+        inputs = count * sum(size.inputs for size in sizes) * item
         return min(width, max(NARROW, NARROW_BYTES // (rows * item))) if inputs <= CACHED_BYTES else width
 
     def _features(
-        self, side: SampleBlock, unit: Term, plane: int, width: int, buffers: Sequence[Tensor]
+        self, side: SampleBlock, term: Term, plane: int, width: int, buffers: Sequence[Tensor]
     ) -> Iterable[Tensor]:
-        if unit.form == "tokens":
-            return token_features(side, unit, plane, width, buffers[0])
-        if unit.form == "features":
-            return [shift_features(side, unit, plane)]
+        if term.form == "tokens":
+            return token_features(side, term, plane, width, buffers[0])
+        if term.form == "features":
+            return [shift_features(side, term, plane)]
         return dense_features(
-            side, unit, plane, self.leaves, self.job.metric, self.workspace() // self.job.dtype.itemsize
+            side, term, plane, self.leaves, self.job.metric, self.workspace() // self.job.dtype.itemsize
         ).values()
 
 
@@ -335,5 +326,5 @@ def _flush(theta: Tensor, small: list[tuple[Tensor, Tensor]], same: bool) -> Non
         small.clear()
 
 
-def _signature(sites: Sequence[Site]) -> tuple[object, ...]:
-    return tuple((s.rule, s.weight.shape, s.record.shape[1:], str(s.geometry)) for s in sites)
+def _signature(uses: Sequence[Use]) -> tuple[object, ...]:
+    return tuple(use.signature() for use in uses)

@@ -11,6 +11,7 @@ from kerneltrack.ntk.network.independence import FEW, resolution
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.parameters import (
     Metric,
+    Preconditioner,
     Selection,
     common_dtype,
     layer_of,
@@ -33,6 +34,7 @@ __all__ = [
     "Metric",
     "Network",
     "NetworkState",
+    "Preconditioner",
     "Selection",
     "as_rows",
     "common_dtype",

@@ -16,6 +16,7 @@ from kerneltrack.errors import KernelError, UnsupportedModelError
 
 Selection = Callable[[str], bool] | Iterable[str] | None
 Metric = float | Mapping[str, float | Tensor] | None
+Preconditioner = Mapping[str, float | Tensor]  # what a metric comes to: an entry for each parameter
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -119,7 +120,7 @@ def layer_of(name: str) -> str:
     return head.strip(".") if found else owner
 
 
-def preconditioner(metric: Metric, parameters: Mapping[str, Tensor]) -> dict[str, float | Tensor] | None:
+def preconditioner(metric: Metric, parameters: Mapping[str, Tensor]) -> Preconditioner | None:
     """P of J P Jᵀ, one positive number or tensor for each parameter.
 
     Raises:

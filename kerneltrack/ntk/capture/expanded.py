@@ -1,0 +1,67 @@
+"""A weight that is repeated for every sample, so that autograd itself forms ∂f_n/∂w."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from kerneltrack.ntk.capture.record import NotCapturable, Record
+from kerneltrack.ntk.capture.use import Extent, Use
+
+
+@dataclass(eq=False)
+class ExpandedUse(Use):
+    """Any use that no rule explains: the gradient at the repeated weight is ∂f/∂w."""
+
+    rule = "expanded"
+    form = "features"
+
+    def extent(self) -> Extent:
+        return Extent(1, prod(self.record.shape[1:]), 1, 1)
+
+    def gradient_rows(self, gradient: Tensor) -> Tensor:
+        return gradient.reshape(gradient.shape[0], 1, -1, 1)
+
+    def input_rows(self, start: int, stop: int) -> Tensor:
+        """Its input is the constant 1."""
+        return self.weight.new_ones(1).expand(stop - start, 1, 1, 1)
+
+    def joins(self, other: Use) -> bool:
+        """Gradients that are formed add up whatever they came from."""
+        return other.form == "features"
+
+    def weight_gradient(self, gradients: Tensor, start: int, stop: int) -> Tensor:
+        return gradients.sum(-1).flatten(2)
+
+    def held_inputs(self) -> int:
+        return 0
+
+
+def expanded(record: Record, weight: Tensor, like: Tensor) -> Tensor:
+    """``weight`` with the sample axis of ``like``, as a leaf that ``record`` finds again."""
+    return _Expand.apply(record, weight.detach(), like)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Expand(torch.autograd.Function):
+    """A weight, repeated for every sample as a leaf of autograd's graph."""
+
+    @staticmethod
+    def forward(record: Record, weight: Tensor, like: Tensor) -> Tensor:
+        raise NotCapturable("a use without a per-sample operand")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Never reached: under vmap the rule below runs instead."""
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], record: Record, weight: Tensor, like: Tensor
+    ) -> tuple[Tensor, int]:
+        repeated = weight.expand(info.batch_size, *weight.shape).requires_grad_()
+        record.shape, record.edge = repeated.shape, get_gradient_edge(repeated)
+        return repeated.view_as(repeated), 0

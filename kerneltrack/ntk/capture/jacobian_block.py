@@ -1,0 +1,79 @@
+"""Columns of J that belong to one use of a weight, held as factors, with their products.
+
+For k vectors at once:
+
+    Jᵀ V:   W = Σ_nt (Σ_o V_no g_not) ⊗ a_nt          J W:   Σ_t g_not · (W a_nt)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class JacobianBlock(Protocol):
+    """A block of columns of J.
+
+    ``outputs`` selects rows of J; V is (n, O, k) of these rows.
+    """
+
+    def pull(self, v: Tensor, outputs: slice) -> Tensor:
+        """Jᵀ V of the block, in the weight's shape and k."""
+
+    def push(self, w: Tensor, outputs: slice) -> Tensor:
+        """J W, (n, O, k)."""
+
+
+@dataclass(frozen=True)
+class KroneckerBlock:
+    """A linear map: G (n, O, g, e, T), or (n, O, g, T, e) if ``rows_last``; A (n, g, T, i)."""
+
+    gradients: Tensor
+    inputs: Tensor
+    rows_last: bool
+
+    @classmethod
+    def of(cls, gradients: Sequence[Tensor], inputs: Tensor) -> KroneckerBlock:
+        """From G of every output, (n, g, e, T), in the memory order that autograd gave it."""
+        if gradients[0].stride(2) == 1 or gradients[0].shape[3] == 1:
+            return cls(torch.stack([part.transpose(2, 3) for part in gradients], 1), inputs, rows_last=True)
+        return cls(torch.stack(list(gradients), 1), inputs, rows_last=False)
+
+    def pull(self, v: Tensor, outputs: slice) -> Tensor:
+        """W, (g, k·e, i)."""
+        mixed = mix(v, self.gradients[:, outputs])
+        if self.rows_last:
+            mixed = mixed.transpose(3, 4)
+        left = mixed.transpose(1, 2).flatten(2, 3)
+        (n, g, rows, t), i = left.shape, self.inputs.shape[-1]
+        if rows * i <= t * (rows + i):
+            return (left @ self.inputs).sum(0)
+        return left.permute(1, 2, 0, 3).reshape(g, rows, n * t) @ self.inputs.transpose(0, 1).reshape(g, n * t, i)
+
+    def push(self, w: Tensor, outputs: slice) -> Tensor:
+        """J W, (n, O, k)."""
+        gradients = self.gradients[:, outputs]
+        n, _, g, *last = gradients.shape
+        e = last[self.rows_last]
+        if not self.rows_last:
+            images = (w @ self.inputs.transpose(2, 3)).view(n, g, -1, e, last[1]).transpose(1, 2)
+        elif g == 1:
+            images = (self.inputs.flatten(0, 2) @ w[0].T).view(n, 1, last[0], -1, e).permute(0, 3, 1, 2, 4)
+        else:
+            images = (self.inputs @ w.transpose(1, 2)).view(n, g, last[0], -1, e).permute(0, 3, 1, 2, 4)
+        return match(gradients, images)
+
+
+def mix(v: Tensor, gradients: Tensor) -> Tensor:
+    """Σ_o V_no g_no: (n, k, …)."""
+    n, o = gradients.shape[:2]
+    return (v.transpose(1, 2) @ gradients.reshape(n, o, -1)).view(n, v.shape[2], *gradients.shape[2:])
+
+
+def match(gradients: Tensor, images: Tensor) -> Tensor:
+    """g_no · y_nk: (n, O, k)."""
+    return gradients.flatten(2) @ images.flatten(2).transpose(1, 2)

@@ -1,0 +1,39 @@
+"""What was recorded where a weight was used, and the refusal where nothing can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+
+class NotCapturable(Exception):
+    """The forward pass does something that uses cannot describe; plain autodiff must do the whole model."""
+
+
+#: What torch raises where vmap or autograd refuses a model.
+REFUSALS = (NotCapturable, RuntimeError, NotImplementedError, TypeError, ValueError)
+
+
+@dataclass(eq=False)
+class Record:
+    """One recorded result y: physical tensors with the sample axis first.
+
+    Attributes:
+        operands: the per-sample tensors (N, …) that the rule asked to keep.
+        shape: shape of y, (N, …).
+        edge: where autograd delivers ∂f/∂y.
+        versions: of the operands when they were recorded.
+    """
+
+    operands: list[Tensor] = field(default_factory=list)
+    shape: torch.Size = field(default_factory=torch.Size)
+    edge: GradientEdge | None = None
+    versions: list[int] = field(default_factory=list)
+
+    def check_unchanged(self) -> None:
+        """Raises NotCapturable where the forward pass changed a recorded input in place afterwards."""
+        if [t._version for t in self.operands] != self.versions:
+            raise NotCapturable("the input of a layer is changed in place after the layer used it")

@@ -1,0 +1,123 @@
+"""One use of one weight: all that a contraction may ask of it, whatever the layer was.
+
+    gradients G: (N, g, e, T)      ∂f_o/∂y of one output at the T rows of y, in g groups of e channels
+    inputs    A: (N, g, T, i)      the rows that the weight acted on; patches, where it is a convolution
+    ∂f_o(x_n)/∂W[g, e, i] = Σ_t G[n, g, e, t] A[n, g, t, i]
+
+Each kind of layer is one class in a file of its own, which holds everything that is known of the kind. A new kind is a
+new file, and a line in the table of rules.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from kerneltrack.ntk.capture.jacobian_block import JacobianBlock, KroneckerBlock
+from kerneltrack.ntk.capture.record import Record
+
+#: How uses of one weight that join are contracted: as rows of a linear map, as rows of a table that are looked up, or as
+#: gradients that a sum over rows has formed already.
+Form = Literal["tokens", "lookup", "features"]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Sizes of one use: groups g, output channels e and input width i for each group, rows T."""
+
+    groups: int
+    outer: int
+    inner: int
+    tokens: int
+
+    @property
+    def features(self) -> int:
+        """Entries of the weight that the use's gradient has."""
+        return self.groups * self.outer * self.inner
+
+    @property
+    def gradients(self) -> int:
+        """Entries of G for one sample and output."""
+        return self.groups * self.outer * self.tokens
+
+    @property
+    def inputs(self) -> int:
+        """Entries of A for one sample."""
+        return self.groups * self.tokens * self.inner
+
+
+@dataclass(eq=False)
+class Use(ABC):
+    """One use of one weight.
+
+    Attributes:
+        record: what was recorded there; several uses (of a weight and of a bias) may share it.
+        weight: the weight with its graph back to the parameters.
+        rule: the kind's name in a printed plan.
+        form: how uses that join are contracted.
+    """
+
+    record: Record
+    weight: Tensor
+
+    rule: ClassVar[str]
+    form: ClassVar[Form]
+
+    @abstractmethod
+    def extent(self) -> Extent:
+        """Its sizes; read off shapes, no arithmetic on data."""
+
+    @abstractmethod
+    def gradient_rows(self, gradient: Tensor) -> Tensor:
+        """∂f_o/∂y as autograd delivers it, (N, …), as G; a view wherever strides allow."""
+
+    @abstractmethod
+    def input_rows(self, start: int, stop: int) -> Tensor:
+        """A for samples start ≤ n < stop, (n, g, T, i)."""
+
+    @abstractmethod
+    def joins(self, other: Use) -> bool:
+        """Whether both, of one weight, are rows of one and the same linear map."""
+
+    def ties(self, other: Use) -> bool:
+        """Whether this is a lookup in a table of which ``other`` is the linear map y_v = E[v] · x."""
+        return False
+
+    def shared_rows(self, rows: Tensor) -> Tensor:
+        """G, where another use of the same record has laid out its rows."""
+        return rows
+
+    def weight_gradient(self, gradients: Tensor, start: int, stop: int) -> Tensor:
+        """∂f_o(x_n)/∂W for G of several outputs, (n, O, g, e, T), in the weight's own layout: (n, O, |W|)."""
+        n, o, g, e, t = gradients.shape
+        rows = gradients.transpose(1, 2).reshape(n, g, o * e, t) @ self.input_rows(start, stop)
+        return self.weight_layout(rows.view(n, g, o, e, -1).transpose(1, 2))
+
+    def weight_layout(self, gradient: Tensor) -> Tensor:
+        """A gradient (…, g, e, i) with its last axes in the weight's own order, flat: (…, |W|)."""
+        return gradient.flatten(-3)
+
+    def jacobian_block(self, gradients: Sequence[Tensor]) -> JacobianBlock:
+        """Its columns of J as factors, for products; ``gradients`` has G for every output."""
+        return KroneckerBlock.of(gradients, self.input_rows(0, gradients[0].shape[0]))
+
+    def held_inputs(self) -> int:
+        """Entries that the block of :meth:`jacobian_block` holds beside G for one sample."""
+        return self.extent().inputs
+
+    def copied_inputs(self) -> int:
+        """Entries of one sample's input rows that have to be formed because they are no view."""
+        return 0
+
+    def summed_gradients(self) -> int:
+        """Entries that summing rows of one index takes beside G for one sample and output."""
+        return 0
+
+    def signature(self) -> tuple[object, ...]:
+        """What it has in common with the same use in another forward pass of the same model."""
+        own = tuple(getattr(self, f.name) for f in fields(self) if f.name not in ("record", "weight"))
+        return type(self).__name__, tuple(self.weight.shape), tuple(self.record.shape[1:]), *own
