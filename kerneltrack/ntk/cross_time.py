@@ -14,16 +14,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError
-from kerneltrack.memory_budget import budget_bytes, ran_out
+from kerneltrack.memory_budget import ran_out
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.empirical import audit_once
-from kerneltrack.ntk.methods import Jacobian, KernelRequest, Structured, add_jacobian_kernel
-from kerneltrack.ntk.network import AnchoredNetwork, Forward, Network, NetworkState, Selection, summed_dtype
-from kerneltrack.ntk.reduction import Output, parse_output
+from kerneltrack.ntk.methods import Execution, Jacobian, KernelOptions, KernelRequest, add_jacobian_kernel
+from kerneltrack.ntk.network import AnchoredNetwork, Forward, Network, NetworkState, Selection
+from kerneltrack.ntk.reduction import Output
 from kerneltrack.undisturbed import plain_arithmetic
-
-#: What terms hold whose contraction reads nothing but inputs and gradients.
-_PLAIN = ("tokens", "features")
 
 
 @plain_arithmetic()
@@ -58,48 +55,28 @@ def cross_time_ntk(
     Raises:
         UnsupportedModelError, ProbeError, AuditError: as there.
     """
-    reduction = parse_output(output)
-    now = Network(model, params=params, forward=forward, head=reduction.head)
-    then = AnchoredNetwork(model, anchor, params=params, forward=forward, head=reduction.head)
-    samples, outputs = now.validate(x)
-    job = KernelRequest(
-        network=now,
-        x1=samples,
-        x2=samples,
-        outputs=outputs,
-        dtype=summed_dtype(now.parameters),
-        reduction=reduction,
-        metric=None,
-        method="auto",
-        by_layer=False,
-        budget=budget_bytes(memory_budget, now.device),
-    )
-    result = job.zeros()
-    kernel = job.as_kernel(result[""])
-    if not _by_structure(job, then, result):
-        add_jacobian_kernel(
-            {"": kernel},
-            Jacobian(now, dtype=job.dtype),
-            list(now.parameters),
-            samples,
-            samples,
-            outputs,
-            reduction.kind,
-            max(job.budget - job.result_bytes, 2**20),
-            other=Jacobian(then, dtype=job.dtype),
-        )
-    return kernel[:, :, 0, 0] if reduction.name == "sum" else kernel
+    options = KernelOptions(output=output, params=params, forward=forward, memory_budget=memory_budget)
+    request = KernelRequest.of(model, x, None, options)
+    request = replace(request, x2=request.x1)
+    head = request.reduction.head
+    then = AnchoredNetwork(model, anchor, params=params, forward=forward, head=head)
+    result = request.zeros()
+    kernel = request.as_kernel(result[""])
+    if not _by_structure(request, then, result):
+        _by_jacobians(request, then, kernel)
+    return kernel[:, :, 0, 0] if request.reduction.name == "sum" else kernel
 
 
-def _by_structure(job: KernelRequest, then: Network, into: Mapping[str, Tensor]) -> bool:
+def _by_structure(request: KernelRequest, then: Network, into: Mapping[str, Tensor]) -> bool:
     """Whether the structure could do it; if not, ``into`` is zero again."""
     try:
-        ours, theirs = Structured(job), Structured(replace(job, network=then))
-        if ours.key != theirs.key or ours.uncovered or any(step.term.form not in _PLAIN for step in ours.steps):
+        ours, theirs = Execution.of(request), Execution.of(replace(request, network=then))
+        plan = ours.plan
+        if plan.key != theirs.plan.key or plan.uncovered or not all(term.has_factors for term in plan.terms):
             return False
-        if job.budget < job.result_bytes + ours.least_bytes:
+        if request.budget < request.result_bytes + plan.least_bytes:
             return False
-        ours.run(into, lambda pairs: None, theirs)
+        ours.add_to(into, lambda pairs: None, against=theirs)
     except KernelError:
         raise
     except REFUSALS as refusal:
@@ -108,5 +85,20 @@ def _by_structure(job: KernelRequest, then: Network, into: Mapping[str, Tensor])
         for matrix in into.values():
             matrix.zero_()
         return False
-    audit_once(ours, job, into, then)
+    audit_once(plan, request, into, then)
     return True
+
+
+def _by_jacobians(request: KernelRequest, then: Network, kernel: Tensor) -> None:
+    """Adds J J_aᵀ, one parameter's rows at a time."""
+    add_jacobian_kernel(
+        {"": kernel},
+        Jacobian(request.network, dtype=request.dtype),
+        list(request.network.parameters),
+        request.x1,
+        request.x2,
+        request.outputs,
+        request.reduction.kind,
+        max(request.budget - request.result_bytes, 2**20),
+        other=Jacobian(then, dtype=request.dtype),
+    )

@@ -5,42 +5,33 @@ From a model and samples to Θ = J P Jᵀ, or to what it would cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from kerneltrack.errors import KernelError, ProbeError
-from kerneltrack.memory_budget import budget_bytes, ran_out, refuse_budget
-from kerneltrack.ntk.capture import REFUSALS
+from kerneltrack.errors import KernelError
+from kerneltrack.memory_budget import ran_out, refuse_budget
+from kerneltrack.ntk.capture import REFUSALS, first_line
 from kerneltrack.ntk.contraction import mirror
 from kerneltrack.ntk.methods import (
+    Execution,
     Jacobian,
+    KernelOptions,
     KernelRequest,
     Method,
-    Structured,
+    StructuredPlan,
     add_jacobian_kernel,
     audit,
     least_jacobian_bytes,
     product_kernel,
 )
-from kerneltrack.ntk.network import (
-    Forward,
-    Inputs,
-    Metric,
-    Network,
-    Selection,
-    forward_flops,
-    layer_of,
-    preconditioner,
-    refuse_not_finite,
-    summed_dtype,
-)
+from kerneltrack.ntk.network import Forward, Metric, Network, Selection, forward_flops, layer_of, refuse_not_finite
 from kerneltrack.ntk.plan import Plan, PlanLine
 from kerneltrack.ntk.progress import progress_bar
-from kerneltrack.ntk.reduction import Output, parse_output
+from kerneltrack.ntk.reduction import Output
 from kerneltrack.undisturbed import plain_arithmetic
 
 
@@ -63,7 +54,6 @@ def empirical_ntk(
     """The exact finite-width NTK of a network.
 
         Θ[n, m, o, p] = Σ_θ ∂f_o(x_n)/∂θ · ∂f_p(x_m)/∂θ, over the trainable parameters
-
 
     Un-normalised (no 1/N, no 1/O), as Novak et al. 2022 (arXiv 2206.08720) define it. The module, its
     gradients, its modes and the random state are left as they were.
@@ -92,45 +82,24 @@ def empirical_ntk(
         The kernel on the model's device, or layer → kernel.
 
     Raises:
-        UnsupportedModelError: coupled samples, random or non-finite outputs, outputs of another shape,
-        nothing trainable. ProbeError: empty samples, or samples on another device than the model.
+        UnsupportedModelError: coupled samples, random or non-finite outputs, outputs of another shape, nothing
+            trainable.
+        ProbeError: empty samples, or samples on another device than the model.
         MemoryBudgetError: the budget cannot work; it carries the number that would.
         KernelError: an argument that is not one of the above, or ``"structured"`` where it does not apply.
         AuditError: the plan disagreed with one VJP followed by one JVP.
     """
-    job = _job(model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric)
-    with progress_bar(progress, job.sample_pairs) as advance:
-        structured, _ = _structured(job)
-        _check_budget(job, structured)
-        result = job.zeros()
-        names = list(job.network.parameters)
-        if structured is not None and _run(structured, job, result, advance):
-            names = list(structured.uncovered)
-        else:
-            structured = None
-            for samples, name in ((job.x1, "x1"), (job.x2, "x2")):
-                if samples is not None:
-                    refuse_not_finite(job.network.outputs(samples), name)
-        kernels = {layer: job.as_kernel(matrix) for layer, matrix in result.items()}
-        if job.method == "products":
-            product_kernel(
-                kernels, job.network, job.metric, names, job.x1, job.x2, job.outputs, job.reduction.kind, advance
-            )
-        elif names:
-            add_jacobian_kernel(
-                kernels,
-                Jacobian(job.network, job.metric, job.dtype),
-                names,
-                job.x1,
-                job.x2,
-                job.outputs,
-                job.reduction.kind,
-                job.budget - job.result_bytes,
-            )
-    if structured is not None:
-        audit_once(structured, job, result)
-    if job.reduction.name == "sum":
-        kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
+    options = KernelOptions(
+        output=output,
+        method=method,
+        params=params,
+        by_layer=by_layer,
+        dtype=dtype,
+        memory_budget=memory_budget,
+        forward=forward,
+        metric=metric,
+    )
+    kernels = _compute(KernelRequest.of(model, x1, x2, options), progress)
     return kernels if by_layer else kernels[""]
 
 
@@ -155,130 +124,168 @@ def ntk_plan(
 
     FLOPs of forward and backward passes are counted on one sample, the others follow from shapes.
     """
-    job = _job(model, x1, x2, output, method, params, by_layer, dtype, memory_budget, forward, metric)
-    structured, reason = _structured(job)
-    rows = len(job.x1) + (0 if job.x2 is None else job.columns)
-    uncovered = structured.uncovered if structured is not None else dict.fromkeys(job.network.parameters, "")
-    uses = structured.uses() if structured is not None else []
-    uses += [_plain_use(job, name, why) for name, why in uncovered.items()]
-    passes = forward_flops(job.network, job.x1)
-    if job.method == "products":
-        spent = passes * 3 * job.outputs * job.columns * (1 + len(job.x1))
-    else:
-        spent = (
-            passes
-            * rows
-            * ((1 + job.outputs if structured is not None else 0) + (1 + 2 * job.outputs if uncovered else 0))
-        )
-    notes = [] if structured is not None or not reason else [f"every parameter by plain autodiff: {reason}"]
-    if job.network_dtype != job.dtype:
-        names = [str(dtype).removeprefix("torch.") for dtype in (job.network_dtype, job.dtype)]
-        notes.append("the network is evaluated in {}, sums over parameters are {}".format(*names))
+    options = KernelOptions(
+        output=output,
+        method=method,
+        params=params,
+        by_layer=by_layer,
+        dtype=dtype,
+        memory_budget=memory_budget,
+        forward=forward,
+        metric=metric,
+    )
+    request = KernelRequest.of(model, x1, x2, options)
+    execution, reason = _execution(request)
+    return _receipt(request, None if execution is None else execution.plan, reason)
+
+
+def _receipt(request: KernelRequest, plan: StructuredPlan | None, reason: str) -> Plan:
+    """The printed plan: structure where there is ``plan``, plain autodiff of the rest."""
+    uncovered = dict.fromkeys(request.network.parameters, "") if plan is None else plan.uncovered
+    method: str = request.method
+    if plan is not None or method == "auto":
+        method = "jacobian" if plan is None else "structured"
     return Plan(
-        method="structured" if structured is not None else "jacobian" if job.method == "auto" else job.method,
-        output=job.reduction.name,
-        shape=job.reduction.shape(len(job.x1), job.columns, job.outputs),
-        dtype=str(job.dtype).removeprefix("torch."),
-        uses=tuple(uses),
-        frozen=tuple(job.network.frozen),
-        forward_flops=spent,
-        result_bytes=job.result_bytes,
-        working_bytes=structured.working_bytes if structured is not None else job.budget - job.result_bytes,
-        budget_bytes=job.budget,
-        notes=tuple(notes),
+        method=method,
+        output=request.reduction.name,
+        shape=request.reduction.shape(len(request.x1), request.columns, request.outputs),
+        dtype=_name(request.dtype),
+        uses=(*(plan.lines if plan is not None else ()), *(_plain_line(request, *item) for item in uncovered.items())),
+        frozen=tuple(request.network.frozen),
+        forward_flops=_passes(request, plan) * forward_flops(request.network, request.x1),
+        result_bytes=request.result_bytes,
+        working_bytes=request.budget - request.result_bytes if plan is None else plan.working_bytes,
+        budget_bytes=request.budget,
+        notes=tuple(_notes(request, reason)),
     )
 
 
-def _plain_use(job: KernelRequest, name: str, why: str) -> PlanLine:
-    count = job.network.parameters[name].numel()
-    rule = "products" if job.method == "products" else "jacobian"
-    flops = (
-        0
-        if rule == "products"
-        else 2
-        * len(job.x1)
-        * job.columns  # of a block with itself too the whole product runs
-        * job.paired**2
-        * job.planes
-        * count
-        * (1 if job.reduction.kind != "trace" else job.outputs)
-    )
-    traffic = 2 * job.outputs * (len(job.x1) + job.columns) * count * job.dtype.itemsize
+def _passes(request: KernelRequest, plan: StructuredPlan | None) -> int:
+    """What forward and backward passes cost, in forward passes of one sample: a backward pass of one output is another."""
+    if request.method == "products":
+        return 3 * request.outputs * request.columns * (1 + len(request.x1))
+    of_one = 0 if plan is None else 1 + request.outputs
+    if plan is None or plan.uncovered:
+        of_one += 1 + 2 * request.outputs
+    return request.samples * of_one
+
+
+def _notes(request: KernelRequest, reason: str) -> Iterator[str]:
+    if reason:
+        yield f"every parameter by plain autodiff: {reason}"
+    if request.network_dtype != request.dtype:
+        yield f"the network is evaluated in {_name(request.network_dtype)}, sums over parameters are {_name(request.dtype)}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _plain_line(request: KernelRequest, name: str, why: str) -> PlanLine:
+    """The line of a parameter that plain autodiff does; of a block with itself, too, the whole product runs."""
+    count = request.network.parameters[name].numel()
+    rule, flops = "products", 0
+    if request.method != "products":
+        summed = request.outputs if request.reduction.kind == "trace" else 1
+        rule, pairs = "jacobian", len(request.x1) * request.columns * request.paired**2 * request.planes
+        flops = 2 * pairs * count * summed
+    traffic = 2 * request.outputs * (len(request.x1) + request.columns) * count * request.dtype.itemsize
     return PlanLine(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
 
 
-def _like(x1: Inputs, x2: Inputs) -> Inputs:
-    if x1.tree != x2.tree:
-        raise ProbeError(
-            "x1 and x2 have different structures",
-            expected=str(x1.tree),
-            got=str(x2.tree),
-            remedy="Give both as the same kind of pytree.",
-        )
-    return x2
+def _compute(request: KernelRequest, progress: bool | float) -> dict[str, Tensor]:
+    """Layer → kernel."""
+    with progress_bar(progress, request.sample_pairs) as advance:
+        execution, _ = _execution(request)
+        _check_budget(request, None if execution is None else execution.plan)
+        result = request.zeros()
+        if execution is not None and not _run(execution, result, advance):
+            execution = None
+        if execution is None:
+            _refuse_outputs(request)
+        kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
+        _add_plainly(request, kernels, None if execution is None else execution.plan, advance)
+    if execution is not None:
+        audit_once(execution.plan, request, result)
+    if request.reduction.name == "sum":
+        return {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
+    return kernels
 
 
-def _check_budget(job: KernelRequest, structured: Structured | None) -> None:
+def _refuse_outputs(request: KernelRequest) -> None:
+    """Raises UnsupportedModelError where f(x) is NaN or infinite."""
+    for samples, name in ((request.x1, "x1"), (request.x2, "x2")):
+        if samples is not None:
+            refuse_not_finite(request.network.outputs(samples), name)
+
+
+def _add_plainly(
+    request: KernelRequest, kernels: Mapping[str, Tensor], plan: StructuredPlan | None, advance: Callable[[int], None]
+) -> None:
+    """Adds by plain autodiff what the plan does not cover."""
+    network, names = request.network, list(request.network.parameters if plan is None else plan.uncovered)
+    x1, x2, outputs, kind = request.x1, request.x2, request.outputs, request.reduction.kind
+    if request.method == "products":
+        product_kernel(kernels, network, request.metric, names, x1, x2, outputs, kind, advance)
+    elif names:
+        jacobian = Jacobian(network, request.metric, request.dtype)
+        add_jacobian_kernel(kernels, jacobian, names, x1, x2, outputs, kind, request.budget - request.result_bytes)
+
+
+def _check_budget(request: KernelRequest, plan: StructuredPlan | None) -> None:
     """Raises MemoryBudgetError with the number that works, before anything is allocated."""
-    names = list(job.network.parameters) if structured is None else list(structured.uncovered)
-    least = max(
-        structured.least_bytes if structured is not None else 0,
-        least_jacobian_bytes(job.network, names, job.x1, job.outputs, job.dtype) if names else 0,
-    )
-    if job.budget < job.result_bytes + least:
-        raise refuse_budget(job.budget, job.result_bytes + least)
+    names = list(request.network.parameters if plan is None else plan.uncovered)
+    least = 0 if plan is None else plan.least_bytes
+    if names:
+        least = max(least, least_jacobian_bytes(request.network, names, request.x1, request.outputs, request.dtype))
+    if request.budget < request.result_bytes + least:
+        raise refuse_budget(request.budget, request.result_bytes + least)
 
 
-def _structured(job: KernelRequest) -> tuple[Structured | None, str]:
+def _execution(request: KernelRequest) -> tuple[Execution | None, str]:
     """The structured method, or None and why plain autodiff must do everything."""
-    if job.method not in ("auto", "structured"):
+    if request.method not in ("auto", "structured"):
         return None, ""
     try:
-        structured = Structured(job)
+        execution = Execution.of(request)
     except KernelError:
         raise
     except REFUSALS as refusal:
         if ran_out(refusal):
             raise
-        reason = _first_line(refusal)
-        _refuse_if_demanded(job, reason)
-        return None, reason
-    if structured.uncovered:
-        _refuse_if_demanded(job, structured.uncovered)
-    return structured, ""
+        _refuse_if_demanded(request, first_line(refusal))
+        return None, first_line(refusal)
+    if execution.plan.uncovered:
+        _refuse_if_demanded(request, execution.plan.uncovered)
+    return execution, ""
 
 
-def _run(
-    structured: Structured, job: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None]
-) -> bool:
+def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[int], None]) -> bool:
     """Fills ``result`` on both sides of the diagonal.
 
     False, with zeros, where the backward pass cannot be captured.
     """
+    request = execution.request
     try:
-        structured.run(result, advance)
+        execution.add_to(result, advance)
     except KernelError:
         raise
     except REFUSALS as refusal:
         if ran_out(refusal):
             raise
-        _refuse_if_demanded(job, _first_line(refusal))
+        _refuse_if_demanded(request, first_line(refusal))
         for matrix in result.values():
             matrix.zero_()
         return False
-    if job.x2 is None:
+    if request.x2 is None:
         for matrix in result.values():
-            mirror(matrix)
+            mirror(matrix, request.machine.mirror_rows)
     return True
 
 
-def _refuse_if_demanded(job: KernelRequest, reason: object) -> None:
-    if job.method == "structured":
+def _refuse_if_demanded(request: KernelRequest, reason: object) -> None:
+    if request.method == "structured":
         raise KernelError("the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".')
-
-
-def _first_line(refusal: BaseException) -> str:
-    return str(refusal).strip().partition("\n")[0] or type(refusal).__name__
 
 
 #: Plans that passed their audit, for each module.
@@ -286,72 +293,26 @@ _AUDITED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 
 
 def audit_once(
-    structured: Structured, job: KernelRequest, result: Mapping[str, Tensor], other: Network | None = None
+    plan: StructuredPlan, request: KernelRequest, result: Mapping[str, Tensor], other: Network | None = None
 ) -> None:
     """The audit of a plan that this module has not passed before.
 
     Args:
-        structured: the plan.
-        job: what was asked.
+        plan: the plan.
+        request: what was asked.
         result: layer → what came of it.
         other: the network of the second samples, where it is another.
     """
-    passed = _AUDITED.setdefault(job.network.module, set())
+    passed = _AUDITED.setdefault(request.network.module, set())
     key = (
-        structured.key,
-        job.reduction.kind,
-        job.reduction.head,
-        job.x2 is None,
-        job.by_layer,
-        job.metric is None,
-        job.dtype,
+        plan.key,
+        request.reduction.kind,
+        request.reduction.head,
+        request.x2 is None,
+        request.by_layer,
+        request.metric is None,
+        request.dtype,
         other is None,
     )
-    if key not in passed and audit(job, result, other):
+    if key not in passed and audit(request, result, other):
         passed.add(key)
-
-
-def _job(
-    model: nn.Module,
-    x1: Any,
-    x2: Any,
-    output: Output,
-    method: Method,
-    params: Selection,
-    by_layer: bool,
-    dtype: torch.dtype | None,
-    memory_budget: int | str | None,
-    forward: Forward | None,
-    metric: Metric,
-) -> KernelRequest:
-    if method not in get_args(Method):
-        raise KernelError("unknown method=", expected=" | ".join(get_args(Method)), got=repr(method))
-    if dtype is not None and not dtype.is_floating_point:
-        raise KernelError(
-            "dtype= is not a floating-point type", expected="torch.float32 or torch.float64, for instance", got=dtype
-        )
-    reduction = parse_output(output)
-    network = Network(model, params=params, forward=forward, head=reduction.head, dtype=dtype)
-    left, outputs = network.validate(x1, name="x1")
-    right, others = (
-        (None, outputs) if x2 is None else network.validate(_like(left, network.inputs(x2, name="x2")), name="x2")
-    )
-    if others != outputs:
-        raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))
-    if right is not None and right.same_as(left):
-        right = None
-    parameters = network.parameters
-    job = KernelRequest(
-        network=network,
-        x1=left,
-        x2=right,
-        outputs=outputs,
-        dtype=summed_dtype(parameters),
-        reduction=reduction,
-        metric=preconditioner(metric, parameters),
-        method=method,
-        by_layer=by_layer,
-        budget=budget_bytes(memory_budget, network.device),
-    )
-    network.chunk_bytes = min(network.chunk_bytes, max(1, (job.budget - job.result_bytes) // 4))
-    return job

@@ -1,10 +1,13 @@
 """Makes problems.py and oracles.py importable from the tests beside them: importlib mode adds no folder."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+
+from kerneltrack.ntk.machine import Machine
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -22,3 +25,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Makes every device a machine with other sizes: ``machine(small_bytes=0)``."""
+
+    def with_sizes(**sizes):
+        monkeypatch.setattr(Machine, "of", lambda device: replace(Machine(), **sizes))
+
+    return with_sizes

@@ -8,10 +8,10 @@ from truth import OUTPUTS, readout
 
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk import NetworkState, cross_time_ntk
-from kerneltrack.ntk.contraction import token
-from kerneltrack.ntk.methods import structured
+from kerneltrack.ntk.contraction import gradient, token
+from kerneltrack.ntk.methods import Execution
 
-STRUCTURED = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder")
+STRUCTURED = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder", "gpt-tied", "embedding-reused")
 
 
 def moved(name, output="full"):
@@ -36,8 +36,13 @@ def crossed(model, anchor, inputs, forward, **options):
 @pytest.fixture
 def runs(monkeypatch):
     """How often the structure ran with another state on its second side."""
-    found, run = [], structured.Structured.run
-    monkeypatch.setattr(structured.Structured, "run", lambda self, *a: found.append(len(a) == 3) or run(self, *a))
+    found, add_to = [], Execution.add_to
+
+    def counting(self, *args, against=None):
+        found.append(against is not None)
+        add_to(self, *args, against=against)
+
+    monkeypatch.setattr(Execution, "add_to", counting)
     return found
 
 
@@ -65,6 +70,6 @@ def test_a_wrong_contraction_does_not_pass_its_audit(monkeypatch):
     *setting, _ = moved("mlp")
     real = token.TokenLayer.add
     monkeypatch.setattr(token.TokenLayer, "add", lambda self, tile, *a: (real(self, tile, *a), tile.mul_(1.5))[0])
-    monkeypatch.setattr(structured, "add_gram", lambda *a: None)
+    monkeypatch.setattr(gradient, "add_gram", lambda *a, **options: None)
     with pytest.raises(AuditError, match="disagrees with plain autodiff"):
         crossed(*setting)

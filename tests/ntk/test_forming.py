@@ -15,6 +15,7 @@ from kerneltrack.ntk.capture import Record
 from kerneltrack.ntk.capture.linear import EinsumAxes, LinearUse
 from kerneltrack.ntk.contraction.gram import add_gram, upper_blocks
 from kerneltrack.ntk.contraction.per_sample_gradients import token_features
+from kerneltrack.ntk.machine import Machine
 
 N, GROUPS, CHANNELS, COLUMNS, ROWS = 3, 4, 5, 7, 6
 
@@ -53,7 +54,7 @@ def test_slices_have_every_entry_once(outputs, groups, uses, rows_last, trace, w
     buffer = torch.full((rows * width,), torch.nan, dtype=torch.float64)
     gram = torch.zeros(rows, rows, dtype=torch.float64)
     entries = 0
-    for part in token_features(side, SimpleNamespace(uses=tuple(range(uses))), 0, width, buffer):
+    for part in token_features(side, SimpleNamespace(uses=tuple(range(uses))), 0, width, buffer, Machine()):
         assert part.shape[0] == rows
         assert part.shape[1] <= width
         entries += part.shape[1]
@@ -80,10 +81,10 @@ def test_gram_adds_to_what_is_there(columns):
     generator = torch.Generator().manual_seed(1)
     left, right = (torch.randn(r, columns, generator=generator, dtype=torch.float64) for r in (100, 90))
     theta = torch.ones(100, 100, dtype=torch.float64)
-    add_gram(theta, left, left, same=True, scale=0.5)
+    add_gram(theta, left, left, symmetric=True, machine=Machine(), scale=0.5)
     upper = np.triu_indices(100)
     expected = 1 + 0.5 * left.numpy() @ left.numpy().T
     assert distance(theta.numpy()[upper], expected[upper]) < 1e-12
     rectangle = torch.ones(100, 90, dtype=torch.float64)
-    add_gram(rectangle, left, right, same=False, scale=0.5)
+    add_gram(rectangle, left, right, symmetric=False, machine=Machine(), scale=0.5)
     assert distance(rectangle, 1 + 0.5 * left.numpy() @ right.numpy().T) < 1e-12

@@ -14,7 +14,7 @@ from truth import OUTPUTS, exact, matrix
 import kerneltrack as kt
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.capture.jacobian_block import KroneckerBlock
-from kerneltrack.ntk.matrix_free import factor_cache, factored_jacobian
+from kerneltrack.ntk.matrix_free import factor_cache
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
 
@@ -30,10 +30,10 @@ def operator_of(name, output="full"):
 
 @pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_every_product_is_exact(monkeypatch, name, columns):
+def test_every_product_is_exact(monkeypatch, machine, name, columns):
     """The first product is by passes, the next by factors wherever the model has them."""
     monkeypatch.setattr(factor_cache, "_audit", lambda found, expected: None)
-    monkeypatch.setattr(factored_jacobian, "CHUNK_BYTES", 2**11)  # more than one chunk of columns
+    machine(vector_bytes=2**11)  # more than one chunk of columns
     dense, operator = matrix(exact(name)), operator_of(name)
     vectors = torch.randn(len(dense), columns, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     for _ in range(3):

@@ -14,7 +14,6 @@ from torch import nn
 from truth import OUTPUTS, readout, tightest
 
 import kerneltrack as kt
-from kerneltrack.ntk.contraction import lookup
 
 N, LENGTH, WIDTH = 7, 9, 5
 
@@ -99,8 +98,8 @@ def truth(call, vocabulary, output):
     ("call", "output"),
     [(call, "full") for call in ("plain", "twice", "padded")] + [("twice-padded", output) for output in OUTPUTS],
 )
-def test_every_meeting_counts_once(monkeypatch, call, vocabulary, output, pair):
-    monkeypatch.setattr(lookup, "PAIR", pair)
+def test_every_meeting_counts_once(machine, call, vocabulary, output, pair):
+    machine(lookup_pair=pair)
     model, ids = setting(call, vocabulary)
     expected = truth(call, vocabulary, output)
     options = {"output": OUTPUTS[output], "method": "structured"}

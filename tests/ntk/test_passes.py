@@ -10,19 +10,18 @@ from torch import nn
 from truth import exact, measured
 
 import kerneltrack as kt
-from kerneltrack.ntk.contraction import output_gradients
 
 NAMES = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder", "gpt-tied", "embedding-reused", "inplace-everywhere")
 
 
 @pytest.mark.parametrize("rows", [0, 8, 10**9])
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_together_or_one_by_one(monkeypatch, name, rows):
-    monkeypatch.setattr(output_gradients, "ENOUGH_ROWS", rows)
+def test_outputs_together_or_one_by_one(machine, name, rows):
+    machine(backward_rows=rows)
     assert distance(measured(name, method="structured"), exact(name)) < EXACT
 
 
-def test_an_operation_without_a_batched_backward_goes_one_by_one(monkeypatch):
+def test_an_operation_without_a_batched_backward_goes_one_by_one(monkeypatch, machine):
     """Oracle: the double loop. The refusal must leave the graph, and no output may be lost behind it."""
     asked = []
     real = torch.autograd.grad
@@ -39,8 +38,8 @@ def test_an_operation_without_a_batched_backward_goes_one_by_one(monkeypatch):
         torch.randn(5, 3, dtype=torch.float64),
     )
     rows = jacobian(model, x)
-    monkeypatch.setattr(output_gradients.torch.autograd, "grad", refusing)
-    monkeypatch.setattr(output_gradients, "ENOUGH_ROWS", 3 * len(x))  # three of seven outputs at once
+    monkeypatch.setattr(torch.autograd, "grad", refusing)
+    machine(backward_rows=3 * len(x))  # three of seven outputs at once
     kernel = kt.empirical_ntk(model, x, method="structured")
     assert distance(kernel, contract(rows, rows, "full")) < EXACT
     assert asked.count(True) == 1  # not asked again for this block

@@ -19,6 +19,8 @@ from truth import tightest
 
 import kerneltrack as kt
 from kerneltrack.errors import KernelError, KerneltrackError, MemoryBudgetError, UnsupportedModelError
+from kerneltrack.ntk.contraction.token import Token
+from kerneltrack.ntk.methods import execution
 
 N = 5
 
@@ -375,15 +377,16 @@ def test_exact_or_refused(odd, method):
         assert distance(kernel, contract(rows, rows, "full")) < EXACT
 
 
-@pytest.mark.parametrize("where", ["collect", "add_tokens"])
-def test_out_of_memory_is_no_refusal_of_the_model(monkeypatch, where):
+@pytest.mark.parametrize(
+    ("place", "name"), [(execution, "collect"), (Token, "add_many")], ids=["capture", "contraction"]
+)
+def test_out_of_memory_is_no_refusal_of_the_model(monkeypatch, place, name):
     """Plain autodiff needs more memory than structure does: whoever ran out of it must hear so, not wait for more."""
-    from kerneltrack.ntk.methods import structured
 
     def exhausted(*args, **options):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(structured, where, exhausted)
+    monkeypatch.setattr(place, name, exhausted)
     model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(5, 3)
     with pytest.raises(RuntimeError, match="can't allocate"):
         kt.empirical_ntk(model, x)

@@ -3,17 +3,16 @@
 Oracle: a count of captures, and plain Jacobians of the same network in float64.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from kerneltrack import empirical_ntk
 from kerneltrack.ntk.capture.capture import Capture
-from kerneltrack.ntk.methods import structured
-from kerneltrack.ntk.methods.request import KernelRequest
-from kerneltrack.ntk.network.network import Network
-from kerneltrack.ntk.network.samples import Inputs
-from kerneltrack.ntk.reduction import parse_output
+from kerneltrack.ntk.methods import Execution, KernelOptions, KernelRequest, StructuredPlan
+from kerneltrack.ntk.network import Inputs
 
 NET = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2)).double()
 X, OTHER = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -47,15 +46,16 @@ def test_small_samples_are_captured_once(captured, x2, expected):
     assert captured == expected
 
 
-def test_large_samples_are_tried_by_one(captured, monkeypatch):
-    monkeypatch.setattr(structured, "SMALL_BYTES", 0)
+def test_large_samples_are_tried_by_one(captured, machine):
+    machine(small_bytes=0)
     agrees(None)
     assert captured == [1, 6]
 
 
 def test_a_trial_of_all_is_dropped_where_blocks_are_smaller(captured, monkeypatch):
     """Memory for two samples at a time, as if a capture of all had been thought small."""
-    monkeypatch.setattr(structured.Structured, "block_rows", lambda self: 2)
+    plan = StructuredPlan.of
+    monkeypatch.setattr(StructuredPlan, "of", lambda *a: replace(plan(*a), block_samples=2))
     agrees(None)
     assert captured == [6, 2, 2, 2, 2, 2, 2]
 
@@ -63,22 +63,9 @@ def test_a_trial_of_all_is_dropped_where_blocks_are_smaller(captured, monkeypatc
 @pytest.mark.parametrize(("order", "captures"), [((OTHER, X), 3), ((X, X), 2)], ids=["others first", "the same twice"])
 def test_a_trial_stands_for_its_own_samples_and_once(captured, order, captures):
     """Sides taken otherwise than a kernel takes them. Oracles: the first layer's recorded input is the samples; a count."""
-    network = Network(NET)
-    job = KernelRequest(
-        network=network,
-        x1=Inputs(X),
-        x2=None,
-        outputs=2,
-        dtype=torch.float64,
-        reduction=parse_output("full"),
-        metric=None,
-        method="structured",
-        by_layer=False,
-        budget=2**30,
-    )
-    plan = structured.Structured(job)
+    execution = Execution.of(KernelRequest.of(NET, X, None, KernelOptions(method="structured", memory_budget=2**30)))
     for samples in order:
-        with network.evaluating():
-            side = plan.side(Inputs(samples))
+        with execution.request.network.evaluating():
+            side = execution.block(Inputs(samples))
         assert torch.equal(side.factors.uses[0].record.operands[0].reshape(X.shape), samples)
     assert captured == [6] * captures

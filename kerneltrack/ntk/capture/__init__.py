@@ -5,7 +5,7 @@ from __future__ import annotations
 from kerneltrack.ntk.capture.capture import Capture
 from kerneltrack.ntk.capture.embedding import EmbeddingUse
 from kerneltrack.ntk.capture.jacobian_block import JacobianBlock
-from kerneltrack.ntk.capture.record import REFUSALS, NotCapturable, Record
+from kerneltrack.ntk.capture.record import REFUSALS, NotCapturable, Record, first_line
 from kerneltrack.ntk.capture.rules import RULES
 from kerneltrack.ntk.capture.use import Extent, Form, Use
 
@@ -20,4 +20,5 @@ __all__ = [
     "NotCapturable",
     "Record",
     "Use",
+    "first_line",
 ]

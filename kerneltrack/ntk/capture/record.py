@@ -17,6 +17,11 @@ class NotCapturable(Exception):
 REFUSALS = (NotCapturable, RuntimeError, NotImplementedError, TypeError, ValueError)
 
 
+def first_line(refusal: BaseException) -> str:
+    """Why, in one line: what torch says first."""
+    return str(refusal).strip().partition("\n")[0] or type(refusal).__name__
+
+
 @dataclass(eq=False)
 class Record:
     """One recorded result y: physical tensors with the sample axis first.

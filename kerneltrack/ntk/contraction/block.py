@@ -1,6 +1,4 @@
-"""One block of samples as the contraction orders read it.
-
-Reduced gradients, input rows, per-sample gradients.
+"""One block of samples as the orders of contraction read it: reduced gradients, input rows, per-sample gradients.
 
 Reductions are decided here, before anything is expanded. The trace over outputs is the same as counting
 outputs as channels (Q = 1 paired output, e = O·e channels); the diagonal is one plane for each output; the
@@ -9,6 +7,7 @@ full kernel pairs all (Q = O).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,15 +16,25 @@ from torch import Tensor
 from kerneltrack.ntk.capture import Use
 from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
 from kerneltrack.ntk.contraction.terms import Term
+from kerneltrack.ntk.network import Preconditioner
 from kerneltrack.ntk.reduction import Kind
 
 
 @dataclass
 class SampleBlock:
-    """One block of samples and the reduction it is read with."""
+    """One block of samples and the reduction it is read with.
+
+    Attributes:
+        factors: what was captured.
+        kind: which outputs are paired.
+        leaves: the parameters that the pass was run with.
+        metric: P.
+    """
 
     factors: KroneckerFactors
     kind: Kind
+    leaves: Mapping[str, Tensor]
+    metric: Preconditioner | None
 
     @property
     def count(self) -> int:
@@ -64,12 +73,12 @@ class SampleBlock:
         return self.count * (1 if self.kind == "trace" else self.outputs(plane, term))
 
 
-def shift_features(side: SampleBlock, term: Term, plane: int) -> Tensor:
+def shift_features(block: SampleBlock, term: Term, plane: int) -> Tensor:
     """Gradients of a "features" term, (n·Q, p): sums over rows and over all uses."""
     total: Tensor | None = None
     for index in term.uses:
-        parts = side.planes(index)[plane]
+        parts = block.planes(index)[plane]
         rows = torch.stack([(part.sum(-1) if part.shape[-1] > 1 else part).flatten(1) for part in parts], 1)
         total = rows if total is None else total + rows
     assert total is not None
-    return total.view(side.rows(plane, term), -1)
+    return total.view(block.rows(plane, term), -1)

@@ -9,29 +9,21 @@ from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.terms import Term
-from kerneltrack.ntk.network import Preconditioner
 
 
-def dense_features(
-    side: SampleBlock,
-    term: Term,
-    plane: int,
-    leaves: Mapping[str, Tensor],
-    metric: Preconditioner | None,
-    workspace: int,
-) -> dict[str, Tensor]:
-    """Per-sample gradients by each parameter of a term, √P-scaled, name → (n·Q, p)."""
-    uses = side.factors.uses
-    weights = {id(use.weight): use.weight for use in side.uses(term)}
-    outputs = side.outputs(plane, term)
+def dense_features(block: SampleBlock, term: Term, plane: int, room: int) -> dict[str, Tensor]:
+    """Per-sample gradients by each parameter of a term, √P-scaled, name → (n·Q, p); about ``room`` entries are held beside."""
+    uses, leaves, metric = block.factors.uses, block.leaves, block.metric
+    weights = {id(use.weight): use.weight for use in block.uses(term)}
+    outputs = block.outputs(plane, term)
     entries = sum(leaves[name].numel() for name in term.names) + sum(w.numel() for w in weights.values())
-    chunk = max(1, workspace // max(1, outputs * entries))
-    result = {name: leaves[name].new_empty(side.count, outputs, leaves[name].numel()).detach() for name in term.names}
-    for start in range(0, side.count, chunk):
-        stop = min(start + chunk, side.count)
+    chunk = max(1, room // max(1, outputs * entries))
+    result = {name: leaves[name].new_empty(block.count, outputs, leaves[name].numel()).detach() for name in term.names}
+    for start in range(0, block.count, chunk):
+        stop = min(start + chunk, block.count)
         rows: dict[int, Tensor] = {}
         for index in term.uses:
-            gradients = torch.stack([part[start:stop] for part in side.planes(index)[plane]], 1)
+            gradients = torch.stack([part[start:stop] for part in block.planes(index)[plane]], 1)
             part = uses[index].weight_gradient(gradients, start, stop).flatten(0, 1)
             key = id(uses[index].weight)
             rows[key] = part if key not in rows else rows[key] + part
@@ -41,7 +33,7 @@ def dense_features(
             if term.form == "pulled back" or isinstance(weight, Tensor):  # elsewhere a number is in the term's scale
                 value = _times_root(value, weight)
             result[name][start:stop] = value.view(stop - start, outputs, -1)
-    return {name: value.view(side.rows(plane, term), -1) for name, value in result.items()}
+    return {name: value.view(block.rows(plane, term), -1) for name, value in result.items()}
 
 
 def _pull_back(weights: Mapping[int, Tensor], rows: Mapping[int, Tensor], leaves: list[Tensor]) -> list[Tensor]:

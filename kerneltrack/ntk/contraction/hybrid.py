@@ -1,40 +1,65 @@
-"""The order "hybrid": overlaps of the input rows first, then the gradients of one side pushed through them."""
+"""The order "hybrid": overlaps of the input rows first, then the gradients of one side pushed through them.
+
+Θ[no, mp] = Σ_t g_not · (Σ_s K[nt, ms] g_mps),      K = A Aᵀ
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
+from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.terms import Term
 
 
-def add_hybrid(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, same: bool, workspace: int) -> None:
-    """Adds to theta (B, n1·Q, n2·Q): Σ_t g_not · (Σ_s K[nt, ms] g_mps).
+class Hybrid(Order):
+    """For linear maps of several rows: nothing as wide as the weight is formed."""
 
-    Only for pairs of samples on and above the diagonal.
+    name = "hybrid"
 
-    Args:
-        theta: where to add.
-        left: first block of samples.
-        right: second block.
-        term: a "tokens" term.
-        same: whether both blocks are one.
-        workspace: entries that K and K G may have together.
-    """
+    def applies(self, term: Term, size: ContractionSize) -> bool:
+        return term.form == "tokens" and not size.is_one_row
+
+    def cost(self, size: ContractionSize) -> OrderCost:
+        channels = size.planes * size.outputs * size.groups * size.outer
+        overlap = 2 * size.sample_pairs * size.groups * size.tokens**2 * size.inner
+        push = 2 * size.sample_pairs * size.tokens**2 * channels
+        close = 2 * size.sample_pairs * size.tokens * channels * size.outputs
+        moved = 2 * channels * size.tokens + 2 * size.groups * size.tokens**2
+        return self._total(size.item_bytes * size.sample_pairs * moved, gradient=overlap, hybrid=push + close)
+
+    def add_many(
+        self,
+        theta: Tensor,
+        left: SampleBlock,
+        right: SampleBlock,
+        terms: Sequence[Term],
+        *,
+        symmetric: bool,
+        workspace: int,
+    ) -> None:
+        for term in terms:
+            _add(theta, left, right, term, symmetric, workspace // theta.element_size())
+
+
+def _add(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int) -> None:
+    """One term, for pairs of samples on and above the diagonal; K and K G have ``entries`` together, at most."""
     ours = left.stacked(term)
-    theirs = ours if same else right.stacked(term)
+    theirs = ours if symmetric else right.stacked(term)
     n, q, g, e, t1 = ours[0].shape
     t2 = theirs[0].shape[-1]
-    chunk = _chunk(workspace, g * t1 * t2, q * g * e * (t1 + t2))
+    chunk = _chunk(entries, g * t1 * t2, q * g * e * (t1 + t2))
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
         rows = left.inputs(term, start, stop)
-        for first in range(start if same else 0, right.count, chunk):
+        for first in range(start if symmetric else 0, right.count, chunk):
             last = min(first + chunk, right.count)
-            columns = rows if same and first == start else right.inputs(term, first, last)
+            columns = rows if symmetric and first == start else right.inputs(term, first, last)
             overlap = _overlap(rows, columns)
             for m in range(first, last):
-                end = min(stop, m + 1) if same else stop
+                end = min(stop, m + 1) if symmetric else stop
                 turned = overlap[: end - start, :, :, m - first].transpose(-1, -2)
                 for plane, mine in enumerate(ours):
                     pushed = theirs[plane][m].transpose(0, 1).reshape(1, g, q * e, t2) @ turned
@@ -45,9 +70,9 @@ def add_hybrid(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term,
                     theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(block.flatten(0, 1), alpha=term.scale)
 
 
-def _chunk(workspace: int, per_pair: int, per_sample: int) -> int:
-    """The largest b with b² per_pair + b per_sample ≤ workspace."""
-    return max(1, int(((per_sample**2 + 4 * per_pair * workspace) ** 0.5 - per_sample) / (2 * per_pair)))
+def _chunk(entries: int, per_pair: int, per_sample: int) -> int:
+    """The largest b with b² per_pair + b per_sample ≤ entries."""
+    return max(1, int(((per_sample**2 + 4 * per_pair * entries) ** 0.5 - per_sample) / (2 * per_pair)))
 
 
 def _overlap(rows: Tensor, columns: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The lookup order: an embedding's contribution by equality of indices, never a V × e gradient.
+"""The order "lookup": an embedding's contribution by equality of indices, never a V × e gradient.
 
     ∂f_o(x_n)/∂E[v] = s_nov = Σ_{t: id_nt = v} g_not         Θ[no, mp] += Σ_v s_nov · s_mpv
 
@@ -8,7 +8,7 @@ index that most samples have is a column block of dense per-sample gradients; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +17,63 @@ from torch import Tensor
 from kerneltrack.ntk.capture import EmbeddingUse
 from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.gram import add_gram
+from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.terms import Term
 
-#: A pair of rows costs about so many times what the same products cost inside a dense matrix product.
-PAIR = 16
+
+class Lookup(Order):
+    """For embeddings."""
+
+    name = "lookup"
+
+    def applies(self, term: Term, size: ContractionSize) -> bool:
+        return term.form == "lookup"
+
+    def cost(self, size: ContractionSize) -> OrderCost:
+        """Rows of one sample with one index are summed first: two samples meet in at most T indices."""
+        width = size.planes * size.outputs * size.outer
+        work = 2 * size.sample_pairs * size.tokens * width * size.outputs
+        traffic = size.item_bytes * width * (2 * size.rows * size.tokens + size.sample_pairs * size.tokens)
+        return self._total(traffic, lookup=work)
+
+    def add_many(
+        self,
+        theta: Tensor,
+        left: SampleBlock,
+        right: SampleBlock,
+        terms: Sequence[Term],
+        *,
+        symmetric: bool,
+        workspace: int,
+    ) -> None:
+        for term in terms:
+            self._add(theta, left, right, term, symmetric, workspace // theta.element_size())
+
+    def _add(
+        self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, room: int
+    ) -> None:
+        """One table; ``room`` entries may be held beside theta and the rows."""
+        entries = left.factors.uses[term.uses[0]].weight.shape[0]
+        ours = lookup_rows(left, term)
+        theirs = ours if symmetric else lookup_rows(right, term)
+        meetings = ours.per_id(entries) * theirs.per_id(entries)
+        often = meetings * self.machine.lookup_pair > ours.count * theirs.count
+        frequent = often.nonzero().flatten()
+        _, q, e = ours.sums[0].shape
+        size = max(1, room // ((ours.count + theirs.count) * q * e))
+        for plane, part in enumerate(theta):
+            for ids in torch.split(frequent, size) if len(frequent) else ():
+                self._add_dense(part, ours.dense(plane, ids), None if symmetric else theirs.dense(plane, ids), term)
+            grid = part.view(ours.count, q, theirs.count, q).permute(0, 2, 1, 3)
+            for a, b in _pairs(ours, theirs, symmetric, often, max(1, room // (2 * q * e + q * q))):
+                products = ours.sums[plane][a] @ theirs.sums[plane][b].transpose(1, 2)
+                place = ours.samples[a], theirs.samples[b]
+                grid.index_put_(place, products * term.scale, accumulate=True)
+
+    def _add_dense(self, theta: Tensor, ours: Tensor, theirs: Tensor | None, term: Term) -> None:
+        """Per-sample gradients of some of the table's rows; ``theirs`` None for the same block."""
+        other = ours if theirs is None else theirs
+        add_gram(theta, ours, other, symmetric=theirs is None, machine=self.machine, scale=term.scale)
 
 
 @dataclass(frozen=True)
@@ -53,20 +106,20 @@ class Rows:
         return table.flatten(2).flatten(0, 1)
 
 
-def lookup_rows(side: SampleBlock, term: Term) -> Rows:
+def lookup_rows(block: SampleBlock, term: Term) -> Rows:
     """The rows of a table that a term looks up, over all its lookups."""
-    lookups = {i: use for i in term.uses if isinstance(use := side.factors.uses[i], EmbeddingUse)}
+    lookups = {i: use for i in term.uses if isinstance(use := block.factors.uses[i], EmbeddingUse)}
     padding = lookups[term.uses[0]].padding
-    ids = torch.cat([use.indices(0, side.count) for use in lookups.values()], 1).long()
-    samples = torch.arange(side.count, device=ids.device)[:, None].expand_as(ids)
-    keys, row = torch.unique(ids * side.count + samples, return_inverse=True)
-    found, owners = keys // side.count, keys % side.count
+    ids = torch.cat([use.indices(0, block.count) for use in lookups.values()], 1).long()
+    samples = torch.arange(block.count, device=ids.device)[:, None].expand_as(ids)
+    keys, row = torch.unique(ids * block.count + samples, return_inverse=True)
+    found, owners = keys // block.count, keys % block.count
     keep = slice(None) if padding is None else found != padding
     sums = [
-        _sum_rows([side.planes(i)[plane] for i in lookups], row, len(keys), side.kind == "trace")[keep]
-        for plane in range(len(side.planes(term.uses[0])))
+        _sum_rows([block.planes(i)[plane] for i in lookups], row, len(keys), block.kind == "trace")[keep]
+        for plane in range(len(block.planes(term.uses[0])))
     ]
-    return Rows(found[keep], owners[keep], sums, side.count)
+    return Rows(found[keep], owners[keep], sums, block.count)
 
 
 def _sum_rows(uses: list[list[Tensor]], row: Tensor, size: int, trace: bool) -> Tensor:
@@ -82,43 +135,16 @@ def _sum_rows(uses: list[list[Tensor]], row: Tensor, size: int, trace: bool) -> 
     return sums.flatten(1).unsqueeze(1) if trace else sums
 
 
-def add_lookup(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, same: bool, workspace: int) -> None:
-    """Adds to theta (B, n1·Q, n2·Q) what an embedding's table contributes; its upper triangle if ``same``.
-
-    Args:
-        theta: where to add.
-        left: first block of samples.
-        right: second block.
-        term: a "lookup" term.
-        same: whether both blocks are one.
-        workspace: entries that may be held beside theta and the rows.
-    """
-    entries = left.factors.uses[term.uses[0]].weight.shape[0]
-    ours = lookup_rows(left, term)
-    theirs = ours if same else lookup_rows(right, term)
-    meetings = ours.per_id(entries) * theirs.per_id(entries)
-    often = meetings * PAIR > ours.count * theirs.count
-    frequent = often.nonzero().flatten()
-    _, q, e = ours.sums[0].shape
-    size = max(1, workspace // ((ours.count + theirs.count) * q * e))
-    for plane, part in enumerate(theta):
-        for ids in torch.split(frequent, size) if len(frequent) else ():
-            mine = ours.dense(plane, ids)
-            add_gram(part, mine, mine if same else theirs.dense(plane, ids), same, term.scale)
-        grid = part.view(ours.count, q, theirs.count, q).permute(0, 2, 1, 3)
-        for a, b in _pairs(ours, theirs, same, often, max(1, workspace // (2 * q * e + q * q))):
-            products = ours.sums[plane][a] @ theirs.sums[plane][b].transpose(1, 2)
-            place = ours.samples[a], theirs.samples[b]
-            grid.index_put_(place, products * term.scale, accumulate=True)
-
-
-def _pairs(ours: Rows, theirs: Rows, same: bool, often: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(ours: Rows, theirs: Rows, symmetric: bool, often: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of rows with one index, those ``often`` left out, about ``most`` at a time.
 
-    If both are the same, each pair once, in the order of their samples.
+    If both are the same, each pair once, in the order of their samples. Rows are sorted by index: those that meet row a
+    are a range, from ``starts[a]`` to ``stops[a]``. With ids (3, 3, 5) on both sides, starts are (0, 0, 2) and stops
+    (2, 2, 3), so that counts are (2, 2, 1), their sums ``ends`` (2, 4, 5), and the pairs (0, 0), (0, 1), (1, 0), (1, 1),
+    (2, 2): row a is repeated ``counts[a]`` times, and its partners count up from ``starts[a]``.
     """
     stops = torch.searchsorted(theirs.ids, ours.ids, right=True)
-    starts = torch.arange(len(ours.ids), device=stops.device) if same else torch.searchsorted(theirs.ids, ours.ids)
+    starts = torch.arange(len(ours.ids), device=stops.device) if symmetric else torch.searchsorted(theirs.ids, ours.ids)
     counts = torch.where(often[ours.ids], 0, stops - starts)
     ends = counts.cumsum(0)
     first = 0

@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from kerneltrack.ntk.capture import Record, Use
-
-#: Rows, N·T, of a backward pass from which a pass for each output is the fastest.
-ENOUGH_ROWS = 1024
+from kerneltrack.ntk.machine import Machine
 
 
 class KroneckerFactors:
@@ -39,7 +37,9 @@ class KroneckerFactors:
         return [use.shared_rows(part) for part in self._gradients[use.record]]
 
 
-def collect(outputs: Tensor, uses: Sequence[Use], wanted: Collection[int], dtype: torch.dtype) -> KroneckerFactors:
+def collect(
+    outputs: Tensor, uses: Sequence[Use], wanted: Collection[int], dtype: torch.dtype, machine: Machine
+) -> KroneckerFactors:
     """Runs one backward pass for each output.
 
     Args:
@@ -47,6 +47,7 @@ def collect(outputs: Tensor, uses: Sequence[Use], wanted: Collection[int], dtype
         uses: all uses of the forward pass.
         wanted: indices of those whose gradients are needed.
         dtype: in which everything is contracted, at least float32.
+        machine: what runs it; it says how many outputs go through one pass together.
     """
     n, o = outputs.shape
     primary: dict[Record, Use] = {}
@@ -55,7 +56,7 @@ def collect(outputs: Tensor, uses: Sequence[Use], wanted: Collection[int], dtype
     stored: dict[Record, list[Tensor]] = {record: [] for record in primary}
     edges = [record.edge for record in primary]
     rows = n * max((use.extent().tokens for use in primary.values()), default=1)
-    for parts in _passes(outputs, edges, max(1, min(o, ENOUGH_ROWS // rows))):
+    for parts in _passes(outputs, edges, max(1, min(o, machine.backward_rows // rows))):
         for (record, use), part in zip(primary.items(), parts, strict=True):
             size = use.extent()
             stored[record].append(

@@ -18,18 +18,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.terms import Term
-
-#: Bytes that are copied at a time to bring the gradients of all outputs side by side.
-COPY_BYTES = 4 * 2**20
-
-#: Inputs of more bytes than this are read from memory for every slice: then slices are wide, so that they are
-#: read less often. Smaller inputs stay in a shared cache, and a narrow slice stays there beside them: of so many
-#: columns, more where there are few rows (a product of 64 channels runs at 1.3 times the rate of one of 32).
-CACHED_BYTES = 8 * 2**20
-NARROW, NARROW_BYTES = 2**12, 10 * 2**20
-
-#: A product needs about so many rows and columns to run near the rate of large ones.
-ROWS, COLUMNS = 32, 128
+from kerneltrack.ntk.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -69,31 +58,34 @@ class Slice:
             ]
 
 
-def token_features(side: SampleBlock, term: Term, plane: int, width: int, buffer: Tensor) -> Iterator[Tensor]:
+def token_features(
+    block: SampleBlock, term: Term, plane: int, width: int, buffer: Tensor, machine: Machine
+) -> Iterator[Tensor]:
     """Per-sample gradients of a "tokens" term, slice by slice, (n·Q, ≤ width) each.
 
     Args:
-        side: a block of samples.
+        block: a block of samples.
         term: the term.
         plane: which plane of the reduction.
         width: entries of a row of a slice, at most.
         buffer: at least n·Q·width entries, overwritten by every slice: fresh pages from the system cost as
             much as the products.
+        machine: what runs it.
     """
     uses = [
-        Operands(side.planes(i)[plane], use.input_rows(0, side.count))
-        for i, use in zip(term.uses, side.uses(term), strict=True)
+        Operands(block.planes(i)[plane], use.input_rows(0, block.count))
+        for i, use in zip(term.uses, block.uses(term), strict=True)
     ]
-    trace = side.kind == "trace"
-    for cut in _slice(uses[0], width, trace).cut(uses):
-        yield _form(cut, buffer, trace)
+    trace = block.kind == "trace"
+    for cut in _slice(uses[0], width, trace, machine).cut(uses):
+        yield _form(cut, buffer, trace, machine.copy_bytes)
 
 
-def _slice(use: Operands, width: int, trace: bool) -> Slice:
+def _slice(use: Operands, width: int, trace: bool, machine: Machine) -> Slice:
     """The largest slice of at most ``width`` entries a row whose products have enough rows and columns."""
     (_, g, e, _), o, i = use.gradients[0].shape, len(use.gradients), use.inputs.shape[-1]
-    wide, enough = (o * e, ROWS) if trace else (e, -(-ROWS // o))
-    columns = min(i, width, max(COLUMNS, width // min(wide, enough)))
+    wide, enough = (o * e, machine.product_rows) if trace else (e, -(-machine.product_rows // o))
+    columns = min(i, width, max(machine.product_columns, width // min(wide, enough)))
     channels = max(1, min(wide, width // columns))
     groups = max(1, min(g, width // (wide * i)))
     if trace:
@@ -101,13 +93,13 @@ def _slice(use: Operands, width: int, trace: bool) -> Slice:
     return Slice(o, groups, channels, columns)
 
 
-def _form(uses: Sequence[Operands], buffer: Tensor, trace: bool) -> Tensor:
+def _form(uses: Sequence[Operands], buffer: Tensor, trace: bool, copy_bytes: int) -> Tensor:
     """The features of one slice, (n, g·O·e·i) for the trace, else (n·O, g·e·i); in ``buffer``."""
     n, g, e, _ = uses[0].gradients[0].shape
     o, i = len(uses[0].gradients), uses[0].inputs.shape[-1]
     formed = buffer[: n * g * o * e * i].view(n * g, o * e, i)
     for index, use in enumerate(uses):
-        for rows, gradients in _side_by_side(use.gradients, min(COPY_BYTES, buffer.nbytes)):
+        for rows, gradients in _side_by_side(use.gradients, min(copy_bytes, buffer.nbytes)):
             target = formed[rows.start * g : rows.stop * g]
             _multiply(gradients, use.inputs[rows].flatten(0, 1), target, add=index > 0)
     if trace:

@@ -37,12 +37,14 @@ class Term:
         uses: their indices among the uses of a block.
         names: the parameters behind them.
         scale: c², the squared factor between weight and parameter, times the metric where that is one number.
+        shift: c² of the layer's bias where one contraction does both, the bias's input being the constant 1; else 0.
     """
 
     form: TermForm
     uses: tuple[int, ...]
     names: tuple[str, ...]
     scale: float = 1.0
+    shift: float = 0.0
 
     @property
     def has_factors(self) -> bool:

@@ -1,4 +1,4 @@
-"""Cross terms of a table that is looked up and, as the weight of a linear map, multiplied by.
+"""The order "tied": cross terms of a table that is looked up and, as the weight of a linear map, multiplied by.
 
 A language model that ties its embedding to its head uses one E (V × d) in both ways, and
 
@@ -10,53 +10,75 @@ Only the rows of E that were looked up enter: nothing of size V × d is formed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.lookup import Rows, lookup_rows
+from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.terms import Term
 
 
-def add_tied(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, same: bool, workspace: int) -> None:
-    """Adds to theta (B, n1·Q, n2·Q) both cross terms of a "tied" term, on either side of the diagonal.
+class Tied(Order):
+    """For the cross terms, on either side of the diagonal."""
 
-    Args:
-        theta: where to add.
-        left: first block of samples.
-        right: second block.
-        term: a "tied" term: lookups and linear maps of one table.
-        same: whether both blocks are one.
-        workspace: entries that may be held beside theta and the rows.
-    """
+    name = "tied"
+
+    def applies(self, term: Term, size: ContractionSize) -> bool:
+        return term.form == "tied"
+
+    def cost(self, size: ContractionSize) -> OrderCost:
+        """Every looked-up row with the gradients of every sample's linear map, in both directions."""
+        rows = size.sample_pairs * size.tokens * size.planes * size.outputs
+        work = 4 * rows * (size.inner + size.outputs)
+        return self._total(4 * size.item_bytes * rows * size.outputs, lookup=work)
+
+    def add_many(
+        self,
+        theta: Tensor,
+        left: SampleBlock,
+        right: SampleBlock,
+        terms: Sequence[Term],
+        *,
+        symmetric: bool,
+        workspace: int,
+    ) -> None:
+        for term in terms:
+            _add(theta, left, right, term, symmetric, workspace // theta.element_size())
+
+
+def _add(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, room: int) -> None:
+    """One table; ``room`` entries may be held beside theta and the rows."""
     ours = lookup_rows(left, term)
-    theirs = ours if same else lookup_rows(right, term)
+    theirs = ours if symmetric else lookup_rows(right, term)
     for plane, part in enumerate(theta):
-        cross = _cross(ours, right, term, plane, workspace)
-        back = cross if same else _cross(theirs, left, term, plane, workspace)
+        cross = _cross(ours, right, term, plane, room)
+        back = cross if symmetric else _cross(theirs, left, term, plane, room)
         part.add_(cross, alpha=term.scale).add_(back.T, alpha=term.scale)
 
 
-def _cross(rows: Rows, side: SampleBlock, term: Term, plane: int, workspace: int) -> Tensor:
+def _cross(rows: Rows, block: SampleBlock, term: Term, plane: int, room: int) -> Tensor:
     """Σ_v s_nov · (Σ_t g_mpt[v] a_mt), (n·Q, m·Q): lookups of one block with linear maps of another.
 
     s_nov · a_mt comes first, because a head acts on few rows t; the product with g_mpt[v] is then scalar.
     """
     sums = rows.sums[plane]
     u, q, width = sums.shape
-    result = sums.new_zeros(rows.count, q, side.count, q)
-    trace = side.kind == "trace"
-    maps = {i: use for i in term.uses if (use := side.factors.uses[i]).form == "tokens"}
+    result = sums.new_zeros(rows.count, q, block.count, q)
+    trace = block.kind == "trace"
+    maps = {i: use for i in term.uses if (use := block.factors.uses[i]).form == "tokens"}
     for index, use in maps.items():
-        gradients, inputs = side.planes(index)[plane], use.input_rows(0, side.count)[:, 0]
+        gradients, inputs = block.planes(index)[plane], use.input_rows(0, block.count)[:, 0]
         (_, t, d), o = inputs.shape, len(gradients)
-        size = max(1, workspace // max(1, u * (width // d) * q * t * (1 + o)))
-        for start in range(0, side.count, size):
-            stop = min(start + size, side.count)
+        size = max(1, room // max(1, u * (width // d) * q * t * (1 + o)))
+        for start in range(0, block.count, size):
+            stop = min(start + size, block.count)
             overlap = sums.view(u, -1, d) @ inputs[start:stop].reshape(-1, d).T
             overlap = overlap.view(u, -1, stop - start, t)  # (U, Q, m, T); outputs for a trace
             chosen = torch.stack([part[start:stop, 0].index_select(1, rows.ids) for part in gradients], 1)
             equation = "uomt,mout->um" if trace else "uqmt,mput->uqmp"
             products = torch.einsum(equation, overlap, chosen).reshape(u, q, stop - start, q)
             result[:, :, start:stop].index_add_(0, rows.samples, products)
-    return result.view(rows.count * q, side.count * q)
+    return result.view(rows.count * q, block.count * q)

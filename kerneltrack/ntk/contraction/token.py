@@ -1,4 +1,7 @@
-"""The order "token": one row for each sample, so that Θ is a product of two small Gram matrices."""
+"""The order "token": one row for each sample, so that Θ is a product of two small Gram matrices.
+
+Θ[no, mp] = (a_n · a_m)(g_no · g_mp)
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,38 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
+from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.terms import Term
 
-#: Entries of one tile of Θ that stays in a core's second-level cache while layers are added to it.
-TILE = 2**18
+
+class Token(Order):
+    """For linear maps of one row: all layers are added to a tile of Θ while it is in cache."""
+
+    name = "token"
+    takes_bias = True
+
+    def applies(self, term: Term, size: ContractionSize) -> bool:
+        return term.form == "tokens" and size.is_one_row
+
+    def cost(self, size: ContractionSize) -> OrderCost:
+        paired = size.planes * size.sample_pairs * size.outputs**2
+        work = 2 * size.sample_pairs * size.inner + paired * (2 * size.outer + 2)
+        return self._total(size.item_bytes * paired // 4, token=work)
+
+    def add_many(
+        self,
+        theta: Tensor,
+        left: SampleBlock,
+        right: SampleBlock,
+        terms: Sequence[Term],
+        *,
+        symmetric: bool,
+        workspace: int,
+    ) -> None:
+        layers = [_layer(term, left, right, symmetric) for term in terms]
+        outputs = theta.shape[1] // left.count
+        size = max(1, int(self.machine.tile_entries**0.5) // outputs)
+        _add_tiles(theta, layers, left.count, right.count, outputs, size, symmetric)
 
 
 @dataclass
@@ -67,13 +98,14 @@ def _add_fixed(view: Tensor, overlap: Tensor, fixed: Tensor) -> None:
         view.addcmul_(overlap[:, None, :, None], fixed[None, :, None, :])
 
 
-def add_tokens(theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q: int, same: bool) -> None:
-    """Adds to theta (B, n1·Q, n2·Q): Σ_layers K ∘ (G Gᵀ), tile by tile, each read and written once."""
-    size = max(1, int(TILE**0.5) // q)
+def _add_tiles(
+    theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q: int, size: int, symmetric: bool
+) -> None:
+    """Adds to theta (B, n1·Q, n2·Q): Σ_layers K ∘ (G Gᵀ), in tiles of ``size`` samples, each read and written once."""
     scratch = theta.new_empty(min(size, n1) * q * min(size, n2) * q)
     for i in range(0, n1, size):
         rows = slice(i, min(i + size, n1))
-        for j in range(i if same else 0, n2, size):
+        for j in range(i if symmetric else 0, n2, size):
             columns = slice(j, min(j + size, n2))
             place = (slice(None), slice(i * q, rows.stop * q), slice(j * q, columns.stop * q))
             tile = theta[place].contiguous()
@@ -82,16 +114,16 @@ def add_tokens(theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q:
             theta[place] = tile
 
 
-def token_layer(term: Term, left: SampleBlock, right: SampleBlock, shift: float) -> TokenLayer:
-    """A "tokens" term of one row for each sample, ready for :func:`add_tokens`."""
-    same = left is right
-    rows = [side.inputs(term, 0, side.count).reshape(side.count, -1) for side in ([left] if same else [left, right])]
+def _layer(term: Term, left: SampleBlock, right: SampleBlock, symmetric: bool) -> TokenLayer:
+    """A term, ready to be added tile by tile."""
+    blocks = [left] if symmetric else [left, right]
+    rows = [block.inputs(term, 0, block.count).reshape(block.count, -1) for block in blocks]
     ours = [plane.flatten(2) for plane in left.stacked(term)]
-    theirs = ours if same else [plane.flatten(2) for plane in right.stacked(term)]
+    theirs = ours if symmetric else [plane.flatten(2) for plane in right.stacked(term)]
     fixed = (
         [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)] if _constant(ours) and _constant(theirs) else None
     )
-    return TokenLayer((rows[0], rows[-1]), list(zip(ours, theirs, strict=True)), term.scale, shift, fixed)
+    return TokenLayer((rows[0], rows[-1]), list(zip(ours, theirs, strict=True)), term.scale, term.shift, fixed)
 
 
 def _constant(gradients: list[Tensor]) -> bool:

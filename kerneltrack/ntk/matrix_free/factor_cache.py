@@ -13,6 +13,7 @@ from torch import Tensor
 from kerneltrack.errors import AuditError, KernelError
 from kerneltrack.memory_budget import available_bytes
 from kerneltrack.ntk.capture import REFUSALS
+from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.matrix_free.factored_jacobian import FactoredJacobian
 from kerneltrack.ntk.methods import KernelRequest, agree, refuse_causes, rounding
 from kerneltrack.ntk.network import Inputs, Network, Preconditioner, summed_dtype
@@ -97,6 +98,7 @@ class FactorCache:
             method="auto",
             by_layer=False,
             budget=budget,
+            machine=Machine.of(self._network.device),
         )
 
 

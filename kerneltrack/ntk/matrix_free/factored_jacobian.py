@@ -19,10 +19,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.capture import JacobianBlock, NotCapturable
 from kerneltrack.ntk.contraction import SampleBlock, Term, shift_features
-from kerneltrack.ntk.methods import KernelRequest, Structured
-
-#: Vectors are taken so many at a time that what stands between pull and push stays below this.
-CHUNK_BYTES = 64 * 2**20
+from kerneltrack.ntk.methods import Execution, KernelRequest
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class FactoredJacobian:
     """The factors of J on N samples.
 
     Args:
-        job: what the operator is of; its reduction and metric are kept.
+        request: what the operator is of; its reduction and metric are kept.
         free: bytes that may be held.
 
     Raises:
@@ -52,25 +49,26 @@ class FactoredJacobian:
             than ``free``; products by passes are the way.
     """
 
-    def __init__(self, job: KernelRequest, free: int) -> None:
-        structured = Structured(job)
-        tied = {term.names for term in structured.coverage.terms if term.form == "tied"}
-        terms = [t for t in structured.coverage.terms if t.form == "tied" or t.names not in tied]
-        if structured.uncovered or not all(term.has_factors for term in terms):
+    def __init__(self, request: KernelRequest, free: int) -> None:
+        execution = Execution.of(request)
+        plan = execution.plan
+        tied = {term.names for term in plan.terms if term.form == "tied"}
+        terms = [term for term in plan.terms if term.form == "tied" or term.names not in tied]
+        if plan.uncovered or not all(term.has_factors for term in terms):
             raise NotCapturable("some parameters have no factors")
-        if structured.held_bytes * len(job.x1) > free:
+        if plan.held_bytes * len(request.x1) > free:
             raise NotCapturable("the factors need more memory than is free")
-        self._count, self._outputs, self._kind = len(job.x1), job.outputs, job.reduction.kind
-        self._widest, self._dtype = structured.widest * job.dtype.itemsize, job.dtype
-        with job.network.evaluating():
-            side = structured.side(job.x1)
-        side.kind = "full"  # rows of J by output; what a reduction keeps of them is decided by the products
-        self._terms = [(term.scale, list(_blocks(term, side))) for term in terms]
+        self._count, self._outputs, self._kind = len(request.x1), request.outputs, request.reduction.kind
+        self._dtype = request.dtype
+        self._together = max(1, request.machine.vector_bytes // (self._count * plan.widest * request.dtype.itemsize))
+        with request.network.evaluating():
+            block = execution.block(request.x1)
+        block.kind = "full"  # rows of J by output; what a reduction keeps of them is decided by the products
+        self._terms = [(term.scale, list(_blocks(term, block))) for term in terms]
 
     def product(self, v: Tensor) -> Tensor:
         """Θ V, for V (n, O, k), or (n, 1, k) for a trace."""
-        most = max(1, CHUNK_BYTES // (self._count * self._widest))
-        parts = torch.split(v.to(self._dtype), most, 2)
+        parts = torch.split(v.to(self._dtype), self._together, 2)
         return torch.cat([self._reduced(part) for part in parts], 2).to(v.dtype)
 
     def _reduced(self, v: Tensor) -> Tensor:
@@ -91,9 +89,9 @@ class FactoredJacobian:
         return result
 
 
-def _blocks(term: Term, side: SampleBlock) -> Iterator[JacobianBlock]:
+def _blocks(term: Term, block: SampleBlock) -> Iterator[JacobianBlock]:
     if term.form == "features":
-        yield Columns(shift_features(side, term, 0).view(side.count, side.outputs(0, term), -1))
+        yield Columns(shift_features(block, term, 0).view(block.count, block.outputs(0, term), -1))
         return
-    for index, use in zip(term.uses, side.uses(term), strict=True):
-        yield use.jacobian_block(side.planes(index)[0])
+    for index, use in zip(term.uses, block.uses(term), strict=True):
+        yield use.jacobian_block(block.planes(index)[0])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from kerneltrack.ntk.methods.audit import audit
+from kerneltrack.ntk.methods.execution import Execution
 from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, least_jacobian_bytes
 from kerneltrack.ntk.methods.products import product_kernel
-from kerneltrack.ntk.methods.request import KernelRequest, Method
-from kerneltrack.ntk.methods.structured import Structured
+from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest, Method
+from kerneltrack.ntk.methods.structured_plan import StructuredPlan
 from kerneltrack.ntk.methods.verdict import agree, refuse_causes, rounding
 
 __all__ = [
+    "Execution",
     "Jacobian",
+    "KernelOptions",
     "KernelRequest",
     "Method",
-    "Structured",
+    "StructuredPlan",
     "add_jacobian_kernel",
     "agree",
     "audit",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
+from kerneltrack.ntk.capture import first_line
 from kerneltrack.ntk.network import Inputs, Network, Preconditioner, layer_of
 from kerneltrack.ntk.reduction import Kind, gram
 
@@ -57,7 +58,7 @@ class Jacobian:
             try:
                 return self._batched(chunk, own, values)
             except (RuntimeError, NotImplementedError, TypeError, ValueError) as refusal:
-                self.by_sample = str(refusal).strip().partition("\n")[0]
+                self.by_sample = first_line(refusal)
         return self._one_by_one(chunk, own, values)
 
     def _batched(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A job: one call's network, samples, reduction, metric and budget.
+"""A request: one call's network, samples, reduction, metric and budget, and the options that it came from.
 
 It also knows the shape of the matrix in which its kernel is accumulated.
 """
@@ -7,18 +7,61 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kerneltrack.ntk.network import Inputs, Network, Preconditioner, common_dtype, layer_of
-from kerneltrack.ntk.reduction import Reduction
+from kerneltrack.errors import KernelError, ProbeError
+from kerneltrack.memory_budget import budget_bytes
+from kerneltrack.ntk.machine import Machine
+from kerneltrack.ntk.network import (
+    Forward,
+    Inputs,
+    Metric,
+    Network,
+    Preconditioner,
+    Selection,
+    common_dtype,
+    layer_of,
+    preconditioner,
+    summed_dtype,
+)
+from kerneltrack.ntk.reduction import Output, Reduction, parse_output
 
 Method = Literal["auto", "structured", "jacobian", "products"]
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class KernelOptions:
+    """The options of a kernel, as :func:`kerneltrack.empirical_ntk` describes them.
+
+    Raises:
+        KernelError: an unknown method, or a dtype that is not a floating-point type.
+    """
+
+    output: Output = "full"
+    method: Method = "auto"
+    params: Selection = None
+    by_layer: bool = False
+    dtype: torch.dtype | None = None
+    memory_budget: int | str | None = None
+    forward: Forward | None = None
+    metric: Metric = None
+
+    def __post_init__(self) -> None:
+        methods = get_args(Method)
+        if self.method not in methods:
+            raise KernelError("unknown method=", expected=" | ".join(methods), got=repr(self.method))
+        if self.dtype is not None and not self.dtype.is_floating_point:
+            raise KernelError(
+                "dtype= is not a floating-point type",
+                expected="torch.float32 or torch.float64, for instance",
+                got=self.dtype,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class KernelRequest:
     """Everything a method needs. ``outputs`` is O behind the head.
 
@@ -35,6 +78,41 @@ class KernelRequest:
     method: Method
     by_layer: bool
     budget: int
+    machine: Machine
+
+    @classmethod
+    def of(cls, model: nn.Module, x1: Any, x2: Any, options: KernelOptions) -> KernelRequest:
+        """The request of a call, once it is certain that a kernel of these samples makes sense.
+
+        Raises:
+            KernelError, UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
+        """
+        reduction = parse_output(options.output)
+        network = Network(
+            model, params=options.params, forward=options.forward, head=reduction.head, dtype=options.dtype
+        )
+        left, outputs = network.validate(x1, name="x1")
+        parameters = network.parameters
+        request = cls(
+            network=network,
+            x1=left,
+            x2=_second(network, x2, left, outputs),
+            outputs=outputs,
+            dtype=summed_dtype(parameters),
+            reduction=reduction,
+            metric=preconditioner(options.metric, parameters),
+            method=options.method,
+            by_layer=options.by_layer,
+            budget=budget_bytes(options.memory_budget, network.device),
+            machine=Machine.of(network.device),
+        )
+        network.chunk_bytes = min(network.chunk_bytes, max(1, (request.budget - request.result_bytes) // 4))
+        return request
+
+    @property
+    def samples(self) -> int:
+        """N1, and N2 where those are others."""
+        return len(self.x1) + (0 if self.x2 is None else len(self.x2))
 
     @property
     def columns(self) -> int:
@@ -81,6 +159,11 @@ class KernelRequest:
         n = len(self.x1)
         return n * (n + 1) // 2 if self.x2 is None else n * self.columns
 
+    @property
+    def free_bytes(self) -> int:
+        """What the budget leaves beside the result."""
+        return max(0, self.budget - self.result_bytes)
+
     def zeros(self) -> dict[str, Tensor]:
         """One zero matrix for each layer."""
         return {
@@ -94,3 +177,21 @@ class KernelRequest:
         if self.reduction.kind == "trace":
             return matrix[0]
         return matrix[0].view(len(self.x1), self.outputs, self.columns, self.outputs).transpose(1, 2)
+
+
+def _second(network: Network, x2: Any, left: Inputs, outputs: int) -> Inputs | None:
+    """The second samples, None where they are the first."""
+    if x2 is None:
+        return None
+    given = network.inputs(x2, name="x2")
+    if left.tree != given.tree:
+        raise ProbeError(
+            "x1 and x2 have different structures",
+            expected=str(left.tree),
+            got=str(given.tree),
+            remedy="Give both as the same kind of pytree.",
+        )
+    right, others = network.validate(given, name="x2")
+    if others != outputs:
+        raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))
+    return None if right.same_as(left) else right

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kerneltrack.errors import KernelError, ProbeError
+from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network.arithmetic import nudge, nudged
 from kerneltrack.ntk.network.first_pass import try_one_sample
 from kerneltrack.ntk.network.forward import Call, Forward, Result, default_forward
@@ -32,9 +33,6 @@ from kerneltrack.ntk.reduction import Head
 from kerneltrack.undisturbed import evaluating
 
 Tensors = Mapping[str, Tensor]
-
-#: Bytes of saved activations that one chunk of samples may hold in a product J v or Jᵀ u.
-CHUNK_BYTES = 512 * 2**20
 
 
 class Network:
@@ -69,7 +67,7 @@ class Network:
         self._raw = {name: f"model.{raw}" for name, raw in trainable(self.module, params).items()}
         self._call = Call(self.module, forward or default_forward, head)
         self._nudge: tuple[int, float] | None = None
-        self.chunk_bytes = CHUNK_BYTES
+        self.chunk_bytes = Machine.of(self.device).activation_bytes
         refuse_coupling_modes(self.module)
 
     @property

@@ -1,0 +1,187 @@
+"""The plan of the structured method: which terms, in which order each, in blocks of how many samples.
+
+It follows from the sizes of a trial alone. It holds no tensor, and says what it costs before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kerneltrack.ntk.capture import Record, Use
+from kerneltrack.ntk.contraction import ContractionSize, Order, OrderCost, Term, cheapest, cover
+from kerneltrack.ntk.methods.footprint import sample_bytes
+from kerneltrack.ntk.methods.forward_pass import ForwardPass
+from kerneltrack.ntk.methods.request import KernelRequest
+from kerneltrack.ntk.network import layer_of
+from kerneltrack.ntk.plan import PlanLine
+
+
+@dataclass(frozen=True)
+class Step:
+    """A term, the order chosen for it, and what that costs.
+
+    Attributes:
+        term: the term.
+        order: its order.
+        cost: what it costs.
+        merged: whether the step of the layer's weight adds this one, a bias, on its way.
+    """
+
+    term: Term
+    order: Order
+    cost: OrderCost
+    merged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructuredPlan:
+    """How the structured method computes a kernel.
+
+    Attributes:
+        steps: each covered parameter's contribution.
+        uncovered: parameters that plain autodiff must do, and why.
+        signature: of the forward pass that it is the plan of.
+        lines: the plan as it is printed.
+        samples: how many there are on both sides.
+        block_samples: how many are captured at a time.
+        sample_bytes: what one captured sample takes.
+        held_bytes: what one sample's gradients and input rows take where they are kept, with what obtains them.
+        widest: entries of the largest gradient of one sample and output.
+        workspace: bytes of the slices and tiles beside the blocks.
+    """
+
+    steps: tuple[Step, ...]
+    uncovered: Mapping[str, str]
+    signature: tuple[object, ...]
+    lines: tuple[PlanLine, ...]
+    samples: int
+    block_samples: int
+    sample_bytes: int
+    held_bytes: int
+    widest: int
+    workspace: int
+
+    @classmethod
+    def of(cls, request: KernelRequest, trial: ForwardPass) -> StructuredPlan:
+        """The plan that follows from a trial."""
+        uses, leaves = trial.uses, trial.leaves
+        with request.network.evaluating():
+            coverage = cover(uses, leaves, trial.outputs, request.metric)
+        steps = _merge_biases([_step(request, trial, term) for term in coverage.terms], uses, request.key)
+        one = sample_bytes(request, uses, leaves, coverage.terms)
+        widest = max((use.extent().gradients for use in uses), default=1)
+        held = sum(use.held_inputs() for use in uses) + request.outputs * widest
+        workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
+        return cls(
+            steps=tuple(steps),
+            uncovered=coverage.uncovered,
+            signature=trial.signature,
+            lines=tuple(_lines(steps, uses)),
+            samples=request.samples,
+            block_samples=_block_samples(request, one, request.free_bytes - 4 * workspace),
+            sample_bytes=one,
+            held_bytes=one + request.dtype.itemsize * held,
+            widest=widest,
+            workspace=workspace,
+        )
+
+    @property
+    def terms(self) -> list[Term]:
+        """What is contracted."""
+        return [step.term for step in self.steps]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What the contributions depend on: two executions with equal keys can be contracted with each other."""
+        return self.signature, tuple((step.term, step.order.name) for step in self.steps), tuple(self.uncovered)
+
+    @property
+    def least_bytes(self) -> int:
+        """The least that two blocks of one sample need beside the result.
+
+        Half of what is free is for blocks.
+        """
+        return 4 * self.sample_bytes + 2**16
+
+    @property
+    def working_bytes(self) -> int:
+        """The most that is held beside the result."""
+        return min(self.samples, 2 * self.block_samples) * self.sample_bytes + 4 * self.workspace
+
+
+def _step(request: KernelRequest, trial: ForwardPass, term: Term) -> Step:
+    size = _size(request, trial, term)
+    order = cheapest(term, size, request.machine)
+    return Step(term, order, order.cost(size))
+
+
+def _size(request: KernelRequest, trial: ForwardPass, term: Term) -> ContractionSize:
+    """The sizes of a term; for the trace outputs are channels too."""
+    extents = [trial.uses[i].extent() for i in term.uses]
+    channels = request.outputs if request.reduction.kind == "trace" else 1
+    size = ContractionSize(
+        rows=request.samples,
+        sample_pairs=request.sample_pairs,
+        outputs=request.paired,
+        planes=request.planes,
+        groups=extents[0].groups,
+        outer=extents[0].outer * channels,
+        inner=extents[0].inner,
+        tokens=sum(extent.tokens for extent in extents),
+        item_bytes=request.dtype.itemsize,
+    )
+    if term.form == "features":
+        return replace(size, inner=1, tokens=1)
+    if term.has_factors:
+        return size
+    entries = sum(trial.leaves[name].numel() for name in term.names)
+    return replace(size, groups=1, outer=entries * channels, inner=1)
+
+
+def _merge_biases(steps: Sequence[Step], uses: Sequence[Use], key: Callable[[str], str]) -> list[Step]:
+    """Biases ride along with their layer's weight where its order can take them."""
+
+    def place(step: Step) -> tuple[Record, str]:
+        return uses[step.term.uses[0]].record, key(step.term.names[0])
+
+    biases = {place(s): s for s in steps if s.term.form == "features" and len(s.term.uses) == 1}
+    carried = {place(s): biases[place(s)] for s in steps if s.order.takes_bias and place(s) in biases}
+    merged = []
+    for step in steps:
+        bias = carried.get(place(step))
+        if bias is step:
+            step = replace(step, merged=True)
+        elif bias is not None:
+            step = replace(step, term=replace(step.term, shift=bias.term.scale))
+        merged.append(step)
+    return merged
+
+
+def _lines(steps: Sequence[Step], uses: Sequence[Use]) -> list[PlanLine]:
+    """The lines of the plan; a tied table's three steps are one."""
+    together: dict[tuple[str, ...], list[Step]] = {}
+    for step in steps:
+        together.setdefault(step.term.names, []).append(step)
+    return [
+        PlanLine(
+            parameters=names,
+            layer=layer_of(names[0]),
+            rule=_rule(max(own, key=lambda step: len(step.term.uses)).term, uses),
+            order="+".join(dict.fromkeys(step.order.name for step in own)),
+            flops=sum(step.cost.flops for step in own),
+            bytes=sum(step.cost.bytes for step in own),
+        )
+        for names, own in together.items()
+    ]
+
+
+def _rule(term: Term, uses: Sequence[Use]) -> str:
+    return "+".join(dict.fromkeys(uses[i].rule for i in term.uses)) if term.has_factors else term.form
+
+
+def _block_samples(request: KernelRequest, one: int, free: int) -> int:
+    """Samples for one block: all of them if they fit, else as many as two blocks can have."""
+    if request.samples * one <= free:
+        return max(len(request.x1), request.columns)
+    return max(1, free // (2 * one))
