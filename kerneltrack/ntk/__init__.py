@@ -1,6 +1,8 @@
 """Network to kernel: the exact empirical NTK, its plan and its matrix-free operator.
 
-``empirical.py`` is the door, ``network.py`` says what the kernel is of, ``dense.py`` is the reference.
+From the bottom: ``network`` says what the kernel is of, ``capture`` what each use of a weight saw, ``contraction`` how uses
+become the kernel, ``methods`` how a request is planned and carried out; ``empirical`` and ``cross_time`` are the doors, and
+``matrix_free`` forms no kernel. ``machine`` knows the sizes of caches, and nothing else does.
 """
 
 from __future__ import annotations
@@ -9,11 +11,15 @@ from kerneltrack.ntk.cross_time import cross_time_ntk
 from kerneltrack.ntk.empirical import empirical_ntk, ntk_plan
 from kerneltrack.ntk.linearize import linearize
 from kerneltrack.ntk.matrix_free import NTKOperator
+from kerneltrack.ntk.methods import KernelOptions, Method
 from kerneltrack.ntk.network import (
     AnchoredNetwork,
+    Forward,
     Inputs,
+    Metric,
     Network,
     NetworkState,
+    Selection,
     as_rows,
     default_forward,
     forward_flops,
@@ -24,15 +30,21 @@ from kerneltrack.ntk.network import (
     unwrap,
 )
 from kerneltrack.ntk.plan import Plan
-from kerneltrack.ntk.reduction import parse_output
+from kerneltrack.ntk.reduction import Output, parse_output
 
 __all__ = [
     "AnchoredNetwork",
+    "Forward",
     "Inputs",
+    "KernelOptions",
+    "Method",
+    "Metric",
     "NTKOperator",
     "Network",
     "NetworkState",
+    "Output",
     "Plan",
+    "Selection",
     "as_rows",
     "cross_time_ntk",
     "default_forward",

@@ -1,8 +1,8 @@
-"""Crossing: the kernel between a network as it is and as it was, J J_aᵀ, by the same structure as the kernel itself.
+"""The kernel between a network as it is and as it was, J J_aᵀ, by the same structure as the kernel itself.
 
 Both states run the same forward pass, so a weight's uses are the same on both sides, and the orders of contraction need
 not know that the gradients of one side were taken elsewhere. Where a structure must look at the weights behind the
-gradients (reparametrised, tied or looked-up ones), plain Jacobians do it.
+gradients (reparametrised ones), plain Jacobians do it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a kernel costs before it runs: FLOPs and bytes as integer arithmetic, printed like a receipt.
-
-No torch here.
-"""
+"""What a kernel costs before it runs: FLOPs and bytes as integer arithmetic, printed like a receipt; no torch here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds a computation: the cost of one forward pass, and a progress bar."""
+"""A progress bar over pairs of samples."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -119,5 +120,11 @@ class Use(ABC):
 
     def signature(self) -> tuple[object, ...]:
         """What it has in common with the same use in another forward pass of the same model."""
-        own = tuple(getattr(self, f.name) for f in fields(self) if f.name not in ("record", "weight"))
-        return type(self).__name__, tuple(self.weight.shape), tuple(self.record.shape[1:]), *own
+        own = (getattr(self, name) for name in _own_fields(type(self)))
+        return type(self).__name__, self.weight.shape, self.record.shape[1:], *own
+
+
+@cache
+def _own_fields(kind: type[Use]) -> tuple[str, ...]:
+    """What a kind knows beside the record and the weight."""
+    return tuple(field.name for field in fields(kind) if field.name not in ("record", "weight"))

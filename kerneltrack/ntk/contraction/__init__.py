@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from kerneltrack.ntk.contraction.block import SampleBlock, shift_features
-from kerneltrack.ntk.contraction.choice import cheapest, orders
+from kerneltrack.ntk.contraction.choice import ORDERS, cheapest
 from kerneltrack.ntk.contraction.gram import mirror
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.output_gradients import collect
 from kerneltrack.ntk.contraction.terms import Coverage, Term, cover
 
 __all__ = [
+    "ORDERS",
     "ContractionSize",
     "Coverage",
     "Order",
@@ -20,6 +21,5 @@ __all__ = [
     "collect",
     "cover",
     "mirror",
-    "orders",
     "shift_features",
 ]

@@ -22,12 +22,7 @@ from kerneltrack.ntk.machine import Machine
 ORDERS: tuple[type[Order], ...] = (Token, Hybrid, Lookup, Tied, Gradient)
 
 
-def orders(machine: Machine) -> tuple[Order, ...]:
-    """All orders, as ``machine`` runs them."""
-    return tuple(order(machine) for order in ORDERS)
-
-
 def cheapest(term: Term, size: ContractionSize, machine: Machine) -> Order:
     """The order that takes the least time of those that apply to the term."""
-    able = (order for order in orders(machine) if order.applies(term, size))
-    return min(able, key=lambda order: order.cost(size).time)
+    orders = (kind(machine) for kind in ORDERS)
+    return min((order for order in orders if order.applies(term, size)), key=lambda order: order.cost(size).time)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from kerneltrack.ntk.capture import NotCapturable
-from kerneltrack.ntk.contraction import SampleBlock, collect, orders
+from kerneltrack.ntk.contraction import ORDERS, SampleBlock, collect
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import Step, StructuredPlan
@@ -34,8 +34,9 @@ class Execution:
         Raises:
             NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
         """
-        trial = ForwardPass.trial(request)
-        return cls(StructuredPlan.of(request, trial), request, trial)
+        with request.network.evaluating():
+            trial = ForwardPass.trial(request)
+            return cls(StructuredPlan.of(request, trial), request, trial)
 
     def add_to(
         self, into: Mapping[str, Tensor], advance: Callable[[int], None], against: Execution | None = None
@@ -88,7 +89,8 @@ class Execution:
     def _contract(
         self, theta: Tensor, left: SampleBlock, right: SampleBlock, steps: Sequence[Step], symmetric: bool
     ) -> None:
-        for order in orders(self.request.machine):
-            terms = [step.term for step in steps if step.order == order and not step.merged]
-            if terms:
-                order.add_many(theta, left, right, terms, symmetric=symmetric, workspace=self.plan.workspace)
+        for kind in ORDERS:
+            own = [step for step in steps if isinstance(step.order, kind) and not step.merged]
+            if own:
+                terms = [step.term for step in own]
+                own[0].order.add_many(theta, left, right, terms, symmetric=symmetric, workspace=self.plan.workspace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -45,6 +46,8 @@ class ForwardPass:
     def trial(cls, request: KernelRequest) -> ForwardPass:
         """The pass that says which weights are used how: of all samples where they are small, else of one.
 
+        Call it inside :meth:`Network.evaluating`.
+
         Raises:
             NotCapturable, RuntimeError: as :meth:`of`.
         """
@@ -52,10 +55,9 @@ class ForwardPass:
         leaves = {name: value.requires_grad_() for name, value in network.parameters.items()}
         room = min(request.machine.small_bytes, request.free_bytes)
         small = _CAPTURED * len(samples) * network.activation_bytes(samples) <= room
-        with network.evaluating():
-            return cls.of(network, leaves, samples if small else samples.rows(0, 1))
+        return cls.of(network, leaves, samples if small else samples.rows(0, 1))
 
-    @property
+    @cached_property
     def signature(self) -> tuple[object, ...]:
         """What it has in common with a pass of other samples."""
         return tuple(use.signature() for use in self.uses)

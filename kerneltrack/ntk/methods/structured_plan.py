@@ -64,10 +64,9 @@ class StructuredPlan:
 
     @classmethod
     def of(cls, request: KernelRequest, trial: ForwardPass) -> StructuredPlan:
-        """The plan that follows from a trial."""
+        """The plan that follows from a trial; call it inside :meth:`Network.evaluating`."""
         uses, leaves = trial.uses, trial.leaves
-        with request.network.evaluating():
-            coverage = cover(uses, leaves, trial.outputs, request.metric)
+        coverage = cover(uses, leaves, trial.outputs, request.metric)
         steps = _merge_biases([_step(request, trial, term) for term in coverage.terms], uses, request.key)
         one = sample_bytes(request, uses, leaves, coverage.terms)
         widest = max((use.extent().gradients for use in uses), default=1)

@@ -1,4 +1,4 @@
-"""NetworkState: a copy of a network's state, and what can be asked of the network as it was then.
+"""A copy of a network's state, and what can be asked of the network as it was then.
 
 Kernels and products at θ_0 are wanted long after training has left θ_0. The module is not touched for it: the copied
 values are put under the forward pass, buffers (the statistics of BatchNorm) included.

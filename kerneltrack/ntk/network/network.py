@@ -49,8 +49,7 @@ class Network:
         dtype: evaluate parameters, buffers and floating inputs in this dtype; None leaves them as they are.
 
     Raises:
-        UnsupportedModelError: no trainable parameter, active dropout, or BatchNorm that uses batch
-        statistics.
+        UnsupportedModelError: no trainable parameter, active dropout, or BatchNorm that uses batch statistics.
     """
 
     def __init__(
@@ -188,9 +187,8 @@ class Network:
         alone is asked once for each module, mode and shape of a sample.
 
         Raises:
-            UnsupportedModelError: coupled samples, a random forward, a parameter that the forward changes or
-            reaches behind
-                the module's back, or outputs that are not (N,) or (N, O), floating, finite.
+            UnsupportedModelError: coupled samples, a random forward, a parameter that the forward changes or reaches
+                behind the module's back, or outputs that are not (N,) or (N, O), floating, finite.
         """
         samples = self.inputs(x, name=name)
         memory = self._facts(samples)
@@ -377,8 +375,7 @@ class Network:
         refuse_hidden(outputs, own, everything=everything)
 
 
-#: Saved activations of a forward pass that cannot be watched, as a multiple of inputs and parameters
-#: together.
+#: Saved activations of a forward pass that cannot be watched, as a multiple of inputs and parameters together.
 _UNWATCHED = 16
 
 

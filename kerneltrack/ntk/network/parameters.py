@@ -48,8 +48,7 @@ def trainable(model: nn.Module, params: Selection) -> dict[str, str]:
 
     Raises:
         KernelError: a name that is unknown or frozen.
-        UnsupportedModelError: nothing to differentiate by, or a parameter that is not real or not
-        initialised.
+        UnsupportedModelError: nothing to differentiate by, or a parameter that is not real or not initialised.
     """
     names: dict[str, str] = {}
     alias: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """J v, three ways: forward mode, two reverse passes, or one reverse pass for each output.
 
-The first that the model's operations admit is used; each is exact. Only the last works for everything that
+The first method that the model supports is used; all are exact. Only the last works for everything that
 autograd differentiates once.
 """
 

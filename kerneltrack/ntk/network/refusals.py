@@ -38,7 +38,7 @@ def refuse_coupling_modes(model: nn.Module) -> None:
     weighted = [name for name, module in model.named_modules() if getattr(module, "scale_grad_by_freq", False)]
     if weighted:
         raise UnsupportedModelError(
-            f"scale_grad_by_freq makes gradients that are not derivatives: {weighted[:8]}",
+            f"scale_grad_by_freq rescales gradients, so they are no longer derivatives: {weighted[:8]}",
             remedy="Switch it off for the measurement.",
         )
     for name, module in model.named_modules():
