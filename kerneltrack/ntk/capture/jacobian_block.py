@@ -50,6 +50,7 @@ class KroneckerBlock:
             mixed = mixed.transpose(3, 4)
         left = mixed.transpose(1, 2).flatten(2, 3)
         (n, g, rows, t), i = left.shape, self.inputs.shape[-1]
+        # A product for each sample writes rows · i numbers, one of all samples reads t (rows + i): the fewer of the two.
         if rows * i <= t * (rows + i):
             return (left @ self.inputs).sum(0)
         return left.permute(1, 2, 0, 3).reshape(g, rows, n * t) @ self.inputs.transpose(0, 1).reshape(g, n * t, i)

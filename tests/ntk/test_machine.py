@@ -1,0 +1,68 @@
+"""Another machine, and another order, change how a kernel is computed and not what it is.
+
+Oracle: the double loop over plain autograd. The sizes are so small that every loop over tiles, slices and squares goes
+round several times on the small problems here, where a CPU's sizes let each go round once.
+"""
+
+import pytest
+import torch
+from oracles import EXACT, distance
+from test_orders import SIZES, setting, truth
+from truth import OUTPUTS
+
+import kerneltrack as kt
+from kerneltrack.ntk.contraction import ORDERS
+from kerneltrack.ntk.machine import Machine
+from kerneltrack.ntk.methods import structured_plan
+
+TINY = {
+    "gram_square": 3,
+    "gram_depth": 8,
+    "split_columns": 2,
+    "split_rows": 10**6,
+    "mirror_rows": 2,
+    "tile_entries": 40,
+    "slice_columns": 12,
+    "cached_bytes": 2**10,
+    "narrow_columns": 6,
+    "narrow_bytes": 2**8,
+    "copy_bytes": 2**9,
+    "product_rows": 2,
+    "product_columns": 3,
+    "backward_rows": 30,
+    "small_bytes": 0,
+}
+
+
+@pytest.mark.parametrize("output", ["full", "diagonal", "trace"])
+@pytest.mark.parametrize("name", SIZES)
+def test_a_tiny_machine_has_the_same_kernel(machine, name, output):
+    machine(**TINY)
+    model, x = setting(name)
+    expected = truth(name, output)
+    assert distance(kt.empirical_ntk(model, x, output=OUTPUTS[output]), expected) < EXACT
+    assert distance(kt.empirical_ntk(model, x[1:], x[:4], output=OUTPUTS[output]), expected[1:, :4]) < EXACT
+
+
+@pytest.mark.parametrize("output", ["full", "diagonal", "trace"])
+@pytest.mark.parametrize("wanted", [order.name for order in ORDERS if order.name not in ("lookup", "tied")])
+def test_every_order_that_applies_is_exact(monkeypatch, wanted, output):
+    """Also where it is not the cheapest, so that no order is exact only at the sizes that it is chosen at."""
+
+    def chosen(term, size, machine):
+        able = [order for order in (kind(machine) for kind in ORDERS) if order.applies(term, size)]
+        return next((order for order in able if order.name == wanted), able[0])
+
+    monkeypatch.setattr(structured_plan, "cheapest", chosen)
+    met = 0
+    for name in SIZES:
+        model, x = setting(name)
+        met += any(use.order == wanted for use in kt.ntk_plan(model, x, output=OUTPUTS[output]).uses)
+        assert distance(kt.empirical_ntk(model, x, output=OUTPUTS[output]), truth(name, output)) < EXACT
+    assert met > 1
+
+
+def test_an_accelerator_differs_where_a_cpus_size_could_not_be_right():
+    there, here = (Machine.of(torch.device(kind)) for kind in ("cuda", "cpu"))
+    assert there.gram_square > here.gram_square
+    assert there.split_rows == 0
