@@ -6,17 +6,13 @@ in the run and stays in the control.
 """
 
 import dataclasses
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
-
-sys.path.insert(0, str(Path(__file__).parent))  # the oracle raw.py, for the tests beside it
 
 N, HALVED, LAST, TOP_K = 48, 300, 700, 16
 ENERGY_K = (1, 2, 5, 10, 20, N)

@@ -11,9 +11,9 @@ import re
 
 import numpy as np
 import pytest
-from raw import Raw
 
 from kerneltrack.analysis.report.page import write_report
+from tests.analysis.h5_by_hand import Raw
 
 PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "layer-shares", "ledger-modes"}
 

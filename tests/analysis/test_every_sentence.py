@@ -10,13 +10,13 @@ import re
 
 import numpy as np
 import pytest
-from raw import Raw, numbers, sig
 
 from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.derived.uncertainty import SPLITS, assess
 from kerneltrack.analysis.lr_decay.wording import change_table, factor_table, trend_table
 from kerneltrack.analysis.report.findings import findings
 from kerneltrack.analysis.report.page import write_report
+from tests.analysis.h5_by_hand import Raw, numbers, sig
 
 
 def percent(share):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("mutate.py")
+SCRIPT = Path(__file__).with_name("corruptions.py")
 
 
 def mutate(*options):

@@ -10,10 +10,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import MixedPrecision
-from trainings import Regressor, data, loader, trainer
 
 from kerneltrack import Probe, open_archive, schedule
 from kerneltrack.callbacks import NTKTracker
+from tests.callbacks.lightning_runs import Regressor, data, loader, trainer
 
 
 class Weights(pl.Callback):

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from comparisons import Saves, Spy, differences, run, tracker, train, unequal
-from setups import SETUPS
 from torch import nn
-from trainings import Regressor, loader, trainer
 
 from kerneltrack import Probe, open_archive
 from kerneltrack.measurement import instrument
 from kerneltrack.spectrum.decomposition import eigensystem
+from tests.callbacks.comparisons import Saves, Spy, differences, run, tracker, train, unequal
+from tests.callbacks.lightning_runs import Regressor, loader, trainer
+from tests.callbacks.setups import SETUPS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*requested to overfit.*", "ignore:.*has `shuffle=True`.*"),

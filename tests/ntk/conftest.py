@@ -1,12 +1,7 @@
-"""Makes problems.py and oracles.py importable from the tests beside them: importlib mode adds no folder."""
-
-import sys
-from pathlib import Path
+"""One seed and one thread for every kernel test."""
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from models import (
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from tests.ntk.models import (
     GPT,
     Attention,
     Bare,
@@ -61,8 +64,6 @@ from models import (
     tied_autoencoder,
     until_small,
 )
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 TOTAL, ROWS, COLUMNS = 7, slice(0, 5), slice(4, 7)
 

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from oracles import EXACT, contract, distance, jacobian
-from problems import PROBLEMS, ROWS, samples
-from truth import OUTPUTS, readout
 
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk import NetworkState, cross_time_ntk
 from kerneltrack.ntk.contraction import gram
 from kerneltrack.ntk.methods import structured
+from tests.ntk.exact_kernels import OUTPUTS, readout
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
+from tests.ntk.problems import PROBLEMS, ROWS, samples
 
 STRUCTURED = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder")
 

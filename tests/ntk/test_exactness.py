@@ -11,11 +11,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from oracles import EXACT, SINGLE, contract, distance, layer_of, rows_of
-from problems import PROBLEMS, ROWS
-from truth import OUTPUTS, exact, measured, metrics, rows
 
 from kerneltrack.errors import KernelError
+from tests.ntk.exact_kernels import OUTPUTS, exact, measured, metrics, rows
+from tests.ntk.oracles import EXACT, SINGLE, contract, distance, layer_of, rows_of
+from tests.ntk.problems import PROBLEMS, ROWS
 
 #: torch's own, for even kernels and for what it computes the slow way.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:LSTM with projections")

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from oracles import distance
 
 from kerneltrack.ntk.capture.capture import Record, Site
 from kerneltrack.ntk.capture.linear import EinsumAxes
 from kerneltrack.ntk.contraction.gram import add_gram, upper_blocks
 from kerneltrack.ntk.contraction.per_sample_gradients import token_features
+from tests.ntk.oracles import distance
 
 N, GROUPS, CHANNELS, COLUMNS, ROWS = 3, 4, 5, 7, 6
 

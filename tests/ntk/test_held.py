@@ -6,14 +6,14 @@ switched off where a wrong product must be seen by the test.
 
 import pytest
 import torch
-from oracles import EXACT, distance
-from problems import PROBLEMS, ROWS, samples
 from torch import nn
-from truth import OUTPUTS, exact, matrix
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.matrix_free import factor_cache, factored_jacobian
+from tests.ntk.exact_kernels import OUTPUTS, exact, matrix
+from tests.ntk.oracles import EXACT, distance
+from tests.ntk.problems import PROBLEMS, ROWS, samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
 

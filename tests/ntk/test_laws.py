@@ -9,13 +9,13 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from oracles import EXACT, call, contract, distance, jacobian, layer_of, rows_of
-from problems import PROBLEMS, ROWS, samples
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
-from truth import OUTPUTS, exact, matrix, measured, metrics, readout, rows, tightest
 
 import kerneltrack as kt
+from tests.ntk.exact_kernels import OUTPUTS, exact, matrix, measured, metrics, readout, rows, tightest
+from tests.ntk.oracles import EXACT, call, contract, distance, jacobian, layer_of, rows_of
+from tests.ntk.problems import PROBLEMS, ROWS, samples
 
 #: One problem per way of computing: layers, in-place, buffers, ties, bare parameters, recurrence, no rule.
 KINDS = (

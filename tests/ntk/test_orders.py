@@ -11,12 +11,12 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from models import GPT, Bare, With
-from oracles import EXACT, contract, distance, jacobian
 from torch import nn
-from truth import OUTPUTS, readout, tightest
 
 import kerneltrack as kt
+from tests.ntk.exact_kernels import OUTPUTS, readout, tightest
+from tests.ntk.models import GPT, Bare, With
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 WIDTH = 12
 
