@@ -42,11 +42,12 @@ def curvature(model, x, y, rate=0.1):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_ratio_is_that_of_the_gauss_newton_matrix_by_either_route(optimizer, monkeypatch):
     """Oracle: the Gauss–Newton matrix formed from Jacobians. Lanczos' residual bounds its error by LANCZOS_TOLERANCE.
+    Two hidden layers: behind one, Θ[n, m, o, p] is symmetric in o and p. Fails where the product swaps the two.
 
     A measured kernel answers for one learning rate without a pass through the network; with Adam's own rates it cannot.
     """
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 4)).double()
     x, y = torch.randn(12, 3).double(), torch.arange(12) % 4
     network = Network(model)
     names = {id(p): name for name, p in model.named_parameters()}

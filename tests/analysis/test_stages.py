@@ -237,6 +237,17 @@ def test_the_edge_is_judged_at_one_rate(synthetic, truth, tmp_path):
     assert any("edge of stability: the rate moved" in said for said in judge(run)[1])
 
 
+def test_a_course_that_rises_to_its_very_end_is_sharpening():
+    """Shuffled, its increments come as far every time: a null without random signs would give a rate of one.
+
+    With signs, 24 of 24 increments of one size must be positive for a walk to come as far: never in 999 draws, a rate of
+    1/1,000. Fails where the null has no random signs.
+    """
+    (stage,) = _stability(np.arange(25), np.geomspace(0.01, 0.8, 25), 0)
+    assert (stage.name, stage.last) == ("progressive sharpening", 24)
+    assert stage.false_alarm == pytest.approx(1 / 1000)
+
+
 def test_random_walks_are_rarely_called_sharpening_or_the_edge():
     """The rules on draws from their own null, 60 walks of 40: the rate is a rank among 999, so 5 % + 3 standard errors."""
     rng = np.random.default_rng(4)

@@ -71,7 +71,7 @@ def test_transparent(tracked, name):
         assert all(s.status == "ok" for s in archive)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:kerneltrack could not measure")
 @claim("transparent, also when a measurement raises")
 def test_transparent_when_measurements_raise_in_the_middle(tmp_path, monkeypatch, name):
@@ -225,7 +225,7 @@ def test_no_tensors_are_left_behind(tmp_path):
     assert counts.objects[1] <= counts.objects[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_stays_flat_over_500_snapshots(tmp_path):
     """Live tensors stay as they are, and resident memory grows by less than 2 MiB over the last two hundred.
 

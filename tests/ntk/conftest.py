@@ -1,7 +1,11 @@
 """One seed and one thread for every kernel test."""
 
+import importlib
+
 import pytest
 import torch
+
+from kerneltrack.ntk.matrix_free import factor_cache
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +21,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def audit_as_asked(request, monkeypatch):
+    """A wrong kernel that the engine itself refuses is no proof that a test would have seen it."""
+    if request.config.getoption("--without-audit"):
+        module = importlib.import_module("kerneltrack.ntk.methods.audit")  # its folder has a function of that name
+        monkeypatch.setattr(module, "_compare", lambda *given: None)
+        monkeypatch.setattr(factor_cache, "_audit", lambda found, expected: None)

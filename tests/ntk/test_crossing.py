@@ -15,7 +15,9 @@ STRUCTURED = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder")
 
 
 def moved(name, output="full"):
-    """A problem's model after its parameters moved, the state before, the inputs, and the kernel between the two."""
+    """A problem's model after its parameters and running statistics moved, the state before, the inputs, and the kernel
+    between the two. Fails where the earlier state is taken with today's statistics.
+    """
     problem = PROBLEMS[name]
     model, inputs, read = problem.model(), samples(problem.inputs(), ROWS), readout if output == "callable" else None
     before, anchor = jacobian(model, inputs, problem.forward, read), NetworkState.of(model)
@@ -25,6 +27,9 @@ def moved(name, output="full"):
             parameter.mul_(
                 1 + 0.3 * torch.rand(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
             )
+        for name, buffer in model.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.add_(0.5 * torch.rand(buffer.shape, generator=generator, dtype=torch.float64).to(buffer))
     now = jacobian(model, inputs, problem.forward, read)
     return model, anchor, inputs, problem.forward, contract(now, before, "full" if output == "callable" else output)
 
@@ -60,6 +65,7 @@ def test_every_reduction_also_in_tiles(name, output, runs):
     assert runs[0]
 
 
+@pytest.mark.audit
 def test_a_wrong_contraction_does_not_pass_its_audit(monkeypatch):
     """The audit is J_t (J_0ᵀ v) by passes, which know nothing of contractions."""
     *setting, _ = moved("mlp")

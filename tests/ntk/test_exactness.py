@@ -46,7 +46,7 @@ def combinations():
                 square,
                 tight,
                 id=f"{output}-{method}-{'square' if square else 'rectangle'}-{'tight' if tight else 'roomy'}",
-                marks=() if quick else pytest.mark.slow,
+                marks=() if quick else pytest.mark.nightly,
             )
 
 

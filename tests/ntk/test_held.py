@@ -104,6 +104,7 @@ def test_without_memory_for_factors_passes_do_it(monkeypatch):
     assert operator._held.factors() is None
 
 
+@pytest.mark.audit
 def test_wrong_factors_are_refused(monkeypatch):
     """Half of J W is what a lost use would give; the first product, by passes, disagrees."""
     monkeypatch.setattr(factored_jacobian.Linear, "push", lambda self, w, outputs: 0.5 * push(self, w, outputs))
