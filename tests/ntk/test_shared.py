@@ -58,7 +58,7 @@ class Played(Ranks):
 
     post: dict = field(default_factory=dict)
 
-    def every(self, part):
+    def run_everywhere(self, part):
         return part()
 
     def send(self, tensor):
