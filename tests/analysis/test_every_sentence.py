@@ -172,12 +172,6 @@ def wrong(told, expected):
     ]
 
 
-@pytest.fixture(scope="module")
-def page(archives, tmp_path_factory):
-    (path,) = write_report(archives[0], tmp_path_factory.mktemp("sentences") / "run.html", control=archives[1])
-    return path.read_text(encoding="utf-8")
-
-
 def test_every_number_of_every_card_is_recomputed(page, stories):
     expected = {**stories[0].cards(), "Learning-rate change": ([0.25, 0.125], change(*stories), [])}
     told = cards(page)

@@ -18,12 +18,6 @@ from kerneltrack.analysis.text import number
 from kerneltrack.errors import AnalysisError
 
 
-@pytest.fixture(scope="module")
-def page(archives, tmp_path_factory):
-    (path,) = write_report(archives[0], tmp_path_factory.mktemp("page") / "run.html", control=archives[1])
-    return path.read_text(encoding="utf-8")
-
-
 class Structure(HTMLParser):
     """Tags, ids, links and visible text of a page."""
 
