@@ -231,6 +231,13 @@ def two_outputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def page_of_two_outputs(two_outputs, tmp_path_factory):
+    """As ``page``, of the run of two outputs."""
+    (path,) = write_report(two_outputs[0], tmp_path_factory.mktemp("page") / "run.html", control=two_outputs[1])
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
 def synthetic():
     """The builders themselves, for archives that lack something."""
     import types

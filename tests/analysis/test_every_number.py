@@ -12,7 +12,6 @@ import re
 import numpy as np
 import pytest
 
-from kerneltrack.analysis.report.page import write_report
 from tests.analysis.h5_by_hand import Raw
 
 PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "layer-shares", "ledger-modes"}
@@ -133,23 +132,22 @@ def maps_of(raw):
     return {"rotation": (overlaps, 1e-4), "kernel-distances": (1 - cosines, float(rest.max()) + 1e-5)}
 
 
-@pytest.fixture(scope="module", params=["archives", "two_outputs"])
+@pytest.fixture(
+    scope="module", params=[("archives", "page"), ("two_outputs", "page_of_two_outputs")], ids=["one", "two"]
+)
 def written(request):
-    """(run, control): of one output, where samples are as many as modes, and of two, where they are not."""
-    return request.getfixturevalue(request.param)
+    """((run, control), page): of one output, where samples are as many as modes, and of two, where they are not."""
+    return tuple(map(request.getfixturevalue, request.param))
 
 
 @pytest.fixture(scope="module")
-def page(page, archives, written, tmp_path_factory):
-    if written == archives:
-        return page
-    (path,) = write_report(written[0], tmp_path_factory.mktemp("numbers") / "run.html", control=written[1])
-    return path.read_text(encoding="utf-8")
+def page(written):
+    return written[1]
 
 
 @pytest.fixture(scope="module")
 def raws(written):
-    return Raw(written[0]), Raw(written[1])
+    return tuple(map(Raw, written[0]))
 
 
 def drawings(page):
