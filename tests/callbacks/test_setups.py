@@ -47,13 +47,32 @@ def tracked(request, tmp_path_factory):
     return TRACKED[name]
 
 
-def claim(column, without=None):
+#: What these do to the trainer is over before a checkpoint is written or begins anew after it: whether they are resumed
+#: right is asked in the nightly run.
+RESUMED_NIGHTLY = {
+    "gradient clipping by norm",
+    "gradient clipping by value",
+    "a submodule compiled in place",
+    "a compiled LightningModule",
+    "sanity check",
+    "inference_mode=False",
+    "limit_train_batches, limit_val_batches",
+    "overfit_batches",
+    "early stopping",
+    "detect_anomaly",
+    "convolutional network",
+    "activation checkpointing",
+}
+
+
+def claim(column, without=None, nightly=()):
     """A test over all set-ups, or those that the claim is made of; the table's column is the claim."""
 
     def decorate(test):
         names = [n for n, setup in SETUPS.items() if not (without and getattr(setup, without))]
         test.column = column
-        return pytest.mark.parametrize("name", names)(test)
+        marked = [pytest.param(n, marks=pytest.mark.nightly) if n in nightly else n for n in names]
+        return pytest.mark.parametrize("name", marked)(test)
 
     return decorate
 
@@ -133,7 +152,7 @@ def by_autograd(network, inputs, reference):
     return torch.einsum("nop,mqp->nmoq", jacobian, jacobian)
 
 
-@claim("resumed equal to uninterrupted", without="unresumed")
+@claim("resumed equal to uninterrupted", without="unresumed", nightly=RESUMED_NIGHTLY)
 def test_a_resumed_run_continues_its_archive_as_if_nothing_had_happened(tmp_path, name):
     """Without shuffling and dropout, whose generators no checkpoint of Lightning holds; the checkpoint is of mid-epoch."""
     setup, path, saved = SETUPS[name], tmp_path / "run.h5", tmp_path / "run.ckpt"

@@ -437,3 +437,21 @@ def table() -> tuple[Problem, ...]:
 
 
 PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in table()}
+
+#: One problem for each rule and each way of computing: rows of a linear map, windows, transposed ones, scales and shifts,
+#: a tied table, a table looked up twice, gates, heads, a weight used both ways, a weight that is computed, a loop over
+#: samples, and a constant linear map behind the last layer.
+RULES = (
+    "mlp",
+    "lenet-inplace",
+    "conv-transposed-grouped",
+    "resnet-batch-norm",
+    "gpt-tied",
+    "embedding-reused",
+    "lstm",
+    "einsum-heads",
+    "tied-autoencoder",
+    "weight-norm",
+    "control-flow",
+    "standardised-targets",
+)

@@ -27,7 +27,7 @@ def operator_of(name, output="full"):
     )
 
 
-@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("columns", [pytest.param(1, marks=pytest.mark.nightly), 3])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_product_is_exact(monkeypatch, name, columns):
     """The first product is by passes, the next by factors wherever the model has them."""
