@@ -55,7 +55,7 @@ def test_the_quick_combinations_leave_nothing_out():
             assert {(values[a], values[b]) for values in met} == {(values[a], values[b]) for values in ALL}
 
 
-@pytest.mark.parametrize(("name", "output", "method", "square", "tight"), combinations())
+@pytest.mark.parametrize(("name", "output", "method", "square", "tight"), list(combinations()))
 def test_kernel(name, output, method, square, tight):
     kernel = measured(name, output=OUTPUTS[output], method=method, square=square, tight=tight)
     assert kernel.dtype == torch.float64
@@ -64,7 +64,7 @@ def test_kernel(name, output, method, square, tight):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("number", "name"), enumerate(PROBLEMS), ids=PROBLEMS)
+@pytest.mark.parametrize(("number", "name"), list(enumerate(PROBLEMS)), ids=PROBLEMS)
 def test_every_other_combination(number, name):
     """One test for each problem, so that the quick run need not collect eight thousand."""
     errors = {}
