@@ -379,7 +379,7 @@ def live_all(folder, cases, commands=()):
     from kerneltrack.analysis.lr_decay import runs  # noqa: F401
     from kerneltrack.analysis.report import page, slider  # noqa: F401
 
-    registry.registry()
+    registry.registered()
     truth = conftest.simulate()
     for name in ("good", *cases):
         (folder / name).mkdir()
