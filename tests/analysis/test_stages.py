@@ -243,7 +243,7 @@ def test_a_course_that_rises_to_its_very_end_is_sharpening():
     With signs, 24 of 24 increments of one size must be positive for a walk to come as far: never in 999 draws, a rate of
     1/1,000. Fails where the null has no random signs.
     """
-    (stage,) = _stability(np.arange(25), np.geomspace(0.01, 0.8, 25), 0)
+    (stage,) = _sharpening(np.arange(25), np.geomspace(0.01, 0.8, 25), 0)
     assert (stage.name, stage.last) == ("progressive sharpening", 24)
     assert stage.false_alarm == pytest.approx(1 / 1000)
 
