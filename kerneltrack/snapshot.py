@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -104,10 +103,3 @@ class Provenance:
     metadata: Mapping[str, Json] = field(default_factory=dict)
     parameters: Sequence[Mapping[str, Json]] = ()
     private: Mapping[str, Json] = field(default_factory=dict)
-
-
-def same_measurement(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
-    """Whether two measurements hold the same names and, bit for bit, the same arrays (NaN equals NaN)."""
-    return a.keys() == b.keys() and all(
-        np.asarray(a[k]).dtype == np.asarray(b[k]).dtype and np.array_equal(a[k], b[k], equal_nan=True) for k in a
-    )

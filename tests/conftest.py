@@ -11,6 +11,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # Matplotlib must not look for a dis
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--without-audit",
+        action="store_true",
+        help="switch off the engine's own audit: what only it has seen is seen by no test (make audit-off)",
+    )
+
+
 @pytest.fixture(autouse=True)
 def seeded(request):
     """Every test starts from the same generators, whatever ran before it."""

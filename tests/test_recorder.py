@@ -119,3 +119,38 @@ def test_the_last_state_counts_too():
     """By hand: 100 updates of 1 s, 2 s a row, one measured. With 50 and 100 to come 6 s of 106 are too much, 4 of 104 not."""
     pace = Pace({"p": Every(50)}, max_overhead=0.05, horizon=100)
     assert pace.halvings(1, 1.0, 2.0, 1) == 1
+
+
+def test_an_unknown_end_is_twice_as_far():
+    """By hand: 100 updates of 1 s, 5 s a row, 10 rows so far, a cap of a quarter, every tenth state.
+
+    Up to 200 there are nine more and the last: 100 of 300 s. Halved once there are four and the last, 75 of 275 s; halved
+    twice two and the last, 65 of 265 s: 24.5 %. Fails where the end is taken for now: the last alone would be 55 of 155 s,
+    too much however often the grid is halved.
+    """
+    assert Pace({"p": Every(10)}, max_overhead=0.25).halvings(100, 100.0, 50.0, 10) == 2
+
+
+def test_the_share_is_one_of_the_whole_run():
+    """By hand: measuring 25 s beside 75 s of training is a quarter of the run, and a third of the training.
+
+    One row of 5 s is made; 75 updates of 1 s; Every(25) asks for 3 more and the last: 5 + 20 s. Fails where the share is
+    one of the training alone.
+    """
+    pace = Pace({"p": Every(25)}, max_overhead=0.25, horizon=76)
+    assert pace.halvings(1, 75 / 76, 5.0, 1) == 0
+    assert Pace({"p": Every(25)}, max_overhead=0.24, horizon=76).halvings(1, 75 / 76, 5.0, 1) > 0
+
+
+def test_a_resumed_run_goes_on_with_the_halved_grid(monkeypatch):
+    """Oracle: the steps of the run that was not interrupted. Fails where the halvings are not in a recorder's state."""
+
+    def recorder():
+        instrument = Instrument(probe=Probe(torch.randn(3, 2), name="p"))
+        return Recorder(Writer(), {"p": instrument}, Pace({"p": Every(1)}, max_overhead=0.5, horizon=64))
+
+    first, second = recorder(), recorder()
+    first.pace.thinned = 3
+    second.load_state_dict(first.state_dict(), torch.device("cpu"))
+    clocks = [Clock(step=step) for step in range(17, 64)]
+    assert asked(second, clocks) == asked(first, clocks) == {step: ["p"] for step in range(24, 64, 8)}

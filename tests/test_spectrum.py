@@ -191,6 +191,22 @@ def test_what_is_no_kernel_is_refused(kernel, message):
         eigensystem(kernel)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_slight_asymmetry_is_refused_too(dtype):
+    """‖Θ − Θᵀ‖/‖Θ‖ a little above and a little below √ε of the kernel's dtype, by construction. Fails where only the gross
+    is refused: 1e-4 is far above the rounding of a float64 kernel, 1e-3 above that of a float32 one.
+    """
+    kernel = np.eye(4, dtype=dtype)  # ‖Θ‖_F = 2
+    limit = float(np.finfo(dtype).eps) ** 0.5
+    for size, refused in ((1e-4 if dtype is np.float64 else 1e-3, True), (1.5 * limit, True), (0.7 * limit, False)):
+        kernel[0, 1] = size * 2 / 2**0.5  # Θ − Θᵀ has this entry twice
+        if refused:
+            with pytest.raises(KernelError, match="the kernel is not symmetric"):
+                eigensystem(kernel)
+        else:
+            assert eigensystem(kernel).asymmetry == pytest.approx(size, rel=1e-3)
+
+
 def test_no_eigenpairs_are_refused():
     with pytest.raises(KernelError, match="number of eigenpairs"):
         eigensystem(np.eye(3), 0)

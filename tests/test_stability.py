@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.stability_ratio import LANCZOS_TOLERANCE, stability_ratio
 from kerneltrack.ntk import empirical_ntk
 from kerneltrack.ntk.network.network import Network
+from kerneltrack.observables import select
+from kerneltrack.probe import Probe
 from kerneltrack.training.loss import ProbeLoss
 from kerneltrack.training.update_rule import UpdateRule
 
@@ -42,11 +45,12 @@ def curvature(model, x, y, rate=0.1):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_ratio_is_that_of_the_gauss_newton_matrix_by_either_route(optimizer, monkeypatch):
     """Oracle: the Gauss–Newton matrix formed from Jacobians. Lanczos' residual bounds its error by LANCZOS_TOLERANCE.
+    Two hidden layers: behind one, Θ[n, m, o, p] is symmetric in o and p. Fails where the product swaps the two.
 
     A measured kernel answers for one learning rate without a pass through the network; with Adam's own rates it cannot.
     """
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 4)).double()
     x, y = torch.randn(12, 3).double(), torch.arange(12) % 4
     network = Network(model)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -70,3 +74,46 @@ def test_the_ratio_is_that_of_the_gauss_newton_matrix_by_either_route(optimizer,
     expected = curvature(model, x, y, rate=0.1) / rule.threshold
     for found in (by_passes, by_kernel):
         assert found == pytest.approx(expected, rel=LANCZOS_TOLERANCE)
+
+
+def test_the_measured_kernel_is_read_with_its_outputs_in_order():
+    """Oracle: S^½ Θ S^½ as a matrix, rows ordered (n, o), of a kernel whose entries [n, m, o, p] and [n, m, p, o] differ
+    by far more than the tolerance. Fails where the product swaps the two, which networks of one hidden layer cannot show.
+    """
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(3, 4).double(), torch.randn(6, 3).double(), torch.arange(6) % 4
+    rows = torch.randn(24, 2).double()  # a Jacobian of two parameters
+    rule = UpdateRule.of([torch.optim.SGD(model.parameters(), lr=0.1)], {id(p): n for n, p in model.named_parameters()})
+    network, outputs = Network(model), model(x).detach()
+    kernel = (rows @ rows.T).reshape(6, 4, 6, 4).transpose(1, 2)
+    hessian = torch.func.hessian(lambda f: nn.functional.cross_entropy(f, y))(outputs).reshape(24, 24)
+
+    def top(matrix):
+        return 0.1 * float(torch.linalg.eigvals(matrix @ hessian).real.max()) / rule.threshold
+
+    one_hot, loss = nn.functional.one_hot(y, 4).double(), ProbeLoss.of("cross_entropy")
+    found, _ = stability_ratio(network, x, outputs, one_hot, loss, rule, kernel=kernel)
+    assert found == pytest.approx(top(rows @ rows.T), rel=LANCZOS_TOLERANCE)
+    assert found != pytest.approx(top(kernel.transpose(2, 3).transpose(1, 2).reshape(24, 24)), rel=0.05)
+
+
+@pytest.mark.parametrize("loss", ["half_mse", "cross_entropy"])
+def test_the_ratio_of_a_part_of_the_parameters_is_that_of_all(loss):
+    """The optimizer moves every parameter, whatever ``params=`` the kernel is of. Oracle: the Gauss–Newton matrix of all.
+
+    Fails where λ_1 of the part, or its kernel, is taken for that of the whole.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    x, y = torch.randn(6, 3).double(), torch.arange(6) % 4
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rule = UpdateRule.of([optimizer], {id(p): name for name, p in model.named_parameters()})
+    probe, chosen = Probe(x, y), select(["stability_ratio"])
+    part = Instrument(probe=probe, params=["2.weight"], loss=ProbeLoss.of(loss), observables=chosen)
+    found = float(part.measure(model, rule, step=0).values["stability_ratio"])
+    if loss == "half_mse":
+        kernel = empirical_ntk(model, x).transpose(1, 2).reshape(24, 24)
+        expected = 0.1 * float(torch.linalg.eigvalsh(kernel)[-1]) / 6 / rule.threshold
+    else:
+        expected = curvature(model, x, y) / rule.threshold
+    assert found == pytest.approx(expected, rel=LANCZOS_TOLERANCE)

@@ -2,21 +2,19 @@
 
 The residual obeys m_{t+1} = (I − η_t Θ_t/N) m_t exactly, and Θ_t = V diag(λ(t)) Vᵀ, so in the basis V each coefficient
 is a product of factors. λ_1/N grows logistically towards 2/η_t, as at the edge of stability; η is halved at step HALVED
-in the run and stays in the control.
+in the run and stays in the control. With two outputs the same number of modes stands on half as many samples: only there
+the number of samples is not the number of modes.
 """
 
 import dataclasses
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kerneltrack.analysis.report.page import write_report
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
-
-sys.path.insert(0, str(Path(__file__).parent))  # the oracle raw.py, for the tests beside it
 
 N, HALVED, LAST, TOP_K = 48, 300, 700, 16
 ENERGY_K = (1, 2, 5, 10, 20, N)
@@ -33,16 +31,27 @@ class Truth:
     eigenvalues: dict  # step -> (N,)
     coefficients: dict  # step -> (N,) of the residual along the basis
     rates: dict  # step -> η of the update that leaves the state
+    outputs: int = 1
+
+    @property
+    def count(self):
+        """Samples; the rest of this file writes N for the modes, rows ordered (sample, output)."""
+        return N // self.outputs
+
+    def on_samples(self, values):
+        """(N, …) as (samples, outputs, …)."""
+        return values.reshape(self.count, self.outputs, *values.shape[1:])
 
 
-def simulate(*, halve=True, start=0, seed=7):
-    generator = np.random.default_rng(seed)
-    points = generator.random((N, 2))
-    # A disc beside a ramp: a picture with an edge.
-    target = np.where(np.hypot(*(points - 0.4).T) < 0.25, 1.5, -0.5) + points[:, 0] - 0.5
+def simulate(*, halve=True, start=0, seed=7, outputs=1):
+    generator, count = np.random.default_rng(seed), N // outputs
+    points = generator.random((count, 2))
+    # A disc beside a ramp: a picture with an edge; a second output has it upside down.
+    picture = np.where(np.hypot(*(points - 0.4).T) < 0.25, 1.5, -0.5) + points[:, 0] - 0.5
+    target = np.stack([picture, 1 - points[:, 1] - picture][:outputs], axis=1).reshape(N)
     basis = np.linalg.qr(generator.standard_normal((N, N)))[0]
     basis *= np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(N)])
-    values = 3.2 * N * np.arange(1, N + 1) ** -1.5
+    values = 3.2 * count * np.arange(1, N + 1) ** -1.5
     coefficients = basis.T @ (0.05 * generator.standard_normal(N) - target)
     kept = {"eigenvalues": {}, "coefficients": {}, "rates": {}}
     for step in range(LAST + 1):
@@ -50,9 +59,9 @@ def simulate(*, halve=True, start=0, seed=7):
         if step in STEPS and step >= start:
             for name, value in (("eigenvalues", values), ("coefficients", coefficients), ("rates", rate)):
                 kept[name][step] = value
-        coefficients = (1 - rate * values / N) * coefficients
-        values = values * (1 + 0.02 * (1 - values[0] / (2 * N / rate)))
-    return Truth(points, target, basis, **kept)
+        coefficients = (1 - rate * values / count) * coefficients
+        values = values * (1 + 0.02 * (1 - values[0] / (2 * count / rate)))
+    return Truth(points, target, basis, **kept, outputs=outputs)
 
 
 def energies(coefficients):
@@ -63,22 +72,23 @@ def measurement(truth, step, first):
     values, residual = truth.eigenvalues[step], truth.coefficients[step]
     target = truth.basis.T @ truth.target
     share = values / values.sum()
-    bound = 2 * N / truth.rates[step]
+    bound = 2 * truth.count / truth.rates[step]
     layers = np.array([0.25, 0.5, 0.25]) + step / LAST * np.array([0.1, 0, -0.1])
     # m_{t+1} = (I − ηΘ/N) m_t exactly: kernel flow is the whole update, each layer its share of the kernel
-    flow = -truth.rates[step] / N * values * residual
-    kernel = {"kernel": ((truth.basis * values) @ truth.basis.T)[:, :, None, None].astype("f4")}
+    flow = -truth.rates[step] / truth.count * values * residual
+    matrix = truth.on_samples((truth.basis * values) @ truth.basis.T).reshape(*2 * (truth.count, truth.outputs))
+    kernel = {"kernel": matrix.transpose(0, 2, 1, 3).astype("f4")}
     return {
         **(kernel if step in (0, LAST) else {}),
         "eigenvalues": values,
-        "eigenvectors": truth.basis[:, None, :TOP_K].astype("f4"),
-        "mode_sums": truth.basis.sum(axis=0)[:, None],
+        "eigenvectors": truth.on_samples(truth.basis)[..., :TOP_K].astype("f4"),
+        "mode_sums": truth.on_samples(truth.basis).sum(axis=0).T,
         "target_coefficients": target[:, None],
         "output_coefficients": (target + residual)[:, None],
         "residual_coefficients": residual[:, None],
         "displacement_coefficients": (residual - first)[:, None],
-        "outputs": (truth.basis @ (target + residual))[:, None],
-        "residual": (truth.basis @ residual)[:, None],
+        "outputs": truth.on_samples(truth.basis @ (target + residual)),
+        "residual": truth.on_samples(truth.basis @ residual),
         "target_energy": energies(target),
         "target_energy_null": np.array(ENERGY_K) / N,
         "output_energy": energies(target + residual),
@@ -88,7 +98,7 @@ def measurement(truth, step, first):
         "effective_rank": np.array(np.exp(-np.sum(share * np.log(share)))),
         "participation_ratio": np.array(values.sum() ** 2 / np.sum(values**2)),
         "trace": np.array(values.sum()),
-        "probe_loss": np.array(np.sum(residual**2) / (2 * N)),
+        "probe_loss": np.array(np.sum(residual**2) / (2 * truth.count)),
         "kernel_flow_error": np.array(1e-3),
         "linearization_error": np.array(1e-3),
         "anchored_linearization_error": np.array(0.4),
@@ -135,10 +145,10 @@ def record(truth, *, probe="train", fingerprint="sha256:" + "a" * 64, inputs=Tru
     return ProbeRecord(
         name=probe,
         fingerprint=fingerprint,
-        count=N,
-        targets=truth.target[:, None],
+        count=truth.count,
+        targets=truth.on_samples(truth.target),
         target_encoding="real",
-        input_shapes={"": ("float64", (N, 2))},
+        input_shapes={"": ("float64", (truth.count, 2))},
         inputs={"": truth.points} if inputs else None,
         identity=identity,
         settings={
@@ -200,6 +210,31 @@ def archives(tmp_path_factory, truth, control_truth):
         write(folder / "run.h5", snapshots(truth), record(truth)),
         write(folder / "control.h5", snapshots(control_truth), record(control_truth)),
     )
+
+
+@pytest.fixture(scope="session")
+def page(archives, tmp_path_factory):
+    """The report of the run with its control, as text; rendered once for all files that read it."""
+    (path,) = write_report(archives[0], tmp_path_factory.mktemp("page") / "run.html", control=archives[1])
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def two_outputs(tmp_path_factory):
+    """(run, control) of two outputs: twice as many modes as samples."""
+    folder = tmp_path_factory.mktemp("two-outputs")
+    run, control = simulate(outputs=2), simulate(halve=False, start=HALVED, outputs=2)
+    return (
+        write(folder / "run.h5", snapshots(run), record(run)),
+        write(folder / "control.h5", snapshots(control), record(control)),
+    )
+
+
+@pytest.fixture(scope="session")
+def page_of_two_outputs(two_outputs, tmp_path_factory):
+    """As ``page``, of the run of two outputs."""
+    (path,) = write_report(two_outputs[0], tmp_path_factory.mktemp("page") / "run.html", control=two_outputs[1])
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

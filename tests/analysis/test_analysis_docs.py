@@ -18,7 +18,7 @@ def test_every_command_is_documented(command):
     assert f"| `kerneltrack {command} " in (HOW_TO / "command-line.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", list(registry.registry()))
+@pytest.mark.parametrize("name", list(registry.registered()))
 def test_every_figure_is_documented(name):
     assert f"`{name}`" in (HOW_TO / "add-a-figure.md").read_text(encoding="utf-8")
 
@@ -30,7 +30,7 @@ def test_no_figure_is_documented_that_does_not_exist():
         for row in table.splitlines()
         for name in re.findall(r"`([a-z-]+)`", row.partition("| ")[2].partition(" |")[0])
     }
-    assert named == {*registry.registry(), "runs"}
+    assert named == {*registry.registered(), "runs"}
 
 
 def test_the_recipe_works_as_written(archives, synthetic, truth, tmp_path, monkeypatch):
@@ -40,7 +40,7 @@ def test_the_recipe_works_as_written(archives, synthetic, truth, tmp_path, monke
         (HOW_TO / "add-a-figure.md").read_text("utf-8"),
         re.DOTALL,
     )
-    registry.registry()
+    registry.registered()
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     exec(source, {})
     run = load(archives[0]).only

@@ -10,8 +10,6 @@ import subprocess
 
 import pytest
 
-from kerneltrack.analysis.report.page import write_report
-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
 
@@ -81,12 +79,6 @@ def browse(page, folder, *, width=1200):
     console = [line for line in child.stderr.splitlines() if "CONSOLE" in line]
     assert found, child.stderr[-2000:]
     return json.loads(found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")), console
-
-
-@pytest.fixture(scope="module")
-def page(archives, tmp_path_factory):
-    (path,) = write_report(archives[0], tmp_path_factory.mktemp("page") / "run.html", control=archives[1])
-    return path.read_text(encoding="utf-8")
 
 
 def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path, truth):

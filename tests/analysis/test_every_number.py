@@ -11,9 +11,8 @@ import re
 
 import numpy as np
 import pytest
-from raw import Raw
 
-from kerneltrack.analysis.report.page import write_report
+from tests.analysis.h5_by_hand import Raw
 
 PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "layer-shares", "ledger-modes"}
 
@@ -122,8 +121,8 @@ def lines_of(raw, control):
 
 def maps_of(raw):
     """Figure → (matrix, tolerance)."""
-    vectors = raw.at["eigenvectors"][:, :, 0, :].astype(float)
-    k = vectors.shape[-1]
+    k = raw.at["eigenvectors"].shape[-1]
+    vectors = raw.at["eigenvectors"].reshape(len(raw.steps), raw.modes, k).astype(float)
     overlaps = np.array([[np.sum((a.T @ b) ** 2) / k for b in vectors] for a in vectors])
     # One basis for all times: the exact cosine is that of the eigenvalues. Of 48 vectors 16 are stored, which leaves
     # bounds; what the rest could add is below ‖rest‖²/‖Θ‖².
@@ -133,15 +132,22 @@ def maps_of(raw):
     return {"rotation": (overlaps, 1e-4), "kernel-distances": (1 - cosines, float(rest.max()) + 1e-5)}
 
 
-@pytest.fixture(scope="module")
-def page(archives, tmp_path_factory):
-    (path,) = write_report(archives[0], tmp_path_factory.mktemp("numbers") / "run.html", control=archives[1])
-    return path.read_text(encoding="utf-8")
+@pytest.fixture(
+    scope="module", params=[("archives", "page"), ("two_outputs", "page_of_two_outputs")], ids=["one", "two"]
+)
+def written(request):
+    """((run, control), page): of one output, where samples are as many as modes, and of two, where they are not."""
+    return tuple(map(request.getfixturevalue, request.param))
 
 
 @pytest.fixture(scope="module")
-def raws(archives):
-    return Raw(archives[0]), Raw(archives[1])
+def page(written):
+    return written[1]
+
+
+@pytest.fixture(scope="module")
+def raws(written):
+    return tuple(map(Raw, written[0]))
 
 
 def drawings(page):

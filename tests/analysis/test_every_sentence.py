@@ -10,13 +10,13 @@ import re
 
 import numpy as np
 import pytest
-from raw import Raw, numbers, sig
 
 from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.derived.uncertainty import SPLITS, assess
 from kerneltrack.analysis.lr_decay.wording import change_table, factor_table, trend_table
 from kerneltrack.analysis.report.findings import findings
 from kerneltrack.analysis.report.page import write_report
+from tests.analysis.h5_by_hand import Raw, numbers, sig
 
 
 def percent(share):
@@ -148,9 +148,22 @@ def change(story, control):
     ]
 
 
+@pytest.fixture(
+    scope="module", params=[("archives", "page"), ("two_outputs", "page_of_two_outputs")], ids=["one", "two"]
+)
+def written(request):
+    """((run, control), page): of one output, where samples are as many as modes, and of two, where they are not."""
+    return tuple(map(request.getfixturevalue, request.param))
+
+
 @pytest.fixture(scope="module")
-def stories(archives):
-    return tuple(map(Story, archives))
+def page(written):
+    return written[1]
+
+
+@pytest.fixture(scope="module")
+def stories(written):
+    return tuple(map(Story, written[0]))
 
 
 def cards(page):
@@ -170,12 +183,6 @@ def wrong(told, expected):
         for text, right in zip(texts, expected[title], strict=True)
         if numbers(text) != pytest.approx(list(map(float, right)), rel=1e-12)
     ]
-
-
-@pytest.fixture(scope="module")
-def page(archives, tmp_path_factory):
-    (path,) = write_report(archives[0], tmp_path_factory.mktemp("sentences") / "run.html", control=archives[1])
-    return path.read_text(encoding="utf-8")
 
 
 def test_every_number_of_every_card_is_recomputed(page, stories):
@@ -239,10 +246,10 @@ def test_every_number_of_a_trend_is_recomputed(synthetic, tmp_path):
             assert numbers(tau) == pytest.approx([sig(kendall(times, values[label]), 2)]), label
 
 
-def test_every_cell_of_the_change_s_tables_is_recomputed(archives, stories):
+def test_every_cell_of_the_change_s_tables_is_recomputed(written, stories):
     """Run, control and their difference at every moment, for every quantity; then the factors, mode by mode."""
     story, control = stories
-    (effects,) = lr_decay_effects(load(archives[0]).only, load(archives[1]).only).changes
+    (effects,) = lr_decay_effects(*(load(path).only for path in written[0])).changes
     table, mine, theirs = change_table(effects, tuple(story.grid)), story.quantities(), control.quantities()
     steps = [300, 301, 310, 400, 700]
     assert {row[0] for row in table.rows} == {*mine, "  control", "  difference"}
@@ -257,8 +264,9 @@ def test_every_cell_of_the_change_s_tables_is_recomputed(archives, stories):
         scale = 1e-12 * np.nanmax(np.abs(a))
         np.testing.assert_allclose(shown, [sig(v) for v in held], rtol=1e-9, atol=scale, err_msg=f"{label} {name}")
     at, then = story.row(300), story.row(301)
-    vectors = story.at["eigenvectors"][at][:, 0].astype(float)
-    before, after = (vectors.T @ story.at["residual"][row][:, 0] for row in (at, then))
+    kept = story.at["eigenvectors"].shape[-1]
+    vectors = story.at["eigenvectors"][at].reshape(-1, kept).astype(float)
+    before, after = (vectors.T @ story.at["residual"][row].reshape(-1) for row in (at, then))
     share = before**2 / np.sum(story.at["residual"][at] ** 2)
     rows = factor_table(effects).rows
     assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 7, 10, 15]
@@ -271,9 +279,10 @@ def test_every_cell_of_the_change_s_tables_is_recomputed(archives, stories):
 
 def test_the_headline_and_the_strip_below_it_are_recomputed(page, stories):
     headline = html.unescape(re.search(r'<p class="lead">(.*?)</p>', page, re.DOTALL).group(1))
-    assert numbers(headline) == [1000, 48, 13, 0, 700]
+    count, outputs = stories[0].at["targets"].shape
+    assert numbers(headline) == [1000, count, 13, 0, 700]
     strip = re.search(r'<dl class="facts">(.*?)</dl>', page, re.DOTALL).group(1)
-    assert numbers(" ".join(re.findall(r"<dd>(.*?)</dd>", strip))) == [48, 1, 1000, 13]
+    assert numbers(" ".join(re.findall(r"<dd>(.*?)</dd>", strip))) == [count, outputs, 1000, 13]
 
 
 def test_the_slider_s_readout_is_recomputed(page, stories):
@@ -297,12 +306,17 @@ def test_the_slider_s_readout_is_recomputed(page, stories):
 
 def halves_of(story, measure):
     """Standard deviation over √2 of a number's differences between halves, from the stored kernel at the last step."""
-    kernel, target = story.at["kernel"][-1][:, :, 0, 0].astype(float), story.at["targets"][:, 0]
+    kernel, target = story.at["kernel"][-1].astype(float), story.at["targets"]
     rng, half = np.random.default_rng(0), len(kernel) // 2
+
+    def of(part):
+        rows = len(part) * target.shape[1]  # ordered (n, o)
+        return measure(kernel[np.ix_(part, part)].transpose(0, 2, 1, 3).reshape(rows, rows), target[part].reshape(rows))
+
     differences = []
     for _ in range(SPLITS):
         order = rng.permutation(len(kernel))
-        a, b = (measure(kernel[np.ix_(part, part)], target[part]) for part in (order[:half], order[half : 2 * half]))
+        a, b = (of(part) for part in (order[:half], order[half : 2 * half]))
         differences.append(a - b)
     return np.std(differences) / np.sqrt(2)
 

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from raw import Raw, numbers, sig
 
 from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.derived.rate_changes import learning_rate_changes
@@ -20,6 +19,7 @@ from kerneltrack.analysis.lr_decay.wording import (
     trend_table,
 )
 from kerneltrack.errors import AnalysisError
+from tests.analysis.h5_by_hand import Raw, numbers, sig
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,6 @@ from kerneltrack.analysis.text import number
 from kerneltrack.errors import AnalysisError
 
 
-@pytest.fixture(scope="module")
-def page(archives, tmp_path_factory):
-    (path,) = write_report(archives[0], tmp_path_factory.mktemp("page") / "run.html", control=archives[1])
-    return path.read_text(encoding="utf-8")
-
-
 class Structure(HTMLParser):
     """Tags, ids, links and visible text of a page."""
 
@@ -233,7 +227,7 @@ def test_frames_show_the_snapshots(archives, truth):
     assert dict(frames[0].facts)["learning rate"] == "0.25"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_thousand_snapshots_are_a_page_within_its_limits(synthetic, truth, tmp_path):
     """10 s of processor time (the wall clock of a busy machine says nothing) and 15 MB: the limits that the page promises."""
     rows = list(synthetic.snapshots(truth))

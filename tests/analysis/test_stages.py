@@ -5,6 +5,7 @@ what is called sharpening does not depend on the learning rate's schedule, for i
 """
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -46,8 +47,7 @@ def test_the_false_alarm_rate_on_the_null_is_what_it_says(phi):
 def test_a_naive_null_would_give_false_alarms():
     """Negative control: without the correlation, the same courses set the alarm off in most cases."""
     rng = np.random.default_rng(1)
-    from kerneltrack.analysis.derived import stages as module
-
+    module = importlib.import_module("kerneltrack.analysis.derived.stages")  # the folder has a function of that name
     courses = [ar1(rng, 50, 0.8) for _ in range(40)]
     honest = sum(bool(change_points(c)) for c in courses)
     with pytest.MonkeyPatch.context() as patch:
@@ -235,6 +235,17 @@ def test_the_edge_is_judged_at_one_rate(synthetic, truth, tmp_path):
     )
     assert not [stage for stage in stages(run) if stage.name == "edge of stability"]
     assert any("edge of stability: the rate moved" in said for said in judge(run)[1])
+
+
+def test_a_course_that_rises_to_its_very_end_is_sharpening():
+    """Shuffled, its increments come as far every time: a null without random signs would give a rate of one.
+
+    With signs, 24 of 24 increments of one size must be positive for a walk to come as far: never in 999 draws, a rate of
+    1/1,000. Fails where the null has no random signs.
+    """
+    (stage,) = _sharpening(np.arange(25), np.geomspace(0.01, 0.8, 25), 0)
+    assert (stage.name, stage.last) == ("progressive sharpening", 24)
+    assert stage.false_alarm == pytest.approx(1 / 1000)
 
 
 def test_random_walks_are_rarely_called_sharpening_or_the_edge():

@@ -22,8 +22,8 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory):
     """What came of every command that is planned for a case."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE / "strangers.py"), str(tmp_path_factory.mktemp("strangers"))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(HERE / "foreign_archives.py"), str(tmp_path_factory.mktemp("strangers"))]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr
     return list(map(json.loads, done.stdout.splitlines()))

@@ -78,7 +78,7 @@ def test_a_small_sweep_gets_lazier_with_width(digits, tmp_path):
     assert found.slope < -0.3
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 def test_the_whole_study_runs_small(digits, tmp_path):
     lines = digits.main(tmp_path, digits.SMALL)

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot, same_measurement
+from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
+from tests.archive.same_snapshot import same
 
 SAMPLES, VECTORS = 12, 3
 
@@ -51,17 +52,6 @@ def snapshot(step: int, **changes: object) -> Snapshot:
         probes={"train": measurements(step, kernel=step == 0)},
     )
     return dataclasses.replace(given, **changes)
-
-
-def same(a: Snapshot, b: Snapshot) -> bool:
-    """Equal bit for bit; NaN equals NaN."""
-    for field in dataclasses.fields(Snapshot):
-        x, y = getattr(a, field.name), getattr(b, field.name)
-        if field.name != "probes" and x != y and not (isinstance(x, float) and np.isnan(x) and np.isnan(y)):
-            return False
-    return a.probes.keys() == b.probes.keys() and all(
-        same_measurement(a.probes[name], b.probes[name]) for name in a.probes
-    )
 
 
 @pytest.fixture(autouse=True)

@@ -33,9 +33,12 @@ from typing import Any
 import h5py
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run by path, a file's own folder comes first, not the root
+
 from kerneltrack.archive import ArchiveWriter, layout, open_archive, rows
 from kerneltrack.archive.checking import problems
-from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot, same_measurement
+from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
+from tests.archive.same_snapshot import same_measurement
 
 SIZE = 64
 MEAN_SECONDS = 0.15  # of processor time between a writer's start, or its first snapshot, and its end

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import types
 import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -351,6 +352,26 @@ def test_too_little_room_puts_joining_off(tmp_path, make, monkeypatch):
 
 class Room:
     free = 1000
+
+
+@pytest.mark.parametrize(("missing", "joined"), [(1, False), (0, True)])
+def test_joining_leaves_room_for_the_appends_to_come(tmp_path, make, monkeypatch, missing, joined):
+    """Oracle: the pieces' own sizes and the 16 MiB that stay free. Fails where the room of the joined file alone will do."""
+    path = tmp_path / "run.h5"
+    writer = ArchiveWriter(path, probes=[make.probe])
+    for step in range(3):
+        writer.append(make.snapshot(step))
+    needed = path.stat().st_size + sum(part.stat().st_size for part in path.with_name("run.h5.parts").glob("*.h5"))
+    room = types.SimpleNamespace(free=needed + 2**24 - missing)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: room)
+    with (
+        nullcontext()
+        if joined
+        else pytest.warns(ArchiveWarning, match=f"too little room.*expected {needed + 2**24} bytes")
+    ):
+        writer.close()
+    assert path.with_name("run.h5.parts").exists() is not joined
+    assert steps_of(path) == [0, 1, 2]
 
 
 def test_an_exception_in_user_code_keeps_what_was_appended(tmp_path, make):

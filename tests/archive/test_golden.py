@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -13,17 +12,10 @@ import pytest
 
 from kerneltrack.archive import check, open_archive, schema
 from kerneltrack.errors import ArchiveFormatError
+from tests.archive import golden
 
 HERE = Path(__file__).parent
 GOLDEN = sorted((HERE / "data").glob("format-*.h5"))
-
-
-@pytest.fixture(scope="module")
-def golden():
-    spec = importlib.util.spec_from_file_location("golden", HERE / "golden.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_there_is_a_golden_file_of_this_version():
@@ -31,7 +23,7 @@ def test_there_is_a_golden_file_of_this_version():
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_it_says_what_it_said(path, golden):
+def test_it_says_what_it_said(path):
     assert json.loads(json.dumps(golden.said(path))) == json.loads(
         path.with_suffix(".json").read_text(encoding="utf-8")
     )
@@ -39,7 +31,7 @@ def test_it_says_what_it_said(path, golden):
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_the_comparison_sees_a_change(path, golden, tmp_path):
+def test_the_comparison_sees_a_change(path, tmp_path):
     """Negative control."""
     copy = tmp_path / "copy.h5"
     shutil.copy(path, copy)
@@ -48,7 +40,7 @@ def test_the_comparison_sees_a_change(path, golden, tmp_path):
     assert golden.said(copy) != golden.said(path)
 
 
-def test_the_command_still_writes_the_same_rows(golden, tmp_path):
+def test_the_command_still_writes_the_same_rows(tmp_path):
     golden.write(tmp_path / "new.h5")
     new, old = golden.said(tmp_path / "new.h5"), golden.said(HERE / "data" / f"format-{schema.FORMAT_VERSION}.h5")
     for section in ("snapshots", "probes", "provenance", "canonical"):

@@ -23,7 +23,7 @@ from kerneltrack.archive.checking import problems
 from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def python(script, *arguments, timeout=120):
@@ -37,10 +37,11 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     done = python(
         """
-        import contextlib, io, json, resource, sys, hostile
+        import contextlib, io, json, resource, sys
         from kerneltrack.analysis.cli import main
         from kerneltrack.archive import open_archive
         from kerneltrack.errors import ArchiveError
+        from tests.archive import hostile
         refusals = hostile.build(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
         for name, refusal in {**refusals, "good": ""}.items():

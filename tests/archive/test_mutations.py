@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("mutate.py")
+SCRIPT = Path(__file__).with_name("corruptions.py")
 
 
 def mutate(*options):
@@ -31,7 +31,7 @@ def test_without_checksums_damage_is_silent():
     assert "'silent'" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_thousands_of_mutations():
     done = mutate("--count", "10000", "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from kerneltrack.archive import ArchiveWriter, check, joining, open_archive
 from kerneltrack.archive.canonical import is_canonical
 from kerneltrack.archive.header import Segment
-from kerneltrack.archive.memory import MemoryArchive
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
 from kerneltrack.snapshot import Provenance
+from tests.archive.in_memory import MemoryArchive
 
 
 def write(path, make, steps):

@@ -3,10 +3,10 @@
 import h5py
 import numpy as np
 import pytest
-from golden import probes, snapshot
-from same import differences
 
 from kerneltrack.archive import ArchiveWriter
+from tests.archive.golden import probes, snapshot
+from tests.archive.same import differences
 
 
 def write(path):

@@ -10,13 +10,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
-from setups import Setup
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
-from trainings import Regressor, trainer
 
 from kerneltrack import schedule
 from kerneltrack.callbacks import NTKTracker
+from tests.callbacks.lightning_runs import Regressor, trainer
+from tests.callbacks.setups import Setup
 
 STEPS = 8
 

@@ -1,12 +1,8 @@
-"""The helpers beside the tests are importable, and Lightning's advice is not about these trainings."""
+"""Lightning's advice is not about these trainings."""
 
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

@@ -18,15 +18,17 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from comparisons import Resumable, Saves, differences, same, unequal
 from torch.utils.data import DataLoader, TensorDataset
-from trainings import Regressor, data, trainer
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run by path, a file's own folder comes first, not the root
 
 from kerneltrack import Probe, open_archive, schedule
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveError
 from kerneltrack.measurement import kernel_over_ranks
+from tests.callbacks.comparisons import Resumable, Saves, differences, same, unequal
+from tests.callbacks.lightning_runs import Regressor, data, trainer
 
 RANK = int(os.environ["LOCAL_RANK"])
 TIMEOUT = datetime.timedelta(seconds=60)

@@ -13,7 +13,8 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
-from trainings import Regressor, data
+
+from tests.callbacks.lightning_runs import Regressor, data
 
 
 class Manual(Regressor):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run by path, a file's own folder comes first, not the root
+
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "setups.md"
 COLUMNS = (
@@ -40,7 +42,7 @@ class Outcomes:
         self.cells, self.found = {}, {}
 
     def pytest_collection_modifyitems(self, items):
-        from test_ranks import LABELS
+        from tests.callbacks.test_ranks import LABELS
 
         items[:] = [item for item in items if hasattr(getattr(item, "function", None), "column")]
         for item in items:
@@ -55,8 +57,8 @@ class Outcomes:
 
 def rows():
     """The set-ups in the page's order, each with the reason why a column is not claimed of it."""
-    from setups import SETUPS
-    from test_ranks import LABELS
+    from tests.callbacks.setups import SETUPS
+    from tests.callbacks.test_ranks import LABELS
 
     for name, setup in SETUPS.items():
         yield name, {COLUMNS[2]: setup.unmeasured, COLUMNS[3]: setup.unresumed}
@@ -81,7 +83,6 @@ def table(found):
 
 
 def main():
-    sys.path.insert(0, str(HERE))
     outcomes = Outcomes()
     files = [str(HERE / "test_setups.py"), str(HERE / "test_ranks.py")]
     pytest.main(["-q", "--show-capture=no", "-p", "no:cacheprovider", *files], plugins=[outcomes])

@@ -11,11 +11,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
-from trainings import Regressor, data, trainer
 
 from kerneltrack import Probe, schedule
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveError, KernelError, KerneltrackError, ObservableError, ProbeError, TrackerError
+from tests.callbacks.lightning_runs import Regressor, data, trainer
 
 #: Argument → values that no tracker can work with, each beside what of it the message must say.
 WRONG = {

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from comparisons import differences, tracker, train
-from setups import Setup
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
-from trainings import Regressor
 
 import kerneltrack.undisturbed as guards
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.measurement.recorder import Recorder
+from tests.callbacks.comparisons import differences, tracker, train
+from tests.callbacks.lightning_runs import Regressor
+from tests.callbacks.setups import Setup
 
 CALLS = []
 

@@ -10,14 +10,14 @@ import dataclasses
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-from comparisons import Saves, unequal
-from trainings import Regressor, loader, trainer
 
 from kerneltrack import archive, open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.measurement.eigenpairs import FORWARD_PASSES_PER_PRODUCT, LANCZOS_PRODUCTS_PER_PAIR, forms_kernel
 from kerneltrack.ntk import Plan
 from kerneltrack.observables import catalogue
+from tests.callbacks.comparisons import Saves, unequal
+from tests.callbacks.lightning_runs import Regressor, loader, trainer
 
 POINTS, PAIRS, TOO_LITTLE = 520, 5, 10**6  # the kernel of 520 points has 1.08 MB; from 500 rows on, Lanczos is worth it
 ROUTES = {"kernel": {}, "products": {"memory_budget": TOO_LITTLE}}

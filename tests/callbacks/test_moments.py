@@ -10,10 +10,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import MixedPrecision
-from trainings import Regressor, data, loader, trainer
 
 from kerneltrack import Probe, open_archive, schedule
 from kerneltrack.callbacks import NTKTracker
+from tests.callbacks.lightning_runs import Regressor, data, loader, trainer
 
 
 class Weights(pl.Callback):
@@ -122,3 +122,28 @@ def test_rate_changes_are_measured_whatever_the_share(tmp_path):
         steps = set(archive.steps.tolist())
     assert {0, 31, 32, 60} <= steps
     assert len(steps) < 30
+
+
+def test_a_resumed_tracker_keeps_its_halvings(tmp_path):
+    """Every row after the resume lies on the grid that the first half had come to. Fails where halvings are not stored."""
+    thinned, saved = [], tmp_path / "run.ckpt"
+
+    class Watches(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            (tracker,) = (callback for callback in trainer.callbacks if isinstance(callback, NTKTracker))
+            thinned.append(tracker._recorder.pace.thinned)
+
+    def half(steps, **options):
+        tracker = NTKTracker(tmp_path / "run.h5", probe=16, schedule=1, max_overhead=0.02, log=False)
+        fitted = trainer(tracker, Watches(), max_steps=steps)
+        fitted.fit(Regressor(), loader(), **options)
+        return fitted
+
+    half(12).save_checkpoint(saved)
+    reached = thinned[-1]
+    assert reached > 0
+    thinned.clear()
+    half(24, ckpt_path=saved)
+    assert thinned[0] >= reached
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert all(step % 2**reached == 0 for step in archive.steps.tolist() if 12 < step < 24)

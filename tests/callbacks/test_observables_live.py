@@ -14,7 +14,6 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from trainings import trainer
 
 import kerneltrack.measurement.instrument as module_of_instrument
 import kerneltrack.measurement.kernels as kernels
@@ -25,6 +24,7 @@ from kerneltrack.observables import select
 from kerneltrack.schedule import At
 from kerneltrack.training.loss import ProbeLoss
 from kerneltrack.training.update_rule import UpdateRule
+from tests.callbacks.lightning_runs import trainer
 
 N, M, O, STEPS, TOP = 7, 5, 2, 3, 4  # noqa: E741  # the notation's letter
 X = torch.randn(24, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -10,11 +10,11 @@ import h5py
 import pytest
 import pytorch_lightning as pl
 import torch
-from trainings import Regressor, loader, trainer
 
 from kerneltrack import open_archive
 from kerneltrack.archive import publish
 from kerneltrack.callbacks import NTKTracker
+from tests.callbacks.lightning_runs import Regressor, loader, trainer
 
 
 class TwoGroups(Regressor):

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from comparisons import Saves, Spy, differences, run, tracker, train, unequal
-from setups import SETUPS
 from torch import nn
-from trainings import Regressor, loader, trainer
 
 from kerneltrack import Probe, open_archive
 from kerneltrack.measurement import instrument
 from kerneltrack.spectrum.decomposition import eigensystem
+from tests.callbacks.comparisons import Saves, Spy, differences, run, tracker, train, unequal
+from tests.callbacks.lightning_runs import Regressor, loader, trainer
+from tests.callbacks.setups import SETUPS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*requested to overfit.*", "ignore:.*has `shuffle=True`.*"),
@@ -47,13 +47,32 @@ def tracked(request, tmp_path_factory):
     return TRACKED[name]
 
 
-def claim(column, without=None):
+#: What these do to the trainer is over before a checkpoint is written or begins anew after it: whether they are resumed
+#: right is asked in the nightly run.
+RESUMED_NIGHTLY = {
+    "gradient clipping by norm",
+    "gradient clipping by value",
+    "a submodule compiled in place",
+    "a compiled LightningModule",
+    "sanity check",
+    "inference_mode=False",
+    "limit_train_batches, limit_val_batches",
+    "overfit_batches",
+    "early stopping",
+    "detect_anomaly",
+    "convolutional network",
+    "activation checkpointing",
+}
+
+
+def claim(column, without=None, nightly=()):
     """A test over all set-ups, or those that the claim is made of; the table's column is the claim."""
 
     def decorate(test):
         names = [n for n, setup in SETUPS.items() if not (without and getattr(setup, without))]
         test.column = column
-        return pytest.mark.parametrize("name", names)(test)
+        marked = [pytest.param(n, marks=pytest.mark.nightly) if n in nightly else n for n in names]
+        return pytest.mark.parametrize("name", marked)(test)
 
     return decorate
 
@@ -71,7 +90,7 @@ def test_transparent(tracked, name):
         assert all(s.status == "ok" for s in archive)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:kerneltrack could not measure")
 @claim("transparent, also when a measurement raises")
 def test_transparent_when_measurements_raise_in_the_middle(tmp_path, monkeypatch, name):
@@ -133,7 +152,7 @@ def by_autograd(network, inputs, reference):
     return torch.einsum("nop,mqp->nmoq", jacobian, jacobian)
 
 
-@claim("resumed equal to uninterrupted", without="unresumed")
+@claim("resumed equal to uninterrupted", without="unresumed", nightly=RESUMED_NIGHTLY)
 def test_a_resumed_run_continues_its_archive_as_if_nothing_had_happened(tmp_path, name):
     """Without shuffling and dropout, whose generators no checkpoint of Lightning holds; the checkpoint is of mid-epoch."""
     setup, path, saved = SETUPS[name], tmp_path / "run.h5", tmp_path / "run.ckpt"
@@ -225,7 +244,7 @@ def test_no_tensors_are_left_behind(tmp_path):
     assert counts.objects[1] <= counts.objects[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_stays_flat_over_500_snapshots(tmp_path):
     """Live tensors stay as they are, and resident memory grows by less than 2 MiB over the last two hundred.
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-from trainings import Regressor, loader, trainer
 
 from kerneltrack import open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveError
+from tests.callbacks.lightning_runs import Regressor, loader, trainer
 
 
 class FillsTheDisk(pl.Callback):

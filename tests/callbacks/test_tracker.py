@@ -11,11 +11,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
-from trainings import Regressor, data, loader, trainer
 
 from kerneltrack import Probe, open_archive, schedule
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveExistsError, TrackerError
+from tests.callbacks.lightning_runs import Regressor, data, loader, trainer
 
 RATES = {5: 0.5}
 N = 24

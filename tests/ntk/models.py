@@ -70,6 +70,19 @@ def frozen(model: nn.Module, *names: str) -> nn.Module:
     return model
 
 
+class Standardised(nn.Module):
+    """A network for standardised targets: each output has its own constant factor and shift behind the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+        self.register_buffer("scale", torch.tensor([0.5, 3.0, -2.0]))
+        self.register_buffer("mean", torch.tensor([1.0, -1.0, 4.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * self.scale + self.mean
+
+
 def double_use() -> nn.Module:
     """One linear map used twice in a row and once beside."""
     return With(lambda m, x: m.head(m.same(m.same(x).tanh()) + m.same(x)), same=nn.Linear(4, 4), head=nn.Linear(4, 3))

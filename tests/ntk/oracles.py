@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from problems import samples
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from tests.ntk.problems import samples
 
 Array = NDArray[np.float64]
 Jacobian = Mapping[str, Array]  # parameter name -> (N, K, number of its entries)

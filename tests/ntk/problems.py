@@ -12,7 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from models import (
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from tests.ntk.models import (
     GPT,
     Attention,
     Bare,
@@ -22,6 +25,7 @@ from models import (
     OldLinear,
     Pooled,
     Residual,
+    Standardised,
     ViT,
     With,
     arithmetic,
@@ -61,8 +65,6 @@ from models import (
     tied_autoencoder,
     until_small,
 )
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 TOTAL, ROWS, COLUMNS = 7, slice(0, 5), slice(4, 7)
 
@@ -183,6 +185,7 @@ def table() -> tuple[Problem, ...]:
         P("reused-linear", double_use, reals(4)),
         P("shared-bias", shared_bias, reals(3)),
         P("tied-autoencoder", tied_autoencoder, reals(3)),
+        P("standardised-targets", Standardised, reals(4)),
         P("unused-parameter", lambda: B(lambda p, x: x @ p.w, w=(4, 3), never=(2, 2)), reals(4)),
         P("bilinear", lambda: With(lambda m, x: m.b(x, x.tanh()), b=nn.Bilinear(4, 4, 3)), reals(4)),
         P("prelu-one", lambda: nn.Sequential(nn.Linear(4, 5), nn.PReLU(), nn.Linear(5, 3)), reals(4)),
@@ -434,3 +437,21 @@ def table() -> tuple[Problem, ...]:
 
 
 PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in table()}
+
+#: One problem for each rule and each way of computing: rows of a linear map, windows, transposed ones, scales and shifts,
+#: a tied table, a table looked up twice, gates, heads, a weight used both ways, a weight that is computed, a loop over
+#: samples, and a constant linear map behind the last layer.
+RULES = (
+    "mlp",
+    "lenet-inplace",
+    "conv-transposed-grouped",
+    "resnet-batch-norm",
+    "gpt-tied",
+    "embedding-reused",
+    "lstm",
+    "einsum-heads",
+    "tied-autoencoder",
+    "weight-norm",
+    "control-flow",
+    "standardised-targets",
+)

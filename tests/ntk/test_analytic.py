@@ -6,11 +6,11 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from oracles import distance
 from scipy.linalg import expm
 
 import kerneltrack as kt
 from kerneltrack.errors import KernelError
+from tests.ntk.oracles import distance
 
 #: (depth, weight variance, bias variance)
 SETTINGS = [(1, 2.0, 0.0), (1, 1.5, 0.3), (2, 2.0, 0.0), (3, 1.0, 0.0), (4, 1.5, 0.1), (6, 2.0, 0.3)]

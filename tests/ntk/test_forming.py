@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from oracles import distance
 
 from kerneltrack.ntk.capture import Record
 from kerneltrack.ntk.capture.linear import EinsumAxes, LinearUse
-from kerneltrack.ntk.contraction.gram import add_gram, upper_blocks
+from kerneltrack.ntk.contraction.gram import add_gram, mirror, upper_blocks
 from kerneltrack.ntk.contraction.per_sample_gradients import token_features
 from kerneltrack.ntk.machine import Machine
+from tests.ntk.oracles import distance
 
 N, GROUPS, CHANNELS, COLUMNS, ROWS = 3, 4, 5, 7, 6
 
@@ -88,3 +88,12 @@ def test_gram_adds_to_what_is_there(columns):
     rectangle = torch.ones(100, 90, dtype=torch.float64)
     add_gram(rectangle, left, right, symmetric=False, machine=Machine(), scale=0.5)
     assert distance(rectangle, 1 + 0.5 * left.numpy() @ right.numpy().T) < 1e-12
+
+
+@pytest.mark.parametrize("size", [1, 512, 513, 1100])
+def test_the_mirror_copies_every_block_below_the_diagonal(size):
+    """Oracle: NumPy's triangles. It works in blocks of 512 rows, and no problem of the table has so many."""
+    theta = torch.randn(2, size, size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    upper = np.triu(theta.numpy().copy())
+    mirror(theta)
+    assert np.array_equal(theta.numpy(), upper + np.triu(upper, 1).transpose(0, 2, 1))

@@ -6,15 +6,15 @@ switched off where a wrong product must be seen by the test.
 
 import pytest
 import torch
-from oracles import EXACT, distance
-from problems import PROBLEMS, ROWS, samples
 from torch import nn
-from truth import OUTPUTS, exact, matrix
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.capture.jacobian_block import KroneckerBlock
 from kerneltrack.ntk.matrix_free import factor_cache
+from tests.ntk.exact_kernels import OUTPUTS, exact, matrix
+from tests.ntk.oracles import EXACT, distance
+from tests.ntk.problems import PROBLEMS, ROWS, samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
 
@@ -28,7 +28,7 @@ def operator_of(name, output="full"):
     )
 
 
-@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("columns", [pytest.param(1, marks=pytest.mark.nightly), 3])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_product_is_exact(monkeypatch, machine, name, columns):
     """The first product is by passes, the next by factors wherever the model has them."""
@@ -105,6 +105,7 @@ def test_without_memory_for_factors_passes_do_it(monkeypatch):
     assert operator._held.factors() is None
 
 
+@pytest.mark.audit
 def test_wrong_factors_are_refused(monkeypatch):
     """Half of J W is what a lost use would give; the first product, by passes, disagrees."""
     monkeypatch.setattr(KroneckerBlock, "push", lambda self, w, outputs: 0.5 * push(self, w, outputs))

@@ -8,12 +8,12 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from models import With
-from oracles import EXACT, contract, distance, jacobian
 from torch import nn
-from truth import OUTPUTS, readout, tightest
 
 import kerneltrack as kt
+from tests.ntk.exact_kernels import OUTPUTS, readout, tightest
+from tests.ntk.models import With
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 N, LENGTH, WIDTH = 7, 9, 5
 

@@ -118,7 +118,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+#: Each is a fresh process, and the tightest take long: quick are the structured method's layers and a large table.
+QUICK = ("lenet-auto", "language-auto")
+
+
+@pytest.mark.parametrize("case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.nightly) for c in CASES])
 def test_peak_stays_under_the_budget(case):
     """Oracle: the high-water mark. Two tilings of the same float32 sums agree to 1e-5 of the largest."""
     model, method, output, budget = CASES[case]

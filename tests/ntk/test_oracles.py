@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracles import (
+from torch import nn
+
+from tests.ntk.oracles import (
     EXACT,
     contract,
     difference_jacobian,
@@ -16,8 +18,7 @@ from oracles import (
     rows_of,
     tanh_network_kernel,
 )
-from problems import COLUMNS, PROBLEMS, ROWS
-from torch import nn
+from tests.ntk.problems import COLUMNS, PROBLEMS, ROWS
 
 N, IN, OUT = 6, 4, 3
 

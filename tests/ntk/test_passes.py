@@ -5,11 +5,11 @@ Oracle: the double loop's kernel. Problems are so small that passes are batched 
 
 import pytest
 import torch
-from oracles import EXACT, contract, distance, jacobian
 from torch import nn
-from truth import exact, measured
 
 import kerneltrack as kt
+from tests.ntk.exact_kernels import exact, measured
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 NAMES = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder", "gpt-tied", "embedding-reused", "inplace-everywhere")
 

@@ -12,11 +12,11 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import EXACT, contract, distance, jacobian
 from torch import Tensor, nn
-from truth import OUTPUTS, readout
 
 import kerneltrack as kt
+from tests.ntk.exact_kernels import OUTPUTS, readout
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 N, TOKENS, WIDTH = 4, 4, 4  # all equal, so that an axis that is guessed from its size is guessed wrongly
 

@@ -11,16 +11,16 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from models import Bare, With, mlp
-from oracles import EXACT, contract, distance, jacobian
-from problems import PROBLEMS
 from torch import nn
-from truth import tightest
 
 import kerneltrack as kt
 from kerneltrack.errors import KernelError, KerneltrackError, MemoryBudgetError, UnsupportedModelError
 from kerneltrack.ntk.contraction.token import Token
 from kerneltrack.ntk.methods import execution
+from tests.ntk.exact_kernels import tightest
+from tests.ntk.models import Bare, With, mlp
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
+from tests.ntk.problems import PROBLEMS
 
 N = 5
 

@@ -58,7 +58,7 @@ class Played(Ranks):
 
     post: dict = field(default_factory=dict)
 
-    def every(self, part):
+    def run_everywhere(self, part):
         return part()
 
     def send(self, tensor):
@@ -80,12 +80,14 @@ def played(size, module, inputs, **options):
 
 
 class TwoInputs(nn.Module):
+    """Two hidden layers: behind one, Θ[n, m, o, p] is symmetric in o and p, and swapped outputs are not seen."""
+
     def __init__(self, outputs=3):
         super().__init__()
-        self.a, self.b = nn.Linear(4, 5), nn.Linear(5, outputs)
+        self.a, self.c, self.b = nn.Linear(4, 5), nn.Linear(5, 4), nn.Linear(4, outputs)
 
     def forward(self, x, weights):
-        return self.b(torch.tanh(self.a(x)) * weights)
+        return self.b(torch.tanh(self.c(torch.tanh(self.a(x)) * weights)))
 
 
 def squares(f):

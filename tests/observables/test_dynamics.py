@@ -151,3 +151,12 @@ def test_the_floor_is_that_of_the_dtype_in_which_the_outputs_were_computed(dtype
 def test_outputs_that_did_not_change_say_so():
     values = told(0.0, torch.float64)
     assert all("change of the outputs is rounding" in values.reasons[name] for name in ROUNDED)
+
+
+def test_outputs_that_did_not_move_have_no_anchored_error(problem):
+    """0/0 is no error of zero and none of infinity, whatever the linearisation says. Fails where it is told as a number."""
+    start = problem.state()
+    for off in (0.0, 0.1):
+        state = problem.state(initial=start, anchored_outputs=start.outputs + off)
+        values = compute(select("anchored_linearization_error"), state)
+        assert np.isnan(values["anchored_linearization_error"])

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from study_scripts import script
+
+from tests.studies.study_scripts import script
 
 study = script("fast-ntk")
 

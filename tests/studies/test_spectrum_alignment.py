@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from study_scripts import script
 from torch.utils.data import DataLoader, TensorDataset
 
 import kerneltrack as kt
 from kerneltrack.analysis import load
+from tests.studies.study_scripts import script
 
 study = script("spectrum-alignment")
 

@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from study_scripts import script
 
 import kerneltrack as kt
 from kerneltrack import analytic
+from tests.studies.study_scripts import script
 
 study = script("width-sweep")
 

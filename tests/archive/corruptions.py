@@ -1,6 +1,6 @@
 """Damage an archive a thousand times and see what a reader makes of it.
 
-    python tests/archive/mutate.py --count 5000 --seed 0
+    python tests/archive/corruptions.py --count 5000 --seed 0
 
 Every mutation is one flipped bit, one overwritten byte, one stretch of zeros or a truncation (at every structural
 offset of the file first: where an HDF5 object begins). Each is read whole in a child process with a limit on memory.

@@ -1,4 +1,6 @@
-"""Archives of the right form that say insane things, and offline commands run on them: ``python strangers.py FOLDER [CASE…]``.
+"""Archives of the right form that say insane things, and offline commands run on them.
+
+    python tests/analysis/foreign_archives.py FOLDER [CASE…]
 
 A case changes one thing in a small honest archive: its rows, its probe's record, its metadata, or the HDF5 file
 afterwards. Each command runs in a forked child under limits on memory, time and file size, and prints a JSON object of
@@ -15,9 +17,12 @@ import sys
 import traceback
 from pathlib import Path
 
-import conftest
 import h5py
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run by path, a file's own folder comes first, not the root
+
+from tests.analysis import conftest
 
 MEMORY_BYTES, SECONDS, FILE_BYTES = 3 << 30, 60, 1 << 28
 #: Moves a cursor, sets a title, turns the direction of reading, ends a script, opens a tag, is markup of rich and of TeX.
@@ -374,7 +379,7 @@ def live_all(folder, cases, commands=()):
     from kerneltrack.analysis.lr_decay import runs  # noqa: F401
     from kerneltrack.analysis.report import page, slider  # noqa: F401
 
-    registry.registry()
+    registry.registered()
     truth = conftest.simulate()
     for name in ("good", *cases):
         (folder / name).mkdir()

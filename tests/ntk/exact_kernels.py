@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from oracles import Array, Jacobian, contract, jacobian, rows_of
-from problems import COLUMNS, PROBLEMS, ROWS, samples
 from torch import Tensor
 
 import kerneltrack as kt
 from kerneltrack.errors import MemoryBudgetError
+from tests.ntk.oracles import Array, Jacobian, contract, jacobian, rows_of
+from tests.ntk.problems import COLUMNS, PROBLEMS, ROWS, samples
 
 
 def readout(outputs: Tensor) -> Tensor:
