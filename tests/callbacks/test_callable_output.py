@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from trainings import Regressor, trainer
 
 from kerneltrack import Probe, open_archive
 from kerneltrack.archive import check
 from kerneltrack.callbacks import NTKTracker
+from tests.callbacks.lightning_runs import Regressor, trainer
 
 N = 6
 

@@ -10,11 +10,11 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from trainings import Regressor, trainer
 
 from kerneltrack import Probe, open_archive, schedule
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveError
+from tests.callbacks.lightning_runs import Regressor, trainer
 
 X = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.stack([X.prod(1), X[:, 0].sin()], 1)

@@ -10,11 +10,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
-from trainings import Regressor, data, trainer
 
 from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveExistsError
+from tests.callbacks.lightning_runs import Regressor, data, trainer
 
 #: Lightning's word on a checkpoint that holds what nobody asks for, which is what some of these tests are about.
 pytestmark = [

@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from trainings import trainer
 
 from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
+from tests.callbacks.lightning_runs import trainer
 
 X = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.sin(X[:, :1])

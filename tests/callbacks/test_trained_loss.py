@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from trainings import Regressor, data, trainer
 
 from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import TrackerError
+from tests.callbacks.lightning_runs import Regressor, data, trainer
 
 N = 24
 

@@ -5,13 +5,13 @@ Oracle for the remedies: the double loop over autograd with the hook alive.
 
 import pytest
 import torch
-from oracles import EXACT, contract, distance, jacobian
 from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError, KernelError, UnsupportedModelError
-from kerneltrack.ntk.methods import structured
+from kerneltrack.ntk.methods import Execution
 from kerneltrack.ntk.network import independence
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -55,14 +55,14 @@ def test_coupling_is_asked_for_before_a_plan_is_blamed(monkeypatch, coupling):
 
 
 def test_what_is_left_is_called_a_defect(monkeypatch):
-    run = structured.Structured.run
+    run = Execution.add_to
 
     def wrong(self, into, *rest):
         run(self, into, *rest)
         for matrix in into.values():
             matrix.mul_(2)
 
-    monkeypatch.setattr(structured.Structured, "run", wrong)
+    monkeypatch.setattr(Execution, "add_to", wrong)
     model = net()
     with pytest.raises(
         AuditError, match=r"neither coupled samples nor random numbers nor gradient hooks.*defect"

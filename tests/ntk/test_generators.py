@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from models import With
-from oracles import EXACT, contract, distance, jacobian
 from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
+from tests.ntk.models import With
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

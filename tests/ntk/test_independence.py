@@ -8,12 +8,12 @@ two kernels are one.
 import numpy as np
 import pytest
 import torch
-from models import With
-from oracles import SINGLE, contract, distance, jacobian
 from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
+from tests.ntk.models import With
+from tests.ntk.oracles import SINGLE, contract, distance, jacobian
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 #: Positive in the first entry as a whole and in halves, negative in two of six samples.

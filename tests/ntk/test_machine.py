@@ -6,14 +6,14 @@ round several times on the small problems here, where a CPU's sizes let each go 
 
 import pytest
 import torch
-from oracles import EXACT, distance
-from test_orders import SIZES, setting, truth
-from truth import OUTPUTS
 
 import kerneltrack as kt
 from kerneltrack.ntk.contraction import ORDERS
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.methods import structured_plan
+from tests.ntk.exact_kernels import OUTPUTS
+from tests.ntk.oracles import EXACT, distance
+from tests.ntk.test_orders import SIZES, setting, truth
 
 TINY = {
     "gram_square": 3,

@@ -6,13 +6,13 @@ Oracle: the double loop over autograd at each state (oracles.py), over the param
 import numpy as np
 import pytest
 import torch
-from models import With
-from oracles import EXACT, contract, distance, jacobian
 from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.network.state import checksum
+from tests.ntk.models import With
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError, UnsupportedModelError
-from kerneltrack.ntk.methods import structured
+from kerneltrack.ntk.methods import Execution
 from tests.ntk.models import With
 
 
@@ -31,7 +31,7 @@ def test_one_sample_says_nothing_of_coupling(method):
 def test_every_plan_of_a_module_is_audited(monkeypatch):
     """Fails where the audit's key lacks the plan: what holds for all parameters says nothing of a plan for some."""
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
-    x, run = torch.randn(5, 4, dtype=torch.float64), structured.Structured.run
+    x, run = torch.randn(5, 4, dtype=torch.float64), Execution.add_to
     kt.empirical_ntk(model, x)
 
     def half(self, into, *rest):
@@ -39,6 +39,6 @@ def test_every_plan_of_a_module_is_audited(monkeypatch):
         for matrix in into.values():
             matrix.mul_(0.5)
 
-    monkeypatch.setattr(structured.Structured, "run", half)
+    monkeypatch.setattr(Execution, "add_to", half)
     with pytest.raises(AuditError, match="disagrees with plain autodiff"):
         kt.empirical_ntk(model, x, params=["2.weight"])

@@ -7,12 +7,12 @@ import copy
 
 import pytest
 import torch
-from models import With
-from oracles import EXACT, contract, distance, jacobian
 from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
+from tests.ntk.models import With
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 
 def head_beside_net():

@@ -6,12 +6,12 @@ Oracle: reverse mode by the weight itself, sample by sample and output by output
 import pytest
 import torch
 import torch.nn.functional as F
-from models import With
-from oracles import distance
 from torch import nn
 
 from kerneltrack.ntk.capture import RULES, Capture
 from kerneltrack.ntk.network import Inputs, Network
+from tests.ntk.models import With
+from tests.ntk.oracles import distance
 
 N = 3
 ROUNDING = 1e-13  # sums of some hundred products of numbers near 1

@@ -7,12 +7,12 @@ which are of order one here, so the kernel is below (64 eps)² times the paramet
 
 import pytest
 import torch
-from models import With
 from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError
-from kerneltrack.ntk.methods import structured
+from kerneltrack.ntk.methods import Execution
+from tests.ntk.models import With
 
 
 def attention():
@@ -66,21 +66,21 @@ def test_zero_is_zero(name, dtype):
 @pytest.mark.parametrize("factor", [0.5, 1.3])
 def test_a_wrong_kernel_is_still_found(monkeypatch, dtype, factor):
     """The floor is for kernels that are rounding: a plan that is off by a third is refused in every precision."""
-    run = structured.Structured.run
+    run = Execution.add_to
 
     def wrong(self, into, *rest):
         run(self, into, *rest)
         for matrix in into.values():
             matrix.mul_(factor)
 
-    monkeypatch.setattr(structured.Structured, "run", wrong)
+    monkeypatch.setattr(Execution, "add_to", wrong)
     with pytest.raises(AuditError, match="disagrees"):
         kt.empirical_ntk(classes().to(dtype), torch.randn(6, 4).to(dtype))
 
 
 def test_a_zero_kernel_does_not_stand_for_the_plan(monkeypatch):
     """A plan that was audited on a zero kernel is audited again: here it is right at first, then off by two."""
-    run = structured.Structured.run
+    run = Execution.add_to
     model, x = classes(), torch.randn(6, 4)
     head = model[2].weight.detach().clone()
     model[2].weight.data.zero_()
@@ -91,7 +91,7 @@ def test_a_zero_kernel_does_not_stand_for_the_plan(monkeypatch):
         for matrix in into.values():
             matrix.mul_(2)
 
-    monkeypatch.setattr(structured.Structured, "run", wrong)
+    monkeypatch.setattr(Execution, "add_to", wrong)
     model[2].weight.data.copy_(head)
     with pytest.raises(AuditError, match="disagrees"):
         kt.empirical_ntk(model, x, params=["0.weight"])
