@@ -1,4 +1,8 @@
-"""The arrows of import point down, and reading loads little. Oracles: the syntax trees, and a fresh interpreter."""
+"""The arrows of import point down, and reading loads little. Oracles: the syntax trees, and a fresh interpreter.
+
+The tables are the house as it is drawn: each room with the rooms that it may import, lazily or for types alone included.
+A new arrow is a change of the table, with its reason in the commit.
+"""
 
 import ast
 import subprocess
@@ -8,11 +12,60 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [p for folder in ("kerneltrack", "callbacks", "analysis") for p in sorted((ROOT / folder).rglob("*.py"))]
+FOLDERS = {"kerneltrack": "kerneltrack", "callbacks": "kerneltrack.callbacks", "analysis": "kerneltrack.analysis"}
+SOURCES = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))]
 
 HEAVY = {"torch", "pytorch_lightning", "lightning", "matplotlib"}
 #: kerneltrack modules that may be loaded without torch.
-TORCH_FREE = ("errors.py", "schedule.py", "snapshot.py", "spectrum.py", "__init__.py", "observables", "archive")
+TORCH_FREE = (
+    "errors.py",
+    "formatting.py",
+    "schedule.py",
+    "snapshot.py",
+    "__init__.py",
+    "spectrum",
+    "observables",
+    "archive",
+)
+
+HOUSE = {
+    "analysis": "__init__ archive callbacks errors formatting measurement ntk observables probe schedule snapshot spectrum "
+    "training undisturbed",
+    "callbacks": "archive distributed errors formatting measurement memory_budget ntk observables probe schedule snapshot "
+    "training undisturbed",
+    "__init__": "archive errors ntk observables probe schedule snapshot spectrum",
+    "measurement": "archive distributed errors memory_budget ntk observables probe schedule snapshot spectrum training "
+    "undisturbed",
+    "archive": "errors observables snapshot",
+    "ntk": "errors formatting memory_budget undisturbed",
+    "observables": "errors snapshot spectrum",
+    "training": "distributed errors snapshot",
+    "distributed": "errors",
+    "memory_budget": "errors formatting",
+    "probe": "errors snapshot undisturbed",
+    "schedule": "errors",
+    "spectrum": "errors",
+    "errors": "",
+    "formatting": "",
+    "snapshot": "",
+    "undisturbed": "",
+}
+NTK = {
+    "__init__": "cross_time empirical linearize matrix_free methods network plan reduction",
+    "cross_time": "capture empirical methods network reduction",
+    "empirical": "capture contraction methods network plan progress reduction",
+    "matrix_free": "capture contraction machine methods network reduction",
+    "methods": "capture contraction machine network plan reduction",
+    "contraction": "capture machine network reduction",
+    "capture": "network",
+    "linearize": "network",
+    "network": "machine reduction",
+    "analytic": "",
+    "machine": "",
+    "plan": "",
+    "progress": "",
+    "reduction": "",
+}
 
 
 def imports(path, *, lazy):
@@ -40,43 +93,102 @@ def beginning_with(modules, *prefixes):
     return {m for m in modules if any(m == p or m.startswith(p + ".") for p in prefixes)}
 
 
+def module_of(path):
+    folder, *rest = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join([FOLDERS[folder], *rest]).removesuffix(".__init__")
+
+
+def imported(path):
+    """Every name that a file imports, dotted and absolute: a module, or a name in one."""
+    package = module_of(path).split(".") if path.name == "__init__.py" else module_of(path).split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def arrows(house, paths):
+    """Room → rooms that it imports, among the children of the package ``house``."""
+    rooms = {module_of(path).removeprefix(house + ".").partition(".")[0] for path in paths if module_of(path) != house}
+    found = {room: set() for room in (*rooms, "__init__")}
+    for path in paths:
+        room = "__init__" if module_of(path) == house else module_of(path).removeprefix(house + ".").partition(".")[0]
+        for name in imported(path):
+            if name == house or name.startswith(house + "."):
+                target = name.removeprefix(house + ".").partition(".")[0]
+                found[room].add(target if target in rooms else "__init__")
+    return {room: targets - {room} for room, targets in found.items()}
+
+
+@pytest.mark.parametrize(("house", "table"), [("kerneltrack", HOUSE), ("kerneltrack.ntk", NTK)], ids=["house", "ntk"])
+def test_the_arrows_are_those_of_the_table(house, table):
+    paths = [path for path in SOURCES if module_of(path) == house or module_of(path).startswith(house + ".")]
+    assert arrows(house, paths) == {room: set(targets.split()) for room, targets in table.items()}
+
+
+def floors(table):
+    """How long the longest path down from each room is; RecursionError where the table has a circle."""
+
+    def floor(room):
+        return 1 + max((floor(below) for below in table[room].split()), default=0)
+
+    return {room: floor(room) for room in table}
+
+
+@pytest.mark.parametrize(("table", "most"), [(HOUSE, 7), (NTK, 8)], ids=["house", "ntk"])
+def test_the_table_has_no_circle_and_few_floors(table, most):
+    assert len(table) <= 20
+    assert max(floors(table).values()) <= most
+
+
+def test_the_root_holds_little():
+    assert len(list((ROOT / "kerneltrack").glob("*.py"))) <= 8
+
+
+def test_a_turned_arrow_is_found(tmp_path, monkeypatch):
+    """Negative control: one lazy import upward changes the arrows, and a circle has no floors."""
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "kerneltrack" / "errors.py"
+    path.parent.mkdir()
+    path.write_text("def f():\n    from kerneltrack.archive import check\n")
+    (tmp_path / "kerneltrack" / "archive.py").write_text("")
+    assert arrows("kerneltrack", sorted(path.parent.glob("*.py")))["errors"] == {"archive"}
+    with pytest.raises(RecursionError):
+        floors({"errors": "archive", "archive": "errors"})
+
+
 def test_there_are_sources():
     assert len(SOURCES) > 20
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "kerneltrack")], ids=lambda p: p.name)
-def test_the_core_never_looks_up(path):
-    up = beginning_with(
-        imports(path, lazy=True),
-        "kerneltrack.callbacks",
-        "kerneltrack.analysis",
-        "pytorch_lightning",
-        "lightning",
-        "matplotlib",
-        "typer",
-    )
-    assert not up
+UPWARD = ("kerneltrack.callbacks", "kerneltrack.analysis", "pytorch_lightning", "lightning", "matplotlib", "typer")
+#: What a file below each folder never imports, and the files that may.
+NEVER = {
+    "kerneltrack": (UPWARD, ()),
+    "callbacks": (("kerneltrack.analysis", "matplotlib"), ()),
+    "analysis": (("kerneltrack.callbacks", "pytorch_lightning", "lightning"), ("demo.py", "track.py")),
+}
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "callbacks")], ids=lambda p: p.name)
-def test_callbacks_do_not_know_the_analysis(path):
-    assert not beginning_with(imports(path, lazy=True), "kerneltrack.analysis", "matplotlib")
+@pytest.mark.parametrize("folder", NEVER)
+def test_no_folder_looks_up(folder):
+    """The analysis calls callbacks for the demo and for checkpoints only."""
+    names, free = NEVER[folder]
+    paths = [path for path in SOURCES if path.is_relative_to(ROOT / folder) and path.name not in free]
+    found = {str(path): beginning_with(imports(path, lazy=True), *names) for path in paths}
+    assert {path: up for path, up in found.items() if up} == {}
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "analysis")], ids=lambda p: p.name)
-def test_the_analysis_calls_callbacks_only_for_the_demo_and_for_checkpoints(path):
-    if path.name not in ("demo.py", "track.py"):
-        assert not beginning_with(imports(path, lazy=True), "kerneltrack.callbacks", "pytorch_lightning", "lightning")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [p for p in SOURCES if p.parent.name == "kerneltrack" and p.name in TORCH_FREE]
-    + [p for p in SOURCES if p.parent.name in TORCH_FREE],
-    ids=lambda p: f"{p.parent.name}/{p.name}",
-)
-def test_what_reads_archives_knows_no_torch(path):
-    assert not beginning_with(imports(path, lazy=path.parent.name != "kerneltrack"), "torch")
+def test_what_reads_archives_knows_no_torch():
+    own = [path for path in SOURCES if path.parent.name == "kerneltrack" and path.name in TORCH_FREE]
+    rooms = [path for path in SOURCES if path.parent.name in TORCH_FREE]
+    assert len(own) > 4
+    assert len(rooms) > 40
+    found = {str(p): beginning_with(imports(p, lazy=p.parent.name != "kerneltrack"), "torch") for p in [*own, *rooms]}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_the_scanner_sees_an_upward_import(tmp_path):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .canvas import Canvas, oriented_eigenvectors
     from .files import save, save_figure, save_runs, save_sweep
-    from .panels import COLOUR_MAPS, cell_names, decade
-    from .registry import Scene, choose, registered
+    from .layout import over_time, sheet
+    from .panels import COLOUR_MAPS, Series, cell_names, decade
+    from .registry import Scene, choose, figure, registered
     from .style import DARK, PAGE, PAPER, STYLES
 
 __all__ = [
@@ -20,15 +21,19 @@ __all__ = [
     "STYLES",
     "Canvas",
     "Scene",
+    "Series",
     "cell_names",
     "choose",
     "decade",
+    "figure",
     "oriented_eigenvectors",
+    "over_time",
     "registered",
     "save",
     "save_figure",
     "save_runs",
     "save_sweep",
+    "sheet",
 ]
 
 _HOME = {
@@ -39,6 +44,10 @@ _HOME = {
     "PAPER": "style",
     "STYLES": "style",
     "Scene": "registry",
+    "Series": "panels",
+    "figure": "registry",
+    "over_time": "layout",
+    "sheet": "layout",
     "cell_names": "panels",
     "choose": "registry",
     "decade": "panels",

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import kerneltrack
 from kerneltrack.errors import AnalysisError
 
 from ..derived import assess, assessment_table, judge
@@ -159,7 +159,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
         _environment()
         .get_template("page.html.j2")
         .render(
-            version=kerneltrack.__version__,
+            version=version("kerneltrack"),
             title=plain(run.provenance.get("metadata", {}).get("title", run.name)),
             headline=headline(run),
             run=run,

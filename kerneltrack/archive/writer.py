@@ -12,13 +12,13 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
 
-import kerneltrack
 from kerneltrack.archive import joining, layout, meaning, pieces, rows, schema
 from kerneltrack.archive.header import Header, Segment
 from kerneltrack.archive.pieces import Piece
@@ -293,7 +293,7 @@ def _refuse_existing(path: Path) -> None:
 
 def _new_header(records: Mapping[str, ProbeRecord], provenance: Provenance) -> Header:
     run = {"run_id": str(uuid.uuid4()), **provenance.run}
-    software = f"kerneltrack {kerneltrack.__version__}"
+    software = f"kerneltrack {version('kerneltrack')}"
     attrs = {
         "format": schema.FORMAT,
         "format_version": schema.FORMAT_VERSION,

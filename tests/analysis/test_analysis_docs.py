@@ -36,7 +36,7 @@ def test_no_figure_is_documented_that_does_not_exist():
 def test_the_recipe_works_as_written(archives, synthetic, truth, tmp_path, monkeypatch):
     (source,) = re.findall(
         r"```python\n(# "
-        r"analysis/gallery/mine\.py.*?)```",
+        r"analysis/figures/gallery/mine\.py.*?)```",
         (HOW_TO / "add-a-figure.md").read_text("utf-8"),
         re.DOTALL,
     )

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from ...derived import Function, energy_profile, nearest_k, representative_rows
 from ...trajectory import Floats
+from ..layout import over_time, sheet, steps_text
 from ..panels import Series, profiles
 from ..registry import Scene, figure
-from ..sheet import over_time, sheet, steps_text
 
 _FEW = (5, 20, 100, 400)
 

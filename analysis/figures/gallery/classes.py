@@ -10,9 +10,9 @@ from kerneltrack.observables import class_blocks, class_labels, pair_kernel
 
 from ...derived import full_kernel, rows_with_kernels
 from ...trajectory import Run
+from ..layout import over_time, sheet, steps_text
 from ..panels import Series, block_map
 from ..registry import Scene, figure
-from ..sheet import over_time, sheet, steps_text
 
 _LEVELS = (("class_diagonal", "same point"), ("class_within", "same class"), ("class_between", "different classes"))
 _MOMENTS = 3

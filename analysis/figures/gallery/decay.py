@@ -9,9 +9,9 @@ from kerneltrack.errors import AnalysisError
 
 from ...derived import Change, binned, flow_time, mode_energy, mode_factors, nearest_k
 from ...text import count
+from ..layout import sheet, steps_text
 from ..panels import Series, line_plot, profiles, scatter_factors, time_axis
 from ..registry import Scene, figure
-from ..sheet import sheet, steps_text
 
 
 def _changes(scene: Scene, *, exact: bool = False) -> tuple[Change, ...]:

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from kerneltrack.errors import AnalysisError
 
 from ...derived import freeze_here, judge
+from ..layout import over_time, sheet
 from ..panels import Series
 from ..registry import Scene, figure
-from ..sheet import over_time, sheet
 
 
 @figure(

@@ -20,9 +20,9 @@ from ...derived import (
 from ...text import count, number
 from ...trajectory import Floats
 from ..canvas import Canvas, planar_inputs
+from ..layout import picture_sheet, row_label, sheet, steps_text
 from ..panels import Series, heat_map, pictures, profiles
 from ..registry import Scene, figure
-from ..sheet import picture_sheet, row_label, sheet, steps_text
 
 _SLICES = 5
 #: k of the eigenspaces whose rotation is drawn: the literature's "top 20".

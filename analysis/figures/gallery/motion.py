@@ -11,9 +11,9 @@ from kerneltrack.errors import AnalysisError
 from ...derived import learned_modes, learned_shares, representative_rows, similarities
 from ...text import count
 from ...trajectory import Run
+from ..layout import from_control, layer_names, over_time, sheet, steps_text
 from ..panels import Series, bars, below, heat_map, mark_changes, stacked, time_axis
 from ..registry import Scene, figure
-from ..sheet import from_control, layer_names, over_time, sheet, steps_text
 
 _MOMENTS = 40
 _LEDGER_MODES = 12

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from ...derived import representative_rows
 from ...text import subscript
 from ..canvas import Canvas, line_inputs, oriented_eigenvectors
+from ..layout import picture_sheet, row_label, sheet, steps_text
 from ..panels import Series, functions, pictures
 from ..registry import Scene, figure
-from ..sheet import picture_sheet, row_label, sheet, steps_text
 
 _SHOWN = 6
 _LINES = 4

@@ -15,8 +15,8 @@ from ...comparison import Comparison, Sweep, grouped, slope_text
 from ...derived import nearest, title_of
 from ...lr_decay import SeedEffects, quantities
 from ...text import BAND_RUNS
+from ..layout import blank, literal
 from ..panels import Series, band, below, slopes, time_axis
-from ..sheet import blank, literal
 from ..style import Style
 
 _COLUMNS = 2

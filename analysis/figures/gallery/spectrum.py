@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from ...derived import followed, representative_rows, speeds
 from ...text import subscript
 from ...trajectory import Floats, Ints
+from ..layout import from_control, over_time, sheet, steps_text
 from ..panels import Series, mark_changes, mode_time_map, profiles, staircase
 from ..registry import Scene, figure
-from ..sheet import from_control, over_time, sheet, steps_text
 
 
 @figure(
