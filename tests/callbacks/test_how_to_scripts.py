@@ -87,7 +87,7 @@ def test_lightning_cli(tmp_path):
 
 def test_the_page_of_set_ups_lists_them_all_and_every_claim_held():
     """docs/setups.md is written by `make setups`; a set-up that was added since is missing there."""
-    import setups_table
+    from tests.callbacks import setups_table
 
     text = (PAGES.parent / "setups.md").read_text(encoding="utf-8")
     listed = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
