@@ -209,7 +209,11 @@ def test_what_is_no_archive_is_replaced(place, capsys):
 
 FULL = """
 import resource, signal, sys
-from kerneltrack.analysis import export, figures, files, lr_decay_runs, report, sweep
+from kerneltrack.analysis.commands import export
+from kerneltrack.analysis.comparison import sweep
+from kerneltrack.analysis.figures import files, gallery
+from kerneltrack.analysis.lr_decay import runs
+from kerneltrack.analysis.report import page
 from kerneltrack.analysis.cli import main
 import kerneltrack.archive, matplotlib.backends.backend_svg, matplotlib.backends.backend_pdf, h5netcdf
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

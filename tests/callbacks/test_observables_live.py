@@ -393,8 +393,8 @@ def test_the_function_in_training(tracked):
     ("name", "pieces"),
     [
         ("trace", set()),
-        ("gate_flips", {"hidden"}),
-        ("jacobian_change", {"cross_ntk"}),
+        ("gate_flips", {"hidden_activations"}),
+        ("jacobian_change", {"cross_time_ntk"}),
         ("function_gap", {"training_outputs"}),
         ("linearization_error", {"update_effects"}),
         ("kernel_regression_error", {"carried_over"}),
@@ -406,15 +406,15 @@ def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
     """The pieces that cost something are called for their observables alone."""
     calls = set()
     for piece in (
-        "hidden",
-        "cross_ntk",
+        "hidden_activations",
+        "cross_time_ntk",
         "training_outputs",
         "update_effects",
         "carried_over",
         "stability_ratio",
         "distances",
     ):
-        home = kernels if piece == "cross_ntk" else module_of_instrument
+        home = kernels if piece == "cross_time_ntk" else module_of_instrument
         function = getattr(home, piece)
         monkeypatch.setattr(home, piece, lambda *a, _f=function, _n=piece, **k: calls.add(_n) or _f(*a, **k))
     net = Net(OPTIMIZERS["momentum"]).double().eval()

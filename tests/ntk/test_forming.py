@@ -95,5 +95,5 @@ def test_the_mirror_copies_every_block_below_the_diagonal(size):
     """Oracle: NumPy's triangles. It works in blocks of 512 rows, and no problem of the table has so many."""
     theta = torch.randn(2, size, size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     upper = np.triu(theta.numpy().copy())
-    mirror(theta)
+    mirror(theta, 512)
     assert np.array_equal(theta.numpy(), upper + np.triu(upper, 1).transpose(0, 2, 1))

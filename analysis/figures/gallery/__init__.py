@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+
 from .runs import runs_figure, seeds_figure, sweep_figure
 
 __all__ = ["runs_figure", "seeds_figure", "sweep_figure"]
+
+for _name in ("pictures", "functions", "alignment", "spectrum", "decay", "freeze", "motion", "classes"):
+    importlib.import_module(f".{_name}", __name__)
