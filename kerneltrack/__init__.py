@@ -7,9 +7,11 @@ Names are loaded on first use, so that reading an archive loads neither torch no
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     import kerneltrack.ntk.analytic as analytic
     from kerneltrack import errors, observables, schedule
     from kerneltrack.archive import Archive, ArchiveWriter, open_archive
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from kerneltrack.probe import Probe
     from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
     from kerneltrack.spectrum import EigenSystem, eigensystem
-
-__version__ = "0.1.1"
 
 __all__ = [
     "Archive",
@@ -65,6 +65,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # of the installed package, which setup.cfg names once
+        return importlib.metadata.version("kerneltrack")
     try:
         home = importlib.import_module(_HOME[name])
     except KeyError:

@@ -29,7 +29,7 @@ from kerneltrack.measurement.comparable import (
 )
 from kerneltrack.measurement.eigenpairs import Eigenpairs, describe, unavailable
 from kerneltrack.measurement.hidden_layers import hidden_activations
-from kerneltrack.measurement.kernels import Kernels, Method, Output, layers_in, total
+from kerneltrack.measurement.kernels import Kernels, layers_in, total
 from kerneltrack.measurement.out_of_sample import carried_over
 from kerneltrack.measurement.parameter_motion import difference, distances, layers_of
 from kerneltrack.measurement.reading import Reading
@@ -40,9 +40,11 @@ from kerneltrack.measurement.update_effects import update_effects
 from kerneltrack.memory_budget import refuse_budget
 from kerneltrack.ntk import (
     AnchoredNetwork,
+    Method,
     Network,
     NetworkState,
     NTKOperator,
+    Output,
     Plan,
     layer_of,
     parse_output,

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,11 @@ from kerneltrack.measurement.eigenpairs import forms_kernel
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
 from kerneltrack.memory_budget import MemoryBudget
 from kerneltrack.ntk import (
+    Method,
     Network,
     NetworkState,
     NTKOperator,
+    Output,
     Plan,
     cross_time_ntk,
     empirical_ntk,
@@ -27,9 +29,6 @@ from kerneltrack.ntk import (
     ntk_plan,
 )
 from kerneltrack.observables import Need
-
-Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
-Method = Literal["auto", "structured", "jacobian", "products"]
 
 #: The layers' kernels are held side by side up to this many numbers (1 GiB of float32); beyond it layers are not measured.
 LAYER_NUMBERS = 2**28

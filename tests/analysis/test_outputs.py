@@ -37,7 +37,7 @@ WRITERS = {
 @pytest.fixture
 def place(archives, tmp_path, monkeypatch):
     """A folder with run.h5 and control.h5, which is the working directory."""
-    folder = tmp_path / "work"
+    folder = tmp_path / "desk"
     folder.mkdir()
     for source, name in zip(archives, ("run.h5", "control.h5"), strict=True):
         shutil.copy(source, folder / name)
@@ -74,7 +74,7 @@ def other_name(kind, ending):
     if kind in ("itself", "control"):
         return "run.h5" if kind == "itself" else "control.h5"
     if kind == "dotted":
-        return "../work/run.h5"
+        return "../desk/run.h5"
     if kind == "absolute":
         return os.path.abspath("run.h5")
     name = f"other{ending}"
@@ -283,15 +283,15 @@ def test_a_name_of_the_greatest_length_is_written(tmp_path):
     assert os.listdir(tmp_path) == [name]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be somebody without rights")
 def test_a_folder_without_rights_is_told_by_its_name(place, capfd):
-    """Oracle: the system's word for it. As another user, for whom rights count."""
+    """Oracle: the system's word for it. As somebody for whom rights count: root is another user here."""
     place.chmod(0o555)
     for folder in (place.parent, place.parent.parent):
         folder.chmod(0o755)
     child = os.fork()
     if child == 0:
-        os.seteuid(65534)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
         try:
             with whole(place / "x.csv", [".csv"]):
                 pass
