@@ -129,6 +129,39 @@ def test_the_arrows_are_those_of_the_table(house, table):
     assert arrows(house, paths) == {room: set(targets.split()) for room, targets in table.items()}
 
 
+#: Rooms that are folders.
+PACKAGES = {module_of(path) for path in SOURCES if path.name == "__init__.py"}
+
+
+def past_faces(path):
+    """Modules that a file imports from inside a room that it does not stand in, past the room's ``__init__``."""
+    own = module_of(path).split(".")[: None if path.name == "__init__.py" else -1]
+    for name in imported(path):
+        target = name.split(".")
+        common = next(
+            (i for i, (a, b) in enumerate(zip(own, target, strict=False)) if a != b), min(len(own), len(target))
+        )
+        room, inside = target[: common + 1], target[common + 1 : -1]  # the last part is the name in the module
+        if inside and ".".join(room) in PACKAGES:
+            yield name
+
+
+def test_nothing_is_imported_past_a_rooms_face():
+    found = {str(path): sorted(past_faces(path)) for path in SOURCES}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_an_import_past_a_face_is_found(tmp_path, monkeypatch):
+    """Negative control: the same name from the face is none, from a file of the room it is one."""
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "callbacks" / "one.py"
+    path.parent.mkdir()
+    path.write_text("from kerneltrack.archive import check\nfrom kerneltrack.errors import KernelError\n")
+    assert list(past_faces(path)) == []
+    path.write_text("def f():\n    from kerneltrack.archive.checking import check\n")
+    assert list(past_faces(path)) == ["kerneltrack.archive.checking.check"]
+
+
 def floors(table):
     """How long the longest path down from each room is; RecursionError where the table has a circle."""
 

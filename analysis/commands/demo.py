@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from kerneltrack import schedule
-from kerneltrack.archive import open_archive
-from kerneltrack.archive.pieces import is_archive
+from kerneltrack.archive import is_archive, open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
 from kerneltrack.probe import Probe

@@ -14,9 +14,7 @@ import numpy as np
 import xarray
 from xarray.backends import H5NetCDFStore
 
-from kerneltrack.archive.durable import Stream
-from kerneltrack.archive.layout import Column, chunk_shape
-from kerneltrack.archive.schema import Field
+from kerneltrack.archive import Column, Field, Stream, chunk_shape
 
 from ..output import NETCDF, TABLE, distinct, whole
 from ..text import plain

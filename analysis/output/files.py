@@ -141,14 +141,14 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _is_archive(path: Path) -> bool:
-    from kerneltrack.archive.pieces import is_archive
+    from kerneltrack.archive import is_archive
 
     return is_archive(path)
 
 
 def _is_among_parts(path: Path) -> bool:
     """Whether a file would lie in the folder of an archive's parts, or below it."""
-    from kerneltrack.archive.pieces import list_parts
+    from kerneltrack.archive import list_parts
 
     folders = [folder for folder in path.parents if folder.suffix == ".parts"]
     archives = [folder.with_suffix("") for folder in folders]  # run.h5 of run.h5.parts

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from kerneltrack.archive.checking import Problem, check
+from kerneltrack.archive.durable import Stream
 from kerneltrack.archive.header import Segment
+from kerneltrack.archive.layout import Column, chunk_shape
+from kerneltrack.archive.pieces import is_archive, list_parts
 from kerneltrack.archive.printable import printable
 from kerneltrack.archive.publishing import merge, publish
 from kerneltrack.archive.reader import Archive, open_archive
+from kerneltrack.archive.schema import Field
 from kerneltrack.archive.spool import ArchiveWarning
 from kerneltrack.archive.writer import ArchiveWriter
 
@@ -14,9 +18,15 @@ __all__ = [
     "Archive",
     "ArchiveWarning",
     "ArchiveWriter",
+    "Column",
+    "Field",
     "Problem",
     "Segment",
+    "Stream",
     "check",
+    "chunk_shape",
+    "is_archive",
+    "list_parts",
     "merge",
     "open_archive",
     "printable",

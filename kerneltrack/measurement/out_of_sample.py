@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables import Need, State, kernel_regression
-from kerneltrack.observables.regression import ridge_of
+from kerneltrack.observables import Need, State, kernel_regression, ridge_of
 from kerneltrack.snapshot import Array
 
 

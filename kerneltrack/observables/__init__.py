@@ -52,6 +52,7 @@ from kerneltrack.observables.regression import (
     kernel_alignment_risk,
     kernel_regression,
     leave_one_out,
+    ridge_of,
 )
 from kerneltrack.observables.similarity import similarity_bounds
 from kerneltrack.observables.spectral import (
@@ -129,6 +130,7 @@ __all__ = [
     "relative_energy",
     "relative_kernel_change",
     "relative_squared_error",
+    "ridge_of",
     "select",
     "shares",
     "similarity_bounds",
