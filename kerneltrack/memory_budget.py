@@ -100,18 +100,19 @@ class MemoryBudget:
 
     def __init__(self, budget: int | str | None) -> None:
         self.budget = budget
+        self._remark = ""
 
-    def run(self, compute: Callable[[int | str | None], Result], device: torch.device) -> tuple[Result, str]:
-        """``compute(budget)`` and "" or what had to be done for it.
+    def run(self, compute: Callable[[int | str | None], Result], device: torch.device) -> Result:
+        """``compute(budget)``, with smaller budgets from now on where memory runs out.
 
         Raises:
             Exception: whatever ``compute`` raises; that memory ran out only where not even the smallest tiles fit.
         """
-        remark, failure = "", None
+        failure: Exception | None = None
         while True:
             at_hand = budget_bytes(self.budget, device)
             try:
-                return compute(self.budget), remark
+                return compute(self.budget)
             except MemoryBudgetError as error:
                 raise failure or error from error
             except Exception as error:  # looked at, and raised again unless memory ran out
@@ -120,7 +121,12 @@ class MemoryBudget:
                 failure = error
             _release(device)
             self.budget = at_hand // 2
-            remark = f"out of memory: measured again in tiles of {format_bytes(self.budget)}"
+            self._remark = f"out of memory: measured again in tiles of {format_bytes(self.budget)}"
+
+    def remark(self) -> str:
+        """What had to be done since this was last asked; "" for nothing."""
+        remark, self._remark = self._remark, ""
+        return remark
 
 
 def _release(device: torch.device) -> None:

@@ -8,8 +8,11 @@ from torch import nn
 
 import kerneltrack.measurement.kernel_over_ranks as engine
 from kerneltrack import Probe, empirical_ntk
+from kerneltrack.distributed import Ranks
+from kerneltrack.measurement import kernels
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.memory_budget import MemoryBudget, budget_bytes, ran_out
+from kerneltrack.ntk import NetworkState, cross_time_ntk
 from kerneltrack.observables import select
 from kerneltrack.training.update_rule import UpdateRule
 
@@ -52,6 +55,41 @@ def test_a_kernel_is_measured_again_in_smaller_tiles(monkeypatch, error):
     again = instrument.measure(net, RULE, step=1)
     assert asked[5:] == [2**26]  # what worked is kept
     assert again.remarks == ()
+
+
+def failing_above(limit, compute, asked):
+    """``compute`` on a machine on which budgets above ``limit`` bytes fail."""
+
+    def limited(*args, **options):
+        asked.append(budget_bytes(options["memory_budget"], CPU))
+        if asked[-1] > limit:
+            raise ERRORS[0]
+        return compute(*args, **options)
+
+    return limited
+
+
+@pytest.mark.parametrize("kind", ["own", "cross_time"])
+def test_every_kernel_of_a_measurement_is_tried_in_smaller_tiles(monkeypatch, kind):
+    """Fails where only the probe's own kernel is: smaller budgets are tried, kept for the next kernel, and told once."""
+    net, x = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)).double(), torch.randn(6, 3).double()
+    x2, state, asked = torch.randn(4, 3).double(), NetworkState.of(net), []
+    for parameter in net.parameters():
+        parameter.data.mul_(1.1)
+    expected = empirical_ntk(net, x, x2) if kind == "own" else cross_time_ntk(net, x, state)
+    for name in ("empirical_ntk", "cross_time_ntk"):
+        monkeypatch.setattr(kernels, name, failing_above(2**20, getattr(kernels, name), asked))
+    of_probe = kernels.Kernels(
+        probe="p", output="full", method="auto", forward=None, params=None, memory_budget="4MiB", ranks=Ranks()
+    )
+    found = of_probe.own(net, x, x2) if kind == "own" else of_probe.cross_time(net, x, state)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert asked == [2**22, 2**21, 2**20]
+    assert of_probe.remark() == "out of memory: measured again in tiles of 1.0 MiB"
+    of_probe.own(net, x)
+    of_probe.cross_time(net, x, state)
+    assert asked[3:] == [2**20, 2**20]
+    assert of_probe.remark() == ""
 
 
 def test_what_never_fits_raises_what_the_machine_said(monkeypatch):

@@ -196,7 +196,7 @@ class Instrument:
         changed = [missing["layers"]] if missing else []
         rows = self.rows(outputs)
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
-        kernel, parts, remark = self._kernel(module, inputs, outputs, missing) if operator is None else (None, None, "")
+        kernel, parts = self._kernel(module, inputs, outputs, missing) if operator is None else (None, None)
         with threads_for(rows):
             pairs = eigensystem(
                 kernel if operator is None else operator,
@@ -246,6 +246,7 @@ class Instrument:
             stored["outputs"] = to_float64(outputs)  # the archive's are the network's own, whatever g makes of them
         others = of_other_parameters(self.observables, state)
         changed = [missing.get("anchored", "") if anchor else "", *changed, *others.values()]
+        remarks = (self._kernels.remark(), describe(pairs, formed=kernel is not None), *dict.fromkeys(changed))
         return Reading(
             state=state,
             values=withheld({**stored, **values}, others),
@@ -253,7 +254,7 @@ class Instrument:
             rule=rule,
             outputs=outputs,
             before=NetworkState.of(module) if keep_parameters and self.needs("update") else None,
-            remarks=tuple(filter(None, (remark, describe(pairs, formed=kernel is not None), *dict.fromkeys(changed)))),
+            remarks=tuple(filter(None, remarks)),
         )
 
     def assist(self, module: nn.Module, by_layer: bool, budget: int | str | None) -> None:
@@ -363,16 +364,15 @@ class Instrument:
 
     def _kernel(
         self, module: nn.Module, inputs: Any, outputs: Tensor, missing: dict[Need, str]
-    ) -> tuple[Tensor, dict[str, Tensor] | None, str]:
-        """The kernel, each layer's where an observable asks for layers, and "" or what had to be done to have it."""
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """The kernel, and each layer's where an observable asks for layers."""
         if self.needs("layers") or self.needs("layer_kernels"):
             why = self._kernels.without_layers(outputs, len(layers_of(self._network(module))))
             if not why:
-                parts, remark = self._kernels.measured(module, inputs, by_layer=True)
-                return total(parts), parts, remark
+                parts = self._kernels.measured(module, inputs, by_layer=True)
+                return total(parts), parts
             missing |= dict.fromkeys(("layers", "layer_kernels"), why)
-        kernel, remark = self._kernels.measured(module, inputs)
-        return kernel, None, remark
+        return self._kernels.measured(module, inputs), None
 
     def _hidden(self, network: Network, inputs: Any, missing: dict[Need, str]) -> dict[str, Any]:
         """Activations and the conjugate kernel."""

@@ -15,7 +15,7 @@ from kerneltrack.distributed import Ranks
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.eigenpairs import forms_kernel
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
-from kerneltrack.memory_budget import MemoryBudget
+from kerneltrack.memory_budget import MemoryBudget, Result
 from kerneltrack.ntk import (
     Method,
     Network,
@@ -62,13 +62,20 @@ class Kernels:
             warnings.filterwarnings("ignore", message=".*there are global hooks on modules.*")
             return ntk_plan(module, inputs, memory_budget=self._retry.budget, **self._options)
 
-    def measured(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> tuple[Any, str]:
-        """The kernel, or each layer's, and "" or what had to be done to have it."""
+    def measured(self, module: nn.Module, inputs: Any, *, by_layer: bool = False) -> Any:
+        """The kernel, or each layer's."""
 
         def compute(budget: int | str | None) -> Any:
             self.ranks.ask((self.probe, by_layer, budget))
             return self.share(module, inputs, by_layer, budget)
 
+        return self._within_memory(compute, module)
+
+    def remark(self) -> str:
+        """What had to be done since this was last asked to have the kernels; "" for nothing."""
+        return self._retry.remark()
+
+    def _within_memory(self, compute: Callable[[int | str | None], Result], module: nn.Module) -> Result:
         return self._retry.run(compute, next(module.parameters()).device)
 
     def share(self, module: nn.Module, inputs: Any, by_layer: bool, budget: int | str | None) -> Any:
@@ -102,21 +109,26 @@ class Kernels:
 
     def own(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
         """Another kernel of the same outputs, computed by this rank alone."""
-        kernel = empirical_ntk(module, inputs, x2, memory_budget=self._retry.budget, **{**self._options, **options})
+        options = {**self._options, **options}
+        kernel = self._within_memory(lambda b: empirical_ntk(module, inputs, x2, memory_budget=b, **options), module)
         assert isinstance(kernel, Tensor)  # by_layer is not among the options
         return kernel
 
     def cross_time(self, module: nn.Module, inputs: Any, anchor: NetworkState) -> Tensor:
         """J_t J_aᵀ."""
-        return cross_time_ntk(
-            module,
-            inputs,
-            anchor,
-            output=self.output,
-            params=self.params,
-            forward=self.forward,
-            memory_budget=self.memory_budget,
-        )
+
+        def compute(budget: int | str | None) -> Tensor:
+            return cross_time_ntk(
+                module,
+                inputs,
+                anchor,
+                output=self.output,
+                params=self.params,
+                forward=self.forward,
+                memory_budget=budget,
+            )
+
+        return self._within_memory(compute, module)
 
 
 def total(layers: Mapping[str, Tensor]) -> Tensor:
