@@ -7,7 +7,7 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -27,90 +27,45 @@ from kerneltrack.measurement.comparable import (
     withheld,
     without_layers,
 )
-from kerneltrack.measurement.eigenpairs import Eigenpairs, describe, unavailable
+from kerneltrack.measurement.eigenpairs import describe, unavailable
 from kerneltrack.measurement.hidden_layers import hidden_activations
 from kerneltrack.measurement.kernels import Kernels, layers_in, total
 from kerneltrack.measurement.out_of_sample import carried_over
 from kerneltrack.measurement.parameter_motion import difference, distances, layers_of
 from kerneltrack.measurement.reading import Reading
-from kerneltrack.measurement.settings import facts_of, settings_of
+from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.stability_ratio import stability_ratio
 from kerneltrack.measurement.training_outputs import Flags, training_outputs
 from kerneltrack.measurement.update_effects import update_effects
 from kerneltrack.memory_budget import refuse_budget
 from kerneltrack.ntk import (
     AnchoredNetwork,
-    Method,
     Network,
     NetworkState,
     NTKOperator,
-    Output,
     Plan,
     layer_of,
     parse_output,
     reported_name,
     unwrap,
 )
-from kerneltrack.observables import Need, Observable, State
-from kerneltrack.probe import Probe
-from kerneltrack.snapshot import ProbeRecord, Reduction
+from kerneltrack.observables import Need, State
+from kerneltrack.snapshot import ProbeRecord
 from kerneltrack.spectrum import eigensystem, threads_for
-from kerneltrack.training import ProbeLoss, UpdateRule
+from kerneltrack.training import UpdateRule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instrument:
-    """How a probe is measured.
+class Instrument(ProbeSpec):
+    """A specification at work: what it says is measured.
 
     Attributes:
-        probe: the fixed inputs and targets.
-        output: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,).
-        top_k: how many eigenvectors are stored.
-        eigenpairs: "all", or "leading": only the first top_k are computed.
-        observables: what is computed, from the catalogue.
-        loss: the loss on the probe, or None: residual f − y, no loss, no stability ratio.
-        method: of :func:`kerneltrack.empirical_ntk`.
-        forward: (model, inputs) → outputs, or None for the model's own call.
-        params: which parameters the kernel is of: None for all that require grad, a predicate, or names.
-        memory_budget: bytes or "2GiB", or None.
-        scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
         ranks: the processes that compute the kernel together.
         progress: whether a kernel's computation shows a progress bar, or after how many seconds.
     """
 
-    probe: Probe
-    output: Output = "full"
-    top_k: int = 64
-    eigenpairs: Eigenpairs = "all"
-    observables: tuple[Observable, ...] = ()
-    loss: ProbeLoss | None = None
-    method: Method = "auto"
-    forward: Callable[[Any, Any], Any] | None = None
-    params: Callable[[str], bool] | Iterable[str] | None = None
-    memory_budget: int | str | None = None
-    scope: str = "probe estimate"
     ranks: Ranks = field(default_factory=Ranks)
     progress: bool | float = False
-
-    @property
-    def reduction(self) -> Reduction:
-        """The output reduction's name."""
-        return "callable" if callable(self.output) else self.output
-
-    def needs(self, need: Need) -> bool:
-        """Whether one of the chosen observables needs this to be measured; the leading pairs start from the last ones."""
-        return need in observables.needs(self.observables) or (need == "previous" and self.eigenpairs == "leading")
-
-    def rows(self, outputs: Tensor) -> int:
-        """M, the rows of the kernel matrix, where the network's outputs are (N, O)."""
-        count, width = outputs.shape
-        if callable(self.output):
-            return count * int(self.output(outputs[0]).numel())
-        return count * (width if self.output in ("full", "diagonal") else 1)
-
-    def pairs_of(self, rows: int) -> int:
-        """How many eigenpairs are computed of a kernel matrix with so many rows."""
-        return rows if self.eigenpairs == "all" else min(self.top_k, rows)
 
     def describe(self, module: nn.Module, *, keep_inputs: bool = False, extension_of: str | None = None) -> ProbeRecord:
         """The probe's record with everything that says what the numbers are; checks probe and module on the way.
@@ -152,7 +107,7 @@ class Instrument:
         if self.eigenpairs == "all" and plan.result_bytes > plan.budget_bytes:
             raise refuse_budget(plan.budget_bytes, plan.result_bytes, otherwise='or eigenpairs="leading"')
         record = self.probe.record(outputs.shape[1], keep_inputs=keep_inputs)
-        return replace(record, settings={**settings_of(self, network, outputs), "extension_of": extension_of})
+        return replace(record, settings={**self.settings(network, outputs), "extension_of": extension_of})
 
     def plan(self, module: nn.Module) -> Plan:
         """How the kernel of this probe will be computed, and what it costs."""
@@ -204,7 +159,7 @@ class Instrument:
                 previous=None if previous is None else previous.eigensystem,
             )
         missing |= unavailable(pairs, formed=kernel is not None)
-        stability, whole = None, kernel is not None and self._is_whole(outputs)
+        stability, whole = None, kernel is not None and self.is_whole(outputs)
         if self.needs("operator"):
             stability, missing["operator"] = stability_ratio(
                 every,
@@ -217,7 +172,7 @@ class Instrument:
                 top_eigenvalue=float(pairs.values[0]) if whole else None,
             )
         settings = {
-            **facts_of(self, every, outputs, previous, step),
+            **self.facts(every, outputs, previous, step),
             "layers": layers,
             "parameters": list(self._network(module).parameters),
         }
@@ -498,8 +453,3 @@ class Instrument:
             "residual": to_float64(residual),
             **loss,
         }
-
-    def _is_whole(self, outputs: Tensor) -> bool:
-        """Whether the measured kernel is J Jᵀ over every output and every trainable parameter."""
-        one_output = outputs.shape[1] == 1 and not callable(self.output)
-        return self.params is None and (self.output == "full" or one_output)

@@ -1,0 +1,132 @@
+"""What is measured on a probe, and how, in plain values; pure: nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kerneltrack import observables
+from kerneltrack.measurement.eigenpairs import Eigenpairs
+from kerneltrack.measurement.parameter_motion import layers_of
+from kerneltrack.ntk import Method, Network, Output
+from kerneltrack.observables import Need, Observable, State
+from kerneltrack.probe import Probe
+from kerneltrack.snapshot import Json, Reduction
+from kerneltrack.training import ProbeLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSpec:
+    """How a probe is measured.
+
+    Attributes:
+        probe: the fixed inputs and targets.
+        output: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,).
+        top_k: how many eigenvectors are stored.
+        eigenpairs: "all", or "leading": only the first top_k are computed.
+        observables: what is computed, from the catalogue.
+        loss: the loss on the probe, or None: residual f − y, no loss, no stability ratio.
+        method: of :func:`kerneltrack.empirical_ntk`.
+        forward: (model, inputs) → outputs, or None for the model's own call.
+        params: which parameters the kernel is of: None for all that require grad, a predicate, or names.
+        memory_budget: bytes or "2GiB", or None.
+        scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
+    """
+
+    probe: Probe
+    output: Output = "full"
+    top_k: int = 64
+    eigenpairs: Eigenpairs = "all"
+    observables: tuple[Observable, ...] = ()
+    loss: ProbeLoss | None = None
+    method: Method = "auto"
+    forward: Callable[[Any, Any], Any] | None = None
+    params: Callable[[str], bool] | Iterable[str] | None = None
+    memory_budget: int | str | None = None
+    scope: str = "probe estimate"
+
+    @property
+    def reduction(self) -> Reduction:
+        """The output reduction's name."""
+        return "callable" if callable(self.output) else self.output
+
+    def needs(self, need: Need) -> bool:
+        """Whether one of the chosen observables needs this to be measured; the leading pairs start from the last ones."""
+        return need in observables.needs(self.observables) or (need == "previous" and self.eigenpairs == "leading")
+
+    def rows(self, outputs: Tensor) -> int:
+        """M, the rows of the kernel matrix, where the network's outputs are (N, O)."""
+        count, width = outputs.shape
+        if callable(self.output):
+            return count * int(self.output(outputs[0]).numel())
+        return count * (width if self.output in ("full", "diagonal") else 1)
+
+    def pairs_of(self, rows: int) -> int:
+        """How many eigenpairs are computed of a kernel matrix with so many rows."""
+        return rows if self.eigenpairs == "all" else min(self.top_k, rows)
+
+    def is_whole(self, outputs: Tensor) -> bool:
+        """Whether the measured kernel is J Jᵀ over every output and every trainable parameter."""
+        one_output = outputs.shape[1] == 1 and not callable(self.output)
+        return self.params is None and (self.output == "full" or one_output)
+
+    def settings(self, network: Network, outputs: Tensor) -> dict[str, Json]:
+        """The settings of the probe's record.
+
+        Args:
+            network: over the parameters that the kernel is of.
+            outputs: f (N, O) on the probe.
+        """
+        modes = self.pairs_of(self.rows(outputs))
+        parameters = network.parameters
+        every_output = self.output in ("full", "diagonal", "trace")
+        return {
+            "output": self.reduction,
+            # neural-tangents' default is the mean over outputs; the factor is stored so that nobody has to guess.
+            "mean_trace_factor": 1.0 / outputs.shape[1] if every_output else None,
+            "parameters": "all that require grad" if self.params is None else sorted(parameters),
+            "parameter_count": sum(p.numel() for p in parameters.values()),
+            "mode": "eval",
+            "dtype": str(outputs.dtype).removeprefix("torch."),
+            "method": self.method,
+            "eigenpairs": self.eigenpairs,
+            "loss": None if self.loss is None else self.loss.name,
+            "loss_normalisation": None if self.loss is None else "mean over the probe's samples",
+            "residual": "f - y" if self.loss is None else "N dL/df",
+            "stability_scope": self.scope,
+            "forward": None if self.forward is None else getattr(self.forward, "__qualname__", repr(self.forward)),
+            "energy_k": list(observables.energy_k(modes)),
+            # Of every parameter that trains, as the layers' columns are; the kernel may be of fewer.
+            "layers": layers_of(Network(network.module)),
+            "top_k": min(self.top_k, modes),
+        }
+
+    def facts(self, network: Network, outputs: Tensor, previous: State | None, step: int) -> dict[str, Any]:
+        """``State.settings``: what observables must know of how, and of which probe, a state was measured.
+
+        Args:
+            network: over every trainable parameter.
+            outputs: f_t (N, O).
+            previous: the state measured before this one, which knows the run's lag from the third state on.
+            step: t.
+        """
+        facts: dict[str, Any] = {
+            "loss": None if self.loss is None else self.loss.name,
+            "dtype": str(outputs.dtype),
+            "computed_in": str(_coarsest(outputs, *network.parameters.values())),
+            "step": step,
+            "held_out": observables.held_out(self.probe.identity),
+        }
+        if previous is not None and "step" in previous.settings:
+            lag = previous.settings.get("lag") or step - previous.settings["step"]
+            facts |= {"lag": lag} if lag else {}
+        return facts
+
+
+def _coarsest(*tensors: Tensor) -> torch.dtype:
+    """The dtype of the largest spacing among floating tensors: outputs are no finer than what they were computed with."""
+    return max((t.dtype for t in tensors if t.is_floating_point()), key=lambda dtype: torch.finfo(dtype).eps)
