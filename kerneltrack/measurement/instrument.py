@@ -48,6 +48,7 @@ from kerneltrack.ntk import (
     parse_output,
     reported_name,
     unwrap,
+    validate,
 )
 from kerneltrack.observables import Need, State
 from kerneltrack.snapshot import ProbeRecord
@@ -83,7 +84,7 @@ class Instrument(ProbeSpec):
         network = Network(module, params=self.params, forward=self.forward)  # refuses names that are unknown or frozen
         inputs = self._inputs(module)
         try:
-            network.validate(inputs, name=f"probe {self.probe.name!r}")
+            validate(network, inputs, name=f"probe {self.probe.name!r}")
             outputs = network.outputs(inputs)
         except KerneltrackError:
             raise

@@ -28,6 +28,7 @@ from kerneltrack.ntk.network import (
     reported_name,
     trainable,
     unwrap,
+    validate,
 )
 from kerneltrack.ntk.plan import Plan
 from kerneltrack.ntk.reduction import Output, parse_output
@@ -58,4 +59,5 @@ __all__ = [
     "reported_name",
     "trainable",
     "unwrap",
+    "validate",
 ]

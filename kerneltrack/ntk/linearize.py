@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kerneltrack.ntk.network import Forward, Network
+from kerneltrack.ntk.network import Forward, Network, refuse_random
 
 Linearized = Callable[..., Tensor]
 
@@ -33,7 +33,7 @@ def linearize(
 
     def linearized(x: Any, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         theta = network.parameters if parameters is None else {**anchor, **parameters}
-        network.refuse_random(x)
+        refuse_random(network, x)
         step = {name: theta[name].detach() - anchor[name] for name in anchor}
         return network.outputs(x, anchor) + network.jvp(x, step, anchor)
 

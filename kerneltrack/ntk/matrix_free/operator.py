@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError
 from kerneltrack.ntk.matrix_free.factor_cache import FactorCache
 from kerneltrack.ntk.methods import Jacobian
-from kerneltrack.ntk.network import Forward, Metric, Network, Selection, common_dtype, preconditioner
+from kerneltrack.ntk.network import Forward, Metric, Network, Selection, common_dtype, preconditioner, validate
 from kerneltrack.ntk.reduction import Output, parse_output
 
 #: Working memory of :meth:`NTKOperator.diagonal`, which forms per-sample gradients chunk by chunk.
@@ -61,7 +61,7 @@ class NTKOperator:
         model, x, params, forward, metric = self._arguments
         self.network = Network(model, params=params, forward=forward, head=self._reduction.head)
         self.metric = preconditioner(metric, self.network.parameters)
-        self._samples, self._outputs = self.network.validate(x)
+        self._samples, self._outputs = validate(self.network, x)
         self._rows, self.dtype = len(self._samples), common_dtype(self.network.parameters)
         self._held = FactorCache(
             self.network, self._samples, self._outputs, self._reduction, self.metric, self._columns_by_passes

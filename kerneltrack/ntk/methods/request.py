@@ -26,6 +26,7 @@ from kerneltrack.ntk.network import (
     layer_of,
     preconditioner,
     summed_dtype,
+    validate,
 )
 from kerneltrack.ntk.reduction import Output, Reduction, parse_output
 
@@ -91,7 +92,7 @@ class KernelRequest:
         network = Network(
             model, params=options.params, forward=options.forward, head=reduction.head, dtype=options.dtype
         )
-        left, outputs = network.validate(x1, name="x1")
+        left, outputs = validate(network, x1, name="x1")
         parameters = network.parameters
         request = cls(
             network=network,
@@ -191,7 +192,7 @@ def _second(network: Network, x2: Any, left: Inputs, outputs: int) -> Inputs | N
             got=str(given.tree),
             remedy="Give both as the same kind of pytree.",
         )
-    right, others = network.validate(given, name="x2")
+    right, others = validate(network, given, name="x2")
     if others != outputs:
         raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))
     return None if right.same_as(left) else right

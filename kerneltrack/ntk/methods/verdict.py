@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.errors import KernelError, UnsupportedModelError
-from kerneltrack.ntk.network import DRAWS, FEW, UNITS, Inputs, Network, resolution
+from kerneltrack.ntk.network import DRAWS, FEW, UNITS, Inputs, Network, look_closely, resolution
 
 #: A product is rounding where it is below so many times what rounding moves. The other way to it sums in another order, so
 #: its derivatives may be some 30 times as inexact, and their products that squared.
@@ -83,7 +83,7 @@ def refuse_causes(network: Network, samples: Inputs) -> None:
         UnsupportedModelError: coupled samples, a random forward pass.
         KernelError: backward passes that are not the derivative of the forward pass.
     """
-    network.look_closely(samples)
+    look_closely(network, samples)
     few = samples.rows(0, min(FEW, len(samples)))
     with network.evaluating():
         outputs = network.outputs(few)

@@ -23,6 +23,7 @@ from kerneltrack.ntk.network.parameters import (
 )
 from kerneltrack.ntk.network.refusals import refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
+from kerneltrack.ntk.network.validation import look_closely, refuse_random, validate
 
 __all__ = [
     "DRAWS",
@@ -42,12 +43,15 @@ __all__ = [
     "forward_flops",
     "layer_of",
     "listed",
+    "look_closely",
     "preconditioner",
     "reachable_leaves",
     "refuse_not_finite",
+    "refuse_random",
     "reported_name",
     "resolution",
     "summed_dtype",
     "trainable",
     "unwrap",
+    "validate",
 ]

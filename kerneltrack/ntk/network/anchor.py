@@ -103,6 +103,6 @@ class AnchoredNetwork(Network):
         anchored = {self._every[k]: value for k, value in self._anchor.parameters.items() if k in self._every}
         return super()._state() | anchored
 
-    def _buffers(self) -> dict[str, Tensor]:
+    def buffers(self) -> dict[str, Tensor]:
         held = {f"model.{name}": value for name, value in self._anchor.buffers.items()}
-        return {raw: held.get(raw, value).clone() for raw, value in super()._buffers().items()}
+        return {raw: held.get(raw, value).clone() for raw, value in super().buffers().items()}

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError, ProbeError, UnsupportedModelError
 from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.samples import Inputs
-
-if TYPE_CHECKING:
-    from kerneltrack.ntk.network.network import Network
 
 Tensors = Mapping[str, Tensor]
 

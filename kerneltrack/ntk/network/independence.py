@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,10 +17,8 @@ from torch import Tensor
 from kerneltrack.errors import KernelError, UnsupportedModelError
 from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS, LowestPrecision
 from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.samples import Inputs
-
-if TYPE_CHECKING:
-    from kerneltrack.ntk.network.network import Network
 
 #: Samples of one look: of every call, and of the first one. The derivative is asked of the first PULLED.
 FEW, MANY, PULLED = 3, 8, 2

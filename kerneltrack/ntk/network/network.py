@@ -19,16 +19,14 @@ from torch.func import functional_call
 from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network.arithmetic import nudge, nudged
-from kerneltrack.ntk.network.first_pass import try_one_sample
 from kerneltrack.ntk.network.forward import Call, Forward, Result, default_forward
 from kerneltrack.ntk.network.generators import Generators
-from kerneltrack.ntk.network.independence import FEW, MANY, look, refuse_coupling, refuse_randomness
 from kerneltrack.ntk.network.parameters import Selection, reported_name, trainable, unwrap
 from kerneltrack.ntk.network.pushforward import Function, pushforward, row_by_row
-from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidden, refuse_not_finite
+from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidden
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.slots import slots
-from kerneltrack.ntk.network.state import checksum, state_of
+from kerneltrack.ntk.network.state import state_of
 from kerneltrack.ntk.reduction import Head
 from kerneltrack.undisturbed import evaluating
 
@@ -164,7 +162,7 @@ class Network:
         if self._nudge is not None:
             seed, size = self._nudge
             values, samples = nudged(values, seed, size), samples.map(lambda t: nudge(t, seed, size))
-        values = dict(self._buffers() if buffers is None else buffers) | dict(values)
+        values = dict(self.buffers() if buffers is None else buffers) | dict(values)
         state = {slot: values[first] for slot, first in slots(self._call).items()}
         arguments = samples.assemble(), len(samples), then, raw
         result: Result = functional_call(self._call, state, arguments, tie_weights=False)
@@ -178,26 +176,7 @@ class Network:
         tensor = tensor.detach()
         return tensor.to(self.dtype) if self.dtype is not None and tensor.is_floating_point() else tensor
 
-    def validate(self, x: Any, *, name: str = "x") -> tuple[Inputs, int]:
-        """The samples and the number of outputs, once it is certain that a kernel of them makes sense.
-
-        Some samples alone must have the outputs and the derivatives that they have in a batch, and the random
-        generators must be left alone or not matter. Both are asked at every call, because they depend on the
-        module's state; the first call with these samples asks of more of them. What depends on the model's code
-        alone is asked once for each module, mode and shape of a sample.
-
-        Raises:
-            UnsupportedModelError: coupled samples, a random forward, a parameter that the forward changes or reaches
-                behind the module's back, or outputs that are not (N,) or (N, O), floating, finite.
-        """
-        samples = self.inputs(x, name=name)
-        memory = self._facts(samples)
-        contents = tuple(int(checksum(t)) for t in samples.tensors)
-        outputs = self._look(samples, name, contents not in memory)
-        memory[contents] = len(samples)
-        return samples, outputs
-
-    def _facts(self, samples: Inputs) -> dict[Any, int]:
+    def known(self, samples: Inputs) -> dict[Any, int]:
         """What is known of this module in this mode, with samples of this shape: facts by name, and samples looked at."""
         known = _KNOWN.setdefault(self.module, {})
         key = self._call.key(samples, self.dtype, tuple(self._raw))
@@ -208,50 +187,16 @@ class Network:
             memory.clear()
         return memory
 
-    def look_closely(self, samples: Inputs) -> None:
-        """Asks again what :meth:`validate` asks of the first call, whatever was asked before."""
-        self._look(samples, "x", True)
-
-    def _look(self, samples: Inputs, name: str, first: bool) -> int:
-        generators = Generators(self.module)
-        with self.evaluating():
-            before = generators.states()
-            if first:
-                try_one_sample(self, samples, generators, self._buffers)
-            seen = look(self, samples, MANY if first else FEW)
-            batches = self._batches(samples, name) if first else None
-            drawn = generators.states() != before
-            outputs = self._call.headed(seen.alone[:1]).shape[1]
-        if drawn:
-            refuse_randomness(self, samples, generators)
-        refuse_coupling(self, samples, seen, batches)
-        return outputs
-
-    def _batches(self, samples: Inputs, name: str) -> tuple[Tensor, Tensor]:
-        """f of all samples together, and of two halves of them, before the head."""
-        with torch.no_grad():
-            whole = self._in_chunks(self.parameters, samples, raw=True)
-            refuse_not_finite(whole, name)
-            refuse_not_finite(self._call.headed(whole), name)
-            cut = (len(samples) + 1) // 2
-            parts = [self._in_chunks(self.parameters, s, raw=True) for _, s in samples.chunks(cut)]
-            return whole, torch.cat(parts)
-
-    def refuse_random(self, x: Any) -> None:
-        """Raises UnsupportedModelError where the forward pass of one sample draws random numbers that matter."""
-        samples, generators = self.inputs(x), Generators(self.module)
-        with self.evaluating(), torch.no_grad():
-            before = generators.states()
-            self.evaluate(self.parameters, samples.rows(0, 1))
-            drawn = generators.states() != before
-        if drawn:
-            refuse_randomness(self, samples, generators)
-
-    def _buffers(self) -> dict[str, Tensor]:
+    def buffers(self) -> dict[str, Tensor]:
         """Copies: a forward may write to its buffers."""
         return {raw: self._cast(b).clone() for raw, b in self._call.named_buffers()}
 
-    def _in_chunks(self, parameters: Tensors, samples: Inputs, *, raw: bool = False) -> Tensor:
+    def headed(self, outputs: Tensor) -> Tensor:
+        """Outputs (n, O) behind the head, (n, K)."""
+        return self._call.headed(outputs)
+
+    def batch(self, parameters: Tensors, samples: Inputs, *, raw: bool = False) -> Tensor:
+        """f(θ, x) (N, K), chunk by chunk; with ``raw`` before the head. Call it inside :meth:`evaluating`."""
         chunks = samples.chunks(self.chunk_rows(samples))
         return torch.cat([self.evaluate(parameters, s, raw=raw) for _, s in chunks])
 
@@ -263,7 +208,7 @@ class Network:
         """
         samples = self.inputs(x)
         with self.evaluating(), torch.no_grad():
-            return self._in_chunks(self._values(parameters), samples)
+            return self.batch(self._values(parameters), samples)
 
     def vjp(self, x: Any, cotangent: Tensor, parameters: Tensors | None = None) -> dict[str, Tensor]:
         """Jᵀ u, one tensor for each parameter.
@@ -339,7 +284,7 @@ class Network:
 
         Measured on the first sample, once.
         """
-        memory = self._facts(samples)
+        memory = self.known(samples)
         if "activation bytes" not in memory:
             one = samples.rows(0, 1)
             with self.evaluating():

@@ -1,0 +1,79 @@
+"""Whether a kernel of these samples makes sense: asked at every call, before anything is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kerneltrack.ntk.network.first_pass import try_one_sample
+from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.independence import FEW, MANY, look, refuse_coupling, refuse_randomness
+from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.refusals import refuse_not_finite
+from kerneltrack.ntk.network.samples import Inputs
+from kerneltrack.ntk.network.state import checksum
+
+
+def validate(network: Network, x: Any, *, name: str = "x") -> tuple[Inputs, int]:
+    """The samples and the number of outputs, once it is certain that a kernel of them makes sense.
+
+    Some samples alone must have the outputs and the derivatives that they have in a batch, and the random
+    generators must be left alone or not matter. Both are asked at every call, because they depend on the
+    module's state; the first call with these samples asks of more of them. What depends on the model's code
+    alone is asked once for each module, mode and shape of a sample.
+
+    Raises:
+        UnsupportedModelError: coupled samples, a random forward, a parameter that the forward changes or reaches
+            behind the module's back, or outputs that are not (N,) or (N, O), floating, finite.
+    """
+    samples = network.inputs(x, name=name)
+    memory = network.known(samples)
+    contents = tuple(int(checksum(t)) for t in samples.tensors)
+    outputs = _look(network, samples, name, contents not in memory)
+    memory[contents] = len(samples)
+    return samples, outputs
+
+
+def look_closely(network: Network, samples: Inputs) -> None:
+    """Asks again what :func:`validate` asks of the first call, whatever was asked before."""
+    _look(network, samples, "x", True)
+
+
+def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
+    generators = Generators(network.module)
+    with network.evaluating():
+        before = generators.states()
+        if first:
+            try_one_sample(network, samples, generators, network.buffers)
+        seen = look(network, samples, MANY if first else FEW)
+        batches = _batches(network, samples, name) if first else None
+        drawn = generators.states() != before
+        outputs = network.headed(seen.alone[:1]).shape[1]
+    if drawn:
+        refuse_randomness(network, samples, generators)
+    refuse_coupling(network, samples, seen, batches)
+    return outputs
+
+
+def _batches(network: Network, samples: Inputs, name: str) -> tuple[Tensor, Tensor]:
+    """f of all samples together, and of two halves of them, before the head."""
+    with torch.no_grad():
+        whole = network.batch(network.parameters, samples, raw=True)
+        refuse_not_finite(whole, name)
+        refuse_not_finite(network.headed(whole), name)
+        cut = (len(samples) + 1) // 2
+        parts = [network.batch(network.parameters, s, raw=True) for _, s in samples.chunks(cut)]
+        return whole, torch.cat(parts)
+
+
+def refuse_random(network: Network, x: Any) -> None:
+    """Raises UnsupportedModelError where the forward pass of one sample draws random numbers that matter."""
+    samples, generators = network.inputs(x), Generators(network.module)
+    with network.evaluating(), torch.no_grad():
+        before = generators.states()
+        network.evaluate(network.parameters, samples.rows(0, 1))
+        drawn = generators.states() != before
+    if drawn:
+        refuse_randomness(network, samples, generators)
