@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from kerneltrack.observables import change_is_rounding, held_out
 
 if TYPE_CHECKING:
-    from .trajectory import Floats, Run
+    import xarray as xr
 
 Rows = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 NOT_ONE_LAG = "snapshots are not at one lag"
 NOT_SQUARES = "the loss is not a mean of squares"
@@ -58,7 +59,29 @@ class Withheld:
         return _REMEDIES.get(self.reason)
 
 
-def withheld(run: Run, name: str) -> Withheld:
+class Stored(Protocol):
+    """What the rules look at; a :class:`Run` has it."""
+
+    @property
+    def dataset(self) -> xr.Dataset: ...
+    @property
+    def identity(self) -> Mapping[str, Any] | None: ...
+    @property
+    def software(self) -> str: ...
+    @property
+    def off_lag(self) -> Rows | None: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    @property
+    def steps(self) -> NDArray[np.int64]: ...
+    @property
+    def measured(self) -> Rows: ...
+    def stored_at(self, name: str, row: int) -> Floats: ...
+    def withheld(self, name: str) -> Withheld: ...
+    def __len__(self) -> int: ...
+
+
+def withheld(run: Stored, name: str) -> Withheld:
     """What of the stored array ``name`` misleads in this run."""
     rule = _RULES.get(name)
     if rule is None or name not in run.dataset or not len(run):
@@ -67,7 +90,7 @@ def withheld(run: Run, name: str) -> Withheld:
     return Withheld(rows, reason if rows.any() else "")
 
 
-def told(run: Run) -> list[tuple[str, str]]:
+def told(run: Stored) -> list[tuple[str, str]]:
     """(name, why, and in how many snapshots) of everything stored of which some number is withheld."""
     found = []
     for name in sorted(set(_RULES) & set(map(str, run.dataset.data_vars))):
@@ -78,7 +101,7 @@ def told(run: Run) -> list[tuple[str, str]]:
     return found
 
 
-def gauge_note(run: Run) -> str:
+def gauge_note(run: Stored) -> str:
     """What must be said of every number of a softmax loss, or "".
 
     Softmax ignores one function added to all outputs. The loss, its residual and its curvature do not see that function;
@@ -93,7 +116,7 @@ def gauge_note(run: Run) -> str:
     )
 
 
-def off_lag(run: Run) -> Rows:
+def off_lag(run: Stored) -> Rows:
     """Rows whose gap since the state measured before is not the run's lag, the first gap that a velocity was stored for."""
     stored: Rows = np.asarray(np.isfinite(_stored(run, "kernel_velocity")).any(axis=1))
     here = _of_probe(run)
@@ -106,20 +129,20 @@ def off_lag(run: Run) -> Rows:
     return np.asarray((here | stored) & (gaps != lag))
 
 
-def _lag(run: Run) -> tuple[Rows, str]:
+def _lag(run: Stored) -> tuple[Rows, str]:
     return (off_lag(run) if run.off_lag is None else run.off_lag), NOT_ONE_LAG
 
 
-def _squares(run: Run) -> tuple[Rows, str]:
+def _squares(run: Stored) -> tuple[Rows, str]:
     return np.full(len(run), run.settings.get("loss") not in ("half_mse", "mse")), NOT_SQUARES
 
 
-def _seen(run: Run) -> tuple[Rows, str]:
+def _seen(run: Stored) -> tuple[Rows, str]:
     identity = run.identity if isinstance(run.identity, Mapping) else None
     return np.asarray((run.steps != 0) & (not held_out(identity))), SEEN
 
 
-def _flat(run: Run) -> tuple[Rows, str]:
+def _flat(run: Stored) -> tuple[Rows, str]:
     """A share of one belongs to classes only where the stored levels differ."""
     share = _stored(run, "class_block_share")[:, 0]
     flat: Rows = np.asarray(share >= 1 - _ONE)
@@ -130,7 +153,7 @@ def _flat(run: Run) -> tuple[Rows, str]:
     return flat, FLAT
 
 
-def _rounding(run: Run) -> tuple[Rows, str]:
+def _rounding(run: Stored) -> tuple[Rows, str]:
     """Exactly where f_{t+1} is stored; elsewhere a tracker that looked for rounding is believed, and nobody else."""
     found = np.full(len(run), not _looked(run))
     measured = np.flatnonzero(_of_probe(run)) if "outputs" in run.dataset else np.empty(0, int)
@@ -143,19 +166,19 @@ def _rounding(run: Run) -> tuple[Rows, str]:
     return found, ROUNDING if certain else PERHAPS_ROUNDING
 
 
-def is_rounding(run: Run, before: Floats, after: Floats) -> bool:
+def is_rounding(run: Stored, before: Floats, after: Floats) -> bool:
     """Whether outputs f_t and f_{t+1} of the run differ by their rounding only."""
     with np.errstate(all="ignore"):  # a stranger's numbers may be of any size
         size = max(float(np.linalg.norm(before)), float(np.linalg.norm(after)))
         return change_is_rounding(float(np.linalg.norm(after - before)), size, run.settings.get("dtype"))
 
 
-def _looked(run: Run) -> bool:
+def _looked(run: Stored) -> bool:
     version = re.match(r"kerneltrack (\d+)\.(\d+)\.(\d+)", run.software)
     return version is not None and tuple(map(int, version.groups())) >= _LOOKED
 
 
-def _of_probe(run: Run) -> Rows:
+def _of_probe(run: Stored) -> Rows:
     """Rows in which this probe was measured, whatever became of the others."""
     for name in ("eigenvalues", "trace"):
         if name in run.dataset:
@@ -163,12 +186,12 @@ def _of_probe(run: Run) -> Rows:
     return run.measured
 
 
-def _stored(run: Run, name: str) -> Floats:
+def _stored(run: Stored, name: str) -> Floats:
     """(S, …) as it stands in the file, one row a snapshot."""
     return np.asarray(run.dataset.variables[name].values, dtype=np.float64).reshape(len(run), -1)
 
 
-_RULES: dict[str, Callable[[Run], tuple[Rows, str]]] = {
+_RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "kernel_velocity": _lag,
     "network_error": _squares,
     "kernel_regression_error": _squares,

@@ -8,10 +8,11 @@ from ..lazy import loader
 
 if TYPE_CHECKING:
     from .canvas import Canvas, oriented_eigenvectors
+    from .catalogue import choose, registered
     from .files import save, save_figure, save_runs, save_sweep
     from .layout import over_time, sheet
     from .panels import COLOUR_MAPS, Series, cell_names, decade
-    from .registry import Scene, choose, figure, registered
+    from .registry import Scene, figure
     from .style import DARK, PAGE, PAPER, STYLES
 
 __all__ = [
@@ -50,10 +51,10 @@ _HOME = {
     "over_time": "layout",
     "sheet": "layout",
     "cell_names": "panels",
-    "choose": "registry",
+    "choose": "catalogue",
     "decade": "panels",
     "oriented_eigenvectors": "canvas",
-    "registered": "registry",
+    "registered": "catalogue",
     "save": "files",
     "save_figure": "files",
     "save_runs": "files",

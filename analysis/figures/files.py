@@ -93,7 +93,8 @@ def save(found: RunsEffects, path: str | os.PathLike[str], style: str) -> Path:
         AnalysisError: another ending than PNG, PDF or SVG.
         OSError: the file cannot be written.
     """
-    from .registry import Scene, choose
+    from .catalogue import choose
+    from .registry import Scene
     from .style import STYLES
 
     run, control, effects = found.runs[0]

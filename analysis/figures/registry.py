@@ -6,10 +6,9 @@ with :func:`figure`. Then ``plot --list``, ``plot --figure`` and the report know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kerneltrack.errors import AnalysisError
@@ -136,30 +135,3 @@ def figure(
         return draw
 
     return register
-
-
-def registered() -> Mapping[str, FigureSpec]:
-    """All figures by name, in the order of the report."""
-    from . import gallery  # noqa: F401 — the built-in figures register themselves when they are first asked for
-
-    return MappingProxyType(_REGISTERED)
-
-
-def choose(name: str) -> FigureSpec:
-    """The figure of that name.
-
-    Raises:
-        AnalysisError: there is none; the nearest names are given.
-    """
-    import difflib
-
-    known = registered()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3) or list(known)[:3]
-        raise AnalysisError(
-            f"figure {name!r}",
-            expected=f"a name of the list, for instance {', '.join(near)}",
-            got="no such figure",
-            remedy="`kerneltrack plot --list` names them all.",
-        )
-    return known[name]

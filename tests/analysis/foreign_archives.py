@@ -375,11 +375,11 @@ def live_all(folder, cases, commands=()):
     # Imported once, here, and not in every child.
     from kerneltrack.analysis.commands import export, show  # noqa: F401
     from kerneltrack.analysis.comparison import sweep  # noqa: F401
-    from kerneltrack.analysis.figures import files, registry  # noqa: F401
+    from kerneltrack.analysis.figures import files, registered  # noqa: F401
     from kerneltrack.analysis.lr_decay import runs  # noqa: F401
     from kerneltrack.analysis.report import page, slider  # noqa: F401
 
-    registry.registered()
+    registered()
     truth = conftest.simulate()
     for name in ("good", *cases):
         (folder / name).mkdir()

@@ -8,7 +8,7 @@ import typer
 
 from kerneltrack.analysis import load
 from kerneltrack.analysis.cli import app
-from kerneltrack.analysis.figures import registry
+from kerneltrack.analysis.figures import Scene, choose, registered, registry
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
@@ -18,7 +18,7 @@ def test_every_command_is_documented(command):
     assert f"| `kerneltrack {command} " in (HOW_TO / "command-line.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", list(registry.registered()))
+@pytest.mark.parametrize("name", list(registered()))
 def test_every_figure_is_documented(name):
     assert f"`{name}`" in (HOW_TO / "add-a-figure.md").read_text(encoding="utf-8")
 
@@ -30,7 +30,7 @@ def test_no_figure_is_documented_that_does_not_exist():
         for row in table.splitlines()
         for name in re.findall(r"`([a-z-]+)`", row.partition("| ")[2].partition(" |")[0])
     }
-    assert named == {*registry.registered(), "runs"}
+    assert named == {*registered(), "runs"}
 
 
 def test_the_recipe_works_as_written(archives, synthetic, truth, tmp_path, monkeypatch):
@@ -40,17 +40,17 @@ def test_the_recipe_works_as_written(archives, synthetic, truth, tmp_path, monke
         (HOW_TO / "add-a-figure.md").read_text("utf-8"),
         re.DOTALL,
     )
-    registry.registered()
+    registered()
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     exec(source, {})
     run = load(archives[0]).only
     with pytest.raises(registry.AnalysisError, match="needs 'condition_number'"):
-        registry.choose("condition")(registry.Scene(run))
+        choose("condition")(Scene(run))
     values = run.dataset["trace"].rename("condition_number")
     import dataclasses
 
     whole = dataclasses.replace(run, dataset=run.dataset.assign(condition_number=values))
-    drawn = registry.choose("condition")(registry.Scene(whole)).axes[0].lines[0].get_ydata()
+    drawn = choose("condition")(Scene(whole)).axes[0].lines[0].get_ydata()
     assert drawn.tolist() == [v.sum() for v in truth.eigenvalues.values()]
 
 

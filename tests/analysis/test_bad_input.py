@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis.cli import main
-from kerneltrack.analysis.figures.registry import registered
+from kerneltrack.analysis.figures import registered
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from kerneltrack.analysis import load
 from kerneltrack.analysis.derived.profiles import binned, energy_profile, mode_energy, nearest_k, speeds
+from kerneltrack.analysis.figures import Scene, choose, registered
 from kerneltrack.analysis.figures.canvas import Canvas, oriented_eigenvectors
 from kerneltrack.analysis.figures.files import save_figure
 from kerneltrack.analysis.figures.panels.courses import Series, line_plot, mark_changes, spread
 from kerneltrack.analysis.figures.panels.profiles import profiles
-from kerneltrack.analysis.figures.registry import Scene, choose, registered
 from kerneltrack.analysis.figures.style import DARK, PAGE, PAPER, SLIDE, STYLES
 from kerneltrack.errors import AnalysisError
 

@@ -12,7 +12,7 @@ from kerneltrack.analysis.derived.eigenfunctions import (
     span_overlaps,
     spread_points,
 )
-from kerneltrack.analysis.figures.registry import Scene, choose
+from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.errors import AnalysisError
 
 

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.figures.registry import Scene, choose
+from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.analysis.figures.style import DARK, PAPER, SLIDE
 from tests.analysis.h5_by_hand import Raw
 

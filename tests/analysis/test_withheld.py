@@ -19,7 +19,7 @@ from kerneltrack.analysis.comparison.comparison import compare
 from kerneltrack.analysis.comparison.sweep import sweep
 from kerneltrack.analysis.derived.freeze_here import freeze_here
 from kerneltrack.analysis.derived.ledger_shares import learned_shares
-from kerneltrack.analysis.figures.registry import Scene, choose
+from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.analysis.lr_decay.effects import lr_decay_effects
 from kerneltrack.analysis.lr_decay.wording import factor_table
 from kerneltrack.analysis.report.findings import findings

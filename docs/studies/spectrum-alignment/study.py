@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from kerneltrack.analysis import Run, load
+from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.analysis.figures.files import save_figure
-from kerneltrack.analysis.figures.registry import Scene, choose
 from kerneltrack.analysis.figures.style import PAPER
 
 HERE = Path(__file__).parent
