@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import xarray
@@ -15,19 +16,33 @@ from xarray.core import indexing
 from kerneltrack.archive import joining, rows, schema
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.schema import Field
-from kerneltrack.snapshot import Array, ProbeRecord
-
-if TYPE_CHECKING:
-    from kerneltrack.archive.reader import Archive
+from kerneltrack.snapshot import Array, ProbeRecord, Provenance
 
 _IDENTITY = ("snapshot_id", "content_sha256")
 _COORDINATES = ("snapshot", "step", "epoch", "batch", "samples_seen", "wall_time", "train_seconds", "snapshot_seconds")
 
 
+class Columns(Protocol):
+    """What a labelled data set needs of an archive; :class:`kerneltrack.archive.Archive` has it."""
+
+    path: Path
+
+    @property
+    def attrs(self) -> Mapping[str, Any]: ...
+    @property
+    def probes(self) -> Mapping[str, ProbeRecord]: ...
+    @property
+    def provenance(self) -> Provenance: ...
+    @property
+    def columns(self) -> Mapping[str, Column]: ...
+    def column(self, path: str, select: Any = ...) -> Array: ...
+    def __len__(self) -> int: ...
+
+
 class _Lazy(BackendArray):
     """A column of an archive: the rows that are asked for are read, of these the part that is asked for is kept."""
 
-    def __init__(self, archive: Archive, path: str, column: Column) -> None:
+    def __init__(self, archive: Columns, path: str, column: Column) -> None:
         self.archive, self.path = archive, path
         self.shape = (len(archive), *column.shape)
         self.dtype = np.dtype(column.field.dtype)
@@ -71,7 +86,7 @@ def _part(values: Array, selections: Sequence[Any]) -> Array:
     return values
 
 
-def dataset(archive: Archive, probe: str) -> xarray.Dataset:
+def dataset(archive: Columns, probe: str) -> xarray.Dataset:
     """The labelled data set of one probe; see :meth:`kerneltrack.archive.Archive.to_xarray`."""
     record = archive.probes[probe]
     variables = {name: _root_variable(archive, name) for name in schema.ROOT if name not in _IDENTITY}
@@ -96,7 +111,7 @@ def dataset(archive: Archive, probe: str) -> xarray.Dataset:
     )
 
 
-def _root_variable(archive: Archive, name: str) -> xarray.Variable:
+def _root_variable(archive: Columns, name: str) -> xarray.Variable:
     field, values = schema.ROOT[name], archive.column(name)
     if field.is_text:
         texts = np.array([rows.untext(value) for value in values], dtype=object)
@@ -104,7 +119,7 @@ def _root_variable(archive: Archive, name: str) -> xarray.Variable:
     return xarray.Variable(field.dims, values, _attributes(field))
 
 
-def _lazy_variable(archive: Archive, path: str, column: Column) -> xarray.Variable:
+def _lazy_variable(archive: Columns, path: str, column: Column) -> xarray.Variable:
     data = indexing.LazilyIndexedArray(_Lazy(archive, path, column))
     return xarray.Variable(column.field.dims, data, _attributes(column.field))
 
