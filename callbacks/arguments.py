@@ -1,4 +1,4 @@
-"""The tracker's arguments, checked when the tracker is made: what is wrong is said then, not hours later.
+"""The tracker's arguments, checked when the tracker is made: mistakes are reported at construction, not hours later.
 
 Every message names the argument, what it should have been, what it is, and what to do.
 """

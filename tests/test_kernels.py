@@ -1,4 +1,4 @@
-"""Layers that are not told apart: where their kernels would be too many numbers, and behind a callable output=."""
+"""Per-layer kernels that are not held: where they would be too many numbers, and behind a callable output=."""
 
 import numpy as np
 import pytest
@@ -32,13 +32,10 @@ def test_layers_are_measured_up_to_the_limit_and_not_beyond(monkeypatch):
     *_, found = reading()
     assert found.values["trace"] == pytest.approx(trace, rel=1e-6)
     assert np.isnan(found.values["layer_trace"]).all()
-    assert (
-        found.reasons["layer_trace"]
-        == "the kernels of 2 layers would have 2.0e+02 numbers, and at most 2.0e+02 are held"
-    )
+    assert found.reasons["layer_trace"] == "per-layer kernels would need 2.0e+02 numbers; the limit is 2.0e+02"
 
 
 def test_a_callable_output_has_no_layers():
     *_, found = reading(output=lambda f: f.square())
     assert np.isnan(found.values["layer_trace"]).all()
-    assert found.reasons["layer_trace"] == "layers are not told apart for a callable output="
+    assert found.reasons["layer_trace"] == "per-layer kernels are not available with a callable output="

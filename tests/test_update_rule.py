@@ -144,7 +144,7 @@ def test_moments_are_copied():
     ("make", "reason"),
     [
         (lambda p: torch.optim.RMSprop([p]), "threshold of RMSprop is not known"),
-        (lambda p: torch.optim.Adam([p], weight_decay=0.1), "preconditions its weight decay"),
+        (lambda p: torch.optim.Adam([p], weight_decay=0.1), "weight decay is preconditioned"),
         (lambda p: torch.optim.SGD([p], lr=0.1, maximize=True), "maximises"),
         (lambda p: torch.optim.SGD([p], lr=3.0, weight_decay=1.0), "weight decay alone"),
     ],

@@ -63,7 +63,7 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
     residual, next_residual = run.at("residual", row).ravel(), run.at("residual", following).ravel()
     if len(vectors) != residual.size:
         raise AnalysisError(
-            "the eigenvectors are not functions like the residual",
+            "the eigenvectors and the residual live in different spaces",
             expected=f"{residual.size} components",
             got=len(vectors),
         )
@@ -85,7 +85,7 @@ def _is_rounding(run: Run, before: Floats, after: Floats) -> bool:
 
 
 def residual_curvature(run: Run, *rates: tuple[float, ...]) -> float:
-    """H of the module docstring.
+    """s of the module docstring.
 
     Raises:
         AnalysisError: the modes do not decay one by one, and why.

@@ -130,9 +130,7 @@ def _state(run: Run, row: int) -> State:
     except AnalysisError as error:
         raise AnalysisError(f"the kernel of step {count(run.steps[row])} is not kept") from error
     if not np.abs(kernel).max(initial=0.0) < _TOO_LARGE:  # also where there is a NaN
-        raise AnalysisError(
-            f"the kernel of step {count(run.steps[row])} holds entries that are no numbers to be squared"
-        )
+        raise AnalysisError(f"the kernel of step {count(run.steps[row])} holds entries too large to square, or NaN")
     kernel = kernel[:, :, 0, 0] if kernel.shape[2:] == (1, 1) else kernel
     return State(
         eigensystem=eigensystem(kernel),

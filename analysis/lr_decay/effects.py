@@ -298,7 +298,6 @@ def _no_change(run: Run) -> AnalysisError:
         "the stored learning rates never change",
         got=f"{rates[0].tolist()} in all {len(rates)} snapshots",
         where=run.path,
-        remedy="There is nothing that a change could have been followed by.",
     )
 
 

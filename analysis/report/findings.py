@@ -1,6 +1,6 @@
 """Findings: what the numbers of one run say, in words, each with its numbers, its null and the figure that shows it.
 
-Only statements that a stored number carries; a threshold that turns a number into a word is named in the sentence.
+Only statements backed by a stored number; a threshold that turns a number into a word is named in the sentence.
 """
 
 from __future__ import annotations

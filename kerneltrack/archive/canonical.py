@@ -1,4 +1,4 @@
-"""Which rows count: after a resume the steps that were taken again replace what the abandoned branch had measured."""
+"""Which rows are current: after a resume, repeated steps supersede the earlier ones."""
 
 from __future__ import annotations
 

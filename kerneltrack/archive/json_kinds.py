@@ -1,4 +1,4 @@
-"""Whether the JSON texts of an archive say things of the kind that they should: whoever shows them relies on it."""
+"""Type checks for an archive's JSON texts; every view relies on them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ def _is_count(value: Json) -> bool:
 
 _MAPPING: Rule = ("a mapping", _is_mapping)
 _TEXT: Rule = ("a text", _is_text)
-_COUNT: Rule = ("a number of things", lambda value: value is None or _is_count(value))
-_COUNTS: Rule = ("a list of numbers of things", lambda value: isinstance(value, list) and all(map(_is_count, value)))
+_COUNT: Rule = ("a non-negative integer", lambda value: value is None or _is_count(value))
+_COUNTS: Rule = (
+    "a list of non-negative integers",
+    lambda value: isinstance(value, list) and all(map(_is_count, value)),
+)
 _TEXTS: Rule = (
     "a list of texts",
     lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),

@@ -96,7 +96,7 @@ class Piece:
         safety.admit(self.file, self.held)
         conform.require_version(self.file)
         for problem in conform.structure(self.file):
-            raise ArchiveFormatError("the archive does not have the form of its format", got=problem)
+            raise ArchiveFormatError("the archive does not follow the format", got=problem)
         conform.require_stored(self.file, self.held)
         return headers.read(self.file)
 

@@ -53,7 +53,9 @@ class Archive(Sequence[Snapshot]):
             self._header = joining.merged_header(self._pieces)
             self._columns = pieces.all_columns(self._pieces)
             for problem in json_kinds.departures(self._header, self._columns):
-                raise ArchiveFormatError("a text of the archive is not of its kind", got=problem, where=printable(path))
+                raise ArchiveFormatError(
+                    "a JSON text of the archive has the wrong type", got=problem, where=printable(path)
+                )
             self._origin, self._place = pieces.row_map(self._pieces)
             self._appended, self._canonical = len(self._origin), not all_segments
             if self._canonical:
@@ -208,7 +210,7 @@ def _as_it_was(path: Path, canonical: bool, archive_id: str, appended: int, star
     archive = Archive(path, all_segments=True)
     if archive.attrs["archive_id"] != archive_id or len(archive) < appended or len(archive.segments) < starts:
         archive.close()
-        raise ArchiveError("another archive stands where the one that was pickled had been", where=printable(path))
+        raise ArchiveError("the file at this path is no longer the archive that was pickled", where=printable(path))
     archive._header = replace(archive._header, segments=archive.segments[:starts])
     archive._origin, archive._place = archive._origin[:appended], archive._place[:appended]
     archive._appended, archive._canonical = appended, canonical

@@ -255,7 +255,7 @@ class explained:
                 self.problem,
                 got=error.strerror or str(error),
                 where=str(self.path),
-                remedy="What was stored before is untouched; it works again once the cause is gone.",
+                remedy="Earlier snapshots are safe; appending works again once the cause is removed.",
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Ranks: the processes that train one model together. Rank zero leads, the others lend a hand; all of them fail together.
+"""Rank zero leads and the others compute their share; a failure on one stops all.
 
 A measurement is conducted by the leader. Where its work can be shared it asks, and every follower serves the same
 request on its own copy of the network; between requests the followers wait. So whatever the leader does in between

@@ -441,7 +441,7 @@ class Instrument(ProbeSpec):
         return carried_over(to_float64(cross), to_float64(outputs), reading.state, self.top_k, missing)
 
     def _functions(self, outputs: Tensor, targets: Tensor | None) -> dict[str, Any]:
-        """Outputs, targets, residual and loss on the probe; of g(f), which a callable g measures, only the first."""
+        """Outputs, targets, residual and loss on the probe; with a callable g, only g(f)."""
         if callable(self.output):
             return {"outputs": to_float64(torch.func.vmap(self.output)(outputs).reshape(len(outputs), -1))}
         if targets is None:

@@ -43,7 +43,7 @@ class Tile:
 
 def shares(count: int, ranks: int) -> list[list[Tile]]:
     """The tiles of each rank; together every unordered pair of ``count`` samples once."""
-    # Spread evenly, so that also neighbours together have equally many samples; the leader has one where there is one.
+    # Spread evenly, so that adjacent ranks are balanced too, and rank 0 is never empty.
     ends = [-(-rank * count // ranks) for rank in range(ranks + 1)]
     blocks = [np.arange(start, end) for start, end in pairwise(ends)]
     return [[tile for tile in _share(blocks, rank) if tile.pairs] for rank in range(ranks)]

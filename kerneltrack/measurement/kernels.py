@@ -1,4 +1,4 @@
-"""Kernels: those of one probe that a measurement asks the engine for, within one memory budget, shared over the ranks."""
+"""All kernels of one probe, within one memory budget, shared over the ranks."""
 
 from __future__ import annotations
 
@@ -86,14 +86,12 @@ class Kernels:
     def without_layers(self, outputs: Tensor, layers: int) -> str:
         """Why the kernels of so many layers are not held side by side; "" where they are."""
         if callable(self.output):
-            return "layers are not told apart for a callable output="
+            return "per-layer kernels are not available with a callable output="
         count, width = outputs.shape
         numbers = count**2 * {"full": width**2, "diagonal": width}.get(self.output, 1) * layers
         if numbers <= LAYER_NUMBERS:
             return ""
-        return (
-            f"the kernels of {layers} layers would have {numbers:.1e} numbers, and at most {LAYER_NUMBERS:.1e} are held"
-        )
+        return f"per-layer kernels would need {numbers:.1e} numbers; the limit is {LAYER_NUMBERS:.1e}"
 
     def operator(
         self, module: nn.Module, inputs: Any, outputs: Tensor, needs: Collection[Need], *, pairs: int, rows: int

@@ -1,4 +1,4 @@
-"""From one probe to another: eigenfunctions carried out of sample, and regression with the kernel of today.
+"""From one probe to another: out-of-sample extension of eigenfunctions, and kernel regression with the current kernel.
 
 With Θ(X', X) between this probe X' and the source X, and the source's eigenpairs: Θ(X', X) V spans the eigenfunctions on
 X' (Nyström leaves out the factors 1/λ_i), and f_t(X') + Θ(X', X)(Θ + γI)⁻¹(y − f_t)(X) is what the network linearised at

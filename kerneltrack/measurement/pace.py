@@ -11,7 +11,7 @@ from kerneltrack.schedule import Clock, Due, Schedule
 
 
 class Pace:
-    """Asks each probe's schedule, and remembers when it last said yes.
+    """Queries each probe's schedule and remembers when it was last due.
 
     Args:
         schedules: by probe name.
@@ -94,7 +94,7 @@ class Pace:
         return None if None in counts else sum(count for count in counts if count is not None)
 
     def skipped(self) -> str:
-        """What was left out since this was last asked, and why; "" for nothing."""
+        """What was skipped since the last call, and why; "" if nothing."""
         left_out, self._skipped = self._skipped, 0
         if not left_out:
             return ""

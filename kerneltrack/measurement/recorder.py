@@ -1,4 +1,4 @@
-"""Recorder: a run's measurements in their order, from the schedule's yes to the archive's acknowledgement.
+"""The recorder takes a run's measurements, from a due schedule to a stored snapshot.
 
 A row belongs to the state θ_t *and* to the update that leaves it, so it is opened before the update (:meth:`open_row`) and
 appended after it (:meth:`close_row`). It knows neither Lightning nor where the parameters come from: a live training and a
@@ -277,7 +277,7 @@ class Recorder:
                 self._close(writer)
 
     def _append(self, snapshot: Snapshot) -> None:
-        """Append a row. One that cannot be stored is missing, and said in the next that can."""
+        """Append a row. A row that cannot be stored is dropped; the next stored row names it."""
         self.rows += 1
         if self._writer is None:
             return

@@ -1,4 +1,4 @@
-"""What a measured state is in a checkpoint: plain values and tensors, which ``torch.load(weights_only=True)`` reads.
+"""How a State is stored in a checkpoint: plain values and tensors, which ``torch.load(weights_only=True)`` reads.
 
 A run that is resumed goes on comparing with its first and its last measured state. Numbers come back bit for bit; the
 eigensystem of a stored kernel is not stored but solved again, because its vectors are twice the size of the kernel.

@@ -19,7 +19,7 @@ _SOURCE = "Qadeer et al. 2023"
 
 def _kernel(state: State | None) -> Array:
     if state is None or state.conjugate is None:
-        raise ObservableError("the conjugate kernel of this state or of the other one was not measured")
+        raise ObservableError("the conjugate kernel was not measured in one of the two states")
     return state.conjugate
 
 

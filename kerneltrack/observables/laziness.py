@@ -46,7 +46,7 @@ def _smallest(state: State) -> float:
     if state.initial is None:
         raise ObservableError("the initial state is unknown")
     if state.reduction != "full" and state.outputs.shape[1] > 1:
-        raise ObservableError("the condition is about the kernel of every output", got=f"output={state.reduction!r}")
+        raise ObservableError('defined for output="full" only', got=f"output={state.reduction!r}")
     pairs = state.initial.eigensystem
     if not pairs.complete:
         raise ObservableError("the smallest eigenvalue of the initial kernel is unknown")

@@ -81,7 +81,7 @@ def _kernels(state: State, other: State | None) -> tuple[Array, Array]:
         return state.kernel, other.kernel
     if state.eigensystem.complete and other.eigensystem.complete:
         return _assembled(state), _assembled(other)
-    raise ObservableError("neither both kernels nor all eigenpairs of both are at hand")
+    raise ObservableError("needs both kernels, or all eigenpairs of both")
 
 
 def kernel_of(state: State) -> Array:

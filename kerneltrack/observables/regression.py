@@ -1,4 +1,4 @@
-"""Kernel regression with Θ_t: what a machine that keeps today's kernel for ever would predict.
+"""Kernel regression with Θ_t: the prediction of a model whose kernel stays frozen at Θ_t.
 
 With an offset f_t it is the network linearised at θ_t and trained to the end; without, the kernel's own prediction.
 Which of the two is meant is never left open. Matrices have rows (n, o) for a full kernel and n for trace and sum.

@@ -199,7 +199,7 @@ class State:
     def rounding(self, *functions: Array) -> float:
         """How large a function may be, in norm, and still be nothing but the rounding of these."""
         epsilon = epsilon_of(self.settings.get("dtype"))
-        # Each output carries a few roundings of a layer's accumulation; eight of them is the smallest claim we make.
+        # Each output carries a few roundings of a layer's accumulation; we assume at least eight of them.
         return 8 * epsilon * max((float(np.linalg.norm(phi)) for phi in functions), default=0.0)
 
     def is_rounding(self, phi: Array, *functions: Array) -> bool:

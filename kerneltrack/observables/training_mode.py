@@ -1,4 +1,4 @@
-"""The measured function is the network in eval mode. How far is the one in training from it?
+"""How far the training-mode outputs are from the measured (eval-mode) ones.
 
 Dropout and batch statistics make f in training mode another function; the kernel, the residual and the stability ratio
 speak of the measured one. Where the gap is large, they speak of the training only roughly.

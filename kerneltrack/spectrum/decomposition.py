@@ -39,7 +39,7 @@ class EigenSystem:
         residuals: (k,) ‖Θ v_i − λ_i v_i‖₂. An eigenvalue of Θ lies within this distance of λ_i (Weyl).
         noise_floor: 8 (ε ‖Θ‖_F/√M + ε_64 max|λ|), ε the spacing of the dtype the kernel came in: eigenvalues below it
             are rounding.
-        trace: Σ_n Θ_nn; NaN for an operator that cannot tell.
+        trace: Σ_n Θ_nn; NaN if the operator has no trace().
         frobenius: ‖Θ‖_F; NaN where the whole kernel was not at hand.
         complete: whether all M pairs are here.
         solver: "lapack", "lanczos", "previous" (the previous vectors were still right), or "stored" (from an archive).

@@ -18,7 +18,7 @@ def leading_pairs(linear: LinearOperator, k: int, epsilon: float) -> tuple[Array
     """The k largest pairs with their residuals, which must be those of eigenpairs.
 
     Of a cluster of equal eigenvalues that reaches beyond the k-th Lanczos can leave vectors unconverged; a Ritz step
-    within their span, at the price of the products that the residuals need anyway, and more pairs put that right.
+    within their span (whose products the residuals need anyway) and extra pairs fix this.
     """
     for asked in (k, min(2 * k + 8, linear.shape[0] - 1)):
         _, found = _lanczos(linear, asked, _tolerance(epsilon))
@@ -53,7 +53,7 @@ def _tolerance(epsilon: float) -> float:
 
 
 def _allowed_residual(values: Array, epsilon: float) -> float:
-    # Ten times what Lanczos was asked for: its own estimate of a residual is not the residual.
+    # Lanczos underestimates its residual, so allow ten times the requested tolerance.
     return float(10 * _tolerance(epsilon) * np.max(np.abs(values)))
 
 

@@ -107,7 +107,7 @@ def _threshold(optimizer: Optimizer, group: Mapping[str, Any]) -> tuple[float | 
         beta = float(group["betas"][0])
         gain = (1 - beta) / (1 + beta)
         if decay and not (group.get("decoupled_weight_decay") or isinstance(optimizer, torch.optim.AdamW)):
-            return None, "Adam preconditions its weight decay, which shifts the stability threshold by no single number"
+            return None, "Adam's L2 weight decay is preconditioned, so the threshold is not one number (use AdamW)"
         return _positive((2.0 - decay) / gain)
     return None, f"the stability threshold of {name} is not known to kerneltrack"
 

@@ -244,7 +244,7 @@ def nine_dimensions(file):
     file.create_dataset("nine", shape=(1,) * 9, dtype="f4")
 
 
-@hostile("does not have the form")
+@hostile("does not follow the format")
 def json_in_two_dimensions(file):
     replace(file, "provenance/run", "S1", (10, 10))
 
@@ -483,7 +483,7 @@ def text(name, value, refusal):
     )
 
 
-OTHER_KIND = "a text of the archive is not of its kind"
+OTHER_KIND = "a JSON text of the archive has the wrong type"
 for _name in ("provenance/run", "provenance/metadata", "provenance/private", "probes/train/settings"):
     for _value in ([], None, 5, "<script>"):
         text(_name, _value, OTHER_KIND)

@@ -20,7 +20,7 @@ def _changes(scene: Scene, *, exact: bool = False) -> tuple[Change, ...]:
         return found
     if scene.changes:
         raise AnalysisError(
-            "no learning-rate change is pinned to its update by the snapshots around it",
+            "no snapshot lies exactly at a learning-rate change",
             remedy="Measure with schedule=... | OnLearningRateChange(after=(0, 1, 10, 100)).",
         )
     raise AnalysisError("the stored learning rates never change (as a step)", where=scene.run.path or None)
