@@ -217,11 +217,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     ``model`` restored on exit.
     """
-    device = next(iter(model.parameters())).device
     with contextlib.ExitStack() as stack:
         stack.enter_context(_restored(model))
         stack.enter_context(plain_arithmetic())
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"))
+        stack.enter_context(preserved_rng())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_no_attention_fast_path())
         stack.enter_context(full_precision())

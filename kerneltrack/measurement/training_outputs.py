@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.ntk import Inputs, as_rows, default_forward
-from kerneltrack.undisturbed import evaluating, preserved_buffers, preserved_rng
+from kerneltrack.undisturbed import evaluating, preserved_buffers
 
 #: ``training`` by the submodule's name.
 Flags = Mapping[str, bool]
@@ -32,7 +32,7 @@ def training_outputs(
         return None, "SyncBatchNorm in training mode needs every process"
     before = flags_of(module)
     try:
-        with preserved_rng(), preserved_buffers(module), evaluating(module), torch.no_grad():
+        with preserved_buffers(module), evaluating(module), torch.no_grad():
             _set(module, flags)
             torch.manual_seed(seed)
             outputs = as_rows((forward or default_forward)(module, inputs), len(Inputs(inputs)))

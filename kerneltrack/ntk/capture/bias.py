@@ -7,11 +7,11 @@ from math import prod
 
 from torch import Tensor
 
-from kerneltrack.ntk.capture.use import Extent, Use
+from kerneltrack.ntk.capture.use import Extent, FormedUse
 
 
 @dataclass(eq=False)
-class BiasUse(Use):
+class BiasUse(FormedUse):
     """∂f/∂b = Σ_t g_t.
 
     Attributes:
@@ -21,7 +21,6 @@ class BiasUse(Use):
     channels: tuple[int, ...]
 
     rule = "shift"
-    form = "features"
 
     def extent(self) -> Extent:
         shape = self.record.shape[1:]
@@ -36,17 +35,3 @@ class BiasUse(Use):
     def shared_rows(self, rows: Tensor) -> Tensor:
         """The channels of all groups of the layer's weight are one group."""
         return rows if rows.shape[1] == 1 else rows.flatten(1, 2).unsqueeze(1)
-
-    def input_rows(self, start: int, stop: int) -> Tensor:
-        """Its input is the constant 1."""
-        return self.weight.new_ones(1).expand(stop - start, 1, self.extent().tokens, 1)
-
-    def joins(self, other: Use) -> bool:
-        """Sums over rows are gradients that are formed: they add up whatever they came from."""
-        return other.form == "features"
-
-    def weight_gradient(self, gradients: Tensor, start: int, stop: int) -> Tensor:
-        return gradients.sum(-1).flatten(2)
-
-    def held_inputs(self) -> int:
-        return 0

@@ -11,35 +11,20 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from kerneltrack.ntk.capture.record import NotCapturable, Record
-from kerneltrack.ntk.capture.use import Extent, Use
+from kerneltrack.ntk.capture.use import Extent, FormedUse
 
 
 @dataclass(eq=False)
-class ExpandedUse(Use):
+class ExpandedUse(FormedUse):
     """Any use that no rule explains: the gradient at the repeated weight is ∂f/∂w."""
 
     rule = "expanded"
-    form = "features"
 
     def extent(self) -> Extent:
         return Extent(1, prod(self.record.shape[1:]), 1, 1)
 
     def gradient_rows(self, gradient: Tensor) -> Tensor:
         return gradient.reshape(gradient.shape[0], 1, -1, 1)
-
-    def input_rows(self, start: int, stop: int) -> Tensor:
-        """Its input is the constant 1."""
-        return self.weight.new_ones(1).expand(stop - start, 1, 1, 1)
-
-    def joins(self, other: Use) -> bool:
-        """Gradients that are formed add up whatever they came from."""
-        return other.form == "features"
-
-    def weight_gradient(self, gradients: Tensor, start: int, stop: int) -> Tensor:
-        return gradients.sum(-1).flatten(2)
-
-    def held_inputs(self) -> int:
-        return 0
 
 
 def expanded(record: Record, weight: Tensor, like: Tensor) -> Tensor:

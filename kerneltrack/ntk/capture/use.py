@@ -124,6 +124,25 @@ class Use(ABC):
         return type(self).__name__, self.weight.shape, self.record.shape[1:], *own
 
 
+class FormedUse(Use):
+    """A use whose gradients autograd forms itself: its input is the constant 1, and sums over rows are all that is left."""
+
+    form = "features"
+
+    def input_rows(self, start: int, stop: int) -> Tensor:
+        return self.weight.new_ones(1).expand(stop - start, 1, self.extent().tokens, 1)
+
+    def joins(self, other: Use) -> bool:
+        """Formed gradients add up whatever they came from."""
+        return other.form == "features"
+
+    def weight_gradient(self, gradients: Tensor, start: int, stop: int) -> Tensor:
+        return gradients.sum(-1).flatten(2)
+
+    def held_inputs(self) -> int:
+        return 0
+
+
 @cache
 def _own_fields(kind: type[Use]) -> tuple[str, ...]:
     """What a kind knows beside the record and the weight."""

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from kerneltrack.undisturbed import preserved_rng
+
 #: Generators that a module may hold as an attribute of its own.
 _OWN = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
@@ -43,16 +45,16 @@ class Generators:
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Puts all of them back."""
-        python, numpy, cpu, cuda = random.getstate(), np.random.get_state(), torch.get_rng_state(), _cuda()
+        with preserved_rng(), self.own_restored():
+            yield
+
+    @contextmanager
+    def own_restored(self) -> Iterator[None]:
+        """Puts back those that modules hold."""
         own = [_kept(generator) for generator in self._own]
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-            torch.set_rng_state(cpu)
-            if cuda:
-                torch.cuda.set_rng_state_all(cuda)
             for generator, state in zip(self._own, own, strict=True):
                 _restore(generator, state)
 

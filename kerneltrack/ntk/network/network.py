@@ -91,7 +91,7 @@ class Network:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """The context in which this network may be evaluated; reentrant. Random generators come out as they went in."""
-        with Generators(self.module).restored(), evaluating(self.module):
+        with Generators(self.module).own_restored(), evaluating(self.module):
             yield
 
     @contextmanager
