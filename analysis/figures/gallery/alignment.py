@@ -51,11 +51,9 @@ def _nulls(scene: Scene, function: Function, energies: Floats, i: int, k: int) -
 @figure(
     "target-energy",
     "How much of the target the top eigenfunctions hold",
-    "Relative energy E(y, k) of the target in the span of the first k eigenvectors, over training. Thin lines are "
-    "the nulls of "
-    "the same colour: the value at the first snapshot (dash-dot), the mean over permuted labels at the last one "
-    "(dashed), and "
-    "k over the number of modes, what a random direction would have (dotted).",
+    "Relative energy E(y, k) of the target in the span of the first k eigenvectors, over training. Thin lines are the "
+    "nulls of the same colour: the value at the first snapshot (dash-dot), the mean over permuted labels at the last "
+    "one (dashed), and k over the number of modes, what a random direction would have (dotted).",
     "target_energy",
     "energy_k",
     section="alignment",
@@ -68,9 +66,8 @@ def target_energy(scene: Scene) -> Figure:
 @figure(
     "output-energy",
     "How much of the output the top eigenfunctions hold",
-    "Relative energy E(f, k) of the network's output in the span of the first k eigenvectors, over training; "
-    "dotted: k over the "
-    "number of modes, what a random direction would have.",
+    "Relative energy E(f, k) of the network's output in the span of the first k eigenvectors, over training; dotted: "
+    "k over the number of modes, what a random direction would have.",
     "output_energy",
     "energy_k",
     section="alignment",
@@ -83,9 +80,8 @@ def output_energy(scene: Scene) -> Figure:
 @figure(
     "residual-energy",
     "How much of the residual the top eigenfunctions hold",
-    "Relative energy E(m, k) of the residual in the span of the first k eigenvectors, over training. What is "
-    "learned leaves the "
-    "top modes; what remains lies in the bottom ones. Dotted: k over the number of modes.",
+    "Relative energy E(m, k) of the residual in the span of the first k eigenvectors, over training. What is learned "
+    "leaves the top modes; what remains lies in the bottom ones. Dotted: k over the number of modes.",
     "residual_energy",
     "energy_k",
     section="alignment",
@@ -99,8 +95,7 @@ def residual_energy(scene: Scene) -> Figure:
     "energy-curves",
     "Energy over the number of modes",
     "E(φ, k) for every k, at a few moments from dark (early) to light (late): left the target, right the output. "
-    "Dotted: a random "
-    "direction, k over the number of modes; dashed: permuted labels at the last snapshot.",
+    "Dotted: a random direction, k over the number of modes; dashed: permuted labels at the last snapshot.",
     "target_coefficients",
     "output_coefficients",
     section="alignment",

@@ -34,9 +34,8 @@ _MOMENTS = 40
     "kernel-slices",
     "Slices of the kernel",
     "The kernel between one point (the cross) and all others, at the first and the last snapshot that hold the "
-    "kernel. At the "
-    "start it follows distance and angle; later it follows the parts of the picture. Each image has its own scale "
-    "about zero.",
+    "kernel. At the start it follows distance and angle; later it follows the parts of the picture. Each image has "
+    "its own scale about zero.",
     "inputs",
     section="alignment",
 )
@@ -64,9 +63,8 @@ def kernel_slices(scene: Scene) -> Figure:
 @figure(
     "projections",
     "The output in few eigenfunctions",
-    "The network's output at the last snapshot beside its projection on the first k eigenvectors of the same "
-    "moment; the "
-    "number is the part of the output's energy that is missing. Grey values share one scale.",
+    "The network's output at the last snapshot beside its projection on the first k eigenvectors of the same moment; "
+    "the number is the part of the output's energy that is missing. Grey values share one scale.",
     "inputs",
     "outputs",
     "eigenvectors",
@@ -91,9 +89,8 @@ def projections(scene: Scene) -> Figure:
 @figure(
     "frequencies",
     "Frequency of the eigenfunctions",
-    "Mean radial frequency of each stored eigenvector, in periods over the width of the inputs, at a few moments "
-    "from dark "
-    "(early) to light (late). Small eigenvalues belong to fast functions.",
+    "Mean radial frequency of each stored eigenvector, in periods over the width of the inputs, at a few moments from "
+    "dark (early) to light (late). Small eigenvalues belong to fast functions.",
     "inputs",
     "eigenvectors",
     section="alignment",
@@ -116,9 +113,8 @@ def frequencies(scene: Scene) -> Figure:
     "rotation",
     "How the top eigenspace turns",
     "Overlap of the spans of the first eigenvectors (20, or as many as are stored) between all pairs of moments: 1 "
-    "for the same "
-    "span. Unrelated spans overlap by k over the number of modes. Moments are evenly spread over the snapshots, not "
-    "over time.",
+    "for the same span. Unrelated spans overlap by k over the number of modes. Moments are evenly spread over the "
+    "snapshots, not over time.",
     "eigenvectors",
     section="motion",
 )

@@ -99,8 +99,7 @@ def kernel_motion(scene: Scene) -> Figure:
     if not chosen:
         raise AnalysisError(
             "the figure 'kernel-motion' needs 'kernel_distance_from_initial' or 'kernel_target_alignment', and the "
-            "archive "
-            "holds neither",
+            "archive holds neither",
             remedy="Measure them: NTKTracker(observables='default').",
         )
     page, (ax,) = sheet(scene, height=0.36)
