@@ -209,7 +209,7 @@ def _tensor(value: Any, what: str) -> Tensor:
 
 
 def _checked_count(name: str, leaves: Mapping[str, Tensor], targets: Tensor | None) -> int:
-    everything = {**{f"inputs {key}".strip(): leaf for key, leaf in leaves.items()}}
+    everything = {f"inputs {key}".strip(): leaf for key, leaf in leaves.items()}
     if targets is not None:
         everything["targets"] = targets
     if not leaves:

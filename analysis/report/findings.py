@@ -16,8 +16,7 @@ from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, tren
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
 
-#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within about 10
-#: %.
+#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
 AT_THE_EDGE = 0.95
 #: A share this near to one is one: float64 sums of thousands of squares are off by less.
 ALL = 1e-9

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import pair_kernel
 
 from ...derived import (
@@ -17,17 +16,16 @@ from ...derived import (
     span_overlaps,
     spread_points,
 )
-from ...text import count, number
+from ...text import number
 from ...trajectory import Floats
 from ..canvas import Canvas, planar_inputs
-from ..layout import picture_sheet, row_label, sheet, steps_text
-from ..panels import Series, heat_map, pictures, profiles
+from ..layout import moment_map, moments, picture_sheet, row_label, sheet, steps_text
+from ..panels import Series, pictures, profiles
 from ..registry import Scene, figure
 
 _SLICES = 5
 #: k of the eigenspaces whose rotation is drawn: the literature's "top 20".
 _SPAN = 20
-_MOMENTS = 40
 
 
 @figure(
@@ -44,18 +42,18 @@ def kernel_slices(scene: Scene) -> Figure:
     run, rows = scene.run, rows_with_kernels(scene.run, 2, why="the figure 'kernel-slices'")
     canvas, points = Canvas.of(run), planar_inputs(run)
     low, high = points.min(axis=0), points.max(axis=0)
-    anchors = spread_points(points[_inner(points)], _SLICES)
-    anchors = _inner(points)[anchors]
+    inner = _inner(points)
+    centres = inner[spread_points(points[inner], _SLICES)]
     page, axes = picture_sheet(scene, canvas, len(rows), _SLICES)
     for j, row in enumerate(rows):
         kernel = pair_kernel(full_kernel(run, row))
-        for i, anchor in enumerate(anchors):
-            ax, image = axes[j * _SLICES + i], canvas.paint(kernel[anchor])
-            low_high = f"{number(float(np.min(kernel[anchor])), 2)} to {number(float(np.max(kernel[anchor])), 2)}"
+        for i, centre in enumerate(centres):
+            ax, image = axes[j * _SLICES + i], canvas.paint(kernel[centre])
+            low_high = f"{number(float(np.min(kernel[centre])), 2)} to {number(float(np.max(kernel[centre])), 2)}"
             pictures(ax, image, scene.style, kind="signed", title=low_high)
             if i == 0:
                 row_label(ax, steps_text(run.steps[row]), scene.style)
-            place = (points[anchor] - low) / (high - low) * image.shape[::-1]
+            place = (points[centre] - low) / (high - low) * image.shape[::-1]
             ax.plot(*place, marker="+", color=scene.style.ink, markersize=8, markeredgewidth=1.4)
     return page
 
@@ -120,16 +118,10 @@ def frequencies(scene: Scene) -> Figure:
 )
 def rotation(scene: Scene) -> Figure:
     """‖V_sᵀV_t‖²/k."""
-    run = scene.run
-    rows = representative_rows(run, _MOMENTS)
-    if len(rows) < 2:
-        raise AnalysisError("the rotation needs two measured snapshots", got=len(rows), where=run.path or None)
-    k = min(_SPAN, int(run.dataset.sizes["vector"]))
-    labels = [count(int(run.steps[row])) for row in rows]
-    page, (ax,) = sheet(scene, height=0.52, width=0.66)
-    title = f"first {k}; unrelated: {k / run.dimension:.2g}"
-    heat_map(ax, span_overlaps(run, rows, k), scene.style, labels=labels, title=title)
-    return page
+    rows = moments(scene, "a rotation")
+    k = min(_SPAN, int(scene.run.dataset.sizes["vector"]))
+    title = f"first {k}; unrelated: {k / scene.run.dimension:.2g}"
+    return moment_map(scene, rows, span_overlaps(scene.run, rows, k), title=title)
 
 
 def _inner(points: Floats) -> np.ndarray:
