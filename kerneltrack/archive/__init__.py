@@ -12,7 +12,7 @@ from kerneltrack.archive.publishing import merge, publish
 from kerneltrack.archive.reader import Archive, open_archive
 from kerneltrack.archive.schema import Field
 from kerneltrack.archive.spool import ArchiveWarning
-from kerneltrack.archive.writer import ArchiveWriter
+from kerneltrack.archive.writer import ArchiveWriter, IfExists
 
 __all__ = [
     "Archive",
@@ -20,6 +20,7 @@ __all__ = [
     "ArchiveWriter",
     "Column",
     "Field",
+    "IfExists",
     "Problem",
     "Segment",
     "Stream",
