@@ -19,7 +19,8 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 
-from kerneltrack.archive import joining, layout, meaning, pieces, rows, schema
+from kerneltrack import schema
+from kerneltrack.archive import joining, layout, meaning, pieces, rows
 from kerneltrack.archive.header import Header, Segment
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.sizes import Sizes
