@@ -52,7 +52,7 @@ studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
 
 docs: $(VENV)/.dev out/demo.html  ## the generated pages and the README's figure
-	$(BIN)/python -m kerneltrack.observables > docs/observables.md
+	$(BIN)/python docs/observables_page.py
 	$(BIN)/python docs/format_tables.py
 	$(BIN)/python -m kerneltrack.analysis.commands.demo_checks out > docs/demo.md
 	$(BIN)/kerneltrack plot out/demo.h5 --figure eigenfunctions -o docs/figures/eigenfunctions.png

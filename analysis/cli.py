@@ -7,13 +7,11 @@ library.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -34,12 +32,22 @@ from .commands import (
     StyleName,
     TopK,
 )
-from .output import FIGURE, HTML, NETCDF, TABLE, may_write, new_archive, patient
-from .text import Table, plain, print_table
+from .output import (
+    FIGURE,
+    HTML,
+    NETCDF,
+    TABLE,
+    complain,
+    may_write,
+    new_archive,
+    patient,
+    print_json,
+    print_line,
+    print_tables,
+)
+from .text import Table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from .trajectory import Run, Trajectory
 
 app = typer.Typer(
@@ -55,7 +63,7 @@ def _version(asked: bool) -> None:
     if asked:
         import kerneltrack
 
-        _print_line(f"kerneltrack {kerneltrack.__version__}")
+        print_line(f"kerneltrack {kerneltrack.__version__}")
         raise typer.Exit
 
 
@@ -89,10 +97,10 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KerneltrackError as error:
-        _complain(str(error))
+        complain(str(error))
         return 1 if isinstance(error, AnalysisError) and not isinstance(error, OutputError) else 2
     except OSError as error:
-        _complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         return 2
     return 0
 
@@ -106,9 +114,9 @@ def show(archive: ArchivePath, as_json: AsJson = False) -> None:
 
     facts = overview(open_archive(archive), os.fspath(archive))
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     else:
-        _print_tables(tables(facts))
+        print_tables(tables(facts))
 
 
 @app.command(epilog="Example: kerneltrack check out/*.h5")
@@ -118,10 +126,10 @@ def check(archives: ArchivePaths) -> None:
 
     problems = [problem for path in archives for problem in problems_of(path)]
     for problem in problems:
-        _print_line(str(problem))
+        print_line(str(problem))
     bad = {problem.where for problem in problems if problem.severity == "problem"}
     if not bad:
-        _print_line(f"{len(archives)} archive{'s' * (len(archives) != 1)} in order")
+        print_line(f"{len(archives)} archive{'s' * (len(archives) != 1)} in order")
     if bad:
         raise typer.Exit(1)
 
@@ -148,7 +156,7 @@ def plot(
 
     if list_figures:
         rows = [[spec.name, spec.title] for spec in registered().values()]
-        _print_tables(
+        print_tables(
             [Table("", ["figure", "shows"], [*rows, ["runs", "Several runs side by side"]], text=frozenset({1}))]
         )
         return
@@ -163,12 +171,12 @@ def plot(
     if spec is None:
         from .comparison import compare as compared
 
-        _print_line(f"wrote {save_runs(compared(trajectory), output, style)}")
+        print_line(f"wrote {save_runs(compared(trajectory), output, style)}")
         return
     if len(trajectory) > 1:
         raise typer.BadParameter(f"the figure {figure!r} is of one run; --figure runs draws several")
     scene = Scene(trajectory.only, _control(control, trajectory.only), STYLES[style], x)
-    _print_line(f"wrote {save_figure(spec(scene), output, scene.style)}")
+    print_line(f"wrote {save_figure(spec(scene), output, scene.style)}")
 
 
 @app.command(epilog="Example: kerneltrack report out/demo.h5 --control out/control.h5 -o demo.html")
@@ -178,7 +186,7 @@ def report(archives: ArchivePaths, output: Output, control: Control = None, prob
     from .report import write_report
 
     for path in write_report(archives, output, control=control, probe=probe):
-        _print_line(f"wrote {path}")
+        print_line(f"wrote {path}")
 
 
 @app.command("lr-decay", epilog="Example: kerneltrack lr-decay out/demo.h5 --control out/control.h5")
@@ -205,15 +213,15 @@ def lr_decay(
         may_write(output, FIGURE)
     found = analyse(_load(archives, probe), control or [])
     if output is not None:
-        _print_line(f"wrote {save(found, output, style)}")
+        print_line(f"wrote {save(found, output, style)}")
         return
     if as_json:
-        _print_json(as_dict(found))
+        print_json(as_dict(found))
         return
     lines, tables = lines_and_tables(found)
     for line in lines:
-        _print_line(line, "\n")
-    _print_tables(tables)
+        print_line(line, "\n")
+    print_tables(tables)
 
 
 @app.command(epilog="Example: kerneltrack compare width-*.h5 --by loss --quantity effective_rank")
@@ -253,11 +261,11 @@ def compare(
     if output is not None:
         from .figures import save_runs
 
-        _print_line(f"wrote {save_runs(found, output, style, group=group)}")
+        print_line(f"wrote {save_runs(found, output, style, group=group)}")
     elif as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
-        _print_tables(tables(found) if group is None else group_tables(found, group))
+        print_tables(tables(found) if group is None else group_tables(found, group))
 
 
 @app.command(epilog="Example: kerneltrack export out/demo.h5 --to csv -o demo.csv")
@@ -274,7 +282,7 @@ def export(
 
     may_write(output, TABLE if to == "csv" else NETCDF)
     run = _load([archive], probe).only
-    _print_line(f"wrote {(to_csv if to == 'csv' else to_netcdf)(run, output)}")
+    print_line(f"wrote {(to_csv if to == 'csv' else to_netcdf)(run, output)}")
 
 
 @app.command(epilog="Example: kerneltrack merge out/run.h5")
@@ -283,7 +291,7 @@ def merge(archive: ArchivePath) -> None:
     from kerneltrack.archive import merge as joined
 
     parts = joined(archive)
-    _print_line(f"{parts} part{'s' * (parts != 1)} joined into {archive}")
+    print_line(f"{parts} part{'s' * (parts != 1)} joined into {archive}")
 
 
 @app.command(
@@ -302,8 +310,8 @@ def publish(
 
     new_archive(output)
     for place in published(archive, output, licence=licence, authors=author, contact=contact):
-        _print_line(f"removed what is private from {place}")
-    _print_line(f"wrote {output}")
+        print_line(f"removed what is private from {place}")
+    print_line(f"wrote {output}")
 
 
 @app.command(epilog="Example: kerneltrack demo --out out/")
@@ -369,11 +377,11 @@ def _sweep(
 
     found = sweep(runs, against, names, at=at)
     if output is not None:
-        _print_line(f"wrote {save_sweep(found, output, style)}")
+        print_line(f"wrote {save_sweep(found, output, style)}")
     elif as_json:
-        _print_json([one.to_dict() for one in found])
+        print_json([one.to_dict() for one in found])
     else:
-        _print_tables([sweep_table(found)])
+        print_tables([sweep_table(found)])
 
 
 def _load(paths: Sequence[Path], probe: str | None) -> Trajectory:
@@ -384,32 +392,3 @@ def _load(paths: Sequence[Path], probe: str | None) -> Trajectory:
 
 def _control(path: Path | None, run: Run) -> Run | None:
     return None if path is None else _load([path], run.probe).only
-
-
-def _console(*, error: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=error, highlight=False, markup=False, emoji=False)
-
-
-def _print_tables(tables: Sequence[Table]) -> None:
-    console = _console()
-    for i, table in enumerate(tables):
-        if i:
-            console.print()
-        print_table(console, table)
-
-
-def _print_line(text: str, end: str = "") -> None:
-    _console().print(plain(text, 4000), soft_wrap=not sys.stdout.isatty())
-    if end:
-        _console().print()
-
-
-def _print_json(value: Any) -> None:
-    # ASCII escapes: whatever an archive holds cannot reach the terminal as a control sequence.
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
-
-
-def _complain(text: str) -> None:
-    _console(error=True).print(f"kerneltrack: {plain(text, 4000)}", soft_wrap=True)

@@ -97,6 +97,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def finite_or_none(value: float) -> float | None:
+    """A number for JSON, which has neither NaN nor infinity: None stands for them."""
+    return float(value) if math.isfinite(value) else None
+
+
 def plain(value: object, limit: int = 400) -> str:
     """Any value as one line of printable text: what could move the cursor is shown as an escape."""
     return printable(value, limit=limit)

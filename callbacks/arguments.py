@@ -16,7 +16,7 @@ from kerneltrack import schedule as schedules
 from kerneltrack.errors import KernelError, ProbeError, ScheduleError, TrackerError
 from kerneltrack.memory_budget import parse_bytes
 from kerneltrack.probe import Probe
-from kerneltrack.schedule import Schedule, Union
+from kerneltrack.schedule import OnMetricChange, Schedule, Seconds, Union
 from kerneltrack.snapshot import Json
 from kerneltrack.training import ProbeLoss
 
@@ -103,6 +103,20 @@ def schedule(given: Any, probes: int | Probe | Mapping[str, Any]) -> Schedule | 
     if isinstance(probes, Mapping) and given.keys() != probes.keys():
         raise one_schedule_per_probe(given, probes)
     return {str(name): _one_schedule(value, f"schedule[{name!r}]") for name, value in given.items()}
+
+
+def by_probe(given: Schedule | dict[str, Schedule], probes: Iterable[str]) -> dict[str, Schedule]:
+    """The schedule of each probe.
+
+    Raises:
+        TrackerError: schedules whose names are not the probes'.
+    """
+    names = list(probes)
+    if not isinstance(given, dict):
+        return dict.fromkeys(names, given)
+    if given.keys() != set(names):
+        raise one_schedule_per_probe(given, names)
+    return given
 
 
 def one_schedule_per_probe(given: Iterable[str], probes: Iterable[str]) -> TrackerError:
@@ -299,6 +313,19 @@ def members(schedule: Schedule | dict[str, Schedule]) -> list[Schedule]:
     """The elementary schedules of one schedule, or of one per probe."""
     given = list(schedule.values()) if isinstance(schedule, dict) else [schedule]
     return [member for s in given for member in (s.members if isinstance(s, Union) else (s,))]
+
+
+def has_member(schedule: Schedule | dict[str, Schedule], *kinds: type[Schedule]) -> bool:
+    """Whether an elementary schedule is of one of these kinds."""
+    return any(isinstance(member, kinds) for member in members(schedule))
+
+
+def differs_between_ranks(schedule: Schedule | dict[str, Schedule]) -> bool:
+    """Whether a schedule looks at what the processes of one training do not share: clocks, logged metrics.
+
+    Then the leader decides for all, at a message an update.
+    """
+    return has_member(schedule, Seconds, OnMetricChange)
 
 
 def overhead(share: float | None, schedule: Schedule | dict[str, Schedule]) -> float | None:

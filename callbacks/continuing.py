@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,19 @@ def file_name(key: object) -> str:
     """The archive's file name in such a key; "" where it is another callback's."""
     found = re.fullmatch(r"NTKTracker\{'archive': (['\"])(.*)\1\}", str(key))
     return "" if found is None else re.split(r"[/\\]", found[2])[-1]
+
+
+def moved_state(tracker: Any, callbacks: Iterable[Any], states: Mapping[str, Any]) -> Any:
+    """The state of a tracker whose archive has this one's file name in another folder; None unless it is the only one.
+
+    Args:
+        tracker: whose state is wanted; None too where the checkpoint has a state under its own key.
+        callbacks: all of the trainer's; what belongs to another of them is left to it.
+        states: of the checkpoint, by key.
+    """
+    others = {getattr(callback, "state_key", None) for callback in callbacks if callback is not tracker}
+    named = [key for key in states if key not in others and file_name(key) == tracker.archive.name]
+    return states[named[0]] if tracker.state_key not in states and len(named) == 1 else None
 
 
 def run_id(path: Path) -> str | None:

@@ -14,26 +14,24 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
 from kerneltrack import observables as catalogue
-from kerneltrack.archive import ArchiveWriter
+from kerneltrack.archive import ArchiveWriter, IfExists
 from kerneltrack.distributed import Ranks, unsharded
 from kerneltrack.measurement import Eigenpairs, Instrument, KeepKernel, Moment, OnError, Pace, Recorder
+from kerneltrack.ntk import Forward, Method, Output, Selection
 from kerneltrack.probe import Probe
-from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule, Seconds
+from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule
 from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.training import LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
 from . import announcements, arguments, continuing, trainer_facts
 from .import_roots import callback_bases
-
-#: What these look at differs between the processes of one training; the leader decides for all, at a message an update.
-OWN_TO_A_RANK = (Seconds, OnMetricChange)
 
 
 class _Tracker:
@@ -45,7 +43,7 @@ class _Tracker:
         *,
         probe: int | str | Path | Probe | Mapping[str, Probe | str | Path] = 256,
         schedule: int | str | Schedule | Mapping[str, int | str | Schedule] = "log",
-        output: Literal["full", "diagonal", "trace", "sum"] | Callable[..., Any] = "full",
+        output: Output = "full",
         top_k: int = 64,
         observables: str | Iterable[str] = "default",
         loss: LossName | MeanLoss | None = None,
@@ -53,14 +51,14 @@ class _Tracker:
         metadata: Mapping[str, Json] | None = None,
         max_overhead: float | None = None,
         log: bool = True,
-        forward: Callable[[Any, Any], Any] | None = None,
-        if_exists: Literal["raise", "replace"] = "raise",
+        forward: Forward | None = None,
+        if_exists: IfExists = "raise",
         on_error: OnError = "raise",
         split: Callable[[Any], tuple[Any, Any]] | None = None,
         probe_seed: int = 0,
         keep_inputs: bool = False,
-        method: Literal["auto", "structured", "jacobian", "products"] = "auto",
-        params: Callable[[str], bool] | Iterable[str] | None = None,
+        method: Method = "auto",
+        params: Selection = None,
         memory_budget: int | str | None = None,
         eigenpairs: Eigenpairs = "all",
     ) -> None:
@@ -72,9 +70,9 @@ class _Tracker:
         self._schedule = arguments.schedule(schedule, self._probe)
         self._observables = arguments.observables(observables)
         self._loss = arguments.loss(loss)
-        self._keep_kernel = arguments.choice("keep_kernel", keep_kernel, ("ends", "all", "none"))
-        self._on_error = arguments.choice("on_error", on_error, ("raise", "warn"))
-        self._if_exists = arguments.choice("if_exists", if_exists, ("raise", "replace"))
+        self._keep_kernel = arguments.choice("keep_kernel", keep_kernel, get_args(KeepKernel))
+        self._on_error = arguments.choice("on_error", on_error, get_args(OnError))
+        self._if_exists = arguments.choice("if_exists", if_exists, get_args(IfExists))
         self._metadata = arguments.metadata(metadata)
         self._log, self._keep_inputs = arguments.flag("log", log), arguments.flag("keep_inputs", keep_inputs)
         self._max_overhead = arguments.overhead(max_overhead, self._schedule)
@@ -82,7 +80,7 @@ class _Tracker:
             "output": arguments.output(output),
             "top_k": arguments.number("top_k", top_k, least=0, remedy="64 is the default; 0 stores no eigenvectors."),
             "loss": self._loss,
-            "method": arguments.choice("method", method, ("auto", "structured", "jacobian", "products")),
+            "method": arguments.choice("method", method, get_args(Method)),
             "forward": arguments.function("forward", forward, "(model, inputs) -> outputs"),
             "params": arguments.params(params),
             "memory_budget": arguments.memory_budget(memory_budget),
@@ -143,11 +141,9 @@ class _Tracker:
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Take the state of a tracker whose archive has this one's file name, where the folder is another one now."""
-        states = checkpoint.get("callbacks") or {}
-        others = {getattr(callback, "state_key", None) for callback in trainer.callbacks if callback is not self}
-        named = [key for key in states if key not in others and continuing.file_name(key) == self.archive.name]
-        if self.state_key not in states and len(named) == 1 and states[named[0]]:
-            self.load_state_dict(copy.deepcopy(states[named[0]]))
+        moved = continuing.moved_state(self, trainer.callbacks, checkpoint.get("callbacks") or {})
+        if moved:
+            self.load_state_dict(copy.deepcopy(moved))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._forget()
@@ -177,7 +173,7 @@ class _Tracker:
             self._rate_changes = (*self._rate_changes, trainer.global_step)
         self._rates = rates
         due = self._recorder.due(self._clock(trainer, batch_idx))
-        if any(isinstance(member, OWN_TO_A_RANK) for member in arguments.members(self._schedule)):
+        if arguments.differs_between_ranks(self._schedule):
             due = self._ranks.broadcast(partial(dict, due))
         if due:
             self._take(trainer, pl_module, trainer_facts.update_rule(trainer, pl_module), due)
@@ -242,9 +238,7 @@ class _Tracker:
 
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
         """Instruments, archive and recorder: everything is checked here, before the first batch is trained on."""
-        own = self._schedule
-        if isinstance(own, dict) and own.keys() != self._probes.keys():
-            raise arguments.one_schedule_per_probe(own, self._probes)
+        schedules = arguments.by_probe(self._schedule, self._probes)
         self._instruments = {
             name: Instrument(
                 probe=probe,
@@ -256,9 +250,8 @@ class _Tracker:
             )
             for name, probe in self._probes.items()
         }
-        own_schedules = own if isinstance(own, dict) else dict.fromkeys(self._probes, own)
         facts: dict[str, Json] = {
-            "schedule": {name: str(s) for name, s in own_schedules.items()},
+            "schedule": {name: str(s) for name, s in schedules.items()},
             "loss": None if self._loss is None else self._loss.name,
             "observables": list(self._observables),
             "started_at_step": int(trainer.global_step),
@@ -267,10 +260,7 @@ class _Tracker:
         arguments.countable(self._max_overhead, self._schedule, per_epoch)
         writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, unsharded(module), facts))
         pace = Pace(
-            own_schedules,
-            max_overhead=self._max_overhead,
-            horizon=trainer_facts.last_step(trainer),
-            per_epoch=per_epoch,
+            schedules, max_overhead=self._max_overhead, horizon=trainer_facts.last_step(trainer), per_epoch=per_epoch
         )
         return Recorder(
             writer, self._instruments, pace, keep_kernel=self._keep_kernel, on_error=self._on_error, ranks=self._ranks
@@ -303,9 +293,9 @@ class _Tracker:
         return ArchiveWriter(self.archive, probes=records, provenance=origin, if_exists=self._if_exists)
 
     def _clock(self, trainer: Any, batch_idx: int) -> Clock:
-        wants_metrics = any(isinstance(m, OnMetricChange) for m in arguments.members(self._schedule))
+        wants_metrics = arguments.has_member(self._schedule, OnMetricChange)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if wants_metrics else {}
-        clock = Clock(
+        return Clock(
             step=trainer.global_step,
             epoch=trainer.current_epoch,
             starts_epoch=batch_idx == 0,
@@ -313,7 +303,6 @@ class _Tracker:
             seconds=self._train_seconds(),
             metrics=metrics,
         )
-        return clock
 
     def _take(
         self, trainer: Any, module: nn.Module, rule: UpdateRule, due: Mapping[str, Due], *, last: bool = False

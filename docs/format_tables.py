@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kerneltrack.archive import schema
-from kerneltrack.archive.schema import Field
+from kerneltrack import schema
+from kerneltrack.schema import Field
 
 PAGE = Path(__file__).with_name("format.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -98,5 +98,5 @@ def rendered(page: str) -> str:
 if __name__ == "__main__":
     current = PAGE.read_text(encoding="utf-8")
     if "--check" in sys.argv[1:]:
-        sys.exit(None if rendered(current) == current else "docs/format.md is not what schema.py says")
+        sys.exit(None if rendered(current) == current else "docs/format.md is not what the schema says")
     PAGE.write_text(rendered(current), encoding="utf-8")

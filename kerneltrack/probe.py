@@ -13,7 +13,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from kerneltrack.errors import ProbeError
-from kerneltrack.snapshot import Array, Json, ProbeRecord
+from kerneltrack.snapshot import Array, Json, ProbeRecord, TargetEncoding
 from kerneltrack.undisturbed import preserved_rng
 
 Split = Callable[[Any], tuple[Any, Any]]
@@ -164,7 +164,7 @@ class Probe:
         return real
 
     @property
-    def target_encoding(self) -> Literal["real", "one-hot", "none"]:
+    def target_encoding(self) -> TargetEncoding:
         """How targets are aligned against: "one-hot" (integer classes (N,)), "real", or "none"."""
         if self.targets is None:
             return "none"
@@ -209,7 +209,7 @@ def _tensor(value: Any, what: str) -> Tensor:
 
 
 def _checked_count(name: str, leaves: Mapping[str, Tensor], targets: Tensor | None) -> int:
-    everything = {**{f"inputs {key}".strip(): leaf for key, leaf in leaves.items()}}
+    everything = {f"inputs {key}".strip(): leaf for key, leaf in leaves.items()}
     if targets is not None:
         everything["targets"] = targets
     if not leaves:

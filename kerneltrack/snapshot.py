@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Json = Any  # None, bool, int, float, str, and lists and string-keyed mappings of these
 Status = Literal["ok", "failed"]
+TargetEncoding = Literal["real", "one-hot", "none"]
 Reduction = Literal["full", "diagonal", "trace", "sum", "callable"]
 
 
@@ -80,7 +81,7 @@ class ProbeRecord:
     fingerprint: str
     count: int
     targets: Array | None = None
-    target_encoding: Literal["real", "one-hot", "none"] = "none"
+    target_encoding: TargetEncoding = "none"
     input_shapes: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     inputs: Mapping[str, Array] | None = None
     identity: Mapping[str, Json] | None = None

@@ -231,8 +231,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
         # torch counts FLOPs with global hooks, of which a compiled module warns; here it runs eagerly.
         warnings.filterwarnings("ignore", message="Using `torch.compile", category=UserWarning)
-        # torch's own forward mode compiles two decompositions with a deprecated function when it is first
-        # used.
+        # torch's own forward mode compiles two decompositions with a deprecated function when it is first used.
         warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
         yield
 

@@ -26,6 +26,7 @@ TORCH_FREE = (
     "spectrum",
     "observables",
     "archive",
+    "schema",
 )
 
 #: Each room that is a folder, with its children and what each imports of the others.

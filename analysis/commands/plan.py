@@ -28,6 +28,7 @@ from kerneltrack.snapshot import Snapshot
 from kerneltrack.training import GRADIENT_DESCENT_THRESHOLD, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
+from ..text import finite_or_none
 from .model import instrument_for, model_class
 
 
@@ -137,4 +138,4 @@ def _lines(forecast: Forecast) -> list[str]:
 
 
 def _without_nan(facts: dict[str, object]) -> dict[str, object]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
+    return {k: finite_or_none(v) if isinstance(v, float) else v for k, v in facts.items()}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..text import Table, count, duration, number, plain
+from ..text import Table, count, duration, finite_or_none, number, plain
 from ..trajectory import Run, run_of
 from ..withheld import gauge_note, told
 
@@ -76,13 +76,13 @@ def _probe(run: Run) -> dict[str, Any]:
         return facts
     last: dict[str, float | None] = {}
     if "eigenvalues" in run.dataset:
-        last["eigenvalue_1"] = _finite(run.at("eigenvalues", int(rows[-1]))[0])
-    last |= {name: _finite(run.values(name)[rows[-1]]) for name in _LAST if name in run.dataset}
+        last["eigenvalue_1"] = finite_or_none(run.at("eigenvalues", int(rows[-1]))[0])
+    last |= {name: finite_or_none(run.values(name)[rows[-1]]) for name in _LAST if name in run.dataset}
     for name in ("target_energy", "output_energy", "residual_energy"):
         if name in run.dataset and "energy_k" in run.dataset.coords:
             grid = [int(k) for k in run.values("energy_k")]
             last |= {
-                f"{name}_{k}": _finite(v)
+                f"{name}_{k}": finite_or_none(v)
                 for k, v in zip(grid, run.at(name, int(rows[-1])), strict=True)
                 if k in (5, 20, 100)
             }
@@ -110,7 +110,9 @@ def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
 
 
 def _seconds(run: Run) -> float | None:
-    return _finite(np.nansum(run.values("snapshot_seconds"))) if "snapshot_seconds" in run.dataset.coords else None
+    return (
+        finite_or_none(np.nansum(run.values("snapshot_seconds"))) if "snapshot_seconds" in run.dataset.coords else None
+    )
 
 
 def _or_none(size: Any) -> int | None:
@@ -124,7 +126,3 @@ def _or_none(size: Any) -> int | None:
 
 def _count(value: Any) -> str:
     return count(value) if isinstance(value, int) else "–"
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -16,7 +16,7 @@ from kerneltrack.errors import AnalysisError
 
 from ..derived import key_of, nearest, title_of
 from ..output import distinct
-from ..text import BAND_RUNS, Table, count, number, plain
+from ..text import BAND_RUNS, Table, count, finite_or_none, number, plain
 from ..trajectory import Floats, Trajectory
 from ..withheld import gauge_note, told
 from .align import Alignment, aligned
@@ -63,8 +63,7 @@ class Comparison:
             "runs": list(self.runs),
             "metadata": self.groups,
             "values": {
-                name: [[float(v) if np.isfinite(v) else None for v in row] for row in values]
-                for name, values in self.values.items()
+                name: [[finite_or_none(v) for v in row] for row in values] for name, values in self.values.items()
             },
             "notes": list(self.notes),
         }

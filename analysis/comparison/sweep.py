@@ -19,7 +19,7 @@ from scipy import stats
 from kerneltrack.errors import AnalysisError
 
 from ..derived import check_across_sizes, key_of, quantity, title_of
-from ..text import Table, number, plain
+from ..text import Table, finite_or_none, number, plain
 from ..trajectory import Floats, Run, Trajectory
 
 
@@ -60,11 +60,11 @@ class Sweep:
             "against": self.against,
             "runs": list(self.runs),
             "x": self.x.tolist(),
-            "values": [_plain(v) for v in self.values],
+            "values": [finite_or_none(v) for v in self.values],
             "steps": list(self.steps),
-            "slope": _plain(self.slope),
-            "standard_error": _plain(self.error),
-            "interval_95": [_plain(v) for v in self.interval],
+            "slope": finite_or_none(self.slope),
+            "standard_error": finite_or_none(self.error),
+            "interval_95": [finite_or_none(v) for v in self.interval],
             "no_slope": self.no_slope or None,
         }
 
@@ -147,7 +147,3 @@ def _numeric(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise AnalysisError(f"a sweep against {key!r}", expected="a number in every run", got=plain(value))
     return float(value)
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..text import plain
+from kerneltrack.errors import AnalysisError
+
+from ..derived import representative_rows
+from ..text import count, plain
 from ..trajectory import Floats, Run
 from .canvas import Canvas
-from .panels import Series, line_plot, mark_changes
+from .panels import Series, heat_map, line_plot, mark_changes
 from .registry import Scene
 from .style import Style
 
@@ -46,6 +50,30 @@ def over_time(
     """A course over the run's steps with its learning-rate changes marked."""
     line_plot(ax, scene.run.steps, series, scene.style, ylabel=ylabel, x=scene.time, **options)
     return mark_changes(ax, scene.marks, scene.style, labels=labels)
+
+
+#: Moments between all pairs of which a number is drawn.
+_MOMENTS = 40
+
+
+def moments(scene: Scene, what: str) -> list[int]:
+    """Rows of measured snapshots, spread evenly, between all pairs of which ``what`` is drawn.
+
+    Raises:
+        AnalysisError: there are fewer than two.
+    """
+    rows = representative_rows(scene.run, _MOMENTS)
+    if len(rows) < 2:
+        raise AnalysisError(f"{what} needs two measured snapshots", got=len(rows), where=scene.run.path or None)
+    return rows
+
+
+def moment_map(scene: Scene, rows: Sequence[int], values: Floats, **options: Any) -> Figure:
+    """A square map of one number for each pair of moments; ``options`` are the heat map's."""
+    page, (ax,) = sheet(scene, height=0.52, width=0.66)
+    labels = [count(int(scene.run.steps[row])) for row in rows]
+    heat_map(ax, values, scene.style, labels=labels, **options)
+    return page
 
 
 def from_control(scene: Scene, name: str, label: str, *, column: int | None = None) -> list[Series]:

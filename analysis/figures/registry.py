@@ -6,7 +6,7 @@ with :func:`figure`. Then ``plot --list``, ``plot --figure`` and the report know
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from .style import PAPER, Style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .panels import Scale
+    from .panels import Scale, Series
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,34 @@ class Scene:
         values = self.run.values(name, why=why).copy()
         values[~self.run.measured] = np.nan
         return values
+
+    def lines_of(self, names: Mapping[str, str], *, figure: str, remedy: str) -> list[Series]:
+        """One line for each of the quantities that the archive holds, each in its own colour.
+
+        Args:
+            names: quantity → label.
+            figure: the name of the figure that draws them.
+            remedy: how to have them measured.
+
+        Raises:
+            AnalysisError: the archive holds none of them, or none that is not withheld.
+        """
+        from .panels import Series
+
+        lines = [
+            Series(label, self.masked(name, why="the figure"), colour)
+            for (name, label), colour in zip(names.items(), self.style.category, strict=False)
+            if self.run.has(name)
+        ]
+        if lines:
+            return lines
+        *others, last = map(repr, names)
+        reason = next(filter(None, (self.run.withheld(name).reason for name in names)), "")
+        raise AnalysisError(
+            f"the figure {figure!r} needs {', '.join(others)} or {last}, and the archive holds none of them"
+            + (f" that is not withheld: {reason}" if reason else ""),
+            remedy=remedy,
+        )
 
 
 @dataclass(frozen=True)

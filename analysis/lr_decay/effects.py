@@ -17,6 +17,7 @@ import numpy as np
 from kerneltrack.errors import AnalysisError
 
 from ..derived import Change, ModeFactors, Trend, learning_rate_changes, mode_factors
+from ..text import finite_or_none
 from ..trajectory import Floats, Run, Trajectory
 from ..withheld import gauge_note, told
 
@@ -330,12 +331,12 @@ def _trend_dict(course: TrendCurve) -> dict[str, Any]:
         "first_step": course.start.step,
         "last_step": course.end.step,
         "learning_rates": list(course.rates),
-        "sum_of_learning_rates": _plain(course.trend.travel),
+        "sum_of_learning_rates": finite_or_none(course.trend.travel),
         "moments": [
-            {"sum_of_learning_rates": _plain(t), "learning_rate": rate, **_moment_dict(m)}
+            {"sum_of_learning_rates": finite_or_none(t), "learning_rate": rate, **_moment_dict(m)}
             for t, rate, m in zip(course.times, course.moment_rates, course.moments, strict=True)
         ],
-        "kendall_tau_with_sum_of_learning_rates": {name: _plain(tau) for name, tau in course.trends.items()},
+        "kendall_tau_with_sum_of_learning_rates": {name: finite_or_none(tau) for name, tau in course.trends.items()},
     }
 
 
@@ -343,15 +344,11 @@ def _moment_dict(m: TimePoint) -> dict[str, Any]:
     return {
         "step": m.step,
         "offset": m.offset,
-        "numbers": {name: _plain(value) for name, value in m.numbers.items()},
-        "control": {name: _plain(value) for name, value in m.control.items()},
-        "difference": {name: _plain(value) for name, value in m.difference.items()},
+        "numbers": {name: finite_or_none(value) for name, value in m.numbers.items()},
+        "control": {name: finite_or_none(value) for name, value in m.control.items()},
+        "difference": {name: finite_or_none(value) for name, value in m.difference.items()},
     }
 
 
 def _numbers_list(values: Any) -> list[float | None]:
-    return [_plain(float(v)) for v in values]
-
-
-def _plain(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    return [finite_or_none(v) for v in values]

@@ -17,7 +17,7 @@ from scipy import stats
 from kerneltrack.errors import AnalysisError
 
 from ..derived import nearest
-from ..text import BAND_RUNS, Table, count, number, signed
+from ..text import BAND_RUNS, Table, count, finite_or_none, number, signed
 from ..trajectory import Floats, Run, Trajectory
 from .effects import ChangeEffects, lr_decay_effects
 from .wording import quantities
@@ -78,7 +78,7 @@ class SeedEffects:
                     "offset": d.offset,
                     "differences": d.differences.tolist(),
                     "mean": d.mean,
-                    "interval_95": [v if np.isfinite(v) else None for v in d.interval],
+                    "interval_95": [finite_or_none(v) for v in d.interval],
                     "same_sign": d.same_sign,
                 }
                 for d in self.differences

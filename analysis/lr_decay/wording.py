@@ -43,8 +43,8 @@ def trend_sentence(course: TrendCurve, energy_k: tuple[int, ...] = ()) -> str:
     courses = f": {_joined(told)}" if told else ""
     return (
         f"From step {count(course.start.step)} to {count(course.end.step)} the learning rate moved continuously from "
-        f"{course.rates[0]:g} to {course.rates[1]:g} (Ση ≈ {number(course.trend.travel)}){courses}. A trend has "
-        "no before and after."
+        f"{course.rates[0]:g} to {course.rates[1]:g} (Ση ≈ {number(course.trend.travel)}){courses}. A trend has no "
+        "before and after."
     )
 
 

@@ -16,8 +16,7 @@ from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, tren
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
 
-#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within about 10
-#: %.
+#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
 AT_THE_EDGE = 0.95
 #: A share this near to one is one: float64 sums of thousands of squares are off by less.
 ALL = 1e-9
@@ -108,9 +107,8 @@ def _containment(run: Run) -> Finding | None:
     return Finding(
         "Output containment",
         f"E(f, {k}) ≥ {number(float(energies[lowest, column]), 3)}",
-        f"In every one of {count(len(rows))} snapshots at least {_percent(energies[lowest, column])} of the "
-        f"output's energy lies in the first {k} "
-        f"eigenfunctions (least at step {count(run.steps[lowest])}).",
+        f"In every one of {count(len(rows))} snapshots at least {_percent(energies[lowest, column])} of the output's "
+        f"energy lies in the first {k} eigenfunctions (least at step {count(run.steps[lowest])}).",
         f"Null: {number(k / run.dimension, 2)} for a random direction.",
         "output-energy",
     )
@@ -296,8 +294,6 @@ def headline(run: Run) -> str:
         return f"{count(len(run))} snapshots, none of which holds a measurement of this probe."
     return (
         f"The tangent kernel of a network with {count(int(run.settings.get('parameter_count', 0)))} trainable "
-        "parameters, measured on "
-        f"{count(run.count)} fixed points at {count(int(run.measured.sum()))} moments between steps "
-        f"{count(run.steps[rows[0]])} and "
-        f"{count(run.steps[rows[-1]])}."
+        f"parameters, measured on {count(run.count)} fixed points at {count(int(run.measured.sum()))} moments between "
+        f"steps {count(run.steps[rows[0]])} and {count(run.steps[rows[-1]])}."
     )

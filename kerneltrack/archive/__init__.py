@@ -10,9 +10,9 @@ from kerneltrack.archive.pieces import is_archive, list_parts
 from kerneltrack.archive.printable import printable
 from kerneltrack.archive.publishing import merge, publish
 from kerneltrack.archive.reader import Archive, open_archive
-from kerneltrack.archive.schema import Field
 from kerneltrack.archive.spool import ArchiveWarning
-from kerneltrack.archive.writer import ArchiveWriter
+from kerneltrack.archive.writer import ArchiveWriter, IfExists
+from kerneltrack.schema import Field
 
 __all__ = [
     "Archive",
@@ -20,6 +20,7 @@ __all__ = [
     "ArchiveWriter",
     "Column",
     "Field",
+    "IfExists",
     "Problem",
     "Segment",
     "Stream",

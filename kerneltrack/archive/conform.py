@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 
 import h5py
 
-from kerneltrack.archive import attributes, safety, schema
+from kerneltrack import schema
+from kerneltrack.archive import attributes, safety
 from kerneltrack.archive.printable import printable
-from kerneltrack.archive.schema import Field
 from kerneltrack.errors import ArchiveFormatError, UnsafeArchiveError
+from kerneltrack.schema import Field
 
 MAX_RESTARTS = 100_000
 _MAY_BE_EMPTY = frozenset({"snapshot", "energy_k"})  # before the first row; where no energies are asked for

@@ -13,9 +13,10 @@ import xarray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from kerneltrack.archive import joining, rows, schema
+from kerneltrack import schema
+from kerneltrack.archive import joining, rows
 from kerneltrack.archive.layout import Column
-from kerneltrack.archive.schema import Field
+from kerneltrack.schema import Field
 from kerneltrack.snapshot import Array, ProbeRecord, Provenance
 
 _IDENTITY = ("snapshot_id", "content_sha256")

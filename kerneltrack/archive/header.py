@@ -9,7 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from kerneltrack.archive import attributes, layout, schema
+from kerneltrack import schema
+from kerneltrack.archive import attributes, layout
 from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Array, ProbeRecord, Provenance
 

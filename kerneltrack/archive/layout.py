@@ -12,9 +12,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from kerneltrack.archive import attributes, schema
-from kerneltrack.archive.schema import Field
+from kerneltrack import schema
+from kerneltrack.archive import attributes
 from kerneltrack.errors import ArchiveError
+from kerneltrack.schema import Field
 from kerneltrack.snapshot import Array
 
 LIBVER = ("v110", "v110")  # checksummed metadata, readable since HDF5 1.10

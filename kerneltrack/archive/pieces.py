@@ -16,7 +16,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from kerneltrack.archive import attributes, conform, layout, safety, schema
+from kerneltrack import schema
+from kerneltrack.archive import attributes, conform, layout, safety
 from kerneltrack.archive import header as headers
 from kerneltrack.archive.durable import Stream, open_to_read
 from kerneltrack.archive.header import Header

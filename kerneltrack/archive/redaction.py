@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kerneltrack.archive import pieces, rows, schema
+from kerneltrack import schema
+from kerneltrack.archive import pieces, rows
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.snapshot import Array, Json, Provenance

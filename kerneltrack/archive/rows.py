@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from kerneltrack.archive import schema
-from kerneltrack.archive.schema import Field
+from kerneltrack import schema
+from kerneltrack.archive import fields
 from kerneltrack.errors import ArchiveError
+from kerneltrack.schema import Field
 from kerneltrack.snapshot import Array, Snapshot
 
 Row = dict[str, tuple[Field, Array]]  # column path -> its field and the row's value, without the snapshot dimension
@@ -53,7 +54,7 @@ def encode(snapshot: Snapshot, *, index: int, segment: int) -> Row:
     for probe, measurements in snapshot.probes.items():
         for name, value in measurements.items():
             if np.size(value):  # with top_k = 0 there are eigenvectors, none of them
-                field = schema.measurement_field(name)
+                field = fields.measurement_field(name)
                 row[f"probes/{probe}/{name}"] = stored(field, value, where=f"probe {probe!r}, step {snapshot.step}")
     field = schema.ROOT["content_sha256"]
     return row | {field.name: (field, digest({path: value for path, (_, value) in row.items()}))}

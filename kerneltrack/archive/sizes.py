@@ -9,8 +9,8 @@ import numpy as np
 
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.rows import Row
-from kerneltrack.archive.schema import Field
 from kerneltrack.errors import ArchiveError, ArchiveSizeError
+from kerneltrack.schema import Field
 from kerneltrack.snapshot import ProbeRecord
 
 

@@ -15,17 +15,21 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 
-from kerneltrack.archive import joining, layout, meaning, pieces, rows, schema
+from kerneltrack import schema
+from kerneltrack.archive import joining, layout, meaning, pieces, rows
 from kerneltrack.archive.header import Header, Segment
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.sizes import Sizes
 from kerneltrack.archive.spool import Spool
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
 from kerneltrack.snapshot import Json, ProbeRecord, Provenance, Snapshot
+
+#: What to do about an archive that is there already.
+IfExists = Literal["raise", "replace"]
 
 MAX_EVENT = 1000  # characters of a line of the history
 _OF_ONE_START = frozenset({"created", "run_id", "started_at_step"})  # differ at every start and mean no change
@@ -66,9 +70,9 @@ class ArchiveWriter:
         *,
         probes: Probes,
         provenance: Provenance | None = None,
-        if_exists: Literal["raise", "replace"] = "raise",
+        if_exists: IfExists = "raise",
     ) -> None:
-        if if_exists not in ("raise", "replace"):
+        if if_exists not in get_args(IfExists):
             raise ArchiveError("if_exists is unknown", expected='"raise" or "replace"', got=repr(if_exists))
         self.path = Path(os.path.realpath(path))
         header = _new_header(by_name(probes), provenance or Provenance())

@@ -85,6 +85,12 @@ class Machine:
     #: Products with held factors take vectors so many at a time that what stands between pull and push stays below this.
     vector_bytes: int = 64 * 2**20
 
+    #: Bytes of per-sample gradients that an operator's diagonal forms at a time.
+    diagonal_bytes: int = 256 * 2**20
+
+    #: Rows of Θ that the audit reads at a time.
+    audit_rows: int = 256
+
     #: Saved activations that one chunk of samples may hold in a product J v or Jᵀ u.
     activation_bytes: int = 512 * 2**20
 

@@ -31,6 +31,7 @@ from kerneltrack.observables import (
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.observable import Need, Observable
 from kerneltrack.observables.state import Array, State
+from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
     spectral, alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, training_mode, optimizer,
@@ -38,18 +39,7 @@ _CHAPTERS = (
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 
-#: Names that mean something else in an archive's group; a test holds them against the schema.
-RESERVED = frozenset(
-    """
-    snapshot param_group trigger_length message_length uuid_byte sha256_byte content_sha256 restart sample sample_2 output
-    output_2 kernel_output kernel_output_2 mode vector vector_2 other_vector coefficient energy_k layer step epoch batch
-    samples_seen wall_time train_seconds snapshot_seconds learning_rate training_loss trigger window update_applied status
-    message segment snapshot_id settings identity input_shapes inputs targets eigenvalues eigenvectors mode_sums target_coefficients
-    output_coefficients residual_coefficients displacement_coefficients outputs residual kernel cross_time_kernel
-    initial_basis extension
-    """.split()  # noqa: SIM905 — names read better as words
-)
-
+#: What an observable may extend over: the dimensions of a probe that belong to its points, outputs, modes and layers.
 _DIMENSIONS = frozenset(
     {
         "sample",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerneltrack.archive import schema
+from kerneltrack import schema
+from kerneltrack.archive import fields
 from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Array, ProbeRecord, Provenance, Snapshot
 
@@ -130,13 +131,13 @@ class MemoryArchive(Sequence[Snapshot]):
         for name, value in found.items():
             missing = np.full(value.shape, np.nan, value.dtype)
             stack = np.stack([values.get(name, missing) for values in shown]) if shown else missing[None][:0]
-            variables[name] = (schema.measurement_field(name).dims, stack)
+            variables[name] = (fields.measurement_field(name).dims, stack)
         return variables
 
 
 def _stored(values: Mapping[str, Any]) -> dict[str, Array]:
     arrays = {name: np.asarray(value) for name, value in values.items()}
     for name, value in arrays.items():
-        dtypes = schema.measurement_field(name).dtypes
+        dtypes = fields.measurement_field(name).dtypes
         arrays[name] = value.astype(value.dtype if value.dtype.str[1:] in dtypes else dtypes[-1])
     return {name: value for name, value in arrays.items() if not np.isnan(value).all()}

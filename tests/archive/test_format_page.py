@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerneltrack.archive import ArchiveWriter, layout, open_archive, schema
+from kerneltrack import schema
+from kerneltrack.archive import ArchiveWriter, layout, open_archive
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "format.md").read_text(encoding="utf-8")

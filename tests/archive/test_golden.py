@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from kerneltrack.archive import check, open_archive, schema
+from kerneltrack import schema
+from kerneltrack.archive import check, open_archive
 from kerneltrack.errors import ArchiveFormatError
 from tests.archive import golden
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import xarray
 
-from kerneltrack.archive import Archive, ArchiveWriter, open_archive, schema
+from kerneltrack import schema
+from kerneltrack.archive import Archive, ArchiveWriter, open_archive
 from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Provenance
 

@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from kerneltrack.archive import ArchiveWriter, open_archive, schema
+from kerneltrack import schema
+from kerneltrack.archive import ArchiveWriter, fields, open_archive
 from kerneltrack.archive.checking import problems
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
 from kerneltrack.observables import Observable, catalogue, register
@@ -119,10 +120,10 @@ SIZES |= {"vector": 4, "vector_2": 4, "other_vector": 5, "coefficient": 1, "ener
 def everything(seed, sizes, observables=()):
     """One array of every dataset of the schema, and of each observable."""
     draw = np.random.default_rng(seed)
-    fields = [*schema.MEASUREMENT_FIELDS, *map(schema.observable_field, observables)]
+    every = [*schema.MEASUREMENT_FIELDS, *map(fields.observable_field, observables)]
     drawn = {
         field.name: draw.normal(size=tuple(sizes[dim] for dim in field.dims[1:])).astype(field.dtypes[-1])
-        for field in fields
+        for field in every
     }
     return drawn | {"eigenvalues": -np.sort(-drawn["eigenvalues"])}
 

@@ -224,8 +224,8 @@ def page(results: list[dict], threads: int) -> str:
         f"{GOAL:.0%} is the last column. The first snapshot of a run also audits the kernel against automatic "
         "differentiation, once; of the few of these short runs it is one, so a long run's snapshot costs a little less.",
         "",
-        "| training | updates × repeats | an update | a snapshot (fastest – slowest repeat) | share of wall time "
-        f"| {GOAL:.0%} or less from |",
+        "| training | updates × repeats | an update | a snapshot (fastest – slowest repeat) | share of wall time | "
+        f"{GOAL:.0%} or less from |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for r in results:

@@ -11,7 +11,7 @@ import kerneltrack as kt
 from kerneltrack.ntk.contraction import ORDERS
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.methods import structured_plan
-from tests.ntk.exact_kernels import OUTPUTS
+from tests.ntk.exact_kernels import OUTPUTS, matrix
 from tests.ntk.oracles import EXACT, distance
 from tests.ntk.test_orders import SIZES, setting, truth
 
@@ -31,6 +31,7 @@ TINY = {
     "product_columns": 3,
     "backward_rows": 30,
     "small_bytes": 0,
+    "audit_rows": 4,
 }
 
 
@@ -42,6 +43,19 @@ def test_a_tiny_machine_has_the_same_kernel(machine, name, output):
     expected = truth(name, output)
     assert distance(kt.empirical_ntk(model, x, output=OUTPUTS[output]), expected) < EXACT
     assert distance(kt.empirical_ntk(model, x[1:], x[:4], output=OUTPUTS[output]), expected[1:, :4]) < EXACT
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("output", ["full", "diagonal", "trace"])
+def test_a_tiny_machine_has_the_same_audit_and_diagonal(machine, output):
+    """Rows of Θ four at a time, per-sample gradients one sample at a time."""
+    machine(audit_rows=4, diagonal_bytes=1)
+    name = next(iter(SIZES))
+    model, x = setting(name)
+    expected = truth(name, output)
+    assert distance(kt.empirical_ntk(model, x, output=OUTPUTS[output]), expected) < EXACT
+    dense = matrix(expected, output)
+    assert distance(kt.NTKOperator(model, x, output=OUTPUTS[output]).diagonal(), dense.diagonal()) < EXACT
 
 
 @pytest.mark.parametrize("output", ["full", "diagonal", "trace"])

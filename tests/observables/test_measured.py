@@ -1,12 +1,13 @@
 """measurement() against the archive's schema and against coefficients from explicit loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from kerneltrack.archive.schema import DIMENSIONS, MEASUREMENT_FIELDS, PROBE_FIELDS, PROBE_TEXTS, ROOT_FIELDS
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables import State, Update, energy_k, measurement
-from kerneltrack.observables.registry import RESERVED
+from kerneltrack.observables import State, Update, catalogue, energy_k, measurement, register
+from kerneltrack.schema import MEASUREMENT_FIELDS
 from kerneltrack.spectrum.decomposition import eigensystem
 
 
@@ -87,9 +88,11 @@ def test_the_grid_of_k():
     assert energy_k(10_000)[-5:] == (400, 1000, 2000, 4000, 10_000)
 
 
-def test_reserved_names_are_the_schema_s():
-    fields = {field.name for field in (*ROOT_FIELDS, *MEASUREMENT_FIELDS, *PROBE_FIELDS)}
-    assert fields | set(DIMENSIONS) | set(PROBE_TEXTS) | {"inputs"} == RESERVED
+@pytest.mark.parametrize("name", ["step", "outputs", "energy_k", "inputs", "extension", "input_shapes"])
+def test_a_name_of_the_format_is_taken(name):
+    """One of each kind: a column, a measured dataset, a dimension, a folder, a text."""
+    with pytest.raises(ObservableError, match="taken"):
+        register(replace(catalogue()["trace"], name=name))
 
 
 def test_shapes_are_checked(problem):

@@ -48,59 +48,47 @@ def _nulls(scene: Scene, function: Function, energies: Floats, i: int, k: int) -
     return nulls
 
 
-@figure(
-    "target-energy",
-    "How much of the target the top eigenfunctions hold",
-    "Relative energy E(y, k) of the target in the span of the first k eigenvectors, over training. Thin lines are "
-    "the nulls of "
-    "the same colour: the value at the first snapshot (dash-dot), the mean over permuted labels at the last one "
-    "(dashed), and "
-    "k over the number of modes, what a random direction would have (dotted).",
-    "target_energy",
-    "energy_k",
-    section="alignment",
+def _energy_figure(function: Function, symbol: str, caption: str) -> None:
+    """Registers the figure of E(φ, k) over training for one function φ."""
+
+    @figure(
+        f"{function}-energy",
+        f"How much of the {function} the top eigenfunctions hold",
+        caption,
+        f"{function}_energy",
+        "energy_k",
+        section="alignment",
+    )
+    def energy(scene: Scene) -> Figure:
+        return _energies_over_time(scene, function, symbol)
+
+
+_energy_figure(
+    "target",
+    "y",
+    "Relative energy E(y, k) of the target in the span of the first k eigenvectors, over training. Thin lines are the "
+    "nulls of the same colour: the value at the first snapshot (dash-dot), the mean over permuted labels at the last "
+    "one (dashed), and k over the number of modes, what a random direction would have (dotted).",
 )
-def target_energy(scene: Scene) -> Figure:
-    """E_t(y, k)."""
-    return _energies_over_time(scene, "target", "y")
-
-
-@figure(
-    "output-energy",
-    "How much of the output the top eigenfunctions hold",
-    "Relative energy E(f, k) of the network's output in the span of the first k eigenvectors, over training; "
-    "dotted: k over the "
-    "number of modes, what a random direction would have.",
-    "output_energy",
-    "energy_k",
-    section="alignment",
+_energy_figure(
+    "output",
+    "f",
+    "Relative energy E(f, k) of the network's output in the span of the first k eigenvectors, over training; dotted: "
+    "k over the number of modes, what a random direction would have.",
 )
-def output_energy(scene: Scene) -> Figure:
-    """E_t(f, k)."""
-    return _energies_over_time(scene, "output", "f")
-
-
-@figure(
-    "residual-energy",
-    "How much of the residual the top eigenfunctions hold",
-    "Relative energy E(m, k) of the residual in the span of the first k eigenvectors, over training. What is "
-    "learned leaves the "
-    "top modes; what remains lies in the bottom ones. Dotted: k over the number of modes.",
-    "residual_energy",
-    "energy_k",
-    section="alignment",
+_energy_figure(
+    "residual",
+    "m",
+    "Relative energy E(m, k) of the residual in the span of the first k eigenvectors, over training. What is learned "
+    "leaves the top modes; what remains lies in the bottom ones. Dotted: k over the number of modes.",
 )
-def residual_energy(scene: Scene) -> Figure:
-    """E_t(m, k)."""
-    return _energies_over_time(scene, "residual", "m")
 
 
 @figure(
     "energy-curves",
     "Energy over the number of modes",
     "E(φ, k) for every k, at a few moments from dark (early) to light (late): left the target, right the output. "
-    "Dotted: a random "
-    "direction, k over the number of modes; dashed: permuted labels at the last snapshot.",
+    "Dotted: a random direction, k over the number of modes; dashed: permuted labels at the last snapshot.",
     "target_coefficients",
     "output_coefficients",
     section="alignment",

@@ -30,9 +30,8 @@ def _changes(scene: Scene, *, exact: bool = False) -> tuple[Change, ...]:
     "residual-spectrum",
     "The residual along the modes, before and after a change",
     "Share of the residual's energy per mode (beyond the first ten the mean over a dozen bins per decade): just "
-    "before the learning rate changes and at the first "
-    "snapshot after "
-    "it. Modes whose factor |1 − η λᵢ/N| was near 1 at the old rate and is near 0 at the new one empty at once.",
+    "before the learning rate changes and at the first snapshot after it. Modes whose factor |1 − η λᵢ/N| was near 1 "
+    "at the old rate and is near 0 at the new one empty at once.",
     "residual_coefficients",
     "learning_rate",
     section="learning rate",
@@ -58,10 +57,8 @@ def residual_spectrum(scene: Scene) -> Figure:
     "mode-factors",
     "One update, mode by mode: prediction and measurement",
     "By how much the first update at the new learning rate multiplies the residual along each eigenvector of the "
-    "state it left: "
-    "|1 − η λᵢ/N| as predicted for a kernel that stands still (line), as measured (circles), and what the old rate "
-    "would have "
-    "done (dotted).",
+    "state it left: |1 − η λᵢ/N| as predicted for a kernel that stands still (line), as measured (circles), and what "
+    "the old rate would have done (dotted).",
     "eigenvalues",
     "eigenvectors",
     "residual",
@@ -93,9 +90,8 @@ def predicted_factors(scene: Scene) -> Figure:
 @figure(
     "lr-decay",
     "Around the first learning-rate change",
-    "Stability ratio, residual energy in the top modes, target energy and effective rank from before the first "
-    "change to the "
-    "next one; dashed: the control, which kept the old rate.",
+    "Stability ratio, residual energy in the top modes, target energy and effective rank from before the first change "
+    "to the next one; dashed: the control, which kept the old rate.",
     "eigenvalues",
     "learning_rate",
     section="learning rate",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import pair_kernel
 
 from ...derived import (
@@ -17,26 +16,24 @@ from ...derived import (
     span_overlaps,
     spread_points,
 )
-from ...text import count, number
+from ...text import number
 from ...trajectory import Floats
 from ..canvas import Canvas, planar_inputs
-from ..layout import picture_sheet, row_label, sheet, steps_text
-from ..panels import Series, heat_map, pictures, profiles
+from ..layout import moment_map, moments, picture_sheet, row_label, sheet, steps_text
+from ..panels import Series, pictures, profiles
 from ..registry import Scene, figure
 
 _SLICES = 5
 #: k of the eigenspaces whose rotation is drawn: the literature's "top 20".
 _SPAN = 20
-_MOMENTS = 40
 
 
 @figure(
     "kernel-slices",
     "Slices of the kernel",
     "The kernel between one point (the cross) and all others, at the first and the last snapshot that hold the "
-    "kernel. At the "
-    "start it follows distance and angle; later it follows the parts of the picture. Each image has its own scale "
-    "about zero.",
+    "kernel. At the start it follows distance and angle; later it follows the parts of the picture. Each image has "
+    "its own scale about zero.",
     "inputs",
     section="alignment",
 )
@@ -45,18 +42,18 @@ def kernel_slices(scene: Scene) -> Figure:
     run, rows = scene.run, rows_with_kernels(scene.run, 2, why="the figure 'kernel-slices'")
     canvas, points = Canvas.of(run), planar_inputs(run)
     low, high = points.min(axis=0), points.max(axis=0)
-    anchors = spread_points(points[_inner(points)], _SLICES)
-    anchors = _inner(points)[anchors]
+    inner = _inner(points)
+    centres = inner[spread_points(points[inner], _SLICES)]
     page, axes = picture_sheet(scene, canvas, len(rows), _SLICES)
     for j, row in enumerate(rows):
         kernel = pair_kernel(full_kernel(run, row))
-        for i, anchor in enumerate(anchors):
-            ax, image = axes[j * _SLICES + i], canvas.paint(kernel[anchor])
-            low_high = f"{number(float(np.min(kernel[anchor])), 2)} to {number(float(np.max(kernel[anchor])), 2)}"
+        for i, centre in enumerate(centres):
+            ax, image = axes[j * _SLICES + i], canvas.paint(kernel[centre])
+            low_high = f"{number(float(np.min(kernel[centre])), 2)} to {number(float(np.max(kernel[centre])), 2)}"
             pictures(ax, image, scene.style, kind="signed", title=low_high)
             if i == 0:
                 row_label(ax, steps_text(run.steps[row]), scene.style)
-            place = (points[anchor] - low) / (high - low) * image.shape[::-1]
+            place = (points[centre] - low) / (high - low) * image.shape[::-1]
             ax.plot(*place, marker="+", color=scene.style.ink, markersize=8, markeredgewidth=1.4)
     return page
 
@@ -64,9 +61,8 @@ def kernel_slices(scene: Scene) -> Figure:
 @figure(
     "projections",
     "The output in few eigenfunctions",
-    "The network's output at the last snapshot beside its projection on the first k eigenvectors of the same "
-    "moment; the "
-    "number is the part of the output's energy that is missing. Grey values share one scale.",
+    "The network's output at the last snapshot beside its projection on the first k eigenvectors of the same moment; "
+    "the number is the part of the output's energy that is missing. Grey values share one scale.",
     "inputs",
     "outputs",
     "eigenvectors",
@@ -91,9 +87,8 @@ def projections(scene: Scene) -> Figure:
 @figure(
     "frequencies",
     "Frequency of the eigenfunctions",
-    "Mean radial frequency of each stored eigenvector, in periods over the width of the inputs, at a few moments "
-    "from dark "
-    "(early) to light (late). Small eigenvalues belong to fast functions.",
+    "Mean radial frequency of each stored eigenvector, in periods over the width of the inputs, at a few moments from "
+    "dark (early) to light (late). Small eigenvalues belong to fast functions.",
     "inputs",
     "eigenvectors",
     section="alignment",
@@ -116,24 +111,17 @@ def frequencies(scene: Scene) -> Figure:
     "rotation",
     "How the top eigenspace turns",
     "Overlap of the spans of the first eigenvectors (20, or as many as are stored) between all pairs of moments: 1 "
-    "for the same "
-    "span. Unrelated spans overlap by k over the number of modes. Moments are evenly spread over the snapshots, not "
-    "over time.",
+    "for the same span. Unrelated spans overlap by k over the number of modes. Moments are evenly spread over the "
+    "snapshots, not over time.",
     "eigenvectors",
     section="motion",
 )
 def rotation(scene: Scene) -> Figure:
     """‖V_sᵀV_t‖²/k."""
-    run = scene.run
-    rows = representative_rows(run, _MOMENTS)
-    if len(rows) < 2:
-        raise AnalysisError("the rotation needs two measured snapshots", got=len(rows), where=run.path or None)
-    k = min(_SPAN, int(run.dataset.sizes["vector"]))
-    labels = [count(int(run.steps[row])) for row in rows]
-    page, (ax,) = sheet(scene, height=0.52, width=0.66)
-    title = f"first {k}; unrelated: {k / run.dimension:.2g}"
-    heat_map(ax, span_overlaps(run, rows, k), scene.style, labels=labels, title=title)
-    return page
+    rows = moments(scene, "a rotation")
+    k = min(_SPAN, int(scene.run.dataset.sizes["vector"]))
+    title = f"first {k}; unrelated: {k / scene.run.dimension:.2g}"
+    return moment_map(scene, rows, span_overlaps(scene.run, rows, k), title=title)
 
 
 def _inner(points: Floats) -> np.ndarray:

@@ -6,17 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from kerneltrack.errors import AnalysisError
-
 from ...derived import learned_modes, learned_shares, representative_rows, similarities
-from ...text import count
-from ...trajectory import Run
-from ..layout import from_control, layer_names, over_time, sheet, steps_text
-from ..panels import Series, bars, below, heat_map, mark_changes, stacked, time_axis
+from ..layout import from_control, layer_names, moment_map, moments, over_time, sheet, steps_text
+from ..panels import Series, bars, below, mark_changes, stacked, time_axis
 from ..registry import Scene, figure
 
-_MOMENTS = 40
 _LEDGER_MODES = 12
+_MEASURE = "Measure them: NTKTracker(observables='default')."
 
 
 @figure(
@@ -28,17 +24,11 @@ _LEDGER_MODES = 12
 )
 def loss(scene: Scene) -> Figure:
     """Probe loss and training loss."""
-    names = [("probe_loss", "probe"), ("training_loss", "training batch")]
-    lines = [
-        Series(label, scene.masked(name, why="the figure"), colour)
-        for (name, label), colour in zip(names, scene.style.category, strict=False)
-        if scene.run.has(name)
-    ]
-    if not lines:
-        raise AnalysisError(
-            "the figure 'loss' needs 'probe_loss' or 'training_loss', and the archive holds neither",
-            remedy="Tell the tracker the loss: NTKTracker(loss='half_mse' | 'mse' | 'cross_entropy' | callable).",
-        )
+    lines = scene.lines_of(
+        {"probe_loss": "probe", "training_loss": "training batch"},
+        figure="loss",
+        remedy="Tell the tracker the loss: NTKTracker(loss='half_mse' | 'mse' | 'cross_entropy' | callable).",
+    )
     page, (ax,) = sheet(scene, height=0.36)
     over_time(scene, ax, [*lines, *from_control(scene, "probe_loss", "probe, control")], "loss", y="log")
     return page
@@ -47,39 +37,22 @@ def loss(scene: Scene) -> Figure:
 @figure(
     "linearisation",
     "Three linearisation errors",
-    "Squared relative errors. One update: of J Δθ against the real change of the outputs. Kernel flow: of −J P Jᵀ "
-    "m/N against it. "
-    "Anchored: of the network linearised at initialisation against the whole way travelled; far below 1 means lazy.",
+    "Squared relative errors. One update: of J Δθ against the real change of the outputs. Kernel flow: of −J P Jᵀ m/N "
+    "against it. Anchored: of the network linearised at initialisation against the whole way travelled; far below 1 "
+    "means lazy.",
     section="motion",
 )
 def linearisation(scene: Scene) -> Figure:
     """The three errors over time."""
-    names = [
-        ("linearization_error", "one update"),
-        ("kernel_flow_error", "kernel flow"),
-        ("anchored_linearization_error", "anchored"),
-    ]
-    lines = [
-        Series(label, scene.masked(name, why="the figure"), colour)
-        for (name, label), colour in zip(names, scene.style.category, strict=False)
-        if scene.run.has(name)
-    ]
-    if not lines:
-        raise AnalysisError(
-            "the figure 'linearisation' needs 'linearization_error', 'kernel_flow_error' or "
-            "'anchored_linearization_error', "
-            f"and the archive holds none of them{_held_back(scene.run, [name for name, _ in names])}",
-            remedy="Measure them: NTKTracker(observables='default').",
-        )
+    names = {
+        "linearization_error": "one update",
+        "kernel_flow_error": "kernel flow",
+        "anchored_linearization_error": "anchored",
+    }
+    lines = scene.lines_of(names, figure="linearisation", remedy=_MEASURE)
     page, (ax,) = sheet(scene, height=0.4)
     over_time(scene, ax, lines, "squared relative error", y="log")
     return page
-
-
-def _held_back(run: Run, names: list[str]) -> str:
-    """What is stored of ``names`` and withheld, with its reason."""
-    reasons = dict.fromkeys(run.withheld(name).reason for name in names)
-    return "".join(f" that is not withheld: {reason}" for reason in list(filter(None, reasons))[:1])
 
 
 @figure(
@@ -91,24 +64,14 @@ def _held_back(run: Run, names: list[str]) -> str:
 )
 def kernel_motion(scene: Scene) -> Figure:
     """Kernel distance and kernel–target alignment."""
-    names = [
-        ("kernel_distance_from_initial", "distance from initialisation"),
-        ("kernel_target_alignment", "kernel–target alignment"),
-    ]
-    chosen = [(name, label) for name, label in names if scene.run.has(name)]
-    if not chosen:
-        raise AnalysisError(
-            "the figure 'kernel-motion' needs 'kernel_distance_from_initial' or 'kernel_target_alignment', and the "
-            "archive "
-            "holds neither",
-            remedy="Measure them: NTKTracker(observables='default').",
-        )
+    names = {
+        "kernel_distance_from_initial": "distance from initialisation",
+        "kernel_target_alignment": "kernel–target alignment",
+    }
+    lines = scene.lines_of(names, figure="kernel-motion", remedy=_MEASURE)
+    first = next(name for name in names if scene.run.has(name))
     page, (ax,) = sheet(scene, height=0.36)
-    lines = [
-        Series(label, scene.masked(name, why="the figure"), colour)
-        for (name, label), colour in zip(chosen, scene.style.category, strict=False)
-    ]
-    over_time(scene, ax, [*lines, *from_control(scene, chosen[0][0], "control")], "", ylim=(0, None))
+    over_time(scene, ax, [*lines, *from_control(scene, first, "control")], "", ylim=(0, None))
     return page
 
 
@@ -145,26 +108,14 @@ def layer_shares(scene: Scene) -> Figure:
 )
 def kernel_distances(scene: Scene) -> Figure:
     """1 − cos(Θ_s, Θ_t), the middle of its bounds."""
-    run = scene.run
-    rows = representative_rows(run, _MOMENTS)
-    if len(rows) < 2:
-        raise AnalysisError("distances between moments need two snapshots", got=len(rows), where=run.path or None)
-    low, high = similarities(run, rows)
-    page, (ax,) = sheet(scene, height=0.52, width=0.66)
+    rows = moments(scene, "a distance between moments")
+    low, high = similarities(scene.run, rows)
     reach = float(np.max(high - low) / 2)
     # float32 eigenvectors alone are off by some 1e-6
     title = f"known to ± {reach:.1g}" if reach > 1e-4 else ""
     distances = 1 - (low + high) / 2
-    heat_map(
-        ax,
-        distances,
-        scene.style,
-        labels=[count(int(run.steps[row])) for row in rows],
-        title=title,
-        limits=(0.0, float(np.max(distances)) or 1.0),
-        bar_label="1 − cosine",
-    )
-    return page
+    limits = (0.0, float(np.max(distances)) or 1.0)
+    return moment_map(scene, rows, distances, title=title, limits=limits, bar_label="1 − cosine")
 
 
 @figure(

@@ -74,9 +74,9 @@ def _before_and_after(scene: Scene, values: Floats) -> tuple[Ints, Floats]:
 @figure(
     "stability",
     "The largest eigenvalue and the bound of stability",
-    "λ₁ of the kernel against the value at which the next update would be at the edge of stability (2N/η for "
-    "gradient descent on "
-    "the mean of ½(f − y)²). When the learning rate falls the bound rises; a control that kept the rate is dashed.",
+    "λ₁ of the kernel against the value at which the next update would be at the edge of stability (2N/η for gradient "
+    "descent on the mean of ½(f − y)²). When the learning rate falls the bound rises; a control that kept the rate is "
+    "dashed.",
     "eigenvalues",
     "stability_bound",
     section="spectrum",

@@ -119,8 +119,8 @@ def fast(runs: Runs) -> Claim:
     return Claim(
         "A3 top modes are learned first",
         FAST,
-        "speed 1 − |1 − ηλ_i/N|: what is missing at the end, ‖m‖²/‖y‖² by groups of "
-        f"modes, is least within the first {some} and grows beyond",
+        "speed 1 − |1 − ηλ_i/N|: what is missing at the end, ‖m‖²/‖y‖² by groups of modes, is least within the first "
+        f"{some} and grows beyond",
         "derived",
         told,
         all(max(v[:2]) < v[2] < v[3] for v in left),
@@ -244,8 +244,8 @@ def scaled(runs: Runs) -> Claim:
     return Claim(
         "R6 ηλ_i/N keeps its level",
         DECAY,
-        "every λ_i grows after a decay, against the control; levels of ηλ_i/N stay "
-        f"(ratio 1; {0.5 ** len(runs.decays):g} if λ_i stood still)",
+        "every λ_i grows after a decay, against the control; levels of ηλ_i/N stay (ratio 1; "
+        f"{0.5 ** len(runs.decays):g} if λ_i stood still)",
         "recalled",
         "; ".join(told) + f". ηλ_i/N at the end over that before the first decay, {kept}",
         holds,
@@ -325,8 +325,8 @@ def spreading(runs: Runs) -> Claim:
         DECAY,
         "E(y, k) falls for small k and rises for large k; where it turns depends on the scale",
         "recalled",
-        "run less control, " + "; ".join(told) + ". Median, seeds with a rise, and ± the "
-        "standard deviation over the control's snapshots: what is within it says nothing",
+        "run less control, " + "; ".join(told) + ". Median, seeds with a rise, and ± the standard deviation over the "
+        "control's snapshots: what is within it says nothing",
         None,
     )
 
@@ -354,8 +354,8 @@ def emptied(runs: Runs) -> Claim:
     return Claim(
         "R9b the residual leaves the very top at once",
         DECAY,
-        f"E(m, {k}) falls within one update: 1 − ηλ_i/N is near −1 "
-        "before a decay and near 0 after it where λ_i is at the bound",
+        f"E(m, {k}) falls within one update: 1 − ηλ_i/N is near −1 before a decay and near 0 after it where λ_i is at "
+        "the bound",
         "derived",
         "before → one update after, " + "; ".join(told),
         holds,
@@ -398,8 +398,8 @@ def first_order_decay(runs: Runs) -> Claim:
     return Claim(
         "R11b … right after a decay",
         DECAY,
-        "the same state, half the rate: the remainder is of second order, so its relative "
-        "square falls to ¼ where f is smooth (Taylor); nearer to ¼ than to 1 decides",
+        "the same state, half the rate: the remainder is of second order, so its relative square falls to ¼ where f "
+        "is smooth (Taylor); nearer to ¼ than to 1 decides",
         "derived",
         "error of the update with the decay over that without it, "
         + "; ".join(f"decay {d:,}: {spread(v, 2)}" for d, v in ratios.items()),

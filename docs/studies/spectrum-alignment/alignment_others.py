@@ -80,10 +80,10 @@ def other_optimizer(runs: Runs, name: str, forked: Forked) -> Claim:
         f"{ALIGNS}; {SPANS}; {DECAY}",
         "as under gradient descent (the authors' slides)",
         "read",
-        f"E(y, {few}) {start:.2f} → {end:.2f}; E(f_t, {many}) ≥ {lowest:.4f}, least at step {when:,} "
-        f"(loss {losses[0]:.2f} → {losses[1]:.2f}); ρ {ratios[0]:.2f} before the decay, "
-        f"{ratios[1]:.2f} at it; λ_1 ×{grown[0][0] / grown[0][1]:.2g} and λ_10 ×{grown[1][0] / grown[1][1]:.2g} against the "
-        f"control; alignment of J P Jᵀ with the target {aligned[0]:.2g}, of Θ {aligned[1]:.2g}; one seed",
+        f"E(y, {few}) {start:.2f} → {end:.2f}; E(f_t, {many}) ≥ {lowest:.4f}, least at step {when:,} (loss "
+        f"{losses[0]:.2f} → {losses[1]:.2f}); ρ {ratios[0]:.2f} before the decay, {ratios[1]:.2f} at it; λ_1 "
+        f"×{grown[0][0] / grown[0][1]:.2g} and λ_10 ×{grown[1][0] / grown[1][1]:.2g} against the control; alignment "
+        f"of J P Jᵀ with the target {aligned[0]:.2g}, of Θ {aligned[1]:.2g}; one seed",
         bool(end > start and lowest > ALMOST and all(a > b for a, b in grown)),
     )
 
@@ -105,12 +105,12 @@ def classification(runs: Runs) -> Claim:
         f"{ALIGNS}; {SPANS}",
         "as for least squares (the paper's appendix, details not known)",
         "recalled",
-        f"E(Hy, {few}) {each(lambda f: quantity(f.run, name)[0])} → {each(lambda f: quantity(f.run, name)[-1])}; smallest "
-        f"E(f_t, {some}) {each(lambda f: smallest(f.run, spanned)[0], 4)}, at step "
+        f"E(Hy, {few}) {each(lambda f: quantity(f.run, name)[0])} → {each(lambda f: quantity(f.run, name)[-1])}; "
+        f"smallest E(f_t, {some}) {each(lambda f: smallest(f.run, spanned)[0], 4)}, at step "
         f"{each(lambda f: smallest(f.run, spanned)[1], 4)}, and E(f_t, {many}) "
         f"{each(lambda f: smallest(f.run, f'output_energy_{many}')[0], 4)}; the former decides; ρ at the decay "
         f"{each(lambda f: at(f.controls[decay], 'stability_ratio', decay))}, at the end "
-        f"{each(lambda f: quantity(f.run, 'stability_ratio')[-1])} (fitted, so the loss has no curvature left); against the "
-        f"control λ_1 ×{spread(grown[0], 2)}, λ_10 ×{spread(grown[1], 2)}",
+        f"{each(lambda f: quantity(f.run, 'stability_ratio')[-1])} (fitted, so the loss has no curvature left); "
+        f"against the control λ_1 ×{spread(grown[0], 2)}, λ_10 ×{spread(grown[1], 2)}",
         holds,
     )

@@ -148,14 +148,12 @@ class Plan:
     def main(self) -> list[Recipe]:
         """The paper's run, one for each seed."""
         s = self.size
-        return [self._recipe(seed=i, decays=s.decays, steps=s.steps) for i in range(s.seeds)]
+        return self._seeds(decays=s.decays, steps=s.steps)
 
     @property
     def mirror(self) -> list[Recipe]:
         """The same networks on the mirrored picture, at the first rate."""
-        return [
-            self._recipe(task="mirror", seed=i, steps=self.size.mirror, snapshots=1) for i in range(self.size.seeds)
-        ]
+        return self._seeds(task="mirror", steps=self.size.mirror, snapshots=1)
 
     @property
     def sweep(self) -> list[Recipe]:
@@ -163,11 +161,7 @@ class Plan:
         s = self.size
         shapes = dict.fromkeys([*((s.width, depth) for depth in s.depths), *((width, 2) for width in s.widths)])
         shapes.pop((s.width, s.depth), None)
-        return [
-            self._recipe(optimizer="gd", width=w, depth=d, seed=i, steps=s.sweep, snapshots=1)
-            for w, d in shapes
-            for i in range(s.seeds)
-        ]
+        return [r for w, d in shapes for r in self._seeds(width=w, depth=d, steps=s.sweep, snapshots=1)]
 
     @property
     def others(self) -> list[Recipe]:
@@ -181,7 +175,7 @@ class Plan:
         """A classification of real data by cross-entropy."""
         steps, decay = self.size.classes
         common = {"samples": self.size.digits, "depth": 4, "rate": 0.1, "decays": (decay,), "steps": steps}
-        return [self._recipe(task="digits", seed=i, snapshots=5, **common) for i in range(self.size.seeds)]
+        return self._seeds(task="digits", snapshots=5, **common)
 
     def __iter__(self) -> Iterator[Recipe]:
         """One seed after the other."""
@@ -191,6 +185,10 @@ class Plan:
     def archives(self) -> list[Recipe]:
         """Every run, followed by its controls."""
         return [r for run in self for r in (run, *(run.control(d, self.size.control) for d in run.decays))]
+
+    def _seeds(self, **fields: Any) -> list[Recipe]:
+        """The same recipe with one seed after the other."""
+        return [self._recipe(seed=i, **fields) for i in range(self.size.seeds)]
 
     def _recipe(self, *, snapshots: int | None = None, **fields: Any) -> Recipe:
         s = self.size

@@ -7,17 +7,15 @@ its result as the factors' audit: an independent computation of the same product
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
 from kerneltrack.errors import AuditError, KernelError
 from kerneltrack.memory_budget import available_bytes
 from kerneltrack.ntk.capture import REFUSALS
-from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.matrix_free.factored_jacobian import FactoredJacobian
 from kerneltrack.ntk.methods import KernelRequest, agree, refuse_causes, rounding
-from kerneltrack.ntk.network import Inputs, Network, Preconditioner, summed_dtype
-from kerneltrack.ntk.reduction import Reduction
 
 #: The share of free memory that factors may take.
 SHARE = 4
@@ -27,25 +25,12 @@ class FactorCache:
     """The factors of one network's Jacobian in one state, if they are worth holding.
 
     Args:
-        network: the network.
-        samples: N samples.
-        outputs: O.
-        reduction: which pairs of outputs the kernel keeps.
-        metric: P.
+        request: what the operator is of.
         passes: Θ V by passes, for V (n, O, k) or (n, 1, k).
     """
 
-    def __init__(
-        self,
-        network: Network,
-        samples: Inputs,
-        outputs: int,
-        reduction: Reduction,
-        metric: Preconditioner | None,
-        passes: Callable[[Tensor], Tensor],
-    ) -> None:
-        self._network, self._samples, self._outputs = network, samples, outputs
-        self._reduction, self._metric, self._passes = reduction, metric, passes
+    def __init__(self, request: KernelRequest, passes: Callable[[Tensor], Tensor]) -> None:
+        self._request, self._passes = request, passes
         self._first: tuple[Tensor, Tensor] | None = None
         self._factors: FactoredJacobian | None = None
         self._asked = False
@@ -70,36 +55,20 @@ class FactorCache:
         return self._factors
 
     def _build(self, v: Tensor, product: Tensor) -> FactoredJacobian | None:
-        free = available_bytes(self._network.device) // SHARE
+        network, samples = self._request.network, self._request.x1
+        free = available_bytes(network.device) // SHARE
         try:
-            factors = FactoredJacobian(self._job(free), free)
+            factors = FactoredJacobian(replace(self._request, budget=free), free)
         except KernelError:
             raise
         except REFUSALS:
             return None  # passes are as exact, and are what this model or this memory admits
         found = factors.product(v)
-        same, telling = agree(
-            found, product, _limit(product), [self._network], self._samples, v, lambda: self._passes(v)
-        )
+        same, telling = agree(found, product, _limit(product), [network], samples, v, lambda: self._passes(v))
         if not same:
-            refuse_causes(self._network, self._samples)
+            refuse_causes(network, samples)
             _audit(found, product)
         return factors if telling else None
-
-    def _job(self, budget: int) -> KernelRequest:
-        return KernelRequest(
-            network=self._network,
-            x1=self._samples,
-            x2=None,
-            outputs=self._outputs,
-            dtype=summed_dtype(self._network.parameters),
-            reduction=self._reduction,
-            metric=self._metric,
-            method="auto",
-            by_layer=False,
-            budget=budget,
-            machine=Machine.of(self._network.device),
-        )
 
 
 def _audit(found: Tensor, expected: Tensor) -> None:

@@ -11,12 +11,9 @@ from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError
 from kerneltrack.ntk.matrix_free.factor_cache import FactorCache
-from kerneltrack.ntk.methods import Jacobian
-from kerneltrack.ntk.network import Forward, Metric, Network, Selection, common_dtype, preconditioner, validate
-from kerneltrack.ntk.reduction import Output, parse_output
-
-#: Working memory of :meth:`NTKOperator.diagonal`, which forms per-sample gradients chunk by chunk.
-_ROW_BYTES = 256 * 2**20
+from kerneltrack.ntk.methods import Jacobian, KernelOptions, KernelRequest
+from kerneltrack.ntk.network import Forward, Metric, Selection
+from kerneltrack.ntk.reduction import Output
 
 
 class NTKOperator:
@@ -52,20 +49,16 @@ class NTKOperator:
         forward: Forward | None = None,
         metric: Metric = None,
     ) -> None:
-        self._arguments, self._reduction = (model, x, params, forward, metric), parse_output(output)
-        self._kind = self._reduction.kind
+        self._asked = model, x, KernelOptions(output=output, params=params, forward=forward, metric=metric)
         self._look()
 
     def _look(self) -> None:
         """Reads model, samples and metric as they are now, and checks them."""
-        model, x, params, forward, metric = self._arguments
-        self.network = Network(model, params=params, forward=forward, head=self._reduction.head)
-        self.metric = preconditioner(metric, self.network.parameters)
-        self._samples, self._outputs = validate(self.network, x)
-        self._rows, self.dtype = len(self._samples), common_dtype(self.network.parameters)
-        self._held = FactorCache(
-            self.network, self._samples, self._outputs, self._reduction, self.metric, self._columns_by_passes
-        )
+        self._request = request = KernelRequest.unformed(*self._asked)
+        self.network, self.metric, self.dtype = request.network, request.metric, request.network_dtype
+        self._samples, self._count, self._outputs = request.x1, len(request.x1), request.outputs
+        self._kind = request.reduction.kind
+        self._held = FactorCache(request, self._columns_by_passes)
         self._state = self._state_key()
 
     def _state_key(self) -> tuple[Any, ...]:
@@ -80,7 +73,7 @@ class NTKOperator:
     @property
     def shape(self) -> tuple[int, int]:
         """(M, M), M = N for "trace" and "sum", else N·O."""
-        size = self._rows * (1 if self._kind == "trace" else self._outputs)
+        size = self._count * (1 if self._kind == "trace" else self._outputs)
         return size, size
 
     def matvec(self, v: Tensor) -> Tensor:
@@ -95,7 +88,7 @@ class NTKOperator:
 
     def _times(self, vectors: Tensor) -> Tensor:
         """Θ V by factors where they are held, else column by column by passes."""
-        v = vectors.view(self._rows, -1, vectors.shape[1])
+        v = vectors.view(self._count, -1, vectors.shape[1])
         factors = self._held.factors()
         if factors is not None:
             return factors.product(v).flatten(0, 1)
@@ -117,12 +110,12 @@ class NTKOperator:
     def diagonal(self) -> Tensor:
         """The diagonal of Θ, (M,): squared norms of per-sample gradients, exact."""
         self._follow()
-        norms = torch.zeros(self._rows, self._outputs, dtype=self.dtype, device=self.network.device)
-        jacobian = Jacobian(self.network, self.metric)
+        norms = torch.zeros(self._count, self._outputs, dtype=self.dtype, device=self.network.device)
+        jacobian, free = Jacobian(self.network, self.metric), self._request.machine.diagonal_bytes
         for name, value in self.network.parameters.items():
             row_bytes = self._outputs * value.numel() * value.element_size()
-            for place, chunk in self._samples.chunks(max(1, _ROW_BYTES // row_bytes)):
-                rows = jacobian.rows(chunk, [name], self._outputs, _ROW_BYTES)[name]
+            for place, chunk in self._samples.chunks(max(1, free // row_bytes)):
+                rows = jacobian.rows(chunk, [name], self._outputs, free)[name]
                 norms[place] += rows.square().sum(-1)
         return norms.sum(1) if self._kind == "trace" else norms.flatten()
 
@@ -150,7 +143,7 @@ class NTKOperator:
         return self.network.jvp(self._samples, pulled)
 
     def _one_output(self, column: Tensor, o: int) -> Tensor:
-        u = torch.zeros(self._rows, self._outputs, dtype=self.dtype, device=self.network.device)
+        u = torch.zeros(self._count, self._outputs, dtype=self.dtype, device=self.network.device)
         u[:, o] = column
         return u
 

@@ -16,9 +16,6 @@ from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.verdict import agree, refuse_causes, refuse_coupled, rounding
 from kerneltrack.ntk.network import Inputs, Network, layer_of
 
-#: Rows of Θ that are read at a time.
-_ROWS = 256
-
 
 def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
     """Compares the kernel with plain autodiff along one random direction.
@@ -59,7 +56,7 @@ def _compare(
     other: Network | None,
 ) -> bool:
     v = _direction(job, len(right))
-    product, scale = _by_kernel(matrices, v, rows, columns)
+    product, scale = _by_kernel(matrices, v, rows, columns, job.machine.audit_rows)
 
     def reference() -> Tensor:
         return _by_products(job, left, right, v, other)
@@ -107,23 +104,17 @@ def _direction(job: KernelRequest, count: int) -> Tensor:
     return v.expand(job.planes, -1).to(job.network.device, job.dtype)
 
 
-def _by_kernel(matrices: Mapping[str, Tensor], v: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-    """Θ v and |Θ| |v|, (B, N1·Q), over all layers, a few rows of Θ at a time."""
+def _by_kernel(
+    matrices: Mapping[str, Tensor], v: Tensor, rows: slice, columns: slice, together: int
+) -> tuple[Tensor, Tensor]:
+    """Θ v and |Θ| |v|, (B, N1·Q), over all layers, ``together`` rows of Θ at a time."""
     products, scales = [], []
     for plane, vector in enumerate(v):
         parts = [m[plane][rows, columns] for m in matrices.values()]
-        pieces = range(0, parts[0].shape[0], _ROWS)
-        products.append(
-            torch.cat([sum((p[i : i + _ROWS] @ vector for p in parts), torch.zeros_like(vector[:1])) for i in pieces])
-        )
-        scales.append(
-            torch.cat(
-                [
-                    sum((p[i : i + _ROWS].abs() @ vector.abs() for p in parts), torch.zeros_like(vector[:1]))
-                    for i in pieces
-                ]
-            )
-        )
+        zero, size = torch.zeros_like(vector[:1]), vector.abs()
+        pieces = [[p[i : i + together] for p in parts] for i in range(0, parts[0].shape[0], together)]
+        products.append(torch.cat([sum((p @ vector for p in piece), zero) for piece in pieces]))
+        scales.append(torch.cat([sum((p.abs() @ size for p in piece), zero) for piece in pieces]))
     return torch.stack(products), torch.stack(scales)
 
 

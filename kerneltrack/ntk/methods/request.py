@@ -6,7 +6,7 @@ It also knows the shape of the matrix in which its kernel is accumulated.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -88,16 +88,29 @@ class KernelRequest:
         Raises:
             KernelError, UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
         """
+        request = cls.unformed(model, x1, options, name="x1")
+        network = request.network
+        request = replace(request, x2=_second(network, x2, request.x1, request.outputs))
+        network.chunk_bytes = min(network.chunk_bytes, max(1, (request.budget - request.result_bytes) // 4))
+        return request
+
+    @classmethod
+    def unformed(cls, model: nn.Module, x: Any, options: KernelOptions, *, name: str = "x") -> KernelRequest:
+        """The request for products with a kernel that is not formed: its budget leaves no room for a result.
+
+        Raises:
+            KernelError, UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
+        """
         reduction = parse_output(options.output)
         network = Network(
             model, params=options.params, forward=options.forward, head=reduction.head, dtype=options.dtype
         )
-        left, outputs = validate(network, x1, name="x1")
+        samples, outputs = validate(network, x, name=name)
         parameters = network.parameters
-        request = cls(
+        return cls(
             network=network,
-            x1=left,
-            x2=_second(network, x2, left, outputs),
+            x1=samples,
+            x2=None,
             outputs=outputs,
             dtype=summed_dtype(parameters),
             reduction=reduction,
@@ -107,8 +120,6 @@ class KernelRequest:
             budget=budget_bytes(options.memory_budget, network.device),
             machine=Machine.of(network.device),
         )
-        network.chunk_bytes = min(network.chunk_bytes, max(1, (request.budget - request.result_bytes) // 4))
-        return request
 
     @property
     def samples(self) -> int:

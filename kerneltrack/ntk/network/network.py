@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,6 +32,19 @@ from kerneltrack.ntk.reduction import Head
 from kerneltrack.undisturbed import evaluating
 
 Tensors = Mapping[str, Tensor]
+
+
+@dataclass
+class Known:
+    """What was found out about a module in one mode, with samples of one shape.
+
+    Attributes:
+        activation_bytes: what autograd saves for one sample; None before it was measured.
+        accepted: checksums of the samples that a first call has looked at closely.
+    """
+
+    activation_bytes: int | None = None
+    accepted: set[tuple[int, ...]] = field(default_factory=set)
 
 
 class Network:
@@ -176,16 +190,16 @@ class Network:
         tensor = tensor.detach()
         return tensor.to(self.dtype) if self.dtype is not None and tensor.is_floating_point() else tensor
 
-    def known(self, samples: Inputs) -> dict[Any, int]:
-        """What is known of this module in this mode, with samples of this shape: facts by name, and samples looked at."""
-        known = _KNOWN.setdefault(self.module, {})
+    def known(self, samples: Inputs) -> Known:
+        """What is known of this module in this mode, with samples of this shape."""
+        of_module = _KNOWN.setdefault(self.module, {})
         key = self._call.key(samples, self.dtype, tuple(self._raw))
-        if key not in known and len(known) >= _REMEMBERED:
-            known.clear()
-        memory = known.setdefault(key, {})
-        if len(memory) > _REMEMBERED:
-            memory.clear()
-        return memory
+        if key not in of_module and len(of_module) >= _REMEMBERED:
+            of_module.clear()
+        known = of_module.setdefault(key, Known())
+        if len(known.accepted) > _REMEMBERED:
+            known.accepted.clear()
+        return known
 
     def buffers(self) -> dict[str, Tensor]:
         """Copies: a forward may write to its buffers."""
@@ -284,12 +298,12 @@ class Network:
 
         Measured on the first sample, once.
         """
-        memory = self.known(samples)
-        if "activation bytes" not in memory:
+        known = self.known(samples)
+        if known.activation_bytes is None:
             one = samples.rows(0, 1)
             with self.evaluating():
-                memory["activation bytes"] = self._saved_bytes(one) + one_bytes(one)
-        return memory["activation bytes"]
+                known.activation_bytes = self._saved_bytes(one) + one_bytes(one)
+        return known.activation_bytes
 
     def _saved_bytes(self, one: Inputs) -> int:
         seen: dict[int, int] = {}
@@ -330,7 +344,7 @@ def one_bytes(samples: Inputs) -> int:
 
 
 #: What was found out about each module, by mode, shape and dtype.
-_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[Any, int]]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Known]] = WeakKeyDictionary()
 _REMEMBERED = 32
 
 

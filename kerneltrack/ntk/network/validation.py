@@ -29,10 +29,10 @@ def validate(network: Network, x: Any, *, name: str = "x") -> tuple[Inputs, int]
             behind the module's back, or outputs that are not (N,) or (N, O), floating, finite.
     """
     samples = network.inputs(x, name=name)
-    memory = network.known(samples)
+    accepted = network.known(samples).accepted
     contents = tuple(int(checksum(t)) for t in samples.tensors)
-    outputs = _look(network, samples, name, contents not in memory)
-    memory[contents] = len(samples)
+    outputs = _look(network, samples, name, contents not in accepted)
+    accepted.add(contents)
     return samples, outputs
 
 

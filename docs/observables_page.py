@@ -1,10 +1,17 @@
-"""The catalogue as a page of Markdown: what docs/observables.md holds."""
+"""Write the catalogue into docs/observables.md: ``python docs/observables_page.py`` rewrites it, ``--check`` compares.
+
+The tables are the catalogue's; what stands around them is written here.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
-from kerneltrack.observables.observable import Observable
+from kerneltrack.observables import Observable, catalogue
+
+PAGE = Path(__file__).with_name("observables.md")
 
 _HEAD = """# Observables
 
@@ -13,7 +20,7 @@ export and in the trainer's logger (there with the prefix `ntk/`). [notation.md]
 says what each need costs. Observables marked • belong to the set `"default"`; `observables="all"` asks for every one.
 What could not be computed is NaN, and the tracker says why.
 
-This page is generated: `python -m kerneltrack.observables > docs/observables.md`.
+This page is generated: `python docs/observables_page.py`.
 
 | | name | what | formula | unit | over | needs | source |
 | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -60,3 +67,12 @@ def _row(entry: Observable) -> str:
         entry.source,
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+if __name__ == "__main__":
+    page = markdown(catalogue())
+    if "--check" in sys.argv[1:]:
+        sys.exit(
+            None if PAGE.read_text(encoding="utf-8") == page else "docs/observables.md is not what the catalogue says"
+        )
+    PAGE.write_text(page, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 The writer creates what stands here, the reader and ``kerneltrack check`` demand it, ``docs/format.md`` prints it.
 Nothing else may know a dataset's dtype, dimensions, unit or meaning. Observables are the one open door: each entry of
-:func:`kerneltrack.observables.catalogue` becomes a dataset of its own name (see :func:`observable_field`).
+:func:`kerneltrack.observables.catalogue` becomes a dataset of its own name, which must not be one of these.
 """
 
 from __future__ import annotations
@@ -10,12 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from kerneltrack.errors import ArchiveError
-
-if TYPE_CHECKING:
-    from kerneltrack.observables import Observable
 
 FORMAT = "kerneltrack"
 FORMAT_VERSION = "1.0"
@@ -266,53 +260,5 @@ MEASUREMENT_FIELDS: tuple[Field, ...] = (
 
 ROOT: Mapping[str, Field] = {field.name: field for field in ROOT_FIELDS}
 MEASUREMENTS = {field.name: field for field in MEASUREMENT_FIELDS}
+#: Names that an observable cannot have.
 RESERVED = frozenset({*DIMENSIONS, *ROOT, *PROBE_TEXTS, *MEASUREMENTS, *(f.name for f in PROBE_FIELDS), "inputs"})
-
-
-def observable_field(observable: Observable) -> Field:
-    """The dataset of an observable: float64 rows of its dimensions, NaN where it was not measured.
-
-    Raises:
-        ArchiveError: a dimension of the observable is not one of the schema's, or its name is taken.
-    """
-    if observable.name in RESERVED or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", observable.name):
-        raise ArchiveError(
-            f"an observable cannot be stored under the name {observable.name!r}",
-            expected="up to 64 letters, digits and underscores that are not a name of the format",
-        )
-    unknown = [d for d in observable.dims if d not in DIMENSIONS or d in ROOT_DIMENSIONS]
-    if unknown:
-        raise ArchiveError(
-            f"the observable {observable.name!r} has a dimension that the archive does not know",
-            expected="some of " + ", ".join(d for d in DIMENSIONS if d not in ROOT_DIMENSIONS),
-            got=", ".join(unknown),
-        )
-    return Field(
-        observable.name,
-        ("snapshot", *observable.dims),
-        "f8",
-        observable.units,
-        observable.long_name or observable.name.replace("_", " "),
-        formula=observable.formula,
-        source=observable.source,
-    )
-
-
-def measurement_field(name: str) -> Field:
-    """The field under which a measurement of that name is stored: the schema's, or an observable's of the catalogue.
-
-    Raises:
-        ArchiveError: the name is neither.
-    """
-    if name in MEASUREMENTS:
-        return MEASUREMENTS[name]
-    from kerneltrack.observables import catalogue  # its needs (SciPy) are no reader's
-
-    entry = catalogue().get(name)
-    if entry is None:
-        raise ArchiveError(
-            f"nothing called {name!r} can be stored",
-            expected="a dataset of the schema (" + ", ".join(MEASUREMENTS) + ") or an observable of the catalogue",
-            remedy=f"Register an Observable named {name!r} in kerneltrack.observables before the run.",
-        )
-    return observable_field(entry)

@@ -1,0 +1,53 @@
+"""The archive's format as data, below everything that writes, reads or names a dataset."""
+
+from __future__ import annotations
+
+from kerneltrack.schema.tables import (
+    CHUNK_BYTES,
+    DIMENSIONS,
+    FIXED_SIZES,
+    FORMAT,
+    FORMAT_VERSION,
+    MAX_CHUNK_BYTES,
+    MAX_CHUNK_ROWS,
+    MAX_TEXT_BYTES,
+    MEASUREMENT_FIELDS,
+    MEASUREMENTS,
+    PROBE_ATTRIBUTES,
+    PROBE_FIELDS,
+    PROBE_NAME,
+    PROBE_TEXTS,
+    PROVENANCE_TEXTS,
+    RESERVED,
+    ROOT,
+    ROOT_ATTRIBUTES,
+    ROOT_DIMENSIONS,
+    ROOT_FIELDS,
+    SEGMENT_FIELDS,
+    Field,
+)
+
+__all__ = [
+    "CHUNK_BYTES",
+    "DIMENSIONS",
+    "FIXED_SIZES",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "MAX_CHUNK_BYTES",
+    "MAX_CHUNK_ROWS",
+    "MAX_TEXT_BYTES",
+    "MEASUREMENTS",
+    "MEASUREMENT_FIELDS",
+    "PROBE_ATTRIBUTES",
+    "PROBE_FIELDS",
+    "PROBE_NAME",
+    "PROBE_TEXTS",
+    "PROVENANCE_TEXTS",
+    "RESERVED",
+    "ROOT",
+    "ROOT_ATTRIBUTES",
+    "ROOT_DIMENSIONS",
+    "ROOT_FIELDS",
+    "SEGMENT_FIELDS",
+    "Field",
+]
