@@ -50,7 +50,7 @@ from kerneltrack.ntk import (
     unwrap,
     validate,
 )
-from kerneltrack.observables import Need, State
+from kerneltrack.observables import State
 from kerneltrack.snapshot import ProbeRecord
 from kerneltrack.spectrum import eigensystem, threads_for
 from kerneltrack.training import UpdateRule
@@ -253,7 +253,7 @@ class Instrument(ProbeSpec):
             before=None,
         )
 
-    def _explained(self, reasons: Mapping[str, str], missing: Mapping[Need, str]) -> dict[str, str]:
+    def _explained(self, reasons: Mapping[str, str], missing: Mapping[str, str]) -> dict[str, str]:
         """Reasons in which "not measured" is followed by why, where that is known."""
         found = dict(reasons)
         for entry in self.observables:
@@ -319,7 +319,7 @@ class Instrument(ProbeSpec):
         return self._kernels.operator(module, inputs, outputs, needs, pairs=self.pairs_of(rows), rows=rows)
 
     def _kernel(
-        self, module: nn.Module, inputs: Any, outputs: Tensor, missing: dict[Need, str]
+        self, module: nn.Module, inputs: Any, outputs: Tensor, missing: dict[str, str]
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """The kernel, and each layer's where an observable asks for layers."""
         if self.needs("layers") or self.needs("layer_kernels"):
@@ -330,7 +330,7 @@ class Instrument(ProbeSpec):
             missing |= dict.fromkeys(("layers", "layer_kernels"), why)
         return self._kernels.measured(module, inputs), None
 
-    def _hidden(self, network: Network, inputs: Any, missing: dict[Need, str]) -> dict[str, Any]:
+    def _hidden(self, network: Network, inputs: Any, missing: dict[str, str]) -> dict[str, Any]:
         """Activations and the conjugate kernel."""
         if not (self.needs("activations") or self.needs("conjugate")):
             return {}
@@ -351,7 +351,7 @@ class Instrument(ProbeSpec):
         network: Network,
         anchor: NetworkState | None,
         initial: State | None,
-        missing: dict[Need, str],
+        missing: dict[str, str],
         settings: Mapping[str, Any],
     ) -> dict[str, Any]:
         """What relates the state to initialisation: distances, J_t J_0ᵀ, and the network linearised there."""
@@ -390,7 +390,7 @@ class Instrument(ProbeSpec):
         inputs: Any,
         outputs: Tensor,
         flags: Flags | None,
-        missing: dict[Need, str],
+        missing: dict[str, str],
         *,
         step: int,
     ) -> dict[str, Any]:
@@ -406,7 +406,7 @@ class Instrument(ProbeSpec):
         return {} if found is None else {"training_outputs": to_float64(found)}
 
     def _by_optimizer(
-        self, module: nn.Module, inputs: Any, kernel: Tensor | None, rule: UpdateRule, missing: dict[Need, str]
+        self, module: nn.Module, inputs: Any, kernel: Tensor | None, rule: UpdateRule, missing: dict[str, str]
     ) -> dict[str, Any]:
         """J P_t Jᵀ; where P is one number it is that times the kernel."""
         if not self.needs("optimizer_kernel") or kernel is None:
@@ -428,7 +428,7 @@ class Instrument(ProbeSpec):
         inputs: Any,
         outputs: Tensor,
         source: tuple[Instrument, Reading] | None,
-        missing: dict[Need, str],
+        missing: dict[str, str],
     ) -> dict[str, Any]:
         """What another probe says about this one: its eigenvectors carried over, and regression on its targets."""
         if not (self.needs("extension") or self.needs("regression")):

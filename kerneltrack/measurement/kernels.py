@@ -28,7 +28,6 @@ from kerneltrack.ntk import (
     forward_flops,
     ntk_plan,
 )
-from kerneltrack.observables import Need
 
 #: The layers' kernels are held side by side up to this many numbers (1 GiB of float32); beyond it layers are not measured.
 LAYER_NUMBERS = 2**28
@@ -94,7 +93,7 @@ class Kernels:
         return f"per-layer kernels would need {numbers:.1e} numbers; the limit is {LAYER_NUMBERS:.1e}"
 
     def operator(
-        self, module: nn.Module, inputs: Any, outputs: Tensor, needs: Collection[Need], *, pairs: int, rows: int
+        self, module: nn.Module, inputs: Any, outputs: Tensor, needs: Collection[str], *, pairs: int, rows: int
     ) -> NTKOperator | None:
         """Θ by products, where the leading ``pairs`` of its ``rows`` are to come from those; None where Θ is formed."""
         network = Network(module, params=self.params, forward=self.forward)

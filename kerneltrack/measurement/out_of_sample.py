@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables import Need, State, kernel_regression, ridge_of
+from kerneltrack.observables import State, kernel_regression, ridge_of
 from kerneltrack.snapshot import Array
 
 
-def carried_over(cross: Array, outputs: Array, source: State, top_k: int, missing: dict[Need, str]) -> dict[str, Any]:
+def carried_over(cross: Array, outputs: Array, source: State, top_k: int, missing: dict[str, str]) -> dict[str, Any]:
     """``extension`` (M', k) and ``regression`` (N', O) of a :class:`State`; what there cannot be is put into ``missing``.
 
     Args:

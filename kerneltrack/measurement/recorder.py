@@ -30,15 +30,11 @@ from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import from_plain, to_plain
 from kerneltrack.measurement.training_outputs import Flags, flags_of
 from kerneltrack.ntk import NetworkState
-from kerneltrack.observables import Need, State
+from kerneltrack.observables import State
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training import UpdateRule
 from kerneltrack.undisturbed import undisturbed
-
-#: What needs the initial state of the network, and what needs another probe.
-_ANCHORED: tuple[Need, ...] = ("parameters", "anchored", "cross_time")
-_CARRIED: tuple[Need, ...] = ("extension", "regression")
 
 KeepKernel = Literal["ends", "all", "none"]
 OnError = Literal["raise", "warn"]
@@ -357,7 +353,7 @@ class Recorder:
 
         Returns the probes whose kernel there is none of, because nothing that it is of trains now.
         """
-        if moment.step == 0 and self._anchor is None and any(map(self._needs, _ANCHORED)):
+        if moment.step == 0 and self._anchor is None and self._since_start():
             self._anchor = NetworkState.of(module)
         trains = {name: self._instruments[name].trains(module) for name in due}
         for name in (name for name in due if trains[name]):
@@ -405,13 +401,17 @@ class Recorder:
         """The first probe and its reading now, which the others are carried over from; measured if it was not due."""
         first = next(iter(self._instruments))
         instrument = self._instruments[first]
-        if name == first or not any(map(instrument.needs, _CARRIED)):
+        if name == first or not any(need.from_source for need in instrument.wanted):
             return None
         bare = replace(instrument, observables=(), loss=None)
         return instrument, others.get(first) or bare.measure(module, rule, step=moment.step, keep_parameters=False)
 
-    def _needs(self, need: Need) -> bool:
-        return any(instrument.needs(need) for instrument in self._instruments.values())
+    def _needs(self, name: str) -> bool:
+        return any(instrument.needs(name) for instrument in self._instruments.values())
+
+    def _since_start(self) -> bool:
+        """Whether anything is measured that takes the network's state at step 0."""
+        return any(need.since_start for instrument in self._instruments.values() for need in instrument.wanted)
 
 
 def _reasons(readings: Mapping[str, Reading]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from kerneltrack import observables
 from kerneltrack.measurement.eigenpairs import Eigenpairs
 from kerneltrack.measurement.parameter_motion import layers_of
 from kerneltrack.ntk import Method, Network, Output
-from kerneltrack.observables import Need, Observable, State
+from kerneltrack.observables import NEEDS, Need, Observable, State, in_order
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Json, Reduction
 from kerneltrack.training import ProbeLoss
@@ -54,9 +55,15 @@ class ProbeSpec:
         """The output reduction's name."""
         return "callable" if callable(self.output) else self.output
 
-    def needs(self, need: Need) -> bool:
-        """Whether one of the chosen observables needs this to be measured; the leading pairs start from the last ones."""
-        return need in observables.needs(self.observables) or (need == "previous" and self.eigenpairs == "leading")
+    @cached_property
+    def wanted(self) -> tuple[Need, ...]:
+        """What must be measured, in that order: what the observables need; the leading pairs start from the last ones."""
+        last = {"previous"} if self.eigenpairs == "leading" else set()
+        return in_order(observables.needs(self.observables) | last)
+
+    def needs(self, name: str) -> bool:
+        """Whether this must be measured."""
+        return NEEDS[name] in self.wanted
 
     def rows(self, outputs: Tensor) -> int:
         """M, the rows of the kernel matrix, where the network's outputs are (N, O)."""

@@ -1,9 +1,10 @@
-"""The catalogue as a page of Markdown: what docs/observables.md holds."""
+"""The catalogue as a page of Markdown, which docs/observables.md holds, and the table of needs in docs/notation.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from kerneltrack.observables.need import Need
 from kerneltrack.observables.observable import Observable
 
 _HEAD = """# Observables
@@ -46,6 +47,12 @@ Quantities of the literature that are not here yet, each a short function of a `
 def markdown(entries: Mapping[str, Observable]) -> str:
     """One table row per observable, in the order of the catalogue, then what is still open."""
     return _HEAD + "".join(_row(entry) for entry in entries.values()) + _OPEN
+
+
+def needs_table(needs: Iterable[Need]) -> str:
+    """One table row per need, under a head."""
+    head = ("| need | what must be there | cost |", "| --- | --- | --- |")
+    return "\n".join((*head, *(f"| `{need.name}` | {need.what} | {need.cost} |" for need in needs))) + "\n"
 
 
 def _row(entry: Observable) -> str:
