@@ -7,7 +7,7 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,7 @@ from kerneltrack.measurement.kernels import Kernels, layers_in, total
 from kerneltrack.measurement.out_of_sample import carried_over
 from kerneltrack.measurement.parameter_motion import difference, distances, layers_of
 from kerneltrack.measurement.reading import Reading
+from kerneltrack.measurement.references import References
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.stability_ratio import stability_ratio
 from kerneltrack.measurement.training_outputs import Flags, training_outputs
@@ -120,12 +121,9 @@ class Instrument(ProbeSpec):
         rule: UpdateRule,
         *,
         step: int,
-        anchor: NetworkState | None = None,
-        initial: State | None = None,
-        previous: State | None = None,
+        references: References | None = None,
         source: tuple[Instrument, Reading] | None = None,
         flags: Flags | None = None,
-        layers: Sequence[str] | None = None,
         keep_kernel: bool = False,
         keep_parameters: bool = True,
     ) -> Reading:
@@ -135,19 +133,18 @@ class Instrument(ProbeSpec):
             module: the network, in eval mode.
             rule: the update that is about to happen.
             step: t; the state at step 0 is its own initial state.
-            anchor: the network's state at step 0, where it is known.
-            initial: the state at step 0 of the same run; None where it is unknown.
-            previous: the last state measured.
+            references: the earlier states to compare with; None: none is known.
             source: another probe, whose eigenvectors and targets are carried over to this one, and its reading now.
             flags: the ``training`` flags that the submodules have in training.
-            layers: those of the first measurement, by which every later one is told; None: this is the first.
             keep_kernel: put the kernel itself among the values.
             keep_parameters: keep θ_t for :meth:`complete`.
         """
+        references = references or References()
+        anchor, initial, previous = references.start, references.initial, references.previous
         inputs, every = self._inputs(module), self._network(module, every_parameter=True)
         outputs = every.outputs(inputs)
         targets = self._targets(outputs)
-        layers = layers_of(every) if layers is None else list(layers)
+        layers = layers_of(every) if references.layers is None else list(references.layers)
         missing = without_layers(layers_of(every), layers)
         changed = [missing["layers"]] if missing else []
         rows = self.rows(outputs)

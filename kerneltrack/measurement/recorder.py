@@ -27,10 +27,8 @@ from kerneltrack.measurement.eigenpairs import fits
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.reading import Reading
-from kerneltrack.measurement.references import from_plain, to_plain
+from kerneltrack.measurement.references import RunReferences
 from kerneltrack.measurement.training_outputs import Flags, flags_of
-from kerneltrack.ntk import NetworkState
-from kerneltrack.observables import State
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training import UpdateRule
@@ -105,10 +103,7 @@ class Recorder:
         self._instruments = dict(instruments)
         self.pace = pace
         self._keep_kernel, self._on_error = keep_kernel, on_error
-        self._initial: dict[str, State] = {}
-        self._previous: dict[str, State] = {}
-        self._anchor: NetworkState | None = None
-        self._layers: dict[str, list[str]] = {}
+        self._references = RunReferences(self._instruments.values())
         self._open: _Open | None = None
         self._unstored: list[int] = []
         self.rows = 0
@@ -242,26 +237,12 @@ class Recorder:
         θ_0, the first and the last measured state, where an observable needs them; when each probe was last due; the pair
         that is not complete; how often the grids were halved.
         """
-        return {
-            "anchor": None if self._anchor is None else vars(self._anchor),
-            "initial": {name: to_plain(state) for name, state in self._initial.items()},
-            "previous": {name: to_plain(state) for name, state in self._previous.items()},
-            "layers": dict(self._layers),
-            **self.pace.state_dict(),
-        }
+        return {**self._references.state_dict(), **self.pace.state_dict()}
 
     def load_state_dict(self, memory: Mapping[str, Any], device: torch.device) -> None:
         """Go on where :meth:`state_dict` was taken; θ_0 goes to ``device``."""
         self.pace.load_state_dict(memory)
-        known = memory.get("initial", {}) | memory.get("previous", {})
-        self._layers = memory.get("layers") or {
-            name: list(state["settings"]["layers"]) for name, state in known.items()
-        }
-        if self._ranks.leads:
-            anchor = memory.get("anchor")
-            self._anchor = None if anchor is None else NetworkState(**anchor).to(device)
-            self._initial = {name: from_plain(state) for name, state in memory.get("initial", {}).items()}
-            self._previous = {name: from_plain(state) for name, state in memory.get("previous", {}).items()}
+        self._references.load_state_dict(memory, device, measures=self._ranks.leads)
 
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
@@ -353,8 +334,8 @@ class Recorder:
 
         Returns the probes whose kernel there is none of, because nothing that it is of trains now.
         """
-        if moment.step == 0 and self._anchor is None and self._since_start():
-            self._anchor = NetworkState.of(module)
+        if moment.step == 0:
+            self._references.begin(module)
         trains = {name: self._instruments[name].trains(module) for name in due}
         for name in (name for name in due if trains[name]):
             into[name] = self._measure(name, module, moment, rule, into, flags, last=last)
@@ -372,27 +353,17 @@ class Recorder:
         last: bool,
     ) -> Reading:
         ends = last or moment.step == 0
-        previous = self._previous.get(name)
-        if previous is not None and previous.settings.get("step") == moment.step:
-            previous = None  # a run that goes on measures the state that it ended with again: it is not the one before
         reading = self._instruments[name].measure(
             module,
             rule,
             step=moment.step,
-            anchor=self._anchor,
+            references=self._references.of(name, moment.step),
             flags=flags,
-            initial=self._initial.get(name),
-            previous=previous,
             source=self._source(name, module, moment, rule, others),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
             keep_parameters=not last,
-            layers=self._layers.get(name),
         )
-        self._layers.setdefault(name, list(reading.state.settings["layers"]))
-        if moment.step == 0:
-            self._initial[name] = reading.state
-        if self._needs("previous"):
-            self._previous[name] = reading.state
+        self._references.keep(name, moment.step, reading.state)
         return reading
 
     def _source(
@@ -405,13 +376,6 @@ class Recorder:
             return None
         bare = replace(instrument, observables=(), loss=None)
         return instrument, others.get(first) or bare.measure(module, rule, step=moment.step, keep_parameters=False)
-
-    def _needs(self, name: str) -> bool:
-        return any(instrument.needs(name) for instrument in self._instruments.values())
-
-    def _since_start(self) -> bool:
-        """Whether anything is measured that takes the network's state at step 0."""
-        return any(need.since_start for instrument in self._instruments.values() for need in instrument.wanted)
 
 
 def _reasons(readings: Mapping[str, Reading]) -> str:

@@ -19,6 +19,7 @@ import kerneltrack.measurement.instrument as module_of_instrument
 import kerneltrack.measurement.kernels as kernels
 from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
+from kerneltrack.measurement.references import References
 from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import select
 from kerneltrack.schedule import At
@@ -423,9 +424,9 @@ def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
         module_of_instrument.Instrument(probe=Probe(x, y), loss=ProbeLoss.of("half_mse"), observables=select(name))
         for x, y in ((X[:N], Y[:N]), (X[N : N + M], Y[N : N + M]))
     )
-    anchor, flags = NetworkState.of(net), {"": True}
-    source = first.measure(net, rule, step=1, anchor=anchor)
-    reading = second.measure(net, rule, step=1, anchor=anchor, flags=flags, source=(first, source))
+    references, flags = References(start=NetworkState.of(net)), {"": True}
+    source = first.measure(net, rule, step=1, references=references)
+    reading = second.measure(net, rule, step=1, references=references, flags=flags, source=(first, source))
     second.complete(net, reading, rule)
     assert calls == pieces
 
