@@ -43,13 +43,6 @@ def forms_kernel(plan: Plan, needs: Collection[str], *, pairs: int, rows: int, f
     return by_matrix <= by_passes or any(NEEDS[name].of_the_kernel for name in needs)
 
 
-def unavailable(pairs: EigenSystem, *, formed: bool) -> dict[str, str]:
-    """Why there are not all pairs, or is no kernel, by what an observable may need of them."""
-    few: dict[str, str] = {} if pairs.complete else {"spectrum": "only the leading eigenpairs were computed"}
-    of_the_kernel = (need.name for need in NEEDS.values() if need.of_the_kernel)
-    return few if formed else few | dict.fromkeys(of_the_kernel, "the kernel was not formed")
-
-
 def describe(pairs: EigenSystem, *, formed: bool) -> str:
     """What a row says of pairs that are not all: how many, by which solver, from what; "" of all."""
     source = "the kernel" if formed else "products with J"

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.distributed import Ranks
-from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.eigenpairs import forms_kernel
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
 from kerneltrack.memory_budget import MemoryBudget, Result
@@ -135,22 +134,6 @@ def total(layers: Mapping[str, Tensor]) -> Tensor:
     for kernel in others:
         whole += kernel
     return whole
-
-
-def layers_in(parts: Mapping[str, Tensor] | None, layers: Iterable[str], *, whole: bool) -> dict[str, Any]:
-    """What each layer contributes to the kernel, as a State holds it; a layer of which no parameter is chosen gives nothing.
-
-    Args:
-        parts: the kernels by layer, or None: they were not measured.
-        layers: every layer's name, in the order of the parameter table.
-        whole: whether the kernels themselves are kept beside their traces.
-    """
-    if parts is None:
-        return {}
-    nothing = torch.zeros_like(next(iter(parts.values())))
-    found = {layer: parts.get(layer, nothing) for layer in layers}
-    kept = {layer: to_float64(kernel) for layer, kernel in found.items()} if whole else None
-    return {"layer_traces": {layer: trace(k) for layer, k in found.items()}, "layer_kernels": kept}
 
 
 def trace(kernel: Tensor) -> float:

@@ -27,10 +27,11 @@ class Need:
         field: of :class:`State`, None where it was not measured.
         what: what must be there; in the words of ``docs/notation.md``.
         cost: what that costs.
-        beside: further fields that are measured with it.
+        beside: further fields that are measured with it; where one cannot be, neither is it.
         holds: whether a field that is not None holds it.
         of_the_kernel: whether there is none where the kernel matrix is not formed.
         since_start: whether it takes the network's state at step 0.
+        every_mode: whether the leading eigenpairs are not enough.
         by_layer: whether it is told by the layers of the first measurement.
         from_source: whether it is carried over from another probe.
     """
@@ -43,13 +44,14 @@ class Need:
     holds: Callable[[Any], bool] = _always
     of_the_kernel: bool = False
     since_start: bool = False
+    every_mode: bool = False
     by_layer: bool = False
     from_source: bool = False
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Every field that is measured for it, its own first."""
-        return (self.field, *self.beside)
+        """Every field that is measured for it, its own last."""
+        return (*self.beside, self.field)
 
     def is_met(self, state: object) -> bool:
         """Whether a :class:`State` has it."""
@@ -72,6 +74,7 @@ NEEDS = {
         Need(
             name="spectrum",
             field="eigensystem",
+            every_mode=True,
             holds=lambda eigensystem: eigensystem.complete,
             what="every mode",
             cost="the kernel, and O(M³) for the solve",
