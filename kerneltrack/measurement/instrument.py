@@ -21,7 +21,7 @@ from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import new_layers, of_other_parameters, withheld
 from kerneltrack.measurement.context import Context
 from kerneltrack.measurement.eigenpairs import describe
-from kerneltrack.measurement.kernels import Kernels, total
+from kerneltrack.measurement.kernels import Kernels, ShareRequest, total
 from kerneltrack.measurement.parameter_motion import layers_of
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import References
@@ -187,9 +187,9 @@ class Instrument(ProbeSpec):
             context.new_layers,
         )
 
-    def assist(self, module: nn.Module, by_layer: bool, budget: int | str | None) -> None:
+    def assist(self, module: nn.Module, request: ShareRequest) -> None:
         """On a rank that follows: compute its share of the kernel that the leader's :meth:`measure` has asked for."""
-        self._kernels.share(module, self.inputs(module), by_layer, budget)
+        self._kernels.serve(request, module, self.inputs(module))
 
     def complete(self, module: nn.Module, reading: Reading, rule: UpdateRule) -> Reading:
         """Add what needs θ_{t+1}: ``module`` is now in the state after the update that left ``reading``'s state.

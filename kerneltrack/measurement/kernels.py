@@ -33,6 +33,21 @@ LAYER_NUMBERS = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShareRequest:
+    """What the leader asks of every rank: its share of one probe's kernel.
+
+    Attributes:
+        probe: its name.
+        by_layer: whether of each layer by itself.
+        budget: the memory budget, in bytes or as a text; None for the default.
+    """
+
+    probe: str
+    by_layer: bool
+    budget: int | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kernels:
     """How the kernels of a probe are computed; the attributes are those of the instrument."""
 
@@ -64,8 +79,9 @@ class Kernels:
         """The kernel, or each layer's."""
 
         def compute(budget: int | str | None) -> Any:
-            self.ranks.ask((self.probe, by_layer, budget))
-            return self.share(module, inputs, by_layer, budget)
+            request = ShareRequest(probe=self.probe, by_layer=by_layer, budget=budget)
+            self.ranks.ask(request)
+            return self.serve(request, module, inputs)
 
         return self._within_memory(compute, module)
 
@@ -76,10 +92,10 @@ class Kernels:
     def _within_memory(self, compute: Callable[[int | str | None], Result], module: nn.Module) -> Result:
         return self._retry.run(compute, next(module.parameters()).device)
 
-    def share(self, module: nn.Module, inputs: Any, by_layer: bool, budget: int | str | None) -> Any:
+    def serve(self, request: ShareRequest, module: nn.Module, inputs: Any) -> Any:
         """This rank's share of the kernel; on the rank that leads, the whole."""
-        told = {"progress": self.progress if self.ranks.leads else False, "by_layer": by_layer}
-        return shared_ntk(self.ranks, module, inputs, memory_budget=budget, **told, **self._options)
+        options = {**self._options, "by_layer": request.by_layer, "memory_budget": request.budget}
+        return shared_ntk(self.ranks, module, inputs, progress=self.progress if self.ranks.leads else False, **options)
 
     def without_layers(self, outputs: Tensor, layers: int) -> str:
         """Why the kernels of so many layers are not held side by side; "" where they are."""

@@ -25,6 +25,7 @@ from kerneltrack.distributed import Ranks, is_sharded, unsharded
 from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, one_line
 from kerneltrack.measurement.eigenpairs import fits
 from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.measurement.kernels import ShareRequest
 from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import RunReferences
@@ -287,10 +288,9 @@ class Recorder:
             self._ranks.share_buffers(whole)
             yield whole
 
-    def _assist(self, module: nn.Module, request: tuple[Any, ...]) -> None:
-        """Serve the leader's request for a kernel of one probe."""
-        name, *how = request
-        self._instruments[name].assist(module, *how)
+    def _assist(self, module: nn.Module, request: ShareRequest) -> None:
+        """Serve the leader's request."""
+        self._instruments[request.probe].assist(module, request)
 
     def _failed(self, step: int, error: Exception) -> None:
         """Raise, or warn and go on, as ``on_error`` says."""
