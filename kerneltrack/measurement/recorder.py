@@ -22,7 +22,7 @@ from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.distributed import Ranks, is_sharded, unsharded
-from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, one_line
+from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, TrackerError, one_line
 from kerneltrack.measurement.eigenpairs import fits
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.kernels import ShareRequest
@@ -78,6 +78,16 @@ class _Open:
 class Recorder:
     """Measures the probes that are due and appends one row per moment.
 
+    ============ =========== =========== ============ ==========
+    state        open_row()  use_rates() close_row()  close()
+    ============ =========== =========== ============ ==========
+    idle         → open      refused     refused      → closed
+    open         refused     open        → idle       → closed
+    closed       refused     refused     refused      closed
+    ============ =========== =========== ============ ==========
+
+    A row that waits is never dropped: close() appends it. A refused call raises :class:`TrackerError` and changes nothing.
+
     Args:
         writer: where rows go, or None to compute and write nothing (a dry run).
         instruments: by probe name.
@@ -106,6 +116,7 @@ class Recorder:
         self._keep_kernel, self._on_error = keep_kernel, on_error
         self._references = RunReferences(self._instruments.values())
         self._open: _Open | None = None
+        self._closed = False
         self._unstored: list[int] = []
         self.rows = 0
         self.last_step: int | None = None
@@ -119,6 +130,8 @@ class Recorder:
         self, module: nn.Module, moment: Moment, rule: UpdateRule, due: Mapping[str, Due], *, last: bool = False
     ) -> None:
         """Measure ``module`` as it is now on every probe that is due, and open a row."""
+        if self._closed or self._open is not None:
+            raise self._out_of_turn("open_row", "idle")
         began = time.perf_counter()
         window = self.pace.pair(due)
         readings: dict[str, Reading] = {}
@@ -179,9 +192,8 @@ class Recorder:
 
     def use_rates(self, learning_rates: Iterable[float]) -> None:
         """Learning rates as the update really used them, read at the optimizer's step."""
-        if self._open is not None:
-            snapshot = replace(self._open.snapshot, learning_rates=tuple(learning_rates))
-            self._open = replace(self._open, snapshot=snapshot)
+        row = self._row("use_rates")
+        self._open = replace(row, snapshot=replace(row.snapshot, learning_rates=tuple(learning_rates)))
 
     def close_row(
         self,
@@ -191,7 +203,7 @@ class Recorder:
         training_loss: float = math.nan,
         rule: UpdateRule | None = None,
     ) -> Snapshot | None:
-        """Append the open row, with what its update did where ``module`` is given; returns what was appended.
+        """Append the open row, with what its update did where ``module`` is given; returns it on the leading rank.
 
         Args:
             module: the network after the update; None where there was none.
@@ -199,9 +211,7 @@ class Recorder:
             training_loss: of the batch of that update.
             rule: the preconditioner that the update used, as the optimizer holds it now; None: that of before.
         """
-        if self._open is None:
-            return None
-        row, self._open = self._open, None
+        row, self._open = self._row("close_row"), None
         began = time.perf_counter()
         readings, failure = dict(row.readings), None
         if module is not None and update_applied:
@@ -248,11 +258,29 @@ class Recorder:
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
         try:
-            self.close_row(None, update_applied=None)
+            if self._open is not None:
+                self.close_row(None, update_applied=None)
         finally:
+            self._closed = True
             writer, self._writer = self._writer, None
             if writer is not None:
                 self._close(writer)
+
+    def _row(self, call: str) -> _Open:
+        if self._open is None:
+            raise self._out_of_turn(call, "open")
+        return self._open
+
+    def _out_of_turn(self, call: str, expected: str) -> TrackerError:
+        state, remedy = "idle", "open a row first"
+        if self._closed:
+            state, remedy = "closed", "make another recorder"
+        elif self._open is not None:
+            state, remedy = "open", f"close the row of step {self.waiting} first"
+        return TrackerError(
+            f"{call}() of a Recorder is out of turn: expected one that is {expected}, "
+            f"got a recorder that is {state}; {remedy}"
+        )
 
     def _append(self, snapshot: Snapshot) -> None:
         """Append a row. A row that cannot be stored is dropped; the next stored row names it."""
