@@ -308,6 +308,8 @@ class _Tracker:
         self, trainer: Any, module: nn.Module, rule: UpdateRule, due: Mapping[str, Due], *, last: bool = False
     ) -> None:
         assert self._recorder is not None
+        if self._recorder.waiting is not None:  # its batch ended without a word, as in a loop of the user's own
+            self._recorder.close_row(None, update_applied=None)
         moment = Moment(
             step=trainer.global_step,
             epoch=trainer.current_epoch,
@@ -333,9 +335,10 @@ class _Tracker:
     def _conclude(self, trainer: Any) -> None:
         """Append the last state and close the archive."""
         assert self._recorder is not None
-        snapshot = self._recorder.close_row(None, update_applied=None)
-        if snapshot is not None:
-            self._report(trainer, snapshot)
+        if self._recorder.waiting is not None:
+            snapshot = self._recorder.close_row(None, update_applied=None)
+            if snapshot is not None:
+                self._report(trainer, snapshot)
         self._finish(trainer)
 
     def _report(self, trainer: Any, snapshot: Snapshot) -> None:

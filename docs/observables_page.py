@@ -1,17 +1,20 @@
-"""Write the catalogue into docs/observables.md: ``python docs/observables_page.py`` rewrites it, ``--check`` compares.
+"""Write the catalogue into docs/observables.md and the needs into docs/notation.md: ``python docs/observables_page.py``.
 
-The tables are the catalogue's; what stands around them is written here.
+``--check`` compares. The tables are the catalogue's; what stands around the first is written here, and the second ends
+its page.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from kerneltrack.observables import Observable, catalogue
+from kerneltrack.observables import NEEDS, Need, Observable, catalogue
 
 PAGE = Path(__file__).with_name("observables.md")
+NOTATION = Path(__file__).with_name("notation.md")
+_NEEDS_HEAD = "| need | what must be there | cost |\n| --- | --- | --- |\n"
 
 _HEAD = """# Observables
 
@@ -55,6 +58,11 @@ def markdown(entries: Mapping[str, Observable]) -> str:
     return _HEAD + "".join(_row(entry) for entry in entries.values()) + _OPEN
 
 
+def needs_table(needs: Iterable[Need]) -> str:
+    """One table row per need, under a head."""
+    return _NEEDS_HEAD + "".join(f"| `{need.name}` | {need.what} | {need.cost} |\n" for need in needs)
+
+
 def _row(entry: Observable) -> str:
     cells = (
         "•" if entry.default else "",
@@ -69,10 +77,19 @@ def _row(entry: Observable) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
+def pages() -> dict[Path, str]:
+    """Every page that this script writes, as it should be."""
+    notation = NOTATION.read_text(encoding="utf-8").partition(_NEEDS_HEAD)[0]
+    return {PAGE: markdown(catalogue()), NOTATION: notation + needs_table(NEEDS.values())}
+
+
+def stale() -> list[str]:
+    """The pages that are not what the catalogue says, by name."""
+    return [path.name for path, text in pages().items() if path.read_text(encoding="utf-8") != text]
+
+
 if __name__ == "__main__":
-    page = markdown(catalogue())
     if "--check" in sys.argv[1:]:
-        sys.exit(
-            None if PAGE.read_text(encoding="utf-8") == page else "docs/observables.md is not what the catalogue says"
-        )
-    PAGE.write_text(page, encoding="utf-8")
+        sys.exit(f"not what the catalogue says: {', '.join(found)}" if (found := stale()) else None)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

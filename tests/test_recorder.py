@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 import kerneltrack.measurement.recorder as module
+from kerneltrack.errors import TrackerError
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.recorder import Moment, Recorder
 from kerneltrack.probe import Probe
-from kerneltrack.schedule import Clock, Every, Log, OnLearningRateChange, OnMetricChange, Seconds
+from kerneltrack.schedule import Clock, Due, Every, Log, OnLearningRateChange, OnMetricChange, Seconds
 from kerneltrack.training.update_rule import UpdateRule
 
 COST, STEP = 1.0, 0.05  # seconds of a measurement and of a training step
@@ -154,3 +155,67 @@ def test_a_resumed_run_goes_on_with_the_halved_grid(monkeypatch):
     second.load_state_dict(first.state_dict(), torch.device("cpu"))
     clocks = [Clock(step=step) for step in range(17, 64)]
     assert asked(second, clocks) == asked(first, clocks) == {step: ["p"] for step in range(24, 64, 8)}
+
+
+def waiting_for(*calls):
+    """A recorder after those calls, its writer, and the call that the next one is."""
+    writer, net = Writer(), nn.Linear(2, 1)
+    recorder = Recorder(writer, {"p": Instrument(probe=Probe(torch.randn(3, 2), name="p"))}, Pace({"p": Every(1)}))
+    step = iter(range(9))
+
+    def open_row():
+        recorder.open_row(net, Moment(step=next(step)), UpdateRule((0.1,), {}, None), {"p": Due("every")})
+
+    made = {
+        "open_row": open_row,
+        "use_rates": lambda: recorder.use_rates([0.2]),
+        "close_row": lambda: recorder.close_row(None, update_applied=None),
+        "close": recorder.close,
+    }
+    for call in calls:
+        made[call]()
+    return writer, made
+
+
+#: State → (how to come there, what may be called), as the table in the docstring of Recorder has it.
+STATES = {
+    "idle": ((), {"open_row", "close"}),
+    "idle again": (("open_row", "close_row"), {"open_row", "close"}),
+    "open": (("open_row",), {"use_rates", "close_row", "close"}),
+    "open with its rates": (("open_row", "use_rates"), {"use_rates", "close_row", "close"}),
+    "closed": (("close",), {"close"}),
+    "closed while open": (("open_row", "close"), {"close"}),
+}
+
+
+@pytest.mark.parametrize("call", ["open_row", "use_rates", "close_row", "close"])
+@pytest.mark.parametrize("state", STATES)
+def test_a_call_out_of_turn_is_refused_and_loses_nothing(state, call):
+    """Oracle: the table, by hand. Before, a second open_row dropped the row that waited, and a closed one wrote nowhere."""
+    before, allowed = STATES[state]
+    writer, made = waiting_for(*before)
+    if call in allowed:
+        made[call]()
+    else:
+        with pytest.raises(
+            TrackerError, match=rf"{call}\(\).* is out of turn.*got a recorder that is {state.split()[0]}"
+        ):
+            made[call]()
+    made["close"]()
+    opened = [*before, call].count("open_row") - (call == "open_row" and call not in allowed)
+    assert [row.step for row in writer.rows] == list(range(opened))
+    used = [*before, call].count("use_rates") - (call == "use_rates" and call not in allowed)
+    assert [row.learning_rates for row in writer.rows] == [(0.2,) if used else (0.1,)] * opened
+
+
+def test_a_row_that_cannot_be_measured_leaves_no_row_open(monkeypatch):
+    """It raises, and the next state is measured as if nothing had been."""
+    writer, made = waiting_for()
+    measure = Instrument.measure
+    monkeypatch.setattr(Instrument, "measure", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        made["open_row"]()
+    monkeypatch.setattr(Instrument, "measure", measure)
+    made["open_row"]()
+    made["close_row"]()
+    assert [row.step for row in writer.rows] == [1]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kerneltrack.ntk import listed
-from kerneltrack.observables import Need, Observable, State
+from kerneltrack.observables import Observable, State
 from kerneltrack.snapshot import Array
 
 #: What compares two kernels needs one of these of an earlier state, and carries no function from one to the other.
@@ -23,12 +23,11 @@ _OF_KERNELS, _OF_FUNCTIONS = frozenset({"spectrum", "eigenvectors", "kernel"}), 
 _ROUNDINGS = 1e3
 
 
-def without_layers(trained: Iterable[str], layers: Iterable[str]) -> dict[Need, str]:
-    """What cannot be told by ``layers`` because others train, and why."""
+def new_layers(trained: Iterable[str], layers: Iterable[str]) -> str:
+    """Why nothing can be told by ``layers``: others train; "" where none does."""
     known = set(layers)
     added = [layer for layer in trained if layer not in known]
-    why = f"new layers train: {listed(added)}"
-    return dict.fromkeys(("layers", "layer_kernels", "layer_changes"), why) if added else {}
+    return f"new layers train: {listed(added)}" if added else ""
 
 
 def of_other_parameters(entries: Iterable[Observable], state: State) -> dict[str, str]:

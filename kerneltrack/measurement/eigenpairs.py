@@ -11,15 +11,10 @@ from collections.abc import Collection
 from typing import Literal
 
 from kerneltrack.ntk import Plan
-from kerneltrack.observables import Need
+from kerneltrack.observables import NEEDS
 from kerneltrack.spectrum import EigenSystem
 
 Eigenpairs = Literal["all", "leading"]
-
-#: What cannot be measured without the kernel itself.
-NEEDS_FORMED_KERNEL: tuple[Need, ...] = (
-    "kernel", "layers", "layer_kernels", "cross_time", "optimizer_kernel", "extension", "regression",
-)  # fmt: skip
 
 #: Products that Lanczos makes for a pair (two to three, measured), and forward passes whose time one product J(Jᵀv) takes: a
 #: forward and a backward pass are three, and a tangent pass two.
@@ -31,7 +26,7 @@ def fits(plan: Plan) -> bool:
     return max(plan.result_bytes, plan.peak_bytes) <= plan.budget_bytes
 
 
-def forms_kernel(plan: Plan, needs: Collection[Need], *, pairs: int, rows: int, forward_flops: int) -> bool:
+def forms_kernel(plan: Plan, needs: Collection[str], *, pairs: int, rows: int, forward_flops: int) -> bool:
     """Whether the leading pairs are to come from the kernel matrix, and not from products with J and Jᵀ.
 
     Args:
@@ -45,13 +40,7 @@ def forms_kernel(plan: Plan, needs: Collection[Need], *, pairs: int, rows: int, 
         return False
     by_matrix = plan.flops + LANCZOS_PRODUCTS_PER_PAIR * pairs * 2 * rows**2
     by_passes = LANCZOS_PRODUCTS_PER_PAIR * pairs * FORWARD_PASSES_PER_PRODUCT * forward_flops
-    return by_matrix <= by_passes or any(need in needs for need in NEEDS_FORMED_KERNEL)
-
-
-def unavailable(pairs: EigenSystem, *, formed: bool) -> dict[Need, str]:
-    """Why there are not all pairs, or is no kernel, by what an observable may need of them."""
-    few: dict[Need, str] = {} if pairs.complete else {"spectrum": "only the leading eigenpairs were computed"}
-    return few if formed else few | dict.fromkeys(NEEDS_FORMED_KERNEL, "the kernel was not formed")
+    return by_matrix <= by_passes or any(NEEDS[name].of_the_kernel for name in needs)
 
 
 def describe(pairs: EigenSystem, *, formed: bool) -> str:

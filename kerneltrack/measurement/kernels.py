@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.distributed import Ranks
-from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.eigenpairs import forms_kernel
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
 from kerneltrack.memory_budget import MemoryBudget, Result
@@ -28,10 +27,24 @@ from kerneltrack.ntk import (
     forward_flops,
     ntk_plan,
 )
-from kerneltrack.observables import Need
 
 #: The layers' kernels are held side by side up to this many numbers (1 GiB of float32); beyond it layers are not measured.
 LAYER_NUMBERS = 2**28
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareRequest:
+    """What the leader asks of every rank: its share of one probe's kernel.
+
+    Attributes:
+        probe: its name.
+        by_layer: whether of each layer by itself.
+        budget: the memory budget, in bytes or as a text; None for the default.
+    """
+
+    probe: str
+    by_layer: bool
+    budget: int | str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +79,9 @@ class Kernels:
         """The kernel, or each layer's."""
 
         def compute(budget: int | str | None) -> Any:
-            self.ranks.ask((self.probe, by_layer, budget))
-            return self.share(module, inputs, by_layer, budget)
+            request = ShareRequest(probe=self.probe, by_layer=by_layer, budget=budget)
+            self.ranks.ask(request)
+            return self.serve(request, module, inputs)
 
         return self._within_memory(compute, module)
 
@@ -78,10 +92,10 @@ class Kernels:
     def _within_memory(self, compute: Callable[[int | str | None], Result], module: nn.Module) -> Result:
         return self._retry.run(compute, next(module.parameters()).device)
 
-    def share(self, module: nn.Module, inputs: Any, by_layer: bool, budget: int | str | None) -> Any:
+    def serve(self, request: ShareRequest, module: nn.Module, inputs: Any) -> Any:
         """This rank's share of the kernel; on the rank that leads, the whole."""
-        told = {"progress": self.progress if self.ranks.leads else False, "by_layer": by_layer}
-        return shared_ntk(self.ranks, module, inputs, memory_budget=budget, **told, **self._options)
+        options = {**self._options, "by_layer": request.by_layer, "memory_budget": request.budget}
+        return shared_ntk(self.ranks, module, inputs, progress=self.progress if self.ranks.leads else False, **options)
 
     def without_layers(self, outputs: Tensor, layers: int) -> str:
         """Why the kernels of so many layers are not held side by side; "" where they are."""
@@ -94,7 +108,7 @@ class Kernels:
         return f"per-layer kernels would need {numbers:.1e} numbers; the limit is {LAYER_NUMBERS:.1e}"
 
     def operator(
-        self, module: nn.Module, inputs: Any, outputs: Tensor, needs: Collection[Need], *, pairs: int, rows: int
+        self, module: nn.Module, inputs: Any, outputs: Tensor, needs: Collection[str], *, pairs: int, rows: int
     ) -> NTKOperator | None:
         """Θ by products, where the leading ``pairs`` of its ``rows`` are to come from those; None where Θ is formed."""
         network = Network(module, params=self.params, forward=self.forward)
@@ -136,22 +150,6 @@ def total(layers: Mapping[str, Tensor]) -> Tensor:
     for kernel in others:
         whole += kernel
     return whole
-
-
-def layers_in(parts: Mapping[str, Tensor] | None, layers: Iterable[str], *, whole: bool) -> dict[str, Any]:
-    """What each layer contributes to the kernel, as a State holds it; a layer of which no parameter is chosen gives nothing.
-
-    Args:
-        parts: the kernels by layer, or None: they were not measured.
-        layers: every layer's name, in the order of the parameter table.
-        whole: whether the kernels themselves are kept beside their traces.
-    """
-    if parts is None:
-        return {}
-    nothing = torch.zeros_like(next(iter(parts.values())))
-    found = {layer: parts.get(layer, nothing) for layer in layers}
-    kept = {layer: to_float64(kernel) for layer, kernel in found.items()} if whole else None
-    return {"layer_traces": {layer: trace(k) for layer, k in found.items()}, "layer_kernels": kept}
 
 
 def trace(kernel: Tensor) -> float:

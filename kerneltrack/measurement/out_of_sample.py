@@ -7,32 +7,48 @@ X' (Nyström leaves out the factors 1/λ_i), and f_t(X') + Θ(X', X)(Θ + γI)�
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables import Need, State, kernel_regression, ridge_of
+from kerneltrack.measurement.not_measured import NotMeasured
+from kerneltrack.observables import State, kernel_regression, ridge_of
 from kerneltrack.snapshot import Array
 
 
-def carried_over(cross: Array, outputs: Array, source: State, top_k: int, missing: dict[Need, str]) -> dict[str, Any]:
-    """``extension`` (M', k) and ``regression`` (N', O) of a :class:`State`; what there cannot be is put into ``missing``.
+def extended(cross: Array, source: State, top_k: int) -> Array:
+    """Θ(X', X) V (M', k).
 
     Args:
-        cross: Θ_t(X', X) in its reduced shape.
-        outputs: f_t(X') (N', O).
+        cross: Θ_t(X', X) (M', M).
         source: the state of the source probe at the same moment.
         top_k: how many eigenvectors to carry over.
-        missing: need → why it is not there.
     """
-    matrix = as_matrix(cross)
-    found: dict[str, Any] = {"extension": matrix @ source.eigensystem.vectors[:, :top_k]}
+    return np.asarray(cross @ source.eigensystem.vectors[:, :top_k])
+
+
+def regressed(cross: Array, outputs: Array, source: State) -> Array:
+    """The prediction (N', O) of regression on the source.
+
+    Args:
+        cross: Θ_t(X', X) (M', M).
+        outputs: f_t(X') (N', O).
+        source: the state of the source probe at the same moment.
+
+    Raises:
+        NotMeasured: the source has no targets, or its kernel is not one of the outputs themselves.
+    """
+    if source.targets is None:
+        raise NotMeasured("the probe to learn from has no targets")
+    if (source.reduction == "sum" and outputs.shape[1] > 1) or source.reduction == "callable":
+        raise NotMeasured(f"regression needs a kernel of the outputs themselves: got output={source.reduction!r}")
+    offset = outputs.reshape(len(cross), -1), source.project(source.outputs)
     try:
-        found["regression"] = _regression(matrix, outputs, source)
+        prediction = kernel_regression(
+            cross, source.eigensystem, source.project(source.targets), ridge=ridge_of(source), offset=offset
+        )
     except ObservableError as error:
-        missing["regression"] = str(error)
-    return found
+        raise NotMeasured(str(error)) from error
+    return np.asarray(prediction.reshape(outputs.shape))
 
 
 def as_matrix(kernel: Array) -> Array:
@@ -47,15 +63,3 @@ def as_matrix(kernel: Array) -> Array:
     else:
         full = kernel.transpose(0, 2, 1, 3)
     return np.asarray(full.reshape(rows * full.shape[1], -1))
-
-
-def _regression(matrix: Array, outputs: Array, source: State) -> Array:
-    if source.targets is None:
-        raise ObservableError("the probe to learn from has no targets")
-    if (source.reduction == "sum" and outputs.shape[1] > 1) or source.reduction == "callable":
-        raise ObservableError("regression needs a kernel of the outputs themselves", got=f"output={source.reduction!r}")
-    offset = outputs.reshape(len(matrix), -1), source.project(source.outputs)
-    prediction = kernel_regression(
-        matrix, source.eigensystem, source.project(source.targets), ridge=ridge_of(source), offset=offset
-    )
-    return np.asarray(prediction.reshape(outputs.shape))

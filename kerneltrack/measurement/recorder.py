@@ -22,23 +22,18 @@ from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.distributed import Ranks, is_sharded, unsharded
-from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, one_line
+from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, TrackerError, one_line
 from kerneltrack.measurement.eigenpairs import fits
 from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.measurement.kernels import ShareRequest
 from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.reading import Reading
-from kerneltrack.measurement.references import from_plain, to_plain
+from kerneltrack.measurement.references import RunReferences
 from kerneltrack.measurement.training_outputs import Flags, flags_of
-from kerneltrack.ntk import NetworkState
-from kerneltrack.observables import Need, State
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training import UpdateRule
 from kerneltrack.undisturbed import undisturbed
-
-#: What needs the initial state of the network, and what needs another probe.
-_ANCHORED: tuple[Need, ...] = ("parameters", "anchored", "cross_time")
-_CARRIED: tuple[Need, ...] = ("extension", "regression")
 
 KeepKernel = Literal["ends", "all", "none"]
 OnError = Literal["raise", "warn"]
@@ -83,6 +78,16 @@ class _Open:
 class Recorder:
     """Measures the probes that are due and appends one row per moment.
 
+    ============ =========== =========== ============ ==========
+    state        open_row()  use_rates() close_row()  close()
+    ============ =========== =========== ============ ==========
+    idle         → open      refused     refused      → closed
+    open         refused     open        → idle       → closed
+    closed       refused     refused     refused      closed
+    ============ =========== =========== ============ ==========
+
+    A row that waits is never dropped: close() appends it. A refused call raises :class:`TrackerError` and changes nothing.
+
     Args:
         writer: where rows go, or None to compute and write nothing (a dry run).
         instruments: by probe name.
@@ -109,11 +114,9 @@ class Recorder:
         self._instruments = dict(instruments)
         self.pace = pace
         self._keep_kernel, self._on_error = keep_kernel, on_error
-        self._initial: dict[str, State] = {}
-        self._previous: dict[str, State] = {}
-        self._anchor: NetworkState | None = None
-        self._layers: dict[str, list[str]] = {}
+        self._references = RunReferences(self._instruments.values())
         self._open: _Open | None = None
+        self._closed = False
         self._unstored: list[int] = []
         self.rows = 0
         self.last_step: int | None = None
@@ -127,6 +130,8 @@ class Recorder:
         self, module: nn.Module, moment: Moment, rule: UpdateRule, due: Mapping[str, Due], *, last: bool = False
     ) -> None:
         """Measure ``module`` as it is now on every probe that is due, and open a row."""
+        if self._closed or self._open is not None:
+            raise self._out_of_turn("open_row", "idle")
         began = time.perf_counter()
         window = self.pace.pair(due)
         readings: dict[str, Reading] = {}
@@ -187,9 +192,8 @@ class Recorder:
 
     def use_rates(self, learning_rates: Iterable[float]) -> None:
         """Learning rates as the update really used them, read at the optimizer's step."""
-        if self._open is not None:
-            snapshot = replace(self._open.snapshot, learning_rates=tuple(learning_rates))
-            self._open = replace(self._open, snapshot=snapshot)
+        row = self._row("use_rates")
+        self._open = replace(row, snapshot=replace(row.snapshot, learning_rates=tuple(learning_rates)))
 
     def close_row(
         self,
@@ -199,7 +203,7 @@ class Recorder:
         training_loss: float = math.nan,
         rule: UpdateRule | None = None,
     ) -> Snapshot | None:
-        """Append the open row, with what its update did where ``module`` is given; returns what was appended.
+        """Append the open row, with what its update did where ``module`` is given; returns it on the leading rank.
 
         Args:
             module: the network after the update; None where there was none.
@@ -207,9 +211,7 @@ class Recorder:
             training_loss: of the batch of that update.
             rule: the preconditioner that the update used, as the optimizer holds it now; None: that of before.
         """
-        if self._open is None:
-            return None
-        row, self._open = self._open, None
+        row, self._open = self._row("close_row"), None
         began = time.perf_counter()
         readings, failure = dict(row.readings), None
         if module is not None and update_applied:
@@ -246,35 +248,39 @@ class Recorder:
         θ_0, the first and the last measured state, where an observable needs them; when each probe was last due; the pair
         that is not complete; how often the grids were halved.
         """
-        return {
-            "anchor": None if self._anchor is None else vars(self._anchor),
-            "initial": {name: to_plain(state) for name, state in self._initial.items()},
-            "previous": {name: to_plain(state) for name, state in self._previous.items()},
-            "layers": dict(self._layers),
-            **self.pace.state_dict(),
-        }
+        return {**self._references.state_dict(), **self.pace.state_dict()}
 
     def load_state_dict(self, memory: Mapping[str, Any], device: torch.device) -> None:
         """Go on where :meth:`state_dict` was taken; θ_0 goes to ``device``."""
         self.pace.load_state_dict(memory)
-        known = memory.get("initial", {}) | memory.get("previous", {})
-        self._layers = memory.get("layers") or {
-            name: list(state["settings"]["layers"]) for name, state in known.items()
-        }
-        if self._ranks.leads:
-            anchor = memory.get("anchor")
-            self._anchor = None if anchor is None else NetworkState(**anchor).to(device)
-            self._initial = {name: from_plain(state) for name, state in memory.get("initial", {}).items()}
-            self._previous = {name: from_plain(state) for name, state in memory.get("previous", {}).items()}
+        self._references.load_state_dict(memory, device, measures=self._ranks.leads)
 
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
         try:
-            self.close_row(None, update_applied=None)
+            if self._open is not None:
+                self.close_row(None, update_applied=None)
         finally:
+            self._closed = True
             writer, self._writer = self._writer, None
             if writer is not None:
                 self._close(writer)
+
+    def _row(self, call: str) -> _Open:
+        if self._open is None:
+            raise self._out_of_turn(call, "open")
+        return self._open
+
+    def _out_of_turn(self, call: str, expected: str) -> TrackerError:
+        state, remedy = "idle", "open a row first"
+        if self._closed:
+            state, remedy = "closed", "make another recorder"
+        elif self._open is not None:
+            state, remedy = "open", f"close the row of step {self.waiting} first"
+        return TrackerError(
+            f"{call}() of a Recorder is out of turn: expected one that is {expected}, "
+            f"got a recorder that is {state}; {remedy}"
+        )
 
     def _append(self, snapshot: Snapshot) -> None:
         """Append a row. A row that cannot be stored is dropped; the next stored row names it."""
@@ -310,10 +316,9 @@ class Recorder:
             self._ranks.share_buffers(whole)
             yield whole
 
-    def _assist(self, module: nn.Module, request: tuple[Any, ...]) -> None:
-        """Serve the leader's request for a kernel of one probe."""
-        name, *how = request
-        self._instruments[name].assist(module, *how)
+    def _assist(self, module: nn.Module, request: ShareRequest) -> None:
+        """Serve the leader's request."""
+        self._instruments[request.probe].assist(module, request)
 
     def _failed(self, step: int, error: Exception) -> None:
         """Raise, or warn and go on, as ``on_error`` says."""
@@ -357,8 +362,8 @@ class Recorder:
 
         Returns the probes whose kernel there is none of, because nothing that it is of trains now.
         """
-        if moment.step == 0 and self._anchor is None and any(map(self._needs, _ANCHORED)):
-            self._anchor = NetworkState.of(module)
+        if moment.step == 0:
+            self._references.begin(module)
         trains = {name: self._instruments[name].trains(module) for name in due}
         for name in (name for name in due if trains[name]):
             into[name] = self._measure(name, module, moment, rule, into, flags, last=last)
@@ -376,27 +381,17 @@ class Recorder:
         last: bool,
     ) -> Reading:
         ends = last or moment.step == 0
-        previous = self._previous.get(name)
-        if previous is not None and previous.settings.get("step") == moment.step:
-            previous = None  # a run that goes on measures the state that it ended with again: it is not the one before
         reading = self._instruments[name].measure(
             module,
             rule,
             step=moment.step,
-            anchor=self._anchor,
+            references=self._references.of(name, moment.step),
             flags=flags,
-            initial=self._initial.get(name),
-            previous=previous,
             source=self._source(name, module, moment, rule, others),
             keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
             keep_parameters=not last,
-            layers=self._layers.get(name),
         )
-        self._layers.setdefault(name, list(reading.state.settings["layers"]))
-        if moment.step == 0:
-            self._initial[name] = reading.state
-        if self._needs("previous"):
-            self._previous[name] = reading.state
+        self._references.keep(name, moment.step, reading.state)
         return reading
 
     def _source(
@@ -405,13 +400,10 @@ class Recorder:
         """The first probe and its reading now, which the others are carried over from; measured if it was not due."""
         first = next(iter(self._instruments))
         instrument = self._instruments[first]
-        if name == first or not any(map(instrument.needs, _CARRIED)):
+        if name == first or not any(need.from_source for need in instrument.wanted):
             return None
         bare = replace(instrument, observables=(), loss=None)
         return instrument, others.get(first) or bare.measure(module, rule, step=moment.step, keep_parameters=False)
-
-    def _needs(self, need: Need) -> bool:
-        return any(instrument.needs(need) for instrument in self._instruments.values())
 
 
 def _reasons(readings: Mapping[str, Reading]) -> str:

@@ -1,21 +1,110 @@
-"""How a State is stored in a checkpoint: plain values and tensors, which ``torch.load(weights_only=True)`` reads.
+"""References: the earlier states that a measurement is compared with, and how a checkpoint keeps them.
 
-A run that is resumed goes on comparing with its first and its last measured state. Numbers come back bit for bit; the
-eigensystem of a stored kernel is not stored but solved again, because its vectors are twice the size of the kernel.
+A run that is resumed goes on comparing with its first and its last measured state, and with the network as it was at step
+0. A checkpoint holds them as plain values and tensors, which ``torch.load(weights_only=True)`` reads. Numbers come back bit
+for bit; the eigensystem of a stored kernel is not stored but solved again, because its vectors are twice the size of the
+kernel.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from kerneltrack.measurement.specification import ProbeSpec
+from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import State
 from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import EigenSystem, eigensystem
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """What one measurement of a probe is compared with; whatever is not known is None.
+
+    Attributes:
+        start: the network's state at step 0.
+        initial: the probe's state at step 0 of the same run.
+        previous: the last state measured.
+        layers: those of the first measurement, by which every later one is told.
+    """
+
+    start: NetworkState | None = None
+    initial: State | None = None
+    previous: State | None = None
+    layers: Sequence[str] | None = None
+
+
+class RunReferences:
+    """The references of every probe of a run, kept as far as something is compared with them.
+
+    Args:
+        specifications: of every probe.
+    """
+
+    def __init__(self, specifications: Iterable[ProbeSpec]) -> None:
+        wanted = {need for specification in specifications for need in specification.wanted}
+        self._since_start = any(need.since_start for need in wanted)
+        self._since_previous = any(need.name == "previous" for need in wanted)
+        self._start: NetworkState | None = None
+        self._initial: dict[str, State] = {}
+        self._previous: dict[str, State] = {}
+        self._layers: dict[str, list[str]] = {}
+
+    def begin(self, module: nn.Module) -> None:
+        """Keep θ_0, which ``module`` holds now, where something is measured since then."""
+        if self._start is None and self._since_start:
+            self._start = NetworkState.of(module)
+
+    def of(self, probe: str, step: int) -> References:
+        """What the measurement of a probe at that step is compared with."""
+        previous = self._previous.get(probe)
+        if previous is not None and previous.settings.get("step") == step:
+            previous = None  # a run that goes on measures the state that it ended with again: it is not the one before
+        initial, layers = self._initial.get(probe), self._layers.get(probe)
+        return References(start=self._start, initial=initial, previous=previous, layers=layers)
+
+    def keep(self, probe: str, step: int, state: State) -> None:
+        """Compare what follows with ``state``, which was measured at that step."""
+        self._layers.setdefault(probe, list(state.settings["layers"]))
+        if step == 0:
+            self._initial[probe] = state
+        if self._since_previous:
+            self._previous[probe] = state
+
+    def state_dict(self) -> dict[str, Any]:
+        """θ_0, the first and the last measured state of each probe and its layers, for a checkpoint."""
+        return {
+            "anchor": None if self._start is None else vars(self._start),
+            "initial": {name: to_plain(state) for name, state in self._initial.items()},
+            "previous": {name: to_plain(state) for name, state in self._previous.items()},
+            "layers": dict(self._layers),
+        }
+
+    def load_state_dict(self, memory: Mapping[str, Any], device: torch.device, *, measures: bool) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Args:
+            memory: what it gave, whatever else that holds.
+            device: where θ_0 goes.
+            measures: whether this process measures; one that only computes shares of kernels compares nothing.
+        """
+        known = memory.get("initial", {}) | memory.get("previous", {})
+        self._layers = memory.get("layers") or {
+            name: list(state["settings"]["layers"]) for name, state in known.items()
+        }
+        if measures:
+            start = memory.get("anchor")
+            self._start = None if start is None else NetworkState(**start).to(device)
+            self._initial = {name: from_plain(state) for name, state in memory.get("initial", {}).items()}
+            self._previous = {name: from_plain(state) for name, state in memory.get("previous", {}).items()}
+
 
 #: What a state knows of others is theirs to keep.
 REFERENCES = ("initial", "previous", "update")

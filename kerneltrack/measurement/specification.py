@@ -1,19 +1,21 @@
-"""What is measured on a probe, and how, in plain values; pure: nothing is computed here."""
+"""What is measured on a probe, and how, in plain values; no kernel is computed here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from kerneltrack import observables
 from kerneltrack.measurement.eigenpairs import Eigenpairs
 from kerneltrack.measurement.parameter_motion import layers_of
-from kerneltrack.ntk import Method, Network, Output
-from kerneltrack.observables import Need, Observable, State
+from kerneltrack.ntk import AnchoredNetwork, Method, Network, NetworkState, Output, parse_output, reported_name, unwrap
+from kerneltrack.observables import NEEDS, Need, Observable, State, in_order
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Json, Reduction
 from kerneltrack.training import ProbeLoss
@@ -54,9 +56,66 @@ class ProbeSpec:
         """The output reduction's name."""
         return "callable" if callable(self.output) else self.output
 
-    def needs(self, need: Need) -> bool:
-        """Whether one of the chosen observables needs this to be measured; the leading pairs start from the last ones."""
-        return need in observables.needs(self.observables) or (need == "previous" and self.eigenpairs == "leading")
+    @cached_property
+    def wanted(self) -> tuple[Need, ...]:
+        """What must be measured, in that order: what the observables need; the leading pairs start from the last ones."""
+        last = {"previous"} if self.eigenpairs == "leading" else set()
+        return in_order(observables.needs(self.observables) | last)
+
+    def needs(self, name: str) -> bool:
+        """Whether this must be measured."""
+        return NEEDS[name] in self.wanted
+
+    @cached_property
+    def selection(self) -> Callable[[str], bool] | None:
+        """The chosen parameters, as far as they train now: a name that was checked at the start may freeze later."""
+        if self.params is None or callable(self.params):
+            return self.params
+        return frozenset([self.params] if isinstance(self.params, str) else self.params).__contains__
+
+    def trains(self, module: nn.Module) -> bool:
+        """Whether any parameter that the kernel is of trains now."""
+        inner = unwrap(module)
+        found = (reported_name(inner, n) for n, p in inner.named_parameters(remove_duplicate=False) if p.requires_grad)
+        return any(self.selection is None or self.selection(name) for name in found)
+
+    def network(
+        self,
+        module: nn.Module,
+        *,
+        every_parameter: bool = False,
+        anchor: NetworkState | None = None,
+        headed: bool = False,
+    ) -> Network:
+        """``module`` as a function, over the parameters that the kernel is of.
+
+        Args:
+            module: the network.
+            every_parameter: over all that train instead.
+            anchor: the state to take it in; None for its state now.
+            headed: whether a callable output= is part of the function.
+        """
+        params = None if every_parameter else self.selection
+        head = parse_output(self.output).head if headed and callable(self.output) else None
+        if anchor is not None:
+            return AnchoredNetwork(module, anchor, params=params, forward=self.forward, head=head)
+        return Network(module, params=params, forward=self.forward, head=head)
+
+    def inputs(self, module: nn.Module) -> Any:
+        """The probe's inputs where the module's parameters are, floating ones in the parameters' dtype."""
+        like = next(p for p in module.parameters() if p.is_floating_point())
+        return pytree.tree_map(
+            lambda x: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype), self.probe.inputs
+        )
+
+    def targets(self, outputs: Tensor) -> Tensor | None:
+        """y (N, O) as the outputs are held against them, one-hot for classes; None where the probe has none."""
+        targets = self.probe.aligned_targets(outputs.shape[1])
+        return None if targets is None else torch.from_numpy(targets).to(outputs)
+
+    def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """N ∂L/∂f (N, O); f − y where no loss is known."""
+        return outputs - targets if self.loss is None else self.loss.residual(outputs, targets)
 
     def rows(self, outputs: Tensor) -> int:
         """M, the rows of the kernel matrix, where the network's outputs are (N, O)."""

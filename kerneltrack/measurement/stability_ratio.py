@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk import Network
 from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import largest_eigenvalue
@@ -35,8 +36,8 @@ def stability_ratio(
     *,
     kernel: Tensor | None = None,
     top_eigenvalue: float | None = None,
-) -> tuple[float | None, str]:
-    """ρ and "", or None and the reason why it is not given.
+) -> float:
+    """ρ_t.
 
     Args:
         network: over every trainable parameter, at θ_t.
@@ -48,23 +49,26 @@ def stability_ratio(
         kernel: J Jᵀ, (N, N, O, O) or (N, N) of one output, where it was measured whole; spares the network's passes
             when P is a multiple of the identity.
         top_eigenvalue: λ_1 of that kernel; spares the Lanczos iteration too when S is one as well.
+
+    Raises:
+        NotMeasured: without a loss or targets, without P or c, or for a loss that is not convex in the outputs.
     """
     if loss is None or targets is None:
-        return None, "no loss was given"
+        raise NotMeasured("no loss was given")
     metric = rule.metric(list(network.parameters))
     if rule.threshold is None or metric is None:
-        return None, rule.reason or rule.unknown
+        raise NotMeasured(rule.reason or rule.unknown)
     blocks = loss.hessian_blocks(outputs, targets) / len(outputs)
     scale = _multiple_of_identity(blocks)
     if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
-        return metric * scale * top_eigenvalue / rule.threshold, ""
+        return metric * scale * top_eigenvalue / rule.threshold
     root = _square_root(blocks)
     if root is None:
-        return None, "the loss is not convex in the outputs"
+        raise NotMeasured("the loss is not convex in the outputs")
     product = partial(_by_passes, network, inputs, metric)
     if kernel is not None and isinstance(metric, float):
         product = partial(_by_kernel, kernel, metric)
-    return _top_curvature(product, root) / rule.threshold, ""
+    return _top_curvature(product, root) / rule.threshold
 
 
 def _multiple_of_identity(blocks: Tensor) -> float | None:

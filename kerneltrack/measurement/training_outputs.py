@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk import Inputs, as_rows, default_forward
 from kerneltrack.undisturbed import evaluating, preserved_buffers
 
@@ -22,23 +23,26 @@ def flags_of(module: nn.Module) -> Flags:
 
 def training_outputs(
     module: nn.Module, inputs: Any, flags: Flags, *, forward: Callable[[Any, Any], Any] | None = None, seed: int = 0
-) -> tuple[Tensor | None, str]:
-    """f(x) (N, O) with the flags of training and the probe as one batch, and ""; or None and why there is none.
+) -> Tensor:
+    """f(x) (N, O) with the flags of training and the probe as one batch.
 
     Buffers and generators are as they were afterwards. What is random is drawn from a generator seeded with ``seed``, so
     that a replay of a checkpoint gives the same number.
+
+    Raises:
+        NotMeasured: the model cannot be run so.
     """
     if any(isinstance(m, nn.SyncBatchNorm) and flags.get(name) for name, m in module.named_modules()):
-        return None, "SyncBatchNorm in training mode needs every process"
+        raise NotMeasured("SyncBatchNorm in training mode needs every process")
     before = flags_of(module)
     try:
         with preserved_buffers(module), evaluating(module), torch.no_grad():
             _set(module, flags)
             torch.manual_seed(seed)
             outputs = as_rows((forward or default_forward)(module, inputs), len(Inputs(inputs)))
-            return outputs.clone(), ""
-    except Exception as error:  # noqa: BLE001  # a user's model in a mode that the kernel does not need
-        return None, f"training mode: {type(error).__name__}: {error}"
+            return outputs.clone()
+    except Exception as error:  # a user's model in a mode that the kernel does not need
+        raise NotMeasured(f"training mode: {type(error).__name__}: {error}") from error
     finally:
         _set(module, before)
 

@@ -44,7 +44,8 @@ from kerneltrack.observables.motion import (
     relative_kernel_change,
     unbiased_cka,
 )
-from kerneltrack.observables.observable import Need, Observable
+from kerneltrack.observables.need import NEEDS, Need, in_order
+from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
 from kerneltrack.observables.regression import (
     extended_energy,
@@ -69,6 +70,7 @@ from kerneltrack.observables.subspaces import largest_principal_angle, subspace_
 from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
 
 __all__ = [
+    "NEEDS",
     "Ledger",
     "Need",
     "Observable",
@@ -100,6 +102,7 @@ __all__ = [
     "gap",
     "gate_flips",
     "held_out",
+    "in_order",
     "initial_basis",
     "jacobian_change",
     "jacobian_stability",

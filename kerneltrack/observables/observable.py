@@ -4,35 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-#: What a measurement can offer; ``docs/notation.md`` says how each is obtained and what it costs.
-Need = Literal[
-    "eigenvalues",
-    "eigenvectors",
-    "spectrum",
-    "kernel",
-    "targets",
-    "outputs",
-    "residual",
-    "loss",
-    "operator",
-    "initial",
-    "previous",
-    "update",
-    "layers",
-    "layer_kernels",
-    "layer_changes",
-    "activations",
-    "cross_time",
-    "parameters",
-    "anchored",
-    "extension",
-    "regression",
-    "conjugate",
-    "optimizer_kernel",
-    "training_outputs",
-]
+from kerneltrack.observables.need import in_order
 
 
 @dataclass(frozen=True)
@@ -44,29 +18,35 @@ class Observable:
         formula: its definition in the notation of ``docs/notation.md``.
         units: "1" where it is dimensionless.
         source: paper and section, or "derived".
-        needs: what must have been measured ("spectrum": every eigenpair, not only the leading ones).
+        needs: what must have been measured, names of ``NEEDS`` ("spectrum": every eigenpair, not only the leading ones).
         compute: the pure function State → float or array; it raises ObservableError where the number does not exist.
         dims: the dimensions of the result beyond ``snapshot`` (names of the archive's schema); () for a scalar.
         long_name: one clause for axes and tables.
         default: whether it belongs to the set "default".
+
+    Raises:
+        ObservableError: a need that no measurement offers.
     """
 
     name: str
     formula: str
     units: str
     source: str
-    needs: frozenset[Need]
+    needs: frozenset[str]
     compute: Callable[..., Any]
     dims: tuple[str, ...] = ()
     long_name: str = ""
     default: bool = False
+
+    def __post_init__(self) -> None:
+        in_order(self.needs)  # refuses what is unknown
 
 
 def observable(
     name: str,
     compute: Callable[..., Any],
     formula: str,
-    *needs: Need,
+    *needs: str,
     source: str = "derived",
     units: str = "1",
     dims: tuple[str, ...] = (),

@@ -29,7 +29,8 @@ from kerneltrack.observables import (
     training_mode,
 )
 from kerneltrack.observables.datasets import energy_k
-from kerneltrack.observables.observable import Need, Observable
+from kerneltrack.observables.need import NEEDS
+from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.state import Array, State
 from kerneltrack.schema import RESERVED
 
@@ -129,12 +130,12 @@ def _unknown(name: object) -> ObservableError:
     )
 
 
-def needs(selected: Iterable[Observable]) -> frozenset[Need]:
+def needs(selected: Iterable[Observable]) -> frozenset[str]:
     """Everything that must be measured for the chosen observables."""
     return frozenset(need for entry in selected for need in entry.needs)
 
 
-def compute(selected: Sequence[Observable], state: State, *, only: Collection[Need] | None = None) -> Values:
+def compute(selected: Sequence[Observable], state: State, *, only: Collection[str] | None = None) -> Values:
     """The chosen observables on a state.
 
     What needs the update is computed in a second call, once the state has it; then ``only={"update"}`` leaves the
@@ -163,33 +164,7 @@ def compute(selected: Sequence[Observable], state: State, *, only: Collection[Ne
 
 
 def _check_needs(entry: Observable, state: State) -> None:
-    at_hand: dict[Need, bool] = {
-        "eigenvalues": True,
-        "eigenvectors": True,
-        "outputs": True,
-        "spectrum": state.eigensystem.complete,
-        "kernel": state.kernel is not None,
-        "targets": state.targets is not None,
-        "residual": state.residual is not None,
-        "loss": not np.isnan(state.probe_loss),
-        "operator": state.stability is not None,
-        "initial": state.initial is not None,
-        "previous": state.previous is not None,
-        "update": state.update is not None,
-        "layers": state.layer_traces is not None,
-        "layer_kernels": state.layer_kernels is not None,
-        "layer_changes": state.update is not None and state.update.layer_linear_changes is not None,
-        "activations": state.activations is not None,
-        "cross_time": state.cross_time is not None,
-        "parameters": state.parameter_distance is not None,
-        "anchored": state.anchored_outputs is not None,
-        "extension": state.extension is not None,
-        "regression": state.regression is not None,
-        "conjugate": state.conjugate is not None,
-        "optimizer_kernel": state.optimizer_kernel is not None,
-        "training_outputs": state.training_outputs is not None,
-    }
-    if missing := sorted(need for need in entry.needs if not at_hand[need]):
+    if missing := sorted(name for name in entry.needs if not NEEDS[name].is_met(state)):
         raise ObservableError(f"not measured: {', '.join(missing)}")
 
 

@@ -43,7 +43,7 @@ PIECES = {
     "eigensystem": "kerneltrack.measurement.instrument.eigensystem",
     "observables": "kerneltrack.observables.compute",
     "coefficients and vectors": "kerneltrack.observables.measurement",
-    "stability ratio": "kerneltrack.measurement.instrument.stability_ratio",
+    "stability ratio": "kerneltrack.measurement.supplies.stability_ratio",
     "the update's effects": "kerneltrack.measurement.instrument.update_effects",
     "writing": "kerneltrack.archive.writer.ArchiveWriter.append",
 }

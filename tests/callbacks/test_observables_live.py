@@ -15,10 +15,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import kerneltrack.measurement.context as context
 import kerneltrack.measurement.instrument as module_of_instrument
 import kerneltrack.measurement.kernels as kernels
+import kerneltrack.measurement.supplies as supplies
 from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
+from kerneltrack.measurement.references import References
 from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import select
 from kerneltrack.schedule import At
@@ -389,6 +392,19 @@ def test_the_function_in_training(tracked):
         assert found["function_gap"] > 0.01
 
 
+#: What costs something, and where it is called.
+PIECES = {
+    "hidden_activations": context,
+    "distances": context,
+    "cross_time_ntk": kernels,
+    "training_outputs": supplies,
+    "extended": supplies,
+    "regressed": supplies,
+    "stability_ratio": supplies,
+    "update_effects": module_of_instrument,
+}
+
+
 @pytest.mark.parametrize(
     ("name", "pieces"),
     [
@@ -397,7 +413,8 @@ def test_the_function_in_training(tracked):
         ("jacobian_change", {"cross_time_ntk"}),
         ("function_gap", {"training_outputs"}),
         ("linearization_error", {"update_effects"}),
-        ("kernel_regression_error", {"carried_over"}),
+        ("kernel_regression_error", {"extended", "regressed"}),
+        ("target_energy_out_of_sample", {"extended"}),
         ("stability_ratio", {"stability_ratio"}),
         ("parameter_distance", {"distances"}),
     ],
@@ -405,16 +422,7 @@ def test_the_function_in_training(tracked):
 def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
     """The pieces that cost something are called for their observables alone."""
     calls = set()
-    for piece in (
-        "hidden_activations",
-        "cross_time_ntk",
-        "training_outputs",
-        "update_effects",
-        "carried_over",
-        "stability_ratio",
-        "distances",
-    ):
-        home = kernels if piece == "cross_time_ntk" else module_of_instrument
+    for piece, home in PIECES.items():
         function = getattr(home, piece)
         monkeypatch.setattr(home, piece, lambda *a, _f=function, _n=piece, **k: calls.add(_n) or _f(*a, **k))
     net = Net(OPTIMIZERS["momentum"]).double().eval()
@@ -423,9 +431,9 @@ def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
         module_of_instrument.Instrument(probe=Probe(x, y), loss=ProbeLoss.of("half_mse"), observables=select(name))
         for x, y in ((X[:N], Y[:N]), (X[N : N + M], Y[N : N + M]))
     )
-    anchor, flags = NetworkState.of(net), {"": True}
-    source = first.measure(net, rule, step=1, anchor=anchor)
-    reading = second.measure(net, rule, step=1, anchor=anchor, flags=flags, source=(first, source))
+    references, flags = References(start=NetworkState.of(net)), {"": True}
+    source = first.measure(net, rule, step=1, references=references)
+    reading = second.measure(net, rule, step=1, references=references, flags=flags, source=(first, source))
     second.complete(net, reading, rule)
     assert calls == pieces
 

@@ -1,0 +1,194 @@
+"""Context: what the measurement of one probe may look at, made once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kerneltrack.measurement.arrays import to_float64
+from kerneltrack.measurement.comparable import new_layers
+from kerneltrack.measurement.hidden_layers import Hidden, hidden_activations
+from kerneltrack.measurement.kernels import Kernels
+from kerneltrack.measurement.not_measured import NotMeasured
+from kerneltrack.measurement.out_of_sample import as_matrix
+from kerneltrack.measurement.parameter_motion import distances, layers_of
+from kerneltrack.measurement.reading import Reading
+from kerneltrack.measurement.references import References
+from kerneltrack.measurement.specification import ProbeSpec
+from kerneltrack.measurement.training_outputs import Flags
+from kerneltrack.ntk import Network, NetworkState
+from kerneltrack.observables import State
+from kerneltrack.snapshot import Array
+from kerneltrack.spectrum import EigenSystem
+from kerneltrack.training import UpdateRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """A probe, the network at θ_t, and the kernel and eigenpairs that were measured of both.
+
+    What several needs share is computed at the first question.
+
+    Attributes:
+        spec: what is measured on the probe, and how.
+        kernels: computes its other kernels.
+        module: the network, in eval mode.
+        network: the same over every trainable parameter.
+        inputs: the probe's inputs, where the module is.
+        outputs: f_t (N, O).
+        kernel: Θ_t in its reduced shape; None where it was not formed.
+        parts: the kernel by layer; None where layers are not told apart.
+        without_parts: why they are not, where that was asked.
+        spectrum: the eigenpairs.
+        rule: the update that is about to happen.
+        step: t.
+        references: the earlier states to compare with.
+        source: another probe, from which is carried over to this one, and its reading now.
+        flags: the ``training`` flags that the submodules have in training.
+    """
+
+    spec: ProbeSpec
+    kernels: Kernels
+    module: nn.Module
+    network: Network
+    inputs: Any
+    outputs: Tensor
+    kernel: Tensor | None
+    parts: Mapping[str, Tensor] | None
+    without_parts: str
+    spectrum: EigenSystem
+    rule: UpdateRule
+    step: int
+    references: References
+    source: tuple[ProbeSpec, Reading] | None
+    flags: Flags | None
+
+    @cached_property
+    def targets(self) -> Tensor | None:
+        """y (N, O) as the loss has them."""
+        return self.spec.targets(self.outputs)
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """By which it is told: those of the first measurement."""
+        known = self.references.layers
+        return layers_of(self.network) if known is None else list(known)
+
+    @cached_property
+    def new_layers(self) -> str:
+        """Why nothing can be told by them; "" where it can."""
+        return new_layers(layers_of(self.network), self.layers)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """``State.settings``."""
+        return {
+            **self.spec.facts(self.network, self.outputs, self.references.previous, self.step),
+            "layers": self.layers,
+            "parameters": list(self.spec.network(self.module).parameters),
+        }
+
+    @property
+    def initial(self) -> State | None:
+        """The state at step 0, unless this is that one."""
+        return self.references.initial if self.step else None
+
+    @cached_property
+    def lost_start(self) -> str:
+        """Why the network cannot be compared with itself at step 0; "" where it can."""
+        start = self.references.start
+        if start is None:
+            return "the initial parameters are unknown"
+        return start.incomparable(self.module, self.network.parameters)
+
+    @property
+    def start(self) -> NetworkState:
+        """The network's state at step 0.
+
+        Raises:
+            NotMeasured: it is unknown, or of another network.
+        """
+        if self.references.start is None or self.lost_start:
+            raise NotMeasured(self.lost_start)
+        return self.references.start
+
+    @cached_property
+    def distances(self) -> dict[str, float]:
+        """‖θ_t − θ_0‖₂ of each layer."""
+        return distances(self.start.parameters, self.start.now(self.module))
+
+    @property
+    def formed(self) -> Tensor:
+        """The kernel.
+
+        Raises:
+            NotMeasured: it was not formed.
+        """
+        if self.kernel is None:
+            raise NotMeasured("the kernel was not formed")
+        return self.kernel
+
+    @cached_property
+    def by_layer(self) -> dict[str, Tensor]:
+        """The kernel of every layer; zero of one of which no parameter is chosen.
+
+        Raises:
+            NotMeasured: layers are not told apart.
+        """
+        if self.parts is None:
+            raise NotMeasured(self.without_parts)
+        nothing = torch.zeros_like(next(iter(self.parts.values())))
+        return {layer: self.parts.get(layer, nothing) for layer in self.layers}
+
+    @cached_property
+    def hidden(self) -> Hidden:
+        """What the hidden layers hold."""
+        return hidden_activations(self.network, self.inputs)
+
+    @property
+    def first(self) -> tuple[ProbeSpec, Reading]:
+        """The probe that is carried over from, and its reading now.
+
+        Raises:
+            NotMeasured: there is none.
+        """
+        if self.source is None:
+            raise NotMeasured("there is no other probe to carry over from")
+        return self.source
+
+    @cached_property
+    def cross(self) -> Array:
+        """Θ_t(this probe, the other one) as a matrix (M, M')."""
+        spec, _ = self.first
+        return as_matrix(to_float64(self.kernels.own(self.module, self.inputs, spec.inputs(self.module))))
+
+    def state(self, measured: Mapping[str, Any]) -> State:
+        """The measured state.
+
+        Args:
+            measured: field → value of what was supplied for the observables' needs.
+        """
+        g, loss = self.spec.output, self.spec.loss
+        # Functions of g(f) have neither targets nor a loss.
+        targets = None if callable(g) else self.targets
+        outputs = torch.func.vmap(g)(self.outputs).reshape(len(self.outputs), -1) if callable(g) else self.outputs
+        return State(
+            eigensystem=self.spectrum,
+            kernel=None if self.kernel is None else to_float64(self.kernel),
+            reduction=self.spec.reduction,
+            outputs=to_float64(outputs),
+            targets=None if targets is None else to_float64(targets),
+            residual=None if targets is None else to_float64(self.spec.residual(self.outputs, targets)),
+            probe_loss=math.nan if loss is None or targets is None else float(loss.value(self.outputs, targets)),
+            learning_rates=self.rule.learning_rates,
+            initial=self.references.initial,
+            previous=self.references.previous,
+            settings=self.settings,
+            **measured,
+        )

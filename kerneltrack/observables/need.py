@@ -1,0 +1,214 @@
+"""Need: what a measurement can offer, declared once; checks, the tracker's choices and a page follow from the table.
+
+One more need is an entry here, the field of :class:`State` that holds it, and a supplier that measures it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from kerneltrack.errors import ObservableError
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One thing that must have been measured for an observable.
+
+    Attributes:
+        name: by which an observable asks for it.
+        field: of :class:`State`, None where it was not measured.
+        what: what must be there; in the words of ``docs/notation.md``.
+        cost: what that costs.
+        beside: further fields that are measured with it; where one cannot be, neither is it.
+        holds: whether a field that is not None holds it.
+        of_the_kernel: whether there is none where the kernel matrix is not formed.
+        since_start: whether it takes the network's state at step 0.
+        every_mode: whether the leading eigenpairs are not enough.
+        by_layer: whether it is told by the layers of the first measurement.
+        from_source: whether it is carried over from another probe.
+    """
+
+    name: str
+    field: str
+    what: str
+    cost: str
+    beside: tuple[str, ...] = ()
+    holds: Callable[[Any], bool] = _always
+    of_the_kernel: bool = False
+    since_start: bool = False
+    every_mode: bool = False
+    by_layer: bool = False
+    from_source: bool = False
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field that is measured for it, its own last."""
+        return (*self.beside, self.field)
+
+    def is_met(self, state: object) -> bool:
+        """Whether a :class:`State` has it."""
+        value = getattr(state, self.field)
+        return value is not None and self.holds(value)
+
+
+#: By name, in the order in which they are measured: what several share a computation for stands last, so that none of it
+#: lies in memory beside a kernel of another need.
+NEEDS = {
+    need.name: need
+    for need in (
+        Need(
+            name="eigenvalues",
+            field="eigensystem",
+            what="λ_i of the leading modes",
+            cost="k products of a Lanczos iteration, or the kernel and a dense solve",
+        ),
+        Need(name="eigenvectors", field="eigensystem", what="v_i of the leading modes", cost="the same"),
+        Need(
+            name="spectrum",
+            field="eigensystem",
+            every_mode=True,
+            holds=lambda eigensystem: eigensystem.complete,
+            what="every mode",
+            cost="the kernel, and O(M³) for the solve",
+        ),
+        Need(name="kernel", field="kernel", of_the_kernel=True, what="the kernel as an array", cost="N²K² numbers"),
+        Need(name="outputs", field="outputs", what="f_t", cost="one forward pass"),
+        Need(name="targets", field="targets", what="y", cost="none"),
+        Need(name="residual", field="residual", what="m_t", cost="the loss on the outputs"),
+        Need(
+            name="loss",
+            field="probe_loss",
+            holds=lambda loss: not math.isnan(loss),
+            what="L on the probe",
+            cost="the loss on the outputs",
+        ),
+        Need(name="initial", field="initial", what="the state at step 0 of the same run", cost="its memory"),
+        Need(name="previous", field="previous", what="the state before this one", cost="its memory"),
+        Need(
+            name="operator",
+            field="stability",
+            what="ρ_t",
+            cost="five to ten products of a Lanczos iteration, with the kernel where it is J Jᵀ whole and P one number, else "
+            "one VJP and one JVP each; none where it follows from λ_1",
+        ),
+        Need(
+            name="update",
+            field="update",
+            what="f_{t+1} and J_tΔθ",
+            cost="one forward pass, one JVP, one copy of the parameters",
+        ),
+        Need(
+            name="layer_changes",
+            field="update",
+            holds=lambda update: update.layer_linear_changes is not None,
+            by_layer=True,
+            what="J_t^l Δθ^l and the gradient flow of each layer",
+            cost="two JVPs per layer",
+        ),
+        Need(
+            name="layers",
+            field="layer_traces",
+            of_the_kernel=True,
+            by_layer=True,
+            what="the trace of each layer's kernel",
+            cost="memory for one kernel per layer, 2²⁸ numbers in all at most",
+        ),
+        Need(
+            name="layer_kernels",
+            field="layer_kernels",
+            beside=("layer_traces",),
+            of_the_kernel=True,
+            by_layer=True,
+            what="the kernel of each layer",
+            cost="the same, and as much again in float64",
+        ),
+        Need(
+            name="parameters",
+            field="parameter_distance",
+            beside=("layer_distances",),
+            since_start=True,
+            what="‖θ_t − θ_0‖, also by layer",
+            cost="θ_0: one copy of parameters and buffers, also in every checkpoint",
+        ),
+        Need(
+            name="cross_time",
+            field="cross_time",
+            of_the_kernel=True,
+            since_start=True,
+            what="J_tJ_0ᵀ",
+            cost="θ_0, and a second kernel",
+        ),
+        Need(
+            name="anchored",
+            field="anchored_outputs",
+            since_start=True,
+            what="f_0 + J_0(θ_t − θ_0)",
+            cost="θ_0 and one JVP",
+        ),
+        Need(
+            name="training_outputs",
+            field="training_outputs",
+            what="f with the flags of training",
+            cost="one forward pass of the probe as one batch",
+        ),
+        Need(
+            name="optimizer_kernel",
+            field="optimizer_kernel",
+            of_the_kernel=True,
+            what="J P_t Jᵀ",
+            cost="none for one learning rate, else a second kernel",
+        ),
+        Need(
+            name="activations",
+            field="activations",
+            what="hidden activations, now and at initialisation",
+            cost="one forward pass, their memory",
+        ),
+        Need(
+            name="conjugate", field="conjugate", what="the inputs φ of the linear readout", cost="the same forward pass"
+        ),
+        Need(
+            name="extension",
+            field="extension",
+            of_the_kernel=True,
+            from_source=True,
+            what="the first probe's eigenvectors on this one",
+            cost="the kernel between the two probes",
+        ),
+        Need(
+            name="regression",
+            field="regression",
+            beside=("extension",),
+            of_the_kernel=True,
+            from_source=True,
+            what="what the first probe's targets predict on this one",
+            cost="the same kernel, and a solve",
+        ),
+    )
+}
+
+
+def need(name: str) -> Need:
+    """The need of that name.
+
+    Raises:
+        ObservableError: there is none; the nearest are named.
+    """
+    if name not in NEEDS:
+        nearest = difflib.get_close_matches(str(name), NEEDS, n=3) or list(NEEDS)
+        raise ObservableError("unknown need of an observable", expected=f"one of {', '.join(nearest)}", got=repr(name))
+    return NEEDS[name]
+
+
+def in_order(names: Iterable[str]) -> tuple[Need, ...]:
+    """The needs of those names, each once, in the order in which they are measured."""
+    chosen = {need(name).name for name in names}
+    return tuple(entry for name, entry in NEEDS.items() if name in chosen)

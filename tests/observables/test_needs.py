@@ -1,0 +1,91 @@
+"""The table of needs. Oracles: the fields of State, and states that lack one thing each, made by hand."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.observables import NEEDS, Observable, State, Update, compute, in_order
+
+#: Need → the field without which a state does not have it. The last is looked at inside the field.
+WITHOUT = {
+    "kernel": "kernel", "targets": "targets", "residual": "residual", "operator": "stability", "initial": "initial",
+    "previous": "previous", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
+    "activations": "activations", "cross_time": "cross_time", "parameters": "parameter_distance",
+    "anchored": "anchored_outputs", "extension": "extension", "regression": "regression", "conjugate": "conjugate",
+    "optimizer_kernel": "optimizer_kernel", "training_outputs": "training_outputs",
+}  # fmt: skip
+ALWAYS = {"eigenvalues", "eigenvectors", "outputs"}
+INSIDE = {"spectrum", "loss", "layer_changes"}
+
+
+def test_every_need_is_held_by_fields_of_a_state():
+    fields = {field.name for field in dataclasses.fields(State)}
+    assert {field for need in NEEDS.values() for field in need.fields} <= fields
+    assert {name: need.name for name, need in NEEDS.items()} == {name: name for name in NEEDS}
+
+
+def whole(problem):
+    """A state that has everything."""
+    change, rows = problem.outputs / 9, {"a": problem.outputs / 7}
+    state = problem.state()
+    numbers = dict.fromkeys(("stability", "parameter_distance"), 0.0)  # zero is a number like others
+    arrays = dict.fromkeys(("cross_time", "optimizer_kernel"), state.kernel)
+    functions = dict.fromkeys(("anchored_outputs", "regression", "training_outputs"), problem.outputs)
+    return dataclasses.replace(
+        state,
+        **numbers,
+        **arrays,
+        **functions,
+        initial=state,
+        previous=state,
+        update=Update(output_change=change, linear_change=change, layer_linear_changes=rows),
+        layer_traces={"a": 1.0},
+        layer_kernels={"a": state.kernel},
+        activations={},
+        extension=np.ones((21, 2)),
+        conjugate=np.ones((7, 7)),
+    )
+
+
+def reason(need, state):
+    """What an observable is told that asks for the need alone; "" where it gets it."""
+    entry = Observable("mine", "1", "1", "here", frozenset({need}), lambda state: 1.0)
+    return compute([entry], state).reasons.get("mine", "")
+
+
+def test_a_state_that_has_everything_has_every_need(problem):
+    assert {need: reason(need, whole(problem)) for need in NEEDS} == dict.fromkeys(NEEDS, "")
+
+
+@pytest.mark.parametrize("need", sorted(WITHOUT))
+def test_what_was_not_measured_is_said_and_nothing_else_is(problem, need):
+    lacking = dataclasses.replace(whole(problem), **{WITHOUT[need]: None})
+    found = {name for name in NEEDS if reason(name, lacking)}
+    assert found == {need} | ({"layer_changes"} if need == "update" else set())
+    assert reason(need, lacking) == f"not measured: {need}"
+
+
+def test_what_a_field_holds_is_looked_at(problem):
+    state = whole(problem)
+    change = problem.outputs / 9
+    few = dataclasses.replace(state.eigensystem, complete=False)
+    lacking = dataclasses.replace(
+        state, probe_loss=math.nan, eigensystem=few, update=Update(output_change=change, linear_change=change)
+    )
+    assert {name for name in NEEDS if reason(name, lacking)} == INSIDE
+
+
+def test_every_need_is_tried():
+    assert {*WITHOUT, *ALWAYS, *INSIDE} == set(NEEDS)
+
+
+def test_a_need_that_no_measurement_offers_is_refused_at_once():
+    with pytest.raises(ObservableError, match=r"unknown need.*targets.*got 'tragets'"):
+        Observable("mine", "1", "1", "here", frozenset({"tragets"}), lambda state: 1.0)
+
+
+def test_needs_come_once_and_in_the_table_s_order():
+    assert [need.name for need in in_order(["regression", "kernel", "regression"])] == ["kernel", "regression"]
