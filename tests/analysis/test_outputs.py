@@ -38,8 +38,8 @@ WRITERS = {
 
 #: What the commands cannot do without; a report of no more is drawn in a fraction of the time.
 NEEDED = {
-    "eigenvalues", "effective_rank", "participation_ratio", "stability_ratio", "probe_loss", "target_coefficients", "residual_coefficients",
-    "target_energy", "residual_energy", "trace",
+    "eigenvalues", "effective_rank", "participation_ratio", "stability_ratio", "probe_loss", "target_coefficients",
+    "residual_coefficients", "target_energy", "residual_energy", "trace",
 }  # fmt: skip
 
 

@@ -312,7 +312,9 @@ def test_parts_stay_few_while_the_main_file_cannot_be_rewritten(tmp_path, make, 
     assert steps_of(path) == list(range(90))
 
 
-@pytest.mark.parametrize("setting", ["TRUE", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("FALSE", "BEST_EFFORT"))])
+@pytest.mark.parametrize(
+    "setting", ["TRUE", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("FALSE", "BEST_EFFORT"))]
+)
 def test_hdf5_file_locks_are_never_asked_for(tmp_path, setting):
     """A file system without locks cannot matter: with flock failing, everything works, whatever HDF5 is told."""
     script = """

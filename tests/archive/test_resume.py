@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import xarray
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from kerneltrack.archive import ArchiveWriter, check, joining, open_archive
@@ -198,7 +198,9 @@ ACTION = st.one_of(
 def test_the_file_is_its_twin_in_memory(tmp_path_factory, make, examples):
     """Any sequence of appends and resumes. Oracle: MemoryArchive, which knows neither rows, nor parts, nor HDF5."""
     given_actions = given(st.lists(ACTION, max_size=6))(lambda actions: twins_agree(tmp_path_factory, make, actions))
-    settings(max_examples=examples, phases=[Phase.explicit, Phase.generate], deadline=None, database=None)(given_actions)()
+    settings(max_examples=examples, phases=[Phase.explicit, Phase.generate], deadline=None, database=None)(
+        given_actions
+    )()
 
 
 def twins_agree(tmp_path_factory, make, actions):

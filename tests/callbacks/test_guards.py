@@ -200,7 +200,9 @@ LEAVES_SOMETHING = ("preserved_rng", "preserved_buffers", "eval_flags")
     [
         *(pytest.param(guard, False, id=f"{guard}-measured") for guard in CASES),
         *(
-            pytest.param(guard, True, id=f"{guard}-raises", marks=() if guard in LEAVES_SOMETHING else pytest.mark.nightly)
+            pytest.param(
+                guard, True, id=f"{guard}-raises", marks=() if guard in LEAVES_SOMETHING else pytest.mark.nightly
+            )
             for guard in CASES
         ),
     ],
