@@ -28,3 +28,14 @@ def seeded(request):
         import torch
 
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_catalogue():
+    """What a file registers is gone behind it: a study adds observables that no other test's state can compute."""
+    from kerneltrack.observables import registry
+
+    before = dict(registry._REGISTERED)
+    yield
+    registry._REGISTERED.clear()
+    registry._REGISTERED.update(before)

@@ -66,14 +66,21 @@ def steps_of(path):
 
 
 @pytest.mark.parametrize(
-    ("before", "failure"), [*((1, failure) for failure in FAILURES), (7, "full disk")], ids=lambda value: str(value)
+    ("before", "failure", "stride"),
+    [
+        (1, "full disk", 1),
+        (7, "broken disk", 7),
+        pytest.param(1, "no permission", 1, marks=pytest.mark.nightly),
+        pytest.param(1, "broken disk", 1, marks=pytest.mark.nightly),
+        pytest.param(7, "full disk", 1, marks=pytest.mark.nightly),
+    ],
 )
-def test_every_call_of_an_append_may_fail(tmp_path, make, monkeypatch, before, failure):
+def test_every_call_of_an_append_may_fail(tmp_path, make, monkeypatch, before, failure, stride):
     """`before` rows are there already; the seventh's successor also joins them into the main file."""
     faults = Faults(monkeypatch)
     number, failed = 0, True
     while failed:
-        number += 1 if before == 1 else 3
+        number += stride
         path = tmp_path / f"{number}.h5"
         faults.at(-1, 0)
         with ArchiveWriter(path, probes=[make.probe]) as writer:
@@ -101,13 +108,14 @@ def test_every_call_of_an_append_may_fail(tmp_path, make, monkeypatch, before, f
     assert number > 6 if before == 1 else number > 18
 
 
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("stage", ["create", "close", "resume"])
-def test_every_call_of_creating_closing_and_resuming_may_fail(tmp_path, make, monkeypatch, stage):
+def test_every_call_of_creating_closing_and_resuming_may_fail(tmp_path, make, monkeypatch, stage, stride):
     """What failed is done again; where the lock could not be given back, this very process still holds it."""
     faults = Faults(monkeypatch)
     number, failed = 0, True
     while failed:
-        number += 2  # with the other half the test would take as long again
+        number += stride
         path = tmp_path / f"{number}.h5"
 
         def attempt(name, action, number=number):
@@ -304,7 +312,9 @@ def test_parts_stay_few_while_the_main_file_cannot_be_rewritten(tmp_path, make, 
     assert steps_of(path) == list(range(90))
 
 
-@pytest.mark.parametrize("setting", ["TRUE", "FALSE", "BEST_EFFORT"])
+@pytest.mark.parametrize(
+    "setting", ["TRUE", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("FALSE", "BEST_EFFORT"))]
+)
 def test_hdf5_file_locks_are_never_asked_for(tmp_path, setting):
     """A file system without locks cannot matter: with flock failing, everything works, whatever HDF5 is told."""
     script = """

@@ -19,18 +19,22 @@ def kill(*options):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
 
 
-def test_twenty_kills_at_random_times_lose_nothing():
-    done = kill("--kills", "20")
+@pytest.mark.parametrize("kills", [8, pytest.param(40, marks=pytest.mark.nightly)])
+def test_kills_at_random_times_lose_nothing(kills):
+    done = kill("--kills", str(kills))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="no C compiler for the preloaded library")
 class TestBeforeEveryCall:
-    def test_nothing_is_lost_by_an_append(self):
-        """Every third call of an append, some of one that also joins; `make kill-test` takes all, of every stage."""
-        done = kill("--kills", "0", "--calls", "--stage", "append", "--stride", "3")
+    @pytest.mark.parametrize(
+        ("append", "join"), [("7", "90"), pytest.param("2", "20", marks=pytest.mark.nightly)], ids=["some", "many"]
+    )
+    def test_nothing_is_lost_by_an_append(self, append, join):
+        """Some calls of an append, and of one that also joins; `make kill-test` takes all, of every stage."""
+        done = kill("--kills", "0", "--calls", "--stage", "append", "--stride", append)
         assert done.returncode == 0, done.stdout + done.stderr
-        done = kill("--kills", "0", "--calls", "--stage", "append and join all", "--stride", "60")
+        done = kill("--kills", "0", "--calls", "--stage", "append and join all", "--stride", join)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def test_a_writer_that_works_in_place_loses_something(self):

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import xarray
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from kerneltrack.archive import ArchiveWriter, check, joining, open_archive
@@ -194,15 +194,16 @@ ACTION = st.one_of(
 )
 
 
-@settings(
-    max_examples=15,
-    phases=[Phase.explicit, Phase.generate],
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(st.lists(ACTION, max_size=6))
-def test_the_file_is_its_twin_in_memory(tmp_path_factory, make, actions):
+@pytest.mark.parametrize("examples", [6, pytest.param(30, marks=pytest.mark.nightly)])
+def test_the_file_is_its_twin_in_memory(tmp_path_factory, make, examples):
     """Any sequence of appends and resumes. Oracle: MemoryArchive, which knows neither rows, nor parts, nor HDF5."""
+    given_actions = given(st.lists(ACTION, max_size=6))(lambda actions: twins_agree(tmp_path_factory, make, actions))
+    settings(max_examples=examples, phases=[Phase.explicit, Phase.generate], deadline=None, database=None)(
+        given_actions
+    )()
+
+
+def twins_agree(tmp_path_factory, make, actions):
     path = tmp_path_factory.mktemp("twin") / "run.h5"
     twins = [MemoryArchive(probes=[make.probe], provenance=make.run, all_segments=every) for every in (False, True)]
     writer = ArchiveWriter(path, probes=[make.probe], provenance=make.run)

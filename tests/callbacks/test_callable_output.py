@@ -57,8 +57,21 @@ def kernel_of(layers, g, x):
     return torch.einsum("nop,mqp->nmoq", J, J)
 
 
-@pytest.mark.parametrize("targets", [True, False])
-@pytest.mark.parametrize(("g", "outputs"), [(two, 1), (two, 3), (one, 2), (same, 2), (three, 1)])
+@pytest.mark.parametrize(
+    ("g", "outputs", "targets"),
+    [
+        (two, 1, True),
+        (two, 3, False),
+        (one, 2, True),
+        (same, 2, True),
+        (three, 1, False),
+        pytest.param(two, 1, False, marks=pytest.mark.nightly),
+        pytest.param(two, 3, True, marks=pytest.mark.nightly),
+        pytest.param(one, 2, False, marks=pytest.mark.nightly),
+        pytest.param(same, 2, False, marks=pytest.mark.nightly),
+        pytest.param(three, 1, True, marks=pytest.mark.nightly),
+    ],
+)
 def test_the_kernel_is_of_g_and_the_outputs_are_the_networks(tmp_path, g, outputs, targets):
     path = tmp_path / "run.h5"
     states, x = fit(path, g, outputs, targets, observables="all")

@@ -1,4 +1,4 @@
-"""Both import roots, LightningCLI, and DDP, each in a fresh interpreter. Oracle: the archive that the run leaves."""
+"""Both import roots and LightningCLI, in fresh interpreters. Oracle: the archives that the runs leave."""
 
 import inspect
 import subprocess
@@ -65,15 +65,6 @@ def python(code, folder, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    ("root", "other"), [("pytorch_lightning", "lightning.pytorch"), ("lightning.pytorch", "pytorch_lightning")]
-)
-def test_each_root_alone(tmp_path, root, other):
-    python(TRAINING.format(root=root) + RUN.format(check=ALONE.format(other=other)), tmp_path)
-    with open_archive(tmp_path / "run.h5") as archive:
-        assert archive.steps.tolist() == [0, 2, 4]
-
-
 def test_a_tracker_made_with_both_roots_loaded_is_a_callback_of_both(tmp_path):
     check = "import lightning.pytorch; assert isinstance(tracker, lightning.pytorch.Callback)"
     code = "import lightning.pytorch\n" + TRAINING.format(root="pytorch_lightning") + RUN.format(check=check)
@@ -100,7 +91,7 @@ trainer:
   callbacks:
     - class_path: kerneltrack.callbacks.NTKTracker
       init_args:
-        archive: run.h5
+        archive: cli.h5
         probe: probe.npz
         schedule:
           class_path: kerneltrack.schedule.Every
@@ -126,15 +117,28 @@ trainer:
 """
 
 
-@pytest.mark.parametrize("root", ["pytorch_lightning", "lightning.pytorch"])
-def test_lightning_cli_from_yaml(tmp_path, root):
+@pytest.fixture(scope="module", params=["pytorch_lightning", "lightning.pytorch"])
+def alone(request, tmp_path_factory):
+    """The folder of a process that knows one root: a training by hand, then one by LightningCLI."""
     import torch
 
+    root, folder = request.param, tmp_path_factory.mktemp("alone")
+    (other,) = {"pytorch_lightning", "lightning.pytorch"} - {root}
     x = torch.randn(5, 3)
-    Probe(x, x[:, :1], name="mine").save(tmp_path / "probe.npz")
-    (tmp_path / "config.yaml").write_text(CONFIG)
-    python(TRAINING.format(root=root) + CLI.format(root=root), tmp_path)
-    with open_archive(tmp_path / "run.h5") as archive:
+    Probe(x, x[:, :1], name="mine").save(folder / "probe.npz")
+    (folder / "config.yaml").write_text(CONFIG)
+    by_hand = RUN.format(check=ALONE.format(other=other))
+    python(TRAINING.format(root=root) + by_hand + CLI.format(root=root), folder)
+    return folder
+
+
+def test_each_root_alone(alone):
+    with open_archive(alone / "run.h5") as archive:
+        assert archive.steps.tolist() == [0, 2, 4]
+
+
+def test_lightning_cli_from_yaml(alone):
+    with open_archive(alone / "cli.h5") as archive:
         assert archive.steps.tolist() == [0, 2, 4]
         record = archive.probes["mine"]
         assert record.settings["output"] == "trace"
@@ -149,25 +153,3 @@ def test_the_yaml_has_every_argument():
 
     given = yaml.safe_load(CONFIG)["trainer"]["callbacks"][0]["init_args"]
     assert given.keys() == inspect.signature(NTKTracker.__init__).parameters.keys() - {"self"}
-
-
-DDP = """
-import os
-def fit(callbacks):
-    pl.seed_everything(0, verbose=False)
-    net = Net()
-    pl.Trainer(callbacks=callbacks, devices=2, strategy="ddp", **quiet).fit(net)
-    return {k: v.clone() for k, v in net.state_dict().items()}
-
-if __name__ == "__main__":
-    a = fit([NTKTracker("run.h5", probe=8, schedule=2, log=False)])
-    b = fit([])
-    assert all(torch.equal(a[k], b[k]) for k in a)
-"""
-
-
-def test_two_ranks_train_as_without_the_tracker_and_rank_zero_writes(tmp_path):
-    python(TRAINING.format(root="pytorch_lightning") + DDP, tmp_path)
-    with open_archive(tmp_path / "run.h5") as archive:
-        assert archive.steps.tolist() == [0, 2, 4]
-        assert archive.provenance.run["world_size"] == 2

@@ -4,6 +4,7 @@ Oracles: what a tracker made for that fit alone gives, row by row and bit for bi
 """
 
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -22,6 +23,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
 ]
 
+#: One of each memory: θ_0 and f_0, Θ_0, its eigenvectors, the Jacobian at θ_0, the state before and its eigenvectors.
+REMEMBERING = [
+    "parameter_distance", "displacement_energy", "anchored_linearization_error", "relative_kernel_change",
+    "subspace_overlap_with_initial", "jacobian_change", "kernel_velocity", "subspace_overlap_with_previous",
+]  # fmt: skip
 #: Differ between two runs of one training.
 TIMES = {"wall_time", "train_seconds", "snapshot_seconds"}
 
@@ -42,9 +48,8 @@ def nothing(batch, batch_idx):
 
 def tracker(path, **options):
     """One that compares with θ_0 and with the state before, by everything that remembers them."""
-    names = ["default", "parameter_distance", "jacobian_change", "kernel_velocity"]
     return NTKTracker(
-        path, probe=Probe(*data().tensors, name="train"), schedule=2, observables=names, log=False, **options
+        path, probe=Probe(*data().tensors, name="train"), schedule=2, observables=REMEMBERING, log=False, **options
     )
 
 
@@ -77,8 +82,13 @@ def same(a, b):
     return True
 
 
-def fresh(path, seed=1, steps=6):
-    trainer(tracker(path), max_steps=steps).fit(net(seed), loader())
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """The rows of six steps with a tracker made for them alone."""
+    path = tmp_path_factory.mktemp("fresh") / "run.h5"
+    with warnings.catch_warnings():  # set up before the filters of a test
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer(tracker(path), max_steps=6).fit(net(1), loader())
     return rows(path)
 
 
@@ -102,28 +112,37 @@ def loads_weights(watched, module):
     module.load_state_dict(net(1).state_dict())
 
 
-@pytest.mark.parametrize("between", [None, validates, loads_weights], ids=["nothing", "validates", "loads weights"])
-@pytest.mark.parametrize("first", [6, 1], ids=str)
-def test_a_new_run_remembers_nothing_of_the_one_before(tmp_path, between, first):
+@pytest.mark.parametrize(
+    ("between", "first"),
+    [
+        (None, 6),
+        (validates, 1),
+        (loads_weights, 6),
+        pytest.param(None, 1, marks=pytest.mark.nightly),
+        pytest.param(validates, 6, marks=pytest.mark.nightly),
+        pytest.param(loads_weights, 1, marks=pytest.mark.nightly),
+    ],
+)
+def test_a_new_run_remembers_nothing_of_the_one_before(tmp_path, fresh, between, first):
     watched = tracker(tmp_path / "run.h5", if_exists="replace")
     trainer(watched, max_steps=first).fit(net(0), loader())
     module = net(1)
     if between:
         between(watched, module)
     trainer(watched, max_steps=6).fit(module, loader())
-    assert same(rows(tmp_path / "run.h5", all_segments=True), fresh(tmp_path / "fresh.h5"))
+    assert same(rows(tmp_path / "run.h5", all_segments=True), fresh)
 
 
-def test_a_new_run_after_one_that_was_resumed(tmp_path):
+def test_a_new_run_after_one_that_was_resumed(tmp_path, fresh):
     trainer(tracker(tmp_path / "run.h5"), Saves(tmp_path, 3), max_steps=6).fit(net(), loader())
     watched = tracker(tmp_path / "run.h5", if_exists="replace")
     trainer(watched, max_steps=8).fit(net(), loader(), ckpt_path=tmp_path / "3.ckpt", weights_only=True)
     assert [row["step"] for row in rows(tmp_path / "run.h5")] == [0, 2, 4, 6, 8]
     trainer(watched, max_steps=6).fit(net(1), loader())
-    assert same(rows(tmp_path / "run.h5", all_segments=True), fresh(tmp_path / "fresh.h5"))
+    assert same(rows(tmp_path / "run.h5", all_segments=True), fresh)
 
 
-def test_a_new_run_after_a_checkpoint_that_could_not_be_restored(tmp_path):
+def test_a_new_run_after_a_checkpoint_that_could_not_be_restored(tmp_path, fresh):
     """The tracker's state is loaded, then the optimizer's refuses; the fit that follows begins at step 0."""
     trainer(tracker(tmp_path / "run.h5"), Saves(tmp_path, 1), max_steps=6).fit(net(), loader())
     checkpoint = torch.load(tmp_path / "1.ckpt", weights_only=True)
@@ -133,7 +152,7 @@ def test_a_new_run_after_a_checkpoint_that_could_not_be_restored(tmp_path):
     with pytest.raises(ValueError, match="parameter group"):
         trainer(watched, max_steps=6).fit(net(), loader(), ckpt_path=tmp_path / "bad.ckpt", weights_only=True)
     trainer(watched, max_steps=6).fit(net(1), loader())
-    assert same(rows(tmp_path / "run.h5", all_segments=True), fresh(tmp_path / "fresh.h5"))
+    assert same(rows(tmp_path / "run.h5", all_segments=True), fresh)
 
 
 def test_another_module_in_the_same_trainer_is_a_new_run(tmp_path):

@@ -4,6 +4,7 @@ Oracle: copies of the module at every state, differentiated by torch.autograd.gr
 """
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -19,11 +20,12 @@ from tests.callbacks.lightning_runs import trainer
 X = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.sin(X[:, :1])
 N = 10
+#: One of each comparison; everything of the default is asked with Lightning's own callback below.
 NAMES = [
-    "default", "parameter_distance", "layer_parameter_distance", "jacobian_change", "layer_kernel", "gate_flips",
-    "ledger_kernel_flow", "kernel_velocity",
+    "anchored_linearization_error", "parameter_distance", "layer_parameter_distance", "jacobian_change", "layer_kernel",
+    "gate_flips", "ledger_kernel_flow", "kernel_velocity", "layer_share", "relative_kernel_change",
+    "kernel_distance_from_initial", "cka_with_initial", "linearization_error",
 ]  # fmt: skip
-ANCHORED = ("anchored_linearization_error", "parameter_distance", "layer_parameter_distance", "jacobian_change")
 OF_KERNELS = ("relative_kernel_change", "kernel_distance_from_initial", "cka_with_initial", "jacobian_change")
 
 
@@ -135,13 +137,21 @@ FREEZES = {
 }
 
 
-@pytest.mark.parametrize("case", FREEZES)
-def test_what_freezes_has_moved_all_the_same(tmp_path, case):
+@pytest.fixture(scope="module", params=FREEZES)
+def frozen(request, tmp_path_factory):
+    """(case, rows, spy, parameters) of a training in which something freezes; run once for the two claims."""
+    path = tmp_path_factory.mktemp("frozen") / "run.h5"
+    with warnings.catch_warnings():  # set up before the filters of a test
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        spy, left = fit(path, At(**FREEZES[request.param]))
+    return request.param, rows(path), spy, left
+
+
+def test_what_freezes_has_moved_all_the_same(frozen):
     """J_0(θ_t − θ_0) and the distances are over all that trained at step 0. float32 training: differences to 1e-3."""
-    spy, left = fit(tmp_path / "run.h5", At(**FREEZES[case]))
+    case, found, spy, left = frozen
     _, alone = fit(None, At(**FREEZES[case]), watched=False)
     assert all(torch.equal(a, b) for a, b in zip(left, alone, strict=True))
-    found = rows(tmp_path / "run.h5")
     assert [row.step for row in found] == list(range(0, 21, 2))
     start = spy.states[0]
     J0, f0 = jacobian(start, EVERY), outputs(start)
@@ -156,12 +166,11 @@ def test_what_freezes_has_moved_all_the_same(tmp_path, case):
         assert values["layer_parameter_distance"] == pytest.approx(layers, rel=1e-4, abs=1e-7)
 
 
-@pytest.mark.parametrize("case", FREEZES)
-def test_kernels_of_different_parameters_are_not_compared(tmp_path, case):
+def test_kernels_of_different_parameters_are_not_compared(frozen):
     """The kernel itself is that of what trains now, the layers' shares too; a distance to another kernel is withheld."""
-    spy, _ = fit(tmp_path / "run.h5", At(**FREEZES[case]))
+    case, found, spy, _ = frozen
     earlier = None
-    for row in rows(tmp_path / "run.h5"):
+    for row in found:
         now, values = spy.states[row.step], row.probes["train"]
         names = [n for n in EVERY if trains_at(case, n, row)]
         J = jacobian(now, names)
@@ -250,8 +259,14 @@ class Begins(pl.Callback):
             self.act(trainer, pl_module)
 
 
-@pytest.mark.parametrize("params", [None, ["head.weight"], "the head's"], ids=str)
-@pytest.mark.parametrize("case", CHANGES)
+def chosen_with(case):
+    """Every change with all parameters, two with a part of them; the rest in the nightly run."""
+    for params in (None, ["head.weight"], "the head's"):
+        quick = params is None or (case, params) in (("replaces", ["head.weight"]), ("thaws", "the head's"))
+        yield pytest.param(case, params, marks=() if quick else pytest.mark.nightly, id=f"{case}-{params}")
+
+
+@pytest.mark.parametrize(("case", "params"), [each for case in CHANGES for each in chosen_with(case)])
 def test_what_cannot_be_compared_is_missing_and_says_why(tmp_path, case, params):
     begin, acts, why = CHANGES[case]
     chosen = params if isinstance(params, list | None) else is_of_the_head
@@ -283,8 +298,15 @@ def is_of_the_head(name):
 
 
 @pytest.mark.filterwarnings("ignore:.*")
-@pytest.mark.parametrize("params", [None, ["head.weight", "head.bias"]], ids=str)
-@pytest.mark.parametrize("on_error", ["raise", "warn"])
+@pytest.mark.parametrize(
+    ("params", "on_error"),
+    [
+        (None, "raise"),
+        (["head.weight", "head.bias"], "warn"),
+        pytest.param(None, "warn", marks=pytest.mark.nightly),
+        pytest.param(["head.weight", "head.bias"], "raise", marks=pytest.mark.nightly),
+    ],
+)
 def test_backbone_finetuning(tmp_path, params, on_error):
     """Lightning's own callback, with the tracker's default settings and with the parameters of the head."""
 

@@ -44,7 +44,8 @@ def fit(module, *callbacks, batch_size=N, collate=None, **options):
 
 def tracker(path, **options):
     probe = Probe(*data(N).tensors, name="train")
-    return NTKTracker(path, **{"probe": probe, "schedule": 1, "loss": "half_mse", "log": False, **options})
+    few = {"probe": probe, "schedule": 1, "loss": "half_mse", "log": False, "observables": "probe_loss"}
+    return NTKTracker(path, **{**few, **options})
 
 
 def rows(path):
