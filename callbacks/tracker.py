@@ -23,7 +23,7 @@ from kerneltrack import observables as catalogue
 from kerneltrack.archive import ArchiveWriter, IfExists
 from kerneltrack.distributed import Ranks, unsharded
 from kerneltrack.measurement import Eigenpairs, Instrument, KeepKernel, Moment, OnError, Pace, Recorder
-from kerneltrack.ntk import Forward, Method, Output, Selection
+from kerneltrack.ntk import Method, Output, Selection
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule
 from kerneltrack.snapshot import Json, Snapshot
@@ -51,7 +51,7 @@ class _Tracker:
         metadata: Mapping[str, Json] | None = None,
         max_overhead: float | None = None,
         log: bool = True,
-        forward: Forward | None = None,
+        forward: Callable[[Any, Any], Any] | None = None,  # LightningCLI refuses what is not annotated as Forward is
         if_exists: IfExists = "raise",
         on_error: OnError = "raise",
         split: Callable[[Any], tuple[Any, Any]] | None = None,

@@ -272,14 +272,12 @@ class Recorder:
         return self._open
 
     def _out_of_turn(self, call: str, expected: str) -> TrackerError:
-        state, remedy = "idle", "open a row first"
-        if self._closed:
-            state, remedy = "closed", "make another recorder"
-        elif self._open is not None:
-            state, remedy = "open", f"close the row of step {self.waiting} first"
+        state = "closed" if self._closed else "idle" if self._open is None else "open"
         return TrackerError(
-            f"{call}() of a Recorder is out of turn: expected one that is {expected}, "
-            f"got a recorder that is {state}; {remedy}"
+            f"{call}() of a recorder is out of turn",
+            expected=f"a recorder that is {expected}",
+            got=state,
+            remedy="Call open_row() and close_row() in turn, and nothing but close() after close().",
         )
 
     def _append(self, snapshot: Snapshot) -> None:

@@ -53,7 +53,7 @@ def bad(synthetic, truth, tmp_path_factory):
         (["plot", "poor", "--figure", "layer-shares", "-o", "OUT.png"], ["'layer_share'", "observables"]),
         (["plot", "poor", "--figure", "stages", "-o", "OUT.png"], ["'kernel_velocity'", "observables"]),
         (["plot", "one", "--figure", "rotation", "-o", "OUT.png"], ["two measured snapshots"]),
-        (["plot", "one", "--figure", "kernel-distances", "-o", "OUT.png"], ["two snapshots"]),
+        (["plot", "one", "--figure", "kernel-distances", "-o", "OUT.png"], ["two measured snapshots"]),
         (["plot", "constant", "--figure", "lr-trend", "-o", "OUT.png"], ["never change continuously"]),
     ],
     ids=lambda value: "-".join(value[:4]) if isinstance(value, list) else None,
