@@ -90,7 +90,7 @@ def withheld(run: Stored, name: str) -> Withheld:
     return Withheld(rows, reason if rows.any() else "")
 
 
-def told(run: Stored) -> list[tuple[str, str]]:
+def misleading(run: Stored) -> list[tuple[str, str]]:
     """(name, why, and in how many snapshots) of everything stored of which some number is withheld."""
     found = []
     for name in sorted(set(_RULES) & set(map(str, run.dataset.data_vars))):
@@ -154,7 +154,7 @@ def _flat(run: Stored) -> tuple[Rows, str]:
 
 
 def _rounding(run: Stored) -> tuple[Rows, str]:
-    """Exactly where f_{t+1} is stored; elsewhere a tracker that looked for rounding is believed, and nobody else."""
+    """Exactly where f_{t+1} is stored; elsewhere only a tracker that looked for rounding is believed."""
     found = np.full(len(run), not _looked(run))
     measured = np.flatnonzero(_of_probe(run)) if "outputs" in run.dataset else np.empty(0, int)
     rows = {int(run.steps[row]): int(row) for row in measured}

@@ -1,6 +1,6 @@
 """One family of errors: what was expected, what came, where, and what to do about it.
 
-Every error that kerneltrack raises on purpose is a :class:`KerneltrackError`; whoever drives a long training run can
+Every error that kerneltrack raises on purpose is a :class:`KerneltrackError`; a program that drives a long training run can
 catch that one name. Subclasses say whose business the problem is, never how it was found.
 """
 

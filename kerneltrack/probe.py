@@ -77,7 +77,7 @@ class Probe:
             name: the probe's name.
 
         Raises:
-            ProbeError: for an iterable dataset, no automatic batching, or a batch that nobody knows how to split.
+            ProbeError: for an iterable dataset, no automatic batching, or a batch that cannot be split into inputs and targets.
         """
         dataset, collate = loader.dataset, loader.collate_fn
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:

@@ -245,7 +245,7 @@ class OnLearningRateChange(Schedule):
         _check_window(self.window)
 
     def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int:
-        return 0  # nobody knows the changes to come; they are few, and always measured
+        return 0  # changes to come are unknown; they are few, and always measured
 
     def _is_due(self, clock: Clock) -> bool:
         previous = -math.inf

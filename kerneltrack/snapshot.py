@@ -37,7 +37,7 @@ class Snapshot:
         training_loss: the loss of the batch of that update; NaN where unknown.
         trigger: the schedule that asked for it, printed as it is written.
         window: 0, or 1 for the second state of a pair (t, t+1).
-        update_applied: whether that update happened; None where nobody could know (the last state of a run).
+        update_applied: whether that update happened; None where it is unknown (the last state of a run).
         status: "failed" where the measurement raised; then ``probes`` may be empty.
         message: the reason of a failure, or why some observables are NaN; one line.
         probes: for each probe that was measured now, named arrays (float64 unless the schema says otherwise).

@@ -126,7 +126,7 @@ def full_precision(module: nn.Module | None = None) -> Iterator[None]:
 
     torch has two interfaces for this, and reading the old one raises where the new one says something that the old one
     cannot. So the new one decides; an old switch is turned only where it could be read, so that it still can be inside
-    (``torch.backends.cudnn.flags`` in a forward reads it). cuDNN's operations, where nobody has set them, come back as
+    (``torch.backends.cudnn.flags`` in a forward reads it). cuDNN's operations, where no switch was set, come back as
     set to what they were by default: that is how torch's own ``flags`` leaves them.
     """
     del module
@@ -164,7 +164,7 @@ def _own_precisions() -> dict[str, str]:
     """What every switch itself is set to; afterwards those that others follow are at "none".
 
     A switch reads as what it follows, so its own value shows only while that is "none". Those of cuDNN's operations that
-    nobody has set are left out: they read "tf32" then, although they follow, and no value brings that state back.
+    were never set are left out: they read "tf32" then, although they follow, and no value brings that state back.
     """
     switches, own = _precision_switches(), {}
     for name, switch in switches.items():
@@ -207,7 +207,7 @@ GUARDS = (preserved_rng, eager, gradients, no_autocast, full_precision, preserve
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Equality that counts NaN as equal to itself, so that a NaN buffer is not rewritten for ever."""
+    """Equality that counts NaN as equal to itself, so that a NaN buffer is not rewritten each time."""
     return bool(torch.equal(a, b) or (a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))))
 
 

@@ -19,7 +19,7 @@ from kerneltrack.archive import Column, Field, Stream, chunk_shape
 from ..output import NETCDF, TABLE, distinct, whole
 from ..text import plain
 from ..trajectory import Floats, Run
-from ..withheld import told
+from ..withheld import misleading
 
 #: Columns that locate a snapshot.
 _INDEX = (
@@ -66,7 +66,7 @@ def to_netcdf(run: Run, path: str | os.PathLike[str]) -> Path:
         OSError: the file cannot be written.
     """
     dataset = run.dataset.copy()
-    for name, _ in told(run):  # what misleads is NaN here as everywhere
+    for name, _ in misleading(run):  # what misleads is NaN here as everywhere
         masked = np.array(dataset[name].values)
         masked[run.withheld(name).rows] = np.nan
         dataset[name] = dataset[name].copy(data=masked)

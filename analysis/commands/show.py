@@ -9,7 +9,7 @@ import numpy as np
 
 from ..text import Table, count, duration, finite_or_none, number, plain
 from ..trajectory import Run, run_of
-from ..withheld import gauge_note, told
+from ..withheld import gauge_note, misleading
 
 if TYPE_CHECKING:
     from kerneltrack.archive import Archive
@@ -86,7 +86,7 @@ def _probe(run: Run) -> dict[str, Any]:
                 for k, v in zip(grid, run.at(name, int(rows[-1])), strict=True)
                 if k in (5, 20, 100)
             }
-    notes = [f"{name} is {words}." for name, words in told(run) if name in last]
+    notes = [f"{name} is {words}." for name, words in misleading(run) if name in last]
     return {**facts, "last": last, "notes": [*notes, *filter(None, (gauge_note(run),))]}
 
 

@@ -107,7 +107,7 @@ def stacked(trajectory: Trajectory, names: list[str]) -> xr.Dataset:
 def _per_run(trajectory: Trajectory, name: str, length: int, read: Callable[[Run, str], Floats]) -> Any:
     try:
         lazy, arrays = (importlib.import_module(f"dask.{part}") for part in ("delayed", "array"))
-    except ImportError:  # a dependency of nobody but those with thousands of archives
+    except ImportError:  # needed only by users with thousands of archives
         return np.stack([read(run, name) for run in trajectory])
     rows = [arrays.from_delayed(lazy.delayed(read)(run, name), (length,), dtype=np.float64) for run in trajectory]
     return arrays.stack(rows)

@@ -18,7 +18,7 @@ from ..derived import key_of, nearest, title_of
 from ..output import distinct
 from ..text import BAND_RUNS, Table, count, finite_or_none, number, plain
 from ..trajectory import Floats, Trajectory
-from ..withheld import gauge_note, told
+from ..withheld import gauge_note, misleading
 from .align import Alignment, aligned
 
 #: What is compared where nothing else is asked for.
@@ -89,7 +89,7 @@ def compare(trajectory: Trajectory, *, by: Alignment = "step", quantities: Seque
     data = aligned(trajectory, chosen, by=by)
     values = {name: np.asarray(data[name].values.T) for name in chosen}
     metadata = {label: dict(run.provenance.get("metadata", {})) for label, run in zip(labels, trajectory, strict=True)}
-    notes += tuple(f"{run.name}: {n} is {words}" for run in trajectory for n, words in told(run) if n in chosen)
+    notes += tuple(f"{run.name}: {n} is {words}" for run in trajectory for n, words in misleading(run) if n in chosen)
     return Comparison(by, np.asarray(data["position"].values), labels, values, metadata, notes, trajectory)
 
 

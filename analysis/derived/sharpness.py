@@ -2,7 +2,7 @@
 
 ρ = λ_1(S^½ J P Jᵀ S^½)/c moves with P and c as well as with the network. Where P is η_t times one fixed diagonal, ρ/η is
 λ_1(S^½ J Jᵀ S^½) up to a constant: it depends on the parameters alone, whatever schedule the rate follows. Elsewhere what
-moved cannot be told apart, and there is no sharpness.
+moved cannot be separated, and there is no sharpness.
 """
 
 from __future__ import annotations

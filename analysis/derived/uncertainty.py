@@ -76,7 +76,7 @@ def assess(run: Run, others: Sequence[Run] = ()) -> Assessed:
 
 
 def assessment_table(found: Assessed) -> Table:
-    """A row for each number, a column for each field; "–" where nobody looked."""
+    """A row for each number, a column for each field; "–" where it was not estimated."""
     rows = [
         [title_of(name), number(value), *(_cell(field) for field in (u.numerical, u.estimator, u.probe, u.seeds))]
         for name, value, u in ((name, value, found.uncertainties[name]) for name, value in found.values.items())

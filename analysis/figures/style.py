@@ -113,7 +113,7 @@ class Style:
 
         try:
             with matplotlib.rc_context(self.parameters()), np.errstate(all="ignore"), warnings.catch_warnings():
-                # A letter that no font has, axes too small for their labels: the figure shows it, nobody can act on it.
+                # A letter that no font has, axes too small for their labels: the figure shows it, and no user can act on it.
                 warnings.simplefilter("ignore", UserWarning, append=True)
                 yield
         except AnalysisError:

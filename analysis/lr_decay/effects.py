@@ -19,7 +19,7 @@ from kerneltrack.errors import AnalysisError
 from ..derived import Change, ModeFactors, Trend, learning_rate_changes, mode_factors
 from ..text import finite_or_none
 from ..trajectory import Floats, Run, Trajectory
-from ..withheld import gauge_note, told
+from ..withheld import gauge_note, misleading
 
 #: Scalars reported at every moment, where the archive holds them.
 SCALARS = (
@@ -35,7 +35,7 @@ MODES = (1, 2, 5, 10, 20, 50, 100)
 #: bit-equal, so anything beyond the rounding of one float32 kernel is another state.
 SAME_STATE = 1e-3
 
-#: Moments at which a continuous schedule is told.
+#: Moments at which a continuous schedule is described.
 TREND_MOMENTS = 6
 
 
@@ -99,7 +99,7 @@ class ChangeEffects:
 
 @dataclass(frozen=True)
 class TrendCurve:
-    """A stretch of continuously changing rates, told over Ση: no before and after.
+    """A stretch of continuously changing rates, described over Ση: no before and after.
 
     Attributes:
         trend: where.
@@ -187,7 +187,10 @@ def lr_decay_effects(trajectory: Trajectory | Run, control: Trajectory | Run | N
         energy_k=_energy_k(run),
         changes=tuple(_effects(run, paired, change) for change in changes),
         trends=tuple(_course(run, trend) for trend in trends),
-        notes=(*(f"{n} is {words}." for n, words in told(run) if n in SCALARS), *filter(None, (gauge_note(run),))),
+        notes=(
+            *(f"{n} is {words}." for n, words in misleading(run) if n in SCALARS),
+            *filter(None, (gauge_note(run),)),
+        ),
     )
 
 

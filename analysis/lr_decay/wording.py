@@ -22,8 +22,8 @@ def sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
         _growth_clause(effects),
         _target_clause(effects),
     ]
-    told = [clause for clause in clauses if clause]
-    followed = f" This was followed by {_joined(told)}." if told else ""
+    given = [clause for clause in clauses if clause]
+    followed = f" This was followed by {_joined(given)}." if given else ""
     return f"{_what(effects)}{followed} {_effect_sentence(effects, energy_k)}".strip()
 
 
@@ -35,12 +35,12 @@ def trend_sentence(course: TrendCurve, energy_k: tuple[int, ...] = ()) -> str:
         (f"residual_energy_{k}", f"residual energy in the first {k} modes"),
         ("effective_rank", "effective rank"),
     ]
-    told = [
+    given = [
         f"{label} from {number(values[0], 2)} to {number(values[-1], 2)} (τ = {number(course.trends[name], 2)})"
         for name, label in wanted
         if name in course.trends and np.isfinite(values := [m.numbers[name] for m in (course.start, course.end)]).all()
     ]
-    courses = f": {_joined(told)}" if told else ""
+    courses = f": {_joined(given)}" if given else ""
     return (
         f"From step {count(course.start.step)} to {count(course.end.step)} the learning rate moved continuously from "
         f"{course.rates[0]:g} to {course.rates[1]:g} (Ση ≈ {number(course.trend.travel)}){courses}. A trend has no "

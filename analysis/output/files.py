@@ -156,7 +156,7 @@ def _is_among_parts(path: Path) -> bool:
 
 
 def _in_the_users_words(error: OSError, partial: Path, path: str | os.PathLike[str]) -> OSError:
-    """The error about the name that the user gave; the temporary one means nothing to anybody."""
+    """The error about the name that the user gave; the temporary one means nothing to a user."""
     given = os.fspath(path)
     if error.filename not in (None, os.fspath(partial)):
         return error

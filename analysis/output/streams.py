@@ -1,4 +1,4 @@
-"""Standard output and error as they come: of any encoding, and closed early by whoever reads them.
+"""Standard output and error as they come: of any encoding, and closed early by their reader.
 
 A letter that the stream's encoding does not have is replaced. When the reader of a pipe has gone (``| head -1``), what is
 still to come is dropped and the command ends with the exit code that it would have had.
@@ -27,12 +27,12 @@ def patient() -> Iterator[None]:
     finally:
         for stream in (sys.stdout, sys.stderr):
             if stream:
-                stream.flush()  # here, where a failure is told, not when the interpreter ends
+                stream.flush()  # here, where a failure gets its message, not when the interpreter ends
         sys.stdout, sys.stderr = kept
 
 
 class _Patient:
-    """A text stream that replaces what its encoding lacks, and drops what nobody reads."""
+    """A text stream that replaces what its encoding lacks, and drops what is no longer read."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -29,7 +29,7 @@ from ..lr_decay import (
 from ..output import HTML, distinct, may_write, whole
 from ..text import Table, count, number, plain
 from ..trajectory import PathLike, Run, Trajectory, load
-from ..withheld import gauge_note, told
+from ..withheld import gauge_note, misleading
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
 from .slider import Explorer, explorer
@@ -151,7 +151,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
     gauge = gauge_note(run)
     effects, no_effects = _effects(run, control)
     sections, absent = _sections(run, control)
-    absent += told(run)
+    absent += misleading(run)
     slider, no_slider = _explorer(run)
     if no_slider or (slider is not None and slider.no_pictures):
         absent.insert(0, ("Slider over eigenfunctions", no_slider or (slider.no_pictures if slider else "")))

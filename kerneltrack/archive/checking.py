@@ -146,7 +146,7 @@ def _limited(path: str, memory_bytes: int, seconds: int) -> Iterator[Problem]:
     for name, (soft, hard) in limits.items():
         try:
             kind = getattr(resource, name)
-            # A batch system may have set tighter ones, which nobody may raise again.
+            # A batch system may have set tighter ones, which cannot be raised again.
             held = [hard, *(limit for limit in resource.getrlimit(kind) if limit != resource.RLIM_INFINITY)]
             resource.setrlimit(kind, (min(soft, *held), min(held)))
         except (AttributeError, ValueError, OSError) as error:

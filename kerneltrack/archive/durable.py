@@ -1,7 +1,7 @@
 """Files that survive: a name either holds all of its bytes, on the disk, or what it held before.
 
 Every change that the archive makes to a file system goes through the few functions here, in the order temporary file,
-``fsync``, ``os.replace``, ``fsync`` of the folder. Only then may anybody be told that the bytes are safe.
+``fsync``, ``os.replace``, ``fsync`` of the folder. Only then are the bytes reported safe.
 
 Systems differ in what they offer: macOS has no ``posix_fallocate``, NFSv3 and musl refuse it, Windows has no flags
 against links and pipes. What only makes a write safer earlier is left out there; what a reader needs is done otherwise.
@@ -180,7 +180,7 @@ def _write_at(descriptor: int, data: memoryview, position: int) -> int:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what dead writers left half-written; only for whoever holds the archive's lock."""
+    """Remove what dead writers left half-written; only for the holder of the archive's lock."""
     for name in os.listdir(folder):
         if TEMPORARY.fullmatch(name):
             (folder / name).unlink(missing_ok=True)

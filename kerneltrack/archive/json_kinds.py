@@ -59,7 +59,7 @@ _RUN: Mapping[str, Rule] = {"versions": _MAPPING, "optimizers": _MAPPINGS, "mode
 
 
 def departures(header: Header, columns: Mapping[str, Column]) -> Iterator[str]:
-    """Every text that is not of its kind, one line each."""
+    """Every text that has the wrong type, one line each."""
     provenance = header.provenance
     for name in ("run", "metadata", "private"):
         yield from _broken(f"/provenance/{name}", getattr(provenance, name), _MAPPING)

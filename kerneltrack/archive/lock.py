@@ -1,4 +1,4 @@
-"""One writer to an archive: a lock that names its owner, so that a dead owner's lock can be told from a living one's.
+"""One writer to an archive: a lock that names its owner, so that a dead owner's lock differs from a living one's.
 
 The lock is a folder with one file in it, moved into place by one ``rename``: it appears whole or not at all, on every
 file system, network ones included, and no file-locking service is asked.
@@ -44,7 +44,7 @@ class Owner:
         return cls(socket.gethostname(), boot, namespace, os.getpid(), _start_time(os.getpid()), uuid.uuid4().hex)
 
     def is_dead(self) -> bool:
-        """Whether the process is certainly gone; on another host, boot or process namespace nobody can tell."""
+        """Whether the process is certainly gone; unknown on another host, boot or process namespace."""
         here = Owner.this_process()
         if not self.boot or (self.host, self.boot, self.namespace) != (here.host, here.boot, here.namespace):
             return False
@@ -112,7 +112,7 @@ def sweep(folder: Path, me: Owner) -> None:
 
 
 def owner(folder: Path) -> Owner | None:
-    """Who holds the lock in ``folder``, if anybody does.
+    """The owner of the lock in ``folder``, if there is one.
 
     Raises:
         ArchiveError: the lock is there but does not say whose it is.

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of torch.distributed's default group; one process alone communicates with nobody.
+    """This process among those of torch.distributed's default group; a single process sends no message.
 
     Attributes:
         rank: of this process.
@@ -49,7 +49,7 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
-        """Whether there is nobody to share with."""
+        """Whether there is no other process to share with."""
         return self.size == 1
 
     def run_everywhere(self, part: Callable[[], T]) -> T:

@@ -24,7 +24,7 @@ _ROUNDINGS = 1e3
 
 
 def new_layers(trained: Iterable[str], layers: Iterable[str]) -> str:
-    """Why nothing can be told by ``layers``: others train; "" where none does."""
+    """Why no value can be given by ``layers``: others train; "" where none does."""
     known = set(layers)
     added = [layer for layer in trained if layer not in known]
     return f"new layers train: {listed(added)}" if added else ""
@@ -43,7 +43,7 @@ def of_other_parameters(entries: Iterable[Observable], state: State) -> dict[str
 
 
 def kernel_changed(settings: Mapping[str, Any], other: State | None, when: str) -> str:
-    """How the parameters that the kernel is of differ from those of another state; "" where they do not or nobody knows."""
+    """How the parameters that the kernel is of differ from those of another state; "" where they do not or it is unknown."""
     then = None if other is None else other.settings.get("parameters")
     now = settings.get("parameters")
     if then is None or now is None or set(then) == set(now):

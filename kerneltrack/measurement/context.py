@@ -43,7 +43,7 @@ class Context:
         inputs: the probe's inputs, where the module is.
         outputs: f_t (N, O).
         kernel: Θ_t in its reduced shape; None where it was not formed.
-        parts: the kernel by layer; None where layers are not told apart.
+        parts: the kernel by layer; None where it is not split by layer.
         without_parts: why they are not, where that was asked.
         spectrum: the eigenpairs.
         rule: the update that is about to happen.
@@ -76,13 +76,13 @@ class Context:
 
     @cached_property
     def layers(self) -> list[str]:
-        """By which it is told: those of the first measurement."""
+        """The layers that have values: those of the first measurement."""
         known = self.references.layers
         return layers_of(self.network) if known is None else list(known)
 
     @cached_property
     def new_layers(self) -> str:
-        """Why nothing can be told by them; "" where it can."""
+        """Why no value can be given by them; "" where it can."""
         return new_layers(layers_of(self.network), self.layers)
 
     @cached_property
@@ -139,7 +139,7 @@ class Context:
         """The kernel of every layer; zero of one of which no parameter is chosen.
 
         Raises:
-            NotMeasured: layers are not told apart.
+            NotMeasured: the kernel is not split by layer.
         """
         if self.parts is None:
             raise NotMeasured(self.without_parts)

@@ -85,7 +85,7 @@ class Pace:
 
     @property
     def states(self) -> int | None:
-        """How many states the schedules ask for until the end; None where nobody knows."""
+        """How many states the schedules ask for until the end; None where it is unknown."""
         return None if self._horizon is None else self._between(0, 0, self._horizon)
 
     def _between(self, times: int, start: int, stop: int) -> int | None:

@@ -58,7 +58,7 @@ class SnapshotCost:
         seconds: of the measurement that was looked at.
         peak_bytes: memory that the largest kernel adds at its peak, by its plan; None where it has none.
         disk_bytes: of the row in the archive.
-        states: how many the schedules ask for until the end; None where nobody knows.
+        states: how many the schedules ask for until the end; None where it is unknown.
     """
 
     seconds: float
@@ -173,12 +173,12 @@ class Recorder:
         return None if self._open is None else self._open.snapshot.step
 
     def cost(self, module: nn.Module) -> SnapshotCost | None:
-        """What the row that is open cost, and how many of its kind will follow; None where it failed."""
+        """The cost of the open row, and how many such rows will follow; None where it failed."""
         if self._open is None or not self._open.readings:
             return None
         peak = None
         if not is_sharded(module):  # gathering the parameters would need every rank
-            # What is only told must not end a training that was measured well.
+            # An announcement must not end a training that was measured well.
             with undisturbed(module), suppress(KerneltrackError, RuntimeError):
                 plans = [self._instruments[name].plan(module) for name in self._open.readings]
                 peak = max((plan.peak_bytes for plan in plans if fits(plan)), default=None)
@@ -207,7 +207,7 @@ class Recorder:
 
         Args:
             module: the network after the update; None where there was none.
-            update_applied: whether the update happened; None where nobody knows.
+            update_applied: whether the update happened; None where it is unknown.
             training_loss: of the batch of that update.
             rule: the preconditioner that the update used, as the optimizer holds it now; None: that of before.
         """

@@ -32,7 +32,7 @@ class References:
         start: the network's state at step 0.
         initial: the probe's state at step 0 of the same run.
         previous: the last state measured.
-        layers: those of the first measurement, by which every later one is told.
+        layers: those of the first measurement; every later one has values for the same.
     """
 
     start: NetworkState | None = None

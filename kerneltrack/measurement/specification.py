@@ -145,7 +145,7 @@ class ProbeSpec:
         every_output = self.output in ("full", "diagonal", "trace")
         return {
             "output": self.reduction,
-            # neural-tangents' default is the mean over outputs; the factor is stored so that nobody has to guess.
+            # neural-tangents' default is the mean over outputs; the factor is stored, so that no reader has to guess.
             "mean_trace_factor": 1.0 / outputs.shape[1] if every_output else None,
             "parameters": "all that require grad" if self.params is None else sorted(parameters),
             "parameter_count": sum(p.numel() for p in parameters.values()),

@@ -43,7 +43,7 @@ def update_effects(
         outputs: f_t, what ``before`` gives on them.
         residual: m_t (N, O), or None where no loss is known.
         rule: the update with the rates and the preconditioner that it used.
-        layers: which layers to tell apart in the two linear changes, or None: they are told in total.
+        layers: by which layers to split the two linear changes, or None: their totals only.
     """
     step = difference(before.parameters, moved)
     flow = None if residual is None else _gradient_flow(before, inputs, residual, rule)

@@ -27,7 +27,7 @@ class Efficiency:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Sizes of one device. It is passed down to whoever needs one; nothing else knows a cache."""
+    """Sizes of one device. It is passed down to what needs one; nothing else knows a cache."""
 
     efficiency: Efficiency = field(default_factory=Efficiency)
 

@@ -24,7 +24,7 @@ def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[
 
     Args:
         state: what was measured.
-        top_k: how many eigenvectors to keep; eigenvalues and coefficients are kept for every mode at hand.
+        top_k: how many eigenvectors to keep; eigenvalues and coefficients are kept for every available mode.
         keep_kernel: whether the kernel itself goes along, and J_t J_0ᵀ if it was measured, as (N, N, K, K′).
 
     Returns:

@@ -16,7 +16,7 @@ from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 
 _SOURCE = "Kopitkov and Indelman 2020"
-#: Losses that are a mean of squares, by name. Of any other, a callable's too, nobody knows that it is one.
+#: Losses that are a mean of squares, by name. Any other, a callable's too, is not known to be one.
 MEAN_OF_SQUARES = ("half_mse", "mse")
 
 

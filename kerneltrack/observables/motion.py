@@ -1,7 +1,7 @@
 """How far a kernel has moved between two snapshots of the same probe.
 
 Kernels are compared with their first two axes over the probe's points, entry by entry, as they were measured or as VΛVᵀ
-where only complete eigensystems are at hand. Nothing here subtracts two nearly equal numbers: a lazy kernel moves by
+where only complete eigensystems are available. Nothing here subtracts two nearly equal numbers: a lazy kernel moves by
 less than the rounding of 1 − cos.
 """
 
@@ -88,12 +88,12 @@ def kernel_of(state: State) -> Array:
     """The kernel, axes 0 and 1 over the probe: as measured, or put together from all eigenpairs.
 
     Raises:
-        ObservableError: neither is at hand.
+        ObservableError: neither is available.
     """
     if state.kernel is not None:
         return state.kernel
     if not state.eigensystem.complete:
-        raise ObservableError("neither the kernel nor all eigenpairs are at hand")
+        raise ObservableError("neither the kernel nor all eigenpairs are available")
     kernel = _assembled(state)
     return kernel[:, :, 0, 0] if state.reduction in ("trace", "sum") else kernel
 

@@ -32,7 +32,7 @@ class Need:
         of_the_kernel: whether there is none where the kernel matrix is not formed.
         since_start: whether it takes the network's state at step 0.
         every_mode: whether the leading eigenpairs are not enough.
-        by_layer: whether it is told by the layers of the first measurement.
+        by_layer: whether it has one value a layer, of the layers of the first measurement.
         from_source: whether it is carried over from another probe.
     """
 

@@ -26,7 +26,7 @@ def _kernel(state: State) -> Array:
 
 def _distance(state: State) -> float:
     if state.kernel is None:
-        raise ObservableError("the kernel itself is not at hand")
+        raise ObservableError("the kernel itself is not available")
     return kernel_distance(_kernel(state), state.kernel)
 
 

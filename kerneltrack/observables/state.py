@@ -188,7 +188,7 @@ class State:
         return project(phi, self.reduction)
 
     def coefficients(self, phi: Array) -> Array:
-        """⟨v_i, φ⟩ (k, C) along every eigenvector at hand; C = O for trace, else 1."""
+        """⟨v_i, φ⟩ (k, C) along every available eigenvector; C = O for trace, else 1."""
         return np.asarray(self.eigensystem.vectors.T @ self.project(phi))
 
     @cached_property

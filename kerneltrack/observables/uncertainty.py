@@ -17,7 +17,7 @@ from kerneltrack.spectrum import eigensystem
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How far one number can be trusted; a field is None where nobody looked.
+    """How far one number can be trusted; a field is None where it was not estimated.
 
     Attributes:
         numerical: what rounding and an unconverged solver can have changed.

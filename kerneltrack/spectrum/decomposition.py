@@ -40,7 +40,7 @@ class EigenSystem:
         noise_floor: 8 (ε ‖Θ‖_F/√M + ε_64 max|λ|), ε the spacing of the dtype the kernel came in: eigenvalues below it
             are rounding.
         trace: Σ_n Θ_nn; NaN if the operator has no trace().
-        frobenius: ‖Θ‖_F; NaN where the whole kernel was not at hand.
+        frobenius: ‖Θ‖_F; NaN where the whole kernel was not available.
         complete: whether all M pairs are here.
         solver: "lapack", "lanczos", "previous" (the previous vectors were still right), or "stored" (from an archive).
         asymmetry: ‖Θ − Θᵀ‖_F / ‖Θ‖_F before it was symmetrised; NaN for an operator.

@@ -24,7 +24,7 @@ from kerneltrack.analysis.lr_decay.effects import lr_decay_effects
 from kerneltrack.analysis.lr_decay.wording import factor_table
 from kerneltrack.analysis.report.findings import findings
 from kerneltrack.analysis.report.page import render
-from kerneltrack.analysis.withheld import gauge_note, told
+from kerneltrack.analysis.withheld import gauge_note, misleading
 from kerneltrack.errors import AnalysisError
 
 EARLIER = "kerneltrack 0.1.0"
@@ -80,14 +80,14 @@ def test_predictions_of_labels_that_were_trained_on_are_shown_at_step_0_alone(wr
         np.testing.assert_array_equal(run.values(name), expected)
         assert np.isnan(run.at(name, len(run) - 1))
         assert run.at(name, 0) == value
-    assert "the kernel has seen these labels" in dict(told(run))["leave_one_out_error"]
+    assert "the kernel has seen these labels" in dict(misleading(run))["leave_one_out_error"]
     assert "12 of 13 snapshots: the kernel has seen these labels" in render(run)
 
 
 def test_predictions_on_a_held_out_probe_are_shown(written):
     run = written(identity={"dataset": "digits", "split": "validation"}, extra=SEEN)
     np.testing.assert_array_equal(run.values("leave_one_out_error"), 0.1)
-    assert "leave_one_out_error" not in dict(told(run))
+    assert "leave_one_out_error" not in dict(misleading(run))
 
 
 def small_steps(step, measured):
@@ -164,7 +164,7 @@ def test_a_share_of_one_without_classes_is_not_shown(written, within, between, s
 
     run = written(change=flat)
     assert np.isfinite(run.values("class_block_share")).all() == shown
-    assert ("class_block_share" in dict(told(run))) != shown
+    assert ("class_block_share" in dict(misleading(run))) != shown
 
 
 def test_no_card_speaks_of_a_collapse_onto_classes(written):

@@ -43,7 +43,7 @@ class EmbeddingUse(Use):
         return self.record.operands[0][start:stop].reshape(stop - start, -1)
 
     def input_rows(self, start: int, stop: int) -> Tensor:
-        """Unit vectors of length V; whoever can, compares :meth:`indices` instead."""
+        """Unit vectors of length V; an order that can compares :meth:`indices` instead."""
         indices = self.indices(start, stop).unsqueeze(-1)
         rows = (indices == torch.arange(self.weight.shape[0], device=indices.device)).to(self.weight.dtype)
         return (rows if self.padding is None else rows * (indices != self.padding)).unsqueeze(1)
