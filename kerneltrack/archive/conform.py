@@ -92,6 +92,8 @@ def _probe(probe: h5py.Group, rows: int, *, whole: bool) -> Iterator[str]:
             dims = tuple(attributes.text(data, "dimensions").split())
             if dims[:1] == ("snapshot",):
                 yield from _names(data, name, dims)
+                if not isinstance(attributes.get(data, "definition", 1), int):
+                    yield f"{printable(data.name)}@definition is not an integer"
                 yield from _array(probe, schema.MEASUREMENTS.get(name, Field(name, dims, "f8", "", "")), sizes)
 
 

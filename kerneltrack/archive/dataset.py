@@ -142,6 +142,7 @@ def _static_variables(record: ProbeRecord) -> Mapping[str, xarray.Variable]:
     return variables
 
 
-def _attributes(field: Field) -> dict[str, str]:
+def _attributes(field: Field) -> dict[str, str | int]:
     named = {"units": field.units, "long_name": field.long_name, "formula": field.formula, "source": field.source}
-    return {name: value for name, value in named.items() if value}
+    definition = {"definition": field.definition} if field.definition else {}
+    return {**{name: value for name, value in named.items() if value}, **definition}

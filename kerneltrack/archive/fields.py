@@ -39,6 +39,7 @@ def observable_field(observable: Observable) -> Field:
         observable.long_name or observable.name.replace("_", " "),
         formula=observable.formula,
         source=observable.source,
+        definition=observable.definition,
     )
 
 

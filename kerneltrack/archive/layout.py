@@ -83,13 +83,25 @@ def describe(data: h5py.Dataset, field: Field) -> None:
     for name in _DESCRIPTION:
         if value := getattr(field, name):
             attributes.put(data, name, value)
+    if field.definition:
+        attributes.put(data, "definition", field.definition)
 
 
 def described(data: h5py.Dataset) -> Field:
     """The field that such attributes describe."""
     name = data.name.rpartition("/")[2]
     units, long_name, formula, source = (attributes.text(data, key) for key in _DESCRIPTION)
-    return Field(name, dimensions(data), data.dtype.str[1:], units, long_name, formula=formula, source=source)
+    definition = attributes.get(data, "definition", int(bool(formula)))  # files of format 1.0 hold the first one
+    return Field(
+        name,
+        dimensions(data),
+        data.dtype.str[1:],
+        units,
+        long_name,
+        formula=formula,
+        source=source,
+        definition=definition,
+    )
 
 
 def dimensions(data: h5py.Group | h5py.Dataset) -> tuple[str, ...]:

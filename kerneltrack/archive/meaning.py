@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kerneltrack.archive.header import Header
 from kerneltrack.errors import ArchiveError
+from kerneltrack.schema import Field
 from kerneltrack.snapshot import Json, ProbeRecord, Provenance
 
 #: Settings of a probe that say what its numbers are, and the tracker's argument for each. How they are computed
@@ -38,6 +39,26 @@ def require_same(header: Header, records: Mapping[str, ProbeRecord], provenance:
     then, now = (p.run.get("observables") for p in (header.provenance, provenance or header.provenance))
     if then is not None and now is not None and set(then) != set(now):
         raise _refusal("observables", then, now, str(path))
+
+
+def require_same_definitions(columns: Iterable[Field], path: Path) -> None:
+    """Refuse to continue a column whose numbers follow another definition than the catalogue's of today.
+
+    Raises:
+        ArchiveError: names the observable, and both definitions.
+    """
+    from kerneltrack.observables import catalogue  # its needs (SciPy) are no reader's
+
+    for field in columns:
+        entry = catalogue().get(field.name)
+        if entry is not None and field.definition != entry.definition:
+            raise ArchiveError(
+                f"the archive's {field.name!r} follows another definition",
+                expected=f"definition {field.definition}",
+                got=f"definition {entry.definition}",
+                where=str(path),
+                remedy="Write a new archive under another path, or resume with the version that began this one.",
+            )
 
 
 def _refusal(argument: str, old: Json, new: Json, where: str) -> ArchiveError:

@@ -210,6 +210,8 @@ class ArchiveWriter:
             header = joining.merged_header(found)
             _require_same_run(header, records, provenance, self.path)
             meaning.require_same(header, records, provenance, self.path)
+            measured = (c.field for piece in found for c in piece.columns.values() if "snapshot" in c.field.dims)
+            meaning.require_same_definitions((f for f in measured if f.definition), self.path)
             segment = Segment(header.segments[-1].number + 1, step, time.time())
             header = replace(header, segments=[*header.segments, segment])
             resumed = [f"segment {segment.number} resumed from step {step}", *_changes(header.provenance, provenance)]

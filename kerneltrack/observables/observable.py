@@ -23,6 +23,8 @@ class Observable:
         dims: the dimensions of the result beyond ``snapshot`` (names of the archive's schema); () for a scalar.
         long_name: one clause for axes and tables.
         default: whether it belongs to the set "default".
+        definition: from 1; one more where numbers of the same name no longer mean exactly the same. An archive says
+            which one its numbers follow, and a run is not resumed across two.
 
     Raises:
         ObservableError: a need that no measurement offers.
@@ -37,6 +39,7 @@ class Observable:
     dims: tuple[str, ...] = ()
     long_name: str = ""
     default: bool = False
+    definition: int = 1
 
     def __post_init__(self) -> None:
         in_order(self.needs)  # refuses what is unknown
@@ -52,6 +55,7 @@ def observable(
     dims: tuple[str, ...] = (),
     long_name: str = "",
     default: bool = True,
+    definition: int = 1,
 ) -> Observable:
     """An Observable written in one line; it belongs to the default set unless it says otherwise."""
-    return Observable(name, formula, units, source, frozenset(needs), compute, dims, long_name, default)
+    return Observable(name, formula, units, source, frozenset(needs), compute, dims, long_name, default, definition)

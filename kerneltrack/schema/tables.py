@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 FORMAT = "kerneltrack"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 CHUNK_BYTES = 1 << 16  # rows share a chunk up to this size; a larger row has chunks of its own
@@ -35,6 +35,7 @@ class Field:
         required: whether every file has it.
         formula: definition in the notation of ``docs/notation.md``; observables only.
         source: paper and section of the formula; observables only.
+        definition: which version of the formula the numbers follow, from 1; observables only, else 0.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Field:
     required: bool = False
     formula: str = ""
     source: str = ""
+    definition: int = 0
 
     @property
     def dtypes(self) -> tuple[str, ...]:

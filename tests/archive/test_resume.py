@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
+import h5py
 import numpy as np
 import pytest
 import xarray
@@ -15,6 +16,7 @@ from kerneltrack.archive import ArchiveWriter, check, joining, open_archive
 from kerneltrack.archive.canonical import is_canonical
 from kerneltrack.archive.header import Segment
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
+from kerneltrack.observables import registry
 from kerneltrack.snapshot import Provenance
 from tests.archive.in_memory import MemoryArchive
 
@@ -238,3 +240,37 @@ def agree(path, twins, make):
             assert archive.steps.tolist() == twin.steps.tolist()
             assert all(map(make.same, archive, twin))
             xarray.testing.assert_equal(archive.to_xarray().load(), twin.to_xarray())
+
+
+def measured(path, make):
+    with ArchiveWriter(path, probes=[make.probe], provenance=make.run) as writer:
+        writer.append(make.snapshot(0, probes={make.probe.name: {"trace": np.float64(1)}}))
+
+
+def test_a_run_is_not_resumed_across_two_definitions(tmp_path, make, monkeypatch):
+    """Oracle: the attribute in the file. A column of the first definition, then a catalogue with the second."""
+    path = tmp_path / "run.h5"
+    measured(path, make)
+    name = "trace"
+    with open_archive(path) as archive:
+        assert archive.to_xarray(make.probe.name)[name].attrs["definition"] == 1
+    entry = dataclasses.replace(registry.catalogue()[name], definition=2)
+    monkeypatch.setitem(registry._REGISTERED, name, entry)
+    before = path.read_bytes()
+    with pytest.raises(
+        ArchiveError, match=f"'{name}' follows another definition: expected definition 1, got definition 2"
+    ):
+        resume(path, make, 0, [2])
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    resume(path, make, 0, [2])
+    assert steps_of(path) == [0, 2]
+
+
+def test_a_column_of_format_1_0_follows_the_first_definition(tmp_path, make):
+    path = tmp_path / "run.h5"
+    measured(path, make)
+    with h5py.File(path, "r+") as file:
+        del file[f"probes/{make.probe.name}/trace"].attrs["definition"]
+    with open_archive(path) as archive:
+        assert archive.columns[f"probes/{make.probe.name}/trace"].field.definition == 1
