@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kerneltrack.observables import change_is_rounding, held_out
+from kerneltrack.observables import SUPERSEDED, change_is_rounding, held_out
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -91,13 +91,17 @@ def withheld(run: Stored, name: str) -> Withheld:
 
 
 def misleading(run: Stored) -> list[tuple[str, str]]:
-    """(name, why, and in how many snapshots) of everything stored of which some number is withheld."""
+    """(name, what is withheld and why, what came after it) of everything stored that misleads."""
     found = []
-    for name in sorted(set(_RULES) & set(map(str, run.dataset.data_vars))):
-        here = run.withheld(name)
+    for name in sorted((set(_RULES) | set(SUPERSEDED)) & set(map(str, run.dataset.data_vars))):
+        here, said = run.withheld(name), []
         count = int(np.sum(here.rows & run.measured))
         if here.reason and count:
-            found.append((name, f"withheld in {count} of {int(run.measured.sum())} snapshots: {here.reason}"))
+            said.append(f"withheld in {count} of {int(run.measured.sum())} snapshots: {here.reason}")
+        if name in SUPERSEDED:
+            said.append(f"superseded by {SUPERSEDED[name].by[0]}: {SUPERSEDED[name].reason}")
+        if said:
+            found.append((name, "; ".join(said)))
     return found
 
 

@@ -35,7 +35,7 @@ from kerneltrack.callbacks import NTKTracker
 from kerneltrack.probe import Probe
 
 OBSERVABLES = (
-    "default", "class_diagonal", "class_within", "class_between", "class_block_share", "kernel_specialization",
+    "default", "class_diagonal", "class_within", "class_between", "class_pair_r2", "kernel_specialization",
     "cross_output_share", "target_complexity", "target_modes_90", "leave_one_out_error",
 )  # fmt: skip
 #: Of the run that is watched closely: hidden neurons, who learned what in each update, and what a frozen kernel would do.
@@ -258,7 +258,7 @@ def row(path: Path) -> str:
                     .split("-")
                 ),
                 ends(run.values("class_within") / run.values("class_between"), ".2f"),
-                ends(run.values("class_block_share"), ".3f"),
+                ends(run.values("class_pair_r2"), ".3f"),
                 f"{run.values('kernel_distance_from_initial')[rows[1]]:.3f}",
                 ends(run.values("cross_output_share"), ".3f"),
                 ends(run.values("target_modes_90"), ".0f"),

@@ -21,10 +21,11 @@ from kerneltrack.observables.alignment import (
     relative_energy,
 )
 from kerneltrack.observables.classes import (
-    class_block_share,
     class_blocks,
     class_labels,
     class_levels,
+    class_pair_r2,
+    class_three_level_share,
     cross_output_share,
     kernel_specialization,
     pair_kernel,
@@ -67,14 +68,17 @@ from kerneltrack.observables.spectral import (
 )
 from kerneltrack.observables.state import State, Update, check_targets, project
 from kerneltrack.observables.subspaces import largest_principal_angle, subspace_overlap
+from kerneltrack.observables.superseded import SUPERSEDED, Superseded
 from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
 
 __all__ = [
     "NEEDS",
+    "SUPERSEDED",
     "Ledger",
     "Need",
     "Observable",
     "State",
+    "Superseded",
     "Uncertainty",
     "Update",
     "Values",
@@ -85,10 +89,11 @@ __all__ = [
     "change_is_rounding",
     "check_targets",
     "cka",
-    "class_block_share",
     "class_blocks",
     "class_labels",
     "class_levels",
+    "class_pair_r2",
+    "class_three_level_share",
     "compute",
     "condition_number",
     "cosine",

@@ -65,11 +65,73 @@ def class_levels(kernel: Array, labels: NDArray[np.int64]) -> tuple[float, float
     return diagonal, within, between
 
 
-def class_block_share(kernel: Array, labels: NDArray[np.int64]) -> float:
+def class_pair_r2(kernel: Array, labels: NDArray[np.int64]) -> float:
+    """R² = Σ ω(B − Θ̄)²/Σ ω(Θ − Θ̄)² over pairs n ≠ m: what of the kernel's variation the labels explain.
+
+    B has one value within classes and one between; Θ̄ is the ω-mean of all pairs. Every class counts alike, and so does
+    every pair of classes: ω is the mean number of pairs of a block over the number in the pair's own block, which is 1
+    where classes are equally large. A kernel without class structure has about one over its number of unordered pairs.
+    NaN where :func:`no_class_levels` has a reason.
+
+    Args:
+        kernel: (N, N), one number per pair of points.
+        labels: (N,) classes 0, …, C − 1.
+    """
+    return float("nan") if no_class_levels(kernel, labels) else _pair_r2(*_without_diagonal(kernel), _members(labels))
+
+
+def permuted_class_pair_r2(kernel: Array, labels: NDArray[np.int64], draws: int = 200) -> tuple[float, float]:
+    """Mean and standard deviation of :func:`class_pair_r2` over random permutations of the labels.
+
+    They are always the same ones, of the points in the order of their row sums: the order of the probe does not matter.
+    """
+    if no_class_levels(kernel, labels):
+        return float("nan"), float("nan")
+    order = np.argsort(kernel.sum(axis=1), kind="stable")
+    powers = _without_diagonal(kernel[order][:, order])
+    rng, members = np.random.default_rng(0), _members(np.repeat(*_sizes(labels)))
+    found = [_pair_r2(*powers, rng.permutation(members)) for _ in range(draws)]
+    return float(np.mean(found)), float(np.std(found, ddof=1))
+
+
+def _sizes(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers for the classes, the largest first, and how many points each has."""
+    counts = np.sort(np.unique(labels, return_counts=True)[1])[::-1]
+    return np.arange(len(counts)), counts
+
+
+def _members(labels: NDArray[np.int64]) -> Array:
+    """(N, C) one-hot, of the classes that are there."""
+    return np.eye(int(labels.max()) + 1)[labels][:, np.unique(labels)]
+
+
+def _without_diagonal(kernel: Array) -> tuple[Array, Array]:
+    """Θ less its off-diagonal mean and the square of that, both with a zero diagonal: the mean is the larger part."""
+    n = len(kernel)
+    centred = kernel - (kernel.sum() - np.trace(kernel)) / (n * (n - 1))
+    np.fill_diagonal(centred, 0.0)
+    return centred, centred**2
+
+
+def _pair_r2(centred: Array, squares: Array, members: Array) -> float:
+    counts = members.sum(axis=0)
+    pairs = np.outer(counts, counts) - np.diag(counts)
+    own = np.eye(len(counts), dtype=bool)
+    weights = np.zeros_like(pairs)
+    for kind in (own & (pairs > 0), ~own):
+        weights[kind] = pairs[kind].mean() / pairs[kind]
+    mass, sums = weights * pairs, weights * (members.T @ centred @ members)
+    mean = sums.sum() / mass.sum()
+    total = np.sum(weights * (members.T @ squares @ members)) - mass.sum() * mean**2
+    levels = sum(sums[kind].sum() ** 2 / mass[kind].sum() for kind in (own, ~own))
+    return float((levels - mass.sum() * mean**2) / total)
+
+
+def class_three_level_share(kernel: Array, labels: NDArray[np.int64]) -> float:
     """‖B‖_F²/‖Θ‖_F², B the kernel nearest to Θ with one level each for n = m, for one class and for two classes.
 
     It does not say how much the classes explain: a kernel that is nearly constant off its diagonal has a share near 1
-    whatever the labels. NaN where it is exactly that, or where the labels make no three levels.
+    whatever the labels; :func:`class_pair_r2` does. NaN where :func:`no_class_levels` has a reason.
     """
     if no_class_levels(kernel, labels):
         return float("nan")
@@ -78,6 +140,35 @@ def class_block_share(kernel: Array, labels: NDArray[np.int64]) -> float:
     norm = float(np.vdot(kernel, kernel))
     squares = [kernel[pairs].sum() ** 2 / pairs.sum() for pairs in (~off, same & off, ~same) if pairs.any()]
     return float(sum(squares) / norm) if norm else float("nan")
+
+
+def permuted_three_level_share(kernel: Array, labels: NDArray[np.int64]) -> float:
+    """Exact mean of :func:`class_three_level_share` over all permutations of the labels.
+
+    With T = Σ_{n≠m} Θ_nm and its sum of squares over ordered pairs, the mean of (Σ_within Θ)² needs how often two pairs
+    are both within a class when they share two points, one point or none: Mantel's moments.
+    """
+    if no_class_levels(kernel, labels):
+        return float("nan")
+    n, (within, both, neither) = len(labels), _within_moments(labels)
+    off = kernel - np.diag(np.diag(kernel))
+    total, rows, squares = off.sum(), off.sum(axis=1), float(np.vdot(off, off))
+    sharing = 4 * (float(rows @ rows) - squares)
+    apart = total**2 - 2 * squares - sharing
+    mean_square = 2 * squares * within + sharing * both + apart * neither
+    inside, outside = within * n * (n - 1), (1 - within) * n * (n - 1)
+    between = total**2 - 2 * total * (within * total) + mean_square
+    levels = np.trace(kernel) ** 2 / n + mean_square / inside + between / outside
+    return float(levels / np.vdot(kernel, kernel))
+
+
+def _within_moments(labels: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Chances that a pair, two pairs with a common point, and two pairs without one lie within classes."""
+    counts = np.bincount(labels).astype(float)
+    n, twos, threes = counts.sum(), counts * (counts - 1), counts * (counts - 1) * (counts - 2)
+    fours = twos.sum() ** 2 - 4 * threes.sum() - 2 * twos.sum()
+    orders = np.cumprod([n, n - 1, n - 2, max(n - 3, 1)])  # three points have no two pairs apart
+    return float(twos.sum() / orders[1]), float(threes.sum() / orders[2]), float(fours / orders[3])
 
 
 def no_class_levels(kernel: Array, labels: NDArray[np.int64], epsilon: float = EPSILON["float64"]) -> str:
@@ -98,11 +189,18 @@ def no_class_levels(kernel: Array, labels: NDArray[np.int64], epsilon: float = E
     return ""
 
 
-def _block_share(state: State) -> float:
+def _levels(state: State) -> tuple[Array, NDArray[np.int64]]:
+    """The kernel of pairs and the labels, where their levels say something of classes."""
     kernel, labels = _pairs(state)
     if reason := no_class_levels(kernel, labels, epsilon_of(state.settings.get("dtype"))):
         raise ObservableError(f"the levels say nothing of classes: {reason}")
-    return class_block_share(kernel, labels)
+    return kernel, labels
+
+
+def _r2_score(state: State) -> float:
+    kernel, labels = _levels(state)
+    mean, deviation = permuted_class_pair_r2(kernel, labels)
+    return (class_pair_r2(kernel, labels) - mean) / deviation if deviation else float("nan")
 
 
 def kernel_specialization(kernel: Array, targets: Array) -> float:
@@ -162,17 +260,36 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "class_within", lambda s: class_levels(*_pairs(s))[1], "mean of Θ(n, m) over n ≠ m of one class", "spectrum",
-        "targets", source=_BLOCKS, default=False, long_name="kernel between two points of one class",
+        "targets", source=_BLOCKS, default=False, long_name="kernel between points of one class, pooled over classes",
     ),
     observable(
         "class_between", lambda s: class_levels(*_pairs(s))[2], "mean of Θ(n, m) over pairs of different classes",
-        "spectrum", "targets", source=_BLOCKS, default=False, long_name="kernel between two points of different classes",
+        "spectrum", "targets", source=_BLOCKS, default=False, long_name="kernel between points of two classes, pooled over pairs",
     ),
     observable(
-        "class_block_share", _block_share,
+        "class_pair_r2", lambda s: class_pair_r2(*_levels(s)),
+        "Σ_{n≠m} ω(B − Θ̄)²/Σ_{n≠m} ω(Θ − Θ̄)², B the within/between mean, ω: every class alike", "spectrum", "targets",
+        default=False, long_name="share of the kernel's variation between points that labels explain",
+    ),
+    observable(
+        "class_pair_r2_null", lambda s: permuted_class_pair_r2(*_levels(s))[0], "mean of R² over permuted labels",
+        "spectrum", "targets", default=False, long_name="what permuted labels explain of that variation",
+    ),
+    observable(
+        "class_pair_r2_score", _r2_score, "(R² − mean)/standard deviation, over 200 permutations of the labels",
+        "spectrum", "targets", default=False,
+        long_name="standard deviations of permuted labels by which the labels explain more",
+    ),
+    observable(
+        "class_three_level_share", lambda s: class_three_level_share(*_levels(s)),
         "‖B‖_F²/‖Θ‖_F², B nearest to Θ among kernels with one value each for n = m, one class, two classes", "spectrum",
         "targets", source=_BLOCKS, default=False,
         long_name="share of the kernel in three levels (near 1 for any flat kernel, whatever its classes)",
+    ),
+    observable(
+        "class_three_level_share_null", lambda s: permuted_three_level_share(*_levels(s)),
+        "mean of the share over all permutations of the labels", "spectrum", "targets", default=False,
+        long_name="share of the kernel in three levels of permuted labels",
     ),
     observable(
         "kernel_specialization", _specialization, "mean_c A(Θ_cc, y_c)/mean_d A(Θ_dd, y_c), A the centred alignment",

@@ -32,6 +32,7 @@ from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.need import NEEDS
 from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.state import Array, State
+from kerneltrack.observables.superseded import SUPERSEDED
 from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
@@ -85,7 +86,8 @@ def register(entry: Observable) -> Observable:
     """
     if _REGISTERED.get(entry.name) is entry:
         return entry
-    if entry.name in _REGISTERED or entry.name in RESERVED or entry.name in ("default", "all"):
+    taken = {*_REGISTERED, *RESERVED, *SUPERSEDED, "default", "all"}
+    if entry.name in taken:
         raise ObservableError("the name of an observable is taken", got=entry.name, remedy="Choose another name.")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", entry.name):
         raise ObservableError(
@@ -121,6 +123,14 @@ def select(names: str | Iterable[str]) -> tuple[Observable, ...]:
 
 
 def _unknown(name: object) -> ObservableError:
+    if isinstance(name, str) and name in SUPERSEDED:
+        after = SUPERSEDED[name]
+        return ObservableError(
+            "the observable is superseded",
+            expected=" or ".join(after.by),
+            got=repr(name),
+            remedy=f"Ask for {after.by[0]!r}: {after.reason}.",
+        )
     nearest = difflib.get_close_matches(str(name), _REGISTERED, n=3) or ["default", "all"]
     return ObservableError(
         "unknown observable",

@@ -117,7 +117,9 @@ def measurement(truth, step, first):
         "class_diagonal": np.array(3.0),
         "class_within": np.array(1 + step / LAST),
         "class_between": np.array(1.0),
-        "class_block_share": np.array(0.9 - 0.3 * step / LAST),
+        "class_pair_r2": np.array(0.1 + 0.3 * step / LAST),
+        "class_pair_r2_null": np.array(0.01),
+        "class_pair_r2_score": np.array(9.0 + step / LAST),
         "noise_floor": np.array(8 * 2**-52 * values[0]),
         "eigen_residual": np.array(3e-15 * values[0]),
     }

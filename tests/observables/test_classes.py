@@ -8,10 +8,15 @@ import pytest
 from kerneltrack import observables
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import State, compute, select
-from kerneltrack.observables.classes import no_class_levels
+from kerneltrack.observables.classes import no_class_levels, permuted_class_pair_r2, permuted_three_level_share
 from kerneltrack.spectrum.decomposition import eigensystem
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0])
+#: What labels explain, and what permuted labels would.
+FROM_LEVELS = (
+    "class_pair_r2", "class_pair_r2_null", "class_pair_r2_score", "class_three_level_share", "class_three_level_share_null",
+)  # fmt: skip
+UNEQUAL = np.array([0] * 6 + [1] * 2 + [2])
 
 
 def one_hot(labels=LABELS):
@@ -80,8 +85,8 @@ def test_the_share_of_blocks_is_a_least_squares_fit(problem):
     fitted = design @ np.linalg.lstsq(design, kernel.ravel(), rcond=None)[0]
     share = np.sum(fitted**2) / np.sum(kernel**2)
     assert 0 < share < 1
-    assert observables.class_block_share(kernel, LABELS) == pytest.approx(share, rel=1e-12)
-    assert observables.class_block_share(5.0 * same + 2.0 * eye + 1.0, LABELS) == pytest.approx(1)
+    assert observables.class_three_level_share(kernel, LABELS) == pytest.approx(share, rel=1e-12)
+    assert observables.class_three_level_share(5.0 * same + 2.0 * eye + 1.0, LABELS) == pytest.approx(1)
 
 
 def test_each_output_s_own_kernel_is_its_specialisation():
@@ -116,7 +121,7 @@ def test_what_couples_outputs_is_what_the_nearest_k_times_identity_misses(proble
     assert observables.cross_output_share(nearest) == pytest.approx(0, abs=1e-14)
 
 
-@pytest.mark.parametrize("name", ["class_diagonal", "class_within", "class_between", "class_block_share"])
+@pytest.mark.parametrize("name", ["class_diagonal", "class_within", "class_between", *FROM_LEVELS])
 def test_targets_that_are_no_classes_are_refused(problem, name):
     values = compute(select(name), problem.state())
     assert np.isnan(values[name])
@@ -143,8 +148,8 @@ def test_the_order_of_points_and_of_classes_does_not_matter(problem):
     np.testing.assert_allclose(
         observables.class_levels(moved, renamed[order]), observables.class_levels(kernel, LABELS), rtol=1e-12
     )
-    assert observables.class_block_share(moved, renamed[order]) == pytest.approx(
-        observables.class_block_share(kernel, LABELS), rel=1e-12
+    assert observables.class_three_level_share(moved, renamed[order]) == pytest.approx(
+        observables.class_three_level_share(kernel, LABELS), rel=1e-12
     )
 
 
@@ -162,7 +167,7 @@ FLAT = {
 def test_a_kernel_that_is_constant_off_its_diagonal_knows_no_class(name):
     """Oracle: the same kernel under labels in any other order has the very same share, so it is not the classes'."""
     kernel = FLAT[name]
-    assert np.isnan(observables.class_block_share(kernel, LABELS))
+    assert np.isnan(observables.class_three_level_share(kernel, LABELS))
     state = State(
         eigensystem=eigensystem(kernel),
         kernel=kernel,
@@ -171,9 +176,9 @@ def test_a_kernel_that_is_constant_off_its_diagonal_knows_no_class(name):
         targets=one_hot(),
         settings={"dtype": "float64"},
     )
-    values = compute(select("class_block_share"), state)
-    assert np.isnan(values["class_block_share"])
-    assert "constant off the diagonal" in values.reasons["class_block_share"]
+    values = compute(select(FROM_LEVELS), state)
+    assert np.isnan(list(values.values())).all()
+    assert all("constant off the diagonal" in values.reasons[each] for each in FROM_LEVELS)
 
 
 def test_rounding_of_a_constant_is_no_class():
@@ -186,17 +191,117 @@ def test_rounding_of_a_constant_is_no_class():
         targets=one_hot(),
         settings={"dtype": "torch.float32"},
     )
-    assert "constant" in compute(select("class_block_share"), state).reasons["class_block_share"]
+    reasons = compute(select(FROM_LEVELS), state).reasons
+    assert all("constant" in reasons[each] for each in FROM_LEVELS)
 
 
 @pytest.mark.parametrize(("labels", "reason"), [(np.zeros(4, int), "one class"), (np.arange(4), "no two points")])
 def test_labels_without_three_levels_have_no_share(labels, reason):
     kernel = np.cov(np.random.default_rng(0).standard_normal((4, 9)))
-    assert np.isnan(observables.class_block_share(kernel, labels))
+    assert np.isnan(observables.class_three_level_share(kernel, labels))
     assert reason in no_class_levels(kernel, labels)
 
 
 def test_classes_in_a_kernel_keep_their_share():
     """Θ = YYᵀ has three levels exactly, and they are the classes'."""
     kernel = one_hot() @ one_hot().T
-    assert observables.class_block_share(kernel, LABELS) == pytest.approx(1)
+    assert observables.class_three_level_share(kernel, LABELS) == pytest.approx(1)
+
+
+def noise(n, seed=0):
+    """A kernel of independent functions, without any class."""
+    rows = np.random.default_rng(seed).standard_normal((n, 3 * n))
+    return rows @ rows.T / (3 * n)
+
+
+def loop_r2(kernel, labels):
+    """Weighted least squares of the pairs n ≠ m on two levels, each class and each pair of classes weighing alike."""
+    pairs = [(i, j) for i, j in itertools.permutations(range(len(labels)), 2)]
+    blocks = {}
+    for i, j in pairs:
+        blocks.setdefault((labels[i], labels[j]), []).append((i, j))
+    weight = {}
+    for kind in (True, False):
+        members = [found for (a, b), found in blocks.items() if bool(a == b) == kind]
+        for found in members:
+            weight |= dict.fromkeys(found, sum(map(len, members)) / len(members) / len(found))
+    root = np.sqrt([weight[pair] for pair in pairs])
+    values = np.array([kernel[pair] for pair in pairs])
+    same = np.array([labels[i] == labels[j] for i, j in pairs], float)
+    squares = []
+    for design in (np.stack([same, 1 - same], axis=1), np.ones((len(pairs), 1))):
+        fit = np.linalg.lstsq(design * root[:, None], values * root, rcond=None)[0]
+        squares.append(np.sum((root * (values - design @ fit)) ** 2))
+    return 1 - squares[0] / squares[1]
+
+
+@pytest.mark.parametrize("labels", [LABELS, UNEQUAL, np.repeat(np.arange(3), 3)], ids=["seven", "unequal", "equal"])
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_what_labels_explain_is_weighted_least_squares_over_pairs(labels, shift):
+    """A common shift of 10⁴ costs its digits: 1e-16 · 10⁴/10⁻¹ of the differences, squared sums of 42 and more pairs."""
+    kernel = noise(len(labels)) + shift
+    assert observables.class_pair_r2(kernel, labels) == pytest.approx(
+        loop_r2(kernel, labels), abs=1e-12 + 1e-11 * shift
+    )
+
+
+def test_equal_classes_weigh_their_pairs_alike():
+    """Oracle: one-way analysis of variance of the off-diagonal entries, each once."""
+    labels, kernel = np.repeat(np.arange(4), 5), noise(20)
+    same, off = labels[:, None] == labels, ~np.eye(20, dtype=bool)
+    levels = np.where(same, kernel[same & off].mean(), kernel[~same].mean())[off]
+    expected = np.sum((levels - kernel[off].mean()) ** 2) / np.sum((kernel[off] - kernel[off].mean()) ** 2)
+    assert observables.class_pair_r2(kernel, labels) == pytest.approx(expected, rel=1e-11)
+
+
+def test_a_kernel_of_classes_is_explained_by_them_whatever_its_level():
+    """Θ = YYᵀ + 10³ 11ᵀ: the share in three levels is 1 under any labels nearly, R² is 1 under the right ones only."""
+    labels = np.repeat(np.arange(3), 4)
+    kernel = one_hot(labels) @ one_hot(labels).T + 1e3
+    wrong = np.tile(np.arange(3), 4)
+    assert observables.class_pair_r2(kernel, labels) == pytest.approx(1, abs=1e-9)
+    assert observables.class_three_level_share(kernel, wrong) > 0.999
+    assert observables.class_pair_r2(kernel, wrong) < 0.1
+
+
+@pytest.mark.parametrize("n", [12, 30])
+def test_without_class_structure_labels_explain_one_pair_s_share(n):
+    """Mean over 400 kernels of 1/#unordered pairs; its standard error is √2/(20 #pairs), asked for within four."""
+    labels, pairs = np.arange(n) % 3, n * (n - 1) / 2
+    found = [observables.class_pair_r2(noise(n, seed), labels) for seed in range(400)]
+    assert np.mean(found) == pytest.approx(1 / pairs, abs=4 * np.sqrt(2) / 20 / pairs)
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 0, 1, 1, 2]), np.array([0, 0, 0, 1, 1, 2])], ids=["five", "unequal"])
+def test_nulls_are_those_of_every_permutation(labels):
+    """Oracle: all distinct orders of the labels. The share's mean is exact; R²'s is of 200 draws, within four of their errors."""
+    kernel = noise(len(labels)) + 1
+    orders = [np.array(order) for order in sorted(set(itertools.permutations(labels.tolist())))]
+    shares = [observables.class_three_level_share(kernel, order) for order in orders]
+    assert permuted_three_level_share(kernel, labels) == pytest.approx(np.mean(shares), rel=1e-12)
+    found = [observables.class_pair_r2(kernel, order) for order in orders]
+    mean, deviation = permuted_class_pair_r2(kernel, labels)
+    assert mean == pytest.approx(np.mean(found), abs=4 * np.std(found) / np.sqrt(200))
+    assert deviation == pytest.approx(np.std(found), rel=0.3)
+
+
+def test_the_score_counts_standard_deviations_of_permuted_labels():
+    labels = np.repeat(np.arange(3), 6)
+    kernel = noise(18) + 0.2 * one_hot(labels) @ one_hot(labels).T
+    state = State(
+        eigensystem=eigensystem(kernel),
+        kernel=kernel,
+        reduction="trace",
+        outputs=one_hot(labels),
+        targets=one_hot(labels),
+    )
+    values = compute(select(FROM_LEVELS), state)
+    mean, deviation = permuted_class_pair_r2(kernel, labels)
+    assert values["class_pair_r2_score"] == pytest.approx((values["class_pair_r2"] - mean) / deviation)
+    assert values["class_pair_r2_score"] > 4
+    assert values["class_pair_r2_null"] == mean
+
+
+def test_the_superseded_name_says_what_came_after_it():
+    with pytest.raises(ObservableError, match="superseded: expected class_pair_r2 or class_three_level_share"):
+        select("class_block_share")
