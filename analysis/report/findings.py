@@ -46,6 +46,7 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     makers: tuple[Callable[[Run], Finding | None], ...] = (
         _alignment,
         _containment,
+        _classes,
         _stability,
         _motion,
         _laziness,
@@ -111,6 +112,26 @@ def _containment(run: Run) -> Finding | None:
         f"energy lies in the first {k} eigenfunctions (least at step {count(run.steps[lowest])}).",
         f"Null: {number(k / run.dimension, 2)} for a random direction.",
         "output-energy",
+    )
+
+
+def _classes(run: Run) -> Finding | None:
+    """What labels explain of the kernel; never without what permuted labels explain."""
+    if not run.has("class_pair_r2", "class_pair_r2_null", "class_pair_r2_score"):
+        return None
+    explained, null, score = (run.values(f"class_pair_r2{end}") for end in ("", "_null", "_score"))
+    rows = _finite_rows(run, explained + null + score)
+    if not len(rows):
+        return None
+    first, last = rows[0], rows[-1]
+    return Finding(
+        "Class structure",
+        f"R² = {number(float(explained[last]), 2)}",
+        f"At step {count(run.steps[last])} the labels explain {_percent(explained[last])} of the kernel's variation between "
+        f"points; at step {count(run.steps[first])} they explained {_percent(explained[first])}.",
+        f"Permuted labels explain {number(float(null[last]), 2)}: the labels stand {number(float(score[last]), 2)} of their "
+        "standard deviations above that.",
+        "",
     )
 
 

@@ -40,6 +40,7 @@ class Story(Raw):
         least = int(np.argmin(output))
         distance, lazy = self.at["kernel_distance_from_initial"][-1], self.at["anchored_linearization_error"][-1]
         flow = self.at["kernel_flow_error"]
+        labels = self.at["class_pair_r2"]
         above = np.sum(self.values > self.at["noise_floor"][:, None], axis=1).min()
         solver = sig(np.max(self.at["eigen_residual"] / self.values[:, 0]), 2)
         spent = self.seconds.sum()
@@ -53,6 +54,11 @@ class Story(Raw):
                 [10, sig(output[least], 3)],
                 [n, percent(output[least]), 10, self.steps[least]],
                 [sig(10 / self.modes, 2)],
+            ),
+            "Class structure": (
+                [sig(labels[-1], 2)],
+                [last, percent(labels[-1]), first, percent(labels[0])],
+                [sig(self.at["class_pair_r2_null"][-1], 2), sig(self.at["class_pair_r2_score"][-1], 2)],
             ),
             "Edge of stability": self.edge(),
             "Kernel motion": ([sig(distance, 2)], [last, sig(distance, 2), 1], [0]),
