@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from kerneltrack.observables import relative_energy
+from kerneltrack.spectrum import cluster_ends
 
 from ..trajectory import Floats, Run
 from .mode_factors import residual_curvature
@@ -31,7 +32,18 @@ def energy_profile(run: Run, function: Function, row: int) -> Floats:
     """
     coefficients = run.values(f"{function}_coefficients", why=f"the {function}'s energy profile")[row]
     coefficients = coefficients.reshape(len(coefficients), -1)
-    return np.asarray(relative_energy(coefficients, squared_norm(run, function, row), range(1, len(coefficients) + 1)))
+    every = range(1, len(coefficients) + 1)
+    ends = cluster_ends(
+        run.values("eigenvalues", why="the energy profile")[row][: len(coefficients)], _rounding(run, row)
+    )
+    return np.asarray(relative_energy(coefficients, squared_norm(run, function, row), every, ends))
+
+
+def _rounding(run: Run, row: int) -> float:
+    """What separates rounding from a gap between eigenvalues, as far as it is stored."""
+    named = {"noise_floor": 1.0, "eigen_residual": 2.0}
+    stored = [factor * float(run.values(name)[row]) for name, factor in named.items() if name in run.dataset]
+    return float(np.nansum(stored))
 
 
 def squared_norm(run: Run, function: Function, row: int) -> float:

@@ -60,7 +60,6 @@ from kerneltrack.observables.similarity import similarity_bounds
 from kerneltrack.observables.spectral import (
     condition_number,
     effective_rank,
-    gap,
     participation_ratio,
     square_share,
     stable_rank,
@@ -104,7 +103,6 @@ __all__ = [
     "effective_rank",
     "energy_k",
     "extended_energy",
-    "gap",
     "gate_flips",
     "held_out",
     "in_order",

@@ -10,22 +10,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.observable import observable
 from kerneltrack.observables.state import Array, State
+from kerneltrack.spectrum import across_clusters
 
 _SOURCE = "Kopitkov and Indelman 2020"
 
 
-def relative_energy(coefficients: Array, squared_norm: float, k: int | Sequence[int]) -> Array:
+def relative_energy(
+    coefficients: Array, squared_norm: float, k: int | Sequence[int], ends: NDArray[np.int64] | None = None
+) -> Array:
     """E(φ, k) = Σ_{i≤k} ‖c_i‖²/‖φ‖² at each k: the part of φ in the span of k modes. Kopitkov and Indelman 2020.
+
+    Inside a cluster of equal eigenvalues the energy depends on which basis the solver returned; with ``ends`` it is
+    linear in k there, the mean over all bases.
 
     Args:
         coefficients: (modes, C) ⟨v_i, φ⟩, or (modes,).
         squared_norm: ‖φ‖²; where it is zero the energy is NaN.
         k: numbers of leading modes, each at least 1 and at most ``modes``.
+        ends: the numbers of modes that cut no cluster (:attr:`EigenSystem.cluster_ends`); None: every one.
 
     Returns:
         Energies in [0, 1], growing with k, and 1 at k = M. A scalar array for a single k.
@@ -33,7 +41,8 @@ def relative_energy(coefficients: Array, squared_norm: float, k: int | Sequence[
     if not squared_norm > 0:
         return np.full(np.shape(k), np.nan)
     squares = np.reshape(np.asarray(coefficients) ** 2, (len(coefficients), -1)).sum(axis=1)
-    return np.asarray(np.cumsum(squares)[np.asarray(k) - 1] / squared_norm)
+    cumulative = np.cumsum(squares) if ends is None else across_clusters(np.cumsum(squares), ends)
+    return np.asarray(cumulative[np.asarray(k) - 1] / squared_norm)
 
 
 def centre(phi: Array) -> Array:
@@ -109,7 +118,8 @@ def _energies(state: State, phi: Array | None, *scales: Array) -> Array:
     columns = state.project(phi)
     if state.is_rounding(columns, phi, *scales):
         raise ObservableError("the function is zero to rounding, so it has no direction")
-    return relative_energy(state.eigensystem.vectors.T @ columns, float(np.vdot(columns, columns)), grid)
+    coefficients = state.eigensystem.vectors.T @ columns
+    return relative_energy(coefficients, float(np.vdot(columns, columns)), grid, state.eigensystem.cluster_ends)
 
 
 def _given(phi: Array | None) -> Array:
@@ -123,7 +133,8 @@ def _null_energies(state: State, phi: Array) -> Array:
     if state.is_rounding(columns, _given(state.targets)):
         raise ObservableError("the targets are constant, so no permutation changes them")
     expected = permuted_squares(state.eigensystem.vectors, phi, state.reduction)
-    return np.asarray(np.cumsum(expected)[np.asarray(energy_k(len(expected))) - 1] / np.vdot(columns, columns))
+    cumulative = across_clusters(np.cumsum(expected), state.eigensystem.cluster_ends)
+    return np.asarray(cumulative[np.asarray(energy_k(len(expected))) - 1] / np.vdot(columns, columns))
 
 
 def _displacement_energy(state: State) -> Array:
@@ -183,6 +194,7 @@ OBSERVABLES = (
         "targets",
         source=_SOURCE,
         dims=("energy_k",),
+        definition=2,
         long_name="target energy in the first k modes",
     ),
     observable(
@@ -192,6 +204,7 @@ OBSERVABLES = (
         "eigenvectors",
         "targets",
         dims=("energy_k",),
+        definition=2,
         long_name="centred target energy in the first k modes",
     ),
     observable(
@@ -201,6 +214,7 @@ OBSERVABLES = (
         "eigenvectors",
         "targets",
         dims=("energy_k",),
+        definition=2,
         long_name="mean target energy of permuted labels",
     ),
     observable(
@@ -210,6 +224,7 @@ OBSERVABLES = (
         "eigenvectors",
         "targets",
         dims=("energy_k",),
+        definition=2,
         long_name="mean centred target energy of permuted labels",
     ),
     observable(
@@ -220,6 +235,7 @@ OBSERVABLES = (
         "outputs",
         source=_SOURCE,
         dims=("energy_k",),
+        definition=2,
         long_name="output energy in the first k modes",
     ),
     observable(
@@ -230,6 +246,7 @@ OBSERVABLES = (
         "residual",
         source=_SOURCE,
         dims=("energy_k",),
+        definition=2,
         long_name="residual energy in the first k modes",
     ),
     observable(
@@ -240,6 +257,7 @@ OBSERVABLES = (
         "outputs",
         "initial",
         dims=("energy_k",),
+        definition=2,
         long_name="energy of f_t − f_0 in the first k modes",
     ),
     observable(
@@ -249,6 +267,7 @@ OBSERVABLES = (
         "eigenvectors",
         "outputs",
         dims=("energy_k",),
+        definition=2,
         default=False,
         long_name="centred output energy in the first k modes",
     ),
@@ -259,6 +278,7 @@ OBSERVABLES = (
         "eigenvectors",
         "residual",
         dims=("energy_k",),
+        definition=2,
         default=False,
         long_name="centred residual energy in the first k modes",
     ),
@@ -270,6 +290,7 @@ OBSERVABLES = (
         "outputs",
         "initial",
         dims=("energy_k",),
+        definition=2,
         default=False,
         long_name="centred energy of f_t − f_0 in the first k modes",
     ),

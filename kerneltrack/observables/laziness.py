@@ -63,14 +63,7 @@ def _change(state: State) -> float:
     if cross.ndim == 4:
         cross = cross.transpose(0, 2, 1, 3)
     size = state.eigensystem.size
-    return jacobian_change(_matrix(state), _matrix(state.initial), cross.reshape(size, size))
-
-
-def _matrix(state: State) -> Array:
-    if state.kernel is None:
-        return state.eigensystem.matrix()
-    kernel = state.kernel.transpose(0, 2, 1, 3) if state.kernel.ndim == 4 else state.kernel
-    return kernel.reshape(state.eigensystem.size, -1)
+    return jacobian_change(state.kernel_matrix(), state.initial.kernel_matrix(), cross.reshape(size, size))
 
 
 def _radius(state: State) -> float:

@@ -14,6 +14,7 @@ from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.dynamics import checked_change
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
+from kerneltrack.spectrum import across_clusters
 
 _SOURCE = "Kopitkov and Indelman 2020"
 #: Losses that are a mean of squares, by name. Any other, a callable's too, is not known to be one.
@@ -87,7 +88,8 @@ def _energy_by_output(state: State, phi: Array | None) -> Array:
     norms = (phi**2).sum(axis=0)
     floor = state.rounding(phi) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        energies = np.where(norms > floor, np.cumsum(squares, axis=0) / norms, np.nan)
+        sums = across_clusters(np.cumsum(squares, axis=0), state.eigensystem.cluster_ends)
+        energies = np.where(norms > floor, sums / norms, np.nan)
     return np.asarray(energies[np.asarray(energy_k(len(energies))) - 1])
 
 
@@ -95,21 +97,21 @@ OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "target_energy_by_output", lambda s: _energy_by_output(s, s.targets),
         "E(y_o, k), y_o the targets of output o alone (of class o, if one-hot)", "eigenvectors", "targets",
-        source=_SOURCE, dims=("energy_k", "output"), default=False, long_name="target energy of each output or class",
+        source=_SOURCE, dims=("energy_k", "output"), default=False, definition=2, long_name="target energy of each output or class",
     ),
     observable(
         "residual_energy_by_output", lambda s: _energy_by_output(s, s.residual), "E(m_o, k)", "eigenvectors",
-        "residual", source=_SOURCE, dims=("energy_k", "output"), default=False,
+        "residual", source=_SOURCE, dims=("energy_k", "output"), default=False, definition=2,
         long_name="residual energy of each output or class",
     ),
     observable(
         "output_energy_by_output", lambda s: _energy_by_output(s, s.outputs), "E(f_o, k)", "eigenvectors", "outputs",
-        source=_SOURCE, dims=("energy_k", "output"), default=False,
+        source=_SOURCE, dims=("energy_k", "output"), default=False, definition=2,
         long_name="output energy of each output or class",
     ),
     observable(
         "displacement_energy_by_output", lambda s: _energy_by_output(s, s.displacement), "E((f_t − f_0)_o, k)",
-        "eigenvectors", "initial", "outputs", dims=("energy_k", "output"), default=False,
+        "eigenvectors", "initial", "outputs", dims=("energy_k", "output"), default=False, definition=2,
         long_name="energy of f_t − f_0 of each output or class",
     ),
     observable(

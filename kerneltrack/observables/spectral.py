@@ -33,15 +33,6 @@ def condition_number(values: Array, noise_floor: float) -> float:
     return float(values[0] / values[-1]) if values[-1] > noise_floor else float("inf")
 
 
-def gap(values: Array, k: tuple[int, ...]) -> Array:
-    """(λ_k − λ_{k+1})/λ_1 at each k: how well the span of k eigenvectors is determined. Davis and Kahan 1970.
-
-    NaN at the last eigenvalue, which has no next one, and for a kernel that is zero.
-    """
-    steps = values - np.append(values[1:], np.nan)
-    return np.asarray((steps / values[0] if values[0] else np.full_like(steps, np.nan))[np.asarray(k) - 1])
-
-
 def trace_share(values: Array, trace: float, k: tuple[int, ...]) -> Array:
     """Σ_{i≤k} λ_i/tr Θ at each k: how much of the kernel's size the first k modes hold. Baratin et al. 2021."""
     return np.asarray(np.cumsum(values)[np.asarray(k) - 1] / trace if trace else np.full(len(k), np.nan))
@@ -137,15 +128,6 @@ OBSERVABLES = (
         source="Tsilivis and Kempe 2022",
         dims=("energy_k",),
         long_name="share of the first k eigenvalues in the squared Frobenius norm",
-    ),
-    observable(
-        "gap",
-        lambda s: gap(s.eigensystem.values, energy_k(len(s.eigensystem.values))),
-        "(λ_k − λ_{k+1})/λ_1",
-        "eigenvalues",
-        source="Davis and Kahan 1970",
-        dims=("energy_k",),
-        long_name="relative gap behind the first k modes",
     ),
     observable(
         "noise_floor",

@@ -183,6 +183,19 @@ class State:
         """(N, O) f_t − f_0; None where the initial state is unknown."""
         return None if self.initial is None else self.outputs - self.initial.outputs
 
+    def kernel_matrix(self) -> Array:
+        """The kernel as a matrix (M, M), rows ordered (n, o): as measured, or put together from all eigenpairs.
+
+        Raises:
+            ObservableError: neither is available.
+        """
+        if self.kernel is not None and self.reduction != "diagonal":
+            kernel = self.kernel.transpose(0, 2, 1, 3) if self.kernel.ndim == 4 else self.kernel
+            return kernel.reshape(self.eigensystem.size, -1)
+        if not self.eigensystem.complete:
+            raise ObservableError("neither the kernel nor all eigenpairs are available")
+        return self.eigensystem.matrix()
+
     def project(self, phi: Array) -> Array:
         """Φ (M, C), the function φ (N, O) as this state's kernel acts on it; see :func:`project`."""
         return project(phi, self.reduction)

@@ -1,7 +1,7 @@
 """How the span of the leading eigenvectors turns between two snapshots.
 
-Read it beside ``gap``: a span whose gap is small is not determined by the kernel (Davis and Kahan 1970), and turns for
-no reason.
+A span that cuts a cluster of equal eigenvalues is not determined by its kernel: NaN. Where the gap behind it is small it
+turns at a small change of the kernel; ``subspace_rotation_bound`` says how far that change lets it turn at most.
 """
 
 from __future__ import annotations
@@ -41,6 +41,49 @@ def largest_principal_angle(vectors: Array, others: Array, k: Sequence[int]) -> 
     return np.array([np.max(scipy.linalg.subspace_angles(vectors[:, :m], others[:, :m])) for m in k])
 
 
+def rotation_bound(change: Array, before: Array, after: Array, k: Sequence[int]) -> Array:
+    """min(1, ‖(Θ_t − Θ_s) U_k(s)‖₂/(λ_k(Θ_s) − λ_{k+1}(Θ_t))) at each k: at least sin θ_max. Davis and Kahan 1970.
+
+    1 where the denominator is not positive: nothing is known then. 0 for all M modes, which span everything.
+
+    Args:
+        change: (M, ≥ max k) the columns (Θ_t − Θ_s) u_i of the first eigenvectors u_i of Θ_s; for k = M not needed.
+        before: (M,) eigenvalues of Θ_s, descending.
+        after: (M,) eigenvalues of Θ_t, descending.
+        k: numbers of leading modes.
+    """
+    gram = change.T @ change
+    return np.array([0.0 if m == len(after) else _rotation(gram[:m, :m], before[m - 1] - after[m]) for m in k])
+
+
+def _rotation(gram: Array, gap: float) -> float:
+    """gram (k, k): of the columns that changed."""
+    if not gap > 0:
+        return 1.0
+    return min(1.0, float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0))) / gap)
+
+
+def _bound(state: State, other: State | None) -> Array:
+    modes, others, grid = _vectors(state, other)
+    assert other is not None
+    values, before = state.eigensystem.values, other.eigensystem.values
+    reach = max((m for m in grid if m < len(modes)), default=0)
+    basis = others[:, :reach]
+    kernel = state.kernel_matrix()
+    return rotation_bound(kernel @ basis - basis * before[:reach], before, values, grid)
+
+
+def _determined(found: Array, state: State, other: State | None) -> Array:
+    """NaN where k cuts a cluster of either kernel."""
+    assert other is not None
+    grid = energy_k(state.eigensystem.vectors.shape[1])
+    whole = [{*one.eigensystem.cluster_ends.tolist(), one.eigensystem.size} for one in (state, other)]
+    cut = np.array([any(k not in ends for ends in whole) for k in grid])
+    if cut.all():
+        raise ObservableError("every span of leading eigenvectors cuts a cluster of equal eigenvalues")
+    return np.where(cut, np.nan, found)
+
+
 def _vectors(state: State, other: State | None) -> tuple[Array, Array, tuple[int, ...]]:
     if other is None or other.eigensystem.size != state.eigensystem.size:
         raise ObservableError("there is no other snapshot of this probe to compare with")
@@ -53,34 +96,58 @@ def _vectors(state: State, other: State | None) -> tuple[Array, Array, tuple[int
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "subspace_overlap_with_initial",
-        lambda s: subspace_overlap(*_vectors(s, s.initial)),
+        lambda s: _determined(subspace_overlap(*_vectors(s, s.initial)), s, s.initial),
         "‖U_k(t)ᵀ U_k(0)‖_F²/k, U_k the first k eigenvectors; k/M for random ones",
         "eigenvectors",
         "initial",
         source="Gur-Ari, Roberts and Dyer 2018",
         dims=("energy_k",),
+        definition=2,
         long_name="overlap of the first k eigenvectors with the initial ones",
     ),
     observable(
         "subspace_overlap_with_previous",
-        lambda s: subspace_overlap(*_vectors(s, s.previous)),
+        lambda s: _determined(subspace_overlap(*_vectors(s, s.previous)), s, s.previous),
         "‖U_k(t)ᵀ U_k(s)‖_F²/k, s the snapshot before",
         "eigenvectors",
         "previous",
         source="Gur-Ari, Roberts and Dyer 2018",
         dims=("energy_k",),
+        definition=2,
         long_name="overlap of the first k eigenvectors with those before",
     ),
     observable(
         "principal_angle_with_initial",
-        lambda s: largest_principal_angle(*_vectors(s, s.initial)),
+        lambda s: _determined(largest_principal_angle(*_vectors(s, s.initial)), s, s.initial),
         "arccos σ_min(U_k(t)ᵀ U_k(0))",
         "eigenvectors",
         "initial",
         units="rad",
         source="Björck and Golub 1973",
         dims=("energy_k",),
+        definition=2,
         default=False,
         long_name="largest principal angle of the first k eigenvectors with the initial ones",
+    ),
+    observable(
+        "subspace_rotation_bound",
+        lambda s: _bound(s, s.initial),
+        "min(1, ‖(Θ_t − Θ_0) U_k(0)‖₂/(λ_k(Θ_0) − λ_{k+1}(Θ_t))); 1 where that is not positive",
+        "spectrum",
+        "initial",
+        source="Davis and Kahan 1970",
+        dims=("energy_k",),
+        long_name="bound on the sine of the first k modes' rotation since initialisation",
+    ),
+    observable(
+        "subspace_rotation_bound_previous",
+        lambda s: _bound(s, s.previous),
+        "min(1, ‖(Θ_t − Θ_s) U_k(s)‖₂/(λ_k(Θ_s) − λ_{k+1}(Θ_t))), s the snapshot before",
+        "spectrum",
+        "previous",
+        source="Davis and Kahan 1970",
+        dims=("energy_k",),
+        default=False,
+        long_name="bound on the sine of the first k modes' rotation since the snapshot before",
     ),
 )

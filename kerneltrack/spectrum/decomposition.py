@@ -17,6 +17,7 @@ import scipy.sparse.linalg
 from numpy.typing import NDArray
 
 from kerneltrack.errors import KernelError
+from kerneltrack.spectrum.clusters import cluster_ends
 from kerneltrack.spectrum.lanczos import leading_pairs, residuals_of, still_leading, symmetric
 
 Array = NDArray[np.float64]
@@ -60,6 +61,12 @@ class EigenSystem:
     def size(self) -> int:
         """M, the number of rows of the kernel matrix."""
         return int(self.vectors.shape[0])
+
+    @property
+    def cluster_ends(self) -> NDArray[np.int64]:
+        """The numbers of leading modes that cut no cluster: λ_i − λ_{i+1} above the noise floor and both residuals."""
+        residuals = np.nan_to_num(self.residuals)
+        return cluster_ends(self.values, np.nan_to_num(self.noise_floor) + residuals[:-1] + residuals[1:])
 
     def matrix(self) -> Array:
         """V diag(λ) Vᵀ (M, M): the kernel matrix itself, to rounding, when the system is complete."""

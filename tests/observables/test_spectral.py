@@ -9,7 +9,6 @@ from kerneltrack.observables import (
     compute,
     condition_number,
     effective_rank,
-    gap,
     participation_ratio,
     select,
     square_share,
@@ -46,11 +45,6 @@ def test_a_singular_kernel_has_no_finite_condition_number():
     assert condition_number(np.array([4.0, -1e-3]), 1e-6) == math.inf
 
 
-def test_gaps_are_relative_and_the_last_has_none():
-    found = gap(np.array([4.0, 3.0, 3.0, 1.0]), (1, 2, 4))
-    np.testing.assert_allclose(found, [0.25, 0.0, np.nan])
-
-
 def test_shares_of_the_first_modes():
     values = np.array([3.0, 1.0, 0.0])
     np.testing.assert_allclose(trace_share(values, 4.0, (1, 2, 3)), [0.75, 1, 1])
@@ -61,7 +55,6 @@ def test_nothing_is_made_of_a_zero_kernel():
     assert math.isnan(effective_rank(np.zeros(3)))
     assert math.isnan(participation_ratio(0.0, 0.0))
     assert math.isnan(stable_rank(0.0, 0.0))
-    assert np.isnan(gap(np.zeros(3), (1, 2))).all()
     assert np.isnan(trace_share(np.zeros(3), 0.0, (1, 2))).all()
     assert np.isnan(square_share(np.zeros(3), 0.0, (1, 2))).all()
 

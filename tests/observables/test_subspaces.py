@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from kerneltrack.observables import compute, largest_principal_angle, select, subspace_overlap
+from kerneltrack.observables import compute, energy_k, largest_principal_angle, select, subspace_overlap
+from kerneltrack.observables.subspaces import rotation_bound
 from kerneltrack.spectrum.decomposition import eigensystem
 
 
@@ -69,3 +70,38 @@ def test_fewer_vectors_than_before_are_enough_and_more_are_not(problem):
     values = compute(select(NAMES[0]), problem.state(initial=few))
     assert np.isnan(values[NAMES[0]]).all()
     assert "fewer eigenvectors" in values.reasons[NAMES[0]]
+
+
+@pytest.mark.parametrize("angle", [1e-6, 0.3, 0.7])
+def test_the_bound_is_met_by_a_plane_that_turns(angle):
+    """Oracle: diag(3, 1) turned by φ; its change is 2 sin φ times a reflection, so the bound is sin φ for λ_1 − λ_2 = 2."""
+    c, s = math.cos(angle), math.sin(angle)
+    rotation, kernel = np.array([[c, -s], [s, c]]), np.diag([3.0, 1.0])
+    change = rotation @ kernel @ rotation.T - kernel
+    values = np.array([3.0, 1.0])
+    assert rotation_bound(change[:, :1], values, values, (1, 2)).tolist() == pytest.approx([s, 0])
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-3, 0.1, 3.0])
+def test_no_span_turns_further_than_its_bound(problem, size):
+    """Davis and Kahan's theorem on random changes: sin θ_max ≤ bound at every k, to the angles' rounding."""
+    matrix = problem.matrix("full")
+    noise = np.random.default_rng(3).standard_normal(matrix.shape)
+    other = matrix + size * (noise + noise.T)
+    n, o = problem.targets.shape
+    kernel = other.reshape(n, o, n, o).transpose(0, 2, 1, 3)
+    after = problem.state(kernel=kernel, eigensystem=eigensystem(kernel), initial=problem.state())
+    names = ["subspace_rotation_bound", "principal_angle_with_initial"]
+    bound, angle = (compute(select(names), after)[name] for name in names)
+    assert len(bound) == len(energy_k(n * o))
+    assert bound[-1] == 0
+    assert np.all(np.sin(angle) <= bound + 1e-7)
+    assert (bound < 1).any() or size > 1
+
+
+def test_a_kernel_that_is_not_there_is_put_together_from_all_eigenpairs(problem, reduction):
+    start = problem.state(reduction, outputs=2 * problem.outputs)
+    with_kernel = problem.state(reduction, initial=start)
+    without = problem.state(reduction, initial=start, kernel=None)
+    found = [compute(select("subspace_rotation_bound"), s)["subspace_rotation_bound"] for s in (with_kernel, without)]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-12)
