@@ -199,3 +199,36 @@ def test_the_thresholds_are_those_of_the_literature(beta):
         found, (2 * (1 + beta), 2 * (1 + beta) / (1 + 2 * beta), (2 + 2 * beta) / (1 - beta)), strict=True
     ):
         assert math.isclose(c, expected, rel_tol=1e-12)
+
+
+def after(steps, beta, seed=0):
+    """Adam after so many random gradients, and its last update."""
+    draw = torch.Generator().manual_seed(seed)
+    p = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([p], lr=0.3, betas=(beta, 0.9))
+    for _ in range(steps):
+        p.grad, before = torch.randn(5, dtype=torch.float64, generator=draw), p.detach().clone()
+        optimizer.step()
+    return p, optimizer, p.detach() - before
+
+
+@pytest.mark.parametrize(("beta", "steps"), [(0.9, 30), (0.9, 45), (0.5, 6), (0.0, 3)])
+def test_rho_s_metric_multiplies_adam_s_averaged_gradient(beta, steps):
+    """Oracle: torch's own update, −P times its average of gradients from zero on, to float64's rounding. Cohen et al. 2022."""
+    p, optimizer, update = after(steps, beta)
+    rule = rule_of(optimizer, p)
+    averaged = optimizer.state[p]["exp_avg"]
+    torch.testing.assert_close(update, -rule.stability_metric(["p0"])["p0"] * averaged, rtol=1e-12, atol=0)
+    ratio = rule.stability_metric(["p0"])["p0"] / rule.metric(["p0"])["p0"]
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 1 / (1 - beta**steps)))
+    assert rule.threshold is not None
+
+
+@pytest.mark.parametrize(("beta", "fewest"), [(0.9, 30), (0.5, 6)])
+def test_adam_has_no_ratio_before_its_threshold_holds(beta, fewest):
+    for steps, known in ((1, False), (fewest - 1, False), (fewest, True)):
+        p, optimizer, _ = after(steps, beta)
+        rule = rule_of(optimizer, p)
+        assert (rule.threshold is not None) == known
+        assert ("fewer than 3/(1 − β₁) updates" in rule.reason) != known
+        assert rule.metric(["p0"]) is not None

@@ -1,4 +1,4 @@
-"""Sharpness from the stored stability ratio: ρ/η, where the preconditioner is the learning rate and nothing else.
+"""Sharpness over the snapshots of a run: λ_1(S^½ J Jᵀ S^½) where it is stored, else ρ/η where that is the same.
 
 ρ = λ_1(S^½ J P Jᵀ S^½)/c moves with P and c as well as with the network. Where P is η_t times one fixed diagonal, ρ/η is
 λ_1(S^½ J Jᵀ S^½) up to a constant: it depends on the parameters alone, whatever schedule the rate follows. Elsewhere what
@@ -21,7 +21,9 @@ _DECAY = 0.01
 
 
 def sharpness(run: Run) -> tuple[Floats, str]:
-    """ρ/η (S,), NaN where it is not known, and ""; or all NaN and why the ratio is not the sharpness times the rate."""
+    """(S,) NaN where it is not known, and ""; or all NaN and why the ratio is not the sharpness times the rate."""
+    if "gauss_newton_sharpness" in run.dataset:
+        return run.values("gauss_newton_sharpness"), ""
     rates, ratio = run.learning_rates, run.values("stability_ratio", why="the sharpness")
     known = run.measured & np.isfinite(rates).all(axis=1) & (rates > 0).any(axis=1)
     rates = np.where(known[:, None], rates, np.nan)

@@ -6,7 +6,7 @@ Three rules, each of one course:
    CUSUM statistic over all split points, again inside both parts while it is beyond the threshold. Velocities at one lag
    only: over other gaps the same motion has another velocity. Null: a stationary AR(1) process with the course's own
    correlation, estimated from differences, which a jump hardly touches.
-2. **Progressive sharpening**: the sharpness ρ/η rises from the start until it first comes within a tenth of its largest
+2. **Progressive sharpening**: the sharpness rises from the start until it first comes within a tenth of its largest
    value. ρ itself rises with every warm-up; ρ/η is λ_1(S^½ J Jᵀ S^½) up to a constant where the preconditioner is the
    learning rate alone, and then no schedule of it can change what is found. For other preconditioners, which move by
    themselves, it is not judged. Null: random walks of the logarithm with the course's own increments, shuffled and with
@@ -65,15 +65,19 @@ class Stage:
     false_alarm: float
 
 
+#: What the rules look at.
+_RULED = ("kernel_velocity", "gauss_newton_sharpness", "stability_ratio")
+
+
 def stages(run: Run, *, seed: int = 0) -> tuple[Stage, ...]:
     """Every stage that a rule finds at the level; empty where the courses have none.
 
     Args:
-        run: with ``kernel_velocity`` or ``stability_ratio``.
+        run: with ``kernel_velocity``, ``gauss_newton_sharpness`` or ``stability_ratio``.
         seed: of the draws from the nulls.
 
     Raises:
-        AnalysisError: neither is stored, or fewer than six snapshots hold one that a rule may use.
+        AnalysisError: none is stored, or fewer than six snapshots hold one that a rule may use.
     """
     return judge(run, seed=seed)[0]
 
@@ -84,17 +88,20 @@ def judge(run: Run, *, seed: int = 0) -> tuple[tuple[Stage, ...], tuple[str, ...
     Raises:
         AnalysisError: as :func:`stages`.
     """
-    known = {name: _course(run, name) for name in ("kernel_velocity", "stability_ratio") if run.has(name)}
+    known = {name: _course(run, name) for name in _RULED if run.has(name)}
     if not known:
         run.require("kernel_velocity", why="finding stages")
     found: list[Stage] = []
     reasons: list[str] = []
     if "kernel_velocity" in known:
         found += _of_motion(run, known["kernel_velocity"], seed, reasons)
-    if "stability_ratio" in known and len(known["stability_ratio"]) >= _FEWEST_POINTS:
-        found += _of_sharpness(run, known["stability_ratio"], seed, reasons)
-        found += _of_edge(run, known["stability_ratio"], seed, reasons)
-    elif max(map(len, known.values())) < _FEWEST_POINTS:
+    ratio = known.get("stability_ratio", np.empty(0, int))
+    sharp = known.get("gauss_newton_sharpness", ratio)
+    if len(sharp) >= _FEWEST_POINTS:
+        found += _of_sharpness(run, sharp, seed, reasons)
+    if len(ratio) >= _FEWEST_POINTS:
+        found += _of_edge(run, ratio, seed, reasons)
+    if max(map(len, known.values())) < _FEWEST_POINTS:
         raise AnalysisError(
             "finding stages",
             expected=f"{_FEWEST_POINTS} snapshots or more",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import new_layers
+from kerneltrack.measurement.curvature import Metric, largest_curvature
 from kerneltrack.measurement.hidden_layers import Hidden, hidden_activations
 from kerneltrack.measurement.kernels import Kernels
 from kerneltrack.measurement.not_measured import NotMeasured
@@ -145,6 +146,26 @@ class Context:
             raise NotMeasured(self.without_parts)
         nothing = torch.zeros_like(next(iter(self.parts.values())))
         return {layer: self.parts.get(layer, nothing) for layer in self.layers}
+
+    def curvature(self, metric: Metric) -> float:
+        """λ_1(S^½ J P Jᵀ S^½) of the probe's loss."""
+        kernel = self.kernel if self.spec.is_whole(self.outputs) else None
+        top = None if kernel is None else float(self.spectrum.values[0])
+        return largest_curvature(
+            self.network,
+            self.inputs,
+            self.outputs,
+            self.targets,
+            self.spec.loss,
+            metric,
+            kernel=kernel,
+            top_eigenvalue=top,
+        )
+
+    @cached_property
+    def sharpness(self) -> float:
+        """λ_1(S^½ J Jᵀ S^½)."""
+        return self.curvature(1.0)
 
     @cached_property
     def hidden(self) -> Hidden:

@@ -15,11 +15,11 @@ from torch import Tensor
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import is_another_function, kernel_changed
 from kerneltrack.measurement.context import Context
+from kerneltrack.measurement.curvature import stability_ratio
 from kerneltrack.measurement.kernels import trace
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.out_of_sample import extended, regressed
 from kerneltrack.measurement.parameter_motion import difference
-from kerneltrack.measurement.stability_ratio import stability_ratio
 from kerneltrack.measurement.training_outputs import training_outputs
 from kerneltrack.observables import Need
 
@@ -72,19 +72,18 @@ def _refuse(need: Need, context: Context) -> None:
         raise NotMeasured(context.new_layers)
 
 
+@supplies("sharpness")
+def sharpness(context: Context) -> float:
+    """λ_1(S^½ J Jᵀ S^½)."""
+    return context.sharpness
+
+
 @supplies("stability")
 def stability(context: Context) -> float:
     """ρ_t."""
-    kernel = context.kernel if context.spec.is_whole(context.outputs) else None
+    parameters = list(context.network.parameters)
     return stability_ratio(
-        context.network,
-        context.inputs,
-        context.outputs,
-        context.targets,
-        context.spec.loss,
-        context.rule,
-        kernel=kernel,
-        top_eigenvalue=None if kernel is None else float(context.spectrum.values[0]),
+        context.rule, parameters, lambda metric: context.sharpness if metric == 1.0 else context.curvature(metric)
     )
 
 

@@ -13,8 +13,20 @@ from kerneltrack.errors import ObservableError
 from kerneltrack.observables.observable import observable
 from kerneltrack.observables.state import Array, State, Update, epsilon_of
 
+#: Losses that are a mean of squares, by name. Any other, a callable's too, is not known to be one.
+MEAN_OF_SQUARES = ("half_mse", "mse")
 #: A change of the outputs is called rounding where rounding may be more than this share of its square.
 ROUNDING_SHARE = 0.01
+
+
+def check_squares(state: State) -> None:
+    """Raise ObservableError where the loss is not known to be a mean of squares."""
+    if state.settings.get("loss") not in MEAN_OF_SQUARES:
+        raise ObservableError(
+            "the loss is not a mean of squares",
+            expected="loss half_mse or mse",
+            got=state.settings.get("loss") or "no loss",
+        )
 
 
 def relative_squared_error(predicted: Array, actual: Array) -> float:
@@ -86,7 +98,14 @@ def _stability(state: State) -> float:
     return float(state.stability)
 
 
+def _sharpness(state: State) -> float:
+    if state.sharpness is None:
+        raise ObservableError("the sharpness was not computed")
+    return float(state.sharpness)
+
+
 def _stability_bound(state: State) -> float:
+    check_squares(state)
     ratio = _stability(state)
     if not ratio > 0:
         raise ObservableError("the stability ratio is not positive, so no eigenvalue is at its bound", got=ratio)
@@ -103,16 +122,26 @@ OBSERVABLES = (
         "ρ_t = λ_1(S^½ J P_t Jᵀ S^½)/c",
         "operator",
         source="Cohen et al. 2021, 2022",
-        long_name="stability ratio: 1 at the edge",
+        long_name="stability ratio, the normalised Gauss–Newton sharpness: 1 at the edge",
+        definition=2,
+    ),
+    observable(
+        "gauss_newton_sharpness",
+        _sharpness,
+        "λ_1(S^½ J Jᵀ S^½), S = ∇²_f L",
+        "sharpness",
+        source="Cohen et al. 2021 (there of the Hessian)",
+        long_name="largest eigenvalue of the Gauss–Newton matrix of the loss on the probe",
     ),
     observable(
         "stability_bound",
         _stability_bound,
-        "λ_1/ρ_t; 2N/η for gradient descent on the mean of ½(f − y)²",
+        "λ_1/ρ_t, of a mean of squares; 2N/η for gradient descent on the mean of ½(f − y)²",
         "operator",
         "eigenvalues",
         source="Kopitkov and Indelman 2020",
         long_name="value of λ_1 at the edge of stability",
+        definition=2,
     ),
     observable(
         "linearization_error",

@@ -17,8 +17,6 @@ from kerneltrack.observables.state import Array, State
 from kerneltrack.spectrum import across_clusters
 
 _SOURCE = "Kopitkov and Indelman 2020"
-#: Losses that are a mean of squares, by name. Any other, a callable's too, is not known to be one.
-MEAN_OF_SQUARES = ("half_mse", "mse")
 
 
 def predicted_factor(values: Array, learning_rate: float, samples: int, curvature: float = 1.0) -> Array:

@@ -100,6 +100,12 @@ NEEDS = {
             "one VJP and one JVP each; none where it follows from λ_1",
         ),
         Need(
+            name="sharpness",
+            field="sharpness",
+            what="λ_1 of the Gauss–Newton matrix",
+            cost="as ρ_t, and nothing beside it where P is one number",
+        ),
+        Need(
             name="update",
             field="update",
             what="f_{t+1} and J_tΔθ",

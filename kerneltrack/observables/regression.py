@@ -14,7 +14,7 @@ import scipy.linalg
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables.datasets import energy_k
-from kerneltrack.observables.modes import MEAN_OF_SQUARES
+from kerneltrack.observables.dynamics import check_squares
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 from kerneltrack.spectrum import EigenSystem
@@ -159,16 +159,6 @@ def _check_unseen(state: State) -> None:
         )
 
 
-def _check_squares(state: State) -> None:
-    """Refuse to set kernel regression, which fits squares, beside a network that was trained on something else."""
-    if state.settings.get("loss") not in MEAN_OF_SQUARES:
-        raise ObservableError(
-            "the loss is not a mean of squares",
-            expected="loss half_mse or mse",
-            got=state.settings.get("loss") or "no loss",
-        )
-
-
 def _leave_one_out_error(state: State) -> float:
     _check_unseen(state)
     columns = _columns(state, state.targets)
@@ -184,7 +174,7 @@ def _alignment_risk(state: State) -> float:
 
 
 def _relative_error(state: State, prediction: Array | None) -> float:
-    _check_squares(state)
+    check_squares(state)
     if prediction is None or state.targets is None:
         raise ObservableError("the prediction or the targets were not measured")
     norm = float(np.vdot(state.targets, state.targets))

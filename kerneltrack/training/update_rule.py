@@ -27,6 +27,8 @@ from torch.optim import Optimizer
 from kerneltrack.distributed import whole
 
 GRADIENT_DESCENT_THRESHOLD = 2.0
+#: Updates over 1/(1 − β₁) after which an average of gradients has forgotten that it began at zero: e⁻³ of it is left.
+WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class UpdateRule:
         settings: the optimizers' class names and hyper-parameters, plain values for the archive.
         scales: parameter name → 1/(√v̂ + ε) of Adam's second moments; empty where P holds learning rates only.
         unknown: "" or why P itself is not known.
+        warm_up: parameter name → 1/(1 − β₁^t) of Adam's first moments: what averaging gradients from zero on makes of them.
     """
 
     learning_rates: tuple[float, ...]
@@ -50,6 +53,7 @@ class UpdateRule:
     settings: tuple[Mapping[str, object], ...] = ()
     scales: Mapping[str, Tensor] = field(default_factory=dict)
     unknown: str = ""
+    warm_up: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> UpdateRule:
@@ -71,7 +75,10 @@ class UpdateRule:
         threshold, reason = _common(thresholds, len(optimizers))
         scales, unknown = _scales(optimizers, names)
         settings = tuple(_settings(optimizer) for optimizer in optimizers)
-        return cls(tuple(rates), groups, threshold, reason, settings, scales, unknown)
+        warm_up, early = _warm_up(optimizers, names)
+        if early:
+            threshold, reason = None, reason or early
+        return cls(tuple(rates), groups, threshold, reason, settings, scales, unknown, warm_up)
 
     def with_rates(self, learning_rates: Sequence[float]) -> UpdateRule:
         """The same rule at other learning rates."""
@@ -89,6 +96,13 @@ class UpdateRule:
             return {name: rate * self.scales.get(name, 0.0) for name, rate in rates.items()}
         distinct = set(rates.values())
         return distinct.pop() if len(distinct) == 1 else dict(rates)
+
+    def stability_metric(self, parameters: Sequence[str]) -> float | dict[str, float | Tensor] | None:
+        """P as the threshold means it: Adam's is η/((1 − β₁^t)(√v̂ + ε)). Cohen et al. 2022."""
+        metric = self.metric(parameters)
+        if not self.warm_up or not isinstance(metric, dict):
+            return metric
+        return {name: self.warm_up.get(name, 1.0) * entry for name, entry in metric.items()}
 
 
 def learning_rates(optimizers: Sequence[Optimizer]) -> tuple[float, ...]:
@@ -151,6 +165,21 @@ def _adam_scale(state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
     unbiased = whole(squares.detach()) / (1 - float(group["betas"][1]) ** float(state["step"]))
     scale: Tensor = 1 / (unbiased.sqrt() + float(group["eps"]))
     return scale
+
+
+def _warm_up(optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> tuple[dict[str, float], str]:
+    """1/(1 − β₁^t) by name, and why the threshold does not hold yet, or ""."""
+    found: dict[str, float] = {}
+    early = ""
+    for optimizer in (o for o in optimizers if isinstance(o, torch.optim.Adam)):
+        for group in optimizer.param_groups:
+            beta = float(group["betas"][0])
+            for p in (p for p in group["params"] if id(p) in names and optimizer.state.get(p)):
+                steps = float(optimizer.state[p]["step"])
+                found[names[id(p)]] = 1 / (1 - beta**steps)
+                if steps < WARM_UP / (1 - beta) - 1e-6:  # 1 − 0.9 is not a tenth
+                    early = f"Adam has made fewer than {WARM_UP}/(1 − β₁) updates, and its threshold is of the long run"
+    return found, early
 
 
 def _common(thresholds: Sequence[tuple[float | None, str]], optimizers: int) -> tuple[float | None, str]:

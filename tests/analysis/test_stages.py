@@ -212,6 +212,18 @@ def test_where_the_preconditioner_moves_no_sharpening_is_told_and_why(synthetic,
     assert any(reason in said for said in judge(run)[1])
 
 
+@pytest.mark.parametrize("kind", UNCLEAR)
+def test_stored_sharpness_is_judged_whatever_the_optimizer_did(synthetic, truth, tmp_path, kind):
+    """The stage is that of the stored course; ρ, which is NaN for the first updates of Adam, has no part in it."""
+    factors, optimizer, _ = UNCLEAR[kind]
+    ratio = np.where(np.arange(45) < 3, np.nan, climbing() * (factors if factors.ndim == 1 else 1))
+    numbers = {"gauss_newton_sharpness": 7 * climbing(), "stability_ratio": ratio}
+    run = written(synthetic, truth, tmp_path / "run.h5", STEPS, rates=0.1 * factors, optimizer=optimizer, **numbers)
+    alone = written(synthetic, truth, tmp_path / "one.h5", STEPS, stability_ratio=climbing())
+    assert sharpening(stages(run)) == sharpening(stages(alone))
+    assert not any("sharpening" in said for said in judge(run)[1])
+
+
 @pytest.mark.parametrize("ratio", [(1.0, 1.0), (1.0, 0.3)])
 def test_groups_whose_rates_move_together_are_one_rate(synthetic, truth, tmp_path, ratio):
     rates = 0.1 * FACTORS["warm-up"][:, None] * np.array(ratio)

@@ -63,15 +63,25 @@ def test_the_bound_of_gradient_descent_on_half_mse_is_2n_over_eta(problem):
     # ρ = ηλ_1/(2N), so λ_1/ρ = 2N/η whatever λ_1 is.
     learning_rate, samples = 0.25, len(problem.targets)
     largest = problem.state().eigensystem.values[0]
-    state = problem.state(stability=learning_rate * largest / (2 * samples))
+    state = problem.state(stability=learning_rate * largest / (2 * samples), settings={"loss": "half_mse"})
     assert compute(select("stability_bound"), state)["stability_bound"] == pytest.approx(2 * samples / learning_rate)
 
 
 def test_a_flat_loss_has_no_bound(problem):
-    values = compute(select(["stability_ratio", "stability_bound"]), problem.state(stability=0.0))
+    values = compute(
+        select(["stability_ratio", "stability_bound"]), problem.state(stability=0.0, settings={"loss": "mse"})
+    )
     assert values["stability_ratio"] == 0
     assert math.isnan(values["stability_bound"])
     assert "not positive" in values.reasons["stability_bound"]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", None, "MyLoss"])
+def test_only_a_mean_of_squares_has_a_bound_of_the_kernel_s_eigenvalue(problem, loss):
+    """Under cross-entropy S → 0 as the labels are fitted, and λ_1/ρ → ∞ whatever the kernel does."""
+    values = compute(select("stability_bound"), problem.state(stability=0.5, settings={"loss": loss}))
+    assert math.isnan(values["stability_bound"])
+    assert "the loss is not a mean of squares" in values.reasons["stability_bound"]
 
 
 def test_no_loss_is_not_zero_loss(problem):

@@ -1,13 +1,14 @@
-"""The stability ratio ρ_t = λ_1(S^½ J P Jᵀ S^½) / c of the loss on the probe (design: one number, all factors inside).
+"""The curvature of the probe's loss through the kernel: sharpness, and how far it is from where an update is stable.
 
-S = ∇²_f L is block diagonal over samples because the loss is a mean over samples; J P Jᵀ is the kernel in the
-optimizer's own metric. ρ < 1 below the edge of stability, ρ → 1 at it. For one learning rate η, the mean of ½(f − y)²
-and gradient descent it is ηλ_1/(2N).
+λ_1(S^½ J P Jᵀ S^½), S = ∇²_f L, is the largest eigenvalue of the Gauss–Newton matrix in the optimizer's own metric. S is
+block diagonal over samples because the loss is a mean over samples. With P = 1 it is the **sharpness**, which neither the
+learning rate nor the optimizer moves; over the optimizer's threshold c it is the **stability ratio** ρ_t: the quadratic
+model of the loss is unstable above 1. For one learning rate η, the mean of ½(f − y)² and gradient descent ρ = ηλ_1/(2N).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,23 +22,43 @@ from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import largest_eigenvalue
 from kerneltrack.training import ProbeLoss, UpdateRule
 
+#: P, one number or one entry a parameter.
+Metric = float | Mapping[str, float | Tensor]
 #: Residual relative to λ_1, which bounds its error. ρ is read to a percent at best; a thousandth leaves a digit in reserve,
 #: and more in general: the error is about the square of the residual.
 LANCZOS_TOLERANCE = 1e-3
 
 
-def stability_ratio(
+def stability_ratio(rule: UpdateRule, parameters: Sequence[str], curvature: Callable[[Metric], float]) -> float:
+    """ρ_t.
+
+    Args:
+        rule: the coming update: P and c.
+        parameters: names of every trainable one.
+        curvature: P ↦ λ_1(S^½ J P Jᵀ S^½).
+
+    Raises:
+        NotMeasured: P or c is not known.
+    """
+    metric = rule.stability_metric(list(parameters))
+    if rule.threshold is None or metric is None:
+        raise NotMeasured(rule.reason or rule.unknown)
+    # Where P is one number it is a factor: the sharpness may be there already.
+    return (metric * curvature(1.0) if isinstance(metric, float) else curvature(metric)) / rule.threshold
+
+
+def largest_curvature(
     network: Network,
     inputs: Any,
     outputs: Tensor,
     targets: Tensor | None,
     loss: ProbeLoss | None,
-    rule: UpdateRule,
+    metric: Metric,
     *,
     kernel: Tensor | None = None,
     top_eigenvalue: float | None = None,
 ) -> float:
-    """ρ_t.
+    """λ_1(S^½ J P Jᵀ S^½).
 
     Args:
         network: over every trainable parameter, at θ_t.
@@ -45,30 +66,27 @@ def stability_ratio(
         outputs: f_t (N, O).
         targets: (N, O), or None.
         loss: the loss on the probe, or None.
-        rule: the coming update: P and c.
+        metric: P, one number or one entry a parameter.
         kernel: J Jᵀ, (N, N, O, O) or (N, N) of one output, where it was measured whole; spares the network's passes
             when P is a multiple of the identity.
         top_eigenvalue: λ_1 of that kernel; spares the Lanczos iteration too when S is one as well.
 
     Raises:
-        NotMeasured: without a loss or targets, without P or c, or for a loss that is not convex in the outputs.
+        NotMeasured: without a loss or targets, or for a loss that is not convex in the outputs.
     """
     if loss is None or targets is None:
         raise NotMeasured("no loss was given")
-    metric = rule.metric(list(network.parameters))
-    if rule.threshold is None or metric is None:
-        raise NotMeasured(rule.reason or rule.unknown)
     blocks = loss.hessian_blocks(outputs, targets) / len(outputs)
     scale = _multiple_of_identity(blocks)
     if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
-        return metric * scale * top_eigenvalue / rule.threshold
+        return metric * scale * top_eigenvalue
     root = _square_root(blocks)
     if root is None:
         raise NotMeasured("the loss is not convex in the outputs")
     product = partial(_by_passes, network, inputs, metric)
     if kernel is not None and isinstance(metric, float):
         product = partial(_by_kernel, kernel, metric)
-    return _top_curvature(product, root) / rule.threshold
+    return _top_curvature(product, root)
 
 
 def _multiple_of_identity(blocks: Tensor) -> float | None:
@@ -90,7 +108,7 @@ def _top_curvature(product: Callable[[Tensor], Tensor], root: Tensor) -> float:
     return largest_eigenvalue(between_roots, start, LANCZOS_TOLERANCE)
 
 
-def _by_passes(network: Network, inputs: Any, metric: float | dict[str, float | Tensor], u: Tensor) -> Tensor:
+def _by_passes(network: Network, inputs: Any, metric: Metric, u: Tensor) -> Tensor:
     """J P Jᵀ u: one VJP and one JVP, memory O(N·O + parameters)."""
     gradient = network.vjp(inputs, u)
     return network.jvp(
