@@ -2,8 +2,14 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+LOWEST := .venv-lowest
+# What a lower bound can break: the engine, the archive and its exports, one training, the report, the command line.
+LOWEST_TESTS := tests/test_*.py tests/ntk/test_exact_parts.py tests/ntk/test_held.py tests/ntk/test_slots.py \
+	tests/ntk/test_refusals.py tests/ntk/test_passes.py tests/archive/test_round_trip.py tests/archive/test_netcdf.py \
+	tests/archive/test_h5py_versions.py tests/archive/test_resume.py tests/callbacks/test_tracker.py \
+	tests/callbacks/test_storage.py tests/callbacks/test_roots.py tests/analysis/test_report.py tests/analysis/test_cli.py
 
-.PHONY: help demo test nightly audit-off check lint types bench setups studies docs browser-test kill-test clean
+.PHONY: help demo test lowest nightly audit-off check lint types bench setups studies docs browser-test kill-test clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -15,6 +21,9 @@ out/demo.html: | $(VENV)/.runtime
 
 test: $(VENV)/.dev  ## the quick tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly and not browser"
+
+lowest: $(LOWEST)/.dev  ## a part of the tests with every lower bound of setup.cfg; before a release
+	$(LOWEST)/bin/python -m pytest -o filterwarnings=default -m "not nightly and not browser" $(LOWEST_TESTS)
 
 nightly: $(VENV)/.dev  ## what the quick tests leave out
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "nightly and not browser"
@@ -58,7 +67,7 @@ docs: $(VENV)/.dev out/demo.html  ## the generated pages and the README's figure
 	$(BIN)/kerneltrack plot out/demo.h5 --figure eigenfunctions -o docs/figures/eigenfunctions.png
 
 clean:  ## remove what make made
-	rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.runtime: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("kerneltrack needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
@@ -68,4 +77,9 @@ $(VENV)/.runtime: setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(LOWEST)/.dev: setup.cfg pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[dev]"
 	@touch $@

@@ -31,7 +31,7 @@ class Probe:
     """N fixed inputs, and targets to align with.
 
     Args:
-        inputs: a tensor (N, …) or a pytree of tensors (tuple, list, dict), first axis N everywhere.
+        inputs: a tensor (N, …) or a pytree of tensors (tuple, list, mapping), first axis N everywhere.
         targets: real (N,) or (N, O); or integer classes (N,), one-hot for alignment; or None.
         name: the name of its group in the archive: letters, digits, ``_``, ``-``.
         identity: where the samples come from (dataset, split, indices, transform): plain JSON values, stored as given.
@@ -46,7 +46,7 @@ class Probe:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
             raise ProbeError("Probe(name=…)", expected="1 to 64 letters, digits, '_' or '-'", got=repr(name))
         self.name = name
-        self.inputs = pytree.tree_map(lambda leaf: _tensor(leaf, f"inputs of probe {name!r}"), inputs)
+        self.inputs = pytree.tree_map(lambda leaf: _tensor(leaf, f"inputs of probe {name!r}"), opened(inputs))
         self.targets = None if targets is None else _tensor(targets, f"targets of probe {name!r}")
         self.identity = None if identity is None else dict(identity)
         self._count = _checked_count(name, self._leaves(), self.targets)
@@ -200,11 +200,26 @@ class Probe:
         return {"/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf for path, leaf in paths}
 
 
+def opened(batch: Any) -> Any:
+    """``batch`` with every mapping that torch's pytree takes for a leaf (UserDict, BatchEncoding) as a dict, at any depth."""
+
+    def as_dict(leaf: Any) -> Any:
+        return {key: opened(value) for key, value in leaf.items()} if isinstance(leaf, Mapping) else leaf
+
+    return pytree.tree_map(as_dict, batch)
+
+
 def _tensor(value: Any, what: str) -> Tensor:
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ProbeError(what, expected="tensors or arrays", got=type(value).__name__) from error
+        raise ProbeError(
+            what,
+            expected="tensors or arrays",
+            got=type(value).__name__,
+            remedy="Give the tensors of an object as a dict or tuple, and put it together in forward=; of a graph give the "
+            "nodes' indices (docs/how-to/graphs.md).",
+        ) from error
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 

@@ -22,7 +22,7 @@ MENDABLE = (
     "TrackerError",
 )
 #: How many name no remedy at most, because what was expected says it: a number to lower, and to raise with a reason only.
-WITHOUT_REMEDY = {"KernelError": 16, "ProbeError": 10, "ScheduleError": 4, "TrackerError": 2}
+WITHOUT_REMEDY = {"KernelError": 16, "ProbeError": 9, "ScheduleError": 4, "TrackerError": 2}
 #: What came is wrong by itself, and what to do is its opposite.
 PLAIN = {
     "time must not be negative",

@@ -39,7 +39,8 @@ def training_outputs(
         with preserved_buffers(module), evaluating(module), torch.no_grad():
             _set(module, flags)
             torch.manual_seed(seed)
-            outputs = as_rows((forward or default_forward)(module, inputs), len(Inputs(inputs)))
+            samples = Inputs(inputs)
+            outputs = as_rows((forward or default_forward)(module, samples.assemble()), len(samples))
             return outputs.clone()
     except Exception as error:  # a user's model in a mode that the kernel does not need
         raise NotMeasured(f"training mode: {type(error).__name__}: {error}") from error

@@ -38,8 +38,20 @@ def test_a_page_runs_as_written(tmp_path, monkeypatch, capsys, page, archive, wr
         exec(last.replace(*wrong), names)
 
 
-@pytest.mark.parametrize("page", ["digits.md", "transformer.md", "tracker.md"])
+@pytest.mark.parametrize("page", ["digits.md", "transformer.md", "tracker.md", "graphs.md"])
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)#:]+)[^)]*\)", (HOW_TO / page).read_text(encoding="utf-8"))
     assert links
     assert all((HOW_TO / link).exists() for link in links)
+
+
+def test_the_page_on_graphs_runs_as_written():
+    """Oracle: the page's own double loop over autograd. Its negative control: another graph has another kernel."""
+    text = (HOW_TO / "graphs.md").read_text(encoding="utf-8")
+    names = run(text, "graphs.md")
+    bag, first = names["bag"].weight, names["theta"][0, 0]
+    shares = names["tokens"][:3].bincount(minlength=len(bag)).double() / 3  # a bag's output is the mean of three rows
+    assert (first.diagonal() - (shares**2).sum()).abs().max() < 1e-14
+    *_, last = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    with pytest.raises(AssertionError, match=r"^$"):
+        exec(last, names | {"edges": names["edges"].flip(0)})

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError, ProbeError, UnsupportedModelError
 from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.refusals import refuse_not_repeated
 from kerneltrack.ntk.network.samples import Inputs
 
 Tensors = Mapping[str, Tensor]
@@ -47,7 +48,8 @@ def try_one_sample(
             raise UnsupportedModelError(
                 "the model couples samples: it takes the batch, and not one sample of it",
                 got=refusal,
-                remedy="Remove what mixes the batch axis (batch statistics, contrast), or call eval().",
+                remedy="Remove what mixes the batch axis (batch statistics, contrast), or call eval(). A .squeeze() without an "
+                "axis drops that of a single sample: name the axis, .squeeze(-1), or use .flatten(1).",
             ) from refusal
         _refuse_moving_buffers(network.module, written, buffers())
         changed = [name for name, value in copies.items() if value._version != versions[name]]
@@ -60,11 +62,7 @@ def try_one_sample(
             return  # whether it is random is asked of two states of the generators
         again = network.evaluate(copies, one, written)
     if bool(((first - again).abs() > 64 * torch.finfo(first.dtype).eps * first.abs().max()).any()):
-        raise UnsupportedModelError(
-            "the outputs depend on how often the model ran: forward changes buffers, or is random by a generator that is no "
-            "attribute of a module",
-            remedy="Call model.eval(): spectral_norm, for instance, iterates in training mode only.",
-        )
+        refuse_not_repeated(network.module)
 
 
 def _refuse_moving_buffers(module: nn.Module, written: Tensors, before: Tensors) -> None:

@@ -1,4 +1,4 @@
-"""How a model is called, and what it may return: (N, O) or (N,), real and floating."""
+"""How a model is called, and what it may return: (N, O) or (N,), real and floating, or an object with such ``logits``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import UnsupportedModelError
+from kerneltrack.ntk.network.remedies import how_to_pick, how_to_shape
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.reduction import Head
 
@@ -36,7 +37,7 @@ class Call(nn.Module):
 
     def forward(self, inputs: Any, count: int, then: Callable[[Tensor], Result], raw: bool = False) -> Result:
         """``then(f(x))`` for a chunk of ``count`` samples; with ``raw`` f's own outputs, without the head."""
-        values = as_rows(self._forward(self.model, inputs), count, self.width)
+        values = as_rows(self._forward(self.model, inputs), count, self.width, inputs)
         self.width = values.shape[1] if count > 1 else self.width
         return then(values if raw else self.headed(values))
 
@@ -48,18 +49,27 @@ def default_forward(model: nn.Module, inputs: Any) -> Tensor:
     return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)  # type: ignore[no-any-return]
 
 
-def as_rows(outputs: Any, count: int, width: int | None = None) -> Tensor:
+def as_rows(outputs: Any, count: int, width: int | None = None, inputs: Any = None) -> Tensor:
     """``outputs`` as (N, O); a (N,) output becomes (N, 1).
+
+    Args:
+        outputs: what the model returned: a tensor, or an object whose attribute ``logits`` is one (transformers'
+            ModelOutput).
+        count: N.
+        width: O, where it is known.
+        inputs: what the model received, for what is said in a refusal.
 
     Raises:
         UnsupportedModelError: not a tensor, not floating, or of another shape.
     """
+    if isinstance(getattr(outputs, "logits", None), Tensor):
+        outputs = outputs.logits
     if not isinstance(outputs, Tensor):
         raise UnsupportedModelError(
             "the model does not return a tensor",
-            expected="(N,) or (N, O)",
+            expected="(N,) or (N, O), or an object with a tensor called logits",
             got=type(outputs).__name__,
-            remedy="Pick the tensor with forward=lambda model, x: model(x)[...].",
+            remedy=how_to_pick(outputs, inputs),
         )
     if not outputs.is_floating_point():
         raise UnsupportedModelError(
@@ -74,7 +84,7 @@ def as_rows(outputs: Any, count: int, width: int | None = None) -> Tensor:
             "the output is not (N,) or (N, O)",
             expected=f"({count},) or ({count}, O)",
             got=tuple(outputs.shape),
-            remedy="Reduce it: forward=lambda model, x: model(x).flatten(1), or a mean over positions.",
+            remedy=how_to_shape(outputs, count, inputs),
         )
     rows: Tensor = outputs if outputs.dim() == 2 else outputs.unsqueeze(1)
     return rows

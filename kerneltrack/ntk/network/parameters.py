@@ -20,7 +20,12 @@ Preconditioner = Mapping[str, float | Tensor]  # what a metric comes to: an entr
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's module inside DataParallel, DistributedDataParallel and ``torch.compile`` wrappers."""
+    """The user's module inside DataParallel, DistributedDataParallel and ``torch.compile`` wrappers.
+
+    Raises:
+        UnsupportedModelError: a function, a class or anything else that is no module.
+    """
+    _check_module(model)
     while True:
         if isinstance(model, (DataParallel, DistributedDataParallel)):
             model = model.module
@@ -28,6 +33,21 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = model._orig_mod  # type: ignore[assignment]
         else:
             return model
+
+
+def _check_module(model: object) -> None:
+    if isinstance(model, nn.Module):
+        return
+    owner = getattr(model, "__self__", getattr(model, "func", None))
+    if isinstance(model, type):
+        remedy = f"Give an instance: {model.__name__}(...)."
+    elif isinstance(owner, nn.Module):
+        remedy = f"Give the {type(owner).__name__} itself, and what is called of it as forward=lambda model, x: ...."
+    else:
+        remedy = "Give the module that holds the parameters, and the function as forward=lambda model, x: ...."
+    raise UnsupportedModelError(
+        "the model is no torch.nn.Module", expected="a module", got=type(model).__name__, remedy=remedy
+    )
 
 
 def reported_name(model: nn.Module, raw: str) -> str:
@@ -105,7 +125,7 @@ def _check_real(name: str, parameter: Tensor) -> None:
         raise UnsupportedModelError(
             f"parameter {name!r} is {parameter.dtype}",
             expected="real floating-point parameters",
-            remedy="Hold its real and imaginary part in two parameters, or freeze it.",
+            remedy="Hold nn.Parameter(torch.view_as_real(w)) and use torch.view_as_complex(self.w) in forward, or freeze it.",
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -85,3 +87,67 @@ def refuse_hidden(outputs: Tensor, own: Mapping[str, Tensor], *, everything: boo
             f"the forward pass reaches parameters by references that are not attributes: {hidden[:8]}",
             remedy="Use self.<name> in forward, not a list or closure that holds the parameter.",
         )
+
+
+def refuse_not_repeated(model: nn.Module) -> NoReturn:
+    """Raises UnsupportedModelError for outputs that depend on how often the model ran; names the modules with hooks."""
+    raise UnsupportedModelError(
+        "the outputs depend on how often the model ran: forward changes buffers or keeps state, or is random by a generator "
+        "that is no attribute of a module",
+        remedy=_of_hooks(model)
+        or "Call model.eval(): spectral_norm, for instance, iterates in training mode only. Take state out of forward.",
+    )
+
+
+@contextmanager
+def coupling_explained(model: nn.Module) -> Iterator[None]:
+    """A refusal of coupled samples names the modules that read sequences first, and those whose hooks may keep state."""
+    try:
+        yield
+    except UnsupportedModelError as refusal:
+        hints = " ".join(hint for hint in (_of_sequences(model), _of_hooks(model)) if hint)
+        if not hints:
+            raise
+        raise UnsupportedModelError(
+            refusal.problem,
+            expected=refusal.expected,
+            got=refusal.got,
+            where=refusal.where,
+            remedy=f"{refusal.remedy} {hints}",
+        ) from refusal
+
+
+@contextmanager
+def backward_explained() -> Iterator[None]:
+    """What torch raises of reentrant checkpointing is a refusal with its remedy."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise UnsupportedModelError(
+            "reentrant checkpointing has no gradients by parameters for torch.autograd.grad",
+            got=error,
+            remedy="Pass use_reentrant=False to torch.utils.checkpoint; transformers take it in gradient_checkpointing_kwargs.",
+        ) from error
+
+
+def _of_hooks(model: nn.Module) -> str:
+    hooked = [
+        name or "the model itself"
+        for name, module in model.named_modules()
+        if module._forward_hooks or module._forward_pre_hooks
+    ]
+    if not hooked:
+        return ""
+    return f"Remove hooks that keep something from one pass to the next: {hooked[:8]} have hooks of their own."
+
+
+def _of_sequences(model: nn.Module) -> str:
+    first = [name for name, module in model.named_modules() if getattr(module, "batch_first", True) is False]
+    if not first:
+        return ""
+    return (
+        f"{first[:8]} read axis 0 as the sequence (batch_first=False): give samples on axis 0, and turn them on their way in, "
+        "forward=lambda model, x: model(x.transpose(0, 1))."
+    )

@@ -1,7 +1,7 @@
 """Inputs of a network: a tensor, or any pytree of tensors whose first axis is the sample axis N.
 
-Leaves that are not tensors (None, flags, strings) are constants: every sample sees the same. Nothing here
-knows of models.
+Leaves that are not tensors (None, flags, strings) are constants: every sample sees the same. The model receives copies,
+so that a forward that writes to its inputs changes nobody's samples. Nothing here knows of models.
 """
 
 from __future__ import annotations
@@ -14,20 +14,27 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from kerneltrack.errors import ProbeError
+from kerneltrack.probe import opened
+
+#: How the kernel of nodes is asked for, whose outputs all come of one graph.
+INDEX_TRICK = (
+    "give the nodes' indices, torch.arange(N), and forward=lambda m, i: m(X, edges)[i] (docs/how-to/graphs.md)."
+)
 
 
 class Inputs:
     """N samples, cut into tensors and the tree that holds them.
 
     Args:
-        x: a tensor (N, …) or a pytree with at least one tensor; all its tensors share the first axis.
+        x: a tensor (N, …) or a pytree with at least one tensor; all its tensors share the first axis. A mapping that is
+            no dict (UserDict, BatchEncoding) becomes one.
 
     Raises:
         ProbeError: there is no tensor, no sample, or the first axes differ.
     """
 
     def __init__(self, x: Any, *, name: str = "x") -> None:
-        leaves, self.tree = tree_flatten(x)
+        leaves, self.tree = tree_flatten(opened(x))
         self.slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         self.tensors: tuple[Tensor, ...] = tuple(_plain(leaves[i]) for i in self.slots)
         self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -36,7 +43,7 @@ class Inputs:
                 f"{name} holds no tensor",
                 expected="a tensor or a pytree of tensors",
                 got=type(x).__name__,
-                remedy="Convert arrays with torch.as_tensor.",
+                remedy=_how_to_give(leaves, name),
             )
         lengths = {t.shape[0] if t.dim() else None for t in self.tensors}
         if len(lengths) != 1 or None in lengths:
@@ -44,7 +51,7 @@ class Inputs:
                 f"the tensors of {name} do not share a sample axis",
                 expected="the same first axis N everywhere",
                 got=[tuple(t.shape) for t in self.tensors],
-                remedy="Put what is common to all samples into the model, or expand it to N rows.",
+                remedy=_how_to_share(self.tensors),
             )
         if 0 in lengths:
             raise ProbeError(f"{name} is empty", expected="at least one sample", got="N = 0")
@@ -83,10 +90,10 @@ class Inputs:
         return self.map(lambda t: t.to(dtype) if t.is_floating_point() else t)
 
     def assemble(self) -> Any:
-        """The pytree that the model receives."""
+        """The pytree that the model receives, with copies of the tensors: some models normalise their inputs in place."""
         leaves = list(self.constants)
         for slot, tensor in zip(self.slots, self.tensors, strict=True):
-            leaves[slot] = tensor
+            leaves[slot] = tensor.clone()
         tree: TreeSpec = self.tree
         return tree_unflatten(leaves, tree)
 
@@ -101,3 +108,24 @@ class Inputs:
 def _plain(tensor: Tensor) -> Tensor:
     """Detached, and usable by autograd also when it was made under ``torch.inference_mode``."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def _how_to_share(tensors: tuple[Tensor, ...]) -> str:
+    """What to do where the first axes differ: two rows of indices are the edges of a graph."""
+    if any(t.layout != torch.strided or (t.dim() == 2 and len(t) == 2 and not t.is_floating_point()) for t in tensors):
+        return f"A graph is common to its nodes: {INDEX_TRICK}"
+    return "Put what is common to all samples into the model, or expand it to N rows."
+
+
+def _how_to_give(leaves: list[Any], name: str) -> str:
+    """What to do where there is no tensor: a graph, an object with tensors in it, or arrays."""
+    held = [vars(leaf) for leaf in leaves if hasattr(leaf, "__dict__")]
+    if any(hasattr(leaf, graph) for leaf in leaves for graph in ("edge_index", "adj_t", "edges")):
+        return f"A graph has no axis of samples; {INDEX_TRICK}"
+    fields = [key for values in held for key, value in values.items() if isinstance(value, Tensor)]
+    if fields:
+        return (
+            f"Give its tensors as a dict, {{{', '.join(f'{key!r}: {name}.{key}' for key in fields[:4])}}}, and make the "
+            f"object in forward=lambda model, d: model({type(leaves[0]).__name__}(**d))."
+        )
+    return "Convert arrays with torch.as_tensor."

@@ -11,7 +11,7 @@ from kerneltrack.ntk.network.first_pass import try_one_sample
 from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.independence import FEW, MANY, look, refuse_coupling, refuse_randomness
 from kerneltrack.ntk.network.network import Network
-from kerneltrack.ntk.network.refusals import refuse_not_finite
+from kerneltrack.ntk.network.refusals import backward_explained, coupling_explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.state import checksum
 
@@ -43,17 +43,19 @@ def look_closely(network: Network, samples: Inputs) -> None:
 
 def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
     generators = Generators(network.module)
-    with network.evaluating():
+    with network.evaluating(), backward_explained():
         before = generators.states()
         if first:
             try_one_sample(network, samples, generators, network.buffers)
-        seen = look(network, samples, MANY if first else FEW)
+        with coupling_explained(network.module):
+            seen = look(network, samples, MANY if first else FEW)
         batches = _batches(network, samples, name) if first else None
         drawn = generators.states() != before
         outputs = network.headed(seen.alone[:1]).shape[1]
     if drawn:
         refuse_randomness(network, samples, generators)
-    refuse_coupling(network, samples, seen, batches)
+    with coupling_explained(network.module):
+        refuse_coupling(network, samples, seen, batches)
     return outputs
 
 

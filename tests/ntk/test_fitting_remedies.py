@@ -1,0 +1,254 @@
+"""A refusal names the remedy that fits the model, and the remedy as it is written works.
+
+Oracle: the double loop over plain autograd in float64, of the network written without what was refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import kerneltrack as kt
+from kerneltrack.errors import UnsupportedModelError
+from tests.ntk.models import Bare, With
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
+
+N = 5
+
+
+@pytest.fixture
+def x():
+    return torch.randn(N, 4, dtype=torch.float64)
+
+
+def refusal(match, model, x, **options):
+    with pytest.raises(UnsupportedModelError, match=match) as raised:
+        kt.empirical_ntk(model, x, **options)
+    return raised.value.remedy
+
+
+def forward_of(remedy):
+    """The forward= that a remedy names, as Python."""
+    return eval(re.search(r"forward=(lambda model, x: .*?)(?:;|\.$|\. )", remedy)[1])
+
+
+def expect(kernel, plain, x):
+    rows = jacobian(plain, x)
+    assert distance(kernel, contract(rows, rows, "full")) < EXACT
+
+
+# ------------------------------------------------------------ outputs
+
+
+class ModelOutput(OrderedDict):
+    """As transformers' ModelOutput: an OrderedDict of what is not None, whose keys are attributes too."""
+
+    def __post_init__(self):
+        for name, value in list(vars(self).items()):
+            if value is not None:
+                self[name] = value
+
+
+@dataclass
+class Classified(ModelOutput):
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple | None = None
+
+
+@dataclass
+class Encoded(ModelOutput):
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+
+
+@dataclass
+class Plain:
+    value: torch.Tensor
+    logits: torch.Tensor
+
+
+@pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
+@pytest.mark.parametrize("kind", ["ModelOutput", "dataclass"])
+def test_the_logits_of_an_output_object(x, kind, method):
+    """Also for dict inputs, by the operator and linearised; nothing else of the object matters."""
+
+    def rule(m, ids):
+        logits, hidden = m.body(ids), (ids, ids)
+        return Classified(logits=logits, hidden_states=hidden) if kind == "ModelOutput" else Plain(ids, logits)
+
+    model = With(rule, body=nn.Linear(4, 3)).double()
+    expect(kt.empirical_ntk(model, {"ids": x}, method=method), model.body, x)
+    assert torch.equal(kt.linearize(model)({"ids": x}), model.body(x))
+
+
+@pytest.mark.parametrize(
+    ("rule", "pick"),
+    [
+        (lambda m, x: (x, m.body(x)), "[0]"),
+        (lambda m, x: {"scores": m.body(x)}, "['scores']"),
+        (lambda m, x: {"logits": m.body(x)}, "['logits']"),
+        (lambda m, x: Encoded(m.body(x[:, None]), x), "['last_hidden_state'].mean(1)"),
+        (lambda m, x: torch.return_types.max((m.body(x), x.argmax(1))), "[0]"),
+    ],
+    ids=["tuple", "dict", "dict-of-logits", "hidden-states", "structseq"],
+)
+@pytest.mark.parametrize("given", ["tensor", "dict", "tuple"])
+def test_the_remedy_picks_a_tensor(x, rule, pick, given):
+    """Written for the way in which the model is called; before, model(x)[...] for all. Other tensors are named."""
+    inputs = {"tensor": x, "dict": {"x": x}, "tuple": (x,)}[given]
+    remedy = refusal("does not return a tensor", With(rule, body=nn.Linear(4, 3)).double(), inputs)
+    call = {"tensor": "model(x)", "dict": "model(**x)", "tuple": "model(*x)"}[given]
+    assert f"lambda model, x: {call}{pick}" in remedy
+    picked = forward_of(remedy)(With(rule, body=nn.Linear(4, 3)).double(), inputs)
+    assert picked.shape[0] == N
+    assert picked.dim() == 2
+
+
+CONV = {
+    "at the end": lambda m, x: F.adaptive_avg_pool2d(m.conv(x), 1).squeeze(),
+    "in the middle": lambda m, x: m.head(torch.tanh(F.adaptive_avg_pool2d(m.conv(x), 1).squeeze())),
+}
+
+
+@pytest.mark.parametrize("given", ["tensor", "dict"])
+@pytest.mark.parametrize("place", CONV)
+def test_the_remedy_for_squeeze_works(place, given):
+    """.flatten(1) of the outputs, which was said before, does not fit: they have one axis."""
+    images = torch.randn(N, 2, 4, 4, dtype=torch.float64)
+    model = With(CONV[place], conv=nn.Conv2d(2, 4, 2), head=nn.Linear(4, 3)).double()
+    inputs = images if given == "tensor" else {"x": images}
+    remedy = refusal("the output is not", model, inputs, params=lambda name: place != "at the end" or "conv" in name)
+    assert ".squeeze(-1) or .flatten(1)" in remedy
+    kernel = kt.empirical_ntk(
+        model, inputs, forward=forward_of(remedy), params=lambda name: place != "at the end" or "conv" in name
+    )
+
+    def flat(m, x):
+        pooled = F.adaptive_avg_pool2d(m.conv(x), 1).flatten(1)
+        return pooled if place == "at the end" else m.head(torch.tanh(pooled))
+
+    plain = With(flat, conv=model.conv, head=model.head)
+    if place == "at the end":
+        plain.head.requires_grad_(False)
+    expect(kernel, plain, images)
+
+
+def test_a_squeeze_that_fails_for_one_sample_is_named(x):
+    model = With(
+        lambda m, x: m.head(m.body(x[:, None]).squeeze()).softmax(1), body=nn.Linear(4, 4), head=nn.Linear(4, 3)
+    )
+    assert ".squeeze(-1)" in refusal("one sample", model.double(), x)
+
+
+@pytest.mark.parametrize("given", ["samples first", "samples second"])
+def test_a_model_that_reads_sequences_first(given):
+    """Told of batch_first=False whichever way the samples lie, and turned on their way in it is exact."""
+    x = torch.randn(N, 7, 4, dtype=torch.float64)
+    model = With(lambda m, x: m.head(m.body(x)[0][-1]), body=nn.RNN(4, 3), head=nn.Linear(3, 2)).double()
+    remedy = refusal("the output is not", model, x if given == "samples first" else x.transpose(0, 1))
+    assert "batch_first=False" in remedy
+    turned = With(lambda m, x: m.head(m.body(x.transpose(0, 1))[0][-1]), body=model.body, head=model.head)
+    expect(kt.empirical_ntk(model, x, forward=forward_of(remedy)), turned, x)
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(4, 4), nn.TransformerEncoderLayer(4, 2, 5, 0.0)], ids=["lstm", "encoder"])
+def test_coupling_names_the_modules_that_read_sequences_first(layer):
+    """Samples on axis 0 are read as the sequence, and the outputs have the right shape."""
+
+    def rule(m, x):
+        y = m.body(x)
+        return (y[0] if isinstance(y, tuple) else y)[:, -1]
+
+    model = With(rule, body=layer).double()
+    remedy = refusal("couples", model, torch.randn(N, 3, 4, dtype=torch.float64))
+    assert re.search(r"'body.*batch_first=False.*transpose\(0, 1\)", remedy)
+
+
+def test_a_loss_is_no_output(x):
+    assert "loss" in refusal("the output is not", With(lambda m, x: m.body(x).mean(), body=nn.Linear(4, 3)).double(), x)
+
+
+# ------------------------------------------------------------ models
+
+
+@pytest.mark.parametrize("door", [kt.empirical_ntk, kt.ntk_plan, kt.NTKOperator, lambda model, x: kt.linearize(model)])
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        (lambda net: lambda x: net(x), "forward=lambda"),
+        (lambda net: net.forward, "Give the Linear itself"),
+        (lambda net: functools.partial(net), "Give the Linear itself"),
+        (lambda net: nn.Linear, r"Give an instance: Linear\(...\)"),
+        (lambda net: dict(net.named_parameters()), "Give the module"),
+    ],
+    ids=["function", "method", "partial", "class", "parameters"],
+)
+def test_a_model_that_is_no_module(x, make, remedy, door):
+    with pytest.raises(UnsupportedModelError, match=r"no torch\.nn\.Module") as raised:
+        door(make(nn.Linear(4, 3).double()), x)
+    assert re.search(remedy, raised.value.remedy)
+
+
+def test_the_remedy_for_complex_parameters_works(x):
+    weight = torch.randn(4, 3, dtype=torch.complex128)
+
+    def rule(m, x):
+        return (x.to(torch.complex128) @ (m.w if m.w.is_complex() else torch.view_as_complex(m.w))).abs()
+
+    model = Bare(rule)
+    model.w = nn.Parameter(weight)
+    assert "torch.view_as_real(w)" in refusal("complex", model, x)
+    model.w = nn.Parameter(torch.view_as_real(weight))
+    real = Bare(lambda p, x: ((x @ p.a).square() + (x @ p.b).square()).sqrt(), a=(4, 3), b=(4, 3)).double()
+    real.a.data, real.b.data = weight.real.clone(), weight.imag.clone()
+    expect(kt.empirical_ntk(model, x), real, x)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+@pytest.mark.parametrize("door", [kt.empirical_ntk, kt.ntk_plan, kt.NTKOperator])
+def test_reentrant_checkpointing(x, door):
+    """torch's own RuntimeError before; without reentrance the kernel is exact."""
+
+    def rule(reentrant):
+        return lambda m, x: m.c(checkpoint(m.b, torch.tanh(m.a(x)), use_reentrant=reentrant))
+
+    layers = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "c": nn.Linear(4, 3)}
+    with pytest.raises(UnsupportedModelError, match="reentrant") as raised:
+        door(With(rule(True), **layers).double(), x)
+    assert "use_reentrant=False" in raised.value.remedy
+    plain = With(lambda m, x: m.c(m.b(torch.tanh(m.a(x)))), **layers).double()
+    expect(kt.empirical_ntk(With(rule(False), **layers).double(), x), plain, x)
+
+
+def counting(kept):
+    def hook(module, args, output):
+        kept["n"] = kept.get("n", 0) + 1
+        return output * kept["n"]
+
+    return hook
+
+
+def averaging(kept):
+    def hook(module, args, output):
+        kept["mean"] = 0.9 * kept.get("mean", 0) + output.detach().mean()
+        return output - kept["mean"]
+
+    return hook
+
+
+@pytest.mark.parametrize("hook", [counting, averaging])
+@pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
+def test_hooks_that_keep_state_are_named(x, hook, method):
+    """Told to call eval() before, which changes nothing."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    model[1].register_forward_hook(hook({}))
+    assert "['1'] have hooks of their own" in refusal("have hooks", model, x, method=method)
