@@ -5,6 +5,7 @@ from __future__ import annotations
 from kerneltrack.ntk.network.anchor import AnchoredNetwork, NetworkState, listed
 from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
 from kerneltrack.ntk.network.autograd_graph import reachable_leaves
+from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.flops import forward_flops
 from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
 from kerneltrack.ntk.network.independence import FEW, resolution
@@ -30,6 +31,7 @@ __all__ = [
     "FEW",
     "UNITS",
     "AnchoredNetwork",
+    "Configuration",
     "Forward",
     "Inputs",
     "Metric",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 #: Words in one row of a checksum; each row has a weight of its own.
 _WIDTH = 4096
 #: Containers are looked into so deep and up to so many entries; numbers, texts and None are compared by value.
-_DEPTH, _ENTRIES = 3, 64
+DEPTH, ENTRIES, CONTAINERS = 3, 64, (dict, list, tuple)
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
 
 _WEIGHTS: dict[tuple[torch.device, int], Tensor] = {}
@@ -92,7 +92,7 @@ def _seen(tensor: Tensor, sums: list[Tensor]) -> tuple[Any, ...]:
 
 def _attributes(module: nn.Module, sums: list[Tensor]) -> tuple[Any, ...]:
     own = (item for item in vars(module).items() if item[0] not in _REGISTERED)
-    return tuple((name, _value(value, sums, _DEPTH)) for name, value in own)
+    return tuple((name, _value(value, sums, DEPTH)) for name, value in own)
 
 
 #: Where torch keeps what is asked for already: parameters, buffers, submodules and the mode.
@@ -106,7 +106,7 @@ def _value(value: Any, sums: list[Tensor], depth: int) -> Any:
         return _seen(value, sums)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         return _seen(torch.from_numpy(np.ascontiguousarray(value)), sums)[2:]
-    if not depth or not isinstance(value, (Mapping, list, tuple)) or len(value) > _ENTRIES:
+    if not depth or not isinstance(value, (Mapping, list, tuple)) or len(value) > ENTRIES:
         return id(value)
     if isinstance(value, Mapping):
         return type(value), tuple((repr(k), _value(v, sums, depth - 1)) for k, v in value.items())
