@@ -208,6 +208,8 @@ GUARDS = (preserved_rng, eager, gradients, no_autocast, full_precision, preserve
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     """Equality that counts NaN as equal to itself, so that a NaN buffer is not rewritten for ever."""
+    if a.layout != torch.strided:  # torch.equal knows no sparse tensors
+        a, b = a.to_dense(), b.to_dense()
     return bool(torch.equal(a, b) or (a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))))
 
 

@@ -24,6 +24,7 @@ from kerneltrack.ntk.network.parameters import (
 )
 from kerneltrack.ntk.network.refusals import refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
+from kerneltrack.ntk.network.state import State
 from kerneltrack.ntk.network.validation import look_closely, refuse_random, validate
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "NetworkState",
     "Preconditioner",
     "Selection",
+    "State",
     "as_rows",
     "common_dtype",
     "default_forward",

@@ -23,7 +23,7 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 class Configuration:
     """Classes, submodules, modes, hooks and plain attributes of a module and of all below it, as they are now.
 
-    Attributes that are tensors, arrays or short containers are copied, as far as :func:`state_of` looks into them;
+    Attributes that are tensors, arrays or short containers are copied, as far as :class:`State` looks into them;
     other objects are kept as they are. Values of parameters and buffers are not copied.
 
     Args:
