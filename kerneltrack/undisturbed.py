@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import partial, wraps
 from typing import Any, cast
 
 import numpy as np
@@ -208,6 +208,8 @@ GUARDS = (preserved_rng, eager, gradients, no_autocast, full_precision, preserve
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     """Equality that counts NaN as equal to itself, so that a NaN buffer is not rewritten each time."""
+    if a.layout != torch.strided:  # torch.equal knows no sparse tensors
+        a, b = a.to_dense(), b.to_dense()
     return bool(torch.equal(a, b) or (a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))))
 
 
@@ -223,6 +225,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         stack.enter_context(preserved_rng())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_no_attention_fast_path())
+        stack.enter_context(_recurrence_without_cudnn(model))
         stack.enter_context(full_precision())
         if "torch._dynamo" in sys.modules:  # asking costs seconds of import where nothing was ever compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -252,6 +255,40 @@ def _no_attention_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _recurrence_without_cudnn(model: nn.Module) -> Iterator[None]:
+    """cuDNN off during the forward of recurrent modules, where it has no backward pass in eval mode; on for all else.
+
+    torch's own formula is then differentiated. The bare switch is turned: ``torch.backends.cudnn.flags`` reads switches of
+    precision that torch refuses to read once the new interface was used.
+    """
+    recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    forwards = [vars(module).get("forward") for module in recurrent]
+    for module in recurrent:
+        vars(module)["forward"] = _without_cudnn(module.forward)
+    try:
+        yield
+    finally:
+        for module, forward in zip(recurrent, forwards, strict=True):
+            if forward is None:
+                vars(module).pop("forward", None)
+            else:
+                vars(module)["forward"] = forward
+
+
+def _without_cudnn(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def switched(*args: Any, **kwargs: Any) -> Any:
+        before = torch.backends.cudnn.enabled
+        torch.backends.cudnn.enabled = False
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            torch.backends.cudnn.enabled = before
+
+    return switched
 
 
 @contextlib.contextmanager

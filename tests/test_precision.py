@@ -246,6 +246,22 @@ def test_a_training_goes_on_as_without_the_tracker(tmp_path, choice):
         assert archive.steps.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("choice", ["nothing", "cudnn.conv ieee", "cuda.matmul tf32"])
+def test_recurrent_modules_under_every_choice(choice):
+    """Around them cuDNN is switched off, without ``cudnn.flags``, which torch refuses once switches differ.
+
+    Oracle: the kernel and the readings without the choice.
+    """
+    gru, x = nn.GRU(2, 3, batch_first=True).eval(), torch.randn(3, 4, 2)
+    kernel = partial(kt.empirical_ntk, gru, x, method="jacobian", forward=lambda m, x: m(x)[0][:, -1])
+    plain = kernel()
+    CHOICES[choice]()
+    before = readings()
+    assert torch.equal(kernel(), plain)
+    assert readings() == before
+    assert BACKENDS.cudnn.enabled
+
+
 @pytest.mark.parametrize(
     ("choice", "word"),
     [

@@ -8,6 +8,7 @@ are there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -290,6 +291,12 @@ def _fix_signs(vectors: Array) -> Array:
 
 
 def _solve_operator(operator: Any, k: int | None, previous: EigenSystem | None) -> EigenSystem:
+    """The k largest pairs of one state of the operator: one that can change says how it is held still."""
+    with getattr(operator, "unchanging", nullcontext)():
+        return _solve_unchanging(operator, k, previous)
+
+
+def _solve_unchanging(operator: Any, k: int | None, previous: EigenSystem | None) -> EigenSystem:
     """The k largest pairs by Lanczos, each checked by its residual; all of them through products with I."""
     epsilon = _epsilon(getattr(operator, "dtype", None))
     linear = _linear_operator(operator)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from kerneltrack.errors import KernelError
+from kerneltrack.errors import KernelError, KerneltrackError
 from kerneltrack.ntk.matrix_free.factor_cache import FactorCache
 from kerneltrack.ntk.methods import Jacobian, KernelOptions, KernelRequest
-from kerneltrack.ntk.network import Forward, Metric, Selection
+from kerneltrack.ntk.network import Forward, Metric, Selection, State
 from kerneltrack.ntk.reduction import Output
+
+Result = TypeVar("Result")
 
 
 class NTKOperator:
@@ -29,11 +34,14 @@ class NTKOperator:
         forward: as there.
         metric: P; as there.
 
-    Every product is that of the model's state when it is asked for: parameters and which of them require grad, buffers,
-    modes, samples, metric, and attributes of modules that are numbers, texts, tensors, arrays, or short lists, tuples and
-    dicts of such. Contents are compared, so that writes through ``.data`` are seen. What changes inside another object
-    that the forward pass reads (a config object, a long list, a variable that ``forward=`` closes over) is not seen: make a
-    new operator then.
+    Every product is that of the state that model, samples and metric are in when it is asked for: parameters and which of
+    them require grad, buffers, submodules, modes, hooks, methods, and attributes of modules that are numbers, texts,
+    tensors, arrays, or short lists, tuples, sets, dicts and dataclasses of such. Contents are compared, so that writes
+    through ``.data`` are seen. **Not seen** is what changes inside another object that the forward pass reads: a variable
+    that ``forward=`` or a hook closes over, a global, a config object, a list of more than a thousand entries. Call
+    :meth:`refresh` then.
+
+    Contents are compared on the model's device, and the answer is read behind the product, once.
 
     Raises:
         UnsupportedModelError: as :func:`kerneltrack.empirical_ntk`.
@@ -49,26 +57,62 @@ class NTKOperator:
         forward: Forward | None = None,
         metric: Metric = None,
     ) -> None:
+        if not (params is None or callable(params) or isinstance(params, str)):
+            params = list(params)  # asked for again in each new state
         self._asked = model, x, KernelOptions(output=output, params=params, forward=forward, metric=metric)
-        self._look()
+        self._unchanging = 0
+        self.refresh()
 
-    def _look(self) -> None:
-        """Reads model, samples and metric as they are now, and checks them."""
+    def refresh(self) -> None:
+        """Read model, samples and metric as they are now, check them like those of a new operator, drop what was held.
+
+        Needed where the forward pass reads what no comparison sees: closures, globals, other objects.
+
+        Raises:
+            UnsupportedModelError: as :func:`kerneltrack.empirical_ntk`.
+        """
         self._request = request = KernelRequest.unformed(*self._asked)
         self.network, self.metric, self.dtype = request.network, request.metric, request.network_dtype
         self._samples, self._count, self._outputs = request.x1, len(request.x1), request.outputs
         self._kind = request.reduction.kind
         self._held = FactorCache(request, self._columns_by_passes)
-        self._state = self._state_key()
+        self._state = self._state_now()
 
-    def _state_key(self) -> tuple[Any, ...]:
-        metric = [] if self.metric is None else [p for p in self.metric.values() if isinstance(p, Tensor)]
-        return self.network.state_key([*self._samples.tensors, *metric])
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """The state is looked at once, on entering; inside, products take it to be unchanged. An eigensystem is one such."""
+        self._at_current_state(lambda: None)
+        self._unchanging += 1
+        try:
+            yield
+        finally:
+            self._unchanging -= 1
 
-    def _follow(self) -> None:
-        """Whatever was held of another state is dropped, and the new one is checked like the first."""
-        if self._state_key() != self._state:
-            self._look()
+    def _state_now(self) -> State:
+        _, x, options = self._asked
+        metric = options.metric.values() if isinstance(options.metric, Mapping) else [options.metric]
+        return self.network.state([*tree_leaves(x), *metric])
+
+    def _at_current_state(self, compute: Callable[[], Result]) -> Result:
+        """``compute()`` in the current state; whatever was held of another one is dropped, and the new one checked.
+
+        What only the contents can say is read behind the computation, which by then was of either.
+        """
+        differs = self._state_now().differs(self._state) if not self._unchanging else []
+        if isinstance(differs, bool):
+            self.refresh()
+            return compute()
+        try:
+            result = compute()
+        except KerneltrackError:
+            if not any(map(bool, differs)):
+                raise
+            self.refresh()
+            return compute()
+        if any(map(bool, differs)):
+            self.refresh()
+            return compute()
+        return result
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,13 +122,11 @@ class NTKOperator:
 
     def matvec(self, v: Tensor) -> Tensor:
         """Θ v, (M,)."""
-        self._follow()
-        return self._times(self._checked(v, 1)[:, None])[:, 0]
+        return self._at_current_state(lambda: self._times(self._checked(v, 1)[:, None])[:, 0])
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Θ V, (M, k)."""
-        self._follow()
-        return self._times(self._checked(vectors, 2))
+        return self._at_current_state(lambda: self._times(self._checked(vectors, 2)))
 
     def _times(self, vectors: Tensor) -> Tensor:
         """Θ V by factors where they are held, else column by column by passes."""
@@ -109,12 +151,14 @@ class NTKOperator:
 
     def diagonal(self) -> Tensor:
         """The diagonal of Θ, (M,): squared norms of per-sample gradients, exact."""
-        self._follow()
+        return self._at_current_state(self._squares)
+
+    def _squares(self) -> Tensor:
         norms = torch.zeros(self._count, self._outputs, dtype=self.dtype, device=self.network.device)
         jacobian, free = Jacobian(self.network, self.metric), self._request.machine.diagonal_bytes
         for name, value in self.network.parameters.items():
             row_bytes = self._outputs * value.numel() * value.element_size()
-            for place, chunk in self._samples.chunks(max(1, free // row_bytes)):
+            for place, chunk in self._samples.chunks(max(1, free // max(1, row_bytes))):
                 rows = jacobian.rows(chunk, [name], self._outputs, free)[name]
                 norms[place] += rows.square().sum(-1)
         return norms.sum(1) if self._kind == "trace" else norms.flatten()
@@ -124,16 +168,15 @@ class NTKOperator:
         return float(self.diagonal().sum())
 
     def as_linear_operator(self) -> LinearOperator:
-        """The same for SciPy, NumPy arrays in and out, in the parameters' dtype."""
+        """The same for SciPy, NumPy arrays in and out, in the parameters' dtype, and float32 for those of half precision."""
+        wide = torch.promote_types(self.dtype, torch.float32)
 
         def apply(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            tensor = torch.as_tensor(np.ascontiguousarray(v), dtype=self.dtype, device=self.network.device)
-            result = (
-                self.matmat(tensor) if tensor.dim() == 2 and tensor.shape[1] != 1 else self.matvec(tensor.reshape(-1))
-            )
-            return result.cpu().numpy().reshape(v.shape)
+            block = torch.as_tensor(np.ascontiguousarray(v), dtype=wide, device=self.network.device).reshape(len(v), -1)
+            result = self._at_current_state(lambda: self._times(block))
+            return result.to(wide).cpu().numpy().reshape(v.shape)
 
-        dtype = np.dtype(str(self.dtype).removeprefix("torch."))
+        dtype = np.dtype(str(wide).removeprefix("torch."))
         return LinearOperator(self.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=dtype)
 
     def _product(self, u: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kerneltrack.ntk.network.anchor import AnchoredNetwork, NetworkState, listed
 from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
 from kerneltrack.ntk.network.autograd_graph import reachable_leaves
+from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.flops import forward_flops
 from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
 from kerneltrack.ntk.network.independence import FEW, resolution
@@ -23,6 +24,7 @@ from kerneltrack.ntk.network.parameters import (
 )
 from kerneltrack.ntk.network.refusals import refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
+from kerneltrack.ntk.network.state import State
 from kerneltrack.ntk.network.validation import look_closely, refuse_random, validate
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "FEW",
     "UNITS",
     "AnchoredNetwork",
+    "Configuration",
     "Forward",
     "Inputs",
     "Metric",
@@ -37,6 +40,7 @@ __all__ = [
     "NetworkState",
     "Preconditioner",
     "Selection",
+    "State",
     "as_rows",
     "common_dtype",
     "default_forward",

@@ -6,12 +6,14 @@ values are put under the forward pass, buffers (the statistics of BatchNorm) inc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.forward import Forward
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.parameters import Selection, reported_name, unwrap
@@ -20,21 +22,29 @@ from kerneltrack.ntk.reduction import Head
 
 @dataclass(frozen=True)
 class NetworkState:
-    """The values that a module's trainable parameters and buffers had at one moment.
+    """The values that a module's parameters and buffers had at one moment.
 
     Attributes:
-        parameters: θ by name, as :class:`Network` names them.
+        parameters: θ by name, as :class:`Network` names them: those that trained.
         buffers: every buffer by its name in the module.
+        frozen: the other parameters by name, where they were asked for; else they are those of today.
     """
 
     parameters: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, module: nn.Module) -> NetworkState:
-        """Copies of what ``module`` holds now."""
-        parameters = {name: value.clone() for name, value in Network(module).parameters.items()}
-        return cls(parameters, {name: b.detach().clone() for name, b in unwrap(module).named_buffers()})
+    def of(cls, module: nn.Module, *, frozen: bool = False) -> NetworkState:
+        """Copies of what ``module`` holds now, with ``frozen`` of the parameters that do not train too."""
+        inner, parameters = unwrap(module), Network(module).parameters
+        buffers = {name: b.detach().clone() for name, b in inner.named_buffers()}
+        others = {reported_name(inner, raw): p.detach() for raw, p in inner.named_parameters()} if frozen else {}
+        return cls(
+            {name: value.clone() for name, value in parameters.items()},
+            buffers,
+            {name: value.clone() for name, value in others.items() if name not in parameters},
+        )
 
     def now(self, module: nn.Module) -> dict[str, Tensor]:
         """What ``module`` holds now under the anchor's names, whether it still trains or not."""
@@ -51,15 +61,19 @@ class NetworkState:
         return f"parameters train that did not at step 0: {listed(added)}" if added else ""
 
     def _raw(self, module: nn.Module) -> dict[str, str]:
-        """Name → name in the module of every parameter of the anchor that is still there."""
-        inner = unwrap(module)
-        raws = {reported_name(inner, raw): raw for raw, _ in inner.named_parameters(remove_duplicate=False)}
-        return {name: raws[name] for name in self.parameters if name in raws}
+        """Name → name in the module of every parameter that trained at the anchor and is still there."""
+        return _present(module, self.parameters)
 
     def to(self, device: torch.device) -> NetworkState:
         """The same values on another device."""
-        parameters, buffers = ({k: v.to(device) for k, v in d.items()} for d in (self.parameters, self.buffers))
-        return NetworkState(parameters, buffers)
+        return NetworkState(*({k: v.to(device) for k, v in values.items()} for values in vars(self).values()))
+
+
+def _present(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Name → name in the module, for those of ``names`` that it has."""
+    inner = unwrap(module)
+    raws = {reported_name(inner, raw): raw for raw, _ in inner.named_parameters(remove_duplicate=False)}
+    return {name: raws[name] for name in names if name in raws}
 
 
 def listed(names: list[str]) -> str:
@@ -77,6 +91,7 @@ class AnchoredNetwork(Network):
         params: as of :class:`Network`; None for every parameter of the anchor.
         forward: as there.
         head: as there.
+        configuration: modes, attributes and submodules of the anchor, with which it is evaluated; None for those of today.
     """
 
     def __init__(
@@ -87,21 +102,34 @@ class AnchoredNetwork(Network):
         params: Selection = None,
         forward: Forward | None = None,
         head: Head | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
+        self._anchor, self._configuration = anchor, configuration
         super().__init__(model, params=params, forward=forward, head=head)
-        self._anchor = anchor
-        self._every = {name: f"model.{raw}" for name, raw in anchor._raw(self.module).items()}
+        trained = {name: f"model.{raw}" for name, raw in anchor._raw(self.module).items()}
+        self._values_at = {raw: anchor.parameters[name] for name, raw in trained.items()}
+        self._values_at |= {f"model.{r}": anchor.frozen[n] for n, r in _present(self.module, anchor.frozen).items()}
         if params is None:
-            self._raw = dict(self._every)
+            self._raw = trained
 
     @property
     def parameters(self) -> dict[str, Tensor]:
         """Name → anchored value of every selected parameter."""
         return {name: self._anchor.parameters[name].detach() for name in self._raw}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the anchor's parameters are, wherever the module has gone since."""
+        return next(iter(self._anchor.parameters.values())).device
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """As of :class:`Network`, with the anchor's configuration in place."""
+        with nullcontext() if self._configuration is None else self._configuration.restored(), super().evaluating():
+            yield
+
     def _state(self) -> dict[str, Tensor]:
-        anchored = {self._every[k]: value for k, value in self._anchor.parameters.items() if k in self._every}
-        return super()._state() | anchored
+        return super()._state() | self._values_at
 
     def buffers(self) -> dict[str, Tensor]:
         held = {f"model.{name}": value for name, value in self._anchor.buffers.items()}

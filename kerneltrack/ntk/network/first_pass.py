@@ -67,7 +67,11 @@ def try_one_sample(
 
 def _refuse_moving_buffers(module: nn.Module, written: Tensors, before: Tensors) -> None:
     """In training mode some modules update what their outputs depend on (spectral_norm iterates)."""
-    moved = [raw for raw, b in written.items() if b.is_floating_point() and not torch.equal(b, before[raw])]
+    moved = [
+        raw
+        for raw, b in written.items()
+        if b.is_floating_point() and not torch.equal(b.to_dense(), before[raw].to_dense())
+    ]
     training = {name for name, child in module.named_modules() if child.training}
     names = [raw.removeprefix("model.") for raw in moved]
     names = [name for name in names if name.rpartition(".")[0] in training]

@@ -27,7 +27,7 @@ from kerneltrack.ntk.network.pushforward import Function, pushforward, row_by_ro
 from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidden
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.slots import slots
-from kerneltrack.ntk.network.state import state_of
+from kerneltrack.ntk.network.state import State
 from kerneltrack.ntk.reduction import Head
 from kerneltrack.undisturbed import evaluating
 
@@ -87,9 +87,9 @@ class Network:
         own = dict(self._call.named_parameters())
         return {name: self._cast(own[raw]) for name, raw in self._raw.items()}
 
-    def state_key(self, tensors: Iterable[Tensor]) -> tuple[Any, ...]:
-        """Changes whenever one of ``tensors``, a parameter, a buffer, a mode or an attribute of the module does."""
-        return state_of(self.module, tensors)
+    def state(self, beside: Iterable[Any]) -> State:
+        """What the outputs depend on now: parameters, buffers, modes, attributes, and the values ``beside`` the module."""
+        return State(self.module, beside)
 
     @property
     def frozen(self) -> list[str]:

@@ -28,15 +28,16 @@ class Inputs:
     Args:
         x: a tensor (N, …) or a pytree with at least one tensor; all its tensors share the first axis. A mapping that is
             no dict (UserDict, BatchEncoding) becomes one.
+        attached: whether the tensors stay those of the caller, with what autograd knows of them.
 
     Raises:
         ProbeError: there is no tensor, no sample, or the first axes differ.
     """
 
-    def __init__(self, x: Any, *, name: str = "x") -> None:
+    def __init__(self, x: Any, *, name: str = "x", attached: bool = False) -> None:
         leaves, self.tree = tree_flatten(opened(x))
         self.slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        self.tensors: tuple[Tensor, ...] = tuple(_plain(leaves[i]) for i in self.slots)
+        self.tensors: tuple[Tensor, ...] = tuple(leaves[i] if attached else _plain(leaves[i]) for i in self.slots)
         self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         if not self.tensors:
             raise ProbeError(

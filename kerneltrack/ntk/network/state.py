@@ -1,12 +1,15 @@
-"""What a network's outputs depend on, as one value that changes with it.
+"""What a network's outputs depend on, as a value that tells whether it has changed.
 
 Pointers and version counters do not see a write through ``.data`` or through a NumPy view: contents are summed too, word
-by word, with a weight for each place, in integers that wrap around. A single changed word always changes the sum.
+by word, with a weight for each place, in integers that wrap around. A single changed word always changes the sum. The
+sums stay on their devices and are compared there; what Python knows is compared at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,27 +19,139 @@ from torch import Tensor, nn
 #: Words in one row of a checksum; each row has a weight of its own.
 _WIDTH = 4096
 #: Containers are looked into so deep and up to so many entries; numbers, texts and None are compared by value.
-_DEPTH, _ENTRIES = 3, 64
+DEPTH, ENTRIES, CONTAINERS = 3, 1024, (dict, list, tuple)
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
 
 _WEIGHTS: dict[tuple[torch.device, int], Tensor] = {}
 
 
-def state_of(module: nn.Module, tensors: Iterable[Tensor]) -> tuple[Any, ...]:
-    """A value that is equal as long as ``module``, its modes and attributes, and ``tensors`` are.
+class State:
+    """What a module, its modes, submodules and attributes, and some values beside it are now.
 
-    Attributes that are numbers, texts, tensors, or short tuples, lists and dicts of such are compared by value, and
-    other objects by identity: what changes inside one of those is not seen.
+    Attributes, also those of the modules' classes, that are numbers, texts, tensors, arrays, dataclasses, or short tuples,
+    lists, sets and dicts of such are taken by their value, and other objects as they are: what changes inside one of
+    those is not seen.
+
+    Args:
+        module: the root.
+        beside: samples and whatever else counts.
     """
-    sums: list[Tensor] = []
-    tensors = [*module.parameters(), *module.buffers(), *tensors]
-    outside = [_seen(tensor, sums) for tensor in tensors]
-    inside = [(child.training, _attributes(child, sums)) for child in module.modules()]
-    flags = [tensor.requires_grad for tensor in tensors]
-    devices: dict[torch.device, list[Tensor]] = {}
-    for total in sums:
-        devices.setdefault(total.device, []).append(total)
-    return outside, inside, flags, [torch.stack(group).tolist() for group in devices.values()]
+
+    def __init__(self, module: nn.Module, beside: Iterable[Any]) -> None:
+        seen = _Sight()
+        self._facts = (
+            [_inside(child, seen) for child in module.modules()],
+            [(name, seen.value(value)) for name, value in _of_classes(module)],
+            [seen.value(value) for value in beside],
+        )
+        devices: dict[torch.device, list[Tensor]] = {}
+        for total in seen.sums:
+            devices.setdefault(total.device, []).append(total)
+        self._sums = {device: torch.stack(group) for device, group in devices.items()}
+
+    def differs(self, other: State) -> bool | list[Tensor]:
+        """Whether this is known to be another state, and otherwise what says so of the contents: one flag on each device."""
+        if self._facts != other._facts or self._sums.keys() != other._sums.keys():
+            return True
+        return [(sums != other._sums[device]).any() for device, sums in self._sums.items()]
+
+
+class _Itself:
+    """An object that is equal to itself only; kept alive, so that none that comes later has its address."""
+
+    __slots__ = ("_one",)
+
+    def __init__(self, one: Any) -> None:
+        self._one = one
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self._one is other._one
+
+    __hash__ = None  # type: ignore[assignment]  # nothing looks states up
+
+
+class _Sight:
+    """What was seen of tensors, each once, and the sums of their contents."""
+
+    def __init__(self) -> None:
+        self.sums: list[Tensor] = []
+        self._known: dict[int, tuple[Tensor, int]] = {}
+
+    def registered(self, tensor: Tensor | None) -> Any:
+        """A parameter or buffer: which one it is among all, and whether it was written to, as far as torch knows.
+
+        Without this, all would be found by the contents, at the price of a product in vain.
+        """
+        if tensor is None:
+            return None
+        version = None if tensor.is_inference() else tensor._version
+        return self.tensor(tensor), _Itself(tensor), version, tensor.layout == torch.strided and tensor.data_ptr()
+
+    def tensor(self, tensor: Tensor) -> Any:
+        """Any tensor without its contents; the sums of these are kept, once."""
+        if id(tensor) not in self._known:
+            self._known[id(tensor)] = tensor, len(self._known)
+            self.sums.extend(map(checksum, _parts(tensor)))
+        return self._known[id(tensor)][1], tensor.shape, tensor.dtype, tensor.requires_grad
+
+    def value(self, value: Any, depth: int = DEPTH) -> Any:
+        """A Python value, as it can be compared."""
+        if isinstance(value, _VALUES):
+            return type(value), value if value == value else "nan"
+        if isinstance(value, Tensor):
+            return self.tensor(value)
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+            self.sums.append(checksum(torch.from_numpy(np.ascontiguousarray(value))))
+            return value.shape, value.dtype
+        return type(value), self._inside(value, depth) if depth else _Itself(value)
+
+    def _inside(self, value: Any, depth: int) -> Any:
+        if isinstance(value, (Mapping, list, tuple, set, frozenset)) and len(value) <= ENTRIES:
+            if isinstance(value, Mapping):
+                return [(repr(key), self.value(entry, depth - 1)) for key, entry in value.items()]
+            if isinstance(value, (set, frozenset)):
+                return sorted(map(repr, value))
+            return [self.value(entry, depth - 1) for entry in value]
+        if isinstance(value, SimpleNamespace) or (is_dataclass(value) and not isinstance(value, type)):
+            names = vars(value) if isinstance(value, SimpleNamespace) else [field.name for field in fields(value)]
+            return [(name, self.value(getattr(value, name, None), depth - 1)) for name in names]
+        return _Itself(value)
+
+
+def _inside(module: nn.Module, seen: _Sight) -> Any:
+    """A module's mode, and everything that it holds under each name."""
+    tensors = [(name, seen.registered(tensor)) for kind in _TENSORS for name, tensor in getattr(module, kind).items()]
+    modules = [(name, _Itself(child)) for name, child in module._modules.items()]
+    own = [(name, seen.value(value)) for name, value in vars(module).items() if name not in _REGISTERED]
+    return _Itself(module), _Itself(type(module)), module.training, tensors, modules, own
+
+
+def _of_classes(module: nn.Module) -> list[tuple[str, Any]]:
+    """What the modules' classes define, each class once: a method or a constant may be replaced there."""
+    kinds = {kind: None for child in module.modules() for kind in type(child).__mro__}
+    own = (kind for kind in kinds if kind not in (nn.Module, object))
+    return [item for kind in own for item in vars(kind).items() if not item[0].startswith("__")]
+
+
+#: Where torch keeps what is asked for by itself: parameters, buffers, submodules and the mode.
+_TENSORS = ("_parameters", "_buffers")
+_REGISTERED = (*_TENSORS, "_modules", "training")
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The dense tensors that hold the contents of ``tensor``."""
+    if tensor.device.type == "meta":
+        return []
+    plain = tensor.detach()
+    if plain.layout == torch.strided:
+        return [plain]
+    if plain.layout == torch.sparse_coo:
+        return [plain._indices(), plain._values()]
+    if plain.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [plain.crow_indices(), plain.col_indices(), plain.values()]
+    if plain.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [plain.ccol_indices(), plain.row_indices(), plain.values()]
+    return [plain.to_dense()]
 
 
 def checksum(tensor: Tensor) -> Tensor:
@@ -79,35 +194,3 @@ def _draw(device: torch.device, seed: int, count: int) -> Tensor:
     """Odd numbers: a product with one is another for another factor."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.randint(-(2**62), 2**62, (count,), generator=generator) * 2 + 1).to(device)
-
-
-def _seen(tensor: Tensor, sums: list[Tensor]) -> tuple[Any, ...]:
-    """What tells ``tensor`` from others without its contents; these go into ``sums``."""
-    if tensor.device.type == "meta" or tensor.layout != torch.strided:
-        return id(tensor), tensor.shape
-    sums.append(checksum(tensor))
-    version = None if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, tensor.shape, tensor.dtype
-
-
-def _attributes(module: nn.Module, sums: list[Tensor]) -> tuple[Any, ...]:
-    own = (item for item in vars(module).items() if item[0] not in _REGISTERED)
-    return tuple((name, _value(value, sums, _DEPTH)) for name, value in own)
-
-
-#: Where torch keeps what is asked for already: parameters, buffers, submodules and the mode.
-_REGISTERED = ("_parameters", "_buffers", "_modules", "training")
-
-
-def _value(value: Any, sums: list[Tensor], depth: int) -> Any:
-    if isinstance(value, _VALUES):
-        return type(value), value if value == value else "nan"
-    if isinstance(value, Tensor):
-        return _seen(value, sums)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        return _seen(torch.from_numpy(np.ascontiguousarray(value)), sums)[2:]
-    if not depth or not isinstance(value, (Mapping, list, tuple)) or len(value) > _ENTRIES:
-        return id(value)
-    if isinstance(value, Mapping):
-        return type(value), tuple((repr(k), _value(v, sums, depth - 1)) for k, v in value.items())
-    return type(value), tuple(_value(v, sums, depth - 1) for v in value)
