@@ -97,8 +97,6 @@ class _Tracker:
         self._recorder: Recorder | None = None
         self._instruments: dict[str, Instrument] = {}
         self._window: int | None = None  # global_step at which the current accumulation window began
-        self._rates: tuple[float, ...] = ()
-        self._rate_changes: tuple[int, ...] = ()
         self._batches = 0
         self._samples = 0
         self._started_at = math.nan
@@ -121,8 +119,6 @@ class _Tracker:
         return {
             "run_id": self._run_id,
             "step": -1 if self._recorder.last_step is None else self._recorder.last_step,
-            "rates": list(self._rates),
-            "rate_changes": list(self._rate_changes),
             "batches": self._batches,
             "samples_seen": self._samples,
             "train_seconds": self._train_seconds(),
@@ -154,8 +150,6 @@ class _Tracker:
         self._started_at = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
         self._batches = int(self._state.get("batches", 0))
         self._samples = int(self._state.get("samples_seen", 0))
-        self._rates = tuple(self._state.get("rates", ()))
-        self._rate_changes = tuple(self._state.get("rate_changes", ()))
         self._dry_run = bool(trainer.fast_dev_run)
         # Drawn once: a dataset that augments at random would give every rank a probe of its own.
         self._probes = self._ranks.broadcast(partial(self._resolve_probes, trainer))
@@ -165,13 +159,9 @@ class _Tracker:
         if trainer.global_step == self._window:
             return
         self._window = trainer.global_step
-        rates = trainer_facts.rates(trainer)
         if self._recorder is None:
             self._recorder = self._open(trainer, pl_module, batch)
             self._recorder.load_state_dict(self._state.pop("memory", {}), pl_module.device)
-        if self._rates and rates != self._rates:
-            self._rate_changes = (*self._rate_changes, trainer.global_step)
-        self._rates = rates
         due = self._recorder.due(self._clock(trainer, batch_idx))
         if arguments.differs_between_ranks(self._schedule):
             due = self._ranks.broadcast(partial(dict, due))
@@ -299,7 +289,7 @@ class _Tracker:
             step=trainer.global_step,
             epoch=trainer.current_epoch,
             starts_epoch=batch_idx == 0,
-            rate_changes=self._rate_changes,
+            learning_rates=trainer_facts.rates(trainer),
             seconds=self._train_seconds(),
             metrics=metrics,
         )
