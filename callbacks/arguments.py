@@ -16,7 +16,7 @@ from kerneltrack import schedule as schedules
 from kerneltrack.errors import KernelError, ProbeError, ScheduleError, TrackerError
 from kerneltrack.memory_budget import parse_bytes
 from kerneltrack.probe import Probe
-from kerneltrack.schedule import OnMetricChange, Schedule, Seconds, Union
+from kerneltrack.schedule import OnMetricChange, Schedule, Seconds
 from kerneltrack.snapshot import Json
 from kerneltrack.training import ProbeLoss
 
@@ -312,7 +312,7 @@ def eigenpairs(given: Any, top_k: int) -> Any:
 def members(schedule: Schedule | dict[str, Schedule]) -> list[Schedule]:
     """The elementary schedules of one schedule, or of one per probe."""
     given = list(schedule.values()) if isinstance(schedule, dict) else [schedule]
-    return [member for s in given for member in (s.members if isinstance(s, Union) else (s,))]
+    return [element for s in given for element in s.elements]
 
 
 def has_member(schedule: Schedule | dict[str, Schedule], *kinds: type[Schedule]) -> bool:

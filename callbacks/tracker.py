@@ -30,13 +30,17 @@ from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.training import LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
-from . import announcements, arguments, continuing, trainer_facts
+from . import announcements, arguments, callables, continuing, given, trainer_facts
 from .import_roots import callback_bases
+from .measured import Measured
 
 
 class _Tracker:
     """The tracker without Lightning's base class; see :class:`NTKTracker`."""
 
+    _given: frozenset[str]  # the arguments that were given; the others follow the archive that a run goes on with
+
+    @given.remembers
     def __init__(
         self,
         archive: str | Path,
@@ -64,28 +68,29 @@ class _Tracker:
     ) -> None:
         super().__init__()
         self.archive = arguments.archive(archive)
-        self._probe = arguments.probe(probe)
-        self._probe_seed = arguments.number("probe_seed", probe_seed, least=0, remedy="0 is the default.")
+        probes = arguments.probe(probe)
+        when = arguments.schedule(schedule, probes)
+        self._arguments = Measured(
+            probe=probes,
+            probe_seed=arguments.number("probe_seed", probe_seed, least=0, remedy="0 is the default."),
+            schedule=when,
+            observables=arguments.observables(observables),
+            output=arguments.output(output),
+            top_k=arguments.number("top_k", top_k, least=0, remedy="64 is the default; 0 stores no eigenvectors."),
+            loss=arguments.loss(loss),
+            method=arguments.choice("method", method, get_args(Method)),
+            forward=arguments.function("forward", forward, "(model, inputs) -> outputs"),
+            params=arguments.params(params),
+            memory_budget=arguments.memory_budget(memory_budget),
+            eigenpairs=arguments.eigenpairs(eigenpairs, top_k),
+        )
         self._split = arguments.function("split", split, "batch -> (inputs, targets)")
-        self._schedule = arguments.schedule(schedule, self._probe)
-        self._observables = arguments.observables(observables)
-        self._loss = arguments.loss(loss)
         self._keep_kernel = arguments.choice("keep_kernel", keep_kernel, get_args(KeepKernel))
         self._on_error = arguments.choice("on_error", on_error, get_args(OnError))
         self._if_exists = arguments.choice("if_exists", if_exists, get_args(IfExists))
         self._metadata = arguments.metadata(metadata)
         self._log, self._keep_inputs = arguments.flag("log", log), arguments.flag("keep_inputs", keep_inputs)
-        self._max_overhead = arguments.overhead(max_overhead, self._schedule)
-        self._kernel_options = {
-            "output": arguments.output(output),
-            "top_k": arguments.number("top_k", top_k, least=0, remedy="64 is the default; 0 stores no eigenvectors."),
-            "loss": self._loss,
-            "method": arguments.choice("method", method, get_args(Method)),
-            "forward": arguments.function("forward", forward, "(model, inputs) -> outputs"),
-            "params": arguments.params(params),
-            "memory_budget": arguments.memory_budget(memory_budget),
-            "eigenpairs": arguments.eigenpairs(eigenpairs, top_k),
-        }
+        self._max_overhead = arguments.overhead(max_overhead, when)
         self._state: dict[str, Any] = {}
         self._loaded = False  # whether the state came from a checkpoint, for a fit that has not begun
         self._left: continuing.Left | None = None  # how the last fit ended; None once the state is another one
@@ -94,11 +99,11 @@ class _Tracker:
     def _forget(self) -> None:
         """The state between fits."""
         self._ranks = Ranks()
+        self._measured = self._arguments  # with the archive's values, where the run goes on with one
+        self._continues: Mapping[str, Any] | None = None  # what that archive says of itself
         self._recorder: Recorder | None = None
         self._instruments: dict[str, Instrument] = {}
         self._window: int | None = None  # global_step at which the current accumulation window began
-        self._rates: tuple[float, ...] = ()
-        self._rate_changes: tuple[int, ...] = ()
         self._batches = 0
         self._samples = 0
         self._started_at = math.nan
@@ -121,11 +126,10 @@ class _Tracker:
         return {
             "run_id": self._run_id,
             "step": -1 if self._recorder.last_step is None else self._recorder.last_step,
-            "rates": list(self._rates),
-            "rate_changes": list(self._rate_changes),
             "batches": self._batches,
             "samples_seen": self._samples,
             "train_seconds": self._train_seconds(),
+            "callables": {name: dict(callables.identity(f)) for name, f in self._measured.callables.items()},
             "memory": self._recorder.state_dict(),
         }
 
@@ -154,9 +158,12 @@ class _Tracker:
         self._started_at = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
         self._batches = int(self._state.get("batches", 0))
         self._samples = int(self._state.get("samples_seen", 0))
-        self._rates = tuple(self._state.get("rates", ()))
-        self._rate_changes = tuple(self._state.get("rate_changes", ()))
         self._dry_run = bool(trainer.fast_dev_run)
+        self._continues = self._ranks.broadcast(
+            partial(continuing.archive_of, self.archive, self._state.get("run_id") or None)
+        )
+        if self._continues is not None:
+            self._measured = self._arguments.taken_over(self._continues, self._given)
         # Drawn once: a dataset that augments at random would give every rank a probe of its own.
         self._probes = self._ranks.broadcast(partial(self._resolve_probes, trainer))
 
@@ -165,15 +172,11 @@ class _Tracker:
         if trainer.global_step == self._window:
             return
         self._window = trainer.global_step
-        rates = trainer_facts.rates(trainer)
         if self._recorder is None:
             self._recorder = self._open(trainer, pl_module, batch)
             self._recorder.load_state_dict(self._state.pop("memory", {}), pl_module.device)
-        if self._rates and rates != self._rates:
-            self._rate_changes = (*self._rate_changes, trainer.global_step)
-        self._rates = rates
         due = self._recorder.due(self._clock(trainer, batch_idx))
-        if arguments.differs_between_ranks(self._schedule):
+        if arguments.differs_between_ranks(self._measured.schedule):
             due = self._ranks.broadcast(partial(dict, due))
         if due:
             self._take(trainer, pl_module, trainer_facts.update_rule(trainer, pl_module), due)
@@ -231,33 +234,34 @@ class _Tracker:
 
     def _resolve_probes(self, trainer: Any) -> dict[str, Probe]:
         """The probes by name: given, read from a file, or drawn from the training data."""
-        given = self._probe
-        if isinstance(given, int):
-            given = trainer_facts.training_probe(trainer, given, seed=self._probe_seed, split=self._split, name="train")
-        return given if isinstance(given, dict) else {given.name: given}
+        found = self._measured.probe
+        if isinstance(found, int):
+            seed = self._measured.probe_seed
+            found = trainer_facts.training_probe(trainer, found, seed=seed, split=self._split, name="train")
+        return found if isinstance(found, dict) else {found.name: found}
 
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
         """Instruments, archive and recorder: everything is checked here, before the first batch is trained on."""
-        schedules = arguments.by_probe(self._schedule, self._probes)
+        schedules = arguments.by_probe(self._measured.schedule, self._probes)
         self._instruments = {
             name: Instrument(
                 probe=probe,
-                observables=catalogue.select(self._observables),
+                observables=catalogue.select(self._measured.observables),
                 scope=trainer_facts.stability_scope(trainer, module, probe, batch),
                 ranks=self._ranks,
                 progress=announcements.PATIENCE if self._log else False,
-                **self._kernel_options,
+                **self._measured.kernel_options,
             )
             for name, probe in self._probes.items()
         }
         facts: dict[str, Json] = {
             "schedule": {name: str(s) for name, s in schedules.items()},
-            "loss": None if self._loss is None else self._loss.name,
-            "observables": list(self._observables),
+            "loss": None if self._measured.loss is None else self._measured.loss.name,
+            "observables": list(self._measured.observables),
             "started_at_step": int(trainer.global_step),
         }
         per_epoch = trainer_facts.steps_per_epoch(trainer)
-        arguments.countable(self._max_overhead, self._schedule, per_epoch)
+        arguments.countable(self._max_overhead, self._measured.schedule, per_epoch)
         writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, unsharded(module), facts))
         pace = Pace(
             schedules, max_overhead=self._max_overhead, horizon=trainer_facts.last_step(trainer), per_epoch=per_epoch
@@ -280,8 +284,9 @@ class _Tracker:
             ]
         if self._dry_run:
             return None
-        earlier = self._state.get("run_id")
-        continues = bool(earlier) and self.archive.exists() and continuing.run_id(self.archive) == earlier
+        earlier, continues = self._state.get("run_id"), self._continues is not None
+        if continues:
+            continuing.require_same_callables(self._measured.callables, self._state.get("callables"), self.archive)
         self._run_id = str(earlier) if continues else uuid.uuid4().hex
         if earlier and not continues:
             facts["continued_from"] = {"run_id": earlier, "step": int(trainer.global_step)}
@@ -293,13 +298,13 @@ class _Tracker:
         return ArchiveWriter(self.archive, probes=records, provenance=origin, if_exists=self._if_exists)
 
     def _clock(self, trainer: Any, batch_idx: int) -> Clock:
-        wants_metrics = arguments.has_member(self._schedule, OnMetricChange)
+        wants_metrics = arguments.has_member(self._measured.schedule, OnMetricChange)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if wants_metrics else {}
         return Clock(
             step=trainer.global_step,
             epoch=trainer.current_epoch,
             starts_epoch=batch_idx == 0,
-            rate_changes=self._rate_changes,
+            learning_rates=trainer_facts.rates(trainer),
             seconds=self._train_seconds(),
             metrics=metrics,
         )

@@ -44,7 +44,7 @@ def run(monkeypatch, schedule, steps, cap, *, known=True, changes=()):
 
     monkeypatch.setattr(Instrument, "measure", slow)
     for step in range(steps):
-        due = recorder.due(Clock(step=step, rate_changes=tuple(c for c in changes if c <= step)))
+        due = recorder.due(Clock(step=step, learning_rates=(0.1 / 2 ** sum(c <= step for c in changes),)))
         if due:
             recorder.open_row(net, Moment(step=step, train_seconds=STEP * step), UpdateRule((0.1,), {}, None), due)
             recorder.close_row(net, update_applied=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from kerneltrack.measurement.rate_history import RateHistory
 from kerneltrack.schedule import Clock, Due, Schedule
 
 
@@ -35,11 +36,17 @@ class Pace:
         self._horizon, self._per_epoch = horizon, per_epoch
         self._skipped = 0
         self._marks: dict[str, tuple[float, dict[str, float]]] = {}  # by probe, clock and metrics when it was last due
-        self._second: set[str] = set()  # probes whose next state completes a pair (t, t+1)
+        self._second: set[str] = set()  # probes whose next state completes a pair
+        self._asked: tuple[int, int] | None = None  # step and epoch of the state that was asked last
+        self._rates = RateHistory(self.schedules.values())
 
     def due(self, clock: Clock) -> dict[str, Due]:
-        """The probes to measure at this moment, each with what asked for it; step 0 is always measured."""
+        """The probes to measure at this moment, each with what asked for it; step 0 is always measured.
+
+        Every state is asked once and in order, whether or not it is measured: the next one must know which it comes after.
+        """
         found: dict[str, Due] = {}
+        clock = self._told(clock)
         for name, schedule in self.schedules.items():
             seconds, metrics = self._marks.get(name, (-math.inf, {}))
             own = replace(clock, last_seconds=seconds, last_metrics=metrics)
@@ -53,6 +60,14 @@ class Pace:
                 found[name] = due
                 self._marks[name] = (clock.seconds, dict(clock.metrics))
         return found
+
+    def _told(self, clock: Clock) -> Clock:
+        """The clock with what earlier states say: which was asked before, and how the rates have changed."""
+        if clock.learning_rates:
+            self._rates.see(clock.step, clock.learning_rates)
+        step, epoch = self._asked or (clock.previous, clock.previous_epoch)
+        self._asked = clock.step, clock.epoch
+        return replace(clock, previous=step, previous_epoch=epoch, rate_changes=self._rates.changes)
 
     def pair(self, due: Mapping[str, Due]) -> int:
         """1 where this moment completes a pair, else 0; what it begins is completed by the next."""
@@ -102,15 +117,20 @@ class Pace:
         return f"skipped {left_out} states for max_overhead={self.max_overhead}: now {thinner}"
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know: when each probe was last due, the pair that is not complete, the halvings."""
+        """What a resumed run must know: the last state asked, when each probe was due, open pairs, halvings, changes of rates."""
         return {
             "marks": {name: list(mark) for name, mark in self._marks.items()},
             "second": sorted(self._second),
             "thinned": self.thinned,
+            "asked": None if self._asked is None else list(self._asked),
+            "rates": self._rates.state_dict(),
         }
 
     def load_state_dict(self, memory: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         marks = memory.get("marks", {})
         self._marks = {name: (float(seconds), dict(metrics)) for name, (seconds, metrics) in marks.items()}
+        step_and_epoch = memory.get("asked")
+        self._asked = None if step_and_epoch is None else (int(step_and_epoch[0]), int(step_and_epoch[1]))
+        self._rates.load_state_dict(memory.get("rates", {}))
         self._second, self.thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))

@@ -187,9 +187,10 @@ def test_a_tracker_with_every_argument_pickles():
     copy = pickle.loads(pickle.dumps(tracker))
     assert copy.state_dict() == tracker.state_dict()
     assert copy.state_key == tracker.state_key
-    assert copy._schedule == tracker._schedule
-    assert copy._kernel_options["loss"] == tracker._kernel_options["loss"]
-    assert copy._probe["val"].fingerprint == tracker._probe["val"].fingerprint
+    assert copy._arguments.schedule == tracker._arguments.schedule
+    assert copy._arguments.loss == tracker._arguments.loss
+    assert copy._arguments.probe["val"].fingerprint == tracker._arguments.probe["val"].fingerprint
+    assert copy._given == tracker._given == {"archive", *EVERYTHING}
 
 
 def test_a_tracker_pickles_after_a_fit_without_what_it_measured(tmp_path):

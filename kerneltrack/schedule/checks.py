@@ -1,0 +1,28 @@
+"""What the arguments of schedules must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kerneltrack.errors import ScheduleError
+
+
+def positive(what: str, value: Any) -> None:
+    """Refuse what is not a positive number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ScheduleError(what, expected="a positive number", got=repr(value))
+
+
+def check_window(window: int) -> None:
+    """Refuse every window but a single state and a pair."""
+    if window not in (1, 2):
+        raise ScheduleError("window", expected="1, or 2 for pairs (t, t+1)", got=repr(window))
+
+
+def steps(what: str, given: Any) -> tuple[int, ...]:
+    """The steps in order, each once; refuses anything else."""
+    values = tuple(given) if isinstance(given, Iterable) else ()
+    if not values or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in values):
+        raise ScheduleError(what, expected="one or more steps, integers from 0", got=repr(given))
+    return tuple(sorted(set(values)))

@@ -1,0 +1,110 @@
+"""Schedule: what says of a moment whether its state is to be measured; and unions of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+
+from kerneltrack.errors import ScheduleError
+from kerneltrack.schedule.clock import Clock, Due
+
+
+class Schedule:
+    """The states to measure. Subclasses implement :meth:`_is_due`; a frozen dataclass also prints as it is written.
+
+    ``window=2`` measures pairs, a state and the one that the next update makes: at the edge of stability everything
+    oscillates with period 2, and a schedule of even steps alone would see one phase only. A state that completes a pair
+    begins none.
+    """
+
+    window: int = 1
+
+    def due(self, clock: Clock) -> Due | None:
+        """Whether the state at ``clock`` is to be measured, and on whose behalf."""
+        return Due(str(self), self.window) if self._is_due(clock) else None
+
+    def thinned(self, times: int) -> Schedule:
+        """The same schedule on a grid halved ``times`` times; its steps are a subset, so runs nest.
+
+        What is not a grid (explicit steps, learning-rate changes) stays as it is.
+        """
+        del times
+        return self
+
+    def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int | None:
+        """How many states of the grid lie in start ≤ t < stop; None where steps alone do not say.
+
+        Args:
+            start: the first step that counts.
+            stop: the first that does not.
+            per_epoch: updates in an epoch, where that is known.
+        """
+        del start, stop, per_epoch
+        return None
+
+    @property
+    def elements(self) -> tuple[Schedule, ...]:
+        """The schedules that this one is a union of; itself where it is none."""
+        return (self,)
+
+    def rate_horizon(self) -> tuple[int, int] | None:
+        """For how many updates a change of the rates is of interest, and how long the rates before must have held; or None."""
+        return None
+
+    def _is_due(self, clock: Clock) -> bool:
+        raise NotImplementedError
+
+    def __or__(self, other: Schedule) -> Schedule:
+        if not isinstance(other, Schedule):
+            raise ScheduleError(
+                f"{self} | {other!r}", expected="a schedule on either side", got=repr(other), remedy="Every(5), not 5."
+            )
+        return Union((*self.elements, *other.elements))
+
+    def __str__(self) -> str:
+        """As it is written: positional first field, then only what differs from the default; attributes of another class."""
+        parts: list[str] = []
+        if not is_dataclass(self):
+            shown = (f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+            return f"{type(self).__name__}({', '.join(shown)})"
+        for position, entry in enumerate(fields(self)):
+            value = getattr(self, entry.name)
+            if position == 0 and entry.name != "after":
+                parts.append(repr(value))
+            elif position == 0 or value != entry.default:
+                parts.append(f"{entry.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, repr=False)
+class Union(Schedule):
+    """Whenever one of its members is due; written ``a | b``."""
+
+    members: tuple[Schedule, ...]
+
+    @property
+    def elements(self) -> tuple[Schedule, ...]:
+        return tuple(element for member in self.members for element in member.elements)
+
+    def due(self, clock: Clock) -> Due | None:
+        found = [due for member in self.members if (due := member.due(clock))]
+        if not found:
+            return None
+        return Due(" | ".join(due.trigger for due in found), max(due.window for due in found))
+
+    def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int | None:
+        counts = [member.count(start, stop, per_epoch=per_epoch) for member in self.members]
+        return None if None in counts else sum(c for c in counts if c is not None)
+
+    def rate_horizon(self) -> tuple[int, int] | None:
+        found = [horizon for member in self.members if (horizon := member.rate_horizon())]
+        return (max(after for after, _ in found), min(held for _, held in found)) if found else None
+
+    def thinned(self, times: int) -> Union:
+        return Union(tuple(member.thinned(times) for member in self.members))
+
+    def __str__(self) -> str:
+        return " | ".join(str(member) for member in self.members)
+
+    __repr__ = __str__
