@@ -234,6 +234,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
         # torch counts FLOPs with global hooks, of which a compiled module warns; here it runs eagerly.
         warnings.filterwarnings("ignore", message="Using `torch.compile", category=UserWarning)
+        # torch tells where backward hooks of modules do not reach; whoever trains with them has read it there.
+        warnings.filterwarnings("ignore", message="For backward hooks to be called", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
         # torch's own forward mode compiles two decompositions with a deprecated function when it is first used.
         warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
         yield

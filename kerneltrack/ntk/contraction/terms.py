@@ -26,6 +26,8 @@ from kerneltrack.ntk.network import Preconditioner, reachable_leaves
 #: are terms too; uses of one weight that do not join; uses of weights whose parameters mix them.
 TermForm = Form | Literal["tied", "dense", "pulled back"]
 _DENSE: TermForm = "dense"
+#: Rounding of V Vᵀ u, in units of its dtype's resolution; half precision has equal digits, and rounds in the mean alone.
+_ROUNDED = 64
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,13 @@ def _join(indices: Sequence[int], uses: Sequence[Use]) -> bool:
 def _isometric_scales(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[float] | None:
     """c_i² with V_i V_jᵀ = c_i² δ_ij 1, or None.
 
-    Tested on one random vector: V Vᵀ u = C u holds almost surely only if it holds.
+    Tested on one random vector u: V Vᵀ u = C u holds almost surely only if it holds. The entries of u are ± powers of two.
+    Then a scaled copy of the parameters has the same digits in every entry of V Vᵀ u, whatever its dtype, and half
+    precision, which could not tell 1 from 1.01 after a sum, is asked for equal digits.
     """
     if len(weights) == 1 and weights[0].grad_fn is None:
         return [1.0]
-    generator = torch.Generator(device=leaves[0].device).manual_seed(0)
-    probes = [
-        torch.randn(w.shape, dtype=w.dtype, device=w.device, generator=generator).requires_grad_() for w in weights
-    ]
+    probes = [_powers_of_two(weight, seed).requires_grad_() for seed, weight in enumerate(weights)]
     with torch.enable_grad():
         pulled = torch.autograd.grad(weights, leaves, probes, create_graph=True, retain_graph=True, allow_unused=True)
         used = [p for p in pulled if p is not None and p.requires_grad]
@@ -168,14 +169,31 @@ def _isometric_scales(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> li
             if used
             else [None] * len(probes)
         )
-    scales = []
-    probes = [probe.detach() for probe in probes]
-    for probe, image in zip(probes, pushed, strict=True):
-        if image is None:
+    scales = [_scale(probe.detach(), image) for probe, image in zip(probes, pushed, strict=True)]
+    if len(scales) == 1 and scales[0] is not None:  # without the rounding of the way back: |Vᵀu|² = c² |u|²
+        squares = torch.stack([part.detach().double().square().sum() for part in used]).sum()
+        scale = float(squares / probes[0].detach().double().square().sum())
+        if abs(scale - scales[0]) > 4 * torch.finfo(probes[0].dtype).eps * scale:  # the way back was too small to tell
             return None
-        scale = float((probe * image).sum() / probe.square().sum())
-        slack = 64 * torch.finfo(probe.dtype).eps * max(1.0, abs(scale))
-        if not bool(((image - scale * probe).abs() <= slack * probe.abs().max()).all()):
-            return None
-        scales.append(scale)
-    return scales
+        scales = [scale]
+    known = [scale for scale in scales if scale is not None]
+    return known if len(known) == len(scales) else None
+
+
+def _powers_of_two(weight: Tensor, seed: int) -> Tensor:
+    """±1 and ±2 at random, of the weight's shape and dtype."""
+    generator = torch.Generator(device=weight.device).manual_seed(seed)
+    draw = torch.randint(4, weight.shape, generator=generator, device=weight.device)
+    values = torch.tensor([1.0, -1.0, 2.0, -2.0], dtype=weight.dtype, device=weight.device)
+    return values[draw]
+
+
+def _scale(probe: Tensor, image: Tensor | None) -> float | None:
+    """c² where ``image`` is c² ``probe``, by the precision of its dtype and relative to c²; else None."""
+    if image is None:
+        return None
+    u, v = probe.double(), image.detach().double()
+    eps = torch.finfo(probe.dtype).eps
+    scale = (u * v).sum() / u.square().sum()
+    slack = _ROUNDED * (eps if eps <= torch.finfo(torch.float32).eps else torch.finfo(torch.float64).eps)
+    return float(scale) if bool(((v - scale * u).abs() <= slack * scale.abs()).all()) else None

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from kerneltrack.ntk.capture import RULES, Capture, Use
+from kerneltrack.ntk.capture import RULES, Capture, NotCapturable, Use
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.network import Inputs, Network
 
@@ -39,6 +39,8 @@ class ForwardPass:
         Raises:
             NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
         """
+        if reason := network.sight(samples).uncapturable:
+            raise NotCapturable(reason)
         capture = Capture(RULES)
         return cls(samples, leaves, capture.run(network, leaves, samples), capture.uses)
 
@@ -52,7 +54,8 @@ class ForwardPass:
             NotCapturable, RuntimeError: as :meth:`of`.
         """
         network, samples = request.network, request.x1
-        leaves = {name: value.requires_grad_() for name, value in network.parameters.items()}
+        own = network.sight(samples).parameters  # their rows are formed one by one, with the hooks alive
+        leaves = {name: value.requires_grad_() for name, value in network.parameters.items() if name not in own}
         room = min(request.machine.small_bytes, request.free_bytes)
         small = _CAPTURED * len(samples) * network.activation_bytes(samples) <= room
         return cls.of(network, leaves, samples if small else samples.rows(0, 1))

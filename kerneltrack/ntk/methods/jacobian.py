@@ -54,7 +54,9 @@ class Jacobian:
         return {name: self._scaled(name, block) for name, block in result.items()}
 
     def _chunk(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self.by_sample is None:
+        seen = self.network.sight(chunk)
+        self.by_sample = self.by_sample or seen.uncapturable or None
+        if self.by_sample is None and not own.keys() & set(seen.parameters):
             try:
                 return self._batched(chunk, own, values)
             except (RuntimeError, NotImplementedError, TypeError, ValueError) as refusal:
@@ -71,7 +73,7 @@ class Jacobian:
         return rows
 
     def _one_by_one(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
-        leaves = {name: value.detach().requires_grad_() for name, value in own.items()}
+        leaves = self.network.leaves(own)
         with torch.enable_grad():
             rows = [
                 self.network.applied({**values, **leaves}, sample, partial(_rows_of_one, leaves))

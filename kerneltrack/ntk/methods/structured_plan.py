@@ -16,6 +16,8 @@ from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.network import layer_of
 from kerneltrack.ntk.plan import PlanLine
 
+_HOOKED = "a hook changes its gradient"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -74,7 +76,7 @@ class StructuredPlan:
         workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
         return cls(
             steps=tuple(steps),
-            uncovered=coverage.uncovered,
+            uncovered=coverage.uncovered | dict.fromkeys(request.network.sight(trial.samples).parameters, _HOOKED),
             signature=trial.signature,
             lines=tuple(_lines(steps, uses)),
             samples=request.samples,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.errors import KernelError, UnsupportedModelError
-from kerneltrack.ntk.network import DRAWS, FEW, UNITS, Inputs, Network, look_closely, resolution
+from kerneltrack.ntk.network import DRAWS, FEW, UNITS, Inputs, Network, look_closely
 
 #: A product is rounding where it is below so many times what rounding moves. The other way to it sums in another order, so
 #: its derivatives may be some 30 times as inexact, and their products that squared.
@@ -54,7 +54,7 @@ def agree(
     error, size = _largest(found - expected), _largest(expected)
     if error <= limit:
         return True, size > 0
-    eps, moved = resolution(networks[0], samples), 0.0
+    eps, moved = networks[0].sight(samples).eps, 0.0
     for seed in range(DRAWS):
         with ExitStack() as stack:
             for network in networks:

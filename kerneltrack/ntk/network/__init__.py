@@ -8,7 +8,7 @@ from kerneltrack.ntk.network.autograd_graph import reachable_leaves
 from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.flops import forward_flops
 from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
-from kerneltrack.ntk.network.independence import FEW, resolution
+from kerneltrack.ntk.network.independence import FEW
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.parameters import (
     Metric,
@@ -53,7 +53,6 @@ __all__ = [
     "refuse_not_finite",
     "refuse_random",
     "reported_name",
-    "resolution",
     "summed_dtype",
     "trainable",
     "unwrap",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,19 +32,16 @@ def try_one_sample(
             repeat itself.
         ProbeError: samples of another precision than the model.
     """
-    one, states, written = samples.rows(0, 1), generators.states(), buffers()
-    copies = {name: value.clone() for name, value in network.parameters.items()}
-    versions = {name: value._version for name, value in copies.items()}
+    one, states, written, values = samples.rows(0, 1), generators.states(), buffers(), network.parameters
     with torch.no_grad():
         try:
-            first = network.evaluate(copies, one, written)
+            seen = network.sight(samples)
+            first = network.evaluate(values, one, written)
         except KernelError:
             raise
         except (RuntimeError, ValueError, IndexError) as refusal:
             _refuse_precision(network, samples, refusal)
-            network.evaluate(
-                {k: v.clone() for k, v in network.parameters.items()}, samples
-            )  # raises too if x is at fault
+            network.evaluate(values, samples)  # raises too if x is at fault
             raise UnsupportedModelError(
                 "the model couples samples: it takes the batch, and not one sample of it",
                 got=refusal,
@@ -52,17 +49,20 @@ def try_one_sample(
                 "axis drops that of a single sample: name the axis, .squeeze(-1), or use .flatten(1).",
             ) from refusal
         _refuse_moving_buffers(network.module, written, buffers())
-        changed = [name for name, value in copies.items() if value._version != versions[name]]
-        if changed:
-            raise UnsupportedModelError(
-                f"the forward pass changes parameters in place: {changed[:8]}",
-                remedy="A kernel is that of one parameter value; move the change out of forward.",
-            )
         if generators.states() != states:
             return  # whether it is random is asked of two states of the generators
-        again = network.evaluate(copies, one, written)
+        again = network.evaluate(values, one, written)
     if bool(((first - again).abs() > 64 * torch.finfo(first.dtype).eps * first.abs().max()).any()):
+        if seen.buffers:
+            raise UnsupportedModelError(
+                f"the outputs depend on how often the model ran: forward changes buffers: {_short(seen.buffers)}",
+                remedy="Call model.eval(): spectral_norm, for instance, iterates in training mode only.",
+            )
         refuse_not_repeated(network.module)
+
+
+def _short(raws: Sequence[str]) -> list[str]:
+    return [raw.removeprefix("model.") for raw in raws[:8]]
 
 
 def _refuse_moving_buffers(module: nn.Module, written: Tensors, before: Tensors) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import UnsupportedModelError
+from kerneltrack.ntk.network.hooks import hook_keys
 from kerneltrack.ntk.network.remedies import how_to_pick, how_to_shape
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.reduction import Head
@@ -29,7 +30,7 @@ class Call(nn.Module):
         """What the answers of :meth:`Network.validate` depend on."""
         modes = tuple(module.training for module in self.model.modules())
         shapes = tuple((t.shape[1:], t.dtype) for t in samples.tensors)
-        return self._forward, self._head, modes, shapes, dtype, names
+        return self._forward, self._head, modes, shapes, dtype, names, hook_keys(self.model)
 
     def headed(self, outputs: Tensor) -> Tensor:
         """(n, O) → (n, K): the head of f's outputs, where there is one."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.errors import KernelError, UnsupportedModelError
-from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS, LowestPrecision
+from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
 from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.samples import Inputs
@@ -24,6 +24,8 @@ from kerneltrack.ntk.network.samples import Inputs
 FEW, MANY, PULLED = 3, 8, 2
 #: Rounding of a value, in units of its own size, that needs no explanation.
 _ULPS = 4
+#: Arithmetic coarser than this is half precision, where a few units are per cents: there it is asked for the unit itself.
+_COARSE = 1e-4
 #: Seeds of the two runs of a forward pass that draws random numbers.
 _SEEDS = (0x5EED, 0xFEED)
 
@@ -93,11 +95,12 @@ def refuse_coupling(
     if bool((gap <= limit).all()) and all(seen.gap[name] <= slack[name] for name in slack):
         return
     noise, unsteady, eps = _noise(network, samples, seen)
-    limit = limit + 2 * noise + _ULPS * eps * values.abs().amax(0)
+    limit = limit + _twice(eps) * noise + _ulps(eps) * eps * values.abs().amax(0)
     if not bool((gap <= limit).all()):
         _refuse("outputs", "outputs of a sample alone equal to its row of a batch", gap / limit)
     slack = {
-        name: slack[name] + 2 * change + _ULPS * eps * _largest(seen.pulled[name]) for name, change in unsteady.items()
+        name: slack[name] + _twice(eps) * change + _ulps(eps) * eps * _largest(seen.pulled[name])
+        for name, change in unsteady.items()
     }
     for name, most in slack.items():
         if not seen.gap[name] <= most:
@@ -181,10 +184,24 @@ def _differentiate(leaves: Gradients, rows: slice, outputs: Tensor) -> tuple[Ten
     return outputs, pulled
 
 
+def _share(eps: float) -> float:
+    """Of a size, what needs no explanation by rounding; eps^0.6 would be five per cent in bfloat16."""
+    return 2 * eps if eps > _COARSE else float(eps**0.6)
+
+
+def _ulps(eps: float) -> int:
+    return 1 if eps > _COARSE else _ULPS
+
+
+def _twice(eps: float) -> int:
+    """How often what rounding moves is granted: it is moved by one unit in coarse arithmetic, by UNITS in fine."""
+    return 3 if eps > _COARSE else 2
+
+
 def _limit(values: Tensor) -> Tensor:
     """Differences, by output, that need no explanation: of the outputs' spread, and the last digits of their size."""
     eps = torch.finfo(values.dtype).eps
-    limit: Tensor = eps**0.6 * (values.amax(0) - values.amin(0)) + _ULPS * eps * values.abs().amax(0)
+    limit: Tensor = _share(eps) * (values.amax(0) - values.amin(0)) + _ulps(eps) * eps * values.abs().amax(0)
     return limit
 
 
@@ -192,30 +209,22 @@ def _slack(pulled: Gradients, dtype: torch.dtype) -> dict[str, float]:
     """The same for Jᵀu by parameter: of its own size, and the last digits of all parameters' sizes."""
     sizes = {name: _largest(part) for name, part in pulled.items()}
     eps = max(torch.finfo(kind).eps for kind in (dtype, *(part.dtype for part in pulled.values())))
-    floor = 2 * _ULPS * eps * max(sizes.values())
-    return {name: eps**0.6 * size + floor for name, size in sizes.items()}
+    floor = 2 * _ulps(eps) * eps * max(sizes.values())
+    return {name: _share(eps) * size + floor for name, size in sizes.items()}
 
 
 def _noise(network: Network, samples: Inputs, seen: Look) -> tuple[Tensor, dict[str, float], float]:
     """What rounding does to the samples alone: by output, by parameter, and the resolution that it was taken for."""
     few = seen.chosen[: len(seen.together)]
     with network.evaluating():
-        eps = resolution(network, samples)
+        eps = network.sight(samples).eps
         values, derivatives = torch.zeros_like(seen.alone[0]), dict.fromkeys(seen.pulled, 0.0)
         for seed in range(DRAWS):
-            with network.nudged(seed, UNITS * eps):
+            with network.nudged(seed, (1 if eps > _COARSE else UNITS) * eps):
                 alone, pulled = _alone(network, samples, few)
             values = torch.maximum(values, (alone - seen.alone[: len(few)]).abs().amax(0))
             derivatives = {k: max(v, _largest(pulled[k] - seen.pulled[k])) for k, v in derivatives.items()}
     return values, derivatives, eps
-
-
-def resolution(network: Network, samples: Inputs) -> float:
-    """The resolution of the coarsest arithmetic that takes part in f."""
-    values = network.parameters
-    with network.evaluating(), torch.no_grad(), LowestPrecision(next(iter(values.values())).dtype) as watched:
-        network.evaluate(values, samples.rows(0, 1), raw=True)
-    return float(watched.eps)
 
 
 def _differences(a: Tensor, b: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ it is computed is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,12 +22,15 @@ from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network.arithmetic import nudge, nudged
 from kerneltrack.ntk.network.forward import Call, Forward, Result, default_forward
 from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.hooks import changing, hooked
 from kerneltrack.ntk.network.parameters import Selection, reported_name, trainable, unwrap
-from kerneltrack.ntk.network.pushforward import Function, pushforward, row_by_row
+from kerneltrack.ntk.network.pullback import pull, pull_by_rows, pull_signs
+from kerneltrack.ntk.network.pushforward import Function, pushforward, reverse_mode, row_by_row
 from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidden
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.slots import slots
 from kerneltrack.ntk.network.state import State
+from kerneltrack.ntk.network.witness import Pass, Sight, see
 from kerneltrack.ntk.reduction import Head
 from kerneltrack.undisturbed import evaluating
 
@@ -40,10 +43,12 @@ class Known:
 
     Attributes:
         activation_bytes: what autograd saves for one sample; None before it was measured.
+        sight: what the witness of a forward and a backward pass saw; None before there was one.
         accepted: checksums of the samples that a first call has looked at closely.
     """
 
     activation_bytes: int | None = None
+    sight: Sight | None = None
     accepted: set[tuple[int, ...]] = field(default_factory=set)
 
 
@@ -177,6 +182,16 @@ class Network:
             seed, size = self._nudge
             values, samples = nudged(values, seed, size), samples.map(lambda t: nudge(t, seed, size))
         values = dict(self.buffers() if buffers is None else buffers) | dict(values)
+        if torch.is_grad_enabled():
+            return self._run(values, samples, then, raw)
+        # Without a graph, by the very program that a derivative is taken of. A forward pass may differentiate by itself,
+        # hang a hook where something requires grad, or ask whether gradients are on: switched off, it is another network.
+        own = set(self._raw.values())
+        leaves = {raw: v.detach().requires_grad_() if raw in own else v for raw, v in values.items()}
+        with torch.enable_grad():
+            return self._run(leaves, samples, lambda outputs: then(outputs.detach()), raw)
+
+    def _run(self, values: Tensors, samples: Inputs, then: Callable[[Tensor], Result], raw: bool) -> Result:
         state = {slot: values[first] for slot, first in slots(self._call).items()}
         arguments = samples.assemble(), len(samples), then, raw
         result: Result = functional_call(self._call, state, arguments, tie_weights=False)
@@ -200,6 +215,32 @@ class Network:
         if len(known.accepted) > _REMEMBERED:
             known.accepted.clear()
         return known
+
+    def leaves(self, values: Tensors) -> dict[str, Tensor]:
+        """Copies of parameters to differentiate by, with the hooks that users have hung on theirs."""
+        own = dict(self._call.named_parameters())
+        copies = {name: value.detach().requires_grad_() for name, value in values.items()}
+        return {name: hooked(leaf, own[self._raw[name]]) for name, leaf in copies.items()}
+
+    def sight(self, samples: Inputs) -> Sight:
+        """What the witness saw of a forward and a backward pass of the first sample, once."""
+        known = self.known(samples)
+        if known.sight is None:
+            one, own = samples.rows(0, 1), dict(self._call.named_parameters())
+            copy = one.map(Tensor.clone)
+            first_pass = Pass(
+                module=self.module,
+                values={raw: value.clone() for raw, value in self._state().items()},
+                selected={raw: name for name, raw in self._raw.items()},
+                buffers=self.buffers(),
+                sample=copy.tensors,
+                original=one.tensors,
+                run=lambda values, buffers, then: self._with(values, copy, then, buffers, False),
+            )
+            with self.evaluating():
+                hooked_ones = tuple(name for name, raw in self._raw.items() if changing(own[raw]))
+                known.sight = replace(see(first_pass), parameters=hooked_ones)
+        return known.sight
 
     def buffers(self) -> dict[str, Tensor]:
         """Copies: a forward may write to its buffers."""
@@ -233,11 +274,12 @@ class Network:
             parameters: θ to differentiate at; None is the model's current value.
         """
         samples = self.inputs(x)
-        leaves = {name: value.detach().requires_grad_() for name, value in self._values(parameters).items()}
+        by_rows = self.sight(samples).by_rows
+        leaves, one_way = self.leaves(self._values(parameters)), pull_by_rows if by_rows else pull
         total = {name: torch.zeros_like(value) for name, value in leaves.items()}
         with self.evaluating(), torch.enable_grad():
-            for place, chunk in samples.chunks(self.chunk_rows(samples)):
-                parts = self.applied(leaves, chunk, partial(_pull, list(leaves.values()), cotangent[place]))
+            for place, chunk in samples.chunks(1 if by_rows else self.chunk_rows(samples)):
+                parts = self.applied(leaves, chunk, partial(one_way, list(leaves.values()), cotangent[place]))
                 for name, part in zip(leaves, parts, strict=True):
                     if part is not None:
                         total[name] += part
@@ -248,7 +290,7 @@ class Network:
         leaves = {raw: v.requires_grad_() if v.is_floating_point() else v for raw, v in self._state().items()}
         floating = {raw: v for raw, v in leaves.items() if v.requires_grad}
         with self.evaluating(), torch.enable_grad():
-            parts = self._with(leaves, samples.rows(0, 1), partial(_pull_signs, list(floating.values())), None, True)
+            parts = self._with(leaves, samples.rows(0, 1), partial(pull_signs, list(floating.values())), None, True)
         sizes = {
             raw: float(part.abs().max()) if part is not None and part.numel() else 0.0
             for raw, part in zip(floating, parts, strict=True)
@@ -265,15 +307,17 @@ class Network:
             parameters: θ to differentiate at; None is the model's current value.
             by_rows: by one backward pass for each output, and never by forward mode.
         """
-        push = row_by_row if by_rows else pushforward
         samples, values = self.inputs(x), {k: v.detach() for k, v in self._values(parameters).items()}
+        seen = self.sight(samples)
+        by_rows = by_rows or seen.by_rows
+        push = row_by_row if by_rows else pushforward if seen.differentiates is None else reverse_mode
         moving = {name: values[name] for name in tangent}
         direction = {name: tangent[name].detach().to(value) for name, value in moving.items()}
         with self.evaluating():
             return torch.cat(
                 [
-                    push(self._at(values, chunk), moving, direction)
-                    for _, chunk in samples.chunks(self.chunk_rows(samples))
+                    push(self._at(values, chunk), self.leaves(moving) if by_rows else moving, direction)
+                    for _, chunk in samples.chunks(1 if seen.by_rows else self.chunk_rows(samples))
                 ]
             )
 
@@ -346,16 +390,3 @@ def one_bytes(samples: Inputs) -> int:
 #: What was found out about each module, by mode, shape and dtype.
 _KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Known]] = WeakKeyDictionary()
 _REMEMBERED = 32
-
-
-def _pull_signs(leaves: list[Tensor], outputs: Tensor) -> Sequence[Tensor | None]:
-    """Σ_o with signs in turn, so that outputs whose sum is fixed count too."""
-    signs = torch.ones_like(outputs)
-    signs[:, 1::2] = -1
-    return [None if part is None else part.to_dense() for part in _pull(leaves, signs, outputs)]
-
-
-def _pull(leaves: list[Tensor], cotangent: Tensor, outputs: Tensor) -> Sequence[Tensor | None]:
-    if not outputs.requires_grad:
-        return [None] * len(leaves)
-    return torch.autograd.grad(outputs, leaves, cotangent.to(outputs.dtype), allow_unused=True)

@@ -28,14 +28,18 @@ def pushforward(function: Function, values: Mapping[str, Tensor], direction: Map
         values: where to differentiate.
         direction: a tangent for each of ``values``.
     """
-    refusals = (RuntimeError, NotImplementedError)
     try:
-        return _forward_mode(function, values, direction)
-    except refusals:
-        try:
-            return _two_reverse_passes(function, values, direction)
-        except refusals:
-            return row_by_row(function, values, direction)
+        return forward_mode(function, values, direction)
+    except (RuntimeError, NotImplementedError):
+        return reverse_mode(function, values, direction)
+
+
+def reverse_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+    """The same without forward mode, which looks through what a forward pass differentiates by itself."""
+    try:
+        return _two_reverse_passes(function, values, direction)
+    except (RuntimeError, NotImplementedError):
+        return row_by_row(function, values, direction)
 
 
 class _AsReverseMode(TorchFunctionMode):
@@ -79,7 +83,9 @@ _PADDED: dict[Any, Callable[..., tuple[int | None, Tensor]]] = {
 }
 
 
-def _forward_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+def forward_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+    """J v by dual numbers, made the derivative that reverse mode is."""
+
     def watched(parameters: Mapping[str, Tensor]) -> Tensor:
         with _AsReverseMode():
             return function(parameters, lambda outputs: outputs)
@@ -109,8 +115,11 @@ def _two_reverse_passes(function: Function, values: Mapping[str, Tensor], direct
 
 
 def row_by_row(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
-    """⟨∂f_o(x_n)/∂θ, v⟩ for each n and o, for operations that can be differentiated once only."""
-    leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
+    """⟨∂f_o(x_n)/∂θ, v⟩ for each n and o, for operations that can be differentiated once only.
+
+    ``values`` that require grad are differentiated by as they are, with the hooks on them.
+    """
+    leaves = {k: v if v.requires_grad else v.detach().requires_grad_() for k, v in values.items()}
 
     def push(outputs: Tensor) -> Tensor:
         return torch.stack([along(output) for output in outputs.flatten()]).view(outputs.shape).detach()

@@ -73,6 +73,7 @@ def _batches(network: Network, samples: Inputs, name: str) -> tuple[Tensor, Tens
 def refuse_random(network: Network, x: Any) -> None:
     """Raises UnsupportedModelError where the forward pass of one sample draws random numbers that matter."""
     samples, generators = network.inputs(x), Generators(network.module)
+    network.sight(samples)
     with network.evaluating(), torch.no_grad():
         before = generators.states()
         network.evaluate(network.parameters, samples.rows(0, 1))
