@@ -110,6 +110,7 @@ def _at(state: NetworkState, given: Mapping[str, Tensor], argument: str) -> dict
             f"{argument}= of the linearised network is no mapping",
             expected="name → tensor, as dict(model.named_parameters())",
             got=type(given).__name__,
+            remedy="Give values by name, or None for those that the model holds.",
         )
     for name, value in given.items():
         _refuse(state, name, value, argument)
@@ -130,6 +131,7 @@ def _refuse(state: NetworkState, name: str, value: Any, argument: str) -> None:
             f"{argument}= of the linearised network does not fit at {name!r}",
             expected=f"a tensor {tuple(start.shape)} on {start.device}",
             got=f"{tuple(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__,
+            remedy="Give the value that the parameter of this name would have.",
         )
 
 

@@ -26,7 +26,7 @@ from kerneltrack.ntk.network.hooks import changing, hooked
 from kerneltrack.ntk.network.parameters import Selection, reported_name, trainable, unwrap
 from kerneltrack.ntk.network.pullback import pull, pull_by_rows, pull_signs
 from kerneltrack.ntk.network.pushforward import Function, pushforward, reverse_mode, row_by_row
-from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidden
+from kerneltrack.ntk.network.refusals import backward_explained, refuse_coupling_modes, refuse_hidden
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.slots import slots
 from kerneltrack.ntk.network.state import State
@@ -224,23 +224,24 @@ class Network:
 
     def sight(self, samples: Inputs) -> Sight:
         """What the witness saw of a forward and a backward pass of the first sample, once."""
-        known = self.known(samples)
-        if known.sight is None:
-            one, own = samples.rows(0, 1), dict(self._call.named_parameters())
-            copy = one.map(Tensor.clone)
-            first_pass = Pass(
-                module=self.module,
-                values={raw: value.clone() for raw, value in self._state().items()},
-                selected={raw: name for name, raw in self._raw.items()},
-                buffers=self.buffers(),
-                sample=copy.tensors,
-                original=one.tensors,
-                run=lambda values, buffers, then: self._with(values, copy, then, buffers, False),
-            )
-            with self.evaluating():
-                hooked_ones = tuple(name for name, raw in self._raw.items() if changing(own[raw]))
-                known.sight = replace(see(first_pass), parameters=hooked_ones)
-        return known.sight
+        with self.evaluating():  # an anchored network is itself only there
+            known = self.known(samples)
+            if known.sight is None:
+                known.sight = self._seen(samples.rows(0, 1))
+            return known.sight
+
+    def _seen(self, one: Inputs) -> Sight:
+        own = dict(self._call.named_parameters())
+        first_pass = Pass(
+            module=self.module,
+            values={raw: value.clone() for raw, value in self._state().items()},
+            selected={raw: name for name, raw in self._raw.items()},
+            buffers=self.buffers(),
+            run=lambda values, buffers, then: self._with(values, one, then, buffers, False),
+        )
+        hooked_ones = tuple(name for name, raw in self._raw.items() if changing(own[raw]))
+        with backward_explained():
+            return replace(see(first_pass), parameters=hooked_ones)
 
     def buffers(self) -> dict[str, Tensor]:
         """Copies: a forward may write to its buffers."""

@@ -70,8 +70,6 @@ class Pass:
         values: copies of all parameters, by raw name.
         selected: raw name → reported name of those that a kernel speaks of.
         buffers: copies of all buffers.
-        sample: a copy of the sample's tensors; ``original`` are the caller's own.
-        original: as they should still be.
         run: (values, buffers, then) → then(f(x)), with these in place while ``then`` runs.
     """
 
@@ -79,8 +77,6 @@ class Pass:
     values: Mapping[str, Tensor]
     selected: Mapping[str, str]
     buffers: Mapping[str, Tensor]
-    sample: Sequence[Tensor]
-    original: Sequence[Tensor]
     run: Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Callable[[Tensor], Any]], Any]
 
 
@@ -88,7 +84,7 @@ def see(one: Pass) -> Sight:
     """Watches one forward and backward pass; call it where the network may be evaluated.
 
     Raises:
-        UnsupportedModelError: the forward pass writes into its inputs, its parameters, or tensors that are attributes of
+        UnsupportedModelError: the forward pass writes into its parameters, or into tensors that are attributes of
             modules and no buffers; it names them.
     """
     leaves = {raw: v.requires_grad_() if raw in one.selected else v for raw, v in one.values.items()}
@@ -108,7 +104,7 @@ def see(one: Pass) -> Sight:
     with torch.enable_grad():
         with calls.followed(), spies.on_modules(one.module), functions, arithmetic:
             u, pulled = _leaf_refused(lambda: one.run(leaves, one.buffers, backward))
-        _refuse_written(one, held, kept)
+        _refuse_written(held, kept)
         _refuse_changed([one.selected.get(raw, raw) for raw in leaves if leaves[raw]._version != versions[raw]])
     culprits = spies.culprits
     if not culprits and functions.differentiates is None and _two_derivatives(one, leaves, u, pulled, arithmetic.eps):
@@ -161,16 +157,7 @@ def _refuse_changed(names: Sequence[str]) -> None:
         raise _changes(names)
 
 
-def _refuse_written(one: Pass, held: Mapping[str, Tensor], kept: Mapping[str, tuple[int, Tensor]]) -> None:
-    pairs = zip(one.sample, one.original, strict=True)
-    places = [place for place, (a, b) in enumerate(pairs) if not torch.equal(a.detach().nan_to_num(), b.nan_to_num())]
-    if places:
-        tensors = "the input" if len(one.sample) == 1 else f"the inputs {places}"
-        raise UnsupportedModelError(
-            f"the forward pass changes {tensors} in place",
-            expected="a probe that is the same after the pass",
-            remedy="Write x = x - m for x -= m, or begin with x = x.clone().",
-        )
+def _refuse_written(held: Mapping[str, Tensor], kept: Mapping[str, tuple[int, Tensor]]) -> None:
     written = [name for name, tensor in held.items() if tensor._version != kept[name][0]]
     with torch.no_grad():
         for name in written:
