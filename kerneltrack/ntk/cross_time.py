@@ -16,8 +16,14 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError
 from kerneltrack.memory_budget import ran_out
 from kerneltrack.ntk.capture import REFUSALS
-from kerneltrack.ntk.empirical import audit_once
-from kerneltrack.ntk.methods import Execution, Jacobian, KernelOptions, KernelRequest, add_jacobian_kernel
+from kerneltrack.ntk.methods import (
+    Execution,
+    Jacobian,
+    KernelOptions,
+    KernelRequest,
+    add_jacobian_kernel,
+    audit_when_due,
+)
 from kerneltrack.ntk.network import AnchoredNetwork, Forward, Network, NetworkState, Selection
 from kerneltrack.ntk.reduction import Output
 from kerneltrack.undisturbed import plain_arithmetic
@@ -62,20 +68,22 @@ def cross_time_ntk(
     then = AnchoredNetwork(model, anchor, params=params, forward=forward, head=head)
     result = request.zeros()
     kernel = request.as_kernel(result[""])
-    if not _by_structure(request, then, result):
+    plan_key = _by_structure(request, then, result)
+    if plan_key is None:
         _by_jacobians(request, then, kernel)
+    audit_when_due(request, result, plan_key, then)
     return kernel[:, :, 0, 0] if request.reduction.name == "sum" else kernel
 
 
-def _by_structure(request: KernelRequest, then: Network, into: Mapping[str, Tensor]) -> bool:
-    """Whether the structure could do it; if not, ``into`` is zero again."""
+def _by_structure(request: KernelRequest, then: Network, into: Mapping[str, Tensor]) -> tuple[object, ...] | None:
+    """The plan's key if the structure could do it; if not, None, and ``into`` is zero again."""
     try:
         ours, theirs = Execution.of(request), Execution.of(replace(request, network=then))
         plan = ours.plan
         if plan.key != theirs.plan.key or plan.uncovered or not all(term.has_factors for term in plan.terms):
-            return False
+            return None
         if request.budget < request.result_bytes + plan.least_bytes:
-            return False
+            return None
         ours.add_to(into, lambda pairs: None, against=theirs)
     except KernelError:
         raise
@@ -84,9 +92,8 @@ def _by_structure(request: KernelRequest, then: Network, into: Mapping[str, Tens
             raise
         for matrix in into.values():
             matrix.zero_()
-        return False
-    audit_once(plan, request, into, then)
-    return True
+        return None
+    return plan.key
 
 
 def _by_jacobians(request: KernelRequest, then: Network, kernel: Tensor) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +23,11 @@ from kerneltrack.ntk.methods import (
     Method,
     StructuredPlan,
     add_jacobian_kernel,
-    audit,
+    audit_when_due,
     least_jacobian_bytes,
     product_kernel,
 )
-from kerneltrack.ntk.network import Forward, Metric, Network, Selection, forward_flops, layer_of, refuse_not_finite
+from kerneltrack.ntk.network import Forward, Metric, Selection, forward_flops, layer_of, refuse_not_finite
 from kerneltrack.ntk.plan import Plan, PlanLine
 from kerneltrack.ntk.progress import progress_bar
 from kerneltrack.ntk.reduction import Output
@@ -205,8 +204,7 @@ def _compute(request: KernelRequest, progress: bool | float) -> dict[str, Tensor
             _refuse_outputs(request)
         kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
         _add_plainly(request, kernels, None if execution is None else execution.plan, advance)
-    if execution is not None:
-        audit_once(execution.plan, request, result)
+    audit_when_due(request, result, None if execution is None else execution.plan.key)
     if request.reduction.name == "sum":
         return {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
     return kernels
@@ -286,33 +284,3 @@ def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[
 def _refuse_if_demanded(request: KernelRequest, reason: object) -> None:
     if request.method == "structured":
         raise KernelError("the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".')
-
-
-#: Plans that passed their audit, for each module.
-_AUDITED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
-
-
-def audit_once(
-    plan: StructuredPlan, request: KernelRequest, result: Mapping[str, Tensor], other: Network | None = None
-) -> None:
-    """The audit of a plan that this module has not passed before.
-
-    Args:
-        plan: the plan.
-        request: what was asked.
-        result: layer → what came of it.
-        other: the network of the second samples, where it is another.
-    """
-    passed = _AUDITED.setdefault(request.network.module, set())
-    key = (
-        plan.key,
-        request.reduction.kind,
-        request.reduction.head,
-        request.x2 is None,
-        request.by_layer,
-        request.metric is None,
-        request.dtype,
-        other is None,
-    )
-    if key not in passed and audit(request, result, other):
-        passed.add(key)

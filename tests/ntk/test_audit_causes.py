@@ -3,14 +3,17 @@
 Oracle for the remedies: the double loop over autograd.
 """
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
 
 import kerneltrack as kt
-from kerneltrack.errors import AuditError, UnsupportedModelError
-from kerneltrack.ntk.methods import Execution
+from kerneltrack.errors import AuditError, KernelError, UnsupportedModelError
+from kerneltrack.ntk.methods import Execution, Jacobian
 from kerneltrack.ntk.network import independence
+from tests.ntk.models import With
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -48,3 +51,93 @@ def test_what_is_left_is_called_a_defect(monkeypatch):
     assert 'method="jacobian"' in raised.value.remedy
     rows = jacobian(model, X)
     assert distance(kt.empirical_ntk(model, X, method="jacobian"), contract(rows, rows, "full")) < EXACT
+
+
+METHODS = ("auto", "jacobian", "products")
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_audited_with_calls_that_double(monkeypatch, method):
+    room = importlib.import_module("kerneltrack.ntk.methods.audit")
+    real, audited, model = room.audit, [], net()
+    monkeypatch.setattr(room, "audit", lambda *given: audited.append(True) or real(*given))
+    counts = [kt.empirical_ntk(model, X, method=method) is not None and len(audited) for _ in range(9)]
+    assert counts == [1, 2, 2, 3, 3, 3, 3, 4, 4]  # on calls 1, 2, 4 and 8
+
+
+def doubled(monkeypatch, method):
+    """A defect in one method: every kernel by it is twice as large."""
+    if method == "jacobian":
+        rows = Jacobian.rows
+        twice = lambda *given: {k: 2**0.5 * v for k, v in rows(*given).items()}  # noqa: E731
+        monkeypatch.setattr(Jacobian, "rows", twice)
+        return
+    room = importlib.import_module("kerneltrack.ntk.empirical")
+    real = room.product_kernel
+    monkeypatch.setattr(room, "product_kernel", lambda *given: [real(*given), real(*given)])
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("method", ["jacobian", "products"])
+def test_no_method_is_the_remedy_of_its_own_defect(monkeypatch, method):
+    model, other = net(), {"jacobian": "products", "products": "jacobian"}[method]
+    doubled(monkeypatch, method)
+    with pytest.raises(AuditError, match="defect") as raised:
+        kt.empirical_ntk(model, X, method=method)
+    assert f'method="{other}"' in raised.value.remedy
+    rows = jacobian(model, X)
+    assert distance(kt.empirical_ntk(model, X, method=other), contract(rows, rows, "full")) < EXACT
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("method", METHODS)
+def test_a_defect_that_comes_later_is_found(monkeypatch, method):
+    """The second call is audited too: what a plan rests on may change without being seen."""
+    model = net()
+    kt.empirical_ntk(model, X, method=method)
+    if method == "auto":
+        run = Execution.add_to
+        monkeypatch.setattr(Execution, "add_to", lambda s, *given: [run(s, *given), run(s, *given)])
+    else:
+        doubled(monkeypatch, method)
+    with pytest.raises(AuditError):
+        kt.empirical_ntk(model, X, method=method)
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("method", ["auto", "products"])
+def test_a_hook_that_nothing_announces_is_named_and_then_followed(method):
+    """It hangs on a switch in a closure; oracle: the double loop with the hook alive."""
+    model, switch = net(), []
+
+    def forward(m, x):
+        h = torch.tanh(m[0](x))
+        if switch and h.requires_grad:
+            h.register_hook(lambda g: g / 4)
+        return m[1](h)
+
+    kt.empirical_ntk(model, X, forward=forward, method=method)
+    switch.append(True)
+    with pytest.raises(KernelError, match="a hook on a tensor in forward="):
+        kt.empirical_ntk(model, X, forward=forward, method=method)
+    rows = jacobian(model, X, forward)
+    kernel = kt.empirical_ntk(model, X, forward=forward, method=method)
+    assert distance(kernel, contract(rows, rows, "full")) < EXACT
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_switch_of_a_module_is_another_plan(method):
+    """No call passes between the switch and the right kernel."""
+
+    def rule(m, x):
+        h = torch.tanh(m.a(x))
+        if m.damped and h.requires_grad:
+            h.register_hook(lambda g: g / 4)
+        return m.b(h)
+
+    model = With(rule, a=nn.Linear(4, 8), b=nn.Linear(8, 3)).double()
+    for model.damped in (False, True, False):
+        for _ in range(3):
+            rows = jacobian(model, X)
+            assert distance(kt.empirical_ntk(model, X, method=method), contract(rows, rows, "full")) < EXACT

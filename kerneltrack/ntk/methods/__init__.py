@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerneltrack.ntk.methods.audit import audit
+from kerneltrack.ntk.methods.audit import audit_when_due
 from kerneltrack.ntk.methods.execution import Execution
 from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, least_jacobian_bytes
 from kerneltrack.ntk.methods.products import product_kernel
@@ -19,7 +19,7 @@ __all__ = [
     "StructuredPlan",
     "add_jacobian_kernel",
     "agree",
-    "audit",
+    "audit_when_due",
     "least_jacobian_bytes",
     "product_kernel",
     "refuse_causes",

@@ -1,4 +1,4 @@
-"""The audit: once for every plan, Θ v by the kernel against J (Jᵀ v) along a random v.
+"""The audit: Θ v by the kernel against J (Jᵀ v) along a random v, on calls 1, 2, 4, 8, … of every plan, by every method.
 
 A plan that left out a use of a parameter, or counted one twice, fails here with probability one; what it
 leaves out cannot hide, because v mixes all pairs. The reference knows nothing of plans.
@@ -7,14 +7,42 @@ leaves out cannot hide, because v mixes all pairs. The reference knows nothing o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.verdict import agree, refuse_causes, refuse_coupled, rounding
 from kerneltrack.ntk.network import Inputs, Network, layer_of
+
+#: For each module: plan → how many kernels were computed by it.
+_CALLS: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
+_REMEMBERED = 256
+
+
+def audit_when_due(
+    job: KernelRequest, matrices: Mapping[str, Tensor], plan: tuple[object, ...] | None, other: Network | None = None
+) -> None:
+    """The audit, on calls 1, 2, 4, 8, … of a plan: what a plan rests on may change without being seen.
+
+    Args:
+        job: what was asked.
+        matrices: layer → what came of it.
+        plan: the structured plan's key; None where plain autodiff did everything.
+        other: the network of the second samples, where it is another.
+    """
+    calls = _CALLS.setdefault(job.network.module, {})
+    if len(calls) > _REMEMBERED:
+        calls.clear()
+    asked = job.reduction.kind, job.x2 is None, job.by_layer, job.metric is None, job.dtype, other is None
+    key = plan, job.method, job.network.plan_key(job.x1), asked
+    count = calls.get(key, 0) + 1
+    due = count & (count - 1) == 0
+    if not due or audit(job, matrices, other):  # one that says nothing of the plan is repeated with the next call
+        calls[key] = count
 
 
 def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
@@ -59,7 +87,8 @@ def _compare(
     product, scale = _by_kernel(matrices, v, rows, columns, job.machine.audit_rows)
 
     def reference() -> Tensor:
-        return _by_products(job, left, right, v, other)
+        # The method of products is J and Jᵀ itself: another way to J is asked.
+        return _by_products(job, left, right, v, other, by_rows=job.method == "products")
 
     expected = reference()
     # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
@@ -88,13 +117,28 @@ def _refuse(
     with job.network.one_by_one(), source.one_by_one():
         refuse_coupled(product, _by_products(job, left, right, v, other), limit)
     raise AuditError(
-        "the plan disagrees with plain autodiff along a random direction, and neither coupled samples nor random numbers "
-        "nor gradient hooks are why",
+        f"the kernel by {_way(job)} disagrees with plain autodiff along a random direction, and neither coupled samples nor "
+        "random numbers nor gradient hooks are why",
         expected=f"a difference below {limit:.3g}",
         got=f"{float((product - expected).abs().max()):.3g}",
         where=_shares(job, left, right, v, other),
-        remedy='Compute with method="jacobian", and report the model: this is a defect of kerneltrack.',
+        remedy=_remedy(job, left, right, v, other, expected, limit)
+        + "Report the model: this is a defect of kerneltrack.",
     )
+
+
+def _way(job: KernelRequest) -> str:
+    return "structure" if job.method in ("auto", "structured") else f'method="{job.method}"'
+
+
+def _remedy(
+    job: KernelRequest, left: Inputs, right: Inputs, v: Tensor, other: Network | None, expected: Tensor, limit: float
+) -> str:
+    """Another method, if it is known to be right here: two ways of plain autodiff give one product."""
+    rows = _by_products(job, left, right, v, other, by_rows=True)
+    if float((rows - expected).abs().max()) > limit:
+        return ""
+    return f'Compute with method="{"products" if job.method == "jacobian" else "jacobian"}". '
 
 
 def _direction(job: KernelRequest, count: int) -> Tensor:
@@ -119,9 +163,16 @@ def _by_kernel(
 
 
 def _by_products(
-    job: KernelRequest, left: Inputs, right: Inputs, v: Tensor, other: Network | None, names: list[str] | None = None
+    job: KernelRequest,
+    left: Inputs,
+    right: Inputs,
+    v: Tensor,
+    other: Network | None,
+    names: list[str] | None = None,
+    *,
+    by_rows: bool = False,
 ) -> Tensor:
-    """Θ v by Jᵀ and J, (B, N1·Q)."""
+    """Θ v by Jᵀ and J, (B, N1·Q); J by forward mode where the model admits it, or row by row."""
     network, o = job.network, job.outputs
     source = network if other is None else other
     names = list(network.parameters) if names is None else names
@@ -129,7 +180,7 @@ def _by_products(
     def product(cotangent: Tensor) -> Tensor:
         pulled = source.vjp(right, cotangent)
         weighted = {k: pulled[k].to(job.dtype) * (1.0 if job.metric is None else job.metric[k]) for k in names}
-        return network.jvp(left, weighted).to(job.dtype)
+        return network.jvp(left, weighted, by_rows=by_rows).to(job.dtype)
 
     if job.reduction.kind == "full":
         return product(v.view(len(right), o)).reshape(1, -1)

@@ -83,7 +83,16 @@ def refuse_causes(network: Network, samples: Inputs) -> None:
         UnsupportedModelError: coupled samples, a random forward pass.
         KernelError: backward passes that are not the derivative of the forward pass.
     """
+    before = network.sight(samples)
+    network.forget(samples)
     look_closely(network, samples)
+    if network.sight(samples) != before:
+        raise KernelError(
+            "the model does something else than in earlier calls: its hooks, its precision, or what it differentiates",
+            expected=before.told,
+            got=network.sight(samples).told,
+            remedy="Ask again: a new call goes by what the model does now.",
+        )
     few = samples.rows(0, min(FEW, len(samples)))
     with network.evaluating():
         outputs = network.outputs(few)

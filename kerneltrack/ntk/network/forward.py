@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,11 +28,17 @@ class Call(nn.Module):
         self.model, self._forward, self._head = model, forward, head
         self.width: int | None = None
 
-    def key(self, samples: Inputs, dtype: torch.dtype | None, names: tuple[str, ...]) -> tuple[Any, ...]:
-        """What the answers of :meth:`Network.validate` depend on."""
+    def structure(self) -> tuple[Any, ...]:
+        """Modes, hooks, and switches: attributes of modules that are true, false, None or a text."""
         modes = tuple(module.training for module in self.model.modules())
+        return modes, hook_keys(self.model), tuple(map(_switches, self.model.modules()))
+
+    def key(
+        self, samples: Inputs, dtype: torch.dtype | None, names: tuple[str, ...], structure: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        """What the answers of :meth:`Network.validate` depend on."""
         shapes = tuple((t.shape[1:], t.dtype) for t in samples.tensors)
-        return self._forward, self._head, modes, shapes, dtype, names, hook_keys(self.model)
+        return _weak(self._forward), _weak(self._head), structure, shapes, dtype, names
 
     def headed(self, outputs: Tensor) -> Tensor:
         """(n, O) → (n, K): the head of f's outputs, where there is one."""
@@ -41,6 +49,23 @@ class Call(nn.Module):
         values = as_rows(self._forward(self.model, inputs), count, self.width, inputs)
         self.width = values.shape[1] if count > 1 else self.width
         return then(values if raw else self.headed(values))
+
+
+#: What every module has; its modes and hooks are looked at by themselves.
+_EVERY = frozenset(vars(nn.Module()))
+
+
+def _switches(module: nn.Module) -> tuple[tuple[str, Any], ...]:
+    own = vars(module).items()
+    return tuple((k, v) for k, v in own if isinstance(v, (bool, str, type(None))) and k not in _EVERY)
+
+
+def _weak(function: Any) -> Any:
+    """``function`` as a part of a key that does not keep alive what it closes over, which may be the module."""
+    try:
+        return weakref.WeakMethod(function) if inspect.ismethod(function) else weakref.ref(function)
+    except TypeError:
+        return function
 
 
 def default_forward(model: nn.Module, inputs: Any) -> Tensor:

@@ -83,6 +83,8 @@ class Network:
         self._raw = {name: f"model.{raw}" for name, raw in trainable(self.module, params).items()}
         self._call = Call(self.module, forward or default_forward, head)
         self._nudge: tuple[int, float] | None = None
+        self._depth = 0
+        self._structure: tuple[Any, ...] | None = None
         self.chunk_bytes = Machine.of(self.device).activation_bytes
         refuse_coupling_modes(self.module)
 
@@ -111,7 +113,12 @@ class Network:
     def evaluating(self) -> Iterator[None]:
         """The context in which this network may be evaluated; reentrant. Random generators come out as they went in."""
         with Generators(self.module).own_restored(), evaluating(self.module):
-            yield
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                self._structure = self._structure if self._depth else None
 
     @contextmanager
     def nudged(self, seed: int, size: float) -> Iterator[None]:
@@ -205,10 +212,24 @@ class Network:
         tensor = tensor.detach()
         return tensor.to(self.dtype) if self.dtype is not None and tensor.is_floating_point() else tensor
 
+    def plan_key(self, samples: Inputs) -> tuple[Any, ...]:
+        """What a plan for these samples depends on, beside the values of parameters, buffers and samples.
+
+        Modes, hooks and switches of the module, the shape of a sample, the parameters, the forward.
+        """
+        structure = self._structure or self._call.structure()
+        if self._depth:  # inside one evaluation the module stays as it is
+            self._structure = structure
+        return self._call.key(samples, self.dtype, tuple(self._raw), structure)
+
+    def forget(self, samples: Inputs) -> None:
+        """Whatever was found out for these samples' plan is to be found out again."""
+        _KNOWN.get(self.module, {}).pop(self.plan_key(samples), None)
+
     def known(self, samples: Inputs) -> Known:
         """What is known of this module in this mode, with samples of this shape."""
         of_module = _KNOWN.setdefault(self.module, {})
-        key = self._call.key(samples, self.dtype, tuple(self._raw))
+        key = self.plan_key(samples)
         if key not in of_module and len(of_module) >= _REMEMBERED:
             of_module.clear()
         known = of_module.setdefault(key, Known())
@@ -274,11 +295,11 @@ class Network:
             cotangent: u, (N, O).
             parameters: θ to differentiate at; None is the model's current value.
         """
-        samples = self.inputs(x)
-        by_rows = self.sight(samples).by_rows
-        leaves, one_way = self.leaves(self._values(parameters)), pull_by_rows if by_rows else pull
+        samples, leaves = self.inputs(x), self.leaves(self._values(parameters))
         total = {name: torch.zeros_like(value) for name, value in leaves.items()}
         with self.evaluating(), torch.enable_grad():
+            by_rows = self.sight(samples).by_rows
+            one_way = pull_by_rows if by_rows else pull
             for place, chunk in samples.chunks(1 if by_rows else self.chunk_rows(samples)):
                 parts = self.applied(leaves, chunk, partial(one_way, list(leaves.values()), cotangent[place]))
                 for name, part in zip(leaves, parts, strict=True):
@@ -309,12 +330,12 @@ class Network:
             by_rows: by one backward pass for each output, and never by forward mode.
         """
         samples, values = self.inputs(x), {k: v.detach() for k, v in self._values(parameters).items()}
-        seen = self.sight(samples)
-        by_rows = by_rows or seen.by_rows
-        push = row_by_row if by_rows else pushforward if seen.differentiates is None else reverse_mode
         moving = {name: values[name] for name in tangent}
         direction = {name: tangent[name].detach().to(value) for name, value in moving.items()}
         with self.evaluating():
+            seen = self.sight(samples)
+            by_rows = by_rows or seen.by_rows
+            push = row_by_row if by_rows else pushforward if seen.differentiates is None else reverse_mode
             return torch.cat(
                 [
                     push(self._at(values, chunk), self.leaves(moving) if by_rows else moving, direction)

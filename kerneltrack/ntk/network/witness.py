@@ -56,6 +56,12 @@ class Sight:
         )
 
     @property
+    def told(self) -> str:
+        """What decides how a kernel is computed, in words."""
+        own = f"hooks on parameters {list(self.parameters[:4])}" if self.parameters else ""
+        return "; ".join(filter(None, [self.uncapturable, own])) or f"no hooks, arithmetic of resolution {self.eps:.2g}"
+
+    @property
     def by_rows(self) -> bool:
         """Whether a product with J is only what its rows make it: hooks need not be linear."""
         return bool(self.hooks or self.parameters)
