@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,3 +54,15 @@ def after(rows: int, archive: object, seconds: float, total: float) -> str:
 def say(line: str) -> None:
     """One line on standard error."""
     Console(stderr=True).print(f"kerneltrack: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def nothing_measured(archive: object, stage: str, *, log: bool) -> None:
+    """A word where there was nothing to measure: a warning after a fit without a batch, a line after anything else."""
+    if stage == "fit":
+        warnings.warn(
+            f"kerneltrack: no batch was trained, so nothing was measured and {archive} was not written. Look at max_steps, "
+            "max_epochs, limit_train_batches and the length of the training loader.",
+            stacklevel=3,
+        )
+    elif log:
+        say(f"{stage} trains nothing, so nothing was measured; the tracker works in Trainer.fit")

@@ -30,9 +30,10 @@ from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.training import LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
-from . import announcements, arguments, callables, continuing, given, trainer_facts
+from . import announcements, arguments, batches, callables, continuing, drawn_probe, given, trainer_facts
 from .import_roots import callback_bases
 from .measured import Measured
+from .swapped_weights import TrainedWeights
 
 
 class _Tracker:
@@ -111,6 +112,8 @@ class _Tracker:
         self._dry_run = False
         self._verified = False
         self._announced = False
+        self._weights = TrainedWeights()
+        self._accumulated = 1  # by how many batches the loss of this one was divided
         self._backwards: list[torch.Tensor] = []  # the loss of each backward pass of this batch, while a row waits
         self._step_was: tuple[float | None, bool] = (None, True)  # loss scale and gradients at the optimizer's step
 
@@ -150,6 +153,7 @@ class _Tracker:
             self.load_state_dict(copy.deepcopy(moved))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer_facts.require_trainer(trainer)
         self._forget()
         if not self._goes_on(trainer):
             self._state = {}
@@ -180,10 +184,12 @@ class _Tracker:
             due = self._ranks.broadcast(partial(dict, due))
         if due:
             self._take(trainer, pl_module, trainer_facts.update_rule(trainer, pl_module), due)
+        self._weights.before_batch(trainer, pl_module)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
         if self._recorder is not None and self._recorder.waiting is not None:
             self._backwards.append(loss.detach())
+            self._accumulated = trainer.accumulate_grad_batches
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if self._recorder is not None and self._recorder.waiting is not None:
@@ -194,11 +200,12 @@ class _Tracker:
         if self._recorder is None:
             return
         self._batches += 1
-        size = trainer_facts.batch_size(batch)
+        self._weights.after_batch(trainer, pl_module)
+        size = batches.batch_size(trainer, batch)
         self._samples = -1 if min(size, self._samples) < 0 else self._samples + size * self._ranks.size
         if self._recorder.waiting is None or trainer.global_step == self._recorder.waiting:
             return
-        training_loss = trainer_facts.training_loss(trainer, pl_module, outputs, self._backwards)
+        training_loss = trainer_facts.training_loss(pl_module, outputs, self._backwards, self._accumulated)
         scale, graded = self._step_was
         applied = graded and (scale is None or not (trainer_facts.loss_scale(trainer) or scale) < scale)
         rule = trainer_facts.update_rule(trainer, pl_module)
@@ -218,7 +225,17 @@ class _Tracker:
         self._finish(trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if (
+            self._recorder is None
+            and self._left is None
+            and not any(getattr(c, "_early_exit", 0) for c in trainer.callbacks)
+        ):
+            announcements.nothing_measured(self.archive, str(getattr(stage, "value", stage)), log=self._log)
         self._finish(trainer)
+
+    def on_init_end(self, *_: Any, **__: Any) -> None:
+        """What transformers' Trainer calls first; Lightning's calls it nowhere."""
+        raise trainer_facts.no_trainer("the Trainer of transformers")
 
     # -- what the hooks do -----------------------------------------------------------------------------------------
 
@@ -235,9 +252,11 @@ class _Tracker:
     def _resolve_probes(self, trainer: Any) -> dict[str, Probe]:
         """The probes by name: given, read from a file, or drawn from the training data."""
         found = self._measured.probe
+        if not isinstance(found, int) and self._log and (hooks := drawn_probe.transfer_hooks(trainer)):
+            announcements.say(f"{', '.join(hooks)}: not applied to the probe, which was given and is taken as it is")
         if isinstance(found, int):
             seed = self._measured.probe_seed
-            found = trainer_facts.training_probe(trainer, found, seed=seed, split=self._split, name="train")
+            found = drawn_probe.training_probe(trainer, found, seed=seed, split=self._split, name="train")
         return found if isinstance(found, dict) else {found.name: found}
 
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
@@ -322,7 +341,8 @@ class _Tracker:
             samples_seen=self._samples,
             train_seconds=self._train_seconds(),
         )
-        self._recorder.open_row(module, moment, rule, due, last=last)
+        remark = self._weights.remark(trainer, module)
+        self._recorder.open_row(module, moment, rule, due, last=last, remark=remark)
         self._announce(module)
 
     def _train_seconds(self) -> float:
@@ -332,7 +352,8 @@ class _Tracker:
     def _look_at(self, trainer: Any, snapshot: Snapshot | None) -> None:
         """What only the leader does with a row that was appended."""
         if snapshot is not None:
-            if not self._verified:
+            # One closure call at θ_t: neither what a manual step returns nor what several closures give need be that.
+            if not self._verified and trainer.lightning_module.automatic_optimization and len(self._backwards) == 1:
                 trainer_facts.verify_loss(self._instruments, snapshot)
             self._verified = True
             self._report(trainer, snapshot)

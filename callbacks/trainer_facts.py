@@ -64,6 +64,31 @@ def ranks(trainer: Any) -> Ranks:
     return found
 
 
+def require_trainer(trainer: Any) -> None:
+    """Refuse what is no Lightning Trainer by what it lacks: there are two import roots, so no class is asked for."""
+    needed = (
+        "strategy",
+        "world_size",
+        "global_step",
+        "current_epoch",
+        "train_dataloader",
+        "lightning_module",
+        "callbacks",
+    )
+    if any(not hasattr(type(trainer), name) and not hasattr(trainer, name) for name in needed):
+        raise no_trainer(f"{type(trainer).__module__}.{type(trainer).__qualname__}")
+
+
+def no_trainer(got: str) -> TrackerError:
+    """The error of a tracker that another trainer than Lightning's calls."""
+    return TrackerError(
+        "NTKTracker",
+        expected="the Trainer of pytorch_lightning or lightning.pytorch, which calls it as a callback",
+        got=got,
+        remedy="Train with Trainer(callbacks=[tracker]), or save checkpoints and measure them with `kerneltrack track`.",
+    )
+
+
 def optimizers(trainer: Any) -> list[Optimizer]:
     """The trainer's optimizers, unwrapped."""
     return [getattr(optimizer, "optimizer", optimizer) for optimizer in trainer.optimizers]
@@ -104,49 +129,25 @@ def steps_per_epoch(trainer: Any) -> float | None:
     return math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) and batches else None
 
 
-def training_probe(trainer: Any, n: int, *, seed: int, split: Any, name: str) -> Probe:
-    """A probe of n training samples, drawn with its own seed."""
-    loader = trainer.train_dataloader
-    if not hasattr(loader, "dataset") or not hasattr(loader, "collate_fn"):
-        raise TrackerError(
-            f"probe={n}",
-            expected="a training DataLoader to draw samples from",
-            got=type(loader).__name__,
-            remedy="Give the tracker probe=Probe(inputs, targets).",
-        )
-    return Probe.from_dataloader(loader, n, seed=seed, split=split, name=name)
-
-
-def training_loss(trainer: Any, module: Any, outputs: Any, backwards: Sequence[torch.Tensor]) -> float:
+def training_loss(module: Any, outputs: Any, backwards: Sequence[torch.Tensor], accumulated: int) -> float:
     """The loss that training_step gave for the batch that ends; NaN where it gave none.
 
     Lightning hands over what it goes backward from, which in automatic optimization is divided by the batches of an
     update. An optimizer that evaluates its closure more than once (LBFGS) ends with a loss at other weights; the first
     one is of those that the update leaves.
+
+    Args:
+        module: whose step it was.
+        outputs: what the trainer hands over at the end of the batch.
+        backwards: the loss of each backward pass of the batch.
+        accumulated: by how many batches the loss was divided when it was made; a callback may change that afterwards.
     """
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
     if not module.automatic_optimization:
-        return float(loss) if isinstance(loss, torch.Tensor) else math.nan
+        return float(loss) if isinstance(loss, torch.Tensor) and loss.numel() == 1 else math.nan
     if len(backwards) > 1:
         loss = backwards[0]
-    return float(loss) * trainer.accumulate_grad_batches if isinstance(loss, torch.Tensor) else math.nan
-
-
-def batch_size(batch: Any) -> int:
-    """Samples in a batch: the first axis of its first tensor; -1, unknown, where none is found."""
-    first = _first_tensor(batch)
-    return -1 if first is None else int(first.shape[0])
-
-
-def _first_tensor(batch: Any) -> torch.Tensor | None:
-    for leaf in pytree.tree_leaves(batch):
-        if isinstance(leaf, torch.Tensor) and leaf.ndim:
-            return leaf
-        if isinstance(leaf, Mapping):  # UserDict and its kin, which torch's pytree does not open
-            found = _first_tensor(list(leaf.values()))
-            if found is not None:
-                return found
-    return None
+    return float(loss) * accumulated if isinstance(loss, torch.Tensor) else math.nan
 
 
 def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -> str:

@@ -73,6 +73,7 @@ class _Open:
 
     snapshot: Snapshot
     readings: Mapping[str, Reading]
+    remark: str = ""
 
 
 class Recorder:
@@ -127,9 +128,16 @@ class Recorder:
         return {} if clock.step == self.last_step else self.pace.due(clock)
 
     def open_row(
-        self, module: nn.Module, moment: Moment, rule: UpdateRule, due: Mapping[str, Due], *, last: bool = False
+        self,
+        module: nn.Module,
+        moment: Moment,
+        rule: UpdateRule,
+        due: Mapping[str, Due],
+        *,
+        last: bool = False,
+        remark: str = "",
     ) -> None:
-        """Measure ``module`` as it is now on every probe that is due, and open a row."""
+        """Measure ``module`` as it is now on every probe that is due, and open a row; its message has the remark."""
         if self._closed or self._open is not None:
             raise self._out_of_turn("open_row", "idle")
         began = time.perf_counter()
@@ -165,7 +173,7 @@ class Recorder:
             status=status,
             message=message,
         )
-        self._open = _Open(snapshot=snapshot, readings=readings)
+        self._open = _Open(snapshot=snapshot, readings=readings, remark=remark)
 
     @property
     def waiting(self) -> int | None:
@@ -224,14 +232,16 @@ class Recorder:
                 failure = error
         spent = time.perf_counter() - began
         self.seconds += spent
+        told = row.snapshot.message or (
+            one_line(failure) if failure else self._remarks(readings, skipped=update_applied is False)
+        )
         snapshot = replace(
             row.snapshot,
             probes={name: reading.values for name, reading in readings.items()},
             update_applied=update_applied,
             training_loss=training_loss,
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
-            message=row.snapshot.message
-            or (one_line(failure) if failure else self._remarks(readings, skipped=update_applied is False)),
+            message="; ".join(filter(None, (row.remark, told))),
         )
         if module is None:  # perhaps after an exception, which the other ranks do not know of: no word to them
             self._append(snapshot)

@@ -1,0 +1,44 @@
+"""Batches: how many samples one holds, where that can be told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+
+def batch_size(trainer: Any, batch: Any) -> int:
+    """Samples in a batch; -1, unknown, where its tensors or its loader do not say one number.
+
+    Of several loaders that are read side by side the batches count together.
+    """
+    loader = trainer.train_dataloader
+    several = isinstance(loader, (Mapping, list, tuple))  # a fit reads them side by side, in whatever mode
+    if several and isinstance(batch, (Mapping, list, tuple)):
+        sizes = [
+            _leading(part) for part in (batch.values() if isinstance(batch, Mapping) else batch) if part is not None
+        ]
+        return -1 if -1 in sizes else sum(sizes)
+    size, full = _leading(batch), getattr(loader, "batch_size", None)
+    if not isinstance(full, int) or size == full or (size < full and trainer.is_last_batch):
+        return size
+    return -1  # a list of images, say: their first axis is no batch
+
+
+def _leading(batch: Any) -> int:
+    """The first axis that all tensors have; -1 where they differ or there is none."""
+    sizes = {int(tensor.shape[0]) for tensor in _tensors(batch) if tensor.ndim}
+    return sizes.pop() if len(sizes) == 1 else -1
+
+
+def _tensors(batch: Any) -> Iterator[torch.Tensor]:
+    for leaf in pytree.tree_leaves(batch):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif isinstance(leaf, Mapping):  # UserDict and its kin, which torch's pytree does not open
+            yield from _tensors(list(leaf.values()))
+        elif dataclasses.is_dataclass(leaf):
+            yield from _tensors([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])
