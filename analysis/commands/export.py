@@ -70,15 +70,9 @@ def to_netcdf(run: Run, path: str | os.PathLike[str]) -> Path:
         masked = np.array(dataset[name].values)
         masked[run.withheld(name).rows] = np.nan
         dataset[name] = dataset[name].copy(data=masked)
-    dataset.attrs = {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        for key, value in dataset.attrs.items()
-        if key != "path"  # a path says who ran it
-    }
-    dataset.attrs["provenance"] = json.dumps(
-        {key: value for key, value in run.provenance.items() if key != "private"}, ensure_ascii=False, default=str
-    )
-    dataset = dataset.rename({name: str(name).replace("/", "_") for name in dataset.variables if "/" in str(name)})
+    public = {key: value for key, value in run.provenance.items() if key != "private"}
+    dataset.attrs = {key: value for key, value in dataset.attrs.items() if key != "path"}  # a path says who ran it
+    dataset.attrs["provenance"] = json.dumps(public, ensure_ascii=False)
     large = [name for name in map(str, dataset.data_vars) if _is_large(dataset[name])]
     with whole(path, NETCDF) as partial, _stream(partial) as stream, h5netcdf.File(stream, "w") as file:
         dataset.drop_vars(large).dump_to_store(H5NetCDFStore(file))

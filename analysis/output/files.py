@@ -147,12 +147,9 @@ def _is_archive(path: Path) -> bool:
 
 
 def _is_among_parts(path: Path) -> bool:
-    """Whether a file would lie in the folder of an archive's parts, or below it."""
-    from kerneltrack.archive import list_parts
+    from kerneltrack.archive import is_among_parts
 
-    folders = [folder for folder in path.parents if folder.suffix == ".parts"]
-    archives = [folder.with_suffix("") for folder in folders]  # run.h5 of run.h5.parts
-    return any(archive.is_file() or list_parts(archive) for archive in archives)
+    return is_among_parts(path)
 
 
 def _in_the_users_words(error: OSError, partial: Path, path: str | os.PathLike[str]) -> OSError:
