@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from xarray.backends import H5NetCDFStore
 
 from kerneltrack.archive import Column, Field, Stream, chunk_shape
 
-from ..output import NETCDF, TABLE, distinct, whole
+from ..output import NETCDF, TABLE, distinct, may_write, whole, write
 from ..text import plain
 from ..trajectory import Floats, Run
 from ..withheld import told
@@ -46,15 +47,16 @@ def to_csv(run: Run, path: str | os.PathLike[str]) -> Path:
     is an empty cell. Numbers are written so that reading them back gives the same float64.
 
     Raises:
-        OutputError: not a .csv, or nothing may be written there.
+        OutputError: neither a .csv nor a stream ("-": standard output), or nothing may be written there.
         OSError: the file cannot be written.
     """
-    columns = list(_columns(run))
-    with whole(path, TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(distinct([name for name, _ in columns]))
-        for row in range(len(run)):
-            writer.writerow([_cell(values[row]) for _, values in columns])
+    may_write(path, TABLE)  # before anything is read
+    columns, stream = list(_columns(run)), io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(distinct([name for name, _ in columns]))
+    for row in range(len(run)):
+        writer.writerow([_cell(values[row]) for _, values in columns])
+    write(path, TABLE, stream.getvalue().encode())
     return Path(path)
 
 
