@@ -8,15 +8,12 @@ library.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
-
-from kerneltrack.errors import AnalysisError, KerneltrackError, OutputError
 
 from .commands import (
     ArchivePath,
@@ -27,30 +24,35 @@ from .commands import (
     Loss,
     MemoryBudget,
     Output,
+    Picture,
+    PictureFormat,
     ProbeName,
     Reduction,
     StyleName,
     TopK,
+    refuse_useless,
 )
+from .invocation import Command, Group, run
 from .output import (
-    FIGURE,
     HTML,
     NETCDF,
     TABLE,
-    complain,
+    free_for_archive,
+    is_stdout,
+    is_stream,
     may_write,
     new_archive,
-    patient,
     print_json,
     print_line,
     print_tables,
 )
-from .text import Table
 
 if TYPE_CHECKING:
-    from .trajectory import Run, Trajectory
+    from .figures import Format
+    from .trajectory import Trajectory
 
 app = typer.Typer(
+    cls=Group,
     name="kerneltrack",
     no_args_is_help=True,
     add_completion=False,
@@ -82,30 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after ``kerneltrack``; None: the process's own.
     """
-    with patient():  # for what is said of an error; the inner one makes a full disk an error while it can be told
-        return _run(argv)
+    return run(app, argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    try:
-        with patient(), warnings.catch_warnings():
-            # What an archive holds may overflow or be NaN throughout, and is shown as it is. Appended: the filters of
-            # whoever develops or tests, for whom such a warning is a defect, come first.
-            warnings.simplefilter("ignore", RuntimeWarning, append=True)
-            # The command itself, not the Typer object: calling that one replaces sys.excepthook for the whole process.
-            typer.main.get_command(app).main(args=None if argv is None else list(argv), prog_name="kerneltrack")
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except KerneltrackError as error:
-        complain(str(error))
-        return 1 if isinstance(error, AnalysisError) and not isinstance(error, OutputError) else 2
-    except OSError as error:
-        complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
-        return 2
-    return 0
-
-
-@app.command(epilog="Example: kerneltrack show out/demo.h5")
+@app.command(cls=Command, epilog="Example: kerneltrack show out/demo.h5")
 def show(archive: ArchivePath, as_json: AsJson = False) -> None:
     """Print what is in an archive: run, probes, snapshots, last values."""
     from kerneltrack.archive import open_archive
@@ -119,7 +101,7 @@ def show(archive: ArchivePath, as_json: AsJson = False) -> None:
         print_tables(tables(facts))
 
 
-@app.command(epilog="Example: kerneltrack check out/*.h5")
+@app.command(cls=Command, epilog="Example: kerneltrack check out/*.h5")
 def check(archives: ArchivePaths) -> None:
     """Validate archives against the format: one line per problem, exit 1 if there is any. Safe on any file."""
     from kerneltrack.archive import check as problems_of
@@ -135,61 +117,56 @@ def check(archives: ArchivePaths) -> None:
 
 
 @app.command(
-    epilog="Example: kerneltrack plot out/demo.h5 --figure stability --control out/control.h5 -o stability.pdf"
+    cls=Command,
+    epilog="Example: kerneltrack plot out/demo.h5 --figure stability --control out/control.h5 -o stability.pdf",
 )
 def plot(
     archives: Annotated[
         list[Path] | None, Argument(metavar="ARCHIVE...", help="One archive; several for `runs`.")
     ] = None,
     figure: Annotated[str | None, Option("--figure", help="The figure's name; --list names them.")] = None,
-    output: Annotated[Path | None, Option("--output", "-o", help="PNG, PDF or SVG, by its ending.")] = None,
+    output: Picture = None,
     control: Control = None,
     probe: ProbeName = None,
-    style: StyleName = "paper",
+    style: StyleName = None,
     x: Annotated[
-        Literal["linear", "log"] | None, Option("--x", help="The time axis; chosen by the snapshots otherwise.")
+        Literal["linear", "log"] | None,
+        Option("--x", metavar="SCALE", help="linear or log: the time axis; chosen by the snapshots otherwise."),
     ] = None,
     list_figures: Annotated[bool, Option("--list", help="Name the figures and leave.")] = False,
+    kind: PictureFormat = None,
 ) -> None:
     """Draw one figure."""
-    from .figures import STYLES, Scene, choose, registered, save_figure, save_runs
+    given: dict[str, object] = {"ARCHIVE": archives, "--figure": figure, "-o": output, "--control": control}
+    given |= {"--probe": probe, "--x": x, "--style": style, "--format": kind}
+    given |= {"--list": list_figures, "--figure runs": figure == "runs"}
+    refuse_useless("plot", {**given, **_stream(output)})
+    from . import commands
 
     if list_figures:
-        rows = [[spec.name, spec.title] for spec in registered().values()]
-        print_tables(
-            [Table("", ["figure", "shows"], [*rows, ["runs", "Several runs side by side"]], text=frozenset({1}))]
-        )
+        commands.list_figures()
         return
     if not archives or figure is None or output is None:
         raise typer.BadParameter("give an ARCHIVE, --figure NAME and -o FILE; or --list")
-    may_write(output, FIGURE)
-    try:
-        spec = None if figure == "runs" else choose(figure)
-    except AnalysisError as error:
-        raise typer.BadParameter(str(error)) from error
-    trajectory = _load(archives, probe)
-    if spec is None:
-        from .comparison import compare as compared
-
-        print_line(f"wrote {save_runs(compared(trajectory), output, style)}")
-        return
-    if len(trajectory) > 1:
-        raise typer.BadParameter(f"the figure {figure!r} is of one run; --figure runs draws several")
-    scene = Scene(trajectory.only, _control(control, trajectory.only), STYLES[style], x)
-    print_line(f"wrote {save_figure(spec(scene), output, scene.style)}")
+    commands.run_plot(archives, figure, output, control=control, probe=probe, style=style or "paper", x=x, kind=kind)
+    _wrote(output)
 
 
-@app.command(epilog="Example: kerneltrack report out/demo.h5 --control out/control.h5 -o demo.html")
+@app.command(cls=Command, epilog="Example: kerneltrack report out/demo.h5 --control out/control.h5 -o demo.html")
 def report(archives: ArchivePaths, output: Output, control: Control = None, probe: ProbeName = None) -> None:
     """Write one self-contained page about a run; reading it needs no network. Several archives: FILE-NAME.html each."""
-    may_write(output, HTML, make_folder=True)
+    may_write(output, HTML)
+    from .commands import require_another
     from .report import write_report
 
-    for path in write_report(archives, output, control=control, probe=probe):
-        print_line(f"wrote {path}")
+    runs = _load(archives, probe)
+    beside = None if control is None else _load([control], runs[0].probe)
+    require_another(runs, beside or [])
+    for path in write_report(runs, output, control=beside):
+        _wrote(path)
 
 
-@app.command("lr-decay", epilog="Example: kerneltrack lr-decay out/demo.h5 --control out/control.h5")
+@app.command("lr-decay", cls=Command, epilog="Example: kerneltrack lr-decay out/demo.h5 --control out/control.h5")
 def lr_decay(
     archives: ArchivePaths,
     control: Annotated[
@@ -201,19 +178,26 @@ def lr_decay(
         ),
     ] = None,
     probe: ProbeName = None,
-    output: Annotated[Path | None, Option("--output", "-o", help="Draw the figure into a PNG, PDF or SVG.")] = None,
-    style: StyleName = "paper",
+    output: Picture = None,
+    style: StyleName = None,
+    kind: PictureFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what followed each learning-rate change, beside its prediction and, with controls, its effect."""
-    from .figures import save
+    given = {"--json": as_json, "-o": output, "--style": style, "--format": kind}
+    refuse_useless("lr-decay", {**given, **_stream(output)})
+    from .commands import require_another
+    from .figures import format_of, save
     from .lr_decay import analyse, as_dict, lines_and_tables
 
     if output is not None:
-        may_write(output, FIGURE)
-    found = analyse(_load(archives, probe), control or [])
+        format_of(output, kind)
+    runs = _load(archives, probe)
+    require_another(runs, _load(control, runs[0].probe) if control else [])
+    found = analyse(runs, control or [])
     if output is not None:
-        print_line(f"wrote {save(found, output, style)}")
+        save(found, output, style or "paper", kind=kind)
+        _wrote(output)
         return
     if as_json:
         print_json(as_dict(found))
@@ -224,13 +208,18 @@ def lr_decay(
     print_tables(tables)
 
 
-@app.command(epilog="Example: kerneltrack compare width-*.h5 --by loss --quantity effective_rank")
+@app.command(cls=Command, epilog="Example: kerneltrack compare width-*.h5 --by loss --quantity effective_rank")
 def compare(
     archives: ArchivePaths,
     by: Annotated[
-        Literal["step", "epoch", "samples", "flow_time", "loss"],
-        Option("--by", help="What the runs are aligned on; flow_time is the sum of the learning rates."),
-    ] = "step",
+        Literal["step", "epoch", "samples", "flow_time", "loss"] | None,
+        Option(
+            "--by",
+            metavar="NAME",
+            help="What the runs are aligned on: step, which is the default, epoch, samples, loss, or flow_time, the sum "
+            "of the learning rates.",
+        ),
+    ] = None,
     quantity: Annotated[
         list[str] | None, Option("--quantity", help="A scalar, eigenvalue_I or NAME_energy_K; may be repeated.")
     ] = None,
@@ -242,33 +231,39 @@ def compare(
         str | None, Option("--against", help="A numeric metadata key such as width: values over it, with slopes.")
     ] = None,
     at: Annotated[int | None, Option("--at", help="With --against: the step; the last one by default.")] = None,
-    output: Annotated[Path | None, Option("--output", "-o", help="Draw a figure into a PNG, PDF or SVG.")] = None,
-    style: StyleName = "paper",
+    output: Picture = None,
+    style: StyleName = None,
+    kind: PictureFormat = None,
     probe: ProbeName = None,
     as_json: AsJson = False,
 ) -> None:
     """Put runs side by side at common positions, or sweep them over a number; nothing is interpolated."""
+    given = {"--by": by, "--group": group, "--against": against, "--at": at, "-o": output, "--style": style}
+    refuse_useless("compare", {**given, "--format": kind, "--json": as_json, **_stream(output)})
     from .comparison import compare as compared
     from .comparison import defaults, group_tables, tables
 
     if output is not None:
-        may_write(output, FIGURE)
+        from .figures import format_of
+
+        format_of(output, kind)
     runs = _load(archives, probe)
     if against is not None:
-        _sweep(runs, against, quantity or defaults(runs), at, output, style, as_json)
+        _sweep(runs, against, quantity or defaults(runs), at, output, style or "paper", kind, as_json)
         return
-    found = compared(runs, by=by, quantities=quantity or ())
+    found = compared(runs, by=by or "step", quantities=quantity or ())
     if output is not None:
         from .figures import save_runs
 
-        print_line(f"wrote {save_runs(found, output, style, group=group)}")
+        save_runs(found, output, style or "paper", group=group, kind=kind)
+        _wrote(output)
     elif as_json:
         print_json(found.to_dict())
     else:
         print_tables(tables(found) if group is None else group_tables(found, group))
 
 
-@app.command(epilog="Example: kerneltrack export out/demo.h5 --to csv -o demo.csv")
+@app.command(cls=Command, epilog="Example: kerneltrack export out/demo.h5 --to csv -o demo.csv")
 def export(
     archive: ArchivePath,
     output: Output,
@@ -282,10 +277,11 @@ def export(
 
     may_write(output, TABLE if to == "csv" else NETCDF)
     run = _load([archive], probe).only
-    print_line(f"wrote {(to_csv if to == 'csv' else to_netcdf)(run, output)}")
+    (to_csv if to == "csv" else to_netcdf)(run, output)
+    _wrote(output)
 
 
-@app.command(epilog="Example: kerneltrack merge out/run.h5")
+@app.command(cls=Command, epilog="Example: kerneltrack merge out/run.h5")
 def merge(archive: ArchivePath) -> None:
     """Join what a killed or resumed run left beside its archive."""
     from kerneltrack.archive import merge as joined
@@ -295,8 +291,9 @@ def merge(archive: ArchivePath) -> None:
 
 
 @app.command(
+    cls=Command,
     epilog="Example: kerneltrack publish run.h5 -o run-public.h5 --licence CC-BY-4.0 --author 'A. Curie' --contact "
-    "curie@example.org"
+    "curie@example.org",
 )
 def publish(
     archive: ArchivePath,
@@ -308,13 +305,14 @@ def publish(
     """Write a copy without host, user, command and paths, and say where some were removed."""
     from kerneltrack.archive import publish as published
 
-    new_archive(output)
-    for place in published(archive, output, licence=licence, authors=author, contact=contact):
+    with new_archive(output) as partial:
+        removed = published(archive, partial, licence=licence, authors=author, contact=contact)
+    for place in removed:
         print_line(f"removed what is private from {place}")
-    print_line(f"wrote {output}")
+    _wrote(output)
 
 
-@app.command(epilog="Example: kerneltrack demo --out out/")
+@app.command(cls=Command, epilog="Example: kerneltrack demo --out out/")
 def demo(
     out: Annotated[Path, Option("--out", help="Folder for demo.h5, control.h5 and demo.html.")] = Path("out"),
     force: Annotated[bool, Option("--force", help="Replace an earlier demo.")] = False,
@@ -329,8 +327,9 @@ def demo(
 
 
 @app.command(
+    cls=Command,
     epilog="Example: kerneltrack track --checkpoints 'ckpt/*.ckpt' --model mypackage.nets:MLP --probe probe.npz -o "
-    "run.h5"
+    "run.h5",
 )
 def track(
     checkpoints: Annotated[str, Option("--checkpoints", help="A pattern of checkpoint files.")],
@@ -344,14 +343,14 @@ def track(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Measure saved checkpoints: the same snapshots without training again."""
-    new_archive(output)
+    free_for_archive(output)
     from .commands import run_track
 
     how = {"output": reduction, "eigenpairs": eigenpairs, "top_k": top_k, "memory_budget": memory_budget}
     raise typer.Exit(run_track(checkpoints, model, probe, output, loss=loss, how=how))
 
 
-@app.command(epilog="Example: kerneltrack plan --model mypackage.nets:MLP --probe probe.npz")
+@app.command(cls=Command, epilog="Example: kerneltrack plan --model mypackage.nets:MLP --probe probe.npz")
 def plan(
     model: Annotated[str, Option("--model", help="module:Class of the model.")],
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
@@ -370,25 +369,40 @@ def plan(
 
 
 def _sweep(
-    runs: Trajectory, against: str, names: list[str], at: int | None, output: Path | None, style: str, as_json: bool
+    runs: Trajectory,
+    against: str,
+    names: list[str],
+    at: int | None,
+    output: Path | None,
+    style: str,
+    kind: Format | None,
+    as_json: bool,
 ) -> None:
     from .comparison import sweep, sweep_table
     from .figures import save_sweep
 
     found = sweep(runs, against, names, at=at)
     if output is not None:
-        print_line(f"wrote {save_sweep(found, output, style)}")
+        save_sweep(found, output, style, kind=kind)
+        _wrote(output)
     elif as_json:
         print_json([one.to_dict() for one in found])
     else:
         print_tables([sweep_table(found)])
 
 
+def _stream(output: Path | None) -> dict[str, object]:
+    """The condition of --format."""
+    return {"-o - or a pipe": output is not None and is_stream(output)}
+
+
+def _wrote(output: Path) -> None:
+    """Say so, unless that would stand in the middle of what was written."""
+    if not is_stdout(output):
+        print_line(f"wrote {output}")
+
+
 def _load(paths: Sequence[Path], probe: str | None) -> Trajectory:
     from .trajectory import load
 
     return load(paths, probe=probe)
-
-
-def _control(path: Path | None, run: Run) -> Run | None:
-    return None if path is None else _load([path], run.probe).only

@@ -7,6 +7,7 @@ different output reductions or on different probes are different quantities, and
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,7 @@ class Run:
         identity: where the probe's samples come from, as the user gave it, or None.
         input_shapes: of the probe's inputs, whether they are stored or not.
         software: that wrote the archive.
+        stored_count: N as the archive says it; 0: told from its arrays.
         off_lag: of a window: the rows that the whole run has at another lag than its own; None: found from this run.
     """
 
@@ -55,6 +57,7 @@ class Run:
     identity: Mapping[str, Any] | None = None
     input_shapes: tuple[tuple[int, ...], ...] = ()
     software: str = ""
+    stored_count: int = 0
     off_lag: Rows | None = field(default=None, repr=False)
     _read: dict[str, Floats] = field(default_factory=dict, init=False, repr=False)
     _withheld: dict[str, Withheld] = field(default_factory=dict, init=False, repr=False)
@@ -67,17 +70,15 @@ class Run:
         """The archive's file name without its ending: what legends and tables call the run."""
         return Path(self.path).stem or "run"
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
         """What was measured and how: output reduction, loss, dtype, stability scope, …."""
-        settings: Mapping[str, Any] = self.dataset.attrs.get("settings", {})
-        return settings
+        return self._json("settings")
 
-    @property
+    @cached_property
     def provenance(self) -> Mapping[str, Mapping[str, Any]]:
         """The sections run, metadata, parameters, private."""
-        provenance: Mapping[str, Mapping[str, Any]] = self.dataset.attrs.get("provenance", {})
-        return provenance
+        return self._json("provenance")
 
     @property
     def steps(self) -> Ints:
@@ -98,7 +99,7 @@ class Run:
     @property
     def count(self) -> int:
         """N, the number of probe samples."""
-        return self._size("sample", "targets", "outputs")
+        return self.stored_count or self._size("sample", "targets", "outputs")
 
     @property
     def outputs(self) -> int:
@@ -230,6 +231,10 @@ class Run:
         if data.ndim <= 2:
             return bool(np.isfinite(self.values(name)[self.measured]).any())
         return any(bool(np.isfinite(self.at(name, int(row))).any()) for row in np.flatnonzero(self.measured))
+
+    def _json(self, name: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = json.loads(self.dataset.attrs.get(name, "{}"))
+        return found
 
     def _size(self, dim: str, *fallbacks: str) -> int:
         if dim in self.dataset.sizes:
@@ -377,6 +382,7 @@ def run_of(archive: Archive, probe: str, path: str) -> Run:
         identity=record.identity,
         input_shapes=tuple(tuple(shape) for _, shape in record.input_shapes.values()),
         software=str(archive.attrs.get("source", "")),
+        stored_count=record.count,
     )
 
 

@@ -22,12 +22,18 @@ from kerneltrack.training import ProbeLoss
 
 T = TypeVar("T")
 
+#: Endings that say another kind of file: what this package writes otherwise, and what trainings keep beside it.
+_OTHER_ENDINGS = {
+    ".csv", ".json", ".html", ".htm", ".png", ".pdf", ".svg", ".nc", ".nc4", ".npz", ".npy", ".ckpt", ".pt", ".pth",
+    ".safetensors",
+}  # fmt: skip
+
 
 def archive(given: Any) -> Path:
     """The file to write.
 
     Raises:
-        TrackerError: not a path, empty, or a folder.
+        TrackerError: not a path, empty, a folder, device or pipe, or an ending that is another kind of file's.
     """
     if not isinstance(given, (str, os.PathLike)) or not str(given):
         raise TrackerError("archive", expected="the path of a file", got=repr(given), remedy='For example "run.h5".')
@@ -38,6 +44,20 @@ def archive(given: Any) -> Path:
             expected="the path of a file",
             got=f"the folder {str(given)!r}",
             remedy=f"Name a file in it: {str(path / 'run.h5')!r}.",
+        )
+    if path.exists() and not path.is_file():
+        raise TrackerError(
+            "archive",
+            expected="the path of a file",
+            got=f"the device, pipe or socket {str(given)!r}",
+            remedy="An archive is written in more than one place, which only a file allows.",
+        )
+    if path.suffix.casefold() in _OTHER_ENDINGS:
+        raise TrackerError(
+            "archive",
+            expected="the path of an HDF5 file",
+            got=repr(str(given)),
+            remedy=f"Name it {str(path.with_suffix('.h5'))!r}.",
         )
     return path
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from ..lazy import loader
 
 if TYPE_CHECKING:
+    from .control import control_of, require_another
     from .demo import run_demo
+    from .effect import refuse_useless
     from .export import to_csv, to_netcdf
     from .options import (
         ArchivePath,
@@ -18,12 +20,15 @@ if TYPE_CHECKING:
         Loss,
         MemoryBudget,
         Output,
+        Picture,
+        PictureFormat,
         ProbeName,
         Reduction,
         StyleName,
         TopK,
     )
     from .plan import run_plan
+    from .plot import list_figures, run_plot
     from .show import overview, tables
     from .track import run_track
 
@@ -36,13 +41,20 @@ __all__ = [
     "Loss",
     "MemoryBudget",
     "Output",
+    "Picture",
+    "PictureFormat",
     "ProbeName",
     "Reduction",
     "StyleName",
     "TopK",
+    "control_of",
+    "list_figures",
     "overview",
+    "refuse_useless",
+    "require_another",
     "run_demo",
     "run_plan",
+    "run_plot",
     "run_track",
     "tables",
     "to_csv",
@@ -50,6 +62,13 @@ __all__ = [
 ]
 
 _HOME = {
+    "control_of": "control",
+    "require_another": "control",
+    "list_figures": "plot",
+    "run_plot": "plot",
+    "refuse_useless": "effect",
+    "PictureFormat": "options",
+    "Picture": "options",
     "ArchivePath": "options",
     "ArchivePaths": "options",
     "AsJson": "options",

@@ -7,6 +7,7 @@ decides whether a claim holds; the numbers are printed either way.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -117,7 +118,7 @@ neighbouring snapshots differ by.
 
 
 def _initial(run: Dataset, e: Experiment) -> list[Check]:
-    parameters = sum(math.prod(p["shape"]) for p in run.attrs["provenance"]["parameters"])
+    parameters = sum(math.prod(p["shape"]) for p in json.loads(run.attrs["provenance"])["parameters"])
     formula = 3 * e.width + (e.depth - 2) * (e.width**2 + e.width) + e.width + 1
     diagonal = float(run.trace.sel(snapshot=0)) / e.samples
     return [

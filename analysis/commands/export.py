@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from xarray.backends import H5NetCDFStore
 
 from kerneltrack.archive import Column, Field, Stream, chunk_shape
 
-from ..output import NETCDF, TABLE, distinct, whole
+from ..output import NETCDF, TABLE, distinct, may_write, whole, write
 from ..text import plain
 from ..trajectory import Floats, Run
 from ..withheld import misleading
@@ -46,15 +47,16 @@ def to_csv(run: Run, path: str | os.PathLike[str]) -> Path:
     is an empty cell. Numbers are written so that reading them back gives the same float64.
 
     Raises:
-        OutputError: not a .csv, or nothing may be written there.
+        OutputError: neither a .csv nor a stream ("-": standard output), or nothing may be written there.
         OSError: the file cannot be written.
     """
-    columns = list(_columns(run))
-    with whole(path, TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(distinct([name for name, _ in columns]))
-        for row in range(len(run)):
-            writer.writerow([_cell(values[row]) for _, values in columns])
+    may_write(path, TABLE)  # before anything is read
+    columns, stream = list(_columns(run)), io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(distinct([name for name, _ in columns]))
+    for row in range(len(run)):
+        writer.writerow([_cell(values[row]) for _, values in columns])
+    write(path, TABLE, stream.getvalue().encode())
     return Path(path)
 
 
@@ -70,15 +72,9 @@ def to_netcdf(run: Run, path: str | os.PathLike[str]) -> Path:
         masked = np.array(dataset[name].values)
         masked[run.withheld(name).rows] = np.nan
         dataset[name] = dataset[name].copy(data=masked)
-    dataset.attrs = {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        for key, value in dataset.attrs.items()
-        if key != "path"  # a path says who ran it
-    }
-    dataset.attrs["provenance"] = json.dumps(
-        {key: value for key, value in run.provenance.items() if key != "private"}, ensure_ascii=False, default=str
-    )
-    dataset = dataset.rename({name: str(name).replace("/", "_") for name in dataset.variables if "/" in str(name)})
+    public = {key: value for key, value in run.provenance.items() if key != "private"}
+    dataset.attrs = {key: value for key, value in dataset.attrs.items() if key != "path"}  # a path says who ran it
+    dataset.attrs["provenance"] = json.dumps(public, ensure_ascii=False)
     large = [name for name in map(str, dataset.data_vars) if _is_large(dataset[name])]
     with whole(path, NETCDF) as partial, _stream(partial) as stream, h5netcdf.File(stream, "w") as file:
         dataset.drop_vars(large).dump_to_store(H5NetCDFStore(file))

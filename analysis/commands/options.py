@@ -9,15 +9,28 @@ from typer import Argument, Option
 
 ArchivePath = Annotated[Path, Argument(metavar="ARCHIVE", help="An archive, NAME.h5.")]
 ArchivePaths = Annotated[list[Path], Argument(metavar="ARCHIVE...", help="One archive or several.")]
-Output = Annotated[Path, Option("--output", "-o", help="The file to write; replaced if it exists, an archive never.")]
+Output = Annotated[
+    Path, Option("--output", "-o", help="The file to write, replaced if it exists; - is standard output.")
+]
 ProbeName = Annotated[str | None, Option("--probe", help="Which probe to look through; the first one by default.")]
-StyleName = Annotated[Literal["paper", "slide", "dark"], Option("--style", help="The look of a figure.")]
+StyleName = Annotated[
+    Literal["paper", "slide", "dark"] | None, Option("--style", help="The look of a figure; paper by default.")
+]
+Picture = Annotated[
+    Path | None, Option("--output", "-o", help="Write a figure: PNG, PDF or SVG by its ending; - is standard output.")
+]
+PictureFormat = Annotated[
+    Literal["png", "pdf", "svg"] | None,
+    Option("--format", help="Of what goes to -o - or a pipe, which have no ending; png by default."),
+]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Loss = Annotated[
-    Literal["half_mse", "mse", "cross_entropy"] | None, Option("--loss", help="The loss, a mean over samples.")
+    Literal["half_mse", "mse", "cross_entropy"] | None,
+    Option("--loss", metavar="NAME", help="half_mse, mse or cross_entropy: the loss, a mean over samples."),
 ]
 Reduction = Annotated[
-    Literal["full", "diagonal", "trace", "sum"], Option("--reduction", help="Which outputs the kernel keeps.")
+    Literal["full", "diagonal", "trace", "sum"],
+    Option("--reduction", metavar="NAME", help="full, diagonal, trace or sum: which outputs the kernel keeps."),
 ]
 Eigenpairs = Annotated[
     Literal["all", "leading"],

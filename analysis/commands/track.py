@@ -28,6 +28,7 @@ from kerneltrack.snapshot import Provenance
 from kerneltrack.training import UpdateRule, provenance
 from kerneltrack.undisturbed import undisturbed
 
+from ..output import new_archive
 from .model import instrument_for, model_class
 
 
@@ -55,7 +56,8 @@ def run_track(
 
     Raises:
         TrackerError: no checkpoint matches, two have the same step, or the model cannot be built from one.
-        ArchiveError: ``output`` exists or cannot be written.
+        OutputError: ``output`` exists or is no place for an archive.
+        OSError: it cannot be written.
     """
     checkpoints = find_checkpoints(pattern)
     cls, instrument = model_class(model), instrument_for(probe, loss, how)
@@ -63,18 +65,20 @@ def run_track(
     first = load_module(cls, checkpoints[0].path)
     with undisturbed(first):
         record = instrument.describe(first)
-    writer = ArchiveWriter(output, probes=[record], provenance=_provenance(first, checkpoints))
-    recorder = Recorder(writer, {measured.name: instrument}, Pace({measured.name: Every(1)}))
-    try:
-        for checkpoint in checkpoints:
-            module = load_module(cls, checkpoint.path)
-            rule = UpdateRule.of(_optimizers(module, checkpoint.path), {id(p): n for n, p in module.named_parameters()})
-            moment = Moment(step=checkpoint.step, epoch=checkpoint.epoch)
-            due = {measured.name: Due(f"checkpoint {checkpoint.path.name}")}
-            recorder.open_row(module, moment, rule, due, last=checkpoint is checkpoints[-1])
-            recorder.close_row(None, update_applied=None)
-    finally:
-        recorder.close()
+    with new_archive(output) as partial:
+        writer = ArchiveWriter(partial, probes=[record], provenance=_provenance(first, checkpoints))
+        recorder = Recorder(writer, {measured.name: instrument}, Pace({measured.name: Every(1)}))
+        try:
+            for checkpoint in checkpoints:
+                module = load_module(cls, checkpoint.path)
+                names = {id(p): n for n, p in module.named_parameters()}
+                rule = UpdateRule.of(_optimizers(module, checkpoint.path), names)
+                moment = Moment(step=checkpoint.step, epoch=checkpoint.epoch)
+                due = {measured.name: Due(f"checkpoint {checkpoint.path.name}")}
+                recorder.open_row(module, moment, rule, due, last=checkpoint is checkpoints[-1])
+                recorder.close_row(None, update_applied=None)
+        finally:
+            recorder.close()
     Console(stderr=True).print(f"{recorder.rows} snapshots in {output}", highlight=False, markup=False)
     return 0
 

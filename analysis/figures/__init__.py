@@ -9,7 +9,7 @@ from ..lazy import loader
 if TYPE_CHECKING:
     from .canvas import Canvas, oriented_eigenvectors
     from .catalogue import choose, registered
-    from .files import save, save_figure, save_runs, save_sweep
+    from .files import Format, format_of, save, save_figure, save_runs, save_sweep
     from .layout import over_time, sheet
     from .panels import COLOUR_MAPS, Series, cell_names, decade
     from .registry import Scene, figure
@@ -22,12 +22,14 @@ __all__ = [
     "PAPER",
     "STYLES",
     "Canvas",
+    "Format",
     "Scene",
     "Series",
     "cell_names",
     "choose",
     "decade",
     "figure",
+    "format_of",
     "oriented_eigenvectors",
     "over_time",
     "registered",
@@ -55,6 +57,8 @@ _HOME = {
     "decade": "panels",
     "oriented_eigenvectors": "canvas",
     "registered": "catalogue",
+    "Format": "files",
+    "format_of": "files",
     "save": "files",
     "save_figure": "files",
     "save_runs": "files",

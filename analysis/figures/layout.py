@@ -78,8 +78,8 @@ def moment_map(scene: Scene, rows: Sequence[int], values: Floats, **options: Any
 
 def from_control(scene: Scene, name: str, label: str, *, column: int | None = None) -> list[Series]:
     """The control's course of a stored quantity as a dashed line, or nothing where there is none."""
-    control = scene.control
-    if control is None or not control.has(name):
+    control = scene.beside(name)
+    if control is None:
         return []
     values: Floats = control.values(name)
     return [Series(label, values if column is None else values[:, column], scene.style.muted, "dashed", control.steps)]

@@ -7,9 +7,9 @@ with :func:`figure`. Then ``plot --list``, ``plot --figure`` and the report know
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kerneltrack.errors import AnalysisError
 
@@ -32,12 +32,25 @@ class Scene:
         control: the run that did not change the learning rate, or None.
         style: the look.
         x: the time axis; None chooses "log" where snapshots are spread evenly in log t and no rate changes.
+        used: which of "control" and "x" the figure asked for.
     """
 
     run: Run
     control: Run | None = None
     style: Style = PAPER
     x: Scale | None = None
+    used: set[str] = field(default_factory=set, init=False, repr=False)
+
+    def __getattribute__(self, name: str) -> Any:
+        """Who draws asks; so it is known afterwards which of the two that may be given had an effect."""
+        if name in ("control", "x"):
+            self.used.add(name)
+        return super().__getattribute__(name)
+
+    def beside(self, name: str) -> Run | None:
+        """The control, where it holds a quantity that is drawn beside the run's."""
+        control: Run | None = vars(self)["control"]
+        return self.control if control is not None and control.has(name) else None
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:

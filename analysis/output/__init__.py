@@ -1,8 +1,9 @@
-"""What leaves a command: files that are written whole or not at all, and what is printed on streams of any encoding."""
+"""What leaves a command: files that are written whole or not at all, and what goes to streams, of any encoding."""
 
 from __future__ import annotations
 
-from .files import FIGURE, HTML, NETCDF, TABLE, distinct, may_write, new_archive, whole
+from .files import distinct, free_for_archive, is_stdout, is_stream, may_write, new_archive, whole, write
+from .kinds import FIGURE, HTML, NETCDF, TABLE, Kind
 from .streams import patient
 from .terminal import complain, print_json, print_line, print_tables
 
@@ -11,8 +12,12 @@ __all__ = [
     "HTML",
     "NETCDF",
     "TABLE",
+    "Kind",
     "complain",
     "distinct",
+    "free_for_archive",
+    "is_stdout",
+    "is_stream",
     "may_write",
     "new_archive",
     "patient",
@@ -20,4 +25,5 @@ __all__ = [
     "print_line",
     "print_tables",
     "whole",
+    "write",
 ]

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from kerneltrack.errors import OutputError
+
 
 @contextmanager
 def patient() -> Iterator[None]:
@@ -29,6 +31,19 @@ def patient() -> Iterator[None]:
             if stream:
                 stream.flush()  # here, where a failure gets its message, not when the interpreter ends
         sys.stdout, sys.stderr = kept
+
+
+def emit(data: bytes) -> None:
+    """Bytes to standard output, as they are, behind what was printed before.
+
+    Raises:
+        OutputError: there is no standard output, or it takes text only.
+        OSError: it cannot be written: the disk is full.
+    """
+    if sys.stdout is None:
+        raise OutputError("there is no standard output")
+    stream: Any = sys.stdout if isinstance(sys.stdout, _Patient) else _Patient(sys.stdout)
+    stream.emit(data)
 
 
 class _Patient:
@@ -51,6 +66,16 @@ class _Patient:
     def flush(self) -> None:
         try:
             self._stream.flush()
+        except OSError as error:
+            self._drop(error)
+
+    def emit(self, data: bytes) -> None:
+        if not hasattr(self._stream, "buffer"):
+            raise OutputError("standard output takes text only here", remedy="Give the name of a file.")
+        try:
+            self._stream.flush()
+            self._stream.buffer.write(data)
+            self._stream.buffer.flush()
         except OSError as error:
             self._drop(error)
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kerneltrack.errors import AnalysisError
+from kerneltrack.errors import AnalysisError, OutputError
 
 from ..derived import assess, assessment_table, judge
 from ..figures import DARK, PAGE, PAPER, Scene, registered
@@ -26,7 +26,7 @@ from ..lr_decay import (
     trend_sentence,
     trend_table,
 )
-from ..output import HTML, distinct, may_write, whole
+from ..output import HTML, distinct, is_stream, may_write, write
 from ..text import Table, count, number, plain
 from ..trajectory import PathLike, Run, Trajectory, load
 from ..withheld import gauge_note, misleading
@@ -96,8 +96,8 @@ def write_report(
 
     Args:
         archives: a path, several paths, a run or a trajectory.
-        output: the HTML file, replaced if it exists; its folder is made if need be. For several runs each page is
-            called FILE-RUN.html, and FILE-RUN-2.html where another run has that name.
+        output: the HTML file, replaced if it exists; its folder is made if need be. "-" is standard output. For several
+            runs each page is called FILE-RUN.html, and FILE-RUN-2.html where another run has that name.
         control: the run that did not change the learning rate: only with it anything is called an effect.
         probe: which probe to look through where paths are given; None: each archive's first.
 
@@ -113,11 +113,10 @@ def write_report(
     trajectory, target = _trajectory(archives, probe), Path(output)
     beside = None if control is None else _trajectory(control, trajectory[0].probe).only
     for path in (target, *(targets := _targets(target, trajectory))):
-        may_write(path, HTML, make_folder=True)  # all of them before the first page is written
+        may_write(path, HTML)  # all of them before the first page is written
     for run, path in zip(trajectory, targets, strict=True):
         page = render(run, beside, [other for other in trajectory if other is not run])
-        with whole(path, HTML, make_folder=True) as partial:  # a browser that reloads meanwhile never sees half of it
-            partial.write_text(page, encoding="utf-8")
+        write(path, HTML, page.encode())  # a browser that reloads meanwhile never sees half of it
     return tuple(targets)
 
 
@@ -125,6 +124,10 @@ def _targets(target: Path, trajectory: Trajectory) -> list[Path]:
     """A page for each run; archives of one name in two folders have two pages."""
     if len(trajectory) == 1:
         return [target]
+    if is_stream(target):
+        raise OutputError(
+            f"{len(trajectory)} pages cannot go to one stream", where=str(target), remedy="Give the name of a file."
+        )
     return [target.with_stem(f"{target.stem}-{name}") for name in distinct([run.name for run in trajectory])]
 
 

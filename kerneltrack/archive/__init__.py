@@ -7,6 +7,7 @@ from kerneltrack.archive.durable import Stream
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.layout import Column, chunk_shape
 from kerneltrack.archive.pieces import is_archive, list_parts
+from kerneltrack.archive.place import is_among_parts
 from kerneltrack.archive.printable import printable
 from kerneltrack.archive.publishing import merge, publish
 from kerneltrack.archive.reader import Archive, open_archive
@@ -26,6 +27,7 @@ __all__ = [
     "Stream",
     "check",
     "chunk_shape",
+    "is_among_parts",
     "is_archive",
     "list_parts",
     "merge",

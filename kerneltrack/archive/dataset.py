@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,15 +97,15 @@ def dataset(archive: Columns, probe: str) -> xarray.Dataset:
     for path, column in archive.columns.items():
         if path.startswith(prefix):
             variables[path.removeprefix(prefix)] = _lazy_variable(archive, path, column)
-    variables |= _static_variables(record)
+    variables |= _static_variables(record, variables)
     coordinates = [*_COORDINATES, *(name for name in ("energy_k", "layer") if name in variables)]
     return xarray.Dataset(
         {name: value for name, value in variables.items() if name not in coordinates},
         coords={name: variables[name] for name in coordinates},
         attrs={
             "probe": probe,
-            "settings": dict(record.settings),
-            "provenance": asdict(archive.provenance),
+            "settings": _text(dict(record.settings)),
+            "provenance": _text(asdict(archive.provenance)),
             "archive_id": archive.attrs["archive_id"],
             "run_id": archive.attrs["run_id"],
             "format_version": archive.attrs["format_version"],
@@ -125,7 +127,12 @@ def _lazy_variable(archive: Columns, path: str, column: Column) -> xarray.Variab
     return xarray.Variable(column.field.dims, data, _attributes(column.field))
 
 
-def _static_variables(record: ProbeRecord) -> Mapping[str, xarray.Variable]:
+def _text(value: Any) -> str:
+    """JSON: an attribute of a netCDF file is a number or a text."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _static_variables(record: ProbeRecord, taken: Iterable[str]) -> Mapping[str, xarray.Variable]:
     fields = {field.name: field for field in schema.PROBE_FIELDS}
     variables: dict[str, xarray.Variable] = {}
     if record.targets is not None:
@@ -136,10 +143,17 @@ def _static_variables(record: ProbeRecord) -> Mapping[str, xarray.Variable]:
     if "layers" in record.settings:
         variables["layer"] = xarray.Variable("layer", np.asarray(record.settings["layers"], object))
     for key, value in (record.inputs or {}).items():
-        name = f"inputs/{key}" if key else "inputs"
+        name = _free(f"inputs_{key}" if key else "inputs", {*taken, *variables})
         dims = ("sample", *(f"{name}_axis_{axis}" for axis in range(1, np.ndim(value))))
-        variables[name] = xarray.Variable(dims, value)
+        wide = value.astype("f4") if value.dtype == "f2" else value  # netCDF has no halves
+        variables[name] = xarray.Variable(dims, wide)
     return variables
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """The name, numbered where it is taken: an observable may be called as an input is."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
 def _attributes(field: Field) -> dict[str, str | int]:

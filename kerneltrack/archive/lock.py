@@ -48,7 +48,7 @@ class Owner:
         here = Owner.this_process()
         if not self.boot or (self.host, self.boot, self.namespace) != (here.host, here.boot, here.namespace):
             return False
-        return _start_time(self.pid) != self.started
+        return _is_gone(self.pid, self.started)
 
     def workplace(self) -> str:
         """A new name for a folder that only this process uses; it tells whose it is while nothing is in it yet."""
@@ -57,7 +57,7 @@ class Owner:
     def has_left(self, name: str) -> bool:
         """Whether a folder of that name was made by a process of this host and boot that is gone."""
         found = _WORKPLACE.fullmatch(name)
-        return found is not None and found[1] == self._where() and _start_time(int(found[2])) != found[3]
+        return found is not None and found[1] == self._where() and _is_gone(int(found[2]), found[3])
 
     def _where(self) -> str:
         return hashlib.sha256(f"{self.host} {self.boot} {self.namespace}".encode()).hexdigest()[:16]
@@ -197,5 +197,34 @@ def _link(path: str) -> str:
 
 def _start_time(pid: int) -> str:
     """When a process started, in the kernel's clock ticks; "" if it is gone, a zombie, or the system does not say."""
-    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return "" if not fields or fields[0] in "ZX" else fields[19]
+    fields = _facts(pid)
+    return "" if not fields or _is_over(fields) else fields[19]
+
+
+def _is_gone(pid: int, started: str) -> bool:
+    """Whether no process of that number started then. Where /proc hides other users' processes, a signal tells."""
+    if not started:
+        return False
+    fields = _facts(pid)
+    return not _exists(pid) if not fields else _is_over(fields) or fields[19] != started
+
+
+def _facts(pid: int) -> list[str]:
+    """What /proc says of a process after its name, its state first; empty where it says nothing."""
+    return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+
+
+def _is_over(fields: list[str]) -> bool:
+    """Whether the process is a zombie: it has ended, and its parent has not asked how."""
+    return fields[0] in "ZX"
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is a process of that number, somebody else's too: to that one no signal may be sent (EPERM)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

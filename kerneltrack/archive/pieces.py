@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import stat
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -64,6 +65,9 @@ class Piece:
         """
         self.path = path
         self._resources = ExitStack()
+        # Whoever drops a piece without closing it drops its descriptor too.
+        self._given_back = weakref.finalize(self, self._resources.close)
+        self._given_back.atexit = False  # the system closes what a process that ends holds
         self.descriptor = _descriptor(path)
         self._resources.callback(os.close, self.descriptor)
         try:
@@ -170,7 +174,7 @@ class Piece:
 
     def close(self) -> None:
         """Close the file; reading from it is over."""
-        self._resources.close()
+        self._given_back()
 
 
 def _known(path: str) -> schema.Field | None:

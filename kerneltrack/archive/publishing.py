@@ -11,10 +11,11 @@ from pathlib import Path
 from kerneltrack.archive import durable, joining, pieces
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.pieces import Piece
+from kerneltrack.archive.place import require_free
 from kerneltrack.archive.redaction import Redaction
 from kerneltrack.archive.spool import Spool
 from kerneltrack.archive.writer import explained
-from kerneltrack.errors import ArchiveError, ArchiveExistsError
+from kerneltrack.errors import ArchiveError
 
 
 def merge(path: str | os.PathLike[str]) -> int:
@@ -71,12 +72,11 @@ def publish(
         Where something was replaced, one clause each: to be looked at before the file is sent.
 
     Raises:
-        ArchiveExistsError: there is a file at ``target``.
+        ArchiveExistsError: something stands at ``target``.
         ArchiveError: the source cannot be read, or the target cannot be written.
     """
     place = Path(os.path.realpath(target))
-    if os.path.lexists(place):
-        raise ArchiveExistsError("there is a file already; nothing was touched", where=str(place))
+    require_free(place)
     names = authors if isinstance(authors, str) else "; ".join(authors)
     found = pieces.gather(Path(os.path.realpath(source)))
     try:

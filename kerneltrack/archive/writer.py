@@ -20,7 +20,7 @@ from typing import Literal, Self, get_args
 import numpy as np
 
 from kerneltrack import schema
-from kerneltrack.archive import joining, layout, meaning, pieces, rows
+from kerneltrack.archive import joining, layout, meaning, pieces, place, rows
 from kerneltrack.archive.header import Header, Segment
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.sizes import Sizes
@@ -51,7 +51,8 @@ class ArchiveWriter:
         if_exists: what to do about an archive that is there already.
 
     Raises:
-        ArchiveExistsError: there is an archive, and ``if_exists`` is "raise"; nothing was touched.
+        ArchiveExistsError: there is an archive, and ``if_exists`` is "raise", or something that is no archive; nothing
+            was touched.
         ArchiveError: the folder cannot be written, or another process writes the archive.
     """
 
@@ -77,12 +78,10 @@ class ArchiveWriter:
         self.path = Path(os.path.realpath(path))
         header = _new_header(by_name(probes), provenance or Provenance())
         with explained("the archive cannot be created", self.path):
-            if if_exists == "raise":
-                _refuse_existing(self.path)
+            place.require_free(self.path, replace=if_exists == "replace")
             spool = Spool(self.path)
             try:
-                if if_exists == "raise":
-                    _refuse_existing(self.path)  # another process may have been quicker
+                place.require_free(self.path, replace=if_exists == "replace")  # another process may have been quicker
                 header = _with_events(header, spool)
                 spool.create_main(header)
             except BaseException:
@@ -286,15 +285,6 @@ def by_name(probes: Probes) -> dict[str, ProbeRecord]:
         if record.count < 1 or (record.targets is not None and not np.size(record.targets)):
             raise ArchiveError("a probe holds nothing", got=f"{record.count} samples", where=f"probe {record.name!r}")
     return named
-
-
-def _refuse_existing(path: Path) -> None:
-    if os.path.lexists(path) or pieces.list_parts(path):
-        raise ArchiveExistsError(
-            "there is an archive already; nothing was touched",
-            where=str(path),
-            remedy='Give another path, if_exists="replace", or resume the run.',
-        )
 
 
 def _new_header(records: Mapping[str, ProbeRecord], provenance: Provenance) -> Header:

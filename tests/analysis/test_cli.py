@@ -138,7 +138,7 @@ def test_impossible_analysis_is_exit_1_with_its_reason(capsys, archives, synthet
 
 def test_a_file_that_cannot_be_written_is_exit_2(capsys, archives, tmp_path):
     (tmp_path / "file").write_text("")
-    code, _, err = run(capsys, "export", archives[0], "-o", tmp_path / "absent" / "x.csv")
+    code, _, err = run(capsys, "export", archives[0], "-o", tmp_path / "file" / "x.csv")
     assert code == 2
     assert "x.csv" in err
 

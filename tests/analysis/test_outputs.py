@@ -11,11 +11,13 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 
 import pytest
 
 from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.output.files import distinct, may_write, whole
+from kerneltrack.analysis.output.kinds import TABLE
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import OutputError
 
@@ -53,9 +55,9 @@ def light(synthetic, truth, control_truth, tmp_path_factory):
     )
 
 
-def few(rows):
+def few(rows, more=frozenset()):
     for row in rows:
-        kept = {name: value for name, value in row.probes["train"].items() if name in NEEDED}
+        kept = {name: value for name, value in row.probes["train"].items() if name in NEEDED | more}
         yield dataclasses.replace(row, probes={"train": kept})
 
 
@@ -171,25 +173,151 @@ def test_an_archives_parts_are_never_written_over(place, synthetic, truth, capsy
         assert state(place) == before
 
 
-@pytest.mark.parametrize("command", WRITERS)
-def test_a_device_a_pipe_a_socket_and_a_folder_stay_what_they_are(place, capsys, command):
-    ending = WRITERS[command][1]
+#: What is written from front to back, and what those bytes begin with; the others need a file.
+STREAMS = {
+    "csv": b"step,", "report": b"<!doctype html>", "plot": b"<?xml", "runs": b"\x89PNG", "lr-decay": b"%PDF-", "compare": b"<?xml",
+    "sweep": b"<?xml",
+}  # fmt: skip
+
+
+def special(ending):
     os.mkfifo(f"pipe{ending}")
     os.symlink(f"pipe{ending}", f"link{ending}")
     os.symlink("/dev/full", f"full{ending}")
     os.symlink("/dev/null", f"null{ending}")
     os.mkdir(f"folder{ending}")
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_what_is_no_file_stays_what_it_is(place, capsys, command):
+    """A folder and a socket are refused by every command, a pipe and a device by those that need a file."""
+    ending = WRITERS[command][1]
+    special(ending)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"socket{ending}")
         before = state(place)
-        for target in ("pipe", "link", "full", "null", "folder", "socket"):
-            refused(command, target + ending, capsys)
-        for target in (".", "..", "/dev/null", "/dev/full", "-", "run.h5/x" + ending):
+        for target in (f"folder{ending}", f"socket{ending}", ".", "..", "run.h5/x" + ending, "run.h5/new/x" + ending):
             refused(command, target, capsys)
-        if command not in ("report", "reports", "publish", "track"):  # these make the folder, as they always did
-            refused(command, "absent/x" + ending, capsys)
+        if command not in STREAMS:
+            for target in (
+                f"pipe{ending}",
+                f"link{ending}",
+                f"null{ending}",
+                "/dev/full",
+                "/dev/null",
+                "/dev/stdout",
+                "-",
+            ):
+                refused(command, target, capsys)
         assert state(place) == before
     assert not os.path.exists("-")
+
+
+@pytest.mark.parametrize("command", STREAMS)
+def test_a_pipe_and_a_device_are_written_into(place, capfd, command):
+    """Oracles: what the other end of the pipe reads, and the system's word on a full device; both stay what they are."""
+    ending = WRITERS[command][1]
+    special(ending)
+    before = state(place)
+    assert main(words(command, f"null{ending}")) == 0
+    capfd.readouterr()
+    refused(command, f"full{ending}", capfd)
+    target, seen = f"link{ending}", []
+    reader = threading.Thread(target=lambda: seen.append(contents_of_pipe(f"pipe{ending}")))
+    reader.start()
+    assert main(words(command, target)) == 0
+    reader.join()
+    assert capfd.readouterr().out == f"wrote {target}\n"
+    assert state(place) == before
+    assert main(words(command, f"file{ending}")) == 0
+    assert seen[0].startswith(STREAMS[command])
+    assert same_picture(seen[0], contents(f"file{ending}"))
+
+
+def contents_of_pipe(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def same_picture(one, other):
+    """Equal, but for the names that Matplotlib draws for the parts of an SVG, and the report's moment."""
+    return len(one) == len(other) if one.startswith((b"<?xml", b"<!doctype")) else one == other
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+@pytest.mark.parametrize("command", STREAMS)
+def test_standard_output_is_a_file_like_another(place, capfdbinary, command, name):
+    """Oracle: the file that the same command writes. Nothing else is printed, and no file of that name is made."""
+    kind = [] if command in ("csv", "report") else ["--format", WRITERS[command][1][1:]]
+    before = state(place)
+    assert main([*words(command, name), *kind]) == 0
+    said = capfdbinary.readouterr()
+    assert said.err == b""
+    assert said.out.startswith(STREAMS[command])
+    assert state(place) == before
+    assert main(words(command, f"file{WRITERS[command][1]}")) == 0
+    capfdbinary.readouterr()
+    assert same_picture(said.out, contents(f"file{WRITERS[command][1]}"))
+
+
+def test_a_figure_on_a_stream_is_a_png_unless_it_is_said(place, capfdbinary):
+    assert main(words("plot", "-")) == 0
+    assert capfdbinary.readouterr().out.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("command", STREAMS)
+def test_an_archive_behind_standard_output_is_left_alone(place, command):
+    """``>> run.h5``. Oracle: its bytes."""
+    before = state(place)
+    with open("run.h5", "ab") as file:
+        code, said = in_a_child(words(command, "-"), file.fileno())
+    assert code == 2, said
+    assert "is an archive; nothing was touched" in said
+    assert state(place) == before
+
+
+def in_a_child(argv, stdout):
+    """(exit code, what it complained) of a command in a forked child with that descriptor as its standard output."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            os.dup2(stdout, 1)
+            os.dup2(writing, 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            code = main(argv)
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as said:
+        text = said.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
+
+
+@pytest.mark.parametrize("command", STREAMS)
+def test_a_reader_of_standard_output_that_goes_early(place, command):
+    """As ``| head -c 1``: the command ends as it would have."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    assert in_a_child(words(command, "-"), writing) == (0, "")
+    os.close(writing)
+
+
+def test_several_pages_have_names(place, capsys):
+    before = state(place)
+    refused("reports", "-", capsys)
+    assert state(place) == before
+
+
+@pytest.mark.parametrize("command", [name for name in WRITERS if name != "track"])
+def test_folders_that_are_missing_are_made(place, capsys, command):
+    ending = WRITERS[command][1]
+    assert main(words(command, f"a/b/x{ending}")) == 0, capsys.readouterr().err
+    assert [name for name in os.listdir("a/b") if not name.endswith(ending)] == []
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize("ending", ["", ".h5", ".png", ".html", ".csv", ".nc", ".txt", ".svg.bak", ".csv.gz"])
@@ -281,7 +409,7 @@ def with_a_full_disk(argv, limit):
 )
 def test_nothing_is_left_when_the_disk_is_full(place, command, limit):
     """The system's limit on a file's size stands for the full disk: a write fails in the middle of a file."""
-    target = f"new{WRITERS[command][1]}"
+    target = f"made/for/new{WRITERS[command][1]}"  # the folders go too
     before = state(place)
     code, said = with_a_full_disk(words(command, target), limit)
     assert code == 2, said
@@ -292,7 +420,7 @@ def test_nothing_is_left_when_the_disk_is_full(place, command, limit):
 
 
 def half_written(path, failure):
-    with whole(path, [".csv"]) as partial:
+    with whole(path, TABLE) as partial:
         partial.write_text("half")
         raise failure
 
@@ -308,7 +436,7 @@ def test_nothing_is_left_when_the_writing_itself_fails(tmp_path):
 
 def test_a_run_that_begins_meanwhile_keeps_its_archive(place):
     def overtaken():
-        with whole("new.csv", [".csv"]):
+        with whole("new.csv", TABLE):
             shutil.copy("run.h5", "new.csv")
 
     with pytest.raises(OutputError, match="is an archive"):
@@ -319,7 +447,7 @@ def test_a_run_that_begins_meanwhile_keeps_its_archive(place):
 
 def test_a_name_of_the_greatest_length_is_written(tmp_path):
     name = "x" * 251 + ".csv"
-    with whole(tmp_path / name, [".csv"]) as partial:
+    with whole(tmp_path / name, TABLE) as partial:
         partial.write_text("")
     assert os.listdir(tmp_path) == [name]
 
@@ -334,7 +462,7 @@ def test_a_folder_without_rights_is_told_by_its_name(place, capfd):
         if os.geteuid() == 0:
             os.seteuid(65534)
         try:
-            with whole(place / "x.csv", [".csv"]):
+            with whole(place / "x.csv", TABLE):
                 pass
         except PermissionError as error:
             os._exit(0 if error.filename == str(place / "x.csv") else 3)
@@ -405,4 +533,4 @@ def test_a_figure_of_runs_of_one_name_draws_each(archives, tmp_path):
 
 def test_may_write_says_which_file_a_link_leads_to(tmp_path):
     (tmp_path / "link.csv").symlink_to("new.csv")
-    assert may_write(tmp_path / "link.csv", [".csv"]) == tmp_path / "new.csv"
+    assert may_write(tmp_path / "link.csv", TABLE) == tmp_path / "new.csv"

@@ -15,7 +15,7 @@ from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.commands import plan as plans
 from kerneltrack.analysis.commands.track import run_track
 from kerneltrack.callbacks import NTKTracker
-from kerneltrack.errors import ArchiveExistsError, TrackerError
+from kerneltrack.errors import OutputError, TrackerError
 from kerneltrack.observables import catalogue, select
 
 X = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
@@ -113,7 +113,7 @@ def test_checkpoints_give_the_live_numbers(here, options):
                 assert np.array_equal(found.get(name, 0), again.get(name, 0), equal_nan=True), (a.step, name)
         last = live[-1].probes["train"]
         assert {"kernel", "anchored_linearization_error", "function_gap", "stability_ratio"} <= set(last)
-    with pytest.raises(ArchiveExistsError, match="replay"):
+    with pytest.raises(OutputError, match=r"exists; nothing was touched \(in .*replay"):
         run_track("ckpt/*.ckpt", "nets:Noisy", here / "probe.npz", here / "replay.h5")
 
 

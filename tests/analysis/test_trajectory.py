@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load
+from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import AnalysisError, ArchiveError
+from kerneltrack.snapshot import ProbeRecord, Snapshot
 
 
 def test_a_run_reads_what_was_written(archives, truth, synthetic):
@@ -16,6 +18,14 @@ def test_a_run_reads_what_was_written(archives, truth, synthetic):
     assert run.measured.all()
     assert run.row(synthetic.HALVED) == list(truth.rates).index(synthetic.HALVED)
     assert run.row(12345) is None
+
+
+def test_the_number_of_samples_is_the_stored_one(tmp_path):
+    """Eigenvalues alone say nothing of N: 20 samples with 2 outputs have 40. Oracle: the record that was given."""
+    record = ProbeRecord(name="p", fingerprint="sha256:0", count=20)
+    with ArchiveWriter(tmp_path / "run.h5", probes=[record]) as writer:
+        writer.append(Snapshot(step=0, probes={"p": {"eigenvalues": np.linspace(2, 1, 40)}}))
+    assert load(tmp_path / "run.h5").only.count == 20
 
 
 def test_large_arrays_are_read_row_by_row(archives, truth, synthetic):

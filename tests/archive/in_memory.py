@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -95,10 +96,11 @@ class MemoryArchive(Sequence[Snapshot]):
         if "energy_k" in record.settings:
             coordinates["energy_k"] = ("energy_k", np.asarray(record.settings["energy_k"], np.int64))
         for key, value in (record.inputs or {}).items():
-            name = f"inputs/{key}" if key else "inputs"
+            name = f"inputs_{key}" if key else "inputs"
             dims = ("sample", *(f"{name}_axis_{axis}" for axis in range(1, np.ndim(value))))
             variables[name] = (dims, np.asarray(value))
-        attrs = {"probe": probe, "settings": dict(record.settings), "provenance": asdict(self.provenance)}
+        texts = {"settings": dict(record.settings), "provenance": asdict(self.provenance)}
+        attrs = {"probe": probe, **{key: json.dumps(value, ensure_ascii=False) for key, value in texts.items()}}
         return xarray.Dataset(variables, coords=coordinates, attrs=attrs)
 
     def _root_variables(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -81,6 +81,29 @@ def test_a_new_process_with_an_old_number_is_not_the_owner(path, make):
     ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=0).close()
 
 
+@pytest.mark.parametrize("whose", ["another user's", "our own", "nobody's"])
+def test_a_process_that_proc_hides_is_alive_if_it_is(path, make, dead, monkeypatch, whose):
+    """/proc mounted with hidepid shows nothing of other users' processes. Oracle: what kill(2) says of a real one.
+
+    Negative control: of a process that is gone nothing is shown either, and its lock is broken.
+    """
+    read = lock._read
+    monkeypatch.setattr(lock, "_read", lambda file: "" if str(file).endswith("/stat") else read(file))
+    if whose == "nobody's":
+        assert dead.is_dead()
+        return
+    owner = replace(dead, pid=1 if whose == "another user's" else os.getpid())
+    child = os.fork()
+    if child == 0:
+        if os.geteuid() == 0:
+            os.seteuid(65534)  # to root no signal is refused
+        os._exit(3 if owner.is_dead() else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    leave_a_lock(path, owner)
+    with pytest.raises(ArchiveError, match="another process is writing"):
+        ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=0)
+
+
 def test_a_lock_that_says_nothing_is_not_broken(path, make):
     leave_a_lock(path, lock.Owner.this_process())
     (path.with_name("run.h5.parts") / lock.LOCK / "owner.json").write_text("{}")

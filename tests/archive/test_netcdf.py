@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -190,13 +191,47 @@ class TestLabelled:
         with open_archive(path) as archive:
             labelled = archive.to_xarray()
             assert labelled.attrs["probe"] == "train"
-            assert labelled.attrs["settings"] == make.probe.settings
-            assert set(labelled.attrs["provenance"]) == {"run", "metadata", "parameters", "private"}
+            assert json.loads(labelled.attrs["settings"]) == make.probe.settings
+            assert set(json.loads(labelled.attrs["provenance"])) == {"run", "metadata", "parameters", "private"}
             assert labelled.attrs["archive_id"] == archive.attrs["archive_id"]
             assert labelled.attrs["path"] == str(path)
             assert labelled.eigenvalues.attrs["units"] == "1"
             assert labelled.inputs.shape == (12, 5)
             assert {"step", "epoch", "wall_time", "snapshot_seconds", "energy_k"} <= set(labelled.coords)
+
+    @pytest.mark.parametrize(
+        "inputs",
+        [
+            {"x": np.ones((12, 2), "f2"), "mask": np.ones(12, bool), "x_axis_1": np.zeros(12)},
+            {"": np.zeros((12, 3), "u1")},
+            None,
+        ],
+        ids=["several", "bytes", "none"],
+    )
+    def test_it_can_be_written_to_netcdf(self, tmp_path, make, inputs):
+        """Oracle: what xarray reads of the file. Inputs of kinds that netCDF lacks, and texts of any letters."""
+        settings = {**make.probe.settings, "layers": ["λ", ""]}
+        probe = replace(make.probe, inputs=inputs, input_shapes={}, settings=settings)
+        with ArchiveWriter(tmp_path / "run.h5", probes=[probe]) as writer:
+            writer.append(make.snapshot(0))
+            writer.append(make.snapshot(1, message="λ\n", status="failed", probes={}))
+        with open_archive(tmp_path / "run.h5") as archive:
+            labelled = archive.to_xarray()
+            labelled.to_netcdf(tmp_path / "run.nc", engine="h5netcdf")
+            with xarray.open_dataset(tmp_path / "run.nc", engine="h5netcdf") as found:
+                xarray.testing.assert_identical(found.load(), labelled.load())
+                assert json.loads(found.attrs["settings"]) == settings
+                assert json.loads(found.attrs["provenance"]) == json.loads(labelled.attrs["provenance"])
+
+    def test_netcdfs_own_library_writes_it_too(self, path):
+        """The engine that xarray takes where nobody names one; in a process of its own, for it brings another HDF5."""
+        script = (
+            "import sys, kerneltrack, xarray; data = kerneltrack.open_archive(sys.argv[1]).to_xarray();"
+            "data.to_netcdf(sys.argv[2]); xarray.testing.assert_equal(xarray.open_dataset(sys.argv[2]), data.load())"
+        )
+        target = str(path.with_suffix(".nc"))
+        done = subprocess.run([sys.executable, "-c", script, str(path), target], capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
 
     def test_which_probe(self, path, tmp_path, make):
         import dataclasses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 
 import h5py
 import numpy as np
@@ -277,10 +278,55 @@ class TestRefusals:
 def test_refuses_to_overwrite(tmp_path, make):
     path = tmp_path / "run.h5"
     path.write_bytes(b"precious")
-    with pytest.raises(ArchiveExistsError, match="already"):
-        ArchiveWriter(path, probes=[make.probe])
+    for if_exists in ("raise", "replace"):
+        with pytest.raises(ArchiveExistsError, match="is no kerneltrack archive; nothing was touched"):
+            ArchiveWriter(path, probes=[make.probe], if_exists=if_exists)
     assert path.read_bytes() == b"precious"
     assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("an archive", "there is an archive already"),
+        ("damaged", "there is an archive already"),
+        ("parts", "parts of an archive are there already"),
+        ("folder", "a folder is there"),
+        ("pipe", "a device, pipe or socket is there"),
+        ("text", "is no kerneltrack archive"),
+        ("a network's weights", "is no kerneltrack archive"),
+        ("empty", "is no kerneltrack archive"),
+        ("a part", "in the folder of an archive's parts"),
+    ],
+)
+def test_what_is_in_the_way_is_called_what_it_is(tmp_path, make, kind, said):
+    """Oracles: the bytes before and after, and that only an archive, or an empty file, gives way to a new one."""
+    path = tmp_path / "run.h5"
+    if kind in ("an archive", "damaged", "a part"):
+        ArchiveWriter(path, probes=[make.probe]).close()
+        path.write_bytes(path.read_bytes()[: 3000 if kind == "damaged" else None])
+        path = tmp_path / "run.h5.parts" / "000000000-1.h5" if kind == "a part" else path
+    elif kind == "parts":
+        (tmp_path / "run.h5.parts").mkdir()
+        (tmp_path / "run.h5.parts" / "000000000-1.h5").write_bytes(b"part")
+    elif kind in ("folder", "pipe"):
+        path.mkdir() if kind == "folder" else os.mkfifo(path)
+    elif kind == "a network's weights":
+        with h5py.File(path, "w") as file:
+            file["kernel"] = np.ones(3)
+    else:
+        path.write_bytes(b"text" * (kind == "text"))
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(ArchiveExistsError, match=said):
+        ArchiveWriter(path, probes=[make.probe])
+    assert (path.read_bytes() if path.is_file() else b"") == before
+    if kind in ("an archive", "damaged", "parts", "empty"):
+        ArchiveWriter(path, probes=[make.probe], if_exists="replace").close()
+        assert len(open_archive(path)) == 0
+    else:
+        with pytest.raises(ArchiveExistsError, match=said):
+            ArchiveWriter(path, probes=[make.probe], if_exists="replace")
+        assert (path.read_bytes() if path.is_file() else b"") == before
 
 
 def test_replacing_keeps_the_old_file_until_the_new_one_is_there(tmp_path, make, monkeypatch):

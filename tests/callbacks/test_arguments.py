@@ -19,7 +19,10 @@ from tests.callbacks.lightning_runs import Regressor, data, trainer
 
 #: Argument → values that no tracker can work with, each beside what of it the message must say.
 WRONG = {
-    "archive": [("", "''"), (5, "5"), (None, "None"), (".", "'.'")],
+    "archive": [
+        ("", "''"), (5, "5"), (None, "None"), (".", "'.'"), ("/dev/null", "'/dev/null'"), ("run.png", "'run.png'"),
+        ("probe.NPZ", "'probe.h5'"), ("last.ckpt", "'last.ckpt'"),
+    ],
     "probe": [
         (0, "0"), (-3, "-3"), (True, "True"), (2.5, "2.5"), (None, "None"), ({}, "{}"), ("missing.npz", "missing.npz"),
         ({"train": "missing.npz"}, "missing.npz"), ({"train": 256}, "256"), ({"two words": Probe(torch.ones(2, 3))}, "two words"),

@@ -104,7 +104,7 @@ def around_change(scene: Scene) -> Figure:
     for ax, (name, label) in zip(axes, wanted, strict=False):
         column = nearest_k(run, (20,))[0] if name.endswith("_energy") else None
         lines = [_around(scene, name, column, change, scene.style.category[0], "run", "solid")]
-        if scene.control is not None and scene.control.has(name):
+        if scene.beside(name) is not None:
             lines.append(_around(scene, name, column, change, scene.style.muted, "control", "dashed"))
         line_plot(ax, lines[0].x if lines[0].x is not None else run.steps, lines, scene.style, ylabel="", title=label)
         time_axis(ax, "log")
