@@ -249,7 +249,7 @@ def test_samples_seen_is_the_truth_or_unknown(tmp_path, kind):
 def test_samples_of_several_loaders(tmp_path, mode, truth):
     class Takes(Sees):
         def training_step(self, batch, batch_idx):
-            return super().training_step(batch["a"] if isinstance(batch, dict) else batch, batch_idx)
+            return super().training_step(batch["b"], batch_idx)
 
     loaders = {"a": DataLoader(data(N), batch_size=8), "b": DataLoader(data(N), batch_size=4)}
     tracker = NTKTracker(tmp_path / "run.h5", probe=Probe(*data(N).tensors), schedule=1, observables="trace", log=False)
