@@ -9,7 +9,7 @@ LOWEST_TESTS := tests/test_*.py tests/ntk/test_exact_parts.py tests/ntk/test_hel
 	tests/archive/test_h5py_versions.py tests/archive/test_resume.py tests/callbacks/test_tracker.py \
 	tests/callbacks/test_storage.py tests/callbacks/test_roots.py tests/analysis/test_report.py tests/analysis/test_cli.py
 
-.PHONY: help demo test lowest nightly audit-off check lint types bench setups studies docs browser-test kill-test clean
+.PHONY: help demo test lowest nightly audit-off check lint types bench setups studies docs browser-test kill-test gpu-test clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -46,6 +46,9 @@ browser-test: $(VENV)/.dev  ## the report in headless Chromium
 
 kill-test: $(VENV)/.dev  ## 500 SIGKILLs and a kill before every file-changing call; nothing acknowledged may be lost
 	$(BIN)/python tests/archive/kill.py --kills 500 --calls
+
+gpu-test: $(VENV)/.dev  ## what only a CUDA device shows: exactness, recurrent layers, transparency, memory, generators
+	$(BIN)/python -m pytest tests/gpu --device cuda
 
 bench: $(VENV)/.dev  ## us and every installed peer on the same work, the archive's costs and the tracker's; writes docs/benchmarks*.md
 	$(BIN)/python tests/bench/run.py

@@ -17,6 +17,11 @@ def pytest_addoption(parser):
         action="store_true",
         help="switch off the engine's own audit: what only it has seen is seen by no test (make audit-off)",
     )
+    parser.addoption(
+        "--device",
+        default="cuda",
+        help="where tests/gpu runs (make gpu-test); with cpu, those tests try themselves where there is no GPU",
+    )
 
 
 @pytest.fixture(autouse=True)

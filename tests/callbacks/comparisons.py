@@ -146,6 +146,7 @@ def generators(generator):
         np.random.get_state()[1].tolist(),
         torch.get_rng_state().tolist(),
         generator.get_state().tolist(),
+        [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else [],
     )
 
 
@@ -155,7 +156,7 @@ def digest(tensors):
     for tensor in tensors:
         if isinstance(tensor, torch.Tensor):
             found.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
-            found.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         else:
             found.update(repr(tensor).encode())
     return found.hexdigest()

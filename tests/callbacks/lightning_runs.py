@@ -56,4 +56,5 @@ def trainer(*callbacks, **options):
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    return pl.Trainer(accelerator="cpu", callbacks=list(callbacks), **{"max_steps": 12, **quiet, **options})
+    given = {"accelerator": "cpu", "max_steps": 12, **quiet, **options}
+    return pl.Trainer(callbacks=list(callbacks), **given)

@@ -166,7 +166,7 @@ def under_fsdp2():
 
 class Adam(Regressor):
     def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.01)
+        return torch.optim.Adam(self.parameters(), lr=0.01, betas=(0.0, 0.999))  # ρ from the third update on
 
 
 class ShardedAdam(Sharded):

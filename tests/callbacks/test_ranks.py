@@ -165,8 +165,8 @@ def test_tensor_parallelism_is_refused_before_the_first_batch(ranks):
 def test_adam_preconditions_with_its_whole_second_moments(ranks):
     """Oracle: the same training under DDP, where moments are whole. Lanczos: four digits."""
     expected, found = ranks["adam_ddp"][0], ranks["adam_fsdp2"][0]
-    later = [step for step in expected if step != "0"]
-    assert len(later) >= 5
+    later = [step for step in expected if int(step) >= 3]
+    assert len(later) >= 3
     for step in later:
         assert expected[step] > 0
         assert found[step] == pytest.approx(expected[step], rel=1e-3)

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrizations, prune
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.network.state import checksum
+from tests.ntk.host_reads import reads
 from tests.ntk.models import With
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
@@ -285,38 +285,6 @@ def test_refresh_for_what_cannot_be_seen():
 
 
 # ------------------------------------------------------------ what looking costs
-
-
-class Reads(TorchDispatchMode):
-    """Counts what makes the host wait for the device: numbers that are read, and copies to the CPU."""
-
-    def __init__(self, monkeypatch):
-        super().__init__()
-        self.count = 0
-        for name in ("tolist", "numpy", "cpu"):
-            monkeypatch.setattr(Tensor, name, self._counting(getattr(Tensor, name)))
-
-    def _counting(self, real):
-        def method(tensor, *args, **kwargs):
-            self.count += 1
-            return real(tensor, *args, **kwargs)
-
-        return method
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func._schema.name in (
-            "aten::_local_scalar_dense",
-            "aten::equal",
-            "aten::is_nonzero",
-            "aten::nonzero",
-        )
-        return func(*args, **(kwargs or {}))
-
-
-def reads(monkeypatch, run):
-    with monkeypatch.context() as patch, Reads(patch) as counted:
-        run()
-    return counted.count
 
 
 @pytest.mark.parametrize("factors", [True, False])
