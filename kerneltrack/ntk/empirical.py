@@ -24,6 +24,7 @@ from kerneltrack.ntk.methods import (
     StructuredPlan,
     add_jacobian_kernel,
     audit_when_due,
+    jacobian_bytes,
     least_jacobian_bytes,
     product_kernel,
 )
@@ -119,7 +120,7 @@ def ntk_plan(
 ) -> Plan:
     """How :func:`empirical_ntk` would compute the kernel, and what that costs; ``print`` it.
 
-    Arguments and errors are the same.
+    Arguments and errors are the same, but for what only samples beyond the first eight would show: the probe is not run.
 
     FLOPs of forward and backward passes are counted on one sample, the others follow from shapes.
     """
@@ -133,8 +134,8 @@ def ntk_plan(
         forward=forward,
         metric=metric,
     )
-    request = KernelRequest.of(model, x1, x2, options)
-    execution, reason = _execution(request)
+    request = KernelRequest.planned(model, x1, x2, options)
+    execution, reason = _execution(request, only_planned=True)
     return _receipt(request, None if execution is None else execution.plan, reason)
 
 
@@ -153,10 +154,25 @@ def _receipt(request: KernelRequest, plan: StructuredPlan | None, reason: str) -
         frozen=tuple(request.network.frozen),
         forward_flops=_passes(request, plan) * forward_flops(request.network, request.x1),
         result_bytes=request.result_bytes,
-        working_bytes=request.budget - request.result_bytes if plan is None else plan.working_bytes,
+        working_bytes=_working_bytes(request, plan),
         budget_bytes=request.budget,
         notes=tuple(_notes(request, reason)),
     )
+
+
+def _working_bytes(request: KernelRequest, plan: StructuredPlan | None) -> int:
+    """What is held beside the result: what the method takes, and never more than the budget leaves."""
+    covered = 0 if plan is None else plan.working_bytes
+    names = list(request.network.parameters if plan is None else plan.uncovered)
+    if not names:
+        return covered
+    if request.method == "products":
+        network, dtype = request.network, request.dtype
+        least = least_jacobian_bytes(network, names, request.x1, 1, dtype)
+        chunk = network.chunk_rows(request.x1) * network.activation_bytes(request.x1)
+        return min(request.free_bytes, least + 2 * chunk)
+    plain = jacobian_bytes(request.network, names, request.x1, request.samples, request.outputs, request.dtype)
+    return max(covered, min(request.free_bytes, plain))
 
 
 def _passes(request: KernelRequest, plan: StructuredPlan | None) -> int:
@@ -240,12 +256,12 @@ def _check_budget(request: KernelRequest, plan: StructuredPlan | None) -> None:
         raise refuse_budget(request.budget, request.result_bytes + least)
 
 
-def _execution(request: KernelRequest) -> tuple[Execution | None, str]:
+def _execution(request: KernelRequest, *, only_planned: bool = False) -> tuple[Execution | None, str]:
     """The structured method, or None and why plain autodiff must do everything."""
     if request.method not in ("auto", "structured"):
         return None, ""
     try:
-        execution = Execution.of(request)
+        execution = Execution.of(request, only_planned=only_planned)
     except KernelError:
         raise
     except REFUSALS as refusal:

@@ -21,7 +21,7 @@ def run(text, name):
     ("page", "archive", "wrong"),
     [
         ("digits.md", "digits.h5", ("> 2 * fits_dice", "< 2 * fits_dice")),
-        ("transformer.md", "sums.h5", ("[True, False, False, False]", "[True, True, False, False]")),
+        ("transformer.md", "sums.h5", ("[True, True, False, False]", "[True, False, False, False]")),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*is smaller than the logging interval.*", "ignore:.*does not have many workers.*")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kerneltrack.ntk.methods.audit import audit_when_due
 from kerneltrack.ntk.methods.execution import Execution
-from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, least_jacobian_bytes
+from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, jacobian_bytes, least_jacobian_bytes
 from kerneltrack.ntk.methods.products import product_kernel
 from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest, Method
 from kerneltrack.ntk.methods.structured_plan import StructuredPlan
@@ -20,6 +20,7 @@ __all__ = [
     "add_jacobian_kernel",
     "agree",
     "audit_when_due",
+    "jacobian_bytes",
     "least_jacobian_bytes",
     "product_kernel",
     "refuse_causes",

@@ -28,14 +28,14 @@ class Execution:
         self._trial = trial if len(trial.samples) == len(request.x1) else None
 
     @classmethod
-    def of(cls, request: KernelRequest) -> Execution:
-        """Tries, plans, and is ready to run.
+    def of(cls, request: KernelRequest, *, only_planned: bool = False) -> Execution:
+        """Tries, plans, and is ready to run; where it is ``only_planned``, it tries one sample.
 
         Raises:
             NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
         """
         with request.network.evaluating():
-            trial = ForwardPass.trial(request)
+            trial = ForwardPass.trial(request, of_one=only_planned)
             return cls(StructuredPlan.of(request, trial), request, trial)
 
     def add_to(

@@ -45,8 +45,8 @@ class ForwardPass:
         return cls(samples, leaves, capture.run(network, leaves, samples), capture.uses)
 
     @classmethod
-    def trial(cls, request: KernelRequest) -> ForwardPass:
-        """The pass that says which weights are used how: of all samples where they are small, else of one.
+    def trial(cls, request: KernelRequest, *, of_one: bool = False) -> ForwardPass:
+        """The pass that says which weights are used how: of all samples where they are small, else or on demand of one.
 
         Call it inside :meth:`Network.evaluating`.
 
@@ -57,7 +57,7 @@ class ForwardPass:
         own = network.sight(samples).parameters  # their rows are formed one by one, with the hooks alive
         leaves = {name: value.requires_grad_() for name, value in network.parameters.items() if name not in own}
         room = min(request.machine.small_bytes, request.free_bytes)
-        small = _CAPTURED * len(samples) * network.activation_bytes(samples) <= room
+        small = not of_one and _CAPTURED * len(samples) * network.activation_bytes(samples) <= room
         return cls.of(network, leaves, samples if small else samples.rows(0, 1))
 
     @cached_property

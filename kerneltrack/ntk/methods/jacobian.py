@@ -159,6 +159,14 @@ def least_jacobian_bytes(network: Network, names: Iterable[str], x1: Inputs, out
     return _WORKING_COPIES * outputs * (network.activation_bytes(x1) + 2 * largest) + 2**16
 
 
+def jacobian_bytes(
+    network: Network, names: Iterable[str], x1: Inputs, samples: int, outputs: int, dtype: torch.dtype
+) -> int:
+    """What :func:`add_jacobian_kernel` holds where no budget stops it: all rows of J, and how batched reverse mode makes them."""
+    row = outputs * sum(network.parameters[name].numel() for name in names) * dtype.itemsize
+    return samples * row + _WORKING_COPIES * len(x1) * (outputs * network.activation_bytes(x1) + row) + 2**16
+
+
 def _groups(row_bytes: Mapping[str, int], limit: int) -> list[list[str]]:
     """Consecutive parameters whose rows fit together in ``limit``; one that does not stands alone."""
     groups: list[list[str]] = []

@@ -30,6 +30,9 @@ from kerneltrack.ntk.network import (
 )
 from kerneltrack.ntk.reduction import Output, Reduction, parse_output
 
+#: Samples that are looked at for a plan.
+_LOOKED_AT = 8
+
 Method = Literal["auto", "structured", "jacobian", "products"]
 
 
@@ -93,6 +96,20 @@ class KernelRequest:
         request = replace(request, x2=_second(network, x2, request.x1, request.outputs))
         network.chunk_bytes = min(network.chunk_bytes, max(1, (request.budget - request.result_bytes) // 4))
         return request
+
+    @classmethod
+    def planned(cls, model: nn.Module, x1: Any, x2: Any, options: KernelOptions) -> KernelRequest:
+        """The same request, of which only a few samples are looked at: nobody waits for the probe to hear what it costs.
+
+        Raises:
+            KernelError, UnsupportedModelError, ProbeError: as :meth:`of`, of the samples that were looked at.
+        """
+        left, right = Inputs(x1, name="x1"), None if x2 is None else Inputs(x2, name="x2")
+        few = None if right is None else right.rows(0, _LOOKED_AT)
+        request = cls.of(model, left.rows(0, _LOOKED_AT), few, options)
+        left = request.network.inputs(left)
+        right = None if right is None else request.network.inputs(right)
+        return replace(request, x1=left, x2=None if right is None or right.same_as(left) else right)
 
     @classmethod
     def unformed(cls, model: nn.Module, x: Any, options: KernelOptions, *, name: str = "x") -> KernelRequest:
