@@ -28,7 +28,7 @@ from kerneltrack.ntk.methods import (
     least_jacobian_bytes,
     product_kernel,
 )
-from kerneltrack.ntk.network import Forward, Metric, Selection, forward_flops, layer_of, refuse_not_finite
+from kerneltrack.ntk.network import Forward, Metric, Selection, explained, forward_flops, layer_of, refuse_not_finite
 from kerneltrack.ntk.plan import Plan, PlanLine
 from kerneltrack.ntk.progress import progress_bar
 from kerneltrack.ntk.reduction import Output
@@ -99,7 +99,9 @@ def empirical_ntk(
         forward=forward,
         metric=metric,
     )
-    kernels = _compute(KernelRequest.of(model, x1, x2, options), progress)
+    request = KernelRequest.of(model, x1, x2, options)
+    with explained(request.network.module):
+        kernels = _compute(request, progress)
     return kernels if by_layer else kernels[""]
 
 

@@ -22,7 +22,7 @@ from kerneltrack.ntk.network.parameters import (
     trainable,
     unwrap,
 )
-from kerneltrack.ntk.network.refusals import refuse_not_finite
+from kerneltrack.ntk.network.refusals import explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.state import State
 from kerneltrack.ntk.network.validation import look_closely, refuse_random, validate
@@ -44,6 +44,7 @@ __all__ = [
     "as_rows",
     "common_dtype",
     "default_forward",
+    "explained",
     "forward_flops",
     "layer_of",
     "listed",

@@ -26,7 +26,7 @@ from kerneltrack.ntk.network.hooks import changing, hooked
 from kerneltrack.ntk.network.parameters import Selection, reported_name, trainable, unwrap
 from kerneltrack.ntk.network.pullback import pull, pull_by_rows, pull_signs
 from kerneltrack.ntk.network.pushforward import Function, pushforward, reverse_mode, row_by_row
-from kerneltrack.ntk.network.refusals import backward_explained, refuse_coupling_modes, refuse_hidden
+from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidden
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.slots import slots
 from kerneltrack.ntk.network.state import State
@@ -261,8 +261,7 @@ class Network:
             run=lambda values, buffers, then: self._with(values, one, then, buffers, False),
         )
         hooked_ones = tuple(name for name, raw in self._raw.items() if changing(own[raw]))
-        with backward_explained():
-            return replace(see(first_pass), parameters=hooked_ones)
+        return replace(see(first_pass), parameters=hooked_ones)
 
     def buffers(self) -> dict[str, Tensor]:
         """Copies: a forward may write to its buffers."""

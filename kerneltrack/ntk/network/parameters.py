@@ -121,6 +121,11 @@ def _check_real(name: str, parameter: Tensor) -> None:
         raise UnsupportedModelError(
             f"parameter {name!r} is not initialised", remedy="Run one batch through the lazy module first."
         )
+    if parameter.is_inference():
+        raise UnsupportedModelError(
+            f"parameter {name!r} was made under torch.inference_mode, and autograd takes no part in it",
+            remedy="Build or load the model outside torch.inference_mode(); torch.no_grad() is enough for most purposes.",
+        )
     if not parameter.is_floating_point():
         raise UnsupportedModelError(
             f"parameter {name!r} is {parameter.dtype}",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from kerneltrack.errors import UnsupportedModelError
+from kerneltrack.errors import KernelError, UnsupportedModelError, one_line
+from kerneltrack.memory_budget import ran_out
 from kerneltrack.ntk.network.autograd_graph import reachable_leaves
 
 
@@ -117,21 +119,6 @@ def coupling_explained(model: nn.Module) -> Iterator[None]:
         ) from refusal
 
 
-@contextmanager
-def backward_explained() -> Iterator[None]:
-    """What torch raises of reentrant checkpointing is a refusal with its remedy."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "use_reentrant" not in str(error):
-            raise
-        raise UnsupportedModelError(
-            "reentrant checkpointing has no gradients by parameters for torch.autograd.grad",
-            got=error,
-            remedy="Pass use_reentrant=False to torch.utils.checkpoint; transformers take it in gradient_checkpointing_kwargs.",
-        ) from error
-
-
 def _of_hooks(model: nn.Module) -> str:
     hooked = [
         name or "the model itself"
@@ -151,3 +138,54 @@ def _of_sequences(model: nn.Module) -> str:
         f"{first[:8]} read axis 0 as the sequence (batch_first=False): give samples on axis 0, and turn them on their way in, "
         "forward=lambda model, x: model(x.transpose(0, 1))."
     )
+
+
+@contextmanager
+def explained(model: nn.Module) -> Iterator[None]:
+    """What torch or the model raise inside becomes an UnsupportedModelError with its remedy.
+
+    Reentrant checkpoints are refused where they are met: without an input that requires grad they have no gradient at all,
+    and no other error says so.
+    """
+    real = torch.utils.checkpoint.CheckpointFunction
+    torch.utils.checkpoint.CheckpointFunction = _Reentrant  # type: ignore[misc,assignment]  # put back below
+    try:
+        yield
+    except KernelError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
+        if ran_out(error):
+            raise
+        text = one_line(error)
+        raise UnsupportedModelError(
+            "the forward pass fails, or its derivative", got=text, remedy=_remedy(model, text)
+        ) from error
+    finally:
+        torch.utils.checkpoint.CheckpointFunction = real  # type: ignore[misc]  # as above
+
+
+class _Reentrant:
+    """In the place of torch's reentrant checkpoint."""
+
+    @staticmethod
+    def apply(*given: Any) -> Any:
+        raise UnsupportedModelError(
+            "the forward pass uses a reentrant checkpoint, through which torch.autograd.grad does not go",
+            remedy="Call torch.utils.checkpoint.checkpoint(…, use_reentrant=False).",
+        )
+
+
+def _remedy(model: nn.Module, text: str) -> str:
+    loose = [
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
+    if "escaped from inside a function being vmapped" in text:
+        return "Remove what keeps tensors from one forward pass to the next: a hook, or an attribute of another object."
+    if "nference tensor" in text:
+        return f"A tensor was made under torch.inference_mode (look at {loose[:8] or 'what forward reads'}): clone() it outside."
+    if "dtype" in text and loose:
+        return f"dtype= converts parameters and buffers only; make {loose[:8]} buffers with register_buffer."
+    return "Call the model with these samples, and torch.autograd.grad on its outputs, to see the error by itself."

@@ -11,7 +11,7 @@ from kerneltrack.ntk.network.first_pass import try_one_sample
 from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.independence import FEW, MANY, look, refuse_coupling, refuse_randomness
 from kerneltrack.ntk.network.network import Network
-from kerneltrack.ntk.network.refusals import backward_explained, coupling_explained, refuse_not_finite
+from kerneltrack.ntk.network.refusals import coupling_explained, explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.state import checksum
 
@@ -43,7 +43,7 @@ def look_closely(network: Network, samples: Inputs) -> None:
 
 def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
     generators = Generators(network.module)
-    with network.evaluating(), backward_explained():
+    with explained(network.module), network.evaluating():
         before = generators.states()
         if first:
             try_one_sample(network, samples, generators, network.buffers)
@@ -73,8 +73,8 @@ def _batches(network: Network, samples: Inputs, name: str) -> tuple[Tensor, Tens
 def refuse_random(network: Network, x: Any) -> None:
     """Raises UnsupportedModelError where the forward pass of one sample draws random numbers that matter."""
     samples, generators = network.inputs(x), Generators(network.module)
-    network.sight(samples)
-    with network.evaluating(), torch.no_grad():
+    with explained(network.module), network.evaluating(), torch.no_grad():
+        network.sight(samples)
         before = generators.states()
         network.evaluate(network.parameters, samples.rows(0, 1))
         drawn = generators.states() != before
