@@ -26,7 +26,7 @@ from ..output import new_archive
 from . import checkpoints
 from .checkpoints import Checkpoint
 from .model import instrument_for, model_class
-from .rebuild import finetuned, is_class, module_from, optimizers_of
+from .rebuild import is_class, module_from, optimizers_of
 
 
 def run_track(
@@ -51,7 +51,7 @@ def run_track(
     cls, instrument = model_class(model), instrument_for(probe, loss, how)
     measured = instrument.probe
     first = module_from(cls, found[0].path)
-    if is_class(cls) and not any(finetuned(checkpoints.read(one.path)) for one in found):
+    if is_class(cls):
         checkpoints.require_moving(found, [name for name, p in first.named_parameters() if p.requires_grad])
     with undisturbed(first):
         record = instrument.describe(first)
