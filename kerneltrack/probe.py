@@ -116,14 +116,18 @@ class Probe:
             ProbeError: the file is missing, is not such an ``.npz``, or holds pickled objects.
         """
         try:
-            with np.load(Path(path), allow_pickle=False) as archive:
+            if (found := Path(path)).exists() and not found.is_file():
+                raise ValueError("a folder, pipe or device")  # a pipe without a writer would be waited for
+            with np.load(found, allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
             header = json.loads(bytes(arrays.pop("header", np.frombuffer(b"{}", np.uint8))))
         except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise ProbeError(
                 f"cannot read a probe from {path}",
                 expected="an .npz with inputs (or inputs/<key>) and targets",
-                got=str(error),
+                got="another kind of file"
+                if "allow_pickle" in str(error)
+                else str(error),  # NumPy says how to be unsafe
                 remedy="Probe.save(path) writes one; pickled arrays are never read.",
             ) from error
         leaves = {key.removeprefix("inputs/"): leaf for key, leaf in arrays.items() if key.startswith("inputs/")}

@@ -1,6 +1,7 @@
 """Probes against bytes hashed by hand, round trips through a file, and every refusal."""
 
 import hashlib
+import os
 import pickle
 import random
 
@@ -176,3 +177,13 @@ def test_record_leaves_inputs_out_unless_asked():
     assert Probe(X, Y).record().inputs is None
     assert np.array_equal(Probe(X, Y).record(keep_inputs=True).inputs[""], X.numpy())
     assert Probe({"a": X}, Y).record().input_shapes == {"a": ("float32", (4, 3))}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "text", "absent"])
+def test_what_is_no_probe_is_told_at_once(tmp_path, kind):
+    """A pipe that nobody writes would be waited for. NumPy's own advice, to load unsafely, is not passed on."""
+    path = tmp_path / "probe.npz"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "text": lambda p: p.write_text("hello"), "absent": str}[kind](path)
+    with pytest.raises(ProbeError, match="cannot read a probe") as caught:
+        Probe.load(path)
+    assert "allow_pickle" not in str(caught.value)

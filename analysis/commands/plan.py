@@ -6,6 +6,7 @@ a promise about somebody's machine is worth less than one second spent on it.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import tempfile
@@ -20,7 +21,7 @@ from rich.console import Console
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.errors import TrackerError
+from kerneltrack.errors import TrackerError, one_line
 from kerneltrack.formatting import format_bytes
 from kerneltrack.measurement import Instrument
 from kerneltrack.ntk import Plan
@@ -30,6 +31,7 @@ from kerneltrack.undisturbed import undisturbed
 
 from ..text import finite_or_none
 from .model import instrument_for, model_class
+from .rebuild import complete
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +72,18 @@ def run_plan(
     """
     cls = model_class(model)
     try:
-        module: nn.Module = cls()
+        inspect.signature(cls).bind()
     except TypeError as error:
         raise TrackerError(
             f"{model} cannot be built without arguments",
             got=str(error),
             remedy="Name a subclass or a function that takes none.",
         ) from error
+    try:
+        module: nn.Module = cls()
+        complete(module)
+    except Exception as error:  # the module's own code may fail in any way
+        raise TrackerError(f"{model} cannot be built", got=one_line(error)) from error
     instrument = instrument_for(probe, loss, how)
     with undisturbed(module):
         plan, forecast = forecast_snapshot(module, instrument)

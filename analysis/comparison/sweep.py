@@ -79,9 +79,11 @@ def sweep(trajectory: Trajectory, against: str, names: list[str], *, at: int | N
         at: the step at which it is taken; None: each run's last snapshot at which it is known.
 
     Raises:
-        AnalysisError: mixed probes or reductions, a key that is missing or no number, a run without that step.
+        AnalysisError: no quantity, mixed probes or reductions, a key that is missing or no number, a run without that step.
     """
     trajectory.comparable()
+    if not names:
+        raise AnalysisError("a sweep", expected="a quantity that every run holds", got="none")
     check_across_sizes(trajectory, names)
     x = np.array([_numeric(key_of(run, against), against) for run in trajectory])
     runs = tuple(run.name for run in trajectory)

@@ -327,7 +327,7 @@ def lived(command, case, folder):
     out, said = folder / case / command, folder / f"{case}-{command}"
     out.mkdir()
     said.mkdir()
-    places = {"RUN": str(folder / case / "run.h5"), "GOOD": str(folder / "good" / "run.h5")}
+    places = {"RUN": str(folder / case / "run.h5"), "GOOD": str(folder / "honest" / "run.h5")}
     argv = [places.get(word, word.replace("OUT", str(out))) for word in COMMANDS[command].split()]
     before = everything(folder)
     child = os.fork()
@@ -381,6 +381,8 @@ def live_all(folder, cases, commands=()):
 
     registered()
     truth = conftest.simulate()
+    (folder / "honest").mkdir()
+    build("good", folder / "honest", truth)
     for name in ("good", *cases):
         (folder / name).mkdir()
         build(name, folder / name, truth)

@@ -35,6 +35,37 @@ def test_every_command_has_help_with_an_example(capsys, command):
     assert f"kerneltrack {command}" in out.partition("Example:")[2].replace("\n", " ")
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, ""])
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_help_fits_the_terminal(capsys, monkeypatch, command, columns):
+    """Oracle: the length of every line; and that a wide terminal gets longer ones than a narrow one."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, _ = run(capsys, *filter(None, [command, "--help"]))
+    assert code == 0
+    longest = max(map(len, out.splitlines()))
+    assert min(columns, 100) * 0.5 < longest <= columns
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("nonsense", "No such command 'nonsense'"),
+        ("show", "Missing argument 'ARCHIVE'. See `kerneltrack show --help`"),
+        ("show a.h5 --nope", "No such option"),
+        ("plot --x cubic a.h5", "'cubic' is not one of"),
+        ("compare a.h5 b.h5 --at x", "--at"),
+        ("track -o x.h5", "Missing option"),
+        ("--nope", "See `kerneltrack --help`"),
+    ],
+)
+def test_bad_words_are_answered_in_one_line(capsys, words, said):
+    code, out, err = run(capsys, *words.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("kerneltrack: ")
+    assert said in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("words", [["--help"], ["show", "--help"], ["--version"]])
 def test_help_loads_neither_torch_nor_lightning_nor_matplotlib(words):
     """In a fresh interpreter, which is the only one that knows."""
