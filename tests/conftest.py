@@ -1,5 +1,6 @@
 """What every test shares: a seed of its own, and no state left behind by another."""
 
+import gc
 import os
 import random
 
@@ -22,6 +23,12 @@ def pytest_addoption(parser):
         default="cuda",
         help="where tests/gpu runs (make gpu-test); with cpu, those tests try themselves where there is no GPU",
     )
+
+
+def pytest_collection_finish(session):
+    """The libraries' objects live to the end: the collector need not look through a million of them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

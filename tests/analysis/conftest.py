@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from kerneltrack.analysis.report.inline_svg import InlineSvg
 from kerneltrack.analysis.report.page import write_report
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
@@ -219,6 +220,16 @@ def page(archives, tmp_path_factory):
     """The report of the run with its control, as text; rendered once for all files that read it."""
     (path,) = write_report(archives[0], tmp_path_factory.mktemp("page") / "run.html", control=archives[1])
     return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages whose figures are composed, or refused with their reason, and not rendered: that is most of a page's time.
+
+    For tests of a page's words, of its name and of its place; what is drawn is looked at on ``page``.
+    """
+    nothing = InlineSvg("<svg></svg>", "[]")
+    monkeypatch.setattr("kerneltrack.analysis.report.page.inline_svg", lambda *_: nothing)
 
 
 @pytest.fixture(scope="session")

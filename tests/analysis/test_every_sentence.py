@@ -364,6 +364,7 @@ def test_the_four_kinds_of_uncertainty_are_recomputed(page, stories):
         assert numbers(cells[label][3])[0] == pytest.approx(halves_of(story, measure), rel=0.06), label
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_are_told_where_runs_differ_in_nothing_else(synthetic, tmp_path):
     paths = []
     for seed in (1, 2, 3):

@@ -62,7 +62,7 @@ def few(rows, more=frozenset()):
 
 
 @pytest.fixture
-def place(light, tmp_path, monkeypatch):
+def place(light, undrawn, tmp_path, monkeypatch):
     """A folder with run.h5 and control.h5, which is the working directory."""
     folder = tmp_path / "desk"
     folder.mkdir()
@@ -489,6 +489,7 @@ def test_the_demo_replaces_nothing_but_a_demo(place, capsys, name, force):
     assert state(place) == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_reports_of_one_name_are_two_files(light, tmp_path, capsys):
     """Oracle: each page names the archive's last step, which differs."""
     for folder, source in zip("abc", (*light, light[0]), strict=True):

@@ -182,6 +182,7 @@ def test_hostile_text_is_shown_and_not_obeyed(synthetic, truth, tmp_path):
     assert "&lt;script&gt;alert(1)" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_cannot_be_shown_is_listed_with_its_reason(synthetic, truth, tmp_path):
     path = synthetic.write(
         tmp_path / "few.h5",
@@ -197,6 +198,7 @@ def test_what_cannot_be_shown_is_listed_with_its_reason(synthetic, truth, tmp_pa
     assert 'id="moment"' in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failures_are_listed_and_one_snapshot_suffices(synthetic, truth, tmp_path):
     rows = list(synthetic.snapshots(truth))[:2]
     rows[1] = dataclasses.replace(rows[1], status="failed", message="the kernel is not finite", probes={})
@@ -215,6 +217,7 @@ def test_an_archive_without_a_measurement_is_refused(synthetic, truth, tmp_path)
     assert not (tmp_path / "nothing.html").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_runs_get_a_page_each(archives, tmp_path):
     pages = write_report(archives, tmp_path / "all.html")
     assert [p.name for p in pages] == ["all-run.html", "all-control.html"]

@@ -156,11 +156,21 @@ FACTORS = {
 }
 
 
+#: A rate that begins at zero, one that rises and falls, one that jumps; the others are their kin.
+every_schedule = pytest.mark.parametrize(
+    "factors",
+    [
+        name if name in ("from zero", "one cycle", "halvings") else pytest.param(name, marks=pytest.mark.nightly)
+        for name in FACTORS
+    ],
+)
+
+
 def sharpening(found):
     return [(stage.first, stage.last, stage.level) for stage in found if stage.name == "progressive sharpening"]
 
 
-@pytest.mark.parametrize("factors", FACTORS)
+@every_schedule
 def test_sharpening_is_a_property_of_the_parameters(synthetic, truth, tmp_path, factors):
     """Law: at the same parameters η → aη multiplies ρ by a, and what is called sharpening does not change."""
     known = FACTORS[factors] > 0
@@ -173,7 +183,7 @@ def test_sharpening_is_a_property_of_the_parameters(synthetic, truth, tmp_path, 
     assert sharpening(stages(other)) == sharpening(stages(first))
 
 
-@pytest.mark.parametrize("factors", FACTORS)
+@every_schedule
 def test_a_kernel_that_stands_still_has_no_stage_whatever_the_rate(synthetic, truth, tmp_path, factors):
     """Law: with a constant Θ and S, ρ is the rate times a constant (here to a float32 kernel's rounding)."""
     noise = 1 + 2.0**-23 * np.random.default_rng(0).standard_normal(45)

@@ -32,6 +32,9 @@ from kerneltrack.observables.superseded import SUPERSEDED
 EARLIER = "kerneltrack 0.1.0"
 
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
 @pytest.fixture
 def written(synthetic, truth, tmp_path):
     """Writes the synthetic run with other settings, another identity and further or other numbers; returns its Run."""
@@ -61,7 +64,10 @@ def test_a_frozen_kernel_is_told_of_a_mean_of_squares_only(written, loss):
     for draw in (freeze_here, lambda r: choose("freeze-here")(Scene(r))):
         with pytest.raises(AnalysisError, match="withheld: the loss is not a mean of squares"):
             draw(run)
-    assert "withheld: the loss is not a mean of squares" in render(run)
+
+
+def test_the_page_says_why_a_frozen_kernel_is_not_told(written):
+    assert "withheld: the loss is not a mean of squares" in render(written(loss="cross_entropy"))
 
 
 @pytest.mark.parametrize("loss", ["half_mse", "mse"])
@@ -83,7 +89,11 @@ def test_predictions_of_labels_that_were_trained_on_are_shown_at_step_0_alone(wr
         assert np.isnan(run.at(name, len(run) - 1))
         assert run.at(name, 0) == value
     assert "the kernel has seen these labels" in dict(misleading(run))["leave_one_out_error"]
-    assert "12 of 13 snapshots: the kernel has seen these labels" in render(run)
+
+
+def test_the_page_says_at_how_many_snapshots_labels_were_seen(written):
+    page = render(written(identity={"dataset": "digits"}, extra=SEEN))
+    assert "12 of 13 snapshots: the kernel has seen these labels" in page
 
 
 def test_predictions_on_a_held_out_probe_are_shown(written):

@@ -117,7 +117,10 @@ trainer:
 """
 
 
-@pytest.fixture(scope="module", params=["pytorch_lightning", "lightning.pytorch"])
+#: Of two roots that are treated alike, the one that no other test trains with.
+@pytest.fixture(
+    scope="module", params=[pytest.param("pytorch_lightning", marks=pytest.mark.nightly), "lightning.pytorch"]
+)
 def alone(request, tmp_path_factory):
     """The folder of a process that knows one root: a training by hand, then one by LightningCLI."""
     import torch

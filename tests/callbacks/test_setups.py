@@ -80,6 +80,9 @@ RESUMED_NIGHTLY = {
     "detect_anomaly",
     "convolutional network",
     "activation checkpointing",
+    "a compiled submodule",
+    "bf16-mixed",
+    "graph network by a callable",
 }
 
 
@@ -255,9 +258,9 @@ class Counts(pl.Callback):
 
 
 def test_no_tensors_are_left_behind(tmp_path):
-    """Oracle: the garbage collector's count of live tensors, after 3 and after 30 pairs of snapshots."""
-    counts = Counts((6, 60))
-    run(tracker(tmp_path / "run.h5", log=False), counts, max_steps=62)
+    """Oracle: the garbage collector's count of live tensors, after 3 and after 15 pairs of snapshots."""
+    counts = Counts((6, 30))
+    run(tracker(tmp_path / "run.h5", log=False), counts, max_steps=32)
     assert len(counts.objects) == 2
     assert counts.objects[1] <= counts.objects[0]
 

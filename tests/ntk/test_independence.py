@@ -225,13 +225,26 @@ PLAIN = {
 Y = torch.randn(16, 64, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("samples", [Y, Y[:1].expand(9, -1).clone(), Y[:2]], ids=["all", "the same nine times", "two"])
+SAMPLES = {"all": Y, "the same nine times": Y[:1].expand(9, -1).clone(), "two": Y[:2]}
+#: One column each of a kernel by products, before which the same question is asked as before a matrix-free operator's.
+MANY = 200
+
+
+@pytest.mark.parametrize("samples", SAMPLES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", PLAIN)
 def test_rounding_is_no_coupling(name, dtype, samples):
-    model = PLAIN[name]().to(dtype)
-    for call in ("auto", "products"):
-        CALLS[call](model, samples.to(dtype))
+    model, x = PLAIN[name]().to(dtype), SAMPLES[samples].to(dtype)
+    for call in ("auto", "products" if model(x).numel() < MANY else "operator"):
+        CALLS[call](model, x)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("samples", SAMPLES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_rounding_is_no_coupling_for_thousands_of_columns(dtype, samples):
+    model = PLAIN["batch-norm"]().to(dtype)
+    CALLS["products"](model, SAMPLES[samples].to(dtype))
 
 
 def test_padding_is_no_coupling():
