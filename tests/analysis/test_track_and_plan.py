@@ -68,7 +68,11 @@ class Noisy(Net):
         )
 
     def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.05) if self.adam else super().configure_optimizers()
+        return (
+            torch.optim.Adam(self.parameters(), lr=0.05, betas=(0.0, 0.999))
+            if self.adam
+            else super().configure_optimizers()
+        )
 
 
 class Saves(pl.Callback):
