@@ -1,6 +1,7 @@
 """Eigenfunctions as functions. Oracles: closed forms of projections, plane waves, rotations of a span."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_more_modes_than_are_stored_are_refused(run, synthetic):
 
 def test_a_kernel_of_summed_outputs_has_no_projection_of_one_output(run):
     dataset = run.dataset.copy()
-    dataset.attrs = {**dataset.attrs, "settings": {**run.settings, "output": "sum"}}
+    dataset.attrs = {**dataset.attrs, "settings": json.dumps({**run.settings, "output": "sum"})}
     with pytest.raises(AnalysisError, match="no projection on a 'sum' kernel"):
         output_in_top_modes(dataclasses.replace(run, dataset=dataset), 0, 3)
 

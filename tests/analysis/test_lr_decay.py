@@ -215,8 +215,8 @@ def test_no_prediction_where_modes_do_not_decay_one_by_one(archives, settings, r
     dataset = known.dataset.copy()
     dataset.attrs = {
         **dataset.attrs,
-        "settings": {**known.settings, **settings},
-        "provenance": {**known.provenance, "run": {**known.provenance["run"], **run}},
+        "settings": json.dumps({**known.settings, **settings}),
+        "provenance": json.dumps({**known.provenance, "run": {**known.provenance["run"], **run}}),
     }
     effects = lr_decay_effects(dataclasses.replace(known, dataset=dataset))
     assert effects.changes[0].factors is None
