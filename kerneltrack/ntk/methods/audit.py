@@ -21,6 +21,8 @@ from kerneltrack.ntk.network import Inputs, Network, layer_of
 #: For each module: plan → how many kernels were computed by it.
 _CALLS: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
 _REMEMBERED = 256
+#: How often v is shortened sixteenfold: float16 ends at 2¹⁶, and loses digits below 2⁻¹⁴.
+_SHORTENED = 5
 
 
 def audit_when_due(
@@ -83,21 +85,31 @@ def _compare(
     columns: slice,
     other: Network | None,
 ) -> bool:
-    v = _direction(job, len(right))
+    v, expected = _within_range(job, left, right, other)
     product, scale = _by_kernel(matrices, v, rows, columns, job.machine.audit_rows)
-
-    def reference() -> Tensor:
-        # The method of products is J and Jᵀ itself: another way to J is asked.
-        return _by_products(job, left, right, v, other, by_rows=job.method == "products")
-
-    expected = reference()
     # Rounding grows with the terms summed, |Θ| |v|, not with the result, which may cancel.
     limit = rounding(job.network_dtype, float(torch.maximum(scale, expected.abs()).max()))
     networks = [job.network] if other is None else [job.network, other]
-    same, telling = agree(product, expected, limit, networks, left, v, reference)
+    same, telling = agree(product, expected, limit, networks, left, v, lambda: _reference(job, left, right, v, other))
     if not same:
         _refuse(job, left, right, v, other, product, expected, limit)
     return telling
+
+
+def _reference(job: KernelRequest, left: Inputs, right: Inputs, v: Tensor, other: Network | None) -> Tensor:
+    # The method of products is J and Jᵀ itself: another way to J is asked.
+    return _by_products(job, left, right, v, other, by_rows=job.method == "products")
+
+
+def _within_range(job: KernelRequest, left: Inputs, right: Inputs, other: Network | None) -> tuple[Tensor, Tensor]:
+    """v and the reference of it; v is shorter where J (Jᵀ v) leaves the range of half precision."""
+    v = _direction(job, len(right))
+    for _ in range(_SHORTENED):
+        expected = _reference(job, left, right, v, other)
+        if bool(expected.isfinite().all()):
+            break
+        v = v * 2.0**-4
+    return v, expected
 
 
 def _refuse(
