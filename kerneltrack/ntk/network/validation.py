@@ -49,7 +49,7 @@ def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
             try_one_sample(network, samples, generators, network.buffers)
         with coupling_explained(network.module):
             seen = look(network, samples, MANY if first else FEW)
-        batches = _batches(network, samples, name) if first else None
+            batches = _batches(network, samples, name) if first else None
         drawn = generators.states() != before
         outputs = network.headed(seen.alone[:1]).shape[1]
     if drawn:
