@@ -1,5 +1,6 @@
 """Figures and panels by the data they draw. Oracle: the closed form of the synthetic run; pixels are never compared."""
 
+import dataclasses
 import re
 from types import SimpleNamespace
 
@@ -77,6 +78,19 @@ def test_the_stability_figure_holds_run_control_and_bound(scene, control_truth, 
     assert y.tolist() == [values[0] for values in control_truth.eigenvalues.values()]
     _, bound = line(figure, "bound").get_data()
     assert sorted(set(bound)) == [2 * synthetic.N / 0.25, 2 * synthetic.N / 0.125]
+
+
+def test_without_a_bound_of_the_kernel_the_sharpness_is_drawn_against_its_own(synthetic, truth, tmp_path):
+    """As under cross-entropy: the bound is the sharpness over ρ, c/η, by hand from the stored numbers."""
+    rows = []
+    for snapshot in synthetic.snapshots(truth, drop={"stability_bound"}):
+        measured = snapshot.probes["train"]
+        sharp = 2 * measured["stability_ratio"] / snapshot.learning_rates[0]
+        rows.append(dataclasses.replace(snapshot, probes={"train": {**measured, "gauss_newton_sharpness": sharp}}))
+    run = load(synthetic.write(tmp_path / "run.h5", rows, synthetic.record(truth, loss="cross_entropy"))).only
+    figure = choose("stability")(Scene(run))
+    np.testing.assert_array_equal(line(figure, "sharpness").get_data()[1], run.values("gauss_newton_sharpness"))
+    np.testing.assert_allclose(sorted(set(line(figure, "bound").get_data()[1].round(9))), [2 / 0.25, 2 / 0.125])
 
 
 def test_scaled_eigenvalues_jump_at_the_change(scene, truth, synthetic):

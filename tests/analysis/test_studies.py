@@ -41,7 +41,7 @@ def test_a_small_classification_is_analysed_from_end_to_end(digits, tmp_path):
     np.testing.assert_allclose((change.change.old, change.change.new), ((0.1,), (0.01,)), rtol=1e-12)
     (page,) = write_report(run, tmp_path / "cnn.html")
     drawn = set(re.findall(r'id="figure-([a-z-]+)"', page.read_text(encoding="utf-8")))
-    assert {"class-blocks", "class-levels", "target-energy", "kernel-distances"} <= drawn
+    assert {"class-blocks", "class-levels", "target-energy", "kernel-distances", "stability"} <= drawn
     # the oracle of the class levels: the stored kernel itself, by a loop over pairs
     labels = run.values("targets").argmax(axis=1)
     kernel = np.einsum("nmoo->nm", run.at("kernel", 0))

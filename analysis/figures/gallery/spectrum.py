@@ -75,20 +75,22 @@ def _before_and_after(scene: Scene, values: Floats) -> tuple[Ints, Floats]:
     "stability",
     "The largest eigenvalue and the bound of stability",
     "λ₁ of the kernel against the value at which the next update would be at the edge of stability (2N/η for gradient "
-    "descent on the mean of ½(f − y)²). When the learning rate falls the bound rises; a control that kept the rate is "
-    "dashed.",
+    "descent on the mean of ½(f − y)²). Where the loss is no mean of squares, the sharpness against its own value at the edge. "
+    "When the learning rate falls the bound rises; a control that kept the rate is dashed.",
     "eigenvalues",
-    "stability_bound",
     section="spectrum",
 )
 def stability(scene: Scene) -> Figure:
-    """λ_1 and its bound."""
-    largest = scene.masked("eigenvalues", why="the figure")[:, 0]
-    bound = scene.masked("stability_bound", why="the figure")
+    """λ_1, or the sharpness, and its bound."""
+    label, stored, column = _at_the_edge(scene)
+    largest = scene.masked(stored, why="the figure")
+    largest = largest if column is None else largest[:, column]
+    ratio = scene.masked("stability_ratio", why="the figure") if column is None else None
+    bound = scene.masked("stability_bound", why="the figure") if ratio is None else largest / ratio
     page, (ax,) = sheet(scene, height=0.45)
     lines = [
-        Series("λ₁", largest, scene.style.category[0]),
-        *from_control(scene, "eigenvalues", "λ₁, control", column=0),
+        Series(label, largest, scene.style.category[0]),
+        *from_control(scene, stored, f"{label}, control", column=column),
     ]
     known = np.isfinite(bound) & (bound > 0)
     top = 1.12 * max(float(np.max(bound[known])), float(np.nanmax(largest)))
@@ -96,7 +98,7 @@ def stability(scene: Scene) -> Figure:
     steep = np.max(bound[known]) > 20 * np.nanmax(largest)
     low = 0.8 * min(float(np.min(bound[known])), float(np.nanmin(largest)))
     options: dict[str, Any] = {"y": "log", "ylim": (low, top)} if steep else {"ylim": (0, top)}
-    over_time(scene, ax, lines, "λ₁ and its bound", **options)
+    over_time(scene, ax, lines, f"{label} and its bound", **options)
     staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
     ax.annotate(
         "edge of stability",
@@ -108,6 +110,14 @@ def stability(scene: Scene) -> Figure:
         color=scene.style.ink,
     )
     return page
+
+
+def _at_the_edge(scene: Scene) -> tuple[str, str, int | None]:
+    """What is drawn against its bound: a name, what is stored of it, and its column there."""
+    run = scene.run
+    if not run.has("stability_bound") and run.has("gauss_newton_sharpness", "stability_ratio"):
+        return "sharpness", "gauss_newton_sharpness", None
+    return "λ₁", "eigenvalues", 0
 
 
 @figure(
