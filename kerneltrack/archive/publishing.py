@@ -74,7 +74,8 @@ def publish(
 
     Raises:
         ArchiveExistsError: something stands at ``target``.
-        ArchiveError: a licence that SPDX does not know, no author, no address, the source cannot be read, or the target cannot be written.
+        ArchiveError: a licence that SPDX does not know, no author, no address; the source cannot be read, or the target
+            cannot be written.
     """
     place = Path(os.path.realpath(target))
     require_free(place)
