@@ -38,6 +38,7 @@ _PLAIN = {
 }  # fmt: skip
 _FOREIGN_PATHS = {"WindowsPath": "PureWindowsPath", "PosixPath": "PurePosixPath"}
 _NOT_ONE = "is not a checkpoint of Lightning"
+_SAVE = "Save checkpoints with trainer.save_checkpoint, or ModelCheckpoint."
 
 
 class Unread:
@@ -101,25 +102,25 @@ def read(path: Path) -> dict[str, Any]:
         TrackerError: it cannot be read, or is another kind of file.
     """
     if path.suffix == ".safetensors":
-        raise TrackerError(f"{path} {_NOT_ONE}", got="safetensors, which hold weights and no step")
+        raise TrackerError(f"{path} {_NOT_ONE}", got="safetensors, which hold weights and no step", remedy=_SAVE)
     if not path.is_file():
-        raise TrackerError(f"{path} {_NOT_ONE}", got="a folder" if path.is_dir() else "no regular file")
+        raise TrackerError(f"{path} {_NOT_ONE}", got="a folder" if path.is_dir() else "no regular file", remedy=_SAVE)
     try:
         contents = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except PermissionError as error:
-        raise TrackerError(f"{path} cannot be read", got=error.strerror) from error
+        raise TrackerError(
+            f"{path} cannot be read", got=error.strerror, remedy="Ask for the right to read it."
+        ) from error
     except Exception as error:  # a file of another kind makes the unpickler fail in any way
         begun = path.read_bytes()[:2] == b"PK" and not zipfile.is_zipfile(path)
         got = "a file that ends too early" if begun else "text or another kind of file"
-        raise TrackerError(f"{path} {_NOT_ONE}", got=got) from error
+        raise TrackerError(f"{path} {_NOT_ONE}", got=got, remedy=_SAVE) from error
     if isinstance(contents, Unread):
-        raise TrackerError(
-            f"{path} {_NOT_ONE}",
-            got=f"a saved {contents.name}",
-            remedy="Save checkpoints with trainer.save_checkpoint.",
-        )
+        raise TrackerError(f"{path} {_NOT_ONE}", got=f"a saved {contents.name}", remedy=_SAVE)
     if not isinstance(contents, Mapping) or not {"global_step", "epoch", "state_dict"} <= set(contents):
-        raise TrackerError(f"{path} {_NOT_ONE}", expected="the entries 'global_step', 'epoch' and 'state_dict'")
+        raise TrackerError(
+            f"{path} {_NOT_ONE}", expected="the entries 'global_step', 'epoch' and 'state_dict'", remedy=_SAVE
+        )
     return dict(contents)
 
 

@@ -83,7 +83,9 @@ def run_plan(
         module: nn.Module = cls()
         complete(module)
     except Exception as error:  # the module's own code may fail in any way
-        raise TrackerError(f"{model} cannot be built", got=one_line(error)) from error
+        raise TrackerError(
+            f"{model} cannot be built", got=one_line(error), remedy="The module's own code raised it: mend it there."
+        ) from error
     instrument = instrument_for(probe, loss, how)
     with undisturbed(module):
         plan, forecast = forecast_snapshot(module, instrument)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kerneltrack.archive import durable, joining, pieces
+from kerneltrack.archive.citation import cited
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.place import require_free
@@ -73,20 +74,20 @@ def publish(
 
     Raises:
         ArchiveExistsError: something stands at ``target``.
-        ArchiveError: the source cannot be read, or the target cannot be written.
+        ArchiveError: a licence that SPDX does not know, no author, no address; the source cannot be read, or the target
+            cannot be written.
     """
     place = Path(os.path.realpath(target))
     require_free(place)
-    names = authors if isinstance(authors, str) else "; ".join(authors)
+    citation = cited(licence, authors, contact)
     found = pieces.gather(Path(os.path.realpath(source)))
     try:
         header = joining.merged_header(found)
         redaction = Redaction.of(header.provenance)
         public, replaced = redaction.header(header)
-        cited = {"license": licence, "creator_name": names, "creator_email": contact}
         messages = redaction.messages(found)
         with explained("the copy cannot be written", place):
-            _write(place, replace(public, attrs={**public.attrs, **cited}), found, messages)
+            _write(place, replace(public, attrs={**public.attrs, **citation}), found, messages)
     finally:
         pieces.close_all(found)
     return [*replaced, *(f"message, row {row}" for row in messages["message"])]

@@ -77,6 +77,29 @@ def test_publishing_overwrites_nothing(writer, tmp_path):
         publish(tmp_path / "none.h5", tmp_path / "other.h5", **CITED)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"licence": "nonsense"}, "the licence: expected an SPDX identifier, got 'nonsense'"),
+        ({"licence": ""}, "the licence"),
+        ({"authors": ""}, "the authors"),
+        ({"authors": []}, "the authors"),
+        ({"authors": ["A", " "]}, "the authors"),
+        ({"contact": "notanemail"}, "the contact: expected an e-mail address, got 'notanemail'"),
+        ({"contact": "a@b"}, "the contact"),
+        ({"contact": "a b@example.org"}, "the contact"),
+        ({"contact": "@example.org"}, "the contact"),
+    ],
+)
+def test_what_cites_nothing_is_refused(writer, tmp_path, wrong, said):
+    """Negative control: another licence, an expression of two, and a name of one's own are taken."""
+    with pytest.raises(ArchiveError, match=said):
+        publish(writer.path, tmp_path / "public.h5", **{**CITED, **wrong})
+    assert not (tmp_path / "public.h5").exists()
+    for i, licence in enumerate(("ODbL-1.0", "MIT OR CC-BY-4.0", "LicenseRef-Ours")):
+        publish(writer.path, tmp_path / f"{i}.h5", **{**CITED, "licence": licence})
+
+
 def test_merging_joins_what_a_killed_run_left(writer, make):
     writer._spool.release()  # as if it had been killed: the parts stay
     writer._closed = True
