@@ -277,16 +277,23 @@ def test_an_archive_behind_standard_output_is_left_alone(place, command):
     assert state(place) == before
 
 
-def in_a_child(argv, stdout):
-    """(exit code, what it complained) of a command in a forked child with that descriptor as its standard output."""
+def in_a_child(argv, stdout=None, *, limit=None):
+    """(exit code, what it said) of a command in a forked child.
+
+    ``stdout`` is the descriptor that is its standard output, else that is read with its complaints; ``limit`` is how many
+    bytes a file of its may have.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         code = 99
         try:
-            os.dup2(stdout, 1)
+            os.dup2(writing if stdout is None else stdout, 1)
             os.dup2(writing, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            if limit is not None:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             code = main(argv)
             sys.stderr.flush()
         finally:
@@ -376,22 +383,7 @@ def with_a_full_disk(argv, limit):
     from kerneltrack.analysis.lr_decay import runs  # noqa: F401
     from kerneltrack.analysis.report import page  # noqa: F401
 
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            sys.stdout = sys.stderr = os.fdopen(writing, "w")
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            code = main(argv)
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with open(reading, encoding="utf-8") as said:
-        text = said.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
+    return in_a_child(argv, limit=limit)
 
 
 IN_A_PROCESS = """

@@ -69,8 +69,10 @@ def test_resume(tmp_path, monkeypatch):
     assert wrong != second
     (tmp_path / "wrong.py").write_text("from kerneltrack import open_archive\n" + wrong)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError) as raised:
         runpy.run_path("wrong.py")
+    failed = (tmp_path / "wrong.py").read_text().splitlines()[raised.traceback[-1].lineno]
+    assert "assert archive.steps" in failed
 
 
 def test_lightning_cli(tmp_path, monkeypatch):
