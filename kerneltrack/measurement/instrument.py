@@ -64,7 +64,9 @@ class Instrument(ProbeSpec):
         network = Network(module, params=self.params, forward=self.forward)  # refuses names that are unknown or frozen
         inputs = self.inputs(module)
         try:
-            outputs = network.outputs(inputs)  # first: what a plain pass raises is the probe's fault, or the module's own
+            outputs = network.outputs(
+                inputs
+            )  # first: what a plain pass raises is the probe's fault, or the module's own
             validate(network, inputs, name=f"probe {self.probe.name!r}")
         except KerneltrackError:
             raise

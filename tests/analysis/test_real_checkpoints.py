@@ -21,6 +21,7 @@ from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.commands.checkpoints import read
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.observables import select
+from tests.analysis.saved_checkpoints import Saves
 
 X = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
 Y = X[:, :1].sin()
@@ -136,17 +137,6 @@ class FreezesAndSaysSo(pl.callbacks.BaseFinetuning):
 
     def finetune_function(self, pl_module, epoch, optimizer):
         pass
-
-
-class Saves(pl.Callback):
-    def save(self, trainer):
-        trainer.save_checkpoint(f"ckpt/{trainer.global_step}.ckpt")
-
-    def on_train_batch_start(self, trainer, *_):
-        self.save(trainer)
-
-    def on_train_end(self, trainer, *_):
-        self.save(trainer)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from kerneltrack.analysis.commands.track import run_track
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import OutputError, TrackerError
 from kerneltrack.observables import catalogue, select
+from tests.analysis.saved_checkpoints import Saves
 
 X = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
 Y = X[:, :1].sin()
@@ -75,17 +76,9 @@ class Noisy(Net):
         )
 
 
-class Saves(pl.Callback):
-    """A checkpoint before every update and at the end, under names whose order is not that of the steps."""
-
-    def save(self, trainer):
-        trainer.save_checkpoint(f"ckpt/{(7 * trainer.global_step + 3) % 11:02d}.ckpt")
-
-    def on_train_batch_start(self, trainer, *_):
-        self.save(trainer)
-
-    def on_train_end(self, trainer, *_):
-        self.save(trainer)
+def out_of_order(step):
+    """Names whose order is not that of the steps."""
+    return f"{(7 * step + 3) % 11:02d}"
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*logging interval.*")
@@ -97,7 +90,7 @@ def test_checkpoints_give_the_live_numbers(here, options):
     trainer = pl.Trainer(
         max_steps=4,
         accelerator="cpu",
-        callbacks=[tracker, Saves()],
+        callbacks=[tracker, Saves(out_of_order)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -128,7 +121,7 @@ def test_checkpoints_give_the_leading_pairs(here):
     pl.Trainer(
         max_steps=2,
         accelerator="cpu",
-        callbacks=[Saves()],
+        callbacks=[Saves(out_of_order)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
