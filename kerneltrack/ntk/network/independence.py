@@ -2,7 +2,8 @@
 
 Values are compared relative to the spread of the outputs, so that a large constant in them hides nothing; derivatives by
 one VJP, because a batch can mix in the derivative alone. Small differences are judged by what rounding does to these
-very samples alone (:mod:`kerneltrack.ntk.network.arithmetic`), never by anything that a batch was part of.
+very samples alone (:mod:`kerneltrack.ntk.network.arithmetic`), never by anything that a batch was part of. Everything
+stays on its device until one answer is read, whether all is well.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ class Look:
         alone: f of each, (n, O), before any head.
         together: f of the first FEW of them as one batch.
         pulled: Jᵀu of the first PULLED, alone, summed.
-        gap: the largest difference to Jᵀu of that batch, by parameter; u is zero for the others in it.
+        gap: (P,) the largest difference to Jᵀu of that batch, by parameter; u is zero for the others in it.
     """
 
     chosen: list[int]
     alone: Tensor
     together: Tensor
     pulled: Gradients
-    gap: dict[str, float]
+    gap: Tensor
 
 
 def look(network: Network, samples: Inputs, most: int) -> Look:
@@ -57,7 +58,7 @@ def look(network: Network, samples: Inputs, most: int) -> Look:
     few = chosen[:FEW]
     alone, pulled = _alone(network, samples, chosen)
     if len(few) == 1:
-        return Look(chosen, alone, alone, pulled, dict.fromkeys(pulled, 0.0))
+        return Look(chosen, alone, alone, pulled, 0 * _sizes(pulled))
     try:
         together, of_batch = _pull(network, samples.pick(few), slice(len(few)))
     except KernelError:
@@ -68,8 +69,7 @@ def look(network: Network, samples: Inputs, most: int) -> Look:
             got=refusal,
             remedy="Remove what depends on the number of samples.",
         ) from refusal
-    gap = {name: _largest(of_batch[name].sub_(pulled[name])) for name in pulled}
-    return Look(chosen, alone, together, pulled, gap)
+    return Look(chosen, alone, together, pulled, _sizes({name: of_batch[name].sub_(pulled[name]) for name in pulled}))
 
 
 def refuse_coupling(
@@ -91,21 +91,19 @@ def refuse_coupling(
         values = batches[0]
         gap = torch.maximum(gap, _differences(values[seen.chosen], seen.alone))
         gap = torch.maximum(gap, _differences(*batches))
-    limit, slack = _limit(values), _slack(seen.pulled, values.dtype)
-    if bool((gap <= limit).all()) and all(seen.gap[name] <= slack[name] for name in slack):
+    sizes = _sizes(seen.pulled)
+    limit, slack = _limit(values), _slack(sizes, seen.pulled, values.dtype)
+    if bool((gap <= limit).all() & (seen.gap <= slack).all().to(gap.device)):
         return
     noise, unsteady, eps = _noise(network, samples, seen)
     limit = limit + _twice(eps) * noise + _ulps(eps) * eps * values.abs().amax(0)
     if not bool((gap <= limit).all()):
         _refuse("outputs", "outputs of a sample alone equal to its row of a batch", gap / limit)
-    slack = {
-        name: slack[name] + _twice(eps) * change + _ulps(eps) * eps * _largest(seen.pulled[name])
-        for name, change in unsteady.items()
-    }
-    for name, most in slack.items():
-        if not seen.gap[name] <= most:
+    slack = slack + _twice(eps) * unsteady + _ulps(eps) * eps * sizes
+    for name, found, most in zip(seen.pulled, seen.gap.tolist(), slack.tolist(), strict=True):
+        if not found <= most:
             expected = "the derivative of a sample alone equal to its part of a batch's"
-            _refuse(f"derivative by {name!r}", expected, torch.tensor(seen.gap[name] / (most or 1e-300)))
+            _refuse(f"derivative by {name!r}", expected, torch.tensor(found / (most or 1e-300)))
 
 
 def refuse_randomness(network: Network, samples: Inputs, generators: Generators) -> None:
@@ -205,25 +203,24 @@ def _limit(values: Tensor) -> Tensor:
     return limit
 
 
-def _slack(pulled: Gradients, dtype: torch.dtype) -> dict[str, float]:
-    """The same for Jᵀu by parameter: of its own size, and the last digits of all parameters' sizes."""
-    sizes = {name: _largest(part) for name, part in pulled.items()}
+def _slack(sizes: Tensor, pulled: Gradients, dtype: torch.dtype) -> Tensor:
+    """The same for Jᵀu by parameter (P,): of its own size, and the last digits of all parameters' sizes."""
     eps = max(torch.finfo(kind).eps for kind in (dtype, *(part.dtype for part in pulled.values())))
-    floor = 2 * _ulps(eps) * eps * max(sizes.values())
-    return {name: _share(eps) * size + floor for name, size in sizes.items()}
+    return _share(eps) * sizes + 2 * _ulps(eps) * eps * sizes.amax()
 
 
-def _noise(network: Network, samples: Inputs, seen: Look) -> tuple[Tensor, dict[str, float], float]:
+def _noise(network: Network, samples: Inputs, seen: Look) -> tuple[Tensor, Tensor, float]:
     """What rounding does to the samples alone: by output, by parameter, and the resolution that it was taken for."""
     few = seen.chosen[: len(seen.together)]
     with network.evaluating():
         eps = network.sight(samples).eps
-        values, derivatives = torch.zeros_like(seen.alone[0]), dict.fromkeys(seen.pulled, 0.0)
+        values, derivatives = torch.zeros_like(seen.alone[0]), torch.zeros_like(seen.gap)
         for seed in range(DRAWS):
             with network.nudged(seed, (1 if eps > _COARSE else UNITS) * eps):
                 alone, pulled = _alone(network, samples, few)
             values = torch.maximum(values, (alone - seen.alone[: len(few)]).abs().amax(0))
-            derivatives = {k: max(v, _largest(pulled[k] - seen.pulled[k])) for k, v in derivatives.items()}
+            moved = {name: pulled[name] - part for name, part in seen.pulled.items()}
+            derivatives = torch.maximum(derivatives, _sizes(moved))
     return values, derivatives, eps
 
 
@@ -243,11 +240,17 @@ def _refuse(what: str, expected: str, ratios: Tensor) -> None:
     )
 
 
-def _largest(tensor: Tensor) -> float:
+def _sizes(parts: Gradients) -> Tensor:
+    """(P,) the largest entry of each by magnitude, in float64, on the device of the first."""
+    found = [_largest(part) for part in parts.values()]
+    return torch.stack([size.to(found[0].device) for size in found])
+
+
+def _largest(tensor: Tensor) -> Tensor:
     if not tensor.numel():
-        return 0.0
+        return torch.zeros((), dtype=torch.float64, device=tensor.device)
     low, high = torch.aminmax(tensor)  # without a copy of the absolute values
-    return float(torch.maximum(-low, high))
+    return torch.maximum(-low, high).double()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -30,7 +30,8 @@ def validate(network: Network, x: Any, *, name: str = "x") -> tuple[Inputs, int]
     """
     samples = network.inputs(x, name=name)
     accepted = network.known(samples).accepted
-    contents = tuple(int(checksum(t)) for t in samples.tensors)
+    sums = [checksum(t) for t in samples.tensors]
+    contents = tuple(torch.stack([total.to(sums[0].device) for total in sums]).tolist())
     outputs = _look(network, samples, name, contents not in accepted)
     accepted.add(contents)
     return samples, outputs
