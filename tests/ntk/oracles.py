@@ -56,7 +56,7 @@ def jacobian(
             ]
         )
     return {
-        name: np.stack([[gradients[i].to_dense().numpy().ravel() for gradients in row] for row in rows]).astype(
+        name: np.stack([[gradients[i].to_dense().cpu().numpy().ravel() for gradients in row] for row in rows]).astype(
             np.float64
         )
         for i, name in enumerate(trainable)
