@@ -7,8 +7,9 @@ from torch import nn
 import kerneltrack.measurement.recorder as module
 from kerneltrack.errors import TrackerError
 from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.measurement.moment import Moment
 from kerneltrack.measurement.pace import Pace
-from kerneltrack.measurement.recorder import Moment, Recorder
+from kerneltrack.measurement.recorder import Recorder
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Clock, Due, Every, Log, OnLearningRateChange, OnMetricChange, Seconds
 from kerneltrack.training.update_rule import UpdateRule

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from kerneltrack.ntk.network.arithmetic import nudge, nudged
 from kerneltrack.ntk.network.forward import Call, Forward, Result, default_forward
 from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.hooks import changing, hooked
+from kerneltrack.ntk.network.known import Known, forget, known
 from kerneltrack.ntk.network.parameters import Selection, reported_name, trainable, unwrap
 from kerneltrack.ntk.network.pullback import pull, pull_by_rows, pull_signs
 from kerneltrack.ntk.network.pushforward import Function, pushforward, reverse_mode, row_by_row
@@ -35,21 +35,6 @@ from kerneltrack.ntk.reduction import Head
 from kerneltrack.undisturbed import evaluating
 
 Tensors = Mapping[str, Tensor]
-
-
-@dataclass
-class Known:
-    """What was found out about a module in one mode, with samples of one shape.
-
-    Attributes:
-        activation_bytes: what autograd saves for one sample; None before it was measured.
-        sight: what the witness of a forward and a backward pass saw; None before there was one.
-        accepted: checksums of the samples that a first call has looked at closely.
-    """
-
-    activation_bytes: int | None = None
-    sight: Sight | None = None
-    accepted: set[tuple[int, ...]] = field(default_factory=set)
 
 
 class Network:
@@ -224,18 +209,11 @@ class Network:
 
     def forget(self, samples: Inputs) -> None:
         """Whatever was found out for these samples' plan is to be found out again."""
-        _KNOWN.get(self.module, {}).pop(self.plan_key(samples), None)
+        forget(self.module, self.plan_key(samples))
 
     def known(self, samples: Inputs) -> Known:
         """What is known of this module in this mode, with samples of this shape."""
-        of_module = _KNOWN.setdefault(self.module, {})
-        key = self.plan_key(samples)
-        if key not in of_module and len(of_module) >= _REMEMBERED:
-            of_module.clear()
-        known = of_module.setdefault(key, Known())
-        if len(known.accepted) > _REMEMBERED:
-            known.accepted.clear()
-        return known
+        return known(self.module, self.plan_key(samples))
 
     def leaves(self, values: Tensors) -> dict[str, Tensor]:
         """Copies of parameters to differentiate by, with the hooks that users have hung on theirs."""
@@ -406,8 +384,3 @@ _UNWATCHED = 16
 def one_bytes(samples: Inputs) -> int:
     """Bytes of the samples themselves."""
     return sum(t.numel() * t.element_size() for t in samples.tensors)
-
-
-#: What was found out about each module, by mode, shape and dtype.
-_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Known]] = WeakKeyDictionary()
-_REMEMBERED = 32

@@ -1,0 +1,46 @@
+"""What earlier calls have found out about a module: kept as long as the module lives, apart for each plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from kerneltrack.ntk.network.witness import Sight
+
+#: What was found out about each module, by mode, shape and dtype.
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Known]] = WeakKeyDictionary()
+_REMEMBERED = 32
+
+
+@dataclass
+class Known:
+    """What was found out about a module in one mode, with samples of one shape.
+
+    Attributes:
+        activation_bytes: what autograd saves for one sample; None before it was measured.
+        sight: what the witness of a forward and a backward pass saw; None before there was one.
+        accepted: checksums of the samples that a first call has looked at closely.
+    """
+
+    activation_bytes: int | None = None
+    sight: Sight | None = None
+    accepted: set[tuple[int, ...]] = field(default_factory=set)
+
+
+def known(module: nn.Module, key: tuple[Any, ...]) -> Known:
+    """What is known of ``module`` under ``key``, of all that a plan depends on; new where it is the first time."""
+    of_module = _KNOWN.setdefault(module, {})
+    if key not in of_module and len(of_module) >= _REMEMBERED:
+        of_module.clear()
+    found = of_module.setdefault(key, Known())
+    if len(found.accepted) > _REMEMBERED:
+        found.accepted.clear()
+    return found
+
+
+def forget(module: nn.Module, key: tuple[Any, ...]) -> None:
+    """Whatever was found out under ``key`` is to be found out again."""
+    _KNOWN.get(module, {}).pop(key, None)
