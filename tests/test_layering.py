@@ -229,3 +229,11 @@ def test_reading_loads_neither_torch_nor_lightning_nor_matplotlib(statement):
 def test_the_probe_for_heavy_modules_sees_torch():
     """Negative control."""
     assert "torch" in loaded_after("from kerneltrack import Probe")
+
+
+def test_a_kernel_does_not_load_torchs_compiler():
+    """It takes a second and 40 MB, and only a module that is compiled needs it. Oracle: the modules of a fresh process."""
+    kernel = "kt.empirical_ntk(torch.nn.Linear(2, 1), torch.ones(2, 2))"
+    code = f"import sys, torch, kerneltrack as kt; {kernel}; print([m for m in sys.modules if m == 'torch._dynamo'])"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

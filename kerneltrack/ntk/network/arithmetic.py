@@ -30,6 +30,11 @@ class LowestPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.eps = torch.finfo(dtype).eps
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: else torch loads its whole compiler (a second, 40 MB) to say that this mode is not to be compiled."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):

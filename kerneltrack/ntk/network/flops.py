@@ -27,6 +27,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.total = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No; see :class:`.arithmetic.LowestPrecision`."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
