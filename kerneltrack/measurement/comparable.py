@@ -23,13 +23,6 @@ _OF_KERNELS, _OF_FUNCTIONS = frozenset({"spectrum", "eigenvectors", "kernel"}), 
 _ROUNDINGS = 1e3
 
 
-def new_layers(trained: Iterable[str], layers: Iterable[str]) -> str:
-    """Why no value can be given by ``layers``: others train; "" where none does."""
-    known = set(layers)
-    added = [layer for layer in trained if layer not in known]
-    return f"new layers train: {listed(added)}" if added else ""
-
-
 def of_other_parameters(entries: Iterable[Observable], state: State) -> dict[str, str]:
     """What would compare kernels of different parameters, by name, and why it is not to be measured."""
     found: dict[str, str] = {}

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.measurement.arrays import to_float64
-from kerneltrack.measurement.comparable import new_layers
 from kerneltrack.measurement.curvature import Metric, largest_curvature
 from kerneltrack.measurement.hidden_layers import Hidden, hidden_activations
 from kerneltrack.measurement.kernels import Kernels
+from kerneltrack.measurement.layers import Layers
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.out_of_sample import as_matrix
 from kerneltrack.measurement.parameter_motion import distances, layers_of
@@ -76,22 +76,21 @@ class Context:
         return self.spec.targets(self.outputs)
 
     @cached_property
-    def layers(self) -> list[str]:
+    def layers(self) -> Layers:
         """The layers that have values: those of the first measurement."""
-        known = self.references.layers
-        return layers_of(self.network) if known is None else list(known)
+        return Layers.of(self.module, self.spec.selection, self.references.layers)
 
     @cached_property
     def new_layers(self) -> str:
-        """Why no value can be given by them; "" where it can."""
-        return new_layers(layers_of(self.network), self.layers)
+        """Why what speaks of every parameter that trains cannot be given by them; "" where it can."""
+        return self.layers.new(layers_of(self.network.parameters))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """``State.settings``."""
         return {
             **self.spec.facts(self.network, self.outputs, self.references.previous, self.step),
-            "layers": self.layers,
+            "layers": list(self.layers.names),
             "parameters": list(self.spec.network(self.module).parameters),
         }
 
@@ -121,7 +120,7 @@ class Context:
 
     @cached_property
     def distances(self) -> dict[str, float]:
-        """‖θ_t − θ_0‖₂ of each layer."""
+        """‖θ_t − θ_0‖₂ of each layer of which something trained at step 0."""
         return distances(self.start.parameters, self.start.now(self.module))
 
     @property
@@ -137,15 +136,17 @@ class Context:
 
     @cached_property
     def by_layer(self) -> dict[str, Tensor]:
-        """The kernel of every layer; zero of one of which no parameter is chosen.
+        """The kernel of every layer; one and the same zero of all those of which nothing is chosen or trains.
 
         Raises:
-            NotMeasured: the kernel is not split by layer.
+            NotMeasured: the kernel is not split by layer, or is of a layer that has no place.
         """
         if self.parts is None:
             raise NotMeasured(self.without_parts)
+        if why := self.layers.new(self.parts):
+            raise NotMeasured(why)
         nothing = torch.zeros_like(next(iter(self.parts.values())))
-        return {layer: self.parts.get(layer, nothing) for layer in self.layers}
+        return self.layers.placed(self.parts, nothing, torch.add)
 
     def curvature(self, metric: Metric) -> float:
         """λ_1(S^½ J P Jᵀ S^½) of the probe's loss."""

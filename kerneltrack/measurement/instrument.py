@@ -7,7 +7,7 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,10 +18,11 @@ from kerneltrack import observables
 from kerneltrack.distributed import Ranks
 from kerneltrack.errors import KerneltrackError, ProbeError
 from kerneltrack.measurement.arrays import to_float64
-from kerneltrack.measurement.comparable import new_layers, of_other_parameters, withheld
+from kerneltrack.measurement.comparable import of_other_parameters, withheld
 from kerneltrack.measurement.context import Context
 from kerneltrack.measurement.eigenpairs import describe
 from kerneltrack.measurement.kernels import Kernels, ShareRequest, total
+from kerneltrack.measurement.layers import Layers
 from kerneltrack.measurement.parameter_motion import layers_of
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import References
@@ -30,7 +31,7 @@ from kerneltrack.measurement.supplies import supply
 from kerneltrack.measurement.training_outputs import Flags
 from kerneltrack.measurement.update_effects import update_effects
 from kerneltrack.memory_budget import refuse_budget
-from kerneltrack.ntk import Network, NetworkState, NTKOperator, Plan, layer_of, validate
+from kerneltrack.ntk import NetworkState, NTKOperator, Plan, selected, unwrap, validate
 from kerneltrack.snapshot import ProbeRecord
 from kerneltrack.spectrum import eigensystem, threads_for
 from kerneltrack.training import UpdateRule
@@ -61,7 +62,8 @@ class Instrument(ProbeSpec):
             KernelError: a module whose kernel cannot be computed exactly.
             ObservableError: targets that the chosen reduction cannot see.
         """
-        network = Network(module, params=self.params, forward=self.forward)  # refuses names that are unknown or frozen
+        selected(unwrap(module), self.params)  # refuses unknown names; one that is frozen now may thaw
+        network = self.network(module)
         inputs = self.inputs(module)
         try:
             outputs = network.outputs(
@@ -155,7 +157,9 @@ class Instrument(ProbeSpec):
         outputs, previous = network.outputs(inputs), references.previous
         rows = self.rows(outputs)
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
-        kernel, parts, why = self._kernel(module, inputs, outputs) if operator is None else (None, None, "")
+        kernel, parts, why = (
+            self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "")
+        )
         with threads_for(rows):
             spectrum = eigensystem(
                 kernel if operator is None else operator,
@@ -205,8 +209,8 @@ class Instrument(ProbeSpec):
             return reading
         if gone := reading.before.incomparable(module, ()):
             return replace(reading, reasons=self._explained(reading.reasons, {"update": gone}), before=None)
-        layers = reading.state.settings["layers"]
-        why = new_layers(map(layer_of, reading.before.parameters), layers)
+        layers = Layers.of(module, self.selection, reading.state.settings["layers"])
+        why = layers.new(layers_of(reading.before.parameters))
         missing = {need.name: why for need in self.wanted if need.by_layer}
         targets, residual = self.targets(reading.outputs), None
         if self.loss is not None and targets is not None and not callable(self.output):
@@ -252,18 +256,24 @@ class Instrument(ProbeSpec):
             progress=self.progress,
         )
 
+    def _held(self, module: nn.Module, known: Sequence[str] | None) -> int:
+        """How many kernels are held side by side: of the layers that train; of all where they are stored one by one."""
+        if any({"layer", "sample_2"} <= set(entry.dims) for entry in self.observables):
+            return len(Layers.of(module, self.selection, known).names)
+        return len(layers_of(self.network(module).parameters))
+
     def _operator(self, module: nn.Module, inputs: Any, outputs: Tensor) -> NTKOperator | None:
         """Θ by products, where that is cheaper than its matrix or the only way; else None."""
         rows, needs = self.rows(outputs), observables.needs(self.observables)
         return self._kernels.operator(module, inputs, outputs, needs, pairs=self.pairs_of(rows), rows=rows)
 
     def _kernel(
-        self, module: nn.Module, inputs: Any, outputs: Tensor
+        self, module: nn.Module, inputs: Any, outputs: Tensor, known: Sequence[str] | None
     ) -> tuple[Tensor, Mapping[str, Tensor] | None, str]:
         """The kernel; each layer's where an observable asks for layers, or why they are not there."""
         why = ""
         if self.needs("layers") or self.needs("layer_kernels"):
-            why = self._kernels.without_layers(outputs, len(layers_of(self.network(module))))
+            why = self._kernels.without_layers(outputs, self._held(module, known))
             if not why:
                 parts = self._kernels.measured(module, inputs, by_layer=True)
                 return total(parts), parts, ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk import Network, layer_of
+from kerneltrack.ntk import layer_of
 
 Tensors = Mapping[str, Tensor]
 
@@ -17,9 +17,9 @@ def difference(start: Tensors, end: Tensors) -> dict[str, Tensor]:
     return {name: end[name] - value for name, value in start.items()}
 
 
-def layers_of(network: Network) -> list[str]:
-    """The layers that hold parameters, in the order of the parameter table."""
-    return list(dict.fromkeys(map(layer_of, network.parameters)))
+def layers_of(names: Iterable[str]) -> list[str]:
+    """The layers of parameters, in their order."""
+    return list(dict.fromkeys(map(layer_of, names)))
 
 
 def distances(start: Tensors, end: Tensors) -> dict[str, float]:

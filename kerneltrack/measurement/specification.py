@@ -13,8 +13,18 @@ from torch.utils import _pytree as pytree
 
 from kerneltrack import observables
 from kerneltrack.measurement.eigenpairs import Eigenpairs
-from kerneltrack.measurement.parameter_motion import layers_of
-from kerneltrack.ntk import AnchoredNetwork, Method, Network, NetworkState, Output, parse_output, reported_name, unwrap
+from kerneltrack.measurement.layers import Layers
+from kerneltrack.ntk import (
+    AnchoredNetwork,
+    Method,
+    Network,
+    NetworkState,
+    Output,
+    parse_output,
+    reported_name,
+    selected,
+    unwrap,
+)
 from kerneltrack.observables import NEEDS, Need, Observable, State, in_order
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Json, Reduction
@@ -147,7 +157,7 @@ class ProbeSpec:
             "output": self.reduction,
             # neural-tangents' default is the mean over outputs; the factor is stored, so that no reader has to guess.
             "mean_trace_factor": 1.0 / outputs.shape[1] if every_output else None,
-            "parameters": "all that require grad" if self.params is None else sorted(parameters),
+            "parameters": self._named(network.module),
             "parameter_count": sum(p.numel() for p in parameters.values()),
             "mode": "eval",
             "dtype": str(outputs.dtype).removeprefix("torch."),
@@ -159,10 +169,13 @@ class ProbeSpec:
             "stability_scope": self.scope,
             "forward": None if self.forward is None else getattr(self.forward, "__qualname__", repr(self.forward)),
             "energy_k": list(observables.energy_k(modes)),
-            # Of every parameter that trains, as the layers' columns are; the kernel may be of fewer.
-            "layers": layers_of(Network(network.module)),
+            "layers": list(Layers.of(network.module, self.selection).names),
             "top_k": min(self.top_k, modes),
         }
+
+    def _named(self, module: nn.Module) -> Json:
+        """The parameters that are chosen, frozen ones too: they may thaw."""
+        return "all that require grad" if self.params is None else sorted(selected(module, self.selection))
 
     def facts(self, network: Network, outputs: Tensor, previous: State | None, step: int) -> dict[str, Any]:
         """``State.settings``: what observables must know of how, and of which probe, a state was measured.

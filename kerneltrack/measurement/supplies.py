@@ -5,6 +5,7 @@ A supplier looks at the :class:`Context`, and returns the field's value or raise
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -68,7 +69,7 @@ def _refuse(need: Need, context: Context) -> None:
         raise NotMeasured("only the leading eigenpairs were computed")
     if need.from_source:
         _ = context.first
-    if need.by_layer and context.new_layers:
+    if need.by_layer and not need.of_the_kernel and context.new_layers:
         raise NotMeasured(context.new_layers)
 
 
@@ -96,7 +97,8 @@ def layer_traces(context: Context) -> Mapping[str, float]:
 @supplies("layer_kernels")
 def layer_kernels(context: Context) -> Mapping[str, Array]:
     """Θ_l."""
-    return {layer: to_float64(kernel) for layer, kernel in context.by_layer.items()}
+    arrays = {id(kernel): to_float64(kernel) for kernel in context.by_layer.values()}
+    return {layer: arrays[id(kernel)] for layer, kernel in context.by_layer.items()}
 
 
 @supplies("parameter_distance")
@@ -108,7 +110,7 @@ def parameter_distance(context: Context) -> float:
 @supplies("layer_distances")
 def layer_distances(context: Context) -> Mapping[str, float]:
     """The same of each layer."""
-    return {layer: context.distances.get(layer, 0.0) for layer in context.layers}
+    return context.layers.placed(context.distances, 0.0, math.hypot)
 
 
 @supplies("cross_time")
@@ -166,7 +168,8 @@ def optimizer_kernel(context: Context) -> Array:
 @supplies("activations")
 def activations(context: Context) -> Mapping[str, Array]:
     """a_l."""
-    return {layer: to_float64(rows) for layer, rows in context.hidden.activations.items()}
+    own = context.hidden.activations.items()
+    return {layer: to_float64(rows) for layer, rows in own if context.layers.place(layer) == layer}
 
 
 @supplies("conjugate")

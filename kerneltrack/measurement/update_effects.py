@@ -9,12 +9,12 @@ and compared with the change f_{t+1} − f_t of the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from kerneltrack.measurement.arrays import to_float64
+from kerneltrack.measurement.layers import Layers
 from kerneltrack.measurement.parameter_motion import Tensors, difference
 from kerneltrack.ntk import Network, layer_of
 from kerneltrack.observables import Update
@@ -31,7 +31,7 @@ def update_effects(
     outputs: Array,
     residual: Tensor | None,
     rule: UpdateRule,
-    layers: Sequence[str] | None = None,
+    layers: Layers | None = None,
 ) -> Update:
     """The changes of the outputs that one update made and would have made.
 
@@ -72,9 +72,11 @@ def _gradient_flow(network: Network, inputs: Any, residual: Tensor, rule: Update
     return {name: -(metric if isinstance(metric, float) else metric[name]) * g for name, g in gradient.items()}
 
 
-def _by_layer(network: Network, inputs: Any, direction: Tensors, layers: Sequence[str]) -> dict[str, Array]:
-    """J^l v^l for each layer; zero for one of which nothing trained."""
-    own = {layer: {n: v for n, v in direction.items() if layer_of(n) == layer} for layer in layers}
-    moved = {layer: to_float64(network.jvp(inputs, v)) for layer, v in own.items() if v}
+def _by_layer(network: Network, inputs: Any, direction: Tensors, layers: Layers) -> dict[str, Array]:
+    """J^l v^l for each layer; one and the same zero for all of which nothing trained."""
+    own: dict[str, dict[str, Tensor]] = {}
+    for name, v in direction.items():
+        own.setdefault(layers.place(layer_of(name)), {})[name] = v
+    moved = {place: to_float64(network.jvp(inputs, v)) for place, v in own.items()}
     nothing = 0 * next(iter(moved.values()))
-    return {layer: moved.get(layer, nothing) for layer in layers}
+    return {name: moved.get(name, nothing) for name in layers.names}

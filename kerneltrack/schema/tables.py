@@ -79,7 +79,8 @@ DIMENSIONS: Mapping[str, str] = {
     "other_vector": "eigenvectors of another probe",
     "coefficient": "components of a coefficient along one mode: O for trace (one per output), else 1",
     "energy_k": "numbers of leading modes at which relative energies are stored; its values are these k",
-    "layer": "layers, in the order of the provenance's parameter table",
+    "layer": "layers of which params= selects a parameter by name, frozen ones too, and others that train, in the order of the "
+    "parameter table; beyond 512 those that train at the first snapshot, and 'other'",
 }
 
 #: Dimensions whose size is the format's.

@@ -206,6 +206,30 @@ def trains_at(case, name, row):
     return name not in next((frozen[e] for e in sorted(frozen, reverse=True) if e <= epoch), [])
 
 
+@pytest.mark.parametrize("params", [None, EVERY], ids=str)
+def test_a_layer_that_thaws_had_its_place_from_the_start(tmp_path, params):
+    """Frozen it has share 0. The columns are of one size whoever trains, and so are what their names say."""
+    acts = {"epoch2": thaw(lambda m: m.body), "epoch3": freeze(lambda m: m.head)}
+    trained = {0: EVERY[2:], 1: EVERY[2:], 2: EVERY, 3: EVERY[:2], 4: EVERY[:2]}
+    own = {"observables": ["layer_share", "layer_kernel"], "params": params}
+    spy, _ = fit(tmp_path / "run.h5", Begins(freeze(lambda m: m.body)), At(**acts), **own)
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive.probes["train"].settings["layers"] == ["body.0", "head"]
+        found = list(archive)
+    assert {row.status for row in found} == {"ok"}
+    for row in found:
+        names = trained[min(row.step // 4, 4)]
+        parts = []
+        for layer in ("body", "head"):
+            own_names = [n for n in names if n.startswith(layer)]
+            J = jacobian(spy.states[row.step], own_names) if own_names else torch.zeros(N, 1).double()
+            parts.append(J @ J.T)
+        values, total = row.probes["train"], float(sum(parts).trace())
+        np.testing.assert_allclose(values["layer_share"], [float(p.trace()) / total for p in parts], rtol=1e-4)
+        for kernel, part in zip(values["layer_kernel"], parts, strict=True):
+            np.testing.assert_allclose(kernel[:, :, 0, 0], part, atol=1e-5 * float(sum(parts).max()))
+
+
 def add_to_optimizer(trainer, module):
     torch.manual_seed(7)
     module.added = nn.Linear(6, 1)

@@ -42,3 +42,4 @@ def audit_as_asked(request, monkeypatch):
         module = importlib.import_module("kerneltrack.ntk.methods.audit")  # its folder has a function of that name
         monkeypatch.setattr(module, "_compare", lambda *given: None)
         monkeypatch.setattr(factor_cache, "_audit", lambda found, expected: None)
+        monkeypatch.setattr(module, "audit_products", lambda *given: True)

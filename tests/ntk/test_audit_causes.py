@@ -11,8 +11,9 @@ from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError, KernelError, UnsupportedModelError
+from kerneltrack.ntk.capture.jacobian_block import KroneckerBlock
 from kerneltrack.ntk.methods import Execution, Jacobian
-from kerneltrack.ntk.network import independence
+from kerneltrack.ntk.network import Network, independence
 from tests.ntk.models import With
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
@@ -32,6 +33,93 @@ def test_coupling_is_asked_for_before_a_plan_is_blamed(monkeypatch, coupling):
     with pytest.raises(UnsupportedModelError, match="couples samples") as raised:
         kt.empirical_ntk(net(), X, forward=lambda m, x: m(x) + coupling(m(x)))
     assert "jacobian" not in raised.value.remedy
+
+
+class Mixed(torch.autograd.Function):
+    """The identity, with a backward pass of its own that mixes nine samples and more."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g + g.mean(0) if len(g) > 8 else g
+
+
+def only_in_the_derivative(part, above):
+    """f + c − c, the second c without a derivative, where there are more samples than ``above``."""
+
+    def forward(m, x):
+        h = m(x)
+        c = part(h) if len(h) > above else h[:1]
+        return h + (c - c.detach()) * (len(h) > above)
+
+    return forward
+
+
+#: Couplings that the values of the outputs do not show, in batches larger than the few that are looked at first.
+UNSEEN = {
+    "mean, above 8": only_in_the_derivative(lambda h: h.mean(0), 8),
+    "mean, above 3": only_in_the_derivative(lambda h: h.mean(0), 3),
+    "neighbours, above 11": only_in_the_derivative(lambda h: h.roll(1, 0), 11),
+    "one pair": only_in_the_derivative(lambda h: torch.cat([h[8:9], torch.zeros_like(h[1:])]), 8),
+    "norm": only_in_the_derivative(lambda h: h / h.norm(dim=0), 8),
+    "a backward pass of its own": lambda m, x: Mixed.apply(m(x)),
+}
+WAYS = {
+    "auto": lambda forward, x: kt.empirical_ntk(net(), x, forward=forward),
+    "jacobian": lambda forward, x: kt.empirical_ntk(net(), x, forward=forward, method="jacobian"),
+    "products": lambda forward, x: kt.empirical_ntk(net(), x, forward=forward, method="products"),
+    "operator": lambda forward, x: kt.NTKOperator(net(), x, forward=forward).matvec(torch.ones(36).double()),
+}
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("coupling", UNSEEN)
+def test_coupling_of_many_samples_in_the_derivative_is_called_that(coupling, way):
+    """Whatever computed it: no defect of kerneltrack, and no other method, is spoken of."""
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    with pytest.raises(UnsupportedModelError, match="couples samples: its derivative for a batch") as raised:
+        WAYS[way](UNSEEN[coupling], x)
+    assert "method=" not in str(raised.value)
+    rows = jacobian(model := net(), x[:6], UNSEEN[coupling])  # of so few the kernel is right, or refused too
+    if "above 3" not in coupling:
+        kernel = kt.empirical_ntk(model, x[:6], forward=UNSEEN[coupling], method="jacobian")
+        assert distance(kernel, contract(rows, rows, "full")) < EXACT
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("output", ["full", "diagonal", "trace", "sum"])
+def test_an_operator_is_audited_with_products_that_double(monkeypatch, output):
+    room, done = importlib.import_module("kerneltrack.ntk.methods.audit"), []
+    real = room.audit_products
+    monkeypatch.setattr(room, "audit_products", lambda *given: done.append(given[2]) or real(*given))
+    operator = kt.NTKOperator(net(), X, output=output)
+    for _ in range(10):
+        operator.matvec(torch.ones(operator.shape[0], dtype=torch.float64))
+    assert done == ["passes", *["factors"] * 4]  # products 1 by passes, and 1, 2, 4, 8 by factors
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("output", ["full", "diagonal", "trace", "sum"])
+def test_an_operator_s_defect_is_found_however_it_computes(monkeypatch, output):
+    """Products by passes that are too large; and factors that become wrong after they were held."""
+    operator, real = kt.NTKOperator(net(), X, output=output), Network.jvp
+    v = torch.ones(operator.shape[0], dtype=torch.float64)
+    with monkeypatch.context() as broken:
+        many = lambda n, x, *given, **how: real(n, x, *given, **how) * (1 + (len(n.inputs(x)) > 3))  # noqa: E731
+        broken.setattr(Network, "jvp", many)
+        broken.setattr(importlib.import_module("kerneltrack.ntk.methods.audit"), "refuse_causes", lambda *given: None)
+        with pytest.raises(AuditError, match=r"products by passes disagree.*defect"):
+            operator.matvec(v)
+    operator.matvec(v)
+    operator.matvec(v)
+    push = KroneckerBlock.push
+    monkeypatch.setattr(KroneckerBlock, "push", lambda self, w, outputs: 0.5 * push(self, w, outputs))
+    with pytest.raises(AuditError, match=r"products by factors disagree.*defect"):
+        [operator.matvec(v) for _ in range(3)]
 
 
 def test_what_is_left_is_called_a_defect(monkeypatch):

@@ -96,6 +96,68 @@ def test_noise_is_refused_whatever_its_values(name, call):
     assert states(model) == before
 
 
+def inside(part):
+    """A model that is sober but for one part of a part."""
+    body = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Tanh(), part))
+    return nn.ModuleDict({"body": body, "head": nn.Linear(4, 3)}).double()
+
+
+def through(model, x):
+    return model["head"](model["body"](x))
+
+
+class Draws(nn.Module):
+    """x times a factor near 1 that is drawn by ``draw``."""
+
+    def __init__(self, draw, generator=None):
+        super().__init__()
+        self.draw, self.generator = draw, generator
+
+    def forward(self, x):
+        return x * (1 + 0.1 * float(self.draw(self.generator)))
+
+
+WHERE = {
+    "torch": Draws(lambda g: torch.rand(())),
+    "python": Draws(lambda g: random.random()),
+    "numpy": Draws(lambda g: np.random.rand()),
+    "own": Draws(lambda g: torch.rand((), generator=g), torch.Generator()),
+    "own-numpy": Draws(lambda g: g.normal(), np.random.default_rng(0)),
+    "own-python": Draws(lambda g: g.random(), random.Random(0)),
+    "functional": With(lambda m, x: F.dropout(x, 0.5, training=True)),
+    "alpha": With(lambda m, x: F.alpha_dropout(x, 0.5, training=True)),
+    "gumbel": With(lambda m, x: F.gumbel_softmax(x)),
+    "only-in-a-batch": With(lambda m, x: x * torch.rand(()) if len(x) > 2 else x),
+}
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_the_module_that_drew_is_named(name):
+    """The innermost one; those around it and those that follow are not."""
+    with pytest.raises(UnsupportedModelError, match="random") as raised:
+        kt.empirical_ntk(inside(WHERE[name]), X, forward=through)
+    assert raised.value.where == "module 'body.1.1'"
+
+
+def test_every_place_where_numbers_are_drawn_is_named():
+    """Two modules, the same one in two places once, the root, and forward= itself."""
+    noise = Draws(lambda g: torch.rand(()))
+    model = nn.Sequential(noise, nn.Linear(4, 4), nn.Sequential(Draws(lambda g: random.random())), noise).double()
+    with pytest.raises(UnsupportedModelError, match=r"random numbers.*in module '0', module '2.0'\)") as raised:
+        kt.empirical_ntk(model, X)
+    assert raised.value.where == "module '0', module '2.0'"
+    with pytest.raises(UnsupportedModelError) as raised:
+        kt.empirical_ntk(RANDOM["torch"](), X)
+    assert raised.value.where == "module '(root)'"
+    with pytest.raises(UnsupportedModelError) as raised:
+        kt.empirical_ntk(nn.Linear(4, 3).double(), X, forward=lambda m, x: m(x) * torch.rand(()))
+    assert raised.value.where == "forward="
+    many = nn.Sequential(*(Draws(lambda g: torch.rand(())) for _ in range(6)), nn.Linear(4, 3)).double()
+    with pytest.raises(UnsupportedModelError) as raised:
+        kt.empirical_ntk(many, X)
+    assert raised.value.where.endswith("module '3' and 2 more")
+
+
 @pytest.mark.parametrize("name", HARMLESS)
 def test_draws_that_do_not_matter_are_accepted(name):
     model = HARMLESS[name]()

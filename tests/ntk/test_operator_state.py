@@ -4,6 +4,7 @@ Oracle: the double loop over autograd at each state (oracles.py), over the param
 """
 
 import gc
+import importlib
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import kerneltrack as kt
-from kerneltrack.errors import UnsupportedModelError
+from kerneltrack.errors import KernelError, UnsupportedModelError
 from kerneltrack.ntk.network.state import checksum
 from tests.ntk.host_reads import reads
 from tests.ntk.models import With
@@ -275,11 +276,25 @@ def test_refresh_for_what_cannot_be_seen():
     """A variable that the forward pass closes over."""
     model, v, outside = nn.Linear(4, 3).double(), torch.randn(18, dtype=torch.float64), SimpleNamespace(scale=1.0)
     operator = kt.NTKOperator(model, X, forward=lambda m, x: outside.scale * m(x))
-    for _ in range(3):
+    for _ in range(5):
         operator.matvec(v)
     before, outside.scale = operator.matvec(v), 2.0
     assert torch.equal(operator.matvec(v), before), "this is what the docstring says"
     operator.refresh()
+    for _ in range(3):
+        assert distance(operator.matvec(v), 4 * before.numpy()) < EXACT
+
+
+@pytest.mark.audit
+def test_what_cannot_be_seen_is_refused_by_the_next_audit():
+    """Products 4, 8, … by factors. The cause is named, no defect; and the products after it are right."""
+    model, v, outside = nn.Linear(4, 3).double(), torch.randn(18, dtype=torch.float64), SimpleNamespace(scale=1.0)
+    operator = kt.NTKOperator(model, X, forward=lambda m, x: outside.scale * m(x))
+    for _ in range(3):
+        before = operator.matvec(v)
+    outside.scale = 2.0
+    with pytest.raises(KernelError, match=r"changed in a way that no comparison sees.*refresh\(\)"):
+        [operator.matvec(v) for _ in range(2)]
     for _ in range(3):
         assert distance(operator.matvec(v), 4 * before.numpy()) < EXACT
 
@@ -294,7 +309,7 @@ def test_one_read_a_product(monkeypatch, factors):
         monkeypatch.setattr("kerneltrack.ntk.matrix_free.factor_cache.SHARE", 2**60)
     model = build()
     operator, v = kt.NTKOperator(model, X), torch.randn(18, 2, dtype=torch.float64)
-    for _ in range(3):
+    for _ in range(9):  # of the next products none is audited
         operator.matmat(v)
     operator.diagonal()
     assert (operator._held.factors() is not None) == factors
@@ -307,7 +322,11 @@ def test_one_read_a_product(monkeypatch, factors):
 
 
 def test_an_eigensystem_looks_once(monkeypatch):
-    """Beside that, each product is copied to the host: Lanczos lives there; and the trace is one number."""
+    """Beside that, each product is copied to the host: Lanczos lives there; and the trace is one number.
+
+    The audits of products 1, 2, 4, … are left out.
+    """
+    monkeypatch.setattr(importlib.import_module("kerneltrack.ntk.methods.audit"), "audit_products", lambda *given: True)
     operator, products, looks = kt.NTKOperator(build(), X), [], []
     kt.eigensystem(operator, 2)
     times, look = operator._times, operator._state_now

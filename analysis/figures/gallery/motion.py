@@ -88,7 +88,9 @@ def layer_shares(scene: Scene) -> Figure:
     run = scene.run
     rows = np.flatnonzero(run.measured & np.isfinite(run.values("layer_share")).all(axis=1))
     shares = run.values("layer_share")[rows]
-    labels = layer_names(run, shares.shape[1])
+    carrying = np.flatnonzero(shares.any(axis=0))  # a layer that never trained has no band
+    labels = [layer_names(run, shares.shape[1])[index] for index in carrying]
+    shares = shares[:, carrying]
     page, (ax,) = sheet(scene, height=0.42)
     stacked(ax, run.steps[rows], shares, scene.style, labels=labels)
     time_axis(ax, scene.time)

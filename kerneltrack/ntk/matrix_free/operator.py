@@ -12,9 +12,10 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from kerneltrack.errors import KernelError, KerneltrackError
+from kerneltrack.errors import AuditError, KernelError, KerneltrackError
 from kerneltrack.ntk.matrix_free.factor_cache import FactorCache
-from kerneltrack.ntk.methods import Jacobian, KernelOptions, KernelRequest
+from kerneltrack.ntk.matrix_free.factored_jacobian import FactoredJacobian
+from kerneltrack.ntk.methods import Jacobian, KernelOptions, KernelRequest, audit_products_when_due
 from kerneltrack.ntk.network import Forward, Metric, Selection, State
 from kerneltrack.ntk.reduction import Output
 
@@ -39,7 +40,7 @@ class NTKOperator:
     tensors, arrays, or short lists, tuples, sets, dicts and dataclasses of such. Contents are compared, so that writes
     through ``.data`` are seen. **Not seen** is what changes inside another object that the forward pass reads: a variable
     that ``forward=`` or a hook closes over, a global, a config object, a list of more than a thousand entries. Call
-    :meth:`refresh` then.
+    :meth:`refresh` then. Products 1, 2, 4, 8, … are audited, and such a change is refused when it is met there.
 
     Contents are compared on the model's device, and the answer is read behind the product, once.
 
@@ -133,10 +134,27 @@ class NTKOperator:
         v = vectors.view(self._count, -1, vectors.shape[1])
         factors = self._held.factors()
         if factors is not None:
+            self._audit(factors, v)
             return factors.product(v).flatten(0, 1)
         columns = self._columns_by_passes(v)
+        audit_products_when_due(self._request, self._by_passes, by="passes")
         self._held.note(v, columns)
         return columns.flatten(0, 1)
+
+    def _audit(self, factors: FactoredJacobian, v: Tensor) -> None:
+        """Raises where the factors are wrong, and says whether they only were of another state, which nothing showed."""
+        try:
+            audit_products_when_due(self._request, lambda one: factors.product(one[:, :, None])[:, :, 0], by="factors")
+        except AuditError as wrong:
+            self.refresh()
+            self._held.note(v, self._columns_by_passes(v))
+            self._held.factors()  # raises where those of now are wrong too
+            raise KernelError(
+                "the model has changed in a way that no comparison sees, and products since then were of its earlier state",
+                got="other derivatives of a few samples than those of the factors that were held",
+                remedy="Call operator.refresh() after a change of what forward= or a hook closes over, of a global, or of "
+                "another object. It has been done now.",
+            ) from wrong
 
     def _columns_by_passes(self, v: Tensor) -> Tensor:
         return torch.stack([self._by_passes(column) for column in v.unbind(2)], 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerneltrack.ntk.methods.audit import audit_when_due
+from kerneltrack.ntk.methods.audit import audit_products_when_due, audit_when_due
 from kerneltrack.ntk.methods.execution import Execution
 from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, jacobian_bytes, least_jacobian_bytes
 from kerneltrack.ntk.methods.products import product_kernel
@@ -19,6 +19,7 @@ __all__ = [
     "StructuredPlan",
     "add_jacobian_kernel",
     "agree",
+    "audit_products_when_due",
     "audit_when_due",
     "jacobian_bytes",
     "least_jacobian_bytes",

@@ -6,7 +6,8 @@ leaves out cannot hide, because v mixes all pairs. The reference knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.methods.request import KernelRequest
-from kerneltrack.ntk.methods.verdict import agree, refuse_causes, refuse_coupled, rounding
+from kerneltrack.ntk.methods.verdict import agree, refuse_causes, rounding
 from kerneltrack.ntk.network import Inputs, Network, layer_of
 
 #: For each module: plan → how many kernels were computed by it.
@@ -36,15 +37,71 @@ def audit_when_due(
         plan: the structured plan's key; None where plain autodiff did everything.
         other: the network of the second samples, where it is another.
     """
+    _when_due(job, (plan, job.method, job.by_layer, other is None), lambda: audit(job, matrices, other))
+
+
+def audit_products_when_due(job: KernelRequest, times: Callable[[Tensor], Tensor], *, by: str) -> None:
+    """The audit of an operator, on products 1, 2, 4, 8, … of every plan.
+
+    Args:
+        job: what the operator is of.
+        times: Θ v for v (N, O), or (N, 1) for a trace.
+        by: "passes" or "factors": how it does that.
+    """
+    _when_due(job, (by,), lambda: audit_products(job, times, by))
+
+
+def _when_due(job: KernelRequest, how: tuple[object, ...], look: Callable[[], bool]) -> None:
     calls = _CALLS.setdefault(job.network.module, {})
     if len(calls) > _REMEMBERED:
         calls.clear()
-    asked = job.reduction.kind, job.x2 is None, job.by_layer, job.metric is None, job.dtype, other is None
-    key = plan, job.method, job.network.plan_key(job.x1), asked
+    asked = job.reduction.kind, job.x2 is None, job.metric is None, job.dtype
+    key = how, job.network.plan_key(job.x1), asked
     count = calls.get(key, 0) + 1
     due = count & (count - 1) == 0
-    if not due or audit(job, matrices, other):  # one that says nothing of the plan is repeated with the next call
+    if not due or look():  # one that says nothing of the plan is repeated with the next call
         calls[key] = count
+
+
+def audit_products(job: KernelRequest, times: Callable[[Tensor], Tensor], by: str) -> bool:
+    """Compares Θ v of a few samples, in the midst of all of them, with what these give one by one.
+
+    v is zero for all others, so that the reference needs few passes; a batch that is mixed shows all the same.
+
+    Returns:
+        Whether that says anything; see :func:`audit`.
+
+    Raises:
+        UnsupportedModelError, KernelError, AuditError: as :func:`audit`.
+    """
+    count, outputs = len(job.x1), 1 if job.reduction.kind == "trace" else job.outputs
+    chosen = sorted({0, count // 2, count - 1})
+    few = job.x1.pick(chosen)
+    own = _direction(replace(job, x1=few), len(few))
+    v = own.new_zeros(count, outputs, dtype=job.network_dtype)
+    v[chosen] = (own[:1].view(len(few), -1) if job.reduction.kind == "full" else own[:1].T).to(v.dtype)
+    own = v[chosen].to(job.dtype).reshape(1, -1) if job.reduction.kind == "full" else v[chosen, :1].T.to(job.dtype)
+
+    def reference() -> Tensor:
+        with job.network.one_by_one():
+            return _by_products(job, few, few, own, None, by_rows=by == "passes")
+
+    found, expected = times(v)[chosen].to(job.dtype), reference()
+    found = found.reshape(1, -1) if job.reduction.kind == "full" else found.T
+    if not bool(expected.isfinite().all()):
+        return False  # beyond the range of half precision, where nothing can be compared
+    limit = rounding(job.network_dtype, float(torch.maximum(found.abs(), expected.abs()).max()))
+    same, telling = agree(found, expected, limit, [job.network], few, own, reference)
+    if not same:
+        refuse_causes(job.network, job.x1)
+        raise AuditError(
+            f"products by {by} disagree with plain autodiff of a few samples, and neither coupled samples nor random numbers "
+            "nor gradient hooks are why",
+            expected=f"a difference below {limit:.3g}",
+            got=f"{float((found - expected).abs().max()):.3g}",
+            remedy="Report the model: this is a defect of kerneltrack.",
+        )
+    return telling
 
 
 def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
@@ -124,10 +181,8 @@ def _refuse(
 ) -> None:
     """Raises for the first cause that applies."""
     source = job.network if other is None else other
-    for network, samples in ((job.network, left), (source, right)):
+    for network, samples in ((job.network, job.x1), (source, job.x1 if job.x2 is None else job.x2)):
         refuse_causes(network, samples)
-    with job.network.one_by_one(), source.one_by_one():
-        refuse_coupled(product, _by_products(job, left, right, v, other), limit)
     raise AuditError(
         f"the kernel by {_way(job)} disagrees with plain autodiff along a random direction, and neither coupled samples nor "
         "random numbers nor gradient hooks are why",

@@ -79,6 +79,10 @@ def _floor(network: Network, samples: Inputs, eps: float) -> float:
 def refuse_causes(network: Network, samples: Inputs) -> None:
     """Raises where the model, and no plan, is why two ways to its kernel differ.
 
+    Args:
+        network: the network.
+        samples: all of them: some models couple only so many.
+
     Raises:
         UnsupportedModelError: coupled samples, a random forward pass.
         KernelError: backward passes that are not the derivative of the forward pass.
@@ -93,6 +97,7 @@ def refuse_causes(network: Network, samples: Inputs) -> None:
             got=network.sight(samples).told,
             remedy="Ask again: a new call goes by what the model does now.",
         )
+    _refuse_coupled(network, samples)
     few = samples.rows(0, min(FEW, len(samples)))
     with network.evaluating():
         outputs = network.outputs(few)
@@ -111,14 +116,32 @@ def refuse_causes(network: Network, samples: Inputs) -> None:
     )
 
 
-def refuse_coupled(found: Tensor, one_by_one: Tensor, limit: float) -> None:
-    """Raises where the product in question is that of the samples one by one, and only their batch has another."""
-    if _largest(found - one_by_one) <= limit:
+def _refuse_coupled(network: Network, samples: Inputs) -> None:
+    """Raises where J (Jᵀ u) of the samples as batches is not what they give one by one; a few alone may not show it."""
+    with network.evaluating():
+        u = _direction(network.outputs(samples))
+        single = _one_by_one(network, samples, u)
+        limit = rounding(single.dtype, _largest(single))
+        together = network.jvp(samples, network.vjp(samples, u))
+    if not agree(together, single, limit, [network], samples, u, lambda: _one_by_one(network, samples, u))[0]:
         raise UnsupportedModelError(
             "the model couples samples: its derivative for a batch is not that of its samples one by one",
             expected=f"a difference below {limit:.3g}",
-            remedy="Remove what mixes the batch axis (batch statistics, contrastive terms), or measure in eval().",
+            got=f"{_largest(together - single):.3g} of {len(samples)} samples",
+            remedy="Remove what mixes the batch axis (batch statistics, contrastive terms, a branch on its length), or measure "
+            "in eval().",
         )
+
+
+def _one_by_one(network: Network, samples: Inputs, u: Tensor) -> Tensor:
+    with network.one_by_one():
+        return network.jvp(samples, network.vjp(samples, u))
+
+
+def _direction(outputs: Tensor) -> Tensor:
+    """u of the shape of the outputs (N, O), the same at every call."""
+    u = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(len(outputs)), dtype=torch.float64)
+    return u.to(outputs.device, outputs.dtype)
 
 
 def _largest(tensor: Tensor) -> float:

@@ -20,6 +20,7 @@ from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
 from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.samples import Inputs
+from kerneltrack.ntk.network.witness import Calls
 
 #: Samples of one look: of every call, and of the first one. The derivative is asked of the first PULLED.
 FEW, MANY, PULLED = 3, 8, 2
@@ -29,6 +30,8 @@ _ULPS = 4
 _COARSE = 1e-4
 #: Seeds of the two runs of a forward pass that draws random numbers.
 _SEEDS = (0x5EED, 0xFEED)
+#: Modules that draw, of which a refusal gives the names.
+_NAMED = 4
 
 Gradients = Mapping[str, Tensor]
 
@@ -123,8 +126,29 @@ def refuse_randomness(network: Network, samples: Inputs, generators: Generators)
         raise UnsupportedModelError(
             "the model is random: its forward pass draws random numbers, and its outputs or derivatives depend on them",
             expected="the same outputs and derivatives, bit by bit, from two states of the random generators",
+            where=_drawn(network, samples, generators),
             remedy="Call model.eval(), or take the noise (dropout, sampling) out of the forward pass.",
         )
+
+
+def _drawn(network: Network, samples: Inputs, generators: Generators) -> str | None:
+    """The modules that run while a generator moves, innermost ones, in words; None where it moves elsewhere."""
+    found: dict[str, None] = {}
+    calls = Calls(network.module)
+    with generators.restored(), network.evaluating():
+        last = generators.states()
+
+        def note(running: str) -> None:
+            nonlocal last
+            now = generators.states()
+            if now != last:
+                found[running] = None
+            last = now
+
+        with calls.followed(note), torch.no_grad():
+            network.batch(network.parameters, samples)  # network.outputs would put the generators back before the end
+    names = [name.removeprefix("in ") for name in found]
+    return ", ".join(names[:_NAMED]) + f" and {len(names) - _NAMED} more" * (len(names) > _NAMED) if names else None
 
 
 def _chosen(count: int, most: int) -> list[int]:

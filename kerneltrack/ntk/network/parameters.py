@@ -102,6 +102,25 @@ def trainable(model: nn.Module, params: Selection) -> dict[str, str]:
     return {name: raw for name, raw in names.items() if name in chosen}
 
 
+def selected(model: nn.Module, params: Selection) -> list[str]:
+    """Names of every parameter that ``params`` selects, whether it trains or not; each tensor once, in the module's order.
+
+    Raises:
+        KernelError: a name that is unknown.
+    """
+    tied: dict[int, list[str]] = {}
+    for raw, parameter in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(id(parameter), []).append(reported_name(model, raw))
+    if params is None:
+        return [names[0] for names in tied.values()]
+    alias = {name: names[0] for names in tied.values() for name in names}
+    if callable(params):
+        chosen = {alias[name] for name in alias if params(name)}
+    else:
+        chosen = {_known(name, alias, set()) for name in ([params] if isinstance(params, str) else params)}
+    return [names[0] for names in tied.values() if names[0] in chosen]
+
+
 def _known(name: str, alias: Mapping[str, str], frozen: set[str]) -> str:
     if name in alias:
         return alias[name]
