@@ -1,8 +1,8 @@
 """Withheld: stored numbers that mislead, recognised by what is stored beside them, and why.
 
-Since 0.1.1 the tracker stores NaN for these. Older archives, and those of other software, still hold numbers: there
-:meth:`Run.values` and :meth:`Run.at` give NaN, and :meth:`Run.require` says the reason. Nothing of the analysis reads
-past these three.
+Since 0.1.1 the tracker stores NaN for these; numbers of a later definition are told as they are. Older archives, and those
+of other software, still hold numbers: there :meth:`Run.values` and :meth:`Run.at` give NaN, and :meth:`Run.require` says the
+reason. Nothing of the analysis reads past these three.
 """
 
 from __future__ import annotations
@@ -84,10 +84,16 @@ class Stored(Protocol):
 def withheld(run: Stored, name: str) -> Withheld:
     """What of the stored array ``name`` misleads in this run."""
     rule = _RULES.get(name)
-    if rule is None or name not in run.dataset or not len(run):
+    if rule is None or name not in run.dataset or not len(run) or _mended(run, name):
         return Withheld(np.zeros(len(run), dtype=bool), "")
     rows, reason = rule(run)
     return Withheld(rows, reason if rows.any() else "")
+
+
+def _mended(run: Stored, name: str) -> bool:
+    """Whether the stored numbers follow a definition of which none misleads in this way."""
+    definition = run.dataset[name].attrs.get("definition", 1)
+    return name in _MENDED and isinstance(definition, int | np.integer) and bool(definition >= _MENDED[name])
 
 
 def misleading(run: Stored) -> list[tuple[str, str]]:
@@ -195,6 +201,14 @@ def _stored(run: Stored, name: str) -> Floats:
     return np.asarray(run.dataset.variables[name].values, dtype=np.float64).reshape(len(run), -1)
 
 
+#: The first definition of an observable to which its rule below does not apply.
+_MENDED = {
+    "linearization_error": 2,
+    "linearization_cosine": 2,
+    "kernel_flow_error": 2,
+    "measured_factor": 2,
+    "ledger_curvature": 2,
+}
 _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "kernel_velocity": _lag,
     "network_error": _squares,

@@ -119,6 +119,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         "layer_changes",
         dims=("mode", "coefficient"),
         default=False,
+        definition=2,
         long_name="update by the network's curvature, by mode",
     ),
 )

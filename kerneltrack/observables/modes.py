@@ -118,6 +118,6 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "measured_factor", _measured, "‖⟨v_i, m_t + s (f_{t+1} − f_t)⟩‖/‖⟨v_i, m_t⟩‖", "eigenvectors", "residual",
-        "update", dims=("mode",), long_name="factor of the real update on the residual along each mode",
+        "update", dims=("mode",), definition=2, long_name="factor of the real update on the residual along each mode",
     ),
 )  # fmt: skip

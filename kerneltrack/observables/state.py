@@ -65,6 +65,7 @@ class Update:
             unknown.
         layer_linear_changes: by layer, (N, O) J_t^l Δθ^l; they add up to ``linear_change``. None if unknown.
         layer_kernel_changes: by layer, (N, O) −J_t^l P_t (J_t^l)ᵀ m_t / N; they add up to ``kernel_change``.
+        epsilon: spacing of the coarsest arithmetic that ``output_change`` was computed in; None: as the state says.
     """
 
     output_change: Array
@@ -72,6 +73,7 @@ class Update:
     kernel_change: Array | None = None
     layer_linear_changes: Mapping[str, Array] | None = None
     layer_kernel_changes: Mapping[str, Array] | None = None
+    epsilon: float | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.output_change)

@@ -102,6 +102,13 @@ def test_predictions_on_a_held_out_probe_are_shown(written):
     assert "leave_one_out_error" not in dict(misleading(run))
 
 
+@pytest.fixture
+def first_definitions(monkeypatch):
+    """The catalogue as it was: what is written follows the first definition of each name."""
+    for name, entry in registry.catalogue().items():
+        monkeypatch.setitem(registry._REGISTERED, name, dataclasses.replace(entry, definition=1))
+
+
 def small_steps(step, measured):
     """As late in a cosine: the outputs stand still to 10⁻⁹ from step 299 on, and their change looks most nonlinear."""
     if step in (299, 300, 301):
@@ -111,7 +118,15 @@ def small_steps(step, measured):
     return measured
 
 
-def test_a_change_that_is_rounding_is_not_called_the_worst(written):
+def test_a_change_that_was_evaluated_in_float64_is_shown(written):
+    """Since definition 2 the tracker looks at Δf in float64: that the outputs are stored in float32 says nothing."""
+    run = written(change=small_steps, dtype="float32")
+    row = list(run.steps).index(299)
+    assert run.values("kernel_flow_error")[row] == 0.96
+    assert np.isfinite(run.at("ledger_curvature", row)).all()
+
+
+def test_a_change_that_is_rounding_is_not_called_the_worst(written, first_definitions):
     """Steps 299 and 300 have their successors stored: (4 · 2⁻²³/10⁻⁹)² is far above a hundredth. 301 has none."""
     run = written(change=small_steps, dtype="float32")
     rows = [int(np.flatnonzero(run.steps == step)[0]) for step in (299, 300)]
@@ -126,12 +141,12 @@ def test_a_change_that_is_rounding_is_not_called_the_worst(written):
     assert np.isfinite(np.delete(curvature, rows)).all()
 
 
-def test_in_double_precision_the_same_change_is_one(written):
+def test_in_double_precision_the_same_change_is_one(written, first_definitions):
     run = written(change=small_steps, dtype="float64")
     assert run.values("kernel_flow_error")[list(run.steps).index(299)] == 0.96
 
 
-def test_of_an_earlier_archive_only_what_can_be_checked_is_shown(written):
+def test_of_an_earlier_archive_only_what_can_be_checked_is_shown(written, first_definitions):
     """Steps 0, 299 and 300 are followed by the state one update later; the others are not."""
     run = written()
     assert run.software.startswith("kerneltrack ")
@@ -142,7 +157,7 @@ def test_of_an_earlier_archive_only_what_can_be_checked_is_shown(written):
         assert "may be rounding" in earlier.withheld("kernel_flow_error").reason
 
 
-def test_a_figure_of_nothing_but_rounding_says_so(written):
+def test_a_figure_of_nothing_but_rounding_says_so(written, first_definitions):
     def without(_, measured):
         return {name: v for name, v in measured.items() if name not in ("outputs", "anchored_linearization_error")}
 
