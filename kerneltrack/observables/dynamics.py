@@ -87,7 +87,7 @@ def decided_by_rounding(update: Update, outputs: Array, dtype: object) -> bool:
     """
     change = update.output_change
     models = [model for model in (update.linear_change, update.kernel_change) if model is not None]
-    missed = min(np.nan_to_num(relative_squared_error(model, change)) for model in models)
+    missed = min(float(np.nan_to_num(relative_squared_error(model, change))) for model in models)
     return update_share(update, outputs, dtype) > ROUNDING_SHARE * missed
 
 

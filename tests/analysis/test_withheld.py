@@ -272,7 +272,7 @@ def test_a_sweep_of_what_is_withheld_says_why(written):
         sweep(runs, "settings.width", ["network_error"])
 
 
-def test_show_says_why_a_number_is_missing(written):
+def test_show_says_why_a_number_is_missing(written, first_definitions):
     run = dataclasses.replace(written(loss="mse"), software=EARLIER)
     from kerneltrack.analysis.commands.show import _probe
 
