@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kerneltrack.momentum import no_plain_descent
 from kerneltrack.observables import SUPERSEDED, change_is_rounding, held_out
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Stored(Protocol):
     def software(self) -> str: ...
     @property
     def off_lag(self) -> Rows | None: ...
+    @property
+    def optimizers(self) -> object: ...
     @property
     def settings(self) -> Mapping[str, Any]: ...
     @property
@@ -152,6 +155,11 @@ def _seen(run: Stored) -> tuple[Rows, str]:
     return np.asarray((run.steps != 0) & (not held_out(identity))), SEEN
 
 
+def _not_descent(run: Stored) -> tuple[Rows, str]:
+    reason = no_plain_descent(run.optimizers)
+    return np.full(len(run), bool(reason)), f"the update is not plain gradient descent: {reason}"
+
+
 def _flat(run: Stored) -> tuple[Rows, str]:
     """A share of one belongs to classes only where the stored levels differ."""
     share = _stored(run, "class_block_share")[:, 0]
@@ -208,6 +216,7 @@ _MENDED = {
     "kernel_flow_error": 2,
     "measured_factor": 2,
     "ledger_curvature": 2,
+    "predicted_factor": 2,
 }
 _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "kernel_velocity": _lag,
@@ -221,4 +230,5 @@ _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "measured_factor": _rounding,
     "ledger_curvature": _rounding,
     "class_block_share": _flat,
+    "predicted_factor": _not_descent,
 }

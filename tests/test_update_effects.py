@@ -57,7 +57,8 @@ def exact(before, after, x, y, rate):
     scale = change.square().sum()
     cosine = (change * linear).sum() / (change.norm() * linear.norm())
     return [
-        float(v.detach()) for v in ((change - linear).square().sum() / scale, cosine, (change - flow).square().sum() / scale)
+        float(v.detach())
+        for v in ((change - linear).square().sum() / scale, cosine, (change - flow).square().sum() / scale)
     ]
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerneltrack.momentum import no_plain_descent
+
 from ..derived import freeze_here, learning_rate_changes, nearest, representative_rows
 from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
 from ..text import count, duration, number
@@ -211,11 +213,11 @@ def _laziness(run: Run) -> Finding | None:
 
 
 def _first_order(run: Run) -> Finding | None:
-    if run.has("kernel_flow_error"):
-        return _accuracy(run, run.values("kernel_flow_error"), "The kernel predicts one update's change of the outputs")
-    if run.has("linearization_error"):
-        return _accuracy(run, run.values("linearization_error"), "The linearised network follows one real update")
-    return None
+    flow = ("kernel_flow_error", "The kernel predicts one update's change of the outputs")
+    linear = ("linearization_error", "The linearised network follows one real update")
+    # What momentum or Adam makes of the gradients is no fault of the kernel's.
+    order = (linear, flow) if no_plain_descent(run.optimizers) else (flow, linear)
+    return next((_accuracy(run, run.values(name), subject) for name, subject in order if run.has(name)), None)
 
 
 def _accuracy(run: Run, error: Floats, subject: str) -> Finding:

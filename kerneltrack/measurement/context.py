@@ -92,6 +92,7 @@ class Context:
         return {
             **self.spec.facts(self.network, self.outputs, self.references.previous, self.step),
             "layers": self.layers,
+            "optimizers": list(self.rule.settings),
             "parameters": list(self.spec.network(self.module).parameters),
         }
 

@@ -248,6 +248,7 @@ class Instrument(ProbeSpec):
             outputs=reading.state.outputs if dtype is None else None,
             residual=residual,
             rule=rule,
+            updates=reading.state.settings["step"] + 1,
             layers=layers,
         )
 

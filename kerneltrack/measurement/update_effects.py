@@ -2,8 +2,9 @@
 
 With Δθ = θ_{t+1} − θ_t, P the preconditioner that the update used and m the residual, everything linear is taken at θ_t:
 
-    J_t Δθ = Σ_l J_t^l Δθ^l        −J_t P J_tᵀ m/N = Σ_l −J_t^l P (J_t^l)ᵀ m/N
+    J_t Δθ = Σ_l J_t^l Δθ^l        −g J_t P J_tᵀ m/N = Σ_l −g J_t^l P (J_t^l)ᵀ m/N
 
+(g the gain of the optimizer's momentum, see :mod:`kerneltrack.momentum`)
 and compared with the change f_{t+1} − f_t of the outputs. That is a difference of two nearly equal numbers: where their
 rounding decides what is said of it, everything is evaluated once more in float64, at the same θ_t and θ_{t+1}.
 """
@@ -33,6 +34,7 @@ def update_effects(
     outputs: Array | None = None,
     residual: Tensor | None,
     rule: UpdateRule,
+    updates: int,
     layers: Sequence[str] | None = None,
 ) -> Update:
     """The changes of the outputs that one update made and would have made.
@@ -45,10 +47,11 @@ def update_effects(
         outputs: f_t, what ``before`` gives on them, where that is there already.
         residual: m_t (N, O), or None where no loss is known.
         rule: the update with the rates and the preconditioner that it used.
+        updates: its number, from 1: momentum begins at the first.
         layers: by which layers to split the two linear changes, or None: their totals only.
     """
     step = difference(before.parameters, moved)
-    flow = None if residual is None else _gradient_flow(before, inputs, residual, rule)
+    flow = None if residual is None else _gradient_flow(before, inputs, residual, rule, updates)
     start = to_float64(before.outputs(inputs)) if outputs is None else outputs
     change = to_float64(after.outputs(inputs)) - start
     epsilon = before.sight(before.inputs(inputs)).eps
@@ -82,9 +85,11 @@ def finest(update: Update, effects: Callable[[torch.dtype], Update]) -> Update:
     return found if (found.epsilon or 0) < (update.epsilon or 0) else update
 
 
-def _gradient_flow(network: Network, inputs: Any, residual: Tensor, rule: UpdateRule) -> dict[str, Tensor] | None:
-    """−P Jᵀ m/N, or None where P is not known."""
-    metric = rule.metric(list(network.parameters))
+def _gradient_flow(
+    network: Network, inputs: Any, residual: Tensor, rule: UpdateRule, updates: int
+) -> dict[str, Tensor] | None:
+    """−g P Jᵀ m/N, or None where g or P is not known."""
+    metric = rule.flow_metric(list(network.parameters), updates)
     if metric is None:
         return None
     gradient = network.vjp(inputs, residual / len(residual))

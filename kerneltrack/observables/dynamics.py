@@ -199,7 +199,7 @@ OBSERVABLES = (
     observable(
         "kernel_flow_error",
         lambda s: relative_squared_error(_kernel_change(s), _update(s).output_change),
-        "‖f_{t+1} − f_t + J_tP_tJ_tᵀm_t/N‖²/‖f_{t+1} − f_t‖²",
+        "‖f_{t+1} − f_t + g J_tP_tJ_tᵀm_t/N‖²/‖f_{t+1} − f_t‖², g the gain of momentum",
         "update",
         long_name="error of kernel gradient flow for the update",
         definition=2,

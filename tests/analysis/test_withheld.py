@@ -166,6 +166,20 @@ def test_a_figure_of_nothing_but_rounding_says_so(written, first_definitions):
         choose("linearisation")(Scene(run))
 
 
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_factors_of_momentum_were_not_predicted(written, first_definitions, kind):
+    """Of an earlier archive; the sentence of first-order accuracy is then of the real update, not of the flow."""
+    run = written(extra={"predicted_factor": np.full(48, 0.9), "linearization_error": np.array(0.02)})
+    told = {"run": {"optimizers": [{"class": kind, "groups": [{"momentum": 0.9}]}]}}
+    other = dataclasses.replace(run, dataset=run.dataset.assign_attrs(provenance=json.dumps(told)))
+    assert np.isfinite(run.values("predicted_factor")).all()
+    assert np.isnan(other.values("predicted_factor")).all()
+    assert "not plain gradient descent" in other.withheld("predicted_factor").reason
+    (flow,), (real,) = ([f.sentence for f in findings(r) if f.title == "First-order accuracy"] for r in (run, other))
+    assert flow.startswith("The kernel predicts")
+    assert real.startswith("The linearised network follows one real update")
+
+
 def test_measured_factors_of_a_rounded_change_are_not_told(written):
     def still(step, measured):
         """The state after the halved rate's first update is the one before it, but for rounding."""
