@@ -133,6 +133,12 @@ def _stability(state: State) -> float:
     return float(state.stability)
 
 
+def _stability_bias(state: State) -> float:
+    if state.stability_halves is None:
+        raise ObservableError("the stability ratio of halves of the probe was not computed")
+    return float(state.stability_halves) - _stability(state)
+
+
 def _sharpness(state: State) -> float:
     if state.sharpness is None:
         raise ObservableError("the sharpness was not computed")
@@ -159,6 +165,14 @@ OBSERVABLES = (
         source="Cohen et al. 2021, 2022",
         long_name="stability ratio, the normalised Gauss–Newton sharpness: 1 at the edge",
         definition=2,
+    ),
+    observable(
+        "stability_ratio_bias",
+        _stability_bias,
+        "b̂ = mean of ρ_t over two disjoint halves of the probe − ρ_t ≥ 0",
+        "halves",
+        default=False,
+        long_name="by about how much the stability ratio is too large because the probe is a sample",
     ),
     observable(
         "gauss_newton_sharpness",

@@ -98,6 +98,7 @@ class State:
         probe_loss: L on the probe; NaN where no loss is known.
         learning_rates: one per parameter group, in the update that leaves this state.
         stability: ρ_t, from the operator; None where it was not computed.
+        stability_halves: its mean over two disjoint halves of the probe.
         sharpness: λ_1(S^½ J Jᵀ S^½), S = ∇²_f L; None where it was not computed.
         layer_traces: trace of each layer's kernel, by layer, in the order of the parameter table.
         initial: the state at initialisation (for the first snapshot: :meth:`as_initial`); None where it is unknown.
@@ -130,6 +131,7 @@ class State:
     probe_loss: float = float("nan")
     learning_rates: tuple[float, ...] = ()
     stability: float | None = None
+    stability_halves: float | None = None
     sharpness: float | None = None
     layer_traces: Mapping[str, float] | None = None
     initial: State | None = None

@@ -295,6 +295,21 @@ def test_show_says_why_a_number_is_missing(written, first_definitions):
     assert any(note.startswith("kernel_flow_error is withheld") for note in facts["notes"])
 
 
+def test_a_ratio_of_a_sample_says_what_it_does_not_say(written):
+    """Oracle: the stored numbers. Below the bound a sample says nothing of the training; its bias is told where it is stored."""
+    quiet = {"stability_ratio": np.array(0.4), "stability_ratio_bias": np.array(0.07)}
+    below = written(extra=quiet, stability_scope="probe estimate")
+    (said,) = [f.sentence for f in findings(below) if f.title == "Edge of stability"]
+    assert "too large, here by about 0.070." in said
+    assert "does not say that training was stable" in said
+    (said,) = [f.sentence for f in findings(written("at", stability_scope="probe estimate")) if "Edge" in f.title]
+    assert said.endswith("A sample of the data makes the ratio too large.")
+    exact = written("exact", extra=quiet)
+    (said,) = [f.sentence for f in findings(exact) if f.title == "Edge of stability"]
+    assert "sample" not in said
+    assert "stable" not in said
+
+
 def test_the_edge_under_a_moving_rate_says_that_the_bound_moved(synthetic, tmp_path):
     rows, record = synthetic.one_more_kind("cosine")
     run = load(synthetic.write(tmp_path / "cosine.h5", rows, record)).only
