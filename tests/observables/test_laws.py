@@ -60,6 +60,7 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 probe_loss=0.7,
                 learning_rates=(0.1,),
                 stability=0.6,
+                stability_halves=0.7,
                 sharpness=0.5,
                 regression=functions[8][order],
                 layer_kernels=parts,
