@@ -217,7 +217,7 @@ def compare(
             "--by",
             metavar="NAME",
             help="What the runs are aligned on: step, which is the default, epoch, samples, loss, or flow_time, the sum "
-            "of the learning rates.",
+            "of the learning rates times the gain of momentum.",
         ),
     ] = None,
     quantity: Annotated[

@@ -81,6 +81,12 @@ class Run:
         return self._json("provenance")
 
     @property
+    def optimizers(self) -> object:
+        """What the provenance tells of the optimizers, see :mod:`kerneltrack.momentum`; None where it tells nothing."""
+        told = self.provenance.get("run")
+        return (told.get("optimizers") or told.get("optimizer")) if isinstance(told, Mapping) else None
+
+    @property
     def steps(self) -> Ints:
         """Optimizer updates before each snapshot, (S,)."""
         return np.asarray(self.dataset["step"].values, dtype=np.int64)

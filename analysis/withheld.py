@@ -1,8 +1,8 @@
 """Withheld: stored numbers that mislead, recognised by what is stored beside them, and why.
 
-Since 0.1.1 the tracker stores NaN for these. Older archives, and those of other software, still hold numbers: there
-:meth:`Run.values` and :meth:`Run.at` give NaN, and :meth:`Run.require` says the reason. Nothing of the analysis reads
-past these three.
+Since 0.1.1 the tracker stores NaN for these; numbers of a later definition are told as they are. Older archives, and those
+of other software, still hold numbers: there :meth:`Run.values` and :meth:`Run.at` give NaN, and :meth:`Run.require` says the
+reason. Nothing of the analysis reads past these three.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kerneltrack.momentum import no_plain_descent
 from kerneltrack.observables import SUPERSEDED, change_is_rounding, held_out
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Stored(Protocol):
     @property
     def off_lag(self) -> Rows | None: ...
     @property
+    def optimizers(self) -> object: ...
+    @property
     def settings(self) -> Mapping[str, Any]: ...
     @property
     def steps(self) -> NDArray[np.int64]: ...
@@ -84,10 +87,16 @@ class Stored(Protocol):
 def withheld(run: Stored, name: str) -> Withheld:
     """What of the stored array ``name`` misleads in this run."""
     rule = _RULES.get(name)
-    if rule is None or name not in run.dataset or not len(run):
+    if rule is None or name not in run.dataset or not len(run) or _mended(run, name):
         return Withheld(np.zeros(len(run), dtype=bool), "")
     rows, reason = rule(run)
     return Withheld(rows, reason if rows.any() else "")
+
+
+def _mended(run: Stored, name: str) -> bool:
+    """Whether the stored numbers follow a definition of which none misleads in this way."""
+    definition = run.dataset[name].attrs.get("definition", 1)
+    return name in _MENDED and isinstance(definition, int | np.integer) and bool(definition >= _MENDED[name])
 
 
 def misleading(run: Stored) -> list[tuple[str, str]]:
@@ -146,6 +155,11 @@ def _seen(run: Stored) -> tuple[Rows, str]:
     return np.asarray((run.steps != 0) & (not held_out(identity))), SEEN
 
 
+def _not_descent(run: Stored) -> tuple[Rows, str]:
+    reason = no_plain_descent(run.optimizers)
+    return np.full(len(run), bool(reason)), f"the update is not plain gradient descent: {reason}"
+
+
 def _flat(run: Stored) -> tuple[Rows, str]:
     """A share of one belongs to classes only where the stored levels differ."""
     share = _stored(run, "class_block_share")[:, 0]
@@ -195,6 +209,15 @@ def _stored(run: Stored, name: str) -> Floats:
     return np.asarray(run.dataset.variables[name].values, dtype=np.float64).reshape(len(run), -1)
 
 
+#: The first definition of an observable to which its rule below does not apply.
+_MENDED = {
+    "linearization_error": 2,
+    "linearization_cosine": 2,
+    "kernel_flow_error": 2,
+    "measured_factor": 2,
+    "ledger_curvature": 2,
+    "predicted_factor": 2,
+}
 _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "kernel_velocity": _lag,
     "network_error": _squares,
@@ -207,4 +230,5 @@ _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "measured_factor": _rounding,
     "ledger_curvature": _rounding,
     "class_block_share": _flat,
+    "predicted_factor": _not_descent,
 }

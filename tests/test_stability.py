@@ -1,10 +1,11 @@
 """ρ by products, by the measured kernel, and where a schedule ends: no learning rate, no curvature."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from kerneltrack.measurement.curvature import LANCZOS_TOLERANCE, largest_curvature
+from kerneltrack.measurement.curvature import LANCZOS_TOLERANCE, curvature_of_halves, largest_curvature
 from kerneltrack.measurement.curvature import stability_ratio as ratio_of
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.ntk import empirical_ntk
@@ -153,3 +154,68 @@ def test_sharpness_is_the_gauss_newton_matrix_s_whatever_the_optimizer(loss, opt
             assert values["stability_ratio"] * 2 / rate == pytest.approx(values["gauss_newton_sharpness"], rel=1e-12)
         else:
             assert torch.isnan(torch.tensor(float(values["stability_ratio"])))
+
+
+@pytest.mark.parametrize("count", [8, 7])
+@pytest.mark.parametrize("loss", ["half_mse", "cross_entropy"])
+@pytest.mark.parametrize("optimizer", ["sgd", "two rates"])
+def test_the_bias_is_what_halves_of_the_probe_have_more(loss, optimizer, count):
+    """Oracle: ρ measured on each half as a probe of its own, weighed by its points. Law: λ_1 is convex, so b̂ ≥ 0 (Jensen).
+
+    With the kernel formed and by passes, and where P is not one number.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    x, y = torch.randn(count, 3).double(), torch.arange(count) % 4
+    rates = (0.1, 0.1) if optimizer == "sgd" else (0.1, 0.3)
+    made = torch.optim.SGD([{"params": m.parameters(), "lr": r} for m, r in zip(model[::2], rates, strict=True)])
+    rule = UpdateRule.of([made], {id(p): n for n, p in model.named_parameters()})
+
+    def measured(points, name, **how):
+        probe = Probe(x[points], y[points])
+        instrument = Instrument(probe=probe, loss=ProbeLoss.of(loss), observables=select([name]), **how)
+        return float(instrument.measure(model, rule, step=0).values[name])
+
+    order = np.random.default_rng(0).permutation(count)
+    halves = [torch.from_numpy(half) for half in (order[: count // 2], order[count // 2 :])]
+    whole = measured(torch.arange(count), "stability_ratio")
+    expected = sum(len(h) / count * measured(h, "stability_ratio") for h in halves) - whole
+    for how in ({}, {"output": "trace"}):
+        found = measured(torch.arange(count), "stability_ratio_bias", **how)
+        assert found == pytest.approx(expected, abs=3 * LANCZOS_TOLERANCE * whole)
+        assert found > 0
+
+
+def test_the_bias_of_samples_is_about_what_halving_says():
+    """λ_1 of the mean of xxᵀ over N points of 600, against that of all 600, over 30 samples of N = 60.
+
+    Its excess falls as 1/N, so halving adds as much again: the means agree to a third. Without b̂ every sample is above.
+    """
+    torch.manual_seed(0)
+    model, x = nn.Linear(20, 1, bias=False).double(), torch.randn(600, 20).double()
+    network, loss = Network(model), ProbeLoss.of("half_mse")
+
+    def top(points):
+        return float(torch.linalg.eigvalsh(points.T @ points / len(points))[-1])
+
+    excess, said = [], []
+    for _ in range(30):
+        points = x[torch.randperm(600)[:60]]
+        y = torch.zeros(60, 1).double()
+        excess.append(top(points) - top(x))
+        said.append(curvature_of_halves(network, points, network.outputs(points), y, loss, 1.0) - top(points))
+    assert min(said) > 0
+    assert np.mean(said) == pytest.approx(np.mean(excess), rel=0.35)
+
+
+def test_the_whole_training_set_has_no_bias():
+    model, x = nn.Linear(3, 1), torch.randn(6, 3)
+    rule = UpdateRule.of([torch.optim.SGD(model.parameters(), lr=0.1)], {id(p): n for n, p in model.named_parameters()})
+    for scope, count, reason in (("exact", 6, "whole training set"), ("probe estimate", 1, "one point has no halves")):
+        instrument = Instrument(
+            probe=Probe(x[:count], x[:count, :1]),
+            loss=ProbeLoss.of("half_mse"),
+            observables=select(["stability_ratio_bias"]),
+            scope=scope,
+        )
+        assert reason in instrument.measure(model, rule, step=0).reasons["stability_ratio_bias"]

@@ -1,8 +1,8 @@
 """Alignment: which snapshots of several runs stand side by side. Nothing is interpolated.
 
-By step, epoch and samples runs meet where both were measured at the same number. By Ση, the time of gradient flow, and by
+By step, epoch and samples runs meet where both were measured at the same number. By gΣη, the time of gradient flow, and by
 loss they never coincide exactly: levels are laid between what all runs reached, and each run is taken at the last
-snapshot that is not beyond a level of Ση, or at the first one at or below a level of the loss.
+snapshot that is not beyond a level of gΣη, or at the first one at or below a level of the loss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kerneltrack.errors import AnalysisError
 
-from ..derived import check_across_sizes, flow_time, quantity
+from ..derived import check_across_sizes, check_one_clock, flow_time, quantity
 from ..text import number
 from ..trajectory import Floats, Run, Trajectory
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Alignment = Literal["step", "epoch", "samples", "flow_time", "loss"]
 Rows = NDArray[np.int64]
 
-#: Levels of Ση or of the loss at which runs are compared: half a decade is finer than most runs' scatter needs.
+#: Levels of gΣη or of the loss at which runs are compared: half a decade is finer than most runs' scatter needs.
 LEVELS = 8
 _STORED = {"step": "step", "epoch": "epoch", "samples": "samples_seen"}
 
@@ -140,6 +140,7 @@ def _loss_levels(trajectory: Trajectory) -> tuple[Floats, list[Rows]]:
 
 
 def _flow_levels(trajectory: Trajectory) -> tuple[Floats, list[Rows]]:
+    check_one_clock(trajectory)
     times = [np.where(run.measured, flow_time(run), np.nan) for run in trajectory]
     ends = [_ends(t) for t in times]
     start, end = max(first for first, _ in ends), min(last for _, last in ends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .eigenfunctions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
-from .flow_time import flow_time
+from .flow_time import check_one_clock, flow_time, gain
 from .freeze_here import freeze_here
 from .kernels import full_kernel, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
@@ -23,11 +23,13 @@ __all__ = [
     "assessment_table",
     "binned",
     "check_across_sizes",
+    "check_one_clock",
     "energy_profile",
     "flow_time",
     "followed",
     "freeze_here",
     "full_kernel",
+    "gain",
     "judge",
     "key_of",
     "learned_modes",

@@ -11,13 +11,12 @@ or an output reduction whose eigenvectors are not those of the whole kernel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from kerneltrack.errors import AnalysisError
+from kerneltrack.momentum import no_plain_descent
 from kerneltrack.observables import loss_curvature, predicted_factor
 
 from ..trajectory import Floats, Run
@@ -74,6 +73,9 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
         energy = before**2 / float(residual @ residual)
     predicted, predicted_old = (predicted_factor(values, rates[0], run.count, curvature) for rates in (new, old))
     if _is_rounding(run, residual / curvature, next_residual / curvature):
+        if run.has("measured_factor"):  # of outputs that were compared in float64
+            finer = run.at("measured_factor", row)[: measured.size]
+            return ModeFactors(predicted, predicted_old, finer, energy)
         return ModeFactors(predicted, predicted_old, np.full_like(measured, np.nan), energy, ROUNDING)
     return ModeFactors(predicted, predicted_old, measured, energy)
 
@@ -104,21 +106,4 @@ def _reason(run: Run, rates: tuple[tuple[float, ...], ...]) -> str:
         return f"the kernel is the {reduction!r} reduction of {run.outputs} outputs, which the dynamics mix"
     if any(len(set(group)) > 1 for group in rates):
         return "parameter groups have different learning rates"
-    return _optimizer_reason(run.provenance.get("run", {}))
-
-
-def _optimizer_reason(provenance: Mapping[str, Any]) -> str:
-    """Why the update is not plain gradient descent, as the provenance tells it; "" where nothing is against it."""
-    optimizers = provenance.get("optimizers") or provenance.get("optimizer")
-    for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
-        if not isinstance(optimizer, Mapping):
-            name, groups = (optimizer if isinstance(optimizer, str) else "SGD"), []
-        else:
-            name, groups = str(optimizer.get("class", "SGD")), list(optimizer.get("groups", []))
-        if name.rpartition(".")[2] != "SGD":
-            return f"the optimizer is {name}"
-        for group in groups:
-            held = [k for k in ("momentum", "weight_decay", "dampening", "nesterov") if group.get(k)]
-            if held:
-                return f"the optimizer has {', '.join(held)}"
-    return ""
+    return no_plain_descent(run.optimizers)

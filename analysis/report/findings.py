@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerneltrack.momentum import no_plain_descent
+
 from ..derived import freeze_here, learning_rate_changes, nearest, representative_rows
 from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
 from ..text import count, duration, number
@@ -141,15 +143,19 @@ def _stability(run: Run) -> Finding | None:
     ratio = run.values("stability_ratio")
     rows = _finite_rows(run, ratio)
     reached = [row for row in rows if ratio[row] >= AT_THE_EDGE]
-    scope = run.settings.get("stability_scope", "")
-    caution = "" if scope == "exact" else f" This speaks of the loss on the probe ({scope or 'scope not stored'})."
     if not reached:
         top = rows[int(np.argmax(ratio[rows]))]
         words = (
             f"λ₁ never reached {AT_THE_EDGE:g} of its bound: the largest ratio was {number(float(ratio[top]), 2)} "
             f"at step {count(run.steps[top])}."
         )
-        return Finding("Edge of stability", f"ρ ≤ {number(float(ratio[top]), 2)}", words + caution, "", "stability")
+        return Finding(
+            "Edge of stability",
+            f"ρ ≤ {number(float(ratio[top]), 2)}",
+            words + _scope(run, np.array([top]), below=True),
+            "",
+            "stability",
+        )
     # What comes after a step of the learning rate has another bound: it says nothing of how long the edge was held.
     ends = [change.step for change in learning_rate_changes(run)[0] if change.step > run.steps[reached[0]]]
     since = rows[(rows >= reached[0]) & (run.steps[rows] < min(ends, default=np.inf))]
@@ -162,10 +168,23 @@ def _stability(run: Run) -> Finding | None:
     return Finding(
         "Edge of stability",
         f"ρ ≈ {middle}",
-        words + _bound_moved(run, since) + caution,
-        "1 is the edge of stability.",
+        words + _bound_moved(run, since) + _scope(run, since),
+        "Above 1 the quadratic model of the loss is unstable.",
         "stability",
     )
+
+
+def _scope(run: Run, rows: np.ndarray, *, below: bool = False) -> str:
+    """What a ratio measured on a sample of the data does not say; "" where it is of the training loss itself."""
+    scope = run.settings.get("stability_scope", "")
+    if scope == "exact":
+        return ""
+    words = f" This speaks of the loss on the probe ({scope or 'scope not stored'}). A sample of the data makes the ratio too large"
+    bias = run.values("stability_ratio_bias")[rows] if run.has("stability_ratio_bias") else np.full(len(rows), np.nan)
+    if np.isfinite(bias).any():
+        words += f", here by about {number(float(np.nanmedian(bias)), 2)}"
+    noise = " It does not say that training was stable: each minibatch has a curvature of its own." if below else ""
+    return f"{words}.{noise}"
 
 
 def _bound_moved(run: Run, rows: np.ndarray) -> str:
@@ -211,11 +230,11 @@ def _laziness(run: Run) -> Finding | None:
 
 
 def _first_order(run: Run) -> Finding | None:
-    if run.has("kernel_flow_error"):
-        return _accuracy(run, run.values("kernel_flow_error"), "The kernel predicts one update's change of the outputs")
-    if run.has("linearization_error"):
-        return _accuracy(run, run.values("linearization_error"), "The linearised network follows one real update")
-    return None
+    flow = ("kernel_flow_error", "The kernel predicts one update's change of the outputs")
+    linear = ("linearization_error", "The linearised network follows one real update")
+    # What momentum or Adam makes of the gradients is no fault of the kernel's.
+    order = (linear, flow) if no_plain_descent(run.optimizers) else (flow, linear)
+    return next((_accuracy(run, run.values(name), subject) for name, subject in order if run.has(name)), None)
 
 
 def _accuracy(run: Run, error: Floats, subject: str) -> Finding:

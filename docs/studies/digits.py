@@ -36,7 +36,7 @@ from kerneltrack.probe import Probe
 
 OBSERVABLES = (
     "default", "class_diagonal", "class_within", "class_between", "class_pair_r2", "kernel_specialization",
-    "cross_output_share", "target_complexity", "target_modes_90", "leave_one_out_error",
+    "cross_output_share", "target_complexity", "target_modes_90", "leave_one_out_error", "stability_ratio_bias",
 )  # fmt: skip
 #: Of the run that is watched closely: hidden neurons, who learned what in each update, and what a frozen kernel would do.
 CLOSE = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.measurement.arrays import to_float64
-from kerneltrack.measurement.curvature import Metric, largest_curvature
+from kerneltrack.measurement.curvature import Metric, curvature_of_halves, largest_curvature
 from kerneltrack.measurement.hidden_layers import Hidden, hidden_activations
 from kerneltrack.measurement.kernels import Kernels
 from kerneltrack.measurement.layers import Layers
@@ -91,6 +91,7 @@ class Context:
         return {
             **self.spec.facts(self.network, self.outputs, self.references.previous, self.step),
             "layers": list(self.layers.names),
+            "optimizers": list(self.rule.settings),
             "parameters": list(self.spec.network(self.module).parameters),
         }
 
@@ -161,6 +162,18 @@ class Context:
             metric,
             kernel=kernel,
             top_eigenvalue=top,
+        )
+
+    def curvature_of_halves(self, metric: Metric) -> float:
+        """The mean of the same over two disjoint halves of the probe."""
+        return curvature_of_halves(
+            self.network,
+            self.inputs,
+            self.outputs,
+            self.targets,
+            self.spec.loss,
+            metric,
+            kernel=self.kernel if self.spec.is_whole(self.outputs) else None,
         )
 
     @cached_property

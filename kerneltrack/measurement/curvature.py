@@ -89,6 +89,53 @@ def largest_curvature(
     return _top_curvature(product, root)
 
 
+def curvature_of_halves(
+    network: Network,
+    inputs: Any,
+    outputs: Tensor,
+    targets: Tensor | None,
+    loss: ProbeLoss | None,
+    metric: Metric,
+    *,
+    kernel: Tensor | None = None,
+) -> float:
+    """Mean of λ_1(S^½ J P Jᵀ S^½) over two disjoint halves of the probe, each weighed by its points.
+
+    Never below that of the whole probe: the Gauss–Newton matrix of the whole is the mean of the halves', and λ_1 is convex. By
+    as much as halving the probe adds, the probe's own λ_1 is above that of all data, where what a sample adds falls as 1/N.
+
+    Args:
+        network: as of :func:`largest_curvature`, like all that follow.
+        inputs: at least two samples.
+        outputs: f_t (N, O).
+        targets: (N, O), or None.
+        loss: the loss on the probe, or None.
+        metric: P.
+        kernel: J Jᵀ.
+
+    Raises:
+        NotMeasured: as there, or fewer than two samples.
+    """
+    count = len(outputs)
+    if count < 2:
+        raise NotMeasured("a probe of one point has no halves")
+    samples, order = network.inputs(inputs), np.random.default_rng(0).permutation(count)
+    total = 0.0
+    for half in (order[: count // 2], order[count // 2 :]):
+        points = torch.from_numpy(half).to(outputs.device)
+        found = largest_curvature(
+            network,
+            samples.pick(half.tolist()),
+            outputs[points],
+            None if targets is None else targets[points],
+            loss,
+            metric,
+            kernel=None if kernel is None else kernel[points.to(kernel.device)][:, points.to(kernel.device)],
+        )
+        total += len(half) / count * found
+    return total
+
+
 def _multiple_of_identity(blocks: Tensor) -> float | None:
     scale = blocks[0, 0, 0]
     identity = torch.eye(blocks.shape[1], dtype=blocks.dtype, device=blocks.device)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kerneltrack import observables
@@ -29,7 +30,7 @@ from kerneltrack.measurement.references import References
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.supplies import supply
 from kerneltrack.measurement.training_outputs import Flags
-from kerneltrack.measurement.update_effects import update_effects
+from kerneltrack.measurement.update_effects import finest, update_effects
 from kerneltrack.memory_budget import refuse_budget
 from kerneltrack.ntk import NetworkState, NTKOperator, Plan, selected, unwrap, validate
 from kerneltrack.snapshot import ProbeRecord
@@ -212,19 +213,12 @@ class Instrument(ProbeSpec):
         layers = Layers.of(module, self.selection, reading.state.settings["layers"])
         why = layers.new(layers_of(reading.before.parameters))
         missing = {need.name: why for need in self.wanted if need.by_layer}
-        targets, residual = self.targets(reading.outputs), None
-        if self.loss is not None and targets is not None and not callable(self.output):
-            residual = self.residual(reading.outputs, targets)
-        update = update_effects(
-            self.network(module, every_parameter=True, anchor=reading.before, headed=True),
-            self.network(module, every_parameter=True, headed=True),
-            reading.before.now(module),
-            self.inputs(module),
-            outputs=reading.state.outputs,
-            residual=residual,
-            rule=rule,
-            layers=layers if self.needs("layer_changes") and not why else None,
+        effects = partial(
+            self._effects, module, reading, rule, layers if self.needs("layer_changes") and not why else None
         )
+        update, dtype = effects(None), reading.state.settings["computed_in"]
+        if observables.decided_by_rounding(update, reading.state.outputs, dtype):
+            update = finest(update, effects)
         values = observables.compute(self.observables, replace(reading.state, update=update), only={"update"})
         reasons = {name: reason for name, reason in reading.reasons.items() if name not in values}
         return replace(
@@ -232,6 +226,34 @@ class Instrument(ProbeSpec):
             values={**reading.values, **values},
             reasons={**reasons, **self._explained(values.reasons, missing)},
             before=None,
+        )
+
+    def _effects(
+        self,
+        module: nn.Module,
+        reading: Reading,
+        rule: UpdateRule,
+        layers: Sequence[str] | None,
+        dtype: torch.dtype | None,
+    ) -> observables.Update:
+        """What the update that left the reading's state did, evaluated in ``dtype``, or as the network is."""
+        assert reading.before is not None  # complete() has looked
+        inputs, outputs = self.inputs(module), reading.outputs
+        if dtype is not None:
+            outputs = self.network(module, every_parameter=True, anchor=reading.before, dtype=dtype).outputs(inputs)
+        targets, residual = self.targets(outputs), None
+        if self.loss is not None and targets is not None and not callable(self.output):
+            residual = self.residual(outputs, targets)
+        return update_effects(
+            self.network(module, every_parameter=True, anchor=reading.before, headed=True, dtype=dtype),
+            self.network(module, every_parameter=True, headed=True, dtype=dtype),
+            reading.before.now(module),
+            inputs,
+            outputs=reading.state.outputs if dtype is None else None,
+            residual=residual,
+            rule=rule,
+            updates=reading.state.settings["step"] + 1,
+            layers=layers,
         )
 
     def _explained(self, reasons: Mapping[str, str], missing: Mapping[str, str]) -> dict[str, str]:

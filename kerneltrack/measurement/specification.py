@@ -96,6 +96,7 @@ class ProbeSpec:
         every_parameter: bool = False,
         anchor: NetworkState | None = None,
         headed: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> Network:
         """``module`` as a function, over the parameters that the kernel is of.
 
@@ -104,12 +105,13 @@ class ProbeSpec:
             every_parameter: over all that train instead.
             anchor: the state to take it in; None for its state now.
             headed: whether a callable output= is part of the function.
+            dtype: evaluate it in this dtype; None for its own.
         """
         params = None if every_parameter else self.selection
         head = parse_output(self.output).head if headed and callable(self.output) else None
         if anchor is not None:
-            return AnchoredNetwork(module, anchor, params=params, forward=self.forward, head=head)
-        return Network(module, params=params, forward=self.forward, head=head)
+            return AnchoredNetwork(module, anchor, params=params, forward=self.forward, head=head, dtype=dtype)
+        return Network(module, params=params, forward=self.forward, head=head, dtype=dtype)
 
     def inputs(self, module: nn.Module) -> Any:
         """The probe's inputs where the module's parameters are, floating ones in the parameters' dtype."""

@@ -88,6 +88,14 @@ def stability(context: Context) -> float:
     )
 
 
+@supplies("stability_halves")
+def stability_halves(context: Context) -> float:
+    """The mean of ρ_t over two disjoint halves of the probe."""
+    if context.spec.scope == "exact":
+        raise NotMeasured("the probe is the whole training set, which λ₁ is of")
+    return stability_ratio(context.rule, list(context.network.parameters), context.curvature_of_halves)
+
+
 @supplies("layer_traces")
 def layer_traces(context: Context) -> Mapping[str, float]:
     """tr Θ_l."""

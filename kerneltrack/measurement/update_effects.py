@@ -2,15 +2,19 @@
 
 With Δθ = θ_{t+1} − θ_t, P the preconditioner that the update used and m the residual, everything linear is taken at θ_t:
 
-    J_t Δθ = Σ_l J_t^l Δθ^l        −J_t P J_tᵀ m/N = Σ_l −J_t^l P (J_t^l)ᵀ m/N
+    J_t Δθ = Σ_l J_t^l Δθ^l        −g J_t P J_tᵀ m/N = Σ_l −g J_t^l P (J_t^l)ᵀ m/N
 
-and compared with the change f_{t+1} − f_t of the outputs.
+(g the gain of the optimizer's momentum, see :mod:`kerneltrack.momentum`)
+and compared with the change f_{t+1} − f_t of the outputs. That is a difference of two nearly equal numbers: where their
+rounding decides what is said of it, everything is evaluated once more in float64, at the same θ_t and θ_{t+1}.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kerneltrack.measurement.arrays import to_float64
@@ -28,9 +32,10 @@ def update_effects(
     moved: Tensors,
     inputs: Any,
     *,
-    outputs: Array,
+    outputs: Array | None = None,
     residual: Tensor | None,
     rule: UpdateRule,
+    updates: int,
     layers: Layers | None = None,
 ) -> Update:
     """The changes of the outputs that one update made and would have made.
@@ -40,18 +45,21 @@ def update_effects(
         after: the same at θ_{t+1}, over whatever trains now.
         moved: θ_{t+1} by the names of ``before``.
         inputs: the probe's inputs, N samples.
-        outputs: f_t, what ``before`` gives on them.
+        outputs: f_t, what ``before`` gives on them, where that is there already.
         residual: m_t (N, O), or None where no loss is known.
         rule: the update with the rates and the preconditioner that it used.
+        updates: its number, from 1: momentum begins at the first.
         layers: by which layers to split the two linear changes, or None: their totals only.
     """
     step = difference(before.parameters, moved)
-    flow = None if residual is None else _gradient_flow(before, inputs, residual, rule)
-    change = to_float64(after.outputs(inputs)) - outputs
+    flow = None if residual is None else _gradient_flow(before, inputs, residual, rule, updates)
+    start = to_float64(before.outputs(inputs)) if outputs is None else outputs
+    change = to_float64(after.outputs(inputs)) - start
+    epsilon = before.sight(before.inputs(inputs)).eps
     if layers is None:
         linear = to_float64(before.jvp(inputs, step))
         kernel = None if flow is None else to_float64(before.jvp(inputs, flow))
-        return Update(output_change=change, linear_change=linear, kernel_change=kernel)
+        return Update(output_change=change, linear_change=linear, kernel_change=kernel, epsilon=epsilon)
     linears = _by_layer(before, inputs, step, layers)
     kernels = None if flow is None else _by_layer(before, inputs, flow, layers)
     return Update(
@@ -60,12 +68,29 @@ def update_effects(
         kernel_change=None if kernels is None else sum(kernels.values(), start=0 * next(iter(kernels.values()))),
         layer_linear_changes=linears,
         layer_kernel_changes=kernels,
+        epsilon=epsilon,
     )
 
 
-def _gradient_flow(network: Network, inputs: Any, residual: Tensor, rule: UpdateRule) -> dict[str, Tensor] | None:
-    """−P Jᵀ m/N, or None where P is not known."""
-    metric = rule.metric(list(network.parameters))
+def finest(update: Update, effects: Callable[[torch.dtype], Update]) -> Update:
+    """The same update in float64; as it is where the network has no finer arithmetic.
+
+    Args:
+        update: as the network itself computes it.
+        effects: the update evaluated in a dtype.
+    """
+    try:
+        found = effects(torch.float64)
+    except Exception:  # noqa: BLE001  # a device or a forward without float64; what is rounding is then NaN, and says so
+        return update
+    return found if (found.epsilon or 0) < (update.epsilon or 0) else update
+
+
+def _gradient_flow(
+    network: Network, inputs: Any, residual: Tensor, rule: UpdateRule, updates: int
+) -> dict[str, Tensor] | None:
+    """−g P Jᵀ m/N, or None where g or P is not known."""
+    metric = rule.flow_metric(list(network.parameters), updates)
     if metric is None:
         return None
     gradient = network.vjp(inputs, residual / len(residual))

@@ -32,7 +32,7 @@ from kerneltrack.observables.classes import (
 )
 from kerneltrack.observables.datasets import energy_k, initial_basis, measurement
 from kerneltrack.observables.decay import decay_exponent, effective_dimension, modes_for, target_complexity
-from kerneltrack.observables.dynamics import change_is_rounding, cosine, relative_squared_error
+from kerneltrack.observables.dynamics import change_is_rounding, cosine, decided_by_rounding, relative_squared_error
 from kerneltrack.observables.layers import quadratic_form, shares
 from kerneltrack.observables.laziness import jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
@@ -98,6 +98,7 @@ __all__ = [
     "cosine",
     "cross_output_share",
     "decay_exponent",
+    "decided_by_rounding",
     "disjoint_halves",
     "effective_dimension",
     "effective_rank",

@@ -41,17 +41,54 @@ def cosine(a: Array, b: Array) -> float:
     return float(np.clip(np.vdot(a, b) / scale, -1.0, 1.0)) if scale > 0 else float("nan")
 
 
-def change_is_rounding(change: float, size: float, dtype: object) -> bool:
-    """Whether (4ε max(‖f_t‖, ‖f_{t+1}‖)/‖f_{t+1} − f_t‖)² > 0.01: what is then compared with Δf is compared with rounding.
+def rounding_share(change: float, size: float, epsilon: float) -> float:
+    """(4ε max(‖f_t‖, ‖f_{t+1}‖)/‖f_{t+1} − f_t‖)²: how much of ‖Δf‖² rounding of the outputs may be; ∞ without a change.
 
     Each output carries a few roundings of ε times its size; their difference carries as many, whatever is left of it.
 
     Args:
         change: ‖f_{t+1} − f_t‖.
         size: max(‖f_t‖, ‖f_{t+1}‖).
+        epsilon: spacing around 1 of the arithmetic that the outputs were computed in.
+    """
+    with np.errstate(over="ignore"):
+        return float(np.square(4 * epsilon * size / change)) if change else float("inf")
+
+
+def change_is_rounding(change: float, size: float, dtype: object) -> bool:
+    """Whether more than a hundredth of ‖Δf‖² may be rounding: what is then compared with Δf is compared with that.
+
+    Args:
+        change: ‖f_{t+1} − f_t‖.
+        size: max(‖f_t‖, ‖f_{t+1}‖).
         dtype: in which the outputs were computed, by name.
     """
-    return change == 0 or 4 * epsilon_of(dtype) * size > ROUNDING_SHARE**0.5 * change
+    return rounding_share(change, size, epsilon_of(dtype)) > ROUNDING_SHARE
+
+
+def update_share(update: Update, outputs: Array, dtype: object) -> float:
+    """How much of ‖Δf‖² of an update rounding may be.
+
+    Args:
+        update: with Δf, and perhaps the arithmetic that it was computed in.
+        outputs: (N, O) f_t.
+        dtype: of the arithmetic where the update does not say it, by name.
+    """
+    change = update.output_change
+    size = max(float(np.linalg.norm(outputs)), float(np.linalg.norm(outputs + change)))
+    epsilon = epsilon_of(dtype) if update.epsilon is None else update.epsilon
+    return rounding_share(float(np.linalg.norm(change)), size, epsilon)
+
+
+def decided_by_rounding(update: Update, outputs: Array, dtype: object) -> bool:
+    """Whether rounding may be more than a hundredth of what a linear model misses of Δf: see :func:`update_share`.
+
+    Then Δf is to be had in a finer arithmetic, if there is one.
+    """
+    change = update.output_change
+    models = [model for model in (update.linear_change, update.kernel_change) if model is not None]
+    missed = min(float(np.nan_to_num(relative_squared_error(model, change))) for model in models)
+    return update_share(update, outputs, dtype) > ROUNDING_SHARE * missed
 
 
 def checked_change(state: State) -> Update:
@@ -61,10 +98,8 @@ def checked_change(state: State) -> Update:
         ObservableError: the update was not seen, or its change is rounding.
     """
     update = _update(state)
-    before, change = state.outputs, update.output_change
-    size = max(float(np.linalg.norm(before)), float(np.linalg.norm(before + change)))
     dtype = state.settings.get("computed_in", state.settings.get("dtype"))
-    if change_is_rounding(float(np.linalg.norm(change)), size, dtype):
+    if update_share(update, state.outputs, dtype) > ROUNDING_SHARE:
         raise ObservableError("change of the outputs is rounding")
     return update
 
@@ -98,6 +133,12 @@ def _stability(state: State) -> float:
     return float(state.stability)
 
 
+def _stability_bias(state: State) -> float:
+    if state.stability_halves is None:
+        raise ObservableError("the stability ratio of halves of the probe was not computed")
+    return float(state.stability_halves) - _stability(state)
+
+
 def _sharpness(state: State) -> float:
     if state.sharpness is None:
         raise ObservableError("the sharpness was not computed")
@@ -126,6 +167,14 @@ OBSERVABLES = (
         definition=2,
     ),
     observable(
+        "stability_ratio_bias",
+        _stability_bias,
+        "b̂ = mean of ρ_t over two disjoint halves of the probe − ρ_t ≥ 0",
+        "halves",
+        default=False,
+        long_name="by about how much the stability ratio is too large because the probe is a sample",
+    ),
+    observable(
         "gauss_newton_sharpness",
         _sharpness,
         "λ_1(S^½ J Jᵀ S^½), S = ∇²_f L",
@@ -150,6 +199,7 @@ OBSERVABLES = (
         "update",
         source="Kopitkov and Indelman 2020",
         long_name="linearisation error of the update",
+        definition=2,
     ),
     observable(
         "linearization_cosine",
@@ -158,13 +208,15 @@ OBSERVABLES = (
         "update",
         source="Kopitkov and Indelman 2020",
         long_name="cosine of the update with its linearisation",
+        definition=2,
     ),
     observable(
         "kernel_flow_error",
         lambda s: relative_squared_error(_kernel_change(s), _update(s).output_change),
-        "‖f_{t+1} − f_t + J_tP_tJ_tᵀm_t/N‖²/‖f_{t+1} − f_t‖²",
+        "‖f_{t+1} − f_t + g J_tP_tJ_tᵀm_t/N‖²/‖f_{t+1} − f_t‖², g the gain of momentum",
         "update",
         long_name="error of kernel gradient flow for the update",
+        definition=2,
     ),
     observable(
         "anchored_linearization_error",

@@ -3,9 +3,10 @@
 The real change of the outputs is split, mode by mode and layer by layer, into what the kernel's own gradient flow would
 have done, what the optimizer or the minibatch made of it, and what the curvature of the network added:
 
-    Δf = Σ_l (−J_l P J_lᵀ m/N)  +  Σ_l (J_l Δθ_l + J_l P J_lᵀ m/N)  +  (Δf − J Δθ)
-         kernel flow               remainder                          curvature
+    Δf = Σ_l (−g J_l P J_lᵀ m/N)  +  Σ_l (J_l Δθ_l + g J_l P J_lᵀ m/N)  +  (Δf − J Δθ)
+         kernel flow                 remainder                            curvature
 
+g is the gain of momentum (:mod:`kerneltrack.momentum`): what it makes of a gradient that stands still.
 Curvature couples layers and has no share of one.
 """
 
@@ -62,7 +63,7 @@ def update_ledger(
         state: before the update; its eigenvectors are the modes.
         output_change: (N, O) f_{t+1} − f_t.
         linear_changes: by layer, (N, O) J_l Δθ_l of the real step.
-        kernel_changes: by layer, (N, O) −J_l P J_lᵀ m/N.
+        kernel_changes: by layer, (N, O) −g J_l P J_lᵀ m/N.
 
     Raises:
         ObservableError: the two mappings name different layers.
@@ -94,21 +95,23 @@ OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "ledger_kernel_flow",
         lambda s: _ledger(s).kernel_flow,
-        "⟨v_i, −J_l P J_lᵀ m/N⟩",
+        "⟨v_i, −g J_l P J_lᵀ m/N⟩, g the gain of momentum",
         "update",
         "layer_changes",
         dims=("mode", "layer", "coefficient"),
         default=False,
+        definition=2,
         long_name="update by kernel gradient flow, by mode and layer",
     ),
     observable(
         "ledger_remainder",
         lambda s: _ledger(s).remainder,
-        "⟨v_i, J_l Δθ_l + J_l P J_lᵀ m/N⟩",
+        "⟨v_i, J_l Δθ_l + g J_l P J_lᵀ m/N⟩",
         "update",
         "layer_changes",
         dims=("mode", "layer", "coefficient"),
         default=False,
+        definition=2,
         long_name="update by optimizer and minibatch, by mode and layer",
     ),
     observable(
@@ -119,6 +122,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         "layer_changes",
         dims=("mode", "coefficient"),
         default=False,
+        definition=2,
         long_name="update by the network's curvature, by mode",
     ),
 )

@@ -2,7 +2,7 @@
 
 Where the loss is a mean of squares the residual is m = s (f − y) with a constant s, so gradient descent with one
 learning rate η changes its coefficient along v_i by the factor 1 − s η λ_i/N; s = 1 for the mean of ½‖f − y‖², and 2/O
-for ``torch.nn.MSELoss``. Other losses have no such factor.
+for ``torch.nn.MSELoss``. Other losses have no such factor, and momentum, weight decay or another optimizer another one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.momentum import no_plain_descent
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.dynamics import checked_change
 from kerneltrack.observables.observable import Observable, observable
@@ -48,14 +49,23 @@ def _predicted(state: State) -> Array:
     rates = set(state.learning_rates)
     if len(rates) != 1:
         raise ObservableError("the prediction needs one learning rate", got=sorted(rates))
-    curvature = loss_curvature(state.settings.get("loss"), state.outputs.shape[1])
-    values = state.eigensystem.values
-    if state.reduction == "sum" and state.outputs.shape[1] > 1:
+    if reason := no_plain_descent(state.settings.get("optimizers", ())):
+        raise ObservableError(f"the update is not plain gradient descent: {reason}")
+    return predicted_factor(state.eigensystem.values, rates.pop(), state.samples, mode_curvature(state))
+
+
+def mode_curvature(state: State) -> float:
+    """s of the residual along a mode, for the reduction of the kernel.
+
+    Raises:
+        ObservableError: the residual is not linear in the outputs, or the modes do not evolve one by one.
+    """
+    outputs = state.outputs.shape[1]
+    curvature = loss_curvature(state.settings.get("loss"), outputs)
+    if state.reduction == "sum" and outputs > 1:
         raise ObservableError("Σ_o f_o does not evolve on its own")
-    if state.reduction == "trace":
-        # every output sees the mean over outputs; exact where the outputs' kernels are equal and do not couple
-        values = values / state.outputs.shape[1]
-    return predicted_factor(values, rates.pop(), state.samples, curvature)
+    # every output sees the mean over outputs; exact where the outputs' kernels are equal and do not couple
+    return curvature / outputs if state.reduction == "trace" else curvature
 
 
 def _measured(state: State) -> Array:
@@ -113,11 +123,12 @@ OBSERVABLES: tuple[Observable, ...] = (
         long_name="energy of f_t − f_0 of each output or class",
     ),
     observable(
-        "predicted_factor", _predicted, "|1 − s η λ_i/N|, s = ∂m/∂f", "eigenvalues", "loss", source=_SOURCE,
-        dims=("mode",), long_name="factor of gradient descent on the residual along each mode",
+        "predicted_factor", _predicted, "|1 − s η λ_i/N|, s = ∂m/∂f; plain gradient descent only", "eigenvalues",
+        "loss", source=_SOURCE, dims=("mode",), definition=2,
+        long_name="factor of gradient descent on the residual along each mode",
     ),
     observable(
         "measured_factor", _measured, "‖⟨v_i, m_t + s (f_{t+1} − f_t)⟩‖/‖⟨v_i, m_t⟩‖", "eigenvectors", "residual",
-        "update", dims=("mode",), long_name="factor of the real update on the residual along each mode",
+        "update", dims=("mode",), definition=2, long_name="factor of the real update on the residual along each mode",
     ),
 )  # fmt: skip

@@ -106,6 +106,13 @@ NEEDS = {
             cost="as ρ_t, and nothing beside it where P is one number",
         ),
         Need(
+            name="halves",
+            field="stability_halves",
+            beside=("stability",),
+            what="ρ_t on two disjoint halves of the probe",
+            cost="as ρ_t once more, on half as many points twice",
+        ),
+        Need(
             name="update",
             field="update",
             what="f_{t+1} and J_tΔθ",

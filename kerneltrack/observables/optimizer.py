@@ -9,13 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.momentum import Momentum, groups
 from kerneltrack.observables.layers import quadratic_form
+from kerneltrack.observables.modes import mode_curvature
 from kerneltrack.observables.motion import kernel_distance
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 from kerneltrack.spectrum import eigensystem
 
 _SOURCE = "Cohen et al. 2022"
+#: A mode is slow where the gradient moves by less than this share while momentum remembers it.
+_SLOW = 0.1
 
 
 def _kernel(state: State) -> Array:
@@ -39,6 +43,27 @@ def _alignment(state: State) -> float:
     return quadratic_form(_kernel(state), phi) / scale if scale else float("nan")
 
 
+def _momentum(state: State) -> Momentum:
+    """The one momentum of all parameter groups."""
+    told = list(groups(state.settings.get("optimizers", ())))
+    if any(group.get("weight_decay") for _, group in told):
+        raise ObservableError("weight decay moves the outputs too")
+    found = {Momentum.of(name, group) for name, group in told} or {Momentum()}
+    momentum = found.pop()
+    if found or momentum is None:
+        raise ObservableError("the momentum of the update is not known, or not one")
+    return momentum
+
+
+def _factor(state: State) -> Array:
+    """A mode's coefficient shrinks by q = s g λ_i/N an update, up to a relative q β/(1 − β): NaN where that is not small."""
+    momentum = _momentum(state)
+    values = eigensystem(_kernel(state)).values[: len(state.eigensystem.values)]
+    speeds = mode_curvature(state) * momentum.gain() * values / state.samples
+    slow = speeds * momentum.beta <= _SLOW * (1 - momentum.beta)
+    return np.asarray(np.where(slow, np.abs(1 - speeds), np.nan))
+
+
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "optimizer_eigenvalues",
@@ -49,6 +74,17 @@ OBSERVABLES: tuple[Observable, ...] = (
         dims=("mode",),
         default=False,
         long_name="eigenvalues of the optimizer's kernel",
+    ),
+    observable(
+        "optimizer_factor",
+        _factor,
+        "|1 − s g λ_i(J P_t Jᵀ)/N|, g the long-run gain of momentum β; NaN where s g λ_i/N > 0.1 (1 − β)/β",
+        "optimizer_kernel",
+        "loss",
+        source=_SOURCE,
+        dims=("mode",),
+        default=False,
+        long_name="factor of the optimizer on the residual along each slow mode of its own kernel",
     ),
     observable(
         "optimizer_kernel_distance",

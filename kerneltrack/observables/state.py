@@ -61,10 +61,11 @@ class Update:
     Attributes:
         output_change: (N, O) f_{t+1} − f_t.
         linear_change: (N, O) J_t (θ_{t+1} − θ_t), the real step through the linearised network.
-        kernel_change: (N, O) −J_t P_t J_tᵀ m_t / N, what kernel gradient flow on the probe's loss would do; None if
-            unknown.
+        kernel_change: (N, O) −g J_t P_t J_tᵀ m_t / N, what kernel gradient flow on the probe's loss would do, g the gain of
+            the optimizer's momentum; None if unknown.
         layer_linear_changes: by layer, (N, O) J_t^l Δθ^l; they add up to ``linear_change``. None if unknown.
-        layer_kernel_changes: by layer, (N, O) −J_t^l P_t (J_t^l)ᵀ m_t / N; they add up to ``kernel_change``.
+        layer_kernel_changes: by layer, (N, O) −g J_t^l P_t (J_t^l)ᵀ m_t / N; they add up to ``kernel_change``.
+        epsilon: spacing of the coarsest arithmetic that ``output_change`` was computed in; None: as the state says.
     """
 
     output_change: Array
@@ -72,6 +73,7 @@ class Update:
     kernel_change: Array | None = None
     layer_linear_changes: Mapping[str, Array] | None = None
     layer_kernel_changes: Mapping[str, Array] | None = None
+    epsilon: float | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.output_change)
@@ -96,6 +98,7 @@ class State:
         probe_loss: L on the probe; NaN where no loss is known.
         learning_rates: one per parameter group, in the update that leaves this state.
         stability: ρ_t, from the operator; None where it was not computed.
+        stability_halves: its mean over two disjoint halves of the probe.
         sharpness: λ_1(S^½ J Jᵀ S^½), S = ∇²_f L; None where it was not computed.
         layer_traces: trace of each layer's kernel, by layer, in the order of the parameter table.
         initial: the state at initialisation (for the first snapshot: :meth:`as_initial`); None where it is unknown.
@@ -115,8 +118,8 @@ class State:
         settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
             the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), ``computed_in`` (the
             coarsest dtype on the way to f, where that is not the outputs' own), ``lag`` (updates between the run's first
-            two states of this probe), ``held_out`` (True where the probe is known not to be trained on), and whatever
-            else the caller knows.
+            two states of this probe), ``held_out`` (True where the probe is known not to be trained on), ``optimizers``
+            (class and groups of each, see :mod:`kerneltrack.momentum`), and whatever else the caller knows.
     """
 
     eigensystem: EigenSystem
@@ -128,6 +131,7 @@ class State:
     probe_loss: float = float("nan")
     learning_rates: tuple[float, ...] = ()
     stability: float | None = None
+    stability_halves: float | None = None
     sharpness: float | None = None
     layer_traces: Mapping[str, float] | None = None
     initial: State | None = None

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kerneltrack.distributed import whole
+from kerneltrack.momentum import Momentum
 
 GRADIENT_DESCENT_THRESHOLD = 2.0
 #: Updates over 1/(1 − β₁) after which an average of gradients has forgotten that it began at zero: e⁻³ of it is left.
@@ -44,6 +45,7 @@ class UpdateRule:
         scales: parameter name → 1/(√v̂ + ε) of Adam's second moments; empty where P holds learning rates only.
         unknown: "" or why P itself is not known.
         warm_up: parameter name → 1/(1 − β₁^t) of Adam's first moments: what averaging gradients from zero on makes of them.
+        momenta: one per parameter group; None of an optimizer that is not known.
     """
 
     learning_rates: tuple[float, ...]
@@ -54,6 +56,7 @@ class UpdateRule:
     scales: Mapping[str, Tensor] = field(default_factory=dict)
     unknown: str = ""
     warm_up: Mapping[str, float] = field(default_factory=dict)
+    momenta: tuple[Momentum | None, ...] = ()
 
     @classmethod
     def of(cls, optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> UpdateRule:
@@ -66,19 +69,21 @@ class UpdateRule:
         rates: list[float] = []
         groups: dict[str, int] = {}
         thresholds: list[tuple[float | None, str]] = []
+        momenta: list[Momentum | None] = []
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 index = len(rates)
                 rates.append(float(group["lr"]))
                 groups.update({names[id(p)]: index for p in group["params"] if id(p) in names})
                 thresholds.append(_threshold(optimizer, group))
+                momenta.append(Momentum.of(_kind(optimizer), group))
         threshold, reason = _common(thresholds, len(optimizers))
         scales, unknown = _scales(optimizers, names)
         settings = tuple(_settings(optimizer) for optimizer in optimizers)
         warm_up, early = _warm_up(optimizers, names)
         if early:
             threshold, reason = None, reason or early
-        return cls(tuple(rates), groups, threshold, reason, settings, scales, unknown, warm_up)
+        return cls(tuple(rates), groups, threshold, reason, settings, scales, unknown, warm_up, tuple(momenta))
 
     def with_rates(self, learning_rates: Sequence[float]) -> UpdateRule:
         """The same rule at other learning rates."""
@@ -97,12 +102,33 @@ class UpdateRule:
         distinct = set(rates.values())
         return distinct.pop() if len(distinct) == 1 else dict(rates)
 
+    def flow_metric(self, parameters: Sequence[str], updates: float) -> float | dict[str, float | Tensor] | None:
+        """g P: what the update of that number, from 1, multiplies a gradient with that has not changed since the first.
+
+        None where P is not known, or an optimizer's momentum is not.
+        """
+        metric, gains = self.metric(parameters), [None if m is None else m.gain(updates) for m in self.momenta]
+        known = [gain for gain in gains if gain is not None]
+        if metric is None or len(known) < len(gains):
+            return None
+        if len(set(known)) <= 1:
+            gain = known[0] if known else 1.0
+            return gain * metric if isinstance(metric, float) else {name: gain * p for name, p in metric.items()}
+        each = metric if isinstance(metric, dict) else dict.fromkeys(parameters, metric)
+        return {name: (known[self.groups[name]] if name in self.groups else 0.0) * p for name, p in each.items()}
+
     def stability_metric(self, parameters: Sequence[str]) -> float | dict[str, float | Tensor] | None:
         """P as the threshold means it: Adam's is η/((1 − β₁^t)(√v̂ + ε)). Cohen et al. 2022."""
         metric = self.metric(parameters)
         if not self.warm_up or not isinstance(metric, dict):
             return metric
         return {name: self.warm_up.get(name, 1.0) * entry for name, entry in metric.items()}
+
+
+def _kind(optimizer: Optimizer) -> str:
+    """The name of torch's class that an optimizer is or descends from."""
+    known = (kind.__name__ for kind in type(optimizer).__mro__ if kind.__module__.startswith("torch.optim"))
+    return next(known, type(optimizer).__name__)
 
 
 def learning_rates(optimizers: Sequence[Optimizer]) -> tuple[float, ...]:

@@ -1,9 +1,11 @@
 """Alignment, windows, pairs, groups, sweeps. Oracles: loops over what was written, and laws with known exponents."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+import torch
 
 from kerneltrack.analysis import load
 from kerneltrack.analysis.comparison.align import aligned, positions, stacked
@@ -11,6 +13,7 @@ from kerneltrack.analysis.comparison.comparison import compare
 from kerneltrack.analysis.comparison.sweep import power_law, sweep, sweep_table
 from kerneltrack.analysis.derived.flow_time import flow_time
 from kerneltrack.analysis.derived.quantities import key_of, quantity
+from kerneltrack.analysis.trajectory import Trajectory
 from kerneltrack.errors import AnalysisError
 
 
@@ -43,6 +46,47 @@ def test_by_flow_time_each_run_is_at_its_last_state_before_the_level(archives):
             assert row + 1 == len(run) or times[row + 1] > level
     assert levels[0] == 0
     assert levels[-1] == min(flow_time(run)[-1] for run in both)
+
+
+def optimized_by(run, kind, **group):
+    """The run as another optimizer's, as its provenance tells it."""
+    told = json.dumps({**run.provenance, "run": {"optimizers": [{"class": kind, "groups": [{"lr": 0.25, **group}]}]}})
+    return dataclasses.replace(run, dataset=run.dataset.assign_attrs(provenance=told))
+
+
+def slow_mode(rate, momentum, steps, speed=1e-3):
+    """⟨v, m⟩ at each step of a linear model under torch's SGD, λ/N = ``speed``."""
+    weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    optimizer, course = torch.optim.SGD([weight], lr=rate, momentum=momentum), []
+    for _ in range(max(steps) + 1):
+        course.append(weight.item())
+        weight.grad = speed * weight.detach()
+        optimizer.step()
+    return np.array(course)[steps]
+
+
+def test_heavy_ball_s_flow_time_is_that_of_the_rate_that_goes_as_far(archives):
+    """Law: on a slow mode SGD at η/(1 − β) and heavy ball at η agree at equal flow time, to the first 1/(1 − β) updates.
+
+    Both residuals are e^(−λt/N) of flow time; at λ/N · η/(1 − β) = 0.0025 a start of 1/(1 − β) updates is 1 % of the residual.
+    """
+    run = load(archives[0]).only
+    run = dataclasses.replace(run, dataset=run.dataset.isel(snapshot=run.steps < 300))
+    ball, plain = optimized_by(run, "SGD", momentum=0.9), optimized_by(run, "SGD", momentum=0)
+    np.testing.assert_allclose(flow_time(ball), 10 * flow_time(plain), rtol=1e-12)
+    for timed, rate, momentum in ((ball, 0.25, 0.9), (plain, 0.25, 0.0)):
+        residual = slow_mode(rate, momentum, timed.steps)
+        np.testing.assert_allclose(residual, np.exp(-1e-3 * flow_time(timed)), rtol=0.03)
+    for kind in ("Adam", "Muon"):
+        np.testing.assert_array_equal(flow_time(optimized_by(run, kind, betas=[0.9, 0.999])), flow_time(plain))
+
+
+def test_flow_times_of_two_optimizers_are_on_two_clocks(archives):
+    run, other = load(archives)
+    with pytest.raises(AnalysisError, match=r"different optimizers.*got Adam, SGD"):
+        positions(Trajectory((run, optimized_by(other, "Adam"))), "flow_time")
+    positions(Trajectory((run, optimized_by(other, "SGD", momentum=0.9))), "flow_time")
+    positions(Trajectory((run, optimized_by(other, "Adam"))), "loss")
 
 
 @pytest.mark.parametrize("by", ["step", "epoch"])

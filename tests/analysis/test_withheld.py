@@ -102,6 +102,13 @@ def test_predictions_on_a_held_out_probe_are_shown(written):
     assert "leave_one_out_error" not in dict(misleading(run))
 
 
+@pytest.fixture
+def first_definitions(monkeypatch):
+    """The catalogue as it was: what is written follows the first definition of each name."""
+    for name, entry in registry.catalogue().items():
+        monkeypatch.setitem(registry._REGISTERED, name, dataclasses.replace(entry, definition=1))
+
+
 def small_steps(step, measured):
     """As late in a cosine: the outputs stand still to 10⁻⁹ from step 299 on, and their change looks most nonlinear."""
     if step in (299, 300, 301):
@@ -111,7 +118,15 @@ def small_steps(step, measured):
     return measured
 
 
-def test_a_change_that_is_rounding_is_not_called_the_worst(written):
+def test_a_change_that_was_evaluated_in_float64_is_shown(written):
+    """Since definition 2 the tracker looks at Δf in float64: that the outputs are stored in float32 says nothing."""
+    run = written(change=small_steps, dtype="float32")
+    row = list(run.steps).index(299)
+    assert run.values("kernel_flow_error")[row] == 0.96
+    assert np.isfinite(run.at("ledger_curvature", row)).all()
+
+
+def test_a_change_that_is_rounding_is_not_called_the_worst(written, first_definitions):
     """Steps 299 and 300 have their successors stored: (4 · 2⁻²³/10⁻⁹)² is far above a hundredth. 301 has none."""
     run = written(change=small_steps, dtype="float32")
     rows = [int(np.flatnonzero(run.steps == step)[0]) for step in (299, 300)]
@@ -126,12 +141,12 @@ def test_a_change_that_is_rounding_is_not_called_the_worst(written):
     assert np.isfinite(np.delete(curvature, rows)).all()
 
 
-def test_in_double_precision_the_same_change_is_one(written):
+def test_in_double_precision_the_same_change_is_one(written, first_definitions):
     run = written(change=small_steps, dtype="float64")
     assert run.values("kernel_flow_error")[list(run.steps).index(299)] == 0.96
 
 
-def test_of_an_earlier_archive_only_what_can_be_checked_is_shown(written):
+def test_of_an_earlier_archive_only_what_can_be_checked_is_shown(written, first_definitions):
     """Steps 0, 299 and 300 are followed by the state one update later; the others are not."""
     run = written()
     assert run.software.startswith("kerneltrack ")
@@ -142,13 +157,27 @@ def test_of_an_earlier_archive_only_what_can_be_checked_is_shown(written):
         assert "may be rounding" in earlier.withheld("kernel_flow_error").reason
 
 
-def test_a_figure_of_nothing_but_rounding_says_so(written):
+def test_a_figure_of_nothing_but_rounding_says_so(written, first_definitions):
     def without(_, measured):
         return {name: v for name, v in measured.items() if name not in ("outputs", "anchored_linearization_error")}
 
     run = dataclasses.replace(written(change=without), software=EARLIER)
     with pytest.raises(AnalysisError, match="may be rounding"):
         choose("linearisation")(Scene(run))
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_factors_of_momentum_were_not_predicted(written, first_definitions, kind):
+    """Of an earlier archive; the sentence of first-order accuracy is then of the real update, not of the flow."""
+    run = written(extra={"predicted_factor": np.full(48, 0.9), "linearization_error": np.array(0.02)})
+    told = {"run": {"optimizers": [{"class": kind, "groups": [{"momentum": 0.9}]}]}}
+    other = dataclasses.replace(run, dataset=run.dataset.assign_attrs(provenance=json.dumps(told)))
+    assert np.isfinite(run.values("predicted_factor")).all()
+    assert np.isnan(other.values("predicted_factor")).all()
+    assert "not plain gradient descent" in other.withheld("predicted_factor").reason
+    (flow,), (real,) = ([f.sentence for f in findings(r) if f.title == "First-order accuracy"] for r in (run, other))
+    assert flow.startswith("The kernel predicts")
+    assert real.startswith("The linearised network follows one real update")
 
 
 def test_measured_factors_of_a_rounded_change_are_not_told(written):
@@ -257,13 +286,28 @@ def test_a_sweep_of_what_is_withheld_says_why(written):
         sweep(runs, "settings.width", ["network_error"])
 
 
-def test_show_says_why_a_number_is_missing(written):
+def test_show_says_why_a_number_is_missing(written, first_definitions):
     run = dataclasses.replace(written(loss="mse"), software=EARLIER)
     from kerneltrack.analysis.commands.show import _probe
 
     facts = _probe(run)
     assert facts["last"]["kernel_flow_error"] is None
     assert any(note.startswith("kernel_flow_error is withheld") for note in facts["notes"])
+
+
+def test_a_ratio_of_a_sample_says_what_it_does_not_say(written):
+    """Oracle: the stored numbers. Below the bound a sample says nothing of the training; its bias is told where it is stored."""
+    quiet = {"stability_ratio": np.array(0.4), "stability_ratio_bias": np.array(0.07)}
+    below = written(extra=quiet, stability_scope="probe estimate")
+    (said,) = [f.sentence for f in findings(below) if f.title == "Edge of stability"]
+    assert "too large, here by about 0.070." in said
+    assert "does not say that training was stable" in said
+    (said,) = [f.sentence for f in findings(written("at", stability_scope="probe estimate")) if "Edge" in f.title]
+    assert said.endswith("A sample of the data makes the ratio too large.")
+    exact = written("exact", extra=quiet)
+    (said,) = [f.sentence for f in findings(exact) if f.title == "Edge of stability"]
+    assert "sample" not in said
+    assert "stable" not in said
 
 
 def test_the_edge_under_a_moving_rate_says_that_the_bound_moved(synthetic, tmp_path):

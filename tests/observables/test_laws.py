@@ -60,6 +60,7 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 probe_loss=0.7,
                 learning_rates=(0.1,),
                 stability=0.6,
+                stability_halves=0.7,
                 sharpness=0.5,
                 regression=functions[8][order],
                 layer_kernels=parts,
@@ -214,10 +215,12 @@ DIMENSION = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("outputs", "name"), [p for p in EVERYTHING if p.values[1] != "predicted_factor"])
+@pytest.mark.parametrize(
+    ("outputs", "name"), [p for p in EVERYTHING if p.values[1] not in ("predicted_factor", "optimizer_factor")]
+)
 def test_other_units_of_the_output_change_only_what_has_a_unit(values, outputs, name):
     # f → 4f, y → 4y, so J → 4J and Θ → 16Θ: powers of two, exact in floating point but for the eigensolver's path.
-    # (The learning rate has units too, so predicted_factor is no number of the state alone.)
+    # (The learning rate has units too, so these two factors are no numbers of the state alone.)
     factor = 4.0 ** DIMENSION.get(name, 0)
     found = compute(select(name), measured(outputs, scale=4.0))[name]
     np.testing.assert_allclose(found, factor * values[outputs][name], rtol=1e-9, atol=1e-9 * factor)

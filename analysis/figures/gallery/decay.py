@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from kerneltrack.errors import AnalysisError
 
-from ...derived import Change, binned, flow_time, mode_energy, mode_factors, nearest_k
-from ...text import count
+from ...derived import Change, binned, flow_time, gain, mode_energy, mode_factors, nearest_k
+from ...text import count, number
 from ..layout import sheet, steps_text
 from ..panels import Series, line_plot, profiles, scatter_factors, time_axis
 from ..registry import Scene, figure
@@ -138,7 +138,11 @@ def over_rates(scene: Scene) -> Figure:
     for ax, (name, label) in zip(axes, wanted, strict=False):
         values = run.values(name) if not name.endswith("_energy") else run.values(name)[:, nearest_k(run, (20,))[0]]
         line_plot(ax, times, [Series("run", values[rows], style.category[0])], style, ylabel="", title=label)
-        ax.set_xlabel("sum of the learning rates Ση")
+        ax.set_xlabel(
+            "sum of the learning rates Ση"
+            if gain(run) == 1
+            else f"flow time: Ση times momentum's gain {number(gain(run))}"
+        )
     for ax in axes[len(wanted) :]:
         ax.set_axis_off()
     return page

@@ -122,7 +122,7 @@ def _frame(ax: Axes, comparison: Comparison, title: str) -> None:
         ax.set_xlabel("loss reached")
         return
     if comparison.by == "flow_time":
-        ax.set_xlabel("sum of the learning rates Ση")
+        ax.set_xlabel("flow time: Ση times momentum's gain")
         return
     positions = comparison.positions
     time_axis(ax, "log" if len(positions) > 4 and positions[len(positions) // 2] < 0.1 * positions[-1] else "linear")

@@ -92,6 +92,7 @@ class AnchoredNetwork(Network):
         forward: as there.
         head: as there.
         configuration: modes, attributes and submodules of the anchor, with which it is evaluated; None for those of today.
+        dtype: as there.
     """
 
     def __init__(
@@ -103,9 +104,10 @@ class AnchoredNetwork(Network):
         forward: Forward | None = None,
         head: Head | None = None,
         configuration: Configuration | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self._anchor, self._configuration = anchor, configuration
-        super().__init__(model, params=params, forward=forward, head=head)
+        super().__init__(model, params=params, forward=forward, head=head, dtype=dtype)
         trained = {name: f"model.{raw}" for name, raw in anchor._raw(self.module).items()}
         self._values_at = {raw: anchor.parameters[name] for name, raw in trained.items()}
         self._values_at |= {f"model.{r}": anchor.frozen[n] for n, r in _present(self.module, anchor.frozen).items()}
@@ -115,7 +117,7 @@ class AnchoredNetwork(Network):
     @property
     def parameters(self) -> dict[str, Tensor]:
         """Name → anchored value of every selected parameter."""
-        return {name: self._anchor.parameters[name].detach() for name in self._raw}
+        return {name: self._cast(self._anchor.parameters[name]) for name in self._raw}
 
     @property
     def device(self) -> torch.device:
@@ -129,8 +131,8 @@ class AnchoredNetwork(Network):
             yield
 
     def _state(self) -> dict[str, Tensor]:
-        return super()._state() | self._values_at
+        return super()._state() | {raw: self._cast(value) for raw, value in self._values_at.items()}
 
     def buffers(self) -> dict[str, Tensor]:
-        held = {f"model.{name}": value for name, value in self._anchor.buffers.items()}
+        held = {f"model.{name}": self._cast(value) for name, value in self._anchor.buffers.items()}
         return {raw: held.get(raw, value).clone() for raw, value in super().buffers().items()}
