@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kerneltrack.observables import SUPERSEDED, change_is_rounding, held_out
+from kerneltrack.observables import SUPERSEDED, change_is_rounding, in_training
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from kerneltrack.snapshot import InTraining
 
 Rows = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -33,7 +35,8 @@ FLAT = "constant off the diagonal"
 _REMEDIES = {
     NOT_ONE_LAG: "Measure at one lag: schedule=n, or pairs, schedule=kt.schedule.Every(n, window=2).",
     NOT_SQUARES: "It is defined for loss='half_mse' and loss='mse'.",
-    SEEN: "If the probe is held out, say so: Probe(..., identity={'split': 'validation'}).",
+    SEEN: "Take a probe from the validation loader, probe={'train': 128, 'val': 128}, or say that it is held out: "
+    "Probe(..., identity={'split': 'validation'}).",
 }
 #: The first version whose tracker looked for rounding itself.
 _LOOKED = (0, 1, 1)
@@ -66,6 +69,8 @@ class Stored(Protocol):
     def dataset(self) -> xr.Dataset: ...
     @property
     def identity(self) -> Mapping[str, Any] | None: ...
+    @property
+    def in_training(self) -> InTraining | None: ...
     @property
     def software(self) -> str: ...
     @property
@@ -141,9 +146,30 @@ def _squares(run: Stored) -> tuple[Rows, str]:
     return np.full(len(run), run.settings.get("loss") not in ("half_mse", "mse")), NOT_SQUARES
 
 
+def seen(run: Stored) -> InTraining:
+    """Whether the probe is trained on: what the archive says, or, where it does not (format 1.0), the probe's identity."""
+    return run.in_training or in_training(run.identity if isinstance(run.identity, Mapping) else None)
+
+
+def sample_note(run: Stored) -> str:
+    """What must be said of alignments and energies on points that were trained on, or ""."""
+    said = {
+        "yes": "The probe's points are trained on: alignments and energies after step 0 are in-sample.",
+        "unknown": "Whether the probe's points are trained on is not known: take alignments and energies for in-sample.",
+    }
+    return said.get(seen(run), "")
+
+
 def _seen(run: Stored) -> tuple[Rows, str]:
-    identity = run.identity if isinstance(run.identity, Mapping) else None
-    return np.asarray((run.steps != 0) & (not held_out(identity))), SEEN
+    return np.asarray((run.steps != 0) & (seen(run) != "no")), SEEN
+
+
+def _regression(run: Stored) -> tuple[Rows, str]:
+    """Where the loss is a mean of squares: of points that were trained on, what is known to be no prediction."""
+    rows, reason = _squares(run)
+    if not rows.any() and seen(run) == "yes":
+        return np.asarray(run.steps != 0), SEEN
+    return rows, reason
 
 
 def _flat(run: Stored) -> tuple[Rows, str]:
@@ -198,7 +224,7 @@ def _stored(run: Stored, name: str) -> Floats:
 _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "kernel_velocity": _lag,
     "network_error": _squares,
-    "kernel_regression_error": _squares,
+    "kernel_regression_error": _regression,
     "leave_one_out_error": _seen,
     "kernel_alignment_risk": _seen,
     "linearization_error": _rounding,

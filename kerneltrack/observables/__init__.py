@@ -50,12 +50,12 @@ from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
 from kerneltrack.observables.regression import (
     extended_energy,
-    held_out,
     kernel_alignment_risk,
     kernel_regression,
     leave_one_out,
     ridge_of,
 )
+from kerneltrack.observables.seen import held_out, in_training
 from kerneltrack.observables.similarity import similarity_bounds
 from kerneltrack.observables.spectral import (
     condition_number,
@@ -106,6 +106,7 @@ __all__ = [
     "gate_flips",
     "held_out",
     "in_order",
+    "in_training",
     "initial_basis",
     "jacobian_change",
     "jacobian_stability",

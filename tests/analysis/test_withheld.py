@@ -102,6 +102,28 @@ def test_predictions_on_a_held_out_probe_are_shown(written):
     assert "leave_one_out_error" not in dict(misleading(run))
 
 
+@pytest.mark.parametrize("said", ["yes", "no", "unknown", "perhaps"])
+def test_the_archive_s_word_goes_before_the_identity(synthetic, truth, tmp_path, said):
+    """Oracle: the attribute. A probe that says that it is held out and was found among the training data is trained on."""
+    record = synthetic.record(truth, identity={"split": "validation"})
+    rows = [
+        dataclasses.replace(s, probes={"train": {**s.probes["train"], **{n: np.array(v) for n, v in SEEN.items()}}})
+        for s in synthetic.snapshots(truth)
+    ]
+    path = synthetic.write(tmp_path / "run.h5", rows, dataclasses.replace(record, in_training=said))
+    run = load(path).only
+    shown = run.steps == 0 if said != "no" else np.full(len(run), True)
+    np.testing.assert_array_equal(np.isfinite(run.values("leave_one_out_error")), shown)
+    regressed = run.steps == 0 if said == "yes" else np.full(len(run), True)
+    np.testing.assert_array_equal(np.isfinite(run.values("kernel_regression_error")), regressed)
+    page = render(run)
+    assert ("alignments and energies after step 0 are in-sample" in page) == (said == "yes")
+    assert ("In-sample: these points are trained on." in page) == (said == "yes")
+    assert ("These points are held out." in page) == (said == "no")
+    shown = json.loads(CliRunner().invoke(app, ["show", str(path), "--json"]).stdout)["probes"]["train"]
+    assert shown["in_training"] == ("unknown" if said == "perhaps" else said)
+
+
 def small_steps(step, measured):
     """As late in a cosine: the outputs stand still to 10⁻⁹ from step 299 on, and their change looks most nonlinear."""
     if step in (299, 300, 301):

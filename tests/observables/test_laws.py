@@ -73,7 +73,7 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 conjugate=scale**2 * features[index][order] @ features[index][order].T,
                 cross_time=np.einsum("nop,mqp->nmoq", here, scale * jacobians[0][:SAMPLES][order]),
                 extension=here.reshape(SAMPLES * outputs, -1) @ elsewhere.T @ vectors,
-                settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "step": index, "held_out": True},
+                settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "step": index, "in_training": "no"},
             )
         )
     update = Update(
