@@ -31,6 +31,7 @@ SEEN = "the kernel has seen these labels"
 ROUNDING = "change of the outputs is rounding"
 PERHAPS_ROUNDING = "change of the outputs may be rounding: the state one update later is not stored"
 FLAT = "constant off the diagonal"
+FLATTENED = "of the flattened kernel: of one fit to every output alike, 1/O"
 
 _REMEDIES = {
     NOT_ONE_LAG: "Measure at one lag: schedule=n, or pairs, schedule=kt.schedule.Every(n, window=2).",
@@ -183,6 +184,17 @@ def _flat(run: Stored) -> tuple[Rows, str]:
     return flat, FLAT
 
 
+def _flattened(name: str) -> Callable[[Stored], tuple[Rows, str]]:
+    """Definition 1 of an alignment was, of a kernel with several outputs, what is called flattened since."""
+
+    def rule(run: Stored) -> tuple[Rows, str]:
+        first = int(run.dataset[name].attrs.get("definition", 1)) < 2
+        several = run.settings.get("output") in ("full", "diagonal") and run.dataset.sizes.get("output", 2) > 1
+        return np.full(len(run), first and several), FLATTENED
+
+    return rule
+
+
 def _rounding(run: Stored) -> tuple[Rows, str]:
     """Exactly where f_{t+1} is stored; elsewhere only a tracker that looked for rounding is believed."""
     found = np.full(len(run), not _looked(run))
@@ -221,6 +233,10 @@ def _stored(run: Stored, name: str) -> Floats:
     return np.asarray(run.dataset.variables[name].values, dtype=np.float64).reshape(len(run), -1)
 
 
+_FLATTENED_ONCE = (
+    "kernel_target_alignment", "kernel_target_alignment_centred", "layer_target_alignment",
+    "layer_target_alignment_centred", "optimizer_target_alignment",
+)  # fmt: skip
 _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "kernel_velocity": _lag,
     "network_error": _squares,
@@ -233,4 +249,5 @@ _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "measured_factor": _rounding,
     "ledger_curvature": _rounding,
     "class_block_share": _flat,
+    **{name: _flattened(name) for name in _FLATTENED_ONCE},
 }

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 #: Values of the last snapshot that are shown, where they are stored, in this order.
 _LAST = (
     "stability_ratio", "stability_bound", "trace", "effective_rank", "condition_number", "kernel_target_alignment",
-    "kernel_distance_from_initial", "linearization_error", "kernel_flow_error", "anchored_linearization_error",
-    "probe_loss",
+    "kernel_target_alignment_null", "kernel_distance_from_initial", "linearization_error", "kernel_flow_error",
+    "anchored_linearization_error", "probe_loss",
 )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ from kerneltrack.observables.motion import (
     cka,
     kernel_angle,
     kernel_distance,
+    permuted_cka,
     relative_kernel_change,
     unbiased_cka,
 )
@@ -68,6 +69,7 @@ from kerneltrack.observables.spectral import (
 from kerneltrack.observables.state import State, Update, check_targets, project
 from kerneltrack.observables.subspaces import largest_principal_angle, subspace_overlap
 from kerneltrack.observables.superseded import SUPERSEDED, Superseded
+from kerneltrack.observables.target_alignment import pair_alignment, permuted_pair_alignment
 from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
 
 __all__ = [
@@ -125,8 +127,11 @@ __all__ = [
     "modes_for",
     "needs",
     "neuron_deviation",
+    "pair_alignment",
     "pair_kernel",
     "participation_ratio",
+    "permuted_cka",
+    "permuted_pair_alignment",
     "permuted_squares",
     "predicted_factor",
     "project",

@@ -124,6 +124,23 @@ def test_the_archive_s_word_goes_before_the_identity(synthetic, truth, tmp_path,
     assert shown["in_training"] == ("unknown" if said == "perhaps" else said)
 
 
+ALIGNED = ("kernel_target_alignment", "kernel_target_alignment_centred", "optimizer_target_alignment")
+
+
+@pytest.mark.parametrize(("output", "definition", "outputs", "shown"), [
+    ("full", 1, 3, False), ("diagonal", 1, 3, False), ("trace", 1, 3, True), ("full", 1, 1, True), ("full", 2, 3, True),
+])  # fmt: skip
+def test_an_alignment_that_was_flattened_is_not_read_as_one_that_is_not(written, output, definition, outputs, shown):
+    """Definition 1 of several outputs is what kernel_target_alignment_flattened is since."""
+    run = written(output=output, extra=dict.fromkeys(ALIGNED, 0.3))
+    numbers = {name: ("snapshot", np.full(len(run), 0.3), {"definition": definition}) for name in ALIGNED}
+    dataset = xarray.Dataset({**numbers, "o": ("output", np.zeros(outputs))}, attrs=run.dataset.attrs)
+    run = dataclasses.replace(run, dataset=dataset.assign_coords(step=("snapshot", run.steps)))
+    for name in ALIGNED:
+        assert np.isfinite(run.values(name)).all() == shown
+        assert ("flattened" in run.withheld(name).reason) != shown
+
+
 def small_steps(step, measured):
     """As late in a cosine: the outputs stand still to 10⁻⁹ from step 299 on, and their change looks most nonlinear."""
     if step in (299, 300, 301):

@@ -129,7 +129,7 @@ CLASSES = (
     "class_pair_r2", "class_pair_r2_null", "class_pair_r2_score", "class_three_level_share", "class_three_level_share_null",
 )  # fmt: skip
 NOT_HERE = {
-    OUTPUTS: {"cka_with_initial_unbiased", "class_diagonal", "class_within", "class_between", *CLASSES},
+    OUTPUTS: {"class_diagonal", "class_within", "class_between", *CLASSES},
     1: {"kernel_specialization", "cross_output_share", "spectrum_exponent", "target_exponent"},
 }
 EVERYTHING = [
