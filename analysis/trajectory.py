@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from kerneltrack.archive import Archive
+    from kerneltrack.snapshot import InTraining
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -43,6 +44,7 @@ class Run:
         path: where the archive lies, as given.
         fingerprint: of the probe's bytes.
         identity: where the probe's samples come from, as the user gave it, or None.
+        in_training: whether the probe is trained on, as the archive says; None where it does not (format 1.0).
         input_shapes: of the probe's inputs, whether they are stored or not.
         software: that wrote the archive.
         stored_count: N as the archive says it; 0: told from its arrays.
@@ -55,6 +57,7 @@ class Run:
     path: str = ""
     fingerprint: str = ""
     identity: Mapping[str, Any] | None = None
+    in_training: InTraining | None = None
     input_shapes: tuple[tuple[int, ...], ...] = ()
     software: str = ""
     stored_count: int = 0
@@ -386,6 +389,7 @@ def run_of(archive: Archive, probe: str, path: str) -> Run:
         path=path,
         fingerprint=record.fingerprint,
         identity=record.identity,
+        in_training=record.in_training,
         input_shapes=tuple(tuple(shape) for _, shape in record.input_shapes.values()),
         software=str(archive.attrs.get("source", "")),
         stored_count=record.count,

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.momentum import no_plain_descent
-from kerneltrack.observables import SUPERSEDED, change_is_rounding, held_out
+from kerneltrack.observables import SUPERSEDED, change_is_rounding, in_training
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from kerneltrack.snapshot import InTraining
 
 Rows = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -30,11 +32,13 @@ SEEN = "the kernel has seen these labels"
 ROUNDING = "change of the outputs is rounding"
 PERHAPS_ROUNDING = "change of the outputs may be rounding: the state one update later is not stored"
 FLAT = "constant off the diagonal"
+FLATTENED = "of the flattened kernel: of one fit to every output alike, 1/O"
 
 _REMEDIES = {
     NOT_ONE_LAG: "Measure at one lag: schedule=n, or pairs, schedule=kt.schedule.Every(n, window=2).",
     NOT_SQUARES: "It is defined for loss='half_mse' and loss='mse'.",
-    SEEN: "If the probe is held out, say so: Probe(..., identity={'split': 'validation'}).",
+    SEEN: "Take a probe from the validation loader, probe={'train': 128, 'val': 128}, or say that it is held out: "
+    "Probe(..., identity={'split': 'validation'}).",
 }
 #: The first version whose tracker looked for rounding itself.
 _LOOKED = (0, 1, 1)
@@ -67,6 +71,8 @@ class Stored(Protocol):
     def dataset(self) -> xr.Dataset: ...
     @property
     def identity(self) -> Mapping[str, Any] | None: ...
+    @property
+    def in_training(self) -> InTraining | None: ...
     @property
     def software(self) -> str: ...
     @property
@@ -150,9 +156,30 @@ def _squares(run: Stored) -> tuple[Rows, str]:
     return np.full(len(run), run.settings.get("loss") not in ("half_mse", "mse")), NOT_SQUARES
 
 
+def seen(run: Stored) -> InTraining:
+    """Whether the probe is trained on: what the archive says, or, where it does not (format 1.0), the probe's identity."""
+    return run.in_training or in_training(run.identity if isinstance(run.identity, Mapping) else None)
+
+
+def sample_note(run: Stored) -> str:
+    """What must be said of alignments and energies on points that were trained on, or ""."""
+    said = {
+        "yes": "The probe's points are trained on: alignments and energies after step 0 are in-sample.",
+        "unknown": "Whether the probe's points are trained on is not known: take alignments and energies for in-sample.",
+    }
+    return said.get(seen(run), "")
+
+
 def _seen(run: Stored) -> tuple[Rows, str]:
-    identity = run.identity if isinstance(run.identity, Mapping) else None
-    return np.asarray((run.steps != 0) & (not held_out(identity))), SEEN
+    return np.asarray((run.steps != 0) & (seen(run) != "no")), SEEN
+
+
+def _regression(run: Stored) -> tuple[Rows, str]:
+    """Where the loss is a mean of squares: of points that were trained on, what is known to be no prediction."""
+    rows, reason = _squares(run)
+    if not rows.any() and seen(run) == "yes":
+        return np.asarray(run.steps != 0), SEEN
+    return rows, reason
 
 
 def _not_descent(run: Stored) -> tuple[Rows, str]:
@@ -169,6 +196,17 @@ def _flat(run: Stored) -> tuple[Rows, str]:
         with np.errstate(invalid="ignore", over="ignore"):
             flat &= ~(np.abs(within - between) > _ONE * np.abs(within))
     return flat, FLAT
+
+
+def _flattened(name: str) -> Callable[[Stored], tuple[Rows, str]]:
+    """Definition 1 of an alignment was, of a kernel with several outputs, what is called flattened since."""
+
+    def rule(run: Stored) -> tuple[Rows, str]:
+        first = int(run.dataset[name].attrs.get("definition", 1)) < 2
+        several = run.settings.get("output") in ("full", "diagonal") and run.dataset.sizes.get("output", 2) > 1
+        return np.full(len(run), first and several), FLATTENED
+
+    return rule
 
 
 def _rounding(run: Stored) -> tuple[Rows, str]:
@@ -218,10 +256,14 @@ _MENDED = {
     "ledger_curvature": 2,
     "predicted_factor": 2,
 }
+_FLATTENED_ONCE = (
+    "kernel_target_alignment", "kernel_target_alignment_centred", "layer_target_alignment",
+    "layer_target_alignment_centred", "optimizer_target_alignment",
+)  # fmt: skip
 _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "kernel_velocity": _lag,
     "network_error": _squares,
-    "kernel_regression_error": _squares,
+    "kernel_regression_error": _regression,
     "leave_one_out_error": _seen,
     "kernel_alignment_risk": _seen,
     "linearization_error": _rounding,
@@ -231,4 +273,5 @@ _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "ledger_curvature": _rounding,
     "class_block_share": _flat,
     "predicted_factor": _not_descent,
+    **{name: _flattened(name) for name in _FLATTENED_ONCE},
 }

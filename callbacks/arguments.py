@@ -9,7 +9,9 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from kerneltrack import observables as catalogue
 from kerneltrack import schedule as schedules
@@ -66,27 +68,52 @@ def probe(given: Any) -> int | Probe | dict[str, Any]:
     """A number of training samples, a probe (read if it is a path), or several by name.
 
     Raises:
-        ProbeError: anything else, or a file that holds no probe.
+        ProbeError: anything else, a file that holds no probe, or a number whose name says no loader.
     """
     if isinstance(given, int) and not isinstance(given, bool):
-        if given < 1:
-            raise ProbeError(
-                "probe", expected="at least one sample", got=given, remedy="A few hundred samples are usual."
-            )
-        return given
+        return _count(given, "probe")
     if isinstance(given, Mapping) and given:
         return {str(name): _named_probe(found, str(name)) for name, found in given.items()}
     return _one_probe(given, "probe")
 
 
-def _named_probe(given: Any, name: str) -> Probe:
-    found = _one_probe(given, f"probe[{name!r}]")
+def _count(given: int, argument: str) -> int:
+    if given < 1:
+        raise ProbeError(argument, expected="at least one sample", got=given, remedy="A few hundred samples are usual.")
+    return given
+
+
+def loader_of(name: str) -> Literal["train", "val"]:
+    """The loader that a probe of so many samples is drawn from, by the probe's name.
+
+    Raises:
+        ProbeError: the name begins with neither.
+    """
+    if name.lower().startswith("train"):
+        return "train"
+    if name.lower().startswith("val"):
+        return "val"
+    raise ProbeError(
+        f"probe={{{name!r}: a number of samples}}",
+        expected='a name that begins with "train" or "val", the loader to draw them from',
+        got=repr(name),
+        remedy="Draw them yourself: Probe.from_dataloader(loader, n).",
+    )
+
+
+def _named_probe(given: Any, name: str) -> int | Probe:
+    counted = isinstance(given, int) and not isinstance(given, bool)
+    found = Probe(np.zeros(1)) if counted else _one_probe(given, f"probe[{name!r}]")
     try:
-        return found.named(name)
+        named = found.named(name)
     except ProbeError as error:
         raise ProbeError(
             "probe", expected=f"names of {error.expected}", got=error.got, remedy="The name is a group of the archive."
         ) from error
+    if not counted:
+        return named
+    loader_of(name)
+    return _count(given, f"probe[{name!r}]")
 
 
 def _one_probe(given: Any, argument: str) -> Probe:
@@ -102,7 +129,7 @@ def _one_probe(given: Any, argument: str) -> Probe:
             ) from error
     if isinstance(given, Probe):
         return given
-    whole = " (a number of samples, or a mapping of names to probes)" if argument == "probe" else ""
+    whole = " (a number of samples, or a mapping of names to these)" if argument == "probe" else ""
     raise ProbeError(
         argument,
         expected=f"a Probe or the path of a saved one{whole}",

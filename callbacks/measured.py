@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,23 +134,25 @@ def _schedule(archive: Mapping[str, Any]) -> dict[str, Any]:
     return {"schedule": found if len(set(texts.values())) > 1 else next(iter(found.values()))}
 
 
-def _draw(archive: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """How the probe was drawn from the training data; None where it was not."""
-    (name, identity), *others = archive["identity"].items()
-    drawn = isinstance(identity, Mapping) and {"seed", "indices"} <= identity.keys()
-    return identity if drawn and name == "train" and not others else None
+def _draws(archive: Mapping[str, Any]) -> dict[str, Mapping[str, Any]] | None:
+    """How each probe was drawn from a loader; None where one was not."""
+    identities = archive["identity"]
+    drawn = all(isinstance(found, Mapping) and {"seed", "indices"} <= found.keys() for found in identities.values())
+    named = all(re.match("train|val", name, re.IGNORECASE) for name in identities)
+    return dict(identities) if drawn and named else None
 
 
 def _probe(archive: Mapping[str, Any]) -> dict[str, Any]:
-    draw = _draw(archive)
-    if draw is None:
+    draws = _draws(archive)
+    if draws is None:
         raise _NotHeld(", ".join(map(repr, archive["identity"])))
-    return {"probe": len(draw["indices"])}
+    counts = {name: len(draw["indices"]) for name, draw in draws.items()}
+    return {"probe": counts["train"] if list(counts) == ["train"] else counts}
 
 
 def _probe_seed(archive: Mapping[str, Any]) -> dict[str, Any]:
-    draw = _draw(archive)
-    return {} if draw is None else {"probe_seed": int(draw["seed"])}
+    draws = _draws(archive)
+    return {"probe_seed": int(next(iter(draws.values()))["seed"])} if draws else {}
 
 
 _READ: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {

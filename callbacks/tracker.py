@@ -30,9 +30,20 @@ from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.training import LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
-from . import announcements, arguments, batches, callables, continuing, drawn_probe, given, trainer_facts
+from . import (
+    announcements,
+    arguments,
+    batches,
+    callables,
+    continuing,
+    drawn_probe,
+    given,
+    probe_membership,
+    trainer_facts,
+)
 from .import_roots import callback_bases
 from .measured import Measured
+from .probe_membership import Drawn
 from .swapped_weights import TrainedWeights
 
 
@@ -46,7 +57,7 @@ class _Tracker:
         self,
         archive: str | Path,
         *,
-        probe: int | str | Path | Probe | Mapping[str, Probe | str | Path] = 256,
+        probe: int | str | Path | Probe | Mapping[str, int | Probe | str | Path] = 256,
         schedule: int | str | Schedule | Mapping[str, int | str | Schedule] = "log",
         output: Output = "full",
         top_k: int = 64,
@@ -111,6 +122,7 @@ class _Tracker:
         self._run_id = ""
         self._dry_run = False
         self._verified = False
+        self._validation: Any = None  # the loader that a held-out probe was drawn from
         self._announced = False
         self._weights = TrainedWeights()
         self._accumulated = 1  # by how many batches the loss of this one was divided
@@ -142,7 +154,7 @@ class _Tracker:
     def __getstate__(self) -> dict[str, Any]:
         # Lightning binds log and log_dict onto the instance; they hold the module, and a live recorder holds tensors.
         kept = {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
-        return {**kept, "_recorder": None, "_instruments": {}, "_left": None}
+        return {**kept, "_recorder": None, "_instruments": {}, "_left": None, "_validation": None}
 
     # -- hooks -----------------------------------------------------------------------------------------------------
 
@@ -252,21 +264,45 @@ class _Tracker:
     def _resolve_probes(self, trainer: Any) -> dict[str, Probe]:
         """The probes by name: given, read from a file, or drawn from the training data."""
         found = self._measured.probe
-        if not isinstance(found, int) and self._log and (hooks := drawn_probe.transfer_hooks(trainer)):
+        given: dict[str, Any] = (
+            found if isinstance(found, dict) else {"train" if isinstance(found, int) else found.name: found}
+        )
+        drawn = self._drawn()
+        if len(drawn) < len(given) and self._log and (hooks := drawn_probe.transfer_hooks(trainer)):
             announcements.say(f"{', '.join(hooks)}: not applied to the probe, which was given and is taken as it is")
-        if isinstance(found, int):
-            seed = self._measured.probe_seed
-            found = drawn_probe.training_probe(trainer, found, seed=seed, split=self._split, name="train")
-        return found if isinstance(found, dict) else {found.name: found}
+        if "val" in drawn.values():
+            self._validation = drawn_probe.validation_loader(trainer)
+        return {
+            name: self._draw(trainer, name, drawn[name], int(probe)) if name in drawn else probe
+            for name, probe in given.items()
+        }
+
+    def _draw(self, trainer: Any, name: str, source: Drawn, n: int) -> Probe:
+        options: dict[str, Any] = {"seed": self._measured.probe_seed, "split": self._split, "name": name}
+        if source == "train":
+            return drawn_probe.training_probe(trainer, n, **options)
+        return drawn_probe.validation_probe(trainer, n, loader=self._validation, **options)
+
+    def _drawn(self) -> dict[str, Drawn]:
+        """The probes that are drawn from a loader, and from which."""
+        found = self._measured.probe
+        named = found if isinstance(found, dict) else {"train": found}
+        return {name: arguments.loader_of(name) for name, probe in named.items() if isinstance(probe, int)}
 
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
         """Instruments, archive and recorder: everything is checked here, before the first batch is trained on."""
         schedules = arguments.by_probe(self._measured.schedule, self._probes)
+        drawn = self._drawn()
         self._instruments = {
             name: Instrument(
                 probe=probe,
                 observables=catalogue.select(self._measured.observables),
                 scope=trainer_facts.stability_scope(trainer, module, probe, batch),
+                in_training=probe_membership.in_training(
+                    trainer.train_dataloader, probe, batch, drawn=drawn.get(name), validation=self._validation
+                )
+                if self._ranks.leads
+                else None,
                 ranks=self._ranks,
                 progress=announcements.PATIENCE if self._log else False,
                 **self._measured.kernel_options,
@@ -399,7 +435,7 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
     Args:
         archive: the HDF5 file to write.
         probe: an int (that many training samples, drawn with ``probe_seed``), a Probe, the path of a saved one, or a
-            mapping from names to probes.
+            mapping from names to these; ``{"train": 128, "val": 128}`` draws the second from the validation loader.
         schedule: an int n (the states before updates 0, n, 2n, … and the last), "log", "epoch", a
             ``kerneltrack.schedule`` object, or one per probe. Step 0 and the last state are always measured.
         output: the output reduction: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,).

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils.data import SubsetRandomSampler
 
 from kerneltrack.errors import ProbeError
 from kerneltrack.snapshot import Array, Json, ProbeRecord, TargetEncoding
-from kerneltrack.undisturbed import preserved_rng
+from kerneltrack.undisturbed import held_generators, preserved_generators, preserved_rng
 
 Split = Callable[[Any], tuple[Any, Any]]
 
@@ -66,8 +67,9 @@ class Probe:
     ) -> Probe:
         """Take n samples of ``loader.dataset``, at indices drawn with a seed of its own, joined by ``collate_fn``.
 
-        The loader itself is never iterated: that would move its generator, and so the training. The global generators
-        are put back too, in case the dataset draws from them.
+        The loader itself is never iterated: that would move its generator, and so the training. The global generators,
+        and those that the dataset holds, are put back too, in case it draws from them. A loader that gives a subset
+        (``SubsetRandomSampler``) gives the probe of that subset.
 
         Args:
             loader: a DataLoader over a dataset with ``__len__`` and ``__getitem__``.
@@ -79,7 +81,7 @@ class Probe:
         Raises:
             ProbeError: for an iterable dataset, no automatic batching, or a batch that cannot be split into inputs and targets.
         """
-        dataset, collate = loader.dataset, loader.collate_fn
+        dataset = loader.dataset
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ProbeError("probe size n", expected="an integer of at least 1", got=repr(n))
         if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
@@ -92,11 +94,12 @@ class Probe:
                 "a probe cannot be drawn from a loader with batch_size=None: its dataset yields whole batches",
                 remedy="Give the tracker a Probe(inputs, targets) of your own.",
             )
-        indices = np.sort(np.random.default_rng(seed).choice(len(dataset), size=min(n, len(dataset)), replace=False))
-        with preserved_rng():
-            batch = collate([dataset[int(i)] for i in indices])
+        among = given_indices(loader)
+        drawn = np.random.default_rng(seed).choice(len(among), size=min(n, len(among)), replace=False)
+        indices = sorted(among[int(i)] for i in drawn)
+        batch = collated(loader, indices)
         inputs, targets = _split(batch, split)
-        identity = {"dataset": type(dataset).__qualname__, "seed": seed, "indices": [int(i) for i in indices]}
+        identity = {"dataset": type(dataset).__qualname__, "seed": seed, "indices": indices}
         return cls(inputs, targets, name=name, identity=identity)
 
     def save(self, path: str | Path) -> None:
@@ -202,6 +205,20 @@ class Probe:
             return {"": self.inputs}
         paths, _ = pytree.tree_flatten_with_path(self.inputs)
         return {"/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf for path, leaf in paths}
+
+
+def given_indices(loader: Any) -> Sequence[int]:
+    """The indices of its dataset that a loader gives: a subset's where its sampler says one, else all."""
+    sampler: object = getattr(loader, "sampler", None)
+    if isinstance(sampler, SubsetRandomSampler):
+        return [int(i) for i in sampler.indices]
+    return range(len(loader.dataset))
+
+
+def collated(loader: Any, indices: Iterable[int]) -> Any:
+    """Samples of a loader's dataset as one batch. The process's generators, and those that the dataset holds, are put back."""
+    with preserved_rng(), preserved_generators(*held_generators((loader.dataset, loader.collate_fn))):
+        return loader.collate_fn([loader.dataset[int(i)] for i in indices])
 
 
 def opened(batch: Any) -> Any:

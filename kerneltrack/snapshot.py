@@ -18,6 +18,7 @@ Array = NDArray[Any]
 Json = Any  # None, bool, int, float, str, and lists and string-keyed mappings of these
 Status = Literal["ok", "failed"]
 TargetEncoding = Literal["real", "one-hot", "none"]
+InTraining = Literal["yes", "no", "unknown"]
 Reduction = Literal["full", "diagonal", "trace", "sum", "callable"]
 
 
@@ -75,6 +76,7 @@ class ProbeRecord:
         identity: where the samples come from (dataset, split, indices, transform), as the user gave it.
         settings: what is measured on it and how: output reduction and factor to the mean trace, parameter subset,
             mode, dtype, loss and its normalisation, stability scope.
+        in_training: whether its points are trained on; None where the archive does not say (format 1.0).
     """
 
     name: str
@@ -86,6 +88,7 @@ class ProbeRecord:
     inputs: Mapping[str, Array] | None = None
     identity: Mapping[str, Json] | None = None
     settings: Mapping[str, Json] = field(default_factory=dict)
+    in_training: InTraining | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,58 @@ def preserved_rng(module: nn.Module | None = None) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
 
 
+#: Generators that an object may hold as an attribute of its own.
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
+@contextmanager
+def preserved_generators(*generators: Any) -> Iterator[None]:
+    """Put back generators that modules, datasets or transforms hold: any of :data:`GENERATORS`."""
+    kept = [generator_state(generator) for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, kept, strict=True):
+            if isinstance(generator, (torch.Generator, np.random.RandomState)):
+                generator.set_state(state)
+            elif isinstance(generator, np.random.Generator):
+                generator.bit_generator.state = state
+            else:
+                generator.setstate(state)
+
+
+def generator_state(generator: Any) -> Any:
+    """What :func:`preserved_generators` needs to put ``generator`` back."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
+
+
+def held_generators(owner: Any, depth: int = 6) -> list[Any]:
+    """The generators that ``owner`` holds: in its attributes, and in what lies in these (datasets, transforms, containers).
+
+    Tensors, arrays and plain values hold none; a container of more than a thousand entries is taken for data.
+    """
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+    waiting = [(owner, depth)]
+    while waiting:
+        value, left = waiting.pop()
+        if id(value) in seen or isinstance(value, (Tensor, np.ndarray, str, bytes, int, float, type)):
+            continue
+        seen.add(id(value))
+        if isinstance(value, GENERATORS):
+            found[id(value)] = value
+        elif left:
+            inside: list[Any] = [*getattr(value, "__dict__", {}).values()]
+            if isinstance(value, (Mapping, list, tuple)) and len(value) <= 1000:
+                inside += value.values() if isinstance(value, Mapping) else value
+            waiting += [(each, left - 1) for each in inside]
+    return list(found.values())
+
+
 @contextmanager
 def eval_flags(module: nn.Module) -> Iterator[None]:
     """Set ``training`` to False on every submodule and put each one's own flag back.

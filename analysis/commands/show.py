@@ -9,7 +9,7 @@ import numpy as np
 
 from ..text import Table, count, duration, finite_or_none, number, plain
 from ..trajectory import Run, run_of
-from ..withheld import gauge_note, misleading
+from ..withheld import gauge_note, misleading, sample_note, seen
 
 if TYPE_CHECKING:
     from kerneltrack.archive import Archive
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 #: Values of the last snapshot that are shown, where they are stored, in this order.
 _LAST = (
     "stability_ratio", "stability_bound", "trace", "effective_rank", "condition_number", "kernel_target_alignment",
-    "kernel_distance_from_initial", "linearization_error", "kernel_flow_error", "anchored_linearization_error",
-    "probe_loss",
+    "kernel_target_alignment_null", "kernel_distance_from_initial", "linearization_error", "kernel_flow_error",
+    "anchored_linearization_error", "probe_loss",
 )  # fmt: skip
 
 
@@ -61,6 +61,7 @@ def _probe(run: Run) -> dict[str, Any]:
         "fingerprint": run.fingerprint,
         "samples": _or_none(lambda: run.count),
         "outputs": _or_none(lambda: run.outputs),
+        "in_training": seen(run),
         "output_reduction": run.settings.get("output"),
         "loss": run.settings.get("loss"),
         "parameters": run.settings.get("parameter_count"),
@@ -87,13 +88,14 @@ def _probe(run: Run) -> dict[str, Any]:
                 if k in (5, 20, 100)
             }
     notes = [f"{name} is {words}." for name, words in misleading(run) if name in last]
-    return {**facts, "last": last, "notes": [*notes, *filter(None, (gauge_note(run),))]}
+    return {**facts, "last": last, "notes": [*notes, *filter(None, (gauge_note(run), sample_note(run)))]}
 
 
 def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
     rows = [
         ["points N", _count(probe["samples"])],
         ["outputs O", _count(probe["outputs"])],
+        ["trained on", probe["in_training"]],
         ["output reduction", str(probe["output_reduction"])],
         ["loss", str(probe["loss"] or "none")],
         ["trainable parameters", _count(probe["parameters"])],

@@ -18,7 +18,8 @@ from .quantities import quantity, title_of
 
 #: What is judged, where the archive holds it.
 JUDGED = (
-    "eigenvalue_1", "effective_rank", "participation_ratio", "kernel_target_alignment", "kernel_target_alignment_centred",
+    "eigenvalue_1", "effective_rank", "participation_ratio", "kernel_target_alignment",
+    "kernel_target_alignment_null", "kernel_target_alignment_centred", "kernel_target_alignment_centred_null",
     "kernel_distance_from_initial", "stability_ratio", "probe_loss",
 )  # fmt: skip
 #: Of these, what a kernel on half of the points gives by itself.

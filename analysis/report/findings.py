@@ -17,6 +17,7 @@ from ..derived import freeze_here, learning_rate_changes, nearest, representativ
 from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
+from ..withheld import seen
 
 #: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
 AT_THE_EDGE = 0.95
@@ -92,10 +93,15 @@ def _alignment(run: Run) -> Finding | None:
         f"E(y, {k}) = {number(last, 2)}",
         f"At step {count(run.steps[rows[-1]])} the first {k} of {count(run.dimension)} eigenfunctions hold "
         f"{_percent(last)} of the target's energy; "
-        f"at step {count(run.steps[rows[0]])} they held {_percent(first)}.",
+        f"at step {count(run.steps[rows[0]])} they held {_percent(first)}.{_in_sample(run)}",
         "Nulls: " + ", ".join(null) + ".",
         "target-energy",
     )
+
+
+def _in_sample(run: Run) -> str:
+    """An alignment with labels that the kernel has learned is no prediction."""
+    return {"yes": " In-sample: these points are trained on.", "no": " These points are held out."}.get(seen(run), "")
 
 
 def _containment(run: Run) -> Finding | None:

@@ -29,7 +29,7 @@ from ..lr_decay import (
 from ..output import HTML, distinct, is_stream, may_write, write
 from ..text import Table, count, number, plain
 from ..trajectory import PathLike, Run, Trajectory, load
-from ..withheld import gauge_note, misleading
+from ..withheld import gauge_note, misleading, sample_note, seen
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
 from .slider import Explorer, explorer
@@ -180,7 +180,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
             no_effects=no_effects,
             absent=_by_reason(absent),
             failures=_failures(run),
-            notes=(*notes, gauge) if gauge else notes,
+            notes=(*notes, *filter(None, (gauge, sample_note(run)))),
             definitions=_definitions(run),
             provenance=_provenance(run),
             source=plain(Path(run.path).name),
@@ -274,6 +274,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("outputs O", count(run.outputs)),
         ("parameters P", count(int(settings["parameter_count"])) if "parameter_count" in settings else "–"),
         ("snapshots", count(len(run))),
+        ("trained on", seen(run)),
         ("output reduction", plain(settings.get("output", "–"))),
         ("loss", plain(settings.get("loss") or "none").replace("_", " ")),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast, get_args
 
 import h5py
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from kerneltrack import schema
 from kerneltrack.archive import attributes, layout
 from kerneltrack.errors import ArchiveError
-from kerneltrack.snapshot import Array, ProbeRecord, Provenance
+from kerneltrack.snapshot import Array, InTraining, ProbeRecord, Provenance
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ def _write_probe(group: h5py.Group, record: ProbeRecord) -> None:
     attributes.put(group, "count", record.count)
     attributes.put(group, "target_encoding", record.target_encoding)
     attributes.put(group, "inputs_stored", int(record.inputs is not None))
+    if record.in_training is not None:
+        attributes.put(group, "probe_in_training", record.in_training)
     for name, meaning in schema.PROBE_TEXTS.items():
         layout.put_text(group, name, getattr(record, name), meaning)
     fields = {f.name: f for f in schema.PROBE_FIELDS}
@@ -111,7 +113,15 @@ def _read_probe(group: h5py.Group, name: str) -> ProbeRecord:
         inputs=_read_inputs(group, shapes),
         identity=texts["identity"],
         settings=texts["settings"],
+        in_training=_in_training(attributes.get(group, "probe_in_training")),
     )
+
+
+def _in_training(said: Any) -> InTraining | None:
+    """What the archive says; a word that this reader does not know says nothing of the probe."""
+    if said is None:
+        return None
+    return cast(InTraining, said) if said in get_args(InTraining) else "unknown"
 
 
 def _input_shapes(value: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -93,7 +93,8 @@ class Instrument(ProbeSpec):
         if self.eigenpairs == "all" and plan.result_bytes > plan.budget_bytes:
             raise refuse_budget(plan.budget_bytes, plan.result_bytes, otherwise='or eigenpairs="leading"')
         record = self.probe.record(outputs.shape[1], keep_inputs=keep_inputs)
-        return replace(record, settings={**self.settings(network, outputs), "extension_of": extension_of})
+        settings = {**self.settings(network, outputs), "extension_of": extension_of}
+        return replace(record, settings=settings, in_training=self.seen)
 
     def plan(self, module: nn.Module) -> Plan:
         """How the kernel of this probe will be computed, and what it costs."""

@@ -27,7 +27,7 @@ from kerneltrack.ntk import (
 )
 from kerneltrack.observables import NEEDS, Need, Observable, State, in_order
 from kerneltrack.probe import Probe
-from kerneltrack.snapshot import Json, Reduction
+from kerneltrack.snapshot import InTraining, Json, Reduction
 from kerneltrack.training import ProbeLoss
 
 
@@ -47,6 +47,7 @@ class ProbeSpec:
         params: which parameters the kernel is of: None for all that require grad, a predicate, or names.
         memory_budget: bytes or "2GiB", or None.
         scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
+        in_training: whether the probe's points are trained on; None: what its identity says.
     """
 
     probe: Probe
@@ -60,11 +61,17 @@ class ProbeSpec:
     params: Callable[[str], bool] | Iterable[str] | None = None
     memory_budget: int | str | None = None
     scope: str = "probe estimate"
+    in_training: InTraining | None = None
 
     @property
     def reduction(self) -> Reduction:
         """The output reduction's name."""
         return "callable" if callable(self.output) else self.output
+
+    @property
+    def seen(self) -> InTraining:
+        """Whether the probe's points are trained on, as far as anybody knows."""
+        return self.in_training or observables.in_training(self.probe.identity)
 
     @cached_property
     def wanted(self) -> tuple[Need, ...]:
@@ -193,7 +200,7 @@ class ProbeSpec:
             "dtype": str(outputs.dtype),
             "computed_in": str(_coarsest(outputs, *network.parameters.values())),
             "step": step,
-            "held_out": observables.held_out(self.probe.identity),
+            "in_training": self.seen,
         }
         if previous is not None and "step" in previous.settings:
             lag = previous.settings.get("lag") or step - previous.settings["step"]

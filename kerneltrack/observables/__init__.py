@@ -42,6 +42,7 @@ from kerneltrack.observables.motion import (
     cka,
     kernel_angle,
     kernel_distance,
+    permuted_cka,
     relative_kernel_change,
     unbiased_cka,
 )
@@ -50,12 +51,12 @@ from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
 from kerneltrack.observables.regression import (
     extended_energy,
-    held_out,
     kernel_alignment_risk,
     kernel_regression,
     leave_one_out,
     ridge_of,
 )
+from kerneltrack.observables.seen import held_out, in_training
 from kerneltrack.observables.similarity import similarity_bounds
 from kerneltrack.observables.spectral import (
     condition_number,
@@ -68,6 +69,7 @@ from kerneltrack.observables.spectral import (
 from kerneltrack.observables.state import State, Update, check_targets, project
 from kerneltrack.observables.subspaces import largest_principal_angle, subspace_overlap
 from kerneltrack.observables.superseded import SUPERSEDED, Superseded
+from kerneltrack.observables.target_alignment import pair_alignment, permuted_pair_alignment
 from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
 
 __all__ = [
@@ -107,6 +109,7 @@ __all__ = [
     "gate_flips",
     "held_out",
     "in_order",
+    "in_training",
     "initial_basis",
     "jacobian_change",
     "jacobian_stability",
@@ -125,8 +128,11 @@ __all__ = [
     "modes_for",
     "needs",
     "neuron_deviation",
+    "pair_alignment",
     "pair_kernel",
     "participation_ratio",
+    "permuted_cka",
+    "permuted_pair_alignment",
     "permuted_squares",
     "predicted_factor",
     "project",

@@ -166,18 +166,6 @@ def _centred_targets(state: State) -> Array:
     return centre(_given(state.targets))
 
 
-def _alignment(state: State, phi: Array, frobenius: float) -> float:
-    columns = state.project(phi)
-    target_frobenius = float(np.linalg.norm(columns.T @ columns))
-    coefficients = state.eigensystem.vectors.T @ columns
-    return kernel_target_alignment(state.eigensystem.values, coefficients, frobenius, target_frobenius)
-
-
-def _centred_alignment(state: State) -> float:
-    frobenius = centred_frobenius(state.eigensystem.values, state.mode_sums, state.samples)
-    return _alignment(state, _centred_targets(state), frobenius)
-
-
 def _rayleigh(state: State, phi: Array) -> float:
     columns = state.project(phi)
     return rayleigh_quotient(
@@ -293,24 +281,6 @@ OBSERVABLES = (
         definition=2,
         default=False,
         long_name="centred energy of f_t − f_0 in the first k modes",
-    ),
-    observable(
-        "kernel_target_alignment",
-        lambda s: _alignment(s, _targets(s), s.eigensystem.frobenius),
-        "⟨Θ, YYᵀ⟩_F/(‖Θ‖_F ‖YYᵀ‖_F)",
-        "spectrum",
-        "targets",
-        source="Cristianini et al. 2001",
-        long_name="kernel–target alignment",
-    ),
-    observable(
-        "kernel_target_alignment_centred",
-        _centred_alignment,
-        "⟨HΘH, YYᵀ⟩_F/(‖HΘH‖_F ‖HYYᵀH‖_F)",
-        "spectrum",
-        "targets",
-        source="Cortes, Mohri and Rostamizadeh 2012",
-        long_name="centred kernel–target alignment",
     ),
     observable(
         "target_rayleigh",

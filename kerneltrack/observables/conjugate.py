@@ -13,6 +13,7 @@ from kerneltrack.observables.motion import kernel_distance
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.spectral import effective_rank
 from kerneltrack.observables.state import Array, State
+from kerneltrack.observables.target_alignment import pair_alignment, permuted_pair_alignment
 
 _SOURCE = "Qadeer et al. 2023"
 
@@ -30,12 +31,10 @@ def _share(state: State) -> float:
     return float(state.outputs.shape[1] * np.trace(_kernel(state)) / state.eigensystem.trace)
 
 
-def _alignment(state: State) -> float:
+def _targets(state: State) -> Array:
     if state.targets is None:
         raise ObservableError("there are no targets")
-    kernel, targets = _kernel(state), state.targets
-    scale = float(np.linalg.norm(kernel) * np.linalg.norm(targets.T @ targets))
-    return float(np.vdot(targets, kernel @ targets) / scale) if scale else float("nan")
+    return state.targets
 
 
 OBSERVABLES: tuple[Observable, ...] = (
@@ -69,13 +68,22 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "conjugate_kernel_target_alignment",
-        _alignment,
+        lambda s: pair_alignment(_kernel(s), _targets(s)),
         "⟨K_CK, YYᵀ⟩_F/(‖K_CK‖_F ‖YYᵀ‖_F)",
         "conjugate",
         "targets",
         source="Cristianini et al. 2001",
         default=False,
         long_name="alignment of the conjugate kernel with the target",
+    ),
+    observable(
+        "conjugate_kernel_target_alignment_null",
+        lambda s: permuted_pair_alignment(_kernel(s), _targets(s)),
+        "exact mean over all permutations of the points' targets",
+        "conjugate",
+        "targets",
+        default=False,
+        long_name="mean alignment of the conjugate kernel with permuted targets",
     ),
     observable(
         "conjugate_kernel_distance_from_initial",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables.alignment import centre
-from kerneltrack.observables.motion import centred_kernel
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
+from kerneltrack.observables.target_alignment import aligned, pair_alignment, permuted_pair_alignment
+
+_PERMUTED = "exact mean over all permutations of the points' targets"
 
 
 def shares(parts: Mapping[str, float]) -> Array:
@@ -49,17 +50,8 @@ def _stacked(state: State) -> Array:
     return np.stack(kernels)
 
 
-def _alignments(state: State, *, centred: bool = False) -> Array:
-    if state.targets is None:
-        raise ObservableError("there are no targets")
-    targets = centre(state.targets) if centred else state.targets
-    columns = state.project(targets)
-    target_norm = float(np.linalg.norm(columns.T @ columns))
-    phi = columns if state.reduction in ("trace", "sum") else targets
-    kernels = [centred_kernel(kernel) if centred else kernel for kernel in _kernels(state).values()]
-    scales = [float(np.linalg.norm(kernel)) * target_norm for kernel in kernels]
-    forms = [quadratic_form(kernel, phi) for kernel in kernels]
-    return np.array([form / scale if scale else np.nan for form, scale in zip(forms, scales, strict=True)])
+def _alignments(state: State, statistic: Callable[[Array, Array], float], *, centred: bool = False) -> Array:
+    return np.array([aligned(state, kernel, statistic, centred=centred) for kernel in _kernels(state).values()])
 
 
 OBSERVABLES: tuple[Observable, ...] = (
@@ -81,12 +73,25 @@ OBSERVABLES: tuple[Observable, ...] = (
         "layer_kernels", dims=("layer",), default=False, long_name="Frobenius norm of each layer's kernel",
     ),
     observable(
-        "layer_target_alignment", _alignments, "⟨Θ_l, YYᵀ⟩_F/(‖Θ_l‖_F ‖YYᵀ‖_F)", "layer_kernels", "targets",
-        source="Baratin et al. 2021", dims=("layer",), default=False, long_name="kernel–target alignment of each layer",
+        "layer_target_alignment", lambda s: _alignments(s, pair_alignment),
+        "⟨Θ_l, YYᵀ⟩_F/(‖Θ_l‖_F ‖YYᵀ‖_F), Θ_l summed over outputs", "layer_kernels", "targets",
+        source="Baratin et al. 2021 (there flattened)", dims=("layer",), default=False, definition=2,
+        long_name="kernel–target alignment of each layer",
     ),
     observable(
-        "layer_target_alignment_centred", lambda s: _alignments(s, centred=True),
-        "⟨HΘ_lH, YYᵀ⟩_F/(‖HΘ_lH‖_F ‖HYYᵀH‖_F)", "layer_kernels", "targets", source="Baratin et al. 2021",
-        dims=("layer",), default=False, long_name="centred kernel–target alignment of each layer",
+        "layer_target_alignment_null", lambda s: _alignments(s, permuted_pair_alignment), _PERMUTED,
+        "layer_kernels", "targets", dims=("layer",), default=False,
+        long_name="mean kernel–target alignment of each layer, of permuted targets",
+    ),
+    observable(
+        "layer_target_alignment_centred", lambda s: _alignments(s, pair_alignment, centred=True),
+        "⟨HΘ_lH, YYᵀ⟩_F/(‖HΘ_lH‖_F ‖HYYᵀH‖_F), Θ_l summed over outputs", "layer_kernels", "targets",
+        source="Baratin et al. 2021 (there flattened)", dims=("layer",), default=False, definition=2,
+        long_name="centred kernel–target alignment of each layer",
+    ),
+    observable(
+        "layer_target_alignment_centred_null", lambda s: _alignments(s, permuted_pair_alignment, centred=True),
+        _PERMUTED, "layer_kernels", "targets", dims=("layer",), default=False,
+        long_name="mean centred kernel–target alignment of each layer, of permuted targets",
     ),
 )  # fmt: skip

@@ -54,23 +54,41 @@ def cka(a: Array, b: Array) -> float:
 def unbiased_cka(a: Array, b: Array) -> float:
     """CKA from the unbiased estimator of HSIC, which may fall below zero. Song et al. 2012; Nguyen et al. 2021.
 
-    With Ã the kernel A (N, N) of which the diagonal is zero: HSIC_1(A, B) = [tr(ÃB̃) + 1ᵀÃ1 1ᵀB̃1/((N−1)(N−2)) − 2 ·
-    1ᵀÃB̃1/(N−2)]/(N(N−3)), and CKA = HSIC_1(A, B)/√(HSIC_1(A, A) HSIC_1(B, B)). Kernels come in uncentred.
+    HSIC_1(A, B) is the mean of A_ij (B_ij + B_qr − B_iq − B_qj) over all different i, j, q, r, and CKA = HSIC_1(A, B)/
+    √(HSIC_1(A, A) HSIC_1(B, B)). Kernels come in uncentred; of a kernel with output axes HSIC_1 is the sum over them. Its
+    mean over permutations of the points is zero.
 
     Raises:
-        ObservableError: fewer than four points, or kernels that are not (N, N).
+        ObservableError: fewer than four points, or kernels whose first two axes are not the points.
     """
-    if a.ndim != 2 or a.shape != b.shape or len(a) < 4:
-        raise ObservableError("unbiased CKA", expected="two (N, N) kernels, N at least 4", got=(a.shape, b.shape))
+    if a.ndim < 2 or a.shape != b.shape or len(a) != a.shape[1] or len(a) < 4:
+        raise ObservableError("unbiased CKA", expected="two kernels (N, N, …), N at least 4", got=(a.shape, b.shape))
     own = _hsic(a, a) * _hsic(b, b)
     return float(_hsic(a, b) / np.sqrt(own)) if own > 0 else float("nan")
 
 
 def _hsic(a: Array, b: Array) -> float:
-    n = len(a)
-    a, b = (kernel - np.diag(np.diag(kernel)) for kernel in (a, b))
-    sums = a.sum() * b.sum() / ((n - 1) * (n - 2))
-    return float((np.vdot(a, b) + sums - 2 * (a.sum(axis=0) @ b.sum(axis=1)) / (n - 2)) / (n * (n - 3)))
+    """The mean over quadruples, by inclusion and exclusion; the block of two outputs need not be symmetric."""
+    n, diagonal = len(a), np.arange(len(a))
+    a, b = a.copy(), b.copy()
+    a[diagonal, diagonal] = b[diagonal, diagonal] = 0.0
+    columns, rows = ([kernel.sum(axis=axis) for kernel in (a, b)] for axis in (0, 1))
+    along = np.vdot(rows[0], rows[1]) + np.vdot(columns[0], columns[1])
+    across = np.vdot(rows[0], columns[1]) + np.vdot(columns[0], rows[1])
+    total = np.vdot(rows[0].sum(axis=0), rows[1].sum(axis=0))
+    products = (n * (n - 3) + 1) * np.vdot(a, b) + np.vdot(a, b.swapaxes(0, 1))
+    return float((products + total - (n - 2) * along - across) / (n * (n - 1) * (n - 2) * (n - 3)))
+
+
+def permuted_cka(a: Array, b: Array) -> float:
+    """Exact mean of :func:`cka` over all permutations of one kernel's points: what two unrelated kernels have.
+
+    Of centred kernels (N, N) it is tr(HAH) tr(HBH)/((N−1)‖HAH‖_F ‖HBH‖_F) = √(PR(HAH) PR(HBH))/(N−1), PR = tr²/‖·‖_F²; with
+    output axes tr is the trace over points, and the product the sum over outputs.
+    """
+    a, b = centred_kernel(a), centred_kernel(b)
+    scale = float(np.linalg.norm(a) * np.linalg.norm(b)) * (len(a) - 1)
+    return float(np.vdot(np.trace(a), np.trace(b))) / scale if scale else float("nan")
 
 
 def _kernels(state: State, other: State | None) -> tuple[Array, Array]:
@@ -101,14 +119,6 @@ def kernel_of(state: State) -> Array:
 def _assembled(state: State) -> Array:
     n, k = state.samples, state.kernel_outputs
     return state.eigensystem.matrix().reshape(n, k, n, k).transpose(0, 2, 1, 3)
-
-
-def _pair(state: State, other: State | None) -> tuple[Array, Array]:
-    """Both kernels as (N, N) matrices, for what is defined for one output only."""
-    if state.kernel_outputs != 1:
-        raise ObservableError("defined for one kernel output", got=state.kernel_outputs, remedy='Use output="trace".')
-    a, b = _kernels(state, other)
-    return a.reshape(len(a), -1), b.reshape(len(b), -1)
 
 
 def _velocity(state: State) -> float:
@@ -163,9 +173,14 @@ OBSERVABLES: tuple[Observable, ...] = (
         "spectrum", "initial", source="Kornblith et al. 2019", long_name="centred alignment with the initial kernel",
     ),
     observable(
-        "cka_with_initial_unbiased", lambda s: unbiased_cka(*_pair(s, s.initial)),
-        "HSIC_1(Θ_t, Θ_0)/√(HSIC_1(Θ_t, Θ_t) HSIC_1(Θ_0, Θ_0))", "spectrum", "initial",
-        source="Nguyen, Raghu and Kornblith 2021", default=False,
+        "cka_with_initial_null", lambda s: permuted_cka(*_kernels(s, s.initial)),
+        "exact mean over all permutations of the points of Θ_0", "spectrum", "initial",
+        long_name="mean centred alignment with the initial kernel of permuted points",
+    ),
+    observable(
+        "cka_with_initial_unbiased", lambda s: unbiased_cka(*_kernels(s, s.initial)),
+        "HSIC_1(Θ_t, Θ_0)/√(HSIC_1(Θ_t, Θ_t) HSIC_1(Θ_0, Θ_0)); its mean over permuted points is 0", "spectrum", "initial",
+        source="Nguyen, Raghu and Kornblith 2021", definition=2,
         long_name="centred alignment with the initial kernel, unbiased",
     ),
 )  # fmt: skip

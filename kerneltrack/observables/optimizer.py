@@ -10,11 +10,11 @@ import numpy as np
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.momentum import Momentum, groups
-from kerneltrack.observables.layers import quadratic_form
 from kerneltrack.observables.modes import mode_curvature
 from kerneltrack.observables.motion import kernel_distance
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
+from kerneltrack.observables.target_alignment import aligned, pair_alignment, permuted_pair_alignment
 from kerneltrack.spectrum import eigensystem
 
 _SOURCE = "Cohen et al. 2022"
@@ -32,15 +32,6 @@ def _distance(state: State) -> float:
     if state.kernel is None:
         raise ObservableError("the kernel itself is not available")
     return kernel_distance(_kernel(state), state.kernel)
-
-
-def _alignment(state: State) -> float:
-    if state.targets is None:
-        raise ObservableError("there are no targets")
-    columns = state.project(state.targets)
-    phi = columns if state.reduction in ("trace", "sum") else state.targets
-    scale = float(np.linalg.norm(_kernel(state)) * np.linalg.norm(columns.T @ columns))
-    return quadratic_form(_kernel(state), phi) / scale if scale else float("nan")
 
 
 def _momentum(state: State) -> Momentum:
@@ -98,12 +89,22 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "optimizer_target_alignment",
-        _alignment,
-        "⟨J P_t Jᵀ, YYᵀ⟩_F/(‖J P_t Jᵀ‖_F ‖YYᵀ‖_F)",
+        lambda s: aligned(s, _kernel(s), pair_alignment),
+        "⟨J P_t Jᵀ, YYᵀ⟩_F/(‖J P_t Jᵀ‖_F ‖YYᵀ‖_F), J P_t Jᵀ summed over outputs",
         "optimizer_kernel",
         "targets",
         source="Cristianini et al. 2001",
         default=False,
+        definition=2,
         long_name="alignment of the optimizer's kernel with the target",
+    ),
+    observable(
+        "optimizer_target_alignment_null",
+        lambda s: aligned(s, _kernel(s), permuted_pair_alignment),
+        "exact mean over all permutations of the points' targets",
+        "optimizer_kernel",
+        "targets",
+        default=False,
+        long_name="mean alignment of the optimizer's kernel with permuted targets",
     ),
 )

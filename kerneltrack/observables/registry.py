@@ -26,6 +26,7 @@ from kerneltrack.observables import (
     regression,
     spectral,
     subspaces,
+    target_alignment,
     training_mode,
 )
 from kerneltrack.observables.datasets import energy_k
@@ -36,7 +37,7 @@ from kerneltrack.observables.superseded import SUPERSEDED
 from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
-    spectral, alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, training_mode, optimizer,
+    spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, training_mode, optimizer,
     laziness, activations, regression, decay, ledger,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}

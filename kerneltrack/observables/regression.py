@@ -6,9 +6,6 @@ Which of the two is meant is never left open. Matrices have rows (n, o) for a fu
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-
 import numpy as np
 import scipy.linalg
 
@@ -16,39 +13,12 @@ from kerneltrack.errors import ObservableError
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.dynamics import check_squares
 from kerneltrack.observables.observable import Observable, observable
+from kerneltrack.observables.seen import require_unseen
 from kerneltrack.observables.state import Array, State
 from kerneltrack.spectrum import EigenSystem
 
 #: γ/(tr Θ/M) of the observables here: above a float32 kernel's noise floor, far below what it regularises.
 RIDGE = 1e-3
-#: Splits that are not trained on, by the first word of their name.
-HELD_OUT = {
-    "val",
-    "valid",
-    "validation",
-    "dev",
-    "development",
-    "test",
-    "testing",
-    "eval",
-    "evaluation",
-    "heldout",
-    "holdout",
-}
-
-
-def held_out(identity: Mapping[str, object] | None) -> bool:
-    """Whether a probe's identity says that it was not trained on: ``split`` names such a split, "validation" or "test".
-
-    Everything else is unknown: a probe drawn from the training loader, one without identity, a split of any other name.
-
-    >>> held_out({"split": "validation[:200]"}), held_out({"split": "train"}), held_out(None)
-    (True, False, False)
-    """
-    words = re.findall(r"[a-z]+", str((identity or {}).get("split", "")).lower())
-    if not words or any(word.startswith("train") for word in words):
-        return False
-    return words[0] in HELD_OUT or words[:2] in (["held", "out"], ["hold", "out"])
 
 
 def kernel_regression(
@@ -148,29 +118,23 @@ def ridge_of(state: State) -> float:
     return RIDGE * state.eigensystem.trace / state.eigensystem.size
 
 
-def _check_unseen(state: State) -> None:
-    """Refuse to predict points that Θ_t has been trained on: their labels are in it."""
-    step = state.settings.get("step")
-    if step != 0 and not state.settings.get("held_out"):
-        raise ObservableError(
-            "the kernel has seen these labels",
-            expected="the state at step 0, or a probe that is known to be held out",
-            remedy="If it is, say so: Probe(..., identity={'split': 'validation'}).",
-        )
-
-
 def _leave_one_out_error(state: State) -> float:
-    _check_unseen(state)
+    require_unseen(state)
     columns = _columns(state, state.targets)
     errors = leave_one_out(state.eigensystem, columns, state.samples, ridge=ridge_of(state))
     return float(np.vdot(errors, errors) / np.vdot(columns, columns))
 
 
 def _alignment_risk(state: State) -> float:
-    _check_unseen(state)
+    require_unseen(state)
     columns = _columns(state, state.targets)
     risk = kernel_alignment_risk(state.eigensystem, columns, ridge=ridge_of(state))
     return risk * state.eigensystem.size / float(np.vdot(columns, columns))
+
+
+def _regression_error(state: State) -> float:
+    require_unseen(state, doubted=False)
+    return _relative_error(state, state.regression)
 
 
 def _relative_error(state: State, prediction: Array | None) -> float:
@@ -197,7 +161,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         default=False, long_name="relative squared error of the network on the probe",
     ),
     observable(
-        "kernel_regression_error", lambda s: _relative_error(s, s.regression),
+        "kernel_regression_error", _regression_error,
         f"‖f_t + Θ(·, X)(Θ + γI)⁻¹(y − f_t)(X) − y‖²/‖y‖², X another probe, γ = {RIDGE:g} tr Θ/M",
         "regression", "targets",
         source="Fort et al. 2020", default=False, long_name="relative squared error of the network linearised here",

@@ -118,8 +118,8 @@ class State:
         settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
             the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), ``computed_in`` (the
             coarsest dtype on the way to f, where that is not the outputs' own), ``lag`` (updates between the run's first
-            two states of this probe), ``held_out`` (True where the probe is known not to be trained on), ``optimizers``
-            (class and groups of each, see :mod:`kerneltrack.momentum`), and whatever else the caller knows.
+            two states of this probe), ``in_training`` ("yes", "no", "unknown": whether the probe's points are trained on),
+            ``optimizers`` (class and groups of each, see :mod:`kerneltrack.momentum`), and whatever else the caller knows.
     """
 
     eigensystem: EigenSystem

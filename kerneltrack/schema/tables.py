@@ -198,6 +198,7 @@ PROBE_ATTRIBUTES: Mapping[str, tuple[str, str, str]] = {
     "count": ("integer", "MUST", "N, the number of samples"),
     "target_encoding": ("string", "MUST", '"real", "one-hot" or "none"'),
     "inputs_stored": ("integer", "MUST", "1 if the inputs are in the file, 0 if they are left out"),
+    "probe_in_training": ("string", "MAY", 'whether the samples are trained on: "yes", "no" or "unknown"; since 1.1'),
 }
 
 #: Once per probe, in /probes/<name>/.

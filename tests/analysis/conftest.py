@@ -105,6 +105,7 @@ def measurement(truth, step, first):
         "anchored_linearization_error": np.array(0.4),
         "kernel_distance_from_initial": np.array(0.1),
         "kernel_target_alignment": np.array(0.2),
+        "kernel_target_alignment_null": np.array(0.05),
         "layer_share": layers,
         "ledger_kernel_flow": (flow[:, None] * layers)[:, :, None],
         "ledger_remainder": np.zeros((N, 3, 1)),

@@ -97,6 +97,7 @@ def lines_of(raw, control):
     found["kernel-motion"] = {
         "distance from initialisation": (steps, raw.stored("kernel_distance_from_initial")),
         "kernel–target alignment": (steps, raw.stored("kernel_target_alignment")),
+        "… of permuted targets": (steps, raw.stored("kernel_target_alignment_null")),
         "control": (control.steps, control.stored("kernel_distance_from_initial")),
     }
     error = np.sum(raw.coefficients["residual"] ** 2, axis=1) / np.sum(raw.coefficients["target"] ** 2, axis=1)

@@ -317,7 +317,7 @@ def halves_of(story, measure):
 
     def of(part):
         rows = len(part) * target.shape[1]  # ordered (n, o)
-        return measure(kernel[np.ix_(part, part)].transpose(0, 2, 1, 3).reshape(rows, rows), target[part].reshape(rows))
+        return measure(kernel[np.ix_(part, part)].transpose(0, 2, 1, 3).reshape(rows, rows), target[part])
 
     differences = []
     for _ in range(SPLITS):
@@ -334,7 +334,10 @@ def effective_rank(kernel, _):
 
 
 def alignment(kernel, target):
-    return target @ kernel @ target / (np.linalg.norm(kernel) * np.sum(target**2))
+    """Of the kernel summed over outputs."""
+    outputs = target.shape[1]
+    pairs = sum(kernel[o::outputs, o::outputs] for o in range(outputs))
+    return np.sum(target * (pairs @ target)) / (np.linalg.norm(pairs) * np.linalg.norm(target.T @ target))
 
 
 def uncertainty_table(page):

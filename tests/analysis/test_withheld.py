@@ -109,6 +109,45 @@ def first_definitions(monkeypatch):
         monkeypatch.setitem(registry._REGISTERED, name, dataclasses.replace(entry, definition=1))
 
 
+@pytest.mark.parametrize("said", ["yes", "no", "unknown", "perhaps"])
+def test_the_archive_s_word_goes_before_the_identity(synthetic, truth, tmp_path, said):
+    """Oracle: the attribute. A probe that says that it is held out and was found among the training data is trained on."""
+    record = synthetic.record(truth, identity={"split": "validation"})
+    rows = [
+        dataclasses.replace(s, probes={"train": {**s.probes["train"], **{n: np.array(v) for n, v in SEEN.items()}}})
+        for s in synthetic.snapshots(truth)
+    ]
+    path = synthetic.write(tmp_path / "run.h5", rows, dataclasses.replace(record, in_training=said))
+    run = load(path).only
+    shown = run.steps == 0 if said != "no" else np.full(len(run), True)
+    np.testing.assert_array_equal(np.isfinite(run.values("leave_one_out_error")), shown)
+    regressed = run.steps == 0 if said == "yes" else np.full(len(run), True)
+    np.testing.assert_array_equal(np.isfinite(run.values("kernel_regression_error")), regressed)
+    page = render(run)
+    assert ("alignments and energies after step 0 are in-sample" in page) == (said == "yes")
+    assert ("In-sample: these points are trained on." in page) == (said == "yes")
+    assert ("These points are held out." in page) == (said == "no")
+    shown = json.loads(CliRunner().invoke(app, ["show", str(path), "--json"]).stdout)["probes"]["train"]
+    assert shown["in_training"] == ("unknown" if said == "perhaps" else said)
+
+
+ALIGNED = ("kernel_target_alignment", "kernel_target_alignment_centred", "optimizer_target_alignment")
+
+
+@pytest.mark.parametrize(("output", "definition", "outputs", "shown"), [
+    ("full", 1, 3, False), ("diagonal", 1, 3, False), ("trace", 1, 3, True), ("full", 1, 1, True), ("full", 2, 3, True),
+])  # fmt: skip
+def test_an_alignment_that_was_flattened_is_not_read_as_one_that_is_not(written, output, definition, outputs, shown):
+    """Definition 1 of several outputs is what kernel_target_alignment_flattened is since."""
+    run = written(output=output, extra=dict.fromkeys(ALIGNED, 0.3))
+    numbers = {name: ("snapshot", np.full(len(run), 0.3), {"definition": definition}) for name in ALIGNED}
+    dataset = xarray.Dataset({**numbers, "o": ("output", np.zeros(outputs))}, attrs=run.dataset.attrs)
+    run = dataclasses.replace(run, dataset=dataset.assign_coords(step=("snapshot", run.steps)))
+    for name in ALIGNED:
+        assert np.isfinite(run.values(name)).all() == shown
+        assert ("flattened" in run.withheld(name).reason) != shown
+
+
 def small_steps(step, measured):
     """As late in a cosine: the outputs stand still to 10⁻⁹ from step 299 on, and their change looks most nonlinear."""
     if step in (299, 300, 301):

@@ -87,10 +87,15 @@ def said(path: Path) -> dict[str, Any]:
             "attrs": archive.attrs,
             "provenance": vars(archive.provenance) | {"parameters": list(archive.provenance.parameters)},
             "segments": [vars(segment) for segment in archive.segments],
-            "probes": {name: _plain(vars(record)) for name, record in archive.probes.items()},
+            "probes": {name: _plain(_said(record)) for name, record in archive.probes.items()},
             "snapshots": [_plain(vars(each)) for each in archive],
             "canonical": open_archive(path).steps.tolist(),
         }
+
+
+def _said(record: ProbeRecord) -> dict[str, Any]:
+    """What a later minor version added is left out where the file does not say it."""
+    return {name: value for name, value in vars(record).items() if name != "in_training" or value is not None}
 
 
 def _plain(value: Any) -> Any:

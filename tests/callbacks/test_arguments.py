@@ -25,7 +25,8 @@ WRONG = {
     ],
     "probe": [
         (0, "0"), (-3, "-3"), (True, "True"), (2.5, "2.5"), (None, "None"), ({}, "{}"), ("missing.npz", "missing.npz"),
-        ({"train": "missing.npz"}, "missing.npz"), ({"train": 256}, "256"), ({"two words": Probe(torch.ones(2, 3))}, "two words"),
+        ({"train": "missing.npz"}, "missing.npz"), ({"train": 0}, "0"), ({"train": True}, "True"), ({"mine": 256}, "mine"),
+        ({"two words": Probe(torch.ones(2, 3))}, "two words"),
     ],
     "schedule": [
         (0, "0"), (-1, "-1"), (True, "True"), (2.5, "2.5"), ("daily", "'daily'"), (None, "None"), ([1, 2], "[1, 2]"),

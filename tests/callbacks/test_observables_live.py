@@ -196,6 +196,13 @@ def test_the_conjugate_kernel_is_that_of_the_readout_s_inputs(tracked):
         close(found["conjugate_kernel_effective_rank"], np.exp(-np.sum(p * np.log(p))), rtol=1e-6)
 
 
+def cosine_with_targets(k, y, output):
+    """Of the kernel summed over outputs with YYᵀ; of "sum" with its one column."""
+    pairs = np.einsum("nmoo->nm", k) if k.ndim == 4 else k.sum(axis=2) if k.ndim == 3 else k
+    phi = columns(y, output) if output == "sum" else np.asarray(y)
+    return np.sum(phi * (pairs @ phi)) / np.linalg.norm(pairs) / np.linalg.norm(phi.T @ phi)
+
+
 def test_layers_kernels(tracked):
     snapshots, spy, _, output = tracked
     for snapshot, found, x, y in each(snapshots, "val"):
@@ -205,11 +212,7 @@ def test_layers_kernels(tracked):
         close(found["layer_frobenius"], [np.linalg.norm(k) for k in kernels])
         close(found["kernel"].reshape(kernels[0].shape), sum(kernels), atol=1e-12)
         close(found["layer_trace"], [np.sum(part**2) for part in parts])
-        phi = columns(y, output)
-        forms = [
-            np.sum(phi * (matrix(k) @ phi)) / np.linalg.norm(matrix(k)) / np.linalg.norm(phi.T @ phi) for k in kernels
-        ]
-        close(found["layer_target_alignment"], forms)
+        close(found["layer_target_alignment"], [cosine_with_targets(k, y, output) for k in kernels])
 
 
 def by_hand(module, x):
@@ -331,9 +334,7 @@ def test_the_optimizer_s_kernel_and_its_stability_ratio(tracked):
         theta = kernel(J, J, output)
         cosine = np.sum(own * theta) / np.linalg.norm(own) / np.linalg.norm(theta)
         close(found["optimizer_kernel_distance"], 1 - cosine, rtol=1e-6, atol=1e-12)
-        phi = columns(y, output)
-        form = np.sum(phi * (matrix(own) @ phi)) / np.linalg.norm(own) / np.linalg.norm(phi.T @ phi)
-        close(found["optimizer_target_alignment"], form)
+        close(found["optimizer_target_alignment"], cosine_with_targets(own, y, output))
         # ρ is of the operator over every output, whatever is kept of the kernel; S = I/N for the mean of ½‖f − y‖²
         if optimizer == "adam" and snapshot.step < 4:
             assert "fewer than 3/(1 − β₁) updates" in snapshot.message

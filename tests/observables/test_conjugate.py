@@ -46,8 +46,10 @@ def test_the_kernel_s_eigenvalues_are_the_features_singular_values_squared_o_tim
 
 def test_alignment_of_a_trace_kernel_is_that_of_its_readout():
     """tr over outputs of K ⊗ I is O·K, and alignment does not see scale."""
-    values = compute(select(["kernel_target_alignment", "conjugate_kernel_target_alignment"]), linear_readout("trace"))
-    assert values["conjugate_kernel_target_alignment"] == pytest.approx(values["kernel_target_alignment"])
+    names = ["kernel_target_alignment", "kernel_target_alignment_null"]
+    values = compute(select([*names, *(f"conjugate_{name}" for name in names)]), linear_readout("trace"))
+    for name in names:
+        assert values[f"conjugate_{name}"] == pytest.approx(values[name])
 
 
 def test_without_a_readout_it_says_so():

@@ -74,7 +74,7 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 conjugate=scale**2 * features[index][order] @ features[index][order].T,
                 cross_time=np.einsum("nop,mqp->nmoq", here, scale * jacobians[0][:SAMPLES][order]),
                 extension=here.reshape(SAMPLES * outputs, -1) @ elsewhere.T @ vectors,
-                settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "step": index, "held_out": True},
+                settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "step": index, "in_training": "no"},
             )
         )
     update = Update(
@@ -130,7 +130,7 @@ CLASSES = (
     "class_pair_r2", "class_pair_r2_null", "class_pair_r2_score", "class_three_level_share", "class_three_level_share_null",
 )  # fmt: skip
 NOT_HERE = {
-    OUTPUTS: {"cka_with_initial_unbiased", "class_diagonal", "class_within", "class_between", *CLASSES},
+    OUTPUTS: {"class_diagonal", "class_within", "class_between", *CLASSES},
     1: {"kernel_specialization", "cross_output_share", "spectrum_exponent", "target_exponent"},
 }
 EVERYTHING = [

@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from kerneltrack.observables import compute, quadratic_form, select, shares
+from kerneltrack.observables import compute, permuted_pair_alignment, quadratic_form, select, shares
 
 LAYERS = ["first", "second", "head"]
-ALL = ["layer_trace", "layer_share", "layer_frobenius", "layer_target_alignment", "layer_target_alignment_centred"]
+ALL = [
+    "layer_trace", "layer_share", "layer_frobenius", "layer_target_alignment", "layer_target_alignment_null",
+    "layer_target_alignment_centred", "layer_target_alignment_centred_null",
+]  # fmt: skip
 
 
 def split(problem, reduction):
@@ -37,18 +40,19 @@ def test_layers_add_up_to_the_kernel(problem, reduction):
 def test_each_layer_s_norm_and_alignment_are_its_matrix_s(problem, reduction):
     state, matrices = split(problem, reduction)
     values = compute(select(ALL), state)
-    columns = problem.columns(problem.targets, reduction)
-    target = columns @ columns.T
-    for index, matrix in enumerate(matrices.values()):
-        norm = np.linalg.norm(matrix)
-        assert values["layer_frobenius"][index] == pytest.approx(norm)
-        expected = np.vdot(matrix, target) / (norm * np.linalg.norm(target))
-        assert values["layer_target_alignment"][index] == pytest.approx(expected)
-        outputs = len(matrix) // len(problem.targets)
-        centring = np.kron(np.eye(len(problem.targets)) - 1 / len(problem.targets), np.eye(outputs))
-        moved, centred = centring @ matrix @ centring, centring @ target @ centring
-        expected = np.vdot(moved, centred) / (np.linalg.norm(moved) * np.linalg.norm(centred))
-        assert values["layer_target_alignment_centred"][index] == pytest.approx(expected)
+    one = reduction == "sum"
+    columns = problem.targets.sum(axis=1, keepdims=True) if one else problem.targets
+    target, centring = columns @ columns.T, np.eye(7) - 1 / 7
+    for index, (layer, matrix) in enumerate(zip(state.layer_kernels.values(), matrices.values(), strict=True)):
+        assert values["layer_frobenius"][index] == pytest.approx(np.linalg.norm(matrix))
+        pairs = layer if layer.ndim == 2 else np.einsum("nmoo->nm" if layer.ndim == 4 else "nmo->nm", layer)
+        for name, h in (("layer_target_alignment", np.eye(7)), ("layer_target_alignment_centred", centring)):
+            a, b = h @ pairs @ h, h @ target @ h
+            expected = np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
+            assert values[name][index] == pytest.approx(expected)
+            # the null is that of the whole kernel's function, tested there against every permutation
+            null = permuted_pair_alignment(a, h @ columns)
+            assert values[f"{name}_null"][index] == pytest.approx(null)
 
 
 def test_quadratic_forms_are_those_of_the_matrix(problem, reduction):

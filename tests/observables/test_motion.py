@@ -123,8 +123,10 @@ def test_unbiased_cka_is_the_u_statistic():
     assert abs(np.mean(scatter)) < 4 * np.std(scatter) / math.sqrt(200)
 
 
-@pytest.mark.parametrize("kernels", [(np.eye(3), np.eye(3)), (np.eye(5), np.eye(4)), (np.ones((5, 5, 1)),) * 2])
-def test_unbiased_cka_needs_four_points_and_two_matrices(kernels):
+@pytest.mark.parametrize(
+    "kernels", [(np.eye(3), np.eye(3)), (np.eye(5), np.eye(4)), (np.ones((5, 4, 1)),) * 2, (np.ones(5),) * 2]
+)
+def test_unbiased_cka_needs_four_points_and_two_kernels_of_them(kernels):
     with pytest.raises(ObservableError, match="unbiased CKA"):
         unbiased_cka(*kernels)
 
@@ -141,11 +143,22 @@ def test_velocity_is_distance_per_step(problem):
         assert "step" in again.reasons["kernel_velocity"]
 
 
-def test_unbiased_cka_is_for_one_kernel_output(problem):
-    state = problem.state("full").as_initial()
-    name = "cka_with_initial_unbiased"
-    assert "one kernel output" in compute(select(name), state).reasons[name]
-    assert compute(select(name), problem.state("trace").as_initial())[name] == pytest.approx(1)
+def test_unbiased_cka_of_several_outputs_adds_up_over_them(problem, reduction):
+    """Oracle: the U-statistic over quadruples of each pair of outputs, of kernels that need not be symmetric there."""
+    before, start = problem.kernel(reduction), problem.state(reduction)
+    moved(problem, 0.3)
+    after, state = problem.kernel(reduction), problem.state(reduction, initial=start)
+
+    def total(a, b):
+        pairs = zip(
+            a.reshape(7, 7, -1)[:5, :5].transpose(2, 0, 1), b.reshape(7, 7, -1)[:5, :5].transpose(2, 0, 1), strict=True
+        )
+        return sum((brute_force_hsic(x, y) + brute_force_hsic(x.T, y.T)) / 2 for x, y in pairs)
+
+    expected = total(after, before) / math.sqrt(total(after, after) * total(before, before))
+    assert unbiased_cka(after[:5, :5], before[:5, :5]) == pytest.approx(expected, rel=1e-9)
+    values = compute(select("cka_with_initial_unbiased"), state)
+    assert values["cka_with_initial_unbiased"] == pytest.approx(unbiased_cka(after, before), rel=1e-12)
 
 
 VELOCITY = "kernel_velocity"

@@ -5,15 +5,21 @@ import pytest
 
 from kerneltrack.observables import compute, select
 
-NAMES = ["optimizer_eigenvalues", "optimizer_kernel_distance", "optimizer_target_alignment"]
+NAMES = [
+    "optimizer_eigenvalues",
+    "optimizer_kernel_distance",
+    "optimizer_target_alignment",
+    "optimizer_target_alignment_null",
+]
 
 
 def test_one_learning_rate_scales_the_eigenvalues_and_nothing_else(problem, reduction):
     state = problem.state(reduction, optimizer_kernel=0.2 * problem.kernel(reduction))
-    values = compute(select([*NAMES, "kernel_target_alignment"]), state)
+    values = compute(select([*NAMES, "kernel_target_alignment", "kernel_target_alignment_null"]), state)
     np.testing.assert_allclose(values["optimizer_eigenvalues"], 0.2 * state.eigensystem.values, atol=1e-11)
     assert values["optimizer_kernel_distance"] == pytest.approx(0, abs=1e-15)
     assert values["optimizer_target_alignment"] == pytest.approx(values["kernel_target_alignment"])
+    assert values["optimizer_target_alignment_null"] == pytest.approx(values["kernel_target_alignment_null"])
 
 
 def test_a_preconditioner_is_a_scaled_jacobian(problem, reduction):
@@ -26,8 +32,9 @@ def test_a_preconditioner_is_a_scaled_jacobian(problem, reduction):
     np.testing.assert_allclose(values["optimizer_eigenvalues"], np.linalg.eigvalsh(matrix)[::-1], atol=1e-10)
     cosine = np.vdot(own, plain) / np.linalg.norm(own) / np.linalg.norm(plain)
     assert values["optimizer_kernel_distance"] == pytest.approx(1 - cosine, abs=1e-12)
-    phi = problem.columns(problem.targets, reduction)
-    form = np.trace(phi.T @ matrix @ phi) / np.linalg.norm(matrix) / np.linalg.norm(phi @ phi.T)
+    pairs = own if own.ndim == 2 else np.einsum("nmoo->nm" if own.ndim == 4 else "nmo->nm", own)
+    phi = problem.targets.sum(axis=1, keepdims=True) if reduction == "sum" else problem.targets
+    form = np.trace(phi.T @ pairs @ phi) / np.linalg.norm(pairs) / np.linalg.norm(phi @ phi.T)
     assert values["optimizer_target_alignment"] == pytest.approx(form)
 
 

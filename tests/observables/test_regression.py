@@ -12,6 +12,7 @@ from kerneltrack.observables import (
     energy_k,
     extended_energy,
     held_out,
+    in_training,
     kernel_alignment_risk,
     kernel_regression,
     leave_one_out,
@@ -174,7 +175,17 @@ def random_labels(settings, *, seen):
     return State(eigensystem=eigensystem(kernel), outputs=0 * labels, targets=labels, settings=settings)
 
 
-@pytest.mark.parametrize("settings", [{"step": 7}, {"step": 7, "held_out": False}, {}, {"step": None}, {"step": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"step": 7},
+        {"step": 7, "in_training": "yes"},
+        {"step": 7, "in_training": "unknown"},
+        {},
+        {"step": None},
+        {"step": 1},
+    ],
+)
 def test_no_error_is_predicted_from_labels_that_the_kernel_has_seen(settings):
     """Law: labels thrown at random cannot be predicted, so no error below 1 − 2 standard errors may be told."""
     values = compute(select(PREDICTED), random_labels(settings, seen=True))
@@ -185,7 +196,7 @@ def test_no_error_is_predicted_from_labels_that_the_kernel_has_seen(settings):
         assert "the kernel has seen these labels" in values.reasons[name]
 
 
-@pytest.mark.parametrize("settings", [{"step": 0}, {"step": 9, "held_out": True}])
+@pytest.mark.parametrize("settings", [{"step": 0}, {"step": 9, "in_training": "no"}])
 def test_an_error_is_predicted_at_the_start_and_on_what_is_held_out(settings):
     """The standard error of a mean of 30 squares that are 1 each is below 1/√30."""
     values = compute(select(PREDICTED), random_labels(settings, seen=False))
@@ -222,3 +233,14 @@ def test_an_error_is_predicted_at_the_start_and_on_what_is_held_out(settings):
 )
 def test_what_is_known_to_be_held_out(identity, known):
     assert held_out(identity) is known
+    trained = known is False and identity is not None and identity.get("split") in ("train", "training")
+    assert in_training(identity) == ("no" if known else "yes" if trained else "unknown")
+
+
+@pytest.mark.parametrize("said", ["yes", "no", "unknown"])
+def test_regression_on_points_that_were_trained_on_is_no_prediction(problem, said):
+    """Points of which nobody knows keep it: a second probe is there to be predicted."""
+    settings = {"loss": "mse", "step": 3, "in_training": said}
+    values = compute(select(SQUARES), problem.state(regression=0 * problem.targets, settings=settings))
+    assert math.isnan(values["kernel_regression_error"]) == (said == "yes")
+    assert not math.isnan(values["network_error"])

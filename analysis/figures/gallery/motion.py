@@ -59,7 +59,7 @@ def linearisation(scene: Scene) -> Figure:
     "kernel-motion",
     "How far the kernel has moved, and towards what",
     "Kernel distance from initialisation, 1 − cosine of the two kernels (blind to scale), and kernel–target "
-    "alignment; dashed: the control.",
+    "alignment, beside what it is on average for permuted targets; dashed: the control.",
     section="motion",
 )
 def kernel_motion(scene: Scene) -> Figure:
@@ -67,6 +67,7 @@ def kernel_motion(scene: Scene) -> Figure:
     names = {
         "kernel_distance_from_initial": "distance from initialisation",
         "kernel_target_alignment": "kernel–target alignment",
+        "kernel_target_alignment_null": "… of permuted targets",
     }
     lines = scene.lines_of(names, figure="kernel-motion", remedy=_MEASURE)
     first = next(name for name in names if scene.run.has(name))

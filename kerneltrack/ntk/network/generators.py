@@ -15,10 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kerneltrack.undisturbed import preserved_rng
-
-#: Generators that a module may hold as an attribute of its own.
-_OWN = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+from kerneltrack.undisturbed import GENERATORS, generator_state, preserved_generators, preserved_rng
 
 
 class Generators:
@@ -29,7 +26,7 @@ class Generators:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        held = (value for child in module.modules() for value in vars(child).values() if isinstance(value, _OWN))
+        held = (value for child in module.modules() for value in vars(child).values() if isinstance(value, GENERATORS))
         self._own = list({id(generator): generator for generator in held}.values())
 
     def states(self) -> list[Any]:
@@ -51,12 +48,8 @@ class Generators:
     @contextmanager
     def own_restored(self) -> Iterator[None]:
         """Puts back those that modules hold."""
-        own = [_kept(generator) for generator in self._own]
-        try:
+        with preserved_generators(*self._own):
             yield
-        finally:
-            for generator, state in zip(self._own, own, strict=True):
-                _restore(generator, state)
 
     def seed(self, seed: int) -> None:
         """Puts all of them in a state that ``seed`` decides; call it inside :meth:`restored`."""
@@ -85,27 +78,7 @@ def _numpy_state() -> tuple[Any, ...]:
     return (name, np.asarray(keys).tobytes(), *rest)
 
 
-def _kept(generator: Any) -> Any:
-    """What :func:`_restore` needs to put ``generator`` back."""
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
-
-
 def _state(generator: Any) -> Any:
     """The same, comparable: arrays as their bytes."""
-    kept = _kept(generator)
+    kept = generator_state(generator)
     return _bytes(kept) if isinstance(generator, torch.Generator) else repr(kept)
-
-
-def _restore(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, np.random.RandomState):
-        generator.set_state(state)
-    else:
-        generator.setstate(state)
