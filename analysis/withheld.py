@@ -31,7 +31,7 @@ PERHAPS_ROUNDING = "change of the outputs may be rounding: the state one update 
 FLAT = "constant off the diagonal"
 
 _REMEDIES = {
-    NOT_ONE_LAG: "Measure at one lag: schedule=n, or pairs, schedule=kt.schedule.Every(n, window=2).",
+    NOT_ONE_LAG: "Measure kernel_angular_velocity, with schedule=n or pairs, schedule=kt.schedule.Every(n, window=2).",
     NOT_SQUARES: "It is defined for loss='half_mse' and loss='mse'.",
     SEEN: "If the probe is held out, say so: Probe(..., identity={'split': 'validation'}).",
 }

@@ -15,7 +15,7 @@ from kerneltrack import observables
 from kerneltrack.measurement.eigenpairs import Eigenpairs
 from kerneltrack.measurement.parameter_motion import layers_of
 from kerneltrack.ntk import AnchoredNetwork, Method, Network, NetworkState, Output, parse_output, reported_name, unwrap
-from kerneltrack.observables import NEEDS, Need, Observable, State, in_order
+from kerneltrack.observables import NEEDS, Need, Observable, in_order
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Json, Reduction
 from kerneltrack.training import ProbeLoss
@@ -164,14 +164,14 @@ class ProbeSpec:
             "top_k": min(self.top_k, modes),
         }
 
-    def facts(self, network: Network, outputs: Tensor, previous: State | None, step: int) -> dict[str, Any]:
+    def facts(self, network: Network, outputs: Tensor, step: int, lag: int | None) -> dict[str, Any]:
         """``State.settings``: what observables must know of how, and of which probe, a state was measured.
 
         Args:
             network: over every trainable parameter.
             outputs: f_t (N, O).
-            previous: the state measured before this one, which knows the run's lag from the third state on.
             step: t.
+            lag: Δ of the run, updates between its first two states; None before the second.
         """
         facts: dict[str, Any] = {
             "loss": None if self.loss is None else self.loss.name,
@@ -180,10 +180,7 @@ class ProbeSpec:
             "step": step,
             "held_out": observables.held_out(self.probe.identity),
         }
-        if previous is not None and "step" in previous.settings:
-            lag = previous.settings.get("lag") or step - previous.settings["step"]
-            facts |= {"lag": lag} if lag else {}
-        return facts
+        return facts if lag is None else {**facts, "lag": lag}
 
 
 def _coarsest(*tensors: Tensor) -> torch.dtype:

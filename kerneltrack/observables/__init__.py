@@ -38,11 +38,13 @@ from kerneltrack.observables.laziness import jacobian_change, jacobian_stability
 from kerneltrack.observables.ledger import Ledger, update_ledger
 from kerneltrack.observables.modes import loss_curvature, predicted_factor
 from kerneltrack.observables.motion import (
+    angular_velocity,
     centred_kernel,
     cka,
     kernel_angle,
     kernel_distance,
     relative_kernel_change,
+    turn_is_rounding,
     unbiased_cka,
 )
 from kerneltrack.observables.need import NEEDS, Need, in_order
@@ -81,6 +83,7 @@ __all__ = [
     "Uncertainty",
     "Update",
     "Values",
+    "angular_velocity",
     "catalogue",
     "centre",
     "centred_frobenius",
@@ -146,6 +149,7 @@ __all__ = [
     "subspace_overlap",
     "target_complexity",
     "trace_share",
+    "turn_is_rounding",
     "unbiased_cka",
     "update_ledger",
 ]
