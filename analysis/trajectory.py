@@ -105,6 +105,30 @@ class Run:
                 return ok & np.isfinite(self.values(name).reshape(len(self), -1)[:, :1]).any(axis=1)
         return ok
 
+    @cached_property
+    def taken(self) -> NDArray[np.bool_]:
+        """Which rows hold anything of this probe: those measured, and the light states of a group, (S,)."""
+        found = self.measured.copy()
+        for name in ("outputs", "trace"):
+            if name in self.dataset:
+                stored = self.dataset.variables[name]  # one number a row is enough, and outputs may be many
+                found |= np.isfinite(
+                    np.asarray(stored.isel(dict.fromkeys(stored.dims[1:], 0)).values, dtype=np.float64)
+                )
+        if "status" in self.dataset:
+            found &= np.asarray(self.dataset["status"].values) == 0
+        return found
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """Updates since the state of this probe that was taken before each row; NaN where there was none, (S,)."""
+        rows = np.flatnonzero(self.taken)
+        rows = rows[np.argsort(self.steps[rows], kind="stable")]
+        gaps = np.full(len(self), np.nan)
+        gaps[rows[1:]] = np.diff(self.steps[rows])
+        gaps[gaps == 0] = np.nan
+        return gaps
+
     @property
     def count(self) -> int:
         """N, the number of probe samples."""
@@ -128,7 +152,7 @@ class Run:
         return self.values("learning_rate").reshape(len(self), -1)
 
     def has(self, *names: str) -> bool:
-        """Whether every one of ``names`` is stored with at least one finite number in a measured row."""
+        """Whether every one of ``names`` is stored with at least one finite number in a row that holds this probe."""
         return all(name in self.dataset and self._any_finite(name) for name in names)
 
     def values(self, name: str, *, why: str = "this analysis") -> Floats:
@@ -238,8 +262,8 @@ class Run:
         if data.dtype.kind not in "fc" or "snapshot" not in data.dims:
             return True
         if data.ndim <= 2:
-            return bool(np.isfinite(self.values(name)[self.measured]).any())
-        return any(bool(np.isfinite(self.at(name, int(row))).any()) for row in np.flatnonzero(self.measured))
+            return bool(np.isfinite(self.values(name)[self.taken]).any())
+        return any(bool(np.isfinite(self.at(name, int(row))).any()) for row in np.flatnonzero(self.taken))
 
     def _json(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads(self.dataset.attrs.get(name, "{}"))

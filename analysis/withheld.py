@@ -35,7 +35,7 @@ FLAT = "constant off the diagonal"
 FLATTENED = "of the flattened kernel: of one fit to every output alike, 1/O"
 
 _REMEDIES = {
-    NOT_ONE_LAG: "Measure at one lag: schedule=n, or pairs, schedule=kt.schedule.Every(n, window=2).",
+    NOT_ONE_LAG: "Measure kernel_angular_velocity, with schedule=n or pairs, schedule=kt.schedule.Every(n, window=2).",
     NOT_SQUARES: "It is defined for loss='half_mse' and loss='mse'.",
     SEEN: "Take a probe from the validation loader, probe={'train': 128, 'val': 128}, or say that it is held out: "
     "Probe(..., identity={'split': 'validation'}).",

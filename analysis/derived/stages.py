@@ -2,10 +2,12 @@
 
 Three rules, each of one course:
 
-1. **Kernel motion** slows down or speeds up where the logarithm of the kernel's velocity changes its level: the largest
-   CUSUM statistic over all split points, again inside both parts while it is beyond the threshold. Velocities at one lag
-   only: over other gaps the same motion has another velocity. Null: a stationary AR(1) process with the course's own
-   correlation, estimated from differences, which a jump hardly touches.
+1. **Kernel motion** slows down or speeds up where the logarithm of the kernel's angular velocity changes its level: the
+   largest CUSUM statistic over all split points, again inside both parts while it is beyond the threshold. Only of angles
+   over one gap, for on an orbit of period 2 one motion has another angle at every gap, and not at all where the gaps that
+   are stored differ by more than a factor of two: that is no course at one lag. Null: a stationary
+   AR(1) process in time, seen at the same steps, with the course's own correlation, estimated from differences, which a
+   jump hardly touches.
 2. **Progressive sharpening**: the sharpness rises from the start until it first comes within a tenth of its largest
    value. ρ itself rises with every warm-up; ρ/η is λ_1(S^½ J Jᵀ S^½) up to a constant where the preconditioner is the
    learning rate alone, and then no schedule of it can change what is found. For other preconditioners, which move by
@@ -27,19 +29,23 @@ from itertools import pairwise
 import numpy as np
 
 from kerneltrack.errors import AnalysisError
+from kerneltrack.observables import turn_is_rounding
 
 from ..text import number
 from ..trajectory import Floats, Ints, Run
-from ..withheld import NOT_ONE_LAG
 from .sharpness import sharpness
 
 #: Beyond this false-alarm rate on its null nothing is called a stage.
 LEVEL = 0.05
 #: λ_1 has arrived at its bound from here on, and is held by it within these.
 ARRIVED, HELD, FEWEST = 0.95, (0.75, 1.5), 4
-_DRAWS, _FEWEST_POINTS = 999, 6
-#: Levels of the velocity, and a rise of the sharpness, by less than this are none: rounding, or an estimate of ρ.
+_DRAWS, FEWEST_POINTS = 999, 6
+#: What an AR(1) null may remember from one snapshot to the next; of what remembers more every course looks like two levels.
+_REMEMBERED = 0.95
+#: Levels of the angular velocity, and a rise of the sharpness, by less than this are none: rounding, or an estimate of ρ.
 MOVED = 1.1
+#: Angles over gaps that differ by more than this are not one course.
+GAPS = 2.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Stage:
         first: step of its first snapshot.
         last: step of its last one.
         snapshots: how many it holds.
-        level: what carries it: median velocity, the rise of the sharpness, or the ratio's range as text.
+        level: what carries it: median angular velocity, the rise of the sharpness, or the ratio's range as text.
         rule: the rule in words, with its numbers.
         false_alarm: share of draws from the null in which the rule fires as strongly.
     """
@@ -66,14 +72,14 @@ class Stage:
 
 
 #: What the rules look at.
-_RULED = ("kernel_velocity", "gauss_newton_sharpness", "stability_ratio")
+_RULED = ("kernel_angular_velocity", "gauss_newton_sharpness", "stability_ratio")
 
 
 def stages(run: Run, *, seed: int = 0) -> tuple[Stage, ...]:
     """Every stage that a rule finds at the level; empty where the courses have none.
 
     Args:
-        run: with ``kernel_velocity``, ``gauss_newton_sharpness`` or ``stability_ratio``.
+        run: with ``kernel_angular_velocity``, ``gauss_newton_sharpness`` or ``stability_ratio``.
         seed: of the draws from the nulls.
 
     Raises:
@@ -90,21 +96,21 @@ def judge(run: Run, *, seed: int = 0) -> tuple[tuple[Stage, ...], tuple[str, ...
     """
     known = {name: _course(run, name) for name in _RULED if run.has(name)}
     if not known:
-        run.require("kernel_velocity", why="finding stages")
+        run.require("kernel_angular_velocity", why="finding stages")
     found: list[Stage] = []
     reasons: list[str] = []
-    if "kernel_velocity" in known:
-        found += _of_motion(run, known["kernel_velocity"], seed, reasons)
+    if "kernel_angular_velocity" in known:
+        found += _of_motion(run, known["kernel_angular_velocity"], seed, reasons)
     ratio = known.get("stability_ratio", np.empty(0, int))
     sharp = known.get("gauss_newton_sharpness", ratio)
-    if len(sharp) >= _FEWEST_POINTS:
+    if len(sharp) >= FEWEST_POINTS:
         found += _of_sharpness(run, sharp, seed, reasons)
-    if len(ratio) >= _FEWEST_POINTS:
+    if len(ratio) >= FEWEST_POINTS:
         found += _of_edge(run, ratio, seed, reasons)
-    if max(map(len, known.values())) < _FEWEST_POINTS:
+    if max(map(len, known.values())) < FEWEST_POINTS:
         raise AnalysisError(
             "finding stages",
-            expected=f"{_FEWEST_POINTS} snapshots or more",
+            expected=f"{FEWEST_POINTS} snapshots or more",
             got=max(map(len, known.values())),
             where=run.path or None,
             remedy="; ".join(reasons) or None,
@@ -113,12 +119,28 @@ def judge(run: Run, *, seed: int = 0) -> tuple[tuple[Stage, ...], tuple[str, ...
 
 
 def _of_motion(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[Stage]:
-    velocity = run.values("kernel_velocity")[rows]
-    rows, velocity = rows[velocity > 0], velocity[velocity > 0]
-    if len(rows) >= _FEWEST_POINTS:
-        return _motion(run.steps[rows], velocity, seed)
-    if run.withheld("kernel_velocity").reason:
-        reasons.append(f"kernel motion: {NOT_ONE_LAG}, only {len(rows)} stand at the lag of the first two")
+    omega, gaps = run.values("kernel_angular_velocity")[rows], run.gaps[rows]
+    known = gaps[np.isfinite(gaps)]
+    if known.size and known.max() > GAPS * known.min():
+        reasons.append(
+            f"kernel motion: the gaps differ, from {number(known.min())} to {number(known.max())} updates, and angles over "
+            f"gaps that differ by more than ×{GAPS:g} are not one course"
+        )
+        return []
+    lengths, counts = np.unique(known, return_counts=True)
+    lag = lengths[counts.argmax()] if known.size else 1.0
+    used = ~np.isfinite(gaps) | (gaps == lag)
+    if not used.all():
+        reasons.append(
+            f"kernel motion: {int(np.sum(~used))} angles over other gaps than {number(lag)} updates are left out"
+        )
+    dtype = run.settings.get("dtype")
+    turned = used & ~np.array([turn_is_rounding(float(angle), dtype) for angle in omega * lag])
+    if resting := int(np.sum(used & ~turned)):
+        reasons.append(f"kernel motion: in {resting} snapshots the kernel turned by no more than its rounding")
+    if turned.sum() >= FEWEST_POINTS:
+        return _motion(run.steps[rows[turned]], omega[turned], seed)
+    reasons.append(f"kernel motion: {int(turned.sum())} angles at one lag, and {FEWEST_POINTS} are needed")
     return []
 
 
@@ -128,19 +150,21 @@ def _of_sharpness(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[S
         reasons.append(f"progressive sharpening: {reason}")
         return []
     rows = rows[np.isfinite(course[rows]) & (course[rows] > 0)]
-    return _sharpening(run.steps[rows], course[rows], seed) if len(rows) >= _FEWEST_POINTS else []
+    return _sharpening(run.steps[rows], course[rows], seed) if len(rows) >= FEWEST_POINTS else []
 
 
 def _of_edge(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[Stage]:
     rates, ratio = run.learning_rates[rows], run.values("stability_ratio")[rows]
     moved = np.flatnonzero(np.any(rates[1:] != rates[:-1], axis=1)) + 1
-    parts = [part for part in np.split(np.arange(len(rows)), moved) if len(part) >= _FEWEST_POINTS]
+    parts = [part for part in np.split(np.arange(len(rows)), moved) if len(part) >= FEWEST_POINTS]
     if not parts:
-        reasons.append(f"edge of stability: the rate moved, and fewer than {_FEWEST_POINTS} snapshots share one")
+        reasons.append(f"edge of stability: the rate moved, and fewer than {FEWEST_POINTS} snapshots share one")
     return [stage for part in parts for stage in _edge(run.steps[rows[part]], ratio[part], seed)]
 
 
-def change_points(values: Floats, *, seed: int = 0, level: float = LEVEL) -> list[tuple[int, float]]:
+def change_points(
+    values: Floats, *, seed: int = 0, level: float = LEVEL, at: Ints | None = None
+) -> list[tuple[int, float]]:
     """(index of the first value at the new level, false-alarm rate) for every change of level, ascending.
 
     Binary segmentation: the split with the largest statistic |mean_right − mean_left| √(n_l n_r/n)/σ, if fewer than
@@ -150,19 +174,21 @@ def change_points(values: Floats, *, seed: int = 0, level: float = LEVEL) -> lis
         values: (S,) in order.
         seed: of the draws.
         level: the false-alarm rate that a change must stay below.
+        at: (S,) the step of each, ascending; None: evenly spaced. Over a long gap the null forgets more than over a short one.
     """
+    steps = np.arange(len(values)) if at is None else np.asarray(at)
     rng = np.random.default_rng(seed)
     found: list[tuple[int, float]] = []
 
     def split(first: int, last: int) -> None:
         part = values[first:last]
-        if len(part) < _FEWEST_POINTS:
+        if len(part) < FEWEST_POINTS:
             return
-        statistic, at = _cusum(part[None])
-        null = _cusum(_ar1(rng, len(part), lag_one(part)))[0]
+        statistic, place = _cusum(part[None])
+        null = _cusum(_ar1(rng, correlations(part, np.diff(steps[first:last]))))[0]
         rate = float((1 + np.sum(null >= statistic[0])) / (1 + len(null)))
         if rate < level:
-            middle = first + int(at[0])
+            middle = first + int(place[0])
             found.append((middle, rate))
             split(first, middle)
             split(middle, last)
@@ -182,7 +208,45 @@ def lag_one(values: Floats) -> float:
     steps = steps[np.abs(steps) < np.abs(steps).max()] if len(steps) > 4 else steps
     power = float(steps @ steps)
     rho = float(steps[1:] @ steps[:-1]) / power if power > 0 else -0.5
-    return float(np.clip(1 + 2 * rho, 0.0, 0.95))
+    return float(np.clip(1 + 2 * rho, 0.0, _REMEMBERED))
+
+
+def correlations(values: Floats, gaps: Ints) -> Floats:
+    """(S − 1,) e^(−κg) between neighbours: what an AR(1) process in time remembers over each gap g.
+
+    For equal gaps that is :func:`lag_one`. For others κ is the smallest that is as likely as the likeliest to half a unit of
+    the logarithm, one standard error: a null that forgot more than the course would call its wandering a change.
+
+    Args:
+        values: (S,) in order.
+        gaps: (S − 1,) steps between them.
+    """
+    if np.ptp(gaps) == 0:
+        return np.full(len(gaps), lag_one(values))
+    slowest, fastest = -np.log(_REMEMBERED) / np.median(gaps), 8.0 / gaps.min()
+    grid = np.geomspace(slowest, max(fastest, slowest), 24)
+    jump = int(np.argmax(np.abs(np.diff(values)) / np.sqrt(-np.expm1(-grid[0] * gaps)))) + 1
+    likely = np.array([_likelihood(values, gaps, jump, decay) for decay in grid])
+    return np.asarray(np.exp(-grid[np.flatnonzero(likely >= likely.max() - 0.5)[0]] * gaps))
+
+
+def _likelihood(values: Floats, gaps: Ints, jump: int, decay: float) -> float:
+    """Log-likelihood of κ, restricted to what two levels, before and from ``jump`` on, leave (variance profiled out).
+
+    The innovations (x_i − r x_{i−1})/√(1 − r²) of such a process are independent, so regression of them is all there is to do.
+    """
+    r = np.exp(-decay * gaps)
+    spread = np.append(1.0, np.sqrt(-np.expm1(-2 * decay * gaps)))
+    levels = np.stack([np.arange(len(values)) < jump, np.arange(len(values)) >= jump], axis=1).astype(np.float64)
+    columns = np.column_stack([values, levels])
+    columns[1:] -= r[:, None] * columns[:-1].copy()
+    columns /= spread[:, None]
+    design, fitted = columns[:, 1:], np.linalg.lstsq(columns[:, 1:], columns[:, 0], rcond=None)[0]
+    rest = float(np.sum((columns[:, 0] - design @ fitted) ** 2))
+    free = len(values) - 2
+    return float(
+        -np.sum(np.log(spread)) - np.linalg.slogdet(design.T @ design)[1] / 2 - free * np.log(max(rest, 1e-300)) / 2
+    )
 
 
 def _cusum(rows: Floats) -> tuple[Floats, Ints]:
@@ -199,20 +263,20 @@ def _cusum(rows: Floats) -> tuple[Floats, Ints]:
     return statistic[np.arange(len(rows)), best], left[best]
 
 
-def _ar1(rng: np.random.Generator, length: int, phi: float) -> Floats:
-    noise = rng.standard_normal((_DRAWS, length))
-    noise[:, 0] /= np.sqrt(1 - phi**2)
-    for i in range(1, length):
-        noise[:, i] += phi * noise[:, i - 1]
+def _ar1(rng: np.random.Generator, remembered: Floats) -> Floats:
+    """Draws of unit variance, (draws, S), from the correlations (S − 1,) of neighbours."""
+    noise = rng.standard_normal((_DRAWS, len(remembered) + 1))
+    for i, r in enumerate(remembered, start=1):
+        noise[:, i] = r * noise[:, i - 1] + np.sqrt(1 - r**2) * noise[:, i]
     return noise
 
 
-def _motion(steps: Ints, velocity: Floats, seed: int) -> list[Stage]:
-    changes = change_points(np.log(velocity), seed=seed)
+def _motion(steps: Ints, omega: Floats, seed: int) -> list[Stage]:
+    changes = change_points(np.log(omega), seed=seed, at=steps)
     if not changes:
         return []
     borders = [0, *(at for at, _ in changes), len(steps)]
-    medians = [float(np.median(velocity[a:b])) for a, b in pairwise(borders)]
+    medians = [float(np.median(omega[a:b])) for a, b in pairwise(borders)]
     if max(medians) < MOVED * min(medians):
         return []
     middle = np.sqrt(max(medians) * min(medians))
@@ -225,9 +289,9 @@ def _motion(steps: Ints, velocity: Floats, seed: int) -> list[Stage]:
                 int(steps[a]),
                 int(steps[b - 1]),
                 b - a,
-                f"median velocity {number(median)} per step, all at one lag",
-                "the level of the logarithm of the kernel's velocity changes (largest CUSUM split); null: AR(1) with the "
-                "course's own correlation",
+                f"median angular velocity {number(median)} rad per update, all at one lag",
+                "the level of the logarithm of the kernel's angular velocity changes (largest CUSUM split); null: AR(1) in "
+                "time, seen at the same steps, with the course's own correlation",
                 rate,
             )
         )
@@ -304,6 +368,6 @@ def _walks(ratio: Floats, rng: np.random.Generator) -> Floats:
 
 def _course(run: Run, name: str) -> Ints:
     """Rows that hold the number, ascending in step; of rows at one step the last."""
-    rows = np.flatnonzero(run.measured & np.isfinite(run.values(name)))
+    rows = np.flatnonzero(run.taken & np.isfinite(run.values(name)))
     rows = rows[np.argsort(run.steps[rows], kind="stable")]
     return rows[np.append(run.steps[rows][1:] != run.steps[rows][:-1], True)] if rows.size else rows

@@ -24,7 +24,7 @@ from ..withheld import gauge_note, misleading
 #: Scalars reported at every moment, where the archive holds them.
 SCALARS = (
     "stability_ratio", "stability_bound", "trace", "effective_rank", "participation_ratio", "kernel_target_alignment",
-    "kernel_target_alignment_null", "kernel_distance_from_initial", "kernel_velocity", "linearization_error",
+    "kernel_target_alignment_null", "kernel_distance_from_initial", "kernel_angular_velocity", "linearization_error",
     "kernel_flow_error",
     "anchored_linearization_error", "probe_loss", "training_loss",
 )  # fmt: skip

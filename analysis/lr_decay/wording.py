@@ -243,7 +243,7 @@ def quantities(energy_k: tuple[int, ...]) -> list[tuple[str, str]]:
         (f"target_energy_{wide}", f"target energy, first {wide}"),
         ("effective_rank", "effective rank"),
         ("kernel_distance_from_initial", "kernel distance from start"),
-        ("kernel_velocity", "kernel velocity"),
+        ("kernel_angular_velocity", "angular velocity of the kernel"),
         ("linearization_error", "linearisation error, one update"),
         ("kernel_flow_error", "kernel-flow error"),
         ("anchored_linearization_error", "linearisation error, anchored"),

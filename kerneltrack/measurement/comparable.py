@@ -27,9 +27,13 @@ def of_other_parameters(entries: Iterable[Observable], state: State) -> dict[str
     """What would compare kernels of different parameters, by name, and why it is not to be measured."""
     found: dict[str, str] = {}
     initial = kernel_changed(state.settings, state.initial, "at step 0")
-    previous = kernel_changed(state.settings, state.previous, "one snapshot ago")
+    changed = {
+        "initial": initial,
+        "previous": kernel_changed(state.settings, state.previous, "one snapshot ago"),
+        "lagged": kernel_changed(state.settings, state.lagged, f"{state.settings.get('lag')} updates ago"),
+    }
     for entry in entries:
-        why = initial if initial and "initial" in entry.needs else previous if "previous" in entry.needs else ""
+        why = next((why for need, why in changed.items() if why and need in entry.needs), "")
         if why and entry.needs & _OF_KERNELS and not entry.needs & _OF_FUNCTIONS:
             found[entry.name] = why
     return found | ({"initial_basis": initial} if initial else {})

@@ -89,7 +89,7 @@ class Context:
     def settings(self) -> dict[str, Any]:
         """``State.settings``."""
         return {
-            **self.spec.facts(self.network, self.outputs, self.references.previous, self.step),
+            **self.spec.facts(self.network, self.outputs, self.step, self.references.lag),
             "layers": list(self.layers.names),
             "optimizers": list(self.rule.settings),
             "parameters": list(self.spec.network(self.module).parameters),

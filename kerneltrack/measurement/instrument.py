@@ -234,7 +234,7 @@ class Instrument(ProbeSpec):
         module: nn.Module,
         reading: Reading,
         rule: UpdateRule,
-        layers: Sequence[str] | None,
+        layers: Layers | None,
         dtype: torch.dtype | None,
     ) -> observables.Update:
         """What the update that left the reading's state did, evaluated in ``dtype``, or as the network is."""

@@ -32,12 +32,16 @@ class References:
         start: the network's state at step 0.
         initial: the probe's state at step 0 of the same run.
         previous: the last state measured.
+        lagged: the state Δ updates before this one, where it was the last one measured.
+        lag: Δ, updates between the run's first two states of the probe.
         layers: those of the first measurement; every later one has values for the same.
     """
 
     start: NetworkState | None = None
     initial: State | None = None
     previous: State | None = None
+    lagged: State | None = None
+    lag: int | None = None
     layers: Sequence[str] | None = None
 
 
@@ -51,10 +55,11 @@ class RunReferences:
     def __init__(self, specifications: Iterable[ProbeSpec]) -> None:
         wanted = {need for specification in specifications for need in specification.wanted}
         self._since_start = any(need.since_start for need in wanted)
-        self._since_previous = any(need.name == "previous" for need in wanted)
+        self._since_previous = any(need.name in ("previous", "lagged") for need in wanted)
         self._start: NetworkState | None = None
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
+        self._lags: dict[str, int] = {}
         self._layers: dict[str, list[str]] = {}
 
     def begin(self, module: nn.Module) -> None:
@@ -67,23 +72,34 @@ class RunReferences:
         previous = self._previous.get(probe)
         if previous is not None and previous.settings.get("step") == step:
             previous = None  # a run that goes on measures the state that it ended with again: it is not the one before
-        initial, layers = self._initial.get(probe), self._layers.get(probe)
-        return References(start=self._start, initial=initial, previous=previous, layers=layers)
+        gap = None if previous is None else step - int(previous.settings["step"])
+        lag = self._lags.get(probe, gap)
+        return References(
+            start=self._start,
+            initial=self._initial.get(probe),
+            previous=previous,
+            lagged=previous if gap == lag else None,
+            lag=lag,
+            layers=self._layers.get(probe),
+        )
 
     def keep(self, probe: str, step: int, state: State) -> None:
         """Compare what follows with ``state``, which was measured at that step."""
         self._layers.setdefault(probe, list(state.settings["layers"]))
+        if "lag" in state.settings:
+            self._lags.setdefault(probe, int(state.settings["lag"]))
         if step == 0:
             self._initial[probe] = state
         if self._since_previous:
             self._previous[probe] = state
 
     def state_dict(self) -> dict[str, Any]:
-        """θ_0, the first and the last measured state of each probe and its layers, for a checkpoint."""
+        """θ_0, the first and the last measured state of each probe, its lag and its layers, for a checkpoint."""
         return {
             "anchor": None if self._start is None else vars(self._start),
             "initial": {name: to_plain(state) for name, state in self._initial.items()},
             "previous": {name: to_plain(state) for name, state in self._previous.items()},
+            "lags": dict(self._lags),
             "layers": dict(self._layers),
         }
 
@@ -99,6 +115,7 @@ class RunReferences:
         self._layers = memory.get("layers") or {
             name: list(state["settings"]["layers"]) for name, state in known.items()
         }
+        self._lags = dict(memory.get("lags", {}))
         if measures:
             start = memory.get("anchor")
             self._start = None if start is None else NetworkState(**start).to(device)
@@ -107,7 +124,7 @@ class RunReferences:
 
 
 #: What a state knows of others is theirs to keep.
-REFERENCES = ("initial", "previous", "update")
+REFERENCES = ("initial", "previous", "lagged", "update")
 
 
 def to_plain(state: State) -> dict[str, Any]:

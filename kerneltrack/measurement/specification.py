@@ -25,7 +25,7 @@ from kerneltrack.ntk import (
     selected,
     unwrap,
 )
-from kerneltrack.observables import NEEDS, Need, Observable, State, in_order
+from kerneltrack.observables import NEEDS, Need, Observable, in_order
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import InTraining, Json, Reduction
 from kerneltrack.training import ProbeLoss
@@ -186,14 +186,14 @@ class ProbeSpec:
         """The parameters that are chosen, frozen ones too: they may thaw."""
         return "all that require grad" if self.params is None else sorted(selected(module, self.selection))
 
-    def facts(self, network: Network, outputs: Tensor, previous: State | None, step: int) -> dict[str, Any]:
+    def facts(self, network: Network, outputs: Tensor, step: int, lag: int | None) -> dict[str, Any]:
         """``State.settings``: what observables must know of how, and of which probe, a state was measured.
 
         Args:
             network: over every trainable parameter.
             outputs: f_t (N, O).
-            previous: the state measured before this one, which knows the run's lag from the third state on.
             step: t.
+            lag: Δ of the run, updates between its first two states; None before the second.
         """
         facts: dict[str, Any] = {
             "loss": None if self.loss is None else self.loss.name,
@@ -202,10 +202,7 @@ class ProbeSpec:
             "step": step,
             "in_training": self.seen,
         }
-        if previous is not None and "step" in previous.settings:
-            lag = previous.settings.get("lag") or step - previous.settings["step"]
-            facts |= {"lag": lag} if lag else {}
-        return facts
+        return facts if lag is None else {**facts, "lag": lag}
 
 
 def _coarsest(*tensors: Tensor) -> torch.dtype:

@@ -22,7 +22,7 @@ from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.out_of_sample import extended, regressed
 from kerneltrack.measurement.parameter_motion import difference
 from kerneltrack.measurement.training_outputs import training_outputs
-from kerneltrack.observables import Need
+from kerneltrack.observables import Need, State
 
 Array = NDArray[np.float64]
 Supplied = TypeVar("Supplied")
@@ -71,6 +71,17 @@ def _refuse(need: Need, context: Context) -> None:
         _ = context.first
     if need.by_layer and not need.of_the_kernel and context.new_layers:
         raise NotMeasured(context.new_layers)
+
+
+@supplies("lagged")
+def lagged(context: Context) -> State:
+    """The state Δ updates before."""
+    lag, found = context.references.lag, context.references.lagged
+    if lag is None:
+        raise NotMeasured("no snapshot before this one")
+    if found is None:
+        raise NotMeasured(f"no snapshot {lag} update{'s' * (lag != 1)} earlier")
+    return found
 
 
 @supplies("sharpness")

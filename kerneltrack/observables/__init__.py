@@ -38,12 +38,14 @@ from kerneltrack.observables.laziness import jacobian_change, jacobian_stability
 from kerneltrack.observables.ledger import Ledger, update_ledger
 from kerneltrack.observables.modes import loss_curvature, predicted_factor
 from kerneltrack.observables.motion import (
+    angular_velocity,
     centred_kernel,
     cka,
     kernel_angle,
     kernel_distance,
     permuted_cka,
     relative_kernel_change,
+    turn_is_rounding,
     unbiased_cka,
 )
 from kerneltrack.observables.need import NEEDS, Need, in_order
@@ -83,6 +85,7 @@ __all__ = [
     "Uncertainty",
     "Update",
     "Values",
+    "angular_velocity",
     "catalogue",
     "centre",
     "centred_frobenius",
@@ -153,6 +156,7 @@ __all__ = [
     "subspace_overlap",
     "target_complexity",
     "trace_share",
+    "turn_is_rounding",
     "unbiased_cka",
     "update_ledger",
 ]

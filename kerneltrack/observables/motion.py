@@ -11,7 +11,7 @@ import numpy as np
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables.observable import Observable, observable
-from kerneltrack.observables.state import Array, State
+from kerneltrack.observables.state import Array, State, epsilon_of
 
 
 def kernel_distance(a: Array, b: Array) -> float:
@@ -28,6 +28,20 @@ def kernel_distance(a: Array, b: Array) -> float:
 def kernel_angle(a: Array, b: Array) -> float:
     """Angle arccos ⟨A, B⟩_F/(‖A‖_F ‖B‖_F) = 2 arcsin √(S/2) in radians, of polar dynamics. Tsilivis and Kempe 2022."""
     return float(2 * np.arcsin(np.sqrt(np.clip(kernel_distance(a, b) / 2, 0.0, 1.0))))
+
+
+def angular_velocity(a: Array, b: Array, lag: float) -> float:
+    """ω_Δ = arccos(⟨A, B⟩_F/(‖A‖_F ‖B‖_F))/Δ in radians per update, A and B the kernels Δ updates apart.
+
+    Where the kernel turns steadily by ω < π/Δ an update it is ω whatever Δ; on an orbit of period 2 it is the angle between
+    both phases at Δ = 1 and 0 at Δ = 2. Numbers of different Δ are therefore not compared. After Fort et al. 2020.
+    """
+    return kernel_angle(a, b) / lag
+
+
+def turn_is_rounding(angle: float, dtype: object) -> bool:
+    """Whether a kernel in this dtype may seem to turn by so much and stand still: by eight roundings of every entry."""
+    return angle <= 8 * epsilon_of(dtype)
 
 
 def relative_kernel_change(kernel: Array, reference: Array) -> float:
@@ -121,20 +135,12 @@ def _assembled(state: State) -> Array:
     return state.eigensystem.matrix().reshape(n, k, n, k).transpose(0, 2, 1, 3)
 
 
-def _velocity(state: State) -> float:
-    distance = kernel_distance(*_kernels(state, state.previous))
-    steps = [s.settings.get("step") for s in (state, state.previous) if s is not None]
-    if None in steps:
-        raise ObservableError("the steps of the two snapshots are unknown")
-    now, before = (float(step) for step in steps if step is not None)
-    if now == before:
-        raise ObservableError("both snapshots are of the same step")
-    # S grows with the square of the gap where a kernel turns smoothly and not at all where it goes to and fro: divided by
-    # gaps of different length, one motion gives numbers that differ by orders of magnitude.
-    lag = state.previous.settings.get("lag", now - before) if state.previous is not None else None
-    if lag is not None and now - before != lag:
-        raise ObservableError("snapshots are not at one lag", expected=f"{lag} updates apart", got=f"{now - before:g}")
-    return distance / (now - before)
+def _angular_velocity(state: State) -> float:
+    """ω_Δ of the way that led here: a row is stored before the state Δ updates later exists, and never written again."""
+    lag = state.settings.get("lag")
+    if not lag:
+        raise ObservableError("the run's lag is unknown")
+    return angular_velocity(*_kernels(state, state.lagged), lag)
 
 
 OBSERVABLES: tuple[Observable, ...] = (
@@ -163,10 +169,10 @@ OBSERVABLES: tuple[Observable, ...] = (
         long_name="kernel distance from the snapshot before",
     ),
     observable(
-        "kernel_velocity", _velocity,
-        "(1 − ⟨Θ_t, Θ_s⟩_F/(‖Θ_t‖_F ‖Θ_s‖_F))/(t − s), s the snapshot before; NaN unless t − s is the run's first such gap",
-        "spectrum", "previous", units="1/step", source="Fort et al. 2020 (there per epoch)",
-        long_name="kernel velocity at one lag",
+        "kernel_angular_velocity", _angular_velocity,
+        "arccos(⟨Θ_t, Θ_{t−Δ}⟩_F/(‖Θ_t‖_F ‖Θ_{t−Δ}‖_F))/Δ, Δ the gap of the run's first two snapshots; NaN unless one was "
+        "taken Δ updates earlier", "spectrum", "lagged", units="rad/step",
+        source="Fort et al. 2020 (there the distance, per epoch)", long_name="angular velocity of the kernel at one lag",
     ),
     observable(
         "cka_with_initial", lambda s: cka(*_kernels(s, s.initial)), "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",

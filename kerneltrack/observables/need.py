@@ -93,6 +93,12 @@ NEEDS = {
         Need(name="initial", field="initial", what="the state at step 0 of the same run", cost="its memory"),
         Need(name="previous", field="previous", what="the state before this one", cost="its memory"),
         Need(
+            name="lagged",
+            field="lagged",
+            what="the state Δ updates before this one, Δ the gap of the run's first two states",
+            cost="its memory, the same as the one before",
+        ),
+        Need(
             name="operator",
             field="stability",
             what="ρ_t",

@@ -103,6 +103,7 @@ class State:
         layer_traces: trace of each layer's kernel, by layer, in the order of the parameter table.
         initial: the state at initialisation (for the first snapshot: :meth:`as_initial`); None where it is unknown.
         previous: the state of the snapshot before this one.
+        lagged: the state ``lag`` updates before this one; None where none was measured.
         update: what the update that leaves this state did, once it is known.
         layer_kernels: the kernel of each layer's parameters, in the reduced shape, by layer; they add up to the kernel.
         activations: a_l (N, m) of the hidden layers on the probe, by layer: what the layer gives to the nonlinearity.
@@ -117,7 +118,7 @@ class State:
         training_outputs: (N, O) the outputs in training mode, where that differs from the measured one.
         settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
             the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), ``computed_in`` (the
-            coarsest dtype on the way to f, where that is not the outputs' own), ``lag`` (updates between the run's first
+            coarsest dtype on the way to f, where that is not the outputs' own), ``lag`` (Δ, updates between the run's first
             two states of this probe), ``in_training`` ("yes", "no", "unknown": whether the probe's points are trained on),
             ``optimizers`` (class and groups of each, see :mod:`kerneltrack.momentum`), and whatever else the caller knows.
     """
@@ -136,6 +137,7 @@ class State:
     layer_traces: Mapping[str, float] | None = None
     initial: State | None = None
     previous: State | None = None
+    lagged: State | None = None
     update: Update | None = None
     layer_kernels: Mapping[str, Array] | None = None
     activations: Mapping[str, Array] | None = None
@@ -167,7 +169,7 @@ class State:
             )
         check_targets(self.targets, self.reduction)
         # A state must not keep the whole run alive through its predecessors' predecessors.
-        for name in ("initial", "previous"):
+        for name in ("initial", "previous", "lagged"):
             object.__setattr__(self, name, _without_past(getattr(self, name)))
 
     def as_initial(self) -> State:
@@ -232,9 +234,9 @@ def epsilon_of(dtype: object) -> float:
 
 
 def _without_past(state: State | None) -> State | None:
-    if state is None or (state.initial is None and state.previous is None and state.update is None):
+    if state is None or all(getattr(state, name) is None for name in ("initial", "previous", "lagged", "update")):
         return state
-    return dataclasses.replace(state, initial=None, previous=None, update=None)
+    return dataclasses.replace(state, initial=None, previous=None, lagged=None, update=None)
 
 
 def _keep_array(owner: object, name: str, shape: tuple[int, ...]) -> None:

@@ -26,6 +26,9 @@ SUPERSEDED: Mapping[str, Superseded] = {
     "class_block_share": Superseded(
         ("class_pair_r2", "class_three_level_share"), "it is near 1 for any flat kernel, whatever its classes"
     ),
+    "kernel_velocity": Superseded(
+        ("kernel_angular_velocity",), "1 − cosine over the gap grows with the gap: it measured how snapshots are spaced"
+    ),
     "gap": Superseded(
         ("subspace_rotation_bound",), "divided by λ_1 it has no scale to which a change of the kernel could be compared"
     ),

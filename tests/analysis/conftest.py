@@ -113,7 +113,7 @@ def measurement(truth, step, first):
         "network_error": np.array(np.sum(residual**2) / np.sum(target**2)),
         "kernel_regression_error": np.array(0.5 * np.exp(-step / 50)),
         # fast for the first seven snapshots, then a hundred times slower, with an alternation of a tenth
-        "kernel_velocity": np.array((1e-3 if step < 200 else 1e-5) * (1 + 0.1 * (-1.0) ** STEPS.index(step))),
+        "kernel_angular_velocity": np.array((1e-3 if step < 200 else 1e-5) * (1 + 0.1 * (-1.0) ** STEPS.index(step))),
         "activation_neuron_deviation": np.array([0.1, 0.2, np.nan]) * step / LAST,
         "activation_layer_deviation": np.array([1.0, 2.0, np.nan]) * step / LAST,
         "class_diagonal": np.array(3.0),

@@ -54,9 +54,8 @@ class Raw:
 
     @property
     def velocity(self):
-        """(S,) as stored, NaN wherever the gap to the row before is not the first such gap."""
-        gaps = np.append(np.nan, np.diff(self.steps))
-        return np.where(gaps == gaps[1], self.at["kernel_velocity"], np.nan)
+        """(S,) as stored."""
+        return self.at["kernel_angular_velocity"]
 
     def ledger(self):
         """(S, 3) shares of the residual, and (S, layers) of kernel flow."""

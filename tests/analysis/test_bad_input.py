@@ -34,7 +34,7 @@ def bad(synthetic, truth, tmp_path_factory):
         "reduction": write("reduction", rows, output="trace"),
         "probe": write("probe", rows, fingerprint="sha256:" + "b" * 64),
         "poor": write(
-            "poor", list(synthetic.snapshots(truth, drop={"kernel_velocity", "stability_ratio", "layer_share"}))
+            "poor", list(synthetic.snapshots(truth, drop={"kernel_angular_velocity", "stability_ratio", "layer_share"}))
         ),
     }
 
@@ -52,7 +52,7 @@ def bad(synthetic, truth, tmp_path_factory):
         (["report", "nan", "-o", "OUT.html"], ["no snapshot of this probe holds a measurement"]),
         (["plot", "nan", "--figure", "rank", "-o", "OUT.png"], ["no snapshot of this probe holds a measurement"]),
         (["plot", "poor", "--figure", "layer-shares", "-o", "OUT.png"], ["'layer_share'", "observables"]),
-        (["plot", "poor", "--figure", "stages", "-o", "OUT.png"], ["'kernel_velocity'", "observables"]),
+        (["plot", "poor", "--figure", "stages", "-o", "OUT.png"], ["'kernel_angular_velocity'", "observables"]),
         (["plot", "one", "--figure", "rotation", "-o", "OUT.png"], ["two measured snapshots"]),
         (["plot", "one", "--figure", "kernel-distances", "-o", "OUT.png"], ["two measured snapshots"]),
         (["plot", "constant", "--figure", "lr-trend", "-o", "OUT.png"], ["never change continuously"]),

@@ -117,7 +117,7 @@ class Story(Raw):
             "target energy, first 20": self.energy("target", 20),
             "target energy, first 48": self.energy("target", 48),
             "loss on the probe": self.loss,
-            "kernel velocity": self.velocity,
+            "angular velocity of the kernel": self.velocity,
             **{label: self.at[name] for label, name in named.items()},
         }
 

@@ -6,12 +6,25 @@ what is called sharpening does not depend on the learning rate's schedule, for i
 
 import dataclasses
 import importlib
+import json
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.derived.stages import HELD, _edge, _held, _sharpening, change_points, judge, lag_one, stages
+from kerneltrack.analysis.derived.stages import (
+    HELD,
+    _edge,
+    _held,
+    _sharpening,
+    change_points,
+    correlations,
+    judge,
+    lag_one,
+    stages,
+)
+from kerneltrack.analysis.trajectory import Run
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import AnalysisError
 
@@ -89,11 +102,19 @@ def written(synthetic, truth, path, steps, *, rates=0.1, keep=(), optimizer=None
     return load(path).only
 
 
-def test_a_kernel_that_slows_down_has_two_stages(synthetic, truth, tmp_path):
-    """The velocity falls a hundredfold from the twelfth snapshot on, with an alternation of a tenth."""
+def built(steps, **courses):
+    """The same without a file, for what looks at a course and its steps alone."""
+    rows = {"step": np.asarray(steps), "trace": np.ones(len(steps)), **courses}
+    dataset = xr.Dataset({name: ("snapshot", values) for name, values in rows.items()})
+    return Run(dataset=dataset.assign_attrs(settings=json.dumps({"dtype": "float32"})), probe="train")
+
+
+def test_a_kernel_that_slows_down_has_two_stages():
+    """It turns a hundred times slower from the twelfth snapshot on, with an alternation of a tenth."""
     steps = np.arange(0, 240, 10)
-    velocity = np.where(steps < 120, 1e-3, 1e-5) * (1 + 0.1 * (-1.0) ** np.arange(24))
-    run = written(synthetic, truth, tmp_path / "run.h5", steps, kernel_velocity=velocity)
+    omega = np.where(steps < 120, 1e-3, 1e-5) * (1 + 0.1 * (-1.0) ** np.arange(24))
+    omega[0] = np.nan
+    run = built(steps, kernel_angular_velocity=omega)
     found = {stage.name: stage for stage in stages(run)}
     assert (found["fast kernel motion"].first, found["fast kernel motion"].last) == (10, 110)
     assert found["slow kernel motion"].first == 120
@@ -105,7 +126,7 @@ SPACINGS = {
     "log": np.unique(np.round(2 ** (np.arange(0, 20) / 2)).astype(int)),
     "pairs": np.sort(np.concatenate([np.arange(0, 6000, 500), np.arange(1, 6000, 500)])),
     "around changes": np.sort(np.concatenate([np.arange(0, 2000, 100), [1001, 1011, 1501, 1511]])),
-    "twice as wide": np.concatenate([np.arange(12), 12 + 2 * np.arange(12)]),
+    "four times as wide": np.concatenate([np.arange(12), 12 + 4 * np.arange(12)]),
     "a third wider": np.concatenate([3 * np.arange(12), 36 + 4 * np.arange(12)]),
     "even": np.arange(0, 300, 10),
 }
@@ -113,20 +134,77 @@ SPACINGS = {
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("motion", ["smooth", "to and fro"])
-def test_one_motion_has_no_stages_however_its_snapshots_are_spaced(synthetic, truth, tmp_path, spacing, motion):
-    """Law, on an archive that holds a velocity over every gap. Oracle: S = 1 − cos ωΔ, and S of one size at odd gaps."""
+@pytest.mark.parametrize("every", [True, False], ids=["every-gap", "one-lag"])
+def test_one_motion_has_no_stages_however_its_snapshots_are_spaced(spacing, motion, every):
+    """Law. Oracle: a smooth motion turns by ωΔ, one of period 2 by one angle at odd gaps and none at even ones.
+
+    Over every gap, as another tracker may store it, and at the lag of the first two, as this one does.
+    """
     steps = SPACINGS[spacing]
     gaps = np.diff(steps)
-    distance = 2 * np.sin(1e-4 * gaps / 2) ** 2 if motion == "smooth" else np.where(gaps % 2, 0.07, 1e-9)
-    run = written(synthetic, truth, tmp_path / "run.h5", steps, kernel_velocity=np.append(np.nan, distance / gaps))
+    angle = 1e-4 * gaps if motion == "smooth" else np.where(gaps % 2, 0.37, 1e-5)
+    omega = angle / gaps * np.exp(1e-3 * np.random.default_rng(5).standard_normal(len(gaps)))
+    told = np.append(np.nan, np.where(every | (gaps == gaps[0]), omega, np.nan))
+    run = built(steps, kernel_angular_velocity=told)
+    known = gaps[np.isfinite(told[1:])]
+    wide = known.max() > 2 * known.min()
     try:
-        assert stages(run) == ()
-    except AnalysisError as error:
-        assert "snapshots are not at one lag" in str(error)  # noqa: PT017  # either is right
-    told = run.values("kernel_velocity")
-    np.testing.assert_allclose(told[np.isfinite(told)], (distance / gaps)[0], rtol=1e-9)
-    cut = run.window(int(steps[len(steps) // 2])).values("kernel_velocity")
-    np.testing.assert_array_equal(cut, told[len(steps) // 2 :])
+        found, reasons = judge(run)
+    except AnalysisError as error:  # fewer than six at the lag: that is said
+        assert len(known) < 6
+        assert "6 snapshots or more" in str(error)  # noqa: PT017
+        return
+    assert found == ()
+    assert any("gaps differ" in reason for reason in reasons) == wide
+
+
+def test_a_kernel_that_turns_by_its_rounding_has_no_stages():
+    """Steps so small that the angle is the rounding of the kernel's entries say nothing of motion."""
+    omega = np.where(np.arange(30) < 15, 1e-3, 1e-16)
+    run = built(np.arange(30), kernel_angular_velocity=omega)
+    assert stages(run) == ()
+    assert any("15 snapshots the kernel turned by no more than its rounding" in reason for reason in judge(run)[1])
+
+
+def ornstein(rng, steps, memory):
+    """An AR(1) process in time, seen at these steps: what is remembered over a gap g is e^(−g/memory)."""
+    values = rng.standard_normal(len(steps))
+    for i, gap in enumerate(np.diff(steps), start=1):
+        r = np.exp(-gap / memory)
+        values[i] = r * values[i - 1] + np.sqrt(1 - r * r) * values[i]
+    return values
+
+
+def test_the_null_knows_the_gaps():
+    """False alarms on AR(1) courses in time, seen densely at first and rarely later: at most 5 % + 3 standard errors of 60.
+
+    Negative control: a null that takes them for even, as the counter of snapshots does, gives several times as many.
+    """
+    steps = np.concatenate([np.arange(24), 24 + 50 * np.arange(1, 13)])
+    rng = np.random.default_rng(6)
+    courses = [ornstein(rng, steps, 20.0) for _ in range(60)]
+    told, naive = (sum(bool(change_points(course, at=at)) for course in courses) / 60 for at in (steps, None))
+    assert told <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60) < naive
+
+
+def test_a_change_is_found_whatever_the_gaps():
+    """Six standard deviations, put in at a place where snapshots are rare."""
+    steps = np.array([1, 2, 3, 4, 9, 24, 65, 182, 513, 1449, 2048, 4097])
+    rng = np.random.default_rng(8)
+    courses = [ornstein(rng, steps, 5.0) - 6 * (np.arange(12) >= 6) for _ in range(10)]
+    found = [change_points(course, at=steps) for course in courses]
+    assert sum(places[:1] != [] and places[0][0] == 6 for places in found) >= 9
+
+
+def test_what_is_remembered_over_a_gap_is_read_from_the_course():
+    """Oracle: the memory that the course was drawn with; over equal gaps it is the correlation of neighbours."""
+    rng = np.random.default_rng(7)
+    steps = np.cumsum(rng.choice([1, 30], 2000))
+    gaps = np.diff(steps)
+    jumped = ornstein(rng, steps, 20.0) + 20 * (np.arange(2000) >= 900)
+    np.testing.assert_allclose(correlations(jumped, gaps), np.exp(-gaps / 20.0), atol=0.05)
+    even = ornstein(rng, np.arange(200), 3.0)
+    np.testing.assert_array_equal(correlations(even, np.ones(199)), np.full(199, lag_one(even)))
 
 
 def climbing():
@@ -291,8 +369,8 @@ def test_what_cannot_be_judged_says_so(synthetic, truth, tmp_path):
     rows = list(synthetic.snapshots(truth))[:3]
     with pytest.raises(AnalysisError, match="6 snapshots or more"):
         stages(load(synthetic.write(tmp_path / "short.h5", rows, synthetic.record(truth))).only)
-    rows = list(synthetic.snapshots(truth, drop={"kernel_velocity", "stability_ratio"}))
-    with pytest.raises(AnalysisError, match="finding stages needs 'kernel_velocity'"):
+    rows = list(synthetic.snapshots(truth, drop={"kernel_angular_velocity", "stability_ratio"}))
+    with pytest.raises(AnalysisError, match="finding stages needs 'kernel_angular_velocity'"):
         stages(load(synthetic.write(tmp_path / "none.h5", rows, synthetic.record(truth))).only)
     nan = [dataclasses.replace(row, status="failed", message="x", probes={}) for row in synthetic.snapshots(truth)]
     with pytest.raises(AnalysisError):

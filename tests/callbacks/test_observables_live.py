@@ -445,8 +445,8 @@ def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
     assert calls == pieces
 
 
-def test_a_velocity_is_told_at_the_lag_of_the_first_two_states(tmp_path):
-    """Steps 0, 1, 2, 4, 5, 9: lag 1. Oracle: ½‖Θ_t/‖Θ_t‖ − Θ_s/‖Θ_s‖‖² of the stored kernels, one update apart."""
+def test_an_angular_velocity_is_told_at_the_lag_of_the_first_two_states(tmp_path):
+    """Steps 0, 1, 2, 4, 5, 9: lag 1. Oracle: arccos of the stored kernels' cosine, one update apart."""
     pl.seed_everything(1, verbose=False)
     tracker = NTKTracker(
         tmp_path / "run.h5",
@@ -454,7 +454,7 @@ def test_a_velocity_is_told_at_the_lag_of_the_first_two_states(tmp_path):
         schedule=At((0, 1, 2, 4, 5)),
         loss="half_mse",
         keep_kernel="all",
-        observables=["kernel_velocity", "leave_one_out_error", "network_error"],
+        observables=["kernel_angular_velocity", "leave_one_out_error", "network_error"],
         log=False,
     )
     loader = DataLoader(TensorDataset(X, Y), batch_size=6)
@@ -463,11 +463,11 @@ def test_a_velocity_is_told_at_the_lag_of_the_first_two_states(tmp_path):
         rows = list(archive)
     assert [row.step for row in rows] == [0, 1, 2, 4, 5, 9]
     for before, row in itertools.pairwise(rows):
-        found = float(row.probes["probe"].get("kernel_velocity", np.nan))
+        found = float(row.probes["probe"].get("kernel_angular_velocity", np.nan))
         a, b = (s.probes["probe"]["kernel"] / np.linalg.norm(s.probes["probe"]["kernel"]) for s in (before, row))
-        expected = np.sum((a - b) ** 2) / 2 if row.step - before.step == 1 else np.nan
-        close(found, expected)
-        assert np.isnan(expected) == ("kernel_velocity: snapshots are not at one lag" in row.message)
+        expected = np.arccos(np.vdot(a, b)) if row.step - before.step == 1 else np.nan
+        assert np.isnan(expected) if np.isnan(found) else found == pytest.approx(expected, rel=1e-6)
+        assert np.isnan(expected) == ("kernel_angular_velocity: no snapshot 1 update earlier" in row.message)
         assert "leave_one_out_error: the kernel has seen these labels" in row.message
         assert np.isfinite(float(row.probes["probe"]["network_error"]))
     assert np.isfinite(float(rows[0].probes["probe"]["leave_one_out_error"]))

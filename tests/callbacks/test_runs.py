@@ -26,7 +26,7 @@ pytestmark = [
 #: One of each memory: θ_0 and f_0, Θ_0, its eigenvectors, the Jacobian at θ_0, the state before and its eigenvectors.
 REMEMBERING = [
     "parameter_distance", "displacement_energy", "anchored_linearization_error", "relative_kernel_change",
-    "subspace_overlap_with_initial", "jacobian_change", "kernel_velocity", "subspace_overlap_with_previous",
+    "subspace_overlap_with_initial", "jacobian_change", "kernel_angular_velocity", "subspace_overlap_with_previous",
 ]  # fmt: skip
 #: Differ between two runs of one training.
 TIMES = {"wall_time", "train_seconds", "snapshot_seconds"}
@@ -197,16 +197,16 @@ def test_a_fit_that_goes_on_in_its_trainer_continues_the_run(tmp_path, epochs):
     trainer(whole, max_steps=12).fit(net(), loader())
     found, expected = rows(tmp_path / "run.h5"), rows(tmp_path / "whole.h5")
     assert [row["step"] for row in found] == [row["step"] for row in expected] == [0, 2, 4, 6, 8, 10, 12]
-    assert "kernel_velocity" not in found[4], "measured a second time, it is not the state before itself"
+    assert "kernel_angular_velocity" not in found[4], "measured a second time, it is not the state before itself"
     for name in (
         "parameter_distance",
         "eigenvalues",
-        "kernel_velocity",
+        "kernel_angular_velocity",
         "jacobian_change",
         "anchored_linearization_error",
     ):
         for a, b in zip(found[1:], expected[1:], strict=True):
-            assert np.array_equal(a.get(name), b.get(name)) or (name, a["step"]) == ("kernel_velocity", 8), name
+            assert np.array_equal(a.get(name), b.get(name)) or (name, a["step"]) == ("kernel_angular_velocity", 8), name
 
 
 def test_a_fit_that_goes_on_after_an_exception_continues_the_run(tmp_path):

@@ -45,7 +45,7 @@ TWINS = {
 #: Every source of a number: products with J, an update, θ_0, Θ_0 and the state before. The first set-up has the default.
 NUMBERS = [
     "trace", "probe_loss", "stability_ratio", "linearization_error", "anchored_linearization_error",
-    "relative_kernel_change", "kernel_velocity", "parameter_distance",
+    "relative_kernel_change", "kernel_angular_velocity", "parameter_distance",
 ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ N = 10
 #: One of each comparison; everything of the default is asked with Lightning's own callback below.
 NAMES = [
     "anchored_linearization_error", "parameter_distance", "layer_parameter_distance", "jacobian_change", "layer_kernel",
-    "gate_flips", "ledger_kernel_flow", "kernel_velocity", "layer_share", "relative_kernel_change",
+    "gate_flips", "ledger_kernel_flow", "kernel_angular_velocity", "layer_share", "relative_kernel_change",
     "kernel_distance_from_initial", "cka_with_initial", "linearization_error",
 ]  # fmt: skip
 OF_KERNELS = ("relative_kernel_change", "kernel_distance_from_initial", "cka_with_initial", "jacobian_change")
@@ -189,7 +189,7 @@ def test_kernels_of_different_parameters_are_not_compared(frozen):
             first = J0 @ J0.T
             change = float((kernel - first).norm() / first.norm())
             assert float(values["relative_kernel_change"]) == pytest.approx(change, rel=1e-3)
-        assert ("kernel_velocity" in values) == (earlier is not None and set(names) == set(earlier))
+        assert ("kernel_angular_velocity" in values) == (earlier is not None and set(names) == set(earlier))
         earlier = names
 
 

@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.measurement.references import from_plain, to_plain
+from kerneltrack.measurement.references import RunReferences
+from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.observables import (
     centred_kernel,
     cka,
@@ -18,6 +20,7 @@ from kerneltrack.observables import (
     select,
     unbiased_cka,
 )
+from kerneltrack.probe import Probe
 
 NAMES = ["kernel_distance_from_initial", "relative_kernel_change"]
 
@@ -131,18 +134,6 @@ def test_unbiased_cka_needs_four_points_and_two_kernels_of_them(kernels):
         unbiased_cka(*kernels)
 
 
-def test_velocity_is_distance_per_step(problem):
-    start = problem.state(settings={"step": 10})
-    moved(problem, 0.2)
-    state = problem.state(settings={"step": 14}, previous=start)
-    values = compute(select(["kernel_velocity", "kernel_distance_from_previous"]), state)
-    assert values["kernel_velocity"] == pytest.approx(values["kernel_distance_from_previous"] / 4)
-    for step in (10, None):
-        again = compute(select("kernel_velocity"), problem.state(settings={"step": step}, previous=start))
-        assert math.isnan(again["kernel_velocity"])
-        assert "step" in again.reasons["kernel_velocity"]
-
-
 def test_unbiased_cka_of_several_outputs_adds_up_over_them(problem, reduction):
     """Oracle: the U-statistic over quadruples of each pair of outputs, of kernels that need not be symmetric there."""
     before, start = problem.kernel(reduction), problem.state(reduction)
@@ -161,7 +152,7 @@ def test_unbiased_cka_of_several_outputs_adds_up_over_them(problem, reduction):
     assert values["cka_with_initial_unbiased"] == pytest.approx(unbiased_cka(after, before), rel=1e-12)
 
 
-VELOCITY = "kernel_velocity"
+OMEGA = "kernel_angular_velocity"
 
 
 def turning(problem, angle):
@@ -174,48 +165,59 @@ def turning(problem, angle):
 
 
 def course(problem, steps, angles):
-    """The velocity at each step of a run, each state knowing the one before, as the tracker lets it."""
-    found, before = [], None
+    """ω at each step of a run, by the references that a recorder keeps; None where it was not measured."""
+    specification = ProbeSpec(probe=Probe(problem.outputs, problem.targets), observables=select(OMEGA))
+    runs, found = RunReferences([specification]), []
     for step, angle in zip(steps, angles, strict=True):
-        settings = {"step": step}
-        if before is not None:
-            settings["lag"] = before.settings.get("lag") or step - before.settings["step"]
-        state = problem.state("trace", kernel=turning(problem, angle), settings=settings, previous=before)
-        found.append(compute(select(VELOCITY), state))
-        before = state
+        known = runs.of("probe", step)
+        settings = {"step": step, "layers": []} | ({} if known.lag is None else {"lag": known.lag})
+        state = problem.state("trace", kernel=turning(problem, angle), settings=settings, lagged=known.lagged)
+        found.append(None if known.lagged is None else float(compute(select(OMEGA), state)[OMEGA]))
+        runs.keep("probe", step, state)
+        again = RunReferences([specification])
+        again.load_state_dict(runs.state_dict(), torch.device("cpu"), measures=True)
+        runs = again  # resumed from a checkpoint after every snapshot
     return found
 
 
 @pytest.mark.parametrize(
     "steps",
-    [(0, 1, 2, 3, 5, 8, 11, 12), (0, 1, 500, 501, 1000, 1001), (0, 50, 100, 150, 151, 200), (0, 10, 20, 25)],
-    ids=["log", "pairs", "and-a-change", "and-the-last"],
+    [
+        (0, 1, 2, 3, 5, 8, 11, 12),
+        (0, 1, 500, 501, 1000, 1001),
+        (0, 50, 100, 150, 151, 200),
+        (0, 10, 20, 25),
+        (3, 7, 11),
+    ],
+    ids=["log", "pairs", "and-a-change", "and-the-last", "later"],
 )
-def test_one_motion_has_one_velocity_whatever_the_spacing(problem, steps):
-    """Law: at a constant angular velocity ω it is (1 − cos ω Δ)/Δ at the one lag Δ, and NaN with the reason elsewhere."""
-    omega, lag = 1e-3, steps[1] - steps[0]
+@pytest.mark.parametrize("omega", [1e-3, 1e-6, 0.06])
+def test_one_motion_has_one_angular_velocity_whatever_the_spacing(problem, steps, omega):
+    """Law: K(t) = A cos ωt + B sin ωt turns by ω an update, at the run's lag, to 1e-12; elsewhere there is no number."""
+    lag = steps[1] - steps[0]
     found = course(problem, steps, [omega * step for step in steps])
-    told = [values[VELOCITY] for values in found[1:]]
-    for gap, value, values in zip(np.diff(steps), told, found[1:], strict=True):
-        if gap == lag:
-            assert value == pytest.approx(2 * np.sin(omega * lag / 2) ** 2 / lag, rel=1e-9)
-        else:
-            assert math.isnan(value)
-            assert "snapshots are not at one lag" in values.reasons[VELOCITY]
+    gaps = np.diff(steps, prepend=steps[0])
+    assert [value is not None for value in found] == (gaps == lag).tolist()
+    # to 1e-12 of 1 for the angles themselves; the angle's rounding is divided by the lag as it is
+    np.testing.assert_allclose([value for value in found if value is not None], omega, rtol=0, atol=1e-12)
 
 
-def test_what_goes_to_and_fro_does_not_slow_down_with_the_gap(problem):
-    """At the edge kernels alternate: S is of one size at every odd gap, and S/Δ would fall as 1/Δ."""
-    steps = (0, 1, 2, 3, 6, 7, 12, 19)
-    told = np.array([values[VELOCITY] for values in course(problem, steps, [0.2 * (step % 2) for step in steps])])
-    np.testing.assert_allclose(told[np.isfinite(told)], 2 * np.sin(0.1) ** 2, rtol=1e-9)
-    assert np.isfinite(told).tolist() == [False, True, True, True, False, True, False, False]
+@pytest.mark.parametrize(("lag", "expected"), [(1, 0.7), (2, 0.0), (3, 0.7 / 3), (4, 0.0)])
+def test_an_orbit_of_period_two_turns_at_odd_lags_only(problem, lag, expected):
+    """A, B, A, B: ω_1 = arccos ⟨A, B⟩, ω_2 = 0, and no number falls with the gap to another snapshot."""
+    steps = range(0, 12 * lag, lag)
+    found = course(problem, steps, [0.7 * (step % 2) for step in steps])
+    np.testing.assert_allclose(found[1:], expected, rtol=0, atol=1e-12)
 
 
-def test_a_resumed_run_keeps_its_lag(problem):
-    """What a checkpoint holds of the last state says at which lag the run began."""
-    first = problem.state("trace", kernel=turning(problem, 0.0), settings={"step": 3, "lag": 1})
-    resumed = from_plain(to_plain(first))
-    for step, told in ((4, True), (8, False)):
-        state = problem.state("trace", kernel=turning(problem, 0.1), settings={"step": step}, previous=resumed)
-        assert math.isfinite(compute(select(VELOCITY), state)[VELOCITY]) is told
+def test_the_old_velocity_is_superseded_and_says_why():
+    with pytest.raises(ObservableError, match="superseded") as refused:
+        select("kernel_velocity")
+    assert "kernel_angular_velocity" in str(refused.value)
+    assert "spaced" in str(refused.value)
+
+
+def test_a_state_that_does_not_know_its_lag_has_no_angular_velocity(problem):
+    values = compute(select(OMEGA), problem.state(lagged=problem.state()))
+    assert math.isnan(values[OMEGA])
+    assert "lag is unknown" in values.reasons[OMEGA]

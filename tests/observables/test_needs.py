@@ -13,7 +13,7 @@ from kerneltrack.observables import NEEDS, Observable, State, Update, compute, i
 WITHOUT = {
     "kernel": "kernel", "targets": "targets", "residual": "residual", "operator": "stability", "initial": "initial",
     "sharpness": "sharpness",
-    "previous": "previous", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
+    "previous": "previous", "lagged": "lagged", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
     "activations": "activations", "cross_time": "cross_time", "parameters": "parameter_distance",
     "anchored": "anchored_outputs", "extension": "extension", "regression": "regression", "conjugate": "conjugate",
     "optimizer_kernel": "optimizer_kernel", "training_outputs": "training_outputs",
@@ -42,6 +42,7 @@ def whole(problem):
         **functions,
         initial=state,
         previous=state,
+        lagged=state,
         update=Update(output_change=change, linear_change=change, layer_linear_changes=rows),
         layer_traces={"a": 1.0},
         layer_kernels={"a": state.kernel},

@@ -61,13 +61,13 @@ def freeze(scene: Scene) -> Figure:
 @figure(
     "stages",
     "Stages of training",
-    "Stretches that rules marked in the stored courses: fast and slow motion of the kernel by the level of its velocity "
-    "at one lag, progressive sharpening by the stability ratio over the learning rate, the edge of stability by λ₁ over its "
+    "Stretches that rules marked in the stored courses: fast and slow motion of the kernel by the level of its angular "
+    "velocity at one lag, progressive sharpening by the sharpness, the edge of stability by λ₁ over its "
     "bound at one rate. Each has a false-alarm rate on its null below 5 %; the table beside the figure holds the rules.",
     section="motion",
 )
 def stage_bands(scene: Scene) -> Figure:
-    """Kernel velocity, or the stability ratio, with the stages as labelled bands below it."""
+    """Angular velocity of the kernel, or the stability ratio, with the stages as labelled bands below it."""
     run, style = scene.run, scene.style
     found, unjudged = judge(run)
     if not found:
@@ -75,13 +75,13 @@ def stage_bands(scene: Scene) -> Figure:
         raise AnalysisError(
             "no rule found a stage below a false-alarm rate of 5 %",
             where=run.path or None,
-            remedy="The figure 'stages' needs 'kernel_velocity' or 'stability_ratio' with a change in its course."
+            remedy="The figure 'stages' needs 'kernel_angular_velocity' or 'stability_ratio' with a change in its course."
             + reasons,
         )
     moved = any(stage.name.endswith("kernel motion") for stage in found) or not run.has("stability_ratio")
-    name = "kernel_velocity" if moved else "stability_ratio"
+    name = "kernel_angular_velocity" if moved else "stability_ratio"
     page, axes = sheet(scene, 2, 1, height=0.52, sharex=True, height_ratios=[3, 1.1])
-    label = "kernel velocity" if name == "kernel_velocity" else "λ₁ over its bound"
+    label = "angular velocity of the kernel" if moved else "λ₁ over its bound"
     over_time(scene, axes[0], [Series(label, scene.masked(name, why="the figure"), style.category[0])], "", y="log")
     axes[0].set_xlabel("")
     names = list(dict.fromkeys(stage.name for stage in found))
