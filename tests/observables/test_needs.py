@@ -12,8 +12,13 @@ from kerneltrack.observables import NEEDS, Observable, State, Update, compute, i
 #: Need → the field without which a state does not have it. The last is looked at inside the field.
 WITHOUT = {
     "kernel": "kernel", "targets": "targets", "residual": "residual", "operator": "stability", "initial": "initial",
+<<<<<<< HEAD
     "sharpness": "sharpness",
     "previous": "previous", "lagged": "lagged", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
+=======
+    "halves": "stability_halves", "sharpness": "sharpness",
+    "previous": "previous", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
+>>>>>>> floors
     "activations": "activations", "cross_time": "cross_time", "parameters": "parameter_distance",
     "anchored": "anchored_outputs", "extension": "extension", "regression": "regression", "conjugate": "conjugate",
     "optimizer_kernel": "optimizer_kernel", "training_outputs": "training_outputs",
@@ -32,7 +37,9 @@ def whole(problem):
     """A state that has everything."""
     change, rows = problem.outputs / 9, {"a": problem.outputs / 7}
     state = problem.state()
-    numbers = dict.fromkeys(("stability", "sharpness", "parameter_distance"), 0.0)  # zero is a number like others
+    numbers = dict.fromkeys(
+        ("stability", "stability_halves", "sharpness", "parameter_distance"), 0.0
+    )  # zero is a number like others
     arrays = dict.fromkeys(("cross_time", "optimizer_kernel"), state.kernel)
     functions = dict.fromkeys(("anchored_outputs", "regression", "training_outputs"), problem.outputs)
     return dataclasses.replace(
