@@ -20,6 +20,7 @@ HEAVY = {"torch", "pytorch_lightning", "lightning", "matplotlib"}
 TORCH_FREE = (
     "errors.py",
     "formatting.py",
+    "gauge.py",
     "schedule",
     "snapshot.py",
     "__init__.py",
