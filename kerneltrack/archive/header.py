@@ -71,6 +71,8 @@ def _write_probe(group: h5py.Group, record: ProbeRecord) -> None:
     attributes.put(group, "count", record.count)
     attributes.put(group, "target_encoding", record.target_encoding)
     attributes.put(group, "inputs_stored", int(record.inputs is not None))
+    if isinstance(gauge := record.settings.get("gauge"), str):
+        attributes.put(group, "gauge", gauge)
     for name, meaning in schema.PROBE_TEXTS.items():
         layout.put_text(group, name, getattr(record, name), meaning)
     fields = {f.name: f for f in schema.PROBE_FIELDS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kerneltrack.measurement.choice import Choice, OutputChoice, choose
 from kerneltrack.measurement.eigenpairs import Eigenpairs
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
@@ -9,13 +10,16 @@ from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.recorder import KeepKernel, Moment, OnError, Recorder, SnapshotCost
 
 __all__ = [
+    "Choice",
     "Eigenpairs",
     "Instrument",
     "KeepKernel",
     "Moment",
     "OnError",
+    "OutputChoice",
     "Pace",
     "Recorder",
     "SnapshotCost",
+    "choose",
     "shared_ntk",
 ]

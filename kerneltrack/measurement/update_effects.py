@@ -9,7 +9,7 @@ and compared with the change f_{t+1} − f_t of the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +32,7 @@ def update_effects(
     residual: Tensor | None,
     rule: UpdateRule,
     layers: Sequence[str] | None = None,
+    read: Callable[[Tensor], Array] = to_float64,
 ) -> Update:
     """The changes of the outputs that one update made and would have made.
 
@@ -40,20 +41,21 @@ def update_effects(
         after: the same at θ_{t+1}, over whatever trains now.
         moved: θ_{t+1} by the names of ``before``.
         inputs: the probe's inputs, N samples.
-        outputs: f_t, what ``before`` gives on them.
+        outputs: f_t, what ``before`` gives on them, read.
         residual: m_t (N, O), or None where no loss is known.
         rule: the update with the rates and the preconditioner that it used.
         layers: by which layers to split the two linear changes, or None: their totals only.
+        read: a linear map, outputs (N, O) → float64 as the kernel meets them.
     """
     step = difference(before.parameters, moved)
     flow = None if residual is None else _gradient_flow(before, inputs, residual, rule)
-    change = to_float64(after.outputs(inputs)) - outputs
+    change = read(after.outputs(inputs)) - outputs
     if layers is None:
-        linear = to_float64(before.jvp(inputs, step))
-        kernel = None if flow is None else to_float64(before.jvp(inputs, flow))
+        linear = read(before.jvp(inputs, step))
+        kernel = None if flow is None else read(before.jvp(inputs, flow))
         return Update(output_change=change, linear_change=linear, kernel_change=kernel)
-    linears = _by_layer(before, inputs, step, layers)
-    kernels = None if flow is None else _by_layer(before, inputs, flow, layers)
+    linears = _by_layer(before, inputs, step, layers, read)
+    kernels = None if flow is None else _by_layer(before, inputs, flow, layers, read)
     return Update(
         output_change=change,
         linear_change=sum(linears.values(), start=0 * next(iter(linears.values()))),
@@ -72,9 +74,11 @@ def _gradient_flow(network: Network, inputs: Any, residual: Tensor, rule: Update
     return {name: -(metric if isinstance(metric, float) else metric[name]) * g for name, g in gradient.items()}
 
 
-def _by_layer(network: Network, inputs: Any, direction: Tensors, layers: Sequence[str]) -> dict[str, Array]:
+def _by_layer(
+    network: Network, inputs: Any, direction: Tensors, layers: Sequence[str], read: Callable[[Tensor], Array]
+) -> dict[str, Array]:
     """J^l v^l for each layer; zero for one of which nothing trained."""
     own = {layer: {n: v for n, v in direction.items() if layer_of(n) == layer} for layer in layers}
-    moved = {layer: to_float64(network.jvp(inputs, v)) for layer, v in own.items() if v}
+    moved = {layer: read(network.jvp(inputs, v)) for layer, v in own.items() if v}
     nothing = 0 * next(iter(moved.values()))
     return {layer: moved.get(layer, nothing) for layer in layers}
