@@ -62,6 +62,7 @@ def _probe(run: Run) -> dict[str, Any]:
         "samples": _or_none(lambda: run.count),
         "outputs": _or_none(lambda: run.outputs),
         "output_reduction": run.settings.get("output"),
+        "gauge": run.gauge,
         "loss": run.settings.get("loss"),
         "parameters": run.settings.get("parameter_count"),
         "stability_scope": run.settings.get("stability_scope"),
@@ -95,6 +96,7 @@ def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
         ["points N", _count(probe["samples"])],
         ["outputs O", _count(probe["outputs"])],
         ["output reduction", str(probe["output_reduction"])],
+        ["gauge", plain(probe["gauge"])],
         ["loss", str(probe["loss"] or "none")],
         ["trainable parameters", _count(probe["parameters"])],
         [

@@ -275,6 +275,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("parameters P", count(int(settings["parameter_count"])) if "parameter_count" in settings else "–"),
         ("snapshots", count(len(run))),
         ("output reduction", plain(settings.get("output", "–"))),
+        *([("gauge", plain(run.gauge))] if run.gauge != "raw" else []),
         ("loss", plain(settings.get("loss") or "none").replace("_", " ")),
     ]
     return facts
