@@ -21,6 +21,7 @@ from .commands import (
     AsJson,
     Control,
     Eigenpairs,
+    Gauge,
     Loss,
     MemoryBudget,
     Output,
@@ -337,7 +338,8 @@ def track(
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
     output: Annotated[Path, Option("--output", "-o", help="The archive to write.")],
     loss: Loss = None,
-    reduction: Reduction = "full",
+    reduction: Reduction = "auto",
+    gauge: Gauge = "auto",
     eigenpairs: Eigenpairs = "all",
     top_k: TopK = 64,
     memory_budget: MemoryBudget = None,
@@ -346,7 +348,13 @@ def track(
     free_for_archive(output)
     from .commands import run_track
 
-    how = {"output": reduction, "eigenpairs": eigenpairs, "top_k": top_k, "memory_budget": memory_budget}
+    how = {
+        "output": reduction,
+        "gauge": gauge,
+        "eigenpairs": eigenpairs,
+        "top_k": top_k,
+        "memory_budget": memory_budget,
+    }
     raise typer.Exit(run_track(checkpoints, model, probe, output, loss=loss, how=how))
 
 
@@ -355,7 +363,8 @@ def plan(
     model: Annotated[str, Option("--model", help="module:Class of the model.")],
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
     loss: Loss = None,
-    reduction: Reduction = "full",
+    reduction: Reduction = "auto",
+    gauge: Gauge = "auto",
     eigenpairs: Eigenpairs = "all",
     top_k: TopK = 64,
     memory_budget: MemoryBudget = None,
@@ -364,7 +373,13 @@ def plan(
     """Say before a run what a snapshot will cost, and what the kernel at initialisation allows."""
     from .commands import run_plan
 
-    how = {"output": reduction, "eigenpairs": eigenpairs, "top_k": top_k, "memory_budget": memory_budget}
+    how = {
+        "output": reduction,
+        "gauge": gauge,
+        "eigenpairs": eigenpairs,
+        "top_k": top_k,
+        "memory_budget": memory_budget,
+    }
     raise typer.Exit(run_plan(model, probe, as_json, loss=loss, how=how))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.errors import AnalysisError
+from kerneltrack.gauge import measured
 
 from .withheld import Rows, Withheld, off_lag, withheld
 
@@ -144,7 +145,18 @@ class Run:
         """The number of modes of the whole kernel: N times the outputs that its reduction keeps."""
         if "kernel_output" in self.dataset.sizes:
             return self.count * int(self.dataset.sizes["kernel_output"])
-        return self.count * (self.outputs if self.settings.get("output") in ("full", "diagonal") else 1)
+        if self.settings.get("output") == "full":
+            return self.count * (self.outputs - (self.gauge == "softmax"))
+        return self.count * (self.outputs if self.settings.get("output") == "diagonal" else 1)
+
+    @property
+    def gauge(self) -> str:
+        """Whether kernel and coefficients are without what softmax does not see, "softmax", or "raw"."""
+        return str(self.settings.get("gauge", "raw"))
+
+    def seen(self, phi: Floats) -> Floats:
+        """A stored function (…, O) of the network's outputs as the kernel meets it; see :mod:`kerneltrack.gauge`."""
+        return measured(phi, self.gauge, str(self.settings.get("output")))
 
     @property
     def learning_rates(self) -> Floats:
@@ -324,6 +336,12 @@ class Trajectory(Sequence[Run]):
         """
         for key in ("output", "loss", "parameters"):
             _same(self, f"settings[{key!r}]", [run.settings.get(key) for run in self])
+        _same(
+            self,
+            "gauges",
+            [run.gauge for run in self],
+            "Measure both in one gauge: NTKTracker(gauge='raw' | 'softmax').",
+        )
         notes: list[str] = []
         first = self[0]
         for run in self.runs[1:]:
@@ -420,14 +438,15 @@ def run_of(archive: Archive, probe: str, path: str) -> Run:
     )
 
 
-def _same(trajectory: Trajectory, what: str, values: Sequence[Any]) -> None:
+def _same(
+    trajectory: Trajectory,
+    what: str,
+    values: Sequence[Any],
+    remedy: str = "Compare runs that were measured on the same probe with the same settings.",
+) -> None:
     if any(value != values[0] for value in values):
         listed = "; ".join(f"{run.name}: {value}" for run, value in zip(trajectory, values, strict=True))
-        raise AnalysisError(
-            f"runs with different {what} are not comparable",
-            got=listed,
-            remedy="Compare runs that were measured on the same probe with the same settings.",
-        )
+        raise AnalysisError(f"runs with different {what} are not comparable", got=listed, remedy=remedy)
 
 
 def _source(run: Run) -> dict[str, Any]:

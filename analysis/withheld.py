@@ -126,12 +126,14 @@ def gauge_note(run: Stored) -> str:
     Softmax ignores one function added to all outputs. The loss, its residual and its curvature do not see that function;
     kernel, outputs and whatever is made of them do.
     """
+    if run.settings.get("gauge") == "softmax":
+        return ""
     loss = re.sub(r"[^a-z]", "", str(run.settings.get("loss") or "").lower())
     if "crossentropy" not in loss or loss.startswith(("binary", "bce")) or run.dataset.sizes.get("output", 2) < 2:
         return ""
     return (
         "The loss is a cross-entropy over several outputs, and softmax ignores one function added to all of them: "
-        "every number here other than ρ and the loss depends on that gauge."
+        "every number here other than ρ and the loss depends on that gauge. NTKTracker(gauge='softmax') takes it off."
     )
 
 

@@ -13,6 +13,7 @@ from kerneltrack.formatting import format_bytes
 from kerneltrack.measurement import SnapshotCost
 from kerneltrack.schedule import Schedule
 from kerneltrack.snapshot import Snapshot
+from kerneltrack.training import ProbeLoss
 
 #: Seconds after which a kernel that is still being computed shows how far it is.
 PATIENCE = 5.0
@@ -49,6 +50,14 @@ def after(rows: int, archive: object, seconds: float, total: float) -> str:
     """What was measured, and its share of the run."""
     share = 100 * seconds / max(total, 1e-9)
     return f"{rows} snapshots in {archive} ({seconds:.1f} s, {share:.1f} % of the run)"
+
+
+def unseen_shift(loss: ProbeLoss | None) -> str:
+    """What a callable loss that ignores one function added to all outputs makes of the numbers."""
+    return (
+        f"loss {'' if loss is None else loss.name} ignores one function added to all outputs, and every number but it and ρ "
+        'depends on that function: gauge="softmax" takes it off'
+    )
 
 
 def say(line: str) -> None:

@@ -317,7 +317,7 @@ def output(given: Any) -> Any:
     Raises:
         TrackerError: neither.
     """
-    return given if callable(given) else choice("output", given, ("full", "diagonal", "trace", "sum"))
+    return given if callable(given) else choice("output", given, ("auto", "full", "diagonal", "trace", "sum"))
 
 
 def choice(argument: str, value: Any, choices: tuple[str, ...]) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 
 from kerneltrack import schedule as schedules
 from kerneltrack.errors import ScheduleError, TrackerError
-from kerneltrack.measurement import Eigenpairs
-from kerneltrack.ntk import Method, Output
+from kerneltrack.gauge import GaugeChoice
+from kerneltrack.measurement import Eigenpairs, OutputChoice
+from kerneltrack.ntk import Method
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Schedule
 from kerneltrack.training import NAMES, ProbeLoss
@@ -24,7 +25,8 @@ class Measured:
     probe_seed: int
     schedule: Schedule | dict[str, Schedule]
     observables: tuple[str, ...]
-    output: Output
+    output: OutputChoice
+    gauge: GaugeChoice
     top_k: int
     loss: ProbeLoss | None
     method: Method
@@ -35,8 +37,8 @@ class Measured:
 
     @property
     def kernel_options(self) -> dict[str, Any]:
-        """The options of an instrument."""
-        names = ("output", "top_k", "loss", "method", "forward", "params", "memory_budget", "eigenpairs")
+        """The options of an instrument, but for what is yet to be chosen."""
+        names = ("top_k", "loss", "method", "forward", "params", "memory_budget", "eigenpairs")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -91,6 +93,10 @@ def _output(archive: Mapping[str, Any]) -> dict[str, Any]:
     if _first(archive).get("output") == "callable":
         raise _NotHeld("a callable")
     return _plain("output")(archive)
+
+
+def _gauge(archive: Mapping[str, Any]) -> dict[str, Any]:
+    return {"gauge": _first(archive).get("gauge", "raw")}  # archives from before there was one are raw
 
 
 def _forward(archive: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,6 +167,7 @@ _READ: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "schedule": _schedule,
     "observables": _observables,
     "output": _output,
+    "gauge": _gauge,
     "top_k": _top_k,
     "loss": _loss,
     "method": _plain("method"),

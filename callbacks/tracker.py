@@ -12,6 +12,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -22,8 +23,20 @@ from torch import nn
 from kerneltrack import observables as catalogue
 from kerneltrack.archive import ArchiveWriter, IfExists
 from kerneltrack.distributed import Ranks, unsharded
-from kerneltrack.measurement import Eigenpairs, Instrument, KeepKernel, Moment, OnError, Pace, Recorder
-from kerneltrack.ntk import Method, Output, Selection
+from kerneltrack.gauge import GaugeChoice
+from kerneltrack.measurement import (
+    Choice,
+    Eigenpairs,
+    Instrument,
+    KeepKernel,
+    Moment,
+    OnError,
+    OutputChoice,
+    Pace,
+    Recorder,
+    choose,
+)
+from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule
 from kerneltrack.snapshot import Json, Snapshot
@@ -59,7 +72,8 @@ class _Tracker:
         *,
         probe: int | str | Path | Probe | Mapping[str, int | Probe | str | Path] = 256,
         schedule: int | str | Schedule | Mapping[str, int | str | Schedule] = "log",
-        output: Output = "full",
+        output: OutputChoice = "auto",
+        gauge: GaugeChoice = "auto",
         top_k: int = 64,
         observables: str | Iterable[str] = "default",
         loss: LossName | MeanLoss | None = None,
@@ -88,6 +102,7 @@ class _Tracker:
             schedule=when,
             observables=arguments.observables(observables),
             output=arguments.output(output),
+            gauge=arguments.choice("gauge", gauge, get_args(GaugeChoice)),
             top_k=arguments.number("top_k", top_k, least=0, remedy="64 is the default; 0 stores no eigenvectors."),
             loss=arguments.loss(loss),
             method=arguments.choice("method", method, get_args(Method)),
@@ -293,7 +308,7 @@ class _Tracker:
         """Instruments, archive and recorder: everything is checked here, before the first batch is trained on."""
         schedules = arguments.by_probe(self._measured.schedule, self._probes)
         drawn = self._drawn()
-        self._instruments = {
+        instruments = {
             name: Instrument(
                 probe=probe,
                 observables=catalogue.select(self._measured.observables),
@@ -309,6 +324,10 @@ class _Tracker:
             )
             for name, probe in self._probes.items()
         }
+        whole, asked = unsharded(module), self._measured.output
+        choice = self._ranks.broadcast(partial(self._choose, whole, instruments))
+        output = asked if callable(asked) else choice.output  # a callable need not pickle
+        self._instruments = {n: replace(i, output=output, gauge=choice.gauge) for n, i in instruments.items()}
         facts: dict[str, Json] = {
             "schedule": {name: str(s) for name, s in schedules.items()},
             "loss": None if self._measured.loss is None else self._measured.loss.name,
@@ -317,13 +336,27 @@ class _Tracker:
         }
         per_epoch = trainer_facts.steps_per_epoch(trainer)
         arguments.countable(self._max_overhead, self._measured.schedule, per_epoch)
-        writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, unsharded(module), facts))
+        writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, whole, facts))
         pace = Pace(
             schedules, max_overhead=self._max_overhead, horizon=trainer_facts.last_step(trainer), per_epoch=per_epoch
         )
         return Recorder(
             writer, self._instruments, pace, keep_kernel=self._keep_kernel, on_error=self._on_error, ranks=self._ranks
         )
+
+    def _choose(self, whole: nn.Module, instruments: Mapping[str, Instrument]) -> Choice:
+        """The kernel that this run measures on every probe, said in a line where that was left open."""
+        asked = self._measured
+        largest = max(instruments.values(), key=lambda instrument: len(instrument.probe))
+        with undisturbed(whole):
+            outputs = largest.width(whole)
+            found = choose(asked.output, asked.gauge, asked.loss, points=len(largest.probe), outputs=outputs)
+            unseen = asked.gauge == "auto" and found.gauge == "raw" and largest.ignores_shift(whole)
+        if self._log and found.reason:
+            announcements.say(found.reason)
+        if self._log and unseen:
+            announcements.say(announcements.unseen_shift(asked.loss))
+        return replace(found, output="full") if callable(found.output) else found
 
     def _writer(
         self, trainer: Any, module: nn.Module, whole: nn.Module, facts: dict[str, Json]
@@ -438,7 +471,10 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
             mapping from names to these; ``{"train": 128, "val": 128}`` draws the second from the validation loader.
         schedule: an int n (the states before updates 0, n, 2n, … and the last), "log", "epoch", a
             ``kerneltrack.schedule`` object, or one per probe. Step 0 and the last state are always measured.
-        output: the output reduction: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,).
+        output: the output reduction: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,). "auto" is "full" for
+            one output and where N·O is at most 1,024, else "trace"; a line at the start says which.
+        gauge: "softmax" takes off what softmax does not see, one function added to all outputs; "raw" leaves the outputs as
+            they are. "auto" is "softmax" under loss="cross_entropy" with several outputs, else "raw".
         top_k: how many eigenvectors are stored; with a dense kernel all eigenvalues and coefficients are.
         observables: "default", "all", or names from ``kerneltrack.observables.catalogue()``.
         loss: None, "half_mse", "mse", "cross_entropy", or a callable (outputs, targets) → mean over samples. None: the

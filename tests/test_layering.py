@@ -21,6 +21,7 @@ TORCH_FREE = (
     "errors.py",
     "formatting.py",
     "momentum.py",
+    "gauge.py",
     "schedule",
     "snapshot.py",
     "__init__.py",

@@ -25,7 +25,7 @@ SIGNATURES = {
     "analytic.relu_ntk": ["x1", "x2", "depth", "weight_variance", "bias_variance"],
 }  # fmt: skip
 
-TRACKER = ["archive", "probe", "schedule", "output", "top_k", "observables", "loss", "keep_kernel", "metadata",
+TRACKER = ["archive", "probe", "schedule", "output", "gauge", "top_k", "observables", "loss", "keep_kernel", "metadata",
            "max_overhead", "log", "forward", "if_exists", "on_error"]  # fmt: skip
 
 

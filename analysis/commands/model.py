@@ -8,12 +8,16 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from torch import nn
+
 from kerneltrack import observables
 from kerneltrack.errors import TrackerError
-from kerneltrack.measurement import Instrument
+from kerneltrack.measurement import Instrument, choose
 from kerneltrack.probe import Probe
 from kerneltrack.training import ProbeLoss
 
@@ -44,11 +48,31 @@ def instrument_for(probe: Path, loss: str | None, how: Mapping[str, Any]) -> Ins
     Args:
         probe: saved with ``Probe.save``.
         loss: its name, or None.
-        how: arguments of :class:`kerneltrack.measurement.instrument.Instrument`: output, eigenpairs, top_k, memory_budget.
+        how: arguments of :class:`kerneltrack.measurement.instrument.Instrument`: eigenpairs, top_k, memory_budget; and
+            output and gauge, which :func:`settled` looks at.
     """
     return Instrument(
         probe=Probe.load(probe),
         observables=observables.select("default"),
         loss=None if loss is None else ProbeLoss.of(loss),  # type: ignore[arg-type]  # checked by ProbeLoss.of
-        **how,
+        **{name: value for name, value in how.items() if name not in ("output", "gauge")},
     )
+
+
+def settled(instrument: Instrument, module: nn.Module, how: Mapping[str, Any]) -> Instrument:
+    """The instrument with the kernel that the tracker would choose, said on standard error where that was left open.
+
+    Args:
+        instrument: of :func:`instrument_for`.
+        module: the network, in eval mode.
+        how: output and gauge; "auto" where one is missing.
+
+    Raises:
+        TrackerError: a kernel that says nothing under the loss, or a gauge that it does not have.
+    """
+    output, gauge = how.get("output", "auto"), how.get("gauge", "auto")
+    points, outputs = len(instrument.probe), instrument.width(module)
+    found = choose(output, gauge, instrument.loss, points=points, outputs=outputs)
+    if found.reason:
+        Console(stderr=True).print(f"kerneltrack: {found.reason}", highlight=False, markup=False, soft_wrap=True)
+    return replace(instrument, output=found.output, gauge=found.gauge)

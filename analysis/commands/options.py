@@ -29,8 +29,12 @@ Loss = Annotated[
     Option("--loss", metavar="NAME", help="half_mse, mse or cross_entropy: the loss, a mean over samples."),
 ]
 Reduction = Annotated[
-    Literal["full", "diagonal", "trace", "sum"],
-    Option("--reduction", metavar="NAME", help="full, diagonal, trace or sum: which outputs the kernel keeps."),
+    Literal["auto", "full", "diagonal", "trace", "sum"],
+    Option("--reduction", metavar="NAME", help="auto, full, diagonal, trace or sum: which outputs the kernel keeps."),
+]
+Gauge = Annotated[
+    Literal["auto", "raw", "softmax"],
+    Option("--gauge", metavar="NAME", help="auto, raw or softmax: without what a softmax loss does not see."),
 ]
 Eigenpairs = Annotated[
     Literal["all", "leading"],

@@ -30,7 +30,7 @@ from kerneltrack.training import GRADIENT_DESCENT_THRESHOLD, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
 from ..text import finite_or_none
-from .model import instrument_for, model_class
+from .model import instrument_for, model_class, settled
 from .rebuild import complete
 
 
@@ -68,7 +68,7 @@ def run_plan(
 ) -> int:
     """Print the receipt and the forecast for ``module:Class``, built without arguments.
 
-    ``how`` the kernel is measured: see :func:`.model.instrument_for`.
+    ``how`` the kernel is measured: see :func:`.model.instrument_for` and :func:`.model.settled`.
     """
     cls = model_class(model)
     try:
@@ -88,6 +88,7 @@ def run_plan(
         ) from error
     instrument = instrument_for(probe, loss, how)
     with undisturbed(module):
+        instrument = settled(instrument, module, how)
         plan, forecast = forecast_snapshot(module, instrument)
     if as_json:
         print(json.dumps(_without_nan(asdict(forecast)), indent=2, allow_nan=False))  # noqa: T201  # the output itself

@@ -63,6 +63,7 @@ def _probe(run: Run) -> dict[str, Any]:
         "outputs": _or_none(lambda: run.outputs),
         "in_training": seen(run),
         "output_reduction": run.settings.get("output"),
+        "gauge": run.gauge,
         "loss": run.settings.get("loss"),
         "parameters": run.settings.get("parameter_count"),
         "stability_scope": run.settings.get("stability_scope"),
@@ -97,6 +98,7 @@ def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
         ["outputs O", _count(probe["outputs"])],
         ["trained on", probe["in_training"]],
         ["output reduction", str(probe["output_reduction"])],
+        ["gauge", plain(probe["gauge"])],
         ["loss", str(probe["loss"] or "none")],
         ["trainable parameters", _count(probe["parameters"])],
         [

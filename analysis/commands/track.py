@@ -25,7 +25,7 @@ from kerneltrack.undisturbed import undisturbed
 from ..output import new_archive
 from . import checkpoints
 from .checkpoints import Checkpoint
-from .model import instrument_for, model_class
+from .model import instrument_for, model_class, settled
 from .rebuild import is_class, module_from, optimizers_of
 
 
@@ -40,7 +40,7 @@ def run_track(
 ) -> int:
     """Measure every checkpoint that ``pattern`` matches, in the order of their steps, into ``output``.
 
-    ``how`` the kernel is measured: see :func:`.model.instrument_for`.
+    ``how`` the kernel is measured: see :func:`.model.instrument_for` and :func:`.model.settled`.
 
     Raises:
         TrackerError: no checkpoint matches, two have the same step, or the model cannot be built from one.
@@ -54,6 +54,7 @@ def run_track(
     if is_class(cls):
         checkpoints.require_moving(found, [name for name, p in first.named_parameters() if p.requires_grad])
     with undisturbed(first):
+        instrument = settled(instrument, first, how)
         record = instrument.describe(first)
     with new_archive(output) as partial:
         writer = ArchiveWriter(partial, probes=[record], provenance=_provenance(first, found))

@@ -22,7 +22,7 @@ def output_in_top_modes(run: Run, row: int, k: int) -> Floats:
         AnalysisError: fewer than k eigenvectors or no outputs are stored, or the reduction has no such projection.
     """
     run.require("eigenvectors", "outputs", why="the output in the top modes")
-    stored, outputs = run.at("eigenvectors", row), run.at("outputs", row)
+    stored, outputs = run.at("eigenvectors", row), run.seen(run.at("outputs", row))
     samples, kept, held = stored.shape
     if k > held:
         raise AnalysisError("projecting on the top modes", expected=f"k ≤ {held}, the stored eigenvectors", got=k)

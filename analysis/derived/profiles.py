@@ -54,7 +54,9 @@ def squared_norm(run: Run, function: Function, row: int) -> float:
     stored = {"target": "targets", "output": "outputs", "residual": "residual"}.get(function)
     values = run.values(stored or "displacement_coefficients", why=f"the {function}'s norm")
     phi = values if stored == "targets" else values[row]
-    return float(np.sum(phi.sum(axis=-1) ** 2 if run.settings.get("output") == "sum" else phi**2))
+    if run.settings.get("output") == "sum":
+        return float(np.sum(phi.sum(axis=-1) ** 2))
+    return float(np.sum((run.seen(phi) if stored else phi) ** 2))
 
 
 def mode_energy(run: Run, function: Function, row: int) -> Floats:

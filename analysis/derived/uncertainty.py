@@ -133,12 +133,15 @@ def _state(run: Run, row: int) -> State:
     if not np.abs(kernel).max(initial=0.0) < _TOO_LARGE:  # also where there is a NaN
         raise AnalysisError(f"the kernel of step {count(run.steps[row])} holds entries too large to square, or NaN")
     kernel = kernel[:, :, 0, 0] if kernel.shape[2:] == (1, 1) else kernel
+    targets = run.values("targets") if "targets" in run.dataset else None
     return State(
         eigensystem=eigensystem(kernel),
         kernel=kernel,
         reduction=reduction,
-        outputs=run.at("outputs", row),
-        targets=run.values("targets") if "targets" in run.dataset else None,
+        gauge="softmax" if run.gauge == "softmax" else "raw",
+        outputs=run.seen(run.at("outputs", row)),
+        targets=None if targets is None else run.seen(targets),
+        given_targets=targets,
         settings=dict(run.settings),
     )
 

@@ -140,7 +140,7 @@ def oriented_eigenvectors(run: Run, row: int, count: int) -> Floats:
     run.require("eigenvectors", why="drawing eigenfunctions")
     vectors = run.at("eigenvectors", row)[:, 0, :count]
     sums = vectors.sum(axis=0)
-    lean = run.values("targets")[:, 0] @ vectors if "targets" in run.dataset else sums
+    lean = run.seen(run.values("targets"))[:, 0] @ vectors if "targets" in run.dataset else sums
     # |Σv|/√N is the cosine with the constant function; above one half the function has, by and large, one sign.
     lean = np.where(np.abs(sums) > 0.5 * np.sqrt(run.count), sums, lean)
     return np.asarray(vectors * np.where(lean < 0, -1.0, 1.0) * np.sqrt(run.count))

@@ -276,6 +276,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("snapshots", count(len(run))),
         ("trained on", seen(run)),
         ("output reduction", plain(settings.get("output", "–"))),
+        *([("gauge", plain(run.gauge))] if run.gauge != "raw" else []),
         ("loss", plain(settings.get("loss") or "none").replace("_", " ")),
     ]
     return facts

@@ -90,8 +90,10 @@ def _pictures(run: Run, rows: list[int]) -> tuple[list[str], tuple[str, ...], st
     canvas = Canvas.of(run, _PIXELS)
     run.require("eigenvectors", "outputs", why="the slider over eigenfunctions")
     tiles = min(TILES, int(run.dataset.sizes["vector"]))
-    targets = run.values("targets")[:, 0] if "targets" in run.dataset else None
-    shared = _range(targets if targets is not None else np.stack([run.at("outputs", row)[:, 0] for row in rows]))
+    targets = run.seen(run.values("targets"))[:, 0] if "targets" in run.dataset else None
+    shared = _range(
+        targets if targets is not None else np.stack([run.seen(run.at("outputs", row))[:, 0] for row in rows])
+    )
     strips = [_strip(run, row, canvas, tiles, shared) for row in rows]
     labels = ("output f", *(f"v{subscript(i)}" for i in range(1, tiles + 1)))
     target = "" if targets is None else _uri(_grey(canvas.paint(targets), shared), "gray")
@@ -109,7 +111,7 @@ def frame_rows(run: Run) -> list[int]:
 
 
 def _strip(run: Run, row: int, canvas: Canvas, tiles: int, shared: tuple[float, float]) -> str:
-    output = _grey(canvas.paint(run.at("outputs", row)[:, 0]), shared)
+    output = _grey(canvas.paint(run.seen(run.at("outputs", row))[:, 0]), shared)
     vectors = canvas.paint(oriented_eigenvectors(run, row, tiles))
     # One palette image holds both maps: 0 to 127 are greys, 128 to 255 the diverging map.
     tiled = [output // 2, *(128 + _signed(image) // 2 for image in vectors)]

@@ -73,6 +73,8 @@ def _write_probe(group: h5py.Group, record: ProbeRecord) -> None:
     attributes.put(group, "inputs_stored", int(record.inputs is not None))
     if record.in_training is not None:
         attributes.put(group, "probe_in_training", record.in_training)
+    if isinstance(gauge := record.settings.get("gauge"), str):
+        attributes.put(group, "gauge", gauge)
     for name, meaning in schema.PROBE_TEXTS.items():
         layout.put_text(group, name, getattr(record, name), meaning)
     fields = {f.name: f for f in schema.PROBE_FIELDS}

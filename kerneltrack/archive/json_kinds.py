@@ -45,6 +45,7 @@ _MAPPINGS: Rule = ("a list of mappings", _is_list_of_mappings)
 #: Keys that have a meaning wherever they appear; others may be anything.
 _SETTINGS: Mapping[str, Rule] = {
     "output": _TEXT,
+    "gauge": ("raw or softmax", lambda value: value in ("raw", "softmax")),
     "loss": _TEXT,
     "dtype": _TEXT,
     "stability_scope": _TEXT,

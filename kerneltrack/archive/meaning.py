@@ -15,10 +15,12 @@ from kerneltrack.snapshot import Json, ProbeRecord, Provenance
 #: Settings of a probe that say what its numbers are, and the tracker's argument for each. How they are computed
 #: (method, memory) and when may change.
 SETTINGS: Mapping[str, str] = {
-    "output": "output", "parameters": "params", "loss": "loss", "residual": "loss", "forward": "forward",
+    "output": "output", "gauge": "gauge", "parameters": "params", "loss": "loss", "residual": "loss", "forward": "forward",
     "eigenpairs": "eigenpairs", "top_k": "top_k", "energy_k": "output", "dtype": "precision of the model",
     "mode": "mode", "extension_of": "probe",
 }  # fmt: skip
+#: What an archive means that does not have the setting, because it is from before there was one.
+_BEFORE: Mapping[str, Json] = {"gauge": "raw"}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -30,7 +32,7 @@ def require_same(header: Header, records: Mapping[str, ProbeRecord], provenance:
     """
     frozen = _frozen(header.provenance) | _frozen(provenance or header.provenance)
     for name, record in records.items():
-        theirs = header.probes[name].settings
+        theirs = {**_BEFORE, **header.probes[name].settings}
         for key, argument in SETTINGS.items():
             if key in theirs and key in record.settings:
                 old, new = (_plain(settings[key], frozen) for settings in (theirs, record.settings))

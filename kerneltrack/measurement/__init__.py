@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kerneltrack.measurement.choice import Choice, OutputChoice, choose
 from kerneltrack.measurement.eigenpairs import Eigenpairs
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
@@ -11,13 +12,16 @@ from kerneltrack.measurement.recorder import KeepKernel, OnError, Recorder
 from kerneltrack.measurement.snapshot_cost import SnapshotCost
 
 __all__ = [
+    "Choice",
     "Eigenpairs",
     "Instrument",
     "KeepKernel",
     "Moment",
     "OnError",
+    "OutputChoice",
     "Pace",
     "Recorder",
     "SnapshotCost",
+    "choose",
     "shared_ntk",
 ]

@@ -161,6 +161,7 @@ class Context:
             self.spec.loss,
             metric,
             kernel=kernel,
+            gauge=self.spec.gauge,
             top_eigenvalue=top,
         )
 
@@ -211,15 +212,17 @@ class Context:
         """
         g, loss = self.spec.output, self.spec.loss
         # Functions of g(f) have neither targets nor a loss.
-        targets = None if callable(g) else self.targets
+        targets, read = None if callable(g) else self.targets, self.spec.read
         outputs = torch.func.vmap(g)(self.outputs).reshape(len(self.outputs), -1) if callable(g) else self.outputs
         return State(
             eigensystem=self.spectrum,
             kernel=None if self.kernel is None else to_float64(self.kernel),
             reduction=self.spec.reduction,
-            outputs=to_float64(outputs),
-            targets=None if targets is None else to_float64(targets),
-            residual=None if targets is None else to_float64(self.spec.residual(self.outputs, targets)),
+            gauge=self.spec.gauge,
+            outputs=read(outputs),
+            targets=None if targets is None else read(targets),
+            given_targets=None if targets is None or self.spec.gauge == "raw" else to_float64(targets),
+            residual=None if targets is None else read(self.spec.residual(self.outputs, targets)),
             probe_loss=math.nan if loss is None or targets is None else float(loss.value(self.outputs, targets)),
             learning_rates=self.rule.learning_rates,
             initial=self.references.initial,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kerneltrack.gauge import Gauge, helmert
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk import Network
 from kerneltrack.snapshot import Array
@@ -56,6 +57,7 @@ def largest_curvature(
     metric: Metric,
     *,
     kernel: Tensor | None = None,
+    gauge: Gauge = "raw",
     top_eigenvalue: float | None = None,
 ) -> float:
     """λ_1(S^½ J P Jᵀ S^½).
@@ -69,6 +71,7 @@ def largest_curvature(
         metric: P, one number or one entry a parameter.
         kernel: J Jᵀ, (N, N, O, O) or (N, N) of one output, where it was measured whole; spares the network's passes
             when P is a multiple of the identity.
+        gauge: of that kernel. S does not see what "softmax" has taken off it.
         top_eigenvalue: λ_1 of that kernel; spares the Lanczos iteration too when S is one as well.
 
     Raises:
@@ -86,6 +89,7 @@ def largest_curvature(
     product = partial(_by_passes, network, inputs, metric)
     if kernel is not None and isinstance(metric, float):
         product = partial(_by_kernel, kernel, metric)
+        product = product if gauge == "raw" else partial(_between_gauges, product)
     return _top_curvature(product, root)
 
 
@@ -167,6 +171,12 @@ def _by_kernel(kernel: Tensor, metric: float, u: Tensor) -> Tensor:
     v = u.to(kernel)
     moved = kernel @ v if kernel.ndim == 2 else torch.einsum("nmop,mp->no", kernel, v)
     return (metric * moved).to(u)
+
+
+def _between_gauges(product: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+    """C J P Jᵀ C u by a kernel that is BᵀJ P JᵀB."""
+    basis = torch.from_numpy(helmert(u.shape[1]).copy()).to(u)
+    return product(u @ basis) @ basis.T
 
 
 def _times(root: Tensor, u: Tensor) -> Tensor:

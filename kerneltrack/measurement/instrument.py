@@ -7,7 +7,8 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from kerneltrack import observables
 from kerneltrack.distributed import Ranks
-from kerneltrack.errors import KerneltrackError, ProbeError
+from kerneltrack.errors import KerneltrackError, ProbeError, TrackerError
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import of_other_parameters, withheld
 from kerneltrack.measurement.context import Context
@@ -66,20 +67,11 @@ class Instrument(ProbeSpec):
         selected(unwrap(module), self.params)  # refuses unknown names; one that is frozen now may thaw
         network = self.network(module)
         inputs = self.inputs(module)
-        try:
+        with self._probe_is_at_fault():
             outputs = network.outputs(
                 inputs
             )  # first: what a plain pass raises is the probe's fault, or the module's own
             validate(network, inputs, name=f"probe {self.probe.name!r}")
-        except KerneltrackError:
-            raise
-        except Exception as error:  # whatever a user's model says of inputs that it cannot take
-            raise ProbeError(
-                f"probe {self.probe.name!r} cannot be put through the network",
-                expected="inputs that forward= (by default the module's own call) takes",
-                got=f"{type(error).__name__}: {error}",
-                remedy="Give a probe with the module's inputs, split= for other batches, or forward=.",
-            ) from error
         targets = self.targets(outputs)
         observables.check_targets(None if targets is None else to_float64(targets), self.reduction)
         if self.loss is not None and targets is None:
@@ -89,12 +81,54 @@ class Instrument(ProbeSpec):
             )
         if self.loss is not None and targets is not None:
             self.loss.verify(outputs, targets)
+            self._verify_gauge(outputs, targets)
         plan = self.plan(module)  # refuses a callable output= and a method= that do not apply
         if self.eigenpairs == "all" and plan.result_bytes > plan.budget_bytes:
             raise refuse_budget(plan.budget_bytes, plan.result_bytes, otherwise='or eigenpairs="leading"')
         record = self.probe.record(outputs.shape[1], keep_inputs=keep_inputs)
         settings = {**self.settings(network, outputs), "extension_of": extension_of}
         return replace(record, settings=settings, in_training=self.seen)
+
+    def width(self, module: nn.Module) -> int:
+        """O, from a pass of the first points; errors as of :meth:`describe`."""
+        network = self.network(module)
+        with self._probe_is_at_fault():
+            return int(network.outputs(network.inputs(self.inputs(module)).rows(0, 2)).shape[1])
+
+    def ignores_shift(self, module: nn.Module) -> bool:
+        """Whether a user's own loss ignores, on this probe, one function added to all outputs."""
+        if self.loss is None or self.loss.mean is None:
+            return False
+        outputs = self.network(module).outputs(self.inputs(module))
+        targets = self.targets(outputs)
+        return targets is not None and self.loss.ignores_shift(outputs, targets)
+
+    def _verify_gauge(self, outputs: Tensor, targets: Tensor) -> None:
+        """Refuse to take off what a user's loss sees."""
+        if self.gauge == "raw" or self.loss is None or self.loss.mean is None:
+            return  # choose() has refused the named losses that see it
+        if not self.loss.ignores_shift(outputs, targets):
+            raise TrackerError(
+                f'gauge="softmax" with loss {self.loss.name}',
+                expected="a loss that ignores one function added to all outputs",
+                got="one that changes with it",
+                remedy='Leave gauge= away, or say gauge="raw".',
+            )
+
+    @contextmanager
+    def _probe_is_at_fault(self) -> Iterator[None]:
+        """What a plain pass raises is an error of the probe."""
+        try:
+            yield
+        except KerneltrackError:
+            raise
+        except Exception as error:  # whatever a user's model says of inputs that it cannot take
+            raise ProbeError(
+                f"probe {self.probe.name!r} cannot be put through the network",
+                expected="inputs that forward= (by default the module's own call) takes",
+                got=f"{type(error).__name__}: {error}",
+                remedy="Give a probe with the module's inputs, split= for other batches, or forward=.",
+            ) from error
 
     def plan(self, module: nn.Module) -> Plan:
         """How the kernel of this probe will be computed, and what it costs."""
@@ -127,13 +161,13 @@ class Instrument(ProbeSpec):
         context = self._context(module, rule, step, references or References(), source, flags)
         measured, missing = supply(context)
         state, outputs, remarks = context.state(measured), context.outputs, self._remarks(context, missing)
+        functions = self._own_functions(context)
         del context, measured  # no kernel on the device is held beside what observables need
         state = state.as_initial() if step == 0 else state
         with threads_for(state.eigensystem.size):
             values = observables.compute(self.observables, state)
             stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
-        if callable(self.output):
-            stored["outputs"] = to_float64(outputs)  # the archive's are the network's own, whatever g makes of them
+        stored |= {name: value for name, value in functions.items() if name in stored}
         others = of_other_parameters(self.observables, state)
         return Reading(
             state=state,
@@ -186,6 +220,13 @@ class Instrument(ProbeSpec):
             flags=flags,
         )
 
+    def _own_functions(self, context: Context) -> dict[str, Any]:
+        """The archive's outputs and residual: the network's own, whatever a callable or a gauge makes of them."""
+        found = {"outputs": to_float64(context.outputs)}
+        if context.targets is not None:
+            found["residual"] = to_float64(self.residual(context.outputs, context.targets))
+        return found
+
     def _remarks(self, context: Context, missing: Mapping[str, str]) -> tuple[str, ...]:
         """How the kernel was measured, and what has changed since the references."""
         return (
@@ -230,12 +271,7 @@ class Instrument(ProbeSpec):
         )
 
     def _effects(
-        self,
-        module: nn.Module,
-        reading: Reading,
-        rule: UpdateRule,
-        layers: Layers | None,
-        dtype: torch.dtype | None,
+        self, module: nn.Module, reading: Reading, rule: UpdateRule, layers: Layers | None, dtype: torch.dtype | None
     ) -> observables.Update:
         """What the update that left the reading's state did, evaluated in ``dtype``, or as the network is."""
         assert reading.before is not None  # complete() has looked
@@ -255,6 +291,7 @@ class Instrument(ProbeSpec):
             rule=rule,
             updates=reading.state.settings["step"] + 1,
             layers=layers,
+            read=self.read,
         )
 
     def _explained(self, reasons: Mapping[str, str], missing: Mapping[str, str]) -> dict[str, str]:
@@ -271,6 +308,7 @@ class Instrument(ProbeSpec):
         return Kernels(
             probe=self.probe.name,
             output=self.output,
+            gauge=self.gauge,
             method=self.method,
             forward=self.forward,
             params=self.selection,

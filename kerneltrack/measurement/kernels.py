@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.distributed import Ranks
+from kerneltrack.gauge import Gauge
 from kerneltrack.measurement.eigenpairs import forms_kernel
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
 from kerneltrack.memory_budget import MemoryBudget, Result
@@ -59,6 +60,7 @@ class Kernels:
     memory_budget: int | str | None
     ranks: Ranks
     progress: bool | float = False
+    gauge: Gauge = "raw"
 
     @cached_property
     def _retry(self) -> MemoryBudget:
@@ -66,7 +68,8 @@ class Kernels:
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"output": self.output, "method": self.method, "params": self.params, "forward": self.forward}
+        names = ("output", "gauge", "method", "params", "forward")
+        return {name: getattr(self, name) for name in names}
 
     def plan(self, module: nn.Module, inputs: Any) -> Plan:
         """How the kernel will be computed, and what it costs."""
@@ -117,7 +120,9 @@ class Kernels:
         plan = self.plan(module, inputs)
         if forms_kernel(plan, needs, pairs=pairs, rows=rows, forward_flops=passes * over):
             return None
-        return NTKOperator(module, inputs, output=self.output, params=self.params, forward=self.forward)
+        return NTKOperator(
+            module, inputs, output=self.output, gauge=self.gauge, params=self.params, forward=self.forward
+        )
 
     def own(self, module: nn.Module, inputs: Any, x2: Any = None, **options: Any) -> Tensor:
         """Another kernel of the same outputs, computed by this rank alone."""
@@ -135,6 +140,7 @@ class Kernels:
                 inputs,
                 anchor,
                 output=self.output,
+                gauge=self.gauge,
                 params=self.params,
                 forward=self.forward,
                 memory_budget=budget,

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from kerneltrack import observables
+from kerneltrack.gauge import Gauge, measured
+from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.eigenpairs import Eigenpairs
 from kerneltrack.measurement.layers import Layers
 from kerneltrack.ntk import (
@@ -27,7 +29,7 @@ from kerneltrack.ntk import (
 )
 from kerneltrack.observables import NEEDS, Need, Observable, in_order
 from kerneltrack.probe import Probe
-from kerneltrack.snapshot import InTraining, Json, Reduction
+from kerneltrack.snapshot import Array, InTraining, Json, Reduction
 from kerneltrack.training import ProbeLoss
 
 
@@ -38,6 +40,7 @@ class ProbeSpec:
     Attributes:
         probe: the fixed inputs and targets.
         output: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,).
+        gauge: "raw", or "softmax": without what softmax does not see.
         top_k: how many eigenvectors are stored.
         eigenpairs: "all", or "leading": only the first top_k are computed.
         observables: what is computed, from the catalogue.
@@ -52,6 +55,7 @@ class ProbeSpec:
 
     probe: Probe
     output: Output = "full"
+    gauge: Gauge = "raw"
     top_k: int = 64
     eigenpairs: Eigenpairs = "all"
     observables: tuple[Observable, ...] = ()
@@ -136,12 +140,18 @@ class ProbeSpec:
         """N ∂L/∂f (N, O); f − y where no loss is known."""
         return outputs - targets if self.loss is None else self.loss.residual(outputs, targets)
 
+    def read(self, outputs: Tensor) -> Array:
+        """A function (N, O) of the network's outputs in float64, as the kernel meets it; see :mod:`kerneltrack.gauge`."""
+        return measured(to_float64(outputs), self.gauge, self.reduction)
+
     def rows(self, outputs: Tensor) -> int:
         """M, the rows of the kernel matrix, where the network's outputs are (N, O)."""
         count, width = outputs.shape
         if callable(self.output):
             return count * int(self.output(outputs[0]).numel())
-        return count * (width if self.output in ("full", "diagonal") else 1)
+        if self.output == "full":
+            return count * (width - (self.gauge == "softmax"))
+        return count * (width if self.output == "diagonal" else 1)
 
     def pairs_of(self, rows: int) -> int:
         """How many eigenpairs are computed of a kernel matrix with so many rows."""
@@ -161,9 +171,10 @@ class ProbeSpec:
         """
         modes = self.pairs_of(self.rows(outputs))
         parameters = network.parameters
-        every_output = self.output in ("full", "diagonal", "trace")
+        every_output = self.output in ("full", "diagonal", "trace") and self.gauge == "raw"
         return {
             "output": self.reduction,
+            "gauge": self.gauge,
             # neural-tangents' default is the mean over outputs; the factor is stored, so that no reader has to guess.
             "mean_trace_factor": 1.0 / outputs.shape[1] if every_output else None,
             "parameters": self._named(network.module),

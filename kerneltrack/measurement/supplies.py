@@ -147,11 +147,11 @@ def anchored_outputs(context: Context) -> Array:
     """f_0 + J_0 (θ_t − θ_0)."""
     start, initial = context.start, context.initial
     network = context.spec.network(context.module, every_parameter=True, anchor=start, headed=True)
-    outputs = to_float64(network.outputs(context.inputs))
+    outputs = context.spec.read(network.outputs(context.inputs))
     if initial is not None and is_another_function(outputs, initial.outputs, context.settings["dtype"]):
         raise NotMeasured("something else than the trained parameters has moved since step 0")
     moved = difference(start.parameters, start.now(context.module))
-    linear = to_float64(network.jvp(context.inputs, moved))
+    linear = context.spec.read(network.jvp(context.inputs, moved))
     return linear + (outputs if initial is None else initial.outputs)
 
 
@@ -163,11 +163,11 @@ def outputs_in_training(context: Context) -> Array:
     if context.flags is None:
         raise NotMeasured("the flags of training are unknown")
     if not any(context.flags.values()):
-        return to_float64(context.outputs)
+        return context.spec.read(context.outputs)
     found = training_outputs(
         context.module, context.inputs, context.flags, forward=context.spec.forward, seed=context.step
     )
-    return to_float64(found)
+    return context.spec.read(found)
 
 
 @supplies("optimizer_kernel")
@@ -211,4 +211,4 @@ def extension(context: Context) -> Array:
 def regression(context: Context) -> Array:
     """What the network linearised at θ_t would predict here, trained to the end on the other probe."""
     _, reading = context.first
-    return regressed(context.cross, to_float64(context.outputs), reading.state)
+    return regressed(context.cross, context.spec.read(context.outputs), reading.state)

@@ -37,6 +37,7 @@ def update_effects(
     rule: UpdateRule,
     updates: int,
     layers: Layers | None = None,
+    read: Callable[[Tensor], Array] = to_float64,
 ) -> Update:
     """The changes of the outputs that one update made and would have made.
 
@@ -45,23 +46,24 @@ def update_effects(
         after: the same at θ_{t+1}, over whatever trains now.
         moved: θ_{t+1} by the names of ``before``.
         inputs: the probe's inputs, N samples.
-        outputs: f_t, what ``before`` gives on them, where that is there already.
+        outputs: f_t, what ``before`` gives on them, read; None where that is not there already.
         residual: m_t (N, O), or None where no loss is known.
         rule: the update with the rates and the preconditioner that it used.
         updates: its number, from 1: momentum begins at the first.
         layers: by which layers to split the two linear changes, or None: their totals only.
+        read: a linear map, outputs (N, O) → float64 as the kernel meets them.
     """
     step = difference(before.parameters, moved)
     flow = None if residual is None else _gradient_flow(before, inputs, residual, rule, updates)
-    start = to_float64(before.outputs(inputs)) if outputs is None else outputs
-    change = to_float64(after.outputs(inputs)) - start
+    start = read(before.outputs(inputs)) if outputs is None else outputs
+    change = read(after.outputs(inputs)) - start
     epsilon = before.sight(before.inputs(inputs)).eps
     if layers is None:
-        linear = to_float64(before.jvp(inputs, step))
-        kernel = None if flow is None else to_float64(before.jvp(inputs, flow))
+        linear = read(before.jvp(inputs, step))
+        kernel = None if flow is None else read(before.jvp(inputs, flow))
         return Update(output_change=change, linear_change=linear, kernel_change=kernel, epsilon=epsilon)
-    linears = _by_layer(before, inputs, step, layers)
-    kernels = None if flow is None else _by_layer(before, inputs, flow, layers)
+    linears = _by_layer(before, inputs, step, layers, read)
+    kernels = None if flow is None else _by_layer(before, inputs, flow, layers, read)
     return Update(
         output_change=change,
         linear_change=sum(linears.values(), start=0 * next(iter(linears.values()))),
@@ -97,11 +99,13 @@ def _gradient_flow(
     return {name: -(metric if isinstance(metric, float) else metric[name]) * g for name, g in gradient.items()}
 
 
-def _by_layer(network: Network, inputs: Any, direction: Tensors, layers: Layers) -> dict[str, Array]:
+def _by_layer(
+    network: Network, inputs: Any, direction: Tensors, layers: Layers, read: Callable[[Tensor], Array]
+) -> dict[str, Array]:
     """J^l v^l for each layer; one and the same zero for all of which nothing trained."""
     own: dict[str, dict[str, Tensor]] = {}
     for name, v in direction.items():
         own.setdefault(layers.place(layer_of(name)), {})[name] = v
-    moved = {place: to_float64(network.jvp(inputs, v)) for place, v in own.items()}
+    moved = {place: read(network.jvp(inputs, v)) for place, v in own.items()}
     nothing = 0 * next(iter(moved.values()))
     return {name: moved.get(name, nothing) for name in layers.names}

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError
+from kerneltrack.gauge import GaugeChoice
 from kerneltrack.memory_budget import ran_out
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.methods import (
@@ -39,6 +40,7 @@ def cross_time_ntk(
     params: Selection = None,
     forward: Forward | None = None,
     memory_budget: int | str | None = None,
+    gauge: GaugeChoice = "raw",
 ) -> Tensor:
     """J J_aᵀ: the kernel between a network as it is and as it was at an anchor, on the same samples.
 
@@ -54,14 +56,15 @@ def cross_time_ntk(
         params: as there.
         forward: as there.
         memory_budget: as there.
+        gauge: as there.
 
     Returns:
-        The shape of ``empirical_ntk(model, x, output=output)``.
+        The shape of ``empirical_ntk(model, x, output=output, gauge=gauge)``.
 
     Raises:
         UnsupportedModelError, ProbeError, AuditError: as there.
     """
-    options = KernelOptions(output=output, params=params, forward=forward, memory_budget=memory_budget)
+    options = KernelOptions(output=output, gauge=gauge, params=params, forward=forward, memory_budget=memory_budget)
     request = KernelRequest.of(model, x, None, options)
     request = replace(request, x2=request.x1)
     head = request.reduction.head

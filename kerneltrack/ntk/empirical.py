@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError
+from kerneltrack.gauge import GaugeChoice
 from kerneltrack.memory_budget import ran_out, refuse_budget
 from kerneltrack.ntk.capture import REFUSALS, first_line
 from kerneltrack.ntk.contraction import mirror
@@ -50,6 +51,7 @@ def empirical_ntk(
     forward: Forward | None = None,
     metric: Metric = None,
     progress: bool | float = False,
+    gauge: GaugeChoice = "raw",
 ) -> Tensor | dict[str, Tensor]:
     """The exact finite-width NTK of a network.
 
@@ -77,6 +79,10 @@ def empirical_ntk(
             ``model(*x)``, a dict as ``model(**x)``.
         metric: a positive diagonal preconditioner P, a number or {name: number or tensor}: J P Jᵀ.
         progress: show a progress bar; a number: on a terminal, once the call has taken so many seconds.
+        gauge: ``"softmax"`` takes off what softmax does not see, one function added to all outputs: with C = I − 11ᵀ/O and
+            B (O, O − 1) of :mod:`kerneltrack.gauge`, ``"full"`` is BᵀΘB (N1, N2, O − 1, O − 1), ``"trace"`` Σ_o (CΘC)_oo,
+            ``"diagonal"`` (CΘC)_oo (N1, N2, O). ``"raw"`` leaves the outputs as they are, and so does ``"auto"`` here, where
+            no loss is known.
 
     Returns:
         The kernel on the model's device, or layer → kernel.
@@ -91,6 +97,7 @@ def empirical_ntk(
     """
     options = KernelOptions(
         output=output,
+        gauge=gauge,
         method=method,
         params=params,
         by_layer=by_layer,
@@ -119,6 +126,7 @@ def ntk_plan(
     memory_budget: int | str | None = None,
     forward: Forward | None = None,
     metric: Metric = None,
+    gauge: GaugeChoice = "raw",
 ) -> Plan:
     """How :func:`empirical_ntk` would compute the kernel, and what that costs; ``print`` it.
 
@@ -128,6 +136,7 @@ def ntk_plan(
     """
     options = KernelOptions(
         output=output,
+        gauge=gauge,
         method=method,
         params=params,
         by_layer=by_layer,
@@ -150,6 +159,7 @@ def _receipt(request: KernelRequest, plan: StructuredPlan | None, reason: str) -
     return Plan(
         method=method,
         output=request.reduction.name,
+        gauge=request.reduction.gauge,
         shape=request.reduction.shape(len(request.x1), request.columns, request.outputs),
         dtype=_name(request.dtype),
         uses=(*(plan.lines if plan is not None else ()), *(_plain_line(request, *item) for item in uncovered.items())),

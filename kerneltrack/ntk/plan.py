@@ -38,6 +38,7 @@ class Plan:
     Attributes:
         method: "structured", "jacobian" or "products"; "structured" may contain uses by Jacobian.
         output: the reduction.
+        gauge: "raw", or "softmax" for the outputs less what softmax does not see.
         shape: shape of the kernel.
         dtype: in which it is computed.
         uses: what covers each trainable parameter.
@@ -60,6 +61,7 @@ class Plan:
     working_bytes: int = 0
     budget_bytes: int = 0
     notes: tuple[str, ...] = ()
+    gauge: str = "raw"
 
     @property
     def flops(self) -> int:
@@ -81,8 +83,9 @@ class Plan:
         shape = " × ".join(map(str, self.shape))
         names = [", ".join(use.parameters) for use in self.uses]
         width = min(48, max([9, *map(len, names)]))
+        gauge = "" if self.gauge == "raw" else f", gauge={self.gauge!r}"
         lines = [
-            f"kernel of output={self.output!r}: {shape}, {self.dtype}, method {self.method}",
+            f"kernel of output={self.output!r}{gauge}: {shape}, {self.dtype}, method {self.method}",
             f"{'parameter':{width}}  {'rule':14} {'order':10} {'FLOPs':>9} {'traffic':>10}",
         ]
         for name, use in zip(names, self.uses, strict=True):

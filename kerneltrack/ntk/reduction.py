@@ -3,6 +3,8 @@
 ``"sum"`` and a callable are the *full* kernel of another network, g(f); so they are a head put on the
 network, and only ``"full"``, ``"diagonal"`` and ``"trace"`` remain for the contraction. All of them are
 decided before anything is expanded.
+
+So is ``gauge="softmax"``: the same kernels of the outputs less what softmax does not see, which is a head too.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from kerneltrack.errors import KernelError
+from kerneltrack.gauge import Gauge, GaugeChoice, helmert
 
 Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
 Kind = Literal["full", "diagonal", "trace"]
@@ -24,11 +27,12 @@ Head = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reduction:
-    """``kind`` of pairs kept, ``head`` g: (n, O) → (n, K) in front of it, and the name to print."""
+    """``kind`` of pairs kept, ``head`` g: (n, O) → (n, K) in front of it, the name to print, and the gauge."""
 
     kind: Kind
     head: Head | None
     name: str
+    gauge: Gauge = "raw"
 
     def shape(self, n1: int, n2: int, outputs: int) -> tuple[int, ...]:
         """Shape of the kernel of N1 × N2 samples with ``outputs`` outputs (behind the head)."""
@@ -37,12 +41,16 @@ class Reduction:
         return (n1, n2, outputs) if self.kind == "diagonal" else (n1, n2, outputs, outputs)
 
 
-def parse_output(output: Output) -> Reduction:
-    """The reduction that ``output=`` asks for.
+def parse_output(output: Output, gauge: GaugeChoice = "raw") -> Reduction:
+    """The reduction that ``output=`` and ``gauge=`` ask for; "auto" is "raw" here, where no loss is known.
 
     Raises:
-        KernelError: neither a known name nor a callable.
+        KernelError: neither a known name nor a callable, an unknown gauge, or a reduction that has none.
     """
+    if gauge not in ("auto", "raw", "softmax"):
+        raise KernelError("unknown gauge=", expected='"auto", "raw" or "softmax"', got=repr(gauge))
+    if gauge == "softmax":
+        return _without_gauge(output)
     if output in ("full", "diagonal", "trace"):
         return Reduction(output, None, output)
     if output == "sum":
@@ -52,6 +60,54 @@ def parse_output(output: Output) -> Reduction:
     raise KernelError(
         "unknown output=", expected='"full", "diagonal", "trace", "sum" or a callable (O,) -> (K,)', got=repr(output)
     )
+
+
+def _without_gauge(output: Output) -> Reduction:
+    """The reduction of the outputs less their part along 1."""
+    if output == "full":
+        return Reduction(output, _in_basis, output, "softmax")
+    if output in ("diagonal", "trace"):
+        # The trace of CΘC is that of BᵀΘB, and C costs O where B costs O² for each of the outputs that pass through it.
+        return Reduction(output, _centred, output, "softmax")
+    if output == "sum":
+        raise KernelError(
+            'output="sum" is nothing but the gauge of softmax',
+            expected="outputs in which softmax sees a difference",
+            got="Σ_o f_o, which any function added to all outputs changes and softmax does not see",
+            remedy='Ask for output="trace", "diagonal" or "full", or for gauge="raw".',
+        )
+    if callable(output):
+        raise KernelError(
+            'gauge="softmax" with a callable output=',
+            expected="a reduction by name; a callable is of the outputs as they are",
+            got=repr(output),
+            remedy='Take the gauge off in the callable, as in lambda f: g(f - f.mean()), and ask for gauge="raw".',
+        )
+    return parse_output(output)  # refuses it
+
+
+def _in_basis(outputs: Tensor) -> Tensor:
+    """fB (n, O − 1)."""
+    _refuse_one(outputs)
+    basis = torch.from_numpy(helmert(outputs.shape[-1]).copy())
+    wide = torch.promote_types(outputs.dtype, torch.float32)  # half precision has no room for B's entries
+    return (outputs.to(wide) @ basis.to(outputs.device, wide)).to(outputs.dtype)
+
+
+def _centred(outputs: Tensor) -> Tensor:
+    """fC (n, O)."""
+    _refuse_one(outputs)
+    return outputs - outputs.mean(-1, keepdim=True)
+
+
+def _refuse_one(outputs: Tensor) -> None:
+    if outputs.shape[-1] < 2:
+        raise KernelError(
+            'gauge="softmax" of one output',
+            expected="at least two outputs; a single logit has no gauge",
+            got=outputs.shape[-1],
+            remedy='Ask for gauge="raw".',
+        )
 
 
 def _sum(outputs: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.gauge import helmert
 from kerneltrack.observables.motion import centred_kernel, kernel_of
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State, epsilon_of
@@ -227,9 +228,9 @@ def cross_output_share(kernel: Array) -> float:
 
 
 def _pairs(state: State) -> tuple[Array, NDArray[np.int64]]:
-    if state.targets is None:
+    if state.raw_targets is None:
         raise ObservableError("there are no targets")
-    return pair_kernel(kernel_of(state)), class_labels(state.targets)
+    return pair_kernel(kernel_of(state)), class_labels(state.raw_targets)
 
 
 def _of_outputs(state: State) -> Array:
@@ -243,8 +244,18 @@ def _of_outputs(state: State) -> Array:
 def _specialization(state: State) -> float:
     if state.targets is None:
         raise ObservableError("there are no targets")
+    return kernel_specialization(_each_output(state), state.by_output(state.targets))
+
+
+def _each_output(state: State) -> Array:
+    """(N, N, O) the kernel of each of the network's outputs by itself; in a gauge of the outputs less their mean."""
     kernel = _of_outputs(state)
-    return kernel_specialization(np.einsum("nmoo->nmo", kernel) if kernel.ndim == 4 else kernel, state.targets)
+    if kernel.ndim == 3:
+        return kernel
+    if state.gauge == "raw":
+        return np.asarray(np.einsum("nmoo->nmo", kernel))
+    basis = helmert(state.network_outputs)
+    return np.asarray(np.einsum("nmab,oa,ob->nmo", kernel, basis, basis, optimize=True))
 
 
 def _cross_output(state: State) -> float:

@@ -27,8 +27,10 @@ def _kernel(state: State | None) -> Array:
 def _share(state: State) -> float:
     if state.reduction == "callable":
         raise ObservableError("the readout's share of the kernel of g(f) is not that of f")
-    # Every reduction keeps the sum over outputs of the diagonal: the readout's weights give each output the same K_CK.
-    return float(state.outputs.shape[1] * np.trace(_kernel(state)) / state.eigensystem.trace)
+    # Every reduction keeps the sum over outputs of the diagonal: the readout's weights give each output the same K_CK. In a
+    # gauge that is K_CK ⊗ C, and tr C = O − 1.
+    outputs = state.network_outputs - (state.gauge == "softmax")
+    return float(outputs * np.trace(_kernel(state)) / state.eigensystem.trace)
 
 
 def _targets(state: State) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.gauge import measured
 from kerneltrack.momentum import no_plain_descent
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.dynamics import checked_change
@@ -82,23 +83,29 @@ def _measured(state: State) -> Array:
 
 
 def _energy_by_output(state: State, phi: Array | None) -> Array:
-    """E(φ_o, k) of each output alone (energy_k, output)."""
+    """E(φ_o, k) of each output alone (energy_k, output); in a gauge of (φC)_o, and of what the kernel sees of it."""
     if phi is None:
         raise ObservableError("the function was not measured")
     if state.reduction == "sum":
         raise ObservableError("the kernel of Σ_o f_o does not tell outputs apart")
-    outputs = phi.shape[1]
+    columns = state.by_output(phi)
     if state.reduction == "trace":
-        squares = state.coefficients(phi) ** 2
+        squares, norms = state.coefficients(columns) ** 2, (columns**2).sum(axis=0)
     else:
-        single = [np.where(np.arange(outputs) == o, phi, 0.0) for o in range(outputs)]
+        single = [_alone(state, columns, o) for o in range(columns.shape[1])]
         squares = np.hstack([state.coefficients(alone) ** 2 for alone in single])
-    norms = (phi**2).sum(axis=0)
+        norms = np.array([float(np.vdot(alone, alone)) for alone in single])
     floor = state.rounding(phi) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         sums = across_clusters(np.cumsum(squares, axis=0), state.eigensystem.cluster_ends)
         energies = np.where(norms > floor, sums / norms, np.nan)
     return np.asarray(energies[np.asarray(energy_k(len(energies))) - 1])
+
+
+def _alone(state: State, columns: Array, o: int) -> Array:
+    """φ_o by itself as the kernel meets it: a diagonal kernel keeps outputs apart, a full one in a gauge sees it less its mean."""
+    alone = np.where(np.arange(columns.shape[1]) == o, columns, 0.0)
+    return alone if state.reduction == "diagonal" else measured(alone, state.gauge, state.reduction)
 
 
 OBSERVABLES: tuple[Observable, ...] = (

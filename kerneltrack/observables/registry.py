@@ -194,8 +194,8 @@ def _shape(entry: Observable, state: State) -> tuple[int, ...]:
     sizes = {
         "sample": state.samples,
         "sample_2": state.samples,
-        "output": state.outputs.shape[1],
-        "output_2": state.outputs.shape[1],
+        "output": state.network_outputs,
+        "output_2": state.network_outputs,
         "kernel_output": state.kernel_outputs,
         "kernel_output_2": 1 if state.reduction == "diagonal" else state.kernel_outputs,
         "mode": modes,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.gauge import Gauge, by_output
 from kerneltrack.snapshot import Reduction
 from kerneltrack.spectrum import EPSILON, EigenSystem
 
@@ -90,10 +91,13 @@ class State:
 
     Attributes:
         eigensystem: of the kernel matrix (M×M).
-        outputs: (N, O) f_t; with a callable reduction g, g(f_t) (N, K), and every function below in that space too.
+        outputs: (N, O) f_t; with a callable reduction g, g(f_t) (N, K), and every function below in that space too. In the
+            gauge "softmax" every function is the one that :func:`kerneltrack.gauge.measured` makes of it, f_tB (N, O − 1).
         kernel: the kernel in its reduced shape, (N, N), (N, N, O) or (N, N, O, O); None where it was never formed.
         reduction: which reduction of the outputs the kernel is.
+        gauge: "raw", or "softmax" where kernel and functions are without what softmax does not see.
         targets: (N, O) as they are aligned against (one-hot for classes), or None.
+        given_targets: (N, O) the same before a gauge took anything off; None: they are ``targets``.
         residual: (N, O) m_t = N ∂L/∂f; f − y where no loss is known; None without targets.
         probe_loss: L on the probe; NaN where no loss is known.
         learning_rates: one per parameter group, in the update that leaves this state.
@@ -127,7 +131,9 @@ class State:
     outputs: Array
     kernel: Array | None = None
     reduction: Reduction = "full"
+    gauge: Gauge = "raw"
     targets: Array | None = None
+    given_targets: Array | None = None
     residual: Array | None = None
     probe_loss: float = float("nan")
     learning_rates: tuple[float, ...] = ()
@@ -158,6 +164,7 @@ class State:
             raise ObservableError("the shape of outputs", expected="(N, O)", got=shape)
         for name in ("outputs", "targets", "residual", "regression", "anchored_outputs", "training_outputs"):
             _keep_array(self, name, shape)
+        _keep_array(self, "given_targets", (shape[0], self.network_outputs))
         if self.kernel is not None:
             object.__setattr__(self, "kernel", np.asarray(self.kernel, dtype=np.float64))
         rows = shape[0] if self.reduction in ("trace", "sum") else shape[0] * shape[1]
@@ -185,6 +192,21 @@ class State:
     def kernel_outputs(self) -> int:
         """The outputs the kernel keeps: O for full and diagonal, 1 for trace and sum, K for a callable."""
         return self.eigensystem.size // self.samples
+
+    @property
+    def network_outputs(self) -> int:
+        """The network's own outputs O, also where a gauge leaves the functions O − 1 columns."""
+        width = int(self.outputs.shape[1])
+        return width + 1 if self.gauge == "softmax" and self.reduction != "diagonal" else width
+
+    @property
+    def raw_targets(self) -> Array | None:
+        """(N, O) y as the probe has it."""
+        return self.targets if self.given_targets is None else self.given_targets
+
+    def by_output(self, phi: Array) -> Array:
+        """A function of this state with one column for each of the network's outputs (N, O): φC in a gauge, else φ."""
+        return by_output(phi, self.gauge, self.reduction)
 
     @property
     def displacement(self) -> Array | None:

@@ -71,13 +71,15 @@ DIMENSIONS: Mapping[str, str] = {
     "sample_2": "points of the probe, second argument of the kernel, m",
     "output": "outputs of the network, o; where the targets are classes, the classes",
     "output_2": "the same for a second index, as in a table of classes by classes",
-    "kernel_output": "outputs that the kernel keeps: O for full and diagonal, K for a callable, 1 for trace and sum",
+    "kernel_output": "outputs that the kernel keeps: O for full and diagonal (O − 1 for full in the gauge softmax), K for a "
+    "callable, 1 for trace and sum",
     "kernel_output_2": "the same for the second argument of the kernel",
-    "mode": "eigenvalues, descending: N for trace and sum, N·O for full and diagonal, fewer for an iterative solver",
+    "mode": "eigenvalues, descending: N for trace and sum, N·O for full and diagonal (N·(O − 1) for full in the gauge "
+    "softmax), fewer for an iterative solver",
     "vector": "eigenvectors that are stored: the first top_k modes",
     "vector_2": "the same for the second index of a matrix on the initial basis",
     "other_vector": "eigenvectors of another probe",
-    "coefficient": "components of a coefficient along one mode: O for trace (one per output), else 1",
+    "coefficient": "components of a coefficient along one mode: O for trace (one per output; O − 1 in the gauge softmax), else 1",
     "energy_k": "numbers of leading modes at which relative energies are stored; its values are these k",
     "layer": "layers of which params= selects a parameter by name, frozen ones too, and others that train, in the order of the "
     "parameter table; beyond 512 those that train at the first snapshot, and 'other'",
@@ -186,8 +188,9 @@ PROVENANCE_TEXTS: Mapping[str, str] = {
 
 #: Once per probe, in /probes/<name>/: JSON texts.
 PROBE_TEXTS: Mapping[str, str] = {
-    "settings": "what is measured and how: output reduction and its factor to the mean trace, parameter subset, mode, "
-    "dtype, loss and its normalisation, stability scope, layers, energy_k, eigenpairs (all or leading), extension_of",
+    "settings": "what is measured and how: output reduction, gauge (raw or softmax) and the factor to the mean trace, parameter "
+    "subset, mode, dtype, loss and its normalisation, stability scope, layers, energy_k, eigenpairs (all or leading), "
+    "extension_of",
     "identity": "where the samples come from (dataset, split, indices, transform), as the user gave it; or null",
     "input_shapes": 'key of each input ("" for a single tensor) to [dtype, shape]',
 }
@@ -199,6 +202,7 @@ PROBE_ATTRIBUTES: Mapping[str, tuple[str, str, str]] = {
     "target_encoding": ("string", "MUST", '"real", "one-hot" or "none"'),
     "inputs_stored": ("integer", "MUST", "1 if the inputs are in the file, 0 if they are left out"),
     "probe_in_training": ("string", "MAY", 'whether the samples are trained on: "yes", "no" or "unknown"; since 1.1'),
+    "gauge": ("string", "MAY", '"raw" or "softmax", as in the settings; raw where there is none'),
 }
 
 #: Once per probe, in /probes/<name>/.

@@ -108,10 +108,33 @@ class ProbeLoss:
                 remedy="Give a loss that is a mean over samples (reduction='mean'), or loss=None.",
             )
 
+    def ignores_shift(self, outputs: Tensor, targets: Tensor) -> bool:
+        """Whether a function added to all outputs changes nothing at these points, to rounding: m·1 = 0 and S·1 = 0."""
+        residual, rounding = self.residual(outputs, targets), 1e3 * torch.finfo(outputs.dtype).eps
+        if outputs.shape[1] < 2 or not residual.any() or self._sees(residual.sum(-1), residual, rounding):
+            return False
+
+        def along(direction: Tensor) -> Tensor:
+            product: Tensor = torch.func.jvp(lambda f: self.residual_of(f, targets), (outputs,), (direction,))[1]
+            return product
+
+        # S·1 beside S along signs that alternate, which no such loss ignores
+        signs = torch.ones_like(outputs)
+        signs[:, ::2] = -1
+        return not self._sees(along(torch.ones_like(outputs)), along(signs), rounding)
+
+    @staticmethod
+    def _sees(part: Tensor, whole: Tensor, rounding: float) -> bool:
+        return bool(part.abs().max() > rounding * whole.abs().max())
+
+    def residual_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """m (N, O), differentiable in the outputs."""
+        gradient: Tensor = torch.func.vmap(torch.func.grad(self.sample))(outputs, targets)
+        return gradient
+
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The residual m = N·∂L/∂f, shape (N, O)."""
-        gradient: Tensor = torch.func.vmap(torch.func.grad(self.sample))(outputs, targets)
-        return gradient.detach()
+        return self.residual_of(outputs, targets).detach()
 
     def hessian_blocks(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """∂²ℓ/∂f_n², shape (N, O, O); divided by N they are the blocks of S = ∇²_f L."""

@@ -12,13 +12,8 @@ from kerneltrack.observables import NEEDS, Observable, State, Update, compute, i
 #: Need → the field without which a state does not have it. The last is looked at inside the field.
 WITHOUT = {
     "kernel": "kernel", "targets": "targets", "residual": "residual", "operator": "stability", "initial": "initial",
-<<<<<<< HEAD
-    "sharpness": "sharpness",
-    "previous": "previous", "lagged": "lagged", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
-=======
     "halves": "stability_halves", "sharpness": "sharpness",
-    "previous": "previous", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
->>>>>>> floors
+    "previous": "previous", "lagged": "lagged", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
     "activations": "activations", "cross_time": "cross_time", "parameters": "parameter_distance",
     "anchored": "anchored_outputs", "extension": "extension", "regression": "regression", "conjugate": "conjugate",
     "optimizer_kernel": "optimizer_kernel", "training_outputs": "training_outputs",

@@ -62,7 +62,8 @@ def kernel_slices(scene: Scene) -> Figure:
     "projections",
     "The output in few eigenfunctions",
     "The network's output at the last snapshot beside its projection on the first k eigenvectors of the same moment; "
-    "the number is the part of the output's energy that is missing. Grey values share one scale.",
+    "the number is the part of the output's energy that is missing. Grey values share one scale. Of several outputs it is the "
+    "first, and in the gauge of softmax (f₁ − f₂)/√2.",
     "inputs",
     "outputs",
     "eigenvectors",
@@ -73,7 +74,7 @@ def projections(scene: Scene) -> Figure:
     run, row = scene.run, representative_rows(scene.run, 2)[-1]
     held = int(run.dataset.sizes["vector"])
     few = sorted({min(k, held) for k in (1, 3, 10, 30, 100)})
-    output = run.at("outputs", row)[:, 0]
+    output = run.seen(run.at("outputs", row))[:, 0]
     canvas, limits = Canvas.of(run), (float(output.min()), float(output.max()))
     page, axes = picture_sheet(scene, canvas, 1, len(few) + 1, title_lines=2)
     for ax, k in zip(axes, few, strict=False):

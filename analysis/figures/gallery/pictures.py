@@ -20,7 +20,7 @@ _LINES = 4
     "Target and output",
     "The target, the network's output at the first and the last snapshot, and what is still missing (the residual), "
     "on the probe's points, interpolated. Grey values share one scale; the residual has its own, red above and "
-    "blue below zero.",
+    "blue below zero. Of several outputs it is the first, and in the gauge of softmax (f₁ − f₂)/√2.",
     "inputs",
     "targets",
     "outputs",
@@ -32,7 +32,7 @@ def outputs(scene: Scene) -> Figure:
     canvas = Canvas.of(run)
     rows = representative_rows(run, 2)
     first, last = rows[0], rows[-1]
-    target, output = run.values("targets")[:, 0], run.values("outputs")[:, :, 0]
+    target, output = run.seen(run.values("targets"))[:, 0], run.seen(run.values("outputs"))[:, :, 0]
     shared = (float(target.min()), float(target.max()))
     page, axes = picture_sheet(scene, canvas, 1, 4)
     pictures(axes[0], canvas.paint(target), scene.style, title="target y", limits=shared)
@@ -99,8 +99,8 @@ def eigenfunction_lines(scene: Scene) -> Figure:
         names = [f"v{subscript(i + 1)}" for i in range(shown)]
         lines = [Series(n, v, c) for n, v, c in zip(names, vectors, style.ordered(shown), strict=True)]
         functions(axes[j], x, lines, style, title=steps_text(run.steps[row])).set_xlabel("")
-        learned = [Series("output f", run.at("outputs", row)[:, 0], style.category[0])]
+        learned = [Series("output f", run.seen(run.at("outputs", row))[:, 0], style.category[0])]
         if "targets" in run.dataset:
-            learned.append(Series("target y", run.values("targets")[:, 0], style.muted, "dashed"))
+            learned.append(Series("target y", run.seen(run.values("targets"))[:, 0], style.muted, "dashed"))
         functions(axes[len(rows) + j], x, learned, style)
     return page

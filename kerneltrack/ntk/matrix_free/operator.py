@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from kerneltrack.errors import AuditError, KernelError, KerneltrackError
+from kerneltrack.gauge import GaugeChoice
 from kerneltrack.ntk.matrix_free.factor_cache import FactorCache
 from kerneltrack.ntk.matrix_free.factored_jacobian import FactoredJacobian
 from kerneltrack.ntk.methods import Jacobian, KernelOptions, KernelRequest, audit_products_when_due
@@ -34,6 +35,7 @@ class NTKOperator:
         params: which parameters; as there.
         forward: as there.
         metric: P; as there.
+        gauge: as there; with ``"softmax"`` the full kernel acts on vectors of length N(O − 1).
 
     Every product is that of the state that model, samples and metric are in when it is asked for: parameters and which of
     them require grad, buffers, submodules, modes, hooks, methods, and attributes of modules that are numbers, texts,
@@ -57,10 +59,12 @@ class NTKOperator:
         params: Selection = None,
         forward: Forward | None = None,
         metric: Metric = None,
+        gauge: GaugeChoice = "raw",
     ) -> None:
         if not (params is None or callable(params) or isinstance(params, str)):
             params = list(params)  # asked for again in each new state
-        self._asked = model, x, KernelOptions(output=output, params=params, forward=forward, metric=metric)
+        options = KernelOptions(output=output, gauge=gauge, params=params, forward=forward, metric=metric)
+        self._asked = model, x, options
         self._unchanging = 0
         self.refresh()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError, ProbeError
+from kerneltrack.gauge import GaugeChoice
 from kerneltrack.memory_budget import budget_bytes
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network import (
@@ -45,6 +46,7 @@ class KernelOptions:
     """
 
     output: Output = "full"
+    gauge: GaugeChoice = "raw"
     method: Method = "auto"
     params: Selection = None
     by_layer: bool = False
@@ -118,7 +120,7 @@ class KernelRequest:
         Raises:
             KernelError, UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
         """
-        reduction = parse_output(options.output)
+        reduction = parse_output(options.output, options.gauge)
         network = Network(
             model, params=options.params, forward=options.forward, head=reduction.head, dtype=options.dtype
         )
