@@ -74,7 +74,14 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 conjugate=scale**2 * features[index][order] @ features[index][order].T,
                 cross_time=np.einsum("nop,mqp->nmoq", here, scale * jacobians[0][:SAMPLES][order]),
                 extension=here.reshape(SAMPLES * outputs, -1) @ elsewhere.T @ vectors,
-                settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "step": index, "in_training": "no"},
+                settings={
+                    "loss": "half_mse",
+                    "dtype": "float64",
+                    "layers": LAYERS,
+                    "step": index,
+                    "lag": 1,
+                    "in_training": "no",
+                },
             )
         )
     update = Update(
@@ -84,7 +91,7 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
         layer_linear_changes={"first": functions[5][order], "head": functions[6][order]},
         layer_kernel_changes={"first": functions[5][order], "head": functions[5][order]},
     )
-    return dataclasses.replace(states[2], initial=states[0], previous=states[1], update=update)
+    return dataclasses.replace(states[2], initial=states[0], previous=states[1], lagged=states[1], update=update)
 
 
 def with_equal_singular_values(jacobian, twins):
