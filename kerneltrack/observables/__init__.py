@@ -36,6 +36,7 @@ from kerneltrack.observables.dynamics import change_is_rounding, cosine, relativ
 from kerneltrack.observables.layers import quadratic_form, shares
 from kerneltrack.observables.laziness import jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
+from kerneltrack.observables.logistic import CrossEntropy, MeanLoss, Through, kernel_newton
 from kerneltrack.observables.modes import loss_curvature, predicted_factor
 from kerneltrack.observables.motion import (
     centred_kernel,
@@ -73,11 +74,14 @@ from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
 __all__ = [
     "NEEDS",
     "SUPERSEDED",
+    "CrossEntropy",
     "Ledger",
+    "MeanLoss",
     "Need",
     "Observable",
     "State",
     "Superseded",
+    "Through",
     "Uncertainty",
     "Update",
     "Values",
@@ -112,6 +116,7 @@ __all__ = [
     "kernel_alignment_risk",
     "kernel_angle",
     "kernel_distance",
+    "kernel_newton",
     "kernel_regression",
     "kernel_specialization",
     "kernel_target_alignment",
