@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .eigenfunctions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
 from .flow_time import check_one_clock, flow_time, gain
-from .freeze_here import freeze_here
+from .freeze_here import FreezeHere, freeze_here
 from .kernels import full_kernel, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
 from .mode_factors import ModeFactors, mode_factors
@@ -16,6 +16,7 @@ from .uncertainty import assess, assessment_table
 
 __all__ = [
     "Change",
+    "FreezeHere",
     "Function",
     "ModeFactors",
     "Trend",

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerneltrack.errors import AnalysisError
 from kerneltrack.momentum import no_plain_descent
 
-from ..derived import freeze_here, learning_rate_changes, nearest, representative_rows
+from ..derived import FreezeHere, freeze_here, learning_rate_changes, nearest, representative_rows
 from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
@@ -257,28 +258,40 @@ def _accuracy(run: Run, error: Floats, subject: str) -> Finding:
 
 
 def _frozen(run: Run) -> Finding | None:
-    if not run.has("kernel_regression_error", "network_error"):
-        return None
-    curve = freeze_here(run)
+    try:
+        curve = freeze_here(run)
+    except AnalysisError:
+        return None  # nothing on one scale is stored
+    null = f"The network's last {curve.scale}: {number(curve.final, 2)}.{_frozen_accuracy(run, curve)}"
     if curve.good_enough is None:
         best = int(np.argmin(curve.frozen))
         return Finding(
             "Frozen kernel",
             "never good enough",
-            f"Frozen at any of {count(len(curve.steps))} snapshots, the linearised network stays above the network's last "
-            f"error of {number(curve.final, 2)}: at best {number(float(curve.frozen[best]), 2)}, at step "
-            f"{count(curve.steps[best])}.",
-            f"The network's last error: {number(curve.final, 2)}.",
+            f"Frozen at any of {count(len(curve.steps))} snapshots and trained to the end there, the linearised network stays "
+            f"above the network's last {curve.scale} of {number(curve.final, 2)}: at best "
+            f"{number(float(curve.frozen[best]), 2)}, at step {count(curve.steps[best])}.",
+            null,
             "freeze-here",
         )
     return Finding(
         "Frozen kernel",
         f"from step {count(curve.good_enough)}",
-        f"Frozen at step {count(curve.good_enough)} or later, the linearised network reaches the network's last error "
-        f"({number(curve.error_there, 2)} against {number(curve.final, 2)}).",
-        f"At step {count(curve.steps[0])} it is {number(float(curve.frozen[0]), 2)}.",
+        f"Frozen at step {count(curve.good_enough)} or later and trained to the end there, the linearised network reaches the "
+        f"network's last {curve.scale} ({number(curve.error_there, 2)} against {number(curve.final, 2)}).",
+        f"At step {count(curve.steps[0])} it is {number(float(curve.frozen[0]), 2)}.{_frozen_accuracy(run, curve)}",
         "freeze-here",
     )
+
+
+def _frozen_accuracy(run: Run, curve: FreezeHere) -> str:
+    """Both accuracies at the last snapshot of the curve, where they are stored."""
+    names = ("kernel_logistic_accuracy", "network_accuracy")
+    row = run.row(int(curve.steps[-1]))
+    if curve.names[0] != "kernel_logistic_loss" or not run.has(*names) or row is None:
+        return ""
+    frozen, own = (_percent(run.values(name)[row]) for name in names)
+    return f" At step {count(curve.steps[-1])} the linearised network is right on {frozen} of the points, the network on {own}."
 
 
 def _rounding(run: Run) -> Finding | None:

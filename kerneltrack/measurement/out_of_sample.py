@@ -1,4 +1,4 @@
-"""From one probe to another: out-of-sample extension of eigenfunctions, and kernel regression with the current kernel.
+"""From one probe to another: out-of-sample extension of eigenfunctions, and regression with the current kernel.
 
 With Θ(X', X) between this probe X' and the source X, and the source's eigenpairs: Θ(X', X) V spans the eigenfunctions on
 X' (Nyström leaves out the factors 1/λ_i), and f_t(X') + Θ(X', X)(Θ + γI)⁻¹(y − f_t)(X) is what the network linearised at
@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.gauge import helmert
 from kerneltrack.measurement.not_measured import NotMeasured
-from kerneltrack.observables import State, kernel_regression, ridge_of
+from kerneltrack.observables import CrossEntropy, MeanLoss, State, Through, kernel_newton, kernel_regression, ridge_of
 from kerneltrack.snapshot import Array
 
 
@@ -37,18 +38,53 @@ def regressed(cross: Array, outputs: Array, source: State) -> Array:
     Raises:
         NotMeasured: the source has no targets, or its kernel is not one of the outputs themselves.
     """
-    if source.targets is None:
-        raise NotMeasured("the probe to learn from has no targets")
-    if (source.reduction == "sum" and outputs.shape[1] > 1) or source.reduction == "callable":
-        raise NotMeasured(f"regression needs a kernel of the outputs themselves: got output={source.reduction!r}")
+    targets = _targets(source, outputs)
     offset = outputs.reshape(len(cross), -1), source.project(source.outputs)
     try:
         prediction = kernel_regression(
-            cross, source.eigensystem, source.project(source.targets), ridge=ridge_of(source), offset=offset
+            cross, source.eigensystem, source.project(targets), ridge=ridge_of(source), offset=offset
         )
     except ObservableError as error:
         raise NotMeasured(str(error)) from error
     return np.asarray(prediction.reshape(outputs.shape))
+
+
+def logistic(cross: Array, outputs: Array, source: State) -> Array:
+    """The logits (N', O) of logistic regression on the source, from its outputs on.
+
+    Args:
+        cross: Θ_t(X', X) (M', M).
+        outputs: f_t(X') (N', O), as the kernel meets it.
+        source: the state of the source probe at the same moment.
+
+    Raises:
+        NotMeasured: the source has no targets, its kernel is not one of the outputs themselves, or no minimum was found.
+    """
+    _targets(source, outputs)
+    assert source.raw_targets is not None  # _targets() has refused it
+    loss: MeanLoss = CrossEntropy(source.raw_targets)
+    if source.network_outputs > source.outputs.shape[1]:
+        loss = Through(loss, helmert(source.network_outputs))
+    try:
+        # L is a mean over N samples: this γ is that of regression, whose squares are summed.
+        ridge = ridge_of(source) / source.samples
+        alpha = kernel_newton(source.eigensystem, source.outputs, loss, ridge=ridge)
+    except ObservableError as error:
+        raise NotMeasured(str(error)) from error
+    return np.asarray(outputs + (cross @ alpha).reshape(outputs.shape))
+
+
+def _targets(source: State, outputs: Array) -> Array:
+    """The source's targets.
+
+    Raises:
+        NotMeasured: there are none, or they are not those of its kernel.
+    """
+    if source.targets is None:
+        raise NotMeasured("the probe to learn from has no targets")
+    if (source.reduction == "sum" and outputs.shape[1] > 1) or source.reduction == "callable":
+        raise NotMeasured(f"regression needs a kernel of the outputs themselves: got output={source.reduction!r}")
+    return source.targets
 
 
 def as_matrix(kernel: Array) -> Array:

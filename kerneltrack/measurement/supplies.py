@@ -19,7 +19,7 @@ from kerneltrack.measurement.context import Context
 from kerneltrack.measurement.curvature import stability_ratio
 from kerneltrack.measurement.kernels import trace
 from kerneltrack.measurement.not_measured import NotMeasured
-from kerneltrack.measurement.out_of_sample import extended, regressed
+from kerneltrack.measurement.out_of_sample import extended, logistic, regressed
 from kerneltrack.measurement.parameter_motion import difference
 from kerneltrack.measurement.training_outputs import training_outputs
 from kerneltrack.observables import Need, State
@@ -212,3 +212,13 @@ def regression(context: Context) -> Array:
     """What the network linearised at θ_t would predict here, trained to the end on the other probe."""
     _, reading = context.first
     return regressed(context.cross, context.spec.read(context.outputs), reading.state)
+
+
+@supplies("logistic")
+def logits(context: Context) -> Array:
+    """The same where it is trained on cross-entropy."""
+    _, reading = context.first
+    loss = context.spec.loss
+    if loss is None or loss.name != "cross_entropy" or context.outputs.shape[1] < 2:
+        raise NotMeasured("the loss is not a cross-entropy of several outputs")
+    return logistic(context.cross, context.spec.read(context.outputs), reading.state)

@@ -48,7 +48,12 @@ def parse_output(output: Output, gauge: GaugeChoice = "raw") -> Reduction:
         KernelError: neither a known name nor a callable, an unknown gauge, or a reduction that has none.
     """
     if gauge not in ("auto", "raw", "softmax"):
-        raise KernelError("unknown gauge=", expected='"auto", "raw" or "softmax"', got=repr(gauge))
+        raise KernelError(
+            "unknown gauge=",
+            expected='"auto", "raw" or "softmax"',
+            got=repr(gauge),
+            remedy='Leave gauge= away: "auto" is "raw" here.',
+        )
     if gauge == "softmax":
         return _without_gauge(output)
     if output in ("full", "diagonal", "trace"):

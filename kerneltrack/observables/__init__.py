@@ -36,6 +36,7 @@ from kerneltrack.observables.dynamics import change_is_rounding, cosine, decided
 from kerneltrack.observables.layers import quadratic_form, shares
 from kerneltrack.observables.laziness import jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
+from kerneltrack.observables.logistic import CrossEntropy, MeanLoss, Through, kernel_newton
 from kerneltrack.observables.modes import loss_curvature, predicted_factor
 from kerneltrack.observables.motion import (
     angular_velocity,
@@ -77,11 +78,14 @@ from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
 __all__ = [
     "NEEDS",
     "SUPERSEDED",
+    "CrossEntropy",
     "Ledger",
+    "MeanLoss",
     "Need",
     "Observable",
     "State",
     "Superseded",
+    "Through",
     "Uncertainty",
     "Update",
     "Values",
@@ -119,6 +123,7 @@ __all__ = [
     "kernel_alignment_risk",
     "kernel_angle",
     "kernel_distance",
+    "kernel_newton",
     "kernel_regression",
     "kernel_specialization",
     "kernel_target_alignment",

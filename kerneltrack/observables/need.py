@@ -211,6 +211,14 @@ NEEDS = {
             what="what the first probe's targets predict on this one",
             cost="the same kernel, and a solve",
         ),
+        Need(
+            name="logistic",
+            field="logistic",
+            of_the_kernel=True,
+            from_source=True,
+            what="what logistic regression on the first probe predicts on this one",
+            cost="the same kernel, and Newton's method, some hundred products",
+        ),
     )
 }
 

@@ -20,6 +20,7 @@ from kerneltrack.observables import (
     layers,
     laziness,
     ledger,
+    logistic,
     modes,
     motion,
     optimizer,
@@ -38,7 +39,7 @@ from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
     spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, training_mode, optimizer,
-    laziness, activations, regression, decay, ledger,
+    laziness, activations, regression, logistic, decay, ledger,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 

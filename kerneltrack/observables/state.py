@@ -118,6 +118,7 @@ class State:
         anchored_outputs: (N, O) f_0 + J_0 (θ_t − θ_0), the network linearised at initialisation.
         extension: (M, k) Θ_t(this probe, other probe) V, the other probe's first eigenvectors carried over here.
         regression: (N, O) the prediction on this probe of regression with Θ_t on another probe's data.
+        logistic: (N, O) the prediction on this probe of logistic regression with Θ_t on another probe's data.
         optimizer_kernel: J P_t Jᵀ in the reduced shape of the kernel.
         training_outputs: (N, O) the outputs in training mode, where that differs from the measured one.
         settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
@@ -154,6 +155,7 @@ class State:
     anchored_outputs: Array | None = None
     extension: Array | None = None
     regression: Array | None = None
+    logistic: Array | None = None
     optimizer_kernel: Array | None = None
     training_outputs: Array | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -162,7 +164,15 @@ class State:
         shape = np.shape(self.outputs)
         if len(shape) != 2:
             raise ObservableError("the shape of outputs", expected="(N, O)", got=shape)
-        for name in ("outputs", "targets", "residual", "regression", "anchored_outputs", "training_outputs"):
+        for name in (
+            "outputs",
+            "targets",
+            "residual",
+            "regression",
+            "logistic",
+            "anchored_outputs",
+            "training_outputs",
+        ):
             _keep_array(self, name, shape)
         _keep_array(self, "given_targets", (shape[0], self.network_outputs))
         if self.kernel is not None:

@@ -66,6 +66,31 @@ def test_a_frozen_kernel_is_told_of_a_mean_of_squares_only(written, loss):
             draw(run)
 
 
+def test_under_cross_entropy_the_frozen_kernel_stands_on_its_own_scale(written, synthetic):
+    """Oracle: a loop over the written numbers."""
+    frozen = {step: 2.0 * np.exp(-step / 150) for step in synthetic.STEPS}
+    run = written(
+        loss="cross_entropy",
+        change=lambda step, measured: {
+            **measured,
+            "kernel_logistic_loss": np.array(frozen[step]),
+            "probe_loss": np.array(1.0 - 0.5 * step / synthetic.LAST),
+            "kernel_logistic_accuracy": np.array(0.75),
+            "network_accuracy": np.array(0.625),
+        },
+    )
+    good = next(s for s in synthetic.STEPS if all(frozen[t] <= 0.5 for t in synthetic.STEPS if t >= s))
+    curve = freeze_here(run)
+    assert (curve.scale, curve.good_enough, curve.final) == ("cross-entropy", good, 0.5)
+    (card,) = [found for found in findings(run) if found.title == "Frozen kernel"]
+    assert f"Frozen at step {good}" in card.sentence
+    assert "the network's last cross-entropy" in card.sentence
+    assert "right on 75 % of the points, the network on 62 %" in card.null
+    ax = choose("freeze-here")(Scene(run)).axes[0]
+    assert ax.get_ylabel() == "cross-entropy"
+    assert ax.lines[0].get_ydata().tolist() == list(frozen.values())
+
+
 def test_the_page_says_why_a_frozen_kernel_is_not_told(written):
     assert "withheld: the loss is not a mean of squares" in render(written(loss="cross_entropy"))
 

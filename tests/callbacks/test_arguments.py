@@ -33,6 +33,7 @@ WRONG = {
         ({"train": "daily"}, "'daily'"),
     ],
     "output": [("mean", "'mean'"), (3, "3"), (None, "None")],
+    "gauge": [("centred", "'centred'"), (True, "True"), (None, "None")],
     "top_k": [(-1, "-1"), (2.5, "2.5"), ("all", "'all'"), (True, "True")],
     "observables": [("nonsense", "nonsense"), (["trace", "nonsense"], "nonsense"), (5, "5"), ([5], "[5]"), (None, "None")],
     "loss": [("hinge", "'hinge'"), (5, "5"), (["mse"], "['mse']")],

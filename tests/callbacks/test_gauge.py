@@ -152,6 +152,57 @@ def test_numbers_are_of_the_other_basis_too(tmp_path):
     np.testing.assert_allclose(found["target_energy_null"], null[[0, 1, 4, 9, 15]], atol=0.02)  # 4,000 draws
 
 
+def jacobian(layers, x):
+    """J (n, O, P), one backward pass for each output of each sample."""
+    layers = copy.deepcopy(layers).eval()
+    rows = [
+        torch.cat([g.reshape(-1) for g in torch.autograd.grad(layers(row[None])[0, o], list(layers.parameters()))])
+        for row in x
+        for o in range(O)
+    ]
+    return torch.stack(rows).reshape(len(x), O, -1)
+
+
+@pytest.mark.parametrize("output", ["full", "trace"])
+def test_the_network_linearised_here_and_trained_to_the_end(output):
+    """Oracle: kernels by the double loop and C, and L-BFGS of torch on α in the place of Newton's method on b."""
+    module = Classifier()
+    found = measured(module, output, updates=1)[0].probes
+    layers = Classifier().layers
+    j, beyond = jacobian(layers, X[:N]), jacobian(layers, X[N : N + M])
+    c = torch.eye(O, dtype=torch.float64) - 1 / O
+    letters = {"full": ("nop,mqp,oa,qb->namb", N * O, M * O), "trace": ("nop,mqp,oq->nm", N, M)}[output]
+    others = (c, c) if output == "full" else (c,)
+    kernel = torch.einsum(letters[0], j, j, *others).reshape(letters[1], -1)
+    cross = torch.einsum(letters[0], beyond, j, *others).reshape(letters[2], -1)
+    with torch.no_grad():
+        start, there = (layers.eval()(x) for x in (X[:N], X[N : N + M]))
+    # γ = 10⁻³ tr Θ/(MN) with the M of the kernel's modes, of which a full one has N(O − 1)
+    modes = N * (O - 1) if output == "full" else N
+    ridge = 1e-3 * float(torch.trace(kernel)) / (modes * N)
+    alpha = torch.zeros(N * O, 1) if output == "full" else torch.zeros(N, O)
+    alpha = alpha.double().requires_grad_()
+    optimizer = torch.optim.LBFGS([alpha], lr=1, max_iter=20_000, tolerance_grad=1e-13, tolerance_change=1e-16,
+                                  history_size=40, line_search_fn="strong_wolfe")  # fmt: skip
+
+    def objective():
+        optimizer.zero_grad()
+        moved = kernel @ alpha
+        value = cross_entropy(start + moved.reshape(N, O), Y[:N]) + ridge / 2 * torch.sum(alpha * moved)
+        value.backward()
+        return value
+
+    optimizer.step(objective)
+    logits = there + (cross @ alpha.detach()).reshape(M, O)
+    labels = Y[N : N + M]
+    assert float(found["new"]["kernel_logistic_loss"]) == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-4)
+    assert float(found["new"]["kernel_logistic_accuracy"]) == float((logits.argmax(1) == labels).double().mean())
+    assert float(found["new"]["network_accuracy"]) == float((there.argmax(1) == labels).double().mean())
+    assert float(found["new"]["probe_loss"]) == pytest.approx(float(cross_entropy(there, labels)))
+    assert np.isnan([found["train"][name] for name in ("kernel_logistic_loss", "kernel_logistic_accuracy")]).all()
+    assert np.isnan([found["new"][name] for name in ("kernel_regression_error", "network_error")]).all()
+
+
 def test_what_is_stored_is_raw_and_what_is_projected_is_not(tmp_path):
     path = fit(tmp_path / "run.h5", steps=1, keep_kernel="all")
     assert check(path) == []

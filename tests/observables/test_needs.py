@@ -17,6 +17,7 @@ WITHOUT = {
     "activations": "activations", "cross_time": "cross_time", "parameters": "parameter_distance",
     "anchored": "anchored_outputs", "extension": "extension", "regression": "regression", "conjugate": "conjugate",
     "optimizer_kernel": "optimizer_kernel", "training_outputs": "training_outputs",
+    "logistic": "logistic",
 }  # fmt: skip
 ALWAYS = {"eigenvalues", "eigenvectors", "outputs"}
 INSIDE = {"spectrum", "loss", "layer_changes"}
@@ -36,7 +37,7 @@ def whole(problem):
         ("stability", "stability_halves", "sharpness", "parameter_distance"), 0.0
     )  # zero is a number like others
     arrays = dict.fromkeys(("cross_time", "optimizer_kernel"), state.kernel)
-    functions = dict.fromkeys(("anchored_outputs", "regression", "training_outputs"), problem.outputs)
+    functions = dict.fromkeys(("anchored_outputs", "regression", "logistic", "training_outputs"), problem.outputs)
     return dataclasses.replace(
         state,
         **numbers,

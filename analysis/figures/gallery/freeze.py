@@ -15,23 +15,22 @@ from ..registry import Scene, figure
 @figure(
     "freeze-here",
     "What training would have given, had the kernel been frozen here",
-    "Relative squared error on this probe of the network linearised at each snapshot and trained to the end on the other "
-    "probe's data (kernel regression with Θ_t, offset f_t), beside the network's own error at that moment. The dotted "
-    "line is the network's last error: where the first curve falls below it, the kernel had become good enough.",
-    "kernel_regression_error",
-    "network_error",
+    "Error on this probe of the network linearised at each snapshot and trained to the end on the other probe's data (with Θ_t, "
+    "offset f_t), beside the network's own error at that moment: the relative squared error of kernel regression where the "
+    "loss is a mean of squares, the cross-entropy of kernel logistic regression where it is a cross-entropy. The dotted line "
+    "is the network's last error: where the first curve falls below it, the kernel had become good enough.",
     section="motion",
 )
 def freeze(scene: Scene) -> Figure:
-    """‖f_lin − y‖²/‖y‖² over the moment of freezing."""
+    """The error of f_lin over the moment of freezing."""
     curve = freeze_here(scene.run)
     page, (ax,) = sheet(scene, height=0.42)
     style = scene.style
     lines = [
-        Series("frozen here", scene.masked("kernel_regression_error", why="the figure"), style.category[0]),
-        Series("network", scene.masked("network_error", why="the figure"), style.category[1]),
+        Series(label, scene.masked(name, why="the figure"), colour)
+        for label, name, colour in zip(("frozen here", "network"), curve.names, style.category, strict=False)
     ]
-    over_time(scene, ax, lines, "relative squared error", y="log")
+    over_time(scene, ax, lines, curve.scale, y="log")
     ax.axhline(curve.final, color=style.muted, linestyle=(0, (1, 1.6)), linewidth=1.2)
     if curve.good_enough is not None:
         ax.plot(
