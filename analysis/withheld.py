@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.momentum import no_plain_descent
-from kerneltrack.observables import SUPERSEDED, change_is_rounding, held_out
+from kerneltrack.observables import SUPERSEDED, change_is_rounding, grams_tell, held_out
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,6 +29,7 @@ NOT_SQUARES = "the loss is not a mean of squares"
 SEEN = "the kernel has seen these labels"
 ROUNDING = "change of the outputs is rounding"
 PERHAPS_ROUNDING = "change of the outputs may be rounding: the state one update later is not stored"
+JACOBIAN_ROUNDING = "the change of the Jacobian is rounding"
 FLAT = "constant off the diagonal"
 
 _REMEDIES = {
@@ -160,6 +161,16 @@ def _not_descent(run: Stored) -> tuple[Rows, str]:
     return np.full(len(run), bool(reason)), f"the update is not plain gradient descent: {reason}"
 
 
+def _jacobian(run: Stored) -> tuple[Rows, str]:
+    """Changes that Gram matrices cannot tell from their rounding, by the stored λ_1; all where that is not stored."""
+    if "eigenvalues" not in run.dataset or "jacobian_change" not in run.dataset:
+        return np.full(len(run), True), JACOBIAN_ROUNDING
+    dtype, largest = run.settings.get("dtype"), _stored(run, "eigenvalues")[:, 0]
+    changes = _stored(run, "jacobian_change")[:, 0]
+    told = [size == 0 or grams_tell(size, top, dtype) for size, top in zip(changes, largest, strict=True)]
+    return ~np.asarray(told), JACOBIAN_ROUNDING
+
+
 def _flat(run: Stored) -> tuple[Rows, str]:
     """A share of one belongs to classes only where the stored levels differ."""
     share = _stored(run, "class_block_share")[:, 0]
@@ -217,6 +228,8 @@ _MENDED = {
     "measured_factor": 2,
     "ledger_curvature": 2,
     "predicted_factor": 2,
+    "jacobian_change": 2,
+    "jacobian_stability": 2,
 }
 _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "kernel_velocity": _lag,
@@ -231,4 +244,6 @@ _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "ledger_curvature": _rounding,
     "class_block_share": _flat,
     "predicted_factor": _not_descent,
+    "jacobian_change": _jacobian,
+    "jacobian_stability": _jacobian,
 }

@@ -34,7 +34,7 @@ from kerneltrack.observables.datasets import energy_k, initial_basis, measuremen
 from kerneltrack.observables.decay import decay_exponent, effective_dimension, modes_for, target_complexity
 from kerneltrack.observables.dynamics import change_is_rounding, cosine, decided_by_rounding, relative_squared_error
 from kerneltrack.observables.layers import quadratic_form, shares
-from kerneltrack.observables.laziness import jacobian_change, jacobian_stability, stability_radius
+from kerneltrack.observables.laziness import grams_tell, jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
 from kerneltrack.observables.modes import loss_curvature, predicted_factor
 from kerneltrack.observables.motion import (
@@ -105,6 +105,7 @@ __all__ = [
     "energy_k",
     "extended_energy",
     "gate_flips",
+    "grams_tell",
     "held_out",
     "in_order",
     "initial_basis",
