@@ -65,7 +65,7 @@ from kerneltrack.observables.spectral import (
     stable_rank,
     trace_share,
 )
-from kerneltrack.observables.state import State, Update, check_targets, project
+from kerneltrack.observables.state import State, Update, check_targets, epsilon_of, project
 from kerneltrack.observables.subspaces import largest_principal_angle, subspace_overlap
 from kerneltrack.observables.superseded import SUPERSEDED, Superseded
 from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
@@ -103,6 +103,7 @@ __all__ = [
     "effective_dimension",
     "effective_rank",
     "energy_k",
+    "epsilon_of",
     "extended_energy",
     "gate_flips",
     "grams_tell",

@@ -2,7 +2,7 @@
 
 Learning curves of kernel methods follow from two exponents, λ_i ∝ i^(−a) and ⟨v_i, y⟩² ∝ i^(−b), and from the target's
 norm in the kernel's own space. Exponents are read between the tenth mode, where outliers end, and the last mode above
-the noise floor, on means over bins that are equally wide in log i.
+the noise floor (a conservative one), on means over bins that are equally wide in log i.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ OBSERVABLES = (
         lambda s: float(np.sum(s.eigensystem.values > s.eigensystem.noise_floor)),
         "#{i : λ_i > noise_floor}",
         "spectrum",
-        long_name="number of eigenvalues above the noise floor",
+        long_name="number of eigenvalues above the noise floor, a conservative count",
     ),
     observable(
         "effective_rank",

@@ -350,7 +350,8 @@ def test_the_four_kinds_of_uncertainty_are_recomputed(page, stories):
     story = stories[0]
     cells, notes = uncertainty_table(page)
     assert {n.split(":")[0] for n in notes[:4]} == {"Numerical", "Estimator", "Choice of the probe", "Seeds"}
-    reach = (story.at["noise_floor"][-1] + story.at["eigen_residual"][-1]) / story.count
+    reach = story.at["noise_floor"][-1] + story.at["eigen_residual"][-1] + 4 * 2.0**-52 * story.values[-1, 0]
+    reach /= story.count
     assert numbers(" ".join(cells["λ₁ / N"][:2])) == [sig(story.values[-1, 0] / story.count), sig(reach, 2)]
     assert all(row[2] == "–" and row[4] == "–" for row in cells.values())
     assert "not measured, no other run" in notes[3]
@@ -362,6 +363,24 @@ def test_the_four_kinds_of_uncertainty_are_recomputed(page, stories):
     ):
         # float32 kernels and the thresholds of rounding
         assert numbers(cells[label][3])[0] == pytest.approx(halves_of(story, measure), rel=0.06), label
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_errors_that_rows_have_in_common_stay_within_the_numerical_uncertainty(synthetic, tmp_path, dtype):
+    """Law (Ostrowski): rounding each row of J by 2ε makes DΘD of Θ, D = (1 + 2ε)I, and λ_1 larger by 4ελ_1.
+
+    The noise floor alone, 8ε‖Θ‖_F/√M, is 8ελ_1/√M for a kernel of one large eigenvalue: too small from 5 rows on.
+    """
+    truth = synthetic.simulate(seed=7)
+    epsilon, first = {"float32": 2.0**-23, "float64": 2.0**-52}[dtype], next(iter(synthetic.snapshots(truth)))
+    values = np.append(1000.0, np.full(synthetic.N - 1, 1e-6))
+    floor = 8 * epsilon * np.linalg.norm(values) / np.sqrt(synthetic.N)
+    measured = {**first.probes["train"], "eigenvalues": values, "noise_floor": np.array(floor)}
+    row = dataclasses.replace(first, probes={"train": measured})
+    found = assess(load(synthetic.write(tmp_path / "common.h5", [row], synthetic.record(truth, dtype=dtype))).only)
+    moved = 1000.0 * ((1 + 2 * epsilon) ** 2 - 1) / synthetic.N
+    assert found.uncertainties["eigenvalue_1"].numerical >= moved
+    assert floor / synthetic.N < moved / 3
 
 
 @pytest.mark.usefixtures("undrawn")
