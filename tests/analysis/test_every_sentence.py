@@ -311,7 +311,7 @@ def test_the_slider_s_readout_is_recomputed(page, stories):
 
 
 def halves_of(story, measure):
-    """Standard deviation over √2 of a number's differences between halves, from the stored kernel at the last step."""
+    """√(mean d²/2) of a number's differences d between halves, from the stored kernel at the last step."""
     kernel, target = story.at["kernel"][-1].astype(float), story.at["targets"]
     rng, half = np.random.default_rng(0), len(kernel) // 2
 
@@ -324,7 +324,7 @@ def halves_of(story, measure):
         order = rng.permutation(len(kernel))
         a, b = (of(part) for part in (order[:half], order[half : 2 * half]))
         differences.append(a - b)
-    return np.std(differences) / np.sqrt(2)
+    return np.sqrt(np.mean(np.square(differences)) / 2)
 
 
 def effective_rank(kernel, _):
@@ -361,8 +361,11 @@ def test_the_four_kinds_of_uncertainty_are_recomputed(page, stories):
         ("participation ratio", participation),
         ("kernel target alignment", alignment),
     ):
-        # float32 kernels and the thresholds of rounding
-        assert numbers(cells[label][3])[0] == pytest.approx(halves_of(story, measure), rel=0.06), label
+        # float32 kernels and the thresholds of rounding; a fitted mean would be 8 % off
+        assert numbers(cells[label][3])[0] == pytest.approx(halves_of(story, measure), rel=0.03), label
+    assert notes[2].startswith(
+        f"Choice of the probe: standard deviation of a number on {story.count // 2} points, half of the probe"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
