@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.momentum import no_plain_descent
-from kerneltrack.observables import SUPERSEDED, change_is_rounding, in_training
+from kerneltrack.observables import SUPERSEDED, change_is_rounding, grams_tell, in_training
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,6 +31,7 @@ NOT_SQUARES = "the loss is not a mean of squares"
 SEEN = "the kernel has seen these labels"
 ROUNDING = "change of the outputs is rounding"
 PERHAPS_ROUNDING = "change of the outputs may be rounding: the state one update later is not stored"
+JACOBIAN_ROUNDING = "the change of the Jacobian is rounding"
 FLAT = "constant off the diagonal"
 FLATTENED = "of the flattened kernel: of one fit to every output alike, 1/O"
 
@@ -189,6 +190,16 @@ def _not_descent(run: Stored) -> tuple[Rows, str]:
     return np.full(len(run), bool(reason)), f"the update is not plain gradient descent: {reason}"
 
 
+def _jacobian(run: Stored) -> tuple[Rows, str]:
+    """Changes that Gram matrices cannot tell from their rounding, by the stored λ_1; all where that is not stored."""
+    if "eigenvalues" not in run.dataset or "jacobian_change" not in run.dataset:
+        return np.full(len(run), True), JACOBIAN_ROUNDING
+    dtype, largest = run.settings.get("dtype"), _stored(run, "eigenvalues")[:, 0]
+    changes = _stored(run, "jacobian_change")[:, 0]
+    told = [size == 0 or grams_tell(size, top, dtype) for size, top in zip(changes, largest, strict=True)]
+    return ~np.asarray(told), JACOBIAN_ROUNDING
+
+
 def _flat(run: Stored) -> tuple[Rows, str]:
     """A share of one belongs to classes only where the stored levels differ."""
     share = _stored(run, "class_block_share")[:, 0]
@@ -257,6 +268,8 @@ _MENDED = {
     "measured_factor": 2,
     "ledger_curvature": 2,
     "predicted_factor": 2,
+    "jacobian_change": 2,
+    "jacobian_stability": 2,
 }
 _FLATTENED_ONCE = (
     "kernel_target_alignment", "kernel_target_alignment_centred", "layer_target_alignment",
@@ -276,4 +289,6 @@ _RULES: dict[str, Callable[[Stored], tuple[Rows, str]]] = {
     "class_block_share": _flat,
     "predicted_factor": _not_descent,
     **{name: _flattened(name) for name in _FLATTENED_ONCE},
+    "jacobian_change": _jacobian,
+    "jacobian_stability": _jacobian,
 }

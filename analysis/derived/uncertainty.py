@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerneltrack.errors import AnalysisError, KerneltrackError
-from kerneltrack.observables import State, Uncertainty, disjoint_halves, select
+from kerneltrack.observables import State, Uncertainty, disjoint_halves, epsilon_of, select
 from kerneltrack.spectrum import eigensystem
 
 from ..text import Table, count, number
@@ -27,6 +27,8 @@ HALVED = ("effective_rank", "participation_ratio", "kernel_target_alignment", "k
 SPLITS = 8
 #: Rows of a kernel up to which its halves are solved for a report: sixteen solves of half of them take about a second.
 LARGEST = 1200
+#: Roundings of an eigenvalue by itself that a kernel's rows may have in common: two of J on either side.
+_COMMON = 4
 #: Squares of a thousand times as many entries still fit float64.
 _TOO_LARGE = 1e150
 _REDUCTIONS = ("full", "diagonal", "trace", "sum")
@@ -93,25 +95,33 @@ def _cell(field: float | None) -> str:
 
 
 def _numerical(run: Run, row: int) -> tuple[float | None, str]:
-    """(noise floor + eigen-residual)/N: by Weyl, no eigenvalue is farther off."""
-    floor, residual = (_number(run, name, row) for name in ("noise_floor", "eigen_residual"))
-    if floor is None or residual is None:
-        return None, "Numerical: not measured, the archive holds no noise floor or no eigen-residual."
-    return (
-        floor + residual
-    ) / run.count, "Numerical: the noise floor and the solver's residual over N, for eigenvalues only."
+    """(4ελ_1 + noise floor + eigen-residual)/N: how far λ_1 may be off.
+
+    The noise floor is what independent errors of the entries do (by Weyl). Errors that a row of J has in common make DΘD of Θ with
+    D within 2ε of the identity, and move every eigenvalue by as much of itself (Ostrowski): λ_1 by up to 4ελ_1.
+    """
+    names = ("eigenvalue_1", "noise_floor", "eigen_residual")
+    largest, floor, residual = (_number(run, name, row) for name in names)
+    if largest is None or floor is None or residual is None:
+        return None, "Numerical: not measured, the archive holds no eigenvalues, no noise floor or no eigen-residual."
+    common = _COMMON * epsilon_of(run.settings.get("dtype")) * abs(largest)
+    note = "Numerical: four roundings of λ₁, the noise floor and the solver's residual, over N; for λ₁ only."
+    return common + (floor + residual) / run.count, note
 
 
 def _probe(run: Run, row: int, names: Sequence[str]) -> tuple[dict[str, float], str]:
-    """Standard deviation between disjoint halves of the probe over √2: that of a number on N/2 points."""
+    """√(mean d²/2) of the differences d between disjoint halves of the probe: the standard deviation of a number on N/2 points.
+
+    Both halves are drawn alike, so the mean of d is known to be 0: to fit it would lose √(7/8) of eight divisions.
+    """
     try:
         pairs = disjoint_halves(_state(run, row), select(names), splits=SPLITS)
     except KerneltrackError as error:
         return {}, f"Choice of the probe: not measured, {error.problem}."
-    spread = {name: float(np.std(first - second) / np.sqrt(2)) for name, (first, second) in pairs.items()}
+    spread = {name: float(np.sqrt(np.mean((first - second) ** 2) / 2)) for name, (first, second) in pairs.items()}
     return {name: value for name, value in spread.items() if np.isfinite(value)}, (
-        f"Choice of the probe: standard deviation of a number on {count(run.count // 2)} points, from {SPLITS} divisions of "
-        "the probe into disjoint halves of the stored kernel; on all points it is smaller."
+        f"Choice of the probe: standard deviation of a number on {count(run.count // 2)} points, half of the probe, from {SPLITS} "
+        "divisions of it into disjoint halves of the stored kernel."
     )
 
 

@@ -306,8 +306,8 @@ def _rounding(run: Run) -> Finding | None:
     return Finding(
         "Rounding",
         f"{count(above)} of {count(values.shape[1])} modes",
-        f"In every snapshot at least {count(above)} of {count(values.shape[1])} eigenvalues stand above the noise floor; the "
-        f"solver's largest error is {number(worst, 2)} of λ₁.",
+        f"In every snapshot at least {count(above)} of {count(values.shape[1])} eigenvalues stand above the noise floor, which is "
+        f"conservative; the solver's largest error is {number(worst, 2)} of λ₁.",
         "Numerical uncertainty only; the choice of the probe and the seed are others.",
         "spectra",
     )

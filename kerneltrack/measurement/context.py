@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.measurement.arrays import to_float64
+from kerneltrack.measurement.comparable import kernel_changed
 from kerneltrack.measurement.curvature import Metric, curvature_of_halves, largest_curvature
 from kerneltrack.measurement.hidden_layers import Hidden, hidden_activations
 from kerneltrack.measurement.kernels import Kernels
@@ -181,6 +182,19 @@ class Context:
     def sharpness(self) -> float:
         """λ_1(S^½ J Jᵀ S^½)."""
         return self.curvature(1.0)
+
+    @cached_property
+    def cross_time(self) -> Array:
+        """J_t J_0ᵀ.
+
+        Raises:
+            NotMeasured: the kernel is of other parameters than at step 0.
+        """
+        if changed := kernel_changed(self.settings, self.initial, "at step 0"):
+            raise NotMeasured(changed)
+        if self.step == 0:
+            return to_float64(self.formed)
+        return to_float64(self.kernels.cross_time(self.module, self.inputs, self.start))
 
     @cached_property
     def hidden(self) -> Hidden:

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kerneltrack.measurement.arrays import to_float64
-from kerneltrack.measurement.comparable import is_another_function, kernel_changed
+from kerneltrack.measurement.comparable import is_another_function
 from kerneltrack.measurement.context import Context
 from kerneltrack.measurement.curvature import stability_ratio
+from kerneltrack.measurement.jacobian_motion import jacobian_difference
 from kerneltrack.measurement.kernels import trace
 from kerneltrack.measurement.not_measured import NotMeasured
-from kerneltrack.measurement.out_of_sample import extended, logistic, regressed
+from kerneltrack.measurement.out_of_sample import as_matrix, extended, logistic, regressed
 from kerneltrack.measurement.parameter_motion import difference
 from kerneltrack.measurement.training_outputs import training_outputs
-from kerneltrack.observables import Need, State
+from kerneltrack.observables import Need, State, grams_tell
 
 Array = NDArray[np.float64]
 Supplied = TypeVar("Supplied")
@@ -135,11 +136,32 @@ def layer_distances(context: Context) -> Mapping[str, float]:
 @supplies("cross_time")
 def cross_time(context: Context) -> Array:
     """J_t J_0ᵀ."""
-    if changed := kernel_changed(context.settings, context.initial, "at step 0"):
-        raise NotMeasured(changed)
+    return context.cross_time
+
+
+@supplies("jacobian_difference")
+def difference_of_jacobians(context: Context) -> float:
+    """‖J_t − J_0‖₂ by products, where Gram matrices may not tell it; NaN where they do, or where it is not defined."""
+    initial, spec = context.initial, context.spec
     if context.step == 0:
-        return to_float64(context.formed)
-    return to_float64(context.kernels.cross_time(context.module, context.inputs, context.start))
+        return 0.0
+    one_output = context.outputs.shape[1] == 1 and not callable(spec.output)
+    if initial is None or not (spec.output in ("full", "trace") or one_output):
+        return math.nan
+    kernel, cross = as_matrix(to_float64(context.formed)), as_matrix(context.cross_time)
+    squares = np.trace(kernel) + np.trace(initial.kernel_matrix()) - 2 * np.trace(cross)
+    largest = max(float(pairs.values[0]) for pairs in (context.spectrum, initial.eigensystem))
+    # ‖ΔJ‖₂² is at least its mean over the rows of the kernel.
+    least = float(np.sqrt(max(0.0, squares) / len(kernel)))
+    if grams_tell(least, largest, context.settings["computed_in"]):
+        return math.nan
+    return jacobian_difference(
+        spec.network(context.module),
+        spec.network(context.module, anchor=context.start),
+        context.inputs,
+        context.outputs,
+        by_output=spec.output == "trace",
+    )
 
 
 @supplies("anchored_outputs")

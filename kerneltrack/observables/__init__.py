@@ -34,7 +34,7 @@ from kerneltrack.observables.datasets import energy_k, initial_basis, measuremen
 from kerneltrack.observables.decay import decay_exponent, effective_dimension, modes_for, target_complexity
 from kerneltrack.observables.dynamics import change_is_rounding, cosine, decided_by_rounding, relative_squared_error
 from kerneltrack.observables.layers import quadratic_form, shares
-from kerneltrack.observables.laziness import jacobian_change, jacobian_stability, stability_radius
+from kerneltrack.observables.laziness import grams_tell, jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
 from kerneltrack.observables.logistic import CrossEntropy, MeanLoss, Through, kernel_newton
 from kerneltrack.observables.modes import loss_curvature, predicted_factor
@@ -69,7 +69,7 @@ from kerneltrack.observables.spectral import (
     stable_rank,
     trace_share,
 )
-from kerneltrack.observables.state import State, Update, check_targets, project
+from kerneltrack.observables.state import State, Update, check_targets, epsilon_of, project
 from kerneltrack.observables.subspaces import largest_principal_angle, subspace_overlap
 from kerneltrack.observables.superseded import SUPERSEDED, Superseded
 from kerneltrack.observables.target_alignment import pair_alignment, permuted_pair_alignment
@@ -112,8 +112,10 @@ __all__ = [
     "effective_dimension",
     "effective_rank",
     "energy_k",
+    "epsilon_of",
     "extended_energy",
     "gate_flips",
+    "grams_tell",
     "held_out",
     "in_order",
     "in_training",

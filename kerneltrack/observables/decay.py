@@ -1,8 +1,9 @@
 """How spectrum and target decay over the modes, and how complex that makes the target.
 
 Learning curves of kernel methods follow from two exponents, λ_i ∝ i^(−a) and ⟨v_i, y⟩² ∝ i^(−b), and from the target's
-norm in the kernel's own space. Exponents are read between the tenth mode, where outliers end, and the last mode above
-the noise floor, on means over bins that are equally wide in log i.
+norm in the kernel's own space. Exponents are read between the tenth mode, where outliers end, and a quarter of all modes: beyond
+that a sample's spectrum falls faster than the operator's, as fast spectra do most (a flat one, a near 1, stays biased low). They
+end earlier at the last mode above the noise floor, a conservative one. Means over bins that are equally wide in log i are fitted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.regression import ridge_of
 from kerneltrack.observables.state import Array, State
 
+#: The share of a sample's modes whose eigenvalues are those of the operator that was sampled.
+_SAMPLED = 1 / 4
 _FIRST_MODE, _BINS_PER_DECADE, _FEWEST_BINS = 10, 8, 4
 _CURVES = "Bordelon, Canatar and Pehlevan 2020"
 
@@ -32,6 +35,8 @@ def decay_exponent(values: Array, first: int, last: int) -> float:
     Raises:
         ObservableError: fewer than four bins, or a bin without a positive value.
     """
+    if last <= first:
+        raise ObservableError("an exponent needs more modes", expected=f"{_FEWEST_BINS} bins", got=0)
     edges = np.unique(np.round(np.geomspace(first, last + 1, int(np.log10((last + 1) / first) * _BINS_PER_DECADE) + 2)))
     starts = edges[:-1].astype(int)
     if len(starts) < _FEWEST_BINS:
@@ -75,7 +80,7 @@ def modes_for(coefficients: Array, squared_norm: float, share: float) -> float:
 
 def _window(state: State) -> tuple[int, int]:
     pairs = state.eigensystem
-    return _FIRST_MODE, int(np.sum(pairs.values > pairs.noise_floor))
+    return _FIRST_MODE, min(int(np.sum(pairs.values > pairs.noise_floor)), int(_SAMPLED * pairs.size))
 
 
 def _target(state: State) -> tuple[Array, float]:
@@ -101,21 +106,23 @@ OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "spectrum_exponent",
         lambda s: decay_exponent(s.eigensystem.values, *_window(s)),
-        "a of λ_i ∝ i^(−a), 10 ≤ i, λ_i > noise_floor, fitted on bins of log i",
+        "a of λ_i ∝ i^(−a), 10 ≤ i ≤ M/4, λ_i > noise_floor, fitted on bins of log i",
         "spectrum",
         source=_CURVES,
         default=False,
         long_name="exponent of the spectrum's decay",
+        definition=2,
     ),
     observable(
         "target_exponent",
         _target_exponent,
-        "b of ⟨v_i, y⟩² ∝ i^(−b), 10 ≤ i, λ_i > noise_floor, fitted on bins of log i",
+        "b of ⟨v_i, y⟩² ∝ i^(−b), 10 ≤ i ≤ M/4, λ_i > noise_floor, fitted on bins of log i",
         "spectrum",
         "targets",
         source=_CURVES,
         default=False,
         long_name="exponent of the target's decay over the modes",
+        definition=2,
     ),
     observable(
         "target_complexity",

@@ -11,15 +11,18 @@ import numpy as np
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables.observable import Observable, observable
-from kerneltrack.observables.state import Array, State
+from kerneltrack.observables.state import Array, State, epsilon_of
 
 _ZHANG = "Zhang, Martens and Grosse 2019"
+#: A change that Gram matrices tell is above so many √ε ‖J‖, one that products tell above so many ε ‖J‖: rounding is then a
+#: tenth of it or less.
+_BY_GRAMS, _BY_PRODUCTS = 3.0, 20.0
 
 
 def jacobian_change(kernel: Array, initial: Array, cross: Array) -> float:
     """‖J_t − J_0‖₂ from Gram matrices alone: √λ_1(Θ_t + Θ_0 − J_tJ_0ᵀ − J_0J_tᵀ).
 
-    The four matrices nearly cancel in a lazy run: changes below √ε ‖J‖ are rounding.
+    The four matrices nearly cancel in a lazy run: changes near √ε ‖J‖ are rounding.
 
     Args:
         kernel: (M, M) Θ_t.
@@ -28,6 +31,17 @@ def jacobian_change(kernel: Array, initial: Array, cross: Array) -> float:
     """
     change = kernel + initial - cross - cross.T
     return float(np.sqrt(max(0.0, np.linalg.eigvalsh((change + change.T) / 2)[-1])))
+
+
+def grams_tell(change: float, largest: float, dtype: object) -> bool:
+    """Whether Gram matrices tell a change ‖J_t − J_0‖₂ from their rounding: it is above 3√ε ‖J‖₂.
+
+    Args:
+        change: ‖J_t − J_0‖₂, or less.
+        largest: ‖J‖₂² = λ_1(Θ), the larger of both.
+        dtype: that the kernels were computed in, by name.
+    """
+    return change > _BY_GRAMS * float(np.sqrt(epsilon_of(dtype) * max(largest, 0.0)))
 
 
 def jacobian_stability(change: float, smallest_eigenvalue: float) -> float:
@@ -63,7 +77,15 @@ def _change(state: State) -> float:
     if cross.ndim == 4:
         cross = cross.transpose(0, 2, 1, 3)
     size = state.eigensystem.size
-    return jacobian_change(state.kernel_matrix(), state.initial.kernel_matrix(), cross.reshape(size, size))
+    found = jacobian_change(state.kernel_matrix(), state.initial.kernel_matrix(), cross.reshape(size, size))
+    largest = max(float(s.eigensystem.values[0]) for s in (state, state.initial))
+    dtype = state.settings.get("computed_in", state.settings.get("dtype"))
+    if grams_tell(found, largest, dtype):
+        return found
+    finer = float("nan") if state.jacobian_difference is None else state.jacobian_difference
+    if finer == 0 or finer > _BY_PRODUCTS * epsilon_of(dtype) * largest**0.5:
+        return finer
+    raise ObservableError("the change of the Jacobian is rounding")
 
 
 def _radius(state: State) -> float:
@@ -95,11 +117,11 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "jacobian_change", _change, "‖J_t − J_0‖₂ = √λ_1(Θ_t + Θ_0 − J_tJ_0ᵀ − J_0J_tᵀ)", "spectrum", "initial",
-        "cross_time", source=_ZHANG, default=False, long_name="change of the Jacobian since initialisation",
+        "cross_time", source=_ZHANG, default=False, definition=2, long_name="change of the Jacobian since initialisation",
     ),
     observable(
         "jacobian_stability", lambda s: jacobian_stability(_change(s), _smallest(s)), "C' = 3‖J_t − J_0‖₂/√λ_min(Θ_0)",
-        "spectrum", "initial", "cross_time", source=_ZHANG, default=False,
+        "spectrum", "initial", "cross_time", source=_ZHANG, default=False, definition=2,
         long_name="Jacobian-stability constant: ½ or more refutes the condition",
     ),
     observable(

@@ -160,10 +160,12 @@ NEEDS = {
         Need(
             name="cross_time",
             field="cross_time",
+            beside=("jacobian_difference",),
             of_the_kernel=True,
             since_start=True,
             what="J_tJ_0ᵀ",
-            cost="θ_0, and a second kernel",
+            cost="θ_0, and a second kernel; where the change of the Jacobian may drown in their rounding, five to ten products "
+            "of a Lanczos iteration, two VJPs and two JVPs each (for every output of a trace kernel)",
         ),
         Need(
             name="anchored",

@@ -14,12 +14,20 @@ from kerneltrack.observables.observable import observable
 from kerneltrack.observables.state import Array, State
 
 
-def effective_rank(values: Array) -> float:
-    """exp(−Σ p_i ln p_i), p_i = λ_i/Σλ: how many equal eigenvalues have this entropy. Roy, Vetterli 2007."""
-    positive = np.maximum(values, 0.0)
-    if not (total := positive.sum()):
+def effective_rank(values: Array, noise_floor: float = 0.0) -> float:
+    """exp(−Σ p_i ln p_i) over λ_i > noise_floor, p_i = λ_i/tr Θ: how many equal eigenvalues have this entropy. Roy, Vetterli 2007.
+
+    Eigenvalues below the floor, negative ones among them, count in the trace and have no logarithm. What that leaves out is at
+    most their mass: where they are rounding, p ln p of theirs is too.
+
+    Args:
+        values: (M,) every eigenvalue.
+        noise_floor: below which they are rounding.
+    """
+    trace = float(values.sum())
+    if not trace > 0:
         return float("nan")
-    p = positive[positive > 0] / total
+    p = values[values > max(noise_floor, 0.0)] / trace
     return float(np.exp(-np.sum(p * np.log(p))))
 
 
@@ -86,15 +94,16 @@ OBSERVABLES = (
         lambda s: float(np.sum(s.eigensystem.values > s.eigensystem.noise_floor)),
         "#{i : λ_i > noise_floor}",
         "spectrum",
-        long_name="number of eigenvalues above the noise floor",
+        long_name="number of eigenvalues above the noise floor, a conservative count",
     ),
     observable(
         "effective_rank",
-        lambda s: effective_rank(s.eigensystem.values),
-        "exp(−Σ_i p_i ln p_i), p_i = λ_i/Σ_j λ_j",
+        lambda s: effective_rank(s.eigensystem.values, s.eigensystem.noise_floor),
+        "exp(−Σ_i p_i ln p_i) over λ_i > noise_floor, p_i = λ_i/tr Θ",
         "spectrum",
         source="Roy and Vetterli 2007",
         long_name="effective rank (entropy)",
+        definition=2,
     ),
     observable(
         "participation_ratio",

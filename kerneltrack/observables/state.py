@@ -113,6 +113,7 @@ class State:
         activations: a_l (N, m) of the hidden layers on the probe, by layer: what the layer gives to the nonlinearity.
         conjugate: (N, N) φφᵀ of the inputs φ of the linear readout.
         cross_time: J_t J_0ᵀ in the reduced shape of the kernel.
+        jacobian_difference: ‖J_t − J_0‖₂ by products, where the Gram matrices may not tell it; else NaN.
         parameter_distance: ‖θ_t − θ_0‖₂ over the trainable parameters.
         layer_distances: the same of each layer's parameters, by layer.
         anchored_outputs: (N, O) f_0 + J_0 (θ_t − θ_0), the network linearised at initialisation.
@@ -149,6 +150,7 @@ class State:
     layer_kernels: Mapping[str, Array] | None = None
     activations: Mapping[str, Array] | None = None
     cross_time: Array | None = None
+    jacobian_difference: float | None = None
     conjugate: Array | None = None
     parameter_distance: float | None = None
     layer_distances: Mapping[str, float] | None = None

@@ -48,8 +48,9 @@ def disjoint_halves(
         seed: of the divisions.
 
     Returns:
-        By name, (splits,) values on the first halves and on the second halves. The standard deviation of their
-        differences, over √2, estimates that of the number on a probe of N/2 points.
+        By name, (splits,) values on the first halves and on the second halves. With d their differences, whose mean is 0
+        because both halves are drawn alike, √(mean d²/2) estimates the standard deviation of the number on a probe of N/2
+        points. On N points it need not be smaller: an effective rank varies more where it is larger.
 
     Raises:
         ObservableError: the state holds no kernel, or fewer than four points.

@@ -40,7 +40,8 @@ class EigenSystem:
         vectors: (M, k) unit eigenvectors as columns; of each, the component of largest magnitude is positive.
         residuals: (k,) ‖Θ v_i − λ_i v_i‖₂. An eigenvalue of Θ lies within this distance of λ_i (Weyl).
         noise_floor: 8 (ε ‖Θ‖_F/√M + ε_64 max|λ|), ε the spacing of the dtype the kernel came in: eigenvalues below it
-            are rounding.
+            may be rounding. A bound on what independent errors of the entries do, conservative for the tail of a kernel whose
+            errors are common to its rows: there eigenvalues move by a few ε of themselves, λ_1 by up to 4ελ_1.
         trace: Σ_n Θ_nn; NaN if the operator has no trace().
         frobenius: ‖Θ‖_F; NaN where the whole kernel was not available.
         complete: whether all M pairs are here.
@@ -105,7 +106,8 @@ class EigenSystem:
     def extend(self, cross: Array) -> Array:
         """v_i(x) = Θ(x, X) v_i/λ_i (M', k): the eigenfunctions at new points x (Nyström).
 
-        On the points X themselves this is v_i again. NaN for modes that are not above the noise floor. The functions
+        On the points X themselves this is v_i again. NaN for modes that are not above the noise floor, some of which may be
+        right all the same. The functions
         keep the norm they have on X: on M' points from the same distribution ‖v_i(x)‖² is near M'/M.
 
         Args:

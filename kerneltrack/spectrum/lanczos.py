@@ -110,6 +110,12 @@ def residuals_of(products: Array, values: Array, vectors: Array) -> Array:
     return np.asarray(np.linalg.norm(products - vectors * values, axis=0))
 
 
+#: Products before a residual is believed: each multiplies what the start has of v_1, against the rest, by its ratio of eigenvalues.
+_FEWEST = 5
+#: What is left of a product outside the basis, relative to the eigenvalues, when the basis holds all that the start can reach.
+_INVARIANT = 1e-10
+
+
 def largest_eigenvalue(product: Callable[[Array], Array], start: Array, tolerance: float) -> float:
     """λ_1 of a symmetric operator, from as few products as its residual admits.
 
@@ -118,7 +124,7 @@ def largest_eigenvalue(product: Callable[[Array], Array], start: Array, toleranc
 
     Args:
         product: v ↦ A v on (M,) float64.
-        start: (M,) the first vector, not zero; one at random misses no eigenvector.
+        start: (M,) the first vector, not zero; one at random misses no eigenvector, but may have little of one.
         tolerance: of ‖A u − θ u‖/|θ|, the Ritz pair's residual; θ is within it of an eigenvalue.
 
     Returns:
@@ -127,13 +133,14 @@ def largest_eigenvalue(product: Callable[[Array], Array], start: Array, toleranc
     basis = start[None] / np.linalg.norm(start)
     diagonal: list[float] = []
     beside: list[float] = []
-    while True:
+    while True:  # a start with little of v_1 is an eigenvector to the tolerance where all others share one eigenvalue
         moved = product(basis[-1])
         diagonal.append(float(basis[-1] @ moved))
         for _ in range(2):  # one pass leaves the rounding of what it takes away
             moved = moved - basis.T @ (basis @ moved)
         beside.append(float(np.linalg.norm(moved)))
         values, turns = scipy.linalg.eigh_tridiagonal(diagonal, beside[:-1])
-        if beside[-1] * abs(turns[-1, -1]) <= tolerance * abs(values[-1]) or len(basis) == len(start):
+        whole = len(basis) == len(start) or beside[-1] <= _INVARIANT * np.max(np.abs(values))
+        if whole or (len(basis) >= _FEWEST and beside[-1] * abs(turns[-1, -1]) <= tolerance * abs(values[-1])):
             return float(values[-1])
         basis = np.vstack([basis, moved / beside[-1]])

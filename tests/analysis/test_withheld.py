@@ -244,6 +244,15 @@ def test_factors_of_momentum_were_not_predicted(written, first_definitions, kind
     assert real.startswith("The linearised network follows one real update")
 
 
+def test_changes_of_the_jacobian_below_the_rounding_of_gram_matrices_were_not_told(written, first_definitions):
+    """3√ε ‖J‖ of float32 is 10⁻³ √λ_1; of step 0 a change of nothing is right."""
+    run = written(change=lambda step, m: {**m, "jacobian_change": np.array(step * 1e-4)}, dtype="float32")
+    floor = 3 * np.sqrt(2.0**-23 * run.values("eigenvalues")[:, 0])
+    known = (run.steps == 0) | (run.steps * 1e-4 > floor)
+    assert 0 < known.sum() < len(run)
+    np.testing.assert_array_equal(np.isfinite(run.values("jacobian_change")), known)
+
+
 def test_measured_factors_of_a_rounded_change_are_not_told(written):
     def still(step, measured):
         """The state after the halved rate's first update is the one before it, but for rounding."""
