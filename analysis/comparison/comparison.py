@@ -14,7 +14,7 @@ import numpy as np
 
 from kerneltrack.errors import AnalysisError
 
-from ..derived import key_of, nearest, title_of
+from ..derived import across_sizes, key_of, nearest, title_of
 from ..output import distinct
 from ..text import BAND_RUNS, Table, count, finite_or_none, number, plain
 from ..trajectory import Floats, Trajectory
@@ -149,7 +149,8 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def defaults(trajectory: Trajectory) -> list[str]:
-    """What is compared where nothing is asked for: those of ``DEFAULT`` that every run holds."""
+    """What is compared where nothing is asked for: those of ``DEFAULT`` that every run holds, as far as sizes allow."""
+    sizes = {run.count for run in trajectory}
     found = []
     for name in DEFAULT:
         if name == "target_energy_20":
@@ -163,8 +164,8 @@ def defaults(trajectory: Trajectory) -> list[str]:
             name, "target_energy" if name.startswith("target_energy") else name
         )
         if all(run.has(stored) for run in trajectory):
-            found.append(name)
-    return found
+            found.append(across_sizes(name) if len(sizes) > 1 else name)
+    return [name for name in found if name]
 
 
 def _labels(trajectory: Trajectory) -> tuple[str, ...]:

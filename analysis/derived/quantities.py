@@ -12,22 +12,65 @@ from kerneltrack.errors import AnalysisError
 from ..text import plain, subscript
 from ..trajectory import Floats, Run, Trajectory
 
-#: What grows with the number of probe points, and is no comparison across it.
-GROWING = {
-    "trace", "frobenius", "noise_floor", "eigen_residual", "target_rayleigh", "residual_rayleigh", "stability_bound",
-    "kernel_radius_from_initial", "jacobian_change",
+#: What probes of different size may be compared by as it is: on more points of one data set it varies within what the choice
+#: of the points does. Of the package's other numbers none may but those of ``NULLED``: they grow with N or depend on it.
+FREE = frozenset({
+    "probe_loss", "network_error", "kernel_distance_from_initial", "relative_kernel_change", "kernel_angle_from_initial",
+    "kernel_distance_from_previous", "kernel_velocity", "cka_with_initial_unbiased", "class_diagonal", "class_within",
+    "class_between", "linearization_error", "linearization_cosine", "anchored_linearization_error", "parameter_distance",
+    "conjugate_kernel_share", "conjugate_kernel_distance_from_initial", "optimizer_kernel_distance",
+})  # fmt: skip
+#: What has a null that depends on N, and the null: a stored number, or k/M of a random direction. Comparable above it.
+NULLED: Mapping[str, str] = {
+    **{
+        name: f"{name}_null"
+        for name in (
+            "kernel_target_alignment", "kernel_target_alignment_centred", "kernel_target_alignment_flattened",
+            "kernel_target_alignment_centred_flattened", "conjugate_kernel_target_alignment", "optimizer_target_alignment",
+            "cka_with_initial", "class_pair_r2", "class_three_level_share", "target_energy", "target_energy_centred",
+        )
+    },
+    **{
+        f"{name}_energy{end}": "k/M"
+        for name, ends in {
+            "output": ("", "_centred", "_out_of_sample"), "residual": ("", "_centred"), "displacement": ("", "_centred"),
+            "target": ("_out_of_sample",),
+        }.items()
+        for end in ends
+    },
 }  # fmt: skip
+_ABOVE = "_above_null"
 
 
 def quantity(run: Run, name: str) -> Floats:
     """A named quantity over the snapshots of a run, (S,), NaN where the probe was not measured.
 
+    ``NAME_above_null`` is NAME less its null of the same snapshot: what permuted labels, or a random direction, would give.
+
     Raises:
-        AnalysisError: the archive does not hold it.
+        AnalysisError: the archive does not hold it, or it has no null.
     """
-    values = np.array(_stored(run, name))
+    values = np.array(_above_null(run, name.removesuffix(_ABOVE)) if name.endswith(_ABOVE) else _stored(run, name))
     values[~run.measured] = np.nan
     return values
+
+
+def _above_null(run: Run, name: str) -> Floats:
+    stem, k = _parts(name)
+    null = NULLED.get(stem)
+    if null is None:
+        raise AnalysisError(
+            f"the quantity {name + _ABOVE!r}", expected=f"one of {sorted(NULLED)}", got=f"{name!r}, which has no null"
+        )
+    if null == "k/M":
+        return np.asarray(_stored(run, name) - int(k) / run.dimension)
+    return np.asarray(_stored(run, name) - _stored(run, f"{null}_{k}" if k else null))
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """A quantity's observable, and the k of an energy or "": ("target_energy", "20") of target_energy_20."""
+    stem, _, last = name.rpartition("_")
+    return (stem, last) if last.isdigit() and stem and not _is_ours(name) else (name, "")
 
 
 def _stored(run: Run, name: str) -> Floats:
@@ -54,6 +97,8 @@ def _stored(run: Run, name: str) -> Floats:
 
 def title_of(name: str) -> str:
     """How a quantity is called in tables and figures."""
+    if name.endswith(_ABOVE):
+        return f"{title_of(name.removesuffix(_ABOVE))} above its null"
     stem, _, last = name.rpartition("_")
     if stem == "eigenvalue":
         return f"λ{subscript(int(last))} / N"
@@ -70,18 +115,43 @@ def _long_names() -> Mapping[str, str]:
 
 
 def check_across_sizes(trajectory: Trajectory, names: list[str]) -> None:
-    """Refuse what grows with N where the runs' probes differ in size.
+    """Refuse what depends on N where the runs' probes differ in size.
 
     Raises:
         AnalysisError: naming the quantity and what to compare instead.
     """
-    counts = {run.count for run in trajectory}
-    if len(counts) > 1 and (growing := sorted(GROWING.intersection(names))):
+    counts = sorted({run.count for run in trajectory})
+    for name in sorted(names) if len(counts) > 1 else ():
+        instead = across_sizes(name)
+        if instead == name:
+            continue
+        if instead:
+            raise AnalysisError(
+                f"{name!r} has a null that depends on the number of probe points",
+                got=f"N = {counts}",
+                remedy=f"Compare {instead}, which is what it has beyond that.",
+            )
         raise AnalysisError(
-            f"{growing[0]!r} grows with the number of probe points",
-            got=f"N = {sorted(counts)}",
-            remedy="Compare eigenvalue_1, eigenvalue_2, …, which are λ_i/N, or numbers without a unit.",
+            f"{name!r} grows with the number of probe points, or depends on it otherwise",
+            got=f"N = {counts}",
+            remedy="Compare eigenvalue_1, eigenvalue_2, …, which are λ_i/N, or probes of one size.",
         )
+
+
+def across_sizes(name: str) -> str:
+    """What stands for a quantity where probes differ in size: itself, itself above its null, or "" where nothing does."""
+    stem, _ = _parts(name)
+    if name.endswith(_ABOVE) or stem in FREE or stem == "eigenvalue" or not _is_ours(stem):
+        return name
+    return name + _ABOVE if stem in NULLED else ""
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it is an observable of the package; one that a user registered is the user's to judge."""
+    from kerneltrack.observables import catalogue
+
+    entry = catalogue().get(name)
+    return entry is not None and getattr(entry.compute, "__module__", "kerneltrack.").startswith("kerneltrack.")
 
 
 def key_of(run: Run, key: str) -> Any:
