@@ -1,4 +1,8 @@
-"""Quantities by name: a stored scalar, ``eigenvalue_i`` (λ_i/N), or ``NAME_energy_k``, over the snapshots of a run."""
+"""Quantities by name, over the snapshots of a run.
+
+A stored scalar, ``eigenvalue_i`` (λ_i/N), ``NAME_energy_k``, or the mean and half-difference of a scalar over a pair of
+consecutive states, ``NAME_pair_mean`` and ``NAME_pair_half_difference``, in the row of the pair's first state.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,10 @@ GROWING = {
 }  # fmt: skip
 
 
+#: Endings of what is said of a pair.
+_OF_PAIRS = ("_pair_mean", "_pair_half_difference")
+
+
 def quantity(run: Run, name: str) -> Floats:
     """A named quantity over the snapshots of a run, (S,), NaN where the probe was not measured.
 
@@ -26,11 +34,23 @@ def quantity(run: Run, name: str) -> Floats:
         AnalysisError: the archive does not hold it.
     """
     values = np.array(_stored(run, name))
-    values[~run.measured] = np.nan
+    values[~run.taken] = np.nan
     return values
 
 
+def pair_numbers(run: Run) -> dict[str, tuple[Floats, Floats]]:
+    """Scalar → its mean and half-difference (Q,) over ``run.groups``; of every one that any group holds both of."""
+    found = {name: run.groups.mean_and_half_difference(run.values(name)) for name in run.scalars if len(run.groups)}
+    return {name: both for name, both in found.items() if np.isfinite(both[0]).any()}
+
+
 def _stored(run: Run, name: str) -> Floats:
+    for ending in _OF_PAIRS:
+        if name.endswith(ending) and name.removesuffix(ending) in run.dataset:
+            _, mean, half = run.pairs(run.values(name.removesuffix(ending)))
+            paired = np.full(len(run), np.nan)
+            paired[run.groups.first] = mean if ending == "_pair_mean" else half
+            return paired
     stem, _, last = name.rpartition("_")
     if stem == "eigenvalue" and last.isdigit():
         values = run.values("eigenvalues", why=name)
@@ -54,6 +74,9 @@ def _stored(run: Run, name: str) -> Floats:
 
 def title_of(name: str) -> str:
     """How a quantity is called in tables and figures."""
+    for ending in _OF_PAIRS:
+        if name.endswith(ending):
+            return f"{title_of(name.removesuffix(ending))}, {ending[1:].replace('_', ' ')}"
     stem, _, last = name.rpartition("_")
     if stem == "eigenvalue":
         return f"λ{subscript(int(last))} / N"
@@ -76,7 +99,8 @@ def check_across_sizes(trajectory: Trajectory, names: list[str]) -> None:
         AnalysisError: naming the quantity and what to compare instead.
     """
     counts = {run.count for run in trajectory}
-    if len(counts) > 1 and (growing := sorted(GROWING.intersection(names))):
+    asked = {name.removesuffix(next(filter(name.endswith, _OF_PAIRS), "")) for name in names}
+    if len(counts) > 1 and (growing := sorted(GROWING & asked)):
         raise AnalysisError(
             f"{growing[0]!r} grows with the number of probe points",
             got=f"N = {sorted(counts)}",

@@ -47,7 +47,7 @@ from kerneltrack.observables.motion import (
     turn_is_rounding,
     unbiased_cka,
 )
-from kerneltrack.observables.need import NEEDS, Need, in_order
+from kerneltrack.observables.need import NEEDS, Need, in_order, is_light
 from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
 from kerneltrack.observables.regression import (
@@ -110,6 +110,7 @@ __all__ = [
     "held_out",
     "in_order",
     "initial_basis",
+    "is_light",
     "jacobian_change",
     "jacobian_stability",
     "kernel_alignment_risk",
