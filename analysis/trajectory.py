@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from kerneltrack.errors import AnalysisError
 from kerneltrack.gauge import measured
 
+from .groups import Groups
 from .withheld import Rows, Withheld, off_lag, withheld
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 PathLike = str | os.PathLike[str]
+#: What a row says of its taking, and not of the network.
+_OF_ROWS = frozenset({"wall_time", "train_seconds", "snapshot_seconds", "lag"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,11 +249,19 @@ class Run:
         lag = self.off_lag[rows] if self.off_lag is not None else lag
         return replace(self, dataset=self.dataset.isel(snapshot=rows), off_lag=lag)
 
+    @cached_property
+    def groups(self) -> Groups:
+        """The pairs and triples of consecutive states."""
+        if "window" not in self.dataset:
+            return Groups.of(self.steps, np.zeros(len(self), np.int64), np.full(len(self), np.nan), self.taken)
+        lag = self.values("lag") if "lag" in self.dataset else np.full(len(self), np.nan)
+        return Groups.of(self.steps, np.asarray(self.dataset["window"].values, dtype=np.int64), lag, self.taken)
+
     def pairs(self, values: Floats) -> tuple[Ints, Floats, Floats]:
-        """Mean and half-difference over each measured pair (t, t + 1): steps t (Q,), and both along the first axis.
+        """Mean and half-difference over each pair or triple: steps t (Q,) of their first states, and both along the first axis.
 
         At the edge of stability what oscillates has period 2: the mean is the course, half the difference (second less
-        first) its amplitude with the sign of the phase. Pairs come from schedules with ``window=2``.
+        first) its amplitude with the sign of the phase. Pairs come from ``schedule="log"``, triples from ``window=3``.
 
         Args:
             values: (S, …) one entry per snapshot.
@@ -258,16 +269,21 @@ class Run:
         Raises:
             AnalysisError: the archive holds no pair.
         """
-        second = np.flatnonzero((self.steps[1:] == self.steps[:-1] + 1) & self.measured[1:] & self.measured[:-1]) + 1
-        second = second[np.asarray(self.dataset["window"].values, dtype=int)[second] == 1]
-        if not second.size:
+        if not len(self.groups):
             raise AnalysisError(
                 "the archive holds no pairs of snapshots",
                 where=self.path or None,
                 remedy="Measure pairs: NTKTracker(schedule=kt.schedule.Every(n, window=2)).",
             )
-        first, later = values[second - 1], values[second]
-        return self.steps[second - 1], (first + later) / 2, (later - first) / 2
+        return self.steps[self.groups.first], *self.groups.mean_and_half_difference(
+            np.asarray(values, dtype=np.float64)
+        )
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """The names of what is one number a snapshot of this probe."""
+        found = (str(name) for name, data in self.dataset.data_vars.items() if data.dims == ("snapshot",))
+        return tuple(sorted(n for n in found if self.dataset[n].dtype.kind == "f" and n not in _OF_ROWS))
 
     def _any_finite(self, name: str) -> bool:
         data = self.dataset.variables[name]

@@ -43,7 +43,10 @@ def before(cost: SnapshotCost, schedules: Mapping[str, Schedule]) -> str:
     line = f"one snapshot: {cost.seconds:.2f} s (the first){peak}, {format_bytes(cost.disk_bytes)} on disk; {when}"
     if cost.states is None:
         return line
-    return f"{line}: about {cost.states} in all, {cost.states * cost.seconds:.0f} s"
+    if not cost.light:
+        return f"{line}: about {cost.states} in all, {cost.states * cost.seconds:.0f} s"
+    light = f"{cost.light} of them light (the kernel without its eigenpairs, outputs and scalars)"
+    return f"{line}: about {cost.states} in all, {light}, at most {cost.states * cost.seconds:.0f} s"
 
 
 def after(rows: int, archive: object, seconds: float, total: float) -> str:

@@ -37,7 +37,8 @@ class Snapshot:
         learning_rates: one per parameter group, as the update that leaves this state uses them.
         training_loss: the loss of the batch of that update; NaN where unknown.
         trigger: the schedule that asked for it, printed as it is written.
-        window: 0, or 1 for the second state of a pair (t, t+1).
+        window: 0, or which state of a group of consecutive ones it is: 1 for the second of a pair, 2 for the third of a triple.
+        lag: updates since the group's first state; 0 where that is this one, or unknown.
         update_applied: whether that update happened; None where it is unknown (the last state of a run).
         status: "failed" where the measurement raised; then ``probes`` may be empty.
         message: the reason of a failure, or why some observables are NaN; one line.
@@ -55,6 +56,7 @@ class Snapshot:
     training_loss: float = math.nan
     trigger: str = ""
     window: int = 0
+    lag: int = 0
     update_applied: bool | None = None
     status: Status = "ok"
     message: str = ""

@@ -90,11 +90,51 @@ def test_a_continuous_schedule_is_not_a_change_at_every_step():
 )
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 100), (1, 64), (33, 34), (50, 50), (7, 65)])
 def test_counts(schedule, start, stop):
-    """Oracle: asking at every step."""
-    windows = [m.window for m in getattr(schedule, "members", (schedule,))]
-    members = getattr(schedule, "members", (schedule,))
-    asked = sum(w * len([t for t in steps(m, stop) if t >= start]) for m, w in zip(members, windows, strict=True))
-    assert schedule.count(start, stop) == asked
+    """Oracle: asking at every step, and the states of the groups that begin there; those asked for anyway count once."""
+    whole = light = 0
+    for member in getattr(schedule, "members", (schedule,)):
+        due = {t: member.due(Clock(step=t)).window for t in steps(member, stop + 2)}
+        whole += len([t for t in due if start <= t < stop])
+        light += len({t + i for t in due if start <= t < stop for i in range(1, due[t])} - due.keys())
+    assert (schedule.count(start, stop), schedule.count_light(start, stop)) == (whole + light, light)
+
+
+@pytest.mark.parametrize("per_octave", [0.5, 1, 2, 3, 7.5, 64])
+@pytest.mark.parametrize("pairs", [0, 1, 2, 3, 5])
+def test_log_begins_a_pair_at_one_moment_of_several(per_octave, pairs):
+    """Oracle: asking at every step. More states than before are one in ``pairs``, and halved grids measure none that is new."""
+    schedule = Log(per_octave, pairs=pairs)
+    moments = steps(schedule, 3000)
+
+    def added(schedule):
+        return {t + 1 for t in steps(schedule, 3000) if schedule.due(Clock(step=t)).window == 2} - set(moments)
+
+    for until in (10, 100, 3000):
+        extra = [t for t in added(schedule) if t < until]
+        assert len(extra) <= (len([t for t in moments if t < until]) / pairs if pairs else 0)
+    assert bool(added(schedule)) == bool(pairs)
+    assert added(schedule.thinned(1)) <= added(schedule)
+
+
+@pytest.mark.parametrize(
+    "after", [(0,), (0, 1), (5,), (0, 1, 10), (0, 1, 10, 100), (0, 1, 2, 3), (0, 10, 100, 1000, 5000, 9000)]
+)
+def test_a_rate_change_has_a_pair_at_one_moment_of_three(after):
+    """The last offsets first, none of which is completed by another one anyway; of fewer than three moments none."""
+    schedule = OnLearningRateChange(after=after)
+    moments = steps(schedule, 12_000, rate_changes=changes(50))
+    due = {t: schedule.due(Clock(step=t, rate_changes=changes(50))) for t in moments}
+    begun = [t - 50 for t, found in due.items() if found.window == 2]
+    assert len(begun) <= len(after) / 3
+    alone = [offset for offset in after if offset + 1 not in after]
+    assert begun == sorted(alone[::-3][: len(after) // 3])
+
+
+def test_what_an_archive_does_not_say_of_pairs_was_none():
+    """A schedule that was stored before there were pairs of its own goes on as it was."""
+    assert read("Log(2) | OnLearningRateChange(after=(0, 1, 10, 100))") == Log(pairs=0) | OnLearningRateChange(pairs=0)
+    for schedule in (Log(), Log(pairs=0), Log(window=2), Log(window=3, light=False), OnLearningRateChange(pairs=2)):
+        assert read(str(schedule)) == schedule
 
 
 @pytest.mark.parametrize("per_epoch", [1, 3, 7])
@@ -167,8 +207,9 @@ JUMPS = {"one": (1,), "two": (2,), "three": (3,), "critic": (1, 1, 1, 1, 2), "ir
 GRIDS = {
     Every(1): range(400), Every(3): range(0, 400, 3), Every(50): range(0, 400, 50),
     At((1, 3, 5, 7)): (1, 3, 5, 7), At((0, 100, 101, 102, 399)): (0, 100, 101, 102, 399),
-    Log(2): {0, *(round(2 ** (j / 2)) for j in range(20))}, Log(7.5): {0, *(round(2 ** (j / 7.5)) for j in range(70))},
-    Log(64): {0, *(round(2 ** (j / 64)) for j in range(600))},
+    Log(2, pairs=0): {0, *(round(2 ** (j / 2)) for j in range(20))},
+    Log(7.5, pairs=0): {0, *(round(2 ** (j / 7.5)) for j in range(70))},
+    Log(64, pairs=0): {0, *(round(2 ** (j / 64)) for j in range(600))},
     Every(40) | At((33, 34)): {33, 34, *range(0, 400, 40)},
 }  # fmt: skip
 
@@ -183,7 +224,7 @@ def asked(schedule, jumps, *, window=1, until=400, resumed=None, epochs=lambda s
             pace.load_state_dict(memory)
         clock = Clock(step=step, learning_rates=(rates(step),), epoch=epochs(step), starts_epoch=step == 0)
         due = pace.due(clock)
-        pace.pair(due)
+        pace.group(due, step)
         if due:
             found.append(step)
     return found
@@ -247,6 +288,34 @@ def test_a_pair_is_a_state_and_that_of_the_next_update(grid, jumps):
     assert asked(grid, JUMPS[jumps]) == expected
 
 
+@pytest.mark.parametrize("jumps", ["one", "critic", "irregular"])
+@pytest.mark.parametrize("window", [2, 3])
+@pytest.mark.parametrize("light", [True, False])
+def test_a_group_goes_on_after_a_checkpoint_within_it(jumps, window, light):
+    """Every state of a group knows its place, its lag and how much of it is measured; resumed anywhere it is the same.
+
+    Oracle: counting through the list of states.
+    """
+    there, schedule, expected = states(JUMPS[jumps], 60), Every(11, window=window, light=light), []
+    begin = None  # position of the open group's first state
+    for i, state in enumerate(there):
+        asks = i == 0 or state // 11 > there[i - 1] // 11
+        place = 0 if begin is None else i - begin
+        if begin is not None or asks:
+            extent = "whole" if asks or not light else ("kernel", "outputs")[place - 1]
+            expected.append((state, place, state - there[i - place], extent))
+            begin = i - place if place + 1 < window else None
+    found, pace = [], Pace({"p": schedule})
+    for state in there:
+        memory = pickle.loads(pickle.dumps(pace.state_dict()))
+        pace = Pace({"p": schedule})
+        pace.load_state_dict(memory)
+        due = pace.due(Clock(step=state))
+        if due:
+            found.append((state, *pace.group(due, state), due["p"].extent))
+    assert found == expected
+
+
 @pytest.mark.parametrize("jumps", JUMPS)
 @pytest.mark.parametrize("after", [(0,), (0, 1, 10), (0, 1, 2, 3), (5, 100)])
 @pytest.mark.parametrize("held", [1, 10, 30, 150])
@@ -260,7 +329,9 @@ def test_rate_changes_are_met_whatever_the_jumps(jumps, after, held):
                 events.append(now)
             since = now
     points = {0, *(event + offset for event in events for offset in after)}
-    assert asked(OnLearningRateChange(after, held=held), JUMPS[jumps]) == first_at_or_after(points, JUMPS[jumps])
+    assert asked(OnLearningRateChange(after, held=held, pairs=0), JUMPS[jumps]) == first_at_or_after(
+        points, JUMPS[jumps]
+    )
 
 
 def test_a_warm_up_that_begins_with_the_run_is_no_change():
@@ -381,7 +452,10 @@ def test_parse_refuses(bad):
         lambda: At(()),
         lambda: At((-1,)),
         lambda: At((1.5,)),
-        lambda: Every(2, window=3),
+        lambda: Every(2, window=4),
+        lambda: Every(2, window=True),
+        lambda: Log(pairs=-1),
+        lambda: OnLearningRateChange(pairs=1.5),
         lambda: OnMetricChange("loss", by=1.0),
         lambda: OnLearningRateChange(after=()),
     ],

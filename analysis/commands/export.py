@@ -17,6 +17,7 @@ from xarray.backends import H5NetCDFStore
 
 from kerneltrack.archive import Column, Field, Stream, chunk_shape
 
+from ..derived import pair_numbers
 from ..output import NETCDF, TABLE, distinct, may_write, whole, write
 from ..text import plain
 from ..trajectory import Floats, Run
@@ -33,6 +34,8 @@ _INDEX = (
     "snapshot_seconds",
     "training_loss",
     "status",
+    "window",
+    "lag",
 )
 #: Arrays beyond this are written row by row: a kernel that was kept at both ends of a run is mostly rows of NaN.
 _AT_ONCE_BYTES = 1 << 26
@@ -43,8 +46,9 @@ _EIGENVALUES = 100
 def to_csv(run: Run, path: str | os.PathLike[str]) -> Path:
     """One row per snapshot: where it is, learning rates, scalar observables, energies at each k, leading eigenvalues.
 
-    Names are those of the catalogue; ``NAME_k`` is an energy in the first k modes, ``eigenvalue_i`` counts from 1. NaN
-    is an empty cell. Numbers are written so that reading them back gives the same float64.
+    Names are those of the catalogue; ``NAME_k`` is an energy in the first k modes, ``eigenvalue_i`` counts from 1;
+    ``NAME_pair_mean`` and ``NAME_pair_half_difference`` stand in the row of a pair's first state, ``window`` says which state
+    of a pair or triple a row is. NaN is an empty cell. Numbers are written so that reading them back gives the same float64.
 
     Raises:
         OutputError: neither a .csv nor a stream ("-": standard output), or nothing may be written there.
@@ -61,7 +65,7 @@ def to_csv(run: Run, path: str | os.PathLike[str]) -> Path:
 
 
 def to_netcdf(run: Run, path: str | os.PathLike[str]) -> Path:
-    """The whole dataset of the probe, with its attributes as JSON text, as netCDF-4.
+    """The whole dataset of the probe, and the means and half-differences of its pairs, with attributes as JSON, as netCDF-4.
 
     Raises:
         OutputError: neither .nc nor .nc4, or nothing may be written there.
@@ -72,6 +76,8 @@ def to_netcdf(run: Run, path: str | os.PathLike[str]) -> Path:
         masked = np.array(dataset[name].values)
         masked[run.withheld(name).rows] = np.nan
         dataset[name] = dataset[name].copy(data=masked)
+    for name, values in _of_pairs(run):
+        dataset[name] = ("snapshot", values)
     public = {key: value for key, value in run.provenance.items() if key != "private"}
     dataset.attrs = {key: value for key, value in dataset.attrs.items() if key != "path"}  # a path says who ran it
     dataset.attrs["provenance"] = json.dumps(public, ensure_ascii=False)
@@ -128,9 +134,19 @@ def _columns(run: Run) -> Iterator[tuple[str, Floats]]:
         elif data.dims == ("snapshot", "energy_k"):
             grid = run.values("energy_k").astype(int)
             yield from ((f"{plain(name)}_{k}", run.values(name)[:, i]) for i, k in enumerate(grid))
+    yield from _of_pairs(run)
     if "eigenvalues" in run.dataset:
         values = run.values("eigenvalues")
         yield from ((f"eigenvalue_{i + 1}", values[:, i]) for i in range(min(values.shape[1], _EIGENVALUES)))
+
+
+def _of_pairs(run: Run) -> Iterator[tuple[str, Floats]]:
+    """(S,) mean and half-difference of each scalar over pairs and triples, in the row of the first state."""
+    for name, both in pair_numbers(run).items():
+        for ending, numbers in zip(("pair_mean", "pair_half_difference"), both, strict=True):
+            values = np.full(len(run), np.nan)
+            values[run.groups.first] = numbers
+            yield f"{plain(name)}_{ending}", values
 
 
 def _cell(value: object) -> str:

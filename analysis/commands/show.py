@@ -68,7 +68,8 @@ def _probe(run: Run) -> dict[str, Any]:
         "parameters": run.settings.get("parameter_count"),
         "stability_scope": run.settings.get("stability_scope"),
         "measured": len(rows),
-        "failed": int(len(run) - len(rows)),
+        "light": int(np.sum(run.taken & ~run.measured)),
+        "failed": int(np.sum(~run.taken)),
         "seconds": _seconds(run),
         "last_step": int(run.steps[rows[-1]]) if len(rows) else None,
         "last": {},
@@ -104,6 +105,7 @@ def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
         [
             "snapshots measured",
             f"{count(probe['measured'])}"
+            + (f", and {count(probe['light'])} light ones of pairs and triples" if probe["light"] else "")
             + (f" ({count(probe['failed'])} without a measurement)" if probe["failed"] else ""),
         ],
         ["time spent measuring", duration(probe["seconds"]) if probe["seconds"] is not None else "–"],

@@ -9,7 +9,7 @@ from .kernels import full_kernel, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
 from .mode_factors import ModeFactors, mode_factors
 from .profiles import Function, binned, energy_profile, followed, mode_energy, nearest_k, representative_rows, speeds
-from .quantities import across_sizes, check_across_sizes, key_of, nearest, quantity, title_of
+from .quantities import across_sizes, check_across_sizes, key_of, nearest, pair_numbers, quantity, title_of
 from .rate_changes import Change, Trend, learning_rate_changes
 from .stages import judge
 from .uncertainty import assess, assessment_table
@@ -43,6 +43,7 @@ __all__ = [
     "nearest",
     "nearest_k",
     "output_in_top_modes",
+    "pair_numbers",
     "quantity",
     "representative_rows",
     "rows_with_kernels",

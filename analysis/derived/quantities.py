@@ -1,4 +1,8 @@
-"""Quantities by name: a stored scalar, ``eigenvalue_i`` (λ_i/N), or ``NAME_energy_k``, over the snapshots of a run."""
+"""Quantities by name, over the snapshots of a run.
+
+A stored scalar, ``eigenvalue_i`` (λ_i/N), ``NAME_energy_k``, or the mean and half-difference of a scalar over a pair of
+consecutive states, ``NAME_pair_mean`` and ``NAME_pair_half_difference``, in the row of the pair's first state.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from ..trajectory import Floats, Run, Trajectory
 #: of the points does. Of the package's other numbers none may but those of ``NULLED``: they grow with N or depend on it.
 FREE = frozenset({
     "probe_loss", "network_error", "kernel_distance_from_initial", "relative_kernel_change", "kernel_angle_from_initial",
-    "kernel_distance_from_previous", "kernel_velocity", "cka_with_initial_unbiased", "class_diagonal", "class_within",
+    "kernel_distance_from_previous", "kernel_angular_velocity", "cka_with_initial_unbiased", "class_diagonal", "class_within",
     "class_between", "linearization_error", "linearization_cosine", "anchored_linearization_error", "parameter_distance",
     "conjugate_kernel_share", "conjugate_kernel_distance_from_initial", "optimizer_kernel_distance",
 })  # fmt: skip
@@ -42,6 +46,10 @@ NULLED: Mapping[str, str] = {
 _ABOVE = "_above_null"
 
 
+#: Endings of what is said of a pair.
+_OF_PAIRS = ("_pair_mean", "_pair_half_difference")
+
+
 def quantity(run: Run, name: str) -> Floats:
     """A named quantity over the snapshots of a run, (S,), NaN where the probe was not measured.
 
@@ -51,7 +59,7 @@ def quantity(run: Run, name: str) -> Floats:
         AnalysisError: the archive does not hold it, or it has no null.
     """
     values = np.array(_above_null(run, name.removesuffix(_ABOVE)) if name.endswith(_ABOVE) else _stored(run, name))
-    values[~run.measured] = np.nan
+    values[~run.taken] = np.nan
     return values
 
 
@@ -73,7 +81,19 @@ def _parts(name: str) -> tuple[str, str]:
     return (stem, last) if last.isdigit() and stem and not _is_ours(name) else (name, "")
 
 
+def pair_numbers(run: Run) -> dict[str, tuple[Floats, Floats]]:
+    """Scalar → its mean and half-difference (Q,) over ``run.groups``; of every one that any group holds both of."""
+    found = {name: run.groups.mean_and_half_difference(run.values(name)) for name in run.scalars if len(run.groups)}
+    return {name: both for name, both in found.items() if np.isfinite(both[0]).any()}
+
+
 def _stored(run: Run, name: str) -> Floats:
+    for ending in _OF_PAIRS:
+        if name.endswith(ending) and name.removesuffix(ending) in run.dataset:
+            _, mean, half = run.pairs(run.values(name.removesuffix(ending)))
+            paired = np.full(len(run), np.nan)
+            paired[run.groups.first] = mean if ending == "_pair_mean" else half
+            return paired
     stem, _, last = name.rpartition("_")
     if stem == "eigenvalue" and last.isdigit():
         values = run.values("eigenvalues", why=name)
@@ -99,6 +119,9 @@ def title_of(name: str) -> str:
     """How a quantity is called in tables and figures."""
     if name.endswith(_ABOVE):
         return f"{title_of(name.removesuffix(_ABOVE))} above its null"
+    for ending in _OF_PAIRS:
+        if name.endswith(ending):
+            return f"{title_of(name.removesuffix(ending))}, {ending[1:].replace('_', ' ')}"
     stem, _, last = name.rpartition("_")
     if stem == "eigenvalue":
         return f"λ{subscript(int(last))} / N"
@@ -121,7 +144,8 @@ def check_across_sizes(trajectory: Trajectory, names: list[str]) -> None:
         AnalysisError: naming the quantity and what to compare instead.
     """
     counts = sorted({run.count for run in trajectory})
-    for name in sorted(names) if len(counts) > 1 else ():
+    asked = {name.removesuffix(next(filter(name.endswith, _OF_PAIRS), "")) for name in names}
+    for name in sorted(asked) if len(counts) > 1 else ():
         instead = across_sizes(name)
         if instead == name:
             continue

@@ -17,8 +17,8 @@ Three rules, each of one course:
    ``FEWEST`` snapshots. Null: random walks of log ρ; the rate is the share of them that stay at the edge as long.
 
 Rule 3 is applied to each stretch of one learning rate, because every change of it moves the bound. Snapshots are
-counted, not steps: a schedule that is dense somewhere sees more there. A false-alarm rate speaks of the
-null that is named, not of the chance that a stage is real.
+counted, not steps: a schedule that is dense somewhere sees more there. A pair counts once, with the mean over both
+phases. A false-alarm rate speaks of the null that is named, not of the chance that a stage is real.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ def _of_motion(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[Stag
 
 def _of_sharpness(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[Stage]:
     course, reason = sharpness(run)
+    course = run.groups.both_phases(course)
     if reason:
         reasons.append(f"progressive sharpening: {reason}")
         return []
@@ -154,7 +155,7 @@ def _of_sharpness(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[S
 
 
 def _of_edge(run: Run, rows: Ints, seed: int, reasons: list[str]) -> list[Stage]:
-    rates, ratio = run.learning_rates[rows], run.values("stability_ratio")[rows]
+    rates, ratio = run.learning_rates[rows], run.groups.both_phases(run.values("stability_ratio"))[rows]
     moved = np.flatnonzero(np.any(rates[1:] != rates[:-1], axis=1)) + 1
     parts = [part for part in np.split(np.arange(len(rows)), moved) if len(part) >= FEWEST_POINTS]
     if not parts:
@@ -368,6 +369,9 @@ def _walks(ratio: Floats, rng: np.random.Generator) -> Floats:
 
 def _course(run: Run, name: str) -> Ints:
     """Rows that hold the number, ascending in step; of rows at one step the last."""
-    rows = np.flatnonzero(run.taken & np.isfinite(run.values(name)))
+    values = run.values(name)
+    if name != "kernel_angular_velocity":  # which stands in the second row of a pair, and is of both phases
+        values = run.groups.both_phases(values)
+    rows = np.flatnonzero(run.taken & np.isfinite(values))
     rows = rows[np.argsort(run.steps[rows], kind="stable")]
     return rows[np.append(run.steps[rows][1:] != run.steps[rows][:-1], True)] if rows.size else rows

@@ -278,11 +278,21 @@ def _numbers(run: Run, row: int) -> dict[str, float]:
     eigenvalues = run.values("eigenvalues")[row]
     numbers = {f"eigenvalue_{i}": float(eigenvalues[i - 1]) for i in MODES if i <= eigenvalues.size}
     numbers |= {name: float(run.values(name)[row]) for name in SCALARS if name in run.dataset}
+    if "kernel_angular_velocity" in numbers:
+        numbers["kernel_angular_velocity"] = _angular_velocity(run, row)
     for name in ENERGIES:
         if name in run.dataset:
             values = run.values(name)[row]
             numbers |= {f"{name}_{k}": float(v) for k, v in zip(_energy_k(run), values, strict=True)}
     return numbers
+
+
+def _angular_velocity(run: Run, row: int) -> float:
+    """Of the pair that begins at the row, which holds it in its second state; else of the way that led there."""
+    begun = np.flatnonzero(run.groups.first == row)
+    values = run.values("kernel_angular_velocity")
+    paired = float(values[run.groups.second[begun[0]]]) if begun.size else float("nan")
+    return paired if np.isfinite(paired) else float(values[row])
 
 
 def _energy_k(run: Run) -> tuple[int, ...]:

@@ -14,7 +14,15 @@ import numpy as np
 from kerneltrack.errors import AnalysisError
 from kerneltrack.momentum import no_plain_descent
 
-from ..derived import FreezeHere, freeze_here, learning_rate_changes, nearest, representative_rows
+from ..derived import (
+    FreezeHere,
+    freeze_here,
+    learning_rate_changes,
+    nearest,
+    pair_numbers,
+    representative_rows,
+    title_of,
+)
 from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
@@ -22,6 +30,8 @@ from ..withheld import seen
 
 #: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
 AT_THE_EDGE = 0.95
+#: How many updates are the beginning of a run.
+EARLY = 100
 #: A share this near to one is one: float64 sums of thousands of squares are off by less.
 ALL = 1e-9
 
@@ -53,6 +63,8 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         _classes,
         _stability,
         _motion,
+        _turning,
+        _period,
         _laziness,
         _first_order,
         _frozen,
@@ -147,7 +159,7 @@ def _classes(run: Run) -> Finding | None:
 def _stability(run: Run) -> Finding | None:
     if not run.has("stability_ratio"):
         return None
-    ratio = run.values("stability_ratio")
+    ratio = run.groups.both_phases(run.values("stability_ratio"))  # at the edge the mean over both phases
     rows = _finite_rows(run, ratio)
     reached = [row for row in rows if ratio[row] >= AT_THE_EDGE]
     if not reached:
@@ -218,6 +230,56 @@ def _motion(run: Run) -> Finding | None:
         "from where it was at the start.",
         "0 for a kernel that only changes its scale.",
         "kernel-motion",
+    )
+
+
+def _turning(run: Run) -> Finding | None:
+    """How fast the kernel turns, at one lag, against the beginning of the run."""
+    if not run.has("kernel_angular_velocity"):
+        return None
+    omega = run.values("kernel_angular_velocity")
+    rows = np.flatnonzero(run.taken & np.isfinite(omega))
+    rows = rows[np.argsort(run.steps[rows], kind="stable")]
+    lags = np.unique(run.gaps[rows][np.isfinite(run.gaps[rows])])
+    if len(lags) != 1:
+        return None  # over several gaps it is no course
+    late = float(np.median(omega[rows[-max(len(rows) // 3, 1) :]]))
+    early = rows[run.steps[rows] <= EARLY]
+    when = f"over the last {count(max(len(rows) // 3, 1))} of {count(len(rows))} snapshots"
+    against = ""
+    if early.size and early[-1] != rows[-1] and late > 0 and (first := float(np.median(omega[early]))) > 0:
+        times, word = (first / late, "slower") if first >= late else (late / first, "faster")
+        against = f", ×{number(times, 2)} {word} than in the first {count(EARLY)} updates"
+    return Finding(
+        "Kernel turning",
+        f"{number(1000 * late, 2)} mrad an update",
+        f"The kernel turned by {number(1000 * late, 2)} mrad per update (median {when}, {count(int(lags[0]))} updates "
+        f"apart){against}.",
+        "0 for a kernel that stands still, or only changes its scale.",
+        "",
+    )
+
+
+def _period(run: Run) -> Finding | None:
+    """What alternates from one update to the next."""
+    swings = {}
+    for name, (mean, half) in pair_numbers(run).items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.abs(half / mean)
+        if name in ("probe_loss", "trace", "kernel_target_alignment", "stability_ratio") and np.isfinite(share).any():
+            swings[name] = share[np.isfinite(share)]
+    if not swings:
+        return None
+    largest = max(swings, key=lambda name: float(np.median(swings[name])))
+    triples = int(np.sum(run.groups.third >= 0))
+    drift = "" if triples == len(run.groups) else " A pair's half-difference holds half of an update's drift as well."
+    return Finding(
+        "Period 2",
+        f"{title_of(largest)} ± {_percent(np.median(swings[largest]))}",
+        f"Over {count(len(swings[largest]))} pairs of consecutive states {title_of(largest)} went to and fro by "
+        f"{_percent(np.median(swings[largest]))} of its mean (median half-difference).{drift}",
+        "0 for what does not oscillate.",
+        "",
     )
 
 

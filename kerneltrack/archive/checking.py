@@ -228,7 +228,7 @@ def _ascending(rows: Array) -> Array:
 
 _RULES = {
     "step": _Rule(lambda rows: rows < 0, "a negative step"),
-    "window": _allowed(0, 1),
+    "window": _allowed(0, 1, 2),
     "update_applied": _allowed(-1, 0, 1),
     "status": _allowed(0, 1),
     "trigger": _Rule(_not_utf8, "not UTF-8"),

@@ -132,7 +132,7 @@ def _table(group: h5py.Group, fields: tuple[Field, ...], sizes: dict[str, int]) 
     for field in fields:
         if _is_array(group, field.name):
             yield from _array(group, field, sizes)
-        else:
+        elif field.required or field.name in group:
             yield f"{group.name.rstrip('/')}/{field.name} is missing"
 
 

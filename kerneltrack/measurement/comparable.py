@@ -17,7 +17,10 @@ from kerneltrack.observables import Observable, State
 from kerneltrack.snapshot import Array
 
 #: What compares two kernels needs one of these of an earlier state, and carries no function from one to the other.
-_OF_KERNELS, _OF_FUNCTIONS = frozenset({"spectrum", "eigenvectors", "kernel"}), frozenset({"outputs", "targets"})
+_OF_KERNELS, _OF_FUNCTIONS = (
+    frozenset({"spectrum", "matrix", "eigenvectors", "kernel"}),
+    frozenset({"outputs", "targets"}),
+)
 
 #: Roundings of f that two evaluations of one network may differ by, on another device too.
 _ROUNDINGS = 1e3

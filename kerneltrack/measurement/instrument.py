@@ -35,7 +35,7 @@ from kerneltrack.measurement.update_effects import finest, update_effects
 from kerneltrack.memory_budget import refuse_budget
 from kerneltrack.ntk import NetworkState, NTKOperator, Plan, selected, unwrap, validate
 from kerneltrack.snapshot import ProbeRecord
-from kerneltrack.spectrum import eigensystem, threads_for
+from kerneltrack.spectrum import eigensystem, threads_for, unsolved
 from kerneltrack.training import UpdateRule
 
 
@@ -159,7 +159,7 @@ class Instrument(ProbeSpec):
             keep_parameters: keep θ_t for :meth:`complete`.
         """
         context = self._context(module, rule, step, references or References(), source, flags)
-        measured, missing = supply(context)
+        measured, missing = supply(context, self.wanted)
         state, outputs, remarks = context.state(measured), context.outputs, self._remarks(context, missing)
         functions = self._own_functions(context)
         del context, measured  # no kernel on the device is held beside what observables need
@@ -177,6 +177,69 @@ class Instrument(ProbeSpec):
             outputs=outputs,
             before=NetworkState.of(module) if keep_parameters and self.needs("update") else None,
             remarks=tuple(filter(None, dict.fromkeys((*remarks, *others.values())))),
+        )
+
+    def glance(
+        self,
+        module: nn.Module,
+        rule: UpdateRule,
+        *,
+        step: int,
+        references: References | None = None,
+        with_kernel: bool = True,
+        keep_kernel: bool = False,
+    ) -> Reading:
+        """Measure a light state: one forward pass, the kernel, and the observables that follow from both without eigenpairs.
+
+        Args:
+            module: the network, in eval mode.
+            rule: the update that is about to happen.
+            step: t.
+            references: the earlier states to compare with.
+            with_kernel: whether the kernel is computed; where eigenpairs come from products it is not.
+            keep_kernel: put it among the values.
+        """
+        references = references or References()
+        inputs, network = self.inputs(module), self.network(module, every_parameter=True)
+        outputs = network.outputs(inputs)
+        formed = self.eigenpairs == "all" or (
+            references.previous is not None and references.previous.kernel is not None
+        )
+        kernel = self._kernels.measured(module, inputs) if with_kernel and formed else None
+        context = Context(
+            spec=self,
+            kernels=self._kernels,
+            module=module,
+            network=network,
+            inputs=inputs,
+            outputs=outputs,
+            kernel=kernel,
+            parts=None,
+            without_parts="",
+            spectrum=unsolved(kernel, self.rows(outputs)),
+            rule=rule,
+            step=step,
+            references=references,
+            source=None,
+            flags=None,
+        )
+        extent = "outputs" if kernel is None else "kernel"
+        chosen = tuple(entry for entry in self.observables if observables.is_light(entry.needs, extent))
+        measured, missing = supply(context, observables.in_order(observables.needs(chosen)))
+        state = context.state(measured)
+        values, others = observables.compute(chosen, state), of_other_parameters(chosen, state)
+        stored = observables.measurement(state, top_k=0, keep_kernel=keep_kernel)
+        if callable(self.output):
+            stored["outputs"] = to_float64(outputs)
+        light = "light: outputs" if kernel is None else "light: kernel and outputs"
+        return Reading(
+            state=state,
+            values=withheld({**stored, **values}, others),
+            reasons={**self._explained(values.reasons, missing), **others},
+            rule=rule,
+            outputs=outputs,
+            remarks=tuple(filter(None, (light, self._kernels.remark(), context.new_layers, *others.values()))),
+            whole=False,
         )
 
     def _context(

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kerneltrack.measurement.rate_history import RateHistory
-from kerneltrack.schedule import Clock, Due, Schedule
+from kerneltrack.schedule import Clock, Due, Extent, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """A group of consecutive states that is not complete.
+
+    Attributes:
+        first: the step of its first state.
+        size: how many it is to have.
+        light: whether those after the first are light.
+        taken: how many it has.
+    """
+
+    first: int
+    size: int
+    light: bool
+    taken: int = 1
+
+    def next(self, trigger: str) -> Due:
+        """What is to be measured of its next state, where nothing else asks for that."""
+        place = {1: "second", 2: "third"}[self.taken]
+        what = "pair" if self.size == 2 else "triple"
+        extent: Extent = "whole" if not self.light else "kernel" if self.taken == 1 else "outputs"
+        return Due(f"{trigger}, {place} of a {what}", extent=extent)
 
 
 class Pace:
@@ -36,7 +60,7 @@ class Pace:
         self._horizon, self._per_epoch = horizon, per_epoch
         self._skipped = 0
         self._marks: dict[str, tuple[float, dict[str, float]]] = {}  # by probe, clock and metrics when it was last due
-        self._second: set[str] = set()  # probes whose next state completes a pair
+        self._groups: dict[str, _Group] = {}  # by probe, the group that is not complete
         self._asked: tuple[int, int] | None = None  # step and epoch of the state that was asked last
         self._rates = RateHistory(self.schedules.values())
 
@@ -54,8 +78,8 @@ class Pace:
             self._skipped += due is None and self.thinned > 0 and schedule.due(own) is not None
             if due is None and clock.step == 0:
                 due = Due("first")
-            if due is None and name in self._second:
-                due = Due(f"{schedule}, second of a pair")
+            if due is None and name in self._groups:
+                due = self._groups[name].next(str(schedule))
             if due is not None:
                 found[name] = due
                 self._marks[name] = (clock.seconds, dict(clock.metrics))
@@ -69,11 +93,21 @@ class Pace:
         self._asked = clock.step, clock.epoch
         return replace(clock, previous=step, previous_epoch=epoch, rate_changes=self._rates.changes)
 
-    def pair(self, due: Mapping[str, Due]) -> int:
-        """1 where this moment completes a pair, else 0; what it begins is completed by the next."""
-        window = int(any(name in self._second for name in due))
-        self._second = {name for name, found in due.items() if found.window == 2 and name not in self._second}
-        return window
+    def group(self, due: Mapping[str, Due], step: int) -> tuple[int, int]:
+        """Which state of a group this moment is, from 0, and how many updates after the group's first; of several the largest.
+
+        A state within a group begins none: what it begins is completed by the next ones.
+        """
+        window = lag = 0
+        for name, found in due.items():
+            group = self._groups.pop(name, None)
+            if group is not None:
+                window, lag = max(window, group.taken), max(lag, step - group.first)
+                if group.taken + 1 < group.size:
+                    self._groups[name] = replace(group, taken=group.taken + 1)
+            elif found.window > 1:
+                self._groups[name] = _Group(first=step, size=found.window, light=found.light)
+        return window, lag
 
     def halvings(self, step: int, training: float, measuring: float, rows: int) -> int:
         """How often the grids must be halved so that what is to come keeps within ``max_overhead`` of the whole run.
@@ -103,6 +137,12 @@ class Pace:
         """How many states the schedules ask for until the end; None where it is unknown."""
         return None if self._horizon is None else self._between(0, 0, self._horizon)
 
+    @property
+    def light_states(self) -> int:
+        """How many of them are light, as far as they can be counted."""
+        every = self.schedules.values()
+        return sum(s.count_light(0, self._horizon or 0, per_epoch=self._per_epoch) for s in every)
+
     def _between(self, times: int, start: int, stop: int) -> int | None:
         """States of the grids, halved so many times, from ``start`` on; None where a schedule cannot be counted."""
         counts = [s.thinned(times).count(start, stop, per_epoch=self._per_epoch) for s in self.schedules.values()]
@@ -117,10 +157,10 @@ class Pace:
         return f"skipped {left_out} states for max_overhead={self.max_overhead}: now {thinner}"
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know: the last state asked, when each probe was due, open pairs, halvings, changes of rates."""
+        """What a resumed run must know: the last state asked, when each probe was due, open groups, halvings, changes of rates."""
         return {
             "marks": {name: list(mark) for name, mark in self._marks.items()},
-            "second": sorted(self._second),
+            "groups": {name: asdict(group) for name, group in sorted(self._groups.items())},
             "thinned": self.thinned,
             "asked": None if self._asked is None else list(self._asked),
             "rates": self._rates.state_dict(),
@@ -133,4 +173,5 @@ class Pace:
         step_and_epoch = memory.get("asked")
         self._asked = None if step_and_epoch is None else (int(step_and_epoch[0]), int(step_and_epoch[1]))
         self._rates.load_state_dict(memory.get("rates", {}))
-        self._second, self.thinned = set(memory.get("second", ())), int(memory.get("thinned", 0))
+        self._groups = {name: _Group(**group) for name, group in memory.get("groups", {}).items()}
+        self.thinned = int(memory.get("thinned", 0))

@@ -25,6 +25,7 @@ class Reading:
         outputs: f_t (N, O) as the network gave it.
         before: the network's state θ_t, kept until the update has happened; None where nothing needs it.
         remarks: what else a reader of the row should know.
+        whole: whether it has its eigenpairs; a light state of a group has none.
     """
 
     state: State
@@ -34,3 +35,4 @@ class Reading:
     outputs: Tensor
     before: NetworkState | None = None
     remarks: tuple[str, ...] = ()
+    whole: bool = True

@@ -115,7 +115,7 @@ class Recorder:
         if self._closed or self._open is not None:
             raise self._out_of_turn("open_row", "idle")
         began = time.perf_counter()
-        window = self.pace.pair(due)
+        window, lag = self.pace.group(due, moment.step)
         readings: dict[str, Reading] = {}
         status: Status = "ok"
         message = ""
@@ -144,6 +144,7 @@ class Recorder:
             learning_rates=rule.learning_rates,
             trigger="; ".join(triggers),
             window=window,
+            lag=lag,
             status=status,
             message=message,
         )
@@ -170,6 +171,7 @@ class Recorder:
             peak_bytes=peak,
             disk_bytes=sum(array.nbytes for array in arrays),
             states=self.pace.states,
+            light=self.pace.light_states,
         )
 
     def use_rates(self, learning_rates: Iterable[float]) -> None:
@@ -335,7 +337,7 @@ class Recorder:
         module: nn.Module,
         moment: Moment,
         rule: UpdateRule,
-        due: Iterable[str],
+        due: Mapping[str, Due],
         flags: Flags,
         *,
         last: bool,
@@ -348,7 +350,10 @@ class Recorder:
             self._references.begin(module)
         trains = {name: self._instruments[name].trains(module) for name in due}
         for name in (name for name in due if trains[name]):
-            into[name] = self._measure(name, module, moment, rule, into, flags, last=last)
+            if due[name].extent == "whole":
+                into[name] = self._measure(name, module, moment, rule, into, flags, last=last)
+            else:
+                into[name] = self._glance(name, module, moment, rule, kernel=due[name].extent == "kernel")
         return [name for name in due if not trains[name]]
 
     def _measure(
@@ -376,6 +381,19 @@ class Recorder:
         self._references.keep(name, moment.step, reading.state)
         return reading
 
+    def _glance(self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, *, kernel: bool) -> Reading:
+        """A light state of a group."""
+        reading = self._instruments[name].glance(
+            module,
+            rule,
+            step=moment.step,
+            references=self._references.of(name, moment.step),
+            with_kernel=kernel,
+            keep_kernel=self._keep_kernel == "all",
+        )
+        self._references.keep(name, moment.step, reading.state, light=True)
+        return reading
+
     def _source(
         self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, others: Mapping[str, Reading]
     ) -> tuple[Instrument, Reading] | None:
@@ -385,7 +403,10 @@ class Recorder:
         if name == first or not any(need.from_source for need in instrument.wanted):
             return None
         bare = replace(instrument, observables=(), loss=None)
-        return instrument, others.get(first) or bare.measure(module, rule, step=moment.step, keep_parameters=False)
+        known = others.get(first)
+        if known is None or not known.whole:
+            known = bare.measure(module, rule, step=moment.step, keep_parameters=False)
+        return instrument, known
 
 
 def _reasons(readings: Mapping[str, Reading]) -> str:

@@ -31,8 +31,8 @@ class References:
     Attributes:
         start: the network's state at step 0.
         initial: the probe's state at step 0 of the same run.
-        previous: the last state measured.
-        lagged: the state Δ updates before this one, where it was the last one measured.
+        previous: the last state measured whole.
+        lagged: the state Δ updates before this one, where it was the last one measured, whole or light.
         lag: Δ, updates between the run's first two states of the probe.
         layers: those of the first measurement; every later one has values for the same.
     """
@@ -59,6 +59,7 @@ class RunReferences:
         self._start: NetworkState | None = None
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
+        self._light: dict[str, State] = {}  # the light state with a kernel that came after it
         self._lags: dict[str, int] = {}
         self._layers: dict[str, list[str]] = {}
 
@@ -69,29 +70,34 @@ class RunReferences:
 
     def of(self, probe: str, step: int) -> References:
         """What the measurement of a probe at that step is compared with."""
-        previous = self._previous.get(probe)
-        if previous is not None and previous.settings.get("step") == step:
-            previous = None  # a run that goes on measures the state that it ended with again: it is not the one before
-        gap = None if previous is None else step - int(previous.settings["step"])
+        previous, latest = self._previous.get(probe), self._light.get(probe, self._previous.get(probe))
+        # A run that goes on measures the state that it ended with again: it is not the one before.
+        previous, latest = (None if s is None or s.settings.get("step") == step else s for s in (previous, latest))
+        gap = None if latest is None else step - int(latest.settings["step"])
         lag = self._lags.get(probe, gap)
         return References(
             start=self._start,
             initial=self._initial.get(probe),
             previous=previous,
-            lagged=previous if gap == lag else None,
+            lagged=latest if gap == lag else None,
             lag=lag,
             layers=self._layers.get(probe),
         )
 
-    def keep(self, probe: str, step: int, state: State) -> None:
-        """Compare what follows with ``state``, which was measured at that step."""
+    def keep(self, probe: str, step: int, state: State, *, light: bool = False) -> None:
+        """Compare what follows with ``state``, which was measured at that step; with a light one only at the run's lag."""
         self._layers.setdefault(probe, list(state.settings["layers"]))
         if "lag" in state.settings:
             self._lags.setdefault(probe, int(state.settings["lag"]))
+        if light:
+            if self._since_previous and state.kernel is not None:
+                self._light[probe] = state
+            return
         if step == 0:
             self._initial[probe] = state
         if self._since_previous:
             self._previous[probe] = state
+            self._light.pop(probe, None)
 
     def state_dict(self) -> dict[str, Any]:
         """θ_0, the first and the last measured state of each probe, its lag and its layers, for a checkpoint."""
@@ -99,6 +105,7 @@ class RunReferences:
             "anchor": None if self._start is None else vars(self._start),
             "initial": {name: to_plain(state) for name, state in self._initial.items()},
             "previous": {name: to_plain(state) for name, state in self._previous.items()},
+            "light": {name: to_plain(state) for name, state in self._light.items()},
             "lags": dict(self._lags),
             "layers": dict(self._layers),
         }
@@ -121,6 +128,7 @@ class RunReferences:
             self._start = None if start is None else NetworkState(**start).to(device)
             self._initial = {name: from_plain(state) for name, state in memory.get("initial", {}).items()}
             self._previous = {name: from_plain(state) for name, state in memory.get("previous", {}).items()}
+            self._light = {name: from_plain(state) for name, state in memory.get("light", {}).items()}
 
 
 #: What a state knows of others is theirs to keep.

@@ -14,9 +14,11 @@ class SnapshotCost:
         peak_bytes: memory that the largest kernel adds at its peak, by its plan; None where it has none.
         disk_bytes: of the row in the archive.
         states: how many the schedules ask for until the end; None where it is unknown.
+        light: how many of these are light.
     """
 
     seconds: float
     peak_bytes: int | None
     disk_bytes: int
     states: int | None
+    light: int = 0

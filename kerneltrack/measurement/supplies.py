@@ -6,7 +6,7 @@ A supplier looks at the :class:`Context`, and returns the field's value or raise
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.out_of_sample import as_matrix, extended, logistic, regressed
 from kerneltrack.measurement.parameter_motion import difference
 from kerneltrack.measurement.training_outputs import training_outputs
-from kerneltrack.observables import Need, State, grams_tell
+from kerneltrack.observables import NEEDS, Need, State, grams_tell
 
 Array = NDArray[np.float64]
 Supplied = TypeVar("Supplied")
@@ -41,15 +41,15 @@ def supplies(field: str) -> Callable[[Callable[[Context], Supplied]], Callable[[
     return enter
 
 
-def supply(context: Context) -> tuple[dict[str, Any], dict[str, str]]:
-    """Measure what the chosen observables need, and nothing else.
+def supply(context: Context, wanted: Iterable[Need]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Measure what is wanted, and nothing else.
 
     Returns:
         Field of State → value; need → why it was not measured.
     """
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    for need in context.spec.wanted:
+    for need in wanted:
         try:
             _refuse(need, context)
             for field in need.fields:
@@ -68,6 +68,8 @@ def _refuse(need: Need, context: Context) -> None:
         _ = context.formed
     if need.every_mode and not context.spectrum.complete:
         raise NotMeasured("only the leading eigenpairs were computed")
+    if need.instead and getattr(context, need.field) is None:
+        _refuse(NEEDS[need.instead], context)
     if need.from_source:
         _ = context.first
     if need.by_layer and not need.of_the_kernel and context.new_layers:

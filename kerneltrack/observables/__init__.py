@@ -49,7 +49,7 @@ from kerneltrack.observables.motion import (
     turn_is_rounding,
     unbiased_cka,
 )
-from kerneltrack.observables.need import NEEDS, Need, in_order
+from kerneltrack.observables.need import NEEDS, Need, in_order, is_light
 from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
 from kerneltrack.observables.regression import (
@@ -120,6 +120,7 @@ __all__ = [
     "in_order",
     "in_training",
     "initial_basis",
+    "is_light",
     "jacobian_change",
     "jacobian_stability",
     "kernel_alignment_risk",

@@ -267,19 +267,19 @@ def _cross_output(state: State) -> float:
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "class_diagonal", lambda s: class_levels(*_pairs(s))[0], "mean_n Θ(n, n), Θ(n, m) summed over outputs",
-        "spectrum", "targets", source=_BLOCKS, default=False, long_name="kernel of a point with itself",
+        "matrix", "targets", source=_BLOCKS, default=False, long_name="kernel of a point with itself",
     ),
     observable(
-        "class_within", lambda s: class_levels(*_pairs(s))[1], "mean of Θ(n, m) over n ≠ m of one class", "spectrum",
+        "class_within", lambda s: class_levels(*_pairs(s))[1], "mean of Θ(n, m) over n ≠ m of one class", "matrix",
         "targets", source=_BLOCKS, default=False, long_name="kernel between points of one class, pooled over classes",
     ),
     observable(
         "class_between", lambda s: class_levels(*_pairs(s))[2], "mean of Θ(n, m) over pairs of different classes",
-        "spectrum", "targets", source=_BLOCKS, default=False, long_name="kernel between points of two classes, pooled over pairs",
+        "matrix", "targets", source=_BLOCKS, default=False, long_name="kernel between points of two classes, pooled over pairs",
     ),
     observable(
         "class_pair_r2", lambda s: class_pair_r2(*_levels(s)),
-        "Σ_{n≠m} ω(B − Θ̄)²/Σ_{n≠m} ω(Θ − Θ̄)², B the within/between mean, ω: every class alike", "spectrum", "targets",
+        "Σ_{n≠m} ω(B − Θ̄)²/Σ_{n≠m} ω(Θ − Θ̄)², B the within/between mean, ω: every class alike", "matrix", "targets",
         default=False, long_name="share of the kernel's variation between points that labels explain",
     ),
     observable(
@@ -293,7 +293,7 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "class_three_level_share", lambda s: class_three_level_share(*_levels(s)),
-        "‖B‖_F²/‖Θ‖_F², B nearest to Θ among kernels with one value each for n = m, one class, two classes", "spectrum",
+        "‖B‖_F²/‖Θ‖_F², B nearest to Θ among kernels with one value each for n = m, one class, two classes", "matrix",
         "targets", source=_BLOCKS, default=False,
         long_name="share of the kernel in three levels (near 1 for any flat kernel, whatever its classes)",
     ),
@@ -304,11 +304,11 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "kernel_specialization", _specialization, "mean_c A(Θ_cc, y_c)/mean_d A(Θ_dd, y_c), A the centred alignment",
-        "spectrum", "targets", source="Shan and Bordelon 2021", default=False,
+        "matrix", "targets", source="Shan and Bordelon 2021", default=False,
         long_name="how much better each output's kernel fits its own target than another's",
     ),
     observable(
-        "cross_output_share", _cross_output, "1 − ‖Σ_o Θ_oo‖_F²/(O ‖Θ‖_F²)", "spectrum", default=False,
+        "cross_output_share", _cross_output, "1 − ‖Σ_o Θ_oo‖_F²/(O ‖Θ‖_F²)", "matrix", default=False,
         source="Mohamadi, Bae and Sutherland 2023", long_name="share of the kernel that couples or distinguishes outputs",
     ),
 )  # fmt: skip

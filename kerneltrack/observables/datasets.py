@@ -23,7 +23,7 @@ def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[
     """The schema's core datasets of one snapshot of one probe.
 
     Args:
-        state: what was measured.
+        state: what was measured; of one without eigenpairs there are outputs, residual and, if asked for, the kernel.
         top_k: how many eigenvectors to keep; eigenvalues and coefficients are kept for every available mode.
         keep_kernel: whether the kernel itself goes along, and J_t J_0ᵀ if it was measured, as (N, N, K, K′).
 
@@ -35,16 +35,17 @@ def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[
         the initial state is unknown.
     """
     eigensystem = state.eigensystem
-    vectors = eigensystem.vectors[:, :top_k].reshape(state.samples, state.kernel_outputs, -1)
-    measured: dict[str, AnyArray] = {
-        "eigenvalues": eigensystem.values,
-        "eigenvectors": vectors.astype(np.float32),
-        "mode_sums": state.mode_sums,
-        "outputs": state.outputs,
-    }
+    measured: dict[str, AnyArray] = {"outputs": state.outputs}
     if state.residual is not None:
         measured["residual"] = state.residual
-    measured |= _coefficients(state)
+    if len(eigensystem.values):
+        vectors = eigensystem.vectors[:, :top_k].reshape(state.samples, state.kernel_outputs, -1)
+        measured |= {
+            "eigenvalues": eigensystem.values,
+            "eigenvectors": vectors.astype(np.float32),
+            "mode_sums": state.mode_sums,
+            **_coefficients(state),
+        }
     if state.initial is not None and state.eigensystem.complete:
         measured["initial_basis"] = initial_basis(state, state.initial.eigensystem.vectors[:, :top_k])
     if state.extension is not None:

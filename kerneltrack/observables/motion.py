@@ -146,46 +146,46 @@ def _angular_velocity(state: State) -> float:
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "kernel_distance_from_initial", lambda s: kernel_distance(*_kernels(s, s.initial)),
-        "1 − ⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F)", "spectrum", "initial", source="Fort et al. 2020",
+        "1 − ⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F)", "matrix", "initial", source="Fort et al. 2020",
         long_name="kernel distance from initialisation",
     ),
     observable(
         "relative_kernel_change", lambda s: relative_kernel_change(*_kernels(s, s.initial)), "‖Θ_t − Θ_0‖_F/‖Θ_0‖_F",
-        "spectrum", "initial", source="Chizat, Oyallon and Bach 2019", long_name="relative change of the kernel",
+        "matrix", "initial", source="Chizat, Oyallon and Bach 2019", long_name="relative change of the kernel",
     ),
     observable(
         "kernel_angle_from_initial", lambda s: kernel_angle(*_kernels(s, s.initial)),
-        "arccos(⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F))", "spectrum", "initial", units="rad", source="Tsilivis and Kempe 2022",
+        "arccos(⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F))", "matrix", "initial", units="rad", source="Tsilivis and Kempe 2022",
         long_name="angle of the kernel with initialisation (polar dynamics)",
     ),
     observable(
         "kernel_radius_from_initial", lambda s: float(np.linalg.norm(np.subtract(*_kernels(s, s.initial)))),
-        "‖Θ_t − Θ_0‖_F", "spectrum", "initial", source="Tsilivis and Kempe 2022",
+        "‖Θ_t − Θ_0‖_F", "matrix", "initial", source="Tsilivis and Kempe 2022",
         long_name="distance of the kernel from initialisation (polar dynamics, not yet divided by the last one)",
     ),
     observable(
         "kernel_distance_from_previous", lambda s: kernel_distance(*_kernels(s, s.previous)),
-        "1 − ⟨Θ_t, Θ_s⟩_F/(‖Θ_t‖_F ‖Θ_s‖_F), s the snapshot before", "spectrum", "previous", source="Fort et al. 2020",
+        "1 − ⟨Θ_t, Θ_s⟩_F/(‖Θ_t‖_F ‖Θ_s‖_F), s the snapshot before", "matrix", "previous", source="Fort et al. 2020",
         long_name="kernel distance from the snapshot before",
     ),
     observable(
         "kernel_angular_velocity", _angular_velocity,
         "arccos(⟨Θ_t, Θ_{t−Δ}⟩_F/(‖Θ_t‖_F ‖Θ_{t−Δ}‖_F))/Δ, Δ the gap of the run's first two snapshots; NaN unless one was "
-        "taken Δ updates earlier", "spectrum", "lagged", units="rad/step",
+        "taken Δ updates earlier", "matrix", "lagged", units="rad/step",
         source="Fort et al. 2020 (there the distance, per epoch)", long_name="angular velocity of the kernel at one lag",
     ),
     observable(
         "cka_with_initial", lambda s: cka(*_kernels(s, s.initial)), "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",
-        "spectrum", "initial", source="Kornblith et al. 2019", long_name="centred alignment with the initial kernel",
+        "matrix", "initial", source="Kornblith et al. 2019", long_name="centred alignment with the initial kernel",
     ),
     observable(
         "cka_with_initial_null", lambda s: permuted_cka(*_kernels(s, s.initial)),
-        "exact mean over all permutations of the points of Θ_0", "spectrum", "initial",
+        "exact mean over all permutations of the points of Θ_0", "matrix", "initial",
         long_name="mean centred alignment with the initial kernel of permuted points",
     ),
     observable(
         "cka_with_initial_unbiased", lambda s: unbiased_cka(*_kernels(s, s.initial)),
-        "HSIC_1(Θ_t, Θ_0)/√(HSIC_1(Θ_t, Θ_t) HSIC_1(Θ_0, Θ_0)); its mean over permuted points is 0", "spectrum", "initial",
+        "HSIC_1(Θ_t, Θ_0)/√(HSIC_1(Θ_t, Θ_t) HSIC_1(Θ_0, Θ_0)); its mean over permuted points is 0", "matrix", "initial",
         source="Nguyen, Raghu and Kornblith 2021", definition=2,
         long_name="centred alignment with the initial kernel, unbiased",
     ),

@@ -34,6 +34,8 @@ class Need:
         every_mode: whether the leading eigenpairs are not enough.
         by_layer: whether it has one value a layer, of the layers of the first measurement.
         from_source: whether it is carried over from another probe.
+        instead: the need that holds as much, where the field is None.
+        light: the least that a light state of a group must have for it, "outputs" or "kernel"; "": no light state has it.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Need:
     every_mode: bool = False
     by_layer: bool = False
     from_source: bool = False
+    instead: str = ""
+    light: str = ""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -56,7 +60,8 @@ class Need:
     def is_met(self, state: object) -> bool:
         """Whether a :class:`State` has it."""
         value = getattr(state, self.field)
-        return value is not None and self.holds(value)
+        met = value is not None and self.holds(value)
+        return met or (self.instead != "" and NEEDS[self.instead].is_met(state))
 
 
 #: By name, in the order in which they are measured: what several share a computation for stands last, so that none of it
@@ -67,10 +72,17 @@ NEEDS = {
         Need(
             name="eigenvalues",
             field="eigensystem",
+            holds=lambda eigensystem: len(eigensystem.values) > 0,
             what="λ_i of the leading modes",
             cost="k products of a Lanczos iteration, or the kernel and a dense solve",
         ),
-        Need(name="eigenvectors", field="eigensystem", what="v_i of the leading modes", cost="the same"),
+        Need(
+            name="eigenvectors",
+            field="eigensystem",
+            holds=lambda eigensystem: len(eigensystem.values) > 0,
+            what="v_i of the leading modes",
+            cost="the same",
+        ),
         Need(
             name="spectrum",
             field="eigensystem",
@@ -79,24 +91,60 @@ NEEDS = {
             what="every mode",
             cost="the kernel, and O(M³) for the solve",
         ),
-        Need(name="kernel", field="kernel", of_the_kernel=True, what="the kernel as an array", cost="N²K² numbers"),
-        Need(name="outputs", field="outputs", what="f_t", cost="one forward pass"),
-        Need(name="targets", field="targets", what="y", cost="none"),
-        Need(name="residual", field="residual", what="m_t", cost="the loss on the outputs"),
+        Need(
+            name="kernel",
+            field="kernel",
+            of_the_kernel=True,
+            light="kernel",
+            what="the kernel as an array",
+            cost="N²K² numbers",
+        ),
+        Need(
+            name="matrix",
+            field="kernel",
+            instead="spectrum",
+            light="kernel",
+            what="every entry of the kernel, as it was formed or from every mode",
+            cost="none beside the kernel",
+        ),
+        Need(
+            name="size",
+            field="eigensystem",
+            light="kernel",
+            what="tr Θ, and ‖Θ‖_F where the kernel was formed",
+            cost="none beside the kernel or its products",
+        ),
+        Need(name="outputs", field="outputs", light="outputs", what="f_t", cost="one forward pass"),
+        Need(name="targets", field="targets", light="outputs", what="y", cost="none"),
+        Need(name="residual", field="residual", light="outputs", what="m_t", cost="the loss on the outputs"),
         Need(
             name="loss",
             field="probe_loss",
+            light="outputs",
             holds=lambda loss: not math.isnan(loss),
             what="L on the probe",
             cost="the loss on the outputs",
         ),
-        Need(name="initial", field="initial", what="the state at step 0 of the same run", cost="its memory"),
-        Need(name="previous", field="previous", what="the state before this one", cost="its memory"),
+        Need(
+            name="initial",
+            field="initial",
+            light="outputs",
+            what="the state at step 0 of the same run",
+            cost="its memory",
+        ),
+        Need(
+            name="previous",
+            field="previous",
+            light="outputs",
+            what="the state before this one that was measured whole",
+            cost="its memory",
+        ),
         Need(
             name="lagged",
             field="lagged",
+            light="outputs",
             what="the state Δ updates before this one, Δ the gap of the run's first two states",
-            cost="its memory, the same as the one before",
+            cost="its memory, where it is another than the one before",
         ),
         Need(
             name="operator",
@@ -241,3 +289,14 @@ def in_order(names: Iterable[str]) -> tuple[Need, ...]:
     """The needs of those names, each once, in the order in which they are measured."""
     chosen = {need(name).name for name in names}
     return tuple(entry for name, entry in NEEDS.items() if name in chosen)
+
+
+def is_light(names: Iterable[str], extent: str) -> bool:
+    """Whether a light state of a group has all of those needs.
+
+    Args:
+        names: of needs.
+        extent: what was measured of it, "kernel" (and the outputs) or "outputs".
+    """
+    enough = {"outputs": ("outputs",), "kernel": ("outputs", "kernel")}[extent]
+    return all(need(name).light in enough for name in names)

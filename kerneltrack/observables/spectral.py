@@ -75,12 +75,12 @@ OBSERVABLES = (
         "trace",
         _trace,
         "tr Θ = Σ_n ‖J_n‖²",
-        "eigenvalues",
+        "size",
         source="Baratin et al. 2021",
         long_name="trace of the kernel matrix",
     ),
     observable(
-        "frobenius", _frobenius, "‖Θ‖_F = (Σ_i λ_i²)^½", "eigenvalues", long_name="Frobenius norm of the kernel matrix"
+        "frobenius", _frobenius, "‖Θ‖_F = (Σ_i λ_i²)^½", "size", long_name="Frobenius norm of the kernel matrix"
     ),
     observable(
         "condition_number",
@@ -109,7 +109,7 @@ OBSERVABLES = (
         "participation_ratio",
         lambda s: participation_ratio(_trace(s), _frobenius(s)),
         "(tr Θ)²/‖Θ‖_F²",
-        "eigenvalues",
+        "size",
         long_name="participation ratio of the spectrum",
     ),
     observable(

@@ -10,16 +10,22 @@ the state that was asked before.
 
 >>> schedule = Every(100) | OnLearningRateChange(after=(0, 1))
 >>> schedule
-Every(100) | OnLearningRateChange(after=(0, 1))
+Every(100) | OnLearningRateChange(after=(0, 1), pairs=3)
 >>> [t for t in range(301) if schedule.due(Clock(step=t, rate_changes=[RateChange(step=150, held=150)]))]
 [0, 100, 150, 151, 200, 300]
 >>> [t for t in range(0, 301, 7) if Every(100).due(Clock(step=t, previous=t - 7))]
 [0, 105, 203]
+
+``Log`` and ``OnLearningRateChange`` begin a pair (t, t + 1) at one moment of three, so that motion at one lag and
+oscillation of period 2 are seen:
+
+>>> [(t, due.window) for t in range(70) if (due := Log().due(Clock(step=t)))][-6:]
+[(11, 1), (16, 1), (23, 2), (32, 1), (45, 1), (64, 2)]
 """
 
 from __future__ import annotations
 
-from kerneltrack.schedule.clock import Clock, Due, RateChange
+from kerneltrack.schedule.clock import Clock, Due, Extent, RateChange
 from kerneltrack.schedule.events import OnLearningRateChange, OnMetricChange, Seconds
 from kerneltrack.schedule.grids import At, Epochs, Every, Log
 from kerneltrack.schedule.reading import parse, read
@@ -31,6 +37,7 @@ __all__ = [
     "Due",
     "Epochs",
     "Every",
+    "Extent",
     "Log",
     "OnLearningRateChange",
     "OnMetricChange",

@@ -15,9 +15,18 @@ def positive(what: str, value: Any) -> None:
 
 
 def check_window(window: int) -> None:
-    """Refuse every window but a single state and a pair."""
-    if window not in (1, 2):
-        raise ScheduleError("window", expected="1, or 2 for pairs (t, t+1)", got=repr(window))
+    """Refuse every window but a single state, a pair and a triple."""
+    if isinstance(window, bool) or window not in (1, 2, 3):
+        raise ScheduleError(
+            "window", expected="1, 2 for pairs (t, t+1), or 3 for triples (t, t+1, t+2)", got=repr(window)
+        )
+
+
+def check_pairs(pairs: Any, window: int) -> int:
+    """``pairs``, 0 where ``window`` says already what every moment begins; refuses what is no number of moments."""
+    if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 0:
+        raise ScheduleError("pairs", expected="every how many moments begin a pair, or 0 for none", got=repr(pairs))
+    return pairs if window == 1 else 0
 
 
 def steps(what: str, given: Any) -> tuple[int, ...]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+
+Extent = Literal["whole", "kernel", "outputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,17 @@ class Clock:
 
 @dataclass(frozen=True)
 class Due:
-    """A state is to be measured: which schedule asked, and how many consecutive states (2 for a pair)."""
+    """A state is to be measured.
+
+    Attributes:
+        trigger: which schedule asked.
+        window: how many consecutive states, 2 for a pair and 3 for a triple.
+        light: whether those after the first are light.
+        extent: how much of this state is measured: the whole; or, of a light one, the kernel, the outputs and what follows
+            from both; or the outputs alone.
+    """
 
     trigger: str
     window: int = 1
+    light: bool = True
+    extent: Extent = "whole"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from kerneltrack.errors import ScheduleError
-from kerneltrack.schedule.checks import check_window, positive, steps
+from kerneltrack.schedule.checks import check_pairs, check_window, positive, steps
 from kerneltrack.schedule.clock import Clock
 from kerneltrack.schedule.schedule import Schedule
 
@@ -21,13 +21,14 @@ class Seconds(Schedule):
 
     seconds: float
     window: int = 1
+    light: bool = True
 
     def __post_init__(self) -> None:
         positive("Seconds(seconds)", self.seconds)
         check_window(self.window)
 
     def thinned(self, times: int) -> Seconds:
-        return Seconds(self.seconds * 2**times, self.window)
+        return replace(self, seconds=self.seconds * 2**times)
 
     def _is_due(self, clock: Clock) -> bool:
         return clock.seconds - clock.last_seconds >= self.seconds
@@ -41,16 +42,33 @@ class OnLearningRateChange(Schedule):
     one update later. A continuous schedule (cosine, linear) changes the rate at every update, which would make every
     state due; so a change counts only when the rate before it had held for ``held`` updates, counted from the run's first
     one. A warm-up that begins with the run is no change; a ramp later on is one, at its beginning.
+
+    One offset of three (``pairs``) begins a pair, the last first, unless the state after it is one of the offsets: with those
+    of the default the last one does. With ``pairs=0`` none does, with ``window=2`` all do.
     """
 
     after: tuple[int, ...] = (0, 1, 10, 100)
     window: int = 1
     held: int = 10
+    light: bool = True
+    pairs: int = 3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "after", steps("OnLearningRateChange(after=…)", self.after))
         positive("OnLearningRateChange(held=…)", self.held)
         check_window(self.window)
+        object.__setattr__(self, "pairs", check_pairs(self.pairs, self.window))
+
+    def group_at(self, clock: Clock) -> int:
+        return 2 if any(self._is_met(clock, offset) for offset in self._paired) else self.window
+
+    @property
+    def _paired(self) -> tuple[int, ...]:
+        """The offsets that begin a pair: at most one of ``pairs``, and none that the next offset completes."""
+        if not self.pairs:
+            return ()
+        alone = [offset for offset in self.after if offset + 1 not in self.after]
+        return tuple(alone[:: -self.pairs][: len(self.after) // self.pairs])
 
     def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int:
         return 0  # nobody knows the changes to come; they are few, and always measured
@@ -76,6 +94,7 @@ class OnMetricChange(Schedule):
     metric: str
     by: float = 2.0
     window: int = 1
+    light: bool = True
 
     def __post_init__(self) -> None:
         if not self.by > 1:

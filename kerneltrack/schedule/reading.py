@@ -68,7 +68,10 @@ def _read(node: ast.expr) -> Schedule:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise ValueError(ast.dump(node)[:80])
     given = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
-    return _BY_NAME[node.func.id](*map(ast.literal_eval, node.args), **given)
+    kind = _BY_NAME[node.func.id]
+    # What does not say how many of its moments begin a pair was written when none did.
+    earlier = {"pairs": 0} if hasattr(kind, "pairs") else {}
+    return kind(*map(ast.literal_eval, node.args), **{**earlier, **given})
 
 
 _BY_NAME: Mapping[str, type[Schedule]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 from kerneltrack.errors import ScheduleError
 from kerneltrack.schedule.clock import Clock, Due
@@ -11,16 +11,23 @@ from kerneltrack.schedule.clock import Clock, Due
 class Schedule:
     """The states to measure. Subclasses implement :meth:`_is_due`; a frozen dataclass also prints as it is written.
 
-    ``window=2`` measures pairs, a state and the one that the next update makes: at the edge of stability everything
-    oscillates with period 2, and a schedule of even steps alone would see one phase only. A state that completes a pair
-    begins none.
+    ``window=2`` measures pairs, a state and the one that the next update makes, ``window=3`` triples: at the edge of
+    stability everything oscillates with period 2, and a schedule of even steps alone would see one phase only. The later
+    states of a group are *light*, unless ``light=False``: of the second the kernel, the outputs and what follows from both
+    without eigenpairs, of the third the outputs alone. A state within a group begins none.
     """
 
     window: int = 1
+    light: bool = True
 
     def due(self, clock: Clock) -> Due | None:
         """Whether the state at ``clock`` is to be measured, and on whose behalf."""
-        return Due(str(self), self.window) if self._is_due(clock) else None
+        return Due(str(self), self.group_at(clock), self.light) if self._is_due(clock) else None
+
+    def group_at(self, clock: Clock) -> int:
+        """How many consecutive states begin with the one at ``clock``, which is due."""
+        del clock
+        return self.window
 
     def thinned(self, times: int) -> Schedule:
         """The same schedule on a grid halved ``times`` times; its steps are a subset, so runs nest.
@@ -31,7 +38,7 @@ class Schedule:
         return self
 
     def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int | None:
-        """How many states of the grid lie in start ≤ t < stop; None where steps alone do not say.
+        """How many states of the grid lie in start ≤ t < stop, with those of its groups; None where steps alone do not say.
 
         Args:
             start: the first step that counts.
@@ -40,6 +47,12 @@ class Schedule:
         """
         del start, stop, per_epoch
         return None
+
+    def count_light(self, start: int, stop: int, *, per_epoch: float | None = None) -> int:
+        """How many of these are light, as far as they can be counted."""
+        if not self.light or self.window == 1:
+            return 0
+        return (self.count(start, stop, per_epoch=per_epoch) or 0) * (self.window - 1) // self.window
 
     @property
     def elements(self) -> tuple[Schedule, ...]:
@@ -61,7 +74,10 @@ class Schedule:
         return Union((*self.elements, *other.elements))
 
     def __str__(self) -> str:
-        """As it is written: positional first field, then only what differs from the default; attributes of another class."""
+        """As it is written: positional first field, then what differs from the default; attributes of another class.
+
+        How many moments begin a pair is always said: an archive that does not say it was written when none did.
+        """
         parts: list[str] = []
         if not is_dataclass(self):
             shown = (f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
@@ -70,7 +86,7 @@ class Schedule:
             value = getattr(self, entry.name)
             if position == 0 and entry.name != "after":
                 parts.append(repr(value))
-            elif position == 0 or value != entry.default:
+            elif position == 0 or (self.window == 1 if entry.name == "pairs" else value != entry.default):
                 parts.append(f"{entry.name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -91,11 +107,15 @@ class Union(Schedule):
         found = [due for member in self.members if (due := member.due(clock))]
         if not found:
             return None
-        return Due(" | ".join(due.trigger for due in found), max(due.window for due in found))
+        longest = max(found, key=lambda due: (due.window, not due.light))
+        return replace(longest, trigger=" | ".join(due.trigger for due in found))
 
     def count(self, start: int, stop: int, *, per_epoch: float | None = None) -> int | None:
         counts = [member.count(start, stop, per_epoch=per_epoch) for member in self.members]
         return None if None in counts else sum(c for c in counts if c is not None)
+
+    def count_light(self, start: int, stop: int, *, per_epoch: float | None = None) -> int:
+        return sum(member.count_light(start, stop, per_epoch=per_epoch) for member in self.members)
 
     def rate_horizon(self) -> tuple[int, int] | None:
         found = [horizon for member in self.members if (horizon := member.rate_horizon())]

@@ -142,7 +142,17 @@ ROOT_FIELDS: tuple[Field, ...] = (
         "schedule that asked for the measurement, UTF-8",
         required=True,
     ),
-    Field("window", ("snapshot",), "u1", "1", "1 for the second state of a pair (t, t+1), else 0", required=True),
+    Field(
+        "window",
+        ("snapshot",),
+        "u1",
+        "1",
+        "1 for the second state of a pair (t, t+1), 2 for the third of a triple, else 0",
+        required=True,
+    ),
+    Field(
+        "lag", ("snapshot",), "f8", "1", "updates since the first state of the pair or triple; NaN where window is 0"
+    ),
     Field(
         "update_applied", ("snapshot",), "i1", "1", "1 the update happened, 0 it was skipped, -1 unknown", required=True
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kerneltrack.spectrum.blas_threads import threads_for
 from kerneltrack.spectrum.clusters import across_clusters, cluster_ends
-from kerneltrack.spectrum.decomposition import EPSILON, EigenSystem, eigensystem
+from kerneltrack.spectrum.decomposition import EPSILON, EigenSystem, eigensystem, unsolved
 from kerneltrack.spectrum.lanczos import largest_eigenvalue
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "eigensystem",
     "largest_eigenvalue",
     "threads_for",
+    "unsolved",
 ]

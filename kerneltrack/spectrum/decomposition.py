@@ -45,7 +45,8 @@ class EigenSystem:
         trace: Σ_n Θ_nn; NaN if the operator has no trace().
         frobenius: ‖Θ‖_F; NaN where the whole kernel was not available.
         complete: whether all M pairs are here.
-        solver: "lapack", "lanczos", "previous" (the previous vectors were still right), or "stored" (from an archive).
+        solver: "lapack", "lanczos", "previous" (the previous vectors were still right), "stored" (from an archive), or "none"
+            (no pair was computed).
         asymmetry: ‖Θ − Θᵀ‖_F / ‖Θ‖_F before it was symmetrised; NaN for an operator.
     """
 
@@ -142,6 +143,27 @@ def eigensystem(kernel_or_operator: Any, k: int | None = None, *, previous: Eige
         return _solve_operator(kernel_or_operator, k, previous)
     array, epsilon = _as_float64(kernel_or_operator)
     return _solve_array(array, k, epsilon, previous)
+
+
+def unsolved(kernel: Any | None, rows: int) -> EigenSystem:
+    """No eigenpair, and what is read off the entries of a kernel: its trace and Frobenius norm; NaN where there is none.
+
+    Args:
+        kernel: of any shape that :func:`eigensystem` takes, or None.
+        rows: M.
+
+    Raises:
+        KernelError: as :func:`eigensystem`, from whose work nothing but the checks is done.
+    """
+    trace = frobenius = asymmetry = np.nan
+    if kernel is not None:
+        array, epsilon = _as_float64(kernel)
+        blocks = _blocks(array)
+        asymmetry = _check_symmetric(blocks, epsilon)
+        trace = float(sum(np.trace(block) for block in blocks))
+        frobenius = float(np.sqrt(sum(np.linalg.norm(symmetric(block)) ** 2 for block in blocks)))
+    none = np.zeros(0)
+    return EigenSystem(none, np.zeros((rows, 0)), none, np.nan, trace, frobenius, False, "none", asymmetry)
 
 
 def _solve_array(array: Array, k: int | None, epsilon: float, previous: EigenSystem | None = None) -> EigenSystem:

@@ -88,7 +88,7 @@ def said(path: Path) -> dict[str, Any]:
             "provenance": vars(archive.provenance) | {"parameters": list(archive.provenance.parameters)},
             "segments": [vars(segment) for segment in archive.segments],
             "probes": {name: _plain(_said(record)) for name, record in archive.probes.items()},
-            "snapshots": [_plain(vars(each)) for each in archive],
+            "snapshots": [_plain(_without_later(vars(each))) for each in archive],
             "canonical": open_archive(path).steps.tolist(),
         }
 
@@ -96,6 +96,12 @@ def said(path: Path) -> dict[str, Any]:
 def _said(record: ProbeRecord) -> dict[str, Any]:
     """What a later minor version added is left out where the file does not say it."""
     return {name: value for name, value in vars(record).items() if name != "in_training" or value is not None}
+
+
+def _without_later(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as format 1.0 said it: what came into the format later is not there, and says nothing."""
+    assert not row["lag"]
+    return {name: value for name, value in row.items() if name != "lag"}
 
 
 def _plain(value: Any) -> Any:

@@ -117,6 +117,7 @@ class MemoryArchive(Sequence[Snapshot]):
             "training_loss": np.array([snapshot.training_loss for snapshot in shown], "f8"),
             "trigger": np.array([snapshot.trigger for snapshot in shown], object),
             "window": np.array([snapshot.window for snapshot in shown], "u1"),
+            "lag": np.array([snapshot.lag or np.nan for snapshot in shown], "f8"),
             "update_applied": np.array([applied[snapshot.update_applied] for snapshot in shown], "i1"),
             "status": np.array([snapshot.status == "failed" for snapshot in shown], "u1"),
             "message": np.array([snapshot.message for snapshot in shown], object),

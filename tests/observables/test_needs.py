@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables import NEEDS, Observable, State, Update, compute, in_order
+from kerneltrack.observables import NEEDS, Observable, State, Update, compute, in_order, is_light
+from kerneltrack.spectrum import unsolved
 
 #: Need → the field without which a state does not have it. The last is looked at inside the field.
 WITHOUT = {
@@ -19,7 +20,7 @@ WITHOUT = {
     "optimizer_kernel": "optimizer_kernel", "training_outputs": "training_outputs",
     "logistic": "logistic",
 }  # fmt: skip
-ALWAYS = {"eigenvalues", "eigenvectors", "outputs"}
+ALWAYS = {"eigenvalues", "eigenvectors", "outputs", "size", "matrix"}
 INSIDE = {"spectrum", "loss", "layer_changes"}
 
 
@@ -94,3 +95,22 @@ def test_a_need_that_no_measurement_offers_is_refused_at_once():
 
 def test_needs_come_once_and_in_the_table_s_order():
     assert [need.name for need in in_order(["regression", "kernel", "regression"])] == ["kernel", "regression"]
+
+
+def test_every_entry_of_the_kernel_is_known_from_it_or_from_every_mode(problem):
+    state = whole(problem)
+    few = dataclasses.replace(state.eigensystem, complete=False)
+    for lacking in (dataclasses.replace(state, kernel=None), dataclasses.replace(state, eigensystem=few)):
+        assert reason("matrix", lacking) == ""
+    assert reason("matrix", dataclasses.replace(state, kernel=None, eigensystem=few)) == "not measured: matrix"
+
+
+def test_a_light_state_has_its_kernel_and_outputs_and_no_eigenpair(problem):
+    """Its needs are those that it is told to have; nothing else is computed of it."""
+    light = dataclasses.replace(whole(problem), eigensystem=unsolved(problem.state("trace").kernel, 21))
+    lacking = {name for name in NEEDS if reason(name, light)}
+    assert lacking == {"eigenvalues", "eigenvectors", "spectrum"}
+    assert not any(is_light([name], "kernel") for name in lacking)
+    assert is_light(["matrix", "initial"], "kernel")
+    assert not is_light(["matrix", "initial"], "outputs")
+    assert is_light(["outputs", "targets"], "outputs")
