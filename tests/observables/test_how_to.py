@@ -72,6 +72,6 @@ def test_links_lead_to_files(page):
 def test_the_notation_names_only_observables_that_exist():
     text = (PAGE.parents[1] / "notation.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text))
-    known = set(observables.catalogue()) | {"mode_sums", "mean_trace_factor", "stability_scope"}
+    known = set(observables.catalogue()) | {"mode_sums", "mean_trace_factor", "stability_scope", "probe_in_training"}
     needs = set(observables.NEEDS)
     assert named <= known | needs, named - known - needs
