@@ -29,6 +29,17 @@ This page is generated: `python docs/observables_page.py`.
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
+_READINGS = """
+## How each is read
+
+What a higher value means, a typical range (of ordinary networks in ordinary training; no bound unless it says so), and what to
+look at beside it. The same words stand in the catalogue (`catalogue()[name].reading`), in an archive (the attribute `reading`) and
+in a report.
+
+| name | reading |
+| --- | --- |
+"""
+
 _OPEN = """
 ## Functions without a name in the catalogue
 
@@ -54,8 +65,10 @@ Quantities of the literature that are not here yet, each a short function of a `
 
 
 def markdown(entries: Mapping[str, Observable]) -> str:
-    """One table row per observable, in the order of the catalogue, then what is still open."""
-    return _HEAD + "".join(_row(entry) for entry in entries.values()) + _OPEN
+    """One table row per observable, in the order of the catalogue, how each is read, then what is still open."""
+    rows = "".join(_row(entry) for entry in entries.values())
+    readings = "".join(f"| `{entry.name}` | {_cell(entry.reading)} |\n" for entry in entries.values())
+    return _HEAD + rows + _READINGS + readings + _OPEN
 
 
 def needs_table(needs: Iterable[Need]) -> str:
@@ -74,7 +87,11 @@ def _row(entry: Observable) -> str:
         ", ".join(sorted(entry.needs)),
         entry.source,
     )
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    return "| " + " | ".join(map(_cell, cells)) + " |\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def pages() -> dict[Path, str]:

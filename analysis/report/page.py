@@ -325,21 +325,21 @@ def _failures(run: Run) -> list[str]:
     ]
 
 
-def _definitions(run: Run) -> list[tuple[str, str, str, str]]:
-    """Name, formula, unit and source of every stored observable, as the catalogue has them."""
+def _definitions(run: Run) -> list[tuple[str, str, str, str, str]]:
+    """Name, formula, unit, source and reading of every stored observable, as the catalogue has them."""
     from kerneltrack.observables import catalogue
 
     known = catalogue()
     found = []
     for name in sorted(map(str, run.dataset.data_vars)):
-        entry = known.get(name)
+        entry, stored = known.get(name), run.dataset[name].attrs
         if entry is not None:
-            found.append((name, entry.formula, entry.units, entry.source))
-        elif run.dataset[name].attrs.get("formula"):
-            formula, units, source = (
-                plain(run.dataset[name].attrs.get(key, "")) for key in ("formula", "units", "source")
+            found.append((name, entry.formula, entry.units, entry.source, entry.reading))
+        elif stored.get("formula"):
+            formula, units, source, reading = (
+                plain(stored.get(key, "")) for key in ("formula", "units", "source", "reading")
             )
-            found.append((name, formula, units, source))
+            found.append((name, formula, units, source, reading))
     return found
 
 

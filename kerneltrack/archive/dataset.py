@@ -157,6 +157,6 @@ def _free(name: str, taken: Container[str]) -> str:
 
 
 def _attributes(field: Field) -> dict[str, str | int]:
-    named = {"units": field.units, "long_name": field.long_name, "formula": field.formula, "source": field.source}
+    named = {name: getattr(field, name) for name in ("units", "long_name", "formula", "source", "reading")}
     definition = {"definition": field.definition} if field.definition else {}
     return {**{name: value for name, value in named.items() if value}, **definition}

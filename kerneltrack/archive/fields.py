@@ -40,6 +40,7 @@ def observable_field(observable: Observable) -> Field:
         formula=observable.formula,
         source=observable.source,
         definition=observable.definition,
+        reading=observable.reading,
     )
 
 

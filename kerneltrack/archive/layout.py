@@ -19,7 +19,7 @@ from kerneltrack.schema import Field
 from kerneltrack.snapshot import Array
 
 LIBVER = ("v110", "v110")  # checksummed metadata, readable since HDF5 1.10
-_DESCRIPTION = ("units", "long_name", "formula", "source")
+_DESCRIPTION = ("units", "long_name", "formula", "source", "reading")
 _NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable. %9d"
 
 
@@ -90,7 +90,7 @@ def describe(data: h5py.Dataset, field: Field) -> None:
 def described(data: h5py.Dataset) -> Field:
     """The field that such attributes describe."""
     name = data.name.rpartition("/")[2]
-    units, long_name, formula, source = (attributes.text(data, key) for key in _DESCRIPTION)
+    units, long_name, formula, source, reading = (attributes.text(data, key) for key in _DESCRIPTION)
     definition = attributes.get(data, "definition", int(bool(formula)))  # files of format 1.0 hold the first one
     return Field(
         name,
@@ -101,6 +101,7 @@ def described(data: h5py.Dataset) -> Field:
         formula=formula,
         source=source,
         definition=definition,
+        reading=reading,
     )
 
 

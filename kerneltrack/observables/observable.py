@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from kerneltrack.errors import ObservableError
 from kerneltrack.observables.need import in_order
+from kerneltrack.observables.readings import READINGS
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,12 @@ class Observable:
         dims: the dimensions of the result beyond ``snapshot`` (names of the archive's schema); () for a scalar.
         long_name: one clause for axes and tables.
         default: whether it belongs to the set "default".
+        reading: what a higher value means, a typical range, and what to look at beside it; in a few words each.
         definition: from 1; one more where numbers of the same name no longer mean exactly the same. An archive says
             which one its numbers follow, and a run is not resumed across two.
 
     Raises:
-        ObservableError: a need that no measurement offers.
+        ObservableError: a need that no measurement offers, or an empty reading.
     """
 
     name: str
@@ -40,9 +43,16 @@ class Observable:
     long_name: str = ""
     default: bool = False
     definition: int = 1
+    reading: str = field(kw_only=True)
 
     def __post_init__(self) -> None:
         in_order(self.needs)  # refuses what is unknown
+        if not self.reading.strip():
+            raise ObservableError(
+                f"the observable {self.name!r} does not say how it is read",
+                expected="what a higher value means, a typical range, and what to look at beside it",
+                remedy='For example reading="Higher: more classes. Typical: 1 to 10. Beside it: trace."',
+            )
 
 
 def observable(
@@ -57,5 +67,12 @@ def observable(
     default: bool = True,
     definition: int = 1,
 ) -> Observable:
-    """An Observable written in one line; it belongs to the default set unless it says otherwise."""
-    return Observable(name, formula, units, source, frozenset(needs), compute, dims, long_name, default, definition)
+    """An Observable of the package, written in one line; it belongs to the default set unless it says otherwise.
+
+    Raises:
+        ObservableError: ``readings.py`` does not say how it is read.
+    """
+    return Observable(
+        name, formula, units, source, frozenset(needs), compute, dims, long_name, default, definition,
+        reading=READINGS.get(name, ""),
+    )  # fmt: skip

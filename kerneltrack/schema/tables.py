@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 FORMAT = "kerneltrack"
 FORMAT_VERSION = "1.1"
@@ -36,6 +36,7 @@ class Field:
         formula: definition in the notation of ``docs/notation.md``; observables only.
         source: paper and section of the formula; observables only.
         definition: which version of the formula the numbers follow, from 1; observables only, else 0.
+        reading: what a higher value means, a typical range, what to look at beside it; observables only.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Field:
     formula: str = ""
     source: str = ""
     definition: int = 0
+    reading: str = field(default="", compare=False)  # words: files with others hold the same column
 
     @property
     def dtypes(self) -> tuple[str, ...]:

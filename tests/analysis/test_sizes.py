@@ -190,6 +190,6 @@ def test_what_is_compared_by_default_fits_the_sizes(two_sizes):
 
 
 def test_what_a_user_registered_is_the_user_s_to_judge(monkeypatch):
-    entry = Observable("mine", "1", "1", "here", frozenset(), lambda state: 1.0)
+    entry = Observable("mine", "1", "1", "here", frozenset(), lambda state: 1.0, reading="none")
     monkeypatch.setitem(registry._REGISTERED, "mine", entry)
     assert across_sizes("mine") == "mine"

@@ -5,6 +5,7 @@ Oracle: the closed form of the synthetic run, in which every stored number is kn
 
 import csv
 import dataclasses
+import html
 import json
 
 import numpy as np
@@ -269,7 +270,9 @@ def test_measured_factors_of_a_rounded_change_are_not_told(written):
 def earlier_names(monkeypatch):
     """The catalogue as it was: superseded names can be written, as archives of before hold them."""
     for name in SUPERSEDED:
-        monkeypatch.setitem(registry._REGISTERED, name, Observable(name, "", "1", "", frozenset(), float))
+        monkeypatch.setitem(
+            registry._REGISTERED, name, Observable(name, "", "1", "", frozenset(), float, reading="none")
+        )
 
 
 @pytest.mark.parametrize(("within", "between", "shown"), [(1.0, 1.0, False), (2.0, 1.0, True), (None, None, False)])
@@ -357,6 +360,17 @@ def test_a_sweep_of_what_is_withheld_says_why(written):
     runs = load([written(name, loss=None, width=i).path for i, name in enumerate(("one", "two"), 1)])
     with pytest.raises(AnalysisError, match="withheld: the loss is not a mean of squares"):
         sweep(runs, "settings.width", ["network_error"])
+
+
+def test_the_page_says_how_each_number_is_read(written):
+    """Oracle: the catalogue, and the attribute in the file for what nobody here has registered."""
+    run = written()
+    page = html.unescape(render(run))
+    entry = registry.catalogue()["effective_rank"]
+    assert entry.reading in page
+    assert run.dataset["effective_rank"].attrs["reading"] == entry.reading
+    alien = run.dataset.assign(alien=("snapshot", np.zeros(len(run)), {"formula": "0", "reading": "Higher: never."}))
+    assert "Higher: never." in render(dataclasses.replace(run, dataset=alien))
 
 
 def test_show_says_why_a_number_is_missing(written, first_definitions):

@@ -159,7 +159,14 @@ def test_a_users_observable_lands_under_its_own_name(tmp_path, make, monkeypatch
     """Classes by classes, with formula and unit. Oracle: the file itself, read with h5py."""
     monkeypatch.setattr("kerneltrack.observables.registry._REGISTERED", dict(catalogue()))
     mine = Observable(
-        "class_blocks", "Σ_{n∈c, m∈d} Θ[n, m]", "rad", "mine", frozenset(), lambda state: 0.0, ("output", "output_2")
+        "class_blocks",
+        "Σ_{n∈c, m∈d} Θ[n, m]",
+        "rad",
+        "mine",
+        frozenset(),
+        lambda state: 0.0,
+        ("output", "output_2"),
+        reading="Higher: more alike. Typical: any. Beside it: nothing.",
     )
     register(mine)
     value = np.arange(4.0).reshape(2, 2)
@@ -168,15 +175,17 @@ def test_a_users_observable_lands_under_its_own_name(tmp_path, make, monkeypatch
     monkeypatch.undo()  # whoever reads it has not registered it
     with h5py.File(tmp_path / "run.h5") as file:
         stored = file["probes/train/class_blocks"]
-        assert {name: stored.attrs[name].decode() for name in ("formula", "units", "source")} == {
+        assert {name: stored.attrs[name].decode() for name in ("formula", "units", "source", "reading")} == {
             "formula": mine.formula,
             "units": "rad",
             "source": "mine",
+            "reading": mine.reading,
         }
         assert stored[0].tolist() == value.tolist()
     with open_archive(tmp_path / "run.h5") as archive:
         assert archive[0].probes["train"]["class_blocks"].tolist() == value.tolist()
         assert archive.to_xarray().class_blocks.attrs["units"] == "rad"
+        assert archive.to_xarray().class_blocks.attrs["reading"] == mine.reading
     assert not list(problems(tmp_path / "run.h5"))
 
 

@@ -58,7 +58,7 @@ def whole(problem):
 
 def reason(need, state):
     """What an observable is told that asks for the need alone; "" where it gets it."""
-    entry = Observable("mine", "1", "1", "here", frozenset({need}), lambda state: 1.0)
+    entry = Observable("mine", "1", "1", "here", frozenset({need}), lambda state: 1.0, reading="none")
     return compute([entry], state).reasons.get("mine", "")
 
 
@@ -90,7 +90,7 @@ def test_every_need_is_tried():
 
 def test_a_need_that_no_measurement_offers_is_refused_at_once():
     with pytest.raises(ObservableError, match=r"unknown need.*targets.*got 'tragets'"):
-        Observable("mine", "1", "1", "here", frozenset({"tragets"}), lambda state: 1.0)
+        Observable("mine", "1", "1", "here", frozenset({"tragets"}), lambda state: 1.0, reading="none")
 
 
 def test_needs_come_once_and_in_the_table_s_order():

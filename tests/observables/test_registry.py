@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import Observable, catalogue, compute, needs, register, registry, select
+from kerneltrack.observables.observable import observable
+from kerneltrack.observables.readings import READINGS
 
 
 @pytest.fixture
@@ -23,6 +26,7 @@ def mine(**changes):
         "source": "here",
         "needs": frozenset({"outputs"}),
         "compute": lambda state: state.outputs.mean(),
+        "reading": "Higher: larger outputs. Typical: any. Beside it: nothing.",
     }
     return Observable(**fields | changes)
 
@@ -36,6 +40,28 @@ def test_every_entry_says_what_it_is():
         assert entry.long_name
         assert entry.needs
     assert len({entry.long_name for entry in catalogue().values()}) == len(catalogue())
+
+
+def test_every_entry_says_how_it_is_read():
+    """Three parts, each said; names that a reading sends the reader to exist, or are columns of the archive."""
+    names = {*catalogue(), *READINGS, "eigenvalues", "training_loss", "stability_scope", "probe_in_training", "_null"}
+    for name, entry in catalogue().items():
+        parts = re.fullmatch(r"Higher: (.{4,}?)\. Typical: (.{2,}?)\. Beside it: (.{1,}?)\.", entry.reading)
+        assert parts, (name, entry.reading)
+        assert set(re.findall(r"`(\w+)`", entry.reading)) <= names, (name, entry.reading)
+        assert name not in re.findall(r"`(\w+)`", parts[3]), name
+
+
+def test_one_without_a_reading_is_refused():
+    """Asked for by the dataclass; an empty one, or one of the package that the table lacks, by name."""
+    with pytest.raises(TypeError, match="reading"):
+        Observable("mine", "1", "1", "here", frozenset(), float)
+    with pytest.raises(
+        ObservableError, match=r"'mean_output' does not say how it is read: expected what a higher value"
+    ):
+        mine(reading="  ")
+    with pytest.raises(ObservableError, match="'nobody_wrote_one' does not say how it is read"):
+        observable("nobody_wrote_one", float, "1", "outputs", long_name="one")
 
 
 def test_the_catalogue_cannot_be_changed_from_outside():

@@ -112,10 +112,25 @@ def register() -> None:
             "this study",
             frozenset({"kernel", "initial", "cross_time"}),
             _relative_change,
+            reading="Higher: less lazy. Typical: 0.01 to 1, falling with width. Beside it: relative_kernel_change.",
         ),
-        Observable("deviation_lower_bound", "mean_n |w_0·Δφ(x_n)|/‖w_0‖", "1", "this study", since, _bound),
         Observable(
-            "deviation_bound_used", "max_n |w_0·Δφ(x_n)|/(‖w_0‖ ‖Δa(x_n)‖)", "1", "this study", since, _bound_used
+            "deviation_lower_bound",
+            "mean_n |w_0·Δφ(x_n)|/‖w_0‖",
+            "1",
+            "this study",
+            since,
+            _bound,
+            reading="Higher: the layer must have moved farther. Typical: as activations. Beside it: activation_layer_deviation.",
+        ),
+        Observable(
+            "deviation_bound_used",
+            "max_n |w_0·Δφ(x_n)|/(‖w_0‖ ‖Δa(x_n)‖)",
+            "1",
+            "this study",
+            since,
+            _bound_used,
+            reading="Higher: the bound is tighter. Typical: 0 to 1, 1 where it is met. Beside it: deviation_lower_bound.",
         ),
     ):
         observables.register(entry)
