@@ -20,6 +20,8 @@ from .output import complain, patient
 
 #: What a wrong option, value or command raises; typer names only this descendant of it.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+#: The exit code that shells give to what SIGINT ended, and typer too.
+_INTERRUPTED = 130
 #: Help is no wider than this, for reading, and no narrower than what fits its longest word.
 _WIDEST, _NARROWEST = 100, 30
 
@@ -47,9 +49,12 @@ def run(app: typer.Typer, argv: Sequence[str] | None = None) -> int:
     """
     with patient():  # for what is said of an error; the inner one makes a full disk an error while it can be told
         try:
-            return _run(app, argv)
-        except KeyboardInterrupt:
-            return 130
+            code = _run(app, argv)
+        except (KeyboardInterrupt, typer.Abort):  # typer before 0.20 makes the second of the first
+            code = _INTERRUPTED
+        if code == _INTERRUPTED:
+            complain("interrupted; what was not finished is removed")
+        return code
 
 
 def _run(app: typer.Typer, argv: Sequence[str] | None) -> int:

@@ -79,7 +79,9 @@ def test_beyond_so_many_layers_those_that_do_not_train_are_one():
     assert third.values["gate_flips"].shape == (3,)
 
 
-@pytest.mark.parametrize("params", [None, lambda name: True, [f"parts.{i}.weight" for i in range(4)]], ids=str)
+@pytest.mark.parametrize(
+    "params", [None, lambda name: True, [f"parts.{i}.weight" for i in range(4)]], ids=["all", "predicate", "names"]
+)
 def test_all_frozen_layers_share_one_kernel(params):
     """A hundred frozen layers cost one array."""
     model, of = Scalings(4, {1}), instrument(params)

@@ -23,10 +23,10 @@ from kerneltrack.training import ProbeLoss
 
 
 def model_class(name: str) -> Any:
-    """The class that ``module:Class`` names, looked for in the working directory first.
+    """The class, or the function that builds a module, that ``module:Class`` names; the working directory comes first.
 
     Raises:
-        TrackerError: the name has no colon, the module cannot be imported, or holds no such class.
+        TrackerError: the name has no colon, the module cannot be imported, or holds nothing of that name that builds one.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
@@ -39,7 +39,30 @@ def model_class(name: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise TrackerError(f"--model {name} cannot be imported", got=str(error)) from error
+    if isinstance(found, nn.Module) or not callable(found):
+        raise TrackerError(
+            f"--model {name} builds no module",
+            expected="a class, or a function without arguments",
+            got=f"an object of type {type(found).__name__}",
+        )
     return found
+
+
+def built(build: Any, name: str) -> nn.Module:
+    """The module that ``build`` makes without arguments.
+
+    Raises:
+        TrackerError: something else.
+    """
+    module = build()
+    if not isinstance(module, nn.Module):
+        raise TrackerError(f"{name} builds no torch.nn.Module", got=f"an object of type {type(module).__name__}")
+    return module
+
+
+def called(build: Any) -> str:
+    """What a class or function is called; not everything that can be called has a name."""
+    return str(getattr(build, "__qualname__", type(build).__qualname__))
 
 
 def instrument_for(probe: Path, loss: str | None, how: Mapping[str, Any]) -> Instrument:

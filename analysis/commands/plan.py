@@ -30,7 +30,7 @@ from kerneltrack.training import GRADIENT_DESCENT_THRESHOLD, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
 from ..text import finite_or_none
-from .model import instrument_for, model_class, settled
+from .model import built, instrument_for, model_class, settled
 from .rebuild import complete
 
 
@@ -79,9 +79,13 @@ def run_plan(
             got=str(error),
             remedy="Name a subclass or a function that takes none.",
         ) from error
+    except ValueError:
+        pass  # a function of C may not say what it takes
     try:
-        module: nn.Module = cls()
+        module = built(cls, model)
         complete(module)
+    except TrackerError:
+        raise
     except Exception as error:  # the module's own code may fail in any way
         raise TrackerError(
             f"{model} cannot be built", got=one_line(error), remedy="The module's own code raised it: mend it there."

@@ -16,6 +16,7 @@ from kerneltrack.errors import TrackerError, one_line
 
 from . import checkpoints
 from .checkpoints import Unread
+from .model import built, called
 
 _FUNCTION = "Name a function without arguments as --model that builds the module."
 _NEEDED = (
@@ -48,7 +49,7 @@ def module_from(build: Any, path: Path) -> nn.Module:
         raise
     except Exception as error:  # the module's own code may fail in any way
         raise TrackerError(
-            f"{path} cannot be loaded into {build.__qualname__}", got=one_line(error), remedy=_remedy(build, error)
+            f"{path} cannot be loaded into {called(build)}", got=one_line(error), remedy=_remedy(build, error)
         ) from error
     groups = finetuned(contents)
     if groups:
@@ -126,7 +127,7 @@ def _of_class(cls: Any, contents: Mapping[str, Any], path: Path) -> nn.Module:
     for name, value in (contents.get("hyper_parameters") or {}).items():
         if isinstance(value, Unread):
             raise TrackerError(
-                f"{path} cannot be loaded into {cls.__qualname__}",
+                f"{path} cannot be loaded into {called(cls)}",
                 got=f"the hyper-parameter {name!r}, a {value.name}: reading it would run its code",
                 remedy=_FUNCTION,
             )
@@ -138,7 +139,7 @@ def _of_class(cls: Any, contents: Mapping[str, Any], path: Path) -> nn.Module:
 
 
 def _of_function(build: Any, contents: Mapping[str, Any]) -> nn.Module:
-    module: nn.Module = build()
+    module = built(build, called(build))
     complete(module)
     module.load_state_dict(contents["state_dict"])
     return module

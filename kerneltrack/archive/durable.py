@@ -12,10 +12,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
 #: How systems say that they do not offer a call for this file. A full disk, a missing right and a broken disk are none.
@@ -26,14 +29,14 @@ class Stream:
     """A file descriptor as the random-access file object that HDF5 writes to.
 
     HDF5 cannot close a file whose driver fails, and takes the process down when it ends; so a failed write is kept in
-    ``error`` and the rest of the file is discarded until HDF5 is out of the way.
+    ``error``, whatever failed, and the rest of the file is discarded until HDF5 is out of the way.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.position = 0
         self.end = 0
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.end}[whence]
@@ -61,7 +64,7 @@ class Stream:
         while self.error is None and done < view.nbytes:
             try:
                 done += _write_at(self.descriptor, view[done:], self.position + done)
-            except OSError as error:
+            except BaseException as error:  # noqa: BLE001  # raised by staged, when HDF5 is out of the way
                 self.error = error
         self.position += view.nbytes
         self.end = max(self.end, self.position)
@@ -118,7 +121,52 @@ def make_folder(folder: Path) -> None:
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+        try:
+            sync_folder(folder.parent)
+        except BaseException:
+            if not os.listdir(folder):
+                folder.rmdir()
+            raise
+
+
+@contextmanager
+def uninterrupted(stream: Stream) -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, in which HDF5 writes to ``stream``: raised in there, it takes the process down.
+
+    Nothing more is written then, so that the end is near. Other threads are not interrupted anyway.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    waiting: list[FrameType | None] = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        waiting.append(frame)
+        if handler is signal.default_int_handler:
+            stream.error = KeyboardInterrupt()
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if waiting:
+            handler(signal.SIGINT, waiting[-1])
+
+
+@contextmanager
+def folders_for(path: Path) -> Iterator[None]:
+    """Make the folders that a file needs; those that were made, and are empty, are gone again if the block fails."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        make_folder(path.parent)
+        yield
+    except BaseException:
+        for folder in missing:
+            if folder.is_dir() and not os.listdir(folder):
+                folder.rmdir()
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from h5py import h5d, h5s
 
 from kerneltrack.archive import header as headers
 from kerneltrack.archive import layout
-from kerneltrack.archive.durable import Stream
+from kerneltrack.archive.durable import Stream, uninterrupted
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.pieces import Piece, all_columns, row_map
@@ -66,7 +66,7 @@ def empty_part(header: Header, columns: Mapping[str, Column]) -> bytes:
 def join(stream: Stream, header: Header, pieces: Sequence[Piece], changes: Changes = MappingProxyType({})) -> int:
     """Write all rows of the pieces, in the order of appending, as one file; return how many."""
     origin, place = row_map(pieces)
-    with h5py.File(stream, "w", libver=layout.LIBVER) as file:
+    with uninterrupted(stream), h5py.File(stream, "w", libver=layout.LIBVER) as file:
         headers.write(file, header)
         columns = all_columns(pieces) if len(origin) or header.attrs["role"] == "main" else {}
         stretches = [Stretch(pieces[n], first, start, stop) for start, stop, n, first in runs(origin, place)]

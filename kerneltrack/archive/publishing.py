@@ -16,7 +16,6 @@ from kerneltrack.archive.place import require_free
 from kerneltrack.archive.redaction import Redaction
 from kerneltrack.archive.spool import Spool
 from kerneltrack.archive.writer import explained
-from kerneltrack.errors import ArchiveError
 
 
 def merge(path: str | os.PathLike[str]) -> int:
@@ -30,10 +29,10 @@ def merge(path: str | os.PathLike[str]) -> int:
 
     Raises:
         ArchiveError: there is no archive, a process is still writing it, or it cannot be written.
+        ArchiveFormatError: it is damaged, or not an archive.
     """
     place = Path(os.path.realpath(path))
-    if not place.exists():
-        raise ArchiveError("there is no such archive", where=str(place))
+    pieces.close_all(pieces.gather(place))  # what is no archive is refused before anything is locked
     if not pieces.parts_folder(place).exists():
         return 0
     with explained("the parts cannot be joined", place):
@@ -94,8 +93,8 @@ def publish(
 
 
 def _write(place: Path, header: Header, found: Sequence[Piece], changed: joining.Changes) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
     with (
+        durable.folders_for(place),
         tempfile.TemporaryDirectory(dir=place.parent, prefix=".publish-") as workplace,
         durable.staged(place, workplace=Path(workplace), reserve=sum(piece.size for piece in found)) as stream,
     ):

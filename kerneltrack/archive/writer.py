@@ -20,7 +20,7 @@ from typing import Literal, Self, get_args
 import numpy as np
 
 from kerneltrack import schema
-from kerneltrack.archive import joining, layout, meaning, pieces, place, rows
+from kerneltrack.archive import durable, joining, layout, meaning, pieces, place, rows
 from kerneltrack.archive.header import Header, Segment
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.sizes import Sizes
@@ -79,14 +79,15 @@ class ArchiveWriter:
         header = _new_header(by_name(probes), provenance or Provenance())
         with explained("the archive cannot be created", self.path):
             place.require_free(self.path, replace=if_exists == "replace")
-            spool = Spool(self.path)
-            try:
-                place.require_free(self.path, replace=if_exists == "replace")  # another process may have been quicker
-                header = _with_events(header, spool)
-                spool.create_main(header)
-            except BaseException:
-                spool.release()
-                raise
+            with durable.folders_for(self.path):
+                spool = Spool(self.path)
+                try:
+                    place.require_free(self.path, replace=if_exists == "replace")  # another may have been quicker
+                    header = _with_events(header, spool)
+                    spool.create_main(header)
+                except BaseException:
+                    spool.release()
+                    raise
         self._begin(spool, header, [])
 
     @classmethod

@@ -446,6 +446,35 @@ def test_nothing_is_left_when_the_writing_itself_fails(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x.csv": "earlier"}
 
 
+AT_THE_LAST_MOMENT = """
+import pathlib, sys, time
+from kerneltrack.analysis.cli import main
+done = pathlib.Path.replace
+def replace(self, target):
+    print("ready", flush=True)
+    time.sleep(60)
+    return done(self, target)
+pathlib.Path.replace = replace
+sys.exit(main({argv!r}))
+"""
+
+
+@pytest.mark.parametrize("command", ["csv", "publish"])
+def test_an_interrupt_leaves_nothing_behind(place, command):
+    """A real SIGINT, in a process of its own, when all is written but not in its place: 130, one line, as it was before."""
+    before = state(place)
+    code = AT_THE_LAST_MOMENT.format(argv=words(command, f"made/for/new{WRITERS[command][1]}"))
+    child = subprocess.Popen(
+        [sys.executable, "-B", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    assert state(place) != before
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (130, "kerneltrack: interrupted; what was not finished is removed\n")
+    assert state(place) == before
+
+
 def test_a_run_that_begins_meanwhile_keeps_its_archive(place):
     def overtaken():
         with whole("new.csv", TABLE):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from kerneltrack.archive import ArchiveWarning, ArchiveWriter, check, merge, open_archive
+from kerneltrack.archive import ArchiveWarning, ArchiveWriter, check, merge, open_archive, publish
 from kerneltrack.errors import ArchiveError
 
 CALLS = ("open", "pwrite", "ftruncate", "posix_fallocate", "fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
@@ -31,8 +31,9 @@ FAILURES = {"full disk": errno.ENOSPC, "no permission": errno.EACCES, "broken di
 class Faults:
     """Let the n-th changing call of this process fail, and count them; of many writes in a row every 60th counts."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, ending=None):
         self.count, self.fail_at, self.code, self.writes = 0, -1, errno.EIO, 0
+        self.ending = ending
         for name in CALLS:
             monkeypatch.setattr(os, name, self.wrapped(getattr(os, name)))
 
@@ -41,6 +42,9 @@ class Faults:
             self.writes = self.writes + 1 if call.__name__ == "pwrite" else 0
             if (call.__name__ != "open" or arguments[1] & os.O_CREAT) and self.writes % 60 in (0, 1):
                 self.count += 1
+                self.last = call.__name__
+                if self.count == self.fail_at and self.ending:
+                    raise self.ending
                 if self.count == self.fail_at:
                     raise OSError(self.code, os.strerror(self.code))
             return call(*arguments, **options)
@@ -152,6 +156,86 @@ def test_every_call_of_creating_closing_and_resuming_may_fail(tmp_path, make, mo
             writer.close()
         assert steps_of(path) == [0, 1, 2, 3]
     assert number > 6
+
+
+@pytest.mark.parametrize("ending", [None, KeyboardInterrupt], ids=["full disk", "interrupt"])
+@pytest.mark.parametrize("command", ["ArchiveWriter", "publish"])
+def test_no_empty_folder_is_left_where_nothing_could_be_made(tmp_path, make, monkeypatch, command, ending):
+    """Whichever call fails, and when somebody interrupts. Oracle: a walk through what is there afterwards."""
+    with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
+        writer.append(make.snapshot(0))
+    faults = Faults(monkeypatch, ending)
+    for number in range(1, 60):
+        target = tmp_path / str(number) / "new" / "x.h5"
+        faults.at(number, errno.ENOSPC)
+        try:
+            if command == "publish":
+                publish(writer.path, target, licence="CC0-1.0", authors="A", contact="a@example.org")
+            else:
+                ArchiveWriter(target, probes=[make.probe]).close()
+        except (ArchiveError, KeyboardInterrupt):
+            cleaning = faults.last == "rmdir"  # the last thing of all: the folder itself does not go
+            faults.at(-1, 0)
+            empty = [home for home, folders, files in os.walk(tmp_path) if not folders and not files]
+            assert cleaning or not empty, number
+        else:
+            break
+    assert faults.count < number
+    assert number > 8  # so many were tried
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from kerneltrack.archive import ArchiveWriter, check, merge, open_archive, publish
+from tests.archive import conftest
+folder, number = Path(sys.argv[1]), int(sys.argv[2])
+write, calls, loud = os.pwrite, [], []
+def interrupting(*given):
+    calls.append(1)
+    if loud and len(calls) == number:
+        os.kill(os.getpid(), signal.SIGINT)
+    return write(*given)
+os.pwrite = interrupting
+def interrupted(action):
+    calls.clear(), loud.append(1)
+    try:
+        action()
+    except KeyboardInterrupt:
+        loud.clear()
+        return 1
+    loud.clear()
+    return 0
+writer, taken, times = ArchiveWriter(folder / "run.h5", probes=[conftest.PROBE]), 0, 0
+for step in range(20):
+    if interrupted(lambda: writer.append(conftest.snapshot(step))):
+        times += 1
+times += interrupted(writer.close)
+writer.close()
+assert not [found for found in check(folder / "run.h5") if found.severity == "problem"]
+with open_archive(folder / "run.h5") as archive:
+    steps = archive.steps.tolist()
+    assert set(steps) <= set(range(20)) and len(steps) >= 20 - times, steps
+number = 1
+told = dict(licence="CC0-1.0", authors="A", contact="a@example.org")
+gone = interrupted(lambda: publish(folder / "run.h5", folder / "new" / "p.h5", **told))
+assert gone == 1 and not (folder / "new").exists(), gone
+publish(folder / "run.h5", folder / "new" / "p.h5", **told)
+print("times", times)
+"""
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_an_interrupt_in_the_midst_of_a_write(tmp_path, number):
+    """A real SIGINT within HDF5's calls to us, in a process of its own: raised there it would end in a crash.
+
+    Oracle: the rows that are there afterwards, and the exit code.
+    """
+    code = textwrap.dedent(INTERRUPTED)
+    call = [sys.executable, "-c", code, str(tmp_path), str(number)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout.split()[1]) > 0
 
 
 def test_a_full_disk_for_real(tmp_path):
