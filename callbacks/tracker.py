@@ -40,7 +40,7 @@ from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule
 from kerneltrack.snapshot import Json, Snapshot
-from kerneltrack.training import LossName, MeanLoss, UpdateRule
+from kerneltrack.training import Clipping, LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
 from . import (
@@ -48,6 +48,7 @@ from . import (
     arguments,
     batches,
     callables,
+    clipping,
     continuing,
     drawn_probe,
     given,
@@ -143,6 +144,7 @@ class _Tracker:
         self._accumulated = 1  # by how many batches the loss of this one was divided
         self._backwards: list[torch.Tensor] = []  # the loss of each backward pass of this batch, while a row waits
         self._step_was: tuple[float | None, bool] = (None, True)  # loss scale and gradients at the optimizer's step
+        self._clipping: Clipping | None = None  # of that step
 
     @property
     def state_key(self) -> str:
@@ -222,6 +224,7 @@ class _Tracker:
         if self._recorder is not None and self._recorder.waiting is not None:
             self._recorder.use_rates(trainer_facts.rates(trainer))
             self._step_was = trainer_facts.loss_scale(trainer), trainer_facts.has_gradient(optimizer)
+            self._clipping = clipping.of_update(trainer, pl_module, optimizer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._recorder is None:
@@ -236,6 +239,7 @@ class _Tracker:
         scale, graded = self._step_was
         applied = graded and (scale is None or not (trainer_facts.loss_scale(trainer) or scale) < scale)
         rule = trainer_facts.update_rule(trainer, pl_module)
+        rule = replace(rule, clipping=self._clipping or rule.clipping)
         snapshot = self._recorder.close_row(pl_module, update_applied=applied, training_loss=training_loss, rule=rule)
         self._ranks.run_everywhere(partial(self._look_at, trainer, snapshot))
 
@@ -410,7 +414,7 @@ class _Tracker:
             samples_seen=self._samples,
             train_seconds=self._train_seconds(),
         )
-        remark = self._weights.remark(trainer, module)
+        remark, self._clipping = self._weights.remark(trainer, module), None
         self._recorder.open_row(module, moment, rule, due, last=last, remark=remark)
         self._announce(module)
 

@@ -10,6 +10,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -33,6 +34,8 @@ from kerneltrack.training import (
     private_facts,
     public_facts,
 )
+
+from . import clipping
 
 #: Strategies whose ``named_parameters()`` are not the parameters, so that a kernel would silently be of something else.
 #: ModelParallelStrategy (FSDP2) is not among them: its full parameters can be gathered, see kerneltrack.distributed.unsharded.
@@ -103,7 +106,7 @@ def update_rule(trainer: Any, module: nn.Module) -> UpdateRule:
     """The rule of the next update, read now."""
     # The kernel's names: those without what wrappers (torch.compile) put in the middle.
     names = {id(parameter): reported_name(module, name) for name, parameter in module.named_parameters()}
-    return UpdateRule.of(optimizers(trainer), names)
+    return replace(UpdateRule.of(optimizers(trainer), names), clipping=clipping.announced(trainer, module))
 
 
 def loss_scale(trainer: Any) -> float | None:
@@ -160,7 +163,7 @@ def stability_scope(trainer: Any, module: nn.Module, probe: Probe, batch: Any) -
     dataset: Any = getattr(trainer.train_dataloader, "dataset", ())
     whole_set = hasattr(dataset, "__len__") and len(dataset) == len(probe) and trainer.accumulate_grad_batches == 1
     same_function = not any(_differs_in_training(child) for child in module.modules())
-    plain_update = not trainer.gradient_clip_val and not any(
+    plain_update = clipping.announced(trainer, module) is None and not any(
         group.get("weight_decay") for optimizer in optimizers(trainer) for group in optimizer.param_groups
     )
     exact = whole_set and same_function and plain_update and _same_samples(batch, probe)
@@ -225,6 +228,7 @@ def provenance(
         "run_id": run_id,
         **public_facts(module),
         "optimizers": [dict(settings) for settings in rule.settings],
+        "clipping": clipping.described(trainer, module),
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
         "world_size": int(trainer.world_size),

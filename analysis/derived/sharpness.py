@@ -45,6 +45,8 @@ def _optimizer_reason(provenance: Any, moved: float, largest: float) -> str:
     )
     if not optimizers:
         return "the optimizer is not stored, so what its preconditioner did is not known"
+    if provenance.get("clipping"):
+        return "gradients are clipped, and the ratio is of the rate that this leaves of the stored one"
     for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
         name = optimizer.get("class", "") if isinstance(optimizer, Mapping) else optimizer
         if str(name).rpartition(".")[2] != "SGD":

@@ -23,6 +23,7 @@ from torch import nn
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.distributed import Ranks, is_sharded, unsharded
 from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, TrackerError, one_line
+from kerneltrack.measurement.clipped import clipped
 from kerneltrack.measurement.eigenpairs import fits
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.kernels import ShareRequest
@@ -206,6 +207,8 @@ class Recorder:
                 readings = completed or readings
             except Exception as error:  # noqa: BLE001  # see open_row(); what θ_t gave is appended first in any case
                 failure = error
+        used = rule if rule is not None and update_applied else None
+        readings = {name: clipped(r, (used or r.rule).clipping) for name, r in readings.items()}
         spent = time.perf_counter() - began
         self.seconds += spent
         told = row.snapshot.message or (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kerneltrack.training.clipping import Clipping
 from kerneltrack.training.loss import NAMES, LossName, MeanLoss, ProbeLoss
 from kerneltrack.training.provenance import parameter_table, private_facts, public_facts
 from kerneltrack.training.update_rule import GRADIENT_DESCENT_THRESHOLD, UpdateRule, learning_rates
@@ -9,6 +10,7 @@ from kerneltrack.training.update_rule import GRADIENT_DESCENT_THRESHOLD, UpdateR
 __all__ = [
     "GRADIENT_DESCENT_THRESHOLD",
     "NAMES",
+    "Clipping",
     "LossName",
     "MeanLoss",
     "ProbeLoss",

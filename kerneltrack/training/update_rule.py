@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 
 from kerneltrack.distributed import whole
 from kerneltrack.momentum import Momentum
+from kerneltrack.training.clipping import Clipping
 
 GRADIENT_DESCENT_THRESHOLD = 2.0
 #: Updates over 1/(1 − β₁) after which an average of gradients has forgotten that it began at zero: e⁻³ of it is left.
@@ -46,6 +47,7 @@ class UpdateRule:
         unknown: "" or why P itself is not known.
         warm_up: parameter name → 1/(1 − β₁^t) of Adam's first moments: what averaging gradients from zero on makes of them.
         momenta: one per parameter group; None of an optimizer that is not known.
+        clipping: what the update does to its gradients first; None: nothing.
     """
 
     learning_rates: tuple[float, ...]
@@ -57,6 +59,7 @@ class UpdateRule:
     unknown: str = ""
     warm_up: Mapping[str, float] = field(default_factory=dict)
     momenta: tuple[Momentum | None, ...] = ()
+    clipping: Clipping | None = None
 
     @classmethod
     def of(cls, optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> UpdateRule:
@@ -92,11 +95,13 @@ class UpdateRule:
     def metric(self, parameters: Sequence[str]) -> float | dict[str, float | Tensor] | None:
         """P over ``parameters``: one number, or one number or tensor per name (0 where no optimizer moves it).
 
+        With the clipping of the gradients, where it is known.
         None where P is not known; ``unknown`` says why.
         """
         if not self.learning_rates or self.unknown:
             return None
-        rates = {n: self.learning_rates[self.groups[n]] if n in self.groups else 0.0 for n in parameters}
+        shrunk = 1.0 if self.clipping is None or self.clipping.factor is None else self.clipping.factor
+        rates = {n: shrunk * self.learning_rates[self.groups[n]] if n in self.groups else 0.0 for n in parameters}
         if self.scales:
             return {name: rate * self.scales.get(name, 0.0) for name, rate in rates.items()}
         distinct = set(rates.values())
