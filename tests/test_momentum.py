@@ -143,3 +143,22 @@ def test_adam_s_factor_is_of_its_own_kernel():
     assert math.isclose(found.values["kernel_flow_error"], 0, abs_tol=1e-8)
     decay = measured(lambda p, rate: torch.optim.AdamW(p, lr=rate, betas=(0.0, 0.9)), 2, 1e-3)
     assert "weight decay" in decay.reasons["optimizer_factor"]
+
+
+def test_a_kernel_of_a_part_predicts_nothing_of_all():
+    """The bias trains too: the factor of the weights' kernel alone is not that of the update."""
+    torch.manual_seed(0)
+    net, x = nn.Linear(3, 1).double(), torch.randn(8, 3).double()
+    y = x[:, :1] + 5
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    rule = UpdateRule.of([optimizer], {id(p): n for n, p in net.named_parameters()})
+    found = {}
+    for params in (None, ["weight"]):
+        instrument = Instrument(
+            probe=Probe(x, y), loss=ProbeLoss.of("half_mse"), observables=select(NAMES), params=params
+        )
+        found[params and params[0]] = instrument.measure(net, rule, step=0)
+    assert np.isfinite(found[None].values["predicted_factor"]).all()
+    for name in ("predicted_factor", "optimizer_factor"):
+        assert np.isnan(found["weight"].values[name]).all()
+        assert found["weight"].reasons[name] == "the kernel is not of every parameter that trains"

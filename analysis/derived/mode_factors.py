@@ -104,6 +104,8 @@ def _reason(run: Run, rates: tuple[tuple[float, ...], ...]) -> str:
         return f"the loss is {loss or 'not known'}, not the mean of squares"
     if reduction not in ("full", None) and run.outputs > 1:
         return f"the kernel is the {reduction!r} reduction of {run.outputs} outputs, which the dynamics mix"
+    if run.settings.get("parameters") not in (None, "all that require grad"):
+        return "the kernel is of some of the parameters"
     if any(len(set(group)) > 1 for group in rates):
         return "parameter groups have different learning rates"
     return no_plain_descent(run.optimizers)

@@ -89,11 +89,13 @@ class Context:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """``State.settings``."""
+        names = list(self.spec.network(self.module).parameters)
         return {
             **self.spec.facts(self.network, self.outputs, self.step, self.references.lag),
             "layers": list(self.layers.names),
             "optimizers": list(self.rule.settings),
-            "parameters": list(self.spec.network(self.module).parameters),
+            "parameters": names,
+            "of_every_parameter": set(names) == set(self.network.parameters),
         }
 
     @property

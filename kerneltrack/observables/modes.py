@@ -56,17 +56,21 @@ def _predicted(state: State) -> Array:
 
 
 def mode_curvature(state: State) -> float:
-    """s of the residual along a mode, for the reduction of the kernel.
+    """s of the residual along a mode of the kernel.
 
     Raises:
-        ObservableError: the residual is not linear in the outputs, or the modes do not evolve one by one.
+        ObservableError: the residual is not linear in the outputs, or the modes do not evolve one by one: the kernel is a
+            reduction of several outputs, which the dynamics mix, or of some of the parameters that train.
     """
     outputs = state.outputs.shape[1]
     curvature = loss_curvature(state.settings.get("loss"), outputs)
-    if state.reduction == "sum" and outputs > 1:
-        raise ObservableError("Σ_o f_o does not evolve on its own")
-    # every output sees the mean over outputs; exact where the outputs' kernels are equal and do not couple
-    return curvature / outputs if state.reduction == "trace" else curvature
+    if state.reduction != "full" and outputs > 1:
+        raise ObservableError(
+            f"the kernel is the {state.reduction!r} reduction of {outputs} outputs, which the dynamics mix"
+        )
+    if not state.settings.get("of_every_parameter", True):
+        raise ObservableError("the kernel is not of every parameter that trains")
+    return curvature
 
 
 def _measured(state: State) -> Array:

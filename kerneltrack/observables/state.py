@@ -126,7 +126,8 @@ class State:
             the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), ``computed_in`` (the
             coarsest dtype on the way to f, where that is not the outputs' own), ``lag`` (Δ, updates between the run's first
             two states of this probe), ``in_training`` ("yes", "no", "unknown": whether the probe's points are trained on),
-            ``optimizers`` (class and groups of each, see :mod:`kerneltrack.momentum`), and whatever else the caller knows.
+            ``optimizers`` (class and groups of each, see :mod:`kerneltrack.momentum`), ``of_every_parameter`` (whether the
+            kernel is of all that train), and whatever else the caller knows.
     """
 
     eigensystem: EigenSystem
