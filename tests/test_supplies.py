@@ -53,6 +53,6 @@ def test_what_a_supplier_does_not_measure_is_nan_with_its_reason_and_costs_nothi
     assert math.isnan(found.values["stability_ratio"])
     assert found.reasons["stability_ratio"] == (reason or "not measured: operator")
     assert found.values["trace"] == expected.values["trace"]
-    assert found.state.activations.keys() == expected.state.activations.keys() == {"0"}
+    assert found.state.gates.keys() == expected.state.gates.keys() == {"0"}
     assert found.reasons["parameter_distance"] == "the initial parameters are unknown"
     assert found.state.cross_time is found.state.layer_traces is None

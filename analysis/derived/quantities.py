@@ -22,7 +22,8 @@ FREE = frozenset({
     "probe_loss", "network_error", "kernel_distance_from_initial", "relative_kernel_change", "kernel_angle_from_initial",
     "kernel_distance_from_previous", "kernel_angular_velocity", "cka_with_initial_unbiased", "class_diagonal", "class_within",
     "class_between", "linearization_error", "linearization_cosine", "anchored_linearization_error", "parameter_distance",
-    "conjugate_kernel_share", "conjugate_kernel_distance_from_initial", "optimizer_kernel_distance",
+    "conjugate_kernel_share", "conjugate_kernel_share_with_bias", "network_accuracy",
+    "conjugate_kernel_distance_from_initial", "optimizer_kernel_distance",
 })  # fmt: skip
 #: What has a null that depends on N, and the null: a stored number, or k/M of a random direction. Comparable above it.
 NULLED: Mapping[str, str] = {

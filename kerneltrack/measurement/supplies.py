@@ -215,6 +215,14 @@ def activations(context: Context) -> Mapping[str, Array]:
     return {layer: to_float64(rows) for layer, rows in own if context.layers.place(layer) == layer}
 
 
+@supplies("gates")
+def gates(context: Context) -> Mapping[str, Array]:
+    """The inputs of the nonlinearities."""
+    if not context.hidden.gates:
+        raise NotMeasured("no layer's result goes into a nonlinearity")
+    return {layer: to_float64(rows) for layer, rows in context.hidden.gates.items()}
+
+
 @supplies("conjugate")
 def conjugate(context: Context) -> Array:
     """φφᵀ."""
@@ -222,6 +230,13 @@ def conjugate(context: Context) -> Array:
         raise NotMeasured("the network does not end in a linear layer")
     features = to_float64(context.hidden.features)
     return features @ features.T
+
+
+@supplies("readout_parameters")
+def readout_parameters(context: Context) -> tuple[str, ...]:
+    """What of the readout the kernel is of."""
+    named = {name: f"{context.hidden.readout}.{name}".lstrip(".") for name in ("weight", "bias")}
+    return tuple(name for name, full in named.items() if full in context.settings["parameters"])
 
 
 @supplies("extension")

@@ -1,6 +1,7 @@
 """How far hidden activations have moved: Δ_l = a_l(x; θ_t) − a_l(x; θ_0), of one neuron and of the whole layer.
 
-a_l is what layer l gives to the nonlinearity that follows it (the pre-activation), which every architecture has.
+a_l is what layer l's module returns. Gates are something else: the sign of what a nonlinearity is given, and only layers whose
+results go into one have any. A convolution before BatchNorm has none; its norm has.
 
 In the lazy limit the deviation of a single neuron vanishes with width while the norm over the layer does not
 (St-Arnaud, Carvalho and Farnadi, arXiv 2511.07272): both are kept, and never called by one name.
@@ -41,23 +42,20 @@ def relative_deviation(now: Array, initial: Array) -> float:
 
 
 def gate_flips(now: Array, initial: Array) -> float:
-    """Share of (point, neuron) pairs whose activation has crossed zero: ReLU gates that opened or closed.
-
-    A gate is open where a > 0; give activations or pre-activations (N, m), both of one kind.
-    """
+    """Share of (point, neuron) pairs whose gate opened or closed: the input (N, m) of a nonlinearity crossed zero."""
     return float(np.mean((now > 0) != (initial > 0)))
 
 
-def _by_layer(statistic: Callable[[Array, Array], float]) -> Callable[[State], Array]:
-    """The statistic of every layer that has activations; NaN for the others (the readout has none)."""
+def _by_layer(statistic: Callable[[Array, Array], float], field: str = "activations") -> Callable[[State], Array]:
+    """The statistic of every layer that has them; NaN for the others (the readout has none)."""
 
     def compute(state: State) -> Array:
-        now, start = state.activations, None if state.initial is None else state.initial.activations
+        now, start = getattr(state, field), None if state.initial is None else getattr(state.initial, field)
         if now is None or start is None:
-            raise ObservableError("the activations of this state or of the initial one were not measured")
+            raise ObservableError(f"the {field} of this state or of the initial one were not measured")
         layers = list(state.settings.get("layers", now))
         if unknown := sorted((set(now) | set(start)) - set(layers)):
-            raise ObservableError("activations of layers that are not in the parameter table", got=unknown)
+            raise ObservableError(f"{field} of layers that are not in the parameter table", got=unknown)
         both = now.keys() & start.keys()
         return np.array([statistic(now[name], start[name]) if name in both else np.nan for name in layers])
 
@@ -98,10 +96,16 @@ OBSERVABLES: tuple[Observable, ...] = (
         "‖Δ_l‖_F/‖a_l(0)‖_F",
         "deviation of each layer relative to its initial activations",
     ),
-    _entry(
+    observable(
         "gate_flips",
-        gate_flips,
-        "mean_{n,j} [sign a_l(t) ≠ sign a_l(0)]",
-        "share of gates that opened or closed since initialisation",
+        _by_layer(gate_flips, "gates"),
+        "mean_{n,j} [sign g_l(t) ≠ sign g_l(0)], g_l the inputs of the nonlinearity after layer l",
+        "gates",
+        "initial",
+        source=_SOURCE,
+        dims=("layer",),
+        default=False,
+        definition=2,
+        long_name="share of gates that opened or closed since initialisation",
     ),
 )

@@ -1,7 +1,7 @@
 """The conjugate kernel K_CK = φφᵀ of the last hidden layer: the part of Θ that a linear readout alone would have.
 
-φ (N, m) are the inputs of the linear readout, so that Θ = K_CK ⊗ I_O + (bias and the layers below). Qadeer et al. 2023
-(arXiv 2310.18612) ask how much of what Θ predicts is in it.
+φ (N, m) are the inputs of the linear readout, so that Θ = K_CK ⊗ I_O + (bias and the layers below); a bias that trains adds
+11ᵀ ⊗ I_O. Qadeer et al. 2023 (arXiv 2310.18612) ask how much of what Θ predicts is in it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,20 @@ def _kernel(state: State | None) -> Array:
     return state.conjugate
 
 
-def _share(state: State) -> float:
+def _share(state: State, *, with_bias: bool = False) -> float:
     if state.reduction == "callable":
         raise ObservableError("the readout's share of the kernel of g(f) is not that of f")
-    # Every reduction keeps the sum over outputs of the diagonal: the readout's weights give each output the same K_CK. In a
-    # gauge that is K_CK ⊗ C, and tr C = O − 1.
+    known, conjugate = state.readout_parameters, _kernel(state)
+    if known is None:
+        raise ObservableError("what of the readout the kernel is of was not measured")
+    if "weight" not in known and not (with_bias and known):
+        raise ObservableError("the readout's weights are not among the kernel's parameters")
+    weights = float(np.trace(conjugate)) if "weight" in known else 0.0
+    bias = float(state.samples) if with_bias and "bias" in known else 0.0
+    # Every reduction keeps the sum over outputs of the diagonal: the readout gives each output the same kernel. In a gauge
+    # that is this kernel ⊗ C, and tr C = O − 1.
     outputs = state.network_outputs - (state.gauge == "softmax")
-    return float(outputs * np.trace(_kernel(state)) / state.eigensystem.trace)
+    return float(outputs * (weights + bias) / state.eigensystem.trace)
 
 
 def _targets(state: State) -> Array:
@@ -57,7 +64,17 @@ OBSERVABLES: tuple[Observable, ...] = (
         "conjugate",
         source=_SOURCE,
         default=False,
-        long_name="share of the conjugate kernel in the trace",
+        definition=2,
+        long_name="share of the conjugate kernel, the readout's weights, in the trace",
+    ),
+    observable(
+        "conjugate_kernel_share_with_bias",
+        lambda s: _share(s, with_bias=True),
+        "tr((K_CK + 11ᵀ) ⊗ I_O)/tr Θ, 11ᵀ where the readout has a bias that the kernel is of",
+        "conjugate",
+        source=_SOURCE,
+        default=False,
+        long_name="share of the readout, weights and bias, in the trace",
     ),
     observable(
         "conjugate_kernel_effective_rank",

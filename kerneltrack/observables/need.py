@@ -242,7 +242,17 @@ NEEDS = {
             cost="one forward pass, their memory",
         ),
         Need(
-            name="conjugate", field="conjugate", what="the inputs φ of the linear readout", cost="the same forward pass"
+            name="gates",
+            field="gates",
+            what="the inputs of the nonlinearities, now and at initialisation",
+            cost="the same forward pass",
+        ),
+        Need(
+            name="conjugate",
+            field="conjugate",
+            beside=("readout_parameters",),
+            what="the inputs φ of the linear readout",
+            cost="the same forward pass",
         ),
         Need(
             name="extension",

@@ -110,8 +110,10 @@ class State:
         lagged: the state ``lag`` updates before this one; None where none was measured.
         update: what the update that leaves this state did, once it is known.
         layer_kernels: the kernel of each layer's parameters, in the reduced shape, by layer; they add up to the kernel.
-        activations: a_l (N, m) of the hidden layers on the probe, by layer: what the layer gives to the nonlinearity.
+        activations: a_l (N, m) of the hidden layers on the probe, by layer: what the layer's module returns.
+        gates: (N, m) what a nonlinearity is given of it, by layer; layers whose results go elsewhere have none.
         conjugate: (N, N) φφᵀ of the inputs φ of the linear readout.
+        readout_parameters: "weight", "bias" or both: what of that readout the kernel is of.
         cross_time: J_t J_0ᵀ in the reduced shape of the kernel.
         jacobian_difference: ‖J_t − J_0‖₂ by products, where the Gram matrices may not tell it; else NaN.
         parameter_distance: ‖θ_t − θ_0‖₂ over the trainable parameters.
@@ -150,9 +152,11 @@ class State:
     update: Update | None = None
     layer_kernels: Mapping[str, Array] | None = None
     activations: Mapping[str, Array] | None = None
+    gates: Mapping[str, Array] | None = None
     cross_time: Array | None = None
     jacobian_difference: float | None = None
     conjugate: Array | None = None
+    readout_parameters: tuple[str, ...] | None = None
     parameter_distance: float | None = None
     layer_distances: Mapping[str, float] | None = None
     anchored_outputs: Array | None = None

@@ -33,7 +33,7 @@ N, M, O, STEPS, TOP = 7, 5, 2, 3, 4  # noqa: E741  # the notation's letter
 X = torch.randn(24, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Y = torch.stack([X.prod(1), X[:, 0].sin()], 1)
 NAMES = [
-    "conjugate_kernel", "conjugate_kernel_share", "conjugate_kernel_target_alignment",
+    "conjugate_kernel", "conjugate_kernel_share", "conjugate_kernel_share_with_bias", "conjugate_kernel_target_alignment",
     "conjugate_kernel_effective_rank", "layer_kernel", "layer_frobenius", "layer_trace", "layer_target_alignment",
     "activation_neuron_deviation", "gate_flips", "activation_largest_deviation", "activation_layer_deviation",
     "activation_relative_deviation", "parameter_distance", "layer_parameter_distance", "jacobian_change",
@@ -160,8 +160,9 @@ def tracked(request, tmp_path_factory):
         log=False,
     )
     spy, module = Spy(), Net(OPTIMIZERS[optimizer])
+    others = torch.cat([torch.arange(N), torch.arange(N + M, len(X))])  # the second probe is not trained on
     trainer(spy, tracker, max_steps=STEPS, precision="64-true").fit(
-        module, DataLoader(TensorDataset(X, Y), batch_size=6)
+        module, DataLoader(TensorDataset(X[others], Y[others]), batch_size=6)
     )
     with open_archive(path) as archive:
         yield list(archive), spy, optimizer, output
@@ -189,6 +190,8 @@ def test_the_conjugate_kernel_is_that_of_the_readout_s_inputs(tracked):
         close(found["conjugate_kernel"], conjugate)
         J = jacobian(spy.modules[snapshot.step], x)
         close(found["conjugate_kernel_share"], O * np.trace(conjugate) / np.sum(J**2))
+        readout = np.sum(jacobian(spy.modules[snapshot.step], x, ["4"]) ** 2)
+        close(found["conjugate_kernel_share_with_bias"], readout / np.sum(J**2))
         alignment = np.sum(conjugate * (y @ y.T)) / np.linalg.norm(conjugate) / np.linalg.norm(y @ y.T)
         close(found["conjugate_kernel_target_alignment"], alignment)
         p = np.linalg.svd(features, compute_uv=False) ** 2 / np.trace(conjugate)
@@ -233,8 +236,9 @@ def test_activations_and_gates(tracked):
             close(found["activation_largest_deviation"][layer], np.abs(moved).max())
             close(found["activation_layer_deviation"][layer], np.mean(np.sqrt((moved**2).sum(1))))
             close(found["activation_relative_deviation"][layer], np.linalg.norm(moved) / np.linalg.norm(b))
-            close(found["gate_flips"][layer], np.mean((a > 0) != (b > 0)))
-        assert np.isnan(found["gate_flips"][2])  # the readout
+        close(found["gate_flips"][1], np.mean((now[1] > 0) != (start[1] > 0)))
+        # the ReLU is given what BatchNorm returns, not the linear layer; the readout gives nothing to any
+        assert np.isnan(found["gate_flips"][[0, 2]]).all()
     assert found["gate_flips"][1] > 0
 
 

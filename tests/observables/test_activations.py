@@ -55,12 +55,20 @@ def test_the_order_of_neurons_and_points_does_not_matter():
 
 
 def test_layers_without_activations_are_nan(problem):
-    start = problem.state(activations={"first": BEFORE})
+    start = problem.state(activations={"first": BEFORE}, gates={"first": BEFORE})
     layers = {"layer_traces": {"first": 1.0, "head": 2.0}, "settings": {"layers": ["first", "head"]}}
-    state = problem.state(activations={"first": AFTER}, initial=start, **layers)
+    state = problem.state(activations={"first": AFTER}, gates={"first": AFTER}, initial=start, **layers)
     values = compute(select(NAMES), state)
     for name, expected in zip(NAMES, BY_HAND, strict=True):
         np.testing.assert_allclose(values[name], [expected, np.nan])
+
+
+def test_gates_are_of_what_a_nonlinearity_is_given(problem):
+    """Not of the layer's own result: here that crossed zero, and the input of the nonlinearity did not."""
+    fields = {"settings": {"layers": ["first", "norm"]}}
+    start = problem.state(activations={"first": -AFTER - 1}, gates={"norm": BEFORE}, **fields)
+    state = problem.state(activations={"first": AFTER + 1}, gates={"norm": AFTER}, initial=start, **fields)
+    np.testing.assert_allclose(compute(select("gate_flips"), state)["gate_flips"], [np.nan, BY_HAND[-1]])
 
 
 def test_a_silent_layer_has_no_relative_deviation():
@@ -68,7 +76,7 @@ def test_a_silent_layer_has_no_relative_deviation():
 
 
 def test_activations_that_were_not_measured_say_so(problem):
-    layers = {"layer_traces": {"first": 1.0}, "activations": {"first": AFTER}}
+    layers = {"layer_traces": {"first": 1.0}, "gates": {"first": AFTER}}
     state = problem.state(initial=problem.state(), **layers)
     assert "initial one" in compute(select("gate_flips"), state).reasons["gate_flips"]
     strange = problem.state(initial=problem.state(**layers), settings={"layers": ["x"]}, **layers)

@@ -26,6 +26,7 @@ def linear_readout(reduction="full", samples=6, outputs=3, width=4, below=0.0):
         kernel=kernel,
         reduction=reduction,
         conjugate=conjugate,
+        readout_parameters=("weight",),
         outputs=features @ rng.standard_normal((width, outputs)),
         targets=rng.standard_normal((samples, outputs)),
     )

@@ -15,7 +15,7 @@ WITHOUT = {
     "kernel": "kernel", "targets": "targets", "residual": "residual", "operator": "stability", "initial": "initial",
     "halves": "stability_halves", "sharpness": "sharpness",
     "previous": "previous", "lagged": "lagged", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
-    "activations": "activations", "cross_time": "cross_time", "parameters": "parameter_distance",
+    "activations": "activations", "gates": "gates", "cross_time": "cross_time", "parameters": "parameter_distance",
     "anchored": "anchored_outputs", "extension": "extension", "regression": "regression", "conjugate": "conjugate",
     "optimizer_kernel": "optimizer_kernel", "training_outputs": "training_outputs",
     "logistic": "logistic",
@@ -51,6 +51,7 @@ def whole(problem):
         layer_traces={"a": 1.0},
         layer_kernels={"a": state.kernel},
         activations={},
+        gates={},
         extension=np.ones((21, 2)),
         conjugate=np.ones((7, 7)),
     )
