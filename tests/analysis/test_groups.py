@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from kerneltrack.analysis.commands.export import to_csv, to_netcdf
-from kerneltrack.analysis.derived import pair_numbers, quantity, title_of
+from kerneltrack.analysis.derived import learning_rate_changes, pair_numbers, quantity, title_of
 from kerneltrack.analysis.derived.quantities import check_across_sizes
 from kerneltrack.analysis.derived.stages import judge
 from kerneltrack.analysis.report.findings import findings
@@ -117,6 +117,17 @@ def test_at_the_edge_the_mean_over_both_phases_counts():
     assert [(stage.first, stage.last, stage.snapshots) for stage in edge] == [(150, 290, 15)]
     single = judge(built(steps, 0 * window, stability_ratio=ratio))[0]
     assert not [stage for stage in single if stage.name == "edge of stability"]
+
+
+def test_a_light_state_between_hides_no_change_of_the_rate():
+    """The state at a change was asked for there: exact, also where a pair's second state lies since the row before."""
+    steps, window = [0, 1, 20, 21, 40, 41, 50], [0, 1, 0, 1, 0, 0, 0]
+    run = built(steps, window)
+    rates = np.where(np.asarray(steps) < 40, 0.1, 0.01)[:, None]
+    trigger = np.array(["Log(2, pairs=3)"] * 4 + ["OnLearningRateChange(after=(0, 1))"] * 3, dtype=object)
+    data = run.dataset.assign(learning_rate=(("snapshot", "param_group"), rates), trigger=("snapshot", trigger))
+    (change,), trends = learning_rate_changes(Run(dataset=data, probe="train"))
+    assert (change.step, change.exact, change.before, trends) == (40, True, 4, ())
 
 
 def said(run, title):
