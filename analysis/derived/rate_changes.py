@@ -129,7 +129,7 @@ def _end(run: Run, rows: NDArray[np.int64], moved: NDArray[np.int64], i: int) ->
 def _is_exact(run: Run, rows: NDArray[np.int64], i: int) -> bool:
     step, previous = int(run.steps[rows[i]]), int(run.steps[rows[i - 1]])
     # A failed snapshot between the two may have been the one at the change.
-    unseen = np.any((run.steps > previous) & (run.steps < step))
+    unseen = np.any((run.steps > previous) & (run.steps < step) & ~run.taken)
     return step - previous == 1 or (not unseen and _asked_at_change(run, int(rows[i])))
 
 

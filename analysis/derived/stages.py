@@ -169,7 +169,8 @@ def change_points(
     """(index of the first value at the new level, false-alarm rate) for every change of level, ascending.
 
     Binary segmentation: the split with the largest statistic |mean_right − mean_left| √(n_l n_r/n)/σ, if fewer than
-    ``level`` of the draws from an AR(1) null with the segment's own lag-1 correlation reach it; then both sides.
+    ``level`` of the draws from an AR(1) null with the segment's own lag-1 correlation reach it, and if two levels fit the
+    segment better than a straight line over t or log t does: what goes down gradually has no stages. Then both sides.
 
     Args:
         values: (S,) in order.
@@ -188,7 +189,7 @@ def change_points(
         statistic, place = _cusum(part[None])
         null = _cusum(_ar1(rng, correlations(part, np.diff(steps[first:last]))))[0]
         rate = float((1 + np.sum(null >= statistic[0])) / (1 + len(null)))
-        if rate < level:
+        if rate < level and _is_step(part, steps[first:last], int(place[0])):
             middle = first + int(place[0])
             found.append((middle, rate))
             split(first, middle)
@@ -210,6 +211,14 @@ def lag_one(values: Floats) -> float:
     power = float(steps @ steps)
     rho = float(steps[1:] @ steps[:-1]) / power if power > 0 else -0.5
     return float(np.clip(1 + 2 * rho, 0.0, _REMEMBERED))
+
+
+def _is_step(values: Floats, steps: Ints, place: int) -> bool:
+    """Whether two levels, the second from ``place`` on, leave less than the better of two lines, over t and over log t."""
+    levels = sum(float(np.sum((part - part.mean()) ** 2)) for part in (values[:place], values[place:]))
+    times = (steps.astype(np.float64), np.log1p(steps.astype(np.float64)))
+    lines = [np.polyfit(time - time.mean(), values, 1, full=True)[1] for time in times]
+    return levels < min(float(rest[0]) if rest.size else 0.0 for rest in lines)
 
 
 def correlations(values: Floats, gaps: Ints) -> Floats:

@@ -88,12 +88,12 @@ class Scene:
         ]
 
     def masked(self, name: str, *, why: str) -> Floats:
-        """A stored array along snapshots, NaN where the probe was not measured."""
+        """A stored array along snapshots, NaN where the probe was not measured; a number's mean over both states of a pair."""
         import numpy as np
 
         values = self.run.values(name, why=why).copy()
-        values[~self.run.measured] = np.nan
-        return values
+        values[~self.run.taken] = np.nan
+        return self.run.groups.both_phases(values) if values.ndim == 1 else values
 
     def lines_of(self, names: Mapping[str, str], *, figure: str, remedy: str) -> list[Series]:
         """One line for each of the quantities that the archive holds, each in its own colour.

@@ -253,8 +253,8 @@ def _turning(run: Run) -> Finding | None:
     return Finding(
         "Kernel turning",
         f"{number(1000 * late, 2)} mrad an update",
-        f"The kernel turned by {number(1000 * late, 2)} mrad per update (median {when}, {count(int(lags[0]))} updates "
-        f"apart){against}.",
+        f"The kernel turned by {number(1000 * late, 2)} mrad per update (median {when}, at a lag of "
+        f"{count(int(lags[0]))}){against}.",
         "0 for a kernel that stands still, or only changes its scale.",
         "",
     )

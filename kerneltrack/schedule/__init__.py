@@ -10,7 +10,7 @@ the state that was asked before.
 
 >>> schedule = Every(100) | OnLearningRateChange(after=(0, 1))
 >>> schedule
-Every(100) | OnLearningRateChange(after=(0, 1), pairs=3)
+Every(100) | OnLearningRateChange(after=(0, 1))
 >>> [t for t in range(301) if schedule.due(Clock(step=t, rate_changes=[RateChange(step=150, held=150)]))]
 [0, 100, 150, 151, 200, 300]
 >>> [t for t in range(0, 301, 7) if Every(100).due(Clock(step=t, previous=t - 7))]

@@ -57,7 +57,8 @@ class OnLearningRateChange(Schedule):
         object.__setattr__(self, "after", steps("OnLearningRateChange(after=…)", self.after))
         positive("OnLearningRateChange(held=…)", self.held)
         check_window(self.window)
-        object.__setattr__(self, "pairs", check_pairs(self.pairs, self.window))
+        pairs = check_pairs(self.pairs, self.window)
+        object.__setattr__(self, "pairs", pairs if len(self.after) >= pairs else 0)
 
     def group_at(self, clock: Clock) -> int:
         return 2 if any(self._is_met(clock, offset) for offset in self._paired) else self.window

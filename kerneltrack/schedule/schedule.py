@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 from kerneltrack.errors import ScheduleError
 from kerneltrack.schedule.clock import Clock, Due
@@ -86,9 +87,15 @@ class Schedule:
             value = getattr(self, entry.name)
             if position == 0 and entry.name != "after":
                 parts.append(repr(value))
-            elif position == 0 or (self.window == 1 if entry.name == "pairs" else value != entry.default):
+            elif position == 0 or self._says(entry.name, value, entry.default):
                 parts.append(f"{entry.name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    def _says(self, name: str, value: Any, default: Any) -> bool:
+        """Whether a field is printed; how many moments begin a pair is not where the default would give none either."""
+        if name == "pairs" and is_dataclass(self):
+            return bool(value) or replace(self, pairs=default) != self
+        return bool(value != default)
 
     __repr__ = __str__
 

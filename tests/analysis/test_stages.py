@@ -196,6 +196,16 @@ def test_a_change_is_found_whatever_the_gaps():
     assert sum(places[:1] != [] and places[0][0] == 6 for places in found) >= 9
 
 
+@pytest.mark.parametrize("course", ["a line", "1/t", "1/(1 + t/5)"])
+def test_a_motion_that_slows_down_gradually_has_no_stages(course):
+    """Fifteen of them, of three sizes of noise; at most two are called two stages. A step in their place always is."""
+    rng, t = np.random.default_rng(9), np.arange(1, 31)
+    falling = {"a line": -t / 6, "1/t": -np.log(t), "1/(1 + t/5)": -np.log1p(t / 5)}[course]
+    noises = [size * rng.standard_normal(30) for size in (0.01, 0.1, 0.5) for _ in range(5)]
+    assert sum(bool(change_points(falling + noise, at=t)) for noise in noises) <= 2
+    assert all(change_points(-3.0 * (t > 14) + noise, at=t) for noise in noises)
+
+
 def test_what_is_remembered_over_a_gap_is_read_from_the_course():
     """Oracle: the memory that the course was drawn with; over equal gaps it is the correlation of neighbours."""
     rng = np.random.default_rng(7)
