@@ -8,6 +8,8 @@ from torch import nn
 from kerneltrack.measurement.curvature import LANCZOS_TOLERANCE, curvature_of_halves, largest_curvature
 from kerneltrack.measurement.curvature import stability_ratio as ratio_of
 from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.measurement.loss_root import SoftmaxRoot
+from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk import empirical_ntk
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.observables import select
@@ -87,6 +89,36 @@ def test_the_ratio_is_that_of_the_gauss_newton_matrix_by_either_route(optimizer,
     expected = curvature(model, x, y, rate=0.1) / rule.threshold / warm_up
     for found in (by_passes, by_kernel):
         assert found == pytest.approx(expected, rel=LANCZOS_TOLERANCE)
+
+
+def test_the_root_of_softmax_is_one_and_forms_no_block():
+    """Oracle: the Hessian of torch's cross-entropy. Soft targets of any sum, and probabilities that are zero."""
+    generator = torch.Generator().manual_seed(0)
+    outputs = 4 * torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    outputs[0, 0] = 900.0
+    targets = torch.rand(5, 3, generator=generator, dtype=torch.float64)
+    root = SoftmaxRoot.of(outputs, targets)
+    found = torch.zeros(15, 15, dtype=torch.float64)
+    for i, unit in enumerate(torch.eye(15, dtype=torch.float64)):
+        found[:, i] = root.times(root.transposed(unit.reshape(5, 3))).flatten()
+    expected = torch.func.hessian(lambda f: ProbeLoss.of("cross_entropy").value(f, targets))(outputs).reshape(15, 15)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+    with pytest.raises(NotMeasured, match="not convex"):
+        SoftmaxRoot.of(outputs, -targets)
+
+
+def test_many_classes_need_no_square_of_their_number(monkeypatch):
+    """Oracle: Rᵀ(K ⊗ I)R as a matrix, for the kernel K ⊗ I of a linear model. Blocks of S would raise."""
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(3, 100).double(), torch.randn(4, 3).double(), torch.arange(4)
+    monkeypatch.setattr(ProbeLoss, "hessian_blocks", None)
+    network, one_hot = Network(model), nn.functional.one_hot(y, 100).double()
+    outputs = network.outputs(x)
+    found = largest_curvature(network, x, outputs, one_hot, ProbeLoss.of("cross_entropy"), 1.0)
+    p = torch.softmax(outputs, 1)
+    roots = torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None]
+    matrix = torch.einsum("nop,nm,moq->npmq", roots, x @ x.T + 1, roots).reshape(400, 400) / 4
+    assert found == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=LANCZOS_TOLERANCE)
 
 
 def test_the_measured_kernel_is_read_with_its_outputs_in_order():

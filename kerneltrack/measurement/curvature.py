@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.gauge import Gauge, helmert
+from kerneltrack.measurement.loss_root import Root, SoftmaxRoot, SymmetricRoot
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk import Network
 from kerneltrack.snapshot import Array
@@ -79,18 +80,20 @@ def largest_curvature(
     """
     if loss is None or targets is None:
         raise NotMeasured("no loss was given")
-    blocks = loss.hessian_blocks(outputs, targets) / len(outputs)
-    scale = _multiple_of_identity(blocks)
-    if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
-        return metric * scale * top_eigenvalue
-    root = _square_root(blocks)
-    if root is None:
-        raise NotMeasured("the loss is not convex in the outputs")
+    root: Root
+    if loss.name == "cross_entropy":
+        root = SoftmaxRoot.of(outputs, targets)
+    else:
+        blocks = loss.hessian_blocks(outputs, targets) / len(outputs)
+        scale = _multiple_of_identity(blocks)
+        if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
+            return metric * scale * top_eigenvalue
+        root = SymmetricRoot.of(blocks)
     product = partial(_by_passes, network, inputs, metric)
     if kernel is not None and isinstance(metric, float):
         product = partial(_by_kernel, kernel, metric)
         product = product if gauge == "raw" else partial(_between_gauges, product)
-    return _top_curvature(product, root)
+    return _top_curvature(product, root, outputs)
 
 
 def curvature_of_halves(
@@ -147,15 +150,15 @@ def _multiple_of_identity(blocks: Tensor) -> float | None:
     return float(scale) if torch.equal(blocks, (scale * identity).expand_as(blocks)) else None
 
 
-def _top_curvature(product: Callable[[Tensor], Tensor], root: Tensor) -> float:
-    """λ_1(S^½ J P Jᵀ S^½) by Lanczos, from products u ↦ J P Jᵀ u on (N, O)."""
+def _top_curvature(product: Callable[[Tensor], Tensor], root: Root, outputs: Tensor) -> float:
+    """λ_1(Rᵀ J P Jᵀ R), which is λ_1(S^½ J P Jᵀ S^½), by Lanczos, from products u ↦ J P Jᵀ u on (N, O)."""
 
     def between_roots(v: Array) -> Array:
-        u = torch.from_numpy(v).reshape(root.shape[:2]).to(root)
-        moved = _times(root, product(_times(root, u)))
+        u = torch.from_numpy(v).reshape(outputs.shape).to(outputs)
+        moved = root.transposed(product(root.times(u)))
         return np.asarray(moved.reshape(-1).detach().cpu().to(torch.float64).numpy())
 
-    start = np.random.default_rng(0).standard_normal(root.shape[0] * root.shape[1])
+    start = np.random.default_rng(0).standard_normal(outputs.numel())
     return largest_eigenvalue(between_roots, start, LANCZOS_TOLERANCE)
 
 
@@ -177,18 +180,3 @@ def _between_gauges(product: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     """C J P Jᵀ C u by a kernel that is BᵀJ P JᵀB."""
     basis = torch.from_numpy(helmert(u.shape[1]).copy()).to(u)
     return product(u @ basis) @ basis.T
-
-
-def _times(root: Tensor, u: Tensor) -> Tensor:
-    """S^½ u, sample by sample."""
-    return (root @ u[..., None])[..., 0]
-
-
-def _square_root(blocks: Tensor) -> Tensor | None:
-    """S^½ of blocks (N, O, O), or None where one is not positive semi-definite beyond rounding."""
-    values, vectors = torch.linalg.eigh(blocks.to(torch.float64))
-    rounding = blocks.shape[1] * torch.finfo(blocks.dtype).eps * values.abs().max()
-    if values.min() < -rounding:
-        return None
-    root: Tensor = vectors @ torch.diag_embed(values.clamp_min(0).sqrt()) @ vectors.transpose(-1, -2)
-    return root.to(blocks.dtype)
