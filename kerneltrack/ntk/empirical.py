@@ -29,7 +29,16 @@ from kerneltrack.ntk.methods import (
     least_jacobian_bytes,
     product_kernel,
 )
-from kerneltrack.ntk.network import Forward, Metric, Selection, explained, forward_flops, layer_of, refuse_not_finite
+from kerneltrack.ntk.network import (
+    Forward,
+    Metric,
+    Selection,
+    explained,
+    forward_flops,
+    layer_of,
+    listed,
+    refuse_not_finite,
+)
 from kerneltrack.ntk.plan import Plan, PlanLine
 from kerneltrack.ntk.progress import progress_bar
 from kerneltrack.ntk.reduction import Output
@@ -168,7 +177,7 @@ def _receipt(request: KernelRequest, plan: StructuredPlan | None, reason: str) -
         result_bytes=request.result_bytes,
         working_bytes=_working_bytes(request, plan),
         budget_bytes=request.budget,
-        notes=tuple(_notes(request, reason)),
+        notes=tuple(_notes(request, reason, _unseen(request, plan))),
     )
 
 
@@ -187,6 +196,14 @@ def _working_bytes(request: KernelRequest, plan: StructuredPlan | None) -> int:
     return max(covered, min(request.free_bytes, plain))
 
 
+def _unseen(request: KernelRequest, plan: StructuredPlan | None) -> list[str]:
+    """Parameters that no use of the forward pass touches; unknown, and none, where the uses are not."""
+    if plan is None:
+        return []
+    seen = {name for line in plan.lines for name in line.parameters} | set(plan.uncovered)
+    return [name for name in request.network.parameters if name not in seen]
+
+
 def _passes(request: KernelRequest, plan: StructuredPlan | None) -> int:
     """What forward and backward passes cost, in forward passes of one sample: a backward pass of one output is another."""
     if request.method == "products":
@@ -197,9 +214,20 @@ def _passes(request: KernelRequest, plan: StructuredPlan | None) -> int:
     return request.samples * of_one
 
 
-def _notes(request: KernelRequest, reason: str) -> Iterator[str]:
-    if reason:
+def _of_vmap(reason: str) -> str:
+    """Why torch.func.vmap does not go through a forward pass; its own words where they are not the usual ones."""
+    if "data-dependent control flow" in reason:
+        return "the forward pass asks for values (as for an attention mask: is anything masked?), which torch.func.vmap refuses"
+    return reason
+
+
+def _notes(request: KernelRequest, reason: str, unseen: list[str]) -> Iterator[str]:
+    if reason.startswith("vmap:"):
+        yield f"every parameter by plain autodiff, sample by sample, which is as exact: {_of_vmap(reason)}"
+    elif reason:
         yield f"every parameter by plain autodiff: {reason}"
+    if unseen:
+        yield f"the outputs do not depend on {listed(unseen)}: zero in the kernel; does forward= leave out a part of the model?"
     if request.network_dtype != request.dtype:
         yield f"the network is evaluated in {_name(request.network_dtype)}, sums over parameters are {_name(request.dtype)}"
 

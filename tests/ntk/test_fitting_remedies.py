@@ -252,3 +252,88 @@ def test_hooks_that_keep_state_are_named(x, hook, method):
     model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3)).double()
     model[1].register_forward_hook(hook({}))
     assert "['1'] have hooks of their own" in refusal("have hooks", model, x, method=method)
+
+
+# ------------------------------------------------------------ masks, and parts that are left out
+
+
+class Encoder(nn.Module):
+    """Tokens to a mean over them: "own" by each sample's own mask, "all" by that of all, "cut" to the longest sample."""
+
+    def __init__(self, pooling):
+        super().__init__()
+        self.table, self.mix, self.head = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.pooling = pooling
+
+    def forward(self, input_ids, **given):
+        (mask,) = given.values()
+        h = torch.tanh(self.mix(self.table(input_ids)))
+        if self.pooling == "cut":
+            return self.head(h[:, : int(mask.sum(1).max())].mean(1))
+        count = mask.sum(1, keepdim=True) if self.pooling == "own" else mask.sum() / len(mask)
+        return self.head((h * mask[..., None]).sum(1) / count)
+
+
+def tokens(key):
+    generator = torch.Generator().manual_seed(0)
+    mask = (torch.arange(6) < torch.tensor([6, 2, 3, 5, 4])[:, None]).double()
+    return {"input_ids": torch.randint(9, (N, 6), generator=generator), key: mask}
+
+
+@pytest.mark.parametrize("key", ["attention_mask", "padding_mask", "lengths"])
+@pytest.mark.parametrize("pooling", ["all", "cut"])
+def test_coupling_by_padding_is_named(pooling, key):
+    remedy = refusal("couples samples", Encoder(pooling).double(), tokens(key))
+    assert f"['{key}'] tell padding" in remedy
+    assert "mask.sum(1, keepdim=True)" in remedy  # what "own" does, whose kernel is there
+    rows = jacobian(model := Encoder("own").double(), tokens(key))
+    assert distance(kt.empirical_ntk(model, tokens(key)), contract(rows, rows, "full")) < EXACT
+
+
+def test_padding_is_not_named_where_there_is_none(x):
+    batchwise = With(lambda m, x: m.layer(x) - m.layer(x).mean(0), layer=nn.Linear(4, 3)).double()
+    assert "padding" not in refusal("couples samples", batchwise, x)
+
+
+def test_the_plan_says_that_sample_by_sample_is_as_exact():
+    """An encoder that asks whether anything is masked, as transformers' do."""
+
+    class Asks(Encoder):
+        def forward(self, input_ids, attention_mask):
+            mask = attention_mask if bool((attention_mask == 0).any()) else torch.ones_like(attention_mask)
+            return super().forward(input_ids, mask=mask)
+
+    model, given = Asks("own").double(), tokens("attention_mask")
+    (note,) = kt.ntk_plan(model, given).notes
+    assert "sample by sample, which is as exact" in note
+    assert "attention mask" in note
+    assert "please file an issue" not in note
+    rows = jacobian(model, given)
+    assert distance(kt.empirical_ntk(model, given), contract(rows, rows, "full")) < EXACT
+
+
+def test_the_plan_names_the_parameters_that_forward_leaves_out(x):
+    """Their part of the kernel is zero, which is right and seldom what was meant."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2), nn.Linear(2, 2)).double()
+    plan = kt.ntk_plan(model, x, forward=lambda m, x: m[1](m[0](x)))
+    assert plan.notes == (
+        "the outputs do not depend on 2.weight, 2.bias and 2 more: zero in the kernel; does forward= leave out a part of the "
+        "model?",
+    )
+    assert kt.ntk_plan(model, x).notes == ()
+    by_layer = kt.empirical_ntk(model, x, forward=lambda m, x: m[1](m[0](x)), by_layer=True)
+    assert [bool(by_layer[layer].any()) for layer in ("0", "2", "3")] == [True, False, False]
+
+
+def test_a_hook_that_adds_the_last_pass_is_no_squeeze(x):
+    model, last = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)).double(), []
+
+    def add_last(module, inputs, outputs):
+        found = outputs + last.pop() if last else outputs
+        last.append(outputs)
+        return found
+
+    model[0].register_forward_hook(add_last)
+    assert refusal("the output is not", model, x).startswith(
+        "Remove hooks that keep something from one pass to the next: ['0']"
+    )

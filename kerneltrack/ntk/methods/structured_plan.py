@@ -17,6 +17,8 @@ from kerneltrack.ntk.network import layer_of
 from kerneltrack.ntk.plan import PlanLine
 
 _HOOKED = "a hook changes its gradient"
+#: Orders that make a tile of Θ by itself before they add it.
+_TILED = ("hybrid", "lookup", "tied")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class StructuredPlan:
         sample_bytes: what one captured sample takes.
         held_bytes: what one sample's gradients and input rows take where they are kept, with what obtains them.
         widest: entries of the largest gradient of one sample and output.
-        workspace: bytes of the slices and tiles beside the blocks.
+        workspace: bytes that a slice or a tile beside the blocks may take; four of them are kept free.
+        slices: bytes that slices and tiles will take together.
     """
 
     steps: tuple[Step, ...]
@@ -63,6 +66,7 @@ class StructuredPlan:
     held_bytes: int
     widest: int
     workspace: int
+    slices: int
 
     @classmethod
     def of(cls, request: KernelRequest, trial: ForwardPass) -> StructuredPlan:
@@ -85,6 +89,7 @@ class StructuredPlan:
             held_bytes=one + request.dtype.itemsize * held,
             widest=widest,
             workspace=workspace,
+            slices=_slices(request, trial, steps, workspace),
         )
 
     @property
@@ -107,14 +112,33 @@ class StructuredPlan:
 
     @property
     def working_bytes(self) -> int:
-        """The most that is held beside the result."""
-        return min(self.samples, 2 * self.block_samples) * self.sample_bytes + 4 * self.workspace
+        """What is held beside the result at the peak."""
+        return min(self.samples, 2 * self.block_samples) * self.sample_bytes + self.slices
 
 
 def _step(request: KernelRequest, trial: ForwardPass, term: Term) -> Step:
     size = _size(request, trial, term)
     order = cheapest(term, size, request.machine)
     return Step(term, order, order.cost(size))
+
+
+def _slices(request: KernelRequest, trial: ForwardPass, steps: Sequence[Step], workspace: int) -> int:
+    """Two slices of gradients (one is formed while one is multiplied), and a tile of Θ where a step makes one."""
+    rows = request.dtype.itemsize * max(len(request.x1), request.columns) * request.paired
+    slices = [rows * _columns(request, trial, step, rows) for step in steps if step.order.name == "gradient"]
+    tile = rows**2 // request.dtype.itemsize if any(step.order.name in _TILED for step in steps) else 0
+    return 2 * min(workspace, max(slices, default=0)) + min(workspace, tile)
+
+
+def _columns(request: KernelRequest, trial: ForwardPass, step: Step, column: int) -> int:
+    """Of a slice of a term's gradients, where one ``column`` takes so many bytes: few, where the inputs stay in a cache."""
+    extents, machine = [trial.uses[i].extent() for i in step.term.uses], request.machine
+    size = _size(request, trial, step.term)
+    inputs = request.dtype.itemsize * request.samples * sum(extent.inputs for extent in extents)
+    most = machine.slice_columns
+    if inputs <= machine.cached_bytes:
+        most = min(most, max(machine.narrow_columns, machine.narrow_bytes // column))
+    return min(most, size.groups * size.outer * size.inner)
 
 
 def _size(request: KernelRequest, trial: ForwardPass, term: Term) -> ContractionSize:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError, UnsupportedModelError, one_line
 from kerneltrack.memory_budget import ran_out
 from kerneltrack.ntk.network.autograd_graph import reachable_leaves
+
+#: Inputs that say where a sample ends: transformers' attention_mask, torch's src_key_padding_mask, lengths.
+_PADDING = re.compile(r"mask|length|padding", re.IGNORECASE)
 
 
 def refuse_not_finite(outputs: Tensor, name: str) -> None:
@@ -102,12 +106,13 @@ def refuse_not_repeated(model: nn.Module) -> NoReturn:
 
 
 @contextmanager
-def coupling_explained(model: nn.Module) -> Iterator[None]:
-    """A refusal of coupled samples names the modules that read sequences first, and those whose hooks may keep state."""
+def coupling_explained(model: nn.Module, inputs: Any = None) -> Iterator[None]:
+    """A refusal names the modules that read sequences first, those whose hooks may keep state, and masks of the inputs."""
     try:
         yield
     except UnsupportedModelError as refusal:
-        hints = " ".join(hint for hint in (_of_sequences(model), _of_hooks(model)) if hint)
+        masks = _of_masks(inputs) if "couples" in refusal.problem else ""
+        hints = " ".join(hint for hint in (_of_sequences(model), _of_hooks(model), masks) if hint)
         if not hints:
             raise
         raise UnsupportedModelError(
@@ -115,7 +120,8 @@ def coupling_explained(model: nn.Module) -> Iterator[None]:
             expected=refusal.expected,
             got=refusal.got,
             where=refusal.where,
-            remedy=f"{refusal.remedy} {hints}",
+            # What a hook kept of another batch has its shape: no axis was lost.
+            remedy=f"{hints} Or: {refusal.remedy}" if _of_hooks(model) else f"{refusal.remedy} {hints}",
         ) from refusal
 
 
@@ -128,6 +134,18 @@ def _of_hooks(model: nn.Module) -> str:
     if not hooked:
         return ""
     return f"Remove hooks that keep something from one pass to the next: {hooked[:8]} have hooks of their own."
+
+
+def _of_masks(inputs: Any) -> str:
+    """What padding may do, where the inputs have a mask or lengths."""
+    masks = [str(key) for key in inputs if _PADDING.search(str(key))] if isinstance(inputs, Mapping) else []
+    if not masks:
+        return ""
+    return (
+        f"{masks[:4]} tell padding: a batch that is cut to its longest sample, or a mean over the padding of all samples, couples "
+        "them. Pad every sample to one length, and let each be masked by its own row: "
+        "(h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)."
+    )
 
 
 def _of_sequences(model: nn.Module) -> str:

@@ -48,14 +48,15 @@ def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
         before = generators.states()
         if first:
             try_one_sample(network, samples, generators, network.buffers)
-        with coupling_explained(network.module):
+        inputs = samples.rows(0, 1).assemble()
+        with coupling_explained(network.module, inputs):
             seen = look(network, samples, MANY if first else FEW)
             batches = _batches(network, samples, name) if first else None
         drawn = generators.states() != before
         outputs = network.headed(seen.alone[:1]).shape[1]
     if drawn:
         refuse_randomness(network, samples, generators)
-    with coupling_explained(network.module):
+    with coupling_explained(network.module, inputs):
         refuse_coupling(network, samples, seen, batches)
     return outputs
 
