@@ -20,22 +20,10 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from kerneltrack import observables as catalogue
 from kerneltrack.archive import ArchiveWriter, IfExists
 from kerneltrack.distributed import Ranks, unsharded
 from kerneltrack.gauge import GaugeChoice
-from kerneltrack.measurement import (
-    Choice,
-    Eigenpairs,
-    Instrument,
-    KeepKernel,
-    Moment,
-    OnError,
-    OutputChoice,
-    Pace,
-    Recorder,
-    choose,
-)
+from kerneltrack.measurement import Eigenpairs, Instrument, KeepKernel, Moment, OnError, OutputChoice, Pace, Recorder
 from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule
@@ -43,21 +31,10 @@ from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.training import Clipping, LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
-from . import (
-    announcements,
-    arguments,
-    batches,
-    callables,
-    clipping,
-    continuing,
-    drawn_probe,
-    given,
-    probe_membership,
-    trainer_facts,
-)
+from . import announcements, arguments, batches, callables, clipping, continuing, given, trainer_facts
 from .import_roots import callback_bases
 from .measured import Measured
-from .probe_membership import Drawn
+from .probe_sources import ProbeSources
 from .swapped_weights import TrainedWeights
 
 
@@ -138,7 +115,6 @@ class _Tracker:
         self._run_id = ""
         self._dry_run = False
         self._verified = False
-        self._validation: Any = None  # the loader that a held-out probe was drawn from
         self._announced = False
         self._weights = TrainedWeights()
         self._accumulated = 1  # by how many batches the loss of this one was divided
@@ -171,7 +147,7 @@ class _Tracker:
     def __getstate__(self) -> dict[str, Any]:
         # Lightning binds log and log_dict onto the instance; they hold the module, and a live recorder holds tensors.
         kept = {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
-        return {**kept, "_recorder": None, "_instruments": {}, "_left": None, "_validation": None}
+        return {**kept, "_recorder": None, "_instruments": {}, "_left": None, "_sources": None}
 
     # -- hooks -----------------------------------------------------------------------------------------------------
 
@@ -198,7 +174,8 @@ class _Tracker:
         if self._continues is not None:
             self._measured = self._arguments.taken_over(self._continues, self._given)
         # Drawn once: a dataset that augments at random would give every rank a probe of its own.
-        self._probes = self._ranks.broadcast(partial(self._resolve_probes, trainer))
+        self._sources = ProbeSources(self._measured, self._split, log=self._log)
+        self._probes = self._ranks.broadcast(partial(self._sources.resolve, trainer))
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._backwards = []
@@ -280,58 +257,10 @@ class _Tracker:
             return self._loaded and trainer.global_step >= int(self._state.get("step", -1))
         return self._left is not None and self._left.goes_on(trainer)
 
-    def _resolve_probes(self, trainer: Any) -> dict[str, Probe]:
-        """The probes by name: given, read from a file, or drawn from the training data."""
-        found = self._measured.probe
-        given: dict[str, Any] = (
-            found if isinstance(found, dict) else {"train" if isinstance(found, int) else found.name: found}
-        )
-        drawn = self._drawn()
-        if len(drawn) < len(given) and self._log and (hooks := drawn_probe.transfer_hooks(trainer)):
-            announcements.say(f"{', '.join(hooks)}: not applied to the probe, which was given and is taken as it is")
-        if "val" in drawn.values():
-            self._validation = drawn_probe.validation_loader(trainer)
-        return {
-            name: self._draw(trainer, name, drawn[name], int(probe)) if name in drawn else probe
-            for name, probe in given.items()
-        }
-
-    def _draw(self, trainer: Any, name: str, source: Drawn, n: int) -> Probe:
-        options: dict[str, Any] = {"seed": self._measured.probe_seed, "split": self._split, "name": name}
-        if source == "train":
-            return drawn_probe.training_probe(trainer, n, **options)
-        return drawn_probe.validation_probe(trainer, n, loader=self._validation, **options)
-
-    def _drawn(self) -> dict[str, Drawn]:
-        """The probes that are drawn from a loader, and from which."""
-        found = self._measured.probe
-        named = found if isinstance(found, dict) else {"train": found}
-        return {name: arguments.loader_of(name) for name, probe in named.items() if isinstance(probe, int)}
-
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
         """Instruments, archive and recorder: everything is checked here, before the first batch is trained on."""
         schedules = arguments.by_probe(self._measured.schedule, self._probes)
-        drawn = self._drawn()
-        instruments = {
-            name: Instrument(
-                probe=probe,
-                observables=catalogue.select(self._measured.observables),
-                scope=trainer_facts.stability_scope(trainer, module, probe, batch),
-                in_training=probe_membership.in_training(
-                    trainer.train_dataloader, probe, batch, drawn=drawn.get(name), validation=self._validation
-                )
-                if self._ranks.leads
-                else None,
-                ranks=self._ranks,
-                progress=announcements.PATIENCE if self._log else False,
-                **self._measured.kernel_options,
-            )
-            for name, probe in self._probes.items()
-        }
-        whole, asked = unsharded(module), self._measured.output
-        choice = self._ranks.broadcast(partial(self._choose, whole, instruments))
-        output = asked if callable(asked) else choice.output  # a callable need not pickle
-        self._instruments = {n: replace(i, output=output, gauge=choice.gauge) for n, i in instruments.items()}
+        self._instruments = self._sources.instruments(trainer, module, batch, self._probes, self._ranks)
         facts: dict[str, Json] = {
             "schedule": {name: str(s) for name, s in schedules.items()},
             "loss": None if self._measured.loss is None else self._measured.loss.name,
@@ -340,27 +269,13 @@ class _Tracker:
         }
         per_epoch = trainer_facts.steps_per_epoch(trainer)
         arguments.countable(self._max_overhead, self._measured.schedule, per_epoch)
-        writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, whole, facts))
+        writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, unsharded(module), facts))
         pace = Pace(
             schedules, max_overhead=self._max_overhead, horizon=trainer_facts.last_step(trainer), per_epoch=per_epoch
         )
         return Recorder(
             writer, self._instruments, pace, keep_kernel=self._keep_kernel, on_error=self._on_error, ranks=self._ranks
         )
-
-    def _choose(self, whole: nn.Module, instruments: Mapping[str, Instrument]) -> Choice:
-        """The kernel that this run measures on every probe, said in a line where that was left open."""
-        asked = self._measured
-        largest = max(instruments.values(), key=lambda instrument: len(instrument.probe))
-        with undisturbed(whole):
-            outputs = largest.width(whole)
-            found = choose(asked.output, asked.gauge, asked.loss, points=len(largest.probe), outputs=outputs)
-            unseen = asked.gauge == "auto" and found.gauge == "raw" and largest.ignores_shift(whole)
-        if self._log and found.reason:
-            announcements.say(found.reason)
-        if self._log and unseen:
-            announcements.say(announcements.unseen_shift(asked.loss))
-        return replace(found, output="full") if callable(found.output) else found
 
     def _writer(
         self, trainer: Any, module: nn.Module, whole: nn.Module, facts: dict[str, Json]

@@ -1,0 +1,102 @@
+"""The probes of a run: where each comes from, and the instruments that measure on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from kerneltrack import observables as catalogue
+from kerneltrack.distributed import Ranks, unsharded
+from kerneltrack.measurement import Choice, Instrument, choose
+from kerneltrack.probe import Probe
+from kerneltrack.undisturbed import undisturbed
+
+from . import announcements, arguments, drawn_probe, probe_membership, trainer_facts
+from .measured import Measured
+from .probe_membership import Drawn
+
+
+class ProbeSources:
+    """The probes that a fit was asked for: given, read from a file, or drawn from a loader.
+
+    Args:
+        asked: what is measured.
+        split: batch → (inputs, targets), or None for batches that are pairs.
+        log: whether to say what was chosen.
+    """
+
+    def __init__(self, asked: Measured, split: Callable[[Any], tuple[Any, Any]] | None, *, log: bool) -> None:
+        self._asked, self._split, self._log = asked, split, log
+        self._validation: Any = None  # the loader that a held-out probe was drawn from
+
+    @property
+    def drawn(self) -> dict[str, Drawn]:
+        """The probes that are drawn from a loader, and from which."""
+        return {name: arguments.loader_of(name) for name, probe in self._named().items() if isinstance(probe, int)}
+
+    def resolve(self, trainer: Any) -> dict[str, Probe]:
+        """The probes by name. Drawing reads the data set: on one rank only, or every rank has a probe of its own."""
+        given, drawn = self._named(), self.drawn
+        if len(drawn) < len(given) and self._log and (hooks := drawn_probe.transfer_hooks(trainer)):
+            announcements.say(f"{', '.join(hooks)}: not applied to the probe, which was given and is taken as it is")
+        if "val" in drawn.values():
+            self._validation = drawn_probe.validation_loader(trainer)
+        return {
+            name: self._draw(trainer, name, drawn[name], int(probe)) if name in drawn else probe
+            for name, probe in given.items()
+        }
+
+    def instruments(
+        self, trainer: Any, module: nn.Module, batch: Any, probes: Mapping[str, Probe], ranks: Ranks
+    ) -> dict[str, Instrument]:
+        """An instrument for each of ``probes``, all of one kernel; the first batch says what the network is trained on."""
+        drawn, asked = self.drawn, self._asked
+        found = {
+            name: Instrument(
+                probe=probe,
+                observables=catalogue.select(asked.observables),
+                scope=trainer_facts.stability_scope(trainer, module, probe, batch),
+                in_training=probe_membership.in_training(
+                    trainer.train_dataloader, probe, batch, drawn=drawn.get(name), validation=self._validation
+                )
+                if ranks.leads
+                else None,
+                ranks=ranks,
+                progress=announcements.PATIENCE if self._log else False,
+                **asked.kernel_options,
+            )
+            for name, probe in probes.items()
+        }
+        choice = ranks.broadcast(partial(self._choose, unsharded(module), found))
+        output = asked.output if callable(asked.output) else choice.output  # a callable need not pickle
+        return {name: replace(one, output=output, gauge=choice.gauge) for name, one in found.items()}
+
+    def _named(self) -> dict[str, Any]:
+        found = self._asked.probe
+        if isinstance(found, dict):
+            return found
+        return {"train" if isinstance(found, int) else found.name: found}
+
+    def _draw(self, trainer: Any, name: str, source: Drawn, n: int) -> Probe:
+        options: dict[str, Any] = {"seed": self._asked.probe_seed, "split": self._split, "name": name}
+        if source == "train":
+            return drawn_probe.training_probe(trainer, n, **options)
+        return drawn_probe.validation_probe(trainer, n, loader=self._validation, **options)
+
+    def _choose(self, whole: nn.Module, instruments: Mapping[str, Instrument]) -> Choice:
+        """The kernel that is measured on every probe, said in a line where that was left open."""
+        asked = self._asked
+        largest = max(instruments.values(), key=lambda instrument: len(instrument.probe))
+        with undisturbed(whole):
+            outputs = largest.width(whole)
+            found = choose(asked.output, asked.gauge, asked.loss, points=len(largest.probe), outputs=outputs)
+            unseen = asked.gauge == "auto" and found.gauge == "raw" and largest.ignores_shift(whole)
+        if self._log and found.reason:
+            announcements.say(found.reason)
+        if self._log and unseen:
+            announcements.say(announcements.unseen_shift(asked.loss))
+        return replace(found, output="full") if callable(found.output) else found
