@@ -178,6 +178,7 @@ class Context:
             self.spec.loss,
             metric,
             kernel=self.kernel if self.spec.is_whole(self.outputs) else None,
+            gauge=self.spec.gauge,
         )
 
     @cached_property

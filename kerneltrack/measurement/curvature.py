@@ -105,6 +105,7 @@ def curvature_of_halves(
     metric: Metric,
     *,
     kernel: Tensor | None = None,
+    gauge: Gauge = "raw",
 ) -> float:
     """Mean of λ_1(S^½ J P Jᵀ S^½) over two disjoint halves of the probe, each weighed by its points.
 
@@ -119,6 +120,7 @@ def curvature_of_halves(
         loss: the loss on the probe, or None.
         metric: P.
         kernel: J Jᵀ.
+        gauge: of that kernel.
 
     Raises:
         NotMeasured: as there, or fewer than two samples.
@@ -138,6 +140,7 @@ def curvature_of_halves(
             loss,
             metric,
             kernel=None if kernel is None else kernel[points.to(kernel.device)][:, points.to(kernel.device)],
+            gauge=gauge,
         )
         total += len(half) / count * found
     return total
