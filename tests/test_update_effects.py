@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.measurement.references import References
+from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import select
 from kerneltrack.probe import Probe
 from kerneltrack.training.loss import ProbeLoss
@@ -93,3 +95,21 @@ def test_a_coarse_body_counts_where_weights_and_outputs_are_fine():
     """‖Δf‖/‖f‖ is near a hundredth: enough for float32, and nothing to a tanh in bfloat16."""
     assert math.isnan(one_step(1e-2, InHalf())[0].values["linearization_error"])
     assert math.isfinite(one_step(1e-2, OnlyFloat32())[0].values["linearization_error"])
+
+
+@pytest.mark.parametrize("exponent", range(1, 6))
+def test_the_error_since_initialisation_is_not_the_rounding_of_a_short_way(exponent):
+    """The same for f_t − f_0: ∝ (way)² by Taylor. In float32 alone it is 5e-9 for a way of 10⁻³, and 3e-6 for one of 10⁻⁵."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 2)).eval()
+    x, start, before = torch.randn(12, 3), NetworkState.of(net), copy.deepcopy(net).double()
+    instrument = Instrument(probe=Probe(x, x[:, :2]), observables=select("anchored_linearization_error"))
+    rule = UpdateRule.of([torch.optim.SGD(net.parameters(), lr=0.1)], {})
+    first = instrument.measure(net, rule, step=0, references=References(start=start))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(10.0**-exponent * torch.randn_like(p))
+    found = instrument.measure(net, rule, step=1, references=References(start=start, initial=first.state))
+    error, *_ = exact(before, copy.deepcopy(net).double(), x.double(), x[:, :2].double(), 1.0)
+    # relative to a way that is known to ε/way
+    assert found.values["anchored_linearization_error"] == pytest.approx(error, rel=0.02 + 4e-7 / 10.0**-exponent)

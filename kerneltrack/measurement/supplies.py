@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kerneltrack.measurement.anchored import finest_miss
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import is_another_function
 from kerneltrack.measurement.context import Context
@@ -23,7 +25,7 @@ from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.out_of_sample import as_matrix, extended, logistic, regressed
 from kerneltrack.measurement.parameter_motion import difference
 from kerneltrack.measurement.training_outputs import training_outputs
-from kerneltrack.observables import NEEDS, Need, State, grams_tell
+from kerneltrack.observables import NEEDS, Need, State, grams_tell, missed_by_rounding
 
 Array = NDArray[np.float64]
 Supplied = TypeVar("Supplied")
@@ -175,8 +177,14 @@ def anchored_outputs(context: Context) -> Array:
     if initial is not None and is_another_function(outputs, initial.outputs, context.settings["dtype"]):
         raise NotMeasured("something else than the trained parameters has moved since step 0")
     moved = difference(start.parameters, start.now(context.module))
-    linear = context.spec.read(network.jvp(context.inputs, moved))
-    return linear + (outputs if initial is None else initial.outputs)
+    read, origin = context.spec.read, outputs if initial is None else initial.outputs
+    linear = read(network.jvp(context.inputs, moved))
+    network_at = partial(context.spec.network, context.module, every_parameter=True, headed=True)
+    now = read(network_at().outputs(context.inputs) if callable(context.spec.output) else context.outputs)
+    epsilon = network.sight(network.inputs(context.inputs)).eps
+    if context.step == 0 or not missed_by_rounding(now - origin, linear, now, epsilon):
+        return origin + linear
+    return now - finest_miss(network_at, start, context.inputs, moved, read, otherwise=now - origin - linear)
 
 
 @supplies("training_outputs")

@@ -32,7 +32,13 @@ from kerneltrack.observables.classes import (
 )
 from kerneltrack.observables.datasets import energy_k, initial_basis, measurement
 from kerneltrack.observables.decay import decay_exponent, effective_dimension, modes_for, target_complexity
-from kerneltrack.observables.dynamics import change_is_rounding, cosine, decided_by_rounding, relative_squared_error
+from kerneltrack.observables.dynamics import (
+    change_is_rounding,
+    cosine,
+    decided_by_rounding,
+    missed_by_rounding,
+    relative_squared_error,
+)
 from kerneltrack.observables.layers import quadratic_form, shares
 from kerneltrack.observables.laziness import grams_tell, jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
@@ -136,6 +142,7 @@ __all__ = [
     "leave_one_out",
     "loss_curvature",
     "measurement",
+    "missed_by_rounding",
     "modes_for",
     "needs",
     "neuron_deviation",

@@ -80,15 +80,28 @@ def update_share(update: Update, outputs: Array, dtype: object) -> float:
     return rounding_share(float(np.linalg.norm(change)), size, epsilon)
 
 
+def missed_by_rounding(change: Array, predicted: Array, outputs: Array, epsilon: float) -> bool:
+    """Whether rounding may be more than a hundredth of what a model misses of a change of the outputs.
+
+    Args:
+        change: (N, O), a difference of outputs.
+        predicted: (N, O), what the model makes of it.
+        outputs: (N, O), the later ones.
+        epsilon: spacing of the arithmetic that they were computed in.
+    """
+    size = max(float(np.linalg.norm(outputs)), float(np.linalg.norm(outputs - change)))
+    missed = float(np.nan_to_num(relative_squared_error(predicted, change)))
+    return rounding_share(float(np.linalg.norm(change)), size, epsilon) > ROUNDING_SHARE * missed
+
+
 def decided_by_rounding(update: Update, outputs: Array, dtype: object) -> bool:
     """Whether rounding may be more than a hundredth of what a linear model misses of Δf: see :func:`update_share`.
 
     Then Δf is to be had in a finer arithmetic, if there is one.
     """
-    change = update.output_change
+    change, epsilon = update.output_change, epsilon_of(dtype) if update.epsilon is None else update.epsilon
     models = [model for model in (update.linear_change, update.kernel_change) if model is not None]
-    missed = min(float(np.nan_to_num(relative_squared_error(model, change))) for model in models)
-    return update_share(update, outputs, dtype) > ROUNDING_SHARE * missed
+    return any(missed_by_rounding(change, model, outputs + change, epsilon) for model in models)
 
 
 def checked_change(state: State) -> Update:
@@ -227,5 +240,6 @@ OBSERVABLES = (
         "outputs",
         source="Lee et al. 2019",
         long_name="linearisation error since initialisation",
+        definition=2,
     ),
 )
