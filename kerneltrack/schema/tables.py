@@ -191,7 +191,8 @@ SEGMENT_FIELDS: tuple[Field, ...] = (
 #: Once per archive, in /provenance/: JSON texts.
 PROVENANCE_TEXTS: Mapping[str, str] = {
     "run": "run_id, created, versions, model, device, deterministic, matmul_precision, threads, seed, git_revision, "
-    "git_changed, optimizers (class and settings of each parameter group), precision, strategy, world_size, schedule, "
+    'git_changed, optimizers (class and settings of each parameter group), clipping (how gradients are clipped, or ""), '
+    "precision, strategy, world_size, schedule, "
     "loss, observables",
     "metadata": "the user's own keys: what comparisons group by",
     "parameters": "one entry per parameter: name, shape, dtype, trainable, layer, group (index along param_group)",
