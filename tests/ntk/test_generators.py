@@ -43,6 +43,9 @@ RANDOM = {
     "own-legacy": lambda: noisy(lambda m: float(m.g.normal()), g=np.random.RandomState(0)),
     "own-python": lambda: noisy(lambda m: m.g.random(), g=random.Random(0)),
     "in-the-derivative": derivative_only,
+    "a coin": lambda: noisy(lambda m: torch.bernoulli(torch.tensor(0.5, dtype=torch.float64))),
+    "python's coin": lambda: noisy(lambda m: random.choice([0.0, 1.0])),
+    "rarely": lambda: noisy(lambda m: float(np.random.rand() < 0.2)),
     "dropout": lambda: With(lambda m, x: F.dropout(m.layer(x), 0.5, training=True), layer=nn.Linear(4, 3)).double(),
 }
 

@@ -131,6 +131,8 @@ CHANGES = {
     "tensor-attribute": lambda m: m.shift.data.add_(1),
     "optimizer-step": step,
     "data-mul": lambda m: [p.data.mul_(0.5) for p in m.parameters()],
+    "data-negated": lambda m: m.body[0].weight.data.neg_(),
+    "a-unit-negated": lambda m: m.body[0].weight.data[1].neg_(),
     "data-copy": lambda m: [p.data.copy_(p.data * 0.7) for p in m.parameters()],
     "data-permuted": permuted,
     "one-entry": one_entry,
@@ -399,3 +401,6 @@ def test_the_checksum_sees_one_word_and_the_place(dtype, size):
         assert checksum(other) != checksum(tensor)
     if size > 1:
         assert checksum(tensor.roll(1)) != checksum(tensor)
+    if size > 1 and dtype != torch.bool:  # an even number of signs, whose bits are the last ones of a word
+        signs = torch.where(torch.arange(size) < size // 2 * 2, -1, 1).to(dtype)
+        assert checksum(tensor * signs) != checksum(tensor)
