@@ -8,6 +8,7 @@ from .freeze_here import freeze_here
 from .kernels import full_kernel, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
 from .mode_factors import ModeFactors, mode_factors
+from .oscillation import LEADING, Oscillation, oscillation
 from .profiles import Function, binned, energy_profile, followed, mode_energy, nearest_k, representative_rows, speeds
 from .quantities import check_across_sizes, key_of, nearest, pair_numbers, quantity, title_of
 from .rate_changes import Change, Trend, learning_rate_changes
@@ -15,9 +16,11 @@ from .stages import judge
 from .uncertainty import assess, assessment_table
 
 __all__ = [
+    "LEADING",
     "Change",
     "Function",
     "ModeFactors",
+    "Oscillation",
     "Trend",
     "assess",
     "assessment_table",
@@ -38,6 +41,7 @@ __all__ = [
     "mode_factors",
     "nearest",
     "nearest_k",
+    "oscillation",
     "output_in_top_modes",
     "pair_numbers",
     "quantity",

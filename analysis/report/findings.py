@@ -11,7 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..derived import freeze_here, learning_rate_changes, nearest, pair_numbers, representative_rows, title_of
+from kerneltrack.errors import AnalysisError
+
+from ..derived import (
+    LEADING,
+    freeze_here,
+    learning_rate_changes,
+    nearest,
+    oscillation,
+    pair_numbers,
+    representative_rows,
+    title_of,
+)
 from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
@@ -53,6 +64,7 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         _motion,
         _turning,
         _period,
+        _oscillation,
         _laziness,
         _first_order,
         _frozen,
@@ -245,6 +257,26 @@ def _period(run: Run) -> Finding | None:
         f"Over {count(len(swings[largest]))} pairs of consecutive states {title_of(largest)} went to and fro by "
         f"{_percent(np.median(swings[largest]))} of its mean (median half-difference).{drift}",
         "0 for what does not oscillate.",
+        "",
+    )
+
+
+def _oscillation(run: Run) -> Finding | None:
+    """What part of the loss is oscillation, and in which modes."""
+    try:
+        found = oscillation(run)
+    except AnalysisError:
+        return None  # no triples, or nothing that their outputs could be told in
+    known = np.isfinite(found.share + found.leading)
+    if not known.any():
+        return None
+    share, leading = float(np.median(found.share[known])), float(np.median(found.leading[known]))
+    return Finding(
+        "Oscillation",
+        f"{_percent(share)} of the loss",
+        f"Over {count(int(known.sum()))} triples of consecutive states {_percent(share)} of the probe's loss is oscillation of "
+        f"period 2 (median), and {_percent(leading)} of that oscillation lies in the first {LEADING} modes.",
+        f"{number(LEADING / run.dimension, 2)} of it would lie there in a random direction.",
         "",
     )
 
