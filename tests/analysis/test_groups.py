@@ -12,7 +12,7 @@ from kerneltrack.analysis.derived import learning_rate_changes, oscillation, pai
 from kerneltrack.analysis.derived.quantities import check_across_sizes
 from kerneltrack.analysis.derived.stages import judge
 from kerneltrack.analysis.report.findings import findings
-from kerneltrack.analysis.report.page import _pairs
+from kerneltrack.analysis.report.motion import pairs_table
 from kerneltrack.analysis.trajectory import Run, Trajectory
 from kerneltrack.errors import AnalysisError
 
@@ -95,10 +95,10 @@ def test_every_scalar_has_its_mean_and_half_difference_by_name(tmp_path):
     to_netcdf(run, tmp_path / "run.nc")
     with xr.open_dataset(tmp_path / "run.nc", engine="h5netcdf") as dataset:
         np.testing.assert_allclose(dataset["probe_loss_pair_half_difference"], half, atol=1e-13)
-    table = _pairs(run)
+    table = pairs_table(run)
     loss = next(row for row in table.rows if row[0] == title_of("probe_loss"))
     assert loss[1:5] == ["3", "21", "7.00", "0.500"]
-    assert _pairs(built([0, 5], [0, 0])) is None
+    assert pairs_table(built([0, 5], [0, 0])) is None
 
 
 def test_the_mean_of_what_grows_with_the_probe_is_refused_across_sizes():
