@@ -22,7 +22,7 @@ from kerneltrack.errors import AnalysisError
 from kerneltrack.gauge import measured
 
 from .groups import Groups
-from .withheld import Rows, Withheld, off_lag, withheld
+from .withheld import Rows, Withheld, missing, off_lag, withheld
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -393,32 +393,6 @@ def load(paths: PathLike | Iterable[PathLike], *, probe: str | None = None) -> T
     if not several:
         raise AnalysisError("load(paths)", expected="at least one archive", got="none")
     return Trajectory(tuple(_load(os.fspath(path), probe) for path in several))
-
-
-def missing(name: str, why: str, where: str = "", held_back: Withheld | None = None) -> AnalysisError:
-    """The error for what an archive does not hold, or holds but misleads: which name, for what, and how to get it."""
-    if held_back is not None and held_back.reason:
-        return AnalysisError(
-            f"{why} needs {name!r}, which is withheld: {held_back.reason}", where=where or None, remedy=held_back.remedy
-        )
-    return AnalysisError(
-        f"{why} needs {name!r}, which the archive does not hold", where=where or None, remedy=_remedy(name)
-    )
-
-
-def _remedy(name: str) -> str:
-    if name in ("targets", "target_coefficients", "target_energy", "target_energy_null", "kernel_target_alignment"):
-        return "Give the tracker a probe with targets: NTKTracker(probe=Probe(inputs, targets))."
-    if name in ("probe_loss", "stability_ratio", "stability_bound"):
-        known = "" if name == "probe_loss" else " The bound is known for SGD, with or without momentum."
-        return f"Tell the tracker the loss: NTKTracker(loss='half_mse' | 'mse' | 'cross_entropy' | callable).{known}"
-    if name == "eigenvectors":
-        return "Store eigenvectors: NTKTracker(top_k=64)."
-    if name == "inputs":
-        return "Keep the probe's inputs in the archive: NTKTracker(keep_inputs=True)."
-    if name == "kernel":
-        return "Keep the kernel: NTKTracker(keep_kernel='ends' | 'all')."
-    return f"Measure it: NTKTracker(observables=[..., {name!r}]), or `kerneltrack track` from checkpoints."
 
 
 def _load(path: str, probe: str | None) -> Run:

@@ -8,6 +8,7 @@ from .freeze_here import FreezeHere, freeze_here
 from .kernels import full_kernel, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
 from .mode_factors import ModeFactors, mode_factors
+from .oscillation import LEADING, Oscillation, oscillation
 from .profiles import Function, binned, energy_profile, followed, mode_energy, nearest_k, representative_rows, speeds
 from .quantities import across_sizes, check_across_sizes, key_of, nearest, pair_numbers, quantity, title_of
 from .rate_changes import Change, Trend, learning_rate_changes
@@ -15,10 +16,12 @@ from .stages import judge
 from .uncertainty import assess, assessment_table
 
 __all__ = [
+    "LEADING",
     "Change",
     "FreezeHere",
     "Function",
     "ModeFactors",
+    "Oscillation",
     "Trend",
     "across_sizes",
     "assess",
@@ -42,6 +45,7 @@ __all__ = [
     "mode_factors",
     "nearest",
     "nearest_k",
+    "oscillation",
     "output_in_top_modes",
     "pair_numbers",
     "quantity",

@@ -10,7 +10,8 @@ from kerneltrack import EigenSystem
 from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import similarity_bounds
 
-from ..trajectory import Floats, Run, missing
+from ..trajectory import Floats, Run
+from ..withheld import missing
 
 
 def rows_with_kernels(run: Run, count: int, *, why: str) -> list[int]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from kerneltrack.errors import AnalysisError
 
-from ..trajectory import Floats, Run, missing
+from ..trajectory import Floats, Run
+from ..withheld import missing
 
 
 @dataclass(frozen=True, eq=False)

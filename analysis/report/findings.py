@@ -5,54 +5,24 @@ Only statements backed by a stored number; a threshold that turns a number into 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from kerneltrack.errors import AnalysisError
 from kerneltrack.momentum import no_plain_descent
 
-from ..derived import (
-    FreezeHere,
-    freeze_here,
-    learning_rate_changes,
-    nearest,
-    pair_numbers,
-    representative_rows,
-    title_of,
-)
+from ..derived import FreezeHere, freeze_here, learning_rate_changes, nearest, representative_rows
 from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
 from ..withheld import seen
+from . import motion
+from .finding import Finding
+from .finding import percent as _percent
 
 #: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
 AT_THE_EDGE = 0.95
-#: How many updates are the beginning of a run.
-EARLY = 100
-#: A share this near to one is one: float64 sums of thousands of squares are off by less.
-ALL = 1e-9
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One statement.
-
-    Attributes:
-        title: what it is about, two or three words.
-        value: the number that carries it, for reading.
-        sentence: the statement with its numbers.
-        null: what chance or the start would give; "" where there is none.
-        figure: the figure that shows it; "" where none does.
-    """
-
-    title: str
-    value: str
-    sentence: str
-    null: str = ""
-    figure: str = ""
 
 
 def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
@@ -63,8 +33,9 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         _classes,
         _stability,
         _motion,
-        _turning,
-        _period,
+        motion.turning,
+        motion.period,
+        motion.oscillating,
         _laziness,
         _first_order,
         _frozen,
@@ -233,56 +204,6 @@ def _motion(run: Run) -> Finding | None:
     )
 
 
-def _turning(run: Run) -> Finding | None:
-    """How fast the kernel turns, at one lag, against the beginning of the run."""
-    if not run.has("kernel_angular_velocity"):
-        return None
-    omega = run.values("kernel_angular_velocity")
-    rows = np.flatnonzero(run.taken & np.isfinite(omega))
-    rows = rows[np.argsort(run.steps[rows], kind="stable")]
-    lags = np.unique(run.gaps[rows][np.isfinite(run.gaps[rows])])
-    if len(lags) != 1:
-        return None  # over several gaps it is no course
-    late = float(np.median(omega[rows[-max(len(rows) // 3, 1) :]]))
-    early = rows[run.steps[rows] <= EARLY]
-    when = f"over the last {count(max(len(rows) // 3, 1))} of {count(len(rows))} snapshots"
-    against = ""
-    if early.size and early[-1] != rows[-1] and late > 0 and (first := float(np.median(omega[early]))) > 0:
-        times, word = (first / late, "slower") if first >= late else (late / first, "faster")
-        against = f", ×{number(times, 2)} {word} than in the first {count(EARLY)} updates"
-    return Finding(
-        "Kernel turning",
-        f"{number(1000 * late, 2)} mrad an update",
-        f"The kernel turned by {number(1000 * late, 2)} mrad per update (median {when}, at a lag of "
-        f"{count(int(lags[0]))}){against}.",
-        "0 for a kernel that stands still, or only changes its scale.",
-        "",
-    )
-
-
-def _period(run: Run) -> Finding | None:
-    """What alternates from one update to the next."""
-    swings = {}
-    for name, (mean, half) in pair_numbers(run).items():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.abs(half / mean)
-        if name in ("probe_loss", "trace", "kernel_target_alignment", "stability_ratio") and np.isfinite(share).any():
-            swings[name] = share[np.isfinite(share)]
-    if not swings:
-        return None
-    largest = max(swings, key=lambda name: float(np.median(swings[name])))
-    triples = int(np.sum(run.groups.third >= 0))
-    drift = "" if triples == len(run.groups) else " A pair's half-difference holds half of an update's drift as well."
-    return Finding(
-        "Period 2",
-        f"{title_of(largest)} ± {_percent(np.median(swings[largest]))}",
-        f"Over {count(len(swings[largest]))} pairs of consecutive states {title_of(largest)} went to and fro by "
-        f"{_percent(np.median(swings[largest]))} of its mean (median half-difference).{drift}",
-        "0 for what does not oscillate.",
-        "",
-    )
-
-
 def _laziness(run: Run) -> Finding | None:
     if not run.has("anchored_linearization_error"):
         return None
@@ -399,13 +320,6 @@ def _column(run: Run, wanted: int) -> tuple[int, int]:
 
 def _finite_rows(run: Run, values: Floats) -> np.ndarray:
     return np.flatnonzero(run.measured & np.isfinite(values))
-
-
-def _percent(share: float) -> str:
-    # Between 99.5 % and 100 % a whole number would claim "all"; what rounding leaves of 1 is all.
-    if 0.995 <= share < 1 - ALL:
-        return f"{math.floor(1000 * share) / 10:.1f} %"
-    return f"{100 * float(share):.0f} %"
 
 
 def headline(run: Run) -> str:

@@ -13,11 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kerneltrack.errors import AnalysisError, OutputError
 
-from ..derived import assess, assessment_table, judge, pair_numbers, title_of
+from ..derived import assess, assessment_table, judge
 from ..figures import DARK, PAGE, PAPER, Scene, registered
 from ..lr_decay import (
     LrDecayEffects,
@@ -34,6 +32,7 @@ from ..trajectory import PathLike, Run, Trajectory, load
 from ..withheld import gauge_note, misleading, sample_note, seen
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
+from .motion import pairs_table
 from .slider import Explorer, explorer
 from .slider_curves import HEIGHT, WIDTH
 
@@ -177,7 +176,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
             frames=[asdict(frame) for frame in slider.frames] if slider else [],
             panel_size=(WIDTH, HEIGHT),
             stages=_stages(run),
-            pairs=_pairs(run),
+            pairs=pairs_table(run),
             changes=_changes(effects),
             trends=_trends(effects),
             no_effects=no_effects,
@@ -267,36 +266,6 @@ def _stages(run: Run) -> Table | None:
     heads = ["stage", "steps", "snapshots", "level", "rule and null", "false-alarm rate"]
     notes = tuple(f"Not judged: {reason}." for reason in unjudged)
     return Table("Stages of training", heads, rows, notes, text=frozenset({1, 3, 4}))
-
-
-def _pairs(run: Run) -> Table | None:
-    """Mean and half-difference of every scalar over the last pair, and its median swing; None without pairs."""
-    numbers = pair_numbers(run)
-    if not numbers:
-        return None
-    rows = []
-    for name, (mean, half) in numbers.items():
-        known = np.flatnonzero(np.isfinite(mean))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            swing = np.abs(half / mean)[known]
-        step, last = count(run.steps[run.groups.first[known[-1]]]), known[-1]
-        middle = number(float(np.median(swing)), 2) if np.isfinite(swing).all() else "–"
-        rows.append(
-            [title_of(name), count(len(known)), step, number(float(mean[last])), number(float(half[last])), middle]
-        )
-    heads = [
-        "number",
-        "pairs",
-        "last at step",
-        "mean over both phases",
-        "half-difference",
-        "median |half-difference / mean|",
-    ]
-    note = (
-        "What has period 2 is in the half-difference, second state less first; of a pair it holds half of an update's drift too, "
-        "of a triple none."
-    )
-    return Table("Pairs of consecutive states", heads, rows, (note,))
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

@@ -17,7 +17,8 @@ from kerneltrack.errors import AnalysisError
 from ..derived import learning_rate_changes, nearest_k, representative_rows
 from ..figures import Canvas, oriented_eigenvectors
 from ..text import count, number, subscript
-from ..trajectory import Floats, Run, missing
+from ..trajectory import Floats, Run
+from ..withheld import missing
 from .slider_curves import MovingPanel, moving_panels
 
 #: Frames are kept to what a page can carry: 60 strips of seven tiles are about 2 MB.

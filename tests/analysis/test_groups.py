@@ -8,11 +8,11 @@ import pytest
 import xarray as xr
 
 from kerneltrack.analysis.commands.export import to_csv, to_netcdf
-from kerneltrack.analysis.derived import learning_rate_changes, pair_numbers, quantity, title_of
+from kerneltrack.analysis.derived import learning_rate_changes, oscillation, pair_numbers, quantity, title_of
 from kerneltrack.analysis.derived.quantities import check_across_sizes
 from kerneltrack.analysis.derived.stages import judge
 from kerneltrack.analysis.report.findings import findings
-from kerneltrack.analysis.report.page import _pairs
+from kerneltrack.analysis.report.motion import pairs_table
 from kerneltrack.analysis.trajectory import Run, Trajectory
 from kerneltrack.errors import AnalysisError
 
@@ -95,10 +95,10 @@ def test_every_scalar_has_its_mean_and_half_difference_by_name(tmp_path):
     to_netcdf(run, tmp_path / "run.nc")
     with xr.open_dataset(tmp_path / "run.nc", engine="h5netcdf") as dataset:
         np.testing.assert_allclose(dataset["probe_loss_pair_half_difference"], half, atol=1e-13)
-    table = _pairs(run)
+    table = pairs_table(run)
     loss = next(row for row in table.rows if row[0] == title_of("probe_loss"))
     assert loss[1:5] == ["3", "21", "7.00", "0.500"]
-    assert _pairs(built([0, 5], [0, 0])) is None
+    assert pairs_table(built([0, 5], [0, 0])) is None
 
 
 def test_the_mean_of_what_grows_with_the_probe_is_refused_across_sizes():
@@ -128,6 +128,85 @@ def test_a_light_state_between_hides_no_change_of_the_rate():
     data = run.dataset.assign(learning_rate=(("snapshot", "param_group"), rates), trigger=("snapshot", trigger))
     (change,), trends = learning_rate_changes(Run(dataset=data, probe="train"))
     assert (change.step, change.exact, change.before, trends) == (40, True, 4, ())
+
+
+def descent(rate, width=1, until=400, seed=0):
+    """Gradient descent on ½‖Jθ − y‖²/N from θ = 0: the outputs at every step, the targets, and the eigenpairs of J Jᵀ."""
+    rng = np.random.default_rng(seed)
+    jacobian, y = rng.standard_normal((6 * width, 4)), rng.standard_normal(6 * width)
+    values, vectors = np.linalg.eigh(jacobian @ jacobian.T)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    outputs = [np.zeros(6 * width)]
+    for _ in range(until):
+        outputs.append(outputs[-1] - rate / values[0] * jacobian @ jacobian.T @ (outputs[-1] - y))
+    return np.array(outputs), y, values, vectors
+
+
+def triple_of(steps, outputs, y, vectors, loss="half_mse", reduction="full", width=1):
+    """The run that holds these steps' outputs and the eigenvectors."""
+    run = built(steps, [0, 1, 2] * (len(steps) // 3), probe_loss=np.mean((outputs[steps] - y) ** 2, axis=1) * width / 2)
+    data = run.dataset.assign(
+        outputs=(("snapshot", "sample", "output"), outputs[steps].reshape(len(steps), -1, width)),
+        eigenvectors=(
+            ("snapshot", "sample", "kernel_output", "vector"),
+            np.stack([vectors.reshape(-1, width, vectors.shape[1])] * len(steps)),
+        ),
+    )
+    settings = {"dtype": "float64", "loss": loss, "output": reduction}
+    return Run(dataset=data.assign_attrs(settings=json.dumps(settings)), probe="train", stored_count=6)
+
+
+def test_on_a_quadratic_at_the_edge_all_oscillation_is_in_the_first_mode():
+    """ηλ_1/N = 2: v_1 goes to and fro for ever, the others have settled. Oracle: the difference of losses, measured."""
+    outputs, y, _, vectors = descent(2.0)
+    steps = np.array([300, 301, 302, 350, 351, 352])
+    found = oscillation(triple_of(steps, outputs, y, vectors))
+    centre = (outputs[300] + 2 * outputs[301] + outputs[302]) / 4
+    measured = np.mean((outputs[300:302] - y) ** 2) / 2 - np.mean((centre - y) ** 2) / 2
+    np.testing.assert_allclose(found.excess, measured, rtol=1e-10)
+    np.testing.assert_allclose(found.leading, 1, rtol=1e-10)
+    only = triple_of(steps, outputs, y, vectors[:, 1:])
+    np.testing.assert_allclose(oscillation(only).leading, 0, atol=1e-10)
+    assert found.steps.tolist() == [301, 351]
+    assert "100 % of that oscillation" in said(triple_of(steps, outputs, y, vectors), "Oscillation").sentence
+
+
+def test_below_the_edge_nothing_oscillates_but_rounding():
+    """Settled at ηλ_1/N = 1: outputs stand still, and what is left of their difference is rounding, which is none."""
+    outputs, y, _, vectors = descent(1.0, until=3000)
+    found = oscillation(triple_of(np.array([2990, 2991, 2992]), outputs, y, vectors))
+    assert np.isnan(found.excess).all()
+
+
+@pytest.mark.parametrize("loss", ["half_mse", "mse", "cross_entropy"])
+def test_the_excess_is_that_of_the_loss(loss):
+    """Oracle: the loss itself at the mean and at both phases; of cross-entropy to second order in a small oscillation."""
+    rng = np.random.default_rng(1)
+    mean, delta, y = (scale * rng.standard_normal((6, 3)) for scale in (1, 1e-3, 1))
+    labels = rng.integers(0, 3, 6)
+
+    def value(f):
+        if loss == "cross_entropy":
+            return np.mean(np.log(np.exp(f).sum(axis=1)) - f[np.arange(6), labels])
+        return np.sum((f - y) ** 2) / (12 if loss == "half_mse" else 18)
+
+    outputs = np.stack([mean - delta, mean + delta, mean - delta]).reshape(3, -1)
+    run = triple_of(np.arange(3), outputs, y.ravel(), np.eye(18)[:, :5], loss=loss, width=3)
+    measured = (value(mean - delta) + value(mean + delta)) / 2 - value(mean)
+    # the fourth order is δ²/12 of the second; differences of numbers near 1 have an error of 1e-16 in 1e-7
+    np.testing.assert_allclose(oscillation(run).excess, measured, rtol=1e-5)
+
+
+def test_what_cannot_be_told_of_an_oscillation_says_so():
+    outputs, y, _, vectors = descent(2.0, until=10)
+    steps = np.array([6, 7, 8])
+    pair = triple_of(steps, outputs, y, vectors).dataset.isel(snapshot=slice(0, 2))
+    with pytest.raises(AnalysisError, match=r"no triples.*window=3"):
+        oscillation(Run(dataset=pair, probe="train"))
+    with pytest.raises(AnalysisError, match="half_mse, mse or cross_entropy"):
+        oscillation(triple_of(steps, outputs, y, vectors, loss="mine"))
+    with pytest.raises(AnalysisError, match="outputs themselves"):
+        oscillation(triple_of(steps, outputs, y, vectors, reduction="callable"))
 
 
 def said(run, title):

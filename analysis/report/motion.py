@@ -1,0 +1,115 @@
+"""What consecutive states say of a run, in words: how fast the kernel turns, and what goes to and fro."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerneltrack.errors import AnalysisError
+
+from ..derived import LEADING, oscillation, pair_numbers, title_of
+from ..text import Table, count, number
+from ..trajectory import Run
+from .finding import Finding, percent
+
+#: How many updates are the beginning of a run.
+EARLY = 100
+
+
+def turning(run: Run) -> Finding | None:
+    """How fast the kernel turns, at one lag, against the beginning of the run."""
+    if not run.has("kernel_angular_velocity"):
+        return None
+    omega = run.values("kernel_angular_velocity")
+    rows = np.flatnonzero(run.taken & np.isfinite(omega))
+    rows = rows[np.argsort(run.steps[rows], kind="stable")]
+    lags = np.unique(run.gaps[rows][np.isfinite(run.gaps[rows])])
+    if len(lags) != 1:
+        return None  # over several gaps it is no course
+    late = float(np.median(omega[rows[-max(len(rows) // 3, 1) :]]))
+    early = rows[run.steps[rows] <= EARLY]
+    when = f"over the last {count(max(len(rows) // 3, 1))} of {count(len(rows))} snapshots"
+    against = ""
+    if early.size and early[-1] != rows[-1] and late > 0 and (first := float(np.median(omega[early]))) > 0:
+        times, word = (first / late, "slower") if first >= late else (late / first, "faster")
+        against = f", ×{number(times, 2)} {word} than in the first {count(EARLY)} updates"
+    return Finding(
+        "Kernel turning",
+        f"{number(1000 * late, 2)} mrad an update",
+        f"The kernel turned by {number(1000 * late, 2)} mrad per update (median {when}, at a lag of "
+        f"{count(int(lags[0]))}){against}.",
+        "0 for a kernel that stands still, or only changes its scale.",
+        "",
+    )
+
+
+def period(run: Run) -> Finding | None:
+    """What alternates from one update to the next."""
+    swings = {}
+    for name, (mean, half) in pair_numbers(run).items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.abs(half / mean)
+        if name in ("probe_loss", "trace", "kernel_target_alignment", "stability_ratio") and np.isfinite(share).any():
+            swings[name] = share[np.isfinite(share)]
+    if not swings:
+        return None
+    largest = max(swings, key=lambda name: float(np.median(swings[name])))
+    triples = int(np.sum(run.groups.third >= 0))
+    drift = "" if triples == len(run.groups) else " A pair's half-difference holds half of an update's drift as well."
+    return Finding(
+        "Period 2",
+        f"{title_of(largest)} ± {percent(np.median(swings[largest]))}",
+        f"Over {count(len(swings[largest]))} pairs of consecutive states {title_of(largest)} went to and fro by "
+        f"{percent(np.median(swings[largest]))} of its mean (median half-difference).{drift}",
+        "0 for what does not oscillate.",
+        "",
+    )
+
+
+def oscillating(run: Run) -> Finding | None:
+    """What part of the loss is oscillation, and in which modes."""
+    try:
+        found = oscillation(run)
+    except AnalysisError:
+        return None  # no triples, or nothing that their outputs could be told in
+    known = np.isfinite(found.share + found.leading)
+    if not known.any():
+        return None
+    share, leading = float(np.median(found.share[known])), float(np.median(found.leading[known]))
+    return Finding(
+        "Oscillation",
+        f"{percent(share)} of the loss",
+        f"Over {count(int(known.sum()))} triples of consecutive states {percent(share)} of the probe's loss is oscillation of "
+        f"period 2 (median), and {percent(leading)} of that oscillation lies in the first {LEADING} modes.",
+        f"{number(LEADING / run.dimension, 2)} of it would lie there in a random direction.",
+        "",
+    )
+
+
+def pairs_table(run: Run) -> Table | None:
+    """Mean and half-difference of every scalar over the last pair, and its median swing; None without pairs."""
+    numbers = pair_numbers(run)
+    if not numbers:
+        return None
+    rows = []
+    for name, (mean, half) in numbers.items():
+        known = np.flatnonzero(np.isfinite(mean))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            swing = np.abs(half / mean)[known]
+        step, last = count(run.steps[run.groups.first[known[-1]]]), known[-1]
+        middle = number(float(np.median(swing)), 2) if np.isfinite(swing).all() else "–"
+        rows.append(
+            [title_of(name), count(len(known)), step, number(float(mean[last])), number(float(half[last])), middle]
+        )
+    heads = [
+        "number",
+        "pairs",
+        "last at step",
+        "mean over both phases",
+        "half-difference",
+        "median |half-difference / mean|",
+    ]
+    note = (
+        "What has period 2 is in the half-difference, second state less first; of a pair it holds half of an update's drift too, "
+        "of a triple none."
+    )
+    return Table("Pairs of consecutive states", heads, rows, (note,))
