@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -14,12 +15,12 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from kerneltrack import observables
 from kerneltrack.probe import Probe, collated, given_indices
-from kerneltrack.snapshot import InTraining
+from kerneltrack.snapshot import Array, InTraining
 
 Drawn = Literal["train", "val"]
 
-#: A data set in memory is compared with the probe row by row up to so many bytes: a fifth of a second.
-MAX_BYTES = 1 << 27
+#: A data set in memory is compared with the probe row by row up to so many bytes: about half a second.
+MAX_BYTES = 1 << 28
 
 
 def in_training(
@@ -38,7 +39,7 @@ def in_training(
         drawn: from which loader the tracker drew it; None where it was given.
         validation: the loader of a probe that was drawn from it.
     """
-    loaders = [each for each in pytree.tree_leaves(training) if hasattr(each, "dataset")]
+    loaders = [each for each in pytree.tree_leaves(training) if hasattr(getattr(each, "dataset", None), "__len__")]
     if (
         drawn == "train"
         or _in_batch(batch, probe)
@@ -79,12 +80,17 @@ def _rows(found: list[Tensor], leaves: int, indices: Iterable[int] | None = None
 
 
 def _digests(leaves: list[Tensor], indices: Iterable[int]) -> Iterator[bytes]:
-    """One digest a row. Floats are compared as float32, whichever precision they came in."""
-    plain = [leaf.detach().cpu() for leaf in leaves]
-    plain = [leaf.float() if leaf.is_floating_point() else leaf.long() for leaf in plain if not leaf.is_complex()]
-    arrays = [leaf.reshape(len(leaf), -1).contiguous().numpy() for leaf in plain]
+    """One digest a row. Floats are compared as float32 and integers as int64, whichever width they came in."""
+    arrays = [_array(leaf) for leaf in leaves]
+    kinds = [np.dtype({"f": np.float32, "c": np.complex64}.get(array.dtype.kind, np.int64)) for array in arrays]
     for index in indices:
-        yield hashlib.blake2b(b"".join(array[index].tobytes() for array in arrays), digest_size=16).digest()
+        row = b"".join(array[index].astype(kind).tobytes() for array, kind in zip(arrays, kinds, strict=True))
+        yield hashlib.blake2b(row, digest_size=16).digest()
+
+
+def _array(leaf: Tensor) -> Array:
+    plain = leaf.detach().cpu().reshape(len(leaf), -1)
+    return np.asarray((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())  # which NumPy does not know
 
 
 def _rows_in_memory(loader: Any, leaves: int) -> Iterator[bytes]:
@@ -105,10 +111,9 @@ def _tensors(dataset: Any) -> list[Tensor]:
     if not isinstance(dataset, (list, tuple)) or not dataset:
         return []
     firsts = [sample[0] if isinstance(sample, (list, tuple)) and sample else sample for sample in dataset]
-    same = isinstance(firsts[0], Tensor) and all(
-        isinstance(first, Tensor) and first.shape == firsts[0].shape for first in firsts
-    )
-    return [torch.stack(firsts)] if same else []
+    if not all(isinstance(first, Tensor) and first.shape == firsts[0].shape for first in firsts):
+        return []
+    return [torch.stack(firsts)] if len(firsts) * firsts[0].nbytes <= MAX_BYTES else []
 
 
 def _origins(dataset: Any, indices: Iterable[int]) -> Iterator[tuple[Any, int]]:

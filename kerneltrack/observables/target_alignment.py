@@ -116,11 +116,12 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "kernel_target_alignment_flattened", lambda s: _flattened(s, centred=False, permuted=False), _FLAT,
-        "spectrum", "targets", source="Baratin et al. 2021", long_name="kernel–target alignment, flattened",
+        "spectrum", "targets", source="Baratin et al. 2021", default=False,
+        long_name="kernel–target alignment, flattened",
     ),
     observable(
         "kernel_target_alignment_flattened_null", lambda s: _flattened(s, centred=False, permuted=True), _PERMUTED,
-        "spectrum", "targets", long_name="mean flattened kernel–target alignment of permuted targets",
+        "spectrum", "targets", default=False, long_name="mean flattened kernel–target alignment of permuted targets",
     ),
     observable(
         "kernel_target_alignment_centred_flattened", lambda s: _flattened(s, centred=True, permuted=False),

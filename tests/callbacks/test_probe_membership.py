@@ -12,7 +12,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from kerneltrack import Probe, open_archive
 from kerneltrack.analysis import load
@@ -44,6 +52,11 @@ class Lazy(Dataset):
 
     def __getitem__(self, index):
         return self.x[index] + self.noise * float(self.transform[0].standard_normal()), self.y[index]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from zip(X, Y, strict=True)
 
 
 def judged(training, *, validation=None, given=None, batch=None):
@@ -102,6 +115,13 @@ CASES = {
     "drawn by hand from the training loader": (loader(LAZY), {"given": Probe.from_dataloader(loader(LAZY), 8)}, "yes"),
     "drawn by hand from another": (loader(LAZY), {"given": Probe.from_dataloader(loader(Lazy(*OTHERS)), 8)}, "unknown"),
     "in the first batch": (loader(Lazy(X, Y)), {"given": Probe(X[:9], Y[:9]), "batch": (X[8:12], Y[8:12])}, "yes"),
+    "half precision": (loader(TensorDataset(X.bfloat16(), Y)), {"given": Probe(X[:4].bfloat16(), Y[:4])}, "yes"),
+    "small integers": (
+        loader(TensorDataset(torch.arange(6, dtype=torch.uint8), Y[:6])), {"given": Probe(torch.arange(2), Y[:2])}, "yes",
+    ),
+    "a stream": (loader(Stream()), {"given": Probe(X[:9], Y[:9])}, "unknown"),
+    "a stream, in the first batch": (loader(Stream()), {"given": Probe(X[:9], Y[:9]), "batch": (X[:4], Y[:4])}, "yes"),
+    "no loader that is known": (None, {"given": Probe(X[:9], Y[:9]), "batch": "words"}, "unknown"),
     "other inputs by key": (loader(WHOLE), {"given": Probe({"a": X, "b": X}, Y)}, "unknown"),
 }  # fmt: skip
 
