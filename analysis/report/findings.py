@@ -169,7 +169,8 @@ def _scope(run: Run, rows: np.ndarray, *, below: bool = False) -> str:
     scope = run.settings.get("stability_scope", "")
     if scope == "exact":
         return ""
-    words = f" This speaks of the loss on the probe ({scope or 'scope not stored'}). A sample of the data makes the ratio too large"
+    words = f" This speaks of the loss on the probe ({scope or 'scope not stored'}). "
+    words += "A sample of the data makes the ratio too large on average"
     bias = run.values("stability_ratio_bias")[rows] if run.has("stability_ratio_bias") else np.full(len(rows), np.nan)
     if np.isfinite(bias).any():
         words += f", here by about {number(float(np.nanmedian(bias)), 2)}"

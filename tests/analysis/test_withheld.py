@@ -387,10 +387,10 @@ def test_a_ratio_of_a_sample_says_what_it_does_not_say(written):
     quiet = {"stability_ratio": np.array(0.4), "stability_ratio_bias": np.array(0.07)}
     below = written(extra=quiet, stability_scope="probe estimate")
     (said,) = [f.sentence for f in findings(below) if f.title == "Edge of stability"]
-    assert "too large, here by about 0.070." in said
+    assert "too large on average, here by about 0.070." in said
     assert "does not say that training was stable" in said
     (said,) = [f.sentence for f in findings(written("at", stability_scope="probe estimate")) if "Edge" in f.title]
-    assert said.endswith("A sample of the data makes the ratio too large.")
+    assert said.endswith("A sample of the data makes the ratio too large on average.")
     exact = written("exact", extra=quiet)
     (said,) = [f.sentence for f in findings(exact) if f.title == "Edge of stability"]
     assert "sample" not in said
