@@ -84,4 +84,9 @@ def no_plain_descent(optimizers: object) -> str:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+    """0 for what is no finite number: a stranger's archive may say anything."""
+    try:
+        number = float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:  # an integer beyond float64
+        return 0.0
+    return number if math.isfinite(number) else 0.0

@@ -48,6 +48,13 @@ def test_nothing_is_against_plain_descent_where_nothing_is_told(told):
     assert all(Momentum.of(*group).gain() == 1 for group in groups(told))
 
 
+@pytest.mark.parametrize("odd", [10**400, float("nan"), float("inf"), "0.9", None, [0.9], -1.0, 1.0, 7, True])
+def test_what_a_stranger_calls_momentum_has_a_finite_gain_or_none(odd):
+    for group in ({"momentum": odd}, {"momentum": 0.9, "dampening": odd}, {"betas": odd}, {"betas": [odd]}):
+        for kind in ("SGD", "Adam"):
+            assert math.isfinite(Momentum.of(kind, group).gain())
+
+
 @pytest.mark.parametrize(
     ("told", "reason"),
     [

@@ -27,7 +27,8 @@ def flow_time(run: Run) -> Floats:
     pinned = [change.row - 1 for change in learning_rate_changes(run)[0] if change.exact and change.row]
     means[pinned] = rates[pinned]
     means[gaps <= 1] = rates[:-1][gaps <= 1]
-    return gain(run) * np.concatenate([[0.0], np.cumsum(gaps * means)])
+    with np.errstate(over="ignore", invalid="ignore"):  # a stranger's settings may be of any size
+        return np.asarray(gain(run) * np.concatenate([[0.0], np.cumsum(gaps * means)]))
 
 
 def gain(run: Run) -> float:
