@@ -73,8 +73,8 @@ def mode_factors(run: Run, row: int, following: int, *, old: tuple[float, ...], 
         energy = before**2 / float(residual @ residual)
     predicted, predicted_old = (predicted_factor(values, rates[0], run.count, curvature) for rates in (new, old))
     if _is_rounding(run, residual / curvature, next_residual / curvature):
-        if run.has("measured_factor"):  # of outputs that were compared in float64
-            finer = run.at("measured_factor", row)[: measured.size]
+        finer = run.at("measured_factor", row)[: measured.size] if run.has("measured_factor") else np.empty(0)
+        if np.isfinite(finer).any():  # of outputs that the tracker compared in float64
             return ModeFactors(predicted, predicted_old, finer, energy)
         return ModeFactors(predicted, predicted_old, np.full_like(measured, np.nan), energy, ROUNDING)
     return ModeFactors(predicted, predicted_old, measured, energy)

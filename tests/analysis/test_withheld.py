@@ -264,6 +264,11 @@ def test_measured_factors_of_a_rounded_change_are_not_told(written):
     assert np.isnan(change.factors.measured).all()
     assert np.isfinite(change.factors.predicted).all()
     assert "change of the outputs is rounding" in factor_table(change).notes[0]
+    finer = np.linspace(0.9, 1, 48)
+    (change,) = lr_decay_effects(
+        written("finer", change=still, extra={"measured_factor": finer}, dtype="float32")
+    ).changes
+    np.testing.assert_array_equal(change.factors.measured, finer[: len(change.factors.measured)])
 
 
 @pytest.fixture
