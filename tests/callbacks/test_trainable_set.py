@@ -82,12 +82,13 @@ class At(pl.Callback):
             act(trainer, module)
 
 
-def fit(path, *callbacks, watched=True, epochs=5, **options):
+def fit(path, *callbacks, watched=True, epochs=5, ckpt=None, **options):
     spy, module = Spy(), Net()
     if watched:
         options = {"schedule": 2, "observables": NAMES, "loss": "half_mse", "keep_kernel": "all", **options}
         callbacks = (*callbacks, NTKTracker(path, probe=Probe(X[:N], Y[:N], name="train"), log=False, **options))
-    trainer(*callbacks, spy, max_steps=-1, max_epochs=epochs).fit(module, DataLoader(TensorDataset(X, Y), batch_size=6))
+    run = trainer(*callbacks, spy, max_steps=-1, max_epochs=epochs)
+    run.fit(module, DataLoader(TensorDataset(X, Y), batch_size=6), ckpt_path=ckpt)
     return spy, [p.detach().clone() for p in module.parameters()]
 
 
@@ -228,6 +229,22 @@ def test_a_layer_that_thaws_had_its_place_from_the_start(tmp_path, params):
         np.testing.assert_allclose(values["layer_share"], [float(p.trace()) / total for p in parts], rtol=1e-4)
         for kernel, part in zip(values["layer_kernel"], parts, strict=True):
             np.testing.assert_allclose(kernel[:, :, 0, 0], part, atol=1e-5 * float(sum(parts).max()))
+
+
+def test_a_run_is_resumed_whose_named_parameters_have_frozen(tmp_path):
+    """The names were checked when the run began. Frozen they have share 0, and the rows before are as they were."""
+    own = {"params": ["body.0.weight", "head.weight"], "observables": ["layer_share"]}
+    keep = At(epoch2=lambda trainer, module: trainer.save_checkpoint(tmp_path / "8.ckpt"))
+    spy, _ = fit(tmp_path / "run.h5", keep, epochs=3, **own)
+    fit(tmp_path / "run.h5", Begins(freeze(lambda m: m.body)), ckpt=tmp_path / "8.ckpt", **own)
+    found = rows(tmp_path / "run.h5")
+    assert [row.step for row in found][:7] == list(range(0, 13, 2))
+    for row in found:
+        parts = (
+            [float(jacobian(spy.states[row.step], [n]).square().sum()) for n in own["params"]] if row.step < 8 else []
+        )
+        expected = [part / sum(parts) for part in parts] or [0, 1]
+        np.testing.assert_allclose(row.probes["train"]["layer_share"], expected, rtol=1e-4)
 
 
 def add_to_optimizer(trainer, module):
