@@ -401,7 +401,8 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         probe: an int (that many training samples, drawn with ``probe_seed``), a Probe, the path of a saved one, or a
             mapping from names to probes.
         schedule: an int n (the states before updates 0, n, 2n, … and the last), "log", "epoch", a
-            ``kerneltrack.schedule`` object, or one per probe. Step 0 and the last state are always measured.
+            ``kerneltrack.schedule`` object, or one per probe. Step 0 and the last state are always measured. "log" begins a
+            pair at one state of three, whose second one is light: kernel, outputs and what follows without eigenpairs.
         output: the output reduction: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,).
         top_k: how many eigenvectors are stored; with a dense kernel all eigenvalues and coefficients are.
         observables: "default", "all", or names from ``kerneltrack.observables.catalogue()``.
