@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerneltrack.errors import AnalysisError
+from kerneltrack.observables import catalogue
 
 from ..text import plain, subscript
 from ..trajectory import Floats, Run, Trajectory
@@ -83,8 +84,13 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def pair_numbers(run: Run) -> dict[str, tuple[Floats, Floats]]:
-    """Scalar → its mean and half-difference (Q,) over ``run.groups``; of every one that any group holds both of."""
-    found = {name: run.groups.mean_and_half_difference(run.values(name)) for name in run.scalars if len(run.groups)}
+    """Scalar → its mean and half-difference (Q,) over ``run.groups``; of every one that any group holds both of.
+
+    What compares with the state before is left out: that is another number of updates ago for each state of a group.
+    """
+    known, over_gaps = catalogue(), {"previous", "lagged"}
+    names = [n for n in run.scalars if len(run.groups) and not (n in known and known[n].needs & over_gaps)]
+    found = {name: run.groups.mean_and_half_difference(run.values(name)) for name in names}
     return {name: both for name, both in found.items() if np.isfinite(both[0]).any()}
 
 

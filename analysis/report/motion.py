@@ -53,13 +53,16 @@ def period(run: Run) -> Finding | None:
     if not swings:
         return None
     largest = max(swings, key=lambda name: float(np.median(swings[name])))
-    triples = int(np.sum(run.groups.third >= 0))
-    drift = "" if triples == len(run.groups) else " A pair's half-difference holds half of an update's drift as well."
+    swing = number(100 * float(np.median(swings[largest])), 2)
+    groups, what, drift = "triples", f"went to and fro by {swing} % of its mean", ""
+    if (run.groups.third < 0).any():
+        groups, what = "pairs", f"differed by {swing} % of its mean to either side"
+        drift = " A pair's half-difference holds half of an update's drift as well; triples (window=3) tell them apart."
     return Finding(
         "Period 2",
-        f"{title_of(largest)} ± {percent(np.median(swings[largest]))}",
-        f"Over {count(len(swings[largest]))} pairs of consecutive states {title_of(largest)} went to and fro by "
-        f"{percent(np.median(swings[largest]))} of its mean (median half-difference).{drift}",
+        f"{title_of(largest)} ± {swing} %",
+        f"Over {count(len(swings[largest]))} {groups} of consecutive states {title_of(largest)} {what} (median half-difference)."
+        f"{drift}",
         "0 for what does not oscillate.",
         "",
     )
@@ -77,9 +80,9 @@ def oscillating(run: Run) -> Finding | None:
     share, leading = float(np.median(found.share[known])), float(np.median(found.leading[known]))
     return Finding(
         "Oscillation",
-        f"{percent(share)} of the loss",
-        f"Over {count(int(known.sum()))} triples of consecutive states {percent(share)} of the probe's loss is oscillation of "
-        f"period 2 (median), and {percent(leading)} of that oscillation lies in the first {LEADING} modes.",
+        f"{number(100 * share, 2)} % of the loss",
+        f"Over {count(int(known.sum()))} triples of consecutive states {number(100 * share, 2)} % of the probe's loss is "
+        f"oscillation of period 2 (median), and {percent(leading)} of that oscillation lies in the first {LEADING} modes.",
         f"{number(LEADING / run.dimension, 2)} of it would lie there in a random direction.",
         "",
     )

@@ -12,7 +12,8 @@ import xarray
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from kerneltrack.archive import ArchiveWriter, check, joining, open_archive
+from kerneltrack import schema
+from kerneltrack.archive import ArchiveWriter, check, joining, open_archive, rows
 from kerneltrack.archive.canonical import is_canonical
 from kerneltrack.archive.header import Segment
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
@@ -274,3 +275,40 @@ def test_a_column_of_format_1_0_follows_the_first_definition(tmp_path, make):
         del file[f"probes/{make.probe.name}/trace"].attrs["definition"]
     with open_archive(path) as archive:
         assert archive.columns[f"probes/{make.probe.name}/trace"].field.definition == 1
+
+
+def test_an_archive_of_before_groups_had_a_lag_goes_on(tmp_path, make, monkeypatch):
+    """Its rows are as they were, digests and all, and later ones have the column. Oracle: a writer without the field."""
+    whole, encode = schema.ROOT, rows.encode
+
+    def without(snapshot, **place):
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "ROOT", whole)
+            row = encode(snapshot, **place)
+        del row["lag"]
+        digest = rows.digest({path: value for path, (_, value) in row.items()})
+        return row | {"content_sha256": (row["content_sha256"][0], digest)}
+
+    path = tmp_path / "run.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "ROOT", {name: field for name, field in whole.items() if name != "lag"})
+        patch.setattr(rows, "encode", without)
+        with ArchiveWriter(path, probes=[make.probe], provenance=make.run) as writer:
+            for step in (0, 5, 6):
+                writer.append(make.snapshot(step, window=int(step == 6)))
+    with h5py.File(path) as file:
+        assert "lag" not in file
+    assert check(path) == []
+    with ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=6) as writer:
+        writer.append(make.snapshot(10))
+        writer.append(make.snapshot(11, window=1, lag=1))
+    assert check(path) == []
+    with open_archive(path) as archive:
+        assert [(row.step, row.window, row.lag) for row in archive] == [
+            (0, 0, 0),
+            (5, 0, 0),
+            (6, 1, 0),
+            (10, 0, 0),
+            (11, 1, 1),
+        ]
+        np.testing.assert_array_equal(archive.to_xarray().lag, [np.nan] * 4 + [1])
