@@ -246,9 +246,7 @@ def test_which_gauge_is_measured(tmp_path, outputs, options, gauge):
 def test_many_classes_start_without_an_argument_and_say_what_is_measured(tmp_path, capfd):
     """Oracle: shapes."""
     probe = Probe(X[:21], Y[:21])
-    path = fit(
-        tmp_path / "run.h5", Classifier(50), 1, probe=probe, log=True, observables=["trace", "stability_ratio"]
-    )
+    path = fit(tmp_path / "run.h5", Classifier(50), 1, probe=probe, log=True, observables=["trace", "stability_ratio"])
     with open_archive(path) as archive:
         settings, row = archive.probes["probe"].settings, archive[0].probes["probe"]
     assert (settings["output"], settings["gauge"]) == ("trace", "softmax")
