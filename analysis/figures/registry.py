@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kerneltrack.errors import AnalysisError
 
 from ..derived import Change, Trend, learning_rate_changes
-from ..trajectory import Floats, Run
+from ..trajectory import Floats, Run, Trajectory
 from .style import PAPER, Style
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class Scene:
         style: the look.
         x: the time axis; None chooses "log" where snapshots are spread evenly in log t and no rate changes.
         used: which of "control" and "x" the figure asked for.
+
+    Raises:
+        AnalysisError: a control that is of another kernel, gauge, loss or probe.
     """
 
     run: Run
@@ -40,6 +43,10 @@ class Scene:
     style: Style = PAPER
     x: Scale | None = None
     used: set[str] = field(default_factory=set, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if (control := vars(self)["control"]) is not None:
+            Trajectory((self.run, control)).comparable()
 
     def __getattribute__(self, name: str) -> Any:
         """Who draws asks; so it is known afterwards which of the two that may be given had an effect."""

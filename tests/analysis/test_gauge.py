@@ -17,6 +17,7 @@ from kerneltrack.analysis.derived import assess
 from kerneltrack.analysis.derived.eigenfunctions import output_in_top_modes
 from kerneltrack.analysis.derived.profiles import squared_norm
 from kerneltrack.analysis.figures.canvas import oriented_eigenvectors
+from kerneltrack.analysis.figures.registry import Scene
 from kerneltrack.analysis.report.page import render
 from kerneltrack.analysis.withheld import gauge_note
 from kerneltrack.errors import AnalysisError
@@ -66,6 +67,8 @@ def test_no_comparison_mixes_gauges(paths):
     for ask in (both.comparable, lambda: compare(both, quantities=["trace"])):
         with pytest.raises(AnalysisError, match=r"different gauges.*softmax.*raw.*NTKTracker\(gauge="):
             ask()
+    with pytest.raises(AnalysisError, match="different gauges"):
+        Scene(both[0], both[1])
     said = CliRunner().invoke(app, ["compare", *map(str, (paths["softmax", "full"], paths["raw", "full"]))])
     assert said.exit_code == 1
     assert "gauge" in str(said.exception)

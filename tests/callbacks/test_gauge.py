@@ -243,6 +243,20 @@ def test_which_gauge_is_measured(tmp_path, outputs, options, gauge):
         assert {record.settings["gauge"] for record in archive.probes.values()} == {gauge}
 
 
+def test_many_classes_start_without_an_argument_and_say_what_is_measured(tmp_path, capfd):
+    """Oracle: shapes."""
+    probe = Probe(X[:21], Y[:21])
+    path = fit(tmp_path / "run.h5", Classifier(50), 1, probe=probe, log=True, observables=["trace", "stability_ratio"])
+    with open_archive(path) as archive:
+        settings, row = archive.probes["probe"].settings, archive[0].probes["probe"]
+    assert (settings["output"], settings["gauge"]) == ("trace", "softmax")
+    assert row["eigenvalues"].shape == (21,)
+    assert row["target_coefficients"].shape == (21, 49)
+    assert np.isfinite([row["trace"], row["stability_ratio"]]).all()
+    told = " ".join(capfd.readouterr().err.split())
+    assert 'output="trace" (21 points × 50 outputs are more than 1024 rows); gauge="softmax"' in told
+
+
 def test_a_loss_of_ones_own_that_ignores_it_is_named(tmp_path, capfd):
     def tempered(f, y):
         return -(y * torch.log_softmax(f / 2, -1)).sum(-1).mean()
