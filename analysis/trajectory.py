@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from kerneltrack.conventions import measured
 from kerneltrack.errors import AnalysisError
-from kerneltrack.gauge import measured
 
 from .groups import Groups
 from .withheld import Rows, Withheld, missing, off_lag, withheld
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def optimizers(self) -> object:
-        """What the provenance tells of the optimizers, see :mod:`kerneltrack.momentum`; None where it tells nothing."""
+        """What the provenance tells of the optimizers, see :mod:`kerneltrack.conventions`; None where it tells nothing."""
         told = self.provenance.get("run")
         return (told.get("optimizers") or told.get("optimizer")) if isinstance(told, Mapping) else None
 
@@ -158,7 +158,7 @@ class Run:
         return str(self.settings.get("gauge", "raw"))
 
     def seen(self, phi: Floats) -> Floats:
-        """A stored function (…, O) of the network's outputs as the kernel meets it; see :mod:`kerneltrack.gauge`."""
+        """A stored function (…, O) of the network's outputs as the kernel meets it; see :mod:`kerneltrack.conventions`."""
         return measured(phi, self.gauge, str(self.settings.get("output")))
 
     @property

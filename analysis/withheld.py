@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kerneltrack.conventions import no_plain_descent
 from kerneltrack.errors import AnalysisError
-from kerneltrack.momentum import no_plain_descent
 from kerneltrack.observables import SUPERSEDED, change_is_rounding, grams_tell, in_training
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kerneltrack import schedule as schedules
+from kerneltrack.conventions import GaugeChoice
 from kerneltrack.errors import ScheduleError, TrackerError
-from kerneltrack.gauge import GaugeChoice
 from kerneltrack.measurement import Eigenpairs, OutputChoice
 from kerneltrack.ntk import Method
 from kerneltrack.probe import Probe

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter, IfExists
+from kerneltrack.conventions import GaugeChoice
 from kerneltrack.distributed import Ranks, unsharded
-from kerneltrack.gauge import GaugeChoice
 from kerneltrack.measurement import Eigenpairs, Instrument, KeepKernel, Moment, OnError, OutputChoice, Pace, Recorder
 from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe

@@ -20,8 +20,7 @@ HEAVY = {"torch", "pytorch_lightning", "lightning", "matplotlib"}
 TORCH_FREE = (
     "errors.py",
     "formatting.py",
-    "momentum.py",
-    "gauge.py",
+    "conventions",
     "schedule",
     "snapshot.py",
     "__init__.py",

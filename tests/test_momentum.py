@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from kerneltrack.conventions import Momentum, groups, no_plain_descent
 from kerneltrack.measurement.instrument import Instrument
-from kerneltrack.momentum import Momentum, groups, no_plain_descent
 from kerneltrack.observables import select
 from kerneltrack.probe import Probe
 from kerneltrack.training.loss import ProbeLoss

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from kerneltrack.conventions import Momentum, groups
 from kerneltrack.errors import AnalysisError
-from kerneltrack.momentum import Momentum, groups
 
 from ..trajectory import Floats, Run
 from .rate_changes import learning_rate_changes

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerneltrack.conventions import no_plain_descent
 from kerneltrack.errors import AnalysisError
-from kerneltrack.momentum import no_plain_descent
 from kerneltrack.observables import loss_curvature, predicted_factor
 
 from ..trajectory import Floats, Run

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kerneltrack.conventions import no_plain_descent
 from kerneltrack.errors import AnalysisError
-from kerneltrack.momentum import no_plain_descent
 
 from ..derived import FreezeHere, freeze_here, learning_rate_changes, nearest, representative_rows
 from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kerneltrack.conventions import Gauge, GaugeChoice
 from kerneltrack.errors import TrackerError
-from kerneltrack.gauge import Gauge, GaugeChoice
 from kerneltrack.ntk import Output
 from kerneltrack.training import ProbeLoss
 

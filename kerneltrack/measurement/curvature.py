@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kerneltrack.gauge import Gauge, helmert
+from kerneltrack.conventions import Gauge, helmert
 from kerneltrack.measurement.loss_root import Root, SoftmaxRoot, SymmetricRoot
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk import Network

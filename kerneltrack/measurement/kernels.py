@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kerneltrack.conventions import Gauge
 from kerneltrack.distributed import Ranks
-from kerneltrack.gauge import Gauge
 from kerneltrack.measurement.eigenpairs import forms_kernel
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
 from kerneltrack.memory_budget import MemoryBudget, Result

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerneltrack.conventions import helmert
 from kerneltrack.errors import ObservableError
-from kerneltrack.gauge import helmert
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.observables import CrossEntropy, MeanLoss, State, Through, kernel_newton, kernel_regression, ridge_of
 from kerneltrack.snapshot import Array

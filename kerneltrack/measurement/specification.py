@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from kerneltrack import observables
-from kerneltrack.gauge import Gauge, measured
+from kerneltrack.conventions import Gauge, measured
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.eigenpairs import Eigenpairs
 from kerneltrack.measurement.layers import Layers
@@ -141,7 +141,7 @@ class ProbeSpec:
         return outputs - targets if self.loss is None else self.loss.residual(outputs, targets)
 
     def read(self, outputs: Tensor) -> Array:
-        """A function (N, O) of the network's outputs in float64, as the kernel meets it; see :mod:`kerneltrack.gauge`."""
+        """A function (N, O) of the network's outputs in float64, as the kernel meets it; see :mod:`kerneltrack.conventions`."""
         return measured(to_float64(outputs), self.gauge, self.reduction)
 
     def rows(self, outputs: Tensor) -> int:

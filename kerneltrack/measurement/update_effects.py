@@ -4,7 +4,7 @@ With Δθ = θ_{t+1} − θ_t, P the preconditioner that the update used and m t
 
     J_t Δθ = Σ_l J_t^l Δθ^l        −g J_t P J_tᵀ m/N = Σ_l −g J_t^l P (J_t^l)ᵀ m/N
 
-(g the gain of the optimizer's momentum, see :mod:`kerneltrack.momentum`)
+(g the gain of the optimizer's momentum, see :mod:`kerneltrack.conventions`)
 and compared with the change f_{t+1} − f_t of the outputs. That is a difference of two nearly equal numbers: where their
 rounding decides what is said of it, everything is evaluated once more in float64, at the same θ_t and θ_{t+1}.
 """

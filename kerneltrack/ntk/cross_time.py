@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from kerneltrack.conventions import GaugeChoice
 from kerneltrack.errors import KernelError
-from kerneltrack.gauge import GaugeChoice
 from kerneltrack.memory_budget import ran_out
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.methods import (

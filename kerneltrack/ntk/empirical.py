@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kerneltrack.conventions import GaugeChoice
 from kerneltrack.errors import KernelError
-from kerneltrack.gauge import GaugeChoice
 from kerneltrack.memory_budget import ran_out, refuse_budget
 from kerneltrack.ntk.capture import REFUSALS, first_line
 from kerneltrack.ntk.contraction import mirror
@@ -89,7 +89,7 @@ def empirical_ntk(
         metric: a positive diagonal preconditioner P, a number or {name: number or tensor}: J P Jᵀ.
         progress: show a progress bar; a number: on a terminal, once the call has taken so many seconds.
         gauge: ``"softmax"`` takes off what softmax does not see, one function added to all outputs: with C = I − 11ᵀ/O and
-            B (O, O − 1) of :mod:`kerneltrack.gauge`, ``"full"`` is BᵀΘB (N1, N2, O − 1, O − 1), ``"trace"`` Σ_o (CΘC)_oo,
+            B (O, O − 1) of :mod:`kerneltrack.conventions`, ``"full"`` is BᵀΘB (N1, N2, O − 1, O − 1), ``"trace"`` Σ_o (CΘC)_oo,
             ``"diagonal"`` (CΘC)_oo (N1, N2, O). ``"raw"`` leaves the outputs as they are, and so does ``"auto"`` here, where
             no loss is known.
 

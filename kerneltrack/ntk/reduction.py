@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from kerneltrack.conventions import Gauge, GaugeChoice, helmert
 from kerneltrack.errors import KernelError
-from kerneltrack.gauge import Gauge, GaugeChoice, helmert
 
 Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
 Kind = Literal["full", "diagonal", "trace"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kerneltrack.conventions import helmert
 from kerneltrack.errors import ObservableError
-from kerneltrack.gauge import helmert
 from kerneltrack.observables.motion import centred_kernel, kernel_of
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State, epsilon_of

@@ -6,7 +6,7 @@ have done, what the optimizer or the minibatch made of it, and what the curvatur
     Δf = Σ_l (−g J_l P J_lᵀ m/N)  +  Σ_l (J_l Δθ_l + g J_l P J_lᵀ m/N)  +  (Δf − J Δθ)
          kernel flow                 remainder                            curvature
 
-g is the gain of momentum (:mod:`kerneltrack.momentum`): what it makes of a gradient that stands still.
+g is the gain of momentum (:mod:`kerneltrack.conventions`): what it makes of a gradient that stands still.
 Curvature couples layers and has no share of one.
 """
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerneltrack.conventions import measured, no_plain_descent
 from kerneltrack.errors import ObservableError
-from kerneltrack.gauge import measured
-from kerneltrack.momentum import no_plain_descent
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.dynamics import checked_change
 from kerneltrack.observables.observable import Observable, observable

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerneltrack.conventions import Momentum, groups
 from kerneltrack.errors import ObservableError
-from kerneltrack.momentum import Momentum, groups
 from kerneltrack.observables.modes import mode_curvature
 from kerneltrack.observables.motion import kernel_distance
 from kerneltrack.observables.observable import Observable, observable

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kerneltrack.conventions import Gauge, by_output
 from kerneltrack.errors import ObservableError
-from kerneltrack.gauge import Gauge, by_output
 from kerneltrack.snapshot import Reduction
 from kerneltrack.spectrum import EPSILON, EigenSystem
 
@@ -92,7 +92,7 @@ class State:
     Attributes:
         eigensystem: of the kernel matrix (M×M).
         outputs: (N, O) f_t; with a callable reduction g, g(f_t) (N, K), and every function below in that space too. In the
-            gauge "softmax" every function is the one that :func:`kerneltrack.gauge.measured` makes of it, f_tB (N, O − 1).
+            gauge "softmax" every function is the one that :func:`kerneltrack.conventions.measured` makes of it, f_tB (N, O − 1).
         kernel: the kernel in its reduced shape, (N, N), (N, N, O) or (N, N, O, O); None where it was never formed.
         reduction: which reduction of the outputs the kernel is.
         gauge: "raw", or "softmax" where kernel and functions are without what softmax does not see.
@@ -128,7 +128,7 @@ class State:
             the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), ``computed_in`` (the
             coarsest dtype on the way to f, where that is not the outputs' own), ``lag`` (Δ, updates between the run's first
             two states of this probe), ``in_training`` ("yes", "no", "unknown": whether the probe's points are trained on),
-            ``optimizers`` (class and groups of each, see :mod:`kerneltrack.momentum`), ``of_every_parameter`` (whether the
+            ``optimizers`` (class and groups of each, see :mod:`kerneltrack.conventions`), ``of_every_parameter`` (whether the
             kernel is of all that train), and whatever else the caller knows.
     """
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kerneltrack.conventions import Momentum
 from kerneltrack.distributed import whole
-from kerneltrack.momentum import Momentum
 from kerneltrack.training.clipping import Clipping
 
 GRADIENT_DESCENT_THRESHOLD = 2.0

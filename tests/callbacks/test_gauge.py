@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from kerneltrack import Probe, observables, open_archive
 from kerneltrack.archive import check
 from kerneltrack.callbacks import NTKTracker
+from kerneltrack.conventions import helmert
 from kerneltrack.errors import ArchiveError, TrackerError
-from kerneltrack.gauge import helmert
 from kerneltrack.measurement import Instrument, Moment, Pace, Recorder
 from kerneltrack.schedule import Clock, Every
 from kerneltrack.training import ProbeLoss, UpdateRule

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import kerneltrack as kt
+from kerneltrack.conventions import by_output, helmert
+from kerneltrack.conventions import measured as in_gauge
 from kerneltrack.errors import KernelError
-from kerneltrack.gauge import by_output, helmert
-from kerneltrack.gauge import measured as in_gauge
 from kerneltrack.ntk import NetworkState, cross_time_ntk
 from tests.ntk.exact_kernels import exact, matrix, measured, metrics, rows
 from tests.ntk.oracles import EXACT, contract, rows_of

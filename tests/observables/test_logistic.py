@@ -10,8 +10,8 @@ import scipy.optimize
 import torch
 from scipy.special import log_softmax
 
+from kerneltrack.conventions import helmert
 from kerneltrack.errors import ObservableError
-from kerneltrack.gauge import helmert
 from kerneltrack.observables import CrossEntropy, State, Through, compute, kernel_newton, kernel_regression, select
 from kerneltrack.spectrum import eigensystem
 

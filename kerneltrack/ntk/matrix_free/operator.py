@@ -12,8 +12,8 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from kerneltrack.conventions import GaugeChoice
 from kerneltrack.errors import AuditError, KernelError, KerneltrackError
-from kerneltrack.gauge import GaugeChoice
 from kerneltrack.ntk.matrix_free.factor_cache import FactorCache
 from kerneltrack.ntk.matrix_free.factored_jacobian import FactoredJacobian
 from kerneltrack.ntk.methods import Jacobian, KernelOptions, KernelRequest, audit_products_when_due

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from kerneltrack.conventions import GaugeChoice
 from kerneltrack.errors import KernelError, ProbeError
-from kerneltrack.gauge import GaugeChoice
 from kerneltrack.memory_budget import budget_bytes
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network import (
