@@ -73,7 +73,14 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 conjugate=scale**2 * features[index][order] @ features[index][order].T,
                 cross_time=np.einsum("nop,mqp->nmoq", here, scale * jacobians[0][:SAMPLES][order]),
                 extension=here.reshape(SAMPLES * outputs, -1) @ elsewhere.T @ vectors,
-                settings={"loss": "half_mse", "dtype": "float64", "layers": LAYERS, "step": index, "held_out": True},
+                settings={
+                    "loss": "half_mse",
+                    "dtype": "float64",
+                    "layers": LAYERS,
+                    "step": index,
+                    "held_out": True,
+                    "lag": 1,
+                },
             )
         )
     update = Update(
@@ -83,7 +90,7 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
         layer_linear_changes={"first": functions[5][order], "head": functions[6][order]},
         layer_kernel_changes={"first": functions[5][order], "head": functions[5][order]},
     )
-    return dataclasses.replace(states[2], initial=states[0], previous=states[1], update=update)
+    return dataclasses.replace(states[2], initial=states[0], previous=states[1], lagged=states[1], update=update)
 
 
 def with_equal_singular_values(jacobian, twins):
@@ -102,7 +109,8 @@ def with_bases(state, change):
         pairs = other.eigensystem
         return dataclasses.replace(other, eigensystem=dataclasses.replace(pairs, vectors=change(pairs.vectors.copy())))
 
-    return dataclasses.replace(changed(state), initial=changed(state.initial), previous=changed(state.previous))
+    earlier = {name: changed(getattr(state, name)) for name in ("initial", "previous", "lagged")}
+    return dataclasses.replace(changed(state), **earlier)
 
 
 def flipped(state):
