@@ -112,7 +112,8 @@ def with_bases(state, change):
         pairs = other.eigensystem
         return dataclasses.replace(other, eigensystem=dataclasses.replace(pairs, vectors=change(pairs.vectors.copy())))
 
-    return dataclasses.replace(changed(state), initial=changed(state.initial), previous=changed(state.previous))
+    earlier = {name: changed(getattr(state, name)) for name in ("initial", "previous", "lagged")}
+    return dataclasses.replace(changed(state), **earlier)
 
 
 def flipped(state):

@@ -84,7 +84,7 @@ def test_an_unknown_name_names_its_neighbours():
 
 
 def test_needs_are_the_union():
-    assert needs(select(["trace", "target_energy"])) == {"eigenvalues", "eigenvectors", "targets"}
+    assert needs(select(["trace", "target_energy"])) == {"size", "eigenvectors", "targets"}
     assert needs(()) == frozenset()
 
 
