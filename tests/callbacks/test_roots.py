@@ -97,6 +97,7 @@ trainer:
           class_path: kerneltrack.schedule.Every
           init_args: {n: 2}
         output: trace
+        gauge: auto
         top_k: 3
         observables: default
         loss: half_mse
