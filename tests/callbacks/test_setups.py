@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from kerneltrack import Probe, open_archive
-from kerneltrack.gauge import helmert
+from kerneltrack.conventions import helmert
 from kerneltrack.measurement import instrument
 from kerneltrack.spectrum.decomposition import eigensystem
 from tests.callbacks.comparisons import Saves, Spy, differences, run, tracker, train, unequal
