@@ -22,6 +22,7 @@ from kerneltrack.errors import ObservableError
 from kerneltrack.observables.classes import class_labels
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.regression import RIDGE
+from kerneltrack.observables.seen import require_unseen
 from kerneltrack.observables.state import Array, State
 from kerneltrack.spectrum import EigenSystem
 
@@ -213,6 +214,7 @@ def check_cross_entropy(state: State) -> None:
 def _predicted(state: State) -> tuple[Array, Array]:
     """Logits (N, O) of the network linearised here, and targets (N, O)."""
     check_cross_entropy(state)
+    require_unseen(state, doubted=False)
     if state.logistic is None or state.raw_targets is None:
         raise ObservableError("the prediction or the targets were not measured")
     return state.by_output(state.logistic), state.raw_targets

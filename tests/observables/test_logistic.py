@@ -174,6 +174,17 @@ def test_another_loss_has_none_of_them(loss):
     assert np.isfinite(found["network_accuracy"])
 
 
+@pytest.mark.parametrize(
+    ("step", "seen", "told"), [(0, "yes", True), (3, "yes", False), (3, "no", True), (3, "unknown", True)]
+)
+def test_points_that_were_trained_on_are_no_test(step, seen, told):
+    """As of kernel regression. Oracle: the table in docs/notation.md."""
+    found = compute(select(NAMES), state(settings={"loss": "cross_entropy", "step": step, "in_training": seen}))
+    for name in NAMES[:2]:
+        assert np.isfinite(found[name]) == told
+        assert ("has seen these labels" in found.reasons.get(name, "")) != told
+
+
 def test_soft_targets_have_a_loss_and_no_accuracy():
     found = compute(select(NAMES), state(targets=np.full((N, O), 1 / O)))
     assert np.isfinite(found["kernel_logistic_loss"])
