@@ -174,8 +174,8 @@ def test_everything_can_be_computed(values, outputs):
 
 
 def test_every_observable_stands_under_the_laws():
-    """No name is missing from all states."""
-    assert not set.intersection(*NOT_HERE.values())
+    """No name is missing from all states, but exponents, which take a hundred modes: test_shape.py holds them to the laws."""
+    assert set.intersection(*NOT_HERE.values()) == set(EXPONENTS)
 
 
 @pytest.mark.parametrize(("outputs", "name"), EVERYTHING)

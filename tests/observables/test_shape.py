@@ -32,6 +32,21 @@ def test_a_power_law_gives_its_exponent(a, b):
     assert found["target_exponent"] == pytest.approx(b, rel=0.01)
 
 
+def test_exponents_do_not_see_the_order_of_points_nor_units():
+    state, order = power_state(1.5, 2.0, size=200), np.random.default_rng(1).permutation(200)
+    kernel = 16 * state.kernel[np.ix_(order, order)]
+    other = State(
+        eigensystem=eigensystem(kernel),
+        kernel=kernel,
+        outputs=state.outputs,
+        targets=4 * state.targets[order],
+        settings={"dtype": "float64"},
+    )
+    found, again = (compute(select(["spectrum_exponent", "target_exponent"]), s) for s in (state, other))
+    for name in found:
+        assert again[name] == pytest.approx(found[name], rel=1e-8)
+
+
 def test_modes_below_the_noise_floor_and_the_first_ten_do_not_count():
     values = np.arange(1.0, 401) ** -1.5
     assert observables.decay_exponent(np.append(values, -np.ones(5)), 10, 400) == pytest.approx(1.5, rel=0.01)
