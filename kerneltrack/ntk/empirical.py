@@ -6,6 +6,7 @@ From a model and samples to Θ = J P Jᵀ, or to what it would cost.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -108,8 +109,18 @@ def empirical_ntk(
     )
     request = KernelRequest.of(model, x1, x2, options)
     with explained(request.network.module):
-        kernels = _compute(request, progress)
+        if request.reduction.kind == "trace" and gauge == "softmax" and request.outputs > _MANY:
+            asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
+            whole, summed = (_compute(KernelRequest.of(model, x1, x2, one), progress) for one in asked)
+            kernels = {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}
+        else:
+            kernels = _compute(request, progress)
     return kernels if by_layer else kernels[""]
+
+
+#: Outputs from which Σ_o (CΘC)_oo is Σ_o Θ_oo − (1/O) 1ᵀΘ1. A row of C has O − 1 entries of 1/O, whose squares vanish beside
+#: the partial sums of float32: 2·10⁻⁴ of the kernel at 1,000 outputs, 6·10⁻⁶ at 200.
+_MANY = 64
 
 
 @plain_arithmetic()
