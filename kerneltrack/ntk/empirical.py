@@ -33,7 +33,7 @@ from kerneltrack.ntk.methods import (
 from kerneltrack.ntk.network import Forward, Metric, Selection, explained, forward_flops, layer_of, refuse_not_finite
 from kerneltrack.ntk.plan import Plan, PlanLine
 from kerneltrack.ntk.progress import progress_bar
-from kerneltrack.ntk.reduction import Output
+from kerneltrack.ntk.reduction import MANY, Output
 from kerneltrack.undisturbed import plain_arithmetic
 
 
@@ -109,18 +109,13 @@ def empirical_ntk(
     )
     request = KernelRequest.of(model, x1, x2, options)
     with explained(request.network.module):
-        if request.reduction.kind == "trace" and gauge == "softmax" and request.outputs > _MANY:
+        if request.reduction.kind == "trace" and gauge == "softmax" and request.outputs > MANY:
             asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
             whole, summed = (_compute(KernelRequest.of(model, x1, x2, one), progress) for one in asked)
             kernels = {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}
         else:
             kernels = _compute(request, progress)
     return kernels if by_layer else kernels[""]
-
-
-#: Outputs from which Σ_o (CΘC)_oo is Σ_o Θ_oo − (1/O) 1ᵀΘ1. A row of C has O − 1 entries of 1/O, whose squares vanish beside
-#: the partial sums of float32: 2·10⁻⁴ of the kernel at 1,000 outputs, 6·10⁻⁶ at 200.
-_MANY = 64
 
 
 @plain_arithmetic()

@@ -138,6 +138,8 @@ def test_the_trace_of_many_outputs_is_one_to_float32(outputs):
     expected = (outputs - 1) * (x.double() @ x.double().T + 1)
     found = kt.empirical_ntk(model, x, output="trace", gauge="softmax")
     assert (found - expected).abs().max() < 64 * 2**-23 * expected.abs().max()
+    anchored = cross_time_ntk(model, x, NetworkState.of(model), output="trace", gauge="softmax")
+    assert (anchored - expected).abs().max() < 64 * 2**-23 * expected.abs().max()
     parts = kt.empirical_ntk(model, x, output="trace", gauge="softmax", by_layer=True)
     assert (sum(parts.values()) - expected).abs().max() < 64 * 2**-23 * expected.abs().max()
 
