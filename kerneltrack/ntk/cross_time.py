@@ -26,7 +26,7 @@ from kerneltrack.ntk.methods import (
     audit_when_due,
 )
 from kerneltrack.ntk.network import AnchoredNetwork, Forward, Network, NetworkState, Selection
-from kerneltrack.ntk.reduction import Output
+from kerneltrack.ntk.reduction import MANY, Output
 from kerneltrack.undisturbed import plain_arithmetic
 
 
@@ -66,6 +66,10 @@ def cross_time_ntk(
     """
     options = KernelOptions(output=output, gauge=gauge, params=params, forward=forward, memory_budget=memory_budget)
     request = KernelRequest.of(model, x, None, options)
+    if request.reduction.kind == "trace" and gauge == "softmax" and request.outputs > MANY:
+        rest: dict[str, Any] = {"params": params, "forward": forward, "memory_budget": memory_budget}
+        summed = cross_time_ntk(model, x, anchor, output="sum", **rest) / request.outputs
+        return cross_time_ntk(model, x, anchor, output="trace", **rest) - summed
     request = replace(request, x2=request.x1)
     head = request.reduction.head
     then = AnchoredNetwork(model, anchor, params=params, forward=forward, head=head)

@@ -6,6 +6,7 @@ From a model and samples to Θ = J P Jᵀ, or to what it would cost.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ from kerneltrack.ntk.network import (
 )
 from kerneltrack.ntk.plan import Plan, PlanLine
 from kerneltrack.ntk.progress import progress_bar
-from kerneltrack.ntk.reduction import Output
+from kerneltrack.ntk.reduction import MANY, Output
 from kerneltrack.undisturbed import plain_arithmetic
 
 
@@ -117,7 +118,12 @@ def empirical_ntk(
     )
     request = KernelRequest.of(model, x1, x2, options)
     with explained(request.network.module):
-        kernels = _compute(request, progress)
+        if request.reduction.kind == "trace" and gauge == "softmax" and request.outputs > MANY:
+            asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
+            whole, summed = (_compute(KernelRequest.of(model, x1, x2, one), progress) for one in asked)
+            kernels = {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}
+        else:
+            kernels = _compute(request, progress)
     return kernels if by_layer else kernels[""]
 
 

@@ -23,6 +23,9 @@ from kerneltrack.errors import KernelError
 Output = Literal["full", "diagonal", "trace", "sum"] | Callable[[Tensor], Tensor]
 Kind = Literal["full", "diagonal", "trace"]
 Head = Callable[[Tensor], Tensor]
+#: Outputs from which Σ_o (CΘC)_oo is computed as Σ_o Θ_oo − (1/O) 1ᵀΘ1. A row of C has O − 1 entries of 1/O, whose squares
+#: vanish beside the partial sums of float32: 2·10⁻⁴ of the kernel at 1,000 outputs, 6·10⁻⁶ at 200.
+MANY = 64
 
 
 @dataclass(frozen=True)

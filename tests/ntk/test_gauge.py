@@ -131,6 +131,19 @@ def test_the_default_and_auto_are_raw_and_half_precision_has_its_kernel():
     assert (half - expected).norm() < 2**-5 * expected.norm()  # a few layers of 2⁻⁸ each
 
 
+@pytest.mark.parametrize("outputs", [70, pytest.param(1000, marks=pytest.mark.nightly)])
+def test_the_trace_of_many_outputs_is_one_to_float32(outputs):
+    """Oracle: in closed form, Θ = (x·x′ + 1) ⊗ I, of which the gauge leaves O − 1; layers add up to it. Rounding: 64 ε."""
+    model, x = nn.Linear(4, outputs), torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    expected = (outputs - 1) * (x.double() @ x.double().T + 1)
+    found = kt.empirical_ntk(model, x, output="trace", gauge="softmax")
+    assert (found - expected).abs().max() < 64 * 2**-23 * expected.abs().max()
+    anchored = cross_time_ntk(model, x, NetworkState.of(model), output="trace", gauge="softmax")
+    assert (anchored - expected).abs().max() < 64 * 2**-23 * expected.abs().max()
+    parts = kt.empirical_ntk(model, x, output="trace", gauge="softmax", by_layer=True)
+    assert (sum(parts.values()) - expected).abs().max() < 64 * 2**-23 * expected.abs().max()
+
+
 def test_the_plan_says_the_gauge():
     model, x = PROBLEMS["mlp"].model(), PROBLEMS["mlp"].split()[0]
     plan = kt.ntk_plan(model, x, gauge="softmax")
