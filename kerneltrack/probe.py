@@ -121,7 +121,10 @@ class Probe:
         try:
             if (found := Path(path)).exists() and not found.is_file():
                 raise ValueError("a folder, pipe or device")  # a pipe without a writer would be waited for
-            with np.load(found, allow_pickle=False) as archive:
+            loaded = np.load(found, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise ValueError("one array without a name")
+            with loaded as archive:
                 arrays = {key: archive[key] for key in archive.files}
             header = json.loads(bytes(arrays.pop("header", np.frombuffer(b"{}", np.uint8))))
         except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:

@@ -44,6 +44,7 @@ def model_class(name: str) -> Any:
             f"--model {name} builds no module",
             expected="a class, or a function without arguments",
             got=f"an object of type {type(found).__name__}",
+            remedy="For example mypackage.nets:MLP.",
         )
     return found
 
@@ -56,7 +57,12 @@ def built(build: Any, name: str) -> nn.Module:
     """
     module = build()
     if not isinstance(module, nn.Module):
-        raise TrackerError(f"{name} builds no torch.nn.Module", got=f"an object of type {type(module).__name__}")
+        raise TrackerError(
+            f"{name} builds no module",
+            expected="a torch.nn.Module",
+            got=f"an object of type {type(module).__name__}",
+            remedy="Name a class of one, or a function that returns one.",
+        )
     return module
 
 
@@ -82,8 +88,8 @@ def instrument_for(probe: Path, loss: str | None, how: Mapping[str, Any]) -> Ins
     )
 
 
-def settled(instrument: Instrument, module: nn.Module, how: Mapping[str, Any]) -> Instrument:
-    """The instrument with the kernel that the tracker would choose, said on standard error where that was left open.
+def settled(instrument: Instrument, module: nn.Module, how: Mapping[str, Any]) -> tuple[Instrument, str]:
+    """The instrument with the kernel that the tracker would choose, and what was left open, for :func:`say`; "" for nothing.
 
     Args:
         instrument: of :func:`instrument_for`.
@@ -96,6 +102,10 @@ def settled(instrument: Instrument, module: nn.Module, how: Mapping[str, Any]) -
     output, gauge = how.get("output", "auto"), how.get("gauge", "auto")
     points, outputs = len(instrument.probe), instrument.width(module)
     found = choose(output, gauge, instrument.loss, points=points, outputs=outputs)
-    if found.reason:
-        Console(stderr=True).print(f"kerneltrack: {found.reason}", highlight=False, markup=False, soft_wrap=True)
-    return replace(instrument, output=found.output, gauge=found.gauge)
+    return replace(instrument, output=found.output, gauge=found.gauge), found.reason
+
+
+def say(reason: str) -> None:
+    """One line on standard error, where there is something to say: after what may fail, whose one line is the error."""
+    if reason:
+        Console(stderr=True).print(f"kerneltrack: {reason}", highlight=False, markup=False, soft_wrap=True)

@@ -30,7 +30,7 @@ from kerneltrack.training import GRADIENT_DESCENT_THRESHOLD, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
 from ..text import finite_or_none
-from .model import built, instrument_for, model_class, settled
+from .model import built, instrument_for, model_class, say, settled
 from .rebuild import complete
 
 
@@ -92,8 +92,9 @@ def run_plan(
         ) from error
     instrument = instrument_for(probe, loss, how)
     with undisturbed(module):
-        instrument = settled(instrument, module, how)
+        instrument, reason = settled(instrument, module, how)
         plan, forecast = forecast_snapshot(module, instrument)
+    say(reason)
     if as_json:
         print(json.dumps(_without_nan(asdict(forecast)), indent=2, allow_nan=False))  # noqa: T201  # the output itself
         return 0

@@ -25,7 +25,7 @@ from kerneltrack.undisturbed import undisturbed
 from ..output import new_archive
 from . import checkpoints
 from .checkpoints import Checkpoint
-from .model import instrument_for, model_class, settled
+from .model import instrument_for, model_class, say, settled
 from .rebuild import is_class, module_from, optimizers_of
 
 
@@ -54,7 +54,7 @@ def run_track(
     if is_class(cls):
         checkpoints.require_moving(found, [name for name, p in first.named_parameters() if p.requires_grad])
     with undisturbed(first):
-        instrument = settled(instrument, first, how)
+        instrument, reason = settled(instrument, first, how)
         record = instrument.describe(first)
     with new_archive(output) as partial:
         writer = ArchiveWriter(partial, probes=[record], provenance=_provenance(first, found))
@@ -71,6 +71,7 @@ def run_track(
                 recorder.close_row(None, update_applied=None)
         finally:
             recorder.close()
+    say(reason)
     Console(stderr=True).print(f"{recorder.rows} snapshots in {output}", highlight=False, markup=False)
     return 0
 

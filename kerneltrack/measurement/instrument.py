@@ -33,7 +33,7 @@ from kerneltrack.measurement.supplies import supply
 from kerneltrack.measurement.training_outputs import Flags
 from kerneltrack.measurement.update_effects import finest, update_effects
 from kerneltrack.memory_budget import refuse_budget
-from kerneltrack.ntk import NetworkState, NTKOperator, Plan, selected, unwrap, validate
+from kerneltrack.ntk import Network, NetworkState, NTKOperator, Plan, selected, unwrap, validate
 from kerneltrack.snapshot import ProbeRecord
 from kerneltrack.spectrum import eigensystem, threads_for, unsolved
 from kerneltrack.training import UpdateRule
@@ -64,8 +64,7 @@ class Instrument(ProbeSpec):
             KernelError: a module whose kernel cannot be computed exactly.
             ObservableError: targets that the chosen reduction cannot see.
         """
-        selected(unwrap(module), self.params)  # refuses unknown names; one that is frozen now may thaw
-        network = self.network(module)
+        network = self._checked(module)
         inputs = self.inputs(module)
         with self._probe_is_at_fault():
             outputs = network.outputs(
@@ -91,9 +90,14 @@ class Instrument(ProbeSpec):
 
     def width(self, module: nn.Module) -> int:
         """O, from a pass of the first points; errors as of :meth:`describe`."""
-        network = self.network(module)
+        network = self._checked(module)
         with self._probe_is_at_fault():
             return int(network.outputs(network.inputs(self.inputs(module)).rows(0, 2)).shape[1])
+
+    def _checked(self, module: nn.Module) -> Network:
+        """The network, where every name in ``params`` is known; a parameter that is frozen now may thaw."""
+        selected(unwrap(module), self.params)
+        return self.network(module)
 
     def ignores_shift(self, module: nn.Module) -> bool:
         """Whether a user's own loss ignores, on this probe, one function added to all outputs."""

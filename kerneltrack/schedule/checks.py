@@ -18,14 +18,22 @@ def check_window(window: int) -> None:
     """Refuse every window but a single state, a pair and a triple."""
     if isinstance(window, bool) or window not in (1, 2, 3):
         raise ScheduleError(
-            "window", expected="1, 2 for pairs (t, t+1), or 3 for triples (t, t+1, t+2)", got=repr(window)
+            "window",
+            expected="1, 2 for pairs (t, t+1), or 3 for triples (t, t+1, t+2)",
+            got=repr(window),
+            remedy="Leave it away for single states.",
         )
 
 
 def check_pairs(pairs: Any, window: int) -> int:
     """``pairs``, 0 where ``window`` says already what every moment begins; refuses what is no number of moments."""
     if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 0:
-        raise ScheduleError("pairs", expected="every how many moments begin a pair, or 0 for none", got=repr(pairs))
+        raise ScheduleError(
+            "pairs",
+            expected="every how many moments begin a pair, or 0 for none",
+            got=repr(pairs),
+            remedy="3 is the default: a third of them.",
+        )
     return pairs if window == 1 else 0
 
 

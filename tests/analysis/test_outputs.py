@@ -447,7 +447,8 @@ def test_nothing_is_left_when_the_writing_itself_fails(tmp_path):
 
 
 AT_THE_LAST_MOMENT = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
 from kerneltrack.analysis.cli import main
 done = pathlib.Path.replace
 def replace(self, target):

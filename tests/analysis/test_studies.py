@@ -60,7 +60,8 @@ def test_a_closely_watched_run_draws_what_it_measured(digits, tmp_path):
     outputs, y = run.values("outputs"), run.values("targets")
     error = np.sum((outputs - y) ** 2, axis=(1, 2)) / np.sum(y**2)
     np.testing.assert_allclose(run.values("network_error"), error, rtol=1e-5)  # float32 outputs
-    assert np.isfinite(run.values("kernel_regression_error")).all()
+    np.testing.assert_array_equal(np.isfinite(run.values("kernel_regression_error")), run.measured)
+    assert run.measured.sum() > len(run) / 2
     assert run.steps[:2].tolist() == [0, 1]
     vectors = run.at("eigenvectors", 0).reshape(20, -1)  # all twenty, for the probe has twenty points
     moved = vectors.T @ (outputs[1] - outputs[0])

@@ -190,6 +190,7 @@ from pathlib import Path
 from kerneltrack.archive import ArchiveWriter, check, merge, open_archive, publish
 from tests.archive import conftest
 folder, number = Path(sys.argv[1]), int(sys.argv[2])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
 write, calls, loud = os.pwrite, [], []
 def interrupting(*given):
     calls.append(1)

@@ -21,15 +21,16 @@ def test_shares_follow_from_the_two_times(monkeypatch):
     assert found["step"] == pytest.approx(0.1)
     assert found["each"] == pytest.approx(1.0)
     assert found["pieces"]["kernel"] == pytest.approx(0.5)
-    # 0 and round(2^(j/2)) below 3000 are 0, 1, 2, 3, 4, 6, 8, 11, 16, 23, …, 2048, 2896: 24 states; the last makes 25
-    assert found["shares"][3000] == (25, pytest.approx(25 / (25 + 300)))
-    # up to 5000 there is 4096 besides, 26 in all: 26 of 526 s are 4.9 %; up to 2000 they are 23 of 223 s
-    assert overhead.share(5000, 0.1, 1.0) == (26, pytest.approx(26 / 526))
-    assert overhead.share(2000, 0.1, 1.0) == (23, pytest.approx(23 / 223))
-    assert found["kept"] == 5000
+    # 0 and round(2^(j/2)) below 3000 are 0, 1, 2, 3, 4, 6, 8, 11, 16, 23, …, 2048, 2896: 24 states; every third begins a
+    # pair, and 9, 24, 65, 182, 513 and 1449 are no points themselves: 30; the last makes 31
+    assert found["shares"][3000] == (31, pytest.approx(31 / (31 + 300)))
+    # up to 5000 there are 4096 and 4097 besides, 33 in all; up to 2000 they are 29 of 229 s
+    assert overhead.share(5000, 0.1, 1.0) == (33, pytest.approx(33 / 533))
+    assert overhead.share(2000, 0.1, 1.0) == (29, pytest.approx(29 / 229))
+    assert found["kept"] == 10000  # 5000 are not kept: 33 of 533 s are 6.2 %
     page = overhead.page([found], 2)
-    assert "| 5,000 updates on |" in page
-    assert "7.7% of 3,000 updates (25 snapshots)" in page
+    assert "| 10,000 updates on |" in page
+    assert "9.4% of 3,000 updates (31 snapshots)" in page
     assert "| 0.500 |" in page
     assert "| 0.500 | 0.000 | 0.000 | 0.000 | 0.000 | 0.000 | 0.000 | 0.500 |" in page
 
