@@ -61,11 +61,15 @@ def period(run: Run) -> Finding | None:
     return Finding(
         "Period 2",
         f"{title_of(largest)} ± {swing} %",
-        f"Over {count(len(swings[largest]))} {groups} of consecutive states {title_of(largest)} {what} (median half-difference)."
+        f"Over {_groups(len(swings[largest]), groups)} of consecutive states {title_of(largest)} {what} (median half-difference)."
         f"{drift}",
         "0 for what does not oscillate.",
         "",
     )
+
+
+def _groups(number_of: int, name: str) -> str:
+    return f"1 {name.removesuffix('s')}" if number_of == 1 else f"{count(number_of)} {name}"
 
 
 def oscillating(run: Run) -> Finding | None:
@@ -81,7 +85,7 @@ def oscillating(run: Run) -> Finding | None:
     return Finding(
         "Oscillation",
         f"{number(100 * share, 2)} % of the loss",
-        f"Over {count(int(known.sum()))} triples of consecutive states {number(100 * share, 2)} % of the probe's loss is "
+        f"Over {_groups(int(known.sum()), 'triples')} of consecutive states {number(100 * share, 2)} % of the probe's loss is "
         f"oscillation of period 2 (median), and {percent(leading)} of that oscillation lies in the first {LEADING} modes.",
         f"{number(LEADING / run.dimension, 2)} of it would lie there in a random direction.",
         "",
