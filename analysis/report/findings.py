@@ -20,9 +20,7 @@ from ..withheld import seen
 from . import motion
 from .finding import Finding
 from .finding import percent as _percent
-
-#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
-AT_THE_EDGE = 0.95
+from .motion import AT_THE_EDGE
 
 
 def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:

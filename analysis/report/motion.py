@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kerneltrack.errors import AnalysisError
 
@@ -11,6 +12,8 @@ from ..text import Table, count, number
 from ..trajectory import Run
 from .finding import Finding, percent
 
+#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
+AT_THE_EDGE = 0.95
 #: How many updates are the beginning of a run.
 EARLY = 100
 
@@ -25,7 +28,8 @@ def turning(run: Run) -> Finding | None:
     lags = np.unique(run.gaps[rows][np.isfinite(run.gaps[rows])])
     if len(lags) != 1:
         return None  # over several gaps it is no course
-    late = float(np.median(omega[rows[-max(len(rows) // 3, 1) :]]))
+    late_rows = rows[-max(len(rows) // 3, 1) :]
+    late = float(np.median(omega[late_rows]))
     early = rows[run.steps[rows] <= EARLY]
     when = f"over the last {count(max(len(rows) // 3, 1))} of {count(len(rows))} snapshots"
     against = ""
@@ -36,10 +40,20 @@ def turning(run: Run) -> Finding | None:
         "Kernel turning",
         f"{number(1000 * late, 2)} mrad an update",
         f"The kernel turned by {number(1000 * late, 2)} mrad per update (median {when}, at a lag of "
-        f"{count(int(lags[0]))}){against}.",
+        f"{count(int(lags[0]))}){against}.{_to_and_fro(run, late_rows)}",
         "0 for a kernel that stands still, or only changes its scale.",
         "",
     )
+
+
+def _to_and_fro(run: Run, rows: NDArray[np.intp]) -> str:
+    """What must be said where the edge is reached while the kernel turns: there it returns with every second update."""
+    if not run.has("stability_ratio"):
+        return ""
+    ratio = run.groups.both_phases(run.values("stability_ratio"))[run.steps >= run.steps[rows].min()]
+    if not (ratio >= AT_THE_EDGE).any():
+        return ""
+    return " At the edge of stability much of that is to and fro: two states do not tell turning from oscillation."
 
 
 def period(run: Run) -> Finding | None:

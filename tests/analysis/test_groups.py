@@ -223,6 +223,10 @@ def test_how_fast_the_kernel_turns_is_said_in_words():
     found = said(built(steps, window, kernel_angular_velocity=omega), "Kernel turning")
     assert found.value == "1.0 mrad an update"
     assert "×4.0 slower than in the first 100 updates" in found.sentence
+    assert "to and fro" not in found.sentence
+    for ratio, told in ((0.5, False), (1.0, True)):
+        edge = built(steps, window, kernel_angular_velocity=omega, stability_ratio=np.where(window, np.nan, ratio))
+        assert ("to and fro" in said(edge, "Kernel turning").sentence) == told
     uneven = np.where(np.arange(100) % 7, 1e-3, np.nan)
     assert said(built(steps, 0 * window, kernel_angular_velocity=uneven), "Kernel turning") is None
 
