@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from kerneltrack.errors import AnalysisError
 
@@ -115,6 +114,8 @@ def _taken(run: Run, values: Floats, at: int | None) -> int | None:
 
 def power_law(x: Floats, values: Floats) -> tuple[float, float, tuple[float, float], float, str]:
     """(slope, standard error, 95 % interval, intercept, reason why not) of log values over log x."""
+    from scipy import stats  # loading it takes a second that only a fit needs
+
     nan = float("nan")
     known = np.isfinite(values)
     if not np.all(values[known] > 0) or not np.all(x[known] > 0):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from kerneltrack.errors import AnalysisError
 
@@ -140,7 +140,7 @@ def _differences(changes: Sequence[ChangeEffects]) -> list[PairedDifference]:
 def _interval(values: Floats) -> tuple[float, float]:
     if len(values) < BAND_RUNS:
         return float("nan"), float("nan")
-    reach = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    reach = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
     return float(values.mean()) - reach, float(values.mean()) + reach
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from kerneltrack.analysis.report.inline_svg import InlineSvg
 from kerneltrack.analysis.report.page import write_report
-from kerneltrack.archive import ArchiveWriter
+from kerneltrack.archive import ArchiveWriter, spool
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
 
 N, HALVED, LAST, TOP_K = 48, 300, 700, 16
@@ -190,9 +190,12 @@ def one_more_kind(kind):
 
 
 def write(path, rows, *records, metadata=None):
-    with ArchiveWriter(path, probes=list(records), provenance=provenance(**(metadata or {}))) as writer:
-        for row in rows:
-            writer.append(row)
+    """An archive of these rows, joined once, at the end: tests/archive look at joining, and it is most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool, "FAN_IN", 1_000)
+        with ArchiveWriter(path, probes=list(records), provenance=provenance(**(metadata or {}))) as writer:
+            for row in rows:
+                writer.append(row)
     return path
 
 

@@ -22,8 +22,12 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory):
     """What came of every command that is planned for a case."""
+    return lived(tmp_path_factory.mktemp("strangers"))
+
+
+def lived(folder, *options):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE / "foreign_archives.py"), str(tmp_path_factory.mktemp("strangers"))]
+    command = [sys.executable, str(HERE / "foreign_archives.py"), str(folder), *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr
     return list(map(json.loads, done.stdout.splitlines()))
@@ -85,6 +89,11 @@ def faults(life):
 
 def test_every_command_ends_in_order(lives):
     assert [fault for life in lives for fault in faults(life)] == []
+
+
+@pytest.mark.nightly
+def test_every_command_ends_in_order_on_every_archive(tmp_path):
+    assert [fault for life in lived(tmp_path, "--every") for fault in faults(life)] == []
 
 
 def test_the_honest_archive_passes_every_command(lives):

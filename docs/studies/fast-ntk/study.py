@@ -91,10 +91,10 @@ DESK_PLACES = tuple(
 )
 SIZES = {
     "smoke": Size(
-        bases=(Point("FCN", 4, 4, 64, 4), Point("transformer", 2, 2, 16, 1)),
+        bases=(Point("FCN", 4, 4, 64, 2), Point("transformer", 2, 2, 16, 1)),
         axes={
-            "FCN": {"samples": (4, 8), "outputs": (2, 4), "width": (64, 128), "depth": (4, 8)},
-            "transformer": {"samples": (2, 4), "outputs": (1, 2), "width": (16, 32), "depth": (1, 2)},
+            "FCN": {"samples": (2, 4), "outputs": (2, 4), "width": (64, 128), "depth": (2, 4)},
+            "transformer": {"samples": (1, 2), "outputs": (1, 2), "width": (16,), "depth": (1,)},
         },
         rows=_fcn_rows(64, (16, 32, 64)),
         corners=CORNERS[::2],  # one where products win, and one where they do not
