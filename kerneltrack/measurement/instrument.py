@@ -327,7 +327,8 @@ class Instrument(ProbeSpec):
         )
         update, dtype = effects(None), reading.state.settings["computed_in"]
         if observables.decided_by_rounding(update, reading.state.outputs, dtype):
-            update = finest(update, effects)
+            fine = self.network(module, every_parameter=True, headed=True, dtype=torch.float64)
+            update = finest(update, fine, self.inputs(module), effects)
         values = observables.compute(self.observables, replace(reading.state, update=update), only={"update"})
         reasons = {name: reason for name, reason in reading.reasons.items() if name not in values}
         return replace(
