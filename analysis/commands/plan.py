@@ -83,7 +83,7 @@ def run_plan(
         pass  # a function of C may not say what it takes
     try:
         module = built(cls, model)
-        complete(module)
+        left_out = complete(module)
     except TrackerError:
         raise
     except Exception as error:  # the module's own code may fail in any way
@@ -94,6 +94,7 @@ def run_plan(
     with undisturbed(module):
         instrument, reason = settled(instrument, module, how)
         plan, forecast = forecast_snapshot(module, instrument)
+    say(left_out)
     say(reason)
     if as_json:
         print(json.dumps(_without_nan(asdict(forecast)), indent=2, allow_nan=False))  # noqa: T201  # the output itself
