@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from ..lazy import loader
 
 if TYPE_CHECKING:
+    from .compare import run_compare, run_sweep
     from .control import control_of, require_another
     from .demo import run_demo
     from .effect import refuse_useless
     from .export import to_csv, to_netcdf
+    from .measuring_options import MeasuringOptions
     from .options import (
         ArchivePath,
         ArchivePaths,
@@ -41,6 +43,7 @@ __all__ = [
     "Eigenpairs",
     "Gauge",
     "Loss",
+    "MeasuringOptions",
     "MemoryBudget",
     "Output",
     "Picture",
@@ -54,9 +57,11 @@ __all__ = [
     "overview",
     "refuse_useless",
     "require_another",
+    "run_compare",
     "run_demo",
     "run_plan",
     "run_plot",
+    "run_sweep",
     "run_track",
     "tables",
     "to_csv",
@@ -68,6 +73,7 @@ _HOME = {
     "require_another": "control",
     "list_figures": "plot",
     "run_plot": "plot",
+    "run_sweep": "compare",
     "refuse_useless": "effect",
     "PictureFormat": "options",
     "Picture": "options",
@@ -77,6 +83,7 @@ _HOME = {
     "Control": "options",
     "Eigenpairs": "options",
     "Gauge": "options",
+    "MeasuringOptions": "measuring_options",
     "Loss": "options",
     "MemoryBudget": "options",
     "Output": "options",
@@ -85,6 +92,7 @@ _HOME = {
     "StyleName": "options",
     "TopK": "options",
     "overview": "show",
+    "run_compare": "compare",
     "run_demo": "demo",
     "run_plan": "plan",
     "run_track": "track",
