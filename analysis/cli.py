@@ -240,32 +240,21 @@ def compare(
     """Put runs side by side at common positions, or sweep them over a number; nothing is interpolated."""
     given = {"--by": by, "--group": group, "--against": against, "--at": at, "-o": output, "--style": style}
     refuse_useless("compare", {**given, "--format": kind, "--json": as_json, **_stream(output)})
-    from .commands import run_compare, run_sweep
+    from .commands import Asked, run_compare, run_sweep
 
+    asked = Asked(
+        archives=archives,
+        quantities=quantity or (),
+        probe=probe,
+        output=output,
+        style=style or "paper",
+        kind=kind,
+        as_json=as_json,
+    )
     if against is None:
-        run_compare(
-            archives,
-            by=by or "step",
-            quantities=quantity or (),
-            group=group,
-            probe=probe,
-            output=output,
-            style=style or "paper",
-            kind=kind,
-            as_json=as_json,
-        )
+        run_compare(asked, by=by or "step", group=group)
     else:
-        run_sweep(
-            archives,
-            against,
-            quantities=quantity or (),
-            at=at,
-            probe=probe,
-            output=output,
-            style=style or "paper",
-            kind=kind,
-            as_json=as_json,
-        )
+        run_sweep(asked, against, at=at)
     if output is not None:
         _wrote(output)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..lazy import loader
 
 if TYPE_CHECKING:
-    from .compare import run_compare, run_sweep
+    from .compare import Asked, run_compare, run_sweep
     from .control import control_of, require_another
     from .demo import run_demo
     from .effect import refuse_useless
@@ -39,6 +39,7 @@ __all__ = [
     "ArchivePath",
     "ArchivePaths",
     "AsJson",
+    "Asked",
     "Control",
     "Eigenpairs",
     "Gauge",
@@ -80,6 +81,7 @@ _HOME = {
     "ArchivePath": "options",
     "ArchivePaths": "options",
     "AsJson": "options",
+    "Asked": "compare",
     "Control": "options",
     "Eigenpairs": "options",
     "Gauge": "options",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,17 +16,39 @@ if TYPE_CHECKING:
     from ..trajectory import Trajectory
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user asked of a comparison.
+
+    Attributes:
+        archives: of the runs.
+        quantities: what is compared; empty: the defaults.
+        probe: through which the runs are looked at; None: the first.
+        output: the figure to write, or None.
+        style: its look.
+        kind: its format, where it goes to a pipe.
+        as_json: whether numbers are printed as JSON.
+    """
+
+    archives: Sequence[Path]
+    quantities: Sequence[str] = ()
+    probe: str | None = None
+    output: Path | None = None
+    style: str = "paper"
+    kind: Format | None = None
+    as_json: bool = False
+
+    def runs(self) -> Trajectory:
+        """The runs, once it is known that the figure can be written."""
+        if self.output is not None:
+            from ..figures import format_of
+
+            format_of(self.output, self.kind)
+        return load(self.archives, probe=self.probe)
+
+
 def run_compare(
-    archives: Sequence[Path],
-    *,
-    by: Literal["step", "epoch", "samples", "flow_time", "loss"],
-    quantities: Sequence[str],
-    group: str | None,
-    probe: str | None,
-    output: Path | None,
-    style: str,
-    kind: Format | None,
-    as_json: bool,
+    asked: Asked, *, by: Literal["step", "epoch", "samples", "flow_time", "loss"], group: str | None
 ) -> None:
     """Align runs and draw, print or tabulate them.
 
@@ -33,46 +56,26 @@ def run_compare(
         AnalysisError: the runs are not comparable, or do not hold what is asked for.
         OutputError: nothing may be written at ``output``.
     """
-    found = compare(_checked(archives, probe, output, kind), by=by, quantities=quantities)
-    if output is not None:
+    found = compare(asked.runs(), by=by, quantities=asked.quantities)
+    if asked.output is not None:
         from ..figures import save_runs
 
-        save_runs(found, output, style, group=group, kind=kind)
-    elif as_json:
+        save_runs(found, asked.output, asked.style, group=group, kind=asked.kind)
+    elif asked.as_json:
         print_json(found.to_dict())
     else:
         print_tables(tables(found) if group is None else group_tables(found, group))
 
 
-def run_sweep(
-    archives: Sequence[Path],
-    against: str,
-    *,
-    quantities: Sequence[str],
-    at: int | None,
-    probe: str | None,
-    output: Path | None,
-    style: str,
-    kind: Format | None,
-    as_json: bool,
-) -> None:
+def run_sweep(asked: Asked, against: str, *, at: int | None) -> None:
     """Values over the number ``against`` of the metadata, with slopes: drawn, printed or tabulated. Errors as above."""
-    runs = _checked(archives, probe, output, kind)
-    found = sweep(runs, against, list(quantities) or defaults(runs), at=at)
-    if output is not None:
+    runs = asked.runs()
+    found = sweep(runs, against, list(asked.quantities) or defaults(runs), at=at)
+    if asked.output is not None:
         from ..figures import save_sweep
 
-        save_sweep(found, output, style, kind=kind)
-    elif as_json:
+        save_sweep(found, asked.output, asked.style, kind=asked.kind)
+    elif asked.as_json:
         print_json([one.to_dict() for one in found])
     else:
         print_tables([sweep_table(found)])
-
-
-def _checked(archives: Sequence[Path], probe: str | None, output: Path | None, kind: Format | None) -> Trajectory:
-    """The runs, once it is known that the figure can be written."""
-    if output is not None:
-        from ..figures import format_of
-
-        format_of(output, kind)
-    return load(archives, probe=probe)

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kerneltrack.measurement.fine_arithmetic import fineness
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.parameter_motion import Tensors
-from kerneltrack.ntk import Network, NetworkState
+from kerneltrack.ntk import Network, NetworkState, fineness
 from kerneltrack.observables import missed_by_rounding
 from kerneltrack.snapshot import Array
 

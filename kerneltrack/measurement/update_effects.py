@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from kerneltrack.measurement.arrays import to_float64
-from kerneltrack.measurement.fine_arithmetic import fineness
 from kerneltrack.measurement.layers import Layers
 from kerneltrack.measurement.parameter_motion import Tensors, difference
-from kerneltrack.ntk import Network, layer_of
+from kerneltrack.ntk import Network, fineness, layer_of
 from kerneltrack.observables import Update
 from kerneltrack.snapshot import Array
 from kerneltrack.training import UpdateRule

@@ -1,7 +1,7 @@
-"""Fine arithmetic: whether a network can be had in float64, where the rounding of its own arithmetic would decide.
+"""Fineness: whether a network can be had in float64, where the rounding of its own arithmetic would decide.
 
-A forward pass may not exist there (a constant in float32 in a matrix product, a kernel compiled for float32, a quantised
-layer, a device without float64), or may go through something coarser whatever it is given (``x.float()`` inside).
+A forward pass may not exist there (a constant in float32 in a matrix product, an operator compiled for float32, a device
+without float64), or may go through something coarser whatever it is given (``x.float()`` inside).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from kerneltrack.errors import KerneltrackError
-from kerneltrack.ntk import Network
+from kerneltrack.ntk.network.network import Network
 
 #: What torch, its extensions and checks of a dtype in Python raise of a forward or backward pass that takes no float64;
 #: NotImplementedError is a RuntimeError.
@@ -33,17 +33,17 @@ class Fineness:
     lacking: str = ""
 
 
-def fineness(network: Network, inputs: Any) -> Fineness:
+def fineness(network: Network, x: Any) -> Fineness:
     """Tries one sample, forward and backward, once for each plan.
 
     What else such a pass raises, an error of kerneltrack or a device without memory among it, comes through.
 
     Args:
-        network: with ``dtype=torch.float64``.
-        inputs: N samples.
+        network: with ``dtype=torch.float64``, or inside ``network.in_float64()``.
+        x: N samples.
     """
     try:
-        epsilon = network.sight(network.inputs(inputs)).eps
+        epsilon = network.sight(network.inputs(x)).eps
     except (KerneltrackError, torch.OutOfMemoryError):
         raise
     except _REFUSALS as refusal:
