@@ -49,7 +49,6 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from .figures import Format
     from .trajectory import Trajectory
 
 app = typer.Typer(
@@ -241,27 +240,23 @@ def compare(
     """Put runs side by side at common positions, or sweep them over a number; nothing is interpolated."""
     given = {"--by": by, "--group": group, "--against": against, "--at": at, "-o": output, "--style": style}
     refuse_useless("compare", {**given, "--format": kind, "--json": as_json, **_stream(output)})
-    from .comparison import compare as compared
-    from .comparison import defaults, group_tables, tables
+    from .commands import Asked, run_compare, run_sweep
 
-    if output is not None:
-        from .figures import format_of
-
-        format_of(output, kind)
-    runs = _load(archives, probe)
-    if against is not None:
-        _sweep(runs, against, quantity or defaults(runs), at, output, style or "paper", kind, as_json)
-        return
-    found = compared(runs, by=by or "step", quantities=quantity or ())
-    if output is not None:
-        from .figures import save_runs
-
-        save_runs(found, output, style or "paper", group=group, kind=kind)
-        _wrote(output)
-    elif as_json:
-        print_json(found.to_dict())
+    asked = Asked(
+        archives=archives,
+        quantities=quantity or (),
+        probe=probe,
+        output=output,
+        style=style or "paper",
+        kind=kind,
+        as_json=as_json,
+    )
+    if against is None:
+        run_compare(asked, by=by or "step", group=group)
     else:
-        print_tables(tables(found) if group is None else group_tables(found, group))
+        run_sweep(asked, against, at=at)
+    if output is not None:
+        _wrote(output)
 
 
 @app.command(cls=Command, epilog="Example: kerneltrack export out/demo.h5 --to csv -o demo.csv")
@@ -346,16 +341,12 @@ def track(
 ) -> None:
     """Measure saved checkpoints: the same snapshots without training again."""
     free_for_archive(output)
-    from .commands import run_track
+    from .commands import MeasuringOptions, run_track
 
-    how = {
-        "output": reduction,
-        "gauge": gauge,
-        "eigenpairs": eigenpairs,
-        "top_k": top_k,
-        "memory_budget": memory_budget,
-    }
-    raise typer.Exit(run_track(checkpoints, model, probe, output, loss=loss, how=how))
+    options = MeasuringOptions(
+        loss=loss, output=reduction, gauge=gauge, eigenpairs=eigenpairs, top_k=top_k, memory_budget=memory_budget
+    )
+    raise typer.Exit(run_track(checkpoints, model, probe, output, options))
 
 
 @app.command(cls=Command, epilog="Example: kerneltrack plan --model mypackage.nets:MLP --probe probe.npz")
@@ -371,39 +362,12 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say before a run what a snapshot will cost, and what the kernel at initialisation allows."""
-    from .commands import run_plan
+    from .commands import MeasuringOptions, run_plan
 
-    how = {
-        "output": reduction,
-        "gauge": gauge,
-        "eigenpairs": eigenpairs,
-        "top_k": top_k,
-        "memory_budget": memory_budget,
-    }
-    raise typer.Exit(run_plan(model, probe, as_json, loss=loss, how=how))
-
-
-def _sweep(
-    runs: Trajectory,
-    against: str,
-    names: list[str],
-    at: int | None,
-    output: Path | None,
-    style: str,
-    kind: Format | None,
-    as_json: bool,
-) -> None:
-    from .comparison import sweep, sweep_table
-    from .figures import save_sweep
-
-    found = sweep(runs, against, names, at=at)
-    if output is not None:
-        save_sweep(found, output, style, kind=kind)
-        _wrote(output)
-    elif as_json:
-        print_json([one.to_dict() for one in found])
-    else:
-        print_tables([sweep_table(found)])
+    options = MeasuringOptions(
+        loss=loss, output=reduction, gauge=gauge, eigenpairs=eigenpairs, top_k=top_k, memory_budget=memory_budget
+    )
+    raise typer.Exit(run_plan(model, probe, options, as_json=as_json))
 
 
 def _stream(output: Path | None) -> dict[str, object]:

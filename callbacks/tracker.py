@@ -31,7 +31,7 @@ from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.training import Clipping, LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
-from . import announcements, arguments, batches, callables, clipping, continuing, given, trainer_facts
+from . import announcements, arguments, batches, callables, clipping, continuing, given, schedules, trainer_facts
 from .import_roots import callback_bases
 from .measured import Measured
 from .probe_sources import ProbeSources
@@ -73,7 +73,7 @@ class _Tracker:
         super().__init__()
         self.archive = arguments.archive(archive)
         probes = arguments.probe(probe)
-        when = arguments.schedule(schedule, probes)
+        when = schedules.schedule(schedule, probes)
         self._arguments = Measured(
             probe=probes,
             probe_seed=arguments.number("probe_seed", probe_seed, least=0, remedy="0 is the default."),
@@ -95,7 +95,7 @@ class _Tracker:
         self._if_exists = arguments.choice("if_exists", if_exists, get_args(IfExists))
         self._metadata = arguments.metadata(metadata)
         self._log, self._keep_inputs = arguments.flag("log", log), arguments.flag("keep_inputs", keep_inputs)
-        self._max_overhead = arguments.overhead(max_overhead, when)
+        self._max_overhead = schedules.overhead(max_overhead, when)
         self._state: dict[str, Any] = {}
         self._loaded = False  # whether the state came from a checkpoint, for a fit that has not begun
         self._left: continuing.Left | None = None  # how the last fit ended; None once the state is another one
@@ -186,7 +186,7 @@ class _Tracker:
             self._recorder = self._open(trainer, pl_module, batch)
             self._recorder.load_state_dict(self._state.pop("memory", {}), pl_module.device)
         due = self._recorder.due(self._clock(trainer, batch_idx))
-        if arguments.differs_between_ranks(self._measured.schedule):
+        if schedules.differs_between_ranks(self._measured.schedule):
             due = self._ranks.broadcast(partial(dict, due))
         if due:
             self._take(trainer, pl_module, trainer_facts.update_rule(trainer, pl_module), due)
@@ -259,19 +259,19 @@ class _Tracker:
 
     def _open(self, trainer: Any, module: nn.Module, batch: Any) -> Recorder:
         """Instruments, archive and recorder: everything is checked here, before the first batch is trained on."""
-        schedules = arguments.by_probe(self._measured.schedule, self._probes)
+        when = schedules.by_probe(self._measured.schedule, self._probes)
         self._instruments = self._sources.instruments(trainer, module, batch, self._probes, self._ranks)
         facts: dict[str, Json] = {
-            "schedule": {name: str(s) for name, s in schedules.items()},
+            "schedule": {name: str(s) for name, s in when.items()},
             "loss": None if self._measured.loss is None else self._measured.loss.name,
             "observables": list(self._measured.observables),
             "started_at_step": int(trainer.global_step),
         }
         per_epoch = trainer_facts.steps_per_epoch(trainer)
-        arguments.countable(self._max_overhead, self._measured.schedule, per_epoch)
+        schedules.countable(self._max_overhead, self._measured.schedule, per_epoch)
         writer = self._ranks.run_everywhere(partial(self._writer, trainer, module, unsharded(module), facts))
         pace = Pace(
-            schedules, max_overhead=self._max_overhead, horizon=trainer_facts.last_step(trainer), per_epoch=per_epoch
+            when, max_overhead=self._max_overhead, horizon=trainer_facts.last_step(trainer), per_epoch=per_epoch
         )
         return Recorder(
             writer, self._instruments, pace, keep_kernel=self._keep_kernel, on_error=self._on_error, ranks=self._ranks
@@ -305,7 +305,7 @@ class _Tracker:
         return ArchiveWriter(self.archive, probes=records, provenance=origin, if_exists=self._if_exists)
 
     def _clock(self, trainer: Any, batch_idx: int) -> Clock:
-        wants_metrics = arguments.has_member(self._measured.schedule, OnMetricChange)
+        wants_metrics = schedules.has_member(self._measured.schedule, OnMetricChange)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if wants_metrics else {}
         return Clock(
             step=trainer.global_step,

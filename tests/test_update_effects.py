@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from kerneltrack.errors import KernelError
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.references import References
 from kerneltrack.ntk import NetworkState
@@ -33,6 +34,79 @@ class OnlyFloat32(nn.Module):
         if x.dtype != torch.float32:
             raise TypeError("float32 only")
         return torch.tanh(x)
+
+
+class FixedBasis(nn.Module):
+    """A matrix of constants in float32, which torch multiplies with nothing else: a RuntimeError."""
+
+    def forward(self, x):
+        return torch.tanh(x) @ torch.eye(16)
+
+
+class DerivedIn32(torch.autograd.Function):
+    """tanh; its derivative is written for float32 alone: an AssertionError of the backward pass."""
+
+    @staticmethod
+    def forward(x):
+        return torch.tanh(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        assert gradient.dtype == torch.float32
+        return gradient * (1 - ctx.saved_tensors[0] ** 2)
+
+
+class OnlyBackwardIn32(nn.Module):
+    """tanh, whose backward pass asserts its dtype."""
+
+    def forward(self, x):
+        return DerivedIn32.apply(x)
+
+
+class Bag(nn.Module):
+    """A bag over a fixed table in float32, which is the identity; torch takes no weights of another dtype for it."""
+
+    def forward(self, x):
+        places = torch.arange(16).expand(len(x), 16)
+        return torch.tanh(nn.functional.embedding_bag(places, torch.eye(16), per_sample_weights=x, mode="sum"))
+
+
+@torch.library.custom_op("kerneltrack_tests::identity", mutates_args=())
+def identity(x: torch.Tensor) -> torch.Tensor:
+    if x.dtype != torch.float32:
+        raise NotImplementedError("compiled for float32")
+    return x.clone()
+
+
+identity.register_autograd(lambda ctx, gradient: gradient)
+
+
+class CustomOp(nn.Module):
+    """tanh behind an operator of the user's own."""
+
+    def forward(self, x):
+        return identity(torch.tanh(x))
+
+
+class Inside32(nn.Module):
+    """A norm's habit: inside it computes in float32, whatever comes."""
+
+    def forward(self, x):
+        return torch.tanh(x.float()).to(x.dtype)
+
+
+class ByTable(nn.Module):
+    """A bug of the model's own, and no word on float64."""
+
+    def forward(self, x):
+        return torch.tanh(x) * {torch.float32: 1.0}[x.dtype]
+
+
+WITHOUT_FLOAT64 = (OnlyFloat32, FixedBasis, OnlyBackwardIn32, Bag, CustomOp)
 
 
 def one_step(rate, body):
@@ -89,6 +163,62 @@ def test_what_no_finer_arithmetic_decides_is_nan_with_its_reason(body):
     found, *_ = one_step(1e-7, body)
     assert math.isnan(found.values["linearization_error"])
     assert found.reasons["linearization_error"] == "change of the outputs is rounding"
+
+
+@pytest.mark.parametrize("body", [*WITHOUT_FLOAT64, Inside32], ids=lambda kind: kind.__name__)
+def test_what_rounding_leaves_of_a_resolved_update_is_nan_where_float64_does_not_run(body):
+    """Taylor: the error is ∝ η², 3e-10 at η = 10⁻⁴ here, where the rounding of float32 gives some 1e-8: NaN with its reason.
+
+    Δf itself is known to a thousandth, and so is the cosine. Oracle: the tanh network in float64.
+    """
+    found = one_step(1e-4, body())[0]
+    _, cosine, _ = exact(*one_step(1e-4, nn.Tanh())[1:], 1e-4)
+    for name in ("linearization_error", "ledger_curvature"):
+        assert np.isnan(found.values[name]).all(), name
+        assert found.reasons[name].startswith("rounding decides it: the network"), found.reasons[name]
+    assert found.values["linearization_cosine"] == pytest.approx(cosine, abs=1e-4)
+
+
+def anchored_after(way, body):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 16), body, nn.Linear(16, 2)).eval()
+    x, start = torch.randn(12, 3), NetworkState.of(net)
+    instrument = Instrument(probe=Probe(x, x[:, :2]), observables=select("anchored_linearization_error"))
+    rule = UpdateRule.of([torch.optim.SGD(net.parameters(), lr=0.1)], {})
+    first = instrument.measure(net, rule, step=0, references=References(start=start))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(way * torch.randn_like(p))
+    return instrument.measure(net, rule, step=1, references=References(start=start, initial=first.state))
+
+
+@pytest.mark.parametrize("body", [*WITHOUT_FLOAT64, Inside32], ids=lambda kind: kind.__name__)
+def test_an_anchored_error_of_rounding_is_nan_where_float64_does_not_run(body):
+    """Taylor: ∝ way², 1e-8 for a way of 10⁻⁴, of which the rounding of float32 makes 1e-7. A longer way has its number."""
+    name = "anchored_linearization_error"
+    short, far = anchored_after(1e-4, body()), anchored_after(0.3, body())
+    assert math.isnan(short.values[name])
+    assert short.reasons[name].startswith("rounding decides it: the network"), short.reasons[name]
+    assert far.values[name] == pytest.approx(anchored_after(0.3, nn.Tanh()).values[name], rel=1e-3)
+
+
+def test_an_error_that_is_no_word_on_float64_comes_through():
+    """A bug, memory that is short, and an error of kerneltrack are no missing arithmetic: the caller is told."""
+    for trial in (lambda: one_step(1e-4, ByTable()), lambda: anchored_after(1e-4, ByTable())):
+        with pytest.raises(KeyError):
+            trial()
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), KernelError("ours")], ids=["memory", "ours"])
+def test_a_device_without_memory_is_no_device_without_float64(error):
+    class Fails(nn.Module):
+        def forward(self, x):
+            if x.dtype == torch.float64:
+                raise error
+            return torch.tanh(x)
+
+    with pytest.raises(type(error)):
+        one_step(1e-4, Fails())
 
 
 def test_a_coarse_body_counts_where_weights_and_outputs_are_fine():

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from ..lazy import loader
 
 if TYPE_CHECKING:
+    from .compare import Asked, run_compare, run_sweep
     from .control import control_of, require_another
     from .demo import run_demo
     from .effect import refuse_useless
     from .export import to_csv, to_netcdf
+    from .measuring_options import MeasuringOptions
     from .options import (
         ArchivePath,
         ArchivePaths,
@@ -37,10 +39,12 @@ __all__ = [
     "ArchivePath",
     "ArchivePaths",
     "AsJson",
+    "Asked",
     "Control",
     "Eigenpairs",
     "Gauge",
     "Loss",
+    "MeasuringOptions",
     "MemoryBudget",
     "Output",
     "Picture",
@@ -54,9 +58,11 @@ __all__ = [
     "overview",
     "refuse_useless",
     "require_another",
+    "run_compare",
     "run_demo",
     "run_plan",
     "run_plot",
+    "run_sweep",
     "run_track",
     "tables",
     "to_csv",
@@ -68,15 +74,18 @@ _HOME = {
     "require_another": "control",
     "list_figures": "plot",
     "run_plot": "plot",
+    "run_sweep": "compare",
     "refuse_useless": "effect",
     "PictureFormat": "options",
     "Picture": "options",
     "ArchivePath": "options",
     "ArchivePaths": "options",
     "AsJson": "options",
+    "Asked": "compare",
     "Control": "options",
     "Eigenpairs": "options",
     "Gauge": "options",
+    "MeasuringOptions": "measuring_options",
     "Loss": "options",
     "MemoryBudget": "options",
     "Output": "options",
@@ -85,6 +94,7 @@ _HOME = {
     "StyleName": "options",
     "TopK": "options",
     "overview": "show",
+    "run_compare": "compare",
     "run_demo": "demo",
     "run_plan": "plan",
     "run_track": "track",

@@ -1,4 +1,4 @@
-"""What is measured from the command line: a model named as ``module:Class``, and how its kernel is looked at.
+"""A model that the command line names as ``module:Class``.
 
 Importing the model runs its code, as ``python -m module`` would.
 """
@@ -7,19 +7,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import nn
 
-from kerneltrack import observables
 from kerneltrack.errors import TrackerError
-from kerneltrack.measurement import Instrument, choose
-from kerneltrack.probe import Probe
-from kerneltrack.training import ProbeLoss
 
 
 def model_class(name: str) -> Any:
@@ -69,40 +62,6 @@ def built(build: Any, name: str) -> nn.Module:
 def called(build: Any) -> str:
     """What a class or function is called; not everything that can be called has a name."""
     return str(getattr(build, "__qualname__", type(build).__qualname__))
-
-
-def instrument_for(probe: Path, loss: str | None, how: Mapping[str, Any]) -> Instrument:
-    """The instrument that measures every default observable on a saved probe, as the tracker does.
-
-    Args:
-        probe: saved with ``Probe.save``.
-        loss: its name, or None.
-        how: arguments of :class:`kerneltrack.measurement.instrument.Instrument`: eigenpairs, top_k, memory_budget; and
-            output and gauge, which :func:`settled` looks at.
-    """
-    return Instrument(
-        probe=Probe.load(probe),
-        observables=observables.select("default"),
-        loss=None if loss is None else ProbeLoss.of(loss),  # type: ignore[arg-type]  # checked by ProbeLoss.of
-        **{name: value for name, value in how.items() if name not in ("output", "gauge")},
-    )
-
-
-def settled(instrument: Instrument, module: nn.Module, how: Mapping[str, Any]) -> tuple[Instrument, str]:
-    """The instrument with the kernel that the tracker would choose, and what was left open, for :func:`say`; "" for nothing.
-
-    Args:
-        instrument: of :func:`instrument_for`.
-        module: the network, in eval mode.
-        how: output and gauge; "auto" where one is missing.
-
-    Raises:
-        TrackerError: a kernel that says nothing under the loss, or a gauge that it does not have.
-    """
-    output, gauge = how.get("output", "auto"), how.get("gauge", "auto")
-    points, outputs = len(instrument.probe), instrument.width(module)
-    found = choose(output, gauge, instrument.loss, points=points, outputs=outputs)
-    return replace(instrument, output=found.output, gauge=found.gauge), found.reason
 
 
 def say(reason: str) -> None:

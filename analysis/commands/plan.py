@@ -11,11 +11,8 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from rich.console import Console
 from torch import nn
@@ -30,7 +27,8 @@ from kerneltrack.training import GRADIENT_DESCENT_THRESHOLD, UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
 from ..text import finite_or_none
-from .model import built, instrument_for, model_class, say, settled
+from .measuring_options import MeasuringOptions
+from .model import built, model_class, say
 from .rebuild import complete
 
 
@@ -58,18 +56,8 @@ class Forecast:
     layer_shares: dict[str, float]
 
 
-def run_plan(
-    model: str,
-    probe: Path,
-    as_json: bool = False,
-    *,
-    loss: str | None = None,
-    how: Mapping[str, Any] = MappingProxyType({}),
-) -> int:
-    """Print the receipt and the forecast for ``module:Class``, built without arguments.
-
-    ``how`` the kernel is measured: see :func:`.model.instrument_for` and :func:`.model.settled`.
-    """
+def run_plan(model: str, probe: Path, options: MeasuringOptions, *, as_json: bool = False) -> int:
+    """Print the receipt and the forecast for ``module:Class``, built without arguments."""
     cls = model_class(model)
     try:
         inspect.signature(cls).bind()
@@ -83,17 +71,18 @@ def run_plan(
         pass  # a function of C may not say what it takes
     try:
         module = built(cls, model)
-        complete(module)
+        left_out = complete(module)
     except TrackerError:
         raise
     except Exception as error:  # the module's own code may fail in any way
         raise TrackerError(
             f"{model} cannot be built", got=one_line(error), remedy="The module's own code raised it: mend it there."
         ) from error
-    instrument = instrument_for(probe, loss, how)
+    instrument = options.instrument(probe)
     with undisturbed(module):
-        instrument, reason = settled(instrument, module, how)
+        instrument, reason = options.settled(instrument, module)
         plan, forecast = forecast_snapshot(module, instrument)
+    say(left_out)
     say(reason)
     if as_json:
         print(json.dumps(_without_nan(asdict(forecast)), indent=2, allow_nan=False))  # noqa: T201  # the output itself

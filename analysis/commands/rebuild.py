@@ -16,7 +16,7 @@ from kerneltrack.errors import TrackerError, one_line
 
 from . import checkpoints
 from .checkpoints import Unread
-from .model import built, called
+from .model import built, called, say
 
 _FUNCTION = "Name a function without arguments as --model that builds the module."
 _NEEDED = (
@@ -140,15 +140,39 @@ def _of_class(cls: Any, contents: Mapping[str, Any], path: Path) -> nn.Module:
 
 def _of_function(build: Any, contents: Mapping[str, Any]) -> nn.Module:
     module = built(build, called(build))
-    complete(module)
+    say(complete(module))
     module.load_state_dict(contents["state_dict"])
     return module
 
 
-def complete(module: Any) -> None:
-    """What a Trainer would ask of a module before its weights are there: ``configure_model``."""
+def complete(module: Any) -> str:
+    """What a Trainer asks of a LightningModule before its weights are there: ``setup("fit")``, then ``configure_model``.
+
+    Layers may be made in either. ``setup`` may need the Trainer or its data, which are not there: a module that has
+    parameters all the same is taken as it is.
+
+    Returns:
+        What was left out, for :func:`.model.say`; "" for nothing.
+
+    Raises:
+        TrackerError: it has no parameters.
+    """
+    left_out = ""
     if callable(configure := getattr(module, "configure_model", None)):
+        if callable(setup := getattr(module, "setup", None)):
+            try:
+                setup(stage="fit")
+            except Exception as error:  # noqa: BLE001  # the module's own code may fail in any way; it is told
+                left_out = f'setup("fit") of the model was left out, because it raised {one_line(error)}'
         configure()
+    if next(iter(module.parameters()), None) is None:
+        raise TrackerError(
+            f"{type(module).__qualname__} has no parameters",
+            expected='layers after __init__, setup("fit") and configure_model',
+            got=left_out or None,
+            remedy=f"Where they need the Trainer or its data: {_FUNCTION[0].lower()}{_FUNCTION[1:]}",
+        )
+    return left_out
 
 
 def _regroup(optimizer: Optimizer, module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -164,4 +188,12 @@ def _remedy(build: Any, error: Exception) -> str | None:
         return None
     if isinstance(error, TypeError) and "argument" in str(error):
         return f"Call self.save_hyperparameters() in its __init__, so that the checkpoint says how to build it. {_FUNCTION}"
-    return f"{_FUNCTION}" if not isinstance(error, RuntimeError) else None
+    if isinstance(error, RuntimeError) and not _makes_layers_in_setup(build):
+        return None  # the weights do not fit
+    return _FUNCTION
+
+
+def _makes_layers_in_setup(cls: type) -> bool:
+    """Whether it may: the checkpoint's weights go into the module before a Trainer is there to call setup."""
+    own = (base for base in cls.__mro__ if base.__module__.split(".")[0] not in ("pytorch_lightning", "lightning"))
+    return any("setup" in vars(base) for base in own)

@@ -7,10 +7,8 @@ same state gives the same numbers. What needs both sides of an update is NaN: a 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from rich.console import Console
 from torch import nn
@@ -25,22 +23,13 @@ from kerneltrack.undisturbed import undisturbed
 from ..output import new_archive
 from . import checkpoints
 from .checkpoints import Checkpoint
-from .model import instrument_for, model_class, say, settled
+from .measuring_options import MeasuringOptions
+from .model import model_class, say
 from .rebuild import is_class, module_from, optimizers_of
 
 
-def run_track(
-    pattern: str,
-    model: str,
-    probe: Path,
-    output: Path,
-    *,
-    loss: str | None = None,
-    how: Mapping[str, Any] = MappingProxyType({}),
-) -> int:
+def run_track(pattern: str, model: str, probe: Path, output: Path, options: MeasuringOptions) -> int:
     """Measure every checkpoint that ``pattern`` matches, in the order of their steps, into ``output``.
-
-    ``how`` the kernel is measured: see :func:`.model.instrument_for` and :func:`.model.settled`.
 
     Raises:
         TrackerError: no checkpoint matches, two have the same step, or the model cannot be built from one.
@@ -48,13 +37,13 @@ def run_track(
         OSError: it cannot be written.
     """
     found = checkpoints.find(pattern)
-    cls, instrument = model_class(model), instrument_for(probe, loss, how)
+    cls, instrument = model_class(model), options.instrument(probe)
     measured = instrument.probe
     first = module_from(cls, found[0].path)
     if is_class(cls):
         checkpoints.require_moving(found, [name for name, p in first.named_parameters() if p.requires_grad])
     with undisturbed(first):
-        instrument, reason = settled(instrument, first, how)
+        instrument, reason = options.settled(instrument, first)
         record = instrument.describe(first)
     with new_archive(output) as partial:
         writer = ArchiveWriter(partial, probes=[record], provenance=_provenance(first, found))

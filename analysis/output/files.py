@@ -16,7 +16,7 @@ import sys
 import unicodedata
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -218,18 +218,10 @@ def _descriptor(path: str) -> int | None:
     return None
 
 
-@contextmanager
-def _folders_for(target: Path) -> Iterator[None]:
-    """Make the folders that a file needs; those that were made are gone again if the block fails."""
-    missing = [folder for folder in target.parents if not folder.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for folder in missing:
-            if folder.is_dir() and not os.listdir(folder):
-                folder.rmdir()
-        raise
+def _folders_for(target: Path) -> AbstractContextManager[None]:
+    from kerneltrack.archive import folders_for
+
+    return folders_for(target, flush=False)  # a report that a power cut takes can be written again
 
 
 def _folded(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kerneltrack.archive.checking import Problem, check
-from kerneltrack.archive.durable import Stream
+from kerneltrack.archive.durable import Stream, folders_for
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.layout import Column, chunk_shape
 from kerneltrack.archive.pieces import is_archive, list_parts
@@ -27,6 +27,7 @@ __all__ = [
     "Stream",
     "check",
     "chunk_shape",
+    "folders_for",
     "is_among_parts",
     "is_archive",
     "list_parts",

@@ -156,11 +156,19 @@ def uninterrupted(stream: Stream) -> Iterator[None]:
 
 
 @contextmanager
-def folders_for(path: Path) -> Iterator[None]:
-    """Make the folders that a file needs; those that were made, and are empty, are gone again if the block fails."""
+def folders_for(path: Path, *, flush: bool = True) -> Iterator[None]:
+    """Make the folders that a file needs; those that were made, and are empty, are gone again if the block fails.
+
+    Args:
+        path: of the file.
+        flush: whether the folders are on the disk before the block begins.
+    """
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        make_folder(path.parent)
+        if flush:
+            make_folder(path.parent)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for folder in missing:

@@ -138,8 +138,11 @@ def decode(root: Mapping[str, Array], probes: Mapping[str, Mapping[str, Array]])
 
 
 def text(value: str, size: int) -> Array:
-    """UTF-8 bytes padded with zeros; what does not fit is cut between characters."""
-    data = value.replace("\0", "").encode("utf-8", "replace")[:size].decode("utf-8", "ignore").encode()
+    """UTF-8 bytes padded with zeros; what does not fit is cut between characters, and ends with "…"."""
+    data = value.replace("\0", "").encode("utf-8", "replace")
+    if len(data) > size:
+        mark = "…".encode()
+        data = data[: size - len(mark)].decode("utf-8", "ignore").encode() + mark
     return np.frombuffer(data.ljust(size, b"\0"), "S1")
 
 

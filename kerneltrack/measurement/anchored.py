@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.parameter_motion import Tensors
-from kerneltrack.ntk import Network, NetworkState
+from kerneltrack.ntk import Network, NetworkState, fineness
+from kerneltrack.observables import missed_by_rounding
 from kerneltrack.snapshot import Array
 
 
@@ -20,9 +22,11 @@ def finest_miss(
     moved: Tensors,
     read: Callable[[Tensor], Array],
     *,
-    otherwise: Array,
+    change: Array,
+    outputs: Array,
+    epsilon: float,
 ) -> Array:
-    """f_t − f_0 − J_0 (θ_t − θ_0) (N, O) in float64; ``otherwise`` where the network has no finer arithmetic.
+    """f_t − f_0 − J_0 (θ_t − θ_0) (N, O) in float64.
 
     Args:
         network_at: makes the network of today, or with ``anchor=`` that of then, in a ``dtype``.
@@ -30,11 +34,18 @@ def finest_miss(
         inputs: N samples.
         moved: θ_t − θ_0.
         read: a linear map, outputs (N, O) → float64 as the kernel meets them.
-        otherwise: the same in the network's own arithmetic.
+        change: f_t − f_0 in the network's own arithmetic.
+        outputs: f_t in it.
+        epsilon: its spacing.
+
+    Raises:
+        NotMeasured: the network has no finer arithmetic, or none that is fine enough.
     """
-    try:
-        then, now = (network_at(anchor=anchor, dtype=torch.float64) for anchor in (start, None))
-        missed = read(now.outputs(inputs)) - read(then.outputs(inputs))
-        return missed - read(then.jvp(inputs, moved))
-    except Exception:  # noqa: BLE001  # a device or a forward without float64; its own arithmetic is what there is
-        return otherwise
+    then, now = (network_at(anchor=anchor, dtype=torch.float64) for anchor in (start, None))
+    fine = fineness(now, inputs)
+    if not fine.epsilon < epsilon:
+        raise NotMeasured(fine.lacking)
+    missed = read(now.outputs(inputs)) - read(then.outputs(inputs)) - read(then.jvp(inputs, moved))
+    if fine.lacking and missed_by_rounding(change, change - missed, outputs, fine.epsilon):
+        raise NotMeasured(fine.lacking)
+    return missed

@@ -61,15 +61,15 @@ class Context:
     network: Network
     inputs: Any
     outputs: Tensor
-    kernel: Tensor | None
-    parts: Mapping[str, Tensor] | None
-    without_parts: str
+    kernel: Tensor | None = None
+    parts: Mapping[str, Tensor] | None = None
+    without_parts: str = ""
     spectrum: EigenSystem
     rule: UpdateRule
     step: int
     references: References
-    source: tuple[ProbeSpec, Reading] | None
-    flags: Flags | None
+    source: tuple[ProbeSpec, Reading] | None = None
+    flags: Flags | None = None
 
     @cached_property
     def targets(self) -> Tensor | None:

@@ -162,7 +162,7 @@ class Instrument(ProbeSpec):
             keep_kernel: put the kernel itself among the values.
             keep_parameters: keep θ_t for :meth:`complete`.
         """
-        context = self._context(module, rule, step, references or References(), source, flags)
+        context = self._solved(self._context(module, rule, step, references, source, flags))
         measured, missing = supply(context, self.wanted)
         state, outputs, remarks = context.state(measured), context.outputs, self._remarks(context, missing)
         functions = self._own_functions(context)
@@ -203,30 +203,11 @@ class Instrument(ProbeSpec):
             with_kernel: whether the kernel is computed; where eigenpairs come from products it is not.
             keep_kernel: put it among the values.
         """
-        references = references or References()
-        inputs, network = self.inputs(module), self.network(module, every_parameter=True)
-        outputs = network.outputs(inputs)
-        formed = self.eigenpairs == "all" or (
-            references.previous is not None and references.previous.kernel is not None
-        )
-        kernel = self._kernels.measured(module, inputs) if with_kernel and formed else None
-        context = Context(
-            spec=self,
-            kernels=self._kernels,
-            module=module,
-            network=network,
-            inputs=inputs,
-            outputs=outputs,
-            kernel=kernel,
-            parts=None,
-            without_parts="",
-            spectrum=unsolved(kernel, self.rows(outputs)),
-            rule=rule,
-            step=step,
-            references=references,
-            source=None,
-            flags=None,
-        )
+        context = self._context(module, rule, step, references)
+        previous = context.references.previous
+        formed = self.eigenpairs == "all" or (previous is not None and previous.kernel is not None)
+        kernel = self._kernels.measured(module, context.inputs) if with_kernel and formed else None
+        context = replace(context, kernel=kernel, spectrum=unsolved(kernel, self.rows(context.outputs)))
         extent = "outputs" if kernel is None else "kernel"
         chosen = tuple(entry for entry in self.observables if observables.is_light(entry.needs, extent))
         measured, missing = supply(context, observables.in_order(observables.needs(chosen)))
@@ -234,14 +215,14 @@ class Instrument(ProbeSpec):
         values, others = observables.compute(chosen, state), of_other_parameters(chosen, state)
         stored = observables.measurement(state, top_k=0, keep_kernel=keep_kernel)
         if callable(self.output):
-            stored["outputs"] = to_float64(outputs)
+            stored["outputs"] = to_float64(context.outputs)
         light = "light: outputs" if kernel is None else "light: kernel and outputs"
         return Reading(
             state=state,
             values=withheld({**stored, **values}, others),
             reasons={**self._explained(values.reasons, missing), **others},
             rule=rule,
-            outputs=outputs,
+            outputs=context.outputs,
             remarks=tuple(filter(None, (light, self._kernels.remark(), context.new_layers, *others.values()))),
             whole=False,
         )
@@ -251,14 +232,32 @@ class Instrument(ProbeSpec):
         module: nn.Module,
         rule: UpdateRule,
         step: int,
-        references: References,
-        source: tuple[ProbeSpec, Reading] | None,
-        flags: Flags | None,
+        references: References | None,
+        source: tuple[ProbeSpec, Reading] | None = None,
+        flags: Flags | None = None,
     ) -> Context:
-        """The kernel, where it is formed, and the eigenpairs, with all that was given."""
+        """All that was given, and the outputs; no kernel and no eigenpair yet."""
         inputs, network = self.inputs(module), self.network(module, every_parameter=True)
-        outputs, previous = network.outputs(inputs), references.previous
-        rows = self.rows(outputs)
+        outputs = network.outputs(inputs)
+        return Context(
+            spec=self,
+            kernels=self._kernels,
+            module=module,
+            network=network,
+            inputs=inputs,
+            outputs=outputs,
+            spectrum=unsolved(None, self.rows(outputs)),
+            rule=rule,
+            step=step,
+            references=references or References(),
+            source=source,
+            flags=flags,
+        )
+
+    def _solved(self, context: Context) -> Context:
+        """The same with the kernel, where it is formed, and the eigenpairs."""
+        module, inputs, outputs, references = context.module, context.inputs, context.outputs, context.references
+        rows, previous = self.rows(outputs), references.previous
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
         kernel, parts, why = (
             self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "")
@@ -269,23 +268,7 @@ class Instrument(ProbeSpec):
                 None if self.eigenpairs == "all" else self.pairs_of(rows),
                 previous=None if previous is None else previous.eigensystem,
             )
-        return Context(
-            spec=self,
-            kernels=self._kernels,
-            module=module,
-            network=network,
-            inputs=inputs,
-            outputs=outputs,
-            kernel=kernel,
-            parts=parts,
-            without_parts=why,
-            spectrum=spectrum,
-            rule=rule,
-            step=step,
-            references=references,
-            source=source,
-            flags=flags,
-        )
+        return replace(context, kernel=kernel, parts=parts, without_parts=why, spectrum=spectrum)
 
     def _own_functions(self, context: Context) -> dict[str, Any]:
         """The archive's outputs and residual: the network's own, whatever a callable or a gauge makes of them."""
@@ -327,7 +310,8 @@ class Instrument(ProbeSpec):
         )
         update, dtype = effects(None), reading.state.settings["computed_in"]
         if observables.decided_by_rounding(update, reading.state.outputs, dtype):
-            update = finest(update, effects)
+            fine = self.network(module, every_parameter=True, headed=True, dtype=torch.float64)
+            update = finest(update, fine, self.inputs(module), effects)
         values = observables.compute(self.observables, replace(reading.state, update=update), only={"update"})
         reasons = {name: reason for name, reason in reading.reasons.items() if name not in values}
         return replace(

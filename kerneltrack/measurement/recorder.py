@@ -27,6 +27,7 @@ from kerneltrack.measurement.clipped import clipped
 from kerneltrack.measurement.eigenpairs import fits
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.kernels import ShareRequest
+from kerneltrack.measurement.message import message
 from kerneltrack.measurement.moment import Moment
 from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.reading import Reading
@@ -34,6 +35,7 @@ from kerneltrack.measurement.references import RunReferences
 from kerneltrack.measurement.snapshot_cost import SnapshotCost
 from kerneltrack.measurement.training_outputs import Flags, flags_of
 from kerneltrack.schedule import Clock, Due
+from kerneltrack.schema import FIXED_SIZES
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training import UpdateRule
 from kerneltrack.undisturbed import undisturbed
@@ -119,17 +121,17 @@ class Recorder:
         window, lag = self.pace.group(due, moment.step)
         readings: dict[str, Reading] = {}
         status: Status = "ok"
-        message = ""
+        failed = ""
         flags = flags_of(module)
         try:
             with self._measuring(module) as whole:
                 work = partial(self._measured, readings, whole, moment, rule, due, flags, last=last)
                 idle = self._ranks.lead(work, partial(self._assist, whole))
             if idle:
-                status, message = "failed", f"no parameter trains that the kernel of {', '.join(idle)} is of"
+                status, failed = "failed", f"no parameter trains that the kernel of {', '.join(idle)} is of"
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
             self._failed(moment.step, error)
-            status, message = "failed", one_line(error)
+            status, failed = "failed", one_line(error)
         spent = time.perf_counter() - began
         self.seconds += spent
         self.last_step = moment.step
@@ -147,7 +149,7 @@ class Recorder:
             window=window,
             lag=lag,
             status=status,
-            message=message,
+            message=failed,
         )
         self._open = _Open(snapshot=snapshot, readings=readings, remark=remark)
 
@@ -211,16 +213,18 @@ class Recorder:
         readings = {name: clipped(r, (used or r.rule).clipping) for name, r in readings.items()}
         spent = time.perf_counter() - began
         self.seconds += spent
-        told = row.snapshot.message or (
-            one_line(failure) if failure else self._remarks(readings, skipped=update_applied is False)
-        )
+        facts = [row.remark, row.snapshot.message or (one_line(failure) if failure else "")]
+        reasons: list[Mapping[str, str]] = []
+        if not facts[1]:
+            facts += ["the update was skipped" * (update_applied is False), *self._facts(readings)]
+            reasons = [reading.reasons for reading in readings.values()]
         snapshot = replace(
             row.snapshot,
             probes={name: reading.values for name, reading in readings.items()},
             update_applied=update_applied,
             training_loss=training_loss,
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
-            message="; ".join(filter(None, (row.remark, told))),
+            message=message(facts, reasons, room=FIXED_SIZES["message_length"]),
         )
         if module is None:  # perhaps after an exception, which the other ranks do not know of: no word to them
             self._append(snapshot)
@@ -320,12 +324,13 @@ class Recorder:
             halvings = partial(self.pace.halvings, snapshot.step, snapshot.train_seconds, self.seconds, self.rows)
             self.pace.thinned = self._ranks.broadcast(halvings)
 
-    def _remarks(self, readings: Mapping[str, Reading], *, skipped: bool = False) -> str:
-        """What is missing since the last row and why, and why some observables are NaN."""
-        unstored = f"could not store steps {', '.join(map(str, self._unstored))}" if self._unstored else ""
-        remarks = dict.fromkeys(remark for reading in readings.values() for remark in reading.remarks)
-        said = ("the update was skipped" * skipped, unstored, self.pace.skipped(), *remarks, _reasons(readings))
-        return "; ".join(filter(None, said))
+    def _facts(self, readings: Mapping[str, Reading]) -> Iterator[str]:
+        """What is missing since the last row and why, and how the kernels were measured."""
+        if self._unstored:
+            yield f"could not store steps {', '.join(map(str, self._unstored))}"
+        yield self.pace.skipped()
+        for reading in readings.values():
+            yield from reading.remarks
 
     def _completed(self, module: nn.Module, row: _Open, rule: UpdateRule | None) -> dict[str, Reading]:
         rates = row.snapshot.learning_rates
@@ -410,12 +415,3 @@ class Recorder:
         if known is None or not known.whole:
             known = bare.measure(module, rule, step=moment.step, keep_parameters=False)
         return instrument, known
-
-
-def _reasons(readings: Mapping[str, Reading]) -> str:
-    """Why observables are NaN, each reason once with the names it keeps from being measured."""
-    grouped: dict[str, list[str]] = {}
-    for reading in readings.values():
-        for name, reason in reading.reasons.items():
-            grouped.setdefault(reason, []).append(name)
-    return "; ".join(f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in grouped.items())

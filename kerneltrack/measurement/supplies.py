@@ -184,7 +184,10 @@ def anchored_outputs(context: Context) -> Array:
     epsilon = network.sight(network.inputs(context.inputs)).eps
     if context.step == 0 or not missed_by_rounding(now - origin, linear, now, epsilon):
         return origin + linear
-    return now - finest_miss(network_at, start, context.inputs, moved, read, otherwise=now - origin - linear)
+    missed = finest_miss(
+        network_at, start, context.inputs, moved, read, change=now - origin, outputs=now, epsilon=epsilon
+    )
+    return now - missed
 
 
 @supplies("training_outputs")

@@ -12,6 +12,7 @@ rounding decides what is said of it, everything is evaluated once more in float6
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.layers import Layers
 from kerneltrack.measurement.parameter_motion import Tensors, difference
-from kerneltrack.ntk import Network, layer_of
+from kerneltrack.ntk import Network, fineness, layer_of
 from kerneltrack.observables import Update
 from kerneltrack.snapshot import Array
 from kerneltrack.training import UpdateRule
@@ -74,18 +75,18 @@ def update_effects(
     )
 
 
-def finest(update: Update, effects: Callable[[torch.dtype], Update]) -> Update:
-    """The same update in float64; as it is where the network has no finer arithmetic.
+def finest(update: Update, network: Network, inputs: Any, effects: Callable[[torch.dtype], Update]) -> Update:
+    """The same update in float64; as it is, and why, where the network has no finer arithmetic.
 
     Args:
         update: as the network itself computes it.
+        network: in float64.
+        inputs: the probe's inputs, N samples.
         effects: the update evaluated in a dtype.
     """
-    try:
-        found = effects(torch.float64)
-    except Exception:  # noqa: BLE001  # a device or a forward without float64; what is rounding is then NaN, and says so
-        return update
-    return found if (found.epsilon or 0) < (update.epsilon or 0) else update
+    fine = fineness(network, inputs)
+    found = effects(torch.float64) if fine.epsilon < (update.epsilon or 0) else update
+    return replace(found, unresolved=fine.lacking)
 
 
 def _gradient_flow(

@@ -99,9 +99,13 @@ def decided_by_rounding(update: Update, outputs: Array, dtype: object) -> bool:
 
     Then Δf is to be had in a finer arithmetic, if there is one.
     """
-    change, epsilon = update.output_change, epsilon_of(dtype) if update.epsilon is None else update.epsilon
     models = [model for model in (update.linear_change, update.kernel_change) if model is not None]
-    return any(missed_by_rounding(change, model, outputs + change, epsilon) for model in models)
+    return any(_miss_is_rounding(update, model, outputs, dtype) for model in models)
+
+
+def _miss_is_rounding(update: Update, model: Array, outputs: Array, dtype: object) -> bool:
+    change, epsilon = update.output_change, epsilon_of(dtype) if update.epsilon is None else update.epsilon
+    return missed_by_rounding(change, model, outputs + change, epsilon)
 
 
 def checked_change(state: State) -> Update:
@@ -111,10 +115,24 @@ def checked_change(state: State) -> Update:
         ObservableError: the update was not seen, or its change is rounding.
     """
     update = _update(state)
-    dtype = state.settings.get("computed_in", state.settings.get("dtype"))
-    if update_share(update, state.outputs, dtype) > ROUNDING_SHARE:
+    if update_share(update, state.outputs, _dtype(state)) > ROUNDING_SHARE:
         raise ObservableError("change of the outputs is rounding")
     return update
+
+
+def check_miss(state: State, model: Array) -> None:
+    """Refuse what a linear model misses of an update where that is rounding, and no finer arithmetic was to be had.
+
+    Raises:
+        ObservableError: as :func:`checked_change`; or it is rounding.
+    """
+    update = checked_change(state)
+    if update.unresolved and _miss_is_rounding(update, model, state.outputs, _dtype(state)):
+        raise ObservableError(update.unresolved)
+
+
+def _dtype(state: State) -> object:
+    return state.settings.get("computed_in", state.settings.get("dtype"))
 
 
 def _update(state: State) -> Update:
@@ -128,6 +146,11 @@ def _kernel_change(state: State) -> Array:
     if change is None:
         raise ObservableError("the kernel's prediction of the update was not measured")
     return change
+
+
+def _missed(state: State, model: Array) -> float:
+    check_miss(state, model)
+    return relative_squared_error(model, _update(state).output_change)
 
 
 def _anchored_error(state: State) -> float:
@@ -207,7 +230,7 @@ OBSERVABLES = (
     ),
     observable(
         "linearization_error",
-        lambda s: relative_squared_error(checked_change(s).linear_change, _update(s).output_change),
+        lambda s: _missed(s, checked_change(s).linear_change),
         "‖f_{t+1} − f_t − J_tΔθ‖²/‖f_{t+1} − f_t‖²",
         "update",
         source="Kopitkov and Indelman 2020",
@@ -225,7 +248,7 @@ OBSERVABLES = (
     ),
     observable(
         "kernel_flow_error",
-        lambda s: relative_squared_error(_kernel_change(s), _update(s).output_change),
+        lambda s: _missed(s, _kernel_change(s)),
         "‖f_{t+1} − f_t + g J_tP_tJ_tᵀm_t/N‖²/‖f_{t+1} − f_t‖², g the gain of momentum",
         "update",
         long_name="error of kernel gradient flow for the update",

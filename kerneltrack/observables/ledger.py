@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables.dynamics import checked_change
+from kerneltrack.observables.dynamics import check_miss, checked_change
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 
@@ -85,9 +85,9 @@ def _ledger(state: State) -> Ledger:
 
 
 def _curvature(state: State) -> Array:
-    """What is left of Δf: nothing that has a meaning where Δf itself is rounding."""
+    """What is left of Δf: nothing that has a meaning where Δf itself, or what is left, is rounding."""
     ledger = _ledger(state)
-    checked_change(state)
+    check_miss(state, checked_change(state).linear_change)
     return ledger.curvature
 
 

@@ -28,6 +28,11 @@ def _kernel(state: State) -> Array:
     return state.optimizer_kernel
 
 
+def _eigenvalues(state: State) -> Array:
+    """As many as the state has of its own kernel."""
+    return eigensystem(_kernel(state)).values[: len(state.eigensystem.values)]
+
+
 def _distance(state: State) -> float:
     if state.kernel is None:
         raise ObservableError("the kernel itself is not available")
@@ -49,8 +54,7 @@ def _momentum(state: State) -> Momentum:
 def _factor(state: State) -> Array:
     """A mode's coefficient shrinks by q = s g λ_i/N an update, up to a relative q β/(1 − β): NaN where that is not small."""
     momentum = _momentum(state)
-    values = eigensystem(_kernel(state)).values[: len(state.eigensystem.values)]
-    speeds = mode_curvature(state) * momentum.gain() * values / state.samples
+    speeds = mode_curvature(state) * momentum.gain() * _eigenvalues(state) / state.samples
     slow = speeds * momentum.beta <= _SLOW * (1 - momentum.beta)
     return np.asarray(np.where(slow, np.abs(1 - speeds), np.nan))
 
@@ -58,7 +62,7 @@ def _factor(state: State) -> Array:
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "optimizer_eigenvalues",
-        lambda s: eigensystem(_kernel(s)).values,
+        _eigenvalues,
         "λ_i(J P_t Jᵀ)",
         "optimizer_kernel",
         source=_SOURCE,

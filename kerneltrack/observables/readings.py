@@ -1,6 +1,7 @@
 """Readings: how each number of the catalogue is read. What a higher value means, a typical range, what to look at beside it.
 
-Ranges are of ordinary networks in ordinary training, not bounds, unless they say so. M is the number of modes.
+A table of texts, one entry a number, which is why this file is long. Ranges are of ordinary networks in ordinary training, not
+bounds, unless they say so. M is the number of modes.
 """
 
 from __future__ import annotations

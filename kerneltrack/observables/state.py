@@ -67,6 +67,7 @@ class Update:
         layer_linear_changes: by layer, (N, O) J_t^l Δθ^l; they add up to ``linear_change``. None if unknown.
         layer_kernel_changes: by layer, (N, O) −g J_t^l P_t (J_t^l)ᵀ m_t / N; they add up to ``kernel_change``.
         epsilon: spacing of the coarsest arithmetic that ``output_change`` was computed in; None: as the state says.
+        unresolved: why it could not be computed in float64, where rounding decides what linear models miss of it; else "".
     """
 
     output_change: Array
@@ -75,6 +76,7 @@ class Update:
     layer_linear_changes: Mapping[str, Array] | None = None
     layer_kernel_changes: Mapping[str, Array] | None = None
     epsilon: float | None = None
+    unresolved: str = ""
 
     def __post_init__(self) -> None:
         shape = np.shape(self.output_change)

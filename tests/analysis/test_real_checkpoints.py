@@ -85,6 +85,51 @@ class Configured(Trained):
         self.layers = layers() if self.layers is None else self.layers
 
 
+class MadeInSetup(Trained):
+    """Its layers are there when a Trainer has called setup; half of them before."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = None
+
+    def setup(self, stage):
+        assert stage == "fit"
+        self.layers = layers()
+
+
+class HalfInSetup(MadeInSetup):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.layers(self.body(x))
+
+
+class SetupNeedsTrainer(Net):
+    """Whole without its setup."""
+
+    def setup(self, stage):
+        self.steps = self.trainer.max_steps
+
+
+class MadeByTrainer(Trained):
+    """Nothing without its Trainer."""
+
+    def setup(self, stage):
+        self.layers = layers(self.trainer.datamodule.width)
+
+
+class OtherSetup(nn.Sequential):
+    """No LightningModule: its method of that name is another one."""
+
+    def __init__(self):
+        super().__init__(*layers())
+
+    def setup(self, width, depth):
+        raise AssertionError
+
+
 class Given(Trained):
     def __init__(self, net):
         super().__init__()
@@ -283,3 +328,50 @@ def test_a_plan_builds_what_a_trainer_would(here, capsys):
     said = capsys.readouterr().err
     assert "has no len()" in said
     assert "without arguments" not in said
+
+
+@pytest.mark.parametrize("model", ["MadeInSetup", "HalfInSetup", "OtherSetup"])
+def test_a_plan_calls_setup_as_a_trainer_would(here, capsys, model):
+    """Oracle: the layer that setup makes is among those that the plan names."""
+    assert main(["plan", "--model", f"nets:{model}", "--probe", "probe.npz"]) == 0
+    told = capsys.readouterr()
+    assert ("2.weight" if model == "OtherSetup" else "layers.2.weight") in told.out
+    assert "setup" not in told.err
+
+
+def test_a_setup_that_needs_a_trainer_is_said_where_the_model_is_whole_without_it(here, capsys):
+    assert main(["plan", "--model", "nets:SetupNeedsTrainer", "--probe", "probe.npz"]) == 0
+    assert 'setup("fit") of the model was left out, because it raised RuntimeError' in capsys.readouterr().err
+
+
+def test_a_model_that_has_no_parameters_without_its_trainer_is_refused_with_the_remedy(here, capsys):
+    assert main(["plan", "--model", "nets:MadeByTrainer", "--probe", "probe.npz"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "MadeByTrainer has no parameters" in said
+    assert "name a function without arguments as --model that builds the module" in said
+
+
+def made_in_setup():
+    return MadeInSetup()
+
+
+def test_checkpoints_of_a_model_made_in_setup(here, capsys):
+    """By class they are refused with the remedy, a function; by a function they are measured. Oracle: its weights' kernel."""
+    model = MadeInSetup()
+    tracker = NTKTracker("live.h5", probe=Probe.load("probe.npz"), schedule=2, log=False)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    pl.Trainer(max_steps=2, callbacks=[tracker], enable_checkpointing=False, **quiet).fit(
+        model, DataLoader(TensorDataset(X, Y), batch_size=6)
+    )
+    torch.save(
+        {"state_dict": model.state_dict(), "global_step": 2, "epoch": 1, "pytorch-lightning_version": pl.__version__},
+        "last.ckpt",
+    )
+    command = ["track", "--checkpoints", "last.ckpt", "--probe", "probe.npz", "-o", "replayed.h5", "--model"]
+    assert main([*command, "nets:MadeInSetup"]) == 2
+    assert "Name a function without arguments" in capsys.readouterr().err
+    assert main([*command, "nets:made_in_setup"]) == 0
+    with open_archive("live.h5") as live, open_archive("replayed.h5") as again:
+        values = [archive[-1].probes["train"]["eigenvalues"] for archive in (live, again)]
+    np.testing.assert_array_equal(*values)

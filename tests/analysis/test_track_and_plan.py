@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kerneltrack import Probe, open_archive
 from kerneltrack.analysis.cli import main
+from kerneltrack.analysis.commands import MeasuringOptions
 from kerneltrack.analysis.commands import plan as plans
 from kerneltrack.analysis.commands.track import run_track
 from kerneltrack.callbacks import NTKTracker
@@ -97,7 +98,12 @@ def test_checkpoints_give_the_live_numbers(here, options):
         enable_checkpointing=False,
     )
     trainer.fit(Noisy(width=4, **options), DataLoader(TensorDataset(X, Y), batch_size=6))
-    assert run_track("ckpt/*.ckpt", "nets:Noisy", here / "probe.npz", here / "replay.h5", loss="half_mse") == 0
+    assert (
+        run_track(
+            "ckpt/*.ckpt", "nets:Noisy", here / "probe.npz", here / "replay.h5", MeasuringOptions(loss="half_mse")
+        )
+        == 0
+    )
     names = {o.name for o in select("default") if "update" not in o.needs}
     with open_archive("live.h5") as live, open_archive("replay.h5") as replay:
         assert live.steps.tolist() == replay.steps.tolist() == [0, 1, 2, 3, 4]
@@ -111,7 +117,7 @@ def test_checkpoints_give_the_live_numbers(here, options):
         last = live[-1].probes["train"]
         assert {"kernel", "anchored_linearization_error", "function_gap", "stability_ratio"} <= set(last)
     with pytest.raises(OutputError, match=r"nothing was touched \(in .*replay"):
-        run_track("ckpt/*.ckpt", "nets:Noisy", here / "probe.npz", here / "replay.h5")
+        run_track("ckpt/*.ckpt", "nets:Noisy", here / "probe.npz", here / "replay.h5", MeasuringOptions())
 
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*", "ignore:.*does not have many workers.*")
@@ -161,7 +167,7 @@ def test_checkpoints_give_the_leading_pairs(here):
 def test_bad_use_is_refused(here, pattern, model, match):
     torch.save({"global_step": 3, "epoch": 0, "state_dict": {}}, "a.ckpt")
     with pytest.raises(TrackerError, match=match):
-        run_track(pattern, model, here / "probe.npz", here / "replay.h5")
+        run_track(pattern, model, here / "probe.npz", here / "replay.h5", MeasuringOptions())
 
 
 def test_two_checkpoints_of_one_step_are_refused(here):
@@ -169,12 +175,12 @@ def test_two_checkpoints_of_one_step_are_refused(here):
     for number, name in enumerate("ab"):
         torch.save({"global_step": 3, "epoch": 0, "state_dict": {"w": torch.ones(1) * number}}, f"{name}.ckpt")
     with pytest.raises(TrackerError, match="two checkpoints of step 3"):
-        run_track("*.ckpt", "nets:Net", here / "probe.npz", here / "replay.h5")
+        run_track("*.ckpt", "nets:Net", here / "probe.npz", here / "replay.h5", MeasuringOptions())
 
 
 def test_a_plan_of_a_linear_model_is_its_closed_form(here, capsys):
     """Θ = XXᵀ + 11ᵀ; weights hold Σ‖x‖² of the trace, biases N; the largest stable rate is 2N/λ_1. float32: 1e-5."""
-    assert plans.run_plan("nets:Linear", here / "probe.npz", True, loss="half_mse") == 0
+    assert plans.run_plan("nets:Linear", here / "probe.npz", MeasuringOptions(loss="half_mse"), as_json=True) == 0
     facts = json.loads(capsys.readouterr().out)
     theta = X.double() @ X.double().T + 1
     assert facts["largest_learning_rate"] == pytest.approx(
@@ -202,7 +208,7 @@ def test_a_plan_of_the_leading_pairs_forms_no_kernel_that_does_not_fit(here, cap
 
 
 def test_a_plan_prints_its_receipt(here, capsys):
-    assert plans.run_plan("nets:Net", here / "probe.npz") == 0
+    assert plans.run_plan("nets:Net", here / "probe.npz", MeasuringOptions()) == 0
     out = capsys.readouterr().out
     said = (
         "layers.0.weight",
@@ -218,4 +224,4 @@ def test_a_plan_prints_its_receipt(here, capsys):
 
 def test_a_model_that_needs_arguments_is_refused(here):
     with pytest.raises(TrackerError, match="without arguments"):
-        plans.run_plan("torch.nn:Linear", here / "probe.npz")
+        plans.run_plan("torch.nn:Linear", here / "probe.npz", MeasuringOptions())

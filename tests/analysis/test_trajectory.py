@@ -55,7 +55,7 @@ def test_what_is_missing_is_named_with_its_remedy(archives):
     ],
 )
 def test_every_remedy_says_what_to_pass(name, remedy):
-    from kerneltrack.analysis.trajectory import missing
+    from kerneltrack.analysis.withheld import missing
 
     assert remedy in str(missing(name, "this"))
 

@@ -79,11 +79,14 @@ def test_a_failure_is_a_row_with_its_reason(tmp_path, make):
         assert make.same(archive[0], failed)
 
 
-def test_long_texts_are_cut_between_characters(tmp_path, make):
+def test_long_texts_are_cut_between_characters_and_say_so(tmp_path, make):
+    """256 bytes: 126 letters of two bytes, and three for the mark."""
     with ArchiveWriter(tmp_path / "run.h5", probes=[make.probe]) as writer:
         writer.append(make.snapshot(0, message="é" * 400))
+        writer.append(make.snapshot(1, message="é" * 128))
     with open_archive(tmp_path / "run.h5") as archive:
-        assert archive[0].message == "é" * 128
+        assert archive[0].message == "é" * 126 + "…"
+        assert archive[1].message == "é" * 128
 
 
 def test_what_holds_only_nan_was_not_measured(tmp_path, make):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.observables import compute, select
+from kerneltrack.spectrum import eigensystem
 
 NAMES = [
     "optimizer_eigenvalues",
@@ -42,3 +43,12 @@ def test_without_a_preconditioner_there_is_none(problem):
     values = compute(select(NAMES), problem.state())
     assert np.isnan(values["optimizer_eigenvalues"]).all()
     assert set(values.reasons.values()) == {"not measured: optimizer_kernel"}
+
+
+def test_where_leading_pairs_alone_are_computed_there_are_as_many_of_the_optimizer(problem):
+    """Oracle: numpy's eigenvalues of the whole matrix. All of them ended a run with eigenpairs="leading"."""
+    own = 0.2 * problem.kernel("trace")
+    leading = eigensystem(problem.kernel("trace"), 3)
+    found = compute(select(NAMES), problem.state("trace", eigensystem=leading, optimizer_kernel=own))
+    assert len(leading.values) == 3
+    np.testing.assert_allclose(found["optimizer_eigenvalues"], np.linalg.eigvalsh(own)[::-1][:3], atol=1e-10)

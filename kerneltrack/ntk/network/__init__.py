@@ -6,6 +6,7 @@ from kerneltrack.ntk.network.anchor import AnchoredNetwork, NetworkState, listed
 from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
 from kerneltrack.ntk.network.autograd_graph import reachable_leaves
 from kerneltrack.ntk.network.configuration import Configuration
+from kerneltrack.ntk.network.fineness import fineness
 from kerneltrack.ntk.network.flops import forward_flops
 from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
 from kerneltrack.ntk.network.independence import FEW
@@ -46,6 +47,7 @@ __all__ = [
     "common_dtype",
     "default_forward",
     "explained",
+    "fineness",
     "forward_flops",
     "layer_of",
     "listed",

@@ -8,7 +8,7 @@ stays on its device until one answer is read, whether all is well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from kerneltrack.errors import KernelError, UnsupportedModelError
 from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
+from kerneltrack.ntk.network.batch_vjp import Gradients, batch_vjp, cotangents, same_bits
+from kerneltrack.ntk.network.bystanders import refuse_bystanders
 from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.samples import Inputs
@@ -34,8 +36,6 @@ _SEEDS = (0x5EED, 0xFEED)
 _TOSSES = 32
 #: Modules that draw, of which a refusal gives the names.
 _NAMED = 4
-
-Gradients = Mapping[str, Tensor]
 
 
 @dataclass
@@ -111,6 +111,23 @@ def refuse_coupling(
             _refuse(f"derivative by {name!r}", expected, torch.tensor(found / (most or 1e-300)))
 
 
+def refuse_hidden_coupling(network: Network, samples: Inputs, seen: Look) -> None:
+    """Raises where half precision hides a coupling from :func:`refuse_coupling`; see :mod:`.bystanders`.
+
+    Asked once for each plan and set of samples.
+    """
+    if len(samples) > 1:
+        with network.evaluating():
+            if network.sight(samples).eps > _COARSE:
+                refuse_bystanders(network, samples, seen.chosen[: len(seen.together)], _compare)
+
+
+def _compare(network: Network, samples: Inputs) -> None:
+    with torch.no_grad():
+        whole = network.batch(network.parameters, samples, raw=True)
+    refuse_coupling(network, samples, look(network, samples, FEW), (whole, whole))
+
+
 def refuse_randomness(network: Network, samples: Inputs, generators: Generators) -> None:
     """Raises where two states of the random generators give two outputs or two derivatives, bit by bit.
 
@@ -135,9 +152,9 @@ def _depends(network: Network, samples: Inputs, generators: Generators, seeds: I
             generators.seed(seed)
             outputs = network.outputs(samples)
             generators.seed(seed)
-            pulled = network.vjp(samples, _cotangents(outputs, len(outputs)))
+            pulled = network.vjp(samples, cotangents(outputs, len(outputs)))
         found = [outputs, *pulled.values()]
-        if before is not None and not all(_same(a, b) for a, b in zip(before, found, strict=True)):
+        if before is not None and not all(same_bits(a, b) for a, b in zip(before, found, strict=True)):
             return True
         before = found
     return False
@@ -169,14 +186,6 @@ def _chosen(count: int, most: int) -> list[int]:
     return [0, *drawn[: most - 1].tolist()]
 
 
-def _cotangents(outputs: Tensor, count: int) -> Tensor:
-    """u, (count, O), the same at every call; in the dtype and on the device of ``outputs``."""
-    width = outputs.shape[1]
-    generator = torch.Generator().manual_seed(width)
-    u = torch.randn(count, width, generator=generator, dtype=torch.float64)
-    return u.to(outputs.device, outputs.dtype)
-
-
 def _alone(network: Network, samples: Inputs, chosen: list[int]) -> tuple[Tensor, Gradients]:
     """f of each of ``chosen``, and Σ Jᵀu over the first PULLED."""
     values: list[Tensor] = []
@@ -194,28 +203,14 @@ def _alone(network: Network, samples: Inputs, chosen: list[int]) -> tuple[Tensor
 
 
 def _pull(network: Network, samples: Inputs, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-    """f and Jᵀu of one batch, u the ``rows`` of what :func:`_cotangents` draws."""
-    leaves = {name: value.detach().requires_grad_() for name, value in network.parameters.items()}
-    with torch.enable_grad():
-        outputs, pulled = network.applied(leaves, samples, partial(_differentiate, leaves, rows), raw=True)
-    network.refuse_hidden_parameters(outputs)
-    return outputs.detach(), pulled
+    """f and Jᵀu of one batch, u the ``rows`` of what :func:`cotangents` draws."""
+    return batch_vjp(network, samples, partial(_first_ones, rows))
 
 
-def _differentiate(leaves: Gradients, rows: slice, outputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    u = _cotangents(outputs, FEW)[rows]
+def _first_ones(rows: slice, outputs: Tensor) -> Tensor:
+    u = cotangents(outputs, FEW)[rows]
     u[PULLED:] = 0
-    parts: tuple[Tensor | None, ...] = (None,) * len(leaves)
-    if outputs.requires_grad:
-        parts = torch.autograd.grad(outputs, list(leaves.values()), u, allow_unused=True)
-    own: dict[int, Tensor] = {}
-    pulled: dict[str, Tensor] = {}
-    for (name, leaf), part in zip(leaves.items(), parts, strict=True):
-        dense = torch.zeros_like(leaf) if part is None else part.to_dense()
-        if dense.data_ptr() in own or not dense.is_contiguous():  # autograd hands out one tensor twice, or expanded
-            dense = dense.clone(memory_format=torch.contiguous_format)
-        own[dense.data_ptr()] = pulled[name] = dense
-    return outputs, pulled
+    return u
 
 
 def _share(eps: float) -> float:
@@ -287,8 +282,3 @@ def _largest(tensor: Tensor) -> Tensor:
         return torch.zeros((), dtype=torch.float64, device=tensor.device)
     low, high = torch.aminmax(tensor)  # without a copy of the absolute values
     return torch.maximum(-low, high).double()
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Bit for bit; NaN is equal to itself."""
-    return torch.equal(a, b) or torch.equal(a.nan_to_num(), b.nan_to_num())

@@ -114,6 +114,15 @@ class Network:
         finally:
             self._nudge = None
 
+    @contextmanager
+    def in_float64(self) -> Iterator[None]:
+        """The same network in float64; its samples are the caller's to convert."""
+        kept, self.dtype = self.dtype, torch.float64
+        try:
+            yield
+        finally:
+            self.dtype = kept
+
     def inputs(self, x: Any, *, name: str = "x") -> Inputs:
         """``x`` as samples, on the right device and in the network's dtype.
 

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from kerneltrack.ntk.network.first_pass import try_one_sample
 from kerneltrack.ntk.network.generators import Generators
-from kerneltrack.ntk.network.independence import FEW, MANY, look, refuse_coupling, refuse_randomness
+from kerneltrack.ntk.network.independence import (
+    FEW,
+    MANY,
+    look,
+    refuse_coupling,
+    refuse_hidden_coupling,
+    refuse_randomness,
+)
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.refusals import coupling_explained, explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
@@ -58,6 +65,8 @@ def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
         refuse_randomness(network, samples, generators)
     with coupling_explained(network.module, inputs):
         refuse_coupling(network, samples, seen, batches)
+        if first:
+            refuse_hidden_coupling(network, samples, seen)
     return outputs
 
 

@@ -1,19 +1,14 @@
-"""Trajectory: what the archives of one or many runs say about a kernel in motion. Reads and checks; interprets nothing.
-
-A :class:`Run` is one archive seen through one probe, as an xarray Dataset that is read on first use. A
-:class:`Trajectory` is a sequence of runs. Comparisons between runs ask :meth:`Trajectory.comparable` first: kernels of
-different output reductions or on different probes are different quantities, and no figure may put them side by side.
-"""
+"""Run: what one archive says of a kernel in motion, seen through one probe: an xarray Dataset that is read on first use."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +16,8 @@ from numpy.typing import NDArray
 from kerneltrack.conventions import measured
 from kerneltrack.errors import AnalysisError
 
-from .groups import Groups
-from .withheld import Rows, Withheld, missing, off_lag, withheld
+from ..groups import Groups
+from ..withheld import Rows, Withheld, missing, off_lag, withheld
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -173,7 +168,7 @@ class Run:
     def values(self, name: str, *, why: str = "this analysis") -> Floats:
         """A stored array as float64, read once. Arrays over samples are large: take those row by row with :meth:`at`.
 
-        Numbers that mislead are NaN, see :mod:`.withheld`.
+        Numbers that mislead are NaN, see :mod:`..withheld`.
 
         Raises:
             AnalysisError: the archive does not hold it; the message says how to get it.
@@ -303,114 +298,6 @@ class Run:
         raise missing(fallbacks[0], f"the size of the dimension {dim!r}", self.path)
 
 
-@dataclass(frozen=True, eq=False)
-class Trajectory(Sequence[Run]):
-    """One or many runs, in the order given."""
-
-    runs: tuple[Run, ...]
-
-    @overload
-    def __getitem__(self, index: int) -> Run: ...
-    @overload
-    def __getitem__(self, index: slice) -> Trajectory: ...
-    def __getitem__(self, index: int | slice) -> Run | Trajectory:
-        return Trajectory(self.runs[index]) if isinstance(index, slice) else self.runs[index]
-
-    def __len__(self) -> int:
-        return len(self.runs)
-
-    def __iter__(self) -> Iterator[Run]:
-        return iter(self.runs)
-
-    @property
-    def only(self) -> Run:
-        """The run, where there is exactly one.
-
-        Raises:
-            AnalysisError: there are several.
-        """
-        if len(self.runs) != 1:
-            raise AnalysisError(
-                "this analysis is of one run", expected="one archive", got=f"{len(self.runs)}: {_names(self)}"
-            )
-        return self.runs[0]
-
-    @property
-    def dataset(self) -> xr.Dataset:
-        """The dataset of the only run."""
-        return self.only.dataset
-
-    def comparable(self) -> tuple[str, ...]:
-        """Check that the runs measure the same quantity on the same probe, or on more points of the same data.
-
-        Returns:
-            Notes that a comparison must print: the same identity with other bytes, or another number of points of the
-            same data, is compared, but not silently.
-
-        Raises:
-            AnalysisError: naming the runs and what differs.
-        """
-        for key in ("output", "loss", "parameters"):
-            _same(self, f"settings[{key!r}]", [run.settings.get(key) for run in self])
-        _same(
-            self,
-            "gauges",
-            [run.gauge for run in self],
-            "Measure both in one gauge: NTKTracker(gauge='raw' | 'softmax').",
-        )
-        notes: list[str] = []
-        first = self[0]
-        for run in self.runs[1:]:
-            if run.fingerprint == first.fingerprint:
-                continue
-            if run.count != first.count and _source(run) and _source(run) == _source(first):
-                notes.append(
-                    f"{run.name}: {run.count} points of the data of which {first.name} has {first.count}; eigenvalues "
-                    "are compared as λ_i/N"
-                )
-                continue
-            if run.identity is None or run.identity != first.identity:
-                _same(self, "probe fingerprints", [r.fingerprint for r in self])
-            notes.append(
-                f"{run.name}: the probe says it is the same as that of {first.name}, but its bytes differ "
-                f"({run.fingerprint[:15]}… against {first.fingerprint[:15]}…)"
-            )
-        return tuple(notes)
-
-
-def load(paths: PathLike | Iterable[PathLike], *, probe: str | None = None) -> Trajectory:
-    """Open one archive or many as a trajectory.
-
-    Args:
-        paths: a path, or several.
-        probe: which probe to look through; None: each archive's first.
-
-    Raises:
-        AnalysisError: no path, an archive without that probe, or without a snapshot.
-        ArchiveError: a file that cannot be read as an archive.
-    """
-    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not several:
-        raise AnalysisError("load(paths)", expected="at least one archive", got="none")
-    return Trajectory(tuple(_load(os.fspath(path), probe) for path in several))
-
-
-def _load(path: str, probe: str | None) -> Run:
-    from kerneltrack.archive import open_archive
-
-    archive = open_archive(path)
-    names = tuple(archive.probes)
-    if not names:
-        raise AnalysisError("the archive holds no probe", where=path)
-    if probe is not None and probe not in names:
-        raise AnalysisError(f"probe {probe!r}", expected=f"one of {', '.join(names)}", got="no such probe", where=path)
-    if len(archive) == 0:
-        raise AnalysisError(
-            "the archive holds no snapshot yet", where=path, remedy="Wait for the run's first measurement."
-        )
-    return run_of(archive, probe or names[0], path)
-
-
 def run_of(archive: Archive, probe: str, path: str) -> Run:
     """An open archive seen through ``probe``."""
     record = archive.probes[probe]
@@ -426,24 +313,3 @@ def run_of(archive: Archive, probe: str, path: str) -> Run:
         software=str(archive.attrs.get("source", "")),
         stored_count=record.count,
     )
-
-
-def _same(
-    trajectory: Trajectory,
-    what: str,
-    values: Sequence[Any],
-    remedy: str = "Compare runs that were measured on the same probe with the same settings.",
-) -> None:
-    if any(value != values[0] for value in values):
-        listed = "; ".join(f"{run.name}: {value}" for run, value in zip(trajectory, values, strict=True))
-        raise AnalysisError(f"runs with different {what} are not comparable", got=listed, remedy=remedy)
-
-
-def _source(run: Run) -> dict[str, Any]:
-    """Where a probe's points come from, without which of them were drawn."""
-    identity = run.identity or {}
-    return {k: v for k, v in identity.items() if k not in ("indices", "seed", "n")} if "dataset" in identity else {}
-
-
-def _names(trajectory: Trajectory) -> str:
-    return ", ".join(run.name for run in trajectory)

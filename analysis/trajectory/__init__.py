@@ -1,0 +1,8 @@
+"""What archives say of a kernel in motion: a run, and the trajectory of one or many."""
+
+from __future__ import annotations
+
+from .run import Floats, Ints, PathLike, Run, run_of
+from .trajectory import Trajectory, load
+
+__all__ = ["Floats", "Ints", "PathLike", "Run", "Trajectory", "load", "run_of"]
