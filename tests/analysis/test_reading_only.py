@@ -80,10 +80,16 @@ def test_what_measures_says_what_to_install(lives):
 
 def test_the_child_sees_what_is_not_blocked():
     """Negative control: without the block the same names are there."""
-    assert reading_only.refused("kerneltrack.probe:Probe") == {"name": "kerneltrack.probe:Probe", "type": "", "said": ""}
+    assert reading_only.refused("kerneltrack.probe:Probe") == {
+        "name": "kerneltrack.probe:Probe",
+        "type": "",
+        "said": "",
+    }
 
 
-@pytest.mark.parametrize(("module", "package"), [("PIL", "pillow"), ("h5netcdf.core", "h5netcdf"), ("jinja2", "jinja2")])
+@pytest.mark.parametrize(
+    ("module", "package"), [("PIL", "pillow"), ("h5netcdf.core", "h5netcdf"), ("jinja2", "jinja2")]
+)
 def test_another_package_is_called_as_pip_calls_it(monkeypatch, capsys, module, package):
     """Any other requirement that is missing is one line too, by its own name."""
     from kerneltrack.analysis import invocation
