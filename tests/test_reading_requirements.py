@@ -45,3 +45,16 @@ def test_everything_that_the_source_imports_is_required():
                     found.setdefault(CALLED.get(top, top), str(path))
     # dask is used where it is there, and markupsafe is what jinja2 is made of
     assert set(found) - names <= {"dask", "markupsafe"}, found
+
+
+def test_the_pages_say_the_same_line():
+    """The one line for the lab next door names every package of the file, and no other."""
+    for page in ("platforms.md", "format.md"):
+        said = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert "pip install -r requirements-reading.txt && pip install --no-deps kerneltrack" in said
+    line = next(line for line in said_in("platforms.md") if line.startswith("pip install --no-deps kerneltrack &&"))
+    assert line.split("&& pip install ")[1].split() == [r.name for r in written()]
+
+
+def said_in(page):
+    return (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
