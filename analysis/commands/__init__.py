@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from .plan import run_plan
     from .plot import list_figures, run_plot
+    from .publish import run_publish
     from .show import overview, tables
     from .track import run_track
 
@@ -57,6 +58,7 @@ __all__ = [
     "run_demo",
     "run_plan",
     "run_plot",
+    "run_publish",
     "run_track",
     "tables",
     "to_csv",
@@ -87,6 +89,7 @@ _HOME = {
     "overview": "show",
     "run_demo": "demo",
     "run_plan": "plan",
+    "run_publish": "publish",
     "run_track": "track",
     "tables": "show",
     "to_csv": "export",

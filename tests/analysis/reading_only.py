@@ -28,7 +28,7 @@ OFFLINE = {
     "export": "export RUN -o OUT/numbers.csv",
     "netcdf": "export RUN --to netcdf -o OUT/all.nc",
     "merge": "merge RUN",
-    "publish": "publish RUN -o OUT/public.h5 --licence CC0-1.0 --author A --contact a@example.org",
+    "publish": "publish RUN -o OUT/public.h5 --licence CC0-1.0 --author A --contact a@example.org --card",
 }
 #: What trains or measures.
 NEEDS_TORCH = {
