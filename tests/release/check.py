@@ -266,7 +266,7 @@ def others(release: Release) -> str:
 def card(release: Release) -> str:
     """What `publish --card` writes: the citation against its schema, and the checksums by sha256sum."""
     target = release.folder / "public"
-    words = "--licence CC-BY-4.0 --author A --contact a@example.org --card".split()
+    words = ["--licence", "CC-BY-4.0", "--author", "A", "--contact", "a@example.org", "--card"]
     program = release.folder / "full" / "bin" / "kerneltrack"
     run(program, "publish", release.demo / "demo.h5", "-o", target / "demo.h5", *words, cwd=release.folder)
     run("sha256sum", "--strict", "-c", "SHA256SUMS", cwd=target)
