@@ -166,9 +166,10 @@ def explaining_what_is_missing() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if isinstance(error, MissingPackageError) or _CALLED.get(error.name or "", error.name) not in _OF_TRAINING:
+        found = missing_package(error)
+        if isinstance(error, MissingPackageError) or found.name not in _OF_TRAINING:
             raise
-        raise missing_package(error) from error
+        raise found from error
 
 
 def one_line(error: BaseException) -> str:

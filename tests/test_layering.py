@@ -224,17 +224,14 @@ def loaded_after(statement):
 #: What an import, or a first use, may load of the packages that take time. docs/platforms.md states the times.
 LOADED = {
     "import kerneltrack": set(),
-    "from kerneltrack import errors": set(),
     "import kerneltrack.analysis": set(),
     "from kerneltrack import open_archive, ArchiveWriter; open_archive(ARCHIVE)[0]": {"numpy", "h5py"},
     "from kerneltrack.archive import check, merge, publish; check(ARCHIVE)": {"numpy", "h5py"},
     "from kerneltrack import observables, schedule, eigensystem": {"numpy", "h5py", "scipy"},
     "from kerneltrack import open_archive; open_archive(ARCHIVE).to_xarray(probe='train')": READING - {"typer", "rich"},
-    "from kerneltrack.analysis import load; load(ARCHIVE, probe='train').only.steps": READING - {"typer", "rich"},
     "from kerneltrack.analysis.cli import main; main(['--help'])": {"numpy", "h5py", "typer"},
     "from kerneltrack.analysis.cli import main; main(['check', ARCHIVE])": {"numpy", "h5py", "typer", "rich"},
     "from kerneltrack.analysis.cli import main; main(['show', ARCHIVE])": READING,
-    "from kerneltrack.analysis.cli import main; main(['export', ARCHIVE, '-o', '/dev/null'])": READING,
 }
 
 
@@ -244,13 +241,8 @@ def test_what_reading_loads(statement):
     archive = ROOT / "tests" / "archive" / "data" / "format-1.0.h5"
     loaded = loaded_after(statement.replace("ARCHIVE", repr(str(archive))))
     assert loaded & (HEAVY | READING | {"PIL"}) <= LOADED[statement]
-
-
-def test_the_table_of_what_is_loaded_is_not_empty_talk():
-    """Negative control: what is allowed there is what is loaded, not more."""
-    archive = ROOT / "tests" / "archive" / "data" / "format-1.0.h5"
-    shown = f"from kerneltrack.analysis.cli import main; main(['show', {str(archive)!r}])"
-    assert READING - {"h5netcdf"} <= loaded_after(shown)
+    if "numpy" in LOADED[statement]:
+        assert "numpy" in loaded  # negative control: the probe sees what is there
 
 
 def test_the_probe_for_heavy_modules_sees_torch():

@@ -81,6 +81,19 @@ def test_the_address_stands_in_one_place():
     assert [str(path) for path in tracked if host in path.read_text(encoding="utf-8")] == []
 
 
+def test_the_citation_is_of_this_version_and_names_the_four_papers():
+    """Oracle: PyYAML and the papers' own identifiers; `make release-check` asks the format's schema."""
+    assert (CITATION["cff-version"], CITATION["type"]) == ("1.2.0", "software")
+    assert (CITATION["version"], CITATION["license"]) == (SETUP["metadata"]["version"], "MIT")
+    named = {r.get("doi") or r["identifiers"][0]["value"] for r in CITATION["references"]}
+    papers = {"10.1007/978-3-030-61616-8_14", "arXiv:2310.00137", "arXiv:2511.07272", "arXiv:2206.08720"}
+    assert named == papers
+    assert all(r["title"] and r["year"] and r["authors"] for r in CITATION["references"])
+    assert re.search(r"^# doi: 10\.", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    bibliography = (ROOT / "paper" / "paper.bib").read_text(encoding="utf-8")
+    assert [paper for paper in papers if paper.removeprefix("arXiv:") not in bibliography] == []
+
+
 def test_every_extra_says_why():
     """A comment above each extra's first requirement, and no extra is empty."""
     text = (ROOT / "setup.cfg").read_text(encoding="utf-8")

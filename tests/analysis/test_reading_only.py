@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import typer
 
+import kerneltrack as kt
 from kerneltrack.analysis.cli import app
 from kerneltrack.archive import open_archive
 from tests.analysis import reading_only
@@ -113,3 +114,23 @@ def test_a_tracker_without_lightning_says_what_to_install(monkeypatch):
     monkeypatch.setattr(import_roots.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"needs pytorch-lightning.*`pip install kerneltrack`"):
         import_roots.callback_bases()
+
+
+@pytest.mark.parametrize(("module", "said"), [("torch._C", "torch"), ("lightning.pytorch", "pytorch-lightning")])
+def test_a_name_that_comes_later_says_it_too(monkeypatch, module, said):
+    """Every name of the root goes through one door, whatever its own module imports first."""
+    monkeypatch.setitem(kt._HOME, "Later", "kerneltrack.later")
+
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(kt.importlib, "import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match=rf"this needs {said}, .*`pip install kerneltrack`"):
+        _ = kt.Later
+
+
+def test_an_import_that_fails_for_another_reason_stays_what_it_is(monkeypatch):
+    """Negative control: a module of the user's, or a defect of ours."""
+    monkeypatch.setitem(kt._HOME, "Later", "kerneltrack.later")
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'kerneltrack.later'$"):
+        _ = kt.Later
