@@ -60,11 +60,19 @@ def title(archive: Archive) -> str:
     return given or f"Snapshots of a tangent kernel while a network trains, run {archive.attrs['run_id']}"
 
 
+def is_identifier(licence: str) -> bool:
+    """Whether a licence is one identifier of SPDX: neither a name of one's own nor an expression of several."""
+    return re.fullmatch(r"(?!LicenseRef-)[A-Za-z0-9.+-]+", licence) is not None
+
+
 def _head(archive: Archive) -> str:
     """What hubs read. A licence that is no single identifier of SPDX is called other, with its name."""
     licence = str(archive.attrs["license"])
-    known = re.fullmatch(r"(?!LicenseRef-)[A-Za-z0-9.+-]+", licence)
-    licences = [f"license: {licence.lower()}"] if known else ["license: other", f"license_name: {quoted(licence)}"]
+    licences = (
+        [f"license: {licence.lower()}"]
+        if is_identifier(licence)
+        else ["license: other", f"license_name: {quoted(licence)}"]
+    )
     rows = len(archive)
     category = next((name for bound, name in _SIZES if rows < bound), "1M<n<10M")
     lines = ["---", f"pretty_name: {quoted(title(archive))}", *licences, "tags:", *(f"- {tag}" for tag in TAGS)]
@@ -94,14 +102,7 @@ def _contents(archive: Archive, name: str) -> Iterator[str]:
         stored = "stored" if record.inputs else "left out"
         targets = "stored" if record.targets is not None else "left out"
         yield f"The inputs of probe {markdown(probe)} are {stored}, its targets {targets}.\n"
-    yield _table(
-        Table(
-            "",
-            ("dataset", "dimensions", "type", "meaning"),
-            list(_datasets(archive.columns)),
-            text=frozenset({1, 2, 3}),
-        )
-    )
+    yield _table(Table("", ("dataset", "dimensions", "type", "meaning"), list(_datasets(archive.columns))))
 
 
 def _datasets(columns: Mapping[str, Column]) -> Iterator[Sequence[str]]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
 from kerneltrack.archive import Archive
 
 from ..text import quoted
-from .card import title
-
-#: A licence that the format's own list may have: one identifier, and none of one's own.
-_IDENTIFIER = re.compile(r"(?!LicenseRef-)[A-Za-z0-9.+-]+")
+from .card import is_identifier, title
 
 
 def citation(archive: Archive, digest: str) -> str:
@@ -35,7 +31,7 @@ def citation(archive: Archive, digest: str) -> str:
         f"  - name: {quoted(authors[0])}",
         f"    email: {quoted(contact)}",
         f"date-released: {datetime.now(UTC).date()}",
-        *([f"license: {licence}"] if _IDENTIFIER.fullmatch(licence) else [f"# The licence is {quoted(licence)}."]),
+        *([f"license: {licence}"] if is_identifier(licence) else [f"# The licence is {quoted(licence)}."]),
         "# The identifier that a repository gives: replace NUMBER, and take the sign # away.",
         "# doi: 10.5281/zenodo.NUMBER",
         "identifiers:",
