@@ -42,7 +42,6 @@ from .output import (
     is_stdout,
     is_stream,
     may_write,
-    new_archive,
     print_json,
     print_line,
     print_tables,
@@ -297,15 +296,22 @@ def publish(
     licence: Annotated[str, Option("--licence", help="SPDX identifier.")],
     author: Annotated[list[str], Option("--author", help="A name; may be repeated.")],
     contact: Annotated[str, Option("--contact", help="An e-mail address.")],
+    card: Annotated[
+        bool,
+        Option(
+            "--card",
+            help="Write a dataset card, a citation and checksums beside it: README.md, CITATION.cff, SHA256SUMS.",
+        ),
+    ] = False,
 ) -> None:
     """Write a copy without host, user, command and paths, and say where some were removed."""
-    from kerneltrack.archive import publish as published
+    from .commands import run_publish
 
-    with new_archive(output) as partial:
-        removed = published(archive, partial, licence=licence, authors=author, contact=contact)
-    for place in removed:
+    done = run_publish(archive, output, licence=licence, authors=author, contact=contact, with_card=card)
+    for place in done.removed:
         print_line(f"removed what is private from {place}")
-    _wrote(output)
+    for path in done.written:
+        _wrote(path)
 
 
 @app.command(cls=Command, epilog="Example: kerneltrack demo --out out/")

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from kerneltrack.errors import AnalysisError, KerneltrackError, OutputError
+from kerneltrack.errors import AnalysisError, KerneltrackError, OutputError, missing_package
 
 from .output import complain, patient
 
@@ -79,6 +79,9 @@ def _run(app: typer.Typer, argv: Sequence[str] | None) -> int:
     except KerneltrackError as error:
         complain(str(error))
         return 1 if isinstance(error, AnalysisError) and not isinstance(error, OutputError) else 2
+    except ModuleNotFoundError as error:  # an environment for reading, or one without what a command draws with
+        complain(str(missing_package(error)))
+        return 2
     except OSError as error:
         complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         return 2

@@ -6,7 +6,9 @@ and tables are printed without interpreting markup.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -105,6 +107,24 @@ def finite_or_none(value: float) -> float | None:
 def plain(value: object, limit: int = 400) -> str:
     """Any value as one line of printable text: what could move the cursor is shown as an escape."""
     return printable(value, limit=limit)
+
+
+#: What Markdown, HTML or TeX in a page acts on; "www." becomes a link by itself.
+_ACTING = re.compile(r"([\\`*_\[\]()<>&!|~$#@{}^]|:(?=//)|(?<=www)\.)")
+
+
+def markdown(value: object, limit: int = 400) -> str:
+    r"""Any value as text inside a line of Markdown: nothing in it acts.
+
+    >>> print(markdown("![a](http://x) <b> a_b"))
+    \!\[a\]\(http\://x\) \<b\> a\_b
+    """
+    return _ACTING.sub(r"\\\1", plain(value, limit))
+
+
+def quoted(value: object, limit: int = 400) -> str:
+    """Any value as a double-quoted scalar of YAML, in one line; JSON's is one where every character is printable."""
+    return json.dumps(plain(value, limit), ensure_ascii=False)
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from .tracker import NTKTracker
+from kerneltrack.errors import explaining_what_is_missing
+
+with explaining_what_is_missing():
+    from .tracker import NTKTracker
 
 __all__ = ["NTKTracker"]

@@ -67,10 +67,12 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # of the installed package, which setup.cfg names once
         return importlib.metadata.version("kerneltrack")
-    try:
+    if name not in _HOME:
+        raise AttributeError(f"module 'kerneltrack' has no attribute {name!r}")
+    from kerneltrack.errors import explaining_what_is_missing
+
+    with explaining_what_is_missing():
         home = importlib.import_module(_HOME[name])
-    except KeyError:
-        raise AttributeError(f"module 'kerneltrack' has no attribute {name!r}") from None
     value = home if home.__name__.rpartition(".")[2] == name else getattr(home, name)
     globals()[name] = value
     return value

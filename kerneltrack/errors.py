@@ -6,6 +6,9 @@ catch that one name. Subclasses say whose business the problem is, never how it 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class KerneltrackError(Exception):
     """A problem stated in full: the problem, what was expected, what came, where, and the remedy.
@@ -121,6 +124,52 @@ class AnalysisError(KerneltrackError, ValueError):
 
 class OutputError(AnalysisError):
     """Nothing may be written at this path: an archive, a folder, a device, or an ending that does not fit."""
+
+
+class MissingPackageError(KerneltrackError, ModuleNotFoundError):
+    """A package that kerneltrack needs here is not installed: torch and Lightning where archives are only read.
+
+    Args:
+        package: as pip calls it.
+        remedy: what to install.
+    """
+
+    def __init__(self, package: str, remedy: str) -> None:
+        super().__init__(f"this needs {package}, which is not installed", remedy=remedy)
+        self.name = package
+
+
+#: Modules that are called otherwise by pip.
+_CALLED = {"PIL": "pillow", "lightning": "pytorch-lightning", "pytorch_lightning": "pytorch-lightning"}
+#: What an environment that only reads archives does without.
+_OF_TRAINING = ("torch", "pytorch-lightning")
+
+
+def missing_package(error: ModuleNotFoundError) -> MissingPackageError:
+    """The same error, with what to install."""
+    module = (error.name or "").partition(".")[0]
+    package = _CALLED.get(module, module)
+    if package in _OF_TRAINING:
+        return MissingPackageError(
+            package, "`pip install kerneltrack` brings it; archives are read and analysed without it."
+        )
+    return MissingPackageError(package, f"`pip install {package}` brings it.")
+
+
+@contextmanager
+def explaining_what_is_missing() -> Iterator[None]:
+    """Stands around the imports at a door behind which torch or Lightning is needed.
+
+    Raises:
+        MissingPackageError: one of them is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        found = missing_package(error)
+        if isinstance(error, MissingPackageError) or found.name not in _OF_TRAINING:
+            raise
+        raise found from error
 
 
 def one_line(error: BaseException) -> str:

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
-from torch.utils.data import SubsetRandomSampler
 
-from kerneltrack.errors import ProbeError
+from kerneltrack.errors import ProbeError, explaining_what_is_missing
 from kerneltrack.snapshot import Array, Json, ProbeRecord, TargetEncoding
-from kerneltrack.undisturbed import held_generators, preserved_generators, preserved_rng
+
+with explaining_what_is_missing():
+    import torch
+    from torch import Tensor
+    from torch.utils import _pytree as pytree
+    from torch.utils.data import SubsetRandomSampler
+
+    from kerneltrack.undisturbed import held_generators, preserved_generators, preserved_rng
 
 Split = Callable[[Any], tuple[Any, Any]]
 

@@ -16,6 +16,8 @@ FOLDERS = {"kerneltrack": "kerneltrack", "callbacks": "kerneltrack.callbacks", "
 SOURCES = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))]
 
 HEAVY = {"torch", "pytorch_lightning", "lightning", "matplotlib"}
+#: What reading with labels takes.
+READING = {"numpy", "h5py", "scipy", "xarray", "pandas", "typer", "rich", "h5netcdf"}
 #: kerneltrack modules that may be loaded without torch.
 TORCH_FREE = (
     "errors.py",
@@ -219,12 +221,28 @@ def loaded_after(statement):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize(
-    "statement",
-    ["import kerneltrack", "from kerneltrack import open_archive, ArchiveWriter, observables, schedule, eigensystem"],
-)
-def test_reading_loads_neither_torch_nor_lightning_nor_matplotlib(statement):
-    assert not loaded_after(statement) & HEAVY
+#: What an import, or a first use, may load of the packages that take time. docs/platforms.md states the times.
+LOADED = {
+    "import kerneltrack": set(),
+    "import kerneltrack.analysis": set(),
+    "from kerneltrack import open_archive, ArchiveWriter; open_archive(ARCHIVE)[0]": {"numpy", "h5py"},
+    "from kerneltrack.archive import check, merge, publish; check(ARCHIVE)": {"numpy", "h5py"},
+    "from kerneltrack import observables, schedule, eigensystem": {"numpy", "h5py", "scipy"},
+    "from kerneltrack import open_archive; open_archive(ARCHIVE).to_xarray(probe='train')": READING - {"typer", "rich"},
+    "from kerneltrack.analysis.cli import main; main(['--help'])": {"numpy", "h5py", "typer"},
+    "from kerneltrack.analysis.cli import main; main(['check', ARCHIVE])": {"numpy", "h5py", "typer", "rich"},
+    "from kerneltrack.analysis.cli import main; main(['show', ARCHIVE])": READING,
+}
+
+
+@pytest.mark.parametrize("statement", LOADED)
+def test_what_reading_loads(statement):
+    """No torch, no Lightning, no Matplotlib; xarray, pandas and SciPy only where they are used."""
+    archive = ROOT / "tests" / "archive" / "data" / "format-1.0.h5"
+    loaded = loaded_after(statement.replace("ARCHIVE", repr(str(archive))))
+    assert loaded & (HEAVY | READING | {"PIL"}) <= LOADED[statement]
+    if "numpy" in LOADED[statement]:
+        assert "numpy" in loaded  # negative control: the probe sees what is there
 
 
 def test_the_probe_for_heavy_modules_sees_torch():

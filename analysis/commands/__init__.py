@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from .plan import run_plan
     from .plot import list_figures, run_plot
+    from .publish import run_publish
     from .show import overview, tables
     from .track import run_track
 
@@ -62,6 +63,7 @@ __all__ = [
     "run_demo",
     "run_plan",
     "run_plot",
+    "run_publish",
     "run_sweep",
     "run_track",
     "tables",
@@ -97,6 +99,7 @@ _HOME = {
     "run_compare": "compare",
     "run_demo": "demo",
     "run_plan": "plan",
+    "run_publish": "publish",
     "run_track": "track",
     "tables": "show",
     "to_csv": "export",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from .files import distinct, free_for_archive, is_stdout, is_stream, may_write, new_archive, whole, write
-from .kinds import FIGURE, HTML, NETCDF, TABLE, Kind
+from .files import distinct, free_for_archive, is_stdout, is_stream, may_write, new_archive, new_beside, whole, write
+from .kinds import CARD, CITATION, FIGURE, HTML, NETCDF, SUMS, TABLE, Kind
 from .streams import patient
 from .terminal import complain, print_json, print_line, print_tables
 
 __all__ = [
+    "CARD",
+    "CITATION",
     "FIGURE",
     "HTML",
     "NETCDF",
+    "SUMS",
     "TABLE",
     "Kind",
     "complain",
@@ -20,6 +23,7 @@ __all__ = [
     "is_stream",
     "may_write",
     "new_archive",
+    "new_beside",
     "patient",
     "print_json",
     "print_line",

@@ -15,8 +15,8 @@ import stat
 import sys
 import unicodedata
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -97,6 +97,32 @@ def new_archive(path: StrPath) -> Iterator[Path]:
                 raise OutputError("the archive's parts cannot be joined: too little room", where=os.fspath(path))
             free_for_archive(path)  # another command may have been quicker
             partial.replace(target)
+
+
+@contextmanager
+def new_beside(files: Mapping[Path, Kind]) -> Iterator[None]:
+    """For files that a block writes and that are not to replace any: all of them are there behind it, or none.
+
+    Raises:
+        OutputError: one of them is there already, or may not be written.
+    """
+    for path, kind in files.items():
+        may_write(path, kind)
+        if os.path.lexists(path):
+            raise OutputError(
+                "a file that belongs beside the output exists; nothing was touched",
+                where=os.fspath(path),
+                remedy="Give the output a folder of its own.",
+            )
+    with ExitStack() as folders:
+        for path in files:
+            folders.enter_context(_folders_for(path))
+        try:
+            yield
+        except BaseException:
+            for path in files:
+                path.unlink(missing_ok=True)
+            raise
 
 
 def free_for_archive(path: StrPath) -> Path:

@@ -31,6 +31,9 @@ FIGURE = Kind("a figure", (".png", ".pdf", ".svg"))
 TABLE = Kind("a table", (".csv",))
 HTML = Kind("a page", (".html", ".htm"))
 NETCDF = Kind("a netCDF-4 file", (".nc", ".nc4"), _RANDOM_ACCESS)
+CARD = Kind("a card", (".md",))
+CITATION = Kind("a citation", (".cff",))
+SUMS = Kind("checksums", ("",))
 ARCHIVE = Kind("an archive", (".h5", ".hdf5"), _RANDOM_ACCESS)
 
 

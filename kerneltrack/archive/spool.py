@@ -21,6 +21,11 @@ from kerneltrack.errors import ArchiveError
 FAN_IN = 8
 SPARE_BYTES = 1 << 24  # what joining leaves free, so that appending goes on
 
+_UNTRIED = (
+    "archives are written on Linux and macOS; on Windows writing is not supported: it is not tested there, and rows may "
+    "be lost when the machine stops. Reading and analysis are for every system; to train, use WSL for instance"
+)
+
 
 class ArchiveWarning(UserWarning):
     """Something about an archive that loses nothing but that its owner should know."""
@@ -45,6 +50,8 @@ class Spool:
         if self.folder.is_symlink():
             raise ArchiveError("the folder for the archive's parts is a link", where=str(self.folder))
         durable.make_folder(self.folder)
+        if os.name == "nt":
+            warnings.warn(_UNTRIED, ArchiveWarning, stacklevel=4)
         try:
             self.owner, self.broken = lock.acquire(self.folder)
         except BaseException:

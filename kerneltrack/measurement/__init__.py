@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from kerneltrack.measurement.choice import Choice, OutputChoice, choose
-from kerneltrack.measurement.eigenpairs import Eigenpairs
-from kerneltrack.measurement.instrument import Instrument
-from kerneltrack.measurement.kernel_over_ranks import shared_ntk
-from kerneltrack.measurement.moment import Moment
-from kerneltrack.measurement.pace import Pace
-from kerneltrack.measurement.recorder import KeepKernel, OnError, Recorder
-from kerneltrack.measurement.snapshot_cost import SnapshotCost
+from kerneltrack.errors import explaining_what_is_missing
+
+with explaining_what_is_missing():
+    from kerneltrack.measurement.choice import Choice, OutputChoice, choose
+    from kerneltrack.measurement.eigenpairs import Eigenpairs
+    from kerneltrack.measurement.instrument import Instrument
+    from kerneltrack.measurement.kernel_over_ranks import shared_ntk
+    from kerneltrack.measurement.moment import Moment
+    from kerneltrack.measurement.pace import Pace
+    from kerneltrack.measurement.recorder import KeepKernel, OnError, Recorder
+    from kerneltrack.measurement.snapshot_cost import SnapshotCost
 
 __all__ = [
     "Choice",

@@ -291,7 +291,7 @@ def codes_of_nothing(draft):
 COMMANDS = {
     "show": "show RUN", "json": "show RUN --json", "check": "check RUN", "csv": "export RUN -o OUT/t.csv",
     "netcdf": "export RUN --to netcdf -o OUT/t.nc", "merge": "merge RUN",
-    "publish": "publish RUN -o OUT/public.h5 --licence CC0-1.0 --author A --contact a@example.org",
+    "publish": "publish RUN -o OUT/public.h5 --licence CC0-1.0 --author A --contact a@example.org --card",
     "report": "report RUN --control GOOD -o OUT/page.html", "lr": "lr-decay RUN --control GOOD",
     "lr-json": "lr-decay RUN --json", "compare": "compare RUN GOOD --by loss", "flow": "compare RUN GOOD --by flow_time --json",
     "runs": "compare RUN GOOD --group width -o OUT/f.svg", "sweep": "compare RUN GOOD --against width -o OUT/f.png",

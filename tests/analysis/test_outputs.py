@@ -35,6 +35,7 @@ WRITERS = {
     "compare": ("compare RUN CONTROL -o OUT", ".svg"),
     "sweep": ("compare RUN CONTROL --against seed -o OUT", ".svg"),
     "publish": (f"publish RUN -o OUT {WORDS}", ".h5"),
+    "card": (f"publish RUN -o OUT {WORDS} --card", ".h5"),
     "track": ("track --checkpoints 'RUN' --model m:M --probe RUN -o OUT", ".h5"),
 }
 
@@ -324,7 +325,8 @@ def test_several_pages_have_names(place, capsys):
 def test_folders_that_are_missing_are_made(place, capsys, command):
     ending = WRITERS[command][1]
     assert main(words(command, f"a/b/x{ending}")) == 0, capsys.readouterr().err
-    assert [name for name in os.listdir("a/b") if not name.endswith(ending)] == []
+    beside = ["CITATION.cff", "README.md", "SHA256SUMS"] if command == "card" else []
+    assert sorted(name for name in os.listdir("a/b") if not name.endswith(ending)) == beside
     capsys.readouterr()
 
 
@@ -339,6 +341,7 @@ def test_another_ending_is_refused(place, capsys, command, ending):
         "report": [".html"],
         "reports": [".html"],
         "publish": [".h5"],
+        "card": [".h5"],
         "track": [".h5"],
     }.get(command, [".png"])
     if ending not in fits:
@@ -346,7 +349,7 @@ def test_another_ending_is_refused(place, capsys, command, ending):
         assert state(place) == before
     elif command != "track":
         assert main(words(command, f"new{ending.upper()}")) == 0
-        assert len(set(state(place)) - set(before)) == (2 if command == "reports" else 1)
+        assert len(set(state(place)) - set(before)) == {"reports": 2, "card": 4}.get(command, 1)
     capsys.readouterr()
 
 
@@ -416,6 +419,7 @@ def in_a_process_of_its_own(argv, limit):
         ("runs", 300),
         ("lr-decay", 300),
         ("publish", 300),
+        ("card", 300),
     ],
 )
 def test_nothing_is_left_when_the_disk_is_full(place, command, limit):
@@ -460,7 +464,7 @@ sys.exit(main({argv!r}))
 """
 
 
-@pytest.mark.parametrize("command", ["csv", "publish"])
+@pytest.mark.parametrize("command", ["csv", "publish", "card"])
 def test_an_interrupt_leaves_nothing_behind(place, command):
     """A real SIGINT, in a process of its own, when all is written but not in its place: 130, one line, as it was before."""
     before = state(place)

@@ -14,6 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
+import markdown_it
 import pytest
 
 HERE = Path(__file__).parent
@@ -54,6 +55,8 @@ class Tags(HTMLParser):
 def active(path):
     """Tags of a page or a drawing that come from a text, and attributes that run something."""
     text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        text = markdown_it.MarkdownIt().render(text)
     if path.suffix == ".svg":
         items = list(ElementTree.fromstring(text).iter())
         tags = {item.tag.rpartition("}")[2] for item in items}
@@ -61,7 +64,7 @@ def active(path):
             name for item in items for name in item.attrib if name.startswith("on")
         }
     found = Tags(text)
-    return ({"evil-tag"} & found.tags) | found.handlers
+    return ({"evil-tag", *(["img"] if path.suffix == ".md" else [])} & found.tags) | found.handlers
 
 
 def faults(life):
@@ -79,8 +82,9 @@ def faults(life):
     own = f"/{life['case']}/{life['command']}/"
     found += [f"wrote {path}" for path in life["written"] if own not in path or life["code"]]
     for path in map(Path, life["written"]):
-        if path.suffix in (".html", ".svg"):
+        if path.suffix in (".html", ".svg", ".md"):
             found += [f"{what} in {path.name}" for what in active(path)]
+        if path.suffix in (".html", ".svg", ".md", ".cff"):
             found += [f"{c!r} in {path.name}" for c in acting(path.read_text(encoding="utf-8")) - {"\t"}]
     if life["megabytes"] > 1024 or life["seconds"] > 30:
         found.append(f"{life['megabytes']} MB, {life['seconds']:.0f} s")
@@ -108,6 +112,8 @@ def test_the_judge_sees_each_fault(tmp_path):
     page = tmp_path / "c" / "report" / "p.html"
     page.parent.mkdir(parents=True)
     page.write_text("<p></script><evil-tag onload=alert(1)></p>\x1b")
+    card = page.with_suffix(".md")
+    card.write_text("a <evil-tag> ![b](c)")
     svg = page.with_suffix(".svg")
     svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>")
     life = {
@@ -135,5 +141,7 @@ def test_the_judge_sees_each_fault(tmp_path):
         ({"written": [str(page)]}, "onload in p.html"),
         ({"written": [str(page)]}, "'\\x1b' in p.html"),
         ({"written": [str(svg)]}, "script in p.svg"),
+        ({"written": [str(card)]}, "evil-tag in p.md"),
+        ({"written": [str(card)]}, "img in p.md"),
     ):
         assert any(said in fault for fault in faults(life | change)), said

@@ -52,7 +52,28 @@ def test_the_chunks_are_as_the_page_says(tables, field):
 
 
 def test_the_page_has_the_formats_version():
+    """In its title, with a date, in what one cites, and first among what each version brought."""
     assert f"version {schema.FORMAT_VERSION}" in PAGE.splitlines()[0]
+    version, date = re.search(r"^\*\*Version (\S+), (\d{4}-\d\d-\d\d)\.\*\* Cite it as:", PAGE, re.MULTILINE).groups()
+    assert version == schema.FORMAT_VERSION
+    assert f"version {version}*, {date[:4]}" in PAGE
+    brought = re.findall(r"^### (\d+\.\d+), (\d{4}-\d\d-\d\d)$", PAGE, re.MULTILINE)
+    assert brought[0] == (version, date)
+    assert sorted(brought, reverse=True) == brought
+
+
+def test_every_version_that_the_tests_keep_stands_there():
+    """Oracle: the golden files."""
+    kept = {path.stem.removeprefix("format-") for path in (Path(__file__).parent / "data").glob("format-*.h5")}
+    assert kept <= set(re.findall(r"^### (\d+\.\d+), ", PAGE, re.MULTILINE))
+
+
+def test_what_came_since_is_what_the_tables_say():
+    """What the tables mark "since 1.1" is named in that version's list."""
+    since = re.findall(r"^\| `(\w+)` \|.*since 1\.1", PAGE, re.MULTILINE)
+    brought = PAGE.partition("### 1.1")[2].partition("###")[0]
+    assert "probe_in_training" in since
+    assert [name for name in since if f"`{name}`" not in brought] == []
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["h5py", "xarray"])

@@ -21,6 +21,7 @@ import pytest
 from kerneltrack.archive import ArchiveWriter, check, open_archive, printable
 from kerneltrack.archive.checking import problems
 from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
+from tests.archive import corruptions
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
@@ -339,3 +340,13 @@ def test_a_flipped_bit_in_the_data_is_found(tmp_path, make):
     assert "eigenvalues cannot be read from row 0" in str(check(path)[0])
     with open_archive(path) as archive, pytest.raises(ArchiveFormatError, match="damaged"):
         archive[0]
+
+
+def test_data_without_a_checksum_is_found(tmp_path):
+    """What ``h5repack -f NONE`` leaves: it opens, and is no archive any more. Oracle: a file written without the filter."""
+    corruptions.write_unprotected(tmp_path / "bare.h5")
+    corruptions.write(tmp_path / "good.h5")
+    assert check(tmp_path / "good.h5") == []
+    (problem,) = check(tmp_path / "bare.h5")
+    assert re.fullmatch(r"/\S+ and \d+ others with chunks have no checksum \(fletcher32\): .*", problem.text)
+    assert len(open_archive(tmp_path / "bare.h5")) == 10

@@ -12,7 +12,19 @@ import os
 
 import pytest
 
-from kerneltrack.archive import ArchiveWriter, check, checking, durable, lock, merge, open_archive, pieces, publish
+from kerneltrack.archive import (
+    ArchiveWarning,
+    ArchiveWriter,
+    check,
+    checking,
+    durable,
+    lock,
+    merge,
+    open_archive,
+    pieces,
+    publish,
+    spool,
+)
 from kerneltrack.errors import ArchiveError, UnsafeArchiveError
 
 MACOS = ("posix_fallocate", "posix_fadvise")
@@ -20,10 +32,10 @@ WINDOWS = (*MACOS, "O_NOFOLLOW", "O_DIRECTORY", "O_NONBLOCK", "pread", "pwrite")
 
 
 class Lacking:
-    """The module ``os`` without some of its names."""
+    """The module ``os`` without some of its names, and perhaps with another name of the system."""
 
-    def __init__(self, names):
-        self.names = names
+    def __init__(self, names, name=os.name):
+        self.names, self.name = names, name
 
     def __getattr__(self, name):
         if name in self.names:
@@ -154,3 +166,31 @@ def test_no_namespace_in_proc(monkeypatch):
     monkeypatch.setattr(lock.os, "readlink", hidden, raising=False)
     assert lock.Owner.this_process().namespace == ""
     assert lock.Owner.this_process().pid == os.getpid()
+
+
+def test_windows_is_told_what_is_not_supported_there(tmp_path, make, monkeypatch):
+    """Writing warns, for a new archive and one that goes on; reading, checking and publishing are silent, as elsewhere."""
+    given = written(tmp_path / "run.h5", make, rows=2)
+    for module in (durable, lock, pieces, spool):
+        monkeypatch.setattr(module, "os", Lacking(WINDOWS, "nt"))
+    with pytest.warns(ArchiveWarning, match="on Windows writing is not supported"):
+        ArchiveWriter(tmp_path / "other.h5", probes=[make.probe]).close()
+    with pytest.warns(ArchiveWarning, match="Linux and macOS"):
+        ArchiveWriter.resume(tmp_path / "run.h5", probes=[make.probe], resumed_from_step=1).close()
+    publish(tmp_path / "run.h5", tmp_path / "public.h5", licence="CC-BY-4.0", authors="A", contact="a@example.org")
+    expect(tmp_path / "run.h5", given, make)
+    expect(tmp_path / "public.h5", given, make)
+
+
+def test_no_signal_is_sent_on_windows(monkeypatch):
+    """There ``os.kill(pid, 0)`` is Ctrl-C. A stranger's lock may name any process."""
+    sent = []
+    system = Lacking(WINDOWS, "nt")
+    system.kill = lambda *words: sent.append(words)
+    monkeypatch.setattr(lock, "os", system)
+    monkeypatch.setattr(lock, "_facts", lambda pid: [])
+    assert not lock._is_gone(4321, "17")
+    assert sent == []
+    system.name = "posix"
+    assert not lock._is_gone(4321, "17")  # negative control: elsewhere it asks
+    assert sent == [(4321, 0)]
