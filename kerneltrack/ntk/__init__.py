@@ -8,9 +8,9 @@ become the kernel, ``methods`` how a request is planned and carried out; ``empir
 from __future__ import annotations
 
 from kerneltrack.ntk.cross_time import cross_time_ntk
-from kerneltrack.ntk.empirical import empirical_ntk, ntk_plan
+from kerneltrack.ntk.empirical import empirical_ntk, kernel_and_jacobian, ntk_plan
 from kerneltrack.ntk.linearize import linearize
-from kerneltrack.ntk.matrix_free import NTKOperator
+from kerneltrack.ntk.matrix_free import FactoredJacobian, NTKOperator
 from kerneltrack.ntk.methods import KernelOptions, Method
 from kerneltrack.ntk.network import (
     AnchoredNetwork,
@@ -36,6 +36,7 @@ from kerneltrack.ntk.reduction import Output, parse_output
 
 __all__ = [
     "AnchoredNetwork",
+    "FactoredJacobian",
     "Forward",
     "Inputs",
     "KernelOptions",
@@ -52,6 +53,7 @@ __all__ = [
     "default_forward",
     "empirical_ntk",
     "forward_flops",
+    "kernel_and_jacobian",
     "layer_of",
     "linearize",
     "listed",
