@@ -24,7 +24,7 @@ from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import References
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.training_outputs import Flags
-from kerneltrack.ntk import Network, NetworkState
+from kerneltrack.ntk import FactoredJacobian, Network, NetworkState
 from kerneltrack.observables import State
 from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import EigenSystem
@@ -47,6 +47,7 @@ class Context:
         kernel: Θ_t in its reduced shape; None where it was not formed.
         parts: the kernel by layer; None where it is not split by layer.
         without_parts: why they are not, where that was asked.
+        jacobian: J over every output and parameter that trains, by factors; None where these are not at hand.
         spectrum: the eigenpairs.
         rule: the update that is about to happen.
         step: t.
@@ -64,6 +65,7 @@ class Context:
     kernel: Tensor | None = None
     parts: Mapping[str, Tensor] | None = None
     without_parts: str = ""
+    jacobian: FactoredJacobian | None = None
     spectrum: EigenSystem
     rule: UpdateRule
     step: int
@@ -164,6 +166,7 @@ class Context:
             self.spec.loss,
             metric,
             kernel=kernel,
+            jacobian=self.jacobian,
             gauge=self.spec.gauge,
             top_eigenvalue=top,
         )

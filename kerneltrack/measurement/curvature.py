@@ -19,7 +19,7 @@ from torch import Tensor
 from kerneltrack.conventions import Gauge, helmert
 from kerneltrack.measurement.loss_root import Root, SoftmaxRoot, SymmetricRoot
 from kerneltrack.measurement.not_measured import NotMeasured
-from kerneltrack.ntk import Network
+from kerneltrack.ntk import FactoredJacobian, Network
 from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import largest_eigenvalue
 from kerneltrack.training import ProbeLoss, UpdateRule
@@ -58,6 +58,7 @@ def largest_curvature(
     metric: Metric,
     *,
     kernel: Tensor | None = None,
+    jacobian: FactoredJacobian | None = None,
     gauge: Gauge = "raw",
     top_eigenvalue: float | None = None,
 ) -> float:
@@ -72,7 +73,8 @@ def largest_curvature(
         metric: P, one number or one entry a parameter.
         kernel: J Jᵀ, (N, N, O, O) or (N, N) of one output, where it was measured whole; spares the network's passes
             when P is a multiple of the identity.
-        gauge: of that kernel. S does not see what "softmax" has taken off it.
+        jacobian: J by factors, which spare them for other P too.
+        gauge: of both. S does not see what "softmax" has taken off them.
         top_eigenvalue: λ_1 of that kernel; spares the Lanczos iteration too when S is one as well.
 
     Raises:
@@ -89,10 +91,10 @@ def largest_curvature(
         if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
             return metric * scale * top_eigenvalue
         root = SymmetricRoot.of(blocks)
-    product = partial(_by_passes, network, inputs, metric)
-    if kernel is not None and isinstance(metric, float):
-        product = partial(_by_kernel, kernel, metric)
-        product = product if gauge == "raw" else partial(_between_gauges, product)
+    found = None if kernel is None or not isinstance(metric, float) else partial(_by_kernel, kernel, metric)
+    if found is not None and gauge == "softmax":
+        found = partial(_between_gauges, found)
+    product = found or _by_factors(jacobian, metric, outputs.shape[1]) or partial(_by_passes, network, inputs, metric)
     return _top_curvature(product, root, outputs)
 
 
@@ -171,6 +173,21 @@ def _by_passes(network: Network, inputs: Any, metric: Metric, u: Tensor) -> Tens
     return network.jvp(
         inputs, {n: (metric if isinstance(metric, float) else metric[n]) * g for n, g in gradient.items()}
     )
+
+
+def _by_factors(jacobian: FactoredJacobian | None, metric: Metric, width: int) -> Callable[[Tensor], Tensor] | None:
+    """u ↦ J P Jᵀ u by the factors of J; None where there are none, or not for this P."""
+    if jacobian is None:
+        return None
+    scale, weights = (metric, None) if isinstance(metric, float) else (1.0, jacobian.weights(metric))
+    if weights is None and not isinstance(metric, float):
+        return None
+    jacobian.audit_when_due()
+
+    def product(u: Tensor) -> Tensor:
+        return scale * jacobian.product(u[:, :, None], weights)[:, :, 0]
+
+    return product if jacobian.outputs == width else partial(_between_gauges, product)
 
 
 def _by_kernel(kernel: Tensor, metric: float, u: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from kerneltrack.measurement.supplies import supply
 from kerneltrack.measurement.training_outputs import Flags
 from kerneltrack.measurement.update_effects import finest, update_effects
 from kerneltrack.memory_budget import refuse_budget
-from kerneltrack.ntk import Network, NetworkState, NTKOperator, Plan, selected, unwrap, validate
+from kerneltrack.ntk import FactoredJacobian, Network, NetworkState, NTKOperator, Plan, selected, unwrap, validate
 from kerneltrack.snapshot import ProbeRecord
 from kerneltrack.spectrum import eigensystem, threads_for, unsolved
 from kerneltrack.training import UpdateRule
@@ -259,8 +259,8 @@ class Instrument(ProbeSpec):
         module, inputs, outputs, references = context.module, context.inputs, context.outputs, context.references
         rows, previous = self.rows(outputs), references.previous
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
-        kernel, parts, why = (
-            self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "")
+        kernel, parts, why, jacobian = (
+            self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "", None)
         )
         with threads_for(rows):
             spectrum = eigensystem(
@@ -268,7 +268,7 @@ class Instrument(ProbeSpec):
                 None if self.eigenpairs == "all" else self.pairs_of(rows),
                 previous=None if previous is None else previous.eigensystem,
             )
-        return replace(context, kernel=kernel, parts=parts, without_parts=why, spectrum=spectrum)
+        return replace(context, kernel=kernel, parts=parts, without_parts=why, jacobian=jacobian, spectrum=spectrum)
 
     def _own_functions(self, context: Context) -> dict[str, Any]:
         """The archive's outputs and residual: the network's own, whatever a callable or a gauge makes of them."""
@@ -381,12 +381,20 @@ class Instrument(ProbeSpec):
 
     def _kernel(
         self, module: nn.Module, inputs: Any, outputs: Tensor, known: Sequence[str] | None
-    ) -> tuple[Tensor, Mapping[str, Tensor] | None, str]:
-        """The kernel; each layer's where an observable asks for layers, or why they are not there."""
-        why = ""
+    ) -> tuple[Tensor, Mapping[str, Tensor] | None, str, FactoredJacobian | None]:
+        """The kernel; each layer's where an observable asks for layers, or why they are not there; J, to multiply with."""
+        why, measured = "", partial(self._measured, module, inputs)
         if self.needs("layers") or self.needs("layer_kernels"):
             why = self._kernels.without_layers(outputs, self._held(module, known))
             if not why:
-                parts = self._kernels.measured(module, inputs, by_layer=True)
-                return total(parts), parts, ""
-        return self._kernels.measured(module, inputs), None, why
+                parts, jacobian = measured(by_layer=True)
+                return total(parts), parts, "", jacobian
+        kernel, jacobian = measured(by_layer=False)
+        return kernel, None, why, jacobian
+
+    def _measured(self, module: nn.Module, inputs: Any, *, by_layer: bool) -> tuple[Any, FactoredJacobian | None]:
+        """The kernel or its layers, with J where the loss's curvature is asked for, and J is over all that trains."""
+        curved = self.loss is not None and any(need.field in ("sharpness", "stability") for need in self.wanted)
+        if curved and self.params is None and self.output in ("full", "diagonal", "trace"):
+            return self._kernels.with_jacobian(module, inputs, by_layer=by_layer)
+        return self._kernels.measured(module, inputs, by_layer=by_layer), None

@@ -17,6 +17,8 @@ from kerneltrack.measurement.eigenpairs import forms_kernel
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
 from kerneltrack.memory_budget import MemoryBudget, Result
 from kerneltrack.ntk import (
+    FactoredJacobian,
+    KernelOptions,
     Method,
     Network,
     NetworkState,
@@ -26,6 +28,7 @@ from kerneltrack.ntk import (
     cross_time_ntk,
     empirical_ntk,
     forward_flops,
+    kernel_and_jacobian,
     ntk_plan,
 )
 
@@ -87,6 +90,20 @@ class Kernels:
             return self.serve(request, module, inputs)
 
         return self._within_memory(compute, module)
+
+    def with_jacobian(
+        self, module: nn.Module, inputs: Any, *, by_layer: bool = False
+    ) -> tuple[Any, FactoredJacobian | None]:
+        """The same, and J where this process has all of its factors: see :func:`kerneltrack.ntk.kernel_and_jacobian`."""
+        if not self.ranks.alone:
+            return self.measured(module, inputs, by_layer=by_layer), None
+
+        def compute(budget: int | str | None) -> tuple[dict[str, Tensor], FactoredJacobian | None]:
+            options = KernelOptions(**self._options, by_layer=by_layer, memory_budget=budget)
+            return kernel_and_jacobian(module, inputs, options, progress=self.progress)
+
+        kernels, jacobian = self._within_memory(compute, module)
+        return kernels if by_layer else kernels[""], jacobian
 
     def remark(self) -> str:
         """What had to be done since this was last asked to have the kernels; "" for nothing."""

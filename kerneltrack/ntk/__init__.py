@@ -11,9 +11,9 @@ from kerneltrack.errors import explaining_what_is_missing
 
 with explaining_what_is_missing():
     from kerneltrack.ntk.cross_time import cross_time_ntk
-    from kerneltrack.ntk.empirical import empirical_ntk, ntk_plan
+    from kerneltrack.ntk.empirical import empirical_ntk, kernel_and_jacobian, ntk_plan
     from kerneltrack.ntk.linearize import linearize
-    from kerneltrack.ntk.matrix_free import NTKOperator
+    from kerneltrack.ntk.matrix_free import FactoredJacobian, NTKOperator
     from kerneltrack.ntk.methods import KernelOptions, Method
     from kerneltrack.ntk.network import (
         AnchoredNetwork,
@@ -40,6 +40,7 @@ with explaining_what_is_missing():
 
 __all__ = [
     "AnchoredNetwork",
+    "FactoredJacobian",
     "Forward",
     "Inputs",
     "KernelOptions",
@@ -57,6 +58,7 @@ __all__ = [
     "empirical_ntk",
     "fineness",
     "forward_flops",
+    "kernel_and_jacobian",
     "layer_of",
     "linearize",
     "listed",

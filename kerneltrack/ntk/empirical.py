@@ -17,6 +17,7 @@ from kerneltrack.errors import KernelError
 from kerneltrack.memory_budget import ran_out, refuse_budget
 from kerneltrack.ntk.capture import REFUSALS, first_line
 from kerneltrack.ntk.contraction import mirror
+from kerneltrack.ntk.matrix_free import FactoredJacobian
 from kerneltrack.ntk.methods import (
     Execution,
     Jacobian,
@@ -120,11 +121,36 @@ def empirical_ntk(
     with explained(request.network.module):
         if request.reduction.kind == "trace" and gauge == "softmax" and request.outputs > MANY:
             asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
-            whole, summed = (_compute(KernelRequest.of(model, x1, x2, one), progress) for one in asked)
+            whole, summed = (_compute(KernelRequest.of(model, x1, x2, one), progress)[0] for one in asked)
             kernels = {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}
         else:
-            kernels = _compute(request, progress)
+            kernels, _ = _compute(request, progress)
     return kernels if by_layer else kernels[""]
+
+
+@plain_arithmetic()
+def kernel_and_jacobian(
+    model: nn.Module, x: Any, options: KernelOptions, *, progress: bool | float = False
+) -> tuple[dict[str, Tensor], FactoredJacobian | None]:
+    """:func:`empirical_ntk` of samples with themselves, and J over every output, by the factors that it was made from.
+
+    Args:
+        model: as there, like all that follow, and its errors.
+        x: N samples.
+        options: what is asked for.
+        progress: as there.
+
+    Returns:
+        Layer → kernel, "" where ``by_layer`` is not asked for; J of the outputs less their ``gauge``, or None where the
+        kernel was made another way or in pieces. J takes no more memory than making the kernel did.
+    """
+    request = KernelRequest.of(model, x, None, options)
+    with explained(request.network.module):
+        if request.reduction.kind == "trace" and options.gauge == "softmax" and request.outputs > MANY:
+            kernels = empirical_ntk(model, x, progress=progress, **vars(options))
+            return kernels if isinstance(kernels, dict) else {"": kernels}, None
+        kernels, execution = _compute(request, progress, keeps=True)
+        return kernels, None if execution is None else FactoredJacobian.left_by(execution)
 
 
 @plain_arithmetic()
@@ -254,22 +280,25 @@ def _plain_line(request: KernelRequest, name: str, why: str) -> PlanLine:
     return PlanLine(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
 
 
-def _compute(request: KernelRequest, progress: bool | float) -> dict[str, Tensor]:
-    """Layer → kernel."""
+def _compute(
+    request: KernelRequest, progress: bool | float, *, keeps: bool = False
+) -> tuple[dict[str, Tensor], Execution | None]:
+    """Layer → kernel, and what did the structured part of it, which ``keeps`` what it captured; see :class:`Execution`."""
     with progress_bar(progress, request.sample_pairs) as advance:
         execution, _ = _execution(request)
         _check_budget(request, None if execution is None else execution.plan)
         result = request.zeros()
-        if execution is not None and not _run(execution, result, advance):
-            execution = None
+        if execution is not None:
+            execution.keeps = keeps
+            execution = execution if _run(execution, result, advance) else None
         if execution is None:
             _refuse_outputs(request)
         kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
         _add_plainly(request, kernels, None if execution is None else execution.plan, advance)
     audit_when_due(request, result, None if execution is None else execution.plan.key)
     if request.reduction.name == "sum":
-        return {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
-    return kernels
+        kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
+    return kernels, execution
 
 
 def _refuse_outputs(request: KernelRequest) -> None:

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 import kerneltrack as kt
+from kerneltrack.conventions import helmert
 from kerneltrack.errors import AuditError
+from kerneltrack.ntk import KernelOptions, kernel_and_jacobian
 from kerneltrack.ntk.capture.jacobian_block import KroneckerBlock
 from kerneltrack.ntk.matrix_free import factor_cache
-from tests.ntk.exact_kernels import OUTPUTS, exact, matrix
-from tests.ntk.oracles import EXACT, distance
+from tests.ntk.exact_kernels import OUTPUTS, exact, matrix, metrics, rows
+from tests.ntk.oracles import EXACT, contract, distance, rows_of
 from tests.ntk.problems import PROBLEMS, ROWS, samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
@@ -48,6 +50,61 @@ def test_most_models_have_factors():
         operator.matvec(torch.ones(operator.shape[0], dtype=torch.float64))
         have.append(operator._held.factors() is not None)
     assert sum(have) > len(have) / 2
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_what_a_kernel_was_made_from_multiplies_in_every_metric(name):
+    """J P Jᵀ v by the factors that the trace kernel leaves behind. Oracle: rows of the double loop's Jacobian, times P.
+
+    Fails where entries of P meet those of another weight, or the same weight's in another order.
+    """
+    problem = PROBLEMS[name]
+    model, x = problem.model(), samples(problem.inputs(), ROWS)
+    options = KernelOptions(output="trace", forward=problem.forward)
+    kernels, jacobian = kernel_and_jacobian(model, x, options)
+    assert distance(kernels[""], exact(name, "trace")) < EXACT
+    if jacobian is None:
+        return
+    jacobian.audit_when_due()
+    own = rows_of(rows(name), ROWS)
+    vector = torch.randn(5, jacobian.outputs, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    plain = contract(own, own, "full")
+    assert distance(jacobian.product(vector).flatten(), matrix(plain) @ vector.flatten().numpy()) < EXACT
+    for given, as_arrays in metrics(name).values():
+        weights = jacobian.weights(given) if isinstance(given, dict) else [given] * len(jacobian._parts)
+        if weights is not None:
+            expected = matrix(contract(own, own, "full", as_arrays)) @ vector.flatten().numpy()
+            assert distance(jacobian.product(vector, weights).flatten(), expected) < EXACT
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "weighed"),
+    [
+        ("lenet", True, True),
+        ("embedding-padding", True, True),
+        ("ntk-scaling", True, False),
+        ("low-rank", False, False),
+    ],
+)
+def test_what_is_left_behind(name, left, weighed):
+    """So that the test above is one of factors. Of a weight that is an expression of parameters, P is not diagonal."""
+    problem = PROBLEMS[name]
+    _, jacobian = kernel_and_jacobian(problem.model(), samples(problem.inputs(), ROWS), KernelOptions(output="trace"))
+    assert (jacobian is not None) == left
+    assert (jacobian is not None and jacobian.weights(metrics(name)["entry"][0]) is not None) == weighed
+
+
+@pytest.mark.parametrize("output", ["full", "diagonal", "trace"])
+def test_what_is_left_behind_is_less_the_gauge(output):
+    """Rᵀ J Jᵀ R for an R whose columns sum to zero over outputs. Oracle: the double loop's kernel between these."""
+    model, x = PROBLEMS["mlp"].model(), samples(PROBLEMS["mlp"].inputs(), ROWS)
+    _, jacobian = kernel_and_jacobian(model, x, KernelOptions(output=output, gauge="softmax"))
+    u = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    u = u - u.mean(1, keepdim=True)
+    basis = torch.from_numpy(helmert(3).copy()) if jacobian.outputs == 2 else torch.eye(3, dtype=torch.float64)
+    found = jacobian.product((u @ basis)[:, :, None])[:, :, 0] @ basis.T
+    expected = (matrix(exact("mlp")) @ u.flatten().numpy()).reshape(5, 3)
+    assert distance(found, expected - expected.mean(1, keepdims=True)) < EXACT
 
 
 @pytest.mark.parametrize("output", OUTPUTS)

@@ -39,6 +39,7 @@ class KroneckerBlock:
     @classmethod
     def of(cls, gradients: Sequence[Tensor], inputs: Tensor) -> KroneckerBlock:
         """From G of every output, (n, g, e, T), in the memory order that autograd gave it."""
+        inputs = inputs.contiguous()  # patches come as columns; every product would copy them
         if gradients[0].stride(2) == 1 or gradients[0].shape[3] == 1:
             return cls(torch.stack([part.transpose(2, 3) for part in gradients], 1), inputs, rows_last=True)
         return cls(torch.stack(list(gradients), 1), inputs, rows_last=False)
@@ -50,8 +51,8 @@ class KroneckerBlock:
             mixed = mixed.transpose(3, 4)
         left = mixed.transpose(1, 2).flatten(2, 3)
         (n, g, rows, t), i = left.shape, self.inputs.shape[-1]
-        # A product for each sample writes rows · i numbers, one of all samples reads t (rows + i): the fewer of the two.
-        if rows * i <= t * (rows + i):
+        # A product for each sample writes rows · i numbers, one of all samples copies t · rows, and A of groups.
+        if rows * i <= t * (rows + (g > 1) * i):
             return (left @ self.inputs).sum(0)
         return left.permute(1, 2, 0, 3).reshape(g, rows, n * t) @ self.inputs.transpose(0, 1).reshape(g, n * t, i)
 
@@ -67,6 +68,33 @@ class KroneckerBlock:
         else:
             images = (self.inputs @ w.transpose(1, 2)).view(n, g, last[0], -1, e).permute(0, 3, 1, 2, 4)
         return match(gradients, images)
+
+
+@dataclass(frozen=True)
+class FormedBlock:
+    """A linear map of many rows and few entries: the columns of J themselves, (n, O, g, e, i), are fewer numbers than G."""
+
+    columns: Tensor
+
+    @classmethod
+    def of(cls, gradients: Sequence[Tensor], inputs: Tensor) -> FormedBlock:
+        """From G of every output, (n, g, e, T), and A (n, g, T, i)."""
+        together = torch.stack(list(gradients), 2).flatten(2, 3)
+        (n, g, _, _), o = together.shape, len(gradients)
+        return cls((together @ inputs).view(n, g, o, -1, inputs.shape[-1]).transpose(1, 2).contiguous())
+
+    def pull(self, v: Tensor, outputs: slice) -> Tensor:
+        """W, (g, k·e, i)."""
+        columns = self.columns[:, outputs]
+        rows = v.flatten(0, 1).T @ columns.flatten(0, 1).flatten(1)
+        return rows.view(-1, *columns.shape[2:]).transpose(0, 1).flatten(1, 2)
+
+    def push(self, w: Tensor, outputs: slice) -> Tensor:
+        """J W, (n, O, k)."""
+        columns = self.columns[:, outputs]
+        n, o, g, e, i = columns.shape
+        rows = w.view(g, -1, e, i).transpose(0, 1).flatten(1)
+        return (columns.flatten(0, 1).flatten(1) @ rows.T).view(n, o, -1)
 
 
 def mix(v: Tensor, gradients: Tensor) -> Tensor:

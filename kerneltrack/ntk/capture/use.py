@@ -16,9 +16,10 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture.jacobian_block import JacobianBlock, KroneckerBlock
+from kerneltrack.ntk.capture.jacobian_block import FormedBlock, JacobianBlock, KroneckerBlock
 from kerneltrack.ntk.capture.record import Record
 
 #: How uses of one weight that join are contracted: as rows of a linear map, as rows of a table that are looked up, or as
@@ -103,8 +104,18 @@ class Use(ABC):
         return gradient.flatten(-3)
 
     def jacobian_block(self, gradients: Sequence[Tensor]) -> JacobianBlock:
-        """Its columns of J as factors, for products; ``gradients`` has G for every output."""
-        return KroneckerBlock.of(gradients, self.input_rows(0, gradients[0].shape[0]))
+        """Its columns of J for products, as factors or formed, whichever are fewer; ``gradients`` has G for every output."""
+        size, inputs = self.extent(), self.input_rows(0, gradients[0].shape[0])
+        few = size.features < size.gradients
+        return FormedBlock.of(gradients, inputs) if few else KroneckerBlock.of(gradients, inputs)
+
+    def block_layout(self, entries: Tensor) -> Tensor:
+        """Numbers of the weight's shape, one an entry, as :meth:`jacobian_block` has one vector W: (g, e, i)."""
+        size = self.extent()
+        places = torch.arange(size.features, device=entries.device).view(size.groups, size.outer, size.inner)
+        found = entries.new_empty(size.features)
+        found[self.weight_layout(places)] = entries.flatten()
+        return found.view_as(places)
 
     def held_inputs(self) -> int:
         """Entries that the block of :meth:`jacobian_block` holds beside G for one sample."""

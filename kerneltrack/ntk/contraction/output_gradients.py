@@ -9,7 +9,7 @@ into one array costs as much as forming per-sample gradients.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +35,11 @@ class KroneckerFactors:
         """G of a use: for every output (N, g, e, T)."""
         use = self.uses[index]
         return [use.shared_rows(part) for part in self._gradients[use.record]]
+
+    def keep(self, indices: Iterable[int]) -> None:
+        """Drops the gradients that none of these uses needs."""
+        records = {self.uses[index].record for index in indices}
+        self._gradients = {record: parts for record, parts in self._gradients.items() if record in records}
 
 
 def collect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kerneltrack.ntk.matrix_free.factored_jacobian import FactoredJacobian
 from kerneltrack.ntk.matrix_free.operator import NTKOperator
 
-__all__ = ["NTKOperator"]
+__all__ = ["FactoredJacobian", "NTKOperator"]

@@ -58,7 +58,7 @@ class FactorCache:
         network, samples = self._request.network, self._request.x1
         free = available_bytes(network.device) // SHARE
         try:
-            factors = FactoredJacobian(replace(self._request, budget=free), free)
+            factors = FactoredJacobian.of(replace(self._request, budget=free), free)
         except KernelError:
             raise
         except REFUSALS:

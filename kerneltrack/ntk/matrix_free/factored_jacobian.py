@@ -7,19 +7,24 @@ G ⊗ A. Then, for each use and k vectors at once,
 
 in 4 NTP operations a vector, where a forward, a backward and a tangent pass need 12 NTP and run once for each
 vector. It needs all of G and A in memory, O(N O): that is asked for first, and passes do the rest.
+
+The kernel needs the same G and A: whoever forms it has the products for nothing (:meth:`FactoredJacobian.left_by`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import JacobianBlock, NotCapturable
 from kerneltrack.ntk.contraction import SampleBlock, Term, shift_features
-from kerneltrack.ntk.methods import Execution, KernelRequest
+from kerneltrack.ntk.methods import Execution, KernelRequest, StructuredPlan, audit_products_when_due
+
+#: P for one part of J: a number, or an entry for each of a weight's, laid out as the part has them.
+Weight = float | Tensor
 
 
 @dataclass(frozen=True)
@@ -37,61 +42,145 @@ class Columns:
         return torch.einsum("nop,kp->nok", self.jacobian[:, outputs], w)
 
 
+@dataclass(frozen=True)
+class Part:
+    """The columns of J that belong to one weight.
+
+    Attributes:
+        term: the uses of it.
+        blocks: its columns, one block for each use.
+    """
+
+    term: Term
+    blocks: Sequence[JacobianBlock]
+
+
 class FactoredJacobian:
     """The factors of J on N samples.
 
     Args:
-        request: what the operator is of; its reduction and metric are kept.
-        free: bytes that may be held.
+        request: what the products are of: its reduction, and its network.
+        plan: how J is made of uses.
+        block: the capture of all samples; its gradients go where the factors are put together.
 
-    Raises:
-        NotCapturable, RuntimeError: the model is not made of uses that factors describe, or they need more
-            than ``free``; products by passes are the way.
+    Attributes:
+        outputs: O, behind the head.
     """
 
-    def __init__(self, request: KernelRequest, free: int) -> None:
-        execution = Execution.of(request)
-        plan = execution.plan
-        tied = {term.names for term in plan.terms if term.form == "tied"}
-        terms = [term for term in plan.terms if term.form == "tied" or term.names not in tied]
-        if plan.uncovered or not all(term.has_factors for term in terms):
-            raise NotCapturable("some parameters have no factors")
-        if plan.held_bytes * len(request.x1) > free:
-            raise NotCapturable("the factors need more memory than is free")
-        self._count, self._outputs, self._kind = len(request.x1), request.outputs, request.reduction.kind
-        self._dtype = request.dtype
+    def __init__(self, request: KernelRequest, plan: StructuredPlan, block: SampleBlock) -> None:
+        self._request, self._count, self.outputs = request, len(request.x1), request.outputs
+        self._kind, self._dtype = request.reduction.kind, request.dtype
         self._together = max(1, request.machine.vector_bytes // (self._count * plan.widest * request.dtype.itemsize))
-        with request.network.evaluating():
-            block = execution.block(request.x1)
+        self._uses, self._leaves = block.factors.uses, block.leaves
         block.kind = "full"  # rows of J by output; what a reduction keeps of them is decided by the products
-        self._terms = [(term.scale, list(_blocks(term, block))) for term in terms]
+        self._parts: list[Part] = []
+        self._audited = False
+        terms = _factored(plan)
+        for place, term in enumerate(terms):
+            self._parts.append(Part(term, _blocks(term, block)))
+            block.factors.keep(index for later in terms[place + 1 :] for index in later.uses)
 
-    def product(self, v: Tensor) -> Tensor:
-        """Θ V, for V (n, O, k), or (n, 1, k) for a trace."""
+    @classmethod
+    def of(cls, request: KernelRequest, free: int) -> FactoredJacobian:
+        """The factors of what is captured for this.
+
+        Args:
+            request: what the operator is of; its reduction and metric are kept.
+            free: bytes that may be held.
+
+        Raises:
+            NotCapturable, RuntimeError: the model is not made of uses that factors describe, or they need more
+                than ``free``; products by passes are the way.
+        """
+        execution = Execution.of(request)
+        _refuse_unfactored(execution.plan)
+        if execution.plan.held_bytes * len(request.x1) > free:
+            raise NotCapturable("the factors need more memory than is free")
+        with request.network.evaluating():
+            return cls(request, execution.plan, execution.block(request.x1))
+
+    @classmethod
+    def left_by(cls, execution: Execution) -> FactoredJacobian | None:
+        """J over all outputs of what a kernel was contracted from, whatever that kept of them.
+
+        None where the kernel was not formed from one capture of all samples, not all of J has factors, or these would take
+        more memory than forming the kernel has taken.
+        """
+        plan, block = execution.plan, execution.whole
+        if block is None or execution.request.metric is not None:
+            return None
+        if plan.factor_bytes * block.count > plan.working_bytes:
+            return None
+        try:
+            _refuse_unfactored(plan)
+        except NotCapturable:
+            return None
+        request = execution.request
+        return cls(replace(request, reduction=replace(request.reduction, kind="full")), plan, block)
+
+    def audit_when_due(self) -> None:
+        """Products with a few samples against plain autodiff of these, in the first, second, fourth, … such state.
+
+        Raises:
+            UnsupportedModelError, KernelError, AuditError: as :func:`kerneltrack.empirical_ntk`.
+        """
+        if self._audited:
+            return
+        self._audited = True
+        audit_products_when_due(self._request, lambda v: self.product(v[:, :, None])[:, :, 0], by="factors")
+
+    def product(self, v: Tensor, weights: Sequence[Weight] | None = None) -> Tensor:
+        """Θ V, for V (n, O, k), or (n, 1, k) for a trace; J P Jᵀ V for one V with P as :meth:`weights` gives it."""
         parts = torch.split(v.to(self._dtype), self._together, 2)
-        return torch.cat([self._reduced(part) for part in parts], 2).to(v.dtype)
+        return torch.cat([self._reduced(part, weights) for part in parts], 2).to(v.dtype)
 
-    def _reduced(self, v: Tensor) -> Tensor:
+    def weights(self, metric: Mapping[str, float | Tensor]) -> list[Weight] | None:
+        """P for each part of J; None where a weight is not a parameter itself, in whose entries P need not be diagonal."""
+        own = [{id(self._uses[index].weight) for index in part.term.uses} for part in self._parts]
+        leaves = {id(leaf) for leaf in self._leaves.values()}
+        if not all(len(part.term.names) == 1 and found <= leaves for part, found in zip(self._parts, own, strict=True)):
+            return None
+        return [self._weight(part.term, metric[part.term.names[0]]) for part in self._parts]
+
+    def _weight(self, term: Term, entries: float | Tensor) -> Weight:
+        if not isinstance(entries, Tensor):
+            return entries
+        entries = entries.to(self._dtype)
+        return entries.flatten() if term.form == "features" else self._uses[term.uses[0]].block_layout(entries)
+
+    def _reduced(self, v: Tensor, weights: Sequence[Weight] | None) -> Tensor:
         if self._kind == "full":
-            return self._rows(v, slice(None))
-        own = [slice(o, o + 1) for o in range(self._outputs)]
+            return self._rows(v, slice(None), weights)
+        own = [slice(o, o + 1) for o in range(self.outputs)]
         if self._kind == "trace":
-            return sum((self._rows(v, o) for o in own), torch.zeros_like(v))
-        return torch.cat([self._rows(v[:, o], o) for o in own], 1)
+            return sum((self._rows(v, o, weights) for o in own), torch.zeros_like(v))
+        return torch.cat([self._rows(v[:, o], o, weights) for o in own], 1)
 
-    def _rows(self, v: Tensor, outputs: slice) -> Tensor:
-        """J J^T V with only some rows of J."""
+    def _rows(self, v: Tensor, outputs: slice, weights: Sequence[Weight] | None) -> Tensor:
+        """J P J^T V with only some rows of J."""
         result = torch.zeros_like(v)
-        for scale, blocks in self._terms:
+        for index, part in enumerate(self._parts):
+            blocks = part.blocks
             pulled = sum((block.pull(v, outputs) for block in blocks[1:]), blocks[0].pull(v, outputs))
+            pulled = pulled if weights is None else pulled * weights[index]
             for block in blocks:
-                result.add_(block.push(pulled, outputs), alpha=scale)
+                result.add_(block.push(pulled, outputs), alpha=part.term.scale)
         return result
 
 
-def _blocks(term: Term, block: SampleBlock) -> Iterator[JacobianBlock]:
+def _factored(plan: StructuredPlan) -> list[Term]:
+    """The terms that J is made of: of a tied table all uses are one."""
+    tied = {term.names for term in plan.terms if term.form == "tied"}
+    return [term for term in plan.terms if term.form == "tied" or term.names not in tied]
+
+
+def _refuse_unfactored(plan: StructuredPlan) -> None:
+    if plan.uncovered or not all(term.has_factors for term in _factored(plan)):
+        raise NotCapturable("some parameters have no factors")
+
+
+def _blocks(term: Term, block: SampleBlock) -> list[JacobianBlock]:
     if term.form == "features":
-        yield Columns(shift_features(block, term, 0).view(block.count, block.outputs(0, term), -1))
-        return
-    for index, use in zip(term.uses, block.uses(term), strict=True):
-        yield use.jacobian_block(block.planes(index)[0])
+        return [Columns(shift_features(block, term, 0).view(block.count, block.outputs(0, term), -1))]
+    own = zip(term.uses, block.uses(term), strict=True)
+    return [use.jacobian_block(block.planes(index)[0]) for index, use in own]

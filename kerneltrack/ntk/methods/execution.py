@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from torch import Tensor
 
@@ -21,11 +22,16 @@ class Execution:
         plan: what to do.
         request: what was asked.
         trial: the pass that the plan was made from; used again for the block that it was of.
+
+    Attributes:
+        keeps: whether the capture is to stay where one holds all samples, beside the kernel of these with themselves.
+        whole: that capture, once the kernel was formed; else None.
     """
 
     def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass) -> None:
         self.plan, self.request, self._leaves = plan, request, trial.leaves
         self._trial = trial if len(trial.samples) == len(request.x1) else None
+        self.keeps, self.whole = False, cast(SampleBlock | None, None)
 
     @classmethod
     def of(cls, request: KernelRequest, *, only_planned: bool = False) -> Execution:
@@ -57,6 +63,7 @@ class Execution:
                     if symmetric and j.start < i.start:
                         continue
                     same = symmetric and i == j
+                    self.whole = left if self.keeps and same and len(first) == len(request.x1) else None
                     right = left if same else (against or self).block(second)
                     for layer, matrix in into.items():
                         part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]

@@ -51,6 +51,7 @@ class StructuredPlan:
         block_samples: how many are captured at a time.
         sample_bytes: what one captured sample takes.
         held_bytes: what one sample's gradients and input rows take where they are kept, with what obtains them.
+        factor_bytes: what they take by themselves while the gradients of all outputs are put side by side, use by use.
         widest: entries of the largest gradient of one sample and output.
         workspace: bytes that a slice or a tile beside the blocks may take; four of them are kept free.
         slices: bytes that slices and tiles will take together.
@@ -64,6 +65,7 @@ class StructuredPlan:
     block_samples: int
     sample_bytes: int
     held_bytes: int
+    factor_bytes: int
     widest: int
     workspace: int
     slices: int
@@ -76,7 +78,8 @@ class StructuredPlan:
         steps = _merge_biases([_step(request, trial, term) for term in coverage.terms], uses, request.key)
         one = sample_bytes(request, uses, leaves, coverage.terms)
         widest = max((use.extent().gradients for use in uses), default=1)
-        held = sum(use.held_inputs() for use in uses) + request.outputs * widest
+        inputs, item = sum(use.held_inputs() for use in uses), request.dtype.itemsize
+        gradients = sum(use.extent().gradients for use in {use.record: use for use in uses}.values())
         workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
         return cls(
             steps=tuple(steps),
@@ -86,7 +89,8 @@ class StructuredPlan:
             samples=request.samples,
             block_samples=_block_samples(request, one, request.free_bytes - 4 * workspace),
             sample_bytes=one,
-            held_bytes=one + request.dtype.itemsize * held,
+            held_bytes=one + item * (inputs + request.outputs * widest),
+            factor_bytes=item * (inputs + request.outputs * (gradients + widest)),
             widest=widest,
             workspace=workspace,
             slices=_slices(request, trial, steps, workspace),
