@@ -45,6 +45,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_show_search_summary = False  # a summary is fetched, which a browser refuses of files
 html_show_sphinx = False
 html_last_updated_fmt = None
 pygments_style = "friendly"
