@@ -42,9 +42,12 @@ that its archive has the numbers for.
 The archives come from two commands:
 
 ```sh
-kerneltrack demo --out out  # out/demo.h5 and out/control.h5: three minutes on two cores
-python docs/gallery_runs.py --out out  # out/classes.h5 and out/line.h5: about half a minute; needs scikit-learn
+kerneltrack demo --out out
+python docs/gallery_runs.py --out out
 ```
+
+The first writes `out/demo.h5` and `out/control.h5`, in three minutes on two cores. The second is a script of the repository
+([gallery_runs.py](gallery_runs.py)); it needs scikit-learn, and writes `out/classes.h5` and `out/line.h5` in half a minute.
 
 This page is generated: `python docs/gallery_page.py`. The site that `make docs` builds shows the pictures too. To draw a figure
 of your own, see [add a figure](how-to/add-a-figure.md).

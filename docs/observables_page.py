@@ -19,7 +19,7 @@ _NEEDS_HEAD = "| need | what must be there | cost |\n| --- | --- | --- |\n"
 INTRODUCTION = """# Observables
 
 Every number that kerneltrack derives from a measurement. The name is the same in the catalogue, in an archive, in an
-export and in the trainer's logger (there with the prefix `ntk/`). [notation.md](notation.md) defines the letters, and
+export and in the trainer's logger (there with the prefix `ntk/`). [The notation](notation.md) defines the letters, and
 says what each need costs. `observables="all"` asks for every one.
 What could not be computed is NaN, and the tracker says why.
 
@@ -52,7 +52,7 @@ kept), `kernel_regression` (on any second set of points), `disjoint_halves` (unc
 ## Open
 
 Quantities of the literature that are not here yet, each a short function of a `State` for whoever needs it
-([how-to/add-an-observable.md](how-to/add-an-observable.md)):
+([how one is added](how-to/add-an-observable.md)):
 
 - spectral learning curves from both exponents; Bartlett's effective ranks; bounds built on yᵀΘ⁻¹y
 - alignment with a chosen subset of the probe (clean and random labels); alignment with a task kernel; silent alignment

@@ -53,9 +53,14 @@ def parts(reading: str) -> Mapping[str, str]:
     return {"Higher means": found["higher"], "Typical": found["typical"], "Look at beside it": found["beside"]}
 
 
+def built_in() -> Mapping[str, Observable]:
+    """The catalogue without what someone registered in this process."""
+    return {name: entry for name, entry in catalogue().items() if entry.compute.__module__.startswith("kerneltrack.")}
+
+
 def write(page: Path) -> None:
     """The page of observables as the site shows it."""
-    page.write_text("".join(_lines(catalogue())), encoding="utf-8")
+    page.write_text("".join(_lines(built_in())), encoding="utf-8")
 
 
 def _lines(entries: Mapping[str, Observable]) -> Iterator[str]:

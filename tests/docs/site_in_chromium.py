@@ -73,7 +73,6 @@ def visit(page, folder, query="", *, width=1200):
 
 
 def asked_for(log):
-    """Addresses in the browser's own log of the network, the page's and no one else's (its components call home)."""
+    """Addresses in the browser's own log of the network."""
     text = log.read_text(encoding="utf-8", errors="replace")
-    urls = set(re.findall(r'"url":"((?:https?|wss?):[^"]*)"', text))
-    return sorted(url for url in urls if not re.search(r"//[\w.-]*(google|gstatic|googleapis)\.com|chrome", url))
+    return sorted(set(re.findall(r'"url":"((?:https?|wss?):[^"]*)"', text)))
