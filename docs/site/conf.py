@@ -36,8 +36,6 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 add_module_names = False
 toc_object_entries_show_parents = "hide"
-# Array, Tensor and the like are aliases that a reader knows; what they stand for would fill every signature.
-autodoc_type_aliases = {"Array": "Array", "Json": "Json"}
 
 html_theme = "furo"
 html_title = "kerneltrack"
