@@ -9,7 +9,7 @@ LOWEST_TESTS := tests/test_*.py tests/ntk/test_exact_parts.py tests/ntk/test_hel
 	tests/archive/test_h5py_versions.py tests/archive/test_resume.py tests/callbacks/test_tracker.py \
 	tests/callbacks/test_storage.py tests/callbacks/test_roots.py tests/analysis/test_report.py tests/analysis/test_cli.py
 
-.PHONY: help demo test lowest release-check other-readers nightly audit-off check lint types bench setups studies docs browser-test kill-test gpu-test clean
+.PHONY: help demo test lowest release-check other-readers nightly audit-off check lint types bench setups studies docs docs-check browser-test kill-test gpu-test clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -69,11 +69,16 @@ studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*
 	$(BIN)/python docs/studies/width-sweep/study.py --size desk
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
 
-docs: $(VENV)/.dev out/demo.html  ## the generated pages and the README's figure
+docs: $(VENV)/.docs out/demo.html  ## the generated pages, the README's figures, and the site: build/site/index.html
 	$(BIN)/python docs/observables_page.py
 	$(BIN)/python docs/format_tables.py
+	$(BIN)/python docs/gallery_page.py
 	$(BIN)/python -m kerneltrack.analysis.commands.demo_checks out > docs/demo.md
 	$(BIN)/kerneltrack plot out/demo.h5 --figure eigenfunctions -o docs/figures/eigenfunctions.png
+	$(BIN)/python docs/site/build.py --demo out --out build/site
+
+docs-check: docs  ## the site in headless Chromium, from its files and without a network: no request, formulas, the search
+	KERNELTRACK_SITE=build/site $(BIN)/python -m pytest -m browser tests/docs
 
 clean:  ## remove what make made
 	rm -rf $(VENV) $(LOWEST) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -86,6 +91,10 @@ $(VENV)/.runtime: setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	@touch $@
 
 $(LOWEST)/.dev: setup.cfg pyproject.toml constraints-lowest.txt

@@ -16,14 +16,16 @@ PAGE = Path(__file__).with_name("observables.md")
 NOTATION = Path(__file__).with_name("notation.md")
 _NEEDS_HEAD = "| need | what must be there | cost |\n| --- | --- | --- |\n"
 
-_HEAD = """# Observables
+INTRODUCTION = """# Observables
 
 Every number that kerneltrack derives from a measurement. The name is the same in the catalogue, in an archive, in an
-export and in the trainer's logger (there with the prefix `ntk/`). [notation.md](notation.md) defines the letters, and
-says what each need costs. Observables marked • belong to the set `"default"`; `observables="all"` asks for every one.
+export and in the trainer's logger (there with the prefix `ntk/`). [The notation](notation.md) defines the letters, and
+says what each need costs. `observables="all"` asks for every one.
 What could not be computed is NaN, and the tracker says why.
 
-This page is generated: `python docs/observables_page.py`.
+"""
+
+_HEAD = """Observables marked • belong to the set `"default"`. This page is generated: `python docs/observables_page.py`.
 
 | | name | what | formula | unit | over | needs | source |
 | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -40,7 +42,7 @@ in a report.
 | --- | --- |
 """
 
-_OPEN = """
+ENDING = """
 ## Functions without a name in the catalogue
 
 They compare two snapshots, or need more than one state: `similarity_bounds` (of snapshots whose kernels were not
@@ -50,7 +52,7 @@ kept), `kernel_regression` (on any second set of points), `disjoint_halves` (unc
 ## Open
 
 Quantities of the literature that are not here yet, each a short function of a `State` for whoever needs it
-([how-to/add-an-observable.md](how-to/add-an-observable.md)):
+([how one is added](how-to/add-an-observable.md)):
 
 - spectral learning curves from both exponents; Bartlett's effective ranks; bounds built on yᵀΘ⁻¹y
 - alignment with a chosen subset of the probe (clean and random labels); alignment with a task kernel; silent alignment
@@ -68,7 +70,7 @@ def markdown(entries: Mapping[str, Observable]) -> str:
     """One table row per observable, in the order of the catalogue, how each is read, then what is still open."""
     rows = "".join(_row(entry) for entry in entries.values())
     readings = "".join(f"| `{entry.name}` | {_cell(entry.reading)} |\n" for entry in entries.values())
-    return _HEAD + rows + _READINGS + readings + _OPEN
+    return INTRODUCTION + _HEAD + rows + _READINGS + readings + ENDING
 
 
 def needs_table(needs: Iterable[Need]) -> str:

@@ -1,0 +1,105 @@
+"""Two small runs for the figures that the demo has no numbers for: ``python docs/gallery_runs.py --out out``.
+
+``classes.h5``: the bundled digits, two probes, a cosine schedule, and the observables that are measured on request.
+``line.h5``: a function of one input. Together they take about half a minute on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from kerneltrack import Probe
+from kerneltrack.callbacks import NTKTracker
+from kerneltrack.schedule import Log
+
+
+class Digits(pl.LightningModule):
+    def __init__(self, updates: int):
+        super().__init__()
+        self.updates = updates
+        self.layers = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.2)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.updates)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+
+class Line(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(1, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def training_step(self, batch, batch_idx):
+        return (self(batch[0]) - batch[1]).square().mean() / 2
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.2)
+
+
+def classes(path: Path, updates: int) -> None:
+    pl.seed_everything(0)
+    pictures, labels = load_digits(return_X_y=True)
+    order = torch.randperm(len(pictures))
+    x, y = (torch.tensor(pictures, dtype=torch.float32) / 16 - 0.5)[order], torch.tensor(labels)[order]
+    tracker = NTKTracker(
+        path,
+        probe={
+            "train": Probe(x[:80], y[:80]),
+            "new": Probe(x[-200:-120], y[-200:-120], identity={"split": "validation"}),
+        },
+        schedule=max(1, updates // 10),
+        output="trace",
+        loss="cross_entropy",
+        observables="all",
+        keep_kernel="all",
+        if_exists="replace",
+    )
+    fit(Digits(updates), tracker, DataLoader(TensorDataset(x[:-200], y[:-200]), batch_size=64, shuffle=True), updates)
+
+
+def line(path: Path, updates: int) -> None:
+    pl.seed_everything(0)
+    x = torch.linspace(-1, 1, 80)[:, None]
+    y = (4 * x).sin() + 0.3 * (11 * x).sin()
+    when = Log(per_octave=1, pairs=0)
+    tracker = NTKTracker(path, probe=Probe(x, y), schedule=when, loss="half_mse", keep_inputs=True, if_exists="replace")
+    fit(Line(), tracker, DataLoader(TensorDataset(x, y), batch_size=len(x)), updates)
+
+
+def fit(module: pl.LightningModule, tracker: NTKTracker, loader: DataLoader, updates: int) -> None:
+    trainer = pl.Trainer(
+        max_steps=updates, accelerator="cpu", callbacks=[tracker], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, loader)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    parser.add_argument("--updates", type=int, default=200, help="of the digits; the line takes ten times as many")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    classes(given.out / "classes.h5", given.updates)
+    line(given.out / "line.h5", 10 * given.updates)
+
+
+if __name__ == "__main__":
+    main()
