@@ -8,8 +8,6 @@ hooks. Arguments are checked when the tracker is made; what needs the data or th
 from __future__ import annotations
 
 import copy
-import math
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -23,10 +21,10 @@ from torch import nn
 from kerneltrack.archive import ArchiveWriter, IfExists
 from kerneltrack.conventions import GaugeChoice
 from kerneltrack.distributed import Ranks, unsharded
-from kerneltrack.measurement import Eigenpairs, Instrument, KeepKernel, Moment, OnError, OutputChoice, Pace, Recorder
+from kerneltrack.measurement import Eigenpairs, Instrument, KeepKernel, OnError, OutputChoice, Pace, Recorder
 from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
-from kerneltrack.schedule import Clock, Due, OnMetricChange, Schedule
+from kerneltrack.schedule import Due, OnMetricChange, Schedule
 from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.training import Clipping, LossName, MeanLoss, UpdateRule
 from kerneltrack.undisturbed import undisturbed
@@ -35,6 +33,7 @@ from . import announcements, arguments, batches, callables, clipping, continuing
 from .import_roots import callback_bases
 from .measured import Measured
 from .probe_sources import ProbeSources
+from .progress import Progress, clock
 from .swapped_weights import TrainedWeights
 
 
@@ -109,9 +108,7 @@ class _Tracker:
         self._recorder: Recorder | None = None
         self._instruments: dict[str, Instrument] = {}
         self._window: int | None = None  # global_step at which the current accumulation window began
-        self._batches = 0
-        self._samples = 0
-        self._started_at = math.nan
+        self._progress = Progress({})
         self._run_id = ""
         self._dry_run = False
         self._verified = False
@@ -134,8 +131,8 @@ class _Tracker:
         return {
             "run_id": self._run_id,
             "step": -1 if self._recorder.last_step is None else self._recorder.last_step,
-            "batches": self._batches,
-            "samples_seen": self._samples,
+            "batches": self._progress.batches,
+            "samples_seen": self._progress.samples,
             "train_seconds": self._train_seconds(),
             "callables": {name: dict(callables.identity(f)) for name, f in self._measured.callables.items()},
             "memory": self._recorder.state_dict(),
@@ -164,9 +161,7 @@ class _Tracker:
             self._state = {}
         self._loaded, self._left = False, None
         self._ranks = trainer_facts.ranks(trainer)
-        self._started_at = time.perf_counter() - float(self._state.get("train_seconds", 0.0))
-        self._batches = int(self._state.get("batches", 0))
-        self._samples = int(self._state.get("samples_seen", 0))
+        self._progress = Progress(self._state)
         self._dry_run = bool(trainer.fast_dev_run)
         self._continues = self._ranks.broadcast(
             partial(continuing.archive_of, self.archive, self._state.get("run_id") or None)
@@ -185,7 +180,8 @@ class _Tracker:
         if self._recorder is None:
             self._recorder = self._open(trainer, pl_module, batch)
             self._recorder.load_state_dict(self._state.pop("memory", {}), pl_module.device)
-        due = self._recorder.due(self._clock(trainer, batch_idx))
+        wants_metrics = schedules.has_member(self._measured.schedule, OnMetricChange)
+        due = self._recorder.due(clock(trainer, batch_idx, self._train_seconds(), with_metrics=wants_metrics))
         if schedules.differs_between_ranks(self._measured.schedule):
             due = self._ranks.broadcast(partial(dict, due))
         if due:
@@ -206,10 +202,8 @@ class _Tracker:
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._recorder is None:
             return
-        self._batches += 1
         self._weights.after_batch(trainer, pl_module)
-        size = batches.batch_size(trainer, batch)
-        self._samples = -1 if min(size, self._samples) < 0 else self._samples + size * self._ranks.size
+        self._progress.count(batches.batch_size(trainer, batch), self._ranks.size)
         if self._recorder.waiting is None or trainer.global_step == self._recorder.waiting:
             return
         training_loss = trainer_facts.training_loss(pl_module, outputs, self._backwards, self._accumulated)
@@ -304,38 +298,19 @@ class _Tracker:
             )
         return ArchiveWriter(self.archive, probes=records, provenance=origin, if_exists=self._if_exists)
 
-    def _clock(self, trainer: Any, batch_idx: int) -> Clock:
-        wants_metrics = schedules.has_member(self._measured.schedule, OnMetricChange)
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if wants_metrics else {}
-        return Clock(
-            step=trainer.global_step,
-            epoch=trainer.current_epoch,
-            starts_epoch=batch_idx == 0,
-            learning_rates=trainer_facts.rates(trainer),
-            seconds=self._train_seconds(),
-            metrics=metrics,
-        )
-
     def _take(
         self, trainer: Any, module: nn.Module, rule: UpdateRule, due: Mapping[str, Due], *, last: bool = False
     ) -> None:
         assert self._recorder is not None
         if self._recorder.waiting is not None:  # its batch ended without a word, as in a loop of the user's own
             self._recorder.close_row(None, update_applied=None)
-        moment = Moment(
-            step=trainer.global_step,
-            epoch=trainer.current_epoch,
-            batch=self._batches,
-            samples_seen=self._samples,
-            train_seconds=self._train_seconds(),
-        )
+        moment = self._progress.moment(trainer, self._train_seconds())
         remark, self._clipping = self._weights.remark(trainer, module), None
         self._recorder.open_row(module, moment, rule, due, last=last, remark=remark)
         self._announce(module)
 
     def _train_seconds(self) -> float:
-        measured = 0.0 if self._recorder is None else self._recorder.seconds
-        return time.perf_counter() - self._started_at - measured
+        return self._progress.seconds(0.0 if self._recorder is None else self._recorder.seconds)
 
     def _look_at(self, trainer: Any, snapshot: Snapshot | None) -> None:
         """What only the leader does with a row that was appended."""
@@ -377,7 +352,7 @@ class _Tracker:
         self._left = continuing.Left.by(trainer)
         recorder.close()
         if self._log and not self._dry_run and self._ranks.leads:
-            total = time.perf_counter() - self._started_at
+            total = self._progress.seconds()
             announcements.say(announcements.after(recorder.rows, self.archive, recorder.seconds, total))
 
 

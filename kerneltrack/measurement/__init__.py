@@ -11,7 +11,8 @@ with explaining_what_is_missing():
     from kerneltrack.measurement.kernel_over_ranks import shared_ntk
     from kerneltrack.measurement.moment import Moment
     from kerneltrack.measurement.pace import Pace
-    from kerneltrack.measurement.recorder import KeepKernel, OnError, Recorder
+    from kerneltrack.measurement.recorder import OnError, Recorder
+    from kerneltrack.measurement.run_probes import KeepKernel
     from kerneltrack.measurement.snapshot_cost import SnapshotCost
 
 __all__ = [

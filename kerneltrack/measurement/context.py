@@ -28,7 +28,7 @@ from kerneltrack.ntk import FactoredJacobian, Network, NetworkState
 from kerneltrack.observables import State
 from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import EigenSystem
-from kerneltrack.training import UpdateRule
+from kerneltrack.training import ProbeLoss, UpdateRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,33 +156,25 @@ class Context:
 
     def curvature(self, metric: Metric) -> float:
         """λ_1(S^½ J P Jᵀ S^½) of the probe's loss."""
-        kernel = self.kernel if self.spec.is_whole(self.outputs) else None
+        kernel = self._whole_kernel
         top = None if kernel is None else float(self.spectrum.values[0])
         return largest_curvature(
-            self.network,
-            self.inputs,
-            self.outputs,
-            self.targets,
-            self.spec.loss,
-            metric,
-            kernel=kernel,
-            jacobian=self.jacobian,
-            gauge=self.spec.gauge,
-            top_eigenvalue=top,
+            *self._loss, metric, kernel=kernel, jacobian=self.jacobian, gauge=self.spec.gauge, top_eigenvalue=top
         )
 
     def curvature_of_halves(self, metric: Metric) -> float:
         """The mean of the same over two disjoint halves of the probe."""
-        return curvature_of_halves(
-            self.network,
-            self.inputs,
-            self.outputs,
-            self.targets,
-            self.spec.loss,
-            metric,
-            kernel=self.kernel if self.spec.is_whole(self.outputs) else None,
-            gauge=self.spec.gauge,
-        )
+        return curvature_of_halves(*self._loss, metric, kernel=self._whole_kernel, gauge=self.spec.gauge)
+
+    @property
+    def _loss(self) -> tuple[Network, Any, Tensor, Tensor | None, ProbeLoss | None]:
+        """The loss on the probe, and what it is of."""
+        return self.network, self.inputs, self.outputs, self.targets, self.spec.loss
+
+    @property
+    def _whole_kernel(self) -> Tensor | None:
+        """The kernel, where it was formed and is of all outputs."""
+        return self.kernel if self.spec.is_whole(self.outputs) else None
 
     @cached_property
     def sharpness(self) -> float:

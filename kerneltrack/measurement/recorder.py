@@ -26,21 +26,19 @@ from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError,
 from kerneltrack.measurement.clipped import clipped
 from kerneltrack.measurement.eigenpairs import fits
 from kerneltrack.measurement.instrument import Instrument
-from kerneltrack.measurement.kernels import ShareRequest
 from kerneltrack.measurement.message import message
 from kerneltrack.measurement.moment import Moment
 from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.reading import Reading
-from kerneltrack.measurement.references import RunReferences
+from kerneltrack.measurement.run_probes import KeepKernel, RunProbes
 from kerneltrack.measurement.snapshot_cost import SnapshotCost
-from kerneltrack.measurement.training_outputs import Flags, flags_of
+from kerneltrack.measurement.training_outputs import flags_of
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.schema import FIXED_SIZES
 from kerneltrack.snapshot import Snapshot, Status
 from kerneltrack.training import UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
-KeepKernel = Literal["ends", "all", "none"]
 OnError = Literal["raise", "warn"]
 
 
@@ -89,10 +87,9 @@ class Recorder:
     ) -> None:
         self._ranks = ranks or Ranks()
         self._writer = writer
-        self._instruments = dict(instruments)
+        self._probes = RunProbes(instruments, keep_kernel)
         self.pace = pace
-        self._keep_kernel, self._on_error = keep_kernel, on_error
-        self._references = RunReferences(self._instruments.values())
+        self._on_error = on_error
         self._open: _Open | None = None
         self._closed = False
         self._unstored: list[int] = []
@@ -125,8 +122,8 @@ class Recorder:
         flags = flags_of(module)
         try:
             with self._measuring(module) as whole:
-                work = partial(self._measured, readings, whole, moment, rule, due, flags, last=last)
-                idle = self._ranks.lead(work, partial(self._assist, whole))
+                work = partial(self._probes.measure, readings, whole, moment, rule, due, flags, last=last)
+                idle = self._ranks.lead(work, partial(self._probes.assist, whole))
             if idle:
                 status, failed = "failed", f"no parameter trains that the kernel of {', '.join(idle)} is of"
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises becomes a row, if they asked for that
@@ -166,7 +163,7 @@ class Recorder:
         if not is_sharded(module):  # gathering the parameters would need every rank
             # An announcement must not end a training that was measured well.
             with undisturbed(module), suppress(KerneltrackError, RuntimeError):
-                plans = [self._instruments[name].plan(module) for name in self._open.readings]
+                plans = self._probes.plans(module, self._open.readings)
                 peak = max((plan.peak_bytes for plan in plans if fits(plan)), default=None)
         arrays = (np.asarray(v) for reading in self._open.readings.values() for v in reading.values.values())
         return SnapshotCost(
@@ -204,8 +201,8 @@ class Recorder:
         if module is not None and update_applied:
             try:
                 with self._measuring(module) as whole:
-                    work = partial(self._completed, whole, row, rule)
-                    completed = self._ranks.lead(work, partial(self._assist, whole))
+                    work = partial(self._probes.complete, whole, row.readings, rule, row.snapshot.learning_rates)
+                    completed = self._ranks.lead(work, partial(self._probes.assist, whole))
                 readings = completed or readings
             except Exception as error:  # noqa: BLE001  # see open_row(); what θ_t gave is appended first in any case
                 failure = error
@@ -241,12 +238,12 @@ class Recorder:
         θ_0, the first and the last measured state, where an observable needs them; when each probe was last due; the pair
         that is not complete; how often the grids were halved.
         """
-        return {**self._references.state_dict(), **self.pace.state_dict()}
+        return {**self._probes.state_dict(), **self.pace.state_dict()}
 
     def load_state_dict(self, memory: Mapping[str, Any], device: torch.device) -> None:
         """Go on where :meth:`state_dict` was taken; θ_0 goes to ``device``."""
         self.pace.load_state_dict(memory)
-        self._references.load_state_dict(memory, device, measures=self._ranks.leads)
+        self._probes.load_state_dict(memory, device, measures=self._ranks.leads)
 
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
@@ -307,10 +304,6 @@ class Recorder:
             self._ranks.share_buffers(whole)
             yield whole
 
-    def _assist(self, module: nn.Module, request: ShareRequest) -> None:
-        """Serve the leader's request."""
-        self._instruments[request.probe].assist(module, request)
-
     def _failed(self, step: int, error: Exception) -> None:
         """Raise, or warn and go on, as ``on_error`` says."""
         if self._on_error == "raise":
@@ -331,87 +324,3 @@ class Recorder:
         yield self.pace.skipped()
         for reading in readings.values():
             yield from reading.remarks
-
-    def _completed(self, module: nn.Module, row: _Open, rule: UpdateRule | None) -> dict[str, Reading]:
-        rates = row.snapshot.learning_rates
-        return {
-            name: self._instruments[name].complete(module, reading, (rule or reading.rule).with_rates(rates))
-            for name, reading in row.readings.items()
-        }
-
-    def _measured(
-        self,
-        into: dict[str, Reading],
-        module: nn.Module,
-        moment: Moment,
-        rule: UpdateRule,
-        due: Mapping[str, Due],
-        flags: Flags,
-        *,
-        last: bool,
-    ) -> list[str]:
-        """Measure every probe in ``due``; what one probe gave stays where the next one fails.
-
-        Returns the probes whose kernel there is none of, because nothing that it is of trains now.
-        """
-        if moment.step == 0:
-            self._references.begin(module)
-        trains = {name: self._instruments[name].trains(module) for name in due}
-        for name in (name for name in due if trains[name]):
-            if due[name].extent == "whole":
-                into[name] = self._measure(name, module, moment, rule, into, flags, last=last)
-            else:
-                into[name] = self._glance(name, module, moment, rule, kernel=due[name].extent == "kernel")
-        return [name for name in due if not trains[name]]
-
-    def _measure(
-        self,
-        name: str,
-        module: nn.Module,
-        moment: Moment,
-        rule: UpdateRule,
-        others: Mapping[str, Reading],
-        flags: Flags,
-        *,
-        last: bool,
-    ) -> Reading:
-        ends = last or moment.step == 0
-        reading = self._instruments[name].measure(
-            module,
-            rule,
-            step=moment.step,
-            references=self._references.of(name, moment.step),
-            flags=flags,
-            source=self._source(name, module, moment, rule, others),
-            keep_kernel=self._keep_kernel == "all" or (self._keep_kernel == "ends" and ends),
-            keep_parameters=not last,
-        )
-        self._references.keep(name, moment.step, reading.state)
-        return reading
-
-    def _glance(self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, *, kernel: bool) -> Reading:
-        """A light state of a group."""
-        reading = self._instruments[name].glance(
-            module,
-            rule,
-            step=moment.step,
-            references=self._references.of(name, moment.step),
-            with_kernel=kernel,
-            keep_kernel=self._keep_kernel == "all",
-        )
-        self._references.keep(name, moment.step, reading.state, light=True)
-        return reading
-
-    def _source(
-        self, name: str, module: nn.Module, moment: Moment, rule: UpdateRule, others: Mapping[str, Reading]
-    ) -> tuple[Instrument, Reading] | None:
-        """The first probe and its reading now, which the others are carried over from; measured if it was not due."""
-        first = next(iter(self._instruments))
-        instrument = self._instruments[first]
-        if name == first or not any(need.from_source for need in instrument.wanted):
-            return None
-        bare = replace(instrument, observables=(), loss=None)
-        known = others.get(first)
-        if known is None or not known.whole:
-            known = bare.measure(module, rule, step=moment.step, keep_parameters=False)
-        return instrument, known

@@ -17,7 +17,7 @@ from torch.func import functional_call, jacrev, vmap
 
 import kerneltrack.undisturbed as guards
 from kerneltrack.callbacks import NTKTracker
-from kerneltrack.measurement.recorder import Recorder
+from kerneltrack.measurement.run_probes import RunProbes
 from tests.callbacks.comparisons import differences, tracker, train
 from tests.callbacks.lightning_runs import Regressor
 from tests.callbacks.setups import Setup
@@ -71,15 +71,15 @@ class Rude:
     seen: list = field(default_factory=list)
 
     def install(self, monkeypatch):
-        measured = Recorder._measured
+        measured = RunProbes.measure
 
-        def rudely(recorder, into, module, *rest, **options):
-            measured(recorder, into, module, *rest, **options)
+        def rudely(probes, into, module, *rest, **options):
+            measured(probes, into, module, *rest, **options)
             self.seen.append(self.act(module))
             if self.fails:
                 raise ValueError("in the middle")
 
-        monkeypatch.setattr(Recorder, "_measured", rudely)
+        monkeypatch.setattr(RunProbes, "measure", rudely)
 
 
 class InContext(NTKTracker):

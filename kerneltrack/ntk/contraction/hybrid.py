@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
-from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
+from kerneltrack.ntk.contraction.order import ContractionSize, OrderCost, TermByTerm
 from kerneltrack.ntk.contraction.terms import Term
 
 
-class Hybrid(Order):
+class Hybrid(TermByTerm):
     """For linear maps of several rows: nothing as wide as the weight is formed."""
 
     name = "hybrid"
@@ -30,44 +28,34 @@ class Hybrid(Order):
         moved = 2 * channels * size.tokens + 2 * size.groups * size.tokens**2
         return self._total(size.item_bytes * size.sample_pairs * moved, gradient=overlap, hybrid=push + close)
 
-    def add_many(
-        self,
-        theta: Tensor,
-        left: SampleBlock,
-        right: SampleBlock,
-        terms: Sequence[Term],
-        *,
-        symmetric: bool,
-        workspace: int,
+    def add(
+        self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int
     ) -> None:
-        for term in terms:
-            _add(theta, left, right, term, symmetric, workspace // theta.element_size())
-
-
-def _add(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int) -> None:
-    """One term, for pairs of samples on and above the diagonal; K and K G have ``entries`` together, at most."""
-    ours = left.stacked(term)
-    theirs = ours if symmetric else right.stacked(term)
-    n, q, g, e, t1 = ours[0].shape
-    t2 = theirs[0].shape[-1]
-    chunk = _chunk(entries, g * t1 * t2, q * g * e * (t1 + t2))
-    for start in range(0, n, chunk):
-        stop = min(start + chunk, n)
-        rows = left.inputs(term, start, stop)
-        for first in range(start if symmetric else 0, right.count, chunk):
-            last = min(first + chunk, right.count)
-            columns = rows if symmetric and first == start else right.inputs(term, first, last)
-            overlap = _overlap(rows, columns)
-            for m in range(first, last):
-                end = min(stop, m + 1) if symmetric else stop
-                turned = overlap[: end - start, :, :, m - first].transpose(-1, -2)
-                for plane, mine in enumerate(ours):
-                    pushed = theirs[plane][m].transpose(0, 1).reshape(1, g, q * e, t2) @ turned
-                    block = (
-                        mine[start:end].transpose(1, 2).reshape(end - start, g, q, e * t1)
-                        @ pushed.view(end - start, g, q, e * t1).transpose(-1, -2)
-                    ).sum(1)
-                    theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(block.flatten(0, 1), alpha=term.scale)
+        """One term, for pairs of samples on and above the diagonal; K and K G have ``entries`` together, at most."""
+        ours = left.stacked(term)
+        theirs = ours if symmetric else right.stacked(term)
+        n, q, g, e, t1 = ours[0].shape
+        t2 = theirs[0].shape[-1]
+        chunk = _chunk(entries, g * t1 * t2, q * g * e * (t1 + t2))
+        for start in range(0, n, chunk):
+            stop = min(start + chunk, n)
+            rows = left.inputs(term, start, stop)
+            for first in range(start if symmetric else 0, right.count, chunk):
+                last = min(first + chunk, right.count)
+                columns = rows if symmetric and first == start else right.inputs(term, first, last)
+                overlap = _overlap(rows, columns)
+                for m in range(first, last):
+                    end = min(stop, m + 1) if symmetric else stop
+                    turned = overlap[: end - start, :, :, m - first].transpose(-1, -2)
+                    for plane, mine in enumerate(ours):
+                        pushed = theirs[plane][m].transpose(0, 1).reshape(1, g, q * e, t2) @ turned
+                        block = (
+                            mine[start:end].transpose(1, 2).reshape(end - start, g, q, e * t1)
+                            @ pushed.view(end - start, g, q, e * t1).transpose(-1, -2)
+                        ).sum(1)
+                        theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(
+                            block.flatten(0, 1), alpha=term.scale
+                        )
 
 
 def _chunk(entries: int, per_pair: int, per_sample: int) -> int:

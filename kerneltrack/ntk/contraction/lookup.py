@@ -8,7 +8,7 @@ index that most samples have is a column block of dense per-sample gradients; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,11 @@ from torch import Tensor
 from kerneltrack.ntk.capture import EmbeddingUse
 from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.gram import add_gram
-from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
+from kerneltrack.ntk.contraction.order import ContractionSize, OrderCost, TermByTerm
 from kerneltrack.ntk.contraction.terms import Term
 
 
-class Lookup(Order):
+class Lookup(TermByTerm):
     """For embeddings."""
 
     name = "lookup"
@@ -36,36 +36,23 @@ class Lookup(Order):
         traffic = size.item_bytes * width * (2 * size.rows * size.tokens + size.sample_pairs * size.tokens)
         return self._total(traffic, lookup=work)
 
-    def add_many(
-        self,
-        theta: Tensor,
-        left: SampleBlock,
-        right: SampleBlock,
-        terms: Sequence[Term],
-        *,
-        symmetric: bool,
-        workspace: int,
+    def add(
+        self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int
     ) -> None:
-        for term in terms:
-            self._add(theta, left, right, term, symmetric, workspace // theta.element_size())
-
-    def _add(
-        self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, room: int
-    ) -> None:
-        """One table; ``room`` entries may be held beside theta and the rows."""
-        entries = left.factors.uses[term.uses[0]].weight.shape[0]
+        """One table; ``entries`` numbers may be held beside theta and the rows."""
+        table = left.factors.uses[term.uses[0]].weight.shape[0]
         ours = lookup_rows(left, term)
         theirs = ours if symmetric else lookup_rows(right, term)
-        meetings = ours.per_id(entries) * theirs.per_id(entries)
+        meetings = ours.per_id(table) * theirs.per_id(table)
         often = meetings * self.machine.lookup_pair > ours.count * theirs.count
         frequent = often.nonzero().flatten()
         _, q, e = ours.sums[0].shape
-        size = max(1, room // ((ours.count + theirs.count) * q * e))
+        size = max(1, entries // ((ours.count + theirs.count) * q * e))
         for plane, part in enumerate(theta):
             for ids in torch.split(frequent, size) if len(frequent) else ():
                 self._add_dense(part, ours.dense(plane, ids), None if symmetric else theirs.dense(plane, ids), term)
             grid = part.view(ours.count, q, theirs.count, q).permute(0, 2, 1, 3)
-            for a, b in _pairs(ours, theirs, symmetric, often, max(1, room // (2 * q * e + q * q))):
+            for a, b in _pairs(ours, theirs, symmetric, often, max(1, entries // (2 * q * e + q * q))):
                 products = ours.sums[plane][a] @ theirs.sums[plane][b].transpose(1, 2)
                 place = ours.samples[a], theirs.samples[b]
                 grid.index_put_(place, products * term.scale, accumulate=True)

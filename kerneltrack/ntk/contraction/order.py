@@ -98,3 +98,26 @@ class Order(ABC):
         """Sums up FLOPs by the efficiency of each kind of work, and bytes."""
         time = sum(count / getattr(self.machine.efficiency, kind) for kind, count in flops.items())
         return OrderCost(sum(flops.values()), traffic, time + self.machine.operations_per_byte * traffic)
+
+
+class TermByTerm(Order):
+    """An order that adds one term after the other."""
+
+    def add_many(
+        self,
+        theta: Tensor,
+        left: SampleBlock,
+        right: SampleBlock,
+        terms: Sequence[Term],
+        *,
+        symmetric: bool,
+        workspace: int,
+    ) -> None:
+        for term in terms:
+            self.add(theta, left, right, term, symmetric, workspace // theta.element_size())
+
+    @abstractmethod
+    def add(
+        self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int
+    ) -> None:
+        """One term; ``entries`` may be held beside theta and the blocks. The rest is as of :meth:`add_many`."""

@@ -10,18 +10,16 @@ Only the rows of E that were looked up enter: nothing of size V × d is formed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.lookup import Rows, lookup_rows
-from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
+from kerneltrack.ntk.contraction.order import ContractionSize, OrderCost, TermByTerm
 from kerneltrack.ntk.contraction.terms import Term
 
 
-class Tied(Order):
+class Tied(TermByTerm):
     """For the cross terms, on either side of the diagonal."""
 
     name = "tied"
@@ -35,28 +33,16 @@ class Tied(Order):
         work = 4 * rows * (size.inner + size.outputs)
         return self._total(4 * size.item_bytes * rows * size.outputs, lookup=work)
 
-    def add_many(
-        self,
-        theta: Tensor,
-        left: SampleBlock,
-        right: SampleBlock,
-        terms: Sequence[Term],
-        *,
-        symmetric: bool,
-        workspace: int,
+    def add(
+        self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int
     ) -> None:
-        for term in terms:
-            _add(theta, left, right, term, symmetric, workspace // theta.element_size())
-
-
-def _add(theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, room: int) -> None:
-    """One table; ``room`` entries may be held beside theta and the rows."""
-    ours = lookup_rows(left, term)
-    theirs = ours if symmetric else lookup_rows(right, term)
-    for plane, part in enumerate(theta):
-        cross = _cross(ours, right, term, plane, room)
-        back = cross if symmetric else _cross(theirs, left, term, plane, room)
-        part.add_(cross, alpha=term.scale).add_(back.T, alpha=term.scale)
+        """One table; ``entries`` numbers may be held beside theta and the rows."""
+        ours = lookup_rows(left, term)
+        theirs = ours if symmetric else lookup_rows(right, term)
+        for plane, part in enumerate(theta):
+            cross = _cross(ours, right, term, plane, entries)
+            back = cross if symmetric else _cross(theirs, left, term, plane, entries)
+            part.add_(cross, alpha=term.scale).add_(back.T, alpha=term.scale)
 
 
 def _cross(rows: Rows, block: SampleBlock, term: Term, plane: int, room: int) -> Tensor:
