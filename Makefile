@@ -9,7 +9,7 @@ LOWEST_TESTS := tests/test_*.py tests/ntk/test_exact_parts.py tests/ntk/test_hel
 	tests/archive/test_h5py_versions.py tests/archive/test_resume.py tests/callbacks/test_tracker.py \
 	tests/callbacks/test_storage.py tests/callbacks/test_roots.py tests/analysis/test_report.py tests/analysis/test_cli.py
 
-.PHONY: help demo test lowest release-check other-readers nightly audit-off check lint types bench setups studies docs browser-test kill-test gpu-test clean
+.PHONY: help demo test lowest nightly audit-off check lint types bench setups studies docs browser-test kill-test gpu-test clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -50,6 +50,7 @@ kill-test: $(VENV)/.dev  ## 500 SIGKILLs and a kill before every file-changing c
 gpu-test: $(VENV)/.dev  ## what only a CUDA device shows: exactness, recurrent layers, transparency, memory, generators
 	$(BIN)/python -m pytest tests/gpu --device cuda
 
+.PHONY: release-check other-readers
 release-check:  ## before a release, from a clean clone of HEAD: build, install, train, read without torch, lowest bounds, site
 	$(PYTHON) tests/release/check.py
 
