@@ -50,6 +50,7 @@ kill-test: $(VENV)/.dev  ## 500 SIGKILLs and a kill before every file-changing c
 gpu-test: $(VENV)/.dev  ## what only a CUDA device shows: exactness, recurrent layers, transparency, memory, generators
 	$(BIN)/python -m pytest tests/gpu --device cuda
 
+.PHONY: release-check other-readers
 release-check:  ## before a release, from a clean clone of HEAD: build, install, train, read without torch, lowest bounds, site
 	$(PYTHON) tests/release/check.py
 

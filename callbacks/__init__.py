@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from kerneltrack.errors import explaining_what_is_missing
+# ruff: noqa: E402 — what is missing is said before an import fails
+from kerneltrack.errors import require_torch
 
-with explaining_what_is_missing():
-    from .tracker import NTKTracker
+require_torch()
+
+from .tracker import NTKTracker
 
 __all__ = ["NTKTracker"]

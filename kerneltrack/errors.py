@@ -6,6 +6,7 @@ catch that one name. Subclasses say whose business the problem is, never how it 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -170,6 +171,16 @@ def explaining_what_is_missing() -> Iterator[None]:
         if isinstance(error, MissingPackageError) or found.name not in _OF_TRAINING:
             raise
         raise found from error
+
+
+def require_torch() -> None:
+    """The first line of a room that needs torch, in front of its imports.
+
+    Raises:
+        MissingPackageError: torch is not installed.
+    """
+    with explaining_what_is_missing():
+        importlib.import_module("torch")
 
 
 def one_line(error: BaseException) -> str:

@@ -169,7 +169,7 @@ import kerneltrack
 data = kerneltrack.open_archive({file}).to_xarray(probe="{probe}")
 ```
 
-Whether the files are those that were published: `sha256sum -c SHA256SUMS`.
+Whether the files are those that were published: `sha256sum -c SHA256SUMS`, on macOS `shasum -a 256 -c SHA256SUMS`.
 """
 
 

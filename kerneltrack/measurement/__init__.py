@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from kerneltrack.errors import explaining_what_is_missing
+# ruff: noqa: E402 — what is missing is said before an import fails
+from kerneltrack.errors import require_torch
 
-with explaining_what_is_missing():
-    from kerneltrack.measurement.choice import Choice, OutputChoice, choose
-    from kerneltrack.measurement.eigenpairs import Eigenpairs
-    from kerneltrack.measurement.instrument import Instrument
-    from kerneltrack.measurement.kernel_over_ranks import shared_ntk
-    from kerneltrack.measurement.moment import Moment
-    from kerneltrack.measurement.pace import Pace
-    from kerneltrack.measurement.recorder import OnError, Recorder
-    from kerneltrack.measurement.run_probes import KeepKernel
-    from kerneltrack.measurement.snapshot_cost import SnapshotCost
+require_torch()
+
+from kerneltrack.measurement.choice import Choice, OutputChoice, choose
+from kerneltrack.measurement.eigenpairs import Eigenpairs
+from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.measurement.kernel_over_ranks import shared_ntk
+from kerneltrack.measurement.moment import Moment
+from kerneltrack.measurement.pace import Pace
+from kerneltrack.measurement.recorder import OnError, Recorder
+from kerneltrack.measurement.run_probes import KeepKernel
+from kerneltrack.measurement.snapshot_cost import SnapshotCost
 
 __all__ = [
     "Choice",

@@ -7,36 +7,38 @@ become the kernel, ``methods`` how a request is planned and carried out; ``empir
 
 from __future__ import annotations
 
-from kerneltrack.errors import explaining_what_is_missing
+# ruff: noqa: E402 — what is missing is said before an import fails
+from kerneltrack.errors import require_torch
 
-with explaining_what_is_missing():
-    from kerneltrack.ntk.cross_time import cross_time_ntk
-    from kerneltrack.ntk.empirical import empirical_ntk, kernel_and_jacobian, ntk_plan
-    from kerneltrack.ntk.linearize import linearize
-    from kerneltrack.ntk.matrix_free import FactoredJacobian, NTKOperator
-    from kerneltrack.ntk.methods import KernelOptions, Method
-    from kerneltrack.ntk.network import (
-        AnchoredNetwork,
-        Forward,
-        Inputs,
-        Metric,
-        Network,
-        NetworkState,
-        Selection,
-        as_rows,
-        default_forward,
-        fineness,
-        forward_flops,
-        layer_of,
-        listed,
-        reported_name,
-        selected,
-        trainable,
-        unwrap,
-        validate,
-    )
-    from kerneltrack.ntk.plan import Plan
-    from kerneltrack.ntk.reduction import Output, parse_output
+require_torch()
+
+from kerneltrack.ntk.cross_time import cross_time_ntk
+from kerneltrack.ntk.empirical import empirical_ntk, kernel_and_jacobian, ntk_plan
+from kerneltrack.ntk.linearize import linearize
+from kerneltrack.ntk.matrix_free import FactoredJacobian, NTKOperator
+from kerneltrack.ntk.methods import KernelOptions, Method
+from kerneltrack.ntk.network import (
+    AnchoredNetwork,
+    Forward,
+    Inputs,
+    Metric,
+    Network,
+    NetworkState,
+    Selection,
+    as_rows,
+    default_forward,
+    fineness,
+    forward_flops,
+    layer_of,
+    listed,
+    reported_name,
+    selected,
+    trainable,
+    unwrap,
+    validate,
+)
+from kerneltrack.ntk.plan import Plan
+from kerneltrack.ntk.reduction import Output, parse_output
 
 __all__ = [
     "AnchoredNetwork",

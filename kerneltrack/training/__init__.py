@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from kerneltrack.errors import explaining_what_is_missing
+# ruff: noqa: E402 — what is missing is said before an import fails
+from kerneltrack.errors import require_torch
 
-with explaining_what_is_missing():
-    from kerneltrack.training.clipping import Clipping
-    from kerneltrack.training.loss import NAMES, LossName, MeanLoss, ProbeLoss
-    from kerneltrack.training.provenance import parameter_table, private_facts, public_facts
-    from kerneltrack.training.update_rule import GRADIENT_DESCENT_THRESHOLD, UpdateRule, learning_rates
+require_torch()
+
+from kerneltrack.training.clipping import Clipping
+from kerneltrack.training.loss import NAMES, LossName, MeanLoss, ProbeLoss
+from kerneltrack.training.provenance import parameter_table, private_facts, public_facts
+from kerneltrack.training.update_rule import GRADIENT_DESCENT_THRESHOLD, UpdateRule, learning_rates
 
 __all__ = [
     "GRADIENT_DESCENT_THRESHOLD",
