@@ -47,7 +47,7 @@ html_show_search_summary = False  # a summary is fetched, which a browser refuse
 html_show_sphinx = False
 html_last_updated_fmt = None
 pygments_style = "friendly"
-pygments_dark_style = "native"
+pygments_dark_style = "github-dark"
 _FONTS = {
     "font-stack": "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', Arial, sans-serif",
     "font-stack--monospace": "ui-monospace, SFMono-Regular, Menlo, Consolas, 'Liberation Mono', 'DejaVu Sans Mono', monospace",

@@ -9,8 +9,11 @@ import runpy
 import shlex
 
 import pytest
+import pytorch_lightning as pl
+import torch
 import yaml
 
+import kerneltrack as kt
 from kerneltrack import open_archive
 from kerneltrack.analysis.cli import main as kerneltrack
 from kerneltrack.archive import check
@@ -21,6 +24,7 @@ QUIET = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*",
     "ignore:.*is smaller than the logging interval.*",
     "ignore:.*Checkpoint directory.*",
+    "ignore:.*tensorboardX.*",
 )
 
 
@@ -136,6 +140,56 @@ def test_sharing(here, capsys):
     (page,) = blocks("how-to/share", "python")
     with pytest.raises(KeyError, match="license"):
         exec(page.replace("public.h5", "run.h5"), {})
+
+
+class Classifier(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer(x)
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def listed_arguments():
+    """Argument → default, of the table on the tracker's page."""
+    text = (DOCS / "how-to/tracker.md").read_text(encoding="utf-8")
+    lines = text.partition("| argument | default |")[2].partition("\n\n")[0].splitlines()[2:]
+    found = {}
+    for line in lines:
+        names, defaults, _ = line.strip("|").split("|")
+        found |= zip(re.findall(r"`(\w+)`", names), [each.strip(" `") for each in defaults.split(",")], strict=True)
+    return found
+
+
+def test_the_arguments_of_the_tracker_are_listed_with_their_defaults():
+    """Oracle: the signature. Arguments that share a row stand in the order of their defaults."""
+    parameters = inspect.signature(NTKTracker).parameters
+    listed = listed_arguments()
+    assert set(listed) == set(parameters)
+    wrong = {
+        name: (text, parameters[name].default)
+        for name, text in listed.items()
+        if text and text.strip('"') != str(parameters[name].default)
+    }
+    assert wrong == {}
+
+
+@QUIET
+def test_the_trackers_page(here, capsys):
+    """Every block of Python on it; the schedules and trackers are made, the first block trains."""
+    x, y = torch.randn(8, 4), torch.arange(8) % 3
+    kt.Probe(x, y).save("probe.npz")
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8)
+    run("how-to/tracker", model=Classifier(), train_loader=loader, x=x, y=y)
+    with open_archive("run.h5") as archive:
+        assert archive.steps[-1] == 10
 
 
 def test_every_python_of_the_new_pages_is_run():
