@@ -1,7 +1,7 @@
 """The message of a row: what happened, and why some observables are NaN, in the few bytes that an archive has for it.
 
 Where all of it does not fit, what goes is chosen: first what a reason says of expected and got, then the names that share
-a reason, then whole reasons, the longest ones. How many are gone is said.
+a reason, then whole reasons, the later ones. How many are gone is said.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ def message(facts: Iterable[str], reasons: Iterable[Mapping[str, str]], *, room:
     found = _grouped(reasons)
     if _size(said := _joined(told, [f"{', '.join(names)}: {why}" for why, names in found])) <= room:
         return said
-    told = [
-        fact for fact in told if fact not in dict(found)
-    ]  # it stands beside the names that it keeps from being measured
-    groups = _short(found)
+    beside = {
+        why: names for why, names in found if why in told
+    }  # a fact that is a reason too is told once, with a name
+    groups = _short([(why, names) for why, names in found if why not in beside])
+    told = [_told((fact, beside[fact]), 1) if fact in beside else fact for fact in told]
     kept = _as_many_reasons(told, groups, room)
     gone = len(groups) - len(kept)
     return _line(told, kept, gone, _as_many_names(told, kept, gone, room))
 
 
 def _as_many_reasons(facts: Sequence[str], groups: Sequence[Group], room: int) -> list[Group]:
-    """The reasons that have room with one name each, the shortest ones, in their order."""
-    by_length = sorted(range(len(groups)), key=lambda place: _size(_told(groups[place], 1)))
-    for count in range(len(groups), 0, -1):
-        kept = [groups[place] for place in sorted(by_length[:count])]
-        if _size(_line(facts, kept, len(groups) - count, [1] * count)) <= room:
-            return kept
-    return []
+    """The reasons that have room with one name each: every one in turn that leaves none of the earlier ones without."""
+    kept: list[Group] = []
+    for group in groups:
+        more = [*kept, group]
+        if _size(_line(facts, more, len(groups) - len(more), [1] * len(more))) <= room:
+            kept = more
+    return kept
 
 
 def _as_many_names(facts: Sequence[str], kept: Sequence[Group], gone: int, room: int) -> list[int]:
