@@ -26,7 +26,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "how-to/several-processes", "how-to/share", "how-to/command-line", "how-to/digits", "how-to/transformer", "how-to/graphs",
         "how-to/add-an-observable", "how-to/add-a-figure",
     ),
-    "Understand": ("notation", "concepts/stages", "concepts/methods-and-cost"),
+    "Understand": ("concepts/questions", "notation", "concepts/stages", "concepts/methods-and-cost"),
     "Look up": ("gallery", "observables", "api/index", "format", "setups"),
     "Measured": ("demo", "benchmarks", "benchmarks-overhead", "benchmarks-archive"),
     "Studies": (

@@ -63,7 +63,7 @@ def test_tutorial(here, capsys):
         losses[name] = [data.probe_loss.sel(step=step).item() for step in (100, 101)]
     assert ratios["run"] > 0.95 > 0.75 > ratios["scaled"]  # "rises to the edge"; "never comes near it"
     assert losses["run"][1] < losses["run"][0] * 0.6  # "has fallen to about half of what it was"
-    assert losses["control"][1] > losses["control"][0] * 0.8  # "in the control it has fallen by a sixth"
+    assert losses["control"][1] > losses["control"][0] * 0.95  # "in the control it has not fallen"
     assert "#was-followed-by-and-effect" in (DOCS / "tutorial.md").read_text(encoding="utf-8")
 
 
