@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture import JacobianBlock, NotCapturable
+from kerneltrack.ntk.capture import JacobianBlock, NotCapturable, side_by_side
 from kerneltrack.ntk.contraction import SampleBlock, Term, shift_features
 from kerneltrack.ntk.methods import Execution, KernelRequest, StructuredPlan, audit_products_when_due
 
@@ -96,6 +96,7 @@ class FactoredJacobian:
         _refuse_unfactored(execution.plan)
         if execution.plan.held_bytes * len(request.x1) > free:
             raise NotCapturable("the factors need more memory than is free")
+        execution.keeps = True
         with request.network.evaluating():
             return cls(request, execution.plan, execution.block(request.x1))
 
@@ -180,6 +181,9 @@ def _refuse_unfactored(plan: StructuredPlan) -> None:
 
 
 def _blocks(term: Term, block: SampleBlock) -> list[JacobianBlock]:
+    if term.form == "features" and len(term.uses) == 1:  # of one row: the gradients of the layer's weight themselves
+        together = side_by_side(block.planes(term.uses[0])[0])
+        return [Columns((together.sum(-1) if together.shape[-1] > 1 else together.squeeze(-1)).flatten(2))]
     if term.form == "features":
         return [Columns(shift_features(block, term, 0).view(block.count, block.outputs(0, term), -1))]
     own = zip(term.uses, block.uses(term), strict=True)
