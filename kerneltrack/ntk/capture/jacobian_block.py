@@ -100,18 +100,22 @@ class FormedBlock:
         return (columns.flatten(0, 1).flatten(1) @ rows.T).view(n, o, -1)
 
 
-def side_by_side(gradients: Sequence[Tensor]) -> Tensor:
-    """G of every output, (n, g, e, T) each, as (n, O, g, e, T): a view where they lie in one array already."""
-    first = gradients[0]
-    step = (gradients[1].data_ptr() - first.data_ptr()) // first.element_size() if len(gradients) > 1 else 0
-    evenly = all(
-        part.stride() == first.stride() and part.data_ptr() == first.data_ptr() + k * step * first.element_size()
+def side_by_side(gradients: Sequence[Tensor], axis: int = 1) -> Tensor:
+    """G of every output, (n, g, e, T) each, with the outputs along ``axis``: a view where they lie in one array already."""
+    first, item = gradients[0], gradients[0].element_size()
+    step = (gradients[1].data_ptr() - first.data_ptr()) // item if len(gradients) > 1 else 0
+    evenly = step > 0 and all(
+        part.stride() == first.stride()
+        and part.data_ptr() == first.data_ptr() + k * step * item
+        and part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
         for k, part in enumerate(gradients)
     )
-    if step <= 0 or not evenly or gradients[-1].untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
-        return torch.stack(list(gradients), 1)
-    (n, *sizes), (outer, *strides) = first.shape, first.stride()
-    return first.as_strided((n, len(gradients), *sizes), (outer, step, *strides))
+    if not evenly:
+        return torch.stack(list(gradients), axis)
+    sizes, strides = list(first.shape), list(first.stride())
+    sizes.insert(axis, len(gradients))
+    strides.insert(axis, step)
+    return first.as_strided(sizes, strides)
 
 
 def mix(v: Tensor, gradients: Tensor) -> Tensor:

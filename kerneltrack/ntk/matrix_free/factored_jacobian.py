@@ -23,6 +23,9 @@ from kerneltrack.ntk.capture import JacobianBlock, NotCapturable, side_by_side
 from kerneltrack.ntk.contraction import SampleBlock, Term, shift_features
 from kerneltrack.ntk.methods import Execution, KernelRequest, StructuredPlan, audit_products_when_due
 
+#: Matrices of the kernel's size that stand beside J while its eigensystem is computed, in float64.
+_SOLVING = 6
+
 #: P for one part of J: a number, or an entry for each of a weight's, laid out as the part has them.
 Weight = float | Tensor
 
@@ -110,7 +113,8 @@ class FactoredJacobian:
         plan, block = execution.plan, execution.whole
         if block is None or execution.request.metric is not None:
             return None
-        if plan.factor_bytes * block.count > plan.working_bytes:
+        solving = _SOLVING * 8 * execution.request.matrix_shape[1] ** 2
+        if plan.factor_bytes * block.count + solving > plan.working_bytes:
             return None
         try:
             _refuse_unfactored(plan)
