@@ -383,7 +383,7 @@ class Instrument(ProbeSpec):
         self, module: nn.Module, inputs: Any, outputs: Tensor, known: Sequence[str] | None
     ) -> tuple[Tensor, Mapping[str, Tensor] | None, str, FactoredJacobian | None]:
         """The kernel; each layer's where an observable asks for layers, or why they are not there; J, to multiply with."""
-        why, measured = "", partial(self._measured, module, inputs)
+        why, measured = "", partial(self._measured, module, inputs, outputs)
         if self.needs("layers") or self.needs("layer_kernels"):
             why = self._kernels.without_layers(outputs, self._held(module, known))
             if not why:
@@ -392,9 +392,12 @@ class Instrument(ProbeSpec):
         kernel, jacobian = measured(by_layer=False)
         return kernel, None, why, jacobian
 
-    def _measured(self, module: nn.Module, inputs: Any, *, by_layer: bool) -> tuple[Any, FactoredJacobian | None]:
-        """The kernel or its layers, with J where the loss's curvature is asked for, and J is over all that trains."""
+    def _measured(
+        self, module: nn.Module, inputs: Any, outputs: Tensor, *, by_layer: bool
+    ) -> tuple[Any, FactoredJacobian | None]:
+        """The kernel or its layers, with J where the loss's curvature is asked for and the kernel alone does not tell it."""
         curved = self.loss is not None and any(need.field in ("sharpness", "stability") for need in self.wanted)
-        if curved and self.params is None and self.output in ("full", "diagonal", "trace"):
+        over_all = self.params is None and self.output in ("diagonal", "trace")
+        if curved and over_all and not self.is_whole(outputs):
             return self._kernels.with_jacobian(module, inputs, by_layer=by_layer)
         return self._kernels.measured(module, inputs, by_layer=by_layer), None

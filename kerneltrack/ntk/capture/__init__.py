@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kerneltrack.ntk.capture.capture import Capture
 from kerneltrack.ntk.capture.embedding import EmbeddingUse
-from kerneltrack.ntk.capture.jacobian_block import JacobianBlock
+from kerneltrack.ntk.capture.jacobian_block import JacobianBlock, side_by_side
 from kerneltrack.ntk.capture.record import REFUSALS, NotCapturable, Record, first_line
 from kerneltrack.ntk.capture.rules import RULES
 from kerneltrack.ntk.capture.use import Extent, Form, Use
@@ -21,4 +21,5 @@ __all__ = [
     "Record",
     "Use",
     "first_line",
+    "side_by_side",
 ]

@@ -40,9 +40,10 @@ class KroneckerBlock:
     def of(cls, gradients: Sequence[Tensor], inputs: Tensor) -> KroneckerBlock:
         """From G of every output, (n, g, e, T), in the memory order that autograd gave it."""
         inputs = inputs.contiguous()  # patches come as columns; every product would copy them
-        if gradients[0].stride(2) == 1 or gradients[0].shape[3] == 1:
-            return cls(torch.stack([part.transpose(2, 3) for part in gradients], 1), inputs, rows_last=True)
-        return cls(torch.stack(list(gradients), 1), inputs, rows_last=False)
+        together = side_by_side(gradients)
+        if together.stride(3) == 1 or together.shape[4] == 1:
+            return cls(together.transpose(3, 4).contiguous(), inputs, rows_last=True)
+        return cls(together.contiguous(), inputs, rows_last=False)
 
     def pull(self, v: Tensor, outputs: slice) -> Tensor:
         """W, (g, k·e, i)."""
@@ -79,9 +80,11 @@ class FormedBlock:
     @classmethod
     def of(cls, gradients: Sequence[Tensor], inputs: Tensor) -> FormedBlock:
         """From G of every output, (n, g, e, T), and A (n, g, T, i)."""
-        together = torch.stack(list(gradients), 2).flatten(2, 3)
-        (n, g, _, _), o = together.shape, len(gradients)
-        return cls((together @ inputs).view(n, g, o, -1, inputs.shape[-1]).transpose(1, 2).contiguous())
+        n, g, e, _ = gradients[0].shape
+        columns = gradients[0].new_empty(n, len(gradients), g, e, inputs.shape[-1])
+        for k, gradient in enumerate(gradients):  # all at once they would be copied once more
+            columns[:, k] = gradient @ inputs
+        return cls(columns)
 
     def pull(self, v: Tensor, outputs: slice) -> Tensor:
         """W, (g, k·e, i)."""
@@ -95,6 +98,24 @@ class FormedBlock:
         n, o, g, e, i = columns.shape
         rows = w.view(g, -1, e, i).transpose(0, 1).flatten(1)
         return (columns.flatten(0, 1).flatten(1) @ rows.T).view(n, o, -1)
+
+
+def side_by_side(gradients: Sequence[Tensor], axis: int = 1) -> Tensor:
+    """G of every output, (n, g, e, T) each, with the outputs along ``axis``: a view where they lie in one array already."""
+    first, item = gradients[0], gradients[0].element_size()
+    step = (gradients[1].data_ptr() - first.data_ptr()) // item if len(gradients) > 1 else 0
+    evenly = step > 0 and all(
+        part.stride() == first.stride()
+        and part.data_ptr() == first.data_ptr() + k * step * item
+        and part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        for k, part in enumerate(gradients)
+    )
+    if not evenly:
+        return torch.stack(list(gradients), axis)
+    sizes, strides = list(first.shape), list(first.stride())
+    sizes.insert(axis, len(gradients))
+    strides.insert(axis, step)
+    return first.as_strided(sizes, strides)
 
 
 def mix(v: Tensor, gradients: Tensor) -> Tensor:

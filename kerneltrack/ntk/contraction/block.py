@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture import Use
+from kerneltrack.ntk.capture import Use, side_by_side
 from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
 from kerneltrack.ntk.contraction.terms import Term
 from kerneltrack.ntk.network import Preconditioner
@@ -54,7 +54,7 @@ class SampleBlock:
         """Planes of G as one array (n, Q, g, e, T) each, the rows of all uses of the weight side by side."""
         planes = []
         for parts in zip(*(self.planes(i) for i in term.uses), strict=True):
-            uses = [torch.stack(outputs, 2 if self.kind == "trace" else 1) for outputs in parts]
+            uses = [side_by_side(outputs, 2 if self.kind == "trace" else 1) for outputs in parts]
             rows = uses[0] if len(uses) == 1 else torch.cat(uses, -1)
             planes.append(rows.flatten(2, 3).unsqueeze(1) if self.kind == "trace" else rows)
         return planes

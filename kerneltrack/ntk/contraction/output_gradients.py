@@ -43,7 +43,13 @@ class KroneckerFactors:
 
 
 def collect(
-    outputs: Tensor, uses: Sequence[Use], wanted: Collection[int], dtype: torch.dtype, machine: Machine
+    outputs: Tensor,
+    uses: Sequence[Use],
+    wanted: Collection[int],
+    dtype: torch.dtype,
+    machine: Machine,
+    *,
+    side_by_side: bool = False,
 ) -> KroneckerFactors:
     """Runs one backward pass for each output.
 
@@ -53,25 +59,37 @@ def collect(
         wanted: indices of those whose gradients are needed.
         dtype: in which everything is contracted, at least float32.
         machine: what runs it; it says how many outputs go through one pass together.
+        side_by_side: copy the gradients of all outputs into one array each, as products with J want them.
     """
     n, o = outputs.shape
     primary: dict[Record, Use] = {}
     for index in sorted(wanted):  # a weight comes before its bias, and says what the rows are
         primary.setdefault(uses[index].record, uses[index])
     stored: dict[Record, list[Tensor]] = {record: [] for record in primary}
+    places: dict[Record, Sequence[Tensor]] = {}
     edges = [record.edge for record in primary]
     rows = n * max((use.extent().tokens for use in primary.values()), default=1)
     for parts in _passes(outputs, edges, max(1, min(o, machine.backward_rows // rows))):
         for (record, use), part in zip(primary.items(), parts, strict=True):
-            size = use.extent()
-            stored[record].append(
-                torch.zeros(1, dtype=dtype, device=outputs.device).expand(n, size.groups, size.outer, size.tokens)
-                if part is None
-                else use.gradient_rows(part.to(dtype))
-            )
+            extent, own = use.extent(), stored[record]
+            sizes = extent.groups, extent.outer, extent.tokens
+            nothing = torch.zeros(1, dtype=dtype, device=outputs.device).expand(n, *sizes)
+            gradient = nothing if part is None else use.gradient_rows(part.to(dtype))
+            if side_by_side:
+                places[record] = places.get(record) or _places(gradient, o)
+                gradient = places[record][len(own)].copy_(gradient)
+            own.append(gradient)
     for record in primary:
         record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
     return KroneckerFactors(uses, stored, n)
+
+
+def _places(like: Tensor, outputs: int) -> Sequence[Tensor]:
+    """Room for such gradients (n, g, e, T) of so many outputs in one array, in their order in memory."""
+    n, g, e, t = like.shape
+    if like.stride(2) == 1 and t > 1:
+        return like.new_empty(n, outputs, g, t, e).transpose(3, 4).unbind(1)
+    return like.new_empty(n, outputs, g, e, t).unbind(1)
 
 
 def _passes(outputs: Tensor, edges: Sequence[GradientEdge | None], together: int) -> Iterator[Sequence[Tensor | None]]:

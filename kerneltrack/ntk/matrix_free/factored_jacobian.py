@@ -19,9 +19,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture import JacobianBlock, NotCapturable
+from kerneltrack.ntk.capture import JacobianBlock, NotCapturable, side_by_side
 from kerneltrack.ntk.contraction import SampleBlock, Term, shift_features
 from kerneltrack.ntk.methods import Execution, KernelRequest, StructuredPlan, audit_products_when_due
+
+#: Matrices of the kernel's size that stand beside J while its eigensystem is computed, in float64.
+_SOLVING = 6
 
 #: P for one part of J: a number, or an entry for each of a weight's, laid out as the part has them.
 Weight = float | Tensor
@@ -96,6 +99,7 @@ class FactoredJacobian:
         _refuse_unfactored(execution.plan)
         if execution.plan.held_bytes * len(request.x1) > free:
             raise NotCapturable("the factors need more memory than is free")
+        execution.keeps = True
         with request.network.evaluating():
             return cls(request, execution.plan, execution.block(request.x1))
 
@@ -109,7 +113,8 @@ class FactoredJacobian:
         plan, block = execution.plan, execution.whole
         if block is None or execution.request.metric is not None:
             return None
-        if plan.factor_bytes * block.count > plan.working_bytes:
+        solving = _SOLVING * 8 * execution.request.matrix_shape[1] ** 2
+        if plan.factor_bytes * block.count + solving > plan.working_bytes:
             return None
         try:
             _refuse_unfactored(plan)
@@ -180,6 +185,9 @@ def _refuse_unfactored(plan: StructuredPlan) -> None:
 
 
 def _blocks(term: Term, block: SampleBlock) -> list[JacobianBlock]:
+    if term.form == "features" and len(term.uses) == 1:  # of one row: the gradients of the layer's weight themselves
+        together = side_by_side(block.planes(term.uses[0])[0])
+        return [Columns((together.sum(-1) if together.shape[-1] > 1 else together.squeeze(-1)).flatten(2))]
     if term.form == "features":
         return [Columns(shift_features(block, term, 0).view(block.count, block.outputs(0, term), -1))]
     own = zip(term.uses, block.uses(term), strict=True)

@@ -51,7 +51,7 @@ class StructuredPlan:
         block_samples: how many are captured at a time.
         sample_bytes: what one captured sample takes.
         held_bytes: what one sample's gradients and input rows take where they are kept, with what obtains them.
-        factor_bytes: what they take by themselves while the gradients of all outputs are put side by side, use by use.
+        factor_bytes: what they take by themselves while input rows are brought into the order of products.
         widest: entries of the largest gradient of one sample and output.
         workspace: bytes that a slice or a tile beside the blocks may take; four of them are kept free.
         slices: bytes that slices and tiles will take together.
@@ -90,7 +90,7 @@ class StructuredPlan:
             block_samples=_block_samples(request, one, request.free_bytes - 4 * workspace),
             sample_bytes=one,
             held_bytes=one + item * (inputs + request.outputs * widest),
-            factor_bytes=item * (inputs + request.outputs * (gradients + widest)),
+            factor_bytes=item * (2 * inputs + request.outputs * gradients),
             widest=widest,
             workspace=workspace,
             slices=_slices(request, trial, steps, workspace),
