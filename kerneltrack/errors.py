@@ -43,7 +43,8 @@ class KerneltrackError(Exception):
         text = ": ".join([clauses[0], ", ".join(clauses[1:])]) if clauses[1:] else clauses[0]
         if self.where:
             text += f" (in {self.where})"
-        return f"{text}. {self.remedy}" if self.remedy else text
+        # what came may be a sentence of its own: an error of torch's, or of the model's
+        return f"{text.removesuffix('.')}. {self.remedy}" if self.remedy else text
 
 
 class ProbeError(KerneltrackError, ValueError):

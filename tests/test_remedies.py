@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kerneltrack.errors import ProbeError
+
 ROOT = Path(__file__).parent.parent
 #: Errors about what the caller gave.
 MENDABLE = (
@@ -65,3 +67,11 @@ def test_a_remedy_is_a_sentence(found):
     texts = [(named["remedy"], place) for *_, named, place in found if isinstance(named.get("remedy"), ast.Constant)]
     assert [(node.value, place) for node, place in texts if not (node.value.endswith(".") and " " in node.value)] == []
     assert len(texts) > 60
+
+
+@pytest.mark.parametrize("came", ["float64", "float64.", None])
+def test_a_remedy_follows_one_full_stop(came):
+    """What came may be another's sentence, with its own stop."""
+    said = str(ProbeError("the probe has another precision", got=came, remedy="Convert it."))
+    assert said.endswith(". Convert it.")
+    assert ".." not in said
