@@ -26,6 +26,9 @@ from kerneltrack.ntk.methods import Execution, KernelRequest, StructuredPlan, au
 #: Matrices of the kernel's size that stand beside J while its eigensystem is computed, in float64.
 _SOLVING = 6
 
+#: Bytes that nobody counts, whatever a small kernel takes.
+_SMALL = 2**22
+
 #: P for one part of J: a number, or an entry for each of a weight's, laid out as the part has them.
 Weight = float | Tensor
 
@@ -114,7 +117,7 @@ class FactoredJacobian:
         if block is None or execution.request.metric is not None:
             return None
         solving = _SOLVING * 8 * execution.request.matrix_shape[1] ** 2
-        if plan.factor_bytes * block.count + solving > plan.working_bytes:
+        if plan.factor_bytes * block.count + solving > max(plan.working_bytes, _SMALL):
             return None
         try:
             _refuse_unfactored(plan)
