@@ -27,7 +27,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "how-to/add-an-observable", "how-to/add-a-figure",
     ),
     "Understand": ("concepts/questions", "notation", "concepts/stages", "concepts/methods-and-cost"),
-    "Look up": ("gallery", "observables", "api/index", "format", "setups"),
+    "Look up": ("gallery", "observables", "api/index", "format", "setups", "platforms"),
     "Measured": ("demo", "benchmarks", "benchmarks-overhead", "benchmarks-archive"),
     "Studies": (
         "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/width-sweep/README",

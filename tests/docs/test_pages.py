@@ -131,8 +131,10 @@ def test_sharing(here, capsys):
     exec(train, names)
     names["train"](width=8, seed=0, folder=str(here))
     (here / "width-8-seed-0.h5").rename(here / "run.h5")
-    publish, look = blocks("how-to/share", "sh")
-    assert command(publish) == 0
+    publish, with_card, look = blocks("how-to/share", "sh")
+    assert [command(publish), command(with_card)] == [0, 0]
+    assert {path.name for path in (here / "public").iterdir()} == {"run.h5", "README.md", "CITATION.cff", "SHA256SUMS"}
+    assert command(with_card) == 2  # nothing is replaced
     assert (here / "run.h5").exists()
     run("how-to/share")
     check_it, show_it, _ = look.splitlines()
