@@ -183,7 +183,8 @@ COSTS = {
 def test_a_light_state_costs_its_kernel_and_one_forward_pass(monkeypatch, kernel, passes):
     """Counted, with every observable asked for: one kernel, one forward pass, and of all that costs something nothing else.
 
-    Negative control: the whole state of the same network makes use of each of the others, but for J: one output's kernel tells its curvature.
+    Negative control: the whole state of the same network makes use of each of the others, but for J: a kernel of one
+    output tells its curvature.
     """
     counts, within = Counter(), []
 
