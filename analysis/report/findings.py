@@ -5,6 +5,7 @@ Only statements backed by a stored number; a threshold that turns a number into 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -95,9 +96,10 @@ def _containment(run: Run) -> Finding | None:
     if not len(rows):
         return None
     lowest = rows[int(np.argmin(energies[rows, column]))]
+    bound = math.floor(1000 * float(energies[lowest, column])) / 1000  # rounded up it would be none
     return Finding(
         "Output containment",
-        f"E(f, {k}) ≥ {number(float(energies[lowest, column]), 3)}",
+        f"E(f, {k}) ≥ {number(bound, 3)}",
         f"In every one of {count(len(rows))} snapshots at least {_percent(energies[lowest, column])} of the output's "
         f"energy lies in the first {k} eigenfunctions (least at step {count(run.steps[lowest])}).",
         f"Null: {number(k / run.dimension, 2)} for a random direction.",

@@ -51,7 +51,7 @@ class Story(Raw):
                 [sig(energy[0], 2), first, sig(self.at["target_energy_null"][-1][4], 2), sig(20 / self.modes, 2)],
             ),
             "Output containment": (
-                [10, sig(output[least], 3)],
+                [10, np.floor(1000 * output[least]) / 1000],
                 [n, percent(output[least]), 10, self.steps[least]],
                 [sig(10 / self.modes, 2)],
             ),
