@@ -26,7 +26,8 @@ class Hybrid(TermByTerm):
         push = 2 * size.sample_pairs * size.tokens**2 * channels
         close = 2 * size.sample_pairs * size.tokens * channels * size.outputs
         moved = 2 * channels * size.tokens + 2 * size.groups * size.tokens**2
-        return self._total(size.item_bytes * size.sample_pairs * moved, gradient=overlap, hybrid=push + close)
+        launches = 5 * size.rows * size.planes  # a loop over the samples of one side
+        return self._total(size.item_bytes * size.sample_pairs * moved, launches, gradient=overlap, hybrid=push + close)
 
     def add(
         self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int

@@ -82,7 +82,7 @@ class Execution:
             raise NotCapturable("the forward pass does different things for different samples")
         refuse_not_finite(done.outputs, "the inputs")
         wanted = {index for term in self.plan.terms for index in term.uses}
-        factors = collect(done.outputs, done.uses, wanted, request.dtype, request.machine, side_by_side=self.keeps)
+        factors = collect(done.outputs, done.uses, wanted, request.dtype, request.machine, adjoining=self.keeps)
         return SampleBlock(factors, request.reduction.kind, self._leaves, request.metric)
 
     def _trial_of(self, samples: Inputs) -> ForwardPass | None:

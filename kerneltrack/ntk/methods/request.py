@@ -125,7 +125,7 @@ class KernelRequest:
             model, params=options.params, forward=options.forward, head=reduction.head, dtype=options.dtype
         )
         samples, outputs = validate(network, x, name=name)
-        parameters = network.parameters
+        parameters, machine = network.parameters, Machine.of(network.device)
         return cls(
             network=network,
             x1=samples,
@@ -136,8 +136,8 @@ class KernelRequest:
             metric=preconditioner(options.metric, parameters),
             method=options.method,
             by_layer=options.by_layer,
-            budget=budget_bytes(options.memory_budget, network.device),
-            machine=Machine.of(network.device),
+            budget=_budget(options, machine, network.device),
+            machine=machine,
         )
 
     @property
@@ -208,6 +208,13 @@ class KernelRequest:
         if self.reduction.kind == "trace":
             return matrix[0]
         return matrix[0].view(len(self.x1), self.outputs, self.columns, self.outputs).transpose(1, 2)
+
+
+def _budget(options: KernelOptions, machine: Machine, device: torch.device) -> int:
+    """In bytes; of a machine whose memory is known, half of that where nothing is given."""
+    if options.memory_budget is None and machine.memory is not None:
+        return machine.memory // 2
+    return budget_bytes(options.memory_budget, device)
 
 
 def _second(network: Network, x2: Any, left: Inputs, outputs: int) -> Inputs | None:

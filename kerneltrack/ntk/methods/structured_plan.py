@@ -18,7 +18,7 @@ from kerneltrack.ntk.plan import PlanLine
 
 _HOOKED = "a hook changes its gradient"
 #: Orders that make a tile of Θ by itself before they add it.
-_TILED = ("hybrid", "lookup", "tied")
+_TILED = ("hybrid", "lookup", "ranked", "tied")
 
 
 @dataclass(frozen=True)
