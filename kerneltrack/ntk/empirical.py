@@ -24,10 +24,13 @@ from kerneltrack.ntk.methods import (
     KernelOptions,
     KernelRequest,
     Method,
+    Outdated,
     StructuredPlan,
     add_jacobian_kernel,
     audit_when_due,
+    forget_plan,
     jacobian_bytes,
+    kept_plan,
     least_jacobian_bytes,
     product_kernel,
 )
@@ -40,6 +43,7 @@ from kerneltrack.ntk.network import (
     layer_of,
     listed,
     refuse_not_finite,
+    validate,
 )
 from kerneltrack.ntk.plan import Plan, PlanLine
 from kerneltrack.ntk.progress import progress_bar
@@ -117,14 +121,7 @@ def empirical_ntk(
         forward=forward,
         metric=metric,
     )
-    request = KernelRequest.of(model, x1, x2, options)
-    with explained(request.network.module):
-        if request.reduction.kind == "trace" and gauge == "softmax" and request.outputs > MANY:
-            asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
-            whole, summed = (_compute(KernelRequest.of(model, x1, x2, one), progress)[0] for one in asked)
-            kernels = {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}
-        else:
-            kernels, _ = _compute(request, progress)
+    kernels, _ = _kernels(model, x1, x2, options, progress)
     return kernels if by_layer else kernels[""]
 
 
@@ -144,13 +141,8 @@ def kernel_and_jacobian(
         Layer → kernel, "" where ``by_layer`` is not asked for; J of the outputs less their ``gauge``, or None where the
         kernel was made another way or in pieces. J takes no more memory than making the kernel did.
     """
-    request = KernelRequest.of(model, x, None, options)
-    with explained(request.network.module):
-        if request.reduction.kind == "trace" and options.gauge == "softmax" and request.outputs > MANY:
-            kernels = empirical_ntk(model, x, progress=progress, **vars(options))
-            return kernels if isinstance(kernels, dict) else {"": kernels}, None
-        kernels, execution = _compute(request, progress, keeps=True)
-        return kernels, None if execution is None else FactoredJacobian.left_by(execution)
+    kernels, execution = _kernels(model, x, None, options, progress, keeps=True)
+    return kernels, None if execution is None else FactoredJacobian.left_by(execution)
 
 
 @plain_arithmetic()
@@ -280,6 +272,40 @@ def _plain_line(request: KernelRequest, name: str, why: str) -> PlanLine:
     return PlanLine(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
 
 
+def _kernels(
+    model: nn.Module, x1: Any, x2: Any, options: KernelOptions, progress: bool | float, *, keeps: bool = False
+) -> tuple[dict[str, Tensor], Execution | None]:
+    """Layer → kernel, and what did the structured part of it; None of several kernels.
+
+    Where launches count and an earlier call has asked for the same, its plan is taken, and samples are looked at beside the
+    kernel. Where anything of that does not hold, all is asked anew.
+    """
+    request = KernelRequest.unlooked(model, x1, x2, options)
+    with explained(request.network.module):
+        plan = kept_plan(request) if request.machine.counts_launches else None
+        if plan is not None and not plan.uncovered and not _is_difference(request, plan.outputs):
+            try:
+                return _compute(request.trusted(plan.outputs), progress, keeps=keeps)
+            except Outdated:
+                forget_plan(request)
+    request = request.look()
+    with explained(request.network.module):
+        if _is_difference(request, request.outputs):
+            asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
+            whole, summed = (_kernels(model, x1, x2, one, progress)[0] for one in asked)
+            return {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}, None
+        try:
+            return _compute(request, progress, keeps=keeps)
+        except Outdated:
+            forget_plan(request)
+            return _compute(request, progress, keeps=keeps)
+
+
+def _is_difference(request: KernelRequest, outputs: int) -> bool:
+    """Whether the trace without what softmax does not see is cheaper as the whole trace less the kernel of the sum."""
+    return request.reduction.kind == "trace" and request.reduction.gauge == "softmax" and outputs > MANY
+
+
 def _compute(
     request: KernelRequest, progress: bool | float, *, keeps: bool = False
 ) -> tuple[dict[str, Tensor], Execution | None]:
@@ -295,10 +321,20 @@ def _compute(
             _refuse_outputs(request)
         kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
         _add_plainly(request, kernels, None if execution is None else execution.plan, advance)
+    if execution is not None and not execution.settled():
+        _look_again(request)
     audit_when_due(request, result, None if execution is None else execution.plan.key)
     if request.reduction.name == "sum":
         kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
     return kernels, execution
+
+
+def _look_again(request: KernelRequest) -> None:
+    """Raises where what was seen beside the kernel is more than rounding; samples that are new are looked at closely."""
+    for samples, name in ((request.x1, "x1"), (request.x2, "x2")):
+        if samples is not None:
+            refuse_not_finite(request.network.outputs(samples), name)
+            validate(request.network, samples, name=name)
 
 
 def _refuse_outputs(request: KernelRequest) -> None:
@@ -336,12 +372,13 @@ def _execution(request: KernelRequest, *, only_planned: bool = False) -> tuple[E
     if request.method not in ("auto", "structured"):
         return None, ""
     try:
-        execution = Execution.of(request, only_planned=only_planned)
+        execution = Execution.of(request, only_planned=True) if only_planned else Execution.again(request)
     except KernelError:
         raise
     except REFUSALS as refusal:
         if ran_out(refusal):
             raise
+        _refuse_unlooked(request, refusal)
         _refuse_if_demanded(request, first_line(refusal))
         return None, first_line(refusal)
     if execution.plan.uncovered:
@@ -362,6 +399,8 @@ def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[
     except REFUSALS as refusal:
         if ran_out(refusal):
             raise
+        forget_plan(request)
+        _refuse_unlooked(request, refusal)
         _refuse_if_demanded(request, first_line(refusal))
         for matrix in result.values():
             matrix.zero_()
@@ -370,6 +409,12 @@ def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[
         for matrix in result.values():
             mirror(matrix, request.machine.mirror_rows)
     return True
+
+
+def _refuse_unlooked(request: KernelRequest, refusal: Exception) -> None:
+    """A refusal of samples that were not looked at may be one of the samples."""
+    if not request.looked:
+        raise Outdated(first_line(refusal)) from refusal
 
 
 def _refuse_if_demanded(request: KernelRequest, reason: object) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from kerneltrack.ntk.contraction.block import SampleBlock, shift_features
 from kerneltrack.ntk.contraction.choice import ORDERS, cheapest
 from kerneltrack.ntk.contraction.gram import mirror
+from kerneltrack.ntk.contraction.mixed_gradients import pulled_back
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
-from kerneltrack.ntk.contraction.output_gradients import collect
-from kerneltrack.ntk.contraction.terms import Coverage, Term, cover
+from kerneltrack.ntk.contraction.output_gradients import UNBATCHED, Direction, collect
+from kerneltrack.ntk.contraction.terms import Coverage, Term, cover, isometry_gaps
 
 __all__ = [
     "ORDERS",
+    "UNBATCHED",
     "ContractionSize",
     "Coverage",
+    "Direction",
     "Order",
     "OrderCost",
     "SampleBlock",
@@ -20,6 +23,8 @@ __all__ = [
     "cheapest",
     "collect",
     "cover",
+    "isometry_gaps",
     "mirror",
+    "pulled_back",
     "shift_features",
 ]

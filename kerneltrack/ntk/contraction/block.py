@@ -47,7 +47,10 @@ class SampleBlock:
 
     def planes(self, index: int) -> list[Sequence[Tensor]]:
         """For each plane the outputs that belong to it, each (n, g, e, T)."""
-        outputs = self.factors.gradients(index)
+        return self.planes_of(self.factors.gradients(index))
+
+    def planes_of(self, outputs: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+        """What there is for each output, as it belongs to planes."""
         return [outputs[o : o + 1] for o in range(len(outputs))] if self.kind == "diagonal" else [outputs]
 
     def stacked(self, term: Term) -> list[Tensor]:
@@ -77,16 +80,11 @@ def shift_features(block: SampleBlock, term: Term, plane: int) -> Tensor:
     """Gradients of a "features" term, (n, Q, p): sums over rows and over all uses."""
     total: Tensor | None = None
     for index in term.uses:
-        parts = block.planes(index)[plane]
-        if isinstance(parts, Batched):
-            rows = _summed(parts.together).flatten(2).movedim(0, 1)
+        sums = block.planes_of(block.factors.sums(index))[plane]
+        if isinstance(sums, Batched):
+            rows = sums.together.flatten(2).movedim(0, 1)
         else:
-            rows = torch.stack([_summed(part).flatten(1) for part in parts], 1)
+            rows = torch.stack([part.flatten(1) for part in sums], 1)
         total = rows if total is None else total + rows
     assert total is not None
     return total.flatten(1).unsqueeze(1) if block.kind == "trace" else total
-
-
-def _summed(rows: Tensor) -> Tensor:
-    """Over T."""
-    return rows.sum(-1) if rows.shape[-1] > 1 else rows

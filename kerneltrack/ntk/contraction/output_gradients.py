@@ -16,6 +16,7 @@ from typing import overload
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+from torch.func import vmap
 
 from kerneltrack.ntk.capture import Record, Use, side_by_side
 from kerneltrack.ntk.machine import Machine
@@ -73,7 +74,7 @@ class KroneckerFactors:
         uses: the uses of the block, in their order.
         gradients: for each record, one (N, g, e, T) for every output.
         count: N.
-        mixed: for each record (k, g, e, T), Σ_o u_no of these for the samples of a direction, where one was given.
+        direction: where one was given; of several outputs, there is one more gradient then, that of Σ_no u_no f_o(x_n).
     """
 
     def __init__(
@@ -81,22 +82,64 @@ class KroneckerFactors:
         uses: Sequence[Use],
         gradients: Mapping[Record, Sequence[Tensor]],
         count: int,
-        mixed: Mapping[Record, Tensor] | None = None,
+        direction: Direction | None = None,
     ) -> None:
-        self.uses, self._gradients, self.count, self.mixed = uses, gradients, count, mixed or {}
+        self.uses, self._gradients, self.count, self._direction = uses, gradients, count, direction
+        self._sums: dict[int, Sequence[Tensor]] = {}
 
     def gradients(self, index: int) -> Sequence[Tensor]:
         """G of a use: for every output (N, g, e, T)."""
+        return self._of_outputs(self._all(index))
+
+    def sums(self, index: int) -> Sequence[Tensor]:
+        """Σ_t G of a use: for every output (N, g, e)."""
+        return self._of_outputs(self._summed(index))
+
+    def mixed(self, index: int) -> Tensor:
+        """Σ_o u_no G_no of a use for the direction's samples, (k, g, e, T)."""
+        assert self._direction is not None
+        parts = self._all(index)
+        rows = parts[-1][self._direction.rows]
+        return rows if len(parts) > 1 else rows * self._direction.u.to(rows.dtype).view(-1, 1, 1, 1)
+
+    def mixed_sums(self, indices: Sequence[int]) -> list[Tensor]:
+        """Σ_not u_no G_not over the direction's samples, (g·e,) for each of these uses."""
+        assert self._direction is not None
+        sums = [self._summed(index) for index in indices]
+        rows = [parts[-1][self._direction.rows].flatten(1) for parts in sums]
+        together = rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+        if len(sums[0]) == 1:
+            together = together * self._direction.u.to(together.dtype)
+        return list(torch.split(together.sum(0), [part.shape[1] for part in rows]))
+
+    def keep(self, indices: Iterable[int]) -> None:
+        """Drops the gradients that none of these uses needs."""
+        records = {self.uses[index].record for index in indices}
+        self._gradients = {record: parts for record, parts in self._gradients.items() if record in records}
+        self._sums.clear()
+
+    def _all(self, index: int) -> Sequence[Tensor]:
         use = self.uses[index]
         parts = self._gradients[use.record]
         if isinstance(parts, Batched):
             return parts if parts.together.shape[2] == 1 else Batched(_each(use.shared_rows, parts.together))
         return [use.shared_rows(part) for part in parts]
 
-    def keep(self, indices: Iterable[int]) -> None:
-        """Drops the gradients that none of these uses needs."""
-        records = {self.uses[index].record for index in indices}
-        self._gradients = {record: parts for record, parts in self._gradients.items() if record in records}
+    def _summed(self, index: int) -> Sequence[Tensor]:
+        parts = self._all(index)
+        if not isinstance(parts, Batched):
+            return [_over_rows(part) for part in parts]
+        if index not in self._sums:
+            self._sums[index] = Batched(_over_rows(parts.together))
+        return self._sums[index]
+
+    def _of_outputs(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
+        return parts[:-1] if self._direction is not None and len(parts) > 1 else parts
+
+
+def _over_rows(rows: Tensor) -> Tensor:
+    """Σ_t, (…, T) → (…)."""
+    return rows.sum(-1) if rows.shape[-1] > 1 else rows.squeeze(-1)
 
 
 def collect(
@@ -137,14 +180,7 @@ def collect(
             place.add(part, several)
     for record in stored:
         record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
-    mixed = None if beside is None else {record: _mixed(place.gradients, beside) for record, place in stored.items()}
-    return KroneckerFactors(uses, {record: place.gradients[:o] for record, place in stored.items()}, n, mixed)
-
-
-def _mixed(gradients: Sequence[Tensor], direction: Direction) -> Tensor:
-    """Of the last pass, which was of u; of the only output's gradients, where there is one."""
-    rows = gradients[-1][direction.rows]
-    return rows if len(gradients) > 1 else rows * direction.u.to(rows.dtype).view(-1, 1, 1, 1)
+    return KroneckerFactors(uses, {record: place.gradients for record, place in stored.items()}, n, beside)
 
 
 class _Stored:
@@ -163,6 +199,8 @@ class _Stored:
         if part is None:
             zero = torch.zeros(1, dtype=self._dtype, device=self._use.weight.device)
             self._extend([zero.expand(sizes)] * max(1, several))
+        elif not several and self._outputs == 1 and not self._adjoining:
+            self.gradients = Batched(self._use.gradient_rows(part.to(self._dtype)).unsqueeze(0))
         elif not several:
             self._extend([self._use.gradient_rows(part.to(self._dtype))])
         else:
@@ -212,7 +250,7 @@ def _passes(
         if count > 1:
             try:
                 batch = _cotangents(outputs, done, count, beside)
-                parts = _gradients(outputs, edges, batch, retain_graph=True, is_grads_batched=True)
+                parts = _batched_gradients(outputs, edges, batch)
             except UNBATCHED:
                 at_once = 1
                 continue
@@ -240,8 +278,26 @@ def _cotangents(outputs: Tensor, first: int, count: int, beside: Tensor | None) 
     return rows.contiguous()
 
 
+def _batched_gradients(outputs: Tensor, edges: Sequence[GradientEdge | None], batch: Tensor) -> Sequence[Tensor | None]:
+    """One pass for several cotangents (k, n, O).
+
+    By torch.func.vmap: the one behind ``is_grads_batched`` knows fewer operations (norms, softmax, pooling are missing),
+    and loops over the cotangents there.
+    """
+    reached: list[int] = []
+
+    def one(cotangent: Tensor) -> list[Tensor]:
+        parts = _gradients(outputs, edges, cotangent, retain_graph=True)
+        reached[:] = [place for place, part in enumerate(parts) if part is not None]
+        return [part for part in parts if part is not None]
+
+    found: list[Tensor] = vmap(one)(batch)
+    by_place = dict(zip(reached, found, strict=True))
+    return [by_place.get(place) for place in range(len(edges))]
+
+
 def _gradients(
-    outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, **options: bool
+    outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, *, retain_graph: bool
 ) -> Sequence[Tensor | None]:
     """Torch's type stubs do not accept unused edges here."""
-    return torch.autograd.grad(outputs, edges, cotangent, allow_unused=True, **options)  # type: ignore[arg-type]
+    return torch.autograd.grad(outputs, edges, cotangent, allow_unused=True, retain_graph=retain_graph)  # type: ignore[arg-type]

@@ -45,7 +45,10 @@ class StructuredPlan:
     Attributes:
         steps: each covered parameter's contribution.
         uncovered: parameters that plain autodiff must do, and why.
-        signature: of the forward pass that it is the plan of.
+        facts: of the forward pass that it is the plan of; see :class:`ForwardPass`.
+        outputs: O.
+        outputs_at_once: how many go through one backward pass.
+        copies: whether the model gets copies of what its layers return, because it writes there.
         lines: the plan as it is printed.
         samples: how many there are on both sides.
         block_samples: how many are captured at a time.
@@ -54,12 +57,16 @@ class StructuredPlan:
         factor_bytes: what they take by themselves while input rows are brought into the order of products.
         widest: entries of the largest gradient of one sample and output.
         workspace: bytes that a slice or a tile beside the blocks may take; four of them are kept free.
-        slices: bytes that slices and tiles will take together.
+        slice_bytes: bytes of the widest slice of gradients, were there room for it.
+        tile_bytes: bytes of the largest tile of Θ that a step makes by itself, were there room for it.
     """
 
     steps: tuple[Step, ...]
     uncovered: Mapping[str, str]
-    signature: tuple[object, ...]
+    facts: tuple[object, ...]
+    outputs: int
+    outputs_at_once: int
+    copies: bool
     lines: tuple[PlanLine, ...]
     samples: int
     block_samples: int
@@ -68,7 +75,8 @@ class StructuredPlan:
     factor_bytes: int
     widest: int
     workspace: int
-    slices: int
+    slice_bytes: int
+    tile_bytes: int
 
     @classmethod
     def of(cls, request: KernelRequest, trial: ForwardPass) -> StructuredPlan:
@@ -80,21 +88,37 @@ class StructuredPlan:
         widest = max((use.extent().gradients for use in uses), default=1)
         inputs, item = sum(use.held_inputs() for use in uses), request.dtype.itemsize
         gradients = sum(use.extent().gradients for use in {use.record: use for use in uses}.values())
-        workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
-        return cls(
+        slice_bytes, tile_bytes = _slices(request, trial, steps)
+        whole = cls(
             steps=tuple(steps),
             uncovered=coverage.uncovered | dict.fromkeys(request.network.sight(trial.samples).parameters, _HOOKED),
-            signature=trial.signature,
+            facts=trial.facts,
+            outputs=request.outputs,
+            outputs_at_once=request.outputs,
+            copies=trial.writes or not request.machine.counts_launches,
             lines=tuple(_lines(steps, uses)),
             samples=request.samples,
-            block_samples=_block_samples(request, one, request.free_bytes - 4 * workspace),
+            block_samples=request.samples,
             sample_bytes=one,
             held_bytes=one + item * (inputs + request.outputs * widest),
             factor_bytes=item * (2 * inputs + request.outputs * gradients),
             widest=widest,
-            workspace=workspace,
-            slices=_slices(request, trial, steps, workspace),
+            workspace=0,
+            slice_bytes=slice_bytes,
+            tile_bytes=tile_bytes,
         )
+        return whole.within(request)
+
+    def within(self, request: KernelRequest) -> StructuredPlan:
+        """The same plan in the memory that is free now."""
+        workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
+        block = _block_samples(request, self.sample_bytes, request.free_bytes - 4 * workspace)
+        return replace(self, workspace=workspace, block_samples=block)
+
+    @property
+    def slices(self) -> int:
+        """Two slices of gradients (one is formed while one is multiplied), and a tile of Θ where a step makes one."""
+        return 2 * min(self.workspace, self.slice_bytes) + min(self.workspace, self.tile_bytes)
 
     @property
     def terms(self) -> list[Term]:
@@ -104,7 +128,7 @@ class StructuredPlan:
     @property
     def key(self) -> tuple[object, ...]:
         """What the contributions depend on: two executions with equal keys can be contracted with each other."""
-        return self.signature, tuple((step.term, step.order.name) for step in self.steps), tuple(self.uncovered)
+        return self.facts[0], tuple((step.term, step.order.name) for step in self.steps), tuple(self.uncovered)
 
     @property
     def least_bytes(self) -> int:
@@ -126,12 +150,12 @@ def _step(request: KernelRequest, trial: ForwardPass, term: Term) -> Step:
     return Step(term, order, order.cost(size))
 
 
-def _slices(request: KernelRequest, trial: ForwardPass, steps: Sequence[Step], workspace: int) -> int:
-    """Two slices of gradients (one is formed while one is multiplied), and a tile of Θ where a step makes one."""
+def _slices(request: KernelRequest, trial: ForwardPass, steps: Sequence[Step]) -> tuple[int, int]:
+    """Bytes of the widest slice of gradients, and of a tile of Θ where a step makes one."""
     rows = request.dtype.itemsize * max(len(request.x1), request.columns) * request.paired
     slices = [rows * _columns(request, trial, step, rows) for step in steps if step.order.name == "gradient"]
     tile = rows**2 // request.dtype.itemsize if any(step.order.name in _TILED for step in steps) else 0
-    return 2 * min(workspace, max(slices, default=0)) + min(workspace, tile)
+    return max(slices, default=0), tile
 
 
 def _columns(request: KernelRequest, trial: ForwardPass, step: Step, column: int) -> int:

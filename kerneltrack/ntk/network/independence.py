@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +25,9 @@ from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.witness import Calls
+
+#: What is computed on a device, or by the host.
+Array = TypeVar("Array", Tensor, np.ndarray[Any, Any])
 
 #: Samples of one look: of every call, and of the first one. The derivative is asked of the first PULLED.
 FEW, MANY, PULLED = 3, 8, 2
@@ -227,17 +232,24 @@ def _twice(eps: float) -> int:
     return 3 if eps > _COARSE else 2
 
 
+def explained_outputs(spread: Array, size: Array, eps: float) -> Array:
+    """Differences, by output, that need no explanation: of the spread of f, and the last digits of its largest value."""
+    return _share(eps) * spread + _ulps(eps) * eps * size
+
+
+def explained_derivatives(sizes: Array, largest: Array | float, eps: float) -> Array:
+    """The same for Jᵀu by parameter (P,): of its own size, and the last digits of the largest of all."""
+    return _share(eps) * sizes + 2 * _ulps(eps) * eps * largest
+
+
 def _limit(values: Tensor) -> Tensor:
-    """Differences, by output, that need no explanation: of the outputs' spread, and the last digits of their size."""
-    eps = torch.finfo(values.dtype).eps
-    limit: Tensor = _share(eps) * (values.amax(0) - values.amin(0)) + _ulps(eps) * eps * values.abs().amax(0)
-    return limit
+    spread = values.amax(0) - values.amin(0)
+    return explained_outputs(spread, values.abs().amax(0), torch.finfo(values.dtype).eps)
 
 
 def _slack(sizes: Tensor, pulled: Gradients, dtype: torch.dtype) -> Tensor:
-    """The same for Jᵀu by parameter (P,): of its own size, and the last digits of all parameters' sizes."""
     eps = max(torch.finfo(kind).eps for kind in (dtype, *(part.dtype for part in pulled.values())))
-    return _share(eps) * sizes + 2 * _ulps(eps) * eps * sizes.amax()
+    return explained_derivatives(sizes, sizes.amax(), eps)
 
 
 def _noise(network: Network, samples: Inputs, seen: Look) -> tuple[Tensor, Tensor, float]:
