@@ -127,7 +127,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows: Tensor = functorch.get_unwrapped(x).movedim(axis, 0)
     if functorch.is_functorch_wrapped_tensor(rows):
         return F.linear(x, weight, bias)
-    batched: Tensor = functorch._add_batch_dim(F.linear(rows, weight, bias), 0, level)
+    flat = F.linear(rows.flatten(0, -2), weight, bias)
+    batched: Tensor = functorch._add_batch_dim(flat.view(*rows.shape[:-1], -1), 0, level)
     return batched
 
 

@@ -16,7 +16,7 @@ from kerneltrack.ntk.contraction.gram import add_gram
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.per_sample_gradients import token_features
 from kerneltrack.ntk.contraction.terms import Term
-from kerneltrack.ntk.contraction.whole_features import whole_features
+from kerneltrack.ntk.contraction.whole_features import stacked_features, whole_features
 from kerneltrack.ntk.machine import Machine
 
 
@@ -53,9 +53,10 @@ class Gradient(Order):
             if any(term.form == "tokens" for term in terms if term not in whole):
                 buffers = [part.new_empty(width * rows) for rows in part.shape[: len(blocks)]]
             narrow = _Narrow(part, min(self.machine.narrow_columns, width), symmetric, self.machine)
-            for term in whole:
-                formed = [whole_features(block, term, plane) for block in blocks]
-                narrow.add(formed[0], formed[-1], term.scale, shared=False)
+            for group in _groups(whole, blocks[0], width):
+                formed = [_together(block, group, plane) for block in blocks]
+                for term, *sides in zip(group, *formed, strict=True):
+                    narrow.add(sides[0], sides[-1], term.scale, shared=False)
             for term in (term for term in terms if term not in whole):
                 own = self._slice_width(term, width, part, blocks)
                 slices = [
@@ -91,6 +92,33 @@ class Gradient(Order):
         if term.form == "features":
             return [shift_features(block, term, plane).flatten(0, 1)]
         return dense_features(block, term, plane, workspace // buffer.element_size()).values()
+
+
+def _groups(terms: Sequence[Term], block: SampleBlock, width: int) -> list[list[Term]]:
+    """Terms that are formed together: those of a whole stack, where there is room for it, and the others one by one."""
+    stacked: dict[int, list[Term]] = {}
+    for term in terms:
+        stack, _ = block.factors.stacks.get(block.factors.uses[term.uses[0]].record, (None, 0))
+        stacked.setdefault(id(term) if stack is None or term.form != "tokens" else id(stack), []).append(term)
+    return [
+        part for group in stacked.values() for part in ([group] if _fit(group, block, width) else [[t] for t in group])
+    ]
+
+
+def _fit(group: Sequence[Term], block: SampleBlock, width: int) -> bool:
+    """Whether a group is all of a stack, each weight used once, and its columns are no more than ``width``."""
+    use = block.factors.uses[group[0].uses[0]]
+    stack, _ = block.factors.stacks.get(use.record, (None, 0))
+    if stack is None or len(group) == 1 or [block.factors.uses[i] for t in group for i in t.uses] != list(stack.uses):
+        return False
+    outputs = len(block.factors.gradients(group[0].uses[0])) if block.kind == "trace" else 1
+    return len(group) * use.extent().features * outputs <= width
+
+
+def _together(block: SampleBlock, group: Sequence[Term], plane: int) -> list[Tensor]:
+    if len(group) == 1:
+        return [whole_features(block, group[0], plane)]
+    return stacked_features(block, group[0], plane)
 
 
 class _Narrow:

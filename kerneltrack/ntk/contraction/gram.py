@@ -78,5 +78,7 @@ def mirror(theta: Tensor, size: int) -> None:
         for start in range(0, plane.shape[0], size):
             stop = start + size
             block = plane[start:stop, start:stop]
-            block.copy_(block.triu() + block.triu(1).T)
-            plane[stop:, start:stop] = plane[start:stop, stop:].T
+            above = block.triu(1)
+            block.triu_().add_(above.T)
+            if stop < plane.shape[0]:
+                plane[stop:, start:stop] = plane[start:stop, stop:].T

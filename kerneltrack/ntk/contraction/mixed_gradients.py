@@ -24,8 +24,13 @@ def pulled_back(
     """
     features = [index for index in sorted(wanted) if factors.uses[index].form == "features"]
     by_weight = dict(zip(features, factors.mixed_sums(features), strict=True)) if features else {}
+    stacked = factors.mixed_stacks()
     for index in set(wanted) - set(features):
-        by_weight[index] = _by_weight(factors.uses[index], factors.mixed(index), rows)
+        use = factors.uses[index]
+        if use.record in stacked:
+            by_weight[index] = use.weight_layout(stacked[use.record])
+        else:
+            by_weight[index] = _by_weight(use, factors.mixed(index), rows)
     weights = [factors.uses[index].weight for index in by_weight]
     given = [part.reshape(w.shape).to(w.dtype) for w, part in zip(weights, by_weight.values(), strict=True)]
     parts = torch.autograd.grad(weights, list(leaves.values()), given, allow_unused=True, retain_graph=True)

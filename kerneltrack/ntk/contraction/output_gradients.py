@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import cast, overload
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.autograd.graph import GradientEdge
 from torch.func import vmap
 
 from kerneltrack.ntk.capture import Record, Use, side_by_side
+from kerneltrack.ntk.contraction.stack import Stack, alike
 from kerneltrack.ntk.machine import Machine
 
 #: What torch raises where an operation cannot go through a pass of several outputs: as exact, one by one.
@@ -84,8 +85,25 @@ class KroneckerFactors:
         count: int,
         direction: Direction | None = None,
     ) -> None:
-        self.uses, self._gradients, self.count, self._direction = uses, gradients, count, direction
+        self.uses, self._gradients, self.count, self._direction = uses, dict(gradients), count, direction
         self._sums: dict[int, Sequence[Tensor]] = {}
+        self.stacks: dict[Record, tuple[Stack, int]] = {}
+
+    def stack(self, wanted: Collection[int]) -> None:
+        """Stacks the gradients and inputs of linear maps of one shape; :attr:`stacks` has record → the stack and its place."""
+        primary = _primary(self.uses, wanted)
+        for group in alike(use for record, use in primary.items() if isinstance(self._gradients[record], Batched)):
+            stack = Stack(group, [cast(Batched, self._gradients[use.record]).together for use in group])
+            for place, use in enumerate(group):
+                self.stacks[use.record] = stack, place
+                self._gradients[use.record] = Batched(stack.of_use(place))
+
+    def mixed_stacks(self) -> dict[Record, Tensor]:
+        """Σ_not u_no G_not ⊗ a_nt over the direction's samples for each record in a stack, (1, e, i)."""
+        assert self._direction is not None
+        stacks = {id(stack): stack for stack, _ in self.stacks.values()}
+        formed = {key: stack.mixed(self._direction.rows, self._direction.u) for key, stack in stacks.items()}
+        return {record: formed[id(stack)][place : place + 1] for record, (stack, place) in self.stacks.items()}
 
     def gradients(self, index: int) -> Sequence[Tensor]:
         """G of a use: for every output (N, g, e, T)."""
@@ -117,6 +135,7 @@ class KroneckerFactors:
         records = {self.uses[index].record for index in indices}
         self._gradients = {record: parts for record, parts in self._gradients.items() if record in records}
         self._sums.clear()
+        self.stacks = {record: found for record, found in self.stacks.items() if record in records}
 
     def _all(self, index: int) -> Sequence[Tensor]:
         use = self.uses[index]
@@ -130,7 +149,8 @@ class KroneckerFactors:
         if not isinstance(parts, Batched):
             return [_over_rows(part) for part in parts]
         if index not in self._sums:
-            self._sums[index] = Batched(_over_rows(parts.together))
+            stack, place = self.stacks.get(self.uses[index].record, (None, 0))
+            self._sums[index] = Batched(_over_rows(parts.together) if stack is None else stack.sums(place))
         return self._sums[index]
 
     def _of_outputs(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -166,9 +186,7 @@ def collect(
         beside: u: the gradients of Σ_no u_no f_o(x_n) are wanted too.
     """
     n, o = outputs.shape
-    primary: dict[Record, Use] = {}
-    for index in sorted(wanted):  # a weight comes before its bias, and says what the rows are
-        primary.setdefault(uses[index].record, uses[index])
+    primary = _primary(uses, wanted)
     stored = {record: _Stored(use, n, o, dtype, adjoining) for record, use in primary.items()}
     rows = n * max((use.extent().tokens for use in primary.values()), default=1)
     at_once = max(1, min(o, most, machine.backward_rows // rows))
@@ -180,7 +198,18 @@ def collect(
             place.add(part, several)
     for record in stored:
         record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
-    return KroneckerFactors(uses, {record: place.gradients for record, place in stored.items()}, n, beside)
+    factors = KroneckerFactors(uses, {record: place.gradients for record, place in stored.items()}, n, beside)
+    if machine.counts_launches and not adjoining:
+        factors.stack(wanted)
+    return factors
+
+
+def _primary(uses: Sequence[Use], wanted: Collection[int]) -> dict[Record, Use]:
+    """The first use of each record: a weight comes before its bias, and says what the rows are."""
+    primary: dict[Record, Use] = {}
+    for index in sorted(wanted):
+        primary.setdefault(uses[index].record, uses[index])
+    return primary
 
 
 class _Stored:

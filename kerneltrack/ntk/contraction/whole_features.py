@@ -38,3 +38,12 @@ def _rows(gradients: Tensor) -> Tensor:
     if gradients.stride(3) == 1 and t > 1:
         return gradients.permute(0, 1, 4, 2, 3).reshape(n * g, t, o * e).transpose(1, 2)
     return gradients.reshape(n * g, o * e, t)
+
+
+def stacked_features(block: SampleBlock, term: Term, plane: int) -> list[Tensor]:
+    """The same for every use of a stack, of which ``term`` has one, in the stack's order."""
+    stack, _ = block.factors.stacks[block.factors.uses[term.uses[0]].record]
+    outputs = len(block.factors.gradients(term.uses[0]))
+    formed = stack.features(slice(plane, plane + 1) if block.kind == "diagonal" else slice(outputs))
+    paired = 1 if block.kind in ("trace", "diagonal") else outputs
+    return list(formed.reshape(*formed.shape[:2], paired, -1).unbind(0))

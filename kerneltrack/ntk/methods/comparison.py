@@ -120,11 +120,14 @@ class Comparison:
         gaps, sizes = rest.reshape(2, -1)
         dtypes = [self._outputs[0].dtype, *(part.dtype for part in self._pulled.values() if part is not None)]
         eps = max(torch.finfo(dtype).eps for dtype in dtypes)
-        limit = explained_outputs(high - low, np.maximum(-low, high), torch.finfo(dtypes[0]).eps)
-        same = bool((gap <= limit).all() and np.isfinite(limit).all())
-        if len(gaps):
-            same = same and bool((gaps <= explained_derivatives(sizes, sizes.max(), eps)).all())
-        return same and sums in self._network.known(self.samples).accepted
+        size, known = np.maximum(-low, high), self._network.known(self.samples)
+        limit = explained_outputs(high - low, size, torch.finfo(dtypes[0]).eps)
+        slack = explained_derivatives(sizes, sizes.max(initial=0), eps)
+        if known.rounding is not None and len(known.rounding.outputs) == width:  # of f before any head
+            limit = limit + known.rounding.outputs * size
+            slack = slack + known.rounding.derivatives * sizes
+        within = (gap <= limit).all() and (gaps <= slack).all() and np.isfinite(size).all()
+        return bool(within) and sums in known.accepted
 
 
 def _dense(part: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -22,6 +22,7 @@ from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
 from kerneltrack.ntk.network.batch_vjp import Gradients, batch_vjp, cotangents, same_bits
 from kerneltrack.ntk.network.bystanders import refuse_bystanders
 from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.known import Rounding
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.witness import Calls
@@ -105,15 +106,28 @@ def refuse_coupling(
     limit, slack = _limit(values), _slack(sizes, seen.pulled, values.dtype)
     if bool((gap <= limit).all() & (seen.gap <= slack).all().to(gap.device)):
         return
+    known, size = network.known(samples), values.abs().amax(0)
+    if (before := known.rounding) is not None:
+        moved, turned = (torch.from_numpy(part).to(gap.device) for part in (before.outputs, before.derivatives))
+        within = (gap <= limit + moved * size).all() & (seen.gap <= slack + turned.to(sizes.device) * sizes).all().to(
+            gap.device
+        )
+        if bool(within):
+            return
     noise, unsteady, eps = _noise(network, samples, seen)
-    limit = limit + _twice(eps) * noise + _ulps(eps) * eps * values.abs().amax(0)
+    moved, turned = _twice(eps) * noise + _ulps(eps) * eps * size, _twice(eps) * unsteady + _ulps(eps) * eps * sizes
+    limit, slack = limit + moved, slack + turned
     if not bool((gap <= limit).all()):
         _refuse("outputs", "outputs of a sample alone equal to its row of a batch", gap / limit)
-    slack = slack + _twice(eps) * unsteady + _ulps(eps) * eps * sizes
     for name, found, most in zip(seen.pulled, seen.gap.tolist(), slack.tolist(), strict=True):
         if not found <= most:
             expected = "the derivative of a sample alone equal to its part of a batch's"
             _refuse(f"derivative by {name!r}", expected, torch.tensor(found / (most or 1e-300)))
+    known.rounding = Rounding(_relative(moved, size), _relative(turned, sizes))
+
+
+def _relative(moved: Tensor, size: Tensor) -> np.ndarray[Any, Any]:
+    return torch.where(size > 0, moved / size, 0).double().cpu().numpy()
 
 
 def refuse_hidden_coupling(network: Network, samples: Inputs, seen: Look) -> None:
