@@ -92,7 +92,8 @@ class KroneckerFactors:
     def stack(self, wanted: Collection[int]) -> None:
         """Stacks the gradients and inputs of linear maps of one shape; :attr:`stacks` has record → the stack and its place."""
         primary = _primary(self.uses, wanted)
-        for group in alike(use for record, use in primary.items() if isinstance(self._gradients[record], Batched)):
+        batched = [use for record, use in primary.items() if isinstance(self._gradients[record], Batched)]
+        for group in alike(batched, len(next(iter(self._gradients.values()), ()))):
             stack = Stack(group, [cast(Batched, self._gradients[use.record]).together for use in group])
             for place, use in enumerate(group):
                 self.stacks[use.record] = stack, place

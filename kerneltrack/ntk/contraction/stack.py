@@ -60,16 +60,20 @@ class Stack:
         return gradients.flatten(1, 2).transpose(1, 2) @ inputs.flatten(1, 2)
 
 
-def stackable(use: Use) -> bool:
-    """Whether its gradients and inputs are rows that lie in memory as they are: a linear map of several rows."""
+def _stackable(use: Use, outputs: int) -> bool:
+    """Whether its gradients and inputs are rows that lie in memory as they are: a linear map.
+
+    Of one row and several outputs it is left alone: nothing is formed of it, and u has a row of its own.
+    """
     extent = use.extent()
-    return use.form == "tokens" and extent.groups == 1 and extent.tokens > 1 and not use.copied_inputs()
+    several = extent.tokens > 1 or outputs == 1
+    return use.form == "tokens" and extent.groups == 1 and several and not use.copied_inputs()
 
 
-def alike(uses: Iterable[Use]) -> list[list[Use]]:
+def alike(uses: Iterable[Use], outputs: int) -> list[list[Use]]:
     """Those that stack with others, by shape."""
     groups: dict[tuple[object, ...], list[Use]] = {}
     for use in uses:
-        if stackable(use):
+        if _stackable(use, outputs):
             groups.setdefault((use.extent(), type(use)), []).append(use)
     return [group for group in groups.values() if len(group) > 1]

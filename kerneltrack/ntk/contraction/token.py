@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
-from kerneltrack.ntk.contraction.gram import row_blocks
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.terms import Term
+from kerneltrack.ntk.contraction.token_group import add_groups
 
 
 class Token(Order):
@@ -41,28 +41,13 @@ class Token(Order):
         symmetric: bool,
         workspace: int,
     ) -> None:
-        # An accelerator's tiles stay where they are, and whether gradients are constant would take the host a look at them.
-        fixes = not self.machine.counts_launches
-        layers = [_layer(term, left, right, symmetric, fixes) for term in terms]
-        outputs = theta.shape[1] // left.count
         if self.machine.counts_launches:
-            most = workspace // (theta.element_size() * theta.shape[2])
-            tiles = self._block_rows(layers, left.count, right.count, outputs, max(1, most // outputs), symmetric)
-        else:
-            size = max(1, int(self.machine.tile_entries**0.5) // outputs)
-            tiles = _squares(left.count, right.count, size, symmetric)
-        _add_tiles(theta, layers, outputs, tiles, cached=fixes)
-
-    def _block_rows(
-        self, layers: Sequence[TokenLayer], count: int, others: int, outputs: int, most: int, symmetric: bool
-    ) -> list[tuple[slice, slice]]:
-        """Tiles as large as they can be: ``most`` samples of one side, all of the other or those from the diagonal on."""
-        size = count
-        if symmetric:
-            operations = sum(layer.row_operations(count, outputs) for layer in layers)
-            size = -(-count // len(row_blocks(count * outputs, operations, 3 * len(layers), self.machine)))
-        pieces = [slice(i, min(i + min(size, most), count)) for i in range(0, count, min(size, most))]
-        return [(piece, slice(piece.start if symmetric else 0, others)) for piece in pieces]
+            add_groups(theta, left, right, terms, symmetric, workspace // theta.element_size(), self.machine)
+            return
+        layers = [_layer(term, left, right, symmetric) for term in terms]
+        outputs = theta.shape[1] // left.count
+        size = max(1, int(self.machine.tile_entries**0.5) // outputs)
+        _add_tiles(theta, layers, left.count, right.count, outputs, size, symmetric)
 
 
 @dataclass
@@ -83,11 +68,6 @@ class TokenLayer:
     scale: float
     shift: float
     fixed: list[Tensor] | None
-
-    def row_operations(self, samples: int, outputs: int) -> int:
-        """What one row of Θ takes, of so many samples with ``outputs`` each."""
-        overlap, product = self.inputs[0].shape[1] // outputs, self.gradients[0][0].shape[2] * outputs
-        return 2 * samples * (overlap + product)
 
     def add(self, tile: Tensor, rows: slice, columns: slice, scratch: Tensor) -> None:
         """Adds to one tile of every plane, (B, n·Q, m·Q)."""
@@ -122,38 +102,31 @@ def _add_fixed(view: Tensor, overlap: Tensor, fixed: Tensor) -> None:
         view.addcmul_(overlap[:, None, :, None], fixed[None, :, None, :])
 
 
-def _squares(n1: int, n2: int, size: int, symmetric: bool) -> list[tuple[slice, slice]]:
-    """Tiles of ``size`` samples on each side."""
-    return [
-        (slice(i, min(i + size, n1)), slice(j, min(j + size, n2)))
-        for i in range(0, n1, size)
-        for j in range(i if symmetric else 0, n2, size)
-    ]
-
-
 def _add_tiles(
-    theta: Tensor, layers: Sequence[TokenLayer], q: int, tiles: Sequence[tuple[slice, slice]], *, cached: bool
+    theta: Tensor, layers: Sequence[TokenLayer], n1: int, n2: int, q: int, size: int, symmetric: bool
 ) -> None:
-    """Adds to theta (B, n1·Q, n2·Q): Σ_layers K ∘ (G Gᵀ), tile by tile; a ``cached`` one is read and written once."""
-    places = [tuple(slice(s.start * q, s.stop * q) for s in tile) for tile in tiles]
-    scratch = theta.new_empty(max(theta[0][place].numel() for place in places))
-    for (rows, columns), place in zip(tiles, places, strict=True):
-        part = theta[(slice(None), *place)]
-        tile = part.contiguous() if cached else part
-        for layer in layers:
-            layer.add(tile, rows, columns, scratch)
-        if tile is not part:
-            part.copy_(tile)
+    """Adds to theta (B, n1·Q, n2·Q): Σ_layers K ∘ (G Gᵀ), in tiles of ``size`` samples, each read and written once."""
+    scratch = theta.new_empty(min(size, n1) * q * min(size, n2) * q)
+    for i in range(0, n1, size):
+        rows = slice(i, min(i + size, n1))
+        for j in range(i if symmetric else 0, n2, size):
+            columns = slice(j, min(j + size, n2))
+            place = (slice(None), slice(i * q, rows.stop * q), slice(j * q, columns.stop * q))
+            tile = theta[place].contiguous()
+            for layer in layers:
+                layer.add(tile, rows, columns, scratch)
+            theta[place] = tile
 
 
-def _layer(term: Term, left: SampleBlock, right: SampleBlock, symmetric: bool, fixes: bool) -> TokenLayer:
+def _layer(term: Term, left: SampleBlock, right: SampleBlock, symmetric: bool) -> TokenLayer:
     """A term, ready to be added tile by tile."""
     blocks = [left] if symmetric else [left, right]
     rows = [block.inputs(term, 0, block.count).reshape(block.count, -1) for block in blocks]
     ours = [plane.flatten(2) for plane in left.stacked(term)]
     theirs = ours if symmetric else [plane.flatten(2) for plane in right.stacked(term)]
-    constant = fixes and _constant(ours) and _constant(theirs)
-    fixed = [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)] if constant else None
+    fixed = (
+        [a[0] @ b[0].T for a, b in zip(ours, theirs, strict=True)] if _constant(ours) and _constant(theirs) else None
+    )
     return TokenLayer((rows[0], rows[-1]), list(zip(ours, theirs, strict=True)), term.scale, term.shift, fixed)
 
 
