@@ -201,7 +201,7 @@ def _receipt(request: KernelRequest, plan: StructuredPlan | None, reason: str) -
         result_bytes=request.result_bytes,
         working_bytes=_working_bytes(request, plan),
         budget_bytes=request.budget,
-        notes=tuple(_notes(request, reason, _unseen(request, plan))),
+        notes=tuple(_notes(request, reason, plan)),
     )
 
 
@@ -245,12 +245,14 @@ def _of_vmap(reason: str) -> str:
     return reason
 
 
-def _notes(request: KernelRequest, reason: str, unseen: list[str]) -> Iterator[str]:
+def _notes(request: KernelRequest, reason: str, plan: StructuredPlan | None) -> Iterator[str]:
+    if plan is not None and request.machine.counts_launches:
+        yield str(plan.passes)
     if reason.startswith("vmap:"):
         yield f"every parameter by plain autodiff, sample by sample, which is as exact: {_of_vmap(reason)}"
     elif reason:
         yield f"every parameter by plain autodiff: {reason}"
-    if unseen:
+    if unseen := _unseen(request, plan):
         yield f"the outputs do not depend on {listed(unseen)}: zero in the kernel; does forward= leave out a part of the model?"
     if request.network_dtype != request.dtype:
         yield f"the network is evaluated in {_name(request.network_dtype)}, sums over parameters are {_name(request.dtype)}"

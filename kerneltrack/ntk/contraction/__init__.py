@@ -7,7 +7,7 @@ from kerneltrack.ntk.contraction.choice import ORDERS, cheapest
 from kerneltrack.ntk.contraction.gram import mirror
 from kerneltrack.ntk.contraction.mixed_gradients import pulled_back
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
-from kerneltrack.ntk.contraction.output_gradients import UNBATCHED, Direction, collect
+from kerneltrack.ntk.contraction.output_gradients import UNBATCHED, Direction, collect, gradients_by
 from kerneltrack.ntk.contraction.terms import Coverage, Term, cover, isometry_gaps
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "cheapest",
     "collect",
     "cover",
+    "gradients_by",
     "isometry_gaps",
     "mirror",
     "pulled_back",

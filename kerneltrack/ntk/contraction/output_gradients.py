@@ -290,6 +290,18 @@ def _passes(
         done += count
 
 
+def gradients_by(outputs: Tensor, uses: Sequence[Use], count: int, *, at_once: bool) -> list[Tensor]:
+    """∂f_o/∂y at every use for the first ``count`` outputs, (count, n, …); the graph is kept, so that it can be tried."""
+    edges = [record.edge for record in _primary(uses, range(len(uses)))]
+    if at_once:
+        parts = _batched_gradients(outputs, edges, _cotangents(outputs, 0, count, None))
+        return [part for part in parts if part is not None]
+    rows = [_gradients(outputs, edges, _cotangent(outputs, o, None), retain_graph=True) for o in range(count)]
+    return [
+        torch.stack([p for p in parts if p is not None]) for parts in zip(*rows, strict=True) if parts[0] is not None
+    ]
+
+
 def _cotangent(outputs: Tensor, place: int, beside: Tensor | None) -> Tensor:
     """e_o for every sample, (n, O); u behind the last."""
     if place == outputs.shape[1] and beside is not None:

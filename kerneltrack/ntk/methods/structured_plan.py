@@ -12,6 +12,7 @@ from kerneltrack.ntk.capture import Record, Use
 from kerneltrack.ntk.contraction import ContractionSize, Order, OrderCost, Term, cheapest, cover
 from kerneltrack.ntk.methods.footprint import sample_bytes
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
+from kerneltrack.ntk.methods.passes import Passes
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.network import layer_of
 from kerneltrack.ntk.plan import PlanLine
@@ -47,7 +48,8 @@ class StructuredPlan:
         uncovered: parameters that plain autodiff must do, and why.
         facts: of the forward pass that it is the plan of; see :class:`ForwardPass`.
         outputs: O.
-        outputs_at_once: how many go through one backward pass.
+        passes: how they go backward.
+        outputs_at_once: how many of them in one pass, in the memory that is free.
         copies: whether the model gets copies of what its layers return, because it writes there.
         lines: the plan as it is printed.
         samples: how many there are on both sides.
@@ -65,6 +67,7 @@ class StructuredPlan:
     uncovered: Mapping[str, str]
     facts: tuple[object, ...]
     outputs: int
+    passes: Passes
     outputs_at_once: int
     copies: bool
     lines: tuple[PlanLine, ...]
@@ -94,7 +97,8 @@ class StructuredPlan:
             uncovered=coverage.uncovered | dict.fromkeys(request.network.sight(trial.samples).parameters, _HOOKED),
             facts=trial.facts,
             outputs=request.outputs,
-            outputs_at_once=request.outputs,
+            passes=Passes.of(request, trial),
+            outputs_at_once=1,
             copies=trial.writes or not request.machine.counts_launches,
             lines=tuple(_lines(steps, uses)),
             samples=request.samples,
@@ -113,7 +117,9 @@ class StructuredPlan:
         """The same plan in the memory that is free now."""
         workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
         block = _block_samples(request, self.sample_bytes, request.free_bytes - 4 * workspace)
-        return replace(self, workspace=workspace, block_samples=block)
+        one = request.network.activation_bytes(request.x1) * min(block, len(request.x1))
+        at_once = max(1, min(self.passes.at_once, request.free_bytes // (2 * one)))
+        return replace(self, workspace=workspace, block_samples=block, outputs_at_once=at_once)
 
     @property
     def slices(self) -> int:
