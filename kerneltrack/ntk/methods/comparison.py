@@ -121,13 +121,14 @@ class Comparison:
         dtypes = [self._outputs[0].dtype, *(part.dtype for part in self._pulled.values() if part is not None)]
         eps = max(torch.finfo(dtype).eps for dtype in dtypes)
         size, known = np.maximum(-low, high), self._network.known(self.samples)
+        if not np.isfinite(size).all():
+            return False
         limit = explained_outputs(high - low, size, torch.finfo(dtypes[0]).eps)
         slack = explained_derivatives(sizes, sizes.max(initial=0), eps)
         if known.rounding is not None and len(known.rounding.outputs) == width:  # of f before any head
             limit = limit + known.rounding.outputs * size
             slack = slack + known.rounding.derivatives * sizes
-        within = (gap <= limit).all() and (gaps <= slack).all() and np.isfinite(size).all()
-        return bool(within) and sums in known.accepted
+        return bool((gap <= limit).all() and (gaps <= slack).all()) and sums in known.accepted
 
 
 def _dense(part: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -24,6 +24,7 @@ from kerneltrack.ntk.network.bystanders import refuse_bystanders
 from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.known import Rounding
 from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.refusals import refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.witness import Calls
 
@@ -106,6 +107,7 @@ def refuse_coupling(
     limit, slack = _limit(values), _slack(sizes, seen.pulled, values.dtype)
     if bool((gap <= limit).all() & (seen.gap <= slack).all().to(gap.device)):
         return
+    refuse_not_finite(values, "the inputs")  # NaN differs from itself
     known, size = network.known(samples), values.abs().amax(0)
     if (before := known.rounding) is not None:
         moved, turned = (torch.from_numpy(part).to(gap.device) for part in (before.outputs, before.derivatives))
