@@ -10,6 +10,7 @@ import pytest
 
 from kerneltrack.archive import ArchiveWriter, check, merge, open_archive, publish
 from kerneltrack.errors import ArchiveError
+from tests.tiers import one_in
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", one_in(2, USES))
 def test_no_descriptor_is_left(path, use):
     """Without the collector of circles: what nobody refers to is given back at once."""
     USES[use](path)  # the first use of a library may open files of its own

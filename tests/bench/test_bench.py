@@ -80,6 +80,7 @@ def test_a_wrong_row_is_marked_and_not_compared_with(tmp_path):
     assert "Not installed where this was run: absent" in page
 
 
+@pytest.mark.nightly
 def test_it_runs_from_end_to_end(tmp_path):
     """The smallest workload, in fresh processes as in earnest; the row is there, and right."""
     page = tmp_path / "page.md"

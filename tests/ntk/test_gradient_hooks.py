@@ -12,7 +12,7 @@ import kerneltrack as kt
 from kerneltrack.errors import KernelError
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
-X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+X = torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def net():
