@@ -39,7 +39,9 @@ def beside(array: Any, other: Any) -> Any:
     place, xp = device(other), array_namespace(other)
     if not is_numpy(array) and device(array) == place:
         return array
-    return xp.asarray(array, dtype=xp.float64, device=place) if is_numpy(array) else array.to(place)
+    if is_numpy(array):  # a copy: torch shares no memory with an array that is not to be written to
+        return xp.asarray(array, dtype=xp.float64, device=place, copy=True)
+    return array.to(place)
 
 
 def zeros(shape: Sequence[int], other: Any) -> Any:
@@ -66,11 +68,11 @@ def norm(a: Any) -> float:
     return float(xp.linalg.vector_norm(xp.reshape(a, (-1,))))
 
 
-def column_norms(a: Any) -> Array:
-    """‖a_i‖₂ of the columns (k,), as NumPy."""
+def norms(a: Any, axis: int | tuple[int, int]) -> Array:
+    """The Euclidean norms over one axis or two, as NumPy."""
     if is_numpy(a):
-        return np.asarray(np.linalg.norm(a, axis=0))
-    return to_numpy(array_namespace(a).linalg.vector_norm(a, axis=0))
+        return np.asarray(np.linalg.norm(a, axis=axis))
+    return to_numpy(array_namespace(a).linalg.vector_norm(a, axis=axis))
 
 
 def trace(a: Any) -> float:
@@ -96,6 +98,19 @@ def columns(a: Any, index: NDArray[np.int64]) -> Any:
     return xp.take(a, xp.asarray(index, device=device(a)), axis=1)
 
 
+def chosen(a: Any, mask: NDArray[np.bool_]) -> Any:
+    """The entries that a mask of the same shape names, one after the other."""
+    return a[mask] if is_numpy(a) else a[array_namespace(a).asarray(mask, device=device(a))]
+
+
+def reordered(a: Any, order: NDArray[np.int64]) -> Any:
+    """Rows and columns of a matrix in another order."""
+    if is_numpy(a):
+        return a[order][:, order]
+    index = array_namespace(a).asarray(order, device=device(a))
+    return a[index][:, index]
+
+
 def finite_count(a: Any) -> int:
     """How many entries are finite."""
     if is_numpy(a):
@@ -118,3 +133,57 @@ def entries(a: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Arra
         return np.asarray(a[rows, columns])
     xp, place = array_namespace(a), device(a)
     return to_numpy(a[xp.asarray(rows, device=place), xp.asarray(columns, device=place)])
+
+
+def eigenvalues(a: Any) -> Array:
+    """λ_i of a symmetric matrix, ascending, as NumPy."""
+    if is_numpy(a):
+        return np.asarray(np.linalg.eigvalsh(a), np.float64)
+    return to_numpy(array_namespace(a).linalg.eigvalsh(a))
+
+
+def singular_values(a: Any) -> Array:
+    """σ_i, descending, as NumPy."""
+    if is_numpy(a):
+        return np.asarray(np.linalg.svd(a, compute_uv=False))
+    return to_numpy(array_namespace(a).linalg.svdvals(a))
+
+
+def einsum(subscripts: str, *arrays: Any, optimize: bool = False) -> Any:
+    """Σ over products, where the last array lives; the others are brought there.
+
+    Args:
+        subscripts: as of ``numpy.einsum``.
+        arrays: what is multiplied.
+        optimize: whether NumPy looks for a good order; other libraries always do.
+    """
+    if all(is_numpy(array) for array in arrays):
+        return np.asarray(np.einsum(subscripts, *arrays, optimize=optimize))
+    there = next(array for array in arrays if not is_numpy(array))
+    return array_namespace(there).einsum(subscripts, *(beside(array, there) for array in arrays))
+
+
+def trace_over_points(a: Any) -> Array:
+    """Σ_n A[n, n, …], as NumPy."""
+    return np.asarray(np.trace(a)) if is_numpy(a) else to_numpy(einsum("nn...->...", a))
+
+
+def hollow(a: Any) -> Any:
+    """A copy with zeros where the first two axes agree."""
+    diagonal = np.arange(len(a))
+    if is_numpy(a):
+        a = a.copy()
+        a[diagonal, diagonal] = 0.0
+        return a
+    xp = array_namespace(a)
+    a, diagonal = xp.asarray(a, copy=True), xp.asarray(diagonal, device=device(a))
+    a[diagonal, diagonal] = 0.0
+    return a
+
+
+def diagonal_blocks(a: Any, size: int) -> Array:
+    """The square blocks (M/size, size, size) along the diagonal of a matrix, as NumPy."""
+    if is_numpy(a):
+        return np.stack([a[i : i + size, i : i + size] for i in range(0, len(a), size)])
+    count = len(a) // size
+    return to_numpy(einsum("nanb->nab", a.reshape(count, size, count, size)))

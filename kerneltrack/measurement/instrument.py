@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kerneltrack import observables
 from kerneltrack.distributed import Ranks
 from kerneltrack.errors import KerneltrackError, ProbeError, TrackerError
+from kerneltrack.linear_algebra import is_numpy
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import of_other_parameters, withheld
 from kerneltrack.measurement.context import Context
@@ -28,6 +29,7 @@ from kerneltrack.measurement.layers import Layers
 from kerneltrack.measurement.parameter_motion import layers_of
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import References
+from kerneltrack.measurement.residence import stays
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.supplies import supply
 from kerneltrack.measurement.training_outputs import Flags
@@ -35,7 +37,7 @@ from kerneltrack.measurement.update_effects import finest, update_effects
 from kerneltrack.memory_budget import refuse_budget
 from kerneltrack.ntk import FactoredJacobian, Network, NetworkState, NTKOperator, Plan, selected, unwrap, validate
 from kerneltrack.snapshot import ProbeRecord
-from kerneltrack.spectrum import eigensystem, threads_for, unsolved
+from kerneltrack.spectrum import Place, solved, threads_for, unsolved
 from kerneltrack.training import UpdateRule
 
 
@@ -46,10 +48,13 @@ class Instrument(ProbeSpec):
     Attributes:
         ranks: the processes that compute the kernel together.
         progress: whether a kernel's computation shows a progress bar, or after how many seconds.
+        place: where kernels and eigenvectors stay until they are numbers: "auto" on a CUDA device with the memory for it, "kept"
+            wherever the kernel is computed, or "host".
     """
 
     ranks: Ranks = field(default_factory=Ranks)
     progress: bool | float = False
+    place: Place = "auto"
 
     def describe(self, module: nn.Module, *, keep_inputs: bool = False, extension_of: str | None = None) -> ProbeRecord:
         """The probe's record with everything that says what the numbers are; checks probe and module on the way.
@@ -207,7 +212,10 @@ class Instrument(ProbeSpec):
         previous = context.references.previous
         formed = self.eigenpairs == "all" or (previous is not None and previous.kernel is not None)
         kernel = self._kernels.measured(module, context.inputs) if with_kernel and formed else None
-        context = replace(context, kernel=kernel, spectrum=unsolved(kernel, self.rows(context.outputs)))
+        rows = self.rows(context.outputs)
+        resident = stays(kernel, rows=rows, wanted=self.wanted, place=self.place)
+        spectrum = unsolved(kernel, rows, "kept" if resident else "host")
+        context = replace(context, kernel=kernel, spectrum=spectrum, resident=resident)
         extent = "outputs" if kernel is None else "kernel"
         chosen = tuple(entry for entry in self.observables if observables.is_light(entry.needs, extent))
         measured, missing = supply(context, observables.in_order(observables.needs(chosen)))
@@ -262,13 +270,21 @@ class Instrument(ProbeSpec):
         kernel, parts, why, jacobian = (
             self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "", None)
         )
+        here = stays(kernel, rows=rows, wanted=self.wanted, layers=len(parts or ()), place=self.place)
+        pairs = None if self.eigenpairs == "all" else self.pairs_of(rows)
+        earlier = None if previous is None else previous.eigensystem
         with threads_for(rows):
-            spectrum = eigensystem(
-                kernel if operator is None else operator,
-                None if self.eigenpairs == "all" else self.pairs_of(rows),
-                previous=None if previous is None else previous.eigensystem,
-            )
-        return replace(context, kernel=kernel, parts=parts, without_parts=why, jacobian=jacobian, spectrum=spectrum)
+            spectrum = solved(operator or kernel, pairs, previous=earlier, place=self.place)
+        spectrum = spectrum if here else spectrum.on_host()
+        found: dict[str, Any] = {
+            "kernel": kernel,
+            "parts": parts,
+            "without_parts": why,
+            "jacobian": jacobian,
+            "spectrum": spectrum,
+        }
+        resident = here and not is_numpy(spectrum.vectors)  # one that went to the CPU takes the others along
+        return replace(context, **found, resident=resident, references=references.placed(spectrum.vectors))
 
     def _own_functions(self, context: Context) -> dict[str, Any]:
         """The archive's outputs and residual: the network's own, whatever a callable or a gauge makes of them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, hollow, inner, norm, permuted, trace_over_points
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State, epsilon_of
 
@@ -19,10 +20,10 @@ def kernel_distance(a: Array, b: Array) -> float:
 
     Computed as ½‖A/‖A‖ − B/‖B‖‖², the same number without its cancellation.
     """
-    norm_a, norm_b = np.linalg.norm(a), np.linalg.norm(b)
+    norm_a, norm_b = norm(a), norm(b)
     if not (norm_a and norm_b):
         return float("nan")
-    return float(np.sum((a / norm_a - b / norm_b) ** 2) / 2)
+    return float(((a / norm_a - b / norm_b) ** 2).sum() / 2)
 
 
 def kernel_angle(a: Array, b: Array) -> float:
@@ -46,15 +47,16 @@ def turn_is_rounding(angle: float, dtype: object) -> bool:
 
 def relative_kernel_change(kernel: Array, reference: Array) -> float:
     """‖Θ_t − Θ_0‖_F/‖Θ_0‖_F: 0 if lazy, of order 1 once features are learned. Chizat et al. 2019."""
-    norm = np.linalg.norm(reference)
-    return float(np.linalg.norm(kernel - reference) / norm) if norm else float("nan")
+    size = norm(reference)
+    return norm(kernel - reference) / size if size else float("nan")
 
 
 def centred_kernel(kernel: Array) -> Array:
     """HΘH: each output block (N, N) less the means of its rows and columns. Axes 0 and 1 run over the probe."""
     rows = kernel.mean(axis=1, keepdims=True)
     columns = kernel.mean(axis=0, keepdims=True)
-    return np.asarray(kernel - rows - columns + kernel.mean(axis=(0, 1), keepdims=True))
+    centred: Array = kernel - rows - columns + kernel.mean(axis=(0, 1), keepdims=True)
+    return centred
 
 
 def cka(a: Array, b: Array) -> float:
@@ -83,14 +85,12 @@ def unbiased_cka(a: Array, b: Array) -> float:
 
 def _hsic(a: Array, b: Array) -> float:
     """The mean over quadruples, by inclusion and exclusion; the block of two outputs need not be symmetric."""
-    n, diagonal = len(a), np.arange(len(a))
-    a, b = a.copy(), b.copy()
-    a[diagonal, diagonal] = b[diagonal, diagonal] = 0.0
+    n, a, b = len(a), hollow(a), hollow(b)
     columns, rows = ([kernel.sum(axis=axis) for kernel in (a, b)] for axis in (0, 1))
-    along = np.vdot(rows[0], rows[1]) + np.vdot(columns[0], columns[1])
-    across = np.vdot(rows[0], columns[1]) + np.vdot(columns[0], rows[1])
-    total = np.vdot(rows[0].sum(axis=0), rows[1].sum(axis=0))
-    products = (n * (n - 3) + 1) * np.vdot(a, b) + np.vdot(a, b.swapaxes(0, 1))
+    along = inner(rows[0], rows[1]) + inner(columns[0], columns[1])
+    across = inner(rows[0], columns[1]) + inner(columns[0], rows[1])
+    total = inner(rows[0].sum(axis=0), rows[1].sum(axis=0))
+    products = (n * (n - 3) + 1) * inner(a, b) + inner(a, b.swapaxes(0, 1))
     return float((products + total - (n - 2) * along - across) / (n * (n - 1) * (n - 2) * (n - 3)))
 
 
@@ -101,8 +101,8 @@ def permuted_cka(a: Array, b: Array) -> float:
     output axes tr is the trace over points, and the product the sum over outputs.
     """
     a, b = centred_kernel(a), centred_kernel(b)
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b)) * (len(a) - 1)
-    return float(np.vdot(np.trace(a), np.trace(b))) / scale if scale else float("nan")
+    scale = norm(a) * norm(b) * (len(a) - 1)
+    return float(np.vdot(trace_over_points(a), trace_over_points(b))) / scale if scale else float("nan")
 
 
 def _kernels(state: State, other: State | None) -> tuple[Array, Array]:
@@ -110,9 +110,10 @@ def _kernels(state: State, other: State | None) -> tuple[Array, Array]:
     if other is None:
         raise ObservableError("there is no other snapshot to compare with")
     if state.kernel is not None and other.kernel is not None:
-        return state.kernel, other.kernel
+        return state.kernel, beside(other.kernel, state.kernel)
     if state.eigensystem.complete and other.eigensystem.complete:
-        return _assembled(state), _assembled(other)
+        mine = _assembled(state)
+        return mine, beside(_assembled(other), mine)
     raise ObservableError("needs both kernels, or all eigenpairs of both")
 
 
@@ -132,7 +133,8 @@ def kernel_of(state: State) -> Array:
 
 def _assembled(state: State) -> Array:
     n, k = state.samples, state.kernel_outputs
-    return state.eigensystem.matrix().reshape(n, k, n, k).transpose(0, 2, 1, 3)
+    kernel: Array = permuted(state.eigensystem.matrix().reshape(n, k, n, k), (0, 2, 1, 3))
+    return kernel
 
 
 def _angular_velocity(state: State) -> float:
@@ -141,6 +143,11 @@ def _angular_velocity(state: State) -> float:
     if not lag:
         raise ObservableError("the run's lag is unknown")
     return angular_velocity(*_kernels(state, state.lagged), lag)
+
+
+def _radius(state: State) -> float:
+    kernel, initial = _kernels(state, state.initial)
+    return norm(kernel - initial)
 
 
 OBSERVABLES: tuple[Observable, ...] = (
@@ -159,7 +166,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         long_name="angle of the kernel with initialisation (polar dynamics)",
     ),
     observable(
-        "kernel_radius_from_initial", lambda s: float(np.linalg.norm(np.subtract(*_kernels(s, s.initial)))),
+        "kernel_radius_from_initial", _radius,
         "‖Θ_t − Θ_0‖_F", "matrix", "initial", source="Tsilivis and Kempe 2022",
         long_name="distance of the kernel from initialisation (polar dynamics, not yet divided by the last one)",
     ),

@@ -7,11 +7,13 @@ turns at a small change of the kernel; ``subspace_rotation_bound`` says how far 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, eigenvalues, is_numpy, singular_values
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
@@ -30,7 +32,7 @@ def subspace_overlap(vectors: Array, others: Array, k: Sequence[int]) -> Array:
     size = len(vectors)
     reach = max((m for m in k if m < size), default=0)
     squares = (vectors[:, :reach].T @ others[:, :reach]) ** 2
-    return np.array([1.0 if m == size else squares[:m, :m].sum() / m for m in k])
+    return np.array([1.0 if m == size else float(squares[:m, :m].sum()) / m for m in k])
 
 
 def largest_principal_angle(vectors: Array, others: Array, k: Sequence[int]) -> Array:
@@ -38,7 +40,21 @@ def largest_principal_angle(vectors: Array, others: Array, k: Sequence[int]) -> 
 
     Small angles come from sines and large ones from cosines, so that neither loses its digits.
     """
-    return np.array([np.max(scipy.linalg.subspace_angles(vectors[:, :m], others[:, :m])) for m in k])
+    angle = _angle if is_numpy(vectors) else _angle_elsewhere
+    return np.array([angle(vectors[:, :m], others[:, :m]) for m in k])
+
+
+def _angle(vectors: Array, others: Array) -> float:
+    return float(np.max(scipy.linalg.subspace_angles(vectors, others)))
+
+
+def _angle_elsewhere(vectors: Any, others: Any) -> float:
+    """The same of orthonormal columns: SciPy takes no arrays of other libraries."""
+    cosines = vectors.T @ others
+    smallest = float(singular_values(cosines)[-1])
+    if smallest**2 < 0.5:
+        return float(np.arccos(smallest))
+    return float(np.arcsin(min(1.0, float(singular_values(others - vectors @ cosines)[0]))))
 
 
 def rotation_bound(change: Array, before: Array, after: Array, k: Sequence[int]) -> Array:
@@ -60,7 +76,7 @@ def _rotation(gram: Array, gap: float) -> float:
     """gram (k, k): of the columns that changed."""
     if not gap > 0:
         return 1.0
-    return min(1.0, float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0))) / gap)
+    return min(1.0, float(np.sqrt(max(eigenvalues(gram)[-1], 0.0))) / gap)
 
 
 def _bound(state: State, other: State | None) -> Array:
@@ -69,8 +85,8 @@ def _bound(state: State, other: State | None) -> Array:
     values, before = state.eigensystem.values, other.eigensystem.values
     reach = max((m for m in grid if m < len(modes)), default=0)
     basis = others[:, :reach]
-    kernel = state.kernel_matrix()
-    return rotation_bound(kernel @ basis - basis * before[:reach], before, values, grid)
+    change = beside(state.kernel_matrix(), basis) @ basis - basis * beside(before[:reach], basis)
+    return rotation_bound(change, before, values, grid)
 
 
 def _determined(found: Array, state: State, other: State | None) -> Array:
@@ -90,7 +106,7 @@ def _vectors(state: State, other: State | None) -> tuple[Array, Array, tuple[int
     modes, others = state.eigensystem.vectors, other.eigensystem.vectors
     if others.shape[1] < modes.shape[1]:
         raise ObservableError("the other snapshot has fewer eigenvectors", expected=modes.shape[1], got=others.shape[1])
-    return modes, others, energy_k(modes.shape[1])
+    return modes, beside(others, modes), energy_k(modes.shape[1])
 
 
 OBSERVABLES: tuple[Observable, ...] = (

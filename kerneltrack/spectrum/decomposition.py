@@ -141,7 +141,7 @@ class EigenSystem:
             cross: (M', M) Θ(x, X), rows ordered (n, o) as everywhere.
         """
         values = np.where(self.values > self.noise_floor, self.values, np.nan)
-        return np.asarray(cross @ self.vectors / values)
+        return to_numpy(beside(cross, self.vectors) @ self.vectors / beside(values, self.vectors))
 
 
 def eigensystem(kernel_or_operator: Any, k: int | None = None, *, previous: EigenSystem | None = None) -> EigenSystem:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from kerneltrack.errors import KernelError
-from kerneltrack.linear_algebra import beside, column_norms, symmetric
+from kerneltrack.linear_algebra import beside, norms, symmetric
 
 Array = NDArray[np.float64]
 
@@ -104,7 +104,7 @@ def still_leading(linear: LinearOperator, k: int, previous: Array, epsilon: floa
 
 def residuals_of(products: Any, values: Array, vectors: Any) -> Array:
     """‖Θ v_i − λ_i v_i‖₂ (k,) from the products Θ v_i, which may live where the kernel does."""
-    return column_norms(products - vectors * beside(values, vectors))
+    return norms(products - vectors * beside(values, vectors), 0)
 
 
 #: Products before a residual is believed: each multiplies what the start has of v_1, against the rest, by its ratio of eigenvalues.

@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[2]
 #: Pieces of a snapshot: what the table calls them, and the function whose calls are timed.
 PIECES = {
     "kernel": "kerneltrack.measurement.kernels.Kernels._within_memory",
-    "eigensystem": "kerneltrack.measurement.instrument.eigensystem",
+    "eigensystem": "kerneltrack.measurement.instrument.solved",
     "observables": "kerneltrack.observables.compute",
     "coefficients and vectors": "kerneltrack.observables.measurement",
     "sharpness and ρ": "kerneltrack.measurement.curvature._top_curvature",
