@@ -27,6 +27,7 @@ from kerneltrack.measurement.eigenpairs import describe
 from kerneltrack.measurement.kernels import Kernels, ShareRequest, total
 from kerneltrack.measurement.layers import Layers
 from kerneltrack.measurement.parameter_motion import layers_of
+from kerneltrack.measurement.pieces import Pieces, Stopwatch
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import References
 from kerneltrack.measurement.residence import stays
@@ -167,13 +168,14 @@ class Instrument(ProbeSpec):
             keep_kernel: put the kernel itself among the values.
             keep_parameters: keep θ_t for :meth:`complete`.
         """
-        context = self._solved(self._context(module, rule, step, references, source, flags))
+        watch = Stopwatch()
+        context = self._solved(self._context(module, rule, step, references, source, flags), watch)
         measured, missing = supply(context, self.wanted)
         state, outputs, remarks = context.state(measured), context.outputs, self._remarks(context, missing)
         functions = self._own_functions(context)
         del context, measured  # no kernel on the device is held beside what observables need
         state = state.as_initial() if step == 0 else state
-        with threads_for(state.eigensystem.size):
+        with threads_for(state.eigensystem.size), watch.of("observables"):
             values = observables.compute(self.observables, state)
             stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
         stored |= {name: value for name, value in functions.items() if name in stored}
@@ -185,6 +187,7 @@ class Instrument(ProbeSpec):
             rule=rule,
             outputs=outputs,
             before=NetworkState.of(module) if keep_parameters and self.needs("update") else None,
+            pieces=Pieces.of(watch, state, top_k=self.top_k),
             remarks=tuple(filter(None, dict.fromkeys((*remarks, *others.values())))),
         )
 
@@ -262,18 +265,19 @@ class Instrument(ProbeSpec):
             flags=flags,
         )
 
-    def _solved(self, context: Context) -> Context:
+    def _solved(self, context: Context, watch: Stopwatch) -> Context:
         """The same with the kernel, where it is formed, and the eigenpairs."""
         module, inputs, outputs, references = context.module, context.inputs, context.outputs, context.references
         rows, previous = self.rows(outputs), references.previous
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
-        kernel, parts, why, jacobian = (
-            self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "", None)
-        )
+        with watch.of("kernel"):
+            kernel, parts, why, jacobian = (
+                self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "", None)
+            )
         here = stays(kernel, rows=rows, wanted=self.wanted, layers=len(parts or ()), place=self.place)
         pairs = None if self.eigenpairs == "all" else self.pairs_of(rows)
         earlier = None if previous is None else previous.eigensystem
-        with threads_for(rows):
+        with threads_for(rows), watch.of("eigensystem"):
             spectrum = solved(operator or kernel, pairs, previous=earlier, place=self.place)
         spectrum = spectrum if here else spectrum.on_host()
         found: dict[str, Any] = {

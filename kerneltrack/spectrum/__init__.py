@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kerneltrack.spectrum.blas_threads import threads_for
 from kerneltrack.spectrum.clusters import across_clusters, cluster_ends
-from kerneltrack.spectrum.decomposition import EigenSystem, eigensystem, solved, unsolved
+from kerneltrack.spectrum.decomposition import EigenSystem, eigensystem, is_few, solved, unsolved
 from kerneltrack.spectrum.kernel_matrix import EPSILON, Place
 from kerneltrack.spectrum.lanczos import largest_eigenvalue
 
@@ -15,6 +15,7 @@ __all__ = [
     "across_clusters",
     "cluster_ends",
     "eigensystem",
+    "is_few",
     "largest_eigenvalue",
     "solved",
     "threads_for",

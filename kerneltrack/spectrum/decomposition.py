@@ -224,7 +224,7 @@ def _solve_array(array: Any, epsilon: float, k: int | None, previous: EigenSyste
     blocks = blocks_of(array)
     asymmetry = check_symmetric(blocks, epsilon)
     blocks = [symmetric(block) for block in blocks]
-    if k is None or len(blocks[0]) < LANCZOS_ROWS or LANCZOS_SHARE * k > len(blocks[0]):
+    if k is None or not is_few(k, len(blocks[0])):
         solver = "lapack" if is_numpy(array) else "torch"
         return _merge([solve_dense(block, k) for block in blocks], blocks, k, epsilon, asymmetry, solver)
     # The products are exact to float64, whatever the kernel came in. Earlier vectors are of the whole, not of a block.
@@ -232,6 +232,11 @@ def _solve_array(array: Any, epsilon: float, k: int | None, previous: EigenSyste
     few = [_leading(_as_operator(block), k, EPSILON["float64"], earlier) for block in blocks]
     pairs = [(values, beside(vectors, array)) for values, vectors, _, _ in few]
     return _merge(pairs, blocks, k, epsilon, asymmetry, few[0][3])
+
+
+def is_few(k: int, rows: int) -> bool:
+    """Whether k pairs of a matrix of so many rows come from Lanczos, which is faster there."""
+    return rows >= LANCZOS_ROWS and LANCZOS_SHARE * k <= rows
 
 
 def _leading(
