@@ -28,7 +28,11 @@ def kernel_distance(a: Array, b: Array) -> float:
 
 def kernel_angle(a: Array, b: Array) -> float:
     """Angle arccos ⟨A, B⟩_F/(‖A‖_F ‖B‖_F) = 2 arcsin √(S/2) in radians, of polar dynamics. Tsilivis and Kempe 2022."""
-    return float(2 * np.arcsin(np.sqrt(np.clip(kernel_distance(a, b) / 2, 0.0, 1.0))))
+    return _angle(kernel_distance(a, b))
+
+
+def _angle(distance: float) -> float:
+    return float(2 * np.arcsin(np.sqrt(np.clip(distance / 2, 0.0, 1.0))))
 
 
 def angular_velocity(a: Array, b: Array, lag: float) -> float:
@@ -100,7 +104,11 @@ def permuted_cka(a: Array, b: Array) -> float:
     Of centred kernels (N, N) it is tr(HAH) tr(HBH)/((N−1)‖HAH‖_F ‖HBH‖_F) = √(PR(HAH) PR(HBH))/(N−1), PR = tr²/‖·‖_F²; with
     output axes tr is the trace over points, and the product the sum over outputs.
     """
-    a, b = centred_kernel(a), centred_kernel(b)
+    return _permuted_cka(centred_kernel(a), centred_kernel(b))
+
+
+def _permuted_cka(a: Array, b: Array) -> float:
+    """Of centred kernels."""
     scale = norm(a) * norm(b) * (len(a) - 1)
     return float(np.vdot(trace_over_points(a), trace_over_points(b))) / scale if scale else float("nan")
 
@@ -145,23 +153,50 @@ def _angular_velocity(state: State) -> float:
     return angular_velocity(*_kernels(state, state.lagged), lag)
 
 
+def _distance_from_initial(state: State) -> float:
+    return state.once("distance", lambda: kernel_distance(*_kernels(state, state.initial)))
+
+
 def _radius(state: State) -> float:
-    kernel, initial = _kernels(state, state.initial)
-    return norm(kernel - initial)
+    def compute() -> float:
+        kernel, initial = _kernels(state, state.initial)
+        return norm(kernel - initial)
+
+    return state.once("radius", compute)
+
+
+def _relative_change(state: State) -> float:
+    """:func:`relative_kernel_change`, whose numerator is a number of its own."""
+    size = norm(_kernels(state, state.initial)[1])
+    return _radius(state) / size if size else float("nan")
+
+
+def _centred(state: State) -> tuple[Array, Array]:
+    """Both kernels less the means of their rows and columns."""
+
+    def compute() -> tuple[Array, Array]:
+        kernel, initial = _kernels(state, state.initial)
+        return centred_kernel(kernel), centred_kernel(initial)
+
+    return state.once("centred", compute)
+
+
+def _cka(state: State) -> float:
+    return 1.0 - kernel_distance(*_centred(state))
 
 
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
-        "kernel_distance_from_initial", lambda s: kernel_distance(*_kernels(s, s.initial)),
+        "kernel_distance_from_initial", _distance_from_initial,
         "1 − ⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F)", "matrix", "initial", source="Fort et al. 2020",
         long_name="kernel distance from initialisation",
     ),
     observable(
-        "relative_kernel_change", lambda s: relative_kernel_change(*_kernels(s, s.initial)), "‖Θ_t − Θ_0‖_F/‖Θ_0‖_F",
+        "relative_kernel_change", _relative_change, "‖Θ_t − Θ_0‖_F/‖Θ_0‖_F",
         "matrix", "initial", source="Chizat, Oyallon and Bach 2019", long_name="relative change of the kernel",
     ),
     observable(
-        "kernel_angle_from_initial", lambda s: kernel_angle(*_kernels(s, s.initial)),
+        "kernel_angle_from_initial", lambda s: _angle(_distance_from_initial(s)),
         "arccos(⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F))", "matrix", "initial", units="rad", source="Tsilivis and Kempe 2022",
         long_name="angle of the kernel with initialisation (polar dynamics)",
     ),
@@ -182,11 +217,11 @@ OBSERVABLES: tuple[Observable, ...] = (
         source="Fort et al. 2020 (there the distance, per epoch)", long_name="angular velocity of the kernel at one lag",
     ),
     observable(
-        "cka_with_initial", lambda s: cka(*_kernels(s, s.initial)), "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",
+        "cka_with_initial", _cka, "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",
         "matrix", "initial", source="Kornblith et al. 2019", long_name="centred alignment with the initial kernel",
     ),
     observable(
-        "cka_with_initial_null", lambda s: permuted_cka(*_kernels(s, s.initial)),
+        "cka_with_initial_null", lambda s: _permuted_cka(*_centred(s)),
         "exact mean over all permutations of the points of Θ_0", "matrix", "initial",
         long_name="mean centred alignment with the initial kernel of permuted points",
     ),

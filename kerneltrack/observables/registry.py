@@ -163,16 +163,17 @@ def compute(selected: Sequence[Observable], state: State, *, only: Collection[st
         One entry per observable: a float, or an array over its ``dims``. NaN with a reason where it does not exist.
     """
     values = Values()
-    for entry in selected:
-        if only is not None and not entry.needs & set(only):
-            continue
-        try:
-            _check_needs(entry, state)
-            value = entry.compute(state if entry.anywhere else state.in_numpy)
-        except ObservableError as error:
-            value = np.full(_shape(entry, state), np.nan)
-            values.reasons[entry.name] = str(error)
-        values[entry.name] = _shaped(entry, value, state)
+    with state.sharing():
+        for entry in selected:
+            if only is not None and not entry.needs & set(only):
+                continue
+            try:
+                _check_needs(entry, state)
+                value = entry.compute(state if entry.anywhere else state.in_numpy)
+            except ObservableError as error:
+                value = np.full(_shape(entry, state), np.nan)
+                values.reasons[entry.name] = str(error)
+            values[entry.name] = _shaped(entry, value, state)
     return values
 
 

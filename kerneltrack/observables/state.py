@@ -8,10 +8,11 @@ it meets the eigenvectors, and :func:`project` is the only place that knows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from kerneltrack.snapshot import Reduction
 from kerneltrack.spectrum import EPSILON, EigenSystem
 
 Array = NDArray[np.float64]
+Shared = TypeVar("Shared")
 
 
 def project(phi: Array, reduction: Reduction) -> Array:
@@ -229,6 +231,25 @@ class State:
     def in_numpy(self) -> State:
         """The same in NumPy throughout: what an observable is given that does not say that it takes other arrays."""
         return self.placed(np.zeros(0))
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Within: what :meth:`once` is asked for is computed once; afterwards none of it is held."""
+        self.__dict__["_shared"] = {}
+        try:
+            yield
+        finally:
+            del self.__dict__["_shared"]
+
+    def once(self, name: str, compute: Callable[[], Shared]) -> Shared:
+        """What several observables of this state have in common; computed at each question outside :meth:`sharing`."""
+        shared = self.__dict__.get("_shared")
+        if shared is None:
+            return compute()
+        if name not in shared:
+            shared[name] = compute()
+        found: Shared = shared[name]
+        return found
 
     def as_initial(self) -> State:
         """This state as the first of a run: its own initial state."""
