@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.linear_algebra import einsum, to_numpy
+from kerneltrack.linear_algebra import beside, einsum, to_numpy
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.observable import observable
 from kerneltrack.observables.state import Array, State
@@ -76,7 +76,7 @@ def permuted_squares(vectors: Array, phi: Array, reduction: str) -> Array:
     outputs = len(same)
     modes = vectors.reshape(samples, outputs, -1)
     sums = to_numpy(modes.sum(axis=0))
-    quadratic = to_numpy(einsum("nok,nok->k", modes, einsum("op,npk->nok", same, modes)))
+    quadratic = to_numpy(einsum("nok,nok->k", modes, beside(same, modes) @ modes))
     return np.asarray(quadratic + np.einsum("ok,op,pk->k", sums, different, sums))
 
 

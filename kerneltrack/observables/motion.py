@@ -23,7 +23,10 @@ def kernel_distance(a: Array, b: Array) -> float:
     norm_a, norm_b = norm(a), norm(b)
     if not (norm_a and norm_b):
         return float("nan")
-    return float(((a / norm_a - b / norm_b) ** 2).sum() / 2)
+    apart = a / norm_a
+    apart -= b / norm_b
+    apart *= apart  # in place: a new array of N² numbers takes as long as what is done with it
+    return float(apart.sum() / 2)
 
 
 def kernel_angle(a: Array, b: Array) -> float:
@@ -59,7 +62,9 @@ def centred_kernel(kernel: Array) -> Array:
     """HΘH: each output block (N, N) less the means of its rows and columns. Axes 0 and 1 run over the probe."""
     rows = kernel.mean(axis=1, keepdims=True)
     columns = kernel.mean(axis=0, keepdims=True)
-    centred: Array = kernel - rows - columns + kernel.mean(axis=(0, 1), keepdims=True)
+    centred: Array = kernel - rows
+    centred -= columns
+    centred += kernel.mean(axis=(0, 1), keepdims=True)
     return centred
 
 
@@ -83,18 +88,27 @@ def unbiased_cka(a: Array, b: Array) -> float:
     """
     if a.ndim < 2 or a.shape != b.shape or len(a) != a.shape[1] or len(a) < 4:
         raise ObservableError("unbiased CKA", expected="two kernels (N, N, …), N at least 4", got=(a.shape, b.shape))
-    own = _hsic(a, a) * _hsic(b, b)
-    return float(_hsic(a, b) / np.sqrt(own)) if own > 0 else float("nan")
+    one, two = _Hollow(a), _Hollow(b)
+    own = _hsic(one, one) * _hsic(two, two)
+    return float(_hsic(one, two) / np.sqrt(own)) if own > 0 else float("nan")
 
 
-def _hsic(a: Array, b: Array) -> float:
+class _Hollow:
+    """A kernel without its diagonal, its sums, and the same with its points exchanged."""
+
+    def __init__(self, kernel: Array) -> None:
+        self.kernel = hollow(kernel)
+        self.turned = self.kernel.swapaxes(0, 1).reshape(-1)  # copied once, and not at each of three products
+        self.columns, self.rows = self.kernel.sum(axis=0), self.kernel.sum(axis=1)
+
+
+def _hsic(a: _Hollow, b: _Hollow) -> float:
     """The mean over quadruples, by inclusion and exclusion; the block of two outputs need not be symmetric."""
-    n, a, b = len(a), hollow(a), hollow(b)
-    columns, rows = ([kernel.sum(axis=axis) for kernel in (a, b)] for axis in (0, 1))
-    along = inner(rows[0], rows[1]) + inner(columns[0], columns[1])
-    across = inner(rows[0], columns[1]) + inner(columns[0], rows[1])
-    total = inner(rows[0].sum(axis=0), rows[1].sum(axis=0))
-    products = (n * (n - 3) + 1) * inner(a, b) + inner(a, b.swapaxes(0, 1))
+    n = len(a.kernel)
+    along = inner(a.rows, b.rows) + inner(a.columns, b.columns)
+    across = inner(a.rows, b.columns) + inner(a.columns, b.rows)
+    total = inner(a.rows.sum(axis=0), b.rows.sum(axis=0))
+    products = (n * (n - 3) + 1) * inner(a.kernel, b.kernel) + inner(a.kernel.reshape(-1), b.turned)
     return float((products + total - (n - 2) * along - across) / (n * (n - 1) * (n - 2) * (n - 3)))
 
 

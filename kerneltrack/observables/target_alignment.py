@@ -69,9 +69,12 @@ def aligned(state: State, kernel: Array, statistic: Callable[[Array, Array], flo
         ObservableError: there are no targets, or they have no direction.
     """
     targets, pairs = _targets(state, centred=centred), pair_kernel(kernel)
-    if state.reduction == "sum":
-        targets = targets.sum(axis=1, keepdims=True)
-    return statistic(centred_kernel(pairs) if centred else pairs, targets)
+    return statistic(centred_kernel(pairs) if centred else pairs, _seen(state, targets))
+
+
+def _seen(state: State, targets: Array) -> Array:
+    """The targets as a kernel of pairs meets them."""
+    return targets.sum(axis=1, keepdims=True) if state.reduction == "sum" else targets
 
 
 def _targets(state: State, *, centred: bool) -> Array:
@@ -84,7 +87,16 @@ def _targets(state: State, *, centred: bool) -> Array:
 
 
 def _own(statistic: Callable[[Array, Array], float], *, centred: bool = False) -> Callable[[State], float]:
-    return lambda state: aligned(state, kernel_of(state), statistic, centred=centred)
+    """Of the state's own kernel, whose pairs four observables share."""
+
+    def compute(state: State) -> float:
+        targets = _targets(state, centred=centred)
+        pairs = state.once("pairs", lambda: pair_kernel(kernel_of(state)))
+        if centred:
+            pairs = state.once("centred pairs", lambda: centred_kernel(pairs))
+        return statistic(pairs, _seen(state, targets))
+
+    return compute
 
 
 def _flattened(state: State, *, centred: bool, permuted: bool) -> float:
