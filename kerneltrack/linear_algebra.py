@@ -39,8 +39,8 @@ def beside(array: Any, other: Any) -> Any:
     place, xp = device(other), array_namespace(other)
     if not is_numpy(array) and device(array) == place:
         return array
-    if is_numpy(array):  # a copy: torch shares no memory with an array that is not to be written to
-        return xp.asarray(array, dtype=xp.float64, device=place, copy=True)
+    if is_numpy(array):  # copied: torch shares no memory with an array that is not to be written to, or runs backwards
+        return xp.asarray(np.ascontiguousarray(array), dtype=xp.float64, device=place, copy=True)
     return array.to(place)
 
 

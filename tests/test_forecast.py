@@ -4,7 +4,7 @@ import pytest
 
 from kerneltrack.measurement.forecast import AFFORDABLE, Forecast, WholeState, forecast
 from kerneltrack.measurement.pace import Pace
-from kerneltrack.measurement.pieces import LEADING_PRODUCTS, Pieces
+from kerneltrack.measurement.pieces import LEADING, LEADING_PAIR, Pieces
 from kerneltrack.schedule import Every, Log
 from kerneltrack.snapshot import Snapshot
 
@@ -68,7 +68,7 @@ def test_a_trace_kernel_has_fewer_rows(options, saved):
 
 def test_leading_pairs_spare_the_solve():
     """By the seconds of Lanczos over those of a dense solve, as measured."""
-    left = LEADING_PRODUCTS * 64 / 1280
+    left = (LEADING + 64 * LEADING_PAIR) / 1280
     each = WHOLE - 0.5 * (1 - left)
     found = told(state(outputs=1, pairs=64), 200, every=200, trace=lambda name: None)
     assert found.remedies == {'eigenpairs="leading"': pytest.approx(each / (each + 2))}

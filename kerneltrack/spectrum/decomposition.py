@@ -278,11 +278,32 @@ def _merge(
     solver: str,
 ) -> EigenSystem:
     """One eigensystem of the block-diagonal matrix, its rows ordered (n, o)."""
+    size = len(blocks) * len(blocks[0])
+    largest = np.max(np.abs(np.concatenate([block_values for block_values, _ in solutions])))
+    if len(blocks) == 1:
+        values, vectors = np.ascontiguousarray(solutions[0][0]), _fix_signs(solutions[0][1])
+        residuals = residuals_of(blocks[0] @ vectors, values, vectors)
+    else:
+        values, vectors, residuals = _side_by_side(solutions, blocks, size if k is None else k)
+    return EigenSystem(
+        values=values,
+        vectors=vectors,
+        residuals=residuals,
+        noise_floor=_noise_floor(largest, frobenius(blocks) / np.sqrt(size), epsilon),
+        trace=float(sum(trace(block) for block in blocks)),
+        frobenius=frobenius(blocks),
+        complete=len(values) == size,
+        solver=solver,
+        asymmetry=asymmetry,
+    )
+
+
+def _side_by_side(solutions: Sequence[tuple[Array, Any]], blocks: Sequence[Any], k: int) -> tuple[Array, Any, Array]:
+    """The k largest pairs of all blocks, each vector on the rows (n, o) of its own, and their residuals."""
     outputs, samples = len(blocks), len(blocks[0])
-    size = outputs * samples
     values = np.concatenate([block_values for block_values, _ in solutions])
     owner = np.repeat(np.arange(outputs), [len(block_values) for block_values, _ in solutions])
-    order = np.argsort(-values, kind="stable")[: size if k is None else k]
+    order = np.argsort(-values, kind="stable")[:k]
     vectors = zeros((samples, outputs, len(order)), blocks[0])
     residuals = np.empty(len(order))
     for output, (block_values, block_vectors) in enumerate(solutions):
@@ -292,17 +313,7 @@ def _merge(
         own = _fix_signs(columns(block_vectors, chosen))
         vectors[:, output, mine] = own
         residuals[mine] = residuals_of(blocks[output] @ own, block_values[chosen], own)
-    return EigenSystem(
-        values=values[order],
-        vectors=vectors.reshape(size, len(order)),
-        residuals=residuals,
-        noise_floor=_noise_floor(np.max(np.abs(values)), frobenius(blocks) / np.sqrt(size), epsilon),
-        trace=float(sum(trace(block) for block in blocks)),
-        frobenius=frobenius(blocks),
-        complete=len(order) == size,
-        solver=solver,
-        asymmetry=asymmetry,
-    )
+    return values[order], vectors.reshape(samples * outputs, len(order)), residuals
 
 
 def _noise_floor(largest: float, rms: float, epsilon: float) -> float:
@@ -319,7 +330,9 @@ def _noise_floor(largest: float, rms: float, epsilon: float) -> float:
 def _fix_signs(vectors: Any) -> Any:
     """Of each column the component of largest magnitude is positive."""
     largest = entries(vectors, argmax(abs(vectors), axis=0), np.arange(vectors.shape[1]))
-    return vectors * beside(np.where(largest < 0, -1.0, 1.0), vectors)
+    signs = np.where(largest < 0, -1.0, 1.0)
+    # Row by row, as LAPACK does not leave them: every product with them runs along rows.
+    return np.multiply(vectors, signs, order="C") if is_numpy(vectors) else vectors * beside(signs, vectors)
 
 
 def _solve_operator(operator: Any, k: int | None, previous: EigenSystem | None) -> EigenSystem:
