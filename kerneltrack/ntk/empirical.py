@@ -209,7 +209,7 @@ def _receipt(request: KernelRequest, plan: StructuredPlan | None, reason: str) -
         result_bytes=request.result_bytes,
         working_bytes=_working_bytes(request, plan),
         budget_bytes=request.budget,
-        notes=tuple(_notes(request, reason, _unseen(request, plan))),
+        notes=tuple(_notes(request, reason, "" if plan is None else plan.batched, _unseen(request, plan))),
     )
 
 
@@ -253,7 +253,9 @@ def _of_vmap(reason: str) -> str:
     return reason
 
 
-def _notes(request: KernelRequest, reason: str, unseen: list[str]) -> Iterator[str]:
+def _notes(request: KernelRequest, reason: str, batched: str, unseen: list[str]) -> Iterator[str]:
+    if batched:
+        yield f"captured in ordinary batches, whose uses were compared with plain autodiff: {_of_vmap(batched)}"
     if reason.startswith("vmap:"):
         yield f"every parameter by plain autodiff, sample by sample, which is as exact: {_of_vmap(reason)}"
     elif reason:

@@ -52,3 +52,10 @@ RULES: dict[Any, Rule] = {
     **{getattr(torch, f"conv{d}d"): convolution(d, False) for d in (1, 2, 3)},
     **{getattr(torch, f"conv_transpose{d}d"): convolution(d, True) for d in (1, 2, 3)},
 }
+
+#: Those that read one sample and a batch alike. The others look into their inputs, or call several layers in one.
+BATCH_RULES: dict[Any, Rule] = {
+    function: rule
+    for function, rule in RULES.items()
+    if function not in RECURRENT and rule not in (bilinear, embedding_bag)
+}

@@ -8,7 +8,8 @@ from typing import cast
 from torch import Tensor
 
 from kerneltrack.ntk.capture import NotCapturable
-from kerneltrack.ntk.contraction import ORDERS, SampleBlock, collect
+from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, collect
+from kerneltrack.ntk.methods.batched import differing
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import Step, StructuredPlan
@@ -83,7 +84,17 @@ class Execution:
         refuse_not_finite(done.outputs, "the inputs")
         wanted = {index for term in self.plan.terms for index in term.uses}
         factors = collect(done.outputs, done.uses, wanted, request.dtype, request.machine, side_by_side=self.keeps)
+        self._compare_new(done, factors)
         return SampleBlock(factors, request.reduction.kind, self._leaves, request.metric)
+
+    def _compare_new(self, done: ForwardPass, factors: KroneckerFactors) -> None:
+        """Raises NotCapturable where a batch's pass is of a new kind, and its uses are not what plain autodiff gives."""
+        if done.batched is None or done.program in done.batched.programs:
+            return
+        given = self.request.network, self._leaves, done.samples, done.uses, self.plan.terms, factors.gradients
+        if differing(*given):
+            raise NotCapturable("a batch's uses of its weights are not the samples'")
+        done.batched.remember(done.program)
 
     def _trial_of(self, samples: Inputs) -> ForwardPass | None:
         """The trial, where it was of just these samples; its graph can be used once."""
