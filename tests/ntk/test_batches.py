@@ -118,6 +118,17 @@ def images(m, ids, mask):
     return m.head(m.norm(h.mean((2, 3))))
 
 
+def products(m, ids, mask):
+    """Matrices in all their spellings: one for each head, with an ellipsis, over two axes, of pairs."""
+    h = attended(m.table(ids), mask)
+    heads = torch.matmul(h.unsqueeze(1), m.heads.weight).tanh()
+    heads = torch.einsum("n...i,oi->n...o", heads, m.own.weight)
+    h = h + torch.tensordot(heads, m.heads.weight, ([1, 3], [0, 2])).tanh()
+    experts = h.reshape(1, -1, H).expand(2, -1, -1)
+    h = torch.baddbmm(m.shift.weight[:, None, :3], experts, m.heads.weight).sum(0).view(len(ids), T, 3)
+    return m.head(m.norm(m.pairs(pooled(h, mask), h[:, 0].tanh())))
+
+
 class Twice(torch.autograd.Function):
     """2x, without a rule for vmap."""
 
@@ -162,6 +173,16 @@ MODELS = {
         {"one.weight", "one.bias", "two.weight", "two.bias"},
     ),
     "tied": (tied, {}, set()),
+    "products": (
+        products,
+        {
+            "heads": lambda: nn.Bilinear(H, 3, 2, bias=False),
+            "own": lambda: nn.Linear(3, 3, bias=False),
+            "shift": lambda: nn.Embedding(2, H),
+            "pairs": lambda: nn.Bilinear(3, 3, H),
+        },
+        set(),
+    ),
     "images": (
         images,
         {

@@ -236,6 +236,15 @@ class BatchCapture(_Watch, Capture):
     def expand(self, weight: Tensor, like: Tensor, trailing: int = 0) -> Tensor:
         return self._placed(weight, self._layout(like), trailing)
 
+    def derive(self, tensor: Tensor, like: Tensor, axes: Sequence[int]) -> None:
+        layout = self._layout(like)
+        places = [new for new, old in enumerate(axes) if old == layout.axis]
+        if not places:
+            raise _NoLayout
+        sizes = (layout.sizes[old] if new in places else tensor.shape[new] for new, old in enumerate(axes))
+        self._here += (Layout(tuple(sizes), places[0]),)
+        mark_batched(tensor)
+
     def _placed(self, weight: Tensor, layout: Layout, trailing: int) -> Tensor:
         if weight.is_complex():
             raise NotCapturable("a weight with complex values")

@@ -17,7 +17,7 @@ changed in place later is noticed by its version.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -143,6 +143,9 @@ class Capture(TorchFunctionMode):
         self.uses.append(ExpandedUse(record, weight))
         per_sample = expanded(record, weight, like)
         return per_sample.reshape(*weight.shape, *(1,) * trailing) if trailing else per_sample
+
+    def derive(self, tensor: Tensor, like: Tensor, axes: Sequence[int]) -> None:
+        """Says that a rule made ``tensor`` of ``like``, whose axes are its own in this order; vmap knows by itself."""
 
     def _expanded(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Any other function: every weight in it becomes a per-sample tensor."""
