@@ -60,8 +60,9 @@ class _Watch(TorchFunctionMode):
         count: N of the batch.
 
     Attributes:
-        program: a checksum of the functions that were called, of the shapes of what they made, and of the axes that
-            they moved. Sizes that are multiples of N count as such.
+        program: a checksum of the functions that were called, of the shapes of what they made, of whole numbers that
+            they were given, and of indices that came from the samples: these may put rows in another order. Sizes that
+            are multiples of N count as such.
     """
 
     def __init__(self, count: int) -> None:
@@ -103,13 +104,26 @@ class _Watch(TorchFunctionMode):
         if any(map(_from_samples, given)):
             for tensor in (*made, *_written(name, args, kwargs)):
                 setattr(tensor, _FROM_SAMPLES, True)
-        self._note(func, args, made)
+        self._note(name, func, args, made)
         return result
 
-    def _note(self, func: Any, args: Any, made: Sequence[Tensor]) -> None:
-        moved = tuple(a for a in args[1:] if isinstance(a, (int, tuple))) if func in _MOVES else ()
-        shapes = tuple(tuple(-(d // self.count) if d and d % self.count == 0 else d for d in t.shape) for t in made)
-        self.program = hash((self.program, func, shapes, moved))
+    def _note(self, name: str, func: Any, args: Any, made: Sequence[Tensor]) -> None:
+        shapes = tuple(tuple(map(self._of_count, tensor.shape)) for tensor in made)
+        self.program = hash((self.program, func, shapes, self._facts(args[1:], name in _PICK)))
+
+    def _of_count(self, size: int) -> int:
+        return -(size // self.count) if size and size % self.count == 0 else size
+
+    def _facts(self, value: Any, picks: bool) -> Any:
+        """What of an argument may say where rows go."""
+        if isinstance(value, Tensor):
+            told = picks and not value.is_floating_point() and _from_samples(value)
+            return value.detach().cpu().numpy().tobytes() if told else None
+        if isinstance(value, (tuple, list)):
+            return tuple(self._facts(item, picks) for item in value)
+        if isinstance(value, slice):
+            return self._facts((value.start, value.stop, value.step), picks)
+        return self._of_count(value) if isinstance(value, int) else None
 
 
 class _Log(_Watch):
@@ -312,10 +326,14 @@ _LOOKS = {
     torch.is_floating_point,
     Tensor.stride,
 }
-_MOVES = {
-    getattr(place, name)
-    for place in (torch, Tensor)
-    for name in ("transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "unsqueeze", "flatten", "t")
+#: Functions that take rows, or put them, by index or mask.
+_PICK = {
+    *("__getitem__", "__setitem__", "index_select", "gather", "take", "take_along_dim", "masked_select"),
+    *(
+        f"{kind}{end}"
+        for kind in ("index_add", "index_copy", "index_put", "scatter", "scatter_add", "masked_scatter")
+        for end in ("", "_")
+    ),
 }
 _REPEATS = {Tensor.expand, Tensor.expand_as, Tensor.repeat, torch.broadcast_to, Tensor.broadcast_to}
 #: Functions of entries: what a weight is for one sample it is for all, broadcast.
