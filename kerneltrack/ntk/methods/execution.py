@@ -11,6 +11,7 @@ from kerneltrack.ntk.capture import NotCapturable
 from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, collect
 from kerneltrack.ntk.methods.batched import differing
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
+from kerneltrack.ntk.methods.preference import plain_is_faster
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import Step, StructuredPlan
 from kerneltrack.ntk.network import Inputs, refuse_not_finite
@@ -27,12 +28,14 @@ class Execution:
     Attributes:
         keeps: whether the capture is to stay where one holds all samples, beside the kernel of these with themselves.
         whole: that capture, once the kernel was formed; else None.
+        plain: in words, that the plain Jacobian of everything is faster; "" where it is not.
     """
 
     def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass) -> None:
         self.plan, self.request, self._leaves = plan, request, trial.leaves
         self._trial = trial if len(trial.samples) == len(request.x1) else None
         self.keeps, self.whole = False, cast(SampleBlock | None, None)
+        self.plain = plain_is_faster(request, trial, plan)
 
     @classmethod
     def of(cls, request: KernelRequest, *, only_planned: bool = False) -> Execution:
