@@ -28,6 +28,7 @@ from kerneltrack.ntk.methods import (
     add_jacobian_kernel,
     audit_when_due,
     jacobian_bytes,
+    known_to_be_faster,
     least_jacobian_bytes,
     product_kernel,
 )
@@ -209,7 +210,7 @@ def _receipt(request: KernelRequest, plan: StructuredPlan | None, reason: str) -
         result_bytes=request.result_bytes,
         working_bytes=_working_bytes(request, plan),
         budget_bytes=request.budget,
-        notes=tuple(_notes(request, reason, _unseen(request, plan))),
+        notes=tuple(_notes(request, reason, "" if plan is None else plan.batched, _unseen(request, plan))),
     )
 
 
@@ -253,8 +254,12 @@ def _of_vmap(reason: str) -> str:
     return reason
 
 
-def _notes(request: KernelRequest, reason: str, unseen: list[str]) -> Iterator[str]:
-    if reason.startswith("vmap:"):
+def _notes(request: KernelRequest, reason: str, batched: str, unseen: list[str]) -> Iterator[str]:
+    if batched:
+        yield f"captured in ordinary batches, whose uses were compared with plain autodiff: {_of_vmap(batched)}"
+    if reason.startswith("faster: "):
+        yield f"every parameter by its plain Jacobian, which is as exact: {reason.removeprefix('faster: ')}"
+    elif reason.startswith("vmap:"):
         yield f"every parameter by plain autodiff, sample by sample, which is as exact: {_of_vmap(reason)}"
     elif reason:
         yield f"every parameter by plain autodiff: {reason}"
@@ -285,7 +290,7 @@ def _compute(
 ) -> tuple[dict[str, Tensor], Execution | None]:
     """Layer → kernel, and what did the structured part of it, which ``keeps`` what it captured; see :class:`Execution`."""
     with progress_bar(progress, request.sample_pairs) as advance:
-        execution, _ = _execution(request)
+        execution, _ = _execution(request, keeps=keeps)
         _check_budget(request, None if execution is None else execution.plan)
         result = request.zeros()
         if execution is not None:
@@ -331,10 +336,17 @@ def _check_budget(request: KernelRequest, plan: StructuredPlan | None) -> None:
         raise refuse_budget(request.budget, request.result_bytes + least)
 
 
-def _execution(request: KernelRequest, *, only_planned: bool = False) -> tuple[Execution | None, str]:
-    """The structured method, or None and why plain autodiff must do everything."""
+def _execution(
+    request: KernelRequest, *, only_planned: bool = False, keeps: bool = False
+) -> tuple[Execution | None, str]:
+    """The structured method, or None and why plain autodiff must do everything, or does it faster.
+
+    Where what was captured is to be kept, products with it are worth more than the time of the kernel.
+    """
     if request.method not in ("auto", "structured"):
         return None, ""
+    if not keeps and (why := known_to_be_faster(request)):
+        return None, f"faster: {why}"
     try:
         execution = Execution.of(request, only_planned=only_planned)
     except KernelError:
@@ -346,6 +358,8 @@ def _execution(request: KernelRequest, *, only_planned: bool = False) -> tuple[E
         return None, first_line(refusal)
     if execution.plan.uncovered:
         _refuse_if_demanded(request, execution.plan.uncovered)
+    if execution.plain and not keeps:
+        return None, f"faster: {execution.plain}"
     return execution, ""
 
 

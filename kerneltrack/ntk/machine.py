@@ -35,6 +35,9 @@ class Machine:
     #: for each core here) and about 14 on data-centre GPUs (67 TFLOP/s in float32 against 4.8 TB/s).
     operations_per_byte: int = 10
 
+    #: What a core does while Python calls one function of torch: some 10 µs at 100 GFLOP/s.
+    call_operations: int = 1_000_000
+
     #: Rows of the smallest square on the diagonal of a symmetric product, computed whole. Smaller squares waste less
     #: below the diagonal, larger ones multiply faster. 40 to 160 measured at 640 and 2,560 rows, 80 best: 0.85 of the
     #: rate of a rectangular product, where panels of 128 rows gave 0.75.

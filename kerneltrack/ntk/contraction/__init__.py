@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from kerneltrack.ntk.contraction.block import SampleBlock, shift_features
 from kerneltrack.ntk.contraction.choice import ORDERS, cheapest
-from kerneltrack.ntk.contraction.gram import mirror
+from kerneltrack.ntk.contraction.gram import add_gram, mirror
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
-from kerneltrack.ntk.contraction.output_gradients import collect
+from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors, collect
 from kerneltrack.ntk.contraction.terms import Coverage, Term, cover
 
 __all__ = [
     "ORDERS",
     "ContractionSize",
     "Coverage",
+    "KroneckerFactors",
     "Order",
     "OrderCost",
     "SampleBlock",
     "Term",
+    "add_gram",
     "cheapest",
     "collect",
     "cover",

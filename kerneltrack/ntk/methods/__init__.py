@@ -5,6 +5,7 @@ from __future__ import annotations
 from kerneltrack.ntk.methods.audit import audit_products_when_due, audit_when_due
 from kerneltrack.ntk.methods.execution import Execution
 from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, jacobian_bytes, least_jacobian_bytes
+from kerneltrack.ntk.methods.preference import known_to_be_faster
 from kerneltrack.ntk.methods.products import product_kernel
 from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest, Method
 from kerneltrack.ntk.methods.structured_plan import StructuredPlan
@@ -22,6 +23,7 @@ __all__ = [
     "audit_products_when_due",
     "audit_when_due",
     "jacobian_bytes",
+    "known_to_be_faster",
     "least_jacobian_bytes",
     "product_kernel",
     "refuse_causes",

@@ -8,8 +8,10 @@ from typing import cast
 from torch import Tensor
 
 from kerneltrack.ntk.capture import NotCapturable
-from kerneltrack.ntk.contraction import ORDERS, SampleBlock, collect
+from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, collect
+from kerneltrack.ntk.methods.batched import differing
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
+from kerneltrack.ntk.methods.preference import plain_is_faster
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import Step, StructuredPlan
 from kerneltrack.ntk.network import Inputs, refuse_not_finite
@@ -26,12 +28,14 @@ class Execution:
     Attributes:
         keeps: whether the capture is to stay where one holds all samples, beside the kernel of these with themselves.
         whole: that capture, once the kernel was formed; else None.
+        plain: in words, that the plain Jacobian of everything is faster; "" where it is not.
     """
 
     def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass) -> None:
         self.plan, self.request, self._leaves = plan, request, trial.leaves
         self._trial = trial if len(trial.samples) == len(request.x1) else None
         self.keeps, self.whole = False, cast(SampleBlock | None, None)
+        self.plain = plain_is_faster(request, trial, plan)
 
     @classmethod
     def of(cls, request: KernelRequest, *, only_planned: bool = False) -> Execution:
@@ -83,7 +87,17 @@ class Execution:
         refuse_not_finite(done.outputs, "the inputs")
         wanted = {index for term in self.plan.terms for index in term.uses}
         factors = collect(done.outputs, done.uses, wanted, request.dtype, request.machine, side_by_side=self.keeps)
+        self._compare_new(done, factors)
         return SampleBlock(factors, request.reduction.kind, self._leaves, request.metric)
+
+    def _compare_new(self, done: ForwardPass, factors: KroneckerFactors) -> None:
+        """Raises NotCapturable where a batch's pass is of a new kind, and its uses are not what plain autodiff gives."""
+        if done.batched is None or done.program in done.batched.programs:
+            return
+        given = self.request.network, self._leaves, done.samples, done.uses, self.plan.terms, factors.gradients
+        if differing(*given):
+            raise NotCapturable("a batch's uses of its weights are not the samples'")
+        done.batched.remember(done.program)
 
     def _trial_of(self, samples: Inputs) -> ForwardPass | None:
         """The trial, where it was of just these samples; its graph can be used once."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor
 
-from kerneltrack.ntk.capture import RULES, Capture, NotCapturable, Use
+from kerneltrack.errors import KernelError
+from kerneltrack.memory_budget import ran_out
+from kerneltrack.ntk.capture import REFUSALS, RULES, Capture, NotCapturable, Use, first_line
+from kerneltrack.ntk.methods.batched import Batched, capture_batch, find
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.network import Inputs, Network
 
@@ -25,24 +28,38 @@ class ForwardPass:
         leaves: the parameters that it was run with.
         outputs: f(x), (N, O), with the graph.
         uses: all uses of weights, in their order.
+        batched: how batches are captured, where this was one; None where it was vmap's.
+        program: a checksum of what an ordinary batch's pass called.
+        left: parameters that are no leaves, and why.
     """
 
     samples: Inputs
     leaves: Mapping[str, Tensor]
     outputs: Tensor
     uses: list[Use]
+    batched: Batched | None = None
+    program: int = 0
+    left: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, network: Network, leaves: Mapping[str, Tensor], samples: Inputs) -> ForwardPass:
-        """Captures ``samples``; call it inside :meth:`Network.evaluating`.
+        """Captures ``samples``, under vmap or, where that was found to refuse the model, as a batch.
+
+        Call it inside :meth:`Network.evaluating`.
 
         Raises:
             NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
         """
         if reason := network.sight(samples).uncapturable:
             raise NotCapturable(reason)
-        capture = Capture(RULES)
-        return cls(samples, leaves, capture.run(network, leaves, samples), capture.uses)
+        batched: Batched | None = network.known(samples).batched
+        if batched is None:
+            capture = Capture(RULES)
+            return cls(samples, leaves, capture.run(network, leaves, samples), capture.uses)
+        if batched.sites is None:
+            raise NotCapturable(batched.why)
+        done = capture_batch(network, leaves, samples, batched.sites)
+        return cls(samples, leaves, done.outputs, done.uses, batched, done.program)
 
     @classmethod
     def trial(cls, request: KernelRequest, *, of_one: bool = False) -> ForwardPass:
@@ -58,7 +75,22 @@ class ForwardPass:
         leaves = {name: value.requires_grad_() for name, value in network.parameters.items() if name not in own}
         room = min(request.machine.small_bytes, request.free_bytes)
         small = not of_one and _CAPTURED * len(samples) * network.activation_bytes(samples) <= room
-        return cls.of(network, leaves, samples if small else samples.rows(0, 1))
+        tried, known = samples if small else samples.rows(0, 1), network.known(samples)
+        if known.batched is None:
+            try:
+                return cls.of(network, leaves, tried)
+            except (NotCapturable, KernelError):
+                raise
+            except REFUSALS as refusal:
+                if ran_out(refusal):
+                    raise
+                known.batched = _found(network, leaves, samples, refusal)
+        return cls._of_batch(network, leaves, tried, known.batched)
+
+    @classmethod
+    def _of_batch(cls, network: Network, leaves: Mapping[str, Tensor], tried: Inputs, batched: Batched) -> ForwardPass:
+        leaves = {name: leaf for name, leaf in leaves.items() if name not in batched.left}
+        return replace(cls.of(network, leaves, tried), left=batched.left)
 
     @cached_property
     def signature(self) -> tuple[object, ...]:
@@ -69,3 +101,16 @@ class ForwardPass:
         """Whether it was of just these samples; equal values are not enough."""
         own = zip(samples.tensors, self.samples.tensors, strict=True)
         return all(a.shape == b.shape and a.data_ptr() == b.data_ptr() for a, b in own)
+
+
+def _found(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, refusal: Exception) -> Batched:
+    """How batches are captured of what vmap refuses; what is not possible is not tried again."""
+    why = first_line(refusal)
+    try:
+        return find(network, leaves, samples, why)
+    except KernelError:
+        raise
+    except REFUSALS as other:
+        if ran_out(other):
+            raise
+        return Batched(why)

@@ -8,7 +8,7 @@ They work for every differentiable model and serve the structured method as fall
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from kerneltrack.ntk.capture import first_line
+from kerneltrack.ntk.contraction import add_gram, mirror
+from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network import Inputs, Network, Preconditioner, layer_of
 from kerneltrack.ntk.reduction import Kind, gram
 
@@ -140,17 +142,52 @@ def add_jacobian_kernel(
                     continue
                 same = x2 is None and i == j
                 right = left if same else (other or jacobian).rows(chunk2, group, outputs, budget // 4)
-                for name in group:
-                    target = into[layer_of(name)] if len(into) > 1 or "" not in into else into[""]
-                    piece = max(1, budget // (8 * len(chunk2) * outputs**2 * target.element_size()))
-                    for start in range(0, len(chunk1), piece):
-                        block = gram(left[name][start : start + piece], right[name], kind)
-                        rows = slice(i.start + start, i.start + start + block.shape[0])
-                        target[rows, j] += block
-                        if x2 is None and not same:
-                            target[j, rows] += (
-                                block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
-                            )
+                room = budget // 8
+                for target, members in _by_target(into, group).values():
+                    for ours, theirs in _joined(left, right, members, room):
+                        piece = max(1, room // (len(chunk2) * outputs**2 * target.element_size()))
+                        if same and piece >= len(chunk1) and kind != "diagonal":
+                            target[i, j] += _own_gram(ours, kind, Machine.of(ours.device))
+                            continue
+                        for start in range(0, len(chunk1), piece):
+                            block = gram(ours[start : start + piece], theirs, kind)
+                            rows = slice(i.start + start, i.start + start + block.shape[0])
+                            target[rows, j] += block
+                            if x2 is None and not same:
+                                target[j, rows] += (
+                                    block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
+                                )
+
+
+def _by_target(into: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, tuple[Tensor, list[str]]]:
+    """The kernels to which these parameters add, each with those that do."""
+    found: dict[str, tuple[Tensor, list[str]]] = {}
+    for name in names:
+        layer = layer_of(name) if len(into) > 1 or "" not in into else ""
+        found.setdefault(layer, (into[layer], []))[1].append(name)
+    return found
+
+
+def _joined(
+    left: Mapping[str, Tensor], right: Mapping[str, Tensor], names: Sequence[str], room: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of J on both sides: of all parameters side by side where a copy fits in ``room``, else one by one."""
+    if len(names) > 1 and sum(_bytes(side[name]) for side in (left, right) for name in names) <= room:
+        ours = torch.cat([left[name] for name in names], -1)
+        yield ours, ours if right is left else torch.cat([right[name] for name in names], -1)
+        return
+    for name in names:
+        yield left[name], right[name]
+
+
+def _own_gram(rows: Tensor, kind: Kind, machine: Machine) -> Tensor:
+    """:func:`gram` of rows with themselves: what is below the diagonal is copied from above it."""
+    flat = rows.flatten(1) if kind == "trace" else rows.flatten(0, 1)
+    theta = flat.new_zeros(len(flat), len(flat))
+    add_gram(theta, flat, flat, symmetric=True, machine=machine)
+    mirror(theta.unsqueeze(0), machine.mirror_rows)
+    n, o, _ = rows.shape
+    return theta if kind == "trace" else theta.view(n, o, n, o).transpose(1, 2)
 
 
 def least_jacobian_bytes(network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype) -> int:

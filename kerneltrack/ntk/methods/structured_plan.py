@@ -55,6 +55,7 @@ class StructuredPlan:
         widest: entries of the largest gradient of one sample and output.
         workspace: bytes that a slice or a tile beside the blocks may take; four of them are kept free.
         slices: bytes that slices and tiles will take together.
+        batched: why samples are captured as ordinary batches; "" where vmap does it.
     """
 
     steps: tuple[Step, ...]
@@ -69,6 +70,7 @@ class StructuredPlan:
     widest: int
     workspace: int
     slices: int
+    batched: str = ""
 
     @classmethod
     def of(cls, request: KernelRequest, trial: ForwardPass) -> StructuredPlan:
@@ -83,7 +85,9 @@ class StructuredPlan:
         workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
         return cls(
             steps=tuple(steps),
-            uncovered=coverage.uncovered | dict.fromkeys(request.network.sight(trial.samples).parameters, _HOOKED),
+            uncovered=coverage.uncovered
+            | dict(trial.left)
+            | dict.fromkeys(request.network.sight(trial.samples).parameters, _HOOKED),
             signature=trial.signature,
             lines=tuple(_lines(steps, uses)),
             samples=request.samples,
@@ -94,6 +98,7 @@ class StructuredPlan:
             widest=widest,
             workspace=workspace,
             slices=_slices(request, trial, steps, workspace),
+            batched="" if trial.batched is None else trial.batched.why,
         )
 
     @property

@@ -23,11 +23,16 @@ class Known:
         activation_bytes: what autograd saves for one sample; None before it was measured.
         sight: what the witness of a forward and a backward pass saw; None before there was one.
         accepted: checksums of the samples that a first call has looked at closely.
+        batched: how a batch is captured where vmap refuses the model; what that is, its finder knows.
+        plain: sizes of a request of which the plain Jacobian was found to be the faster way → the bytes that it needs, and
+            why.
     """
 
     activation_bytes: int | None = None
     sight: Sight | None = None
     accepted: set[tuple[int, ...]] = field(default_factory=set)
+    batched: Any = None
+    plain: dict[tuple[Any, ...], tuple[int, str]] = field(default_factory=dict)
 
 
 def known(module: nn.Module, key: tuple[Any, ...]) -> Known:
