@@ -83,14 +83,13 @@ class _Walk:
             raise _unsafe("a name holds control characters", path)
         if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
             raise _unsafe("a soft, external or user-defined link", path, expected="only the archive's own objects")
-        kind = h5o.get_info(group, name).type
-        if kind == h5o.TYPE_GROUP:
-            return self.group(Contents(h5g.open(group, name), path), depth + 1)
-        if kind != h5o.TYPE_DATASET:
+        item = h5o.open(group, name)
+        if isinstance(item, h5g.GroupID):
+            return self.group(Contents(item, path), depth + 1)
+        if not isinstance(item, h5d.DatasetID):
             raise _unsafe("an object that is neither a group nor a dataset", path)
-        data = h5d.open(group, name)
-        self._dataset(data, path)
-        return Data(data)
+        self._dataset(item, path)
+        return Data(item)
 
     def _object(self, item: h5g.GroupID | h5d.DatasetID, path: str) -> None:
         info = h5o.get_info(item)
