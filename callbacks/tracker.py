@@ -185,7 +185,7 @@ class _Tracker:
         if schedules.differs_between_ranks(self._measured.schedule):
             due = self._ranks.broadcast(partial(dict, due))
         if due:
-            self._forecast(trainer, pl_module)
+            self._forecast(pl_module, due)
             self._take(trainer, pl_module, trainer_facts.update_rule(trainer, pl_module), due)
         self._weights.before_batch(trainer, pl_module)
 
@@ -344,12 +344,12 @@ class _Tracker:
         if cost is not None:
             announcements.say(announcements.before(cost, self._recorder.pace.schedules))
 
-    def _forecast(self, trainer: Any, module: nn.Module) -> None:
-        """What measuring will take of the run and what to do, once, before the second snapshot or one of the next few."""
-        recorder = self._recorder
-        if recorder is None or self._told or not self._log or not self._ranks.leads or not 1 <= recorder.rows <= 4:
+    def _forecast(self, module: nn.Module, due: Mapping[str, Due]) -> None:
+        """What measuring will take of the run and what to do, once, before the second whole snapshot or one of the next few."""
+        recorder, whole = self._recorder, any(found.extent == "whole" for found in due.values())
+        if recorder is None or self._told or not self._log or not self._ranks.leads or not whole or recorder.rows > 4:
             return
-        found = recorder.forecast(module, self._train_seconds(), trainer.global_step)
+        found = recorder.forecast(module)
         if found is not None and not found.is_affordable:
             self._told = True
             announcements.say(announcements.expensive(found))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kerneltrack.measurement.forecast import AFFORDABLE, Forecast, WholeState, forecast
+from kerneltrack.measurement.forecast import AFFORDABLE, Forecast, UpdateTime, WholeState, forecast
 from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.pieces import LEADING, LEADING_PAIR, Pieces
 from kerneltrack.schedule import Every, Log
@@ -18,12 +18,11 @@ def pieces(outputs=10, *, rows=1280, blocks=False, pairs=0):
 
 
 def state(**options):
-    return WholeState(step=0, train_seconds=3.0, seconds=WHOLE, pieces={"p": pieces(**options)})
+    return WholeState(seconds=WHOLE, pieces={"p": pieces(**options)})
 
 
-def told(found, steps, *, every=10, trace=lambda name: 0.25, after=5):
-    pace = Pace({"p": Every(every)}, horizon=steps)
-    return forecast(found, pace, 3.0 + STEP * after, after, trace)
+def told(found, steps, *, every=10, trace=lambda name: 0.25):
+    return forecast(found, Pace({"p": Every(every)}, horizon=steps), STEP, trace)
 
 
 def test_the_share_is_what_states_and_updates_take():
@@ -35,7 +34,7 @@ def test_the_share_is_what_states_and_updates_take():
 def test_light_states_take_their_kernel():
     """Counted by the schedule: Log begins a pair at one state of three, whose second one has no eigenpairs."""
     pace = Pace({"p": Log()}, horizon=10_000)
-    found = forecast(state(), pace, 3.0 + STEP, 1, lambda name: None)
+    found = forecast(state(), pace, STEP, lambda name: None)
     light = pace.light_states
     assert light > 3
     measuring = WHOLE * (pace.states - light) + 0.2 * light
@@ -94,18 +93,26 @@ def test_a_remedy_is_named_where_it_helps(share, remedies, named):
 
 
 def test_nothing_is_computed_of_a_share_that_nobody_minds():
-    """No plan of another kernel is made; nor is there a forecast without an end or without an update."""
+    """No plan of another kernel is made; nor is there a forecast without an end."""
 
     def never(name):
         raise AssertionError
 
     assert told(state(), 10**6, every=10**5, trace=never).is_affordable
-    assert forecast(state(), Pace({"p": Every(1)}), 4.0, 5, never) is None
-    assert told(state(), 1000, after=0) is None
+    assert forecast(state(), Pace({"p": Every(1)}), STEP, never) is None
+
+
+def test_the_first_update_counts_only_alone():
+    """It sets things up: 2 s, where the next take 0.1 s each. By hand."""
+    time, found = UpdateTime(), []
+    for step, seconds in ((0, 5.0), (0, 5.0), (1, 7.0), (2, 7.1), (4, 7.3)):
+        time.see(step, seconds)
+        found.append(time.each)
+    assert found == [None, None, 2.0, pytest.approx(0.1), pytest.approx(0.1)]
 
 
 def test_the_state_that_took_the_least_counts():
-    """The first one is checked closely. Rows that failed, or are light, say nothing; updates are timed from the first on."""
+    """The first one is checked closely. Rows that failed, or are light, say nothing."""
     rows = [
         Snapshot(step=step, train_seconds=float(step), snapshot_seconds=seconds, status=status, probes={"p": {}})
         for step, seconds, status in ((2, 8.0, "ok"), (3, 1.0, "failed"), (4, 3.0, "ok"), (5, 4.0, "ok"))
@@ -113,5 +120,5 @@ def test_the_state_that_took_the_least_counts():
     found = None
     for row in rows:
         found = WholeState.cheaper(found, row, {"p": pieces()})
-    assert (found.seconds, found.step, found.train_seconds) == (3.0, 2, 2.0)
+    assert found.seconds == 3.0
     assert WholeState.cheaper(None, rows[0], {}) is None

@@ -48,17 +48,13 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True)
 class WholeState:
-    """What a whole state takes, and from where on the updates are timed.
+    """What a whole state takes.
 
     Attributes:
-        step: t of the first one.
-        train_seconds: of the run before that, without measuring.
         seconds: of the one that took the least time.
         pieces: by probe.
     """
 
-    step: int
-    train_seconds: float
     seconds: float
     pieces: Mapping[str, Pieces]
 
@@ -69,25 +65,44 @@ class WholeState:
             return known
         if known is not None and known.seconds <= row.snapshot_seconds:
             return known
-        started = row if known is None else known
-        return cls(step=started.step, train_seconds=started.train_seconds, seconds=row.snapshot_seconds, pieces=pieces)
+        return cls(seconds=row.snapshot_seconds, pieces=pieces)
+
+
+class UpdateTime:
+    """Seconds of an update, from what a run's clock says at each; the first one, which sets things up, counts only alone."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+        self._second: tuple[int, float] | None = None
+        self._last: tuple[int, float] | None = None
+
+    def see(self, step: int, seconds: float) -> None:
+        """The run is at this step after so many seconds without measuring."""
+        self._first = self._first or (step, seconds)
+        if step > self._first[0]:
+            self._second = self._second or (step, seconds)
+        self._last = step, seconds
+
+    @property
+    def each(self) -> float | None:
+        """Seconds; None before the first is done."""
+        if self._first is None or self._second is None or self._last is None:
+            return None
+        start = self._second if self._last > self._second else self._first
+        return max(self._last[1] - start[1], 0.0) / (self._last[0] - start[0])
 
 
 def forecast(
-    state: WholeState, pace: Pace, train_seconds: float, step: int, trace_share: Callable[[str], float | None]
+    state: WholeState, pace: Pace, update: float, trace_share: Callable[[str], float | None]
 ) -> Forecast | None:
-    """What measuring will take of the run; None where its end is unknown, or no update was made since.
+    """What measuring will take of the run; None where its end is unknown.
 
     Args:
         state: what a whole one takes.
         pace: how many there will be.
-        train_seconds: of the run so far, without measuring.
-        step: how many updates there were.
+        update: seconds of one.
         trace_share: probe → operations of its trace kernel over those of its own; asked for where it matters.
     """
-    if step <= state.step:
-        return None
-    update = max(train_seconds - state.train_seconds, 0.0) / (step - state.step)
     kernel = sum(pieces.seconds["kernel"] for pieces in state.pieces.values())
 
     def share(saved: float, light: float) -> float | None:

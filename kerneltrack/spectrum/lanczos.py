@@ -119,6 +119,11 @@ def largest_eigenvalue(product: Callable[[Array], Array], start: Array, toleranc
     Lanczos with a basis that is kept orthogonal, which looks at its residual after every product. Where λ_1 stands apart,
     as a kernel's does, five to ten products are enough; ARPACK, which returns vectors too, makes twenty before it looks.
 
+    It does not begin with an earlier top vector. Mixed half and half with the random start, that vector spared a third of the
+    products of a run (7 instead of 11). Of 600 operators with a new direction a tenth above the old one 51 then gave the old
+    eigenvalue, where the random start missed none: the residual of an old vector is small long before the new one shows. As a
+    further vector beside the random start's space it missed fewer, and spared nothing.
+
     Args:
         product: v ↦ A v on (M,) float64.
         start: (M,) the first vector, not zero; one at random misses no eigenvector, but may have little of one.

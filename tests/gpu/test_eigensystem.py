@@ -5,6 +5,11 @@ import pytest
 import torch
 
 import kerneltrack as kt
+from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.observables import select
+from kerneltrack.probe import Probe
+from kerneltrack.training.loss import ProbeLoss
+from kerneltrack.training.update_rule import UpdateRule
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -21,3 +26,27 @@ def test_a_kernel_on_the_device_is_solved_there(device, shape, dtype):
     np.testing.assert_allclose(there.vectors[:, :20], here.vectors[:, :20], atol=1e-9)
     assert there.noise_floor == pytest.approx(here.noise_floor, rel=1e-9)
     assert there.residuals.max() < 1e-12 * here.values[0]
+
+
+@pytest.mark.parametrize("output", ["full", "trace"])
+def test_a_state_stays_on_the_device_and_gives_the_same_numbers(device, output):
+    """Oracle: the same state with its kernel and eigenvectors on the host, every observable of NumPy."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 20), torch.nn.Tanh(), torch.nn.Linear(20, 3)).double().to(device)
+    probe = Probe(torch.randn(10, 3, dtype=torch.float64).to(device), (torch.arange(10) % 3).to(device))
+    rule = UpdateRule.of([torch.optim.SGD(model.parameters(), lr=0.1)], {id(p): n for n, p in model.named_parameters()})
+    options = {"probe": probe, "output": output, "gauge": "softmax", "loss": ProbeLoss.of("cross_entropy")}
+    there, here = (
+        Instrument(**options, observables=select("all"), place=place).measure(model, rule, step=0)
+        for place in ("auto", "host")
+    )
+    if device.type == "cuda":
+        assert there.state.kernel.is_cuda
+        assert there.state.eigensystem.vectors.is_cuda
+    assert there.reasons == here.reasons
+    for name, value in here.values.items():
+        assert type(there.values[name]) is type(value)
+        scale = np.abs(np.nan_to_num(value, posinf=0, neginf=0)).max(initial=0.0)
+        tolerance = 2e-7 if np.asarray(value).dtype == np.float32 else 1e-8
+        if name != "eigen_residual":
+            np.testing.assert_allclose(there.values[name], value, rtol=0, atol=tolerance * scale + 1e-10, err_msg=name)
