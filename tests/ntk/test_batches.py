@@ -208,6 +208,12 @@ def built(name: str) -> nn.Module:
     return model
 
 
+def alone(plan: kt.ntk.Plan) -> set[str]:
+    """The parameters that a plan leaves to their Jacobian."""
+    assert plan.method == "structured"
+    return {parameter for use in plan.uses if use.rule == "jacobian" for parameter in use.parameters}
+
+
 def truth(model: nn.Module, x: dict[str, Tensor], output: str = "full"):
     rows = jacobian(model, x)
     return contract(rows, rows, output)
@@ -260,8 +266,7 @@ def test_only_what_does_not_pass_is_left_to_its_jacobian(name):
     if left is None:
         assert plan.method == "jacobian"
         return
-    assert plan.method == "structured"
-    assert {parameter for use in plan.uses if use.rule == "jacobian" for parameter in use.parameters} == left
+    assert alone(plan) == left
     assert any("ordinary batches" in note for note in plan.notes)
 
 
@@ -313,9 +318,10 @@ def test_a_pass_of_another_kind_is_compared_again():
 
     model = With(turned, **layers()).double()
     model.table.weight.data.normal_()
-    for rows in ((), (1,), ()):  # unpadded, padded, and again: one plan for all of them
+    for rows, left in (((), set()), ((1,), {"up.weight", "up.bias"}), ((), {"up.weight", "up.bias"})):
         x = padded(T * T, rows)
         assert distance(kt.empirical_ntk(model, x), truth(model, x)) < EXACT
+        assert alone(kt.ntk_plan(model, x)) == left  # of just these parameters, from then on
 
 
 def ordered(m, ids, mask):
