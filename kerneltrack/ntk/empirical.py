@@ -295,7 +295,7 @@ def _compute(
         result = request.zeros()
         if execution is not None:
             execution.keeps = keeps
-            execution = execution if _run(execution, result, advance) else None
+            execution = execution if _run(execution, result, advance) else _again(request, result, advance, keeps)
         if execution is None:
             _refuse_outputs(request)
         kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
@@ -304,6 +304,21 @@ def _compute(
     if request.reduction.name == "sum":
         kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
     return kernels, execution
+
+
+def _again(
+    request: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None], keeps: bool
+) -> Execution | None:
+    """A second execution, where the first has found parameters of a batch to leave to their Jacobian; else None."""
+    batched = request.network.known(request.x1).batched
+    if batched is None or not batched.superseded:
+        return None
+    execution, _ = _execution(request, keeps=keeps)
+    _check_budget(request, None if execution is None else execution.plan)
+    if execution is None:
+        return None
+    execution.keeps = keeps
+    return execution if _run(execution, result, advance) else None
 
 
 def _refuse_outputs(request: KernelRequest) -> None:

@@ -38,6 +38,9 @@ class Machine:
     #: What a core does while Python calls one function of torch: some 10 µs at 100 GFLOP/s.
     call_operations: int = 1_000_000
 
+    #: Where the plain Jacobian takes more memory than this, and than the structured plan, it is no choice.
+    plain_bytes: int = 2**28
+
     #: Rows of the smallest square on the diagonal of a symmetric product, computed whole. Smaller squares waste less
     #: below the diagonal, larger ones multiply faster. 40 to 160 measured at 640 and 2,560 rows, 80 best: 0.85 of the
     #: rate of a rectangular product, where panels of 128 rows gave 0.75.
@@ -101,9 +104,10 @@ class Machine:
     def of(cls, device: torch.device) -> Machine:
         """The machine that a device is.
 
-        On an accelerator every product is a launch: squares of 512 rows are an estimate, and nothing is split to keep
-        cores busy. Nor is it on one core, where the split alone costs a tenth of a kernel of 256 samples.
+        On an accelerator every product is a launch: squares of 512 rows are an estimate, as is what it could do in the time
+        of a call, and nothing is split to keep cores busy. Nor is it on one core, where the split alone costs a tenth of a
+        kernel of 256 samples.
         """
         if device.type == "cpu":
             return cls() if torch.get_num_threads() > 1 else replace(cls(), split_rows=0)
-        return replace(cls(), gram_square=512, split_rows=0)
+        return replace(cls(), gram_square=512, split_rows=0, call_operations=500_000_000, plain_bytes=2**32)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import kerneltrack as kt
 from kerneltrack.errors import AuditError, KernelError, UnsupportedModelError
+from kerneltrack.ntk.capture.batch_axis import layout
 from tests.ntk.models import With
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 from tests.ntk.problems import shake
@@ -207,9 +208,47 @@ def built(name: str) -> nn.Module:
     return model
 
 
+def alone(plan: kt.ntk.Plan) -> set[str]:
+    """The parameters that a plan leaves to their Jacobian."""
+    assert plan.method == "structured"
+    return {parameter for use in plan.uses if use.rule == "jacobian" for parameter in use.parameters}
+
+
 def truth(model: nn.Module, x: dict[str, Tensor], output: str = "full"):
     rows = jacobian(model, x)
     return contract(rows, rows, output)
+
+
+@pytest.mark.parametrize(
+    ("few", "many", "axis"),
+    [
+        ((3, 4, 6), (5, 4, 6), 0),
+        ((3, 3, 6), (3, 5, 6), 1),  # as many tokens as samples
+        ((12, 6), (20, 6), 0),
+        ((4, 6), (4, 6), None),
+        ((12, 3), (20, 5), False),  # two axes follow the samples
+        ((11, 6), (20, 6), False),  # rows that the data decide on
+        ((4, 6), (6, 6), False),
+        ((9, 6), (25, 6), False),  # N·N
+        ((3, 6), (5, 6, 1), False),
+    ],
+)
+def test_an_axis_is_the_samples_only_where_it_follows_their_number(few, many, axis):
+    """Oracle: sizes k·N by hand; False where no one axis has them."""
+    found = layout(torch.Size(few), torch.Size(many), (3, 5))
+    if axis is False:
+        assert found is None
+        return
+    assert found.axis == axis
+    assert found.shape(3) == few
+    if axis is not None:
+        values = torch.arange(torch.Size(many).numel()).view(many)
+        rows = found.apart(values, 5)
+        assert rows.shape[0] == 5
+        assert torch.equal(found.together(rows), values)
+        assert torch.equal(
+            rows[2].flatten(), values.movedim(axis, 0).unflatten(0, (5, -1))[2].movedim(0, axis).flatten()
+        )
 
 
 @models
@@ -227,8 +266,7 @@ def test_only_what_does_not_pass_is_left_to_its_jacobian(name):
     if left is None:
         assert plan.method == "jacobian"
         return
-    assert plan.method == "structured"
-    assert {parameter for use in plan.uses if use.rule == "jacobian" for parameter in use.parameters} == left
+    assert alone(plan) == left
     assert any("ordinary batches" in note for note in plan.notes)
 
 
@@ -280,9 +318,10 @@ def test_a_pass_of_another_kind_is_compared_again():
 
     model = With(turned, **layers()).double()
     model.table.weight.data.normal_()
-    for rows in ((), (1,), ()):  # unpadded, padded, and again: one plan for all of them
+    for rows, left in (((), set()), ((1,), {"up.weight", "up.bias"}), ((), {"up.weight", "up.bias"})):
         x = padded(T * T, rows)
         assert distance(kt.empirical_ntk(model, x), truth(model, x)) < EXACT
+        assert alone(kt.ntk_plan(model, x)) == left  # of just these parameters, from then on
 
 
 def ordered(m, ids, mask):

@@ -29,6 +29,7 @@ _COMPARED = 7
 #: Parameters whose derivative is rounding differ by so many units of the largest derivative's last place.
 _LAST_PLACES = 64
 _REMEMBERED = 256
+_NOT_OF_THE_SAMPLES = "the batch's uses of it are not the samples'"
 #: Under vmap only the formula of attention can be differentiated. A batch has torch's fused kernel, which on a CPU gives the
 #: same bits each time: a tenth less of the passes of a small BERT, and no T × T matrices.
 _CPU_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
@@ -43,12 +44,18 @@ class Batched:
         sites: of the forward pass; None where batches cannot be captured either.
         left: parameters that a batch's uses do not explain, and why.
         programs: checksums of forward passes whose uses were compared with plain autodiff.
+        superseded: whether ``left`` has grown since the sites were found, so that they are to be found without these.
     """
 
     why: str
     sites: Sequence[Site] | None = None
     left: Mapping[str, str] = field(default_factory=dict)
     programs: set[int] = field(default_factory=set)
+    superseded: bool = False
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Leaves parameters that some batch's uses do not explain, from now on."""
+        self.left, self.superseded = {**self.left, **dict.fromkeys(names, _NOT_OF_THE_SAMPLES)}, True
 
     def remember(self, program: int) -> None:
         """That this one passed."""
@@ -78,23 +85,26 @@ def capture_batch(network: Network, leaves: Mapping[str, Tensor], samples: Input
     return Captured(outputs, capture.uses, capture.program)
 
 
-def find(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: str) -> Batched:
-    """How batches of a network are captured; call it inside ``network.evaluating()``.
+def find(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: str, left: Mapping[str, str]) -> Batched:
+    """How batches of a network are captured, of all ``leaves`` but those in ``left``.
+
+    Call it inside ``network.evaluating()``.
 
     Raises:
         NotCapturable, RuntimeError: they cannot be.
     """
-    few, left = spread(samples, _COMPARED), dict[str, str]()
-    sites = find_sites(network, leaves, samples)
-    done = capture_batch(network, leaves, few, sites)
-    if differing := _differing(network, leaves, few, done):
-        left = dict.fromkeys(differing, "the batch's uses of it are not the samples'")
-        leaves = {name: leaf for name, leaf in leaves.items() if name not in left}
+    found, few = Batched(why, left=left), spread(samples, _COMPARED)
+    for _ in range(2):  # once more without what did not pass
+        leaves = {name: leaf for name, leaf in leaves.items() if name not in found.left}
+        if not leaves:
+            break
         sites = find_sites(network, leaves, samples)
         done = capture_batch(network, leaves, few, sites)
-        if _differing(network, leaves, few, done):
-            raise NotCapturable("the batch's uses of its weights are not the samples'")
-    return Batched(why, sites, left, {done.program})
+        names = _differing(network, leaves, few, done)
+        if not names:
+            return Batched(why, sites, found.left, {done.program})
+        found.leave(names)
+    raise NotCapturable(_NOT_OF_THE_SAMPLES)
 
 
 def _differing(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, done: Captured) -> list[str]:

@@ -95,8 +95,9 @@ class Execution:
         if done.batched is None or done.program in done.batched.programs:
             return
         given = self.request.network, self._leaves, done.samples, done.uses, self.plan.terms, factors.gradients
-        if differing(*given):
-            raise NotCapturable("a batch's uses of its weights are not the samples'")
+        if names := differing(*given):
+            done.batched.leave(names)
+            raise NotCapturable(f"a batch's uses of {names[:4]} are not the samples'")
         done.batched.remember(done.program)
 
     def _trial_of(self, samples: Inputs) -> ForwardPass | None:

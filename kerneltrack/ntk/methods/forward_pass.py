@@ -84,7 +84,9 @@ class ForwardPass:
             except REFUSALS as refusal:
                 if ran_out(refusal):
                     raise
-                known.batched = _found(network, leaves, samples, refusal)
+                known.batched = _found(network, leaves, samples, first_line(refusal), {})
+        elif known.batched.superseded:
+            known.batched = _found(network, leaves, samples, known.batched.why, known.batched.left)
         return cls._of_batch(network, leaves, tried, known.batched)
 
     @classmethod
@@ -103,14 +105,15 @@ class ForwardPass:
         return all(a.shape == b.shape and a.data_ptr() == b.data_ptr() for a, b in own)
 
 
-def _found(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, refusal: Exception) -> Batched:
+def _found(
+    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: str, left: Mapping[str, str]
+) -> Batched:
     """How batches are captured of what vmap refuses; what is not possible is not tried again."""
-    why = first_line(refusal)
     try:
-        return find(network, leaves, samples, why)
+        return find(network, leaves, samples, why, left)
     except KernelError:
         raise
-    except REFUSALS as other:
-        if ran_out(other):
+    except REFUSALS as refusal:
+        if ran_out(refusal):
             raise
         return Batched(why)

@@ -19,8 +19,6 @@ from kerneltrack.ntk.methods.structured_plan import StructuredPlan
 
 #: What the estimates may be off by: the structured plan needs less memory, and only a clear loss gives it up.
 _CLEARLY = 0.9
-#: Where the plain Jacobian takes more memory than this, and than the plan, it is no choice.
-_SMALL_BYTES = 2**28
 #: Calls from Python, each of the machine's ``call_operations``, fitted to a dozen small networks on one core. For each
 #: node of autograd's graph: of one backward pass, and of one through vmap, which dispatches twice. For each output of a
 #: recorded result, that is laid out; for each parameter, whose rows are.
@@ -41,7 +39,7 @@ def plain_is_faster(request: KernelRequest, trial: ForwardPass, plan: Structured
         return ""
     names = list(request.network.parameters)
     needed = jacobian_bytes(request.network, names, request.x1, request.samples, request.outputs, request.dtype)
-    if needed > min(request.free_bytes, max(plan.working_bytes, _SMALL_BYTES)):
+    if needed > min(request.free_bytes, max(plan.working_bytes, request.machine.plain_bytes)):
         return ""
     nodes = _nodes(trial)
     plain, structured = _plain(request, trial.uses, nodes), _structured(request, trial.uses, plan, nodes)
