@@ -99,7 +99,7 @@ def dataset(archive: Columns, probe: str) -> xarray.Dataset:
             variables[path.removeprefix(prefix)] = _lazy_variable(archive, path, column)
     variables |= _static_variables(record, variables)
     coordinates = [*_COORDINATES, *(name for name in ("energy_k", "layer") if name in variables)]
-    labelled = xarray.Dataset(
+    return xarray.Dataset(
         {name: value for name, value in variables.items() if name not in coordinates},
         coords={name: variables[name] for name in coordinates},
         attrs={
@@ -112,9 +112,6 @@ def dataset(archive: Columns, probe: str) -> xarray.Dataset:
             "path": str(archive.path),
         },
     )
-    steps = variables["step"].values
-    # Of a run with all its segments a step may stand twice: an index would then answer with several rows for one.
-    return labelled.set_xindex("step") if len(np.unique(steps)) == len(steps) else labelled
 
 
 def _root_variable(archive: Columns, name: str) -> xarray.Variable:

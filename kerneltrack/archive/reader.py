@@ -152,8 +152,6 @@ class Archive(Sequence[Snapshot]):
     def to_xarray(self, probe: str | None = None) -> xarray.Dataset:
         """One probe's measurements as a labelled data set that reads what is asked of it, when it is asked.
 
-        ``sel(step=t)`` takes the row of the state that t updates have made, where no step stands twice.
-
         Args:
             probe: the probe's name; may be left out if there is only one.
 

@@ -187,25 +187,6 @@ class TestLabelled:
         expected = np.mean([column(archive, "probes/train/eigenvalues") for archive in archives], axis=0)
         np.testing.assert_allclose(found, expected, rtol=1e-14)
 
-    def test_a_row_is_taken_by_its_step(self, path):
-        """Oracle: the archive's rows in order."""
-        with open_archive(path) as archive:
-            labelled, steps = archive.to_xarray(), archive.steps.tolist()
-            for row in (0, -1):
-                found = labelled.sel(step=steps[row]).eigenvalues.values
-                np.testing.assert_array_equal(found, archive.column("probes/train/eigenvalues")[row])
-            assert labelled.sel(step=steps[-1] + 7, method="nearest").step == steps[-1]
-
-    def test_a_step_that_stands_twice_is_no_index(self, path, make):
-        """A resumed run with the rows that were superseded has several for one step; one must not stand for both."""
-        with ArchiveWriter.resume(path, probes=[make.probe], resumed_from_step=0) as writer:
-            writer.append(make.snapshot(1))
-        with open_archive(path, all_segments=True) as archive:
-            assert len(set(archive.steps.tolist())) < len(archive)
-            assert "step" not in archive.to_xarray().indexes
-        with open_archive(path) as archive:
-            assert "step" in archive.to_xarray().indexes
-
     def test_what_it_says_about_itself(self, path, make):
         with open_archive(path) as archive:
             labelled = archive.to_xarray()
@@ -238,8 +219,7 @@ class TestLabelled:
             labelled = archive.to_xarray()
             labelled.to_netcdf(tmp_path / "run.nc", engine="h5netcdf")
             with xarray.open_dataset(tmp_path / "run.nc", engine="h5netcdf") as found:
-                # an index is made by who reads a file, it does not lie in it
-                xarray.testing.assert_identical(found.load().set_xindex("step"), labelled.load())
+                xarray.testing.assert_identical(found.load(), labelled.load())
                 assert json.loads(found.attrs["settings"]) == settings
                 assert json.loads(found.attrs["provenance"]) == json.loads(labelled.attrs["provenance"])
 
