@@ -61,6 +61,7 @@ bench: $(VENV)/.dev  ## us and every installed peer on the same work, the archiv
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/bench/archive_cost.py
 	$(BIN)/python tests/bench/overhead.py
+	$(BIN)/python tests/bench/ratio.py
 
 setups: $(VENV)/.dev  ## every set-up of a Trainer through its claims; writes docs/setups.md
 	$(BIN)/python tests/callbacks/setups_table.py

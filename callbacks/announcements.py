@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from kerneltrack.formatting import format_bytes
-from kerneltrack.measurement import SnapshotCost
+from kerneltrack.measurement import Forecast, SnapshotCost
 from kerneltrack.schedule import Schedule
 from kerneltrack.snapshot import Snapshot
 from kerneltrack.training import ProbeLoss
@@ -47,6 +47,17 @@ def before(cost: SnapshotCost, schedules: Mapping[str, Schedule]) -> str:
         return f"{line}: about {cost.states} in all, {cost.states * cost.seconds:.0f} s"
     light = f"{cost.light} of them light (the kernel without its eigenpairs, outputs and scalars)"
     return f"{line}: about {cost.states} in all, {light}, at most {cost.states * cost.seconds:.0f} s"
+
+
+def expensive(forecast: Forecast, goal: float = 0.05) -> str:
+    """What measuring will take of the run, and what would make it less, each with its effect."""
+    remedies = [f"{name} would make it about {_percent(share)}" for name, share in forecast.worth_naming.items()]
+    found = ", ".join([*remedies, f"max_overhead={goal:g} keeps {_percent(goal)} with fewer snapshots"])
+    return f"measuring takes about {_percent(forecast.share)} of this run; {found}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
 
 
 def after(rows: int, archive: object, seconds: float, total: float) -> str:

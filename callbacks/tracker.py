@@ -112,7 +112,7 @@ class _Tracker:
         self._run_id = ""
         self._dry_run = False
         self._verified = False
-        self._announced = False
+        self._announced = self._told = False  # whether the cost of a snapshot, and that of the run, were said
         self._weights = TrainedWeights()
         self._accumulated = 1  # by how many batches the loss of this one was divided
         self._backwards: list[torch.Tensor] = []  # the loss of each backward pass of this batch, while a row waits
@@ -185,6 +185,7 @@ class _Tracker:
         if schedules.differs_between_ranks(self._measured.schedule):
             due = self._ranks.broadcast(partial(dict, due))
         if due:
+            self._forecast(pl_module, due)
             self._take(trainer, pl_module, trainer_facts.update_rule(trainer, pl_module), due)
         self._weights.before_batch(trainer, pl_module)
 
@@ -342,6 +343,16 @@ class _Tracker:
         cost = self._recorder.cost(module)
         if cost is not None:
             announcements.say(announcements.before(cost, self._recorder.pace.schedules))
+
+    def _forecast(self, module: nn.Module, due: Mapping[str, Due]) -> None:
+        """What measuring will take of the run and what to do, once, before the second whole snapshot or one of the next few."""
+        recorder, whole = self._recorder, any(found.extent == "whole" for found in due.values())
+        if recorder is None or self._told or not self._log or not self._ranks.leads or not whole or recorder.rows > 4:
+            return
+        found = recorder.forecast(module)
+        if found is not None and not found.is_affordable:
+            self._told = True
+            announcements.say(announcements.expensive(found))
 
     def _finish(self, trainer: Any) -> None:
         """Close the archive; safe to call again."""

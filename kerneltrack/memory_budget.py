@@ -6,12 +6,13 @@ import gc
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING, TypeVar
 
 from kerneltrack.errors import KernelError, MemoryBudgetError
 from kerneltrack.formatting import format_bytes
+
+if TYPE_CHECKING:
+    import torch  # only a device of torch's has anything to ask: what reads archives loads this file without torch
 
 _UNITS = {
     "": 1,
@@ -55,6 +56,8 @@ def parse_bytes(size: int | str) -> int:
 def available_bytes(device: torch.device) -> int:
     """Memory that new tensors on ``device`` can take now."""
     if device.type == "cuda":
+        import torch
+
         free = torch.cuda.mem_get_info(device)[0]
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     try:
@@ -83,6 +86,8 @@ def refuse_budget(budget: int, required: int, *, otherwise: str = "") -> MemoryB
 
 def ran_out(error: Exception) -> bool:
     """Whether an exception says that memory could not be had."""
+    import torch
+
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(saying in str(error).lower() for saying in _SAYINGS)
@@ -119,7 +124,7 @@ class MemoryBudget:
                 if not ran_out(error) or at_hand < 2:
                     raise
                 failure = error
-            _release(device)
+            release(device)
             self.budget = at_hand // 2
             self._remark = f"out of memory: measured again in tiles of {format_bytes(self.budget)}"
 
@@ -129,7 +134,10 @@ class MemoryBudget:
         return remark
 
 
-def _release(device: torch.device) -> None:
+def release(device: torch.device) -> None:
+    """Give back what nothing holds any more, after memory ran out."""
     gc.collect()
     if device.type == "cuda":
+        import torch
+
         torch.cuda.empty_cache()

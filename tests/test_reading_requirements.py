@@ -12,7 +12,12 @@ from tests.test_layering import SOURCES
 from tests.test_lowest import requirements as required
 
 #: What pip calls otherwise than Python.
-CALLED = {"PIL": "pillow", "pytorch_lightning": "pytorch-lightning", "lightning": "pytorch-lightning"}
+CALLED = {
+    "PIL": "pillow",
+    "pytorch_lightning": "pytorch-lightning",
+    "lightning": "pytorch-lightning",
+    "array_api_compat": "array-api-compat",
+}
 
 
 def written():

@@ -1,4 +1,8 @@
-"""The eigensystem against matrices built from a prescribed spectrum, and against NumPy's own solver."""
+"""The eigensystem against matrices built from a prescribed spectrum, and against NumPy's own solver.
+
+What holds of SciPy's solver holds of torch's, which works where a kernel lives: one suite over both. Where there is no card
+torch's is given a CPU's tensor that NumPy cannot read unasked (tests/elsewhere.py).
+"""
 
 import numpy as np
 import pytest
@@ -6,10 +10,24 @@ import scipy.sparse.linalg
 import torch
 
 from kerneltrack.errors import KernelError
-from kerneltrack.spectrum.decomposition import eigensystem
+from kerneltrack.spectrum.decomposition import eigensystem, solved
 from kerneltrack.spectrum.lanczos import largest_eigenvalue
+from tests.elsewhere import OutOfMemory, elsewhere
 
 EPS = np.finfo(np.float64).eps
+
+
+def where_it_lives(kernel, k=None, *, previous=None, **options):
+    """torch's solver on the kernel as a tensor elsewhere; NumPy, as what eigensystem() returns."""
+    return solved(elsewhere(kernel), k, previous=previous, place="kept", **options).on_host()
+
+
+SOLVERS = {"lapack": eigensystem, "torch": where_it_lives}
+
+
+@pytest.fixture(params=SOLVERS)
+def solve(request):
+    return SOLVERS[request.param]
 
 
 def matrix_with(values, seed=0):
@@ -35,11 +53,11 @@ SPECTRA = {
 
 
 @pytest.mark.parametrize("name", SPECTRA)
-def test_a_prescribed_spectrum_comes_back(name):
+def test_a_prescribed_spectrum_comes_back(solve, name):
     # Backward stability of LAPACK: eigenvalues within a modest multiple of M ε λ_1.
     values = SPECTRA[name]
     kernel, _ = matrix_with(values)
-    found = eigensystem(kernel)
+    found = solve(kernel)
     tolerance = 10 * len(values) * EPS * np.abs(values).max()
     np.testing.assert_allclose(found.values, values, atol=tolerance, rtol=0)
     np.testing.assert_allclose(found.matrix(), kernel, atol=tolerance)
@@ -50,23 +68,82 @@ def test_a_prescribed_spectrum_comes_back(name):
     assert found.frobenius == pytest.approx(np.linalg.norm(values))
 
 
-def test_negative_eigenvalues_are_not_clipped():
+@pytest.mark.parametrize("k", [None, 5])
+@pytest.mark.parametrize("shape", ["one", "diagonal", "full"])
+def test_both_solvers_agree_between_gaps(shape, k):
+    """Values to 1e-10 λ_1; vectors to 1e-10 where no neighbour is nearer than 1e-3 λ_1, and spans where a cluster ends.
+
+    Rounding turns a vector by ε λ_1 over its gap, 2e-13 there. Of the full kernel every eigenvalue comes three times.
+    """
+    rng = np.random.default_rng(3)
+    features = rng.standard_normal((20, 60)) * 0.8 ** np.arange(60)
+    one = features @ features.T
+    kernel = {
+        "one": one,
+        "diagonal": np.stack([one, 2 * one[::-1, ::-1], one**3], axis=2),
+        "full": np.einsum("nm,op->nmop", one, np.eye(3)),
+    }[shape]
+    a, b = eigensystem(kernel, k), where_it_lives(kernel, k)
+    assert (a.solver, b.solver, a.complete) == ("lapack", "torch", b.complete)
+    np.testing.assert_allclose(b.values, a.values, rtol=0, atol=1e-10 * a.values[0])
+    for name in ("noise_floor", "trace", "frobenius"):
+        assert getattr(b, name) == pytest.approx(getattr(a, name), rel=1e-12)
+    assert max(a.residuals.max(), b.residuals.max()) < 100 * EPS * a.values[0]
+    # The smallest eigenvalues of one block of three may be nearer to each other than to what is above them.
+    ends = list(np.flatnonzero(-np.diff(a.values) > 1e-3 * a.values[0]) + 1)
+    assert ends
+    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+        mine, others = a.vectors[:, begin:end], b.vectors[:, begin:end]
+        np.testing.assert_allclose(others @ others.T, mine @ mine.T, atol=1e-10)
+        if end - begin == 1:
+            np.testing.assert_allclose(others, mine, atol=1e-10)
+
+
+def test_a_kernel_too_large_for_its_device_goes_to_the_cpu():
+    """Oracle: the same solve with the memory. Seven copies in float64 are asked for, of one block where there are several."""
+    one, blocks = np.diag(np.arange(1.0, 9.0)), np.stack([np.diag(np.arange(1.0, 9.0))] * 5, axis=2)
+    for kernel in (one, blocks):
+        enough, little = (where_it_lives(kernel, room=room) for room in (7 * 8 * 64, 7 * 8 * 64 - 1))
+        assert (enough.solver, little.solver) == ("torch", "lapack")
+        np.testing.assert_array_equal(little.values, enough.values)
+
+
+def test_a_solver_that_runs_out_of_memory_goes_to_the_cpu():
+    """Oracle: the prescribed spectrum. What is no lack of memory comes through."""
+    kernel, _ = matrix_with(SPECTRA["distinct"])
+    found = solved(elsewhere(kernel, OutOfMemory), place="kept")
+    assert (found.solver, type(found.vectors)) == ("lapack", np.ndarray)
+    np.testing.assert_allclose(found.values, SPECTRA["distinct"], rtol=1e-13)
+    with pytest.raises(KernelError, match="9 of 9 NaN"):
+        solved(elsewhere(np.full((3, 3), np.nan), OutOfMemory), place="kept")
+
+
+def test_vectors_stay_where_the_kernel_lives_but_in_the_public_function():
+    kernel, _ = matrix_with(SPECTRA["distinct"])
+    tensor = torch.from_numpy(kernel)
+    assert isinstance(solved(tensor, place="kept").vectors, torch.Tensor)
+    for pairs in (eigensystem(tensor), solved(tensor), solved(tensor, place="host"), where_it_lives(kernel)):
+        assert type(pairs.vectors) is type(pairs.values) is type(pairs.residuals) is np.ndarray
+    assert solved(tensor).solver == "lapack"  # a CPU's tensor is SciPy's
+
+
+def test_negative_eigenvalues_are_not_clipped(solve):
     kernel, _ = matrix_with(SPECTRA["indefinite"])
-    assert eigensystem(kernel).values[-1] == pytest.approx(-2.0)
+    assert solve(kernel).values[-1] == pytest.approx(-2.0)
 
 
-def test_the_largest_component_of_every_vector_is_positive():
+def test_the_largest_component_of_every_vector_is_positive(solve):
     kernel, _ = matrix_with(np.arange(1.0, 9.0))
-    vectors = eigensystem(kernel).vectors
+    vectors = solve(kernel).vectors
     largest = np.argmax(np.abs(vectors), axis=0)
     assert (vectors[largest, np.arange(8)] > 0).all()
-    np.testing.assert_array_equal(vectors, eigensystem(kernel.copy()).vectors)
+    np.testing.assert_array_equal(vectors, solve(kernel.copy()).vectors)
 
 
-def test_the_largest_few_are_the_first_of_all():
+def test_the_largest_few_are_the_first_of_all(solve):
     # Oracle: the complete solve; vectors to (rounding)/(gap), here 1e-12.
     kernel, _ = matrix_with(np.arange(20.0, 0.0, -1.0))
-    every, few = eigensystem(kernel), eigensystem(kernel, 4)
+    every, few = solve(kernel), solve(kernel, 4)
     np.testing.assert_allclose(few.values, every.values[:4], rtol=1e-13)
     np.testing.assert_allclose(few.vectors, every.vectors[:, :4], atol=1e-12)
     assert not few.complete
@@ -75,7 +152,7 @@ def test_the_largest_few_are_the_first_of_all():
 
 
 @pytest.mark.parametrize("k", [None, 7])
-def test_a_full_kernel_is_flattened_with_rows_n_o(k):
+def test_a_full_kernel_is_flattened_with_rows_n_o(solve, k):
     # Oracle: NumPy's solver on the matrix that explicit loops fill.
     kernel = full_kernel(4, 3)
     matrix = np.zeros((12, 12))
@@ -84,20 +161,20 @@ def test_a_full_kernel_is_flattened_with_rows_n_o(k):
             for o in range(3):
                 for p in range(3):
                     matrix[n * 3 + o, m * 3 + p] = kernel[n, m, o, p]
-    found = eigensystem(kernel, k)
+    found = solve(kernel, k)
     np.testing.assert_allclose(found.values, np.linalg.eigvalsh(matrix)[::-1][:k], rtol=1e-11)
     np.testing.assert_allclose(matrix @ found.vectors, found.vectors * found.values, atol=1e-11 * found.values[0])
 
 
 @pytest.mark.parametrize("k", [None, 5])
-def test_a_diagonal_kernel_is_block_diagonal(k):
+def test_a_diagonal_kernel_is_block_diagonal(solve, k):
     # Oracle: NumPy's solver on the block-diagonal NO×NO matrix, rows (n, o).
     kernel = np.einsum("nmoo->nmo", full_kernel(4, 3))
     matrix = np.zeros((4, 3, 4, 3))
     for output in range(3):
         matrix[:, output, :, output] = kernel[:, :, output]
     matrix = matrix.reshape(12, 12)
-    found = eigensystem(kernel, k)
+    found = solve(kernel, k)
     np.testing.assert_allclose(found.values, np.linalg.eigvalsh(matrix)[::-1][:k], rtol=1e-11)
     np.testing.assert_allclose(matrix @ found.vectors, found.vectors * found.values, atol=1e-11 * found.values[0])
     supports = (np.abs(found.vectors.reshape(4, 3, -1)).max(axis=0) > 0).sum(axis=0)
@@ -107,10 +184,11 @@ def test_a_diagonal_kernel_is_block_diagonal(k):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_the_noise_floor_follows_the_dtype_of_the_kernel(dtype):
+def test_the_noise_floor_follows_the_dtype_of_the_kernel(solve, dtype):
     # Oracle: torch's own machine constants.
     kernel, _ = matrix_with(np.array([4.0, 2.0, 1.0, 1.0]))
-    found = eigensystem(torch.from_numpy(kernel).to(getattr(torch, dtype)))
+    found = solve(torch.from_numpy(kernel).to(getattr(torch, dtype)))
+    assert found.solver == {"eigensystem": "lapack"}.get(solve.__name__, "torch")
     epsilon = torch.finfo(getattr(torch, dtype)).eps
     rms = np.sqrt(np.mean(found.values**2))
     assert found.noise_floor == pytest.approx(8 * (epsilon * rms + EPS * found.values[0]))
@@ -119,16 +197,16 @@ def test_the_noise_floor_follows_the_dtype_of_the_kernel(dtype):
 
 @pytest.mark.parametrize("offset", [0, 1, 10])
 @pytest.mark.parametrize("count", [100, 400])
-def test_rounding_stays_below_the_noise_floor_and_not_far(offset, count):
+def test_rounding_stays_below_the_noise_floor_and_not_far(solve, offset, count):
     # Singular Gram matrices multiplied in float32: their zero eigenvalues are pure rounding, and show its size.
     rng = np.random.default_rng(1)
     features = (rng.standard_normal((count, 50)) + offset).astype(np.float32)
-    found = eigensystem(features @ features.T)
+    found = solve(features @ features.T)
     rounding = np.abs(found.values[50:]).max()
     assert found.noise_floor / 20 < rounding < found.noise_floor < found.values[49]
 
 
-def test_small_eigenvalues_above_the_noise_floor_are_right():
+def test_small_eigenvalues_above_the_noise_floor_are_right(solve):
     # Oracle: the same network's kernel in float64. One hidden tanh layer: a spectrum that falls through ten decades.
     torch.manual_seed(0)
     x, w, b = torch.randn(200, 2, dtype=torch.float64), torch.randn(2, 300), torch.randn(300)
@@ -137,16 +215,16 @@ def test_small_eigenvalues_above_the_noise_floor_are_right():
         hidden = torch.tanh(x.to(dtype) @ w.to(dtype) + b.to(dtype))
         slopes = 1 - hidden**2
         kernels.append(hidden @ hidden.T + (slopes @ slopes.T) * (x @ x.T + 1).to(dtype))
-    single, double = (eigensystem(kernel) for kernel in kernels)
+    single, double = (solve(kernel) for kernel in kernels)
     assert np.abs(single.values - double.values)[50:].max() < single.noise_floor
     assert (single.values < single.noise_floor).sum() > 50  # the float32 spectrum ends in noise
     assert (double.values < double.noise_floor).sum() < 50  # and the float64 one does not there
 
 
 @pytest.mark.parametrize("size", [50, 400])
-def test_the_solver_s_own_rounding_stays_below_the_noise_floor(size):
+def test_the_solver_s_own_rounding_stays_below_the_noise_floor(solve, size):
     kernel, _ = matrix_with(np.concatenate([[1e3], np.zeros(size - 1)]))
-    found = eigensystem(kernel)
+    found = solve(kernel)
     assert np.abs(found.values[1:]).max() < found.noise_floor < 1e-11
 
 
@@ -168,8 +246,8 @@ def test_tensors_that_require_grad_are_taken():
     np.testing.assert_allclose(eigensystem(tensor).values, SPECTRA["distinct"], rtol=1e-13)
 
 
-def test_a_zero_kernel_has_zero_eigenvalues():
-    found = eigensystem(np.zeros((3, 3)))
+def test_a_zero_kernel_has_zero_eigenvalues(solve):
+    found = solve(np.zeros((3, 3)))
     np.testing.assert_array_equal(found.values, 0)
     assert found.noise_floor == 0
 
@@ -186,13 +264,13 @@ def test_a_zero_kernel_has_zero_eigenvalues():
         (np.triu(np.ones((3, 3))), "not symmetric"),
     ],
 )
-def test_what_is_no_kernel_is_refused(kernel, message):
+def test_what_is_no_kernel_is_refused(solve, kernel, message):
     with pytest.raises(KernelError, match=message):
-        eigensystem(kernel)
+        solve(kernel)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_a_slight_asymmetry_is_refused_too(dtype):
+def test_a_slight_asymmetry_is_refused_too(solve, dtype):
     """‖Θ − Θᵀ‖/‖Θ‖ a little above and a little below √ε of the kernel's dtype, by construction. Fails where only the gross
     is refused: 1e-4 is far above the rounding of a float64 kernel, 1e-3 above that of a float32 one.
     """
@@ -202,20 +280,20 @@ def test_a_slight_asymmetry_is_refused_too(dtype):
         kernel[0, 1] = size * 2 / 2**0.5  # Θ − Θᵀ has this entry twice
         if refused:
             with pytest.raises(KernelError, match="the kernel is not symmetric"):
-                eigensystem(kernel)
+                solve(kernel)
         else:
-            assert eigensystem(kernel).asymmetry == pytest.approx(size, rel=1e-3)
+            assert solve(kernel).asymmetry == pytest.approx(size, rel=1e-3)
 
 
-def test_no_eigenpairs_are_refused():
+def test_no_eigenpairs_are_refused(solve):
     with pytest.raises(KernelError, match="number of eigenpairs"):
-        eigensystem(np.eye(3), 0)
+        solve(np.eye(3), 0)
 
 
-def test_rounding_asymmetry_is_accepted_and_reported():
+def test_rounding_asymmetry_is_accepted_and_reported(solve):
     kernel, _ = matrix_with(SPECTRA["distinct"])
     kernel[0, 1] += 1e-12
-    found = eigensystem(kernel)
+    found = solve(kernel)
     assert 0 < found.asymmetry < 1e-11
 
 
@@ -308,7 +386,7 @@ def test_clusters_of_eigenvalues_are_found_whole(name, k, dtype):
 
 
 @pytest.mark.parametrize("shape", ["one", "diagonal", "full"])
-def test_a_few_pairs_of_a_large_kernel_come_from_lanczos(shape):
+def test_a_few_pairs_of_a_large_kernel_come_from_lanczos(solve, shape):
     """Oracle: the dense solve of the same kernel."""
     rng = np.random.default_rng(0)
     decay = 0.9 ** np.arange(80)
@@ -321,8 +399,8 @@ def test_a_few_pairs_of_a_large_kernel_come_from_lanczos(shape):
     else:
         features = rng.standard_normal((520, 80)) * decay
         kernel = features @ features.T
-    few, all_of_them = eigensystem(kernel, 7), eigensystem(kernel)
-    assert (few.solver, all_of_them.solver) == ("lanczos", "lapack")
+    few, all_of_them = solve(kernel, 7), solve(kernel)
+    assert few.solver == "lanczos"
     assert few.residuals.max() < 3200 * np.finfo(np.float64).eps * few.values[0]
     np.testing.assert_allclose(few.values, all_of_them.values[:7], rtol=1e-12)
     np.testing.assert_allclose(few.vectors, all_of_them.vectors[:, :7], atol=1e-9)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import h5py
 
 from kerneltrack import schema
-from kerneltrack.archive import attributes, safety
+from kerneltrack.archive import safety
+from kerneltrack.archive.contents import Contents
 from kerneltrack.archive.printable import printable
 from kerneltrack.errors import ArchiveFormatError, UnsafeArchiveError
 from kerneltrack.schema import Field
@@ -20,15 +21,15 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _MAJOR = int(schema.FORMAT_VERSION.partition(".")[0])
 
 
-def require_version(file: h5py.File) -> None:
+def require_version(file: Contents, filename: str) -> None:
     """Refuse what is not an archive, or is of a newer major version.
 
     Raises:
         ArchiveFormatError: which of the two.
     """
-    if attributes.get(file, "format") != schema.FORMAT:
-        raise ArchiveFormatError("this HDF5 file is not a kerneltrack archive", where=file.filename)
-    version = attributes.text(file, "format_version")
+    if file.attribute("format") != schema.FORMAT:
+        raise ArchiveFormatError("this HDF5 file is not a kerneltrack archive", where=filename)
+    version = file.text("format_version")
     major = version.partition(".")[0]
     if not re.fullmatch("[0-9]{1,6}", major) or int(major) > _MAJOR:
         raise ArchiveFormatError(
@@ -39,10 +40,10 @@ def require_version(file: h5py.File) -> None:
         )
 
 
-def structure(file: h5py.File) -> Iterator[str]:
+def structure(file: Contents) -> Iterator[str]:
     """Every departure from the schema, one line each; nothing for a file that conforms."""
     yield from _attributes(file, schema.ROOT_ATTRIBUTES)
-    role = attributes.get(file, "role")
+    role = file.attribute("role")
     if role not in ("main", "part"):
         yield "/@role is neither 'main' nor 'part'"
     rows = file["snapshot"].shape[0] if _is_array(file, "snapshot") and file["snapshot"].ndim else 0
@@ -51,21 +52,21 @@ def structure(file: h5py.File) -> Iterator[str]:
     if role == "main" or "segments" in file:
         yield from _segments(file)
     if role == "main":
-        yield from _texts(file, "provenance", schema.PROVENANCE_TEXTS)
+        yield from _texts(file.get("provenance"), "/provenance", schema.PROVENANCE_TEXTS)
     probes = file.get("probes") or {}
     if isinstance(probes, h5py.Dataset):
         yield "/probes is not a group"
         return
     for name, probe in probes.items():
-        if not isinstance(probe, h5py.Group) or not schema.PROBE_NAME.fullmatch(name):
+        if not isinstance(probe, Contents) or not schema.PROBE_NAME.fullmatch(name):
             yield f"{printable(f'/probes/{name}')} is not a probe"
         else:
             yield from _probe(probe, rows, whole=role == "main")
 
 
-def _segments(file: h5py.File) -> Iterator[str]:
+def _segments(file: Contents) -> Iterator[str]:
     group = file.get("segments")
-    if not isinstance(group, h5py.Group) or not _is_array(group, "number") or not group["number"].shape[0]:
+    if not isinstance(group, Contents) or not _is_array(group, "number") or not group["number"].shape[0]:
         yield "/segments is missing or empty"
     elif group["number"].shape[0] > MAX_RESTARTS:
         yield f"/segments has more than {MAX_RESTARTS} restarts"
@@ -73,12 +74,12 @@ def _segments(file: h5py.File) -> Iterator[str]:
         yield from _table(group, schema.SEGMENT_FIELDS, {"restart": group["number"].shape[0]})
 
 
-def _probe(probe: h5py.Group, rows: int, *, whole: bool) -> Iterator[str]:
+def _probe(probe: Contents, rows: int, *, whole: bool) -> Iterator[str]:
     sizes = {"snapshot": rows}
     if whole:
         yield from _attributes(probe, schema.PROBE_ATTRIBUTES)
-        yield from _texts(probe.parent, probe.name.rpartition("/")[2], schema.PROBE_TEXTS)
-        sizes["sample"] = int(probe.attrs.get("count", 0))
+        yield from _texts(probe, probe.name, schema.PROBE_TEXTS)
+        sizes["sample"] = int(probe.attribute("count", 0))
         if sizes["sample"] < 1:
             yield f"{printable(probe.name)}@count is not a number of samples"
     for field in schema.PROBE_FIELDS:
@@ -89,10 +90,10 @@ def _probe(probe: h5py.Group, rows: int, *, whole: bool) -> Iterator[str]:
             yield f"{printable(data.name)} does not have one entry for each of {sizes['sample']} samples"
     for name, data in probe.items():
         if isinstance(data, h5py.Dataset) and "dimensions" in data.attrs:
-            dims = tuple(attributes.text(data, "dimensions").split())
+            dims = data.dimensions
             if dims[:1] == ("snapshot",):
                 yield from _names(data, name, dims)
-                if not isinstance(attributes.get(data, "definition", 1), int):
+                if not isinstance(data.attribute("definition", 1), int):
                     yield f"{printable(data.name)}@definition is not an integer"
                 yield from _array(probe, schema.MEASUREMENTS.get(name, Field(name, dims, "f8", "", "")), sizes)
 
@@ -106,9 +107,9 @@ def _names(data: h5py.Dataset, name: str, dims: tuple[str, ...]) -> Iterator[str
             yield f"{printable(data.name)} has a dimension {printable(dim)!r} that it cannot have"
 
 
-def _attributes(group: h5py.Group, demanded: Mapping[str, tuple[str, str, str]]) -> Iterator[str]:
+def _attributes(group: Contents, demanded: Mapping[str, tuple[str, str, str]]) -> Iterator[str]:
     for name, (kind, need, _) in demanded.items():
-        value = attributes.get(group, name)
+        value = group.attribute(name)
         if value is None:
             if need == "MUST":
                 yield f"{group.name}@{name} is missing"
@@ -116,19 +117,18 @@ def _attributes(group: h5py.Group, demanded: Mapping[str, tuple[str, str, str]])
             yield f"{group.name}@{name} is not a {kind}"
 
 
-def _texts(parent: h5py.Group, name: str, demanded: Mapping[str, str]) -> Iterator[str]:
-    group = parent.get(name)
-    if not isinstance(group, h5py.Group):
-        yield f"{parent.name.rstrip('/')}/{name} is missing"
+def _texts(group: Contents | h5py.Dataset | None, path: str, demanded: Mapping[str, str]) -> Iterator[str]:
+    if not isinstance(group, Contents):
+        yield f"{path} is missing"
         return
     for text in demanded:
         if not _is_array(group, text):
-            yield f"{group.name}/{text} is missing"
+            yield f"{path}/{text} is missing"
         elif group[text].dtype != "S1" or group[text].ndim != 1:
-            yield f"{group.name}/{text} is not a row of bytes"
+            yield f"{path}/{text} is not a row of bytes"
 
 
-def _table(group: h5py.Group, fields: tuple[Field, ...], sizes: dict[str, int]) -> Iterator[str]:
+def _table(group: Contents, fields: tuple[Field, ...], sizes: dict[str, int]) -> Iterator[str]:
     for field in fields:
         if _is_array(group, field.name):
             yield from _array(group, field, sizes)
@@ -136,12 +136,12 @@ def _table(group: h5py.Group, fields: tuple[Field, ...], sizes: dict[str, int]) 
             yield f"{group.name.rstrip('/')}/{field.name} is missing"
 
 
-def _array(group: h5py.Group, field: Field, sizes: dict[str, int]) -> Iterator[str]:
+def _array(group: Contents, field: Field, sizes: dict[str, int]) -> Iterator[str]:
     data = group[field.name]
     if not isinstance(data, h5py.Dataset):
         yield f"{data.name} is not a dataset"
         return
-    dims = tuple(attributes.text(data, "dimensions").split())
+    dims = data.dimensions
     if data.dtype.str[1:] not in field.dtypes or data.dtype.byteorder == ">":
         yield f"{data.name} is {printable(data.dtype)}, not {' or '.join(field.dtypes)} (little endian)"
     if dims != field.dims or len(dims) != data.ndim:
@@ -155,19 +155,19 @@ def _array(group: h5py.Group, field: Field, sizes: dict[str, int]) -> Iterator[s
             yield f"{data.name} has {size} along {printable(dim)}, not {expected}"
 
 
-def _is_array(group: h5py.Group, name: str) -> bool:
+def _is_array(group: Contents, name: str) -> bool:
     return isinstance(group.get(name), h5py.Dataset)
 
 
-def _is_described(group: h5py.Group, name: str) -> bool:
+def _is_described(group: Contents, name: str) -> bool:
     return name in group and "dimensions" in group[name].attrs
 
 
-def require_stored(file: h5py.File, held: int) -> None:
+def require_stored(file: Contents, held: int) -> None:
     """Refuse what would be read whole but is declared larger than it is.
 
     Args:
-        file: a file of the right form.
+        file: what is in a file of the right form.
         held: bytes that it takes on the disk.
 
     Raises:
@@ -190,10 +190,10 @@ def require_stored(file: h5py.File, held: int) -> None:
     safety.require_room(sum(data.nbytes for data in whole), held, "all that is read when the archive is opened")
 
 
-def _inputs(probe: h5py.Group) -> list[h5py.Dataset]:
+def _inputs(probe: Contents) -> list[h5py.Dataset]:
     return [probe["inputs"]] if _is_array(probe, "inputs") else _datasets(probe.get("inputs"))
 
 
-def _datasets(group: h5py.Group | None) -> list[h5py.Dataset]:
+def _datasets(group: Contents | None) -> list[h5py.Dataset]:
     found = [] if group is None else group.values()
     return [item for item in found if isinstance(item, h5py.Dataset) and "dimensions" in item.attrs]

@@ -11,6 +11,7 @@ import numpy as np
 
 from kerneltrack import schema
 from kerneltrack.archive import attributes, layout
+from kerneltrack.archive.contents import Contents
 from kerneltrack.errors import ArchiveError
 from kerneltrack.snapshot import Array, InTraining, ProbeRecord, Provenance
 
@@ -52,13 +53,13 @@ def write(file: h5py.File, header: Header) -> None:
         _write_probe(file.create_group(f"probes/{record.name}"), record)
 
 
-def read(file: h5py.File) -> Header:
+def read(file: Contents) -> Header:
     """The header of a main file or a part."""
     segments: list[Segment] = []
     if "segments" in file:
         columns = [file["segments"][column.name][()].tolist() for column in schema.SEGMENT_FIELDS]
         segments = [Segment(*values) for values in zip(*columns, strict=True)]
-    attrs = attributes.everything(file)
+    attrs = file.attributes()
     if attrs["role"] == "part":
         return Header(attrs, segments)
     texts = {name: layout.get_text(file["provenance"], name) for name in schema.PROVENANCE_TEXTS}
@@ -102,20 +103,20 @@ def _write_input(home: h5py.Group, name: str, value: Array) -> None:
     layout.fixed(home, schema.Field(name, dims, stored.dtype.str[1:], "1", "input of the probe"), stored)
 
 
-def _read_probe(group: h5py.Group, name: str) -> ProbeRecord:
+def _read_probe(group: Contents, name: str) -> ProbeRecord:
     texts = {text: layout.get_text(group, text) for text in schema.PROBE_TEXTS}
     shapes = _input_shapes(texts["input_shapes"])
     return ProbeRecord(
         name=name,
-        fingerprint=attributes.text(group, "fingerprint"),
-        count=int(attributes.get(group, "count")),
+        fingerprint=group.text("fingerprint"),
+        count=int(group.attribute("count")),
         targets=group["targets"][()] if "targets" in group and "dimensions" in group["targets"].attrs else None,
-        target_encoding=attributes.get(group, "target_encoding"),
+        target_encoding=group.attribute("target_encoding"),
         input_shapes=shapes,
         inputs=_read_inputs(group, shapes),
         identity=texts["identity"],
         settings=texts["settings"],
-        in_training=_in_training(attributes.get(group, "probe_in_training")),
+        in_training=_in_training(group.attribute("probe_in_training")),
     )
 
 
@@ -136,7 +137,7 @@ def _input_shapes(value: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     return shapes
 
 
-def _read_inputs(group: h5py.Group, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Array] | None:
+def _read_inputs(group: Contents, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Array] | None:
     if "inputs" not in group:
         return None
     item = group["inputs"]

@@ -13,7 +13,7 @@ import numpy as np
 from h5py import h5d, h5s
 
 from kerneltrack.archive import header as headers
-from kerneltrack.archive import layout
+from kerneltrack.archive import layout, scales
 from kerneltrack.archive.durable import Stream, uninterrupted
 from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
@@ -46,7 +46,7 @@ class PartImages:
             self._empty[look] = empty_part(self._header, dict(look))
         # The bytes of a closed file: HDF5 before 2.0 leaves a wrong checksum in the image of one that is open.
         image = io.BytesIO(self._empty[look])
-        with h5py.File(image, "r+", libver=layout.LIBVER) as file:
+        with h5py.File(image, "r+", libver=layout.LIBVER, rdcc_nslots=layout.CHUNK_SLOTS) as file:
             for path, (_, value) in row.items():
                 data = h5d.open(file.id, path.encode())
                 data.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(value[None]))
@@ -56,7 +56,7 @@ class PartImages:
 def empty_part(header: Header, columns: Mapping[str, Column]) -> bytes:
     """The bytes of a part with one unwritten row of these columns; with no columns it has no row."""
     image = io.BytesIO()
-    with h5py.File(image, "w", libver=layout.LIBVER) as file:
+    with h5py.File(image, "w", libver=layout.LIBVER, rdcc_nslots=layout.CHUNK_SLOTS) as file:
         headers.write(file, header)
         for path, column in columns.items():
             layout.create(file, path, column, 1)
@@ -66,7 +66,7 @@ def empty_part(header: Header, columns: Mapping[str, Column]) -> bytes:
 def join(stream: Stream, header: Header, pieces: Sequence[Piece], changes: Changes = MappingProxyType({})) -> int:
     """Write all rows of the pieces, in the order of appending, as one file; return how many."""
     origin, place = row_map(pieces)
-    with uninterrupted(stream), h5py.File(stream, "w", libver=layout.LIBVER) as file:
+    with uninterrupted(stream), h5py.File(stream, "w", libver=layout.LIBVER, rdcc_nslots=layout.CHUNK_SLOTS) as file:
         headers.write(file, header)
         columns = all_columns(pieces) if len(origin) or header.attrs["role"] == "main" else {}
         stretches = [Stretch(pieces[n], first, start, stop) for start, stop, n, first in runs(origin, place)]
@@ -76,7 +76,7 @@ def join(stream: Stream, header: Header, pieces: Sequence[Piece], changes: Chang
             for row, value in changes.get(path, {}).items():
                 data[row] = value
         if header.attrs["role"] == "main":
-            layout.add_scales(file)
+            scales.add(file)
     return len(origin)
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from h5py import h5s
 
 from kerneltrack import schema
-from kerneltrack.archive import attributes, conform, layout, safety
+from kerneltrack.archive import conform, layout, safety
 from kerneltrack.archive import header as headers
+from kerneltrack.archive.contents import Contents, contents
 from kerneltrack.archive.durable import Stream, open_to_read
-from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.printable import printable
 from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
@@ -72,13 +73,15 @@ class Piece:
         self._resources.callback(os.close, self.descriptor)
         try:
             self.file = self._resources.enter_context(self._open())
-            self.header = headers.read(self.file) if trusted else self._admitted()
+            self._contents = contents(self.file.id) if trusted else self._admitted()
+            self.header = headers.read(self._contents)
             self._own_chunks: dict[str, bool] = {}
+            self._fields: dict[str, schema.Field] = {}
             self._data = self._datasets()
             self.shapes = {path: data.shape[1:] for path, data in self._data.items()}
             if not trusted:
                 _ = self.columns
-            self.rows: int = self.file["snapshot"].shape[0] if "snapshot" in self.file else 0
+            self.rows: int = self._contents["snapshot"].shape[0] if "snapshot" in self._contents else 0
         except ArchiveError as error:
             self.close()
             error.where = f"{printable(path)}: {error.where}" if error.where else printable(path)
@@ -94,25 +97,26 @@ class Piece:
             raise UnsafeArchiveError("not a regular file", where=str(self.path))
         stream = Stream(self.descriptor)
         stream.end = os.fstat(self.descriptor).st_size
-        return h5py.File(stream, "r")
+        return h5py.File(stream, "r", rdcc_nslots=layout.CHUNK_SLOTS)
 
-    def _admitted(self) -> Header:
-        """The header of a file that is safe to read, of a version that is known, and of the form it should have."""
-        safety.admit(self.file, self.held)
-        conform.require_version(self.file)
-        for problem in conform.structure(self.file):
+    def _admitted(self) -> Contents:
+        """What is in a file that is safe to read, of a version that is known, and of the form it should have."""
+        found = safety.admit(self.file, self.held)
+        conform.require_version(found, self.file.filename)
+        for problem in conform.structure(found):
             raise ArchiveFormatError("the archive does not follow the format", got=problem)
-        conform.require_stored(self.file, self.held)
-        return headers.read(self.file)
+        conform.require_stored(found, self.held)
+        return found
 
     def _datasets(self) -> dict[str, h5py.Dataset]:
         """What has one row per snapshot, by path."""
         found: dict[str, h5py.Dataset] = {}
-        homes = [("", self.file), *((f"probes/{p}/", g) for p, g in self.file.get("probes", {}).items())]
+        probes = self._contents.get("probes", {}).items()
+        homes = [("", self._contents), *((f"probes/{probe}/", home) for probe, home in probes)]
         for prefix, home in homes:
             for name, data in home.items():
                 known = _known(prefix + name)
-                dims = known.dims if known is not None else layout.dimensions(data)
+                dims = known.dims if known is not None else data.dimensions
                 if dims[:1] == ("snapshot",):
                     found[prefix + name] = data
         return found
@@ -123,14 +127,21 @@ class Piece:
         return {path: Column(self.field(path), shape) for path, shape in self.shapes.items()}
 
     def field(self, path: str) -> schema.Field:
-        """What a column is. Reading descriptions takes most of the time of opening a small piece, so joining asks one of many."""
-        data, known = self._data[path], _known(path)
-        return layout.described(data) if known is None else replace(known, dtype=data.dtype.str[1:])
+        """What a column is. Reading a description takes longer than opening the dataset, so joining asks one piece of many."""
+        if path not in self._fields:
+            data, known = self._data[path], _known(path)
+            self._fields[path] = layout.described(data) if known is None else replace(known, dtype=data.dtype.str[1:])
+        return self._fields[path]
 
     def read(self, path: str, start: int, stop: int) -> Array:
         """Rows ``start`` to ``stop`` of a column of this piece."""
+        data = self._data[path]
         try:
-            return np.asarray(self._data[path][start:stop])
+            if (start, stop) != (0, data.shape[0]):
+                return np.asarray(data[start:stop])
+            values = np.empty(data.shape, data.dtype)  # all of a part; h5py takes three times as long to choose it
+            data.id.read(h5s.ALL, h5s.ALL, values)
+            return values
         except (OSError, RuntimeError) as error:
             raise ArchiveFormatError(
                 f"{printable(path)} cannot be read from row {start} on; the file is damaged",
@@ -207,7 +218,7 @@ def is_archive(path: Path) -> bool:
         if not _is_hdf5(stream):
             return False
         with h5py.File(stream, "r") as file:
-            return "format" in file.attrs and attributes.text(file, "format") == schema.FORMAT
+            return Contents(file.id).text("format") == schema.FORMAT
     except _DAMAGE:
         return True
     finally:

@@ -20,6 +20,8 @@ def printable(text: object, *, limit: int = 500) -> str:
     shown = str(text)
     if len(shown) > limit:
         shown = shown[: limit - 1] + "…"
+    if shown.isprintable():  # a stricter test, which also refuses other spaces, and settles nearly every text at once
+        return shown
     return "".join(_escaped(c) if unicodedata.category(c) in _HIDDEN else c for c in shown)
 
 

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5s, h5t, h5z
 
+from kerneltrack.archive.contents import Contents, Data
 from kerneltrack.archive.printable import printable
 from kerneltrack.errors import UnsafeArchiveError
 
@@ -33,8 +34,8 @@ _NUMBERS = frozenset({h5t.INTEGER, h5t.FLOAT})
 _SCALE_ATTRIBUTES = frozenset({b"DIMENSION_LIST", b"REFERENCE_LIST"})  # netCDF-4's; they hold references, never read
 
 
-def admit(file: h5py.File, held: int) -> None:
-    """Walk a file and return if nothing in it can lead out of it or exhaust the machine.
+def admit(file: h5py.File, held: int) -> Contents:
+    """Walk a file and return what is in it, if nothing in it can lead out of it or exhaust the machine.
 
     Args:
         file: the file.
@@ -44,9 +45,10 @@ def admit(file: h5py.File, held: int) -> None:
         UnsafeArchiveError: what it is, and where.
     """
     walk = _Walk()
-    walk.group(file.id, "/", depth=0)
+    found = walk.group(Contents(file.id), depth=0)
     if walk.row_bytes > allowance(held):
         raise _unsafe("the rows are larger than the file", "/", got=f"{walk.row_bytes} bytes in one row")
+    return found
 
 
 def allowance(held: int) -> int:
@@ -65,27 +67,29 @@ class _Walk:
         self._text_bytes = 0
         self.row_bytes = 0
 
-    def group(self, group: h5g.GroupID, path: str, depth: int) -> None:
+    def group(self, found: Contents, depth: int) -> Contents:
+        group, path = found.id, found.name
         self._object(group, path)
         if depth > MAX_DEPTH:
             raise _unsafe("groups are nested too deeply", path, expected=f"at most {MAX_DEPTH} levels")
         if len(self._seen) + group.get_num_objs() > MAX_OBJECTS:
             raise _unsafe("there are too many objects", path, expected=f"at most {MAX_OBJECTS}")
         for name in list(group):
-            self._link(group, name, path.rstrip("/") + "/" + name.decode("utf-8", "backslashreplace"), depth)
+            found[name.decode()] = self._link(group, name, found.path(name), depth)
+        return found
 
-    def _link(self, group: h5g.GroupID, name: bytes, path: str, depth: int) -> None:
+    def _link(self, group: h5g.GroupID, name: bytes, path: str, depth: int) -> Contents | Data:
         if printable(path, limit=1000) != path:
             raise _unsafe("a name holds control characters", path)
         if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
             raise _unsafe("a soft, external or user-defined link", path, expected="only the archive's own objects")
-        kind = h5o.get_info(group, name).type
-        if kind == h5o.TYPE_GROUP:
-            self.group(h5g.open(group, name), path, depth + 1)
-        elif kind == h5o.TYPE_DATASET:
-            self._dataset(h5d.open(group, name), path)
-        else:
+        item = h5o.open(group, name)
+        if isinstance(item, h5g.GroupID):
+            return self.group(Contents(item, path), depth + 1)
+        if not isinstance(item, h5d.DatasetID):
             raise _unsafe("an object that is neither a group nor a dataset", path)
+        self._dataset(item, path)
+        return Data(item)
 
     def _object(self, item: h5g.GroupID | h5d.DatasetID, path: str) -> None:
         info = h5o.get_info(item)

@@ -9,6 +9,7 @@ require_torch()
 
 from kerneltrack.measurement.choice import Choice, OutputChoice, choose
 from kerneltrack.measurement.eigenpairs import Eigenpairs
+from kerneltrack.measurement.forecast import Forecast
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.kernel_over_ranks import shared_ntk
 from kerneltrack.measurement.moment import Moment
@@ -20,6 +21,7 @@ from kerneltrack.measurement.snapshot_cost import SnapshotCost
 __all__ = [
     "Choice",
     "Eigenpairs",
+    "Forecast",
     "Instrument",
     "KeepKernel",
     "Moment",

@@ -49,6 +49,7 @@ class Context:
         without_parts: why they are not, where that was asked.
         jacobian: J over every output and parameter that trains, by factors; None where these are not at hand.
         spectrum: the eigenpairs.
+        resident: whether kernels stay where they were computed, as the eigenvectors did; else they are NumPy's.
         rule: the update that is about to happen.
         step: t.
         references: the earlier states to compare with.
@@ -67,11 +68,20 @@ class Context:
     without_parts: str = ""
     jacobian: FactoredJacobian | None = None
     spectrum: EigenSystem
+    resident: bool = False
     rule: UpdateRule
     step: int
     references: References
     source: tuple[ProbeSpec, Reading] | None = None
     flags: Flags | None = None
+
+    def kept(self, kernel: Tensor) -> Array:
+        """A kernel in float64, where the state holds its kernels."""
+        if not self.resident:
+            return to_float64(kernel)
+        there: Any = kernel.detach().double()
+        found: Array = there
+        return found
 
     @cached_property
     def targets(self) -> Tensor | None:
@@ -191,8 +201,8 @@ class Context:
         if changed := kernel_changed(self.settings, self.initial, "at step 0"):
             raise NotMeasured(changed)
         if self.step == 0:
-            return to_float64(self.formed)
-        return to_float64(self.kernels.cross_time(self.module, self.inputs, self.start))
+            return self.kept(self.formed)
+        return self.kept(self.kernels.cross_time(self.module, self.inputs, self.start))
 
     @cached_property
     def hidden(self) -> Hidden:
@@ -214,7 +224,7 @@ class Context:
     def cross(self) -> Array:
         """Θ_t(this probe, the other one) as a matrix (M, M')."""
         spec, _ = self.first
-        return as_matrix(to_float64(self.kernels.own(self.module, self.inputs, spec.inputs(self.module))))
+        return as_matrix(self.kept(self.kernels.own(self.module, self.inputs, spec.inputs(self.module))))
 
     def state(self, measured: Mapping[str, Any]) -> State:
         """The measured state.
@@ -228,7 +238,7 @@ class Context:
         outputs = torch.func.vmap(g)(self.outputs).reshape(len(self.outputs), -1) if callable(g) else self.outputs
         return State(
             eigensystem=self.spectrum,
-            kernel=None if self.kernel is None else to_float64(self.kernel),
+            kernel=None if self.kernel is None else self.kept(self.kernel),
             reduction=self.spec.reduction,
             gauge=self.spec.gauge,
             outputs=read(outputs),

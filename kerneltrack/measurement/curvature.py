@@ -91,7 +91,7 @@ def largest_curvature(
         if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
             return metric * scale * top_eigenvalue
         root = SymmetricRoot.of(blocks)
-    found = None if kernel is None or not isinstance(metric, float) else partial(_by_kernel, kernel, metric)
+    found = None if kernel is None or not isinstance(metric, float) else partial(_by_kernel, _matrix(kernel), metric)
     if found is not None and gauge == "softmax":
         found = partial(_between_gauges, found)
     product = found or _by_factors(jacobian, metric, outputs.shape[1]) or partial(_by_passes, network, inputs, metric)
@@ -190,10 +190,18 @@ def _by_factors(jacobian: FactoredJacobian | None, metric: Metric, width: int) -
     return product if jacobian.outputs == width else partial(_between_gauges, product)
 
 
-def _by_kernel(kernel: Tensor, metric: float, u: Tensor) -> Tensor:
-    v = u.to(kernel)
-    moved = kernel @ v if kernel.ndim == 2 else torch.einsum("nmop,mp->no", kernel, v)
-    return (metric * moved).to(u)
+def _matrix(kernel: Tensor) -> Tensor:
+    """The kernel as a matrix, rows (n, o): once, where a product with the four axes would copy it each time."""
+    if kernel.ndim == 2:
+        return kernel
+    samples, _, outputs, _ = kernel.shape
+    return kernel.permute(0, 2, 1, 3).reshape(samples * outputs, -1)
+
+
+def _by_kernel(matrix: Tensor, metric: float, u: Tensor) -> Tensor:
+    """Θ u of a function u (N, O)."""
+    v = u.to(matrix)
+    return (metric * (matrix @ v.reshape(len(matrix), -1)).reshape(v.shape)).to(u)
 
 
 def _between_gauges(product: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:

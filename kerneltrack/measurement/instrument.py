@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kerneltrack import observables
 from kerneltrack.distributed import Ranks
 from kerneltrack.errors import KerneltrackError, ProbeError, TrackerError
+from kerneltrack.linear_algebra import is_numpy
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import of_other_parameters, withheld
 from kerneltrack.measurement.context import Context
@@ -26,8 +27,10 @@ from kerneltrack.measurement.eigenpairs import describe
 from kerneltrack.measurement.kernels import Kernels, ShareRequest, total
 from kerneltrack.measurement.layers import Layers
 from kerneltrack.measurement.parameter_motion import layers_of
+from kerneltrack.measurement.pieces import Pieces, Stopwatch
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import References
+from kerneltrack.measurement.residence import stays
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.supplies import supply
 from kerneltrack.measurement.training_outputs import Flags
@@ -35,7 +38,7 @@ from kerneltrack.measurement.update_effects import finest, update_effects
 from kerneltrack.memory_budget import refuse_budget
 from kerneltrack.ntk import FactoredJacobian, Network, NetworkState, NTKOperator, Plan, selected, unwrap, validate
 from kerneltrack.snapshot import ProbeRecord
-from kerneltrack.spectrum import eigensystem, threads_for, unsolved
+from kerneltrack.spectrum import Place, solved, threads_for, unsolved
 from kerneltrack.training import UpdateRule
 
 
@@ -46,10 +49,13 @@ class Instrument(ProbeSpec):
     Attributes:
         ranks: the processes that compute the kernel together.
         progress: whether a kernel's computation shows a progress bar, or after how many seconds.
+        place: where kernels and eigenvectors stay until they are numbers: "auto" on a CUDA device with the memory for it, "kept"
+            wherever the kernel is computed, or "host".
     """
 
     ranks: Ranks = field(default_factory=Ranks)
     progress: bool | float = False
+    place: Place = "auto"
 
     def describe(self, module: nn.Module, *, keep_inputs: bool = False, extension_of: str | None = None) -> ProbeRecord:
         """The probe's record with everything that says what the numbers are; checks probe and module on the way.
@@ -162,13 +168,14 @@ class Instrument(ProbeSpec):
             keep_kernel: put the kernel itself among the values.
             keep_parameters: keep θ_t for :meth:`complete`.
         """
-        context = self._solved(self._context(module, rule, step, references, source, flags))
+        watch = Stopwatch()
+        context = self._solved(self._context(module, rule, step, references, source, flags), watch)
         measured, missing = supply(context, self.wanted)
         state, outputs, remarks = context.state(measured), context.outputs, self._remarks(context, missing)
         functions = self._own_functions(context)
         del context, measured  # no kernel on the device is held beside what observables need
         state = state.as_initial() if step == 0 else state
-        with threads_for(state.eigensystem.size):
+        with threads_for(state.eigensystem.size), watch.of("observables"):
             values = observables.compute(self.observables, state)
             stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
         stored |= {name: value for name, value in functions.items() if name in stored}
@@ -180,6 +187,7 @@ class Instrument(ProbeSpec):
             rule=rule,
             outputs=outputs,
             before=NetworkState.of(module) if keep_parameters and self.needs("update") else None,
+            pieces=Pieces.of(watch, state, top_k=self.top_k),
             remarks=tuple(filter(None, dict.fromkeys((*remarks, *others.values())))),
         )
 
@@ -207,7 +215,10 @@ class Instrument(ProbeSpec):
         previous = context.references.previous
         formed = self.eigenpairs == "all" or (previous is not None and previous.kernel is not None)
         kernel = self._kernels.measured(module, context.inputs) if with_kernel and formed else None
-        context = replace(context, kernel=kernel, spectrum=unsolved(kernel, self.rows(context.outputs)))
+        rows = self.rows(context.outputs)
+        resident = stays(kernel, rows=rows, wanted=self.wanted, place=self.place)
+        spectrum = unsolved(kernel, rows, "kept" if resident else "host")
+        context = replace(context, kernel=kernel, spectrum=spectrum, resident=resident)
         extent = "outputs" if kernel is None else "kernel"
         chosen = tuple(entry for entry in self.observables if observables.is_light(entry.needs, extent))
         measured, missing = supply(context, observables.in_order(observables.needs(chosen)))
@@ -254,21 +265,30 @@ class Instrument(ProbeSpec):
             flags=flags,
         )
 
-    def _solved(self, context: Context) -> Context:
+    def _solved(self, context: Context, watch: Stopwatch) -> Context:
         """The same with the kernel, where it is formed, and the eigenpairs."""
         module, inputs, outputs, references = context.module, context.inputs, context.outputs, context.references
         rows, previous = self.rows(outputs), references.previous
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
-        kernel, parts, why, jacobian = (
-            self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "", None)
-        )
-        with threads_for(rows):
-            spectrum = eigensystem(
-                kernel if operator is None else operator,
-                None if self.eigenpairs == "all" else self.pairs_of(rows),
-                previous=None if previous is None else previous.eigensystem,
+        with watch.of("kernel"):
+            kernel, parts, why, jacobian = (
+                self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "", None)
             )
-        return replace(context, kernel=kernel, parts=parts, without_parts=why, jacobian=jacobian, spectrum=spectrum)
+        here = stays(kernel, rows=rows, wanted=self.wanted, layers=len(parts or ()), place=self.place)
+        pairs = None if self.eigenpairs == "all" else self.pairs_of(rows)
+        earlier = None if previous is None else previous.eigensystem
+        with threads_for(rows), watch.of("eigensystem"):
+            spectrum = solved(operator or kernel, pairs, previous=earlier, place=self.place)
+        spectrum = spectrum if here else spectrum.on_host()
+        found: dict[str, Any] = {
+            "kernel": kernel,
+            "parts": parts,
+            "without_parts": why,
+            "jacobian": jacobian,
+            "spectrum": spectrum,
+        }
+        resident = here and not is_numpy(spectrum.vectors)  # one that went to the CPU takes the others along
+        return replace(context, **found, resident=resident, references=references.placed(spectrum.vectors))
 
     def _own_functions(self, context: Context) -> dict[str, Any]:
         """The archive's outputs and residual: the network's own, whatever a callable or a gauge makes of them."""

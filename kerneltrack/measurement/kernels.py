@@ -177,7 +177,7 @@ def total(layers: Mapping[str, Tensor]) -> Tensor:
 
 def trace(kernel: Tensor) -> float:
     """The trace of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
-    over_samples = torch.diagonal(kernel.to(torch.float64), dim1=0, dim2=1)
+    over_samples = torch.diagonal(kernel, dim1=0, dim2=1)
     if kernel.ndim == 4:
         over_samples = torch.diagonal(over_samples, dim1=0, dim2=1)
-    return float(over_samples.sum())
+    return float(over_samples.to(torch.float64).sum())

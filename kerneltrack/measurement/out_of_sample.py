@@ -11,6 +11,7 @@ import numpy as np
 
 from kerneltrack.conventions import helmert
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, permuted, to_numpy, zeros
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.observables import CrossEntropy, MeanLoss, State, Through, kernel_newton, kernel_regression, ridge_of
 from kerneltrack.snapshot import Array
@@ -24,7 +25,9 @@ def extended(cross: Array, source: State, top_k: int) -> Array:
         source: the state of the source probe at the same moment.
         top_k: how many eigenvectors to carry over.
     """
-    return np.asarray(cross @ source.eigensystem.vectors[:, :top_k])
+    vectors = source.eigensystem.vectors[:, :top_k]
+    found: Array = beside(cross, vectors) @ vectors
+    return found
 
 
 def regressed(cross: Array, outputs: Array, source: State) -> Array:
@@ -71,7 +74,7 @@ def logistic(cross: Array, outputs: Array, source: State) -> Array:
         alpha = kernel_newton(source.eigensystem, source.outputs, loss, ridge=ridge)
     except ObservableError as error:
         raise NotMeasured(str(error)) from error
-    return np.asarray(outputs + (cross @ alpha).reshape(outputs.shape))
+    return np.asarray(outputs + to_numpy(cross @ beside(alpha, cross)).reshape(outputs.shape))
 
 
 def _targets(source: State, outputs: Array) -> Array:
@@ -93,9 +96,9 @@ def as_matrix(kernel: Array) -> Array:
         return kernel
     rows, columns, outputs = kernel.shape[:3]
     if kernel.ndim == 3:
-        full = np.zeros((rows, outputs, columns, outputs))
+        full: Array = zeros((rows, outputs, columns, outputs), kernel)
         for o in range(outputs):
             full[:, o, :, o] = kernel[:, :, o]
     else:
-        full = kernel.transpose(0, 2, 1, 3)
-    return np.asarray(full.reshape(rows * full.shape[1], -1))
+        full = permuted(kernel, (0, 2, 1, 3))
+    return full.reshape(rows * full.shape[1], -1)

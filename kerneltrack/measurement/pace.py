@@ -140,12 +140,32 @@ class Pace:
     @property
     def light_states(self) -> int:
         """How many of them are light, as far as they can be counted."""
-        every = self.schedules.values()
-        return sum(s.count_light(0, self._horizon or 0, per_epoch=self._per_epoch) for s in every)
+        return sum(s.count_light(0, self._horizon or 0, per_epoch=self._per_epoch) for s in self._distinct)
+
+    def share(self, whole: float, light: float, update: float) -> float | None:
+        """The share of measuring in a run that measures every state of the schedules; None where its end is unknown.
+
+        Args:
+            whole: seconds of a state.
+            light: seconds of a light one.
+            update: seconds of an update.
+        """
+        if self.states is None or self._horizon is None:
+            return None
+        measuring = whole * (self.states - self.light_states) + light * self.light_states
+        return measuring / (measuring + update * self._horizon)
+
+    @property
+    def _distinct(self) -> list[Schedule]:
+        """Each schedule once: probes of one schedule are measured in the same rows."""
+        found: list[Schedule] = []
+        for schedule in self.schedules.values():
+            found += [] if schedule in found else [schedule]
+        return found
 
     def _between(self, times: int, start: int, stop: int) -> int | None:
         """States of the grids, halved so many times, from ``start`` on; None where a schedule cannot be counted."""
-        counts = [s.thinned(times).count(start, stop, per_epoch=self._per_epoch) for s in self.schedules.values()]
+        counts = [s.thinned(times).count(start, stop, per_epoch=self._per_epoch) for s in self._distinct]
         return None if None in counts else sum(count for count in counts if count is not None)
 
     def skipped(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kerneltrack.measurement.pieces import Pieces
 from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import State
 from kerneltrack.training import UpdateRule
@@ -25,6 +26,7 @@ class Reading:
         outputs: f_t (N, O) as the network gave it.
         before: the network's state θ_t, kept until the update has happened; None where nothing needs it.
         remarks: what else a reader of the row should know.
+        pieces: what a whole state took; None of a light one.
         whole: whether it has its eigenpairs; a light state of a group has none.
     """
 
@@ -35,4 +37,5 @@ class Reading:
     outputs: Tensor
     before: NetworkState | None = None
     remarks: tuple[str, ...] = ()
+    pieces: Pieces | None = None
     whole: bool = True

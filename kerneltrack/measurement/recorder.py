@@ -25,6 +25,7 @@ from kerneltrack.distributed import Ranks, is_sharded, unsharded
 from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, TrackerError, one_line
 from kerneltrack.measurement.clipped import clipped
 from kerneltrack.measurement.eigenpairs import fits
+from kerneltrack.measurement.forecast import Forecast, UpdateTime, WholeState, forecast
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.message import message
 from kerneltrack.measurement.moment import Moment
@@ -93,12 +94,15 @@ class Recorder:
         self._open: _Open | None = None
         self._closed = False
         self._unstored: list[int] = []
+        self._whole: WholeState | None = None  # the one that took the least time
+        self._update = UpdateTime()
         self.rows = 0
         self.last_step: int | None = None
         self.seconds = 0.0
 
     def due(self, clock: Clock) -> dict[str, Due]:
         """The probes to measure at this moment, each with what asked for it; step 0 is always measured."""
+        self._update.see(clock.step, clock.seconds)
         return {} if clock.step == self.last_step else self.pace.due(clock)
 
     def open_row(
@@ -174,6 +178,15 @@ class Recorder:
             light=self.pace.light_states,
         )
 
+    def forecast(self, module: nn.Module) -> Forecast | None:
+        """What measuring will take of the run, told by what it took so far; None where that is unknown, or kept within a share."""
+        update = self._update.each
+        if self._whole is None or update is None or self.pace.max_overhead is not None or is_sharded(module):
+            return None
+        with undisturbed(module), suppress(KerneltrackError, RuntimeError):  # a line must not end a training
+            return forecast(self._whole, self.pace, update, partial(self._probes.trace_share, module))
+        return None
+
     def use_rates(self, learning_rates: Iterable[float]) -> None:
         """Learning rates as the update really used them, read at the optimizer's step."""
         row = self._row("use_rates")
@@ -223,6 +236,7 @@ class Recorder:
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
             message=message(facts, reasons, room=FIXED_SIZES["message_length"]),
         )
+        self._whole = WholeState.cheaper(self._whole, snapshot, self._probes.pieces(readings))
         if module is None:  # perhaps after an exception, which the other ranks do not know of: no word to them
             self._append(snapshot)
         else:

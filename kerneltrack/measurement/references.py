@@ -44,6 +44,12 @@ class References:
     lag: int | None = None
     layers: Sequence[str] | None = None
 
+    def placed(self, where: Any) -> References:
+        """The same with the arrays of N² numbers of every state where another array lives."""
+        states = {name: getattr(self, name) for name in ("initial", "previous", "lagged")}
+        moved = {name: state.placed(where) for name, state in states.items() if state is not None}
+        return dataclasses.replace(self, **moved)
+
 
 class RunReferences:
     """The references of every probe of a run, kept as far as something is compared with them.
@@ -137,6 +143,7 @@ REFERENCES = ("initial", "previous", "lagged", "update")
 
 def to_plain(state: State) -> dict[str, Any]:
     """``state`` by itself, as plain values and CPU tensors."""
+    state = dataclasses.replace(state, initial=None, previous=None, lagged=None, update=None).in_numpy
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name not in REFERENCES}
     pairs: EigenSystem = fields.pop("eigensystem")
     solved_again = pairs.complete and state.kernel is not None

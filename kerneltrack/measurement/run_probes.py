@@ -12,6 +12,7 @@ from torch import nn
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.kernels import ShareRequest
 from kerneltrack.measurement.moment import Moment
+from kerneltrack.measurement.pieces import Pieces
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import RunReferences
 from kerneltrack.measurement.training_outputs import Flags
@@ -37,6 +38,17 @@ class RunProbes:
     def plans(self, module: nn.Module, names: Iterable[str]) -> list[Plan]:
         """How the kernels of these probes are computed."""
         return [self._instruments[name].plan(module) for name in names]
+
+    def pieces(self, readings: Mapping[str, Reading]) -> dict[str, Pieces]:
+        """What each whole state took."""
+        return {name: reading.pieces for name, reading in readings.items() if reading.pieces is not None}
+
+    def trace_share(self, module: nn.Module, name: str) -> float | None:
+        """Operations of ``output="trace"`` over those of the kernel that is measured; None where it is one already."""
+        instrument = self._instruments[name]
+        if instrument.output not in ("full", "diagonal"):
+            return None
+        return replace(instrument, output="trace").plan(module).flops / max(instrument.plan(module).flops, 1)
 
     def assist(self, module: nn.Module, request: ShareRequest) -> None:
         """Serve the leader's request, on a rank that follows."""

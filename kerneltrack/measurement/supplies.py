@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kerneltrack.linear_algebra import trace as matrix_trace
 from kerneltrack.measurement.anchored import finest_miss
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import is_another_function
@@ -121,7 +122,7 @@ def layer_traces(context: Context) -> Mapping[str, float]:
 @supplies("layer_kernels")
 def layer_kernels(context: Context) -> Mapping[str, Array]:
     """Θ_l."""
-    arrays = {id(kernel): to_float64(kernel) for kernel in context.by_layer.values()}
+    arrays = {id(kernel): context.kept(kernel) for kernel in context.by_layer.values()}
     return {layer: arrays[id(kernel)] for layer, kernel in context.by_layer.items()}
 
 
@@ -152,8 +153,8 @@ def difference_of_jacobians(context: Context) -> float:
     one_output = context.outputs.shape[1] == 1 and not callable(spec.output)
     if initial is None or not (spec.output in ("full", "trace") or one_output):
         return math.nan
-    kernel, cross = as_matrix(to_float64(context.formed)), as_matrix(context.cross_time)
-    squares = np.trace(kernel) + np.trace(initial.kernel_matrix()) - 2 * np.trace(cross)
+    kernel, cross = as_matrix(context.kept(context.formed)), as_matrix(context.cross_time)
+    squares = matrix_trace(kernel) + matrix_trace(initial.kernel_matrix()) - 2 * matrix_trace(cross)
     largest = max(float(pairs.values[0]) for pairs in (context.spectrum, initial.eigensystem))
     # ‖ΔJ‖₂² is at least its mean over the rows of the kernel.
     least = float(np.sqrt(max(0.0, squares) / len(kernel)))
@@ -212,11 +213,11 @@ def optimizer_kernel(context: Context) -> Array:
     if metric is None:
         raise NotMeasured(context.rule.unknown or "there is no optimizer")
     if isinstance(metric, float):
-        return metric * to_float64(context.formed)
+        return metric * context.kept(context.formed)
     moved = {name: entry for name, entry in metric.items() if isinstance(entry, Tensor) or entry > 0}
     if not moved:
-        return 0 * to_float64(context.formed)
-    return to_float64(context.kernels.own(context.module, context.inputs, params=tuple(moved), metric=moved))
+        return 0 * context.kept(context.formed)
+    return context.kept(context.kernels.own(context.module, context.inputs, params=tuple(moved), metric=moved))
 
 
 @supplies("activations")
@@ -239,7 +240,7 @@ def conjugate(context: Context) -> Array:
     """φφᵀ."""
     if context.hidden.features is None:
         raise NotMeasured("the network does not end in a linear layer")
-    features = to_float64(context.hidden.features)
+    features = context.kept(context.hidden.features)
     return features @ features.T
 
 

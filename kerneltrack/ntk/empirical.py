@@ -31,6 +31,7 @@ from kerneltrack.ntk.methods import (
     forget_plan,
     jacobian_bytes,
     kept_plan,
+    known_to_be_faster,
     least_jacobian_bytes,
     product_kernel,
 )
@@ -246,9 +247,13 @@ def _of_vmap(reason: str) -> str:
 
 
 def _notes(request: KernelRequest, reason: str, plan: StructuredPlan | None) -> Iterator[str]:
+    if plan is not None and plan.batched:
+        yield f"captured in ordinary batches, whose uses were compared with plain autodiff: {_of_vmap(plan.batched)}"
     if plan is not None and request.machine.counts_launches:
         yield str(plan.passes)
-    if reason.startswith("vmap:"):
+    if reason.startswith("faster: "):
+        yield f"every parameter by its plain Jacobian, which is as exact: {reason.removeprefix('faster: ')}"
+    elif reason.startswith("vmap:"):
         yield f"every parameter by plain autodiff, sample by sample, which is as exact: {_of_vmap(reason)}"
     elif reason:
         yield f"every parameter by plain autodiff: {reason}"
@@ -284,10 +289,9 @@ def _kernels(
     """
     request = KernelRequest.unlooked(model, x1, x2, options)
     with explained(request.network.module):
-        plan = kept_plan(request) if request.machine.counts_launches else None
-        if plan is not None and not plan.uncovered and not _is_difference(request, plan.outputs):
+        if (trusted := _trusted(request, keeps)) is not None:
             try:
-                return _compute(request.trusted(plan.outputs), progress, keeps=keeps)
+                return _compute(trusted, progress, keeps=keeps)
             except Outdated:
                 forget_plan(request)
     request = request.look()
@@ -303,6 +307,15 @@ def _kernels(
             return _compute(request, progress, keeps=keeps)
 
 
+def _trusted(request: KernelRequest, keeps: bool) -> KernelRequest | None:
+    """The request by what an earlier call has found, where all of the kernel is made by its plan and launches count."""
+    plan = kept_plan(request) if request.machine.counts_launches else None
+    if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
+        return None
+    trusted = request.trusted(plan.outputs)
+    return None if known_to_be_faster(trusted) and not keeps else trusted
+
+
 def _is_difference(request: KernelRequest, outputs: int) -> bool:
     """Whether the trace without what softmax does not see is cheaper as the whole trace less the kernel of the sum."""
     return request.reduction.kind == "trace" and request.reduction.gauge == "softmax" and outputs > MANY
@@ -313,12 +326,12 @@ def _compute(
 ) -> tuple[dict[str, Tensor], Execution | None]:
     """Layer → kernel, and what did the structured part of it, which ``keeps`` what it captured; see :class:`Execution`."""
     with progress_bar(progress, request.sample_pairs) as advance:
-        execution, _ = _execution(request)
+        execution, _ = _execution(request, keeps=keeps)
         _check_budget(request, None if execution is None else execution.plan)
         result = request.zeros()
         if execution is not None:
             execution.keeps = keeps
-            execution = execution if _run(execution, result, advance) else None
+            execution = execution if _run(execution, result, advance) else _again(request, result, advance, keeps)
         if execution is None:
             _refuse_outputs(request)
         kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
@@ -337,6 +350,21 @@ def _look_again(request: KernelRequest) -> None:
         if samples is not None:
             refuse_not_finite(request.network.outputs(samples), name)
             validate(request.network, samples, name=name)
+
+
+def _again(
+    request: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None], keeps: bool
+) -> Execution | None:
+    """A second execution, where the first has found parameters of a batch to leave to their Jacobian; else None."""
+    batched = request.network.known(request.x1).batched
+    if batched is None or not batched.superseded:
+        return None
+    execution, _ = _execution(request, keeps=keeps)
+    _check_budget(request, None if execution is None else execution.plan)
+    if execution is None:
+        return None
+    execution.keeps = keeps
+    return execution if _run(execution, result, advance) else None
 
 
 def _refuse_outputs(request: KernelRequest) -> None:
@@ -369,10 +397,17 @@ def _check_budget(request: KernelRequest, plan: StructuredPlan | None) -> None:
         raise refuse_budget(request.budget, request.result_bytes + least)
 
 
-def _execution(request: KernelRequest, *, only_planned: bool = False) -> tuple[Execution | None, str]:
-    """The structured method, or None and why plain autodiff must do everything."""
+def _execution(
+    request: KernelRequest, *, only_planned: bool = False, keeps: bool = False
+) -> tuple[Execution | None, str]:
+    """The structured method, or None and why plain autodiff must do everything, or does it faster.
+
+    Where what was captured is to be kept, products with it are worth more than the time of the kernel.
+    """
     if request.method not in ("auto", "structured"):
         return None, ""
+    if not keeps and (why := known_to_be_faster(request)):
+        return None, f"faster: {why}"
     try:
         execution = Execution.of(request, only_planned=True) if only_planned else Execution.again(request)
     except KernelError:
@@ -380,11 +415,14 @@ def _execution(request: KernelRequest, *, only_planned: bool = False) -> tuple[E
     except REFUSALS as refusal:
         if ran_out(refusal):
             raise
-        _refuse_unlooked(request, refusal)
+        if not request.looked:
+            raise Outdated(first_line(refusal)) from refusal
         _refuse_if_demanded(request, first_line(refusal))
         return None, first_line(refusal)
     if execution.plan.uncovered:
         _refuse_if_demanded(request, execution.plan.uncovered)
+    if execution.plain and not keeps:
+        return None, f"faster: {execution.plain}"
     return execution, ""
 
 
@@ -402,7 +440,8 @@ def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[
         if ran_out(refusal):
             raise
         forget_plan(request)
-        _refuse_unlooked(request, refusal)
+        if execution.kept:  # a trial of these samples may find a way
+            raise Outdated(first_line(refusal)) from refusal
         _refuse_if_demanded(request, first_line(refusal))
         for matrix in result.values():
             matrix.zero_()
@@ -411,12 +450,6 @@ def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[
         for matrix in result.values():
             mirror(matrix, request.machine.mirror_rows)
     return True
-
-
-def _refuse_unlooked(request: KernelRequest, refusal: Exception) -> None:
-    """A refusal of samples that were not looked at may be one of the samples."""
-    if not request.looked:
-        raise Outdated(first_line(refusal)) from refusal
 
 
 def _refuse_if_demanded(request: KernelRequest, reason: object) -> None:

@@ -42,6 +42,12 @@ class Machine:
     #: for each core here) and about 14 on data-centre GPUs (67 TFLOP/s in float32 against 4.8 TB/s).
     operations_per_byte: int = 10
 
+    #: What a core does while Python calls one function of torch: some 10 µs at 100 GFLOP/s.
+    call_operations: int = 1_000_000
+
+    #: Where the plain Jacobian takes more memory than this, and than the structured plan, it is no choice.
+    plain_bytes: int = 2**28
+
     #: Rows of the smallest square on the diagonal of a symmetric product, computed whole. Smaller squares waste less
     #: below the diagonal, larger ones multiply faster. 40 to 160 measured at 640 and 2,560 rows, 80 best: 0.85 of the
     #: rate of a rectangular product, where panels of 128 rows gave 0.75.
@@ -152,6 +158,9 @@ class Machine:
             # A triangle of 4 block rows takes 0.64 of the time of 2,560 rows squared; 8 are no faster.
             block_rows=4,
             triangle_rows=700,
+            # What 50 TFLOP/s do in 10 µs: an estimate.
+            call_operations=5 * 10**8,
+            plain_bytes=2**32,
             # Wall time less the time that the card was busy was 24 to 55 µs for each launched kernel: 30 µs of 50 TFLOP/s.
             launch_operations=3 * 10**9 // 2,
             # One copy beside the kernel of a gibibyte at most; every further square would be four more launches.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, einsum, to_numpy
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.observable import observable
 from kerneltrack.observables.state import Array, State
@@ -74,8 +75,8 @@ def permuted_squares(vectors: Array, phi: Array, reduction: str) -> Array:
         same, different = np.array([[np.trace(same)]]), np.array([[np.trace(different)]])
     outputs = len(same)
     modes = vectors.reshape(samples, outputs, -1)
-    sums = modes.sum(axis=0)
-    quadratic = np.einsum("nok,nok->k", modes, np.einsum("op,npk->nok", same, modes))
+    sums = to_numpy(modes.sum(axis=0))
+    quadratic = to_numpy(einsum("nok,nok->k", modes, beside(same, modes) @ modes))
     return np.asarray(quadratic + np.einsum("ok,op,pk->k", sums, different, sums))
 
 
@@ -118,8 +119,7 @@ def _energies(state: State, phi: Array | None, *scales: Array) -> Array:
     columns = state.project(phi)
     if state.is_rounding(columns, phi, *scales):
         raise ObservableError("the function is zero to rounding, so it has no direction")
-    coefficients = state.eigensystem.vectors.T @ columns
-    return relative_energy(coefficients, float(np.vdot(columns, columns)), grid, state.eigensystem.cluster_ends)
+    return relative_energy(state.along(columns), float(np.vdot(columns, columns)), grid, state.eigensystem.cluster_ends)
 
 
 def _given(phi: Array | None) -> Array:
@@ -168,9 +168,7 @@ def _centred_targets(state: State) -> Array:
 
 def _rayleigh(state: State, phi: Array) -> float:
     columns = state.project(phi)
-    return rayleigh_quotient(
-        state.eigensystem.values, state.eigensystem.vectors.T @ columns, float(np.vdot(columns, columns))
-    )
+    return rayleigh_quotient(state.eigensystem.values, state.along(columns), float(np.vdot(columns, columns)))
 
 
 OBSERVABLES = (

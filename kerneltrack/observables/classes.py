@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kerneltrack.conventions import helmert
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, chosen, einsum, hollow, inner, norms, reordered, to_numpy, trace
 from kerneltrack.observables.motion import centred_kernel, kernel_of
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State, epsilon_of
@@ -37,8 +38,9 @@ def class_labels(targets: Array) -> NDArray[np.int64]:
 def pair_kernel(kernel: Array) -> Array:
     """(N, N) one number per pair of points: the trace over outputs of a kernel in its reduced shape."""
     if kernel.ndim == 4:
-        return np.asarray(np.einsum("nmoo->nm", kernel))
-    return np.asarray(kernel.sum(axis=2) if kernel.ndim == 3 else kernel)
+        pairs: Array = einsum("nmoo->nm", kernel)
+        return pairs
+    return kernel.sum(axis=2) if kernel.ndim == 3 else kernel
 
 
 def class_blocks(kernel: Array, labels: NDArray[np.int64]) -> Array:
@@ -53,7 +55,7 @@ def class_blocks(kernel: Array, labels: NDArray[np.int64]) -> Array:
     members = np.eye(int(labels.max()) + 1)[labels]
     counts = members.sum(axis=0)
     pairs = np.outer(counts, counts) - np.diag(counts)
-    totals = members.T @ (kernel - np.diag(np.diag(kernel))) @ members
+    totals = _between(members, hollow(kernel))
     return np.asarray(np.divide(totals, pairs, out=np.full_like(totals, np.nan), where=pairs > 0))
 
 
@@ -61,8 +63,9 @@ def class_levels(kernel: Array, labels: NDArray[np.int64]) -> tuple[float, float
     """Means of Θ(n, n), of Θ(n, m) within classes and of Θ(n, m) between classes; NaN where there is no such pair."""
     same = labels[:, None] == labels
     off = ~np.eye(len(labels), dtype=bool)
-    chosen = (~off, same & off, ~same)
-    diagonal, within, between = (float(kernel[pairs].mean()) if pairs.any() else float("nan") for pairs in chosen)
+    kinds = (~off, same & off, ~same)
+    means = (float(chosen(kernel, pairs).mean()) if pairs.any() else float("nan") for pairs in kinds)
+    diagonal, within, between = means
     return diagonal, within, between
 
 
@@ -88,8 +91,8 @@ def permuted_class_pair_r2(kernel: Array, labels: NDArray[np.int64], draws: int 
     """
     if no_class_levels(kernel, labels):
         return float("nan"), float("nan")
-    order = np.argsort(kernel.sum(axis=1), kind="stable")
-    powers = _without_diagonal(kernel[order][:, order])
+    order = np.argsort(to_numpy(kernel.sum(axis=1)), kind="stable")
+    powers = _without_diagonal(reordered(kernel, order))
     rng, members = np.random.default_rng(0), _members(np.repeat(*_sizes(labels)))
     found = [_pair_r2(*powers, rng.permutation(members)) for _ in range(draws)]
     return float(np.mean(found)), float(np.std(found, ddof=1))
@@ -109,9 +112,14 @@ def _members(labels: NDArray[np.int64]) -> Array:
 def _without_diagonal(kernel: Array) -> tuple[Array, Array]:
     """Θ less its off-diagonal mean and the square of that, both with a zero diagonal: the mean is the larger part."""
     n = len(kernel)
-    centred = kernel - (kernel.sum() - np.trace(kernel)) / (n * (n - 1))
-    np.fill_diagonal(centred, 0.0)
+    centred = hollow(kernel - (float(kernel.sum()) - trace(kernel)) / (n * (n - 1)))
     return centred, centred**2
+
+
+def _between(members: Array, kernel: Array) -> Array:
+    """MᵀΘM (C, C), the sums over pairs of two classes."""
+    there = beside(members, kernel)
+    return to_numpy(there.T @ kernel @ there)
 
 
 def _pair_r2(centred: Array, squares: Array, members: Array) -> float:
@@ -121,9 +129,9 @@ def _pair_r2(centred: Array, squares: Array, members: Array) -> float:
     weights = np.zeros_like(pairs)
     for kind in (own & (pairs > 0), ~own):
         weights[kind] = pairs[kind].mean() / pairs[kind]
-    mass, sums = weights * pairs, weights * (members.T @ centred @ members)
+    mass, sums = weights * pairs, weights * _between(members, centred)
     mean = sums.sum() / mass.sum()
-    total = np.sum(weights * (members.T @ squares @ members)) - mass.sum() * mean**2
+    total = np.sum(weights * _between(members, squares)) - mass.sum() * mean**2
     levels = sum(sums[kind].sum() ** 2 / mass[kind].sum() for kind in (own, ~own))
     return float((levels - mass.sum() * mean**2) / total)
 
@@ -138,8 +146,9 @@ def class_three_level_share(kernel: Array, labels: NDArray[np.int64]) -> float:
         return float("nan")
     same, n = labels[:, None] == labels, len(labels)
     off = ~np.eye(n, dtype=bool)
-    norm = float(np.vdot(kernel, kernel))
-    squares = [kernel[pairs].sum() ** 2 / pairs.sum() for pairs in (~off, same & off, ~same) if pairs.any()]
+    norm = inner(kernel, kernel)
+    kinds = (~off, same & off, ~same)
+    squares = [float(chosen(kernel, pairs).sum()) ** 2 / pairs.sum() for pairs in kinds if pairs.any()]
     return float(sum(squares) / norm) if norm else float("nan")
 
 
@@ -152,15 +161,15 @@ def permuted_three_level_share(kernel: Array, labels: NDArray[np.int64]) -> floa
     if no_class_levels(kernel, labels):
         return float("nan")
     n, (within, both, neither) = len(labels), _within_moments(labels)
-    off = kernel - np.diag(np.diag(kernel))
-    total, rows, squares = off.sum(), off.sum(axis=1), float(np.vdot(off, off))
+    off = hollow(kernel)
+    total, rows, squares = float(off.sum()), to_numpy(off.sum(axis=1)), inner(off, off)
     sharing = 4 * (float(rows @ rows) - squares)
     apart = total**2 - 2 * squares - sharing
     mean_square = 2 * squares * within + sharing * both + apart * neither
     inside, outside = within * n * (n - 1), (1 - within) * n * (n - 1)
     between = total**2 - 2 * total * (within * total) + mean_square
-    levels = np.trace(kernel) ** 2 / n + mean_square / inside + between / outside
-    return float(levels / np.vdot(kernel, kernel))
+    levels = trace(kernel) ** 2 / n + mean_square / inside + between / outside
+    return float(levels / inner(kernel, kernel))
 
 
 def _within_moments(labels: NDArray[np.int64]) -> tuple[float, float, float]:
@@ -185,7 +194,8 @@ def no_class_levels(kernel: Array, labels: NDArray[np.int64], epsilon: float = E
         return "one class"
     if not (same & off).any():
         return "no two points of one class"
-    if np.ptp(kernel[off]) <= 8 * epsilon * np.abs(kernel).max():
+    others = chosen(kernel, off)
+    if float(others.max() - others.min()) <= 8 * epsilon * float(abs(kernel).max()):
         return "constant off the diagonal"
     return ""
 
@@ -214,17 +224,16 @@ def kernel_specialization(kernel: Array, targets: Array) -> float:
         targets: (N, O).
     """
     kernels, centred = centred_kernel(kernel), targets - targets.mean(axis=0)
-    forms = np.einsum("nc,nmd,mc->dc", centred, kernels, centred, optimize=True)
+    forms = to_numpy(einsum("nc,nmd,mc->dc", centred, kernels, centred, optimize=True))
     with np.errstate(divide="ignore", invalid="ignore"):
-        alignments = forms / np.linalg.norm(kernels, axis=(0, 1))[:, None]
+        alignments = forms / norms(kernels, (0, 1))[:, None]
         return float(np.mean(np.diag(alignments) / alignments.mean(axis=0)))
 
 
 def cross_output_share(kernel: Array) -> float:
     """1 − ‖Σ_o Θ_oo‖_F²/(O ‖Θ‖_F²): what of Θ (N, N, O, O) no kernel of the form k ⊗ I_O can hold."""
-    norm = float(np.vdot(kernel, kernel))
-    trace = pair_kernel(kernel)
-    return 1 - float(np.vdot(trace, trace)) / (kernel.shape[2] * norm) if norm else float("nan")
+    norm, pairs = inner(kernel, kernel), pair_kernel(kernel)
+    return 1 - inner(pairs, pairs) / (kernel.shape[2] * norm) if norm else float("nan")
 
 
 def _pairs(state: State) -> tuple[Array, NDArray[np.int64]]:
@@ -253,9 +262,11 @@ def _each_output(state: State) -> Array:
     if kernel.ndim == 3:
         return kernel
     if state.gauge == "raw":
-        return np.asarray(np.einsum("nmoo->nmo", kernel))
+        own: Array = einsum("nmoo->nmo", kernel)
+        return own
     basis = helmert(state.network_outputs)
-    return np.asarray(np.einsum("nmab,oa,ob->nmo", kernel, basis, basis, optimize=True))
+    turned: Array = einsum("nmab,oa,ob->nmo", kernel, basis, basis, optimize=True)
+    return turned
 
 
 def _cross_output(state: State) -> float:

@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, eigenvalues, trace
 from kerneltrack.observables.motion import kernel_distance
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.spectral import effective_rank
@@ -32,7 +31,7 @@ def _share(state: State, *, with_bias: bool = False) -> float:
         raise ObservableError("what of the readout the kernel is of was not measured")
     if "weight" not in known and not (with_bias and known):
         raise ObservableError("the readout's weights are not among the kernel's parameters")
-    weights = float(np.trace(conjugate)) if "weight" in known else 0.0
+    weights = trace(conjugate) if "weight" in known else 0.0
     bias = float(state.samples) if with_bias and "bias" in known else 0.0
     # Every reduction keeps the sum over outputs of the diagonal: the readout gives each output the same kernel. In a gauge
     # that is this kernel ⊗ C, and tr C = O − 1.
@@ -78,7 +77,7 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "conjugate_kernel_effective_rank",
-        lambda s: effective_rank(np.asarray(np.linalg.eigvalsh(_kernel(s))[::-1], np.float64)),
+        lambda s: effective_rank(eigenvalues(_kernel(s))[::-1]),
         "exp(−Σ_i p_i ln p_i), p_i = λ_i/Σ_j λ_j of K_CK",
         "conjugate",
         source="Roy and Vetterli 2007",
@@ -106,7 +105,7 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "conjugate_kernel_distance_from_initial",
-        lambda s: kernel_distance(_kernel(s), _kernel(s.initial)),
+        lambda s: kernel_distance(_kernel(s), beside(_kernel(s.initial), _kernel(s))),
         "1 − ⟨K_CK(t), K_CK(0)⟩_F/(‖K_CK(t)‖_F ‖K_CK(0)‖_F)",
         "conjugate",
         "initial",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerneltrack.linear_algebra import beside, to_numpy
 from kerneltrack.observables.state import Array, State
 from kerneltrack.snapshot import Array as AnyArray
 
@@ -39,7 +40,7 @@ def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[
     if state.residual is not None:
         measured["residual"] = state.residual
     if len(eigensystem.values):
-        vectors = eigensystem.vectors[:, :top_k].reshape(state.samples, state.kernel_outputs, -1)
+        vectors = to_numpy(eigensystem.vectors[:, :top_k]).reshape(state.samples, state.kernel_outputs, -1)
         measured |= {
             "eigenvalues": eigensystem.values,
             "eigenvectors": vectors.astype(np.float32),
@@ -49,7 +50,7 @@ def measurement(state: State, *, top_k: int, keep_kernel: bool = False) -> dict[
     if state.initial is not None and state.eigensystem.complete:
         measured["initial_basis"] = initial_basis(state, state.initial.eigensystem.vectors[:, :top_k])
     if state.extension is not None:
-        extension = state.extension.reshape(state.samples, state.kernel_outputs, -1)
+        extension = to_numpy(state.extension).reshape(state.samples, state.kernel_outputs, -1)
         measured["extension"] = extension.astype(np.float32)
     if keep_kernel:
         kernels = {"kernel": state.kernel, "cross_time_kernel": state.cross_time}
@@ -62,13 +63,15 @@ def initial_basis(state: State, initial_vectors: Array) -> Array:
 
     Off-diagonal entries are what mixes them; the diagonal divided by λ_i(0) is how much each has grown.
     """
-    overlaps = initial_vectors.T @ state.eigensystem.vectors
-    return np.asarray((overlaps * state.eigensystem.values) @ overlaps.T)
+    vectors = state.eigensystem.vectors
+    overlaps = beside(initial_vectors, vectors).T @ vectors
+    return to_numpy((overlaps * beside(state.eigensystem.values, vectors)) @ overlaps.T)
 
 
 def _stored(kernel: Array, state: State) -> AnyArray:
     """The kernel with all four axes, in the precision in which it was computed."""
     single = not str(state.settings.get("dtype", "float32")).endswith("float64")
+    kernel = to_numpy(kernel)
     return kernel.reshape(*kernel.shape, *(1,) * (4 - kernel.ndim)).astype(np.float32 if single else np.float64)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, einsum, norm, to_numpy
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 from kerneltrack.observables.target_alignment import aligned, pair_alignment, permuted_pair_alignment
@@ -39,15 +40,15 @@ def quadratic_form(kernel: Array, phi: Array) -> float:
     (N, N, O, O): Σ φ[n, o] Θ[n, m, o, p] φ[m, p]; (N, N, O): its terms with o = p; (N, N): Σ_o φ_oᵀ Θ φ_o.
     """
     if kernel.ndim == 4:
-        return float(np.einsum("no,nmop,mp->", phi, kernel, phi, optimize=True))
+        return float(einsum("no,nmop,mp->", phi, kernel, phi, optimize=True))
     if kernel.ndim == 3:
-        return float(np.einsum("no,nmo,mo->", phi, kernel, phi, optimize=True))
-    return float(np.vdot(phi, kernel @ phi))
+        return float(einsum("no,nmo,mo->", phi, kernel, phi, optimize=True))
+    return float(np.vdot(phi, to_numpy(kernel @ beside(phi, kernel))))
 
 
 def _stacked(state: State) -> Array:
-    kernels = [kernel.reshape(*kernel.shape, *(1,) * (4 - kernel.ndim)) for kernel in _kernels(state).values()]
-    return np.stack(kernels)
+    kernels = [to_numpy(kernel) for kernel in _kernels(state).values()]
+    return np.stack([kernel.reshape(*kernel.shape, *(1,) * (4 - kernel.ndim)) for kernel in kernels])
 
 
 def _alignments(state: State, statistic: Callable[[Array, Array], float], *, centred: bool = False) -> Array:
@@ -69,7 +70,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         long_name="kernel of each layer",
     ),
     observable(
-        "layer_frobenius", lambda s: np.array([np.linalg.norm(kernel) for kernel in _kernels(s).values()]), "‖Θ_l‖_F",
+        "layer_frobenius", lambda s: np.array([norm(kernel) for kernel in _kernels(s).values()]), "‖Θ_l‖_F",
         "layer_kernels", dims=("layer",), default=False, long_name="Frobenius norm of each layer's kernel",
     ),
     observable(

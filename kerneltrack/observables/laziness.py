@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, eigenvalues, permuted, symmetric
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State, epsilon_of
 
@@ -30,7 +31,7 @@ def jacobian_change(kernel: Array, initial: Array, cross: Array) -> float:
         cross: (M, M) J_t J_0ᵀ.
     """
     change = kernel + initial - cross - cross.T
-    return float(np.sqrt(max(0.0, np.linalg.eigvalsh((change + change.T) / 2)[-1])))
+    return float(np.sqrt(max(0.0, eigenvalues(symmetric(change))[-1])))
 
 
 def grams_tell(change: float, largest: float, dtype: object) -> bool:
@@ -73,11 +74,12 @@ def _change(state: State) -> float:
         raise ObservableError("J_t J_0ᵀ was not measured")
     if state.reduction not in ("full", "trace") and state.outputs.shape[1] > 1:
         raise ObservableError("defined for the full kernel or one output", got=f"output={state.reduction!r}")
-    cross = np.asarray(state.cross_time, dtype=np.float64)
+    cross, kernel = state.cross_time, state.kernel_matrix()
     if cross.ndim == 4:
-        cross = cross.transpose(0, 2, 1, 3)
+        cross = permuted(cross, (0, 2, 1, 3))
     size = state.eigensystem.size
-    found = jacobian_change(state.kernel_matrix(), state.initial.kernel_matrix(), cross.reshape(size, size))
+    initial, cross = beside(state.initial.kernel_matrix(), kernel), beside(cross, kernel)
+    found = jacobian_change(kernel, initial, cross.reshape(size, size))
     largest = max(float(s.eigensystem.values[0]) for s in (state, state.initial))
     dtype = state.settings.get("computed_in", state.settings.get("dtype"))
     if grams_tell(found, largest, dtype):

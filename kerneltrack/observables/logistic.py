@@ -12,13 +12,14 @@ is Λ^½VᵀSVΛ^½ + γI with S = ∇²L: conjugate gradients solve it, precond
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse.linalg
 from scipy.special import log_softmax, softmax
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, to_numpy
 from kerneltrack.observables.classes import class_labels
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.regression import RIDGE
@@ -129,16 +130,17 @@ def kernel_newton(pairs: EigenSystem, start: Array, loss: MeanLoss, *, ridge: fl
     if not pairs.complete or not ridge > 0:
         raise ObservableError("kernel logistic regression needs every eigenpair and γ > 0", got=ridge)
     root = np.sqrt(np.maximum(pairs.values, 0.0))[:, None]
-    problem = _Problem(pairs.vectors * root.T, start, loss, ridge, pairs.values[:, None])
+    vectors = pairs.vectors
+    problem = _Problem(vectors * beside(root.T, vectors), start, loss, ridge, pairs.values[:, None])
     b = problem.minimum()
-    return np.asarray(pairs.vectors @ np.divide(b, root, out=np.zeros_like(b), where=root > 0))
+    return to_numpy(vectors @ beside(np.divide(b, root, out=np.zeros_like(b), where=root > 0), vectors))
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """F(b) = L(start + Φb) + (γ/2)‖b‖², ΦΦᵀ = Θ."""
+    """F(b) = L(start + Φb) + (γ/2)‖b‖², ΦΦᵀ = Θ. Φ stays where the eigenvectors live, all else is NumPy."""
 
-    features: Array
+    features: Any
     start: Array
     loss: MeanLoss
     ridge: float
@@ -157,10 +159,13 @@ class _Problem:
         raise ObservableError("Newton's method did not converge", expected=f"{_STEPS} steps at most")
 
     def at(self, b: Array) -> Array:
-        return np.asarray(self.start + (self.features @ b).reshape(self.start.shape))
+        return np.asarray(self.start + self.forth(b).reshape(self.start.shape))
+
+    def forth(self, b: Array) -> Array:
+        return to_numpy(self.features @ beside(b, self.features))
 
     def back(self, phi: Array) -> Array:
-        return np.asarray(self.features.T @ phi.reshape(len(self.features), -1))
+        return to_numpy(self.features.T @ beside(phi.reshape(len(self.features), -1), self.features))
 
     def objective(self, b: Array) -> float:
         return self.loss.value(self.at(b)) + self.ridge / 2 * float(np.vdot(b, b))
@@ -175,7 +180,7 @@ class _Problem:
 
         def hessian(v: Array) -> Array:
             v = v.reshape(b.shape)
-            moved = self.loss.curvature(z, (self.features @ v).reshape(z.shape))
+            moved = self.loss.curvature(z, self.forth(v).reshape(z.shape))
             return np.ravel(self.back(moved) + self.ridge * v)
 
         def preconditioner(v: Array) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, hollow, inner, norm, permuted, trace_over_points
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State, epsilon_of
 
@@ -19,15 +20,22 @@ def kernel_distance(a: Array, b: Array) -> float:
 
     Computed as ½‖A/‖A‖ − B/‖B‖‖², the same number without its cancellation.
     """
-    norm_a, norm_b = np.linalg.norm(a), np.linalg.norm(b)
+    norm_a, norm_b = norm(a), norm(b)
     if not (norm_a and norm_b):
         return float("nan")
-    return float(np.sum((a / norm_a - b / norm_b) ** 2) / 2)
+    apart = a / norm_a
+    apart -= b / norm_b
+    apart *= apart  # in place: a new array of N² numbers takes as long as what is done with it
+    return float(apart.sum() / 2)
 
 
 def kernel_angle(a: Array, b: Array) -> float:
     """Angle arccos ⟨A, B⟩_F/(‖A‖_F ‖B‖_F) = 2 arcsin √(S/2) in radians, of polar dynamics. Tsilivis and Kempe 2022."""
-    return float(2 * np.arcsin(np.sqrt(np.clip(kernel_distance(a, b) / 2, 0.0, 1.0))))
+    return _angle(kernel_distance(a, b))
+
+
+def _angle(distance: float) -> float:
+    return float(2 * np.arcsin(np.sqrt(np.clip(distance / 2, 0.0, 1.0))))
 
 
 def angular_velocity(a: Array, b: Array, lag: float) -> float:
@@ -46,15 +54,18 @@ def turn_is_rounding(angle: float, dtype: object) -> bool:
 
 def relative_kernel_change(kernel: Array, reference: Array) -> float:
     """‖Θ_t − Θ_0‖_F/‖Θ_0‖_F: 0 if lazy, of order 1 once features are learned. Chizat et al. 2019."""
-    norm = np.linalg.norm(reference)
-    return float(np.linalg.norm(kernel - reference) / norm) if norm else float("nan")
+    size = norm(reference)
+    return norm(kernel - reference) / size if size else float("nan")
 
 
 def centred_kernel(kernel: Array) -> Array:
     """HΘH: each output block (N, N) less the means of its rows and columns. Axes 0 and 1 run over the probe."""
     rows = kernel.mean(axis=1, keepdims=True)
     columns = kernel.mean(axis=0, keepdims=True)
-    return np.asarray(kernel - rows - columns + kernel.mean(axis=(0, 1), keepdims=True))
+    centred: Array = kernel - rows
+    centred -= columns
+    centred += kernel.mean(axis=(0, 1), keepdims=True)
+    return centred
 
 
 def cka(a: Array, b: Array) -> float:
@@ -77,20 +88,27 @@ def unbiased_cka(a: Array, b: Array) -> float:
     """
     if a.ndim < 2 or a.shape != b.shape or len(a) != a.shape[1] or len(a) < 4:
         raise ObservableError("unbiased CKA", expected="two kernels (N, N, …), N at least 4", got=(a.shape, b.shape))
-    own = _hsic(a, a) * _hsic(b, b)
-    return float(_hsic(a, b) / np.sqrt(own)) if own > 0 else float("nan")
+    one, two = _Hollow(a), _Hollow(b)
+    own = _hsic(one, one) * _hsic(two, two)
+    return float(_hsic(one, two) / np.sqrt(own)) if own > 0 else float("nan")
 
 
-def _hsic(a: Array, b: Array) -> float:
+class _Hollow:
+    """A kernel without its diagonal, its sums, and the same with its points exchanged."""
+
+    def __init__(self, kernel: Array) -> None:
+        self.kernel = hollow(kernel)
+        self.turned = self.kernel.swapaxes(0, 1).reshape(-1)  # copied once, and not at each of three products
+        self.columns, self.rows = self.kernel.sum(axis=0), self.kernel.sum(axis=1)
+
+
+def _hsic(a: _Hollow, b: _Hollow) -> float:
     """The mean over quadruples, by inclusion and exclusion; the block of two outputs need not be symmetric."""
-    n, diagonal = len(a), np.arange(len(a))
-    a, b = a.copy(), b.copy()
-    a[diagonal, diagonal] = b[diagonal, diagonal] = 0.0
-    columns, rows = ([kernel.sum(axis=axis) for kernel in (a, b)] for axis in (0, 1))
-    along = np.vdot(rows[0], rows[1]) + np.vdot(columns[0], columns[1])
-    across = np.vdot(rows[0], columns[1]) + np.vdot(columns[0], rows[1])
-    total = np.vdot(rows[0].sum(axis=0), rows[1].sum(axis=0))
-    products = (n * (n - 3) + 1) * np.vdot(a, b) + np.vdot(a, b.swapaxes(0, 1))
+    n = len(a.kernel)
+    along = inner(a.rows, b.rows) + inner(a.columns, b.columns)
+    across = inner(a.rows, b.columns) + inner(a.columns, b.rows)
+    total = inner(a.rows.sum(axis=0), b.rows.sum(axis=0))
+    products = (n * (n - 3) + 1) * inner(a.kernel, b.kernel) + inner(a.kernel.reshape(-1), b.turned)
     return float((products + total - (n - 2) * along - across) / (n * (n - 1) * (n - 2) * (n - 3)))
 
 
@@ -100,9 +118,13 @@ def permuted_cka(a: Array, b: Array) -> float:
     Of centred kernels (N, N) it is tr(HAH) tr(HBH)/((N−1)‖HAH‖_F ‖HBH‖_F) = √(PR(HAH) PR(HBH))/(N−1), PR = tr²/‖·‖_F²; with
     output axes tr is the trace over points, and the product the sum over outputs.
     """
-    a, b = centred_kernel(a), centred_kernel(b)
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b)) * (len(a) - 1)
-    return float(np.vdot(np.trace(a), np.trace(b))) / scale if scale else float("nan")
+    return _permuted_cka(centred_kernel(a), centred_kernel(b))
+
+
+def _permuted_cka(a: Array, b: Array) -> float:
+    """Of centred kernels."""
+    scale = norm(a) * norm(b) * (len(a) - 1)
+    return float(np.vdot(trace_over_points(a), trace_over_points(b))) / scale if scale else float("nan")
 
 
 def _kernels(state: State, other: State | None) -> tuple[Array, Array]:
@@ -110,9 +132,10 @@ def _kernels(state: State, other: State | None) -> tuple[Array, Array]:
     if other is None:
         raise ObservableError("there is no other snapshot to compare with")
     if state.kernel is not None and other.kernel is not None:
-        return state.kernel, other.kernel
+        return state.kernel, beside(other.kernel, state.kernel)
     if state.eigensystem.complete and other.eigensystem.complete:
-        return _assembled(state), _assembled(other)
+        mine = _assembled(state)
+        return mine, beside(_assembled(other), mine)
     raise ObservableError("needs both kernels, or all eigenpairs of both")
 
 
@@ -132,7 +155,8 @@ def kernel_of(state: State) -> Array:
 
 def _assembled(state: State) -> Array:
     n, k = state.samples, state.kernel_outputs
-    return state.eigensystem.matrix().reshape(n, k, n, k).transpose(0, 2, 1, 3)
+    kernel: Array = permuted(state.eigensystem.matrix().reshape(n, k, n, k), (0, 2, 1, 3))
+    return kernel
 
 
 def _angular_velocity(state: State) -> float:
@@ -143,23 +167,55 @@ def _angular_velocity(state: State) -> float:
     return angular_velocity(*_kernels(state, state.lagged), lag)
 
 
+def _distance_from_initial(state: State) -> float:
+    return state.once("distance", lambda: kernel_distance(*_kernels(state, state.initial)))
+
+
+def _radius(state: State) -> float:
+    def compute() -> float:
+        kernel, initial = _kernels(state, state.initial)
+        return norm(kernel - initial)
+
+    return state.once("radius", compute)
+
+
+def _relative_change(state: State) -> float:
+    """:func:`relative_kernel_change`, whose numerator is a number of its own."""
+    size = norm(_kernels(state, state.initial)[1])
+    return _radius(state) / size if size else float("nan")
+
+
+def _centred(state: State) -> tuple[Array, Array]:
+    """Both kernels less the means of their rows and columns."""
+
+    def compute() -> tuple[Array, Array]:
+        kernel, initial = _kernels(state, state.initial)
+        return centred_kernel(kernel), centred_kernel(initial)
+
+    return state.once("centred", compute)
+
+
+def _cka(state: State) -> float:
+    return 1.0 - kernel_distance(*_centred(state))
+
+
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
-        "kernel_distance_from_initial", lambda s: kernel_distance(*_kernels(s, s.initial)),
+        "kernel_distance_from_initial", _distance_from_initial,
         "1 − ⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F)", "matrix", "initial", source="Fort et al. 2020",
         long_name="kernel distance from initialisation",
     ),
     observable(
-        "relative_kernel_change", lambda s: relative_kernel_change(*_kernels(s, s.initial)), "‖Θ_t − Θ_0‖_F/‖Θ_0‖_F",
+        "relative_kernel_change", _relative_change, "‖Θ_t − Θ_0‖_F/‖Θ_0‖_F",
         "matrix", "initial", source="Chizat, Oyallon and Bach 2019", long_name="relative change of the kernel",
     ),
     observable(
-        "kernel_angle_from_initial", lambda s: kernel_angle(*_kernels(s, s.initial)),
+        "kernel_angle_from_initial", lambda s: _angle(_distance_from_initial(s)),
         "arccos(⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F))", "matrix", "initial", units="rad", source="Tsilivis and Kempe 2022",
         long_name="angle of the kernel with initialisation (polar dynamics)",
     ),
     observable(
-        "kernel_radius_from_initial", lambda s: float(np.linalg.norm(np.subtract(*_kernels(s, s.initial)))),
+        "kernel_radius_from_initial", _radius,
         "‖Θ_t − Θ_0‖_F", "matrix", "initial", source="Tsilivis and Kempe 2022",
         long_name="distance of the kernel from initialisation (polar dynamics, not yet divided by the last one)",
     ),
@@ -175,11 +231,11 @@ OBSERVABLES: tuple[Observable, ...] = (
         source="Fort et al. 2020 (there the distance, per epoch)", long_name="angular velocity of the kernel at one lag",
     ),
     observable(
-        "cka_with_initial", lambda s: cka(*_kernels(s, s.initial)), "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",
+        "cka_with_initial", _cka, "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",
         "matrix", "initial", source="Kornblith et al. 2019", long_name="centred alignment with the initial kernel",
     ),
     observable(
-        "cka_with_initial_null", lambda s: permuted_cka(*_kernels(s, s.initial)),
+        "cka_with_initial_null", lambda s: _permuted_cka(*_centred(s)),
         "exact mean over all permutations of the points of Θ_0", "matrix", "initial",
         long_name="mean centred alignment with the initial kernel of permuted points",
     ),

@@ -28,6 +28,8 @@ class Observable:
         reading: what a higher value means, a typical range, and what to look at beside it; in a few words each.
         definition: from 1; one more where numbers of the same name no longer mean exactly the same. An archive says
             which one its numbers follow, and a run is not resumed across two.
+        anywhere: whether ``compute`` takes eigenvectors and kernels that live on a device, as those of the package do by
+            :mod:`kerneltrack.linear_algebra`; else it is given NumPy's.
 
     Raises:
         ObservableError: a need that no measurement offers, or an empty reading.
@@ -43,6 +45,7 @@ class Observable:
     long_name: str = ""
     default: bool = False
     definition: int = 1
+    anywhere: bool = field(default=False, kw_only=True)
     reading: str = field(kw_only=True)
 
     def __post_init__(self) -> None:
@@ -74,5 +77,5 @@ def observable(
     """
     return Observable(
         name, formula, units, source, frozenset(needs), compute, dims, long_name, default, definition,
-        reading=READINGS.get(name, ""),
+        anywhere=True, reading=READINGS.get(name, ""),
     )  # fmt: skip

@@ -10,12 +10,13 @@ import numpy as np
 
 from kerneltrack.conventions import Momentum, groups
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside
 from kerneltrack.observables.modes import mode_curvature
 from kerneltrack.observables.motion import kernel_distance
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
 from kerneltrack.observables.target_alignment import aligned, pair_alignment, permuted_pair_alignment
-from kerneltrack.spectrum import eigensystem
+from kerneltrack.spectrum import solved
 
 _SOURCE = "Cohen et al. 2022"
 #: A mode is slow where the gradient moves by less than this share while momentum remembers it.
@@ -30,13 +31,13 @@ def _kernel(state: State) -> Array:
 
 def _eigenvalues(state: State) -> Array:
     """As many as the state has of its own kernel."""
-    return eigensystem(_kernel(state)).values[: len(state.eigensystem.values)]
+    return solved(_kernel(state)).values[: len(state.eigensystem.values)]
 
 
 def _distance(state: State) -> float:
     if state.kernel is None:
         raise ObservableError("the kernel itself is not available")
-    return kernel_distance(_kernel(state), state.kernel)
+    return kernel_distance(_kernel(state), beside(state.kernel, _kernel(state)))
 
 
 def _momentum(state: State) -> Momentum:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import to_numpy
 from kerneltrack.observables import (
     activations,
     alignment,
@@ -162,16 +163,17 @@ def compute(selected: Sequence[Observable], state: State, *, only: Collection[st
         One entry per observable: a float, or an array over its ``dims``. NaN with a reason where it does not exist.
     """
     values = Values()
-    for entry in selected:
-        if only is not None and not entry.needs & set(only):
-            continue
-        try:
-            _check_needs(entry, state)
-            value = entry.compute(state)
-        except ObservableError as error:
-            value = np.full(_shape(entry, state), np.nan)
-            values.reasons[entry.name] = str(error)
-        values[entry.name] = _shaped(entry, value, state)
+    with state.sharing():
+        for entry in selected:
+            if only is not None and not entry.needs & set(only):
+                continue
+            try:
+                _check_needs(entry, state)
+                value = entry.compute(state if entry.anywhere else state.in_numpy)
+            except ObservableError as error:
+                value = np.full(_shape(entry, state), np.nan)
+                values.reasons[entry.name] = str(error)
+            values[entry.name] = _shaped(entry, value, state)
     return values
 
 
@@ -181,7 +183,7 @@ def _check_needs(entry: Observable, state: State) -> None:
 
 
 def _shaped(entry: Observable, value: object, state: State) -> float | Array:
-    array = np.asarray(value, dtype=np.float64)
+    array = to_numpy(value).astype(np.float64, copy=False)
     decay = _shape(entry, state)
     if array.shape != decay:
         raise ObservableError(

@@ -6,10 +6,13 @@ Which of the two is meant is never left open. Matrices have rows (n, o) for a fu
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, diagonal_blocks, to_numpy
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.dynamics import check_squares
 from kerneltrack.observables.observable import Observable, observable
@@ -40,7 +43,8 @@ def kernel_regression(
         ObservableError: the eigensystem is not complete.
     """
     start, residual = (0.0, targets) if offset is None else (offset[0], targets - offset[1])
-    return np.asarray(start + cross @ _solve(pairs, residual, ridge))
+    vectors = pairs.vectors
+    return np.asarray(start + to_numpy(beside(cross, vectors) @ _solve(pairs, beside(residual, vectors), ridge)))
 
 
 def leave_one_out(pairs: EigenSystem, targets: Array, samples: int, *, ridge: float) -> Array:
@@ -49,11 +53,10 @@ def leave_one_out(pairs: EigenSystem, targets: Array, samples: int, *, ridge: fl
     With A = (Θ + γI)⁻¹ and A_nn its block at point n (one row per output that the kernel keeps), the error at n is
     A_nn⁻¹ (A y)_n.
     """
-    inverse = _solve(pairs, np.eye(pairs.size), ridge)
+    inverse = _solve(pairs, beside(np.eye(pairs.size), pairs.vectors), ridge)
     outputs = pairs.size // samples
-    blocks = np.stack([inverse[i : i + outputs, i : i + outputs] for i in range(0, pairs.size, outputs)])
-    solved = (inverse @ targets).reshape(samples, outputs, -1)
-    return np.asarray(np.linalg.solve(blocks, solved).reshape(pairs.size, -1))
+    solved = to_numpy(inverse @ beside(targets, inverse)).reshape(samples, outputs, -1)
+    return np.asarray(np.linalg.solve(diagonal_blocks(inverse, outputs), solved).reshape(pairs.size, -1))
 
 
 def kernel_alignment_risk(pairs: EigenSystem, targets: Array, *, ridge: float) -> float:
@@ -61,19 +64,19 @@ def kernel_alignment_risk(pairs: EigenSystem, targets: Array, *, ridge: float) -
 
     Equal to generalised cross-validation. Jacot et al. 2020 (arXiv 2006.09796). Targets (M, C), summed over C.
     """
-    coefficients = pairs.vectors.T @ targets
+    coefficients = to_numpy(pairs.vectors.T @ beside(targets, pairs.vectors))
     filters = 1 / (np.maximum(pairs.values, 0.0) + ridge)
     top = np.sum(filters**2 @ coefficients**2) / pairs.size
     return float(top / np.mean(filters) ** 2)
 
 
-def _solve(pairs: EigenSystem, columns: Array, ridge: float) -> Array:
-    """(Θ + γI)⁻¹ applied to columns; with γ = 0 the pseudo-inverse above the noise floor."""
+def _solve(pairs: EigenSystem, columns: Any, ridge: float) -> Any:
+    """(Θ + γI)⁻¹ applied to columns where the eigenvectors live; with γ = 0 the pseudo-inverse above the noise floor."""
     if not pairs.complete:
         raise ObservableError("regression needs every eigenpair of the kernel")
     kept = np.maximum(pairs.values, 0.0) + ridge
     filters = np.where((pairs.values > pairs.noise_floor) | (ridge > 0), 1 / np.where(kept > 0, kept, 1.0), 0.0)
-    return np.asarray(pairs.vectors @ (filters[:, None] * (pairs.vectors.T @ columns)))
+    return pairs.vectors @ (beside(filters[:, None], columns) * (pairs.vectors.T @ columns))
 
 
 def extended_energy(extension: Array, phi: Array, k: tuple[int, ...]) -> Array:
@@ -93,6 +96,7 @@ def extended_energy(extension: Array, phi: Array, k: tuple[int, ...]) -> Array:
     if not (norm := float(np.vdot(phi, phi))) > 0:
         return np.full(len(k), np.nan)
     # In QR the first k columns of Q span the first k columns of the extension: one factorisation serves every k.
+    extension = to_numpy(extension)  # of the stored vectors alone
     orthonormal, _ = scipy.linalg.qr(extension / np.linalg.norm(extension, axis=0), mode="economic")
     squares = np.append(((orthonormal.T @ phi) ** 2).sum(axis=1), np.zeros(extension.shape[1]))
     return np.asarray(np.cumsum(squares)[np.asarray(k) - 1] / norm)

@@ -1,26 +1,30 @@
 """State and Update: what was measured on one probe at one moment, and what the update that leaves it did.
 
-NumPy float64 throughout. φ stands for any function on the probe, shape (N, O); the reduction of the kernel decides how
+Float64 throughout: NumPy's, but that what has N² numbers, kernels and eigenvectors, may live on the device that computed it.
+ φ stands for any function on the probe, shape (N, O); the reduction of the kernel decides how
 it meets the eigenvectors, and :func:`project` is the only place that knows.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.conventions import Gauge, by_output
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, is_numpy, permuted, to_numpy
 from kerneltrack.snapshot import Reduction
 from kerneltrack.spectrum import EPSILON, EigenSystem
 
 Array = NDArray[np.float64]
+Shared = TypeVar("Shared")
 
 
 def project(phi: Array, reduction: Reduction) -> Array:
@@ -184,8 +188,10 @@ class State:
         ):
             _keep_array(self, name, shape)
         _keep_array(self, "given_targets", (shape[0], self.network_outputs))
-        if self.kernel is not None:
-            object.__setattr__(self, "kernel", np.asarray(self.kernel, dtype=np.float64))
+        for name in ("kernel", "cross_time"):
+            value = getattr(self, name)
+            if value is not None and is_numpy(value):
+                object.__setattr__(self, name, np.asarray(value, dtype=np.float64))
         rows = shape[0] if self.reduction in ("trace", "sum") else shape[0] * shape[1]
         if self.eigensystem.size != rows:
             raise ObservableError(
@@ -197,6 +203,53 @@ class State:
         # A state must not keep the whole run alive through its predecessors' predecessors.
         for name in ("initial", "previous", "lagged"):
             object.__setattr__(self, name, _without_past(getattr(self, name)))
+
+    def placed(self, where: object) -> State:
+        """The same with every array of N² numbers where another array lives: NumPy's for a NumPy array.
+
+        Args:
+            where: an array that lives there.
+        """
+        found: dict[str, Any] = {}
+        if (vectors := beside(self.eigensystem.vectors, where)) is not self.eigensystem.vectors:
+            found["eigensystem"] = dataclasses.replace(self.eigensystem, vectors=vectors)
+        for name in ("kernel", "cross_time", "conjugate", "optimizer_kernel", "extension"):
+            old = getattr(self, name)
+            if old is not None and (new := beside(old, where)) is not old:
+                found[name] = new
+        layers = self.layer_kernels or {}
+        moved = {layer: beside(kernel, where) for layer, kernel in layers.items()}
+        if any(moved[layer] is not kernel for layer, kernel in layers.items()):
+            found["layer_kernels"] = moved
+        for name in ("initial", "previous", "lagged"):
+            other = getattr(self, name)
+            if other is not None and other is not self and (new := other.placed(where)) is not other:
+                found[name] = new
+        return dataclasses.replace(self, **found) if found else self
+
+    @cached_property
+    def in_numpy(self) -> State:
+        """The same in NumPy throughout: what an observable is given that does not say that it takes other arrays."""
+        return self.placed(np.zeros(0))
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Within: what :meth:`once` is asked for is computed once; afterwards none of it is held."""
+        self.__dict__["_shared"] = {}
+        try:
+            yield
+        finally:
+            del self.__dict__["_shared"]
+
+    def once(self, name: str, compute: Callable[[], Shared]) -> Shared:
+        """What several observables of this state have in common; computed at each question outside :meth:`sharing`."""
+        shared = self.__dict__.get("_shared")
+        if shared is None:
+            return compute()
+        if name not in shared:
+            shared[name] = compute()
+        found: Shared = shared[name]
+        return found
 
     def as_initial(self) -> State:
         """This state as the first of a run: its own initial state."""
@@ -239,7 +292,7 @@ class State:
             ObservableError: neither is available.
         """
         if self.kernel is not None and self.reduction != "diagonal":
-            kernel = self.kernel.transpose(0, 2, 1, 3) if self.kernel.ndim == 4 else self.kernel
+            kernel: Array = permuted(self.kernel, (0, 2, 1, 3)) if self.kernel.ndim == 4 else self.kernel
             return kernel.reshape(self.eigensystem.size, -1)
         if not self.eigensystem.complete:
             raise ObservableError("neither the kernel nor all eigenpairs are available")
@@ -251,12 +304,17 @@ class State:
 
     def coefficients(self, phi: Array) -> Array:
         """⟨v_i, φ⟩ (k, C) along every available eigenvector; C = O for trace, else 1."""
-        return np.asarray(self.eigensystem.vectors.T @ self.project(phi))
+        return self.along(self.project(phi))
+
+    def along(self, columns: Array) -> Array:
+        """⟨v_i, φ⟩ (k, C) of columns (M, C)."""
+        vectors = self.eigensystem.vectors
+        return to_numpy(vectors.T @ beside(columns, vectors))
 
     @cached_property
     def mode_sums(self) -> Array:
         """Σ_n v_i[n, o] (k, kernel_outputs): each mode's overlap with the constant of each output."""
-        return np.asarray(self.eigensystem.vectors.reshape(self.samples, self.kernel_outputs, -1).sum(axis=0).T)
+        return to_numpy(self.eigensystem.vectors.reshape(self.samples, self.kernel_outputs, -1).sum(axis=0).T)
 
     def rounding(self, *functions: Array) -> float:
         """How large a function may be, in norm, and still be nothing but the rounding of these."""

@@ -6,12 +6,14 @@ turns at a small change of the kernel; ``subspace_rotation_bound`` says how far 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, eigenvalues, is_numpy, norms, singular_values
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State
@@ -30,7 +32,7 @@ def subspace_overlap(vectors: Array, others: Array, k: Sequence[int]) -> Array:
     size = len(vectors)
     reach = max((m for m in k if m < size), default=0)
     squares = (vectors[:, :reach].T @ others[:, :reach]) ** 2
-    return np.array([1.0 if m == size else squares[:m, :m].sum() / m for m in k])
+    return np.array([1.0 if m == size else float(squares[:m, :m].sum()) / m for m in k])
 
 
 def largest_principal_angle(vectors: Array, others: Array, k: Sequence[int]) -> Array:
@@ -38,7 +40,21 @@ def largest_principal_angle(vectors: Array, others: Array, k: Sequence[int]) -> 
 
     Small angles come from sines and large ones from cosines, so that neither loses its digits.
     """
-    return np.array([np.max(scipy.linalg.subspace_angles(vectors[:, :m], others[:, :m])) for m in k])
+    angle = _angle if is_numpy(vectors) else _angle_elsewhere
+    return np.array([angle(vectors[:, :m], others[:, :m]) for m in k])
+
+
+def _angle(vectors: Array, others: Array) -> float:
+    return float(np.max(scipy.linalg.subspace_angles(vectors, others)))
+
+
+def _angle_elsewhere(vectors: Any, others: Any) -> float:
+    """The same of orthonormal columns: SciPy takes no arrays of other libraries."""
+    cosines = vectors.T @ others
+    smallest = float(singular_values(cosines)[-1])
+    if smallest**2 < 0.5:
+        return float(np.arccos(smallest))
+    return float(np.arcsin(min(1.0, float(singular_values(others - vectors @ cosines)[0]))))
 
 
 def rotation_bound(change: Array, before: Array, after: Array, k: Sequence[int]) -> Array:
@@ -52,36 +68,53 @@ def rotation_bound(change: Array, before: Array, after: Array, k: Sequence[int])
         after: (M,) eigenvalues of Θ_t, descending.
         k: numbers of leading modes.
     """
-    gram = change.T @ change
-    return np.array([0.0 if m == len(after) else _rotation(gram[:m, :m], before[m - 1] - after[m]) for m in k])
+    return _bounds(lambda reach: change[:, :reach], before, after, k)
 
 
-def _rotation(gram: Array, gap: float) -> float:
-    """gram (k, k): of the columns that changed."""
-    if not gap > 0:
-        return 1.0
-    return min(1.0, float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0))) / gap)
+def _bounds(columns: Callable[[int], Array], before: Array, after: Array, k: Sequence[int]) -> Array:
+    """The same from columns that are formed as far as they are needed.
+
+    ‖C‖₂ is at least the norm of any column of C: where a gap is no larger than one that is known, the bound is 1 without the
+    others. The leading eigenvectors' columns are the longest, and the gaps between small eigenvalues the narrowest, so most are.
+    """
+    found, longest = np.ones(len(k)), 0.0
+    for place, m in enumerate(k):
+        gap = 0.0 if m == len(after) else before[m - 1] - after[m]
+        if m == len(after):
+            found[place] = 0.0
+        elif gap > longest:
+            change = columns(m)
+            longest = float(norms(change, 0).max())
+            if gap > longest:
+                found[place] = min(1.0, float(np.sqrt(max(eigenvalues(change.T @ change)[-1], 0.0))) / gap)
+    return found
 
 
 def _bound(state: State, other: State | None) -> Array:
-    modes, others, grid = _vectors(state, other)
+    _, others, grid = _vectors(state, other)
     assert other is not None
     values, before = state.eigensystem.values, other.eigensystem.values
-    reach = max((m for m in grid if m < len(modes)), default=0)
-    basis = others[:, :reach]
-    kernel = state.kernel_matrix()
-    return rotation_bound(kernel @ basis - basis * before[:reach], before, values, grid)
+    kernel = beside(state.kernel_matrix(), others)
+
+    def columns(reach: int) -> Array:
+        basis = others[:, :reach]
+        change: Array = kernel @ basis - basis * beside(before[:reach], basis)
+        return change
+
+    return _bounds(columns, before, values, grid)
 
 
-def _determined(found: Array, state: State, other: State | None) -> Array:
-    """NaN where k cuts a cluster of either kernel."""
+def _determined(statistic: Callable[[Array, Array, Sequence[int]], Array], state: State, other: State | None) -> Array:
+    """The statistic of both spans, of as many modes; NaN where k cuts a cluster of either kernel."""
+    modes, others, grid = _vectors(state, other)
     assert other is not None
-    grid = energy_k(state.eigensystem.vectors.shape[1])
     whole = [{*one.eigensystem.cluster_ends.tolist(), one.eigensystem.size} for one in (state, other)]
-    cut = np.array([any(k not in ends for ends in whole) for k in grid])
-    if cut.all():
+    kept = np.array([all(k in ends for ends in whole) for k in grid])
+    if not kept.any():
         raise ObservableError("every span of leading eigenvectors cuts a cluster of equal eigenvalues")
-    return np.where(cut, np.nan, found)
+    found = np.full(len(grid), np.nan)
+    found[kept] = statistic(modes, others, np.asarray(grid)[kept].tolist())
+    return found
 
 
 def _vectors(state: State, other: State | None) -> tuple[Array, Array, tuple[int, ...]]:
@@ -90,13 +123,13 @@ def _vectors(state: State, other: State | None) -> tuple[Array, Array, tuple[int
     modes, others = state.eigensystem.vectors, other.eigensystem.vectors
     if others.shape[1] < modes.shape[1]:
         raise ObservableError("the other snapshot has fewer eigenvectors", expected=modes.shape[1], got=others.shape[1])
-    return modes, others, energy_k(modes.shape[1])
+    return modes, beside(others, modes), energy_k(modes.shape[1])
 
 
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
         "subspace_overlap_with_initial",
-        lambda s: _determined(subspace_overlap(*_vectors(s, s.initial)), s, s.initial),
+        lambda s: _determined(subspace_overlap, s, s.initial),
         "‖U_k(t)ᵀ U_k(0)‖_F²/k, U_k the first k eigenvectors; k/M for random ones",
         "eigenvectors",
         "initial",
@@ -107,7 +140,7 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "subspace_overlap_with_previous",
-        lambda s: _determined(subspace_overlap(*_vectors(s, s.previous)), s, s.previous),
+        lambda s: _determined(subspace_overlap, s, s.previous),
         "‖U_k(t)ᵀ U_k(s)‖_F²/k, s the snapshot before",
         "eigenvectors",
         "previous",
@@ -118,7 +151,7 @@ OBSERVABLES: tuple[Observable, ...] = (
     ),
     observable(
         "principal_angle_with_initial",
-        lambda s: _determined(largest_principal_angle(*_vectors(s, s.initial)), s, s.initial),
+        lambda s: _determined(largest_principal_angle, s, s.initial),
         "arccos σ_min(U_k(t)ᵀ U_k(0))",
         "eigenvectors",
         "initial",

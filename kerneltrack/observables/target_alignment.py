@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import beside, norm, to_numpy, trace
 from kerneltrack.observables.alignment import centre, centred_frobenius, kernel_target_alignment, permuted_squares
 from kerneltrack.observables.classes import pair_kernel
 from kerneltrack.observables.motion import centred_kernel, kernel_of
@@ -28,8 +29,10 @@ _PERMUTED = "exact mean over all permutations of the points' targets"
 
 def pair_alignment(kernel: Array, targets: Array) -> float:
     """⟨K, YYᵀ⟩_F/(‖K‖_F ‖YYᵀ‖_F) of a kernel (N, N) and targets (N, C); NaN where one is zero. Cristianini et al. 2001."""
-    scale = float(np.linalg.norm(kernel) * np.linalg.norm(targets.T @ targets))
-    return float(np.vdot(targets, kernel @ targets)) / scale if scale else float("nan")
+    scale = norm(kernel) * norm(targets.T @ targets)
+    if not scale:
+        return float("nan")
+    return float(np.vdot(targets, to_numpy(kernel @ beside(targets, kernel)))) / scale
 
 
 def permuted_pair_alignment(kernel: Array, targets: Array) -> float:
@@ -43,14 +46,14 @@ def permuted_pair_alignment(kernel: Array, targets: Array) -> float:
         kernel: (N, N).
         targets: (N, C).
     """
-    samples, trace = len(kernel), float(np.trace(kernel))
-    scale = float(np.linalg.norm(kernel) * np.linalg.norm(targets.T @ targets))
+    samples, same_points = len(kernel), trace(kernel)
+    scale = norm(kernel) * norm(targets.T @ targets)
     if not scale:
         return float("nan")
     squares, total = float(np.vdot(targets, targets)), targets.sum(axis=0)
     same = squares / samples
     different = (float(total @ total) - squares) / max(samples * (samples - 1), 1)
-    return (same * trace + different * (float(kernel.sum()) - trace)) / scale
+    return (same * same_points + different * (float(kernel.sum()) - same_points)) / scale
 
 
 def aligned(state: State, kernel: Array, statistic: Callable[[Array, Array], float], *, centred: bool = False) -> float:
@@ -66,9 +69,12 @@ def aligned(state: State, kernel: Array, statistic: Callable[[Array, Array], flo
         ObservableError: there are no targets, or they have no direction.
     """
     targets, pairs = _targets(state, centred=centred), pair_kernel(kernel)
-    if state.reduction == "sum":
-        targets = targets.sum(axis=1, keepdims=True)
-    return statistic(centred_kernel(pairs) if centred else pairs, targets)
+    return statistic(centred_kernel(pairs) if centred else pairs, _seen(state, targets))
+
+
+def _seen(state: State, targets: Array) -> Array:
+    """The targets as a kernel of pairs meets them."""
+    return targets.sum(axis=1, keepdims=True) if state.reduction == "sum" else targets
 
 
 def _targets(state: State, *, centred: bool) -> Array:
@@ -81,7 +87,16 @@ def _targets(state: State, *, centred: bool) -> Array:
 
 
 def _own(statistic: Callable[[Array, Array], float], *, centred: bool = False) -> Callable[[State], float]:
-    return lambda state: aligned(state, kernel_of(state), statistic, centred=centred)
+    """Of the state's own kernel, whose pairs four observables share."""
+
+    def compute(state: State) -> float:
+        targets = _targets(state, centred=centred)
+        pairs = state.once("pairs", lambda: pair_kernel(kernel_of(state)))
+        if centred:
+            pairs = state.once("centred pairs", lambda: centred_kernel(pairs))
+        return statistic(pairs, _seen(state, targets))
+
+    return compute
 
 
 def _flattened(state: State, *, centred: bool, permuted: bool) -> float:
@@ -89,12 +104,12 @@ def _flattened(state: State, *, centred: bool, permuted: bool) -> float:
         raise ObservableError('needs output="full" or "diagonal"')
     targets, pairs = _targets(state, centred=centred), state.eigensystem
     column = state.project(targets)
-    norm = float(np.vdot(column, column))
+    squared = float(np.vdot(column, column))
     frobenius = centred_frobenius(pairs.values, state.mode_sums, state.samples) if centred else pairs.frobenius
     if not permuted:
-        return kernel_target_alignment(pairs.values, pairs.vectors.T @ column, frobenius, norm)
+        return kernel_target_alignment(pairs.values, state.along(column), frobenius, squared)
     squares = permuted_squares(pairs.vectors, targets, state.reduction)
-    return float(pairs.values @ squares) / (frobenius * norm) if frobenius * norm else float("nan")
+    return float(pairs.values @ squares) / (frobenius * squared) if frobenius * squared else float("nan")
 
 
 OBSERVABLES: tuple[Observable, ...] = (

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import to_numpy
 from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.registry import compute
 from kerneltrack.observables.state import Array, State
@@ -57,7 +58,7 @@ def disjoint_halves(
     """
     if state.kernel is None or state.samples < 4:
         raise ObservableError("halves of the probe need the kernel, and at least 4 points", got=f"N = {state.samples}")
-    kernel = state.kernel
+    kernel = to_numpy(state.kernel)
     rng = np.random.default_rng(seed)
     half = state.samples // 2
     found: dict[str, list[tuple[float, float]]] = {entry.name: [] for entry in selected if not entry.dims}

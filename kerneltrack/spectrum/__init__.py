@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from kerneltrack.spectrum.blas_threads import threads_for
 from kerneltrack.spectrum.clusters import across_clusters, cluster_ends
-from kerneltrack.spectrum.decomposition import EPSILON, EigenSystem, eigensystem, unsolved
+from kerneltrack.spectrum.decomposition import EigenSystem, eigensystem, is_few, solved, unsolved
+from kerneltrack.spectrum.kernel_matrix import EPSILON, Place
 from kerneltrack.spectrum.lanczos import largest_eigenvalue
 
 __all__ = [
     "EPSILON",
     "EigenSystem",
+    "Place",
     "across_clusters",
     "cluster_ends",
     "eigensystem",
+    "is_few",
     "largest_eigenvalue",
+    "solved",
     "threads_for",
     "unsolved",
 ]

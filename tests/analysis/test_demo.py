@@ -60,6 +60,7 @@ def test_existing_output_is_refused_without_force(small):
 VARY = {"wall_time", "train_seconds", "snapshot_seconds"}
 
 
+@pytest.mark.nightly
 def test_two_runs_give_the_same_content(tmp_path, monkeypatch):
     """Oracle: the run itself, repeated; bit for bit on one machine. The page is not looked at, so it is not drawn."""
     monkeypatch.setattr(demo, "write_report", lambda archives, page, **_: page.write_text(""))

@@ -10,6 +10,7 @@ import typer
 from kerneltrack.analysis.cli import app, main
 from kerneltrack.analysis.commands.effect import RULES
 from tests.analysis.test_outputs import few
+from tests.tiers import one_in
 
 RUNS = "plot RUN CONTROL --figure runs -o OUT.svg"
 #: What each command can be told to do.
@@ -97,7 +98,7 @@ def steady(data):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("way", "option"), CASES)
+@pytest.mark.parametrize(("way", "option"), one_in(2, CASES))
 def test_an_option_has_an_effect_or_is_refused(two, plain, tmp_path, capfdbinary, way, option):
     if way not in plain:
         plain[way] = did(way, two, tmp_path / "x", capfdbinary)

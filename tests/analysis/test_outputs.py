@@ -5,6 +5,7 @@ on what a path is. Every command that writes is tried with every target.
 """
 
 import dataclasses
+import itertools
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ from kerneltrack.analysis.output.files import distinct, may_write, whole
 from kerneltrack.analysis.output.kinds import TABLE
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import OutputError
+from tests.tiers import one_in
 
 WORDS = "--licence CC0-1.0 --author A --contact a@example.org"
 #: Every command that writes: its words, and an ending that fits.
@@ -246,8 +248,10 @@ def same_picture(one, other):
     return len(one) == len(other) if one.startswith((b"<?xml", b"<!doctype")) else one == other
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-@pytest.mark.parametrize("command", STREAMS)
+STANDARD_OUTPUT = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
+
+
+@pytest.mark.parametrize(("command", "name"), one_in(3, itertools.product(STREAMS, STANDARD_OUTPUT)))
 def test_standard_output_is_a_file_like_another(place, capfdbinary, command, name):
     """Oracle: the file that the same command writes. Nothing else is printed, and no file of that name is made."""
     kind = [] if command in ("csv", "report") else ["--format", WRITERS[command][1][1:]]

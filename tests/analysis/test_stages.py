@@ -27,6 +27,7 @@ from kerneltrack.analysis.derived.stages import (
 from kerneltrack.analysis.trajectory import Run
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import AnalysisError
+from tests.tiers import one_in
 
 
 def ar1(rng, length, phi):
@@ -299,7 +300,7 @@ UNCLEAR = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", UNCLEAR)
+@pytest.mark.parametrize("kind", one_in(2, UNCLEAR))
 def test_where_the_preconditioner_moves_no_sharpening_is_told_and_why(synthetic, truth, tmp_path, kind):
     factors, optimizer, reason = UNCLEAR[kind]
     course = climbing() * (factors if factors.ndim == 1 else 1)
@@ -310,7 +311,7 @@ def test_where_the_preconditioner_moves_no_sharpening_is_told_and_why(synthetic,
     assert any(reason in said for said in judge(run)[1])
 
 
-@pytest.mark.parametrize("kind", UNCLEAR)
+@pytest.mark.parametrize("kind", one_in(2, UNCLEAR, first=1))
 def test_stored_sharpness_is_judged_whatever_the_optimizer_did(synthetic, truth, tmp_path, kind):
     """The stage is that of the stored course; ρ, which is NaN for the first updates of Adam, has no part in it."""
     factors, optimizer, _ = UNCLEAR[kind]

@@ -50,7 +50,7 @@ def as_utf8(archives, tmp_path_factory):
 
 
 #: Every encoding, and every kind of what is printed: a table, a complaint.
-QUICK = [*(("show", name) for name in ENCODINGS), ("compare", "ascii"), ("error", "ascii")]
+QUICK = [*(("show", name) for name in ENCODINGS), ("error", "ascii")]
 LATER = [*((name, "ascii") for name in COMMANDS), ("lr-decay", "latin-1"), ("report", "the C locale")]
 
 

@@ -70,6 +70,7 @@ def test_a_closely_watched_run_draws_what_it_measured(digits, tmp_path):
     np.testing.assert_allclose(flow.sum(axis=1) + rest.sum(axis=1) + curvature, moved, atol=5e-6)
 
 
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
 def test_a_small_sweep_gets_lazier_with_width(digits, tmp_path):
     """Three widths, two seeds, twelve updates: the kernel of a wider network moves less (theory: slope −1 at the end)."""

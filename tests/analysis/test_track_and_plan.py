@@ -84,7 +84,9 @@ def out_of_order(step):
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*logging interval.*")
 @pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*", "ignore:.*lr_scheduler.step.*")
-@pytest.mark.parametrize("options", [{}, {"adam": True}], ids=["SGD", "Adam"])
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, id="SGD", marks=pytest.mark.nightly), pytest.param({"adam": True}, id="Adam")]
+)
 def test_checkpoints_give_the_live_numbers(here, options):
     """The same state, the same instrument: bit for bit, but for what needs both sides of an update."""
     tracker = NTKTracker("live.h5", probe="probe.npz", schedule=1, loss="half_mse", log=False)

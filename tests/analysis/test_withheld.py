@@ -29,6 +29,7 @@ from kerneltrack.analysis.withheld import gauge_note, misleading
 from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import Observable, registry
 from kerneltrack.observables.superseded import SUPERSEDED
+from tests.tiers import later, one_in
 
 EARLIER = "kerneltrack 0.1.0"
 #: The moments that these tests need: most of their time is writing archives.
@@ -139,7 +140,7 @@ def first_definitions(monkeypatch):
         monkeypatch.setitem(registry._REGISTERED, name, dataclasses.replace(entry, definition=1))
 
 
-@pytest.mark.parametrize("said", ["yes", "no", "unknown", "perhaps"])
+@pytest.mark.parametrize("said", one_in(3, ["yes", "no", "unknown", "perhaps"]))
 def test_the_archive_s_word_goes_before_the_identity(synthetic, truth, tmp_path, said):
     """Oracle: the attribute. A probe that says that it is held out and was found among the training data is trained on."""
     record = synthetic.record(truth, identity={"split": "validation"})
@@ -311,13 +312,13 @@ def test_no_card_speaks_of_a_collapse_onto_classes(written, earlier_names):
     ("loss", "outputs", "said"),
     [
         ("cross_entropy", 3, True),
-        ("CrossEntropyLoss", 3, True),
+        later(("CrossEntropyLoss", 3, True)),
         ("cross_entropy (a callable)", 3, True),
         ("half_mse", 3, False),
         (None, 3, False),
         ("cross_entropy", 1, False),
-        ("BCELoss", 3, False),
-        ("binary_cross_entropy", 3, False),
+        later(("BCELoss", 3, False)),
+        later(("binary_cross_entropy", 3, False)),
         ("binary_cross_entropy_with_logits", 3, False),
     ],
 )

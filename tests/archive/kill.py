@@ -4,8 +4,9 @@
     python tests/archive/kill.py --kills 0 --calls          # before every call that changes a file, and in its middle
     python tests/archive/kill.py --kills 0 --calls --writer in-place      # the negative control: must lose something
 
-The writer appends, joins, closes and resumes. It acknowledges each snapshot through a pipe after ``append`` returned.
-After each kill every acknowledged snapshot must be there, bit for bit; the archive must be in order, and must resume.
+The writer appends groups of consecutive states, joins, closes and resumes. It acknowledges each snapshot through a pipe
+after ``append`` returned. After each kill every acknowledged snapshot must be there, bit for bit; the archive must be in
+order, and must resume.
 SIGKILL leaves what the operating system holds, so this is the death of a process; for a loss of power see
 test_power_cut.py.
 """
@@ -41,6 +42,7 @@ from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
 from tests.archive.same_snapshot import same_measurement
 
 SIZE = 64
+GROUP = 3
 MEAN_SECONDS = 0.15  # of processor time between a writer's start, or its first snapshot, and its end
 PROBE = ProbeRecord(name="train", fingerprint="sha256:0", count=SIZE)
 RUN = Provenance(run={"run_id": "killed"})
@@ -48,12 +50,14 @@ HERE = Path(__file__).parent
 
 
 def snapshot(step: int) -> Snapshot:
-    draw = np.random.default_rng(step)
-    values = {
-        "eigenvalues": -np.sort(-draw.normal(size=SIZE)),
-        "eigenvectors": draw.normal(size=(SIZE, 1, 4)).astype(np.float32),
-    }
-    return Snapshot(step=step, learning_rates=(0.1,), trigger=f"step {step}", probes={"train": values})
+    """A state of a group of three consecutive ones, which begins where the step is a multiple of three; the others are light."""
+    draw, place = np.random.default_rng(step), step % GROUP
+    values = {"trace": np.asarray(draw.normal())}
+    if place == 0:
+        values["eigenvalues"] = -np.sort(-draw.normal(size=SIZE))
+        values["eigenvectors"] = draw.normal(size=(SIZE, 1, 4)).astype(np.float32)
+    probes = {"train": values}
+    return Snapshot(step=step, learning_rates=(0.1,), trigger=f"step {step}", window=place, lag=place, probes=probes)
 
 
 class InPlaceWriter:
@@ -190,7 +194,8 @@ def faults(path: Path, acknowledged: Iterable[int]) -> list[str]:
 
 def whole(given: Snapshot) -> bool:
     expected = snapshot(given.step)
-    return given.trigger == expected.trigger and same_measurement(given.probes["train"], expected.probes["train"])
+    told = [(s.trigger, s.window, s.lag) for s in (given, expected)]
+    return told[0] == told[1] and same_measurement(given.probes["train"], expected.probes["train"])
 
 
 def watch(path: Path, pipe: int) -> None:
@@ -223,8 +228,10 @@ def kill_at_random_times(kind: str, kills: int, seed: int) -> list[str]:
             reader = Child(lambda pipe, path=path: watch(path, pipe))
             acknowledged: list[int] = []
             for _ in range(min(kills, 25)):
-                first = max(acknowledged, default=0) + 1000  # the killed child may have stored one more
-                child = Child(lambda pipe, path=path, first=first: write(kind, path, first, 200, pipe, close_after=30))
+                first = GROUP * (
+                    max(acknowledged, default=0) // GROUP + 300
+                )  # the killed child may have stored one more
+                child = Child(lambda pipe, path=path, first=first: write(kind, path, first, 200, pipe, close_after=31))
                 if draw.random() < 0.7:  # else the kill may well come while the archive is created or resumed
                     select.select([child.pipe], [], [])  # ends with the first snapshot, or with the child
                 child.work_for(draw.expovariate(1 / MEAN_SECONDS))
@@ -259,7 +266,7 @@ def readings(reader: Child, path: Path, totals: dict[str, int]) -> list[str]:
 
 STAGES = {  # how many snapshots are there before, how many are appended, whether the writer is closed
     "create": (0, 0, False),
-    "append": (3, 1, False),
+    "append": (4, 1, False),
     "append and join all": (7, 1, False),
     "append and join equal": (39, 1, False),
     "close": (3, 0, True),
@@ -320,7 +327,7 @@ def live(kind: str, stage: str, number: int, half: int, path: Path, pipe: int) -
 
 def resumed(kind: str, path: Path, acknowledged: list[int]) -> list[str]:
     """What is wrong after the run was resumed, wrote one more snapshot, and closed."""
-    child = Child(lambda pipe: write(kind, path, 1000, 1, pipe))
+    child = Child(lambda pipe: write(kind, path, 300 * GROUP, 1, pipe))
     status = child.wait()
     if status:
         child.acknowledged()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import gc
 import os
 import pickle
 
+import h5py
 import pytest
 
 from kerneltrack.archive import ArchiveWriter, check, merge, open_archive, publish
 from kerneltrack.errors import ArchiveError
+from tests.tiers import one_in
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", one_in(2, USES))
 def test_no_descriptor_is_left(path, use):
     """Without the collector of circles: what nobody refers to is given back at once."""
     USES[use](path)  # the first use of a library may open files of its own
@@ -96,3 +99,27 @@ def test_while_it_is_used_it_is_open(path, make):
     ]
     del labelled
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_opening_opens_each_dataset_once(path, monkeypatch):
+    """It took up to four times, most of the time of an opening. Oracle: the calls of h5py's ways to open one, counted."""
+    opened = collections.Counter()
+
+    def counted(original):
+        def look(group, name, *rest, **options):
+            found = original(group, name, *rest, **options)
+            if isinstance(found, h5py.h5d.DatasetID):
+                opened[h5py.h5i.get_name(found)] += 1
+            return found
+
+        return look
+
+    with monkeypatch.context() as counting:
+        for module in (h5py.h5o, h5py.h5d):
+            counting.setattr(module, "open", counted(module.open))
+        open_archive(path).close()
+    every = set()
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: every.add(b"/" + name.encode()) if isinstance(item, h5py.Dataset) else None)
+    assert opened == dict.fromkeys(every, 1)
+    assert len(every) > 30

@@ -226,7 +226,7 @@ print("times", times)
 """
 
 
-@pytest.mark.parametrize("number", [1, 4])
+@pytest.mark.parametrize("number", [1, pytest.param(4, marks=pytest.mark.nightly)])
 def test_an_interrupt_in_the_midst_of_a_write(tmp_path, number):
     """A real SIGINT within HDF5's calls to us, in a process of its own: raised there it would end in a crash.
 

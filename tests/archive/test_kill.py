@@ -28,7 +28,7 @@ def test_kills_at_random_times_lose_nothing(kills):
 @pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="no C compiler for the preloaded library")
 class TestBeforeEveryCall:
     @pytest.mark.parametrize(
-        ("append", "join"), [("18", "220"), pytest.param("2", "20", marks=pytest.mark.nightly)], ids=["some", "many"]
+        ("append", "join"), [("30", "400"), pytest.param("2", "20", marks=pytest.mark.nightly)], ids=["some", "many"]
     )
     def test_nothing_is_lost_by_an_append(self, append, join):
         """Some calls of an append, and of one that also joins; `make kill-test` takes all, of every stage."""

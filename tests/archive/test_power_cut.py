@@ -181,7 +181,7 @@ def test_nothing_acknowledged_is_lost(tmp_path, monkeypatch, make, every):
     assert cuts > 50
 
 
-@pytest.mark.parametrize("forgotten", ["files", "folders"])
+@pytest.mark.parametrize("forgotten", ["files", pytest.param("folders", marks=pytest.mark.nightly)])
 def test_a_writer_that_forgets_an_fsync_loses_something(tmp_path, monkeypatch, make, forgotten):
     """Negative control: the same run, with the model told that one kind of fsync never happened."""
     faults, _ = faults_of_a_run(tmp_path, monkeypatch, make, forgotten)

@@ -197,7 +197,7 @@ ACTION = st.one_of(
 )
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(30, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("examples", [3, pytest.param(30, marks=pytest.mark.nightly)])
 def test_the_file_is_its_twin_in_memory(tmp_path_factory, make, examples):
     """Any sequence of appends and resumes. Oracle: MemoryArchive, which knows neither rows, nor parts, nor HDF5."""
     given_actions = given(st.lists(ACTION, max_size=6))(lambda actions: twins_agree(tmp_path_factory, make, actions))

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 import kerneltrack
-from kerneltrack.archive import ArchiveWriter, durable, layout, open_archive, rows
+from kerneltrack.archive import ArchiveWriter, durable, layout, open_archive, rows, scales
 from kerneltrack.archive import header as headers
 from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.spool import Spool
@@ -93,7 +93,7 @@ def prepare(path: Path, count: int, samples: int, vectors: int) -> ProbeRecord:
                 stop = min(start + 1024, count)
                 many = np.broadcast_to(value, (stop - start, *value.shape))
                 data[start:stop] = changing[name][start:stop] if name in changing else many
-        layout.add_scales(file)
+        scales.add(file)
     return probe
 
 

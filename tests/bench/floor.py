@@ -28,6 +28,8 @@ def linear_maps(model: nn.Module, sample: Tensor) -> list[tuple[int, int, int, i
     def record(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         if isinstance(module, nn.Linear):
             seen.append((out[0].numel() // module.out_features, module.in_features, module.out_features, 1))
+        elif type(module).__name__ == "Conv1D":  # transformers' linear layer, with its weight the other way round
+            seen.append((out[0].numel() // module.nf, module.nx, module.nf, 1))
         elif isinstance(module, nn.Conv2d):
             taps, groups = math.prod(module.kernel_size), module.groups
             fan_in, fan_out = module.in_channels // groups * taps, module.out_channels // groups

@@ -16,6 +16,7 @@ import numpy as np
 FULL = ("M1", "M2", "C1", "C2", "T1", "L1", "D1", "tiny-mlp")
 TRACE = ("C1t", "tiny-trace")
 KERNELS = (*FULL, *TRACE)
+PRETRAINED = ("H1", "H2", "H3")
 PRODUCTS = ("V0", "tiny-product")
 
 
@@ -35,8 +36,15 @@ class Unsupported(Exception):
 
 #: peer -> distribution that must be installed, its methods, and the workloads that each is run on.
 PEERS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
-    "kerneltrack": ("kerneltrack", {"auto": KERNELS, "product": PRODUCTS}),
-    "torch_func": ("torch", {"jacobian": KERNELS, "jacobian_blocks": KERNELS, "product": PRODUCTS}),
+    "kerneltrack": ("kerneltrack", {"auto": (*KERNELS, *PRETRAINED), "product": PRODUCTS}),
+    "torch_func": (
+        "torch",
+        {
+            "jacobian": (*KERNELS, *PRETRAINED),
+            "jacobian_blocks": (*KERNELS, *PRETRAINED),
+            "product": PRODUCTS,
+        },
+    ),
     "nngeometry": ("nngeometry", {"gram": (*KERNELS,)}),
     "neural_tangents": (
         "neural-tangents",
@@ -106,8 +114,10 @@ def make_torch_func(method: str, problem: Any) -> Job:
 
         return Job(torch.no_grad()(product), shaped(problem))
 
+    how = {"mapped": True} if problem.workload.needs == "transformers" else {}
+
     def one(p: Any, sample: Any) -> Any:
-        return functional_call(model, (p, buffers), (sample.unsqueeze(0),)).squeeze(0)
+        return functional_call(model, (p, buffers), (sample.unsqueeze(0),), how).squeeze(0)
 
     def rows(samples: Any, chunk: int | None = None) -> Any:
         found = vmap(jacrev(one), (None, 0), chunk_size=chunk)(parameters, samples)

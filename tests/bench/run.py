@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,9 @@ def main() -> None:
     if given.add:
         keep_others(results, given)
     for name in given.workloads.split(","):
+        if (needed := WORKLOADS[name].needs) and find_spec(needed) is None:
+            results["missing"].append(f"{needed}, for {name}")
+            continue
         path = str(prepare(name, given.cache))
         command = [sys.executable, script, "yardstick", "-", name, path, *threads]
         results["rates"][name] = watched(command, name, 60, int(given.memory * 2**30)).get("rate", float("nan"))

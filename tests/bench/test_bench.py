@@ -9,14 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+
+import kerneltrack as kt
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from floor import floor_flops  # noqa: E402
 from measure import error  # noqa: E402
+from prepare import truth_block  # noqa: E402
 from report import write_report  # noqa: E402
-from workloads import Workload, mlp, resnet18  # noqa: E402
+from workloads import WORKLOADS, Workload, mlp, resnet18  # noqa: E402
 
 
 def problem_and_truth(kind):
@@ -60,6 +64,22 @@ def test_the_floor_is_the_known_one(build, samples, shape, outputs, published):
     assert floor == pytest.approx(published, rel=0.05)
 
 
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap loops over attention, which is as right
+@pytest.mark.parametrize("name", [name for name, workload in WORKLOADS.items() if workload.needs])
+def test_what_a_peer_maps_is_the_same_network(name):
+    """Oracle: the network's own forward pass, on padded ids; and its kernel is a double loop's, in float64."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    workload = WORKLOADS[name]
+    model, x = workload.model().double(), workload.inputs()[:4]
+    assert (x == 0).any()
+    one = torch.func.vmap(lambda ids: model(ids[None], mapped=True)[0])
+    assert torch.allclose(one(x), model(x), rtol=0, atol=1e-12)
+    kernel = kt.empirical_ntk(model, x, output=workload.kind).double().numpy()
+    axes = (0, 2, 1, 3) if workload.kind == "full" else (0, 1)
+    assert np.abs(kernel.transpose(axes) - truth_block(model, x, workload.kind)).max() < 1e-10 * np.abs(kernel).max()
+
+
 def test_a_wrong_row_is_marked_and_not_compared_with(tmp_path):
     """A wrong peer that is ten times faster must not be the best one."""
     np.savez(tmp_path / "tiny-mlp.npz", floor=1e6)
@@ -80,6 +100,7 @@ def test_a_wrong_row_is_marked_and_not_compared_with(tmp_path):
     assert "Not installed where this was run: absent" in page
 
 
+@pytest.mark.nightly
 def test_it_runs_from_end_to_end(tmp_path):
     """The smallest workload, in fresh processes as in earnest; the row is there, and right."""
     page = tmp_path / "page.md"

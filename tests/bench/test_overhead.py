@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import overhead
+import ratio
 
 
 def test_shares_follow_from_the_two_times(monkeypatch):
@@ -39,3 +40,16 @@ def test_pieces_name_functions_that_exist():
     import pkgutil
 
     assert all(callable(pkgutil.resolve_name(target)) for target in overhead.PIECES.values())
+
+
+def test_a_snapshot_is_divided_by_what_stands_beside_it():
+    """Medians of ratios, each of one state; the first is told apart. Oracle: by hand."""
+    states = [
+        ratio.State(0, 0.1, 0.3, 2.0),
+        ratio.State(1, 0.1, 0.4, 0.75),
+        ratio.State(4, 0.2, 0.8, 1.2),
+        ratio.State(9, 0.1, 0.4, 0.7),
+    ]
+    assert ratio.line("demo", states) == "| demo | 3 | 0.100 | 0.400 | 0.750 | 1.40 | 2.00 | 2.7 |"
+    small = [ratio.State(step, 0.01, 0.01, 0.05) for step in range(2)]
+    assert "(2.50: below 0.2 s)" in ratio.line("demo", small)

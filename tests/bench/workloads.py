@@ -25,10 +25,16 @@ class Workload:
     kind: str
     about: str
     vocabulary: int = 0  # inputs are token ids below this; 0 for real inputs
+    padded: bool = False  # ids end in 0 behind a length of each sample's own
+    needs: str = ""  # a distribution without which the network cannot be built
 
     def inputs(self, seed: int = 7) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         size = (self.samples, *self.shape)
+        if self.padded:
+            lengths = torch.randint(self.shape[0] // 2, self.shape[0] + 1, (self.samples, 1), generator=generator)
+            ids = torch.randint(1, self.vocabulary, size, generator=generator)
+            return ids * (torch.arange(self.shape[0]) < lengths)
         if self.vocabulary:
             return torch.randint(self.vocabulary, size, generator=generator)
         return torch.randn(size, generator=generator)
@@ -176,6 +182,50 @@ class Language(nn.Module):
         return self.head(self.norm(self.layers(x))[..., -1, :])
 
 
+class Pretrained(nn.Module):
+    """A network of transformers from its config, random weights: token ids and the mask of what is not 0, and its logits.
+
+    Its own forward pass asks for values, which ``torch.func.vmap`` refuses. ``mapped`` is what a careful user writes
+    instead: the same function, with a mask of four axes, and the last token picked by a product.
+    """
+
+    def __init__(self, kind: str, outputs: int, causal: bool, **config: int) -> None:
+        super().__init__()
+        import transformers
+
+        ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+        own = getattr(transformers, f"{kind}Config")(num_labels=outputs, use_cache=False, **ends, **config)
+        self.net, self.causal = getattr(transformers, f"{kind}ForSequenceClassification")(own), causal
+
+    def forward(self, ids: Tensor, mapped: bool = False) -> Tensor:
+        mask = ids != 0
+        if not mapped:
+            return self.net(input_ids=ids, attention_mask=mask.long()).logits
+        if not self.causal:
+            return self.net(input_ids=ids, attention_mask=mask[:, None, None, :]).logits
+        places = torch.arange(ids.shape[1], device=ids.device)
+        seen = mask[:, None, None, :] & (places <= places[:, None])
+        hidden = self.net.base_model(input_ids=ids, attention_mask=seen, position_ids=places[None]).last_hidden_state
+        return (self.net.score(hidden) * (places == mask.sum(1, keepdim=True) - 1).unsqueeze(-1)).sum(1)
+
+
+def bert() -> Pretrained:
+    sizes = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 512}
+    return Pretrained("Bert", 2, causal=False, vocab_size=1024, max_position_embeddings=64, **sizes)
+
+
+def gpt2() -> Pretrained:
+    sizes = {"n_embd": 128, "n_layer": 3, "n_head": 4, "n_positions": 64}
+    return Pretrained("GPT2", 10, causal=True, vocab_size=1024, **sizes)
+
+
+def llama() -> Pretrained:
+    sizes = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 384}
+    return Pretrained(
+        "Llama", 1, causal=True, vocab_size=1024, max_position_embeddings=64, num_key_value_heads=2, **sizes
+    )
+
+
 def wide() -> nn.Sequential:
     return mlp(784, 1024, 1024, 1024, 10)
 
@@ -195,6 +245,9 @@ WORKLOADS = {
     "V0": Workload(lenet, 512, IMAGE, 10, "product", "LeNet-5, one product Θv"),
     "L1": Workload(Language, 96, (128,), 1, "full", "causal language model, 128 tokens, one output", 4096),
     "D1": Workload(depthwise_cnn, 64, PICTURE, 10, "full", "depthwise-separable CNN, eval-mode batch norm"),
+    "H1": Workload(bert, 32, (64,), 2, "full", "tiny BERT with padding, 64 tokens, width 128", 1024, True, "transformers"),
+    "H2": Workload(gpt2, 32, (64,), 10, "trace", "tiny GPT-2 with padding, trace over outputs", 1024, True, "transformers"),
+    "H3": Workload(llama, 64, (64,), 1, "full", "tiny Llama with padding, one output", 1024, True, "transformers"),
     # Seconds, to try the harness itself.
     "tiny-mlp": Workload(lambda: mlp(20, 16, 16, 5), 9, (20,), 5, "full", "tiny MLP"),
     "tiny-trace": Workload(lenet, 8, IMAGE, 10, "trace", "LeNet-5 on 8 samples"),

@@ -173,7 +173,7 @@ COSTS = {
     "across time": (Kernels, "cross_time"),
     "forward": (Network, "outputs"),
     "jvp": (Network, "jvp"),
-    "eigensystem": (instrument, "eigensystem"),
+    "eigensystem": (instrument, "solved"),
     "curvature": (curvature, "largest_eigenvalue"),
     "update": (instrument, "update_effects"),
 }

@@ -20,7 +20,7 @@ def run(text, name):
 @pytest.mark.parametrize(
     ("page", "archive", "wrong"),
     [
-        ("digits.md", "digits.h5", ("> 2 * fits_dice", "< 2 * fits_dice")),
+        ("digits.md", "digits.h5", ("> 2 * by_chance", "< 2 * by_chance")),
         ("transformer.md", "sums.h5", ("[True, True, False, False]", "[True, False, False, False]")),
     ],
 )

@@ -6,6 +6,7 @@ agree to 4 ε ‖Θ‖_F.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from kerneltrack.ntk import Plan
 from kerneltrack.observables import catalogue
 from tests.callbacks.comparisons import Saves, unequal
 from tests.callbacks.lightning_runs import Regressor, loader, trainer
+from tests.tiers import one_in
 
 POINTS, PAIRS, TOO_LITTLE = 520, 5, 10**6  # the kernel of 520 points has 1.08 MB; from 500 rows on, Lanczos is worth it
 ROUTES = {"kernel": {}, "products": {"memory_budget": TOO_LITTLE}}
@@ -82,8 +84,7 @@ def test_the_row_says_what_it_has_and_why_the_rest_is_missing(route):
         assert run[0].message.split(", ")[1].startswith("lanczos")
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.0])
-@pytest.mark.parametrize("name", ROUTES)
+@pytest.mark.parametrize(("name", "rate"), one_in(3, itertools.product(ROUTES, [0.05, 0.0])))
 def test_a_resumed_run_begins_with_the_last_pairs_too(tmp_path, name, rate):
     """Oracle: the run that was not interrupted, bit for bit. Where nothing moves, the last pairs are all it takes."""
     options = {"eigenpairs": "leading", "rate": rate, **ROUTES[name]}

@@ -89,6 +89,30 @@ def test_what_a_snapshot_costs_is_said_before_the_first_update(tmp_path, capsys)
     assert re.search(r"kerneltrack: 6 snapshots in .*run\.h5 \(.* s, [\d.]+ % of the run\)", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(("cap", "said"), [(None, True), (0.05, False)])
+def test_a_run_that_measuring_would_take_over_is_told_before_the_second_snapshot(tmp_path, capsys, cap, said):
+    """The model is so small that measuring takes nearly all of the time. Nothing where a limit was given."""
+    heard = []
+
+    class Listens(pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            heard.append((trainer.global_step, capsys.readouterr().err))
+
+        on_train_end = on_train_batch_start
+
+    tracker = NTKTracker(
+        tmp_path / "run.h5", probe=16, schedule=2, loss="half_mse", output="full", max_overhead=cap, log=True
+    )
+    trainer(tracker, Listens(), max_steps=6).fit(Regressor(), loader())
+    lines = [(step, line) for step, text in heard for line in text.splitlines() if "of this run" in line]
+    assert [step for step, _ in lines] == [2] * said
+    for _, line in lines:
+        assert re.search(
+            r"^kerneltrack: measuring takes about \d\d %.* of this run; .*max_overhead=0\.05 keeps 5 % with fewer snapshots$",
+            line,
+        ), line
+
+
 def test_a_silent_tracker_says_nothing(tmp_path, capsys):
     trainer(NTKTracker(tmp_path / "run.h5", probe=8, schedule=3, log=False), max_steps=2).fit(Regressor(), loader())
     assert "kerneltrack" not in capsys.readouterr().err

@@ -19,6 +19,7 @@ from kerneltrack import Probe, open_archive, schedule
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import ArchiveError, TrackerError
 from tests.callbacks.lightning_runs import Regressor, trainer
+from tests.tiers import one_in
 
 X = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.stack([X.prod(1), X[:, 0].sin()], 1)
@@ -135,7 +136,7 @@ SAME = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", SAME)
+@pytest.mark.parametrize("case", one_in(2, SAME))
 def test_the_rest_may_change(begun, case):
     first, second = SAME[case]
     folder = begun(first)
@@ -275,7 +276,7 @@ MAKERS = {
 
 
 @pytest.mark.filterwarnings("error:kerneltrack")
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", one_in(2, MAKERS))
 def test_two_callables_of_one_name(begun, kind):
     """The same code with the same values goes on without a word; other values are refused."""
     first = {"probe": PROBE, "observables": "trace", "log": False, "schedule": 2}

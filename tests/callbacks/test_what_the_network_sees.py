@@ -4,6 +4,7 @@ Oracles: the batches, losses and weights that the module itself kept, by hand.
 """
 
 import dataclasses
+import itertools
 import random
 from collections import UserDict
 
@@ -18,6 +19,7 @@ from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.errors import TrackerError
 from tests.callbacks.lightning_runs import Regressor, data, trainer
+from tests.tiers import one_in
 
 N = 24
 #: A datamodule and a module that both have a hook is what some of these tests are about.
@@ -288,9 +290,7 @@ SWAPS = {"swa": swa, "ema": ema, "own": PutsAverage}
 
 
 @pytest.mark.filterwarnings("ignore:SWA is currently only", "ignore:.*lr_scheduler.step")
-@pytest.mark.parametrize("norm", [False, True], ids=["plain", "batchnorm"])
-@pytest.mark.parametrize("first", [True, False], ids=["tracker first", "tracker last"])
-@pytest.mark.parametrize("swap", SWAPS)
+@pytest.mark.parametrize(("swap", "first", "norm"), one_in(3, itertools.product(SWAPS, [True, False], [False, True])))
 def test_a_row_holds_the_trained_weights_or_says_that_it_does_not(tmp_path, swap, first, norm):
     """Oracle: the weights at each measurement, beside those that the update left."""
     measured, spy = {}, LeftBehind()

@@ -338,6 +338,54 @@ def table() -> tuple[Problem, ...]:
             lambda: B(lambda p, x: torch.matmul(x.unsqueeze(-2), p.w).tanh().sum((1, 2)), w=(3, 4, 3)),
             vectors,
         ),
+        P("bmm", lambda: B(lambda p, x: torch.bmm(x.transpose(0, 1), p.w).tanh().sum(0), w=(3, 4, 3)), vectors),
+        P(
+            "bmm-parameter-first",
+            lambda: B(lambda p, x: p.w.bmm(x.permute(1, 2, 0)).tanh().sum(0).T, w=(3, 3, 4)),
+            vectors,
+        ),
+        P(
+            "bmm-of-one-matrix",
+            lambda: B(lambda p, x: torch.bmm(x, p.w.expand(len(x), 4, 3)).tanh().sum(1), w=(4, 3)),
+            vectors,
+        ),
+        P(
+            "baddbmm",
+            lambda: B(lambda p, x: torch.baddbmm(p.b, x.transpose(0, 1), p.w).tanh().sum(0), w=(3, 4, 3), b=(3, 1, 3)),
+            vectors,
+        ),
+        P(
+            "baddbmm-parameter-first",
+            lambda: B(
+                lambda p, x: torch.baddbmm(p.b, p.w, x.permute(1, 2, 0)).tanh().sum(0).T, w=(3, 3, 4), b=(3, 3, 1)
+            ),
+            vectors,
+        ),
+        P(
+            "matmul-broadcast",
+            lambda: B(lambda p, x: ((x.unsqueeze(1) @ p.w) @ p.v).tanh().mean((1, 2)), w=(2, 4, 3), v=(1, 2, 3, 3)),
+            vectors,
+        ),
+        P(
+            "matmul-broadcast-left",
+            lambda: B(lambda p, x: (p.w @ (p.v @ x.unsqueeze(1))).tanh().sum((1, 3)), w=(1, 3, 2), v=(5, 2, 3)),
+            vectors,
+        ),
+        P("matmul-one-row", lambda: B(lambda p, x: (p.w @ x.mean(1).T).tanh().sum(0).T, w=(2, 3, 4)), vectors),
+        P(
+            "tensordot",
+            lambda: B(
+                lambda p, x: torch.tensordot(torch.tensordot(x, p.w, 1).tanh(), p.v, dims=([1, -1], [2, 0])),
+                w=(4, 5),
+                v=(5, 3, 3),
+            ),
+            vectors,
+        ),
+        P(
+            "tensordot-parameter-first",
+            lambda: B(lambda p, x: torch.tensordot(p.w, x, dims=([1], [2])).tanh().sum(2).T, w=(3, 4)),
+            vectors,
+        ),
         P("linear-spellings", lambda: B(many_linears, a=(4, 4), bias=(4,), b=(5, 4), c=(5, 4), d=(3, 4)), reals(4)),
         P(
             "matmul-slices",
@@ -358,6 +406,20 @@ def table() -> tuple[Problem, ...]:
         P(
             "einsum-heads",
             lambda: B(lambda p, x: torch.einsum("nhi,hio->nho", x, p.w).tanh().sum(1), w=(3, 4, 3)),
+            vectors,
+        ),
+        P(
+            "einsum-ellipsis",
+            lambda: B(
+                lambda p, x: torch.einsum("...hi,hio->...ho", torch.einsum("...i,oi->...o", x, p.v).tanh(), p.w).sum(1),
+                v=(4, 4),
+                w=(3, 4, 3),
+            ),
+            vectors,
+        ),
+        P(
+            "einsum-ellipsis-in-both",
+            lambda: B(lambda p, x: torch.einsum("n...i,...io", x, p.w).tanh().sum(0), w=(3, 4, 3)),
             vectors,
         ),
         P("einsum-implicit", lambda: B(lambda p, x: torch.einsum("ni,io", x, p.w).tanh(), w=(4, 3)), reals(4)),

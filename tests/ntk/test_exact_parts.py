@@ -6,6 +6,8 @@ rule; all others are nightly, but for structure and layers, where every model ha
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from kerneltrack.errors import KernelError
 from tests.ntk.exact_kernels import OUTPUTS, exact, measured, metrics, rows
 from tests.ntk.oracles import EXACT, SINGLE, contract, distance, layer_of, rows_of
 from tests.ntk.problems import PROBLEMS, ROWS, RULES
+from tests.tiers import later, one_in
 
 #: torch's own, for even kernels and for what it computes the slow way.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:LSTM with projections")
@@ -67,9 +70,13 @@ def test_double_precision_of_a_float32_model(name):
     assert distance(kernel, exact(name)) < EXACT
 
 
-@rules
-@pytest.mark.parametrize("kind", ["scalar", "parameter", "entry"])
-@pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
+def metric_cases():
+    others = [name for name in PROBLEMS if name not in RULES]
+    parts = [["scalar", "parameter", "entry"], ["auto", "jacobian", "products"]]
+    return [*one_in(4, itertools.product(RULES, *parts)), *map(later, itertools.product(others, *parts))]
+
+
+@pytest.mark.parametrize(("name", "kind", "method"), metric_cases())
 def test_metric(name, kind, method):
     """Oracle: J P Jᵀ with the double loop's J. Ties and reuse are where a metric is easily lost."""
     metric, weights = metrics(name)[kind]

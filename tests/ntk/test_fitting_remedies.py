@@ -295,21 +295,31 @@ def test_padding_is_not_named_where_there_is_none(x):
     assert "padding" not in refusal("couples samples", batchwise, x)
 
 
-def test_the_plan_says_that_sample_by_sample_is_as_exact():
-    """An encoder that asks whether anything is masked, as transformers' do."""
+def test_the_plan_says_how_a_model_is_captured_that_asks_for_values():
+    """An encoder that asks whether anything is masked, as transformers' do: in batches, and where each sample has a call of
+    its own, sample by sample."""
 
     class Asks(Encoder):
         def forward(self, input_ids, attention_mask):
             mask = attention_mask if bool((attention_mask == 0).any()) else torch.ones_like(attention_mask)
             return super().forward(input_ids, mask=mask)
 
-    model, given = Asks("own").double(), tokens("attention_mask")
-    (note,) = kt.ntk_plan(model, given).notes
-    assert "sample by sample, which is as exact" in note
-    assert "attention mask" in note
-    assert "please file an issue" not in note
-    rows = jacobian(model, given)
-    assert distance(kt.empirical_ntk(model, given), contract(rows, rows, "full")) < EXACT
+    class Loops(Asks):
+        def forward(self, input_ids, attention_mask):
+            pairs = zip(input_ids.split(1), attention_mask.split(1), strict=True)
+            return torch.cat([super(Loops, self).forward(*pair) for pair in pairs])
+
+    given = tokens("attention_mask")
+    for model, how in (
+        (Asks("own"), "captured in ordinary batches, whose uses were compared with plain autodiff"),
+        (Loops("own"), "sample by sample, which is as exact"),
+    ):
+        (note,) = kt.ntk_plan(model.double(), given).notes
+        assert how in note
+        assert "attention mask" in note
+        assert "please file an issue" not in note
+        rows = jacobian(model, given)
+        assert distance(kt.empirical_ntk(model, given), contract(rows, rows, "full")) < EXACT
 
 
 def test_the_plan_names_the_parameters_that_forward_leaves_out(x):

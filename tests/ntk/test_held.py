@@ -17,6 +17,7 @@ from kerneltrack.ntk.matrix_free import factor_cache
 from tests.ntk.exact_kernels import OUTPUTS, exact, matrix, metrics, rows
 from tests.ntk.oracles import EXACT, contract, distance, rows_of
 from tests.ntk.problems import PROBLEMS, ROWS, samples
+from tests.tiers import one_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
 
@@ -31,7 +32,7 @@ def operator_of(name, output="full"):
 
 
 @pytest.mark.parametrize("columns", [pytest.param(1, marks=pytest.mark.nightly), 3])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", one_in(2, PROBLEMS))
 def test_every_product_is_exact(monkeypatch, machine, name, columns):
     """The first product is by passes, the next by factors wherever the model has them."""
     monkeypatch.setattr(factor_cache, "_audit", lambda found, expected: None)
@@ -45,14 +46,14 @@ def test_every_product_is_exact(monkeypatch, machine, name, columns):
 def test_most_models_have_factors():
     """So that the test above is one of factors, and not of passes alone."""
     have = []
-    for name in PROBLEMS:
+    for name in list(PROBLEMS)[::2]:
         operator = operator_of(name)
         operator.matvec(torch.ones(operator.shape[0], dtype=torch.float64))
         have.append(operator._held.factors() is not None)
     assert sum(have) > len(have) / 2
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", one_in(2, PROBLEMS, first=1))
 def test_what_a_kernel_was_made_from_multiplies_in_every_metric(name):
     """J P Jᵀ v by the factors that the trace kernel leaves behind. Oracle: rows of the double loop's Jacobian, times P.
 

@@ -5,6 +5,8 @@ Oracle: by construction. A model here is coupled where its batch and its single 
 two kernels are one.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
 from tests.ntk.models import With
 from tests.ntk.oracles import SINGLE, contract, distance, jacobian
+from tests.tiers import one_in
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 #: Positive in the first entry as a whole and in halves, negative in two of six samples.
@@ -230,9 +233,10 @@ SAMPLES = {"all": Y, "the same nine times": Y[:1].expand(9, -1).clone(), "two": 
 MANY = 200
 
 
-@pytest.mark.parametrize("samples", SAMPLES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", PLAIN)
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+
+
+@pytest.mark.parametrize(("name", "dtype", "samples"), one_in(2, itertools.product(PLAIN, DTYPES, SAMPLES)), ids=str)
 def test_rounding_is_no_coupling(name, dtype, samples):
     model, x = PLAIN[name]().to(dtype), SAMPLES[samples].to(dtype)
     for call in ("auto", "products" if model(x).numel() < MANY else "operator"):

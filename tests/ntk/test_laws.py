@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import weakref
 
 import numpy as np
@@ -16,6 +17,7 @@ import kerneltrack as kt
 from tests.ntk.exact_kernels import OUTPUTS, exact, matrix, measured, metrics, readout, rows, tightest
 from tests.ntk.oracles import EXACT, call, contract, distance, jacobian, layer_of, rows_of
 from tests.ntk.problems import PROBLEMS, ROWS, samples
+from tests.tiers import one_in
 
 #: One problem per way of computing: layers, in-place, buffers, ties, bare parameters, recurrence, no rule.
 KINDS = (
@@ -115,8 +117,7 @@ def test_one_sample(name):
 
 
 @pytest.mark.parametrize("share", [1, *(pytest.param(share, marks=pytest.mark.nightly) for share in (4 / 3, 3))])
-@pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("name", "method"), one_in(2, itertools.product(KINDS, ["auto", "jacobian", "products"])))
 def test_budgets_do_not_change_the_kernel(name, method, share):
     """13 samples: a prime, so that every tiling is uneven. Shares are of the least budget that works."""
     problem = PROBLEMS[name]
@@ -190,8 +191,7 @@ def operator_of(name, output):
     return kt.NTKOperator(problem.model(), x, output=OUTPUTS[output], forward=problem.forward)
 
 
-@kinds
-@outputs
+@pytest.mark.parametrize(("name", "output"), one_in(2, itertools.product(KINDS, OUTPUTS)))
 def test_operator_is_the_dense_kernel(name, output):
     """Oracle: the double loop's kernel as a matrix, rows ordered (n, o)."""
     dense = matrix(exact(name, output), output)

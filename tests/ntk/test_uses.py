@@ -37,6 +37,23 @@ KINDS = {
         (5, 6),
         {"linear"},
     ),
+    "matrices": (
+        With(
+            lambda m, x: (x.unsqueeze(1) @ m.layer.weight).tanh().flatten(1)[:, :4],
+            layer=nn.Bilinear(4, 3, 2, bias=False),
+        ),
+        (5, 4),
+        {"linear"},
+    ),
+    "tensordot": (
+        With(
+            lambda m, x: torch.tensordot(x, m.layer.weight, ([1, 2], [2, 0])).tanh(),
+            layer=nn.Bilinear(4, 3, 2, bias=False),
+        ),
+        (3, 2),
+        {"linear"},
+    ),
+    "ellipsis": (With(einsum("...hi,hoi->...ho"), layer=nn.Bilinear(4, 3, 2, bias=False)), (30,), {"linear"}),
     "per head": (With(einsum("nthi,hoi->ntho"), layer=nn.Bilinear(4, 3, 2, bias=False)), (30,), {"linear"}),
     "convolution": (*image(nn.Conv2d(4, 6, 3, padding=1, stride=2, groups=2), 4, 5, 5), {"convolution", "shift"}),
     "dilated": (*image(nn.Conv1d(2, 3, 2, padding="same", dilation=2), 2, 7), {"convolution", "shift"}),

@@ -221,3 +221,24 @@ def test_a_state_that_does_not_know_its_lag_has_no_angular_velocity(problem):
     values = compute(select(OMEGA), problem.state(lagged=problem.state()))
     assert math.isnan(values[OMEGA])
     assert "lag is unknown" in values.reasons[OMEGA]
+
+
+def test_what_observables_share_is_computed_once(problem, reduction, monkeypatch):
+    """Counted: each kernel is centred once, and compared with the initial one once. Afterwards the state holds none of it."""
+    from kerneltrack.observables import motion
+
+    state, calls = problem.state(reduction, initial=problem.state(reduction)), []
+    for name in ("centred_kernel", "kernel_distance"):
+        function = getattr(motion, name)
+
+        def counting(*arrays, name=name, function=function):
+            calls.append(name)
+            return function(*arrays)
+
+        monkeypatch.setattr(motion, name, counting)
+    names = [entry.name for entry in motion.OBSERVABLES if entry.needs <= {"matrix", "initial"}]
+    held = dict(vars(state))
+    compute(select(names), state)
+    assert calls.count("centred_kernel") == 2
+    assert calls.count("kernel_distance") == 2  # as they are, and centred
+    assert vars(state).keys() == held.keys()

@@ -1,11 +1,12 @@
 """Subspaces that turn by a known angle."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from kerneltrack.observables import compute, energy_k, largest_principal_angle, select, subspace_overlap
+from kerneltrack.observables import compute, energy_k, largest_principal_angle, select, subspace_overlap, subspaces
 from kerneltrack.observables.subspaces import rotation_bound
 from kerneltrack.spectrum.decomposition import eigensystem
 
@@ -97,6 +98,39 @@ def test_no_span_turns_further_than_its_bound(problem, size):
     assert bound[-1] == 0
     assert np.all(np.sin(angle) <= bound + 1e-7)
     assert (bound < 1).any() or size > 1
+
+
+def test_columns_of_the_change_are_formed_as_far_as_they_tell():
+    """Counted on a change whose first column is longer than the other gaps. Oracle: the norms of all columns."""
+    values = np.array([9.0, 4.0, 3.9, 3.8, 3.7, 3.6])
+    change, asked = np.diag([2.0, 0.1, 0.1, 0.1, 0.1, 0.1]), []
+
+    def columns(reach):
+        asked.append(reach)
+        return change[:, :reach]
+
+    grid = (1, 2, 5, 6)
+    found = subspaces._bounds(columns, values, values, grid)
+    assert asked == [1]
+    assert found.tolist() == pytest.approx([2 / 5, 1, 1, 0])
+    np.testing.assert_array_equal(rotation_bound(change, values, values, grid), found)
+    tiny = rotation_bound(1e-3 * change, values, values, grid)
+    expected = [1e-3 * np.linalg.norm(change[:, :m], 2) / (values[m - 1] - values[m]) for m in grid[:3]]
+    assert tiny.tolist() == pytest.approx([*expected, 0])
+
+
+def test_only_spans_that_cut_no_cluster_are_compared(problem, monkeypatch):
+    """Counted: of the others nothing is computed, and they are NaN."""
+    state, asked = problem.state("trace"), []
+    whole = subspaces.subspace_overlap
+    monkeypatch.setattr(subspaces, "subspace_overlap", lambda a, b, k: asked.append(list(k)) or whole(a, b, k))
+    pairs = dataclasses.replace(
+        state.eigensystem, noise_floor=float(np.diff(-state.eigensystem.values)[1:].max()) + 1e-9
+    )
+    after = problem.state("trace", eigensystem=pairs, initial=state)
+    found = subspaces._determined(subspaces.subspace_overlap, after, after.initial)
+    assert asked == [[1, 7]]
+    assert np.isnan(found).tolist() == [k not in (1, 7) for k in energy_k(7)]
 
 
 def test_a_kernel_that_is_not_there_is_put_together_from_all_eigenpairs(problem, reduction):

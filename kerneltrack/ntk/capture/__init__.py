@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from kerneltrack.ntk.capture.batch import BatchCapture, find_sites, spread
+from kerneltrack.ntk.capture.batch_axis import Site
 from kerneltrack.ntk.capture.capture import Capture
 from kerneltrack.ntk.capture.embedding import EmbeddingUse
 from kerneltrack.ntk.capture.jacobian_block import JacobianBlock, side_by_side
 from kerneltrack.ntk.capture.record import REFUSALS, NotCapturable, Record, first_line
-from kerneltrack.ntk.capture.rules import RULES
+from kerneltrack.ntk.capture.rules import BATCH_RULES, RULES
 from kerneltrack.ntk.capture.use import Extent, Form, Use
 
 __all__ = [
+    "BATCH_RULES",
     "REFUSALS",
     "RULES",
+    "BatchCapture",
     "Capture",
     "EmbeddingUse",
     "Extent",
@@ -19,7 +23,10 @@ __all__ = [
     "JacobianBlock",
     "NotCapturable",
     "Record",
+    "Site",
     "Use",
+    "find_sites",
     "first_line",
     "side_by_side",
+    "spread",
 ]

@@ -17,7 +17,7 @@ changed in place later is noticed by its version.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -114,14 +114,14 @@ class Capture(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _DIFFERENTIATES:
+        if func in DIFFERENTIATES:
             raise NotCapturable("the forward pass differentiates by itself")
         if not self._mixes(args, kwargs):
             return func(*args, **kwargs)
-        opened = _opened(func)
-        if opened is not None:
+        inside = opened(func)
+        if inside is not None:
             with self:
-                return opened(*args, **kwargs)
+                return inside(*args, **kwargs)
         if _level() != self._level:
             raise NotCapturable("a parameter is used inside a torch.func transform of the forward pass")
         rule = self.rules.get(func)
@@ -132,7 +132,7 @@ class Capture(TorchFunctionMode):
         if not torch.is_grad_enabled():
             return False
         weight = batched = False
-        for tensor in _tensors((args, kwargs)):
+        for tensor in tensors_in((args, kwargs)):
             if is_batched(tensor):
                 batched = True
             elif tensor.requires_grad:
@@ -148,8 +148,8 @@ class Capture(TorchFunctionMode):
         self._records.append(record)
         return _Keep.apply(record, y, *operands)  # type: ignore[no-untyped-call, no-any-return]
 
-    def expand(self, weight: Tensor, like: Tensor) -> Tensor:
-        """``weight`` as a per-sample tensor.
+    def expand(self, weight: Tensor, like: Tensor, trailing: int = 0) -> Tensor:
+        """``weight`` as a per-sample tensor that broadcasts with ``like``, behind it so many axes of size 1.
 
         Its gradient is then ∂f_n/∂weight, the plain Jacobian, in the same backward.
         """
@@ -157,11 +157,15 @@ class Capture(TorchFunctionMode):
             raise NotCapturable("a weight with complex values")
         record = Record()
         self.uses.append(ExpandedUse(record, weight))
-        return expanded(record, weight, like)
+        per_sample = expanded(record, weight, like)
+        return per_sample.reshape(*weight.shape, *(1,) * trailing) if trailing else per_sample
+
+    def derive(self, tensor: Tensor, like: Tensor, axes: Sequence[int]) -> None:
+        """Says that a rule made ``tensor`` of ``like``, whose axes are its own in this order; vmap knows by itself."""
 
     def _expanded(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Any other function: every weight in it becomes a per-sample tensor."""
-        like = next(t for t in _tensors((args, kwargs)) if is_batched(t))
+        like = next(t for t in tensors_in((args, kwargs)) if is_batched(t))
         return func(*self._replace(args, like), **self._replace(kwargs, like))
 
     def _replace(self, value: Any, like: Tensor) -> Any:
@@ -175,12 +179,22 @@ class Capture(TorchFunctionMode):
         return value
 
 
-_DIFFERENTIATES = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
+#: What a forward pass that differentiates by itself calls.
+DIFFERENTIATES = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
+
+
+#: The mark of a tensor that has values for every sample of an ordinary batch.
+_BATCHED = "_kerneltrack_batched"
 
 
 def is_batched(tensor: Tensor) -> bool:
-    """Whether vmap sees one value for each sample in ``tensor``."""
-    return torch._C._functorch.is_batchedtensor(tensor)
+    """Whether ``tensor`` has one value for each sample: vmap sees so, or a capture of a batch has marked it."""
+    return torch._C._functorch.is_batchedtensor(tensor) or getattr(tensor, _BATCHED, False)
+
+
+def mark_batched(tensor: Tensor) -> None:
+    """Says of a tensor that it has values for every sample."""
+    setattr(tensor, _BATCHED, True)
 
 
 def is_weight(value: Any) -> TypeGuard[Tensor]:
@@ -200,21 +214,22 @@ def _level() -> int:
     return int(torch._C._functorch.maybe_current_level() or 0)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and dicts, in their order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 _OPENED: dict[Any, Callable[..., Any] | None] = {}
 
 
-def _opened(func: Any) -> Callable[..., Any] | None:
+def opened(func: Any) -> Callable[..., Any] | None:
     """A copy of a composite written in Python (attention, norms) whose parts are seen one by one.
 
     None for anything else.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -61,6 +61,13 @@ class EmbeddingUse(Use):
             source = source * (indices != self.padding).view(n, 1, t, 1)
         table = gradients.new_zeros(n, o, self.weight.shape[0], e)
         return table.scatter_add_(2, indices.view(n, 1, t, 1).expand(n, o, t, e), source).flatten(2)
+
+    def summed_gradient(self, gradient: Tensor, change: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
+        rows, ids = gradient.squeeze(1).transpose(1, 2).flatten(0, 1), self.indices(0, gradient.shape[0]).flatten()
+        table = gradient.new_zeros(self.weight.shape[0], rows.shape[1]).index_add_(0, ids, rows)
+        if self.padding is not None:
+            table[self.padding] = 0
+        return table.flatten()
 
     def weight_layout(self, gradient: Tensor) -> Tensor:
         return gradient.transpose(-1, -2).flatten(-3)

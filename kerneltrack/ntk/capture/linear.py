@@ -1,4 +1,4 @@
-"""Linear maps: linear layers, and matrix products, einsums and bilinear forms that are one."""
+"""Linear maps: linear layers, and bilinear forms that are one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kerneltrack.ntk.capture.bias import BiasUse
-from kerneltrack.ntk.capture.capture import Capture, detached, is_batched, is_weight
+from kerneltrack.ntk.capture.capture import Capture, detached, is_batched
 from kerneltrack.ntk.capture.record import Record
 from kerneltrack.ntk.capture.use import Extent, Use
 
@@ -105,7 +105,8 @@ class LinearUse(Use):
         return gradient.reshape(*lead, *sizes).permute(*range(len(lead)), *order).flatten(len(lead))
 
 
-_LETTERS = "abcdefghijklmnopqrstuvw"
+#: Names of axes; x, y and z are those of rows.
+LETTERS = "abcdefghijklmnopqrstuvw"
 
 
 def linear(capture: Capture, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
@@ -113,9 +114,9 @@ def linear(capture: Capture, input: Tensor, weight: Tensor, bias: Tensor | None 
     if not is_batched(input) or is_batched(weight) or (bias is not None and is_batched(bias)):
         return NotImplemented
     y = _linear(input, detached(weight), detached(bias))
-    batch = _LETTERS[: input.dim() - 1]
+    batch = LETTERS[: input.dim() - 1]
     axes = EinsumAxes(batch + "x", "yx" if weight.dim() == 2 else "x", batch + ("y" if weight.dim() == 2 else ""))
-    return _keep_product(capture, y, input, weight, bias, axes)
+    return keep_product(capture, y, input, weight, bias, axes)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -132,7 +133,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return batched
 
 
-def _keep_product(
+def keep_product(
     capture: Capture, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, axes: EinsumAxes
 ) -> Tensor:
     """Keeps y; a transposed parameter is the parameter itself, whatever else it is used for."""
@@ -151,68 +152,10 @@ def _keep_product(
     return capture.keep(record, y, [x], uses)
 
 
-def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> Any:
-    """The products y = x W or y = W x, for a W of one or two axes."""
-    if options or is_batched(input) == is_batched(other):
-        return NotImplemented
-    left = is_batched(input)
-    x, weight = (input, other) if left else (other, input)
-    if weight.dim() > 2 or x.dim() == 0 or (x.dim() == 1 and not left and weight.dim() == 1):
-        return NotImplemented
-    y = torch.matmul(x, weight.detach()) if left else torch.matmul(weight.detach(), x)
-    return _keep_product(capture, y, x, weight, None, _matmul_axes(x.dim(), weight.dim(), left))
-
-
-def _matmul_axes(x_dim: int, weight_dim: int, left: bool) -> EinsumAxes:
-    if left:
-        batch = _LETTERS[: x_dim - 1]
-        return EinsumAxes(batch + "x", "xy"[:weight_dim], batch + "y"[: weight_dim - 1])
-    if x_dim == 1:
-        return EinsumAxes("x", "yx"[2 - weight_dim :], "y"[: weight_dim - 1])
-    batch = _LETTERS[: x_dim - 2]
-    return EinsumAxes(batch + "xz", "yx"[2 - weight_dim :], batch + "y"[: weight_dim - 1] + "z")
-
-
-def rmatmul(capture: Capture, input: Tensor, other: Tensor) -> Any:
-    """The reflected operator: other @ input."""
-    return matmul(capture, other, input)
-
-
-def addmm(
-    capture: Capture, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1, **options: Any
-) -> Any:
-    """The sum y = b + x W, as some implementations write a linear layer."""
-    if options or beta != 1 or alpha != 1 or not is_batched(mat1) or is_batched(mat2):
-        return NotImplemented
-    product = matmul(capture, mat1, mat2) if is_weight(mat2) else torch.matmul(mat1, mat2)
-    if product is NotImplemented:
-        return product
-    return product + (capture.expand(input, mat1) if is_weight(input) else input)
-
-
-def einsum(capture: Capture, equation: str, *operands: Any) -> Any:
-    """An einsum of one per-sample operand and one weight that is a linear map of rows."""
-    tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else list(operands)
-    text = equation.replace(" ", "") if isinstance(equation, str) else "."
-    if len(tensors) != 2 or "." in text or "->" not in text or is_batched(tensors[0]) == is_batched(tensors[1]):
-        return NotImplemented
-    sources, y_axes = text.split("->")
-    first, second = sources.split(",")
-    swap = is_batched(tensors[1])
-    (x, x_axes), (weight, w_axes) = (
-        ((tensors[1], second), (tensors[0], first)) if swap else ((tensors[0], first), (tensors[1], second))
-    )
-    axes = EinsumAxes(x_axes, w_axes, y_axes)
-    sizes = dict(zip(x_axes, x.shape, strict=False))
-    if not axes.is_linear_map or any(sizes.get(c, n) != n for c, n in zip(w_axes, weight.shape, strict=False)):
-        return NotImplemented
-    y = torch.einsum(f"{x_axes},{w_axes}->{y_axes}", x, weight.detach())
-    return _keep_product(capture, y, x, weight, None, axes)
-
-
 def bilinear(capture: Capture, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     """The bilinear form y = x1ᵀ W x2 + b: a linear map of the rows x1 ⊗ x2."""
     if is_batched(weight) or (bias is not None and is_batched(bias)) or not (is_batched(input1) or is_batched(input2)):
         return NotImplemented
     rows = (input1.unsqueeze(-1) * input2.unsqueeze(-2)).flatten(-2)
+    capture.derive(rows, input1 if is_batched(input1) else input2, range(rows.dim()))
     return linear(capture, rows, weight.flatten(1), bias)

@@ -72,16 +72,22 @@ def _affine(capture: Capture, y: Tensor, weight: Any, bias: Any, channel: int | 
     """y·w + b, w and b on the last axes or on the channel axis."""
     for value, apply in ((weight, torch.mul), (bias, torch.add)):
         if value is not None:
-            operand = capture.expand(value, y) if is_weight(value) else value
-            if channel is not None:
-                operand = operand.reshape(-1, *(1,) * (y.dim() - channel - 1))
-            y = apply(y, operand)
+            behind = 0 if channel is None else y.dim() - channel - 1
+            y = apply(y, _operand(capture, value, y, behind))
     return y
 
 
 def prelu(capture: Capture, input: Tensor, weight: Tensor) -> Any:
     """Keeps x where positive, else w·x, w for each channel."""
-    slope = capture.expand(weight, input) if is_weight(weight) else weight
-    if slope.numel() != 1:
-        slope = slope.reshape(-1, *(1,) * (input.dim() - 2))
+    behind = input.dim() - 2 if weight.numel() != 1 else 0
+    slope = (
+        capture.expand(weight, input, behind) if is_weight(weight) else weight.reshape(*weight.shape, *(1,) * behind)
+    )
     return torch.where(input > 0, input, input * slope)
+
+
+def _operand(capture: Capture, value: Tensor, like: Tensor, behind: int) -> Tensor:
+    """``value`` with so many axes of size 1 behind it, and for each sample where it is a weight."""
+    if is_weight(value):
+        return capture.expand(value, like, behind)
+    return value.reshape(*value.shape, *(1,) * behind)

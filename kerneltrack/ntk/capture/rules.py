@@ -19,8 +19,9 @@ from torch import Tensor
 from kerneltrack.ntk.capture.capture import Rule
 from kerneltrack.ntk.capture.convolution import convolution
 from kerneltrack.ntk.capture.embedding import embedding, embedding_bag
-from kerneltrack.ntk.capture.linear import addmm, bilinear, einsum, linear, matmul, rmatmul
+from kerneltrack.ntk.capture.linear import bilinear, linear
 from kerneltrack.ntk.capture.normalisation import batch_norm, group_norm, instance_norm, layer_norm, prelu, rms_norm
+from kerneltrack.ntk.capture.product import addmm, einsum, matmul, rmatmul, tensordot
 from kerneltrack.ntk.capture.recurrent import RECURRENT
 
 #: Where torch keeps what its Python wrappers call; the stubs do not list all of it.
@@ -36,8 +37,13 @@ RULES: dict[Any, Rule] = {
     Tensor.mm: matmul,
     torch.mv: matmul,
     Tensor.mv: matmul,
+    torch.bmm: matmul,
+    Tensor.bmm: matmul,
     torch.addmm: addmm,
     Tensor.addmm: addmm,
+    torch.baddbmm: addmm,
+    Tensor.baddbmm: addmm,
+    _VARIABLE_FUNCTIONS.tensordot: tensordot,
     _VARIABLE_FUNCTIONS.einsum: einsum,
     torch.bilinear: bilinear,
     torch.layer_norm: layer_norm,
@@ -51,4 +57,9 @@ RULES: dict[Any, Rule] = {
     **RECURRENT,
     **{getattr(torch, f"conv{d}d"): convolution(d, False) for d in (1, 2, 3)},
     **{getattr(torch, f"conv_transpose{d}d"): convolution(d, True) for d in (1, 2, 3)},
+}
+
+#: Those that read one sample and a batch alike. The others look into their inputs, or call several layers in one.
+BATCH_RULES: dict[Any, Rule] = {
+    function: rule for function, rule in RULES.items() if function not in RECURRENT and rule is not embedding_bag
 }

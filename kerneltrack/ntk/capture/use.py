@@ -11,7 +11,7 @@ new file, and a line in the table of rules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import ClassVar, Literal
@@ -99,6 +99,11 @@ class Use(ABC):
         rows = gradients.transpose(1, 2).reshape(n, g, o * e, t) @ self.input_rows(start, stop)
         return self.weight_layout(rows.view(n, g, o, e, -1).transpose(1, 2))
 
+    def summed_gradient(self, gradient: Tensor, change: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
+        """Σ_nt g_nt ⊗ a_nt for G (N, g, e, T), in the weight's own layout, (|W|,); with ``change`` applied to A."""
+        rows = change(self.input_rows(0, gradient.shape[0])).to(gradient.dtype)
+        return self.weight_layout(torch.einsum("nget,ngti->gei", gradient, rows))
+
     def weight_layout(self, gradient: Tensor) -> Tensor:
         """A gradient (…, g, e, i) with its last axes in the weight's own order, flat: (…, |W|)."""
         return gradient.flatten(-3)
@@ -149,6 +154,9 @@ class FormedUse(Use):
 
     def weight_gradient(self, gradients: Tensor, start: int, stop: int) -> Tensor:
         return gradients.sum(-1).flatten(2)
+
+    def summed_gradient(self, gradient: Tensor, change: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
+        return gradient.sum((0, -1)).flatten()
 
     def held_inputs(self) -> int:
         return 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kerneltrack.ntk.contraction.block import SampleBlock, shift_features
 from kerneltrack.ntk.contraction.choice import ORDERS, cheapest
-from kerneltrack.ntk.contraction.gram import mirror
+from kerneltrack.ntk.contraction.gram import add_gram, mirror
 from kerneltrack.ntk.contraction.mixed_gradients import pulled_back
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
-from kerneltrack.ntk.contraction.output_gradients import UNBATCHED, Direction, collect, gradients_by
+from kerneltrack.ntk.contraction.output_gradients import UNBATCHED, Direction, KroneckerFactors, collect, gradients_by
 from kerneltrack.ntk.contraction.terms import Coverage, Term, cover, isometry_gaps
 
 __all__ = [
@@ -16,10 +16,12 @@ __all__ = [
     "ContractionSize",
     "Coverage",
     "Direction",
+    "KroneckerFactors",
     "Order",
     "OrderCost",
     "SampleBlock",
     "Term",
+    "add_gram",
     "cheapest",
     "collect",
     "cover",

@@ -6,6 +6,7 @@ from kerneltrack.ntk.methods.audit import audit_products_when_due, audit_when_du
 from kerneltrack.ntk.methods.execution import Execution
 from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, jacobian_bytes, least_jacobian_bytes
 from kerneltrack.ntk.methods.kept_plans import Outdated, forget_plan, kept_plan
+from kerneltrack.ntk.methods.preference import known_to_be_faster
 from kerneltrack.ntk.methods.products import product_kernel
 from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest, Method
 from kerneltrack.ntk.methods.structured_plan import StructuredPlan
@@ -26,6 +27,7 @@ __all__ = [
     "forget_plan",
     "jacobian_bytes",
     "kept_plan",
+    "known_to_be_faster",
     "least_jacobian_bytes",
     "product_kernel",
     "refuse_causes",

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import NotCapturable
-from kerneltrack.ntk.contraction import ORDERS, SampleBlock, collect, isometry_gaps
+from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, collect, isometry_gaps
+from kerneltrack.ntk.methods.batched import differing
 from kerneltrack.ntk.methods.comparison import Comparison
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
 from kerneltrack.ntk.methods.kept_plans import Outdated, keep_plan, kept_plan
+from kerneltrack.ntk.methods.preference import plain_is_faster
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import Step, StructuredPlan
 from kerneltrack.ntk.network import Inputs, refuse_not_finite
@@ -31,15 +33,18 @@ class Execution:
         compares: one for x1, one for x2 where that is another, while samples are looked at beside the kernel; else none.
         keeps: whether the capture is to stay where one holds all samples, beside the kernel of these with themselves.
         whole: that capture, once the kernel was formed; else None.
+        kept: whether the plan is an earlier call's.
+        plain: in words, that the plain Jacobian of everything is faster; "" where it is not, and of a plan that was kept.
     """
 
     def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass | None = None) -> None:
         self.plan, self.request = plan, request
         self._leaves = ForwardPass.leaves_of(request.network, request.x1) if trial is None else trial.leaves
-        self._kept = trial is None
+        self.kept = trial is None
         self._trial = trial if trial is not None and len(trial.samples) == len(request.x1) else None
         self._gaps = list[Tensor]()
         self.keeps, self.whole = False, cast(SampleBlock | None, None)
+        self.plain = "" if trial is None else plain_is_faster(request, trial, plan)
         self.compares: list[Comparison] = []
         if not request.looked:
             named = (request.x1, "x1"), (request.x2, "x2")
@@ -60,15 +65,21 @@ class Execution:
     def again(cls, request: KernelRequest) -> Execution:
         """By the plan of an earlier call for the same, with no trial; where there is none, :meth:`of`, which is kept.
 
+        It is not where the plain Jacobian is the faster way: whoever asks for that needs no plan.
+
         Raises:
             NotCapturable, RuntimeError: as :meth:`of`.
+            Outdated: the samples were not looked at, and there is no plan beside which they could be.
         """
         with request.network.evaluating():
             plan = kept_plan(request)
             if plan is not None:
                 return cls(plan, request)
+            if not request.looked:
+                raise Outdated("no plan of an earlier call is left")
             execution = cls.of(request)
-            keep_plan(request, execution.plan)
+            if not execution.plain:
+                keep_plan(request, execution.plan)
             return execution
 
     def add_to(
@@ -112,14 +123,14 @@ class Execution:
         if done is None:
             done = ForwardPass.of(request.network, self._leaves, samples, copies=self.plan.copies)
         if done.facts != self.plan.facts:
-            if self._kept:
+            if self.kept:
                 raise Outdated("the forward pass does something else than in earlier calls")
             raise NotCapturable("the forward pass does different things for different samples")
         wanted = {index for term in self.plan.terms for index in term.uses}
         direction = None if compared is None else compared.direction(place, done.outputs)
         if compared is None:
             refuse_not_finite(done.outputs, "the inputs")
-        if self._kept and not self._gaps:
+        if self.kept and not self._gaps:
             self._gaps = isometry_gaps(self.plan.terms, done.uses, self._leaves)
         factors = collect(
             done.outputs,
@@ -131,6 +142,7 @@ class Execution:
             adjoining=self.keeps,
             beside=direction,
         )
+        self._compare_new(done, factors)
         block = SampleBlock(factors, request.reduction.kind, self._leaves, request.metric)
         if compared is not None:
             compared.note(done.outputs, block, wanted, direction)
@@ -152,6 +164,16 @@ class Execution:
         if self._gaps and not bool((own[-1].view(np.float64) <= 1).all()):
             raise Outdated("a weight is another expression of its parameters than in earlier calls")
         return all(compared.holds(part) for compared, part in zip(self.compares, own, strict=False))
+
+    def _compare_new(self, done: ForwardPass, factors: KroneckerFactors) -> None:
+        """Raises NotCapturable where a batch's pass is of a new kind, and its uses are not what plain autodiff gives."""
+        if done.batched is None or done.program in done.batched.programs:
+            return
+        given = self.request.network, self._leaves, done.samples, done.uses, self.plan.terms, factors.gradients
+        if names := differing(*given):
+            done.batched.leave(names)
+            raise NotCapturable(f"a batch's uses of {names[:4]} are not the samples'")
+        done.batched.remember(done.program)
 
     def _trial_of(self, samples: Inputs) -> ForwardPass | None:
         """The trial, where it was of just these samples; its graph can be used once."""

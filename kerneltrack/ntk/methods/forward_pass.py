@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor
 
-from kerneltrack.ntk.capture import RULES, Capture, NotCapturable, Use
+from kerneltrack.errors import KernelError
+from kerneltrack.memory_budget import ran_out
+from kerneltrack.ntk.capture import REFUSALS, RULES, Capture, NotCapturable, Use, first_line
+from kerneltrack.ntk.methods.batched import Batched, capture_batch, find
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.network import Inputs, Network, reachable_leaves
 
@@ -26,13 +29,19 @@ class ForwardPass:
         outputs: f(x), (N, O), with the graph.
         uses: all uses of weights, in their order.
         writes: whether the model changes in place what layers return; known of a trial.
+        batched: how batches are captured, where this was one; None where it was vmap's.
+        program: a checksum of what an ordinary batch's pass called.
+        left: parameters that are no leaves, and why.
     """
 
     samples: Inputs
     leaves: Mapping[str, Tensor]
     outputs: Tensor
     uses: list[Use]
-    writes: bool
+    writes: bool = False
+    batched: Batched | None = None
+    program: int = 0
+    left: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -44,16 +53,31 @@ class ForwardPass:
         copies: bool = True,
         watches: bool = False,
     ) -> ForwardPass:
-        """Captures ``samples``, as :class:`Capture` does; call it inside :meth:`Network.evaluating`.
+        """Captures ``samples``, under vmap or, where that was found to refuse the model, as a batch.
+
+        Call it inside :meth:`Network.evaluating`.
+
+        Args:
+            network: the network.
+            leaves: the parameters to run it with.
+            samples: x.
+            copies: as :class:`Capture` has it; a batch is always given copies.
+            watches: as there; of a batch it is not asked.
 
         Raises:
             NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
         """
         if reason := network.sight(samples).uncapturable:
             raise NotCapturable(reason)
-        capture = Capture(RULES, copies=copies, watches=watches)
-        outputs = capture.run(network, leaves, samples)
-        return cls(samples, leaves, outputs, capture.uses, capture.writes)
+        batched: Batched | None = network.known(samples).batched
+        if batched is None:
+            capture = Capture(RULES, copies=copies, watches=watches)
+            outputs = capture.run(network, leaves, samples)
+            return cls(samples, leaves, outputs, capture.uses, capture.writes)
+        if batched.sites is None:
+            raise NotCapturable(batched.why)
+        done = capture_batch(network, leaves, samples, batched.sites)
+        return cls(samples, leaves, done.outputs, done.uses, batched=batched, program=done.program)
 
     @staticmethod
     def leaves_of(network: Network, samples: Inputs) -> dict[str, Tensor]:
@@ -74,8 +98,24 @@ class ForwardPass:
         leaves = cls.leaves_of(network, samples)
         room = min(request.machine.small_bytes, request.free_bytes)
         small = not of_one and _CAPTURED * len(samples) * network.activation_bytes(samples) <= room
-        tried = samples if small else samples.rows(0, 1)
-        return cls.of(network, leaves, tried, watches=request.machine.counts_launches)
+        tried, known = samples if small else samples.rows(0, 1), network.known(samples)
+        if known.batched is None:
+            try:
+                return cls.of(network, leaves, tried, watches=request.machine.counts_launches)
+            except (NotCapturable, KernelError):
+                raise
+            except REFUSALS as refusal:
+                if ran_out(refusal):
+                    raise
+                known.batched = _found(network, leaves, samples, first_line(refusal), {})
+        elif known.batched.superseded:
+            known.batched = _found(network, leaves, samples, known.batched.why, known.batched.left)
+        return cls._of_batch(network, leaves, tried, known.batched)
+
+    @classmethod
+    def _of_batch(cls, network: Network, leaves: Mapping[str, Tensor], tried: Inputs, batched: Batched) -> ForwardPass:
+        leaves = {name: leaf for name, leaf in leaves.items() if name not in batched.left}
+        return replace(cls.of(network, leaves, tried), left=batched.left)
 
     @cached_property
     def facts(self) -> tuple[object, ...]:
@@ -102,3 +142,17 @@ class ForwardPass:
 def _behind(tensor: Tensor, names: Mapping[int, str]) -> tuple[str, ...]:
     """The parameters to which autograd leads from a tensor."""
     return tuple(sorted(names[id(leaf)] for leaf in reachable_leaves([tensor]) if id(leaf) in names))
+
+
+def _found(
+    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: str, left: Mapping[str, str]
+) -> Batched:
+    """How batches are captured of what vmap refuses; what is not possible is not tried again."""
+    try:
+        return find(network, leaves, samples, why, left)
+    except KernelError:
+        raise
+    except REFUSALS as refusal:
+        if ran_out(refusal):
+            raise
+        return Batched(why)

@@ -8,7 +8,7 @@ They work for every differentiable model and serve the structured method as fall
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from kerneltrack.ntk.capture import first_line
+from kerneltrack.ntk.contraction import add_gram, mirror
+from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network import Inputs, Network, Preconditioner, layer_of
 from kerneltrack.ntk.reduction import Kind, gram
 
@@ -28,6 +30,9 @@ class Jacobian:
 
     Batched over samples by ``vmap`` where the model allows it; sample by sample otherwise (recurrent layers,
     data-dependent control flow, autograd functions without a vmap rule); ``by_sample`` then says why.
+
+    A rule of vmap may be wrong without an error, and for some sizes only (that of PReLU's backward pass, torch 2.13, where
+    there are as many samples as outputs): of each size of chunk the rows of one sample are compared with its own.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class Jacobian:
     ) -> None:
         self.network, self.metric, self.dtype = network, metric, dtype
         self.by_sample: str | None = None
+        self._compared: set[int] = set()
 
     def rows(self, samples: Inputs, names: Sequence[str], outputs: int, budget: int) -> dict[str, Tensor]:
         """√P-scaled rows of J: name → (n, O, p). ``budget`` bounds the working memory beside the result."""
@@ -58,10 +64,31 @@ class Jacobian:
         self.by_sample = self.by_sample or seen.uncapturable or None
         if self.by_sample is None and not own.keys() & set(seen.parameters):
             try:
-                return self._batched(chunk, own, values)
+                rows = self._batched(chunk, own, values)
             except (RuntimeError, NotImplementedError, TypeError, ValueError) as refusal:
                 self.by_sample = first_line(refusal)
+            else:
+                if len(chunk) in self._compared or self._are_of_the_sample(rows, chunk, own, values):
+                    self._compared.add(len(chunk))
+                    return rows
+                self.by_sample = f"vmap's derivative of {len(chunk)} samples is not that of one"
         return self._one_by_one(chunk, own, values)
+
+    def _are_of_the_sample(
+        self, rows: Mapping[str, Tensor], chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]
+    ) -> bool:
+        """Whether uᵀJ of the last sample is what one ordinary backward pass gives; a wrong rule is wrong by its own size."""
+        leaves = self.network.leaves(own)
+        first = next(iter(rows.values()))
+        u = torch.randn(first.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(first)
+        with torch.enable_grad():
+            alone = self.network.applied(
+                {**values, **leaves}, chunk.rows(len(chunk) - 1, len(chunk)), partial(_pulled_back, leaves, u)
+            )
+        batched = {name: torch.tensordot(u, block[-1], 1) for name, block in rows.items()}
+        gap = sum(float((batched[name] - alone[name]).square().sum()) for name in own)
+        size = sum(float(alone[name].square().sum()) for name in own)
+        return gap <= torch.finfo(first.dtype).eps * size
 
     def _batched(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
         def single(parameters: dict[str, Tensor], *tensors: Tensor) -> Tensor:
@@ -98,6 +125,15 @@ def _rows_of_one(leaves: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Ten
         for (name, leaf), part in zip(leaves.items(), parts, strict=True):
             rows[name].append(torch.zeros_like(leaf) if part is None else part.to_dense())
     return {name: torch.stack(parts) for name, parts in rows.items()}
+
+
+def _pulled_back(leaves: Mapping[str, Tensor], u: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+    """uᵀJ of one sample's outputs (1, O): name → gradient."""
+    parts: Sequence[Tensor | None] = [None] * len(leaves)
+    if outputs.requires_grad:
+        parts = torch.autograd.grad(outputs[0], list(leaves.values()), u.to(outputs), allow_unused=True)
+    pairs = zip(leaves.items(), parts, strict=True)
+    return {name: torch.zeros_like(leaf) if part is None else part.to_dense() for (name, leaf), part in pairs}
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -140,17 +176,52 @@ def add_jacobian_kernel(
                     continue
                 same = x2 is None and i == j
                 right = left if same else (other or jacobian).rows(chunk2, group, outputs, budget // 4)
-                for name in group:
-                    target = into[layer_of(name)] if len(into) > 1 or "" not in into else into[""]
-                    piece = max(1, budget // (8 * len(chunk2) * outputs**2 * target.element_size()))
-                    for start in range(0, len(chunk1), piece):
-                        block = gram(left[name][start : start + piece], right[name], kind)
-                        rows = slice(i.start + start, i.start + start + block.shape[0])
-                        target[rows, j] += block
-                        if x2 is None and not same:
-                            target[j, rows] += (
-                                block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
-                            )
+                room = budget // 8
+                for target, members in _by_target(into, group).values():
+                    for ours, theirs in _joined(left, right, members, room):
+                        piece = max(1, room // (len(chunk2) * outputs**2 * target.element_size()))
+                        if same and piece >= len(chunk1) and kind != "diagonal":
+                            target[i, j] += _own_gram(ours, kind, Machine.of(ours.device))
+                            continue
+                        for start in range(0, len(chunk1), piece):
+                            block = gram(ours[start : start + piece], theirs, kind)
+                            rows = slice(i.start + start, i.start + start + block.shape[0])
+                            target[rows, j] += block
+                            if x2 is None and not same:
+                                target[j, rows] += (
+                                    block.transpose(0, 1).transpose(2, 3) if kind == "full" else block.transpose(0, 1)
+                                )
+
+
+def _by_target(into: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, tuple[Tensor, list[str]]]:
+    """The kernels to which these parameters add, each with those that do."""
+    found: dict[str, tuple[Tensor, list[str]]] = {}
+    for name in names:
+        layer = layer_of(name) if len(into) > 1 or "" not in into else ""
+        found.setdefault(layer, (into[layer], []))[1].append(name)
+    return found
+
+
+def _joined(
+    left: Mapping[str, Tensor], right: Mapping[str, Tensor], names: Sequence[str], room: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of J on both sides: of all parameters side by side where a copy fits in ``room``, else one by one."""
+    if len(names) > 1 and sum(_bytes(side[name]) for side in (left, right) for name in names) <= room:
+        ours = torch.cat([left[name] for name in names], -1)
+        yield ours, ours if right is left else torch.cat([right[name] for name in names], -1)
+        return
+    for name in names:
+        yield left[name], right[name]
+
+
+def _own_gram(rows: Tensor, kind: Kind, machine: Machine) -> Tensor:
+    """:func:`gram` of rows with themselves: what is below the diagonal is copied from above it."""
+    flat = rows.flatten(1) if kind == "trace" else rows.flatten(0, 1)
+    theta = flat.new_zeros(len(flat), len(flat))
+    add_gram(theta, flat, flat, symmetric=True, machine=machine)
+    mirror(theta.unsqueeze(0), machine.mirror_rows)
+    n, o, _ = rows.shape
+    return theta if kind == "trace" else theta.view(n, o, n, o).transpose(1, 2)
 
 
 def least_jacobian_bytes(network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype) -> int:

@@ -2,7 +2,8 @@
 
 A plan holds no tensor, and what it rests on is compared with every pass that is contracted by it (:attr:`.ForwardPass.facts`);
 how much memory is free is asked again (:meth:`.StructuredPlan.within`). Where a metric is given, none is kept: what its
-entries are decides how weights are contracted.
+entries are decides how weights are contracted. Nor is one of a model that vmap refuses: a capture of ordinary batches is
+compared with plain autodiff, and may leave parameters out (:mod:`.batched`); every call asks what is known of these.
 """
 
 from __future__ import annotations
@@ -25,20 +26,24 @@ class Outdated(Exception):
 
 
 def kept_plan(request: KernelRequest) -> StructuredPlan | None:
-    """The plan of an earlier call that asked for the same, in the memory that is free now."""
-    if request.metric is not None:
+    """The plan of an earlier call that asked for the same, in the memory that is free now; None where there is none.
+
+    None also where vmap has refused the model since.
+    """
+    if request.metric is not None or request.network.known(request.x1).batched is not None:
         return None
     found = _KEPT.get(request.network.module, {}).get(_key(request))
     return None if found is None else found.within(request)
 
 
 def keep_plan(request: KernelRequest, plan: StructuredPlan) -> None:
-    """Keeps what a call has found out."""
+    """Keeps what a call has found out, but with a metric, and of ordinary batches."""
+    if request.metric is not None or plan.batched:
+        return
     of_module = _KEPT.setdefault(request.network.module, {})
     if len(of_module) >= _REMEMBERED:
         of_module.clear()
-    if request.metric is None:
-        of_module[_key(request)] = plan
+    of_module[_key(request)] = plan
 
 
 def forget_plan(request: KernelRequest) -> None:

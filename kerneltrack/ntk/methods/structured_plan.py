@@ -61,6 +61,7 @@ class StructuredPlan:
         workspace: bytes that a slice or a tile beside the blocks may take; four of them are kept free.
         slice_bytes: bytes of the widest slice of gradients, were there room for it.
         tile_bytes: bytes of the largest tile of Θ that a step makes by itself, were there room for it.
+        batched: why samples are captured as ordinary batches; "" where vmap does it.
     """
 
     steps: tuple[Step, ...]
@@ -80,6 +81,7 @@ class StructuredPlan:
     workspace: int
     slice_bytes: int
     tile_bytes: int
+    batched: str = ""
 
     @classmethod
     def of(cls, request: KernelRequest, trial: ForwardPass) -> StructuredPlan:
@@ -94,7 +96,9 @@ class StructuredPlan:
         slice_bytes, tile_bytes = _slices(request, trial, steps)
         whole = cls(
             steps=tuple(steps),
-            uncovered=coverage.uncovered | dict.fromkeys(request.network.sight(trial.samples).parameters, _HOOKED),
+            uncovered=coverage.uncovered
+            | dict(trial.left)
+            | dict.fromkeys(request.network.sight(trial.samples).parameters, _HOOKED),
             facts=trial.facts,
             outputs=request.outputs,
             passes=Passes.of(request, trial),
@@ -110,6 +114,7 @@ class StructuredPlan:
             workspace=0,
             slice_bytes=slice_bytes,
             tile_bytes=tile_bytes,
+            batched="" if trial.batched is None else trial.batched.why,
         )
         return whole.within(request)
 

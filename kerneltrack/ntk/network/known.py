@@ -38,12 +38,17 @@ class Known:
         sight: what the witness of a forward and a backward pass saw; None before there was one.
         accepted: checksums of the samples that a first call has looked at closely.
         rounding: what rounding was found to explain where samples alone and in a batch differed; None before they did.
+        batched: how a batch is captured where vmap refuses the model; what that is, its finder knows.
+        plain: sizes of a request of which the plain Jacobian was found to be the faster way → the bytes that it needs, and
+            why.
     """
 
     activation_bytes: int | None = None
     sight: Sight | None = None
     accepted: set[tuple[int, ...]] = field(default_factory=set)
     rounding: Rounding | None = None
+    batched: Any = None
+    plain: dict[tuple[Any, ...], tuple[int, str]] = field(default_factory=dict)
 
 
 def known(module: nn.Module, key: tuple[Any, ...]) -> Known:

@@ -1,0 +1,186 @@
+"""How a batch is captured of a model that vmap refuses: sites that were found, parameters that passed, programs that did.
+
+Nothing that was found is believed. Of some of the samples, and of every later batch whose program (the functions that it
+calls) is new, each parameter's
+
+    Σ_no u_no ∂f_o(x_n)/∂w    by its uses    and    by plain autodiff
+
+are compared, for one random u. The uses give ∂f_o/∂y for all samples together, and u comes in behind it: an axis that is
+not the samples', or rows in another order than the samples', do not survive it. A parameter that does not pass is left to
+its Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kerneltrack.ntk.capture import BATCH_RULES, BatchCapture, NotCapturable, Site, Use, find_sites, spread
+from kerneltrack.ntk.contraction import Term, collect, cover
+from kerneltrack.ntk.machine import Machine
+from kerneltrack.ntk.network import Inputs, Network, reachable_leaves
+
+#: Samples of the first comparison: two more than the sites were found by, and no multiple of these sizes.
+_COMPARED = 7
+#: Parameters whose derivative is rounding differ by so many units of the largest derivative's last place.
+_LAST_PLACES = 64
+_REMEMBERED = 256
+_NOT_OF_THE_SAMPLES = "the batch's uses of it are not the samples'"
+#: Under vmap only the formula of attention can be differentiated. A batch has torch's fused kernel, which on a CPU gives the
+#: same bits each time: a tenth less of the passes of a small BERT, and no T × T matrices.
+_CPU_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+
+
+@dataclass
+class Batched:
+    """What is known of the batches of one network, in one mode, with samples of one shape.
+
+    Attributes:
+        why: what vmap said of it.
+        sites: of the forward pass; None where batches cannot be captured either.
+        left: parameters that a batch's uses do not explain, and why.
+        programs: checksums of forward passes whose uses were compared with plain autodiff.
+        superseded: whether ``left`` has grown since the sites were found, so that they are to be found without these.
+    """
+
+    why: str
+    sites: Sequence[Site] | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
+    programs: set[int] = field(default_factory=set)
+    superseded: bool = False
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Leaves parameters that some batch's uses do not explain, from now on."""
+        self.left, self.superseded = {**self.left, **dict.fromkeys(names, _NOT_OF_THE_SAMPLES)}, True
+
+    def remember(self, program: int) -> None:
+        """That this one passed."""
+        if len(self.programs) >= _REMEMBERED:
+            self.programs.clear()
+        self.programs.add(program)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A batch's forward pass: its outputs with their graph, its uses, and its program."""
+
+    outputs: Tensor
+    uses: list[Use]
+    program: int
+
+
+def capture_batch(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, sites: Sequence[Site]) -> Captured:
+    """One pass of ``samples``, captured; call it inside ``network.evaluating()``.
+
+    Raises:
+        NotCapturable, RuntimeError: it does something else than the sites say.
+    """
+    capture = BatchCapture(BATCH_RULES, sites)
+    with sdpa_kernel(_CPU_ATTENTION if network.device.type == "cpu" else SDPBackend.MATH):
+        outputs = capture.run(network, leaves, samples)
+    return Captured(outputs, capture.uses, capture.program)
+
+
+def find(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: str, left: Mapping[str, str]) -> Batched:
+    """How batches of a network are captured, of all ``leaves`` but those in ``left``.
+
+    Call it inside ``network.evaluating()``.
+
+    Raises:
+        NotCapturable, RuntimeError: they cannot be.
+    """
+    found, few = Batched(why, left=left), spread(samples, _COMPARED)
+    for _ in range(2):  # once more without what did not pass
+        leaves = {name: leaf for name, leaf in leaves.items() if name not in found.left}
+        if not leaves:
+            break
+        sites = find_sites(network, leaves, samples)
+        done = capture_batch(network, leaves, few, sites)
+        names = _differing(network, leaves, few, done)
+        if not names:
+            return Batched(why, sites, found.left, {done.program})
+        found.leave(names)
+    raise NotCapturable(_NOT_OF_THE_SAMPLES)
+
+
+def _differing(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, done: Captured) -> list[str]:
+    """The covered parameters whose derivative by their uses is not that of plain autodiff."""
+    terms = cover(done.uses, leaves, done.outputs, None).terms
+    wanted = {index for term in terms for index in term.uses}
+    machine = Machine.of(network.device)
+    dtype = torch.promote_types(done.outputs.dtype, torch.float32)
+    factors = collect(done.outputs, done.uses, wanted, dtype, machine)
+    return differing(network, leaves, samples, done.uses, terms, factors.gradients)
+
+
+def differing(
+    network: Network,
+    leaves: Mapping[str, Tensor],
+    samples: Inputs,
+    uses: Sequence[Use],
+    terms: Iterable[Term],
+    gradients: Callable[[int], Sequence[Tensor]],
+) -> list[str]:
+    """Names of the terms' parameters for which Jᵀu by uses is not Jᵀu by plain autodiff.
+
+    Args:
+        network: the network.
+        leaves: the parameters that the pass was run with.
+        samples: N of them.
+        uses: all uses of the pass.
+        terms: those to compare.
+        gradients: index of a use → G of every output, (N, g, e, T).
+    """
+    chosen = sorted({index for term in terms for index in term.uses})
+    names = sorted({name for term in terms for name in term.names})
+    if not chosen:
+        return []
+    u = _direction(len(samples), gradients(chosen[0]))
+    expected = network.vjp(samples, u)
+    found, sizes = _pulled([(uses[i], gradients(i)) for i in chosen], u, {name: leaves[name] for name in names})
+    eps = network.sight(samples).eps
+    sizes = {name: max(size, float(expected[name].abs().max())) for name, size in sizes.items()}
+    floor = _LAST_PLACES * eps * max(sizes.values())
+    return [
+        name
+        for name in names
+        if not float((found[name] - expected[name].to(found[name].dtype)).abs().max()) <= eps**0.6 * sizes[name] + floor
+    ]
+
+
+def _direction(count: int, gradients: Sequence[Tensor]) -> Tensor:
+    """u, (N, O), the same at every call."""
+    generator = torch.Generator().manual_seed(count)
+    u = torch.randn(count, len(gradients), generator=generator, dtype=torch.float64)
+    return u.to(gradients[0])
+
+
+def _pulled(
+    parts: Sequence[tuple[Use, Sequence[Tensor]]], u: Tensor, leaves: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Jᵀu by parameter, and for each the largest sum of magnitudes that went into it."""
+    by_weight: dict[int, tuple[Tensor, Tensor]] = {}
+    sizes: dict[int, float] = {}
+    for use, gradients in parts:
+        mixed = sum(u[:, o].view(-1, 1, 1, 1) * part for o, part in enumerate(gradients))
+        assert isinstance(mixed, Tensor)
+        key, total = id(use.weight), use.summed_gradient(mixed).view(use.weight.shape)
+        by_weight[key] = use.weight, total + by_weight[key][1] if key in by_weight else total
+        sizes[key] = sizes.get(key, 0.0) + float(use.summed_gradient(mixed.abs(), torch.abs).max())
+    weights = [weight for weight, _ in by_weight.values()]
+    totals = [total.to(weight.dtype) for weight, total in by_weight.values()]
+    pulled = torch.autograd.grad(weights, list(leaves.values()), totals, retain_graph=True, allow_unused=True)
+    found = {
+        name: torch.zeros_like(leaf) if part is None else part.to_dense()
+        for (name, leaf), part in zip(leaves.items(), pulled, strict=True)
+    }
+    largest = dict.fromkeys(leaves, 0.0)
+    names = {id(leaf): name for name, leaf in leaves.items()}
+    for key, (weight, _) in by_weight.items():
+        for name in {names[id(leaf)] for leaf in reachable_leaves([weight]) if id(leaf) in names}:
+            largest[name] = max(largest[name], sizes[key], float(found[name].abs().max()))
+    return found, largest

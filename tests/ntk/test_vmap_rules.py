@@ -1,0 +1,80 @@
+"""vmap's rule of an operation may be wrong without an error, and for some sizes only. The kernel is right all the same.
+
+Oracle: the double loop over autograd in float64, which uses no vmap.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+import kerneltrack as kt
+from tests.ntk.oracles import EXACT, contract, distance, jacobian
+
+
+class WrongForThree(torch.autograd.Function):
+    """x³, whose rule doubles the derivative where it maps three at once."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(x):
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx, g):
+        return DerivativeForThree.apply(g, *ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        return WrongForThree.apply(x), in_dims[0]
+
+
+class DerivativeForThree(torch.autograd.Function):
+    @staticmethod
+    def forward(g, x):
+        return 3 * x**2 * g
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, h):
+        g, x = ctx.saved_tensors
+        return 3 * x**2 * h, 6 * x * g * h
+
+    @staticmethod
+    def vmap(info, in_dims, g, x):
+        g, x = (
+            t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
+            for t, d in zip((g, x), in_dims, strict=True)
+        )
+        return DerivativeForThree.apply(g, x) * (2 if info.batch_size == 3 else 1), 0
+
+
+class Cubed(nn.Module):
+    def forward(self, x):
+        return WrongForThree.apply(x)
+
+
+def prelu(outputs):
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.PReLU(3), nn.Flatten(), nn.Tanh(), nn.Linear(12, outputs)).double()
+
+
+def cubed(outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(32, 5), Cubed(), nn.Linear(5, outputs)).double()
+
+
+@pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
+@pytest.mark.parametrize("samples", [1, 2, 3, 4])
+@pytest.mark.parametrize("outputs", [2, 3])
+@pytest.mark.parametrize("network", [prelu, cubed])
+def test_the_kernel_is_exact_whatever_the_rule_says(network, outputs, samples, method):
+    """In torch 2.13 the rule of PReLU's backward pass mixes samples and outputs where there are as many of both."""
+    model, x = network(outputs), torch.randn(samples, 2, 4, 4, dtype=torch.float64)
+    J = jacobian(model, x)
+    assert distance(kt.empirical_ntk(model, x, method=method), contract(J, J, "full")) < EXACT
