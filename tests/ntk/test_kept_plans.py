@@ -4,6 +4,8 @@ Oracle: a plain Jacobian in float64 of the network as it is now; refusals by the
 not audited.
 """
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,8 @@ from torch import nn
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.machine import Machine, use
+
+empirical = importlib.import_module("kerneltrack.ntk.empirical")
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -72,6 +76,25 @@ def test_what_a_plan_rests_on_may_change(name):
     for which in (0, 0, 0, 1, 1, 0):
         model.which = which
         found, expected = kt.empirical_ntk(model, X), kt.empirical_ntk(model, X, method="jacobian")
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_model_that_vmap_refuses_later_is_captured_in_batches():
+    """A kept plan is of no use then, also not for fewer samples; "structured" is not refused, and a batch that differs is seen."""
+
+    def asks(m, x):
+        if m.which and bool((x > 5).any()):  # then a layer has the samples in another order
+            return m.head(m.a(x.flip(0)).flip(0).sin())
+        return m.head(m.a(x).sin())
+
+    model = Switched(asks, a=nn.Linear(4, 4), head=nn.Linear(4, 3))
+    calls = [(which, x, "structured") for which, x in ((0, X), (0, X[:4]), (0, X), (1, X), (1, X[:4]))]
+    calls += [
+        (which, x, "auto") for which, x in ((1, 9 + X), (1, X), (0, X))
+    ]  # a layer is left to its Jacobian from then on
+    for which, x, method in calls:
+        model.which = which
+        found, expected = kt.empirical_ntk(model, x, method=method), kt.empirical_ntk(model, x, method="jacobian")
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
@@ -150,6 +173,18 @@ def test_a_forward_pass_that_becomes_random_is_refused():
         kt.empirical_ntk(model, X)
     model.which = 1
     with pytest.raises(UnsupportedModelError, match="random"):
+        kt.empirical_ntk(model, X)
+
+
+def test_samples_are_looked_at_where_the_plain_jacobian_is_found_to_be_faster(monkeypatch):
+    """Known by another call, with a plan at hand: no kernel is made beside which they could be."""
+    model = Switched(COUPLED["mean in the outputs"], head=nn.Linear(4, 4))
+    for _ in range(4):
+        kt.empirical_ntk(model, X)
+    monkeypatch.setattr(empirical, "known_to_be_faster", lambda request: "by a cost model")
+    torch.testing.assert_close(kt.empirical_ntk(model, X), kt.empirical_ntk(model, X, method="jacobian"))
+    model.which = 1
+    with pytest.raises(UnsupportedModelError, match="couples samples"):
         kt.empirical_ntk(model, X)
 
 

@@ -30,12 +30,14 @@ _COPIES = 4
 def plain_is_faster(request: KernelRequest, trial: ForwardPass, plan: StructuredPlan) -> str:
     """In words, that the plain Jacobian takes less time; "" where it does not, where it is no way, or is too large.
 
+    It is no way where outputs were tried together and go backward one by one: it takes all of them together, by vmap.
+
     Args:
         request: what is asked for.
         trial: the pass that the plan was made from, its graph not used yet.
         plan: the structured plan.
     """
-    if request.method != "auto" or trial.batched is not None or plan.uncovered:
+    if request.method != "auto" or trial.batched is not None or plan.uncovered or plan.passes.looped:
         return ""
     names = list(request.network.parameters)
     needed = jacobian_bytes(request.network, names, request.x1, request.samples, request.outputs, request.dtype)
