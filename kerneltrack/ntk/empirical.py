@@ -289,7 +289,7 @@ def _kernels(
     """
     request = KernelRequest.unlooked(model, x1, x2, options)
     with explained(request.network.module):
-        if (trusted := _trusted(request, keeps)) is not None:
+        if (trusted := _trusted(request)) is not None:
             try:
                 return _compute(trusted, progress, keeps=keeps)
             except Outdated:
@@ -307,13 +307,12 @@ def _kernels(
             return _compute(request, progress, keeps=keeps)
 
 
-def _trusted(request: KernelRequest, keeps: bool) -> KernelRequest | None:
+def _trusted(request: KernelRequest) -> KernelRequest | None:
     """The request by what an earlier call has found, where all of the kernel is made by its plan and launches count."""
     plan = kept_plan(request) if request.machine.counts_launches else None
     if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
         return None
-    trusted = request.trusted(plan.outputs)
-    return None if known_to_be_faster(trusted) and not keeps else trusted
+    return request.trusted(plan.outputs)
 
 
 def _is_difference(request: KernelRequest, outputs: int) -> bool:

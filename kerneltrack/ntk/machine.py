@@ -158,9 +158,6 @@ class Machine:
             # A triangle of 4 block rows takes 0.64 of the time of 2,560 rows squared; 8 are no faster.
             block_rows=4,
             triangle_rows=700,
-            # What 50 TFLOP/s do in 10 µs: an estimate.
-            call_operations=5 * 10**8,
-            plain_bytes=2**32,
             # Wall time less the time that the card was busy was 24 to 55 µs for each launched kernel: 30 µs of 50 TFLOP/s.
             launch_operations=3 * 10**9 // 2,
             # One copy beside the kernel of a gibibyte at most; every further square would be four more launches.

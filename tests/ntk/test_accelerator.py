@@ -121,7 +121,7 @@ BETWEEN = {
         "3 outputs go backward in one",
     ),
     "norm": (nn.LayerNorm(6), "3 outputs go backward in one pass"),
-    "tensor hook that looks on": (looking_on, "every parameter by plain autodiff"),
+    "tensor hook that looks on": (looking_on, "captured in ordinary batches"),
     "backward pass that looks at data": (
         LooksAtData.apply,
         "outputs go backward one by one: an operation cannot be batched",

@@ -4,8 +4,6 @@ Oracle: a plain Jacobian in float64 of the network as it is now; refusals by the
 not audited.
 """
 
-import importlib
-
 import pytest
 import torch
 from torch import nn
@@ -13,8 +11,6 @@ from torch import nn
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.machine import Machine, use
-
-empirical = importlib.import_module("kerneltrack.ntk.empirical")
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -173,18 +169,6 @@ def test_a_forward_pass_that_becomes_random_is_refused():
         kt.empirical_ntk(model, X)
     model.which = 1
     with pytest.raises(UnsupportedModelError, match="random"):
-        kt.empirical_ntk(model, X)
-
-
-def test_samples_are_looked_at_where_the_plain_jacobian_is_found_to_be_faster(monkeypatch):
-    """Known by another call, with a plan at hand: no kernel is made beside which they could be."""
-    model = Switched(COUPLED["mean in the outputs"], head=nn.Linear(4, 4))
-    for _ in range(4):
-        kt.empirical_ntk(model, X)
-    monkeypatch.setattr(empirical, "known_to_be_faster", lambda request: "by a cost model")
-    torch.testing.assert_close(kt.empirical_ntk(model, X), kt.empirical_ntk(model, X, method="jacobian"))
-    model.which = 1
-    with pytest.raises(UnsupportedModelError, match="couples samples"):
         kt.empirical_ntk(model, X)
 
 

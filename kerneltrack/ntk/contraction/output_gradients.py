@@ -173,8 +173,12 @@ def collect(
     most: int = 2**62,
     adjoining: bool = False,
     beside: Direction | None = None,
+    proved: set[tuple[int, int]] | None = None,
 ) -> KroneckerFactors:
     """Runs one backward pass for each output, or one for several.
+
+    A rule of vmap may be wrong without an error, for some sizes only: on an accelerator passes of a new size are compared
+    with an ordinary one.
 
     Args:
         outputs: f(x), (N, O), with its graph; the graph is consumed.
@@ -185,6 +189,7 @@ def collect(
         most: no more outputs than these at once.
         adjoining: copy the gradients of all outputs into one array each, as products with J want them.
         beside: u: the gradients of Σ_no u_no f_o(x_n) are wanted too.
+        proved: samples and outputs of passes that were compared; those of this one are added. None where there were none.
     """
     n, o = outputs.shape
     primary = _primary(uses, wanted)
@@ -194,7 +199,10 @@ def collect(
     u = (
         None if beside is None or o == 1 else beside.whole(outputs)
     )  # of one output it is the output's gradient, u times
-    for parts, several in _passes(outputs, [record.edge for record in stored], at_once, u):
+    passes = _passes(
+        outputs, [record.edge for record in stored], at_once, u, machine, set() if proved is None else proved
+    )
+    for parts, several in passes:
         for place, part in zip(stored.values(), parts, strict=True):
             place.add(part, several)
     for record in stored:
@@ -265,7 +273,12 @@ def _places(like: Tensor, outputs: int) -> Sequence[Tensor]:
 
 
 def _passes(
-    outputs: Tensor, edges: Sequence[GradientEdge | None], at_once: int, beside: Tensor | None
+    outputs: Tensor,
+    edges: Sequence[GradientEdge | None],
+    at_once: int,
+    beside: Tensor | None,
+    machine: Machine,
+    proved: set[tuple[int, int]],
 ) -> Iterator[tuple[Sequence[Tensor | None], int]]:
     """∂f_o/∂y at all edges, and those of Σ u f behind them; with each pass how many it was of, 0 for one by itself."""
     total = outputs.shape[1] + (beside is not None)
@@ -280,7 +293,7 @@ def _passes(
         if count > 1:
             try:
                 batch = _cotangents(outputs, done, count, beside)
-                parts = _batched_gradients(outputs, edges, batch)
+                parts = _of_several(outputs, edges, batch, machine, proved)
             except UNBATCHED:
                 at_once = 1
                 continue
@@ -288,6 +301,44 @@ def _passes(
         else:
             yield _gradients(outputs, edges, _cotangent(outputs, done, beside), retain_graph=done < total - 1), 0
         done += count
+
+
+def _of_several(
+    outputs: Tensor, edges: Sequence[GradientEdge | None], batch: Tensor, machine: Machine, proved: set[tuple[int, int]]
+) -> Sequence[Tensor | None]:
+    """One pass for several cotangents (k, n, O).
+
+    Raises:
+        RuntimeError, NotImplementedError: it cannot be made, or is not what an ordinary pass gives.
+    """
+    if (
+        not machine.counts_launches
+    ):  # an operation without a rule is looped over here, and costs what single passes cost
+        return _gradients(outputs, edges, batch, retain_graph=True, is_grads_batched=True)
+    parts = _batched_gradients(outputs, edges, batch)
+    size = batch.shape[1], batch.shape[0]
+    if size not in proved:
+        if not _are_ordinary(outputs, edges, batch, parts):
+            raise RuntimeError("a pass of several outputs is not what passes of one are")
+        proved.add(size)
+    return parts
+
+
+def _are_ordinary(
+    outputs: Tensor, edges: Sequence[GradientEdge | None], batch: Tensor, parts: Sequence[Tensor | None]
+) -> bool:
+    """Whether Σ_k w_k of batched gradients is the gradient of Σ_k w_k of the cotangents, for random w; one answer is read."""
+    w = torch.randn(len(batch), generator=torch.Generator().manual_seed(len(batch)), dtype=torch.float64).to(batch)
+    singly = _gradients(outputs, edges, torch.tensordot(w, batch, 1), retain_graph=True)
+    if [part is None for part in parts] != [part is None for part in singly]:
+        return False
+    flags = []
+    for several, one in zip(parts, singly, strict=True):
+        if several is not None and one is not None and one.numel():
+            gap = (torch.tensordot(w.to(several), several, 1) - one).abs().amax()
+            largest = several.abs().amax() * len(batch)
+            flags.append(gap <= torch.finfo(one.dtype).eps ** 0.6 * largest + torch.finfo(one.dtype).tiny)
+    return not flags or bool(torch.stack(flags).all())
 
 
 def gradients_by(outputs: Tensor, uses: Sequence[Use], count: int, *, at_once: bool) -> list[Tensor]:
@@ -339,7 +390,7 @@ def _batched_gradients(outputs: Tensor, edges: Sequence[GradientEdge | None], ba
 
 
 def _gradients(
-    outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, *, retain_graph: bool
+    outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, **options: bool
 ) -> Sequence[Tensor | None]:
     """Torch's type stubs do not accept unused edges here."""
-    return torch.autograd.grad(outputs, edges, cotangent, allow_unused=True, retain_graph=retain_graph)  # type: ignore[arg-type]
+    return torch.autograd.grad(outputs, edges, cotangent, allow_unused=True, **options)  # type: ignore[arg-type]

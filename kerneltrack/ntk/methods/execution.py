@@ -141,6 +141,7 @@ class Execution:
             most=self.plan.outputs_at_once,
             adjoining=self.keeps,
             beside=direction,
+            proved=self.plan.passes.proved,
         )
         self._compare_new(done, factors)
         block = SampleBlock(factors, request.reduction.kind, self._leaves, request.metric)

@@ -7,7 +7,7 @@ looks at numbers, one for which torch has no batching rule. A model that hangs h
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,10 +28,12 @@ class Passes:
     Attributes:
         at_once: outputs in one pass, before memory is asked.
         looped: why there is one output in each pass; "" where there are several, or only one.
+        proved: samples and outputs of passes that were compared with an ordinary one since.
     """
 
     at_once: int
     looped: str = ""
+    proved: set[tuple[int, int]] = field(default_factory=set, compare=False)
 
     @classmethod
     def of(cls, request: KernelRequest, trial: ForwardPass) -> Passes:
