@@ -11,6 +11,7 @@ from torch import nn
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.machine import Machine, use
+from kerneltrack.ntk.methods import StructuredPlan
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -75,14 +76,28 @@ def test_what_a_plan_rests_on_may_change(name):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
+def asks(m, x):
+    """A value is asked for, from some call on; then a layer may have the samples in another order."""
+    if m.which and bool((x > 5).any()):
+        return m.head(m.a(x.flip(0)).flip(0).sin())
+    return m.head(m.a(x).sin())
+
+
+def test_batches_are_planned_in_every_call(monkeypatch):
+    """Oracle: a count. Of a model that vmap refuses no plan is kept, and one from before is not taken."""
+    model = Switched(asks, a=nn.Linear(4, 4), head=nn.Linear(4, 3))
+    kt.empirical_ntk(model, X[:4])
+    model.which = 1
+    kt.empirical_ntk(model, X)
+    made, of = [], StructuredPlan.of
+    monkeypatch.setattr(StructuredPlan, "of", lambda *given: made.append(given) or of(*given))
+    for count, x in enumerate((X, X, X[:4], X[:4]), 1):
+        kt.empirical_ntk(model, x)
+        assert len(made) == count
+
+
 def test_a_model_that_vmap_refuses_later_is_captured_in_batches():
     """A kept plan is of no use then, also not for fewer samples; "structured" is not refused, and a batch that differs is seen."""
-
-    def asks(m, x):
-        if m.which and bool((x > 5).any()):  # then a layer has the samples in another order
-            return m.head(m.a(x.flip(0)).flip(0).sin())
-        return m.head(m.a(x).sin())
-
     model = Switched(asks, a=nn.Linear(4, 4), head=nn.Linear(4, 3))
     calls = [(which, x, "structured") for which, x in ((0, X), (0, X[:4]), (0, X), (1, X), (1, X[:4]))]
     calls += [
