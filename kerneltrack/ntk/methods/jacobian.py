@@ -32,7 +32,8 @@ class Jacobian:
     data-dependent control flow, autograd functions without a vmap rule); ``by_sample`` then says why.
 
     A rule of vmap may be wrong without an error, and for some sizes only (that of PReLU's backward pass, torch 2.13, where
-    there are as many samples as outputs): of each size of chunk the rows of one sample are compared with its own.
+    there are as many samples as outputs): of each size of chunk the rows of one sample are compared with its own, in the
+    first call.
     """
 
     def __init__(
@@ -40,7 +41,6 @@ class Jacobian:
     ) -> None:
         self.network, self.metric, self.dtype = network, metric, dtype
         self.by_sample: str | None = None
-        self._compared: set[int] = set()
 
     def rows(self, samples: Inputs, names: Sequence[str], outputs: int, budget: int) -> dict[str, Tensor]:
         """√P-scaled rows of J: name → (n, O, p). ``budget`` bounds the working memory beside the result."""
@@ -68,8 +68,11 @@ class Jacobian:
             except (RuntimeError, NotImplementedError, TypeError, ValueError) as refusal:
                 self.by_sample = first_line(refusal)
             else:
-                if len(chunk) in self._compared or self._are_of_the_sample(rows, chunk, own, values):
-                    self._compared.add(len(chunk))
+                known = self.network.known(chunk).mapped
+                size = len(chunk), next(iter(rows.values())).shape[1], tuple(own)
+                if size not in known:
+                    known[size] = self._are_of_the_sample(rows, chunk, own, values)
+                if known[size]:
                     return rows
                 self.by_sample = f"vmap's derivative of {len(chunk)} samples is not that of one"
         return self._one_by_one(chunk, own, values)
