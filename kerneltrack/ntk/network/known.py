@@ -26,7 +26,7 @@ class Known:
         batched: how a batch is captured where vmap refuses the model; what that is, its finder knows.
         plain: sizes of a request of which the plain Jacobian was found to be the faster way → the bytes that it needs, and
             why.
-        mapped: how many samples at once, how many outputs, and the parameters → whether vmap's derivative was that of a sample alone.
+        mapped: how many samples at once, how many outputs, the parameters → whether vmap's derivative was a sample's own.
     """
 
     activation_bytes: int | None = None
