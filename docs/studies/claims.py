@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 
+from kerneltrack import open_archive
 from kerneltrack.analysis import load
 
 Size = TypeVar("Size")
@@ -100,6 +101,14 @@ def ran_on() -> str:
         f"Python {platform.python_version()}, torch {torch.__version__}, {_processor()}, "
         f"{threads} thread{'s' if threads > 1 else ''} a process, {os.cpu_count()} cores"
     )
+
+
+def finished(path: Path, steps: int) -> bool:
+    """Whether an archive is there whose last state is that after ``steps`` updates: a run that was cut off leaves one as well."""
+    if not path.exists():
+        return False
+    with open_archive(path) as archive:
+        return len(archive) > 0 and int(archive.steps[-1]) == steps
 
 
 def archives(paths: Iterable[Path]) -> str:

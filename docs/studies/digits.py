@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from claims import finished
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -161,7 +162,7 @@ def trainer(steps: int, tracker: NTKTracker) -> pl.Trainer:
 def classification(folder: Path, network: str, optimizer: str, decay: str, size: Size) -> Path:
     """One of the eight runs."""
     path = folder / f"{network}-{optimizer}-{decay}.h5"
-    if path.exists():
+    if finished(path, size.steps):
         return path
     x, y = data()
     pl.seed_everything(0, verbose=False)
@@ -175,6 +176,7 @@ def classification(folder: Path, network: str, optimizer: str, decay: str, size:
     )
     tracker = NTKTracker(
         path,
+        if_exists="replace",
         probe=probe,
         loss="cross_entropy",
         schedule=when,
@@ -191,7 +193,7 @@ def classification(folder: Path, network: str, optimizer: str, decay: str, size:
 def watched_run(folder: Path, size: Size) -> Path:
     """Is a digit odd: one MLP on ``size.watched`` digits, seen through those and through as many new ones."""
     path = folder / "watched.h5"
-    if path.exists():
+    if finished(path, size.watched_steps):
         return path
     x, y = data()
     seen, new = slice(0, size.watched), slice(size.watched, 2 * size.watched)
@@ -203,6 +205,7 @@ def watched_run(folder: Path, size: Size) -> Path:
     model = Classifier(mlp(size.width // 2, outputs=1), "sgd", "step", size.watched_steps)
     tracker = NTKTracker(
         path,
+        if_exists="replace",
         probe=probes,
         loss="half_mse",
         observables=CLOSE,
@@ -219,7 +222,7 @@ def watched_run(folder: Path, size: Size) -> Path:
 def width_run(folder: Path, width: int, seed: int, size: Size) -> Path:
     """One run of the sweep: is a digit odd, learned by full-batch descent in NTK parametrisation."""
     path = folder / f"width-{width}-seed-{seed}.h5"
-    if path.exists():
+    if finished(path, size.sweep_steps):
         return path
     x, y = data()
     x, y = x[: size.probe], odd(y[: size.probe])
@@ -227,6 +230,7 @@ def width_run(folder: Path, width: int, seed: int, size: Size) -> Path:
     model = Classifier(Lazy(width), "sgd", "none", size.sweep_steps)
     tracker = NTKTracker(
         path,
+        if_exists="replace",
         probe=Probe(x, y, identity={"dataset": "scikit-learn digits", "indices": "first"}),
         loss="half_mse",
         schedule=schedule.Log(per_octave=1),

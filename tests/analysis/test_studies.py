@@ -5,6 +5,7 @@ Oracle: what was trained.
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,7 @@ STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 def study(name):
     spec = importlib.util.spec_from_file_location(f"study_{name}", STUDIES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    import sys
-
+    sys.path.insert(0, str(STUDIES))  # the modules beside it
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module

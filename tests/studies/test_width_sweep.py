@@ -113,3 +113,15 @@ def test_the_page_is_written_from_what_was_measured(smoke):
     text = study.page("smoke", study.SIZES["smoke"], sweep, closed)
     assert text.count("\n| relu-ntk | ") == len(study.SIZES["smoke"].widths["relu-ntk"])
     assert re.search(r"matrix of ones .* \*\*no\*\* \|\n", text)  # the claim that the closed form contradicts
+
+
+def test_a_run_that_was_cut_off_is_trained_again(tmp_path):
+    """Oracle: the last step. What a run leaves that was stopped is an archive like another."""
+    few = {"samples": 8, "directions": 1}
+    setting = study.SETTINGS["relu-ntk"]
+    for steps in (16, 32):
+        path = study.run(tmp_path, setting, 16, 0, steps=steps, **few)
+        with kt.open_archive(path) as archive:
+            assert archive.steps[-1] == steps
+    changed = path.stat().st_mtime_ns
+    assert study.run(tmp_path, setting, 16, 0, steps=32, **few).stat().st_mtime_ns == changed

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from claims import finished
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -197,7 +198,7 @@ def run(
     (``device="auto"``) training and tracking go there; what is measured before training stays on the CPU.
     """
     path = folder / f"{setting.name}-{width}-seed-{seed}.h5"
-    if path.exists() and not path.with_name(path.name + ".parts").exists():
+    if finished(path, steps):
         return path
     register()
     x, y = data(samples)

@@ -32,7 +32,8 @@ class Jacobian:
     data-dependent control flow, autograd functions without a vmap rule); ``by_sample`` then says why.
 
     A rule of vmap may be wrong without an error, and for some sizes only (that of PReLU's backward pass, torch 2.13, where
-    there are as many samples as outputs): of each size of chunk the rows of one sample are compared with its own.
+    there are as many samples as outputs): of each size of chunk the rows of one sample are compared with its own, in the
+    first call.
     """
 
     def __init__(
@@ -40,7 +41,6 @@ class Jacobian:
     ) -> None:
         self.network, self.metric, self.dtype = network, metric, dtype
         self.by_sample: str | None = None
-        self._compared: set[int] = set()
 
     def rows(self, samples: Inputs, names: Sequence[str], outputs: int, budget: int) -> dict[str, Tensor]:
         """√P-scaled rows of J: name → (n, O, p). ``budget`` bounds the working memory beside the result."""
@@ -68,27 +68,24 @@ class Jacobian:
             except (RuntimeError, NotImplementedError, TypeError, ValueError) as refusal:
                 self.by_sample = first_line(refusal)
             else:
-                if len(chunk) in self._compared or self._are_of_the_sample(rows, chunk, own, values):
-                    self._compared.add(len(chunk))
+                known = self.network.known(chunk).mapped
+                size = len(chunk), next(iter(rows.values())).shape[1], tuple(own)
+                if size not in known:
+                    known[size] = self._are_of_the_sample(rows, chunk)
+                if known[size]:
                     return rows
                 self.by_sample = f"vmap's derivative of {len(chunk)} samples is not that of one"
         return self._one_by_one(chunk, own, values)
 
-    def _are_of_the_sample(
-        self, rows: Mapping[str, Tensor], chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]
-    ) -> bool:
+    def _are_of_the_sample(self, rows: Mapping[str, Tensor], chunk: Inputs) -> bool:
         """Whether uᵀJ of the last sample is what one ordinary backward pass gives; a wrong rule is wrong by its own size."""
-        leaves = self.network.leaves(own)
         first = next(iter(rows.values()))
-        u = torch.randn(first.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(first)
-        with torch.enable_grad():
-            alone = self.network.applied(
-                {**values, **leaves}, chunk.rows(len(chunk) - 1, len(chunk)), partial(_pulled_back, leaves, u)
-            )
-        batched = {name: torch.tensordot(u, block[-1], 1) for name, block in rows.items()}
-        gap = torch.stack([(batched[name] - alone[name]).square().sum() for name in own]).sum()
-        size = torch.stack([alone[name].square().sum() for name in own]).sum()
-        return bool(gap <= torch.finfo(first.dtype).eps * size)  # one answer is read, of all parameters
+        u = torch.randn(1, first.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(first)
+        alone = self.network.vjp(chunk.rows(len(chunk) - 1, len(chunk)), u)
+        batched = {name: torch.tensordot(u[0], block[-1], 1) for name, block in rows.items()}
+        gap = torch.stack([(part - alone[name]).square().sum() for name, part in batched.items()]).sum()
+        size = torch.stack([alone[name].square().sum() for name in batched]).sum()
+        return bool(gap <= torch.finfo(first.dtype).eps * size)
 
     def _batched(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
         def single(parameters: dict[str, Tensor], *tensors: Tensor) -> Tensor:
@@ -125,15 +122,6 @@ def _rows_of_one(leaves: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Ten
         for (name, leaf), part in zip(leaves.items(), parts, strict=True):
             rows[name].append(torch.zeros_like(leaf) if part is None else part.to_dense())
     return {name: torch.stack(parts) for name, parts in rows.items()}
-
-
-def _pulled_back(leaves: Mapping[str, Tensor], u: Tensor, outputs: Tensor) -> dict[str, Tensor]:
-    """uᵀJ of one sample's outputs (1, O): name → gradient."""
-    parts: Sequence[Tensor | None] = [None] * len(leaves)
-    if outputs.requires_grad:
-        parts = torch.autograd.grad(outputs[0], list(leaves.values()), u.to(outputs), allow_unused=True)
-    pairs = zip(leaves.items(), parts, strict=True)
-    return {name: torch.zeros_like(leaf) if part is None else part.to_dense() for (name, leaf), part in pairs}
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -41,6 +41,7 @@ class Known:
         batched: how a batch is captured where vmap refuses the model; what that is, its finder knows.
         plain: sizes of a request of which the plain Jacobian was found to be the faster way → the bytes that it needs, and
             why.
+        mapped: how many samples at once, how many outputs, the parameters → whether vmap's derivative was a sample's own.
     """
 
     activation_bytes: int | None = None
@@ -49,6 +50,7 @@ class Known:
     rounding: Rounding | None = None
     batched: Any = None
     plain: dict[tuple[Any, ...], tuple[int, str]] = field(default_factory=dict)
+    mapped: dict[tuple[int, int, tuple[str, ...]], bool] = field(default_factory=dict)
 
 
 def known(module: nn.Module, key: tuple[Any, ...]) -> Known:
