@@ -24,10 +24,13 @@ from kerneltrack.ntk.methods import (
     KernelOptions,
     KernelRequest,
     Method,
+    Outdated,
     StructuredPlan,
     add_jacobian_kernel,
     audit_when_due,
+    forget_plan,
     jacobian_bytes,
+    kept_plan,
     known_to_be_faster,
     least_jacobian_bytes,
     product_kernel,
@@ -41,6 +44,7 @@ from kerneltrack.ntk.network import (
     layer_of,
     listed,
     refuse_not_finite,
+    validate,
 )
 from kerneltrack.ntk.plan import Plan, PlanLine
 from kerneltrack.ntk.progress import progress_bar
@@ -118,14 +122,7 @@ def empirical_ntk(
         forward=forward,
         metric=metric,
     )
-    request = KernelRequest.of(model, x1, x2, options)
-    with explained(request.network.module):
-        if request.reduction.kind == "trace" and gauge == "softmax" and request.outputs > MANY:
-            asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
-            whole, summed = (_compute(KernelRequest.of(model, x1, x2, one), progress)[0] for one in asked)
-            kernels = {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}
-        else:
-            kernels, _ = _compute(request, progress)
+    kernels, _ = _kernels(model, x1, x2, options, progress)
     return kernels if by_layer else kernels[""]
 
 
@@ -145,13 +142,8 @@ def kernel_and_jacobian(
         Layer → kernel, "" where ``by_layer`` is not asked for; J of the outputs less their ``gauge``, or None where the
         kernel was made another way or in pieces. J takes no more memory than making the kernel did.
     """
-    request = KernelRequest.of(model, x, None, options)
-    with explained(request.network.module):
-        if request.reduction.kind == "trace" and options.gauge == "softmax" and request.outputs > MANY:
-            kernels = empirical_ntk(model, x, progress=progress, **vars(options))
-            return kernels if isinstance(kernels, dict) else {"": kernels}, None
-        kernels, execution = _compute(request, progress, keeps=True)
-        return kernels, None if execution is None else FactoredJacobian.left_by(execution)
+    kernels, execution = _kernels(model, x, None, options, progress, keeps=True)
+    return kernels, None if execution is None else FactoredJacobian.left_by(execution)
 
 
 @plain_arithmetic()
@@ -210,7 +202,7 @@ def _receipt(request: KernelRequest, plan: StructuredPlan | None, reason: str) -
         result_bytes=request.result_bytes,
         working_bytes=_working_bytes(request, plan),
         budget_bytes=request.budget,
-        notes=tuple(_notes(request, reason, "" if plan is None else plan.batched, _unseen(request, plan))),
+        notes=tuple(_notes(request, reason, plan)),
     )
 
 
@@ -254,16 +246,18 @@ def _of_vmap(reason: str) -> str:
     return reason
 
 
-def _notes(request: KernelRequest, reason: str, batched: str, unseen: list[str]) -> Iterator[str]:
-    if batched:
-        yield f"captured in ordinary batches, whose uses were compared with plain autodiff: {_of_vmap(batched)}"
+def _notes(request: KernelRequest, reason: str, plan: StructuredPlan | None) -> Iterator[str]:
+    if plan is not None and plan.batched:
+        yield f"captured in ordinary batches, whose uses were compared with plain autodiff: {_of_vmap(plan.batched)}"
+    if plan is not None and request.machine.counts_launches:
+        yield str(plan.passes)
     if reason.startswith("faster: "):
         yield f"every parameter by its plain Jacobian, which is as exact: {reason.removeprefix('faster: ')}"
     elif reason.startswith("vmap:"):
         yield f"every parameter by plain autodiff, sample by sample, which is as exact: {_of_vmap(reason)}"
     elif reason:
         yield f"every parameter by plain autodiff: {reason}"
-    if unseen:
+    if unseen := _unseen(request, plan):
         yield f"the outputs do not depend on {listed(unseen)}: zero in the kernel; does forward= leave out a part of the model?"
     if request.network_dtype != request.dtype:
         yield f"the network is evaluated in {_name(request.network_dtype)}, sums over parameters are {_name(request.dtype)}"
@@ -285,6 +279,47 @@ def _plain_line(request: KernelRequest, name: str, why: str) -> PlanLine:
     return PlanLine(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
 
 
+def _kernels(
+    model: nn.Module, x1: Any, x2: Any, options: KernelOptions, progress: bool | float, *, keeps: bool = False
+) -> tuple[dict[str, Tensor], Execution | None]:
+    """Layer → kernel, and what did the structured part of it; None of several kernels.
+
+    Where launches count and an earlier call has asked for the same, its plan is taken, and samples are looked at beside the
+    kernel. Where anything of that does not hold, all is asked anew.
+    """
+    request = KernelRequest.unlooked(model, x1, x2, options)
+    with explained(request.network.module):
+        if (trusted := _trusted(request)) is not None:
+            try:
+                return _compute(trusted, progress, keeps=keeps)
+            except Outdated:
+                forget_plan(request)
+    request = request.look()
+    with explained(request.network.module):
+        if _is_difference(request, request.outputs):
+            asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
+            whole, summed = (_kernels(model, x1, x2, one, progress)[0] for one in asked)
+            return {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}, None
+        try:
+            return _compute(request, progress, keeps=keeps)
+        except Outdated:
+            forget_plan(request)
+            return _compute(request, progress, keeps=keeps)
+
+
+def _trusted(request: KernelRequest) -> KernelRequest | None:
+    """The request by what an earlier call has found, where all of the kernel is made by its plan and launches count."""
+    plan = kept_plan(request) if request.machine.counts_launches else None
+    if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
+        return None
+    return request.trusted(plan.outputs)
+
+
+def _is_difference(request: KernelRequest, outputs: int) -> bool:
+    """Whether the trace without what softmax does not see is cheaper as the whole trace less the kernel of the sum."""
+    return request.reduction.kind == "trace" and request.reduction.gauge == "softmax" and outputs > MANY
+
+
 def _compute(
     request: KernelRequest, progress: bool | float, *, keeps: bool = False
 ) -> tuple[dict[str, Tensor], Execution | None]:
@@ -300,10 +335,20 @@ def _compute(
             _refuse_outputs(request)
         kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
         _add_plainly(request, kernels, None if execution is None else execution.plan, advance)
+    if execution is not None and not execution.settled():
+        _look_again(request)
     audit_when_due(request, result, None if execution is None else execution.plan.key)
     if request.reduction.name == "sum":
         kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
     return kernels, execution
+
+
+def _look_again(request: KernelRequest) -> None:
+    """Raises where what was seen beside the kernel is more than rounding; samples that are new are looked at closely."""
+    for samples, name in ((request.x1, "x1"), (request.x2, "x2")):
+        if samples is not None:
+            refuse_not_finite(request.network.outputs(samples), name)
+            validate(request.network, samples, name=name)
 
 
 def _again(
@@ -363,12 +408,14 @@ def _execution(
     if not keeps and (why := known_to_be_faster(request)):
         return None, f"faster: {why}"
     try:
-        execution = Execution.of(request, only_planned=only_planned)
+        execution = Execution.of(request, only_planned=True) if only_planned else Execution.again(request)
     except KernelError:
         raise
     except REFUSALS as refusal:
         if ran_out(refusal):
             raise
+        if not request.looked:
+            raise Outdated(first_line(refusal)) from refusal
         _refuse_if_demanded(request, first_line(refusal))
         return None, first_line(refusal)
     if execution.plan.uncovered:
@@ -391,6 +438,9 @@ def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[
     except REFUSALS as refusal:
         if ran_out(refusal):
             raise
+        forget_plan(request)
+        if execution.kept:  # a trial of these samples may find a way
+            raise Outdated(first_line(refusal)) from refusal
         _refuse_if_demanded(request, first_line(refusal))
         for matrix in result.values():
             matrix.zero_()

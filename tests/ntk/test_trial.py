@@ -4,6 +4,7 @@ Oracle: a count of captures, and plain Jacobians of the same network in float64.
 """
 
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from kerneltrack import empirical_ntk
 from kerneltrack.ntk.capture.capture import Capture
-from kerneltrack.ntk.methods import Execution, KernelOptions, KernelRequest, StructuredPlan
+from kerneltrack.ntk.methods import Execution, KernelOptions, KernelRequest, StructuredPlan, kept_plans
 from kerneltrack.ntk.network import Inputs
 
 NET = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2)).double()
@@ -20,7 +21,8 @@ X, OTHER = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtyp
 
 @pytest.fixture
 def captured(monkeypatch):
-    """How many samples each capture had."""
+    """How many samples each capture had; no plan of an earlier test is known."""
+    monkeypatch.setattr(kept_plans, "_KEPT", WeakKeyDictionary())
     counts = []
     run = Capture.run
 

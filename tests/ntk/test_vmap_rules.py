@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import kerneltrack as kt
+from kerneltrack.ntk.machine import Machine, use
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
 
@@ -67,6 +68,22 @@ def prelu(outputs):
 
 def cubed(outputs):
     return nn.Sequential(nn.Flatten(), nn.Linear(32, 5), Cubed(), nn.Linear(5, outputs)).double()
+
+
+@pytest.fixture(params=["cpu", "accelerator"])
+def machine(request):
+    with use(Machine.accelerator(memory=80e9) if request.param == "accelerator" else Machine()):
+        yield request.param
+
+
+@pytest.mark.parametrize("outputs", [2, 3])
+@pytest.mark.parametrize("network", [prelu, cubed])
+def test_passes_of_several_outputs_are_compared(machine, network, outputs):
+    """By a kept plan too, whose passes on an accelerator have one more cotangent: two outputs and it are three."""
+    model, x = network(outputs), torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    J = jacobian(model, x)
+    for _ in range(3):
+        assert distance(kt.empirical_ntk(model, x, method="structured"), contract(J, J, "full")) < EXACT
 
 
 @pytest.mark.parametrize("method", ["auto", "jacobian", "products"])

@@ -55,7 +55,10 @@ class _Keep(torch.autograd.Function):
         ]
         record.versions = [t._version for t in record.operands]
         record.shape, record.edge = y.shape, get_gradient_edge(y)
-        return y.clone(), 0
+        handed = y.clone() if record.copies or y.is_leaf else y  # autograd lets nobody write into a leaf
+        if record.watched:
+            record.handed = handed, handed._version
+        return handed, 0
 
 
 def _sample_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -71,11 +74,18 @@ class Capture(TorchFunctionMode):
 
     Args:
         rules: torch function → rule.
+        copies: give the model copies of what layers return; without them a model that writes there is refused.
+        watches: see whether it writes there.
+
+    Attributes:
+        writes: whether it did, where that was watched.
     """
 
-    def __init__(self, rules: Mapping[Any, Rule]) -> None:
+    def __init__(self, rules: Mapping[Any, Rule], *, copies: bool = True, watches: bool = False) -> None:
         super().__init__()
         self.rules, self.uses = rules, list[Use]()
+        self.writes, self._copies, self._watches = False, copies, watches or not copies
+        self._records = list[Record]()
         self._level = 0
 
     def run(self, network: Network, leaves: Mapping[str, Tensor], samples: Inputs) -> Tensor:
@@ -96,6 +106,10 @@ class Capture(TorchFunctionMode):
             outputs: Tensor = vmap(single)(*samples.tensors)
         for use in self.uses:
             use.record.check_unchanged()
+        written = [record.was_written() for record in self._records]  # all of them: what was handed out is let go
+        self.writes = any(written)
+        if self.writes and not self._copies:
+            raise NotCapturable("the result of a layer is changed in place, and no copy of it was made")
         return outputs
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -130,6 +144,8 @@ class Capture(TorchFunctionMode):
         if y.is_complex():
             raise NotCapturable("a layer with complex values")
         self.uses += [use for use in uses if is_weight(use.weight)]
+        record.copies, record.watched = self._copies, self._watches
+        self._records.append(record)
         return _Keep.apply(record, y, *operands)  # type: ignore[no-untyped-call, no-any-return]
 
     def expand(self, weight: Tensor, like: Tensor, trailing: int = 0) -> Tensor:

@@ -31,14 +31,25 @@ class Record:
         shape: shape of y, (N, …).
         edge: where autograd delivers ∂f/∂y.
         versions: of the operands when they were recorded.
+        copies: whether the model gets a copy of y, into which it may write.
+        watched: whether it is to be known that it does.
+        handed: what the model got, and its version then, where that is watched.
     """
 
     operands: list[Tensor] = field(default_factory=list)
     shape: torch.Size = field(default_factory=torch.Size)
     edge: GradientEdge | None = None
     versions: list[int] = field(default_factory=list)
+    copies: bool = True
+    watched: bool = False
+    handed: tuple[Tensor, int] | None = None
 
     def check_unchanged(self) -> None:
         """Raises NotCapturable where the forward pass changed a recorded input in place afterwards."""
         if [t._version for t in self.operands] != self.versions:
             raise NotCapturable("the input of a layer is changed in place after the layer used it")
+
+    def was_written(self) -> bool:
+        """Whether the model has changed in place what it got; asked once, and known where it was watched."""
+        handed, self.handed = self.handed, None
+        return handed is not None and handed[0]._version != handed[1]

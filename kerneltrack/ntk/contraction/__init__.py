@@ -5,14 +5,17 @@ from __future__ import annotations
 from kerneltrack.ntk.contraction.block import SampleBlock, shift_features
 from kerneltrack.ntk.contraction.choice import ORDERS, cheapest
 from kerneltrack.ntk.contraction.gram import add_gram, mirror
+from kerneltrack.ntk.contraction.mixed_gradients import pulled_back
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
-from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors, collect
-from kerneltrack.ntk.contraction.terms import Coverage, Term, cover
+from kerneltrack.ntk.contraction.output_gradients import UNBATCHED, Direction, KroneckerFactors, collect, gradients_by
+from kerneltrack.ntk.contraction.terms import Coverage, Term, cover, isometry_gaps
 
 __all__ = [
     "ORDERS",
+    "UNBATCHED",
     "ContractionSize",
     "Coverage",
+    "Direction",
     "KroneckerFactors",
     "Order",
     "OrderCost",
@@ -22,6 +25,9 @@ __all__ = [
     "cheapest",
     "collect",
     "cover",
+    "gradients_by",
+    "isometry_gaps",
     "mirror",
+    "pulled_back",
     "shift_features",
 ]

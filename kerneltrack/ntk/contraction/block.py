@@ -7,14 +7,14 @@ full kernel pairs all (Q = O).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture import Use, side_by_side
-from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
+from kerneltrack.ntk.capture import Use
+from kerneltrack.ntk.contraction.output_gradients import Batched, KroneckerFactors, together
 from kerneltrack.ntk.contraction.terms import Term
 from kerneltrack.ntk.network import Preconditioner
 from kerneltrack.ntk.reduction import Kind
@@ -45,16 +45,19 @@ class SampleBlock:
         """The uses of a term."""
         return [self.factors.uses[i] for i in term.uses]
 
-    def planes(self, index: int) -> list[list[Tensor]]:
+    def planes(self, index: int) -> list[Sequence[Tensor]]:
         """For each plane the outputs that belong to it, each (n, g, e, T)."""
-        outputs = self.factors.gradients(index)
-        return [[part] for part in outputs] if self.kind == "diagonal" else [outputs]
+        return self.planes_of(self.factors.gradients(index))
+
+    def planes_of(self, outputs: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+        """What there is for each output, as it belongs to planes."""
+        return [outputs[o : o + 1] for o in range(len(outputs))] if self.kind == "diagonal" else [outputs]
 
     def stacked(self, term: Term) -> list[Tensor]:
         """Planes of G as one array (n, Q, g, e, T) each, the rows of all uses of the weight side by side."""
         planes = []
         for parts in zip(*(self.planes(i) for i in term.uses), strict=True):
-            uses = [side_by_side(outputs, 2 if self.kind == "trace" else 1) for outputs in parts]
+            uses = [together(outputs, 2 if self.kind == "trace" else 1) for outputs in parts]
             rows = uses[0] if len(uses) == 1 else torch.cat(uses, -1)
             planes.append(rows.flatten(2, 3).unsqueeze(1) if self.kind == "trace" else rows)
         return planes
@@ -74,11 +77,14 @@ class SampleBlock:
 
 
 def shift_features(block: SampleBlock, term: Term, plane: int) -> Tensor:
-    """Gradients of a "features" term, (n·Q, p): sums over rows and over all uses."""
+    """Gradients of a "features" term, (n, Q, p): sums over rows and over all uses."""
     total: Tensor | None = None
     for index in term.uses:
-        parts = block.planes(index)[plane]
-        rows = torch.stack([(part.sum(-1) if part.shape[-1] > 1 else part).flatten(1) for part in parts], 1)
+        sums = block.planes_of(block.factors.sums(index))[plane]
+        if isinstance(sums, Batched):
+            rows = sums.together.flatten(2).movedim(0, 1)
+        else:
+            rows = torch.stack([part.flatten(1) for part in sums], 1)
         total = rows if total is None else total + rows
     assert total is not None
-    return total.view(block.rows(plane, term), -1)
+    return total.flatten(1).unsqueeze(1) if block.kind == "trace" else total

@@ -28,12 +28,33 @@ def upper_blocks(start: int, stop: int, square: int) -> Iterator[tuple[slice, sl
     yield from upper_blocks(middle, stop, square)
 
 
+def row_blocks(rows: int, operations: int, launches: int, machine: Machine) -> list[slice]:
+    """Block rows, each to be multiplied from its own diagonal on: all rows as one where more would not pay.
+
+    Args:
+        rows: of a symmetric product.
+        operations: that one row of the product with all others takes.
+        launches: that one block row takes.
+        machine: what runs it.
+    """
+    count = machine.block_rows
+    if rows < machine.triangle_rows:
+        return [slice(0, rows)]
+    saved = rows * operations * (1 - 1 / count) / 2
+    if saved <= (count - 1) * launches * machine.launch_operations:
+        return [slice(0, rows)]
+    size = -(-rows // count)
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
 def add_gram(
     theta: Tensor, left: Tensor, right: Tensor, *, symmetric: bool, machine: Machine, scale: float = 1.0
 ) -> None:
     """Adds to theta (r1, r2): scale · left rightᵀ, the upper triangle only if both sides are the same."""
     blocks = [(slice(None), slice(None))]
-    if symmetric:
+    if symmetric and machine.counts_launches:
+        blocks = [(rows, slice(rows.start, None)) for rows in row_blocks(theta.shape[0], 2 * left.numel(), 1, machine)]
+    elif symmetric:
         blocks = list(upper_blocks(0, theta.shape[0], machine.gram_square))
     for start in range(0, left.shape[1], machine.gram_depth):
         columns = slice(start, start + machine.gram_depth)
@@ -57,5 +78,7 @@ def mirror(theta: Tensor, size: int) -> None:
         for start in range(0, plane.shape[0], size):
             stop = start + size
             block = plane[start:stop, start:stop]
-            block.copy_(block.triu() + block.triu(1).T)
-            plane[stop:, start:stop] = plane[start:stop, stop:].T
+            above = block.triu(1)
+            block.triu_().add_(above.T)
+            if stop < plane.shape[0]:
+                plane[stop:, start:stop] = plane[start:stop, stop:].T

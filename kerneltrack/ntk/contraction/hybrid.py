@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
@@ -22,11 +24,12 @@ class Hybrid(TermByTerm):
 
     def cost(self, size: ContractionSize) -> OrderCost:
         channels = size.planes * size.outputs * size.groups * size.outer
-        overlap = 2 * size.sample_pairs * size.groups * size.tokens**2 * size.inner
-        push = 2 * size.sample_pairs * size.tokens**2 * channels
-        close = 2 * size.sample_pairs * size.tokens * channels * size.outputs
+        pairs = size.sample_pairs * (2 if self.machine.counts_launches else 1)  # there, all of them at once
+        overlap = 2 * pairs * size.groups * size.tokens**2 * size.inner
+        push = 2 * pairs * size.tokens**2 * channels
+        close = 2 * pairs * size.tokens * channels * size.outputs
         moved = 2 * channels * size.tokens + 2 * size.groups * size.tokens**2
-        return self._total(size.item_bytes * size.sample_pairs * moved, gradient=overlap, hybrid=push + close)
+        return self._total(size.item_bytes * pairs * moved, 9 * size.planes, gradient=overlap, hybrid=push + close)
 
     def add(
         self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int
@@ -34,6 +37,9 @@ class Hybrid(TermByTerm):
         """One term, for pairs of samples on and above the diagonal; K and K G have ``entries`` together, at most."""
         ours = left.stacked(term)
         theirs = ours if symmetric else right.stacked(term)
+        if self.machine.counts_launches:
+            _add_pairs(theta, left, right, term, ours, theirs, entries)
+            return
         n, q, g, e, t1 = ours[0].shape
         t2 = theirs[0].shape[-1]
         chunk = _chunk(entries, g * t1 * t2, q * g * e * (t1 + t2))
@@ -56,6 +62,32 @@ class Hybrid(TermByTerm):
                         theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(
                             block.flatten(0, 1), alpha=term.scale
                         )
+
+
+def _add_pairs(
+    theta: Tensor,
+    left: SampleBlock,
+    right: SampleBlock,
+    term: Term,
+    ours: Sequence[Tensor],
+    theirs: Sequence[Tensor],
+    entries: int,
+) -> None:
+    """All samples of one side with as many of the other as ``entries`` admit, by one product for each step."""
+    n, q, g, e, t1 = ours[0].shape
+    t2 = theirs[0].shape[-1]
+    rows = left.inputs(term, 0, n).transpose(0, 1).reshape(g, n * t1, -1)
+    chunk = max(1, entries // (2 * g * n * t1 * max(t2, q * e)))
+    for first in range(0, right.count, chunk):
+        last = min(first + chunk, right.count)
+        m = last - first
+        columns = right.inputs(term, first, last).transpose(0, 1).reshape(g, m * t2, -1)
+        overlap = (rows @ columns.transpose(1, 2)).view(g, n * t1, m, t2).transpose(1, 2)
+        for plane, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+            pushed = overlap @ other[first:last].permute(2, 0, 4, 1, 3).reshape(g, m, t2, q * e)
+            pushed = pushed.view(g, m, n, t1, q, e).permute(2, 0, 3, 5, 1, 4).reshape(n, g * t1 * e, m * q)
+            block = mine.permute(0, 1, 2, 4, 3).reshape(n, q, g * t1 * e) @ pushed
+            theta[plane, :, first * q : last * q].add_(block.view(n * q, m * q), alpha=term.scale)
 
 
 def _chunk(entries: int, per_pair: int, per_sample: int) -> int:

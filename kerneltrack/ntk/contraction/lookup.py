@@ -8,7 +8,7 @@ index that most samples have is a column block of dense per-sample gradients; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,9 @@ class Lookup(TermByTerm):
         width = size.planes * size.outputs * size.outer
         work = 2 * size.sample_pairs * size.tokens * width * size.outputs
         traffic = size.item_bytes * width * (2 * size.rows * size.tokens + size.sample_pairs * size.tokens)
-        return self._total(traffic, lookup=work)
+        return self._total(
+            traffic, 60, lookup=work
+        )  # what the host reads in between stands still as long as some launches
 
     def add(
         self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int
@@ -109,7 +111,7 @@ def lookup_rows(block: SampleBlock, term: Term) -> Rows:
     return Rows(found[keep], owners[keep], sums, block.count)
 
 
-def _sum_rows(uses: list[list[Tensor]], row: Tensor, size: int, trace: bool) -> Tensor:
+def _sum_rows(uses: Sequence[Sequence[Tensor]], row: Tensor, size: int, trace: bool) -> Tensor:
     """s, (size, Q, e): gradients (n, 1, e, T) of each use and output, added where ``row`` (n, ΣT) says."""
     first = uses[0][0]
     sums = first.new_zeros(size, len(uses[0]), first.shape[2])

@@ -94,10 +94,11 @@ class Order(ABC):
             workspace: bytes that may be held beside theta and the blocks.
         """
 
-    def _total(self, traffic: int, **flops: int) -> OrderCost:
-        """Sums up FLOPs by the efficiency of each kind of work, and bytes."""
+    def _total(self, traffic: int, launches: int, **flops: int) -> OrderCost:
+        """Sums up FLOPs by the efficiency of each kind of work, bytes, and operations to start."""
         time = sum(count / getattr(self.machine.efficiency, kind) for kind, count in flops.items())
-        return OrderCost(sum(flops.values()), traffic, time + self.machine.operations_per_byte * traffic)
+        time += self.machine.operations_per_byte * traffic + self.machine.launch_operations * launches
+        return OrderCost(sum(flops.values()), traffic, time)
 
 
 class TermByTerm(Order):

@@ -1,22 +1,71 @@
 """Gradients of every output at the recorded edges: the one backward pass of the structured method.
 
 Weight gradients are never formed here. Samples are independent, so one reverse pass of Σ_n f_o(x_n) gives
-∂f_o(x_n)/∂y_n for all n. Outputs are looped over, a few at a time where a pass has few rows: on CPUs, one
-pass with ten outputs took 0.6 of the time of ten passes for an MLP on 256 samples, and 1.5 to 2 times as long
-for convolutional networks and transformers. What autograd returns is kept as it is; at these sizes a copy
-into one array costs as much as forming per-sample gradients.
+∂f_o(x_n)/∂y_n for all n. On CPUs outputs are looped over, a few at a time where a pass has few rows: one pass with ten
+outputs took 0.6 of the time of ten passes for an MLP on 256 samples, and 1.5 to 2 times as long for convolutional networks
+and transformers. On an accelerator all outputs go through one pass, 2 to 5 times as fast there. What autograd returns is
+kept as it is; on a CPU a copy into one array costs as much as forming per-sample gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast, overload
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+from torch.func import vmap
 
-from kerneltrack.ntk.capture import Record, Use
+from kerneltrack.ntk.capture import Record, Use, side_by_side
+from kerneltrack.ntk.contraction.stack import Stack, alike
 from kerneltrack.ntk.machine import Machine
+
+#: What torch raises where an operation cannot go through a pass of several outputs: as exact, one by one.
+UNBATCHED = (RuntimeError, NotImplementedError)
+
+
+class Batched(Sequence[Tensor]):
+    """Gradients of several outputs from one pass: (O, n, g, e, T), and as a sequence one (n, g, e, T) for each output."""
+
+    def __init__(self, together: Tensor) -> None:
+        self.together = together
+
+    def __len__(self) -> int:
+        return self.together.shape[0]
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, place: slice) -> Batched: ...
+    def __getitem__(self, place: int | slice) -> Tensor | Batched:
+        if isinstance(place, slice):
+            return Batched(self.together[place])
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        return self.together[place]
+
+
+def together(gradients: Sequence[Tensor], axis: int = 1) -> Tensor:
+    """G of every output, (n, g, e, T) each, with the outputs along ``axis``; a view wherever they lie in one array."""
+    if isinstance(gradients, Batched):
+        return gradients.together.movedim(0, axis)
+    return side_by_side(gradients, axis)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Some rows of u: those of the samples ``rows`` of a block, (k, O); all others are zero."""
+
+    rows: slice
+    u: Tensor
+
+    def whole(self, like: Tensor) -> Tensor:
+        """u for a whole block, of the shape of its outputs (n, O)."""
+        whole = like.new_zeros(like.shape)
+        whole[self.rows] = self.u
+        return whole
 
 
 class KroneckerFactors:
@@ -26,20 +75,92 @@ class KroneckerFactors:
         uses: the uses of the block, in their order.
         gradients: for each record, one (N, g, e, T) for every output.
         count: N.
+        direction: where one was given; of several outputs, there is one more gradient then, that of Σ_no u_no f_o(x_n).
     """
 
-    def __init__(self, uses: Sequence[Use], gradients: Mapping[Record, list[Tensor]], count: int) -> None:
-        self.uses, self._gradients, self.count = uses, gradients, count
+    def __init__(
+        self,
+        uses: Sequence[Use],
+        gradients: Mapping[Record, Sequence[Tensor]],
+        count: int,
+        direction: Direction | None = None,
+    ) -> None:
+        self.uses, self._gradients, self.count, self._direction = uses, dict(gradients), count, direction
+        self._sums: dict[int, Sequence[Tensor]] = {}
+        self.stacks: dict[Record, tuple[Stack, int]] = {}
 
-    def gradients(self, index: int) -> list[Tensor]:
+    def stack(self, wanted: Collection[int]) -> None:
+        """Stacks the gradients and inputs of linear maps of one shape; :attr:`stacks` has record → the stack and its place."""
+        primary = _primary(self.uses, wanted)
+        batched = [use for record, use in primary.items() if isinstance(self._gradients[record], Batched)]
+        for group in alike(batched, len(next(iter(self._gradients.values()), ()))):
+            stack = Stack(group, [cast(Batched, self._gradients[use.record]).together for use in group])
+            for place, use in enumerate(group):
+                self.stacks[use.record] = stack, place
+                self._gradients[use.record] = Batched(stack.of_use(place))
+
+    def mixed_stacks(self) -> dict[Record, Tensor]:
+        """Σ_not u_no G_not ⊗ a_nt over the direction's samples for each record in a stack, (1, e, i)."""
+        assert self._direction is not None
+        stacks = {id(stack): stack for stack, _ in self.stacks.values()}
+        formed = {key: stack.mixed(self._direction.rows, self._direction.u) for key, stack in stacks.items()}
+        return {record: formed[id(stack)][place : place + 1] for record, (stack, place) in self.stacks.items()}
+
+    def gradients(self, index: int) -> Sequence[Tensor]:
         """G of a use: for every output (N, g, e, T)."""
-        use = self.uses[index]
-        return [use.shared_rows(part) for part in self._gradients[use.record]]
+        return self._of_outputs(self._all(index))
+
+    def sums(self, index: int) -> Sequence[Tensor]:
+        """Σ_t G of a use: for every output (N, g, e)."""
+        return self._of_outputs(self._summed(index))
+
+    def mixed(self, index: int) -> Tensor:
+        """Σ_o u_no G_no of a use for the direction's samples, (k, g, e, T)."""
+        assert self._direction is not None
+        parts = self._all(index)
+        rows = parts[-1][self._direction.rows]
+        return rows if len(parts) > 1 else rows * self._direction.u.to(rows.dtype).view(-1, 1, 1, 1)
+
+    def mixed_sums(self, indices: Sequence[int]) -> list[Tensor]:
+        """Σ_not u_no G_not over the direction's samples, (g·e,) for each of these uses."""
+        assert self._direction is not None
+        sums = [self._summed(index) for index in indices]
+        rows = [parts[-1][self._direction.rows].flatten(1) for parts in sums]
+        together = rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+        if len(sums[0]) == 1:
+            together = together * self._direction.u.to(together.dtype)
+        return list(torch.split(together.sum(0), [part.shape[1] for part in rows]))
 
     def keep(self, indices: Iterable[int]) -> None:
         """Drops the gradients that none of these uses needs."""
         records = {self.uses[index].record for index in indices}
         self._gradients = {record: parts for record, parts in self._gradients.items() if record in records}
+        self._sums.clear()
+        self.stacks = {record: found for record, found in self.stacks.items() if record in records}
+
+    def _all(self, index: int) -> Sequence[Tensor]:
+        use = self.uses[index]
+        parts = self._gradients[use.record]
+        if isinstance(parts, Batched):
+            return parts if parts.together.shape[2] == 1 else Batched(_each(use.shared_rows, parts.together))
+        return [use.shared_rows(part) for part in parts]
+
+    def _summed(self, index: int) -> Sequence[Tensor]:
+        parts = self._all(index)
+        if not isinstance(parts, Batched):
+            return [_over_rows(part) for part in parts]
+        if index not in self._sums:
+            stack, place = self.stacks.get(self.uses[index].record, (None, 0))
+            self._sums[index] = Batched(_over_rows(parts.together) if stack is None else stack.sums(place))
+        return self._sums[index]
+
+    def _of_outputs(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
+        return parts[:-1] if self._direction is not None and len(parts) > 1 else parts
+
+
+def _over_rows(rows: Tensor) -> Tensor:
+    """Σ_t, (…, T) → (…)."""
+    return rows.sum(-1) if rows.shape[-1] > 1 else rows.squeeze(-1)
 
 
 def collect(
@@ -49,39 +170,98 @@ def collect(
     dtype: torch.dtype,
     machine: Machine,
     *,
-    side_by_side: bool = False,
+    most: int = 2**62,
+    adjoining: bool = False,
+    beside: Direction | None = None,
+    proved: set[tuple[int, int]] | None = None,
 ) -> KroneckerFactors:
-    """Runs one backward pass for each output.
+    """Runs one backward pass for each output, or one for several.
+
+    A rule of vmap may be wrong without an error, for some sizes only: on an accelerator passes of a new size are compared
+    with an ordinary one.
 
     Args:
         outputs: f(x), (N, O), with its graph; the graph is consumed.
         uses: all uses of the forward pass.
         wanted: indices of those whose gradients are needed.
         dtype: in which everything is contracted, at least float32.
-        machine: what runs it; it says how many outputs go through one pass together.
-        side_by_side: copy the gradients of all outputs into one array each, as products with J want them.
+        machine: what runs it; it says how many outputs go through one pass together. One by one where an operation cannot.
+        most: no more outputs than these at once.
+        adjoining: copy the gradients of all outputs into one array each, as products with J want them.
+        beside: u: the gradients of Σ_no u_no f_o(x_n) are wanted too.
+        proved: samples and outputs of passes that were compared; those of this one are added. None where there were none.
     """
     n, o = outputs.shape
-    primary: dict[Record, Use] = {}
-    for index in sorted(wanted):  # a weight comes before its bias, and says what the rows are
-        primary.setdefault(uses[index].record, uses[index])
-    stored: dict[Record, list[Tensor]] = {record: [] for record in primary}
-    places: dict[Record, Sequence[Tensor]] = {}
-    edges = [record.edge for record in primary]
+    primary = _primary(uses, wanted)
+    stored = {record: _Stored(use, n, o, dtype, adjoining) for record, use in primary.items()}
     rows = n * max((use.extent().tokens for use in primary.values()), default=1)
-    for parts in _passes(outputs, edges, max(1, min(o, machine.backward_rows // rows))):
-        for (record, use), part in zip(primary.items(), parts, strict=True):
-            extent, own = use.extent(), stored[record]
-            sizes = extent.groups, extent.outer, extent.tokens
-            nothing = torch.zeros(1, dtype=dtype, device=outputs.device).expand(n, *sizes)
-            gradient = nothing if part is None else use.gradient_rows(part.to(dtype))
-            if side_by_side:
-                places[record] = places.get(record) or _places(gradient, o)
-                gradient = places[record][len(own)].copy_(gradient)
-            own.append(gradient)
-    for record in primary:
+    at_once = max(1, min(o, most, machine.backward_rows // rows))
+    u = (
+        None if beside is None or o == 1 else beside.whole(outputs)
+    )  # of one output it is the output's gradient, u times
+    passes = _passes(
+        outputs, [record.edge for record in stored], at_once, u, machine, set() if proved is None else proved
+    )
+    for parts, several in passes:
+        for place, part in zip(stored.values(), parts, strict=True):
+            place.add(part, several)
+    for record in stored:
         record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
-    return KroneckerFactors(uses, stored, n)
+    factors = KroneckerFactors(uses, {record: place.gradients for record, place in stored.items()}, n, beside)
+    if machine.counts_launches and not adjoining:
+        factors.stack(wanted)
+    return factors
+
+
+def _primary(uses: Sequence[Use], wanted: Collection[int]) -> dict[Record, Use]:
+    """The first use of each record: a weight comes before its bias, and says what the rows are."""
+    primary: dict[Record, Use] = {}
+    for index in sorted(wanted):
+        primary.setdefault(uses[index].record, uses[index])
+    return primary
+
+
+class _Stored:
+    """What was gathered of one record: its gradients, laid out as its use has them."""
+
+    def __init__(self, use: Use, count: int, outputs: int, dtype: torch.dtype, adjoining: bool) -> None:
+        self._use, self._count, self._outputs, self._dtype = use, count, outputs, dtype
+        self._adjoining = adjoining
+        self._places: Sequence[Tensor] = ()
+        self.gradients: Sequence[Tensor] = []
+
+    def add(self, part: Tensor | None, several: int) -> None:
+        """One pass: (n, …), or of ``several`` outputs (several, n, …); None for zeros."""
+        extent = self._use.extent()
+        sizes = self._count, extent.groups, extent.outer, extent.tokens
+        if part is None:
+            zero = torch.zeros(1, dtype=self._dtype, device=self._use.weight.device)
+            self._extend([zero.expand(sizes)] * max(1, several))
+        elif not several and self._outputs == 1 and not self._adjoining:
+            self.gradients = Batched(self._use.gradient_rows(part.to(self._dtype)).unsqueeze(0))
+        elif not several:
+            self._extend([self._use.gradient_rows(part.to(self._dtype))])
+        else:
+            rows = _each(self._use.gradient_rows, part.to(self._dtype))
+            if several >= self._outputs:
+                self.gradients = Batched(rows)
+            else:
+                self._extend(rows.unbind(0))
+
+    def _extend(self, parts: Iterable[Tensor]) -> None:
+        own = list(self.gradients)
+        for part in parts:
+            if self._adjoining and len(own) < self._outputs:
+                self._places = self._places or _places(part, self._outputs)
+                part = self._places[len(own)].copy_(part)
+            own.append(part)
+        self.gradients = own
+
+
+def _each(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """``function`` of samples, for several outputs at once: (O, n, …) → (O, n, …)."""
+    rows = function(tensor.flatten(0, 1))
+    return rows.view(*tensor.shape[:2], *rows.shape[1:])
 
 
 def _places(like: Tensor, outputs: int) -> Sequence[Tensor]:
@@ -92,28 +272,121 @@ def _places(like: Tensor, outputs: int) -> Sequence[Tensor]:
     return like.new_empty(n, outputs, g, e, t).unbind(1)
 
 
-def _passes(outputs: Tensor, edges: Sequence[GradientEdge | None], together: int) -> Iterator[Sequence[Tensor | None]]:
-    """∂f_o/∂y at all edges, output by output; ``together`` at a time where autograd can batch the pass."""
-    n, o = outputs.shape
+def _passes(
+    outputs: Tensor,
+    edges: Sequence[GradientEdge | None],
+    at_once: int,
+    beside: Tensor | None,
+    machine: Machine,
+    proved: set[tuple[int, int]],
+) -> Iterator[tuple[Sequence[Tensor | None], int]]:
+    """∂f_o/∂y at all edges, and those of Σ u f behind them; with each pass how many it was of, 0 for one by itself."""
+    total = outputs.shape[1] + (beside is not None)
     if not outputs.requires_grad or not edges:
-        yield from [[None] * len(edges)] * o
+        yield from [([None] * len(edges), 0)] * total
         return
+    if at_once >= outputs.shape[1]:  # u rides along in the one pass
+        at_once = total
     done = 0
-    while done < o:
-        count = min(together, o - done)
-        batch = outputs.new_zeros(count, n, o)
-        for k in range(count):
-            batch[k, :, done + k] = 1
+    while done < total:
+        count = min(at_once, total - done)
         if count > 1:
             try:
-                parts = _gradients(outputs, edges, batch, retain_graph=True, is_grads_batched=True)
-            except (RuntimeError, NotImplementedError):  # an operation without a batching rule: as exact, one by one
-                together = 1
+                batch = _cotangents(outputs, done, count, beside)
+                parts = _of_several(outputs, edges, batch, machine, proved)
+            except UNBATCHED:
+                at_once = 1
                 continue
-            yield from zip(*([None] * count if p is None else p.unbind(0) for p in parts), strict=True)
+            yield parts, count
         else:
-            yield _gradients(outputs, edges, batch[0], retain_graph=done < o - 1)
+            yield _gradients(outputs, edges, _cotangent(outputs, done, beside), retain_graph=done < total - 1), 0
         done += count
+
+
+def _of_several(
+    outputs: Tensor, edges: Sequence[GradientEdge | None], batch: Tensor, machine: Machine, proved: set[tuple[int, int]]
+) -> Sequence[Tensor | None]:
+    """One pass for several cotangents (k, n, O).
+
+    Raises:
+        RuntimeError, NotImplementedError: it cannot be made, or is not what an ordinary pass gives.
+    """
+    if (
+        not machine.counts_launches
+    ):  # an operation without a rule is looped over here, and costs what single passes cost
+        return _gradients(outputs, edges, batch, retain_graph=True, is_grads_batched=True)
+    parts = _batched_gradients(outputs, edges, batch)
+    size = batch.shape[1], batch.shape[0]
+    if size not in proved:
+        if not _are_ordinary(outputs, edges, batch, parts):
+            raise RuntimeError("a pass of several outputs is not what passes of one are")
+        proved.add(size)
+    return parts
+
+
+def _are_ordinary(
+    outputs: Tensor, edges: Sequence[GradientEdge | None], batch: Tensor, parts: Sequence[Tensor | None]
+) -> bool:
+    """Whether Σ_k w_k of batched gradients is the gradient of Σ_k w_k of the cotangents, for random w; one answer is read."""
+    w = torch.randn(len(batch), generator=torch.Generator().manual_seed(len(batch)), dtype=torch.float64).to(batch)
+    singly = _gradients(outputs, edges, torch.tensordot(w, batch, 1), retain_graph=True)
+    if [part is None for part in parts] != [part is None for part in singly]:
+        return False
+    flags = []
+    for several, one in zip(parts, singly, strict=True):
+        if several is not None and one is not None and one.numel():
+            gap = (torch.tensordot(w.to(several), several, 1) - one).abs().amax()
+            largest = several.abs().amax() * len(batch)
+            flags.append(gap <= torch.finfo(one.dtype).eps ** 0.6 * largest + torch.finfo(one.dtype).tiny)
+    return not flags or bool(torch.stack(flags).all())
+
+
+def gradients_by(outputs: Tensor, uses: Sequence[Use], count: int, *, at_once: bool) -> list[Tensor]:
+    """∂f_o/∂y at every use for the first ``count`` outputs, (count, n, …); the graph is kept, so that it can be tried."""
+    edges = [record.edge for record in _primary(uses, range(len(uses)))]
+    if at_once:
+        parts = _batched_gradients(outputs, edges, _cotangents(outputs, 0, count, None))
+        return [part for part in parts if part is not None]
+    rows = [_gradients(outputs, edges, _cotangent(outputs, o, None), retain_graph=True) for o in range(count)]
+    return [
+        torch.stack([p for p in parts if p is not None]) for parts in zip(*rows, strict=True) if parts[0] is not None
+    ]
+
+
+def _cotangent(outputs: Tensor, place: int, beside: Tensor | None) -> Tensor:
+    """e_o for every sample, (n, O); u behind the last."""
+    if place == outputs.shape[1] and beside is not None:
+        return beside
+    one = outputs.new_zeros(outputs.shape)
+    one[:, place] = 1
+    return one
+
+
+def _cotangents(outputs: Tensor, first: int, count: int, beside: Tensor | None) -> Tensor:
+    """``count`` of them, (count, n, O)."""
+    n, o = outputs.shape
+    rows = torch.eye(o, dtype=outputs.dtype, device=outputs.device)[first : first + count, None].expand(-1, n, o)
+    if beside is not None and first + count > o:
+        return torch.cat([rows, beside.unsqueeze(0)])
+    return rows.contiguous()
+
+
+def _batched_gradients(outputs: Tensor, edges: Sequence[GradientEdge | None], batch: Tensor) -> Sequence[Tensor | None]:
+    """One pass for several cotangents (k, n, O).
+
+    By torch.func.vmap: the one behind ``is_grads_batched`` knows fewer operations (norms, softmax, pooling are missing),
+    and loops over the cotangents there.
+    """
+    reached: list[int] = []
+
+    def one(cotangent: Tensor) -> list[Tensor]:
+        parts = _gradients(outputs, edges, cotangent, retain_graph=True)
+        reached[:] = [place for place, part in enumerate(parts) if part is not None]
+        return [part for part in parts if part is not None]
+
+    found: list[Tensor] = vmap(one)(batch)
+    by_place = dict(zip(reached, found, strict=True))
+    return [by_place.get(place) for place in range(len(edges))]
 
 
 def _gradients(

@@ -25,7 +25,7 @@ from kerneltrack.ntk.machine import Machine
 class Operands:
     """One use of the weight: G for every output, (n, g, e, T), and A, (n, g, T, i)."""
 
-    gradients: list[Tensor]
+    gradients: Sequence[Tensor]
     inputs: Tensor
 
 
@@ -116,7 +116,7 @@ def _multiply(left: Tensor, right: Tensor, into: Tensor, add: bool) -> None:
         torch.bmm(left, right, out=into)
 
 
-def _side_by_side(outputs: list[Tensor], most: int) -> Iterator[tuple[slice, Tensor]]:
+def _side_by_side(outputs: Sequence[Tensor], most: int) -> Iterator[tuple[slice, Tensor]]:
     """O gradients (n, g, e, T) as (n·g, O·e, T), a few samples (≤ ``most`` bytes) at a time.
 
     The memory order of what autograd delivers is kept.

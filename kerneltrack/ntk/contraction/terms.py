@@ -160,15 +160,7 @@ def _isometric_scales(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> li
     """
     if len(weights) == 1 and weights[0].grad_fn is None:
         return [1.0]
-    probes = [_powers_of_two(weight, seed).requires_grad_() for seed, weight in enumerate(weights)]
-    with torch.enable_grad():
-        pulled = torch.autograd.grad(weights, leaves, probes, create_graph=True, retain_graph=True, allow_unused=True)
-        used = [p for p in pulled if p is not None and p.requires_grad]
-        pushed = (
-            torch.autograd.grad(used, probes, [p.detach() for p in used], allow_unused=True)
-            if used
-            else [None] * len(probes)
-        )
+    probes, pushed, used = _pushed(weights, leaves)
     scales = [_scale(probe.detach(), image) for probe, image in zip(probes, pushed, strict=True)]
     if len(scales) == 1 and scales[0] is not None:  # without the rounding of the way back: |Vᵀu|² = c² |u|²
         squares = torch.stack([part.detach().double().square().sum() for part in used]).sum()
@@ -178,6 +170,48 @@ def _isometric_scales(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> li
         scales = [scale]
     known = [scale for scale in scales if scale is not None]
     return known if len(known) == len(scales) else None
+
+
+def isometry_gaps(terms: Sequence[Term], uses: Sequence[Use], leaves: Mapping[str, Tensor]) -> list[Tensor]:
+    """How far V Vᵀ u is from the c² u that terms were made with, in units of what rounding explains; on the device.
+
+    Of weights that are expressions of parameters: what they were found to be once may have changed with what else enters
+    them. A parameter itself is never another, and what is pulled back is exact whatever it is.
+    """
+    scales = {id(w): (w, term.scale) for term in terms if term.form != "pulled back" for w in _weights(term, uses)}
+    moved = {n for term in terms for w in _weights(term, uses) if w.grad_fn is not None for n in term.names}
+    asked = {id(w) for term in terms if moved & set(term.names) for w in _weights(term, uses)}
+    chosen = [found for key, found in scales.items() if key in asked]
+    if not chosen:
+        return []
+    weights = [weight for weight, _ in chosen]
+    probes, pushed, _ = _pushed(weights, [leaf for name, leaf in leaves.items() if name in moved])
+    return [_gap(u.detach(), v, scale) for u, v, (_, scale) in zip(probes, pushed, chosen, strict=True)]
+
+
+def _weights(term: Term, uses: Sequence[Use]) -> list[Tensor]:
+    return [uses[index].weight for index in term.uses]
+
+
+def _gap(probe: Tensor, image: Tensor | None, scale: float) -> Tensor:
+    u = probe.double()
+    v = torch.zeros_like(u) if image is None else image.detach().double()
+    gap: Tensor = torch.linalg.vector_norm(v - scale * u, float("inf")) / (_slack_of(probe) * scale)
+    return gap
+
+
+def _pushed(
+    weights: Sequence[Tensor], leaves: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor | None], list[Tensor]]:
+    """u for each weight, V Vᵀ u, and Vᵀ u."""
+    probes = [_powers_of_two(weight, seed).requires_grad_() for seed, weight in enumerate(weights)]
+    with torch.enable_grad():
+        pulled = torch.autograd.grad(weights, leaves, probes, create_graph=True, retain_graph=True, allow_unused=True)
+        used = [p for p in pulled if p is not None and p.requires_grad]
+        pushed: list[Tensor | None] = [None] * len(probes)
+        if used:
+            pushed = list(torch.autograd.grad(used, probes, [p.detach() for p in used], allow_unused=True))
+    return probes, pushed, used
 
 
 def _powers_of_two(weight: Tensor, seed: int) -> Tensor:
@@ -193,7 +227,11 @@ def _scale(probe: Tensor, image: Tensor | None) -> float | None:
     if image is None:
         return None
     u, v = probe.double(), image.detach().double()
-    eps = torch.finfo(probe.dtype).eps
     scale = (u * v).sum() / u.square().sum()
-    slack = _ROUNDED * (eps if eps <= torch.finfo(torch.float32).eps else torch.finfo(torch.float64).eps)
-    return float(scale) if bool(((v - scale * u).abs() <= slack * scale.abs()).all()) else None
+    return float(scale) if bool(((v - scale * u).abs() <= _slack_of(probe) * scale.abs()).all()) else None
+
+
+def _slack_of(probe: Tensor) -> float:
+    """What rounding explains of V Vᵀ u, relative to c²."""
+    eps = torch.finfo(probe.dtype).eps
+    return _ROUNDED * (eps if eps <= torch.finfo(torch.float32).eps else torch.finfo(torch.float64).eps)

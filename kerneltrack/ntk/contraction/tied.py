@@ -31,7 +31,7 @@ class Tied(TermByTerm):
         """Every looked-up row with the gradients of every sample's linear map, in both directions."""
         rows = size.sample_pairs * size.tokens * size.planes * size.outputs
         work = 4 * rows * (size.inner + size.outputs)
-        return self._total(4 * size.item_bytes * rows * size.outputs, lookup=work)
+        return self._total(4 * size.item_bytes * rows * size.outputs, 20, lookup=work)
 
     def add(
         self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int

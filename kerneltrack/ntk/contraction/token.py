@@ -14,6 +14,7 @@ from torch import Tensor
 from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.terms import Term
+from kerneltrack.ntk.contraction.token_group import add_groups
 
 
 class Token(Order):
@@ -28,7 +29,7 @@ class Token(Order):
     def cost(self, size: ContractionSize) -> OrderCost:
         paired = size.planes * size.sample_pairs * size.outputs**2
         work = 2 * size.sample_pairs * size.inner + paired * (2 * size.outer + 2)
-        return self._total(size.item_bytes * paired // 4, token=work)
+        return self._total(size.item_bytes * paired // 4, 4 * size.planes, token=work)
 
     def add_many(
         self,
@@ -40,6 +41,9 @@ class Token(Order):
         symmetric: bool,
         workspace: int,
     ) -> None:
+        if self.machine.counts_launches:
+            add_groups(theta, left, right, terms, symmetric, workspace // theta.element_size(), self.machine)
+            return
         layers = [_layer(term, left, right, symmetric) for term in terms]
         outputs = theta.shape[1] // left.count
         size = max(1, int(self.machine.tile_entries**0.5) // outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kerneltrack.ntk.methods.audit import audit_products_when_due, audit_when_due
 from kerneltrack.ntk.methods.execution import Execution
 from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, jacobian_bytes, least_jacobian_bytes
+from kerneltrack.ntk.methods.kept_plans import Outdated, forget_plan, kept_plan
 from kerneltrack.ntk.methods.preference import known_to_be_faster
 from kerneltrack.ntk.methods.products import product_kernel
 from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest, Method
@@ -17,12 +18,15 @@ __all__ = [
     "KernelOptions",
     "KernelRequest",
     "Method",
+    "Outdated",
     "StructuredPlan",
     "add_jacobian_kernel",
     "agree",
     "audit_products_when_due",
     "audit_when_due",
+    "forget_plan",
     "jacobian_bytes",
+    "kept_plan",
     "known_to_be_faster",
     "least_jacobian_bytes",
     "product_kernel",

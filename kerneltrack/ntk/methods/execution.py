@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import NotCapturable
-from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, collect
+from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, collect, isometry_gaps
 from kerneltrack.ntk.methods.batched import differing
+from kerneltrack.ntk.methods.comparison import Comparison
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
+from kerneltrack.ntk.methods.kept_plans import Outdated, keep_plan, kept_plan
 from kerneltrack.ntk.methods.preference import plain_is_faster
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import Step, StructuredPlan
@@ -23,19 +27,28 @@ class Execution:
     Args:
         plan: what to do.
         request: what was asked.
-        trial: the pass that the plan was made from; used again for the block that it was of.
+        trial: the pass that the plan was made from; used again for the block that it was of. None for a plan that was kept.
 
     Attributes:
+        compares: one for x1, one for x2 where that is another, while samples are looked at beside the kernel; else none.
         keeps: whether the capture is to stay where one holds all samples, beside the kernel of these with themselves.
         whole: that capture, once the kernel was formed; else None.
-        plain: in words, that the plain Jacobian of everything is faster; "" where it is not.
+        kept: whether the plan is an earlier call's.
+        plain: in words, that the plain Jacobian of everything is faster; "" where it is not, and of a plan that was kept.
     """
 
-    def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass) -> None:
-        self.plan, self.request, self._leaves = plan, request, trial.leaves
-        self._trial = trial if len(trial.samples) == len(request.x1) else None
+    def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass | None = None) -> None:
+        self.plan, self.request = plan, request
+        self._leaves = ForwardPass.leaves_of(request.network, request.x1) if trial is None else trial.leaves
+        self.kept = trial is None
+        self._trial = trial if trial is not None and len(trial.samples) == len(request.x1) else None
+        self._gaps = list[Tensor]()
         self.keeps, self.whole = False, cast(SampleBlock | None, None)
-        self.plain = plain_is_faster(request, trial, plan)
+        self.plain = "" if trial is None else plain_is_faster(request, trial, plan)
+        self.compares: list[Comparison] = []
+        if not request.looked:
+            named = (request.x1, "x1"), (request.x2, "x2")
+            self.compares = [Comparison(request.network, one, name) for one, name in named if one is not None]
 
     @classmethod
     def of(cls, request: KernelRequest, *, only_planned: bool = False) -> Execution:
@@ -47,6 +60,27 @@ class Execution:
         with request.network.evaluating():
             trial = ForwardPass.trial(request, of_one=only_planned)
             return cls(StructuredPlan.of(request, trial), request, trial)
+
+    @classmethod
+    def again(cls, request: KernelRequest) -> Execution:
+        """By the plan of an earlier call for the same, with no trial; where there is none, :meth:`of`, which is kept.
+
+        It is not where the plain Jacobian is the faster way: whoever asks for that needs no plan.
+
+        Raises:
+            NotCapturable, RuntimeError: as :meth:`of`.
+            Outdated: the samples were not looked at, and there is no plan beside which they could be.
+        """
+        with request.network.evaluating():
+            plan = kept_plan(request)
+            if plan is not None:
+                return cls(plan, request)
+            if not request.looked:
+                raise Outdated("no plan of an earlier call is left")
+            execution = cls.of(request)
+            if not execution.plain:
+                keep_plan(request, execution.plan)
+            return execution
 
     def add_to(
         self, into: Mapping[str, Tensor], advance: Callable[[int], None], against: Execution | None = None
@@ -60,35 +94,77 @@ class Execution:
         """
         request, size, q = self.request, self.plan.block_samples, self.request.paired
         symmetric = request.x2 is None
+        ours, theirs = [*self.compares, None, None][:2]
         with request.network.evaluating():
             for i, first in request.x1.chunks(size):
-                left = self.block(first)
+                left = self.block(first, i, ours)
                 for j, second in (request.x1 if request.x2 is None else request.x2).chunks(size):
                     if symmetric and j.start < i.start:
                         continue
                     same = symmetric and i == j
                     self.whole = left if self.keeps and same and len(first) == len(request.x1) else None
-                    right = left if same else (against or self).block(second)
+                    right = left if same else (against or self).block(second, j, theirs if i.start == 0 else None)
                     for layer, matrix in into.items():
                         part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
                         self._contract(part, left, right, self._steps(layer), same)
                     advance(len(first) * (len(first) + 1) // 2 if same else len(first) * len(second))
+            for compared in self.compares:
+                compared.compare()
 
-    def block(self, samples: Inputs) -> SampleBlock:
-        """Captures a block of samples.
+    def block(self, samples: Inputs, place: slice = slice(0, 0), compared: Comparison | None = None) -> SampleBlock:
+        """Captures a block of samples, those at ``place``, and leaves with ``compared`` what they have alone.
 
         Raises:
             NotCapturable: its forward pass does something else than the trial's.
+            Outdated: the plan was kept, and its forward pass does something else than it did.
         """
         request = self.request
-        done = self._trial_of(samples) or ForwardPass.of(request.network, self._leaves, samples)
-        if done.signature != self.plan.signature:
+        done = self._trial_of(samples)
+        if done is None:
+            done = ForwardPass.of(request.network, self._leaves, samples, copies=self.plan.copies)
+        if done.facts != self.plan.facts:
+            if self.kept:
+                raise Outdated("the forward pass does something else than in earlier calls")
             raise NotCapturable("the forward pass does different things for different samples")
-        refuse_not_finite(done.outputs, "the inputs")
         wanted = {index for term in self.plan.terms for index in term.uses}
-        factors = collect(done.outputs, done.uses, wanted, request.dtype, request.machine, side_by_side=self.keeps)
+        direction = None if compared is None else compared.direction(place, done.outputs)
+        if compared is None:
+            refuse_not_finite(done.outputs, "the inputs")
+        if self.kept and not self._gaps:
+            self._gaps = isometry_gaps(self.plan.terms, done.uses, self._leaves)
+        factors = collect(
+            done.outputs,
+            done.uses,
+            wanted,
+            request.dtype,
+            request.machine,
+            most=self.plan.outputs_at_once,
+            adjoining=self.keeps,
+            beside=direction,
+            proved=self.plan.passes.proved,
+        )
         self._compare_new(done, factors)
-        return SampleBlock(factors, request.reduction.kind, self._leaves, request.metric)
+        block = SampleBlock(factors, request.reduction.kind, self._leaves, request.metric)
+        if compared is not None:
+            compared.note(done.outputs, block, wanted, direction)
+        return block
+
+    def settled(self) -> bool:
+        """Whether all that was taken for granted holds, by one look at everything that stands on the device.
+
+        Raises:
+            Outdated: a weight is another expression of its parameters than the plan was made for.
+        """
+        parts = [compared.report for compared in self.compares]
+        if self._gaps:
+            parts.append(torch.stack(self._gaps).view(torch.int64))
+        if not parts:
+            return True
+        report = (torch.cat(parts) if len(parts) > 1 else parts[0]).cpu().numpy()
+        own = np.split(report, np.cumsum([len(part) for part in parts])[:-1])
+        if self._gaps and not bool((own[-1].view(np.float64) <= 1).all()):
+            raise Outdated("a weight is another expression of its parameters than in earlier calls")
+        return all(compared.holds(part) for compared, part in zip(self.compares, own, strict=False))
 
     def _compare_new(self, done: ForwardPass, factors: KroneckerFactors) -> None:
         """Raises NotCapturable where a batch's pass is of a new kind, and its uses are not what plain autodiff gives."""

@@ -13,7 +13,7 @@ from kerneltrack.memory_budget import ran_out
 from kerneltrack.ntk.capture import REFUSALS, RULES, Capture, NotCapturable, Use, first_line
 from kerneltrack.ntk.methods.batched import Batched, capture_batch, find
 from kerneltrack.ntk.methods.request import KernelRequest
-from kerneltrack.ntk.network import Inputs, Network
+from kerneltrack.ntk.network import Inputs, Network, reachable_leaves
 
 #: A capture holds inputs and clones beside what autograd saves: so many times as much.
 _CAPTURED = 4
@@ -28,6 +28,7 @@ class ForwardPass:
         leaves: the parameters that it was run with.
         outputs: f(x), (N, O), with the graph.
         uses: all uses of weights, in their order.
+        writes: whether the model changes in place what layers return; known of a trial.
         batched: how batches are captured, where this was one; None where it was vmap's.
         program: a checksum of what an ordinary batch's pass called.
         left: parameters that are no leaves, and why.
@@ -37,15 +38,31 @@ class ForwardPass:
     leaves: Mapping[str, Tensor]
     outputs: Tensor
     uses: list[Use]
+    writes: bool = False
     batched: Batched | None = None
     program: int = 0
     left: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: Network, leaves: Mapping[str, Tensor], samples: Inputs) -> ForwardPass:
+    def of(
+        cls,
+        network: Network,
+        leaves: Mapping[str, Tensor],
+        samples: Inputs,
+        *,
+        copies: bool = True,
+        watches: bool = False,
+    ) -> ForwardPass:
         """Captures ``samples``, under vmap or, where that was found to refuse the model, as a batch.
 
         Call it inside :meth:`Network.evaluating`.
+
+        Args:
+            network: the network.
+            leaves: the parameters to run it with.
+            samples: x.
+            copies: as :class:`Capture` has it; a batch is always given copies.
+            watches: as there; of a batch it is not asked.
 
         Raises:
             NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
@@ -54,12 +71,19 @@ class ForwardPass:
             raise NotCapturable(reason)
         batched: Batched | None = network.known(samples).batched
         if batched is None:
-            capture = Capture(RULES)
-            return cls(samples, leaves, capture.run(network, leaves, samples), capture.uses)
+            capture = Capture(RULES, copies=copies, watches=watches)
+            outputs = capture.run(network, leaves, samples)
+            return cls(samples, leaves, outputs, capture.uses, capture.writes)
         if batched.sites is None:
             raise NotCapturable(batched.why)
         done = capture_batch(network, leaves, samples, batched.sites)
-        return cls(samples, leaves, done.outputs, done.uses, batched, done.program)
+        return cls(samples, leaves, done.outputs, done.uses, batched=batched, program=done.program)
+
+    @staticmethod
+    def leaves_of(network: Network, samples: Inputs) -> dict[str, Tensor]:
+        """The parameters to run with: all but those whose hooks change their gradient, of which rows are formed one by one."""
+        own = network.sight(samples).parameters
+        return {name: value.requires_grad_() for name, value in network.parameters.items() if name not in own}
 
     @classmethod
     def trial(cls, request: KernelRequest, *, of_one: bool = False) -> ForwardPass:
@@ -71,14 +95,13 @@ class ForwardPass:
             NotCapturable, RuntimeError: as :meth:`of`.
         """
         network, samples = request.network, request.x1
-        own = network.sight(samples).parameters  # their rows are formed one by one, with the hooks alive
-        leaves = {name: value.requires_grad_() for name, value in network.parameters.items() if name not in own}
+        leaves = cls.leaves_of(network, samples)
         room = min(request.machine.small_bytes, request.free_bytes)
         small = not of_one and _CAPTURED * len(samples) * network.activation_bytes(samples) <= room
         tried, known = samples if small else samples.rows(0, 1), network.known(samples)
         if known.batched is None:
             try:
-                return cls.of(network, leaves, tried)
+                return cls.of(network, leaves, tried, watches=request.machine.counts_launches)
             except (NotCapturable, KernelError):
                 raise
             except REFUSALS as refusal:
@@ -95,6 +118,17 @@ class ForwardPass:
         return replace(cls.of(network, leaves, tried), left=batched.left)
 
     @cached_property
+    def facts(self) -> tuple[object, ...]:
+        """What a plan rests on: the signature, and which parameters stand where.
+
+        Behind which use, which uses share a weight, and to which parameters autograd leads past all uses.
+        """
+        names = {id(leaf): name for name, leaf in self.leaves.items()}
+        weights: dict[int, int] = {}
+        own = [(weights.setdefault(id(use.weight), len(weights)), _behind(use.weight, names)) for use in self.uses]
+        return self.signature, tuple(own), _behind(self.outputs, names)
+
+    @cached_property
     def signature(self) -> tuple[object, ...]:
         """What it has in common with a pass of other samples."""
         return tuple(use.signature() for use in self.uses)
@@ -103,6 +137,11 @@ class ForwardPass:
         """Whether it was of just these samples; equal values are not enough."""
         own = zip(samples.tensors, self.samples.tensors, strict=True)
         return all(a.shape == b.shape and a.data_ptr() == b.data_ptr() for a, b in own)
+
+
+def _behind(tensor: Tensor, names: Mapping[int, str]) -> tuple[str, ...]:
+    """The parameters to which autograd leads from a tensor."""
+    return tuple(sorted(names[id(leaf)] for leaf in reachable_leaves([tensor]) if id(leaf) in names))
 
 
 def _found(

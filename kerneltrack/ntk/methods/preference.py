@@ -30,12 +30,15 @@ _COPIES = 4
 def plain_is_faster(request: KernelRequest, trial: ForwardPass, plan: StructuredPlan) -> str:
     """In words, that the plain Jacobian takes less time; "" where it does not, where it is no way, or is too large.
 
+    On an accelerator it does not: there outputs go backward together by the plan too, nothing is laid out for each of them, and
+    only the plan's capture has what samples are compared by beside the kernel.
+
     Args:
         request: what is asked for.
         trial: the pass that the plan was made from, its graph not used yet.
         plan: the structured plan.
     """
-    if request.method != "auto" or trial.batched is not None or plan.uncovered:
+    if request.method != "auto" or request.machine.counts_launches or trial.batched is not None or plan.uncovered:
         return ""
     names = list(request.network.parameters)
     needed = jacobian_bytes(request.network, names, request.x1, request.samples, request.outputs, request.dtype)
@@ -73,7 +76,7 @@ def _structured(request: KernelRequest, uses: Sequence[Use], plan: StructuredPla
     """What the plan costs beyond the passes' own operations."""
     records = {use.record: use for use in uses}
     rows = request.samples * max((use.extent().tokens for use in records.values()), default=1)
-    passes = -(-request.outputs // max(1, min(request.outputs, request.machine.backward_rows // rows)))
+    passes = -(-request.outputs // max(1, min(plan.outputs_at_once, request.machine.backward_rows // rows)))
     calls = _NODE * nodes * passes + _LAID_OUT * request.outputs * len(records)
     return sum(step.cost.time for step in plan.steps) + request.machine.call_operations * calls
 

@@ -71,7 +71,8 @@ class KernelOptions:
 class KernelRequest:
     """Everything a method needs. ``outputs`` is O behind the head.
 
-    ``x2`` None means x1, a symmetric kernel.
+    ``x2`` None means x1, a symmetric kernel. ``looked`` says that the samples were looked at before; where they were not,
+    that has to be done beside the kernel.
     """
 
     network: Network
@@ -85,6 +86,7 @@ class KernelRequest:
     by_layer: bool
     budget: int
     machine: Machine
+    looked: bool = True
 
     @classmethod
     def of(cls, model: nn.Module, x1: Any, x2: Any, options: KernelOptions) -> KernelRequest:
@@ -93,11 +95,7 @@ class KernelRequest:
         Raises:
             KernelError, UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
         """
-        request = cls.unformed(model, x1, options, name="x1")
-        network = request.network
-        request = replace(request, x2=_second(network, x2, request.x1, request.outputs))
-        network.chunk_bytes = min(network.chunk_bytes, max(1, (request.budget - request.result_bytes) // 4))
-        return request
+        return cls.unlooked(model, x1, x2, options).look()
 
     @classmethod
     def planned(cls, model: nn.Module, x1: Any, x2: Any, options: KernelOptions) -> KernelRequest:
@@ -120,25 +118,56 @@ class KernelRequest:
         Raises:
             KernelError, UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
         """
+        request = cls.unlooked(model, x, None, options, name=name)
+        return replace(request, outputs=validate(request.network, request.x1, name=name)[1], looked=True)
+
+    @classmethod
+    def unlooked(cls, model: nn.Module, x1: Any, x2: Any, options: KernelOptions, *, name: str = "x1") -> KernelRequest:
+        """What is asked, before anything was run; how many outputs there are is not known yet.
+
+        Raises:
+            KernelError, UnsupportedModelError, ProbeError: what shows without a forward pass.
+        """
         reduction = parse_output(options.output, options.gauge)
         network = Network(
             model, params=options.params, forward=options.forward, head=reduction.head, dtype=options.dtype
         )
-        samples, outputs = validate(network, x, name=name)
-        parameters = network.parameters
+        samples = network.inputs(x1, name=name)
+        parameters, machine = network.parameters, Machine.of(network.device)
         return cls(
             network=network,
             x1=samples,
-            x2=None,
-            outputs=outputs,
+            x2=_second(network, x2, samples),
+            outputs=0,
             dtype=summed_dtype(parameters),
             reduction=reduction,
             metric=preconditioner(options.metric, parameters),
             method=options.method,
             by_layer=options.by_layer,
-            budget=budget_bytes(options.memory_budget, network.device),
-            machine=Machine.of(network.device),
+            budget=_budget(options, machine, network.device),
+            machine=machine,
+            looked=False,
         )
+
+    def look(self) -> KernelRequest:
+        """The same, once it is certain that a kernel of these samples makes sense.
+
+        Raises:
+            UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
+        """
+        outputs = validate(self.network, self.x1, name="x1")[1]
+        if self.x2 is not None:
+            others = validate(self.network, self.x2, name="x2")[1]
+            if others != outputs:
+                raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))
+        return replace(self.trusted(outputs), looked=True)
+
+    def trusted(self, outputs: int) -> KernelRequest:
+        """The same with so many outputs as an earlier call has found; the samples are to be looked at beside the kernel."""
+        request = replace(self, outputs=outputs)
+        network = request.network
+        network.chunk_bytes = min(network.chunk_bytes, max(1, (request.budget - request.result_bytes) // 4))
+        return request
 
     @property
     def samples(self) -> int:
@@ -210,7 +239,14 @@ class KernelRequest:
         return matrix[0].view(len(self.x1), self.outputs, self.columns, self.outputs).transpose(1, 2)
 
 
-def _second(network: Network, x2: Any, left: Inputs, outputs: int) -> Inputs | None:
+def _budget(options: KernelOptions, machine: Machine, device: torch.device) -> int:
+    """In bytes; of a machine whose memory is known, half of that where nothing is given."""
+    if options.memory_budget is None and machine.memory is not None:
+        return machine.memory // 2
+    return budget_bytes(options.memory_budget, device)
+
+
+def _second(network: Network, x2: Any, left: Inputs) -> Inputs | None:
     """The second samples, None where they are the first."""
     if x2 is None:
         return None
@@ -222,7 +258,4 @@ def _second(network: Network, x2: Any, left: Inputs, outputs: int) -> Inputs | N
             got=str(given.tree),
             remedy="Give both as the same kind of pytree.",
         )
-    right, others = validate(network, given, name="x2")
-    if others != outputs:
-        raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))
-    return None if right.same_as(left) else right
+    return None if given.same_as(left) else given

@@ -12,13 +12,14 @@ from kerneltrack.ntk.capture import Record, Use
 from kerneltrack.ntk.contraction import ContractionSize, Order, OrderCost, Term, cheapest, cover
 from kerneltrack.ntk.methods.footprint import sample_bytes
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
+from kerneltrack.ntk.methods.passes import Passes
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.network import layer_of
 from kerneltrack.ntk.plan import PlanLine
 
 _HOOKED = "a hook changes its gradient"
 #: Orders that make a tile of Θ by itself before they add it.
-_TILED = ("hybrid", "lookup", "tied")
+_TILED = ("hybrid", "lookup", "ranked", "tied")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ class StructuredPlan:
     Attributes:
         steps: each covered parameter's contribution.
         uncovered: parameters that plain autodiff must do, and why.
-        signature: of the forward pass that it is the plan of.
+        facts: of the forward pass that it is the plan of; see :class:`ForwardPass`.
+        outputs: O.
+        passes: how they go backward.
+        outputs_at_once: how many of them in one pass, in the memory that is free.
+        copies: whether the model gets copies of what its layers return, because it writes there.
         lines: the plan as it is printed.
         samples: how many there are on both sides.
         block_samples: how many are captured at a time.
@@ -54,13 +59,18 @@ class StructuredPlan:
         factor_bytes: what they take by themselves while input rows are brought into the order of products.
         widest: entries of the largest gradient of one sample and output.
         workspace: bytes that a slice or a tile beside the blocks may take; four of them are kept free.
-        slices: bytes that slices and tiles will take together.
+        slice_bytes: bytes of the widest slice of gradients, were there room for it.
+        tile_bytes: bytes of the largest tile of Θ that a step makes by itself, were there room for it.
         batched: why samples are captured as ordinary batches; "" where vmap does it.
     """
 
     steps: tuple[Step, ...]
     uncovered: Mapping[str, str]
-    signature: tuple[object, ...]
+    facts: tuple[object, ...]
+    outputs: int
+    passes: Passes
+    outputs_at_once: int
+    copies: bool
     lines: tuple[PlanLine, ...]
     samples: int
     block_samples: int
@@ -69,7 +79,8 @@ class StructuredPlan:
     factor_bytes: int
     widest: int
     workspace: int
-    slices: int
+    slice_bytes: int
+    tile_bytes: int
     batched: str = ""
 
     @classmethod
@@ -82,24 +93,43 @@ class StructuredPlan:
         widest = max((use.extent().gradients for use in uses), default=1)
         inputs, item = sum(use.held_inputs() for use in uses), request.dtype.itemsize
         gradients = sum(use.extent().gradients for use in {use.record: use for use in uses}.values())
-        workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
-        return cls(
+        slice_bytes, tile_bytes = _slices(request, trial, steps)
+        whole = cls(
             steps=tuple(steps),
             uncovered=coverage.uncovered
             | dict(trial.left)
             | dict.fromkeys(request.network.sight(trial.samples).parameters, _HOOKED),
-            signature=trial.signature,
+            facts=trial.facts,
+            outputs=request.outputs,
+            passes=Passes.of(request, trial),
+            outputs_at_once=1,
+            copies=trial.writes or not request.machine.counts_launches,
             lines=tuple(_lines(steps, uses)),
             samples=request.samples,
-            block_samples=_block_samples(request, one, request.free_bytes - 4 * workspace),
+            block_samples=request.samples,
             sample_bytes=one,
             held_bytes=one + item * (inputs + request.outputs * widest),
             factor_bytes=item * (2 * inputs + request.outputs * gradients),
             widest=widest,
-            workspace=workspace,
-            slices=_slices(request, trial, steps, workspace),
+            workspace=0,
+            slice_bytes=slice_bytes,
+            tile_bytes=tile_bytes,
             batched="" if trial.batched is None else trial.batched.why,
         )
+        return whole.within(request)
+
+    def within(self, request: KernelRequest) -> StructuredPlan:
+        """The same plan in the memory that is free now."""
+        workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
+        block = _block_samples(request, self.sample_bytes, request.free_bytes - 4 * workspace)
+        one = request.network.activation_bytes(request.x1) * min(block, len(request.x1))
+        at_once = max(1, min(self.passes.at_once, request.free_bytes // (2 * one)))
+        return replace(self, workspace=workspace, block_samples=block, outputs_at_once=at_once)
+
+    @property
+    def slices(self) -> int:
+        """Two slices of gradients (one is formed while one is multiplied), and a tile of Θ where a step makes one."""
+        return 2 * min(self.workspace, self.slice_bytes) + min(self.workspace, self.tile_bytes)
 
     @property
     def terms(self) -> list[Term]:
@@ -109,7 +139,7 @@ class StructuredPlan:
     @property
     def key(self) -> tuple[object, ...]:
         """What the contributions depend on: two executions with equal keys can be contracted with each other."""
-        return self.signature, tuple((step.term, step.order.name) for step in self.steps), tuple(self.uncovered)
+        return self.facts[0], tuple((step.term, step.order.name) for step in self.steps), tuple(self.uncovered)
 
     @property
     def least_bytes(self) -> int:
@@ -131,12 +161,12 @@ def _step(request: KernelRequest, trial: ForwardPass, term: Term) -> Step:
     return Step(term, order, order.cost(size))
 
 
-def _slices(request: KernelRequest, trial: ForwardPass, steps: Sequence[Step], workspace: int) -> int:
-    """Two slices of gradients (one is formed while one is multiplied), and a tile of Θ where a step makes one."""
+def _slices(request: KernelRequest, trial: ForwardPass, steps: Sequence[Step]) -> tuple[int, int]:
+    """Bytes of the widest slice of gradients, and of a tile of Θ where a step makes one."""
     rows = request.dtype.itemsize * max(len(request.x1), request.columns) * request.paired
     slices = [rows * _columns(request, trial, step, rows) for step in steps if step.order.name == "gradient"]
     tile = rows**2 // request.dtype.itemsize if any(step.order.name in _TILED for step in steps) else 0
-    return 2 * min(workspace, max(slices, default=0)) + min(workspace, tile)
+    return max(slices, default=0), tile
 
 
 def _columns(request: KernelRequest, trial: ForwardPass, step: Step, column: int) -> int:

@@ -9,7 +9,8 @@ from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.fineness import fineness
 from kerneltrack.ntk.network.flops import forward_flops
 from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
-from kerneltrack.ntk.network.independence import FEW
+from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.independence import FEW, PULLED, explained_derivatives, explained_outputs
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.parameters import (
     Metric,
@@ -27,15 +28,17 @@ from kerneltrack.ntk.network.parameters import (
 from kerneltrack.ntk.network.refusals import explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.state import State
-from kerneltrack.ntk.network.validation import look_closely, refuse_random, validate
+from kerneltrack.ntk.network.validation import contents, look_closely, refuse_random, validate
 
 __all__ = [
     "DRAWS",
     "FEW",
+    "PULLED",
     "UNITS",
     "AnchoredNetwork",
     "Configuration",
     "Forward",
+    "Generators",
     "Inputs",
     "Metric",
     "Network",
@@ -45,8 +48,11 @@ __all__ = [
     "State",
     "as_rows",
     "common_dtype",
+    "contents",
     "default_forward",
     "explained",
+    "explained_derivatives",
+    "explained_outputs",
     "fineness",
     "forward_flops",
     "layer_of",

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +22,14 @@ from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
 from kerneltrack.ntk.network.batch_vjp import Gradients, batch_vjp, cotangents, same_bits
 from kerneltrack.ntk.network.bystanders import refuse_bystanders
 from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.known import Rounding
 from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.refusals import refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.witness import Calls
+
+#: What is computed on a device, or by the host.
+Array = TypeVar("Array", Tensor, np.ndarray[Any, Any])
 
 #: Samples of one look: of every call, and of the first one. The derivative is asked of the first PULLED.
 FEW, MANY, PULLED = 3, 8, 2
@@ -100,15 +107,29 @@ def refuse_coupling(
     limit, slack = _limit(values), _slack(sizes, seen.pulled, values.dtype)
     if bool((gap <= limit).all() & (seen.gap <= slack).all().to(gap.device)):
         return
+    refuse_not_finite(values, "the inputs")  # NaN differs from itself
+    known, size = network.known(samples), values.abs().amax(0)
+    if (before := known.rounding) is not None:
+        moved, turned = (torch.from_numpy(part).to(gap.device) for part in (before.outputs, before.derivatives))
+        within = (gap <= limit + moved * size).all() & (seen.gap <= slack + turned.to(sizes.device) * sizes).all().to(
+            gap.device
+        )
+        if bool(within):
+            return
     noise, unsteady, eps = _noise(network, samples, seen)
-    limit = limit + _twice(eps) * noise + _ulps(eps) * eps * values.abs().amax(0)
+    moved, turned = _twice(eps) * noise + _ulps(eps) * eps * size, _twice(eps) * unsteady + _ulps(eps) * eps * sizes
+    limit, slack = limit + moved, slack + turned
     if not bool((gap <= limit).all()):
         _refuse("outputs", "outputs of a sample alone equal to its row of a batch", gap / limit)
-    slack = slack + _twice(eps) * unsteady + _ulps(eps) * eps * sizes
     for name, found, most in zip(seen.pulled, seen.gap.tolist(), slack.tolist(), strict=True):
         if not found <= most:
             expected = "the derivative of a sample alone equal to its part of a batch's"
             _refuse(f"derivative by {name!r}", expected, torch.tensor(found / (most or 1e-300)))
+    known.rounding = Rounding(_relative(moved, size), _relative(turned, sizes))
+
+
+def _relative(moved: Tensor, size: Tensor) -> np.ndarray[Any, Any]:
+    return torch.where(size > 0, moved / size, 0).double().cpu().numpy()
 
 
 def refuse_hidden_coupling(network: Network, samples: Inputs, seen: Look) -> None:
@@ -227,17 +248,24 @@ def _twice(eps: float) -> int:
     return 3 if eps > _COARSE else 2
 
 
+def explained_outputs(spread: Array, size: Array, eps: float) -> Array:
+    """Differences, by output, that need no explanation: of the spread of f, and the last digits of its largest value."""
+    return _share(eps) * spread + _ulps(eps) * eps * size
+
+
+def explained_derivatives(sizes: Array, largest: Array | float, eps: float) -> Array:
+    """The same for Jᵀu by parameter (P,): of its own size, and the last digits of the largest of all."""
+    return _share(eps) * sizes + 2 * _ulps(eps) * eps * largest
+
+
 def _limit(values: Tensor) -> Tensor:
-    """Differences, by output, that need no explanation: of the outputs' spread, and the last digits of their size."""
-    eps = torch.finfo(values.dtype).eps
-    limit: Tensor = _share(eps) * (values.amax(0) - values.amin(0)) + _ulps(eps) * eps * values.abs().amax(0)
-    return limit
+    spread = values.amax(0) - values.amin(0)
+    return explained_outputs(spread, values.abs().amax(0), torch.finfo(values.dtype).eps)
 
 
 def _slack(sizes: Tensor, pulled: Gradients, dtype: torch.dtype) -> Tensor:
-    """The same for Jᵀu by parameter (P,): of its own size, and the last digits of all parameters' sizes."""
     eps = max(torch.finfo(kind).eps for kind in (dtype, *(part.dtype for part in pulled.values())))
-    return _share(eps) * sizes + 2 * _ulps(eps) * eps * sizes.amax()
+    return explained_derivatives(sizes, sizes.amax(), eps)
 
 
 def _noise(network: Network, samples: Inputs, seen: Look) -> tuple[Tensor, Tensor, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from torch import nn
 
 from kerneltrack.ntk.network.witness import Sight
@@ -13,6 +14,19 @@ from kerneltrack.ntk.network.witness import Sight
 #: What was found out about each module, by mode, shape and dtype.
 _KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Known]] = WeakKeyDictionary()
 _REMEMBERED = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """Differences that rounding explains, in units of the sizes of what differs.
+
+    Attributes:
+        outputs: by output (O,).
+        derivatives: by parameter (P,).
+    """
+
+    outputs: np.ndarray[Any, Any]
+    derivatives: np.ndarray[Any, Any]
 
 
 @dataclass
@@ -23,6 +37,7 @@ class Known:
         activation_bytes: what autograd saves for one sample; None before it was measured.
         sight: what the witness of a forward and a backward pass saw; None before there was one.
         accepted: checksums of the samples that a first call has looked at closely.
+        rounding: what rounding was found to explain where samples alone and in a batch differed; None before they did.
         batched: how a batch is captured where vmap refuses the model; what that is, its finder knows.
         plain: sizes of a request of which the plain Jacobian was found to be the faster way → the bytes that it needs, and
             why.
@@ -32,6 +47,7 @@ class Known:
     activation_bytes: int | None = None
     sight: Sight | None = None
     accepted: set[tuple[int, ...]] = field(default_factory=set)
+    rounding: Rounding | None = None
     batched: Any = None
     plain: dict[tuple[Any, ...], tuple[int, str]] = field(default_factory=dict)
     mapped: dict[tuple[int, int, tuple[str, ...]], bool] = field(default_factory=dict)

@@ -253,8 +253,16 @@ class Network:
         return replace(see(first_pass), parameters=hooked_ones)
 
     def buffers(self) -> dict[str, Tensor]:
-        """Copies: a forward may write to its buffers."""
-        return {raw: self._cast(b).clone() for raw, b in self._call.named_buffers()}
+        """Copies: a forward may write to its buffers. Dense ones are copied all at once, by one operation for each dtype."""
+        held = {raw: self._cast(b) for raw, b in self._call.named_buffers()}
+        alike: dict[tuple[torch.dtype, torch.device], list[str]] = {}
+        for raw, b in held.items():
+            if b.layout == torch.strided and b.device.type != "meta":
+                alike.setdefault((b.dtype, b.device), []).append(raw)
+        copies = {raw: torch.empty_like(held[raw]) for group in alike.values() for raw in group}
+        for group in alike.values():
+            torch._foreach_copy_([copies[raw] for raw in group], [held[raw] for raw in group])
+        return {raw: copies[raw] if raw in copies else b.clone() for raw, b in held.items()}
 
     def headed(self, outputs: Tensor) -> Tensor:
         """Outputs (n, O) behind the head, (n, K)."""

@@ -37,11 +37,16 @@ def validate(network: Network, x: Any, *, name: str = "x") -> tuple[Inputs, int]
     """
     samples = network.inputs(x, name=name)
     accepted = network.known(samples).accepted
-    sums = [checksum(t) for t in samples.tensors]
-    contents = tuple(torch.stack([total.to(sums[0].device) for total in sums]).tolist())
-    outputs = _look(network, samples, name, contents not in accepted)
-    accepted.add(contents)
+    found = tuple(contents(samples).tolist())
+    outputs = _look(network, samples, name, found not in accepted)
+    accepted.add(found)
     return samples, outputs
+
+
+def contents(samples: Inputs) -> Tensor:
+    """Checksums of the samples' tensors, on the device of the first."""
+    sums = [checksum(t) for t in samples.tensors]
+    return torch.stack([total.to(sums[0].device) for total in sums])
 
 
 def look_closely(network: Network, samples: Inputs) -> None:

@@ -1,0 +1,156 @@
+"""Whether a few samples have in a batch what they have alone, asked beside a kernel and read behind it.
+
+The capture that a kernel is made of runs each sample alone, whatever the model does with a batch. Its outputs, and Jᵀu by
+its factors, are compared with those of one plain batch of a few samples. Nothing is read before the kernel is there; then
+all numbers come at once, and the host decides by the limits of every other call
+(:mod:`kerneltrack.ntk.network.independence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kerneltrack.ntk.contraction import Direction, SampleBlock, pulled_back
+from kerneltrack.ntk.methods.kept_plans import Outdated
+from kerneltrack.ntk.network import (
+    FEW,
+    PULLED,
+    Generators,
+    Inputs,
+    Network,
+    contents,
+    explained_derivatives,
+    explained_outputs,
+)
+
+
+class Comparison:
+    """FEW neighbouring samples, as a kernel's blocks have them and as one batch.
+
+    Args:
+        network: the network.
+        samples: all N samples.
+        name: what they are called where they are refused.
+    """
+
+    def __init__(self, network: Network, samples: Inputs, name: str) -> None:
+        self.samples, self.name = samples, name
+        self._network, self._few = network, min(FEW, len(samples))
+        self._start = _start(len(samples), self._few)
+        self._outputs = list[Tensor]()
+        self._rows = list[Tensor]()
+        self._pulled: dict[str, Tensor | None] = {}
+        self._numbers: Tensor | None = None
+
+    def direction(self, place: slice, outputs: Tensor) -> Direction | None:
+        """The rows of u that are in the block of the samples ``place``; None where none is."""
+        first, last = max(self._start, place.start), min(self._start + self._few, place.stop)
+        if first >= last:
+            return None
+        u = _cotangents(outputs.shape[1], outputs.dtype, outputs.device)
+        return Direction(slice(first - place.start, last - place.start), u[first - self._start : last - self._start])
+
+    def note(self, outputs: Tensor, block: SampleBlock, wanted: Collection[int], direction: Direction | None) -> None:
+        """What one block has: its outputs (n, O), and Jᵀu of the direction's samples."""
+        self._outputs.append(outputs.detach())
+        if direction is None:
+            return
+        self._rows.append(outputs.detach()[direction.rows])
+        pulled = pulled_back(block.factors, wanted, block.leaves, direction.rows)
+        for name, part in pulled.items():
+            before = self._pulled.get(name)
+            self._pulled[name] = part if before is None else before if part is None else before + part
+
+    def compare(self) -> None:
+        """Runs the batch; call it inside ``network.evaluating()``.
+
+        Raises:
+            Outdated: the forward pass draws random numbers.
+        """
+        network, generators = self._network, Generators(self._network.module)
+        before = generators.states()
+        leaves = {name: value.detach().requires_grad_() for name, value in network.parameters.items()}
+        batch = self.samples.rows(self._start, self._start + self._few)
+
+        def differentiate(outputs: Tensor) -> tuple[Tensor, Mapping[str, Tensor | None]]:
+            u = _cotangents(outputs.shape[1], outputs.dtype, outputs.device)[: self._few]
+            parts = torch.autograd.grad(outputs, list(leaves.values()), u, allow_unused=True)
+            return outputs, dict(zip(leaves, parts, strict=True))
+
+        with torch.enable_grad():
+            outputs, pulled = network.applied(leaves, batch, differentiate)
+        network.refuse_hidden_parameters(outputs)
+        if generators.states() != before:
+            raise Outdated("the forward pass draws random numbers")
+        self._numbers = self._measured(outputs.detach(), pulled)
+
+    def _measured(self, outputs: Tensor, pulled: Mapping[str, Tensor | None]) -> Tensor:
+        """By output the gap, the least and the largest value, by parameter the gap and the size; in one row."""
+        alone = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
+        everything = self._outputs[0] if len(self._outputs) == 1 else torch.cat(self._outputs)
+        low, high = torch.aminmax(everything, dim=0)
+        gap = torch.linalg.vector_norm(outputs - alone, float("inf"), 0)
+        pairs = [(_dense(self._pulled[name], part), _dense(part, self._pulled[name])) for name, part in pulled.items()]
+        own, others = [a for a, _ in pairs if a is not None], [b for _, b in pairs if b is not None]
+        norms = [*_largest(torch._foreach_sub(others, own)), *_largest(own)] if own else []
+        row = [gap, low, high, torch.stack(norms)] if norms else [gap, low, high]
+        return torch.cat(row).double()
+
+    @property
+    def report(self) -> Tensor:
+        """All that is to be read, as integers of 64 bits: the numbers, and the checksums of the samples."""
+        assert self._numbers is not None
+        return torch.cat([self._numbers.view(torch.int64), contents(self.samples)])
+
+    def holds(self, report: np.ndarray[Any, Any]) -> bool:
+        """Whether everything is as it should be, by the numbers of :attr:`report`.
+
+        False also where these samples have not been looked at closely before.
+        """
+        assert self._numbers is not None
+        count, width = len(self._numbers), self._outputs[0].shape[1]
+        values, sums = report[:count].view(np.float64), tuple(report[count:].tolist())
+        (gap, low, high), rest = values[: 3 * width].reshape(3, width), values[3 * width :]
+        gaps, sizes = rest.reshape(2, -1)
+        dtypes = [self._outputs[0].dtype, *(part.dtype for part in self._pulled.values() if part is not None)]
+        eps = max(torch.finfo(dtype).eps for dtype in dtypes)
+        size, known = np.maximum(-low, high), self._network.known(self.samples)
+        if not np.isfinite(size).all():
+            return False
+        limit = explained_outputs(high - low, size, torch.finfo(dtypes[0]).eps)
+        slack = explained_derivatives(sizes, sizes.max(initial=0), eps)
+        if known.rounding is not None and len(known.rounding.outputs) == width:  # of f before any head
+            limit = limit + known.rounding.outputs * size
+            slack = slack + known.rounding.derivatives * sizes
+        return bool((gap <= limit).all() and (gaps <= slack).all()) and sums in known.accepted
+
+
+def _dense(part: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """A gradient; zeros where only the other one is there."""
+    if part is None:
+        return None if other is None else torch.zeros_like(other)
+    return part.to_dense() if part.layout != torch.strided else part
+
+
+def _largest(parts: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
+    return list(torch._foreach_norm(list(parts), float("inf")))
+
+
+@lru_cache(maxsize=64)
+def _cotangents(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """u, (FEW, O), the same at every call; zero behind the first PULLED, so that what these do to others' derivatives shows."""
+    u = torch.randn(FEW, width, generator=torch.Generator().manual_seed(width), dtype=torch.float64)
+    u[PULLED:] = 0
+    return u.to(device, dtype)
+
+
+@lru_cache(maxsize=1024)
+def _start(count: int, few: int) -> int:
+    """The first of ``few`` neighbouring samples, the same for every call with as many."""
+    return int(torch.randint(count - few + 1, (), generator=torch.Generator().manual_seed(count)))

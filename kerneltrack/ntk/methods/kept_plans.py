@@ -1,0 +1,57 @@
+"""Plans that earlier calls have made, kept as long as their module lives.
+
+A plan holds no tensor, and what it rests on is compared with every pass that is contracted by it (:attr:`.ForwardPass.facts`);
+how much memory is free is asked again (:meth:`.StructuredPlan.within`). Where a metric is given, none is kept: what its
+entries are decides how weights are contracted. Nor is one of a model that vmap refuses: a capture of ordinary batches is
+compared with plain autodiff, and may leave parameters out (:mod:`.batched`); every call asks what is known of these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from kerneltrack.ntk.methods.request import KernelRequest
+from kerneltrack.ntk.methods.structured_plan import StructuredPlan
+
+#: Module → what was asked of it → the plan.
+_KEPT: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], StructuredPlan]] = WeakKeyDictionary()
+_REMEMBERED = 32
+
+
+class Outdated(Exception):
+    """A kept plan, or what was taken for granted with it, does not hold any longer: everything is to be asked anew."""
+
+
+def kept_plan(request: KernelRequest) -> StructuredPlan | None:
+    """The plan of an earlier call that asked for the same, in the memory that is free now; None where there is none.
+
+    None also where vmap has refused the model since.
+    """
+    if request.metric is not None or request.network.known(request.x1).batched is not None:
+        return None
+    found = _KEPT.get(request.network.module, {}).get(_key(request))
+    return None if found is None else found.within(request)
+
+
+def keep_plan(request: KernelRequest, plan: StructuredPlan) -> None:
+    """Keeps what a call has found out, but with a metric, and of ordinary batches."""
+    if request.metric is not None or plan.batched:
+        return
+    of_module = _KEPT.setdefault(request.network.module, {})
+    if len(of_module) >= _REMEMBERED:
+        of_module.clear()
+    of_module[_key(request)] = plan
+
+
+def forget_plan(request: KernelRequest) -> None:
+    """The plan is to be made again."""
+    _KEPT.get(request.network.module, {}).pop(_key(request), None)
+
+
+def _key(request: KernelRequest) -> tuple[Any, ...]:
+    second = None if request.x2 is None else len(request.x2)
+    asked = request.reduction.name, request.reduction.kind, request.reduction.gauge, request.method, request.by_layer
+    return request.network.plan_key(request.x1), type(request.network), len(request.x1), second, asked, request.machine

@@ -1,0 +1,87 @@
+"""How outputs go through backward passes: several at once or one by one, decided once for each plan by a trial.
+
+Several at once are faster on an accelerator, and as exact. Some operations cannot: a backward pass of the model's own that
+looks at numbers, one for which torch has no batching rule. A model that hangs hooks on its tensors is not captured at all.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kerneltrack.ntk.capture import first_line
+from kerneltrack.ntk.contraction import UNBATCHED, gradients_by
+from kerneltrack.ntk.methods.forward_pass import ForwardPass
+from kerneltrack.ntk.methods.request import KernelRequest
+
+#: Outputs that are tried.
+_TRIED = 2
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The decision.
+
+    Attributes:
+        at_once: outputs in one pass, before memory is asked.
+        looped: why there is one output in each pass; "" where there are several, or only one.
+        proved: samples and outputs of passes that were compared with an ordinary one since.
+    """
+
+    at_once: int
+    looped: str = ""
+    proved: set[tuple[int, int]] = field(default_factory=set, compare=False)
+
+    @classmethod
+    def of(cls, request: KernelRequest, trial: ForwardPass) -> Passes:
+        """Of the trial that a plan is made from; where launches cost nothing, the sizes of each pass decide."""
+        if not request.machine.counts_launches or request.outputs == 1 or not trial.outputs.requires_grad:
+            return cls(request.outputs)
+        looped = _why_looped(trial)
+        return cls(1 if looped else request.outputs, looped)
+
+    def __str__(self) -> str:
+        if self.looped:
+            return f"outputs go backward one by one: {self.looped}"
+        return f"{self.at_once} outputs go backward in one pass" if self.at_once > 1 else "one output goes backward"
+
+
+def _why_looped(trial: ForwardPass) -> str:
+    try:
+        together, seconds = _timed(trial, at_once=True)
+    except UNBATCHED as refusal:
+        return f"an operation cannot be batched ({first_line(refusal)})"
+    singly, others = _timed(trial, at_once=False)
+    if not _same(together, singly):
+        return "batched gradients are not those of single outputs"
+    if seconds > others:
+        return f"batched they take {seconds / others:.1f} times as long"
+    return ""
+
+
+def _timed(trial: ForwardPass, *, at_once: bool) -> tuple[list[Tensor], float]:
+    """Gradients of a few outputs, and the seconds of a second run on an accelerator; 0 on a CPU, which stands for one."""
+    outputs, uses, count = trial.outputs, trial.uses, min(_TRIED, trial.outputs.shape[1])
+    found = gradients_by(outputs, uses, count, at_once=at_once)
+    if outputs.device.type == "cpu":
+        return found, 0.0
+    torch.accelerator.synchronize(outputs.device)
+    began = time.perf_counter()
+    gradients_by(outputs, uses, count, at_once=at_once)
+    torch.accelerator.synchronize(outputs.device)
+    return found, time.perf_counter() - began
+
+
+def _same(together: list[Tensor], singly: list[Tensor]) -> bool:
+    """To rounding, relative to the largest gradient of each use; one answer is read."""
+    if len(together) != len(singly):
+        return False
+    flags = [
+        (a - b).abs().amax() <= torch.finfo(b.dtype).eps ** 0.6 * b.abs().amax() + torch.finfo(b.dtype).tiny
+        for a, b in zip(together, singly, strict=True)
+        if b.numel()
+    ]
+    return not flags or bool(torch.stack(flags).all())
