@@ -29,6 +29,7 @@ from kerneltrack.ntk.methods import (
     add_jacobian_kernel,
     audit_when_due,
     forget_plan,
+    forget_recording,
     jacobian_bytes,
     kept_plan,
     known_to_be_faster,
@@ -294,6 +295,7 @@ def _kernels(
                 return _compute(trusted, progress, keeps=keeps)
             except Outdated:
                 forget_plan(request)
+                forget_recording(request)
     request = request.look()
     with explained(request.network.module):
         if _is_difference(request, request.outputs):
@@ -304,6 +306,7 @@ def _kernels(
             return _compute(request, progress, keeps=keeps)
         except Outdated:
             forget_plan(request)
+            forget_recording(request)
             return _compute(request, progress, keeps=keeps)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 
@@ -118,6 +119,10 @@ class Machine:
     #: Rows from which the triangle may pay: with fewer, block rows are too thin to keep the device busy.
     triangle_rows: int = 0
 
+    #: Memory that recordings of kernels may hold between calls (:mod:`kerneltrack.ntk.methods.recording`); 0 where nothing is
+    #: recorded.
+    recorded_bytes: int = 0
+
     #: The device's memory in bytes; None where the device is asked what is free.
     memory: int | None = None
 
@@ -136,7 +141,7 @@ class Machine:
             return used
         if device.type == "cpu":
             return cls() if torch.get_num_threads() > 1 else replace(cls(), split_rows=0)
-        return cls.accelerator()
+        return _card(device.index) if device.type == "cuda" else cls.accelerator()
 
     @classmethod
     def accelerator(cls, memory: float | None = None) -> Machine:
@@ -177,8 +182,16 @@ class Machine:
             diagonal_bytes=room // 32,
             audit_rows=2**12,
             activation_bytes=room // 16,
+            recorded_bytes=room // 32,
             memory=None if memory is None else room,
         )
+
+
+@cache
+def _card(index: int | None) -> Machine:
+    """A CUDA device, which may hold recordings in a thirty-second of its memory."""
+    total = torch.cuda.get_device_properties(torch.cuda.current_device() if index is None else index).total_memory
+    return replace(Machine.accelerator(), recorded_bytes=total // 32)
 
 
 _IN_USE: ContextVar[Machine | None] = ContextVar("machine", default=None)

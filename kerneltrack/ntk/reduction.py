@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -97,9 +98,14 @@ def _without_gauge(output: Output) -> Reduction:
 def _in_basis(outputs: Tensor) -> Tensor:
     """fB (n, O − 1)."""
     _refuse_one(outputs)
-    basis = torch.from_numpy(helmert(outputs.shape[-1]).copy())
     wide = torch.promote_types(outputs.dtype, torch.float32)  # half precision has no room for B's entries
-    return (outputs.to(wide) @ basis.to(outputs.device, wide)).to(outputs.dtype)
+    return (outputs.to(wide) @ _basis(outputs.shape[-1], outputs.device, wide)).to(outputs.dtype)
+
+
+@lru_cache(maxsize=16)
+def _basis(outputs: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """B, which stays on the device: every copy from the host would make it wait."""
+    return torch.from_numpy(helmert(outputs).copy()).to(device, dtype)
 
 
 def _centred(outputs: Tensor) -> Tensor:

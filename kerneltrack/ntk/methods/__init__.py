@@ -8,6 +8,7 @@ from kerneltrack.ntk.methods.jacobian import Jacobian, add_jacobian_kernel, jaco
 from kerneltrack.ntk.methods.kept_plans import Outdated, forget_plan, kept_plan
 from kerneltrack.ntk.methods.preference import known_to_be_faster
 from kerneltrack.ntk.methods.products import product_kernel
+from kerneltrack.ntk.methods.recording import forget_recording, recorded
 from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest, Method
 from kerneltrack.ntk.methods.structured_plan import StructuredPlan
 from kerneltrack.ntk.methods.verdict import agree, refuse_causes, rounding
@@ -25,11 +26,13 @@ __all__ = [
     "audit_products_when_due",
     "audit_when_due",
     "forget_plan",
+    "forget_recording",
     "jacobian_bytes",
     "kept_plan",
     "known_to_be_faster",
     "least_jacobian_bytes",
     "product_kernel",
+    "recorded",
     "refuse_causes",
     "rounding",
 ]

@@ -9,6 +9,7 @@ all numbers come at once, and the host decides by the limits of every other call
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +31,15 @@ from kerneltrack.ntk.network import (
 )
 
 
+@dataclass
+class Notes:
+    """What blocks left to be compared: outputs (n, O) of each, those of the samples compared, Jᵀu of these by parameter."""
+
+    outputs: list[Tensor] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)
+    pulled: dict[str, Tensor | None] = field(default_factory=dict)
+
+
 class Comparison:
     """FEW neighbouring samples, as a kernel's blocks have them and as one batch.
 
@@ -37,15 +47,16 @@ class Comparison:
         network: the network.
         samples: all N samples.
         name: what they are called where they are refused.
+
+    Attributes:
+        notes: what the blocks have left so far.
     """
 
     def __init__(self, network: Network, samples: Inputs, name: str) -> None:
         self.samples, self.name = samples, name
         self._network, self._few = network, min(FEW, len(samples))
         self._start = _start(len(samples), self._few)
-        self._outputs = list[Tensor]()
-        self._rows = list[Tensor]()
-        self._pulled: dict[str, Tensor | None] = {}
+        self.notes = Notes()
         self._numbers: Tensor | None = None
 
     def direction(self, place: slice, outputs: Tensor) -> Direction | None:
@@ -58,14 +69,14 @@ class Comparison:
 
     def note(self, outputs: Tensor, block: SampleBlock, wanted: Collection[int], direction: Direction | None) -> None:
         """What one block has: its outputs (n, O), and Jᵀu of the direction's samples."""
-        self._outputs.append(outputs.detach())
+        self.notes.outputs.append(outputs.detach())
         if direction is None:
             return
-        self._rows.append(outputs.detach()[direction.rows])
+        self.notes.rows.append(outputs.detach()[direction.rows])
         pulled = pulled_back(block.factors, wanted, block.leaves, direction.rows)
         for name, part in pulled.items():
-            before = self._pulled.get(name)
-            self._pulled[name] = part if before is None else before if part is None else before + part
+            before = self.notes.pulled.get(name)
+            self.notes.pulled[name] = part if before is None else before if part is None else before + part
 
     def compare(self) -> None:
         """Runs the batch; call it inside ``network.evaluating()``.
@@ -92,11 +103,14 @@ class Comparison:
 
     def _measured(self, outputs: Tensor, pulled: Mapping[str, Tensor | None]) -> Tensor:
         """By output the gap, the least and the largest value, by parameter the gap and the size; in one row."""
-        alone = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
-        everything = self._outputs[0] if len(self._outputs) == 1 else torch.cat(self._outputs)
+        alone = self.notes.rows[0] if len(self.notes.rows) == 1 else torch.cat(self.notes.rows)
+        everything = self.notes.outputs[0] if len(self.notes.outputs) == 1 else torch.cat(self.notes.outputs)
         low, high = torch.aminmax(everything, dim=0)
         gap = torch.linalg.vector_norm(outputs - alone, float("inf"), 0)
-        pairs = [(_dense(self._pulled[name], part), _dense(part, self._pulled[name])) for name, part in pulled.items()]
+        pairs = [
+            (_dense(self.notes.pulled[name], part), _dense(part, self.notes.pulled[name]))
+            for name, part in pulled.items()
+        ]
         own, others = [a for a, _ in pairs if a is not None], [b for _, b in pairs if b is not None]
         norms = [*_largest(torch._foreach_sub(others, own)), *_largest(own)] if own else []
         row = [gap, low, high, torch.stack(norms)] if norms else [gap, low, high]
@@ -108,17 +122,19 @@ class Comparison:
         assert self._numbers is not None
         return torch.cat([self._numbers.view(torch.int64), contents(self.samples)])
 
-    def holds(self, report: np.ndarray[Any, Any]) -> bool:
-        """Whether everything is as it should be, by the numbers of :attr:`report`.
-
-        False also where these samples have not been looked at closely before.
-        """
+    def seen(self, report: np.ndarray[Any, Any]) -> bool:
+        """Whether these samples have been looked at closely before, by the checksums of :attr:`report`."""
         assert self._numbers is not None
-        count, width = len(self._numbers), self._outputs[0].shape[1]
-        values, sums = report[:count].view(np.float64), tuple(report[count:].tolist())
+        return tuple(report[len(self._numbers) :].tolist()) in self._network.known(self.samples).accepted
+
+    def holds(self, report: np.ndarray[Any, Any]) -> bool:
+        """Whether what was compared is the same but for rounding, by the numbers of :attr:`report`."""
+        assert self._numbers is not None
+        count, width = len(self._numbers), self.notes.outputs[0].shape[1]
+        values = report[:count].view(np.float64)
         (gap, low, high), rest = values[: 3 * width].reshape(3, width), values[3 * width :]
         gaps, sizes = rest.reshape(2, -1)
-        dtypes = [self._outputs[0].dtype, *(part.dtype for part in self._pulled.values() if part is not None)]
+        dtypes = [self.notes.outputs[0].dtype, *(part.dtype for part in self.notes.pulled.values() if part is not None)]
         eps = max(torch.finfo(dtype).eps for dtype in dtypes)
         size, known = np.maximum(-low, high), self._network.known(self.samples)
         if not np.isfinite(size).all():
@@ -128,7 +144,7 @@ class Comparison:
         if known.rounding is not None and len(known.rounding.outputs) == width:  # of f before any head
             limit = limit + known.rounding.outputs * size
             slack = slack + known.rounding.derivatives * sizes
-        return bool((gap <= limit).all() and (gaps <= slack).all()) and sums in known.accepted
+        return bool((gap <= limit).all() and (gaps <= slack).all())
 
 
 def _dense(part: Tensor | None, other: Tensor | None) -> Tensor | None:

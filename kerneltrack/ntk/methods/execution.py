@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -16,6 +18,7 @@ from kerneltrack.ntk.methods.comparison import Comparison
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
 from kerneltrack.ntk.methods.kept_plans import Outdated, keep_plan, kept_plan
 from kerneltrack.ntk.methods.preference import plain_is_faster
+from kerneltrack.ntk.methods.recording import Made, replayed, watched
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import Step, StructuredPlan
 from kerneltrack.ntk.network import Inputs, refuse_not_finite
@@ -34,13 +37,14 @@ class Execution:
         keeps: whether the capture is to stay where one holds all samples, beside the kernel of these with themselves.
         whole: that capture, once the kernel was formed; else None.
         kept: whether the plan is an earlier call's.
+        replayed: whether the kernel was made by the recording of an earlier call.
         plain: in words, that the plain Jacobian of everything is faster; "" where it is not, and of a plan that was kept.
     """
 
     def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass | None = None) -> None:
         self.plan, self.request = plan, request
         self._leaves = ForwardPass.leaves_of(request.network, request.x1) if trial is None else trial.leaves
-        self.kept = trial is None
+        self.kept, self.replayed = trial is None, False
         self._trial = trial if trial is not None and len(trial.samples) == len(request.x1) else None
         self._gaps = list[Tensor]()
         self.keeps, self.whole = False, cast(SampleBlock | None, None)
@@ -92,24 +96,45 @@ class Execution:
             advance: told how many pairs of samples each step has done.
             against: an equal plan at work on the network in another state; the second samples' side is taken of it.
         """
+        request = self.request
+        with request.network.evaluating():
+            records = self.kept and bool(self.compares) and not self.keeps and against is None
+            made = replayed(request, into, self._again) if records else None
+            if made is None:
+                with watched(request) if records else nullcontext():
+                    self._form(into, advance, against)
+            else:
+                self.replayed, self._gaps = True, made.gaps
+                for compared, notes in zip(self.compares, made.notes, strict=True):
+                    compared.notes = notes
+                advance(request.sample_pairs)
+            for compared in self.compares:
+                compared.compare()
+
+    def _again(self, samples: list[Inputs], into: dict[str, Tensor]) -> Made:
+        """The same on other memory."""
+        one = Execution(self.plan, replace(self.request, x1=samples[0], x2=samples[1] if len(samples) > 1 else None))
+        one._form(into, lambda pairs: None)
+        return Made([compared.notes for compared in one.compares], one._gaps)
+
+    def _form(
+        self, into: Mapping[str, Tensor], advance: Callable[[int], None], against: Execution | None = None
+    ) -> None:
         request, size, q = self.request, self.plan.block_samples, self.request.paired
         symmetric = request.x2 is None
         ours, theirs = [*self.compares, None, None][:2]
-        with request.network.evaluating():
-            for i, first in request.x1.chunks(size):
-                left = self.block(first, i, ours)
-                for j, second in (request.x1 if request.x2 is None else request.x2).chunks(size):
-                    if symmetric and j.start < i.start:
-                        continue
-                    same = symmetric and i == j
-                    self.whole = left if self.keeps and same and len(first) == len(request.x1) else None
-                    right = left if same else (against or self).block(second, j, theirs if i.start == 0 else None)
-                    for layer, matrix in into.items():
-                        part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
-                        self._contract(part, left, right, self._steps(layer), same)
-                    advance(len(first) * (len(first) + 1) // 2 if same else len(first) * len(second))
-            for compared in self.compares:
-                compared.compare()
+        for i, first in request.x1.chunks(size):
+            left = self.block(first, i, ours)
+            for j, second in (request.x1 if request.x2 is None else request.x2).chunks(size):
+                if symmetric and j.start < i.start:
+                    continue
+                same = symmetric and i == j
+                self.whole = left if self.keeps and same and len(first) == len(request.x1) else None
+                right = left if same else (against or self).block(second, j, theirs if i.start == 0 else None)
+                for layer, matrix in into.items():
+                    part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
+                    self._contract(part, left, right, self._steps(layer), same)
+                advance(len(first) * (len(first) + 1) // 2 if same else len(first) * len(second))
 
     def block(self, samples: Inputs, place: slice = slice(0, 0), compared: Comparison | None = None) -> SampleBlock:
         """Captures a block of samples, those at ``place``, and leaves with ``compared`` what they have alone.
@@ -164,7 +189,11 @@ class Execution:
         own = np.split(report, np.cumsum([len(part) for part in parts])[:-1])
         if self._gaps and not bool((own[-1].view(np.float64) <= 1).all()):
             raise Outdated("a weight is another expression of its parameters than in earlier calls")
-        return all(compared.holds(part) for compared, part in zip(self.compares, own, strict=False))
+        each = list(zip(self.compares, own, strict=False))
+        holds = all(compared.holds(part) for compared, part in each)
+        if self.replayed and not holds:
+            raise Outdated("the network is another one than in the call that was recorded")
+        return holds and all(compared.seen(part) for compared, part in each)
 
     def _compare_new(self, done: ForwardPass, factors: KroneckerFactors) -> None:
         """Raises NotCapturable where a batch's pass is of a new kind, and its uses are not what plain autodiff gives."""

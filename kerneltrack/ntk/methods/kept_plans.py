@@ -32,7 +32,7 @@ def kept_plan(request: KernelRequest) -> StructuredPlan | None:
     """
     if request.metric is not None or request.network.known(request.x1).batched is not None:
         return None
-    found = _KEPT.get(request.network.module, {}).get(_key(request))
+    found = _KEPT.get(request.network.module, {}).get(key_of(request))
     return None if found is None else found.within(request)
 
 
@@ -43,15 +43,16 @@ def keep_plan(request: KernelRequest, plan: StructuredPlan) -> None:
     of_module = _KEPT.setdefault(request.network.module, {})
     if len(of_module) >= _REMEMBERED:
         of_module.clear()
-    of_module[_key(request)] = plan
+    of_module[key_of(request)] = plan
 
 
 def forget_plan(request: KernelRequest) -> None:
     """The plan is to be made again."""
-    _KEPT.get(request.network.module, {}).pop(_key(request), None)
+    _KEPT.get(request.network.module, {}).pop(key_of(request), None)
 
 
-def _key(request: KernelRequest) -> tuple[Any, ...]:
+def key_of(request: KernelRequest) -> tuple[Any, ...]:
+    """What one plan is of, and of how many samples."""
     second = None if request.x2 is None else len(request.x2)
     asked = request.reduction.name, request.reduction.kind, request.reduction.gauge, request.method, request.by_layer
     return request.network.plan_key(request.x1), type(request.network), len(request.x1), second, asked, request.machine

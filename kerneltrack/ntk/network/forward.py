@@ -14,7 +14,7 @@ from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.network.hooks import hook_keys
 from kerneltrack.ntk.network.remedies import how_to_pick, how_to_shape
 from kerneltrack.ntk.network.samples import Inputs
-from kerneltrack.ntk.reduction import Head
+from kerneltrack.ntk.reduction import Head, Rowwise
 
 Forward = Callable[[nn.Module, Any], Tensor]
 Result = TypeVar("Result")
@@ -62,6 +62,8 @@ def _switches(module: nn.Module) -> tuple[tuple[str, Any], ...]:
 
 def _weak(function: Any) -> Any:
     """``function`` as a part of a key that does not keep alive what it closes over, which may be the module."""
+    if isinstance(function, Rowwise):  # made anew for every call
+        return Rowwise, _weak(function.g)
     try:
         return weakref.WeakMethod(function) if inspect.ismethod(function) else weakref.ref(function)
     except TypeError:

@@ -1,0 +1,223 @@
+"""The kernel's operations, recorded once and replayed for later calls that ask for the same.
+
+A card does the work of a small network's kernel in a tenth of the time in which Python asks for it. What is recorded is
+everything from the captured forward pass to the finished Θ; what is asked of every call stays outside. In its first call by
+a kept plan the work is done in the ordinary way and watched, in the second it is recorded.
+
+A recording is of addresses. Parameters and buffers must be where they were; the samples are copied to where they were.
+A recording is also of Python's decisions, and does not hear of other ones. So the comparison that every call makes beside
+the kernel (:mod:`.comparison`) runs the network anew: its outputs, and Jᵀu, have to be those of the replay. Where they are
+not, the recording is thrown away and the kernel is computed in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from kerneltrack.errors import KernelError
+from kerneltrack.ntk.capture import REFUSALS, first_line
+from kerneltrack.ntk.methods.comparison import Notes
+from kerneltrack.ntk.methods.kept_plans import key_of
+from kerneltrack.ntk.methods.request import KernelRequest
+from kerneltrack.ntk.methods.tape import Tape, Watch, reserved_bytes, tape_for, where
+from kerneltrack.ntk.network import Inputs
+
+#: So often a call may find another network than the one before; then nothing is recorded any more.
+_CHANGES = 3
+_REMEMBERED = 8
+_TURNS = count()
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was left beside the kernel: for each comparison its notes, and the gaps of weights that are expressions."""
+
+    notes: list[Notes]
+    gaps: list[Tensor]
+
+
+#: Makes the kernel of the samples (x1, or x1 and x2) in the matrices of its layers.
+Work = Callable[[list[Inputs], dict[str, Tensor]], Made]
+
+
+@dataclass
+class Recording:
+    """A tape, and the memory that it works on.
+
+    Attributes:
+        tape: what is replayed.
+        samples: where it reads x1, and x2 if that is another.
+        result: where it leaves each layer's matrix, (B, N1·Q, N2·Q).
+        made: where it leaves what stands beside the kernel.
+        read: what else it reads, kept alive.
+        size: bytes that it holds.
+        turn: when it was used last.
+    """
+
+    tape: Tape
+    samples: list[Inputs]
+    result: dict[str, Tensor]
+    made: Made
+    read: list[Tensor]
+    size: int
+    turn: int
+
+    def replay(self, samples: list[Inputs], into: Mapping[str, Tensor]) -> Made:
+        """The kernel of these samples."""
+        self.turn = next(_TURNS)
+        for own, given in zip(self.samples, samples, strict=True):
+            torch._foreach_copy_(list(own.tensors), list(given.tensors))
+        self.tape.replay()
+        torch._foreach_copy_(list(into.values()), [self.result[layer] for layer in into])
+        return self.made
+
+
+@dataclass
+class _Asked:
+    """What was asked of a module by one kept plan, and how far its recording has come.
+
+    Attributes:
+        addresses: of parameters and buffers in the last call.
+        read: what an ordinary call has read; None before one was watched.
+        recording: None before there is one.
+        reason: why there is none and will be none; "" where there may be.
+        changes: how often a recording, or what it was to be made of, did not hold.
+    """
+
+    addresses: tuple[int, ...]
+    read: list[Tensor] | None = None
+    recording: Recording | None = None
+    reason: str = ""
+    changes: int = 0
+
+    def again(self, why: str) -> None:
+        """Starts anew, unless that was so too often."""
+        self.read, self.recording, self.changes = None, None, self.changes + 1
+        if self.changes > _CHANGES:
+            self.reason = self.reason or why
+
+
+_ASKED: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Asked]] = WeakKeyDictionary()
+
+
+def replayed(request: KernelRequest, into: Mapping[str, Tensor], work: Work) -> Made | None:
+    """Makes the kernel by a recording; None where it is to be made in the ordinary way.
+
+    Call it inside ``network.evaluating()``, of a kept plan.
+    """
+    asked = _asked(request)
+    if asked is None or asked.read is None or asked.reason:
+        return None
+    if asked.recording is not None and asked.recording.size > request.free_bytes:
+        return None
+    samples = [request.x1] if request.x2 is None else [request.x1, request.x2]
+    if asked.recording is None and (recording := _recorded(request, asked, samples, work)) is not None:
+        asked.recording = recording
+        _bound(request.machine.recorded_bytes)
+    return None if asked.recording is None else asked.recording.replay(samples, into)
+
+
+@contextmanager
+def watched(request: KernelRequest) -> Iterator[None]:
+    """Around the ordinary way by a kept plan: sees whether it could be recorded."""
+    asked = _asked(request)
+    if asked is None or asked.read is not None or asked.reason:
+        yield
+        return
+    with Watch(request.network.device) as watch:
+        yield
+    if watch.reason:
+        asked.again(watch.reason)  # what is compared once for a plan was perhaps compared in this call
+    else:
+        asked.read = watch.read
+
+
+def forget_recording(request: KernelRequest) -> None:
+    """What was recorded does not hold any more."""
+    asked = _ASKED.get(request.network.module, {}).get(_key(request))
+    if asked is not None:
+        asked.again("the network changes between calls")
+
+
+def recorded(module: nn.Module) -> list[str]:
+    """In words, what became of each kernel that was asked for again: how much memory its recording holds, or why there is none."""
+    return [
+        one.reason or f"{_size(one)} bytes" for one in _ASKED.get(module, {}).values() if one.reason or one.recording
+    ]
+
+
+def _asked(request: KernelRequest) -> _Asked | None:
+    """None where nothing may be recorded."""
+    if not request.machine.recorded_bytes or request.result_bytes > request.machine.recorded_bytes:
+        return None
+    of_module, key = _ASKED.setdefault(request.network.module, {}), _key(request)
+    addresses = tuple(
+        t.data_ptr() for t in chain(request.network.module.parameters(), request.network.module.buffers())
+    )
+    if key not in of_module and len(of_module) >= _REMEMBERED:
+        of_module.clear()
+    asked = of_module.setdefault(key, _Asked(addresses))
+    if asked.addresses != addresses:
+        asked.addresses = addresses
+        asked.again("the parameters move between calls")
+    return asked
+
+
+def _key(request: KernelRequest) -> tuple[Any, ...]:
+    """Calls that one recording may serve; two threads, or streams, would meet in its memory."""
+    return key_of(request), threading.get_ident(), where(request.network.device)
+
+
+def _recorded(request: KernelRequest, asked: _Asked, samples: list[Inputs], work: Work) -> Recording | None:
+    """None where it cannot be recorded, now or at all."""
+    tape = tape_for(request.network.device)
+    if tape is None:
+        return None
+    before = reserved_bytes(request.network.device)
+    own, result, made = [one.map(torch.clone) for one in samples], request.zeros(), list[Made]()
+
+    def once() -> None:
+        for matrix in result.values():
+            matrix.zero_()
+        made.append(work(own, result))
+
+    try:
+        tape.record(once)
+    except KernelError:
+        raise
+    except REFUSALS as refusal:
+        asked.reason = first_line(refusal)
+        return None
+    size = max(0, reserved_bytes(request.network.device) - before)
+    if size > request.machine.recorded_bytes:
+        asked.reason = f"it would hold {size} bytes"
+        return None
+    return Recording(tape, own, result, made[0], asked.read or [], size, next(_TURNS))
+
+
+def _bound(room: int) -> None:
+    """Throws away what was not used for longest, until all recordings together fit."""
+    held = [one for of_module in _ASKED.values() for one in of_module.values() if one.recording is not None]
+    total = sum(map(_size, held))
+    for one in sorted(held, key=_turn):
+        if total <= room:
+            break
+        total -= _size(one)
+        one.recording = None
+
+
+def _turn(asked: _Asked) -> int:
+    return 0 if asked.recording is None else asked.recording.turn
+
+
+def _size(asked: _Asked) -> int:
+    return 0 if asked.recording is None else asked.recording.size
