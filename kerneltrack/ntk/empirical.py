@@ -290,12 +290,8 @@ def _kernels(
     """
     request = KernelRequest.unlooked(model, x1, x2, options)
     with explained(request.network.module):
-        if (trusted := _trusted(request)) is not None:
-            try:
-                return _compute(trusted, progress, keeps=keeps)
-            except Outdated:
-                forget_plan(request)
-                forget_recording(request)
+        if (found := _by_kept_plan(request, progress, keeps=keeps)) is not None:
+            return found
     request = request.look()
     with explained(request.network.module):
         if _is_difference(request, request.outputs):
@@ -310,9 +306,27 @@ def _kernels(
             return _compute(request, progress, keeps=keeps)
 
 
+def _by_kept_plan(
+    request: KernelRequest, progress: bool | float, *, keeps: bool
+) -> tuple[dict[str, Tensor], Execution | None] | None:
+    """What :func:`_compute` gives, by what an earlier call has found; None where there is nothing, or where it does not hold."""
+    if not request.machine.counts_launches:
+        return None
+    with request.network.evaluating(throughout=True):
+        trusted = _trusted(request)
+        if trusted is None:
+            return None
+        try:
+            return _compute(trusted, progress, keeps=keeps)
+        except Outdated:
+            forget_plan(request)
+            forget_recording(request)
+            return None
+
+
 def _trusted(request: KernelRequest) -> KernelRequest | None:
-    """The request by what an earlier call has found, where all of the kernel is made by its plan and launches count."""
-    plan = kept_plan(request) if request.machine.counts_launches else None
+    """The request by what an earlier call has found, where all of the kernel is made by its plan."""
+    plan = kept_plan(request)
     if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
         return None
     return request.trusted(plan.outputs)

@@ -182,16 +182,16 @@ class Machine:
             diagonal_bytes=room // 32,
             audit_rows=2**12,
             activation_bytes=room // 16,
-            recorded_bytes=room // 32,
+            recorded_bytes=room // 16,
             memory=None if memory is None else room,
         )
 
 
 @cache
 def _card(index: int | None) -> Machine:
-    """A CUDA device, which may hold recordings in a thirty-second of its memory."""
+    """A CUDA device, which may hold recordings in a sixteenth of its memory."""
     total = torch.cuda.get_device_properties(torch.cuda.current_device() if index is None else index).total_memory
-    return replace(Machine.accelerator(), recorded_bytes=total // 32)
+    return replace(Machine.accelerator(), recorded_bytes=total // 16)
 
 
 _IN_USE: ContextVar[Machine | None] = ContextVar("machine", default=None)

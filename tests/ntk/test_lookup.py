@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import kerneltrack as kt
+from kerneltrack.ntk.machine import Machine, use
 from tests.ntk.exact_kernels import OUTPUTS, readout, tightest
 from tests.ntk.models import With
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
@@ -110,6 +111,27 @@ def test_every_meeting_counts_once(machine, call, vocabulary, output, pair):
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("call", ["plain", "twice", "padded", "twice-padded"])
+def test_on_an_accelerator_every_row_meets_every_other(monkeypatch, call, output):
+    """The host's questions cost more than the products there; as exact, and in pieces too."""
+
+    def ask(*given, **options):
+        raise AssertionError("the host asks which indices there are")
+
+    monkeypatch.setattr(torch, "unique", ask)
+    model, ids = setting(call, 12)
+    expected = truth(call, 12, output)
+    options = {"output": OUTPUTS[output], "method": "structured"}
+    with use(Machine.accelerator(memory=80e9)):
+        assert any(one.order == "lookup" for one in kt.ntk_plan(model, ids, **options).uses)
+        assert distance(kt.empirical_ntk(model, ids, **options), expected) < EXACT
+        assert distance(kt.empirical_ntk(model, ids[1:], ids[:4], **options), expected[1:, :4]) < EXACT
+        monkeypatch.undo()
+        for budget in ("1MiB", "300KiB", tightest(model, ids, **options)):
+            assert distance(kt.empirical_ntk(model, ids, memory_budget=budget, **options), expected) < EXACT
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("call", TIED)
 def test_a_tied_table_has_its_cross_terms(call, output):
     model, ids = setting(call, 12)
@@ -119,7 +141,7 @@ def test_a_tied_table_has_its_cross_terms(call, output):
     assert distance(kt.empirical_ntk(model, ids[1:], ids[:4], **options), expected[1:, :4]) < EXACT
     budget = tightest(model, ids, **options)
     assert distance(kt.empirical_ntk(model, ids, memory_budget=budget, **options), expected) < EXACT
-    uses = {use.parameters: use for use in kt.ntk_plan(model, ids, **options).uses}
+    uses = {one.parameters: one for one in kt.ntk_plan(model, ids, **options).uses}
     assert "lookup" in uses["table.weight",].order
     assert "tied" in uses["table.weight",].order
 
@@ -130,7 +152,7 @@ def test_bags_are_lookups(call, vocabulary):
     """Bags of one length are sums over looked-up rows; they are exact, and no table is expanded."""
     model, ids = setting(call, vocabulary)
     assert distance(kt.empirical_ntk(model, ids), truth(call, vocabulary, "full")) < EXACT
-    uses = {use.parameters: use for use in kt.ntk_plan(model, ids).uses}
+    uses = {one.parameters: one for one in kt.ntk_plan(model, ids).uses}
     assert uses["table.weight",].order == "lookup"
 
 

@@ -4,6 +4,9 @@
 
 Rows with the same sample and index are summed first, so that a pair of samples meets in at most T indices. An
 index that most samples have is a column block of dense per-sample gradients; the others are met pair by pair.
+
+Which indices there are is asked on the host. Where a device would stand still for longer than it takes to multiply every
+row with every other, that is done, and products of rows with different indices are left out: by shapes alone.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ class Lookup(TermByTerm):
 
     def cost(self, size: ContractionSize) -> OrderCost:
         """Rows of one sample with one index are summed first: two samples meet in at most T indices."""
+        pairs = size.planes * size.sample_pairs * (size.outputs * size.tokens) ** 2
+        if self._multiplies_all(2 * pairs * size.outer):
+            return self._total(3 * size.item_bytes * pairs, 8, token=2 * pairs * size.outer)
         width = size.planes * size.outputs * size.outer
         work = 2 * size.sample_pairs * size.tokens * width * size.outputs
         traffic = size.item_bytes * width * (2 * size.rows * size.tokens + size.sample_pairs * size.tokens)
@@ -42,6 +48,8 @@ class Lookup(TermByTerm):
         self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int
     ) -> None:
         """One table; ``entries`` numbers may be held beside theta and the rows."""
+        if self.machine.counts_launches and self._added_whole(theta, left, right, term, symmetric, entries):
+            return
         table = left.factors.uses[term.uses[0]].weight.shape[0]
         ours = lookup_rows(left, term)
         theirs = ours if symmetric else lookup_rows(right, term)
@@ -59,10 +67,72 @@ class Lookup(TermByTerm):
                 place = ours.samples[a], theirs.samples[b]
                 grid.index_put_(place, products * term.scale, accumulate=True)
 
+    def _multiplies_all(self, operations: int) -> bool:
+        return operations <= _ASKS * self.machine.launch_operations
+
+    def _added_whole(
+        self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int
+    ) -> bool:
+        """Adds every row's product with every other, where that is little; blocks on and above a symmetric diagonal."""
+        ours = _tokens(left, term)
+        theirs = ours if symmetric else _tokens(right, term)
+        (n, q, t, e), (m, _, s, _) = ours.rows[0].shape, theirs.rows[0].shape
+        count, of_one = n * q * t * m * q * s * len(theta), 2 * q * t * m * q * s
+        if not self._multiplies_all(2 * e * count) or of_one > entries:
+            return False
+        pieces = self.machine.block_rows if symmetric and n * q * t > self.machine.triangle_rows else 1
+        step = max(1, min(-(-n // pieces), entries // of_one))
+        for part, a, b in zip(theta, ours.rows, theirs.rows, strict=True):
+            grid = part.view(n, q, m, q)
+            for start in range(0, n, step):
+                rows, columns = slice(start, start + step), slice(start if symmetric else 0, m)
+                products = (a[rows].flatten(0, 2) @ b[columns].flatten(0, 2).T).view(-1, q, t, m - columns.start, q, s)
+                products.masked_fill_(_differ(ours.ids[rows], theirs.ids[columns], ours.padding), 0)
+                grid[rows, :, columns].add_(products.sum((2, 5)), alpha=term.scale)
+        return True
+
     def _add_dense(self, theta: Tensor, ours: Tensor, theirs: Tensor | None, term: Term) -> None:
         """Per-sample gradients of some of the table's rows; ``theirs`` None for the same block."""
         other = ours if theirs is None else theirs
         add_gram(theta, ours, other, symmetric=theirs is None, machine=self.machine, scale=term.scale)
+
+
+#: What the host asks of a table's indices, in launches for which a device stands still.
+_ASKS = 60
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The rows of one block of samples, none summed.
+
+    Attributes:
+        ids: v of each row, (n, T).
+        rows: for each plane g, (n, Q, T, e).
+        padding: the index whose rows have no gradient, or None.
+    """
+
+    ids: Tensor
+    rows: list[Tensor]
+    padding: int | None
+
+
+def _tokens(block: SampleBlock, term: Term) -> Tokens:
+    lookups = {i: use for i in term.uses if isinstance(use := block.factors.uses[i], EmbeddingUse)}
+    ids = torch.cat([use.indices(0, block.count) for use in lookups.values()], 1)
+    together = -1 if block.kind == "trace" else 1  # a trace is of outputs side by side
+    rows = []
+    for plane in range(len(block.planes(term.uses[0]))):
+        uses = [[g.squeeze(1).transpose(1, 2).unsqueeze(1) for g in block.planes(i)[plane]] for i in lookups]
+        rows.append(torch.cat([torch.cat(outputs, together) for outputs in uses], 2))
+    return Tokens(ids, rows, lookups[term.uses[0]].padding)
+
+
+def _differ(ours: Tensor, theirs: Tensor, padding: int | None) -> Tensor:
+    """(n, 1, T, m, 1, S): whether two rows have different indices, or no gradient."""
+    differ = ours[:, :, None, None] != theirs
+    if padding is not None:
+        differ |= (ours == padding)[:, :, None, None]
+    return differ[:, None, :, :, None, :]
 
 
 @dataclass(frozen=True)

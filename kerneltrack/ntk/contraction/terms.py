@@ -215,11 +215,17 @@ def _pushed(
 
 
 def _powers_of_two(weight: Tensor, seed: int) -> Tensor:
-    """±1 and ±2 at random, of the weight's shape and dtype."""
-    generator = torch.Generator(device=weight.device).manual_seed(seed)
-    draw = torch.randint(4, weight.shape, generator=generator, device=weight.device)
-    values = torch.tensor([1.0, -1.0, 2.0, -2.0], dtype=weight.dtype, device=weight.device)
-    return values[draw]
+    """±1 and ±2 at random, of the weight's shape and dtype; without a generator, which a recording has none of."""
+    mixed = torch.arange(1 + (seed << 40), 1 + (seed << 40) + weight.numel(), device=weight.device)
+    for _ in range(2):
+        mixed = mixed * _ODD
+        mixed = mixed ^ (mixed >> 32)
+    draw = (mixed * _ODD) >> 62  # −2, −1, 0 or 1
+    return (draw + (draw >= 0)).to(weight.dtype).view(weight.shape)
+
+
+#: 2⁶⁴ over the golden ratio, odd, as a signed number.
+_ODD = -7046029254386353131
 
 
 def _scale(probe: Tensor, image: Tensor | None) -> float | None:

@@ -7,6 +7,7 @@ from somewhere else is not recorded, and whatever else the work reads is kept al
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -45,7 +46,7 @@ class CudaTape:
         self._device, self._graph = device, torch.cuda.CUDAGraph()
 
     def record(self, work: Callable[[], None]) -> None:
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream = _stream(self._device)
         current = torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
@@ -58,6 +59,18 @@ class CudaTape:
 
     def replay(self) -> None:
         self._graph.replay()
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """The one stream on which tapes are recorded; cuBLAS has its workspace for it before, outside any tape's memory."""
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        one = torch.ones(16, 16, device=device)
+        torch.nn.functional.linear(one, one, one[0]) @ one
+    torch.cuda.current_stream(device).wait_stream(stream)
+    return stream
 
 
 def tape_for(device: torch.device) -> Tape | None:

@@ -125,9 +125,10 @@ class AnchoredNetwork(Network):
         return next(iter(self._anchor.parameters.values())).device
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self, *, throughout: bool = False) -> Iterator[None]:
         """As of :class:`Network`, with the anchor's configuration in place."""
-        with nullcontext() if self._configuration is None else self._configuration.restored(), super().evaluating():
+        configuration = nullcontext() if self._configuration is None else self._configuration.restored()
+        with configuration, super().evaluating(throughout=throughout):
             yield
 
     def _state(self) -> dict[str, Tensor]:

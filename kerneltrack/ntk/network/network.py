@@ -68,7 +68,7 @@ class Network:
         self._raw = {name: f"model.{raw}" for name, raw in trainable(self.module, params).items()}
         self._call = Call(self.module, forward or default_forward, head)
         self._nudge: tuple[int, float] | None = None
-        self._depth = 0
+        self._depth, self._throughout = 0, False
         self._structure: tuple[Any, ...] | None = None
         self.chunk_bytes = Machine.of(self.device).activation_bytes
         refuse_coupling_modes(self.module)
@@ -95,14 +95,21 @@ class Network:
         return next(iter(self.module.parameters())).device
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """The context in which this network may be evaluated; reentrant. Random generators come out as they went in."""
+    def evaluating(self, *, throughout: bool = False) -> Iterator[None]:
+        """The context in which this network may be evaluated; reentrant. Random generators come out as they went in.
+
+        Args:
+            throughout: enter it once for everything inside, of a network that is known to draw no random numbers.
+        """
+        if self._throughout:
+            yield
+            return
         with Generators(self.module).own_restored(), evaluating(self.module):
-            self._depth += 1
+            self._depth, self._throughout = self._depth + 1, throughout
             try:
                 yield
             finally:
-                self._depth -= 1
+                self._depth, self._throughout = self._depth - 1, False
                 self._structure = self._structure if self._depth else None
 
     @contextmanager
