@@ -9,7 +9,7 @@ LOWEST_TESTS := tests/test_*.py tests/ntk/test_exact_parts.py tests/ntk/test_hel
 	tests/archive/test_h5py_versions.py tests/archive/test_resume.py tests/callbacks/test_tracker.py \
 	tests/callbacks/test_storage.py tests/callbacks/test_roots.py tests/analysis/test_report.py tests/analysis/test_cli.py
 
-.PHONY: help demo test lowest nightly audit-off check lint types bench setups studies docs docs-check browser-test kill-test gpu-test clean
+.PHONY: help demo test lowest nightly audit-off check lint types bench bench-gpu setups studies docs docs-check browser-test kill-test gpu-test clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -62,6 +62,9 @@ bench: $(VENV)/.dev  ## us and every installed peer on the same work, the archiv
 	$(BIN)/python tests/bench/archive_cost.py
 	$(BIN)/python tests/bench/overhead.py
 	$(BIN)/python tests/bench/ratio.py
+
+bench-gpu: $(VENV)/.dev  ## the kernel beside every installed peer on a CUDA device, in one process; writes docs/benchmarks-gpu.md
+	$(BIN)/python tests/bench/device.py
 
 setups: $(VENV)/.dev  ## every set-up of a Trainer through its claims; writes docs/setups.md
 	$(BIN)/python tests/callbacks/setups_table.py

@@ -5,51 +5,19 @@ From a model and samples to Θ = J P Jᵀ, or to what it would cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kerneltrack.conventions import GaugeChoice
-from kerneltrack.errors import KernelError
-from kerneltrack.memory_budget import ran_out, refuse_budget
-from kerneltrack.ntk.capture import REFUSALS, first_line
-from kerneltrack.ntk.contraction import mirror
+from kerneltrack.ntk.forming import execution_of, kernels_of
 from kerneltrack.ntk.matrix_free import FactoredJacobian
-from kerneltrack.ntk.methods import (
-    Execution,
-    Jacobian,
-    KernelOptions,
-    KernelRequest,
-    Method,
-    Outdated,
-    StructuredPlan,
-    add_jacobian_kernel,
-    audit_when_due,
-    forget_plan,
-    forget_recording,
-    jacobian_bytes,
-    kept_plan,
-    known_to_be_faster,
-    least_jacobian_bytes,
-    product_kernel,
-)
-from kerneltrack.ntk.network import (
-    Forward,
-    Metric,
-    Selection,
-    explained,
-    forward_flops,
-    layer_of,
-    listed,
-    refuse_not_finite,
-    validate,
-)
-from kerneltrack.ntk.plan import Plan, PlanLine
-from kerneltrack.ntk.progress import progress_bar
-from kerneltrack.ntk.reduction import MANY, Output
+from kerneltrack.ntk.methods import KernelOptions, KernelRequest, Method
+from kerneltrack.ntk.network import Forward, Metric, Selection
+from kerneltrack.ntk.plan import Plan
+from kerneltrack.ntk.receipt import receipt
+from kerneltrack.ntk.reduction import Output
 from kerneltrack.undisturbed import plain_arithmetic
 
 
@@ -123,7 +91,7 @@ def empirical_ntk(
         forward=forward,
         metric=metric,
     )
-    kernels, _ = _kernels(model, x1, x2, options, progress)
+    kernels, _ = kernels_of(model, x1, x2, options, progress)
     return kernels if by_layer else kernels[""]
 
 
@@ -143,7 +111,7 @@ def kernel_and_jacobian(
         Layer → kernel, "" where ``by_layer`` is not asked for; J of the outputs less their ``gauge``, or None where the
         kernel was made another way or in pieces. J takes no more memory than making the kernel did.
     """
-    kernels, execution = _kernels(model, x, None, options, progress, keeps=True)
+    kernels, execution = kernels_of(model, x, None, options, progress, keeps=True)
     return kernels, None if execution is None else FactoredJacobian.left_by(execution)
 
 
@@ -181,293 +149,5 @@ def ntk_plan(
         metric=metric,
     )
     request = KernelRequest.planned(model, x1, x2, options)
-    execution, reason = _execution(request, only_planned=True)
-    return _receipt(request, None if execution is None else execution.plan, reason)
-
-
-def _receipt(request: KernelRequest, plan: StructuredPlan | None, reason: str) -> Plan:
-    """The printed plan: structure where there is ``plan``, plain autodiff of the rest."""
-    uncovered = dict.fromkeys(request.network.parameters, "") if plan is None else plan.uncovered
-    method: str = request.method
-    if plan is not None or method == "auto":
-        method = "jacobian" if plan is None else "structured"
-    return Plan(
-        method=method,
-        output=request.reduction.name,
-        gauge=request.reduction.gauge,
-        shape=request.reduction.shape(len(request.x1), request.columns, request.outputs),
-        dtype=_name(request.dtype),
-        uses=(*(plan.lines if plan is not None else ()), *(_plain_line(request, *item) for item in uncovered.items())),
-        frozen=tuple(request.network.frozen),
-        forward_flops=_passes(request, plan) * forward_flops(request.network, request.x1),
-        result_bytes=request.result_bytes,
-        working_bytes=_working_bytes(request, plan),
-        budget_bytes=request.budget,
-        notes=tuple(_notes(request, reason, plan)),
-    )
-
-
-def _working_bytes(request: KernelRequest, plan: StructuredPlan | None) -> int:
-    """What is held beside the result: what the method takes, and never more than the budget leaves."""
-    covered = 0 if plan is None else plan.working_bytes
-    names = list(request.network.parameters if plan is None else plan.uncovered)
-    if not names:
-        return covered
-    if request.method == "products":
-        network, dtype = request.network, request.dtype
-        least = least_jacobian_bytes(network, names, request.x1, 1, dtype)
-        chunk = network.chunk_rows(request.x1) * network.activation_bytes(request.x1)
-        return min(request.free_bytes, least + 2 * chunk)
-    plain = jacobian_bytes(request.network, names, request.x1, request.samples, request.outputs, request.dtype)
-    return max(covered, min(request.free_bytes, plain))
-
-
-def _unseen(request: KernelRequest, plan: StructuredPlan | None) -> list[str]:
-    """Parameters that no use of the forward pass touches; unknown, and none, where the uses are not."""
-    if plan is None:
-        return []
-    seen = {name for line in plan.lines for name in line.parameters} | set(plan.uncovered)
-    return [name for name in request.network.parameters if name not in seen]
-
-
-def _passes(request: KernelRequest, plan: StructuredPlan | None) -> int:
-    """What forward and backward passes cost, in forward passes of one sample: a backward pass of one output is another."""
-    if request.method == "products":
-        return 3 * request.outputs * request.columns * (1 + len(request.x1))
-    of_one = 0 if plan is None else 1 + request.outputs
-    if plan is None or plan.uncovered:
-        of_one += 1 + 2 * request.outputs
-    return request.samples * of_one
-
-
-def _of_vmap(reason: str) -> str:
-    """Why torch.func.vmap does not go through a forward pass; its own words where they are not the usual ones."""
-    if "data-dependent control flow" in reason:
-        return "the forward pass asks for values (as for an attention mask: is anything masked?), which torch.func.vmap refuses"
-    return reason
-
-
-def _notes(request: KernelRequest, reason: str, plan: StructuredPlan | None) -> Iterator[str]:
-    if plan is not None and plan.batched:
-        yield f"captured in ordinary batches, whose uses were compared with plain autodiff: {_of_vmap(plan.batched)}"
-    if plan is not None and request.machine.counts_launches:
-        yield str(plan.passes)
-    if reason.startswith("faster: "):
-        yield f"every parameter by its plain Jacobian, which is as exact: {reason.removeprefix('faster: ')}"
-    elif reason.startswith("vmap:"):
-        yield f"every parameter by plain autodiff, sample by sample, which is as exact: {_of_vmap(reason)}"
-    elif reason:
-        yield f"every parameter by plain autodiff: {reason}"
-    if unseen := _unseen(request, plan):
-        yield f"the outputs do not depend on {listed(unseen)}: zero in the kernel; does forward= leave out a part of the model?"
-    if request.network_dtype != request.dtype:
-        yield f"the network is evaluated in {_name(request.network_dtype)}, sums over parameters are {_name(request.dtype)}"
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _plain_line(request: KernelRequest, name: str, why: str) -> PlanLine:
-    """The line of a parameter that plain autodiff does; of a block with itself, too, the whole product runs."""
-    count = request.network.parameters[name].numel()
-    rule, flops = "products", 0
-    if request.method != "products":
-        summed = request.outputs if request.reduction.kind == "trace" else 1
-        rule, pairs = "jacobian", len(request.x1) * request.columns * request.paired**2 * request.planes
-        flops = 2 * pairs * count * summed
-    traffic = 2 * request.outputs * (len(request.x1) + request.columns) * count * request.dtype.itemsize
-    return PlanLine(parameters=(name,), layer=layer_of(name), rule=rule, flops=flops, bytes=traffic, reason=why)
-
-
-def _kernels(
-    model: nn.Module, x1: Any, x2: Any, options: KernelOptions, progress: bool | float, *, keeps: bool = False
-) -> tuple[dict[str, Tensor], Execution | None]:
-    """Layer → kernel, and what did the structured part of it; None of several kernels.
-
-    Where launches count and an earlier call has asked for the same, its plan is taken, and samples are looked at beside the
-    kernel. Where anything of that does not hold, all is asked anew.
-    """
-    request = KernelRequest.unlooked(model, x1, x2, options)
-    with explained(request.network.module):
-        if (found := _by_kept_plan(request, progress, keeps=keeps)) is not None:
-            return found
-    request = request.look()
-    with explained(request.network.module):
-        if _is_difference(request, request.outputs):
-            asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
-            whole, summed = (_kernels(model, x1, x2, one, progress)[0] for one in asked)
-            return {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}, None
-        try:
-            return _compute(request, progress, keeps=keeps)
-        except Outdated:
-            forget_plan(request)
-            forget_recording(request)
-            return _compute(request, progress, keeps=keeps)
-
-
-def _by_kept_plan(
-    request: KernelRequest, progress: bool | float, *, keeps: bool
-) -> tuple[dict[str, Tensor], Execution | None] | None:
-    """What :func:`_compute` gives, by what an earlier call has found; None where there is nothing, or where it does not hold."""
-    if not request.machine.counts_launches:
-        return None
-    with request.network.evaluating(throughout=True):
-        trusted = _trusted(request)
-        if trusted is None:
-            return None
-        try:
-            return _compute(trusted, progress, keeps=keeps)
-        except Outdated:
-            forget_plan(request)
-            forget_recording(request)
-            return None
-
-
-def _trusted(request: KernelRequest) -> KernelRequest | None:
-    """The request by what an earlier call has found, where all of the kernel is made by its plan."""
-    plan = kept_plan(request)
-    if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
-        return None
-    return request.trusted(plan.outputs)
-
-
-def _is_difference(request: KernelRequest, outputs: int) -> bool:
-    """Whether the trace without what softmax does not see is cheaper as the whole trace less the kernel of the sum."""
-    return request.reduction.kind == "trace" and request.reduction.gauge == "softmax" and outputs > MANY
-
-
-def _compute(
-    request: KernelRequest, progress: bool | float, *, keeps: bool = False
-) -> tuple[dict[str, Tensor], Execution | None]:
-    """Layer → kernel, and what did the structured part of it, which ``keeps`` what it captured; see :class:`Execution`."""
-    with progress_bar(progress, request.sample_pairs) as advance:
-        execution, _ = _execution(request, keeps=keeps)
-        _check_budget(request, None if execution is None else execution.plan)
-        result = request.zeros()
-        if execution is not None:
-            execution.keeps = keeps
-            execution = execution if _run(execution, result, advance) else _again(request, result, advance, keeps)
-        if execution is None:
-            _refuse_outputs(request)
-        kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
-        _add_plainly(request, kernels, None if execution is None else execution.plan, advance)
-    if execution is not None and not execution.settled():
-        _look_again(request)
-    audit_when_due(request, result, None if execution is None else execution.plan.key)
-    if request.reduction.name == "sum":
-        kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
-    return kernels, execution
-
-
-def _look_again(request: KernelRequest) -> None:
-    """Raises where what was seen beside the kernel is more than rounding; samples that are new are looked at closely."""
-    for samples, name in ((request.x1, "x1"), (request.x2, "x2")):
-        if samples is not None:
-            refuse_not_finite(request.network.outputs(samples), name)
-            validate(request.network, samples, name=name)
-
-
-def _again(
-    request: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None], keeps: bool
-) -> Execution | None:
-    """A second execution, where the first has found parameters of a batch to leave to their Jacobian; else None."""
-    batched = request.network.known(request.x1).batched
-    if batched is None or not batched.superseded:
-        return None
-    execution, _ = _execution(request, keeps=keeps)
-    _check_budget(request, None if execution is None else execution.plan)
-    if execution is None:
-        return None
-    execution.keeps = keeps
-    return execution if _run(execution, result, advance) else None
-
-
-def _refuse_outputs(request: KernelRequest) -> None:
-    """Raises UnsupportedModelError where f(x) is NaN or infinite."""
-    for samples, name in ((request.x1, "x1"), (request.x2, "x2")):
-        if samples is not None:
-            refuse_not_finite(request.network.outputs(samples), name)
-
-
-def _add_plainly(
-    request: KernelRequest, kernels: Mapping[str, Tensor], plan: StructuredPlan | None, advance: Callable[[int], None]
-) -> None:
-    """Adds by plain autodiff what the plan does not cover."""
-    network, names = request.network, list(request.network.parameters if plan is None else plan.uncovered)
-    x1, x2, outputs, kind = request.x1, request.x2, request.outputs, request.reduction.kind
-    if request.method == "products":
-        product_kernel(kernels, network, request.metric, names, x1, x2, outputs, kind, advance)
-    elif names:
-        jacobian = Jacobian(network, request.metric, request.dtype)
-        add_jacobian_kernel(kernels, jacobian, names, x1, x2, outputs, kind, request.budget - request.result_bytes)
-
-
-def _check_budget(request: KernelRequest, plan: StructuredPlan | None) -> None:
-    """Raises MemoryBudgetError with the number that works, before anything is allocated."""
-    names = list(request.network.parameters if plan is None else plan.uncovered)
-    least = 0 if plan is None else plan.least_bytes
-    if names:
-        least = max(least, least_jacobian_bytes(request.network, names, request.x1, request.outputs, request.dtype))
-    if request.budget < request.result_bytes + least:
-        raise refuse_budget(request.budget, request.result_bytes + least)
-
-
-def _execution(
-    request: KernelRequest, *, only_planned: bool = False, keeps: bool = False
-) -> tuple[Execution | None, str]:
-    """The structured method, or None and why plain autodiff must do everything, or does it faster.
-
-    Where what was captured is to be kept, products with it are worth more than the time of the kernel.
-    """
-    if request.method not in ("auto", "structured"):
-        return None, ""
-    if not keeps and (why := known_to_be_faster(request)):
-        return None, f"faster: {why}"
-    try:
-        execution = Execution.of(request, only_planned=True) if only_planned else Execution.again(request)
-    except KernelError:
-        raise
-    except REFUSALS as refusal:
-        if ran_out(refusal):
-            raise
-        if not request.looked:
-            raise Outdated(first_line(refusal)) from refusal
-        _refuse_if_demanded(request, first_line(refusal))
-        return None, first_line(refusal)
-    if execution.plan.uncovered:
-        _refuse_if_demanded(request, execution.plan.uncovered)
-    if execution.plain and not keeps:
-        return None, f"faster: {execution.plain}"
-    return execution, ""
-
-
-def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[int], None]) -> bool:
-    """Fills ``result`` on both sides of the diagonal.
-
-    False, with zeros, where the backward pass cannot be captured.
-    """
-    request = execution.request
-    try:
-        execution.add_to(result, advance)
-    except KernelError:
-        raise
-    except REFUSALS as refusal:
-        if ran_out(refusal):
-            raise
-        forget_plan(request)
-        if execution.kept:  # a trial of these samples may find a way
-            raise Outdated(first_line(refusal)) from refusal
-        _refuse_if_demanded(request, first_line(refusal))
-        for matrix in result.values():
-            matrix.zero_()
-        return False
-    if request.x2 is None:
-        for matrix in result.values():
-            mirror(matrix, request.machine.mirror_rows)
-    return True
-
-
-def _refuse_if_demanded(request: KernelRequest, reason: object) -> None:
-    if request.method == "structured":
-        raise KernelError("the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".')
+    execution, reason = execution_of(request, only_planned=True)
+    return receipt(request, None if execution is None else execution.plan, reason)

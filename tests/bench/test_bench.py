@@ -16,6 +16,7 @@ import kerneltrack as kt
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+from device import lines_of, page  # noqa: E402
 from floor import floor_flops  # noqa: E402
 from measure import error  # noqa: E402
 from prepare import truth_block  # noqa: E402
@@ -110,3 +111,26 @@ def test_it_runs_from_end_to_end(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "kerneltrack · product" in page.read_text()
     assert "**wrong**" not in page.read_text()
+
+
+def test_the_page_of_the_gpu_is_what_was_measured():
+    """Oracle: its lines. A page that was changed by hand, or not made again, differs."""
+    docs = HERE.parents[1] / "docs"
+    written = (docs / "benchmarks-gpu.md").read_text(encoding="utf-8")
+    assert page(lines_of(docs / "benchmarks-gpu.jsonl")) == written
+
+
+def test_a_slower_row_says_so():
+    """The best peer is the fastest that ran, not the first; one that failed is none."""
+    common = {"workload": "M2", "low": 1.0, "high": 1.0, "n": 3}
+    lines = [
+        {"about": "here"},
+        common | {"who": "kt", "median": 2.0, "err": 1e-7, "note": ["1048576 bytes"]},
+        {"profile": "M2", "busy_ms": 1.0},
+        common | {"who": "torch_func", "median": 9.0},
+        common | {"who": "asdfghjkl", "median": 1.0},
+        {"workload": "M2", "who": "nngeometry", "error": "out of memory"},
+    ]
+    assert "**Slower**: M2 (0.5×)" in page(lines)
+    assert "| asdfghjkl |" in page(lines)
+    assert "| 1 MiB |" in page(lines)

@@ -241,6 +241,16 @@ def test_nothing_is_recorded_where_no_memory_is_for_it(tapes):
     assert not tapes
 
 
+def test_what_would_hold_too_much_is_not_recorded(tapes):
+    """It is known before anything is taken."""
+    with use(replace(MACHINE, recorded_bytes=4000)):
+        model = small()
+        warmed(model)
+        agrees(model)
+    assert not tapes
+    assert ["would hold" in reason for reason in recorded(model)] == [True]
+
+
 def test_a_model_is_let_go(tapes):
     model = small()
     warmed(model)

@@ -99,7 +99,7 @@ class Execution:
         request = self.request
         with request.network.evaluating():
             records = self.kept and bool(self.compares) and not self.keeps and against is None
-            made = replayed(request, into, self._again) if records else None
+            made = replayed(request, into, self._again, self._recorded_bytes) if records else None
             if made is None:
                 with watched(request) if records else nullcontext():
                     self._form(into, advance, against)
@@ -110,6 +110,13 @@ class Execution:
                 advance(request.sample_pairs)
             for compared in self.compares:
                 compared.compare()
+
+    @property
+    def _recorded_bytes(self) -> int:
+        """What everything between the first launch and the kernel takes at its peak: factors, passes, and Θ twice."""
+        plan, request = self.plan, self.request
+        passes = request.network.activation_bytes(request.x1) * min(plan.block_samples, len(request.x1))
+        return plan.working_bytes + plan.outputs_at_once * passes + 2 * request.result_bytes
 
     def _again(self, samples: list[Inputs], into: dict[str, Tensor]) -> Made:
         """The same on other memory."""

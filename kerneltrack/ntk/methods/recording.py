@@ -109,10 +109,16 @@ class _Asked:
 _ASKED: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Asked]] = WeakKeyDictionary()
 
 
-def replayed(request: KernelRequest, into: Mapping[str, Tensor], work: Work) -> Made | None:
+def replayed(request: KernelRequest, into: Mapping[str, Tensor], work: Work, size: int) -> Made | None:
     """Makes the kernel by a recording; None where it is to be made in the ordinary way.
 
     Call it inside ``network.evaluating()``, of a kept plan.
+
+    Args:
+        request: what was asked.
+        into: layer → zeros, (B, N1·Q, N2·Q).
+        work: what makes it, on memory of the recording's own.
+        size: about how many bytes that would hold.
     """
     asked = _asked(request)
     if asked is None or asked.read is None or asked.reason:
@@ -120,6 +126,9 @@ def replayed(request: KernelRequest, into: Mapping[str, Tensor], work: Work) -> 
     if asked.recording is not None and asked.recording.size > request.free_bytes:
         return None
     samples = [request.x1] if request.x2 is None else [request.x1, request.x2]
+    if asked.recording is None and size > request.machine.recorded_bytes:
+        asked.reason = f"a recording would hold {size} bytes"
+        return None
     if asked.recording is None and (recording := _recorded(request, asked, samples, work)) is not None:
         asked.recording = recording
         _bound(request.machine.recorded_bytes)
@@ -199,7 +208,7 @@ def _recorded(request: KernelRequest, asked: _Asked, samples: list[Inputs], work
         return None
     size = max(0, reserved_bytes(request.network.device) - before)
     if size > request.machine.recorded_bytes:
-        asked.reason = f"it would hold {size} bytes"
+        asked.reason = f"a recording would hold {size} bytes"
         return None
     return Recording(tape, own, result, made[0], asked.read or [], size, next(_TURNS))
 

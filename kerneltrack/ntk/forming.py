@@ -1,0 +1,226 @@
+"""From a request to the kernel: by a plan that an earlier call has left, or by a new one, and what no plan covers plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from kerneltrack.errors import KernelError
+from kerneltrack.memory_budget import ran_out, refuse_budget
+from kerneltrack.ntk.capture import REFUSALS, first_line
+from kerneltrack.ntk.contraction import mirror
+from kerneltrack.ntk.methods import (
+    Execution,
+    Jacobian,
+    KernelOptions,
+    KernelRequest,
+    Outdated,
+    StructuredPlan,
+    add_jacobian_kernel,
+    audit_when_due,
+    forget_plan,
+    forget_recording,
+    kept_plan,
+    known_to_be_faster,
+    least_jacobian_bytes,
+    product_kernel,
+)
+from kerneltrack.ntk.network import explained, refuse_not_finite, validate
+from kerneltrack.ntk.progress import progress_bar
+from kerneltrack.ntk.reduction import MANY
+
+
+def kernels_of(
+    model: nn.Module, x1: Any, x2: Any, options: KernelOptions, progress: bool | float, *, keeps: bool = False
+) -> tuple[dict[str, Tensor], Execution | None]:
+    """Layer → kernel, and what did the structured part of it; None of several kernels.
+
+    Where launches count and an earlier call has asked for the same, its plan is taken, and samples are looked at beside the
+    kernel. Where anything of that does not hold, all is asked anew.
+    """
+    request = KernelRequest.unlooked(model, x1, x2, options)
+    with explained(request.network.module):
+        if (found := _by_kept_plan(request, progress, keeps=keeps)) is not None:
+            return found
+    request = request.look()
+    with explained(request.network.module):
+        if _is_difference(request, request.outputs):
+            asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
+            whole, summed = (kernels_of(model, x1, x2, one, progress)[0] for one in asked)
+            return {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}, None
+        try:
+            return _compute(request, progress, keeps=keeps)
+        except Outdated:
+            forget_plan(request)
+            forget_recording(request)
+            return _compute(request, progress, keeps=keeps)
+
+
+def _by_kept_plan(
+    request: KernelRequest, progress: bool | float, *, keeps: bool
+) -> tuple[dict[str, Tensor], Execution | None] | None:
+    """What :func:`_compute` gives, by what an earlier call has found; None where there is nothing, or where it does not hold."""
+    if not request.machine.counts_launches:
+        return None
+    with request.network.evaluating(throughout=True):
+        trusted = _trusted(request)
+        if trusted is None:
+            return None
+        try:
+            return _compute(trusted, progress, keeps=keeps)
+        except Outdated:
+            forget_plan(request)
+            forget_recording(request)
+            return None
+
+
+def _trusted(request: KernelRequest) -> KernelRequest | None:
+    """The request by what an earlier call has found, where all of the kernel is made by its plan."""
+    plan = kept_plan(request)
+    if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
+        return None
+    return request.trusted(plan.outputs)
+
+
+def _is_difference(request: KernelRequest, outputs: int) -> bool:
+    """Whether the trace without what softmax does not see is cheaper as the whole trace less the kernel of the sum."""
+    return request.reduction.kind == "trace" and request.reduction.gauge == "softmax" and outputs > MANY
+
+
+def _compute(
+    request: KernelRequest, progress: bool | float, *, keeps: bool = False
+) -> tuple[dict[str, Tensor], Execution | None]:
+    """Layer → kernel, and what did the structured part of it, which ``keeps`` what it captured; see :class:`Execution`."""
+    with progress_bar(progress, request.sample_pairs) as advance:
+        execution, _ = execution_of(request, keeps=keeps)
+        _check_budget(request, None if execution is None else execution.plan)
+        result = request.zeros()
+        if execution is not None:
+            execution.keeps = keeps
+            execution = execution if _run(execution, result, advance) else _again(request, result, advance, keeps)
+        if execution is None:
+            _refuse_outputs(request)
+        kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
+        _add_plainly(request, kernels, None if execution is None else execution.plan, advance)
+    if execution is not None and not execution.settled():
+        _look_again(request)
+    audit_when_due(request, result, None if execution is None else execution.plan.key)
+    if request.reduction.name == "sum":
+        kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
+    return kernels, execution
+
+
+def _look_again(request: KernelRequest) -> None:
+    """Raises where what was seen beside the kernel is more than rounding; samples that are new are looked at closely."""
+    for samples, name in ((request.x1, "x1"), (request.x2, "x2")):
+        if samples is not None:
+            refuse_not_finite(request.network.outputs(samples), name)
+            validate(request.network, samples, name=name)
+
+
+def _again(
+    request: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None], keeps: bool
+) -> Execution | None:
+    """A second execution, where the first has found parameters of a batch to leave to their Jacobian; else None."""
+    batched = request.network.known(request.x1).batched
+    if batched is None or not batched.superseded:
+        return None
+    execution, _ = execution_of(request, keeps=keeps)
+    _check_budget(request, None if execution is None else execution.plan)
+    if execution is None:
+        return None
+    execution.keeps = keeps
+    return execution if _run(execution, result, advance) else None
+
+
+def _refuse_outputs(request: KernelRequest) -> None:
+    """Raises UnsupportedModelError where f(x) is NaN or infinite."""
+    for samples, name in ((request.x1, "x1"), (request.x2, "x2")):
+        if samples is not None:
+            refuse_not_finite(request.network.outputs(samples), name)
+
+
+def _add_plainly(
+    request: KernelRequest, kernels: Mapping[str, Tensor], plan: StructuredPlan | None, advance: Callable[[int], None]
+) -> None:
+    """Adds by plain autodiff what the plan does not cover."""
+    network, names = request.network, list(request.network.parameters if plan is None else plan.uncovered)
+    x1, x2, outputs, kind = request.x1, request.x2, request.outputs, request.reduction.kind
+    if request.method == "products":
+        product_kernel(kernels, network, request.metric, names, x1, x2, outputs, kind, advance)
+    elif names:
+        jacobian = Jacobian(network, request.metric, request.dtype)
+        add_jacobian_kernel(kernels, jacobian, names, x1, x2, outputs, kind, request.budget - request.result_bytes)
+
+
+def _check_budget(request: KernelRequest, plan: StructuredPlan | None) -> None:
+    """Raises MemoryBudgetError with the number that works, before anything is allocated."""
+    names = list(request.network.parameters if plan is None else plan.uncovered)
+    least = 0 if plan is None else plan.least_bytes
+    if names:
+        least = max(least, least_jacobian_bytes(request.network, names, request.x1, request.outputs, request.dtype))
+    if request.budget < request.result_bytes + least:
+        raise refuse_budget(request.budget, request.result_bytes + least)
+
+
+def execution_of(
+    request: KernelRequest, *, only_planned: bool = False, keeps: bool = False
+) -> tuple[Execution | None, str]:
+    """The structured method, or None and why plain autodiff must do everything, or does it faster.
+
+    Where what was captured is to be kept, products with it are worth more than the time of the kernel.
+    """
+    if request.method not in ("auto", "structured"):
+        return None, ""
+    if not keeps and (why := known_to_be_faster(request)):
+        return None, f"faster: {why}"
+    try:
+        execution = Execution.of(request, only_planned=True) if only_planned else Execution.again(request)
+    except KernelError:
+        raise
+    except REFUSALS as refusal:
+        if ran_out(refusal):
+            raise
+        if not request.looked:
+            raise Outdated(first_line(refusal)) from refusal
+        _refuse_if_demanded(request, first_line(refusal))
+        return None, first_line(refusal)
+    if execution.plan.uncovered:
+        _refuse_if_demanded(request, execution.plan.uncovered)
+    if execution.plain and not keeps:
+        return None, f"faster: {execution.plain}"
+    return execution, ""
+
+
+def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[int], None]) -> bool:
+    """Fills ``result`` on both sides of the diagonal.
+
+    False, with zeros, where the backward pass cannot be captured.
+    """
+    request = execution.request
+    try:
+        execution.add_to(result, advance)
+    except KernelError:
+        raise
+    except REFUSALS as refusal:
+        if ran_out(refusal):
+            raise
+        forget_plan(request)
+        if execution.kept:  # a trial of these samples may find a way
+            raise Outdated(first_line(refusal)) from refusal
+        _refuse_if_demanded(request, first_line(refusal))
+        for matrix in result.values():
+            matrix.zero_()
+        return False
+    if request.x2 is None:
+        for matrix in result.values():
+            mirror(matrix, request.machine.mirror_rows)
+    return True
+
+
+def _refuse_if_demanded(request: KernelRequest, reason: object) -> None:
+    if request.method == "structured":
+        raise KernelError("the structured method does not apply", got=reason, remedy='Use method="auto" or "jacobian".')
