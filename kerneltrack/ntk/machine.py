@@ -190,6 +190,8 @@ class Machine:
 @cache
 def _card(index: int | None) -> Machine:
     """A CUDA device, which may hold recordings in a sixteenth of its memory."""
+    if not torch.cuda.is_available():  # it is only spoken of
+        return Machine.accelerator()
     total = torch.cuda.get_device_properties(torch.cuda.current_device() if index is None else index).total_memory
     return replace(Machine.accelerator(), recorded_bytes=total // 16)
 
