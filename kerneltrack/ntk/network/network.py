@@ -28,6 +28,7 @@ from kerneltrack.ntk.network.pullback import pull, pull_by_rows, pull_signs
 from kerneltrack.ntk.network.pushforward import Function, pushforward, reverse_mode, row_by_row
 from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidden
 from kerneltrack.ntk.network.samples import Inputs
+from kerneltrack.ntk.network.saved import saved_bytes, total_bytes
 from kerneltrack.ntk.network.slots import slots
 from kerneltrack.ntk.network.state import State
 from kerneltrack.ntk.network.witness import Pass, Sight, see
@@ -371,42 +372,15 @@ class Network:
         if known.activation_bytes is None:
             one = samples.rows(0, 1)
             with self.evaluating():
-                known.activation_bytes = self._saved_bytes(one) + one_bytes(one)
+                leaves = {name: value.requires_grad_() for name, value in self.parameters.items()}
+                given = *one.tensors, *leaves.values()
+                outputs, saved = saved_bytes(lambda: self.evaluate(leaves, one), self._call.parameters(), given)
+                self.refuse_hidden_parameters(outputs)
+            known.activation_bytes = saved + total_bytes(one.tensors)
         return known.activation_bytes
-
-    def _saved_bytes(self, one: Inputs) -> int:
-        seen: dict[int, int] = {}
-        own = {p.untyped_storage().data_ptr() for p in self._call.parameters()}
-
-        def note(tensor: Tensor) -> Tensor:
-            if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-                storage = tensor.untyped_storage()
-                seen[storage.data_ptr()] = 0 if storage.data_ptr() in own else storage.nbytes()
-            return tensor
-
-        leaves = {name: value.requires_grad_() for name, value in self.parameters.items()}
-        try:
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-                alive = self.evaluate(leaves, one)
-        except RuntimeError:  # torch.func transforms inside the model do not admit the hooks
-            with torch.enable_grad():
-                self.refuse_hidden_parameters(self.evaluate(leaves, one))
-            return _UNWATCHED * (one_bytes(one) + sum(v.numel() * v.element_size() for v in leaves.values()))
-        self.refuse_hidden_parameters(alive)
-        del alive
-        return sum(seen.values())
 
     def refuse_hidden_parameters(self, outputs: Tensor) -> None:
         """A forward that reaches a parameter by a reference of its own would leave it out silently."""
         own = dict(self.module.named_parameters())
         everything = sum(p.requires_grad for p in own.values()) == len(self._raw)
         refuse_hidden(outputs, own, everything=everything)
-
-
-#: Saved activations of a forward pass that cannot be watched, as a multiple of inputs and parameters together.
-_UNWATCHED = 16
-
-
-def one_bytes(samples: Inputs) -> int:
-    """Bytes of the samples themselves."""
-    return sum(t.numel() * t.element_size() for t in samples.tensors)
