@@ -24,6 +24,7 @@ def net():
     return nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)).double()
 
 
+@pytest.mark.audit
 @pytest.mark.parametrize(
     "coupling", [lambda c: c.mean(0) - c.mean(0).detach(), lambda c: c[-1] - c[-1].detach()], ids=["mean", "last"]
 )
@@ -122,6 +123,7 @@ def test_an_operator_s_defect_is_found_however_it_computes(monkeypatch, output):
         [operator.matvec(v) for _ in range(3)]
 
 
+@pytest.mark.audit
 def test_what_is_left_is_called_a_defect(monkeypatch):
     run = Execution.add_to
 

@@ -362,6 +362,7 @@ def test_structured_is_no_longer_refused_and_what_has_no_axis_still_is():
         kt.empirical_ntk(built("mixture"), x, method="structured")
 
 
+@pytest.mark.audit
 def test_a_batch_is_looked_at_once():
     """Oracle: a count of the model's calls. What was found is kept: a second call finds no axis again."""
     model, x, calls = built("flattened"), padded(9), []

@@ -156,6 +156,7 @@ def test_as_a_buffer_it_is_reached():
     assert distance(found, contract(rows, rows, "full")) < EXACT
 
 
+@pytest.mark.audit
 def test_a_tensor_that_outlives_its_pass():
     model = remembering(average)
     with pytest.raises(KernelError, match="keeps tensors from one forward pass to the next"):

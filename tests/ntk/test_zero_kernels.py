@@ -62,6 +62,7 @@ def test_zero_is_zero(name, dtype):
         assert operator.matvec(v).abs().max() <= bound * len(v)
 
 
+@pytest.mark.audit
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("factor", [0.5, 1.3])
 def test_a_wrong_kernel_is_still_found(monkeypatch, dtype, factor):
@@ -78,6 +79,7 @@ def test_a_wrong_kernel_is_still_found(monkeypatch, dtype, factor):
         kt.empirical_ntk(classes().to(dtype), torch.randn(6, 4).to(dtype))
 
 
+@pytest.mark.audit
 def test_a_zero_kernel_does_not_stand_for_the_plan(monkeypatch):
     """A plan that was audited on a zero kernel is audited again: here it is right at first, then off by two."""
     run = Execution.add_to
