@@ -15,10 +15,12 @@ import kerneltrack as kt
 from kerneltrack.errors import MemoryBudgetError
 from kerneltrack.ntk.contraction import ORDERS
 from kerneltrack.ntk.machine import Machine, use
-from kerneltrack.ntk.methods import structured_plan
+from kerneltrack.ntk.methods import passes, structured_plan
 from tests.ntk.exact_kernels import OUTPUTS, exact
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 from tests.ntk.problems import PROBLEMS
+from tests.ntk.test_batches import built, padded
+from tests.ntk.test_batches import truth as truth_of_batch
 from tests.ntk.test_orders import SIZES, setting, truth
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:LSTM with projections")
@@ -157,3 +159,14 @@ def test_little_memory(name, output):
     for _ in range(2):
         kernel = kt.empirical_ntk(model, x, output=output, memory_budget=refusal.value.required_bytes)
         assert distance(kernel, exact(name, output)) < EXACT
+
+
+def test_how_outputs_of_a_batch_go_backward_is_tried_once(monkeypatch):
+    """Oracle: a count. Of a model that vmap refuses a plan is made in every call; the trial would cost as much as the kernel."""
+    model, x, tried = built("flattened"), padded(9), []
+    why = passes._why_looped
+    monkeypatch.setattr(passes, "_why_looped", lambda trial: tried.append(trial) or why(trial))
+    for count, given in ((1, x), (1, x), (2, padded(5)), (2, padded(5)), (2, x)):
+        kernel = kt.empirical_ntk(model, given)
+        assert len(tried) == count
+    assert distance(kernel, truth_of_batch(model, x)) < EXACT

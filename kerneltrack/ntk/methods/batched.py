@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,7 @@ class Batched:
         left: parameters that a batch's uses do not explain, and why.
         programs: checksums of forward passes whose uses were compared with plain autodiff.
         superseded: whether ``left`` has grown since the sites were found, so that they are to be found without these.
+        passes: program, samples, outputs → how outputs go backward, as :class:`.passes.Passes` has found out.
     """
 
     why: str
@@ -52,6 +54,7 @@ class Batched:
     left: Mapping[str, str] = field(default_factory=dict)
     programs: set[int] = field(default_factory=set)
     superseded: bool = False
+    passes: dict[tuple[int, int, int], Any] = field(default_factory=dict)
 
     def leave(self, names: Iterable[str]) -> None:
         """Leaves parameters that some batch's uses do not explain, from now on."""
@@ -61,6 +64,7 @@ class Batched:
         """That this one passed."""
         if len(self.programs) >= _REMEMBERED:
             self.programs.clear()
+            self.passes.clear()
         self.programs.add(program)
 
 

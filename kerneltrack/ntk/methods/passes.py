@@ -40,8 +40,18 @@ class Passes:
         """Of the trial that a plan is made from; where launches cost nothing, the sizes of each pass decide."""
         if not request.machine.counts_launches or request.outputs == 1 or not trial.outputs.requires_grad:
             return cls(request.outputs)
+        if trial.batched is None:
+            return cls._tried(request.outputs, trial)
+        asked = trial.program, len(trial.samples), request.outputs
+        if asked not in trial.batched.passes:  # a batch's plan is made in every call, and a trial costs several passes
+            trial.batched.passes[asked] = cls._tried(request.outputs, trial)
+        found: Passes = trial.batched.passes[asked]
+        return found
+
+    @classmethod
+    def _tried(cls, outputs: int, trial: ForwardPass) -> Passes:
         looped = _why_looped(trial)
-        return cls(1 if looped else request.outputs, looped)
+        return cls(1 if looped else outputs, looped)
 
     def __str__(self) -> str:
         if self.looped:
