@@ -99,6 +99,10 @@ class Machine:
     #: Products with held factors take vectors so many at a time that what stands between pull and push stays below this.
     vector_bytes: int = 64 * 2**20
 
+    #: Bytes of factors that an operator holds between products unless it is given a budget; a quarter of what is free is the
+    #: other bound.
+    factor_bytes: int = _ALL
+
     #: Bytes of per-sample gradients that an operator's diagonal forms at a time.
     diagonal_bytes: int = 256 * 2**20
 
@@ -179,6 +183,7 @@ class Machine:
             backward_rows=_ALL,
             small_bytes=room // 64,
             vector_bytes=room // 64,
+            factor_bytes=room // 10,
             diagonal_bytes=room // 32,
             audit_rows=2**12,
             activation_bytes=room // 16,
@@ -189,11 +194,11 @@ class Machine:
 
 @cache
 def _card(index: int | None) -> Machine:
-    """A CUDA device, which may hold recordings in a sixteenth of its memory."""
+    """A CUDA device, of whose memory recordings may hold a sixteenth, and an operator's factors a tenth."""
     if not torch.cuda.is_available():  # it is only spoken of
         return Machine.accelerator()
     total = torch.cuda.get_device_properties(torch.cuda.current_device() if index is None else index).total_memory
-    return replace(Machine.accelerator(), recorded_bytes=total // 16)
+    return replace(Machine.accelerator(), recorded_bytes=total // 16, factor_bytes=total // 10)
 
 
 _IN_USE: ContextVar[Machine | None] = ContextVar("machine", default=None)

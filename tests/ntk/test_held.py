@@ -10,7 +10,7 @@ from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.conventions import helmert
-from kerneltrack.errors import AuditError
+from kerneltrack.errors import AuditError, KernelError
 from kerneltrack.ntk import KernelOptions, kernel_and_jacobian
 from kerneltrack.ntk.capture.jacobian_block import KroneckerBlock
 from kerneltrack.ntk.matrix_free import factor_cache
@@ -185,3 +185,18 @@ def test_half_precision():
         assert product.dtype == torch.bfloat16
         assert distance(product.double(), dense @ v.double().numpy()) < 0.05
     assert operator._held.factors() is not None
+
+
+def test_factors_take_what_they_may(machine):
+    """Oracle: the kernel, formed. By passes where they may not be held; a budget asks for them, or refuses them."""
+    problem = PROBLEMS["mlp"]
+    model, x, expected = problem.model(), samples(problem.inputs(), ROWS), matrix(exact("mlp"))
+    v = torch.randn(expected.shape[0], 2, dtype=torch.float64)
+    machine(factor_bytes=10)
+    for budget, held in ((None, False), ("1MiB", True), (10, False)):
+        operator = kt.NTKOperator(model, x, memory_budget=budget)
+        for _ in range(3):
+            assert distance(operator.matmat(v), expected @ v.numpy()) < EXACT
+        assert (operator._held.factors() is not None) == held
+    with pytest.raises(KernelError, match="is not a size"):
+        kt.NTKOperator(model, x, memory_budget="much")

@@ -27,10 +27,11 @@ class FactorCache:
     Args:
         request: what the operator is of.
         passes: Θ V by passes, for V (n, O, k) or (n, 1, k).
+        room: bytes that they may take; None is a quarter of what is free, and never more than the machine sets aside.
     """
 
-    def __init__(self, request: KernelRequest, passes: Callable[[Tensor], Tensor]) -> None:
-        self._request, self._passes = request, passes
+    def __init__(self, request: KernelRequest, passes: Callable[[Tensor], Tensor], room: int | None = None) -> None:
+        self._request, self._passes, self._room = request, passes, room
         self._first: tuple[Tensor, Tensor] | None = None
         self._factors: FactoredJacobian | None = None
         self._asked = False
@@ -56,7 +57,7 @@ class FactorCache:
 
     def _build(self, v: Tensor, product: Tensor) -> FactoredJacobian | None:
         network, samples = self._request.network, self._request.x1
-        free = available_bytes(network.device) // SHARE
+        free = self._room or min(available_bytes(network.device) // SHARE, self._request.machine.factor_bytes)
         try:
             factors = FactoredJacobian.of(replace(self._request, budget=free), free)
         except KernelError:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from kerneltrack.conventions import GaugeChoice
 from kerneltrack.errors import AuditError, KernelError, KerneltrackError
+from kerneltrack.memory_budget import parse_bytes
 from kerneltrack.ntk.matrix_free.factor_cache import FactorCache
 from kerneltrack.ntk.matrix_free.factored_jacobian import FactoredJacobian
 from kerneltrack.ntk.methods import Jacobian, KernelOptions, KernelRequest, audit_products_when_due
@@ -36,6 +37,9 @@ class NTKOperator:
         forward: as there.
         metric: P; as there.
         gauge: as there; with ``"softmax"`` the full kernel acts on vectors of length N(O − 1).
+        memory_budget: bytes, or a text like "2GiB", that the factors of J may take, which are held from the second product on;
+            by default a quarter of what is free, and on an accelerator at most a tenth of its memory. Where they need more,
+            products go by passes, which are as exact.
 
     Every product is that of the state that model, samples and metric are in when it is asked for: parameters and which of
     them require grad, buffers, submodules, modes, hooks, methods, and attributes of modules that are numbers, texts,
@@ -60,7 +64,9 @@ class NTKOperator:
         forward: Forward | None = None,
         metric: Metric = None,
         gauge: GaugeChoice = "raw",
+        memory_budget: int | str | None = None,
     ) -> None:
+        self._room = None if memory_budget is None else parse_bytes(memory_budget)
         if not (params is None or callable(params) or isinstance(params, str)):
             params = list(params)  # asked for again in each new state
         options = KernelOptions(output=output, gauge=gauge, params=params, forward=forward, metric=metric)
@@ -80,7 +86,7 @@ class NTKOperator:
         self.network, self.metric, self.dtype = request.network, request.metric, request.network_dtype
         self._samples, self._count, self._outputs = request.x1, len(request.x1), request.outputs
         self._kind = request.reduction.kind
-        self._held = FactorCache(request, self._columns_by_passes)
+        self._held = FactorCache(request, self._columns_by_passes, self._room)
         self._state = self._state_now()
 
     @contextmanager
