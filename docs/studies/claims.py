@@ -74,24 +74,25 @@ def spread(values: Iterable[float], digits: int = 3) -> str:
     return f"{median} ({low} to {high}, {v.size} seeds)" if low != high else f"{median} ({v.size} seeds)"
 
 
-def command_line(description: str, sizes: Mapping[str, Size], name: str) -> tuple[str, Size, Path]:
+def command_line(
+    parser: argparse.ArgumentParser, sizes: Mapping[str, Size], name: str
+) -> tuple[tuple[str, Size, Path], argparse.Namespace]:
     """``--size`` and ``--out`` of a study's script.
 
     Args:
-        description: of the study, one line.
+        parser: with the options of this study alone.
         sizes: "smoke", "desk" and "full" with the configuration of each.
         name: of the study; archives go to ``out/<name>/<size>`` by default.
 
     Returns:
-        The name of the size, its configuration, and the folder of the archives, which exists.
+        The name of the size, its configuration, and the folder of the archives, which exists; and all words.
     """
-    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--size", choices=tuple(sizes), default="desk")
     parser.add_argument("--out", type=Path, help="folder of the archives; finished ones there are used again")
     words = parser.parse_args()
     out: Path = words.out or Path("out") / name / words.size
     out.mkdir(parents=True, exist_ok=True)
-    return words.size, sizes[words.size], out
+    return (words.size, sizes[words.size], out), words
 
 
 def ran_on() -> str:

@@ -1,5 +1,6 @@
 """Neural spectrum alignment at smoke size: the orderings of the page; and what the study computes itself, by closed forms."""
 
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -175,3 +176,31 @@ def test_checks_of_both_files_are_rows(smoke):
         "R14",
         "O",
     ]
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_a_run_in_pieces_is_the_whole_run(tmp_path, captured):
+    """Bit for bit, in every number of its archive: it ends at snapshots, one of them at a decay."""
+    recipe = Recipe("picture", "momentum", 40, 16, 3, 0, 0.05, decays=(8,), steps=16, grid=4)
+    whole = alignment_runs.train(tmp_path, recipe, captured=captured)
+    (tmp_path / "pieces").mkdir()
+    for until in (4, 8, 12):
+        assert alignment_runs.train(tmp_path / "pieces", recipe, captured=captured, until=until).name.startswith(
+            "unfinished"
+        )
+    pieces = alignment_runs.train(tmp_path / "pieces", recipe, captured=captured)
+    assert [path.name for path in (tmp_path / "pieces").glob("unfinished*")] == []
+    ours, others = load(whole).only, load(pieces).only
+    np.testing.assert_array_equal(ours.steps, others.steps)
+    np.testing.assert_array_equal(ours.values("eigenvalues"), others.values("eigenvalues"))
+    for row in range(len(ours.steps)):
+        np.testing.assert_array_equal(ours.at("outputs", row), others.at("outputs", row))
+
+
+def test_the_command_line_trains_a_part(tmp_path, monkeypatch):
+    """One group, until an update; no page is written, and nothing else is trained."""
+    monkeypatch.setattr(
+        sys, "argv", ["study.py", "--size", "smoke", "--out", str(tmp_path), "--only", "digits", "--until", "5"]
+    )
+    study.main()
+    assert sorted(path.name.split("-")[:2] for path in tmp_path.iterdir()) == [["unfinished", "digits"]] * 2

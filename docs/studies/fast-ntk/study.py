@@ -8,6 +8,7 @@ adds the comparison with neural-tangents.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator
@@ -160,7 +161,7 @@ def clock(folder: Path, size: Size, costs: Costs) -> Costs:
 
 
 def main() -> None:
-    name, size, out = command_line(__doc__.splitlines()[0], SIZES, "fast-ntk")
+    (name, size, out), _ = command_line(argparse.ArgumentParser(description=__doc__.splitlines()[0]), SIZES, "fast-ntk")
     costs = clock(out, size, count(out, size))
     home = HERE if name == "desk" else out
     figure(costs, home / "flops.png")

@@ -230,8 +230,16 @@ class _SaveBefore(pl.Callback):
             trainer.save_checkpoint(self._paths[trainer.global_step])
 
 
-def run_with_controls(folder: Path, recipe: Recipe, control_steps: int, captured: bool = False) -> list[Path]:
-    """The archives of a run and of its controls, one for each decay; what is finished already is not trained again."""
+def run_with_controls(
+    folder: Path, recipe: Recipe, control_steps: int, captured: bool = False, until: int | None = None
+) -> list[Path]:
+    """The archives of a run and of its controls, one for each decay; what is finished already is not trained again.
+
+    Of a run that is to end at ``until`` for now there are none.
+    """
+    if until is not None and until < recipe.steps:
+        train(folder, recipe, captured=captured, until=until)
+        return []
     controls = [recipe.control(decay, control_steps) for decay in recipe.decays if control_steps]
     archives = [train(folder, recipe, captured=captured)]
     for control in controls:
@@ -240,18 +248,29 @@ def run_with_controls(folder: Path, recipe: Recipe, control_steps: int, captured
     return archives
 
 
-def train(folder: Path, recipe: Recipe, *, start: Path | None = None, captured: bool = False) -> Path:
-    """The archive of one run; ``start``: the checkpoint that it goes on from."""
+def train(
+    folder: Path, recipe: Recipe, *, start: Path | None = None, captured: bool = False, until: int | None = None
+) -> Path:
+    """The archive of one run.
+
+    Args:
+        folder: of all archives and checkpoints.
+        recipe: what is trained.
+        start: the checkpoint that it goes on from.
+        captured: loss and gradients as a CUDA graph, where there is a device for it.
+        until: the update at which it ends for now; the next call goes on from there, in the same archive.
+    """
     path = folder / f"{recipe.name}.h5"
     if path.exists():
         return path
-    unfinished = folder / f"unfinished-{path.name}"
+    unfinished, stopped = folder / f"unfinished-{path.name}", folder / f"unfinished-{recipe.name}.ckpt"
+    start = stopped if stopped.exists() else start
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
     x, y = data(recipe)
     saves = {} if start else {decay - 1: _checkpoint(folder, recipe, decay) for decay in recipe.decays}
     with without_advice():
         trainer = pl.Trainer(
-            max_steps=recipe.steps,
+            max_steps=recipe.steps if until is None else min(until, recipe.steps),
             accelerator="auto" if captured else "cpu",
             devices=1,
             logger=False,
@@ -264,7 +283,11 @@ def train(folder: Path, recipe: Recipe, *, start: Path | None = None, captured: 
         model = CapturedLearner(recipe, x, y) if captured else Learner(recipe)
         loader = DataLoader(_Whole(x, y), sampler=_Repeated(), batch_size=None)
         trainer.fit(model, loader, ckpt_path=start, weights_only=True if start else None)
+    if trainer.global_step < recipe.steps:
+        trainer.save_checkpoint(stopped)
+        return unfinished
     unfinished.rename(path)
+    stopped.unlink(missing_ok=True)
     return path
 
 

@@ -7,6 +7,7 @@ trains what is not there yet, and writes the tables of claims, the figures and R
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import warnings
@@ -111,7 +112,9 @@ def measure(folder: Path, size: Size) -> tuple[Archives, Deep]:
 
 
 def main() -> None:
-    name, size, out = command_line(__doc__.splitlines()[0], SIZES, "width-sweep")
+    (name, size, out), _ = command_line(
+        argparse.ArgumentParser(description=__doc__.splitlines()[0]), SIZES, "width-sweep"
+    )
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     sweep, closed = measure(out, size)
