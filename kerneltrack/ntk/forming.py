@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from kerneltrack.errors import KernelError
 from kerneltrack.memory_budget import ran_out, refuse_budget
 from kerneltrack.ntk.capture import REFUSALS, first_line
-from kerneltrack.ntk.contraction import mirror
 from kerneltrack.ntk.methods import (
     Execution,
     Jacobian,
@@ -215,9 +214,7 @@ def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[
         for matrix in result.values():
             matrix.zero_()
         return False
-    if request.x2 is None:
-        for matrix in result.values():
-            mirror(matrix, request.machine.mirror_rows)
+    execution.mirror(result)
     return True
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import NotCapturable
-from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, collect, isometry_gaps
+from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, collect, isometry_gaps, mirror
 from kerneltrack.ntk.methods.batched import differing
 from kerneltrack.ntk.methods.comparison import Comparison
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
@@ -122,7 +122,14 @@ class Execution:
         """The same on other memory."""
         one = Execution(self.plan, replace(self.request, x1=samples[0], x2=samples[1] if len(samples) > 1 else None))
         one._form(into, lambda pairs: None)
+        one.mirror(into)
         return Made([compared.notes for compared in one.compares], one._gaps)
+
+    def mirror(self, into: Mapping[str, Tensor]) -> None:
+        """Copies what is above the diagonal of a symmetric kernel below it; a recording has done that."""
+        if self.request.x2 is None and not self.replayed:
+            for matrix in into.values():
+                mirror(matrix, self.request.machine.mirror_rows)
 
     def _form(
         self, into: Mapping[str, Tensor], advance: Callable[[int], None], against: Execution | None = None
