@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 import kerneltrack as kt
+from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.machine import Machine, use
 from kerneltrack.ntk.methods import recorded, recording
 from tests.ntk.exact_kernels import OUTPUTS, exact
 from tests.ntk.oracles import EXACT, distance
 from tests.ntk.problems import PROBLEMS
 from tests.ntk.tape import OperatorTape
-from tests.ntk.test_kept_plans import MODELS
+from tests.ntk.test_kept_plans import MODELS, Switched
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:LSTM with projections")
 
@@ -176,6 +177,17 @@ def test_what_it_reads_stays_alive(tapes):
     )
 
 
+def test_a_switch_that_chooses_kernels_has_a_recording_of_its_own(tapes):
+    model = small()
+    warmed(model)
+    torch.use_deterministic_algorithms(True)
+    try:
+        warmed(model)
+        assert [tape.replays > 0 for tape in tapes] == [True, True]
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_options_are_apart(tapes):
     model = small()
     asked = [{}, {"output": "trace"}, {"by_layer": True}, {"dtype": torch.float32}, {"params": ["3.weight"]}]
@@ -275,3 +287,22 @@ def test_generators_are_left_alone(tapes):
     state = torch.get_rng_state()
     kt.empirical_ntk(model, X)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def noisy(m, x):
+    return m.layer(x) + (m.layer.bias * torch.randn_like(x[:, :3]) if m.which else 0.0)
+
+
+@pytest.mark.parametrize("calls", [2, CALLS])
+def test_a_model_that_becomes_random_is_refused(tapes, calls):
+    """By a kept plan and by a replay; generators stay as they were."""
+    model = Switched(noisy, layer=nn.Linear(4, 3))
+    for _ in range(calls):
+        kt.empirical_ntk(model, X)
+    model.which, state = 1, torch.get_rng_state()
+    for _ in range(2):
+        with pytest.raises(UnsupportedModelError, match="random"):
+            kt.empirical_ntk(model, X)
+        assert torch.equal(state, torch.get_rng_state())
+    model.which = 0
+    agrees(model)

@@ -182,8 +182,13 @@ def _asked(request: KernelRequest) -> _Asked | None:
 
 
 def _key(request: KernelRequest) -> tuple[Any, ...]:
-    """Calls that one recording may serve; two threads, or streams, would meet in its memory."""
-    return key_of(request), threading.get_ident(), where(request.network.device)
+    """Calls that one recording may serve: two threads, or streams, would meet in its memory, and a switch chooses kernels."""
+    switches = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.enabled,
+        torch.backends.cudnn.deterministic,
+    )
+    return key_of(request), threading.get_ident(), where(request.network.device), switches
 
 
 def _recorded(request: KernelRequest, asked: _Asked, samples: list[Inputs], work: Work) -> Recording | None:
