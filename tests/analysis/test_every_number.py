@@ -213,3 +213,26 @@ def test_the_slider_s_curves_are_recomputed(page, raws):
                     squares = raw.coefficients[name][row] ** 2
                     height = squares[:i].sum() / squares.sum()
                 assert y == pytest.approx(164 - 154 * height, abs=0.06), (name, row, i)
+
+
+def test_the_slider_s_ticks_stand_where_their_numbers_are(page, raws):
+    """Oracle: the scale of the curves above, of the stored eigenvalues over the samples; one decimal is on the page.
+
+    Fails where eigenvalues are over the number of modes: a curve between its own ends does not show what they are over.
+    """
+    raw = raws[0]
+    logs = np.log10(raw.values / raw.count)
+    heights = {
+        "Spectrum: ": lambda value: (np.log10(value) - logs.min()) / (logs.max() - logs.min()),
+        "Energy in the first k modes": lambda value: value,
+    }
+    for title, height in heights.items():
+        (drawn,) = re.findall(rf'<svg[^>]*aria-label="{title}[^"]*">(.*?)</svg>', page, re.DOTALL)
+        up = re.findall(r'<line class="rule"[^>]* y1="([\d.]+)"[^>]*/><text[^>]*>([\d.,]+)</text>', drawn)
+        across = re.findall(r'<text x="([\d.]+)"[^>]* text-anchor="middle">([\d,]+)</text>', drawn)
+        assert len(up) >= 3
+        assert [text for _, text in across] == ["1", "10"]
+        for place, text in up:
+            assert float(place) == pytest.approx(164 - 154 * height(float(text)), abs=0.06), (title, text)
+        for place, text in across:
+            assert float(place) == pytest.approx(46 + 264 * np.log(float(text)) / np.log(raw.modes), abs=0.06)
