@@ -5,6 +5,7 @@ numbers; what fills areas instead of drawing lines (layer shares, bars) is held 
 and tables have test_every_sentence.py.
 """
 
+import dataclasses
 import html
 import json
 import re
@@ -12,6 +13,8 @@ import re
 import numpy as np
 import pytest
 
+from kerneltrack.analysis import load
+from kerneltrack.analysis.report.slider_curves import moving_panels
 from tests.analysis.h5_by_hand import Raw
 
 PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "layer-shares", "ledger-modes"}
@@ -213,3 +216,42 @@ def test_the_slider_s_curves_are_recomputed(page, raws):
                     squares = raw.coefficients[name][row] ** 2
                     height = squares[:i].sum() / squares.sum()
                 assert y == pytest.approx(164 - 154 * height, abs=0.06), (name, row, i)
+
+
+def test_the_slider_s_ticks_stand_where_their_numbers_are(page, raws):
+    """Oracle: the scale of the curves above, of the stored eigenvalues over the samples; one decimal is on the page.
+
+    Fails where eigenvalues are over the number of modes: a curve between its own ends does not show what they are over.
+    """
+    raw = raws[0]
+    logs = np.log10(raw.values / raw.count)
+    heights = {
+        "Spectrum: ": lambda value: (np.log10(value) - logs.min()) / (logs.max() - logs.min()),
+        "Energy in the first k modes": lambda value: value,
+    }
+    for title, height in heights.items():
+        (drawn,) = re.findall(rf'<svg[^>]*aria-label="{title}[^"]*">(.*?)</svg>', page, re.DOTALL)
+        up = re.findall(r'<line class="rule"[^>]* y1="([\d.]+)"[^>]*/><text[^>]*>([\d.,]+)</text>', drawn)
+        across = re.findall(r'<text x="([\d.]+)"[^>]* text-anchor="middle">([\d,]+)</text>', drawn)
+        assert len(up) >= 3
+        assert [text for _, text in across] == ["1", "10"]
+        for place, text in up:
+            assert float(place) == pytest.approx(164 - 154 * height(float(text)), abs=0.06), (title, text)
+        for place, text in across:
+            assert float(place) == pytest.approx(46 + 264 * np.log(float(text)) / np.log(raw.modes), abs=0.06)
+
+
+def test_the_slider_s_spectrum_ends_at_the_noise_floor(synthetic, tmp_path):
+    """By hand: a floor between λ₂₀ and λ₂₁. The modes of a curve are less than 9 % apart there: 48^(1/47) is 1.086.
+
+    Fails where the floor is over the number of modes and λ over the samples, half of them: λ_i ∝ i^−1.5 goes on to i = 31.
+    """
+    truth = synthetic.simulate(outputs=2)
+    row = next(synthetic.snapshots(truth))
+    values = row.probes["train"]["eigenvalues"]
+    measured = {**row.probes["train"], "noise_floor": np.sqrt(values[19] * values[20])}
+    rows = [dataclasses.replace(row, probes={"train": measured})]
+    run = load(synthetic.write(tmp_path / "run.h5", rows, synthetic.record(truth))).only
+    _, (paths,) = moving_panels(run, [0])
+    last = float(paths["spectrum"].rpartition("L")[2].split()[0])
+    assert 20 / 1.09 < np.exp((last - 46) / 264 * np.log(48)) < 20.1

@@ -17,6 +17,7 @@ from kerneltrack.analysis.figures.panels.courses import Series, line_plot, mark_
 from kerneltrack.analysis.figures.panels.profiles import profiles
 from kerneltrack.analysis.figures.style import DARK, PAGE, PAPER, SLIDE, STYLES
 from kerneltrack.errors import AnalysisError
+from tests.analysis.h5_by_hand import Raw
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,18 @@ def test_eigenvectors_are_scaled_and_turned(scene, truth, synthetic):
     np.testing.assert_allclose((shown**2).mean(axis=0), 1, rtol=1e-6)  # float32 vectors
     mixed = np.abs(shown.sum(axis=0)) <= 0.5 * synthetic.N
     assert np.all((truth.target @ shown)[mixed] >= 0)
+
+
+def test_eigenvectors_of_two_outputs_are_scaled_by_the_samples(two_outputs):
+    """Oracle: the stored vectors. Of one of them Σ_no v_no² is 1, so the mean over samples of √N v, of all outputs, is 1.
+
+    Fails where the number of modes takes the place of N. They are stored in float32: a few times 2⁻²⁴.
+    """
+    raw = Raw(two_outputs[0])
+    shown = oriented_eigenvectors(load(two_outputs[0]).only, 0, 4)
+    np.testing.assert_allclose(
+        np.abs(shown), np.sqrt(raw.count) * np.abs(raw.at["eigenvectors"][0, :, 0, :4]), rtol=1e-6
+    )
 
 
 def test_styles_are_values_and_leave_matplotlib_alone(scene):

@@ -173,6 +173,16 @@ def test_on_a_quadratic_at_the_edge_all_oscillation_is_in_the_first_mode():
     assert "100 % of that oscillation" in said(triple_of(steps, outputs, y, vectors), "Oscillation").sentence
 
 
+def test_the_null_of_the_oscillation_is_over_all_modes():
+    """By hand: a random direction has 5/18 of itself in five of 18 modes, those of 6 samples with three outputs.
+
+    Fails where samples are counted: 5/6.
+    """
+    outputs, y, _, vectors = descent(2.0, width=3)
+    null = said(triple_of(np.array([300, 301, 302]), outputs, y, vectors, width=3), "Oscillation").null
+    assert null.startswith(f"{5 / 18:.2g} of it")
+
+
 def test_below_the_edge_nothing_oscillates_but_rounding():
     """Settled at ηλ_1/N = 1: outputs stand still, and what is left of their difference is rounding, which is none."""
     outputs, y, _, vectors = descent(1.0, until=3000)

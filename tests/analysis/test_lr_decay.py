@@ -370,6 +370,7 @@ def test_the_figure_over_seeds_draws_the_paired_differences(seeds, synthetic):
     )
     np.testing.assert_allclose([one.get_ydata() for one in ax.lines[:3]], expected, rtol=1e-12)
     np.testing.assert_allclose(ax.lines[3].get_ydata(), expected.mean(axis=0), rtol=1e-12)
+    assert ax.lines[4].get_xydata().tolist() == [[0, 0], [1, 0]]  # zero, where a run is like its control
 
 
 def test_a_seed_without_its_control_is_refused(seeds, synthetic, truth, tmp_path):

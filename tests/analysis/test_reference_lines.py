@@ -11,9 +11,11 @@ import re
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from kerneltrack.analysis import load
 from kerneltrack.analysis.figures import Scene, choose
+from kerneltrack.analysis.figures.panels import Series, bars, functions
 from kerneltrack.analysis.figures.style import DARK, PAPER, SLIDE
 from tests.analysis.h5_by_hand import Raw
 
@@ -104,6 +106,38 @@ def test_the_network_s_last_error_is_the_line_of_freeze_here(drifting):
     found = levels(choose("freeze-here")(scene).axes[0])
     assert list(found.values()) == [pytest.approx(raw.at["network_error"][-1])]
     assert {colour for colour, _ in found} == {scene.style.muted}
+
+
+def test_the_line_of_nothing_is_at_zero(drifting):
+    """By hand: functions and bars lie on both sides of it. Fails where it is drawn at another height."""
+    style, x = drifting[0].style, np.arange(3.0)
+    panels = (
+        functions(Figure().subplots(), x, [Series("a", x - 1, "red")], style),
+        bars(Figure().subplots(), np.array([[1.0, -1.0, 2.0]]), style, labels=["a"], title="", xlabel=""),
+    )
+    for ax in panels:
+        assert levels(ax) == {(style.muted, ()): 0.0}
+
+
+def test_the_bound_holds_from_its_state_to_the_next(drifting):
+    """Oracle: the stored bounds; the corner of every stair is at the later step and at the earlier height.
+
+    Fails where a bound is drawn over the updates before its state, which another rate made.
+    """
+    scene, raw = drifting
+    (line,) = (one for one in choose("stability")(scene).axes[0].lines if one.get_label() == "bound")
+    corners = set(zip(raw.steps[1:].tolist(), raw.bound[:-1].tolist(), strict=True))
+    assert corners <= set(map(tuple, line.get_path().vertices.tolist()))
+    assert len(set(raw.bound)) == 2
+    assert kind(line) == "dashed"
+
+
+def test_a_title_says_how_far_unrelated_spans_overlap(drifting):
+    """Haar-random spans of k in M dimensions overlap by k/M. Fails where M is the number of samples."""
+    scene, raw = drifting
+    k = raw.at["eigenvectors"].shape[-1]
+    title = choose("rotation")(scene).axes[0].get_title(loc="left")
+    assert title == f"first {k}; unrelated: {k / raw.modes:.2g}"
 
 
 def luminance(colour):

@@ -171,6 +171,14 @@ def test_a_null_is_subtracted_snapshot_by_snapshot(two_sizes):
             np.testing.assert_array_equal(quantity(run, f"{name}_5_above_null"), run.values(name)[:, column] - null)
 
 
+def test_a_random_direction_has_its_share_of_all_modes(two_outputs, synthetic):
+    """k/M with M = 48 modes, on 24 points of two outputs. Fails where M is the number of points."""
+    run = load(two_outputs[0]).only
+    found = quantity(run, "residual_energy_5_above_null")
+    stored = run.values("residual_energy")[:, synthetic.ENERGY_K.index(5)]
+    np.testing.assert_array_equal(found, stored - 5 / synthetic.N)
+
+
 def test_what_has_a_null_names_it_and_what_has_none_is_refused(two_sizes):
     with pytest.raises(AnalysisError, match=r"has a null that depends.*Compare target_energy_5_above_null"):
         check_across_sizes(two_sizes, ["target_energy_5"])

@@ -7,7 +7,7 @@ from kerneltrack.errors import AuditError
 from kerneltrack.ntk import NetworkState, cross_time_ntk
 from kerneltrack.ntk.contraction import gradient, token
 from kerneltrack.ntk.methods import Execution
-from tests.ntk.exact_kernels import OUTPUTS, readout
+from tests.ntk.exact_kernels import OUTPUTS, readout, tightest
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 from tests.ntk.problems import PROBLEMS, ROWS, samples
 
@@ -68,6 +68,22 @@ def test_every_reduction_also_in_tiles(name, output, runs):
         found = crossed(*setting, output=OUTPUTS[output], memory_budget=budget)
         assert distance(found, expected) < EXACT
     assert runs[0]
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet-inplace"])
+def test_the_structure_is_taken_where_its_result_has_room_too(name, runs):
+    """With one byte less than a refusal says that two sets of samples need, Jacobians do it, and as exactly.
+
+    Oracle: structured runs, counted; the double loop for either.
+
+    Fails where the check leaves the result out: then the structure would run beyond its budget.
+    """
+    model, anchor, inputs, forward, expected = moved(name)
+    least = tightest(model, inputs, inputs, forward=forward)
+    for budget in (least, least - 1):
+        found = crossed(model, anchor, inputs, forward, memory_budget=budget)
+        assert distance(found, expected) < EXACT
+    assert runs == [True]
 
 
 @pytest.mark.audit

@@ -170,3 +170,18 @@ def test_outputs_that_did_not_move_have_no_anchored_error(problem):
         state = problem.state(initial=start, anchored_outputs=start.outputs + off)
         values = compute(select("anchored_linearization_error"), state)
         assert np.isnan(values["anchored_linearization_error"])
+
+
+def test_outputs_that_moved_by_their_rounding_have_no_anchored_error(problem):
+    """One unit in the last place of every output: by construction ‖f_t − f_0‖ ≤ ε‖f_0‖, where eight of those are rounding.
+
+    Fails where nothing but a way of zero is refused. Control: 2²⁰ units are a way, of which a model that makes 0.8 of it
+    misses 0.04 of the square; sums round to half a unit, of 0.2 · 2²⁰ units that is 2.4e-6, and twice that of the square.
+    """
+    start, name = problem.state(), "anchored_linearization_error"
+    for units, told_as in ((1, math.nan), (2**20, 0.04)):
+        way = units * np.spacing(start.outputs)
+        moved = problem.state(initial=start, outputs=start.outputs + way, anchored_outputs=start.outputs + 0.8 * way)
+        values = compute(select(name), moved)
+        assert values[name] == pytest.approx(told_as, rel=1e-5, nan_ok=True)
+        assert ("have not moved" in values.reasons.get(name, "")) == math.isnan(told_as)
