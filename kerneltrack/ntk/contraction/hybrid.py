@@ -24,7 +24,7 @@ class Hybrid(TermByTerm):
 
     def cost(self, size: ContractionSize) -> OrderCost:
         channels = size.planes * size.outputs * size.groups * size.outer
-        pairs = size.sample_pairs * (2 if self.machine.counts_launches else 1)  # there, all of them at once
+        pairs = size.all_pairs if self.machine.counts_launches else size.sample_pairs  # there, all of them at once
         overlap = 2 * pairs * size.groups * size.tokens**2 * size.inner
         push = 2 * pairs * size.tokens**2 * channels
         close = 2 * pairs * size.tokens * channels * size.outputs

@@ -36,6 +36,12 @@ class ContractionSize:
     item_bytes: int
 
     @property
+    def all_pairs(self) -> int:
+        """Pairs on both sides of a symmetric kernel's diagonal; of two sets of samples there is one side."""
+        symmetric = self.sample_pairs == self.rows * (self.rows + 1) // 2
+        return self.rows**2 if symmetric else self.sample_pairs
+
+    @property
     def features(self) -> int:
         """Entries of one per-sample gradient."""
         return self.groups * self.outer * self.inner
