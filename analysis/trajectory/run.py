@@ -17,6 +17,7 @@ from kerneltrack.conventions import measured
 from kerneltrack.errors import AnalysisError
 
 from ..groups import Groups
+from ..statements import Summary, summarising
 from ..withheld import Rows, Withheld, missing, off_lag, withheld
 
 if TYPE_CHECKING:
@@ -273,6 +274,17 @@ class Run:
         return self.steps[self.groups.first], *self.groups.mean_and_half_difference(
             np.asarray(values, dtype=np.float64)
         )
+
+    def summary(self, control: Run | None = None) -> Summary:
+        """Lazy or rich, at the edge or below it, aligned or not, what each change of the rate did; then every other finding.
+
+        Args:
+            control: the run that did not change the learning rate: only with it anything is called an effect.
+
+        Raises:
+            AnalysisError: nothing was measured, or the control is not comparable.
+        """
+        return summarising(self, control)
 
     @property
     def scalars(self) -> tuple[str, ...]:
