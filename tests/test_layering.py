@@ -233,6 +233,7 @@ LOADED = {
     "from kerneltrack.analysis.cli import main; main(['--help'])": {"numpy", "h5py", "typer"},
     "from kerneltrack.analysis.cli import main; main(['check', ARCHIVE])": {"numpy", "h5py", "typer", "rich"},
     "from kerneltrack.analysis.cli import main; main(['show', ARCHIVE])": READING,
+    "from kerneltrack.analysis.cli import main; main(['summary', ARCHIVE])": READING,
 }
 
 

@@ -26,7 +26,7 @@ def summary_of(run: Run, control: Run | None = None) -> Summary:
         raise AnalysisError("no snapshot of this probe holds a measurement", where=run.path or None)
     notes = Trajectory((run, control)).comparable() if control is not None else ()
     effects, reason = _effects(run, control)
-    verdicts = (lazy_or_rich(run), edge(run), aligned(run), *rates(effects, reason))
+    verdicts = (lazy_or_rich(run), edge(run), aligned(run), *rates(run, effects, reason))
     told = [finding for verdict in verdicts for finding in verdict.findings]
     withheld = [f"{name} is {words}." for name, words in misleading(run)]
     return Summary(

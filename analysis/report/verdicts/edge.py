@@ -43,9 +43,14 @@ def _answer(course: StabilityCourse, bias: float) -> tuple[str, str]:
         return "below", f"{told} at most."
     if course.level < HELD[0]:
         return UNDECIDED, f"{told} in the median: the edge was reached, and left again."
+    # limits and not ratios are moved: a ratio that is exactly at one stays there
     known = bool(np.isfinite(bias))
-    first, level = ((top - bias if known else top / SAMPLE) for top in (course.highest, course.level))
-    if first < AT_THE_EDGE or level < HELD[0]:
-        words = f"{number(level, 2)} without its bias" if known else f"and a sample may make it ×{SAMPLE:g} too large"
+    arrival, low, high = (limit + bias if known else limit * SAMPLE for limit in (AT_THE_EDGE, *HELD))
+    if course.highest < arrival or course.level < low:
+        words = (
+            f"{number(course.level - bias, 2)} without its bias"
+            if known
+            else f"a sample may make it ×{SAMPLE:g} too large"
+        )
         return UNDECIDED, f"{told} in the median, {words}."
-    return ("beyond" if level > HELD[1] else "at the edge"), f"{told} in the median since the edge was reached."
+    return ("beyond" if course.level > high else "at the edge"), f"{told} in the median since the edge was reached."

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...statements import UNDECIDED, Finding, Verdict
+from ...statements import UNDECIDED, Finding, Verdict, percent
 from ...text import count, number
 from ...trajectory import Run
 from ..findings import kernel_motion, laziness
@@ -58,8 +58,8 @@ def lazy_or_rich(run: Run) -> Verdict:
 
 
 def _last(run: Run) -> tuple[int | None, dict[str, float]]:
-    """The last row after the start that holds every one of the stored numbers, and they; None and nothing without one."""
-    names = [name for name in (*LIMITS, CONDITION) if run.has(name)]
+    """The last row after the start that holds every stored number of :data:`LIMITS`, and they; None and nothing without one."""
+    names = [name for name in LIMITS if run.has(name)] or [name for name in (CONDITION,) if run.has(name)]
     if not names or not run.measured.any():
         return None, {}
     known = run.measured & np.all([~np.isnan(run.values(name)) for name in names], axis=0)
@@ -67,7 +67,9 @@ def _last(run: Run) -> tuple[int | None, dict[str, float]]:
     if not rows.size:
         return None, {}
     row = int(rows[np.argmax(run.steps[rows])])
-    return row, {name: float(run.values(name)[row]) for name in names}
+    # C' of a lazy run may be rounding, which takes nothing from the others
+    told = [*names, *(name for name in (CONDITION,) if name not in names and run.has(name))]
+    return row, {name: float(run.values(name)[row]) for name in told}
 
 
 def _answer(run: Run, row: int | None, numbers: dict[str, float]) -> tuple[str, str]:
@@ -84,20 +86,20 @@ def _answer(run: Run, row: int | None, numbers: dict[str, float]) -> tuple[str, 
     because = f"At step {count(run.steps[row])}: {listed}."
     rich = [name for name in told if np.isfinite(LIMITS[name][2])]
     if all(value < LIMITS[name][1] for name, value in told.items()):
-        fall = _fall(run, row)
-        if fall < LEARNED:
+        left = _left(run, row)
+        if left > 1 - LEARNED:
             return (
                 UNDECIDED,
-                f"{because} The loss has fallen by {number(100 * fall, 2)} % only: every network is lazy so far.",
+                f"{because} The loss is still at {percent(left)} of its start: so far every network is lazy.",
             )
-        return "lazy", because if np.isfinite(fall) else f"{because} How far the loss fell is not stored."
+        return "lazy", because if np.isfinite(left) else f"{because} How far the loss fell is not stored."
     if rich and all(told[name] >= LIMITS[name][2] for name in rich):
         return "rich", because
     return UNDECIDED, f"{because} They lie between the limits, or on different sides of them."
 
 
-def _fall(run: Run, row: int) -> float:
-    """1 − the least loss on the probe up to a row over that of the start, or of squared residuals; NaN if neither is stored."""
+def _left(run: Run, row: int) -> float:
+    """The least loss on the probe up to a row over that of the start, or of squared residuals; NaN if neither is stored."""
     rows = np.flatnonzero(run.measured & (run.steps <= run.steps[row]))
     rows = rows[np.argsort(run.steps[rows], kind="stable")]
     if run.has("probe_loss"):
@@ -107,4 +109,4 @@ def _fall(run: Run, row: int) -> float:
     else:
         return float("nan")
     loss = loss[np.isfinite(loss)]
-    return float(1 - loss.min() / loss[0]) if loss.size and loss[0] > 0 else float("nan")
+    return float(loss.min() / loss[0]) if loss.size and loss[0] > 0 else float("nan")

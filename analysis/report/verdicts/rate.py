@@ -7,7 +7,8 @@ import numpy as np
 from ...derived import MOVED, nearest
 from ...lr_decay import ChangeEffects, LrDecayEffects
 from ...statements import UNDECIDED, Verdict
-from ...text import number
+from ...text import count, number
+from ...trajectory import Run
 from ..findings import changed, moved
 
 RATE = "What did the change of the rate do?"
@@ -25,16 +26,24 @@ _SOURCE = (
 )
 
 
-def rates(effects: LrDecayEffects | None, reason: str) -> list[Verdict]:
-    """One answer for each change and each trend; one in all where there are none, for that ``reason``."""
+def rates(run: Run, effects: LrDecayEffects | None, reason: str) -> list[Verdict]:
+    """One answer for each change and each trend; one in all where there are none, or where ``reason`` says why nothing is known."""
     if effects is None:
-        return [Verdict(RATE, "no change", f"{reason.removesuffix('.')}.", _THRESHOLD, _SOURCE)]
+        return [_without_effects(run, reason)]
     found = [_of_change(change, effects.energy_k) for change in effects.changes]
     trends = [moved(course, effects.energy_k) for course in effects.trends]
     return found + [
         Verdict(RATE, UNDECIDED, f"Learning rate {trend.value}.", _THRESHOLD, _SOURCE, findings=(trend,))
         for trend in trends
     ]
+
+
+def _without_effects(run: Run, reason: str) -> Verdict:
+    rates = run.learning_rates[run.measured]
+    if len(rates) < 2 or not rates.size or not np.all(rates == rates[0]):
+        return Verdict(RATE, UNDECIDED, f"{reason.removesuffix('.')}.", _THRESHOLD, _SOURCE)
+    kept = ", ".join(f"{rate:g}" for rate in rates[0])
+    return Verdict(RATE, "no change", f"It was {kept} in all {count(len(rates))} snapshots.", _THRESHOLD, _SOURCE)
 
 
 def _of_change(change: ChangeEffects, energy_k: tuple[int, ...]) -> Verdict:
