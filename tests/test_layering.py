@@ -31,6 +31,7 @@ TORCH_FREE = (
     "observables",
     "archive",
     "schema",
+    "standard_probes",
 )
 
 #: Each room that is a folder, with its children and what each imports of the others.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kerneltrack.conventions import measured
 from kerneltrack.errors import AnalysisError
+from kerneltrack.standard_probes import standard_name
 
 from ..groups import Groups
 from ..statements import Summary, summarising
@@ -128,6 +129,11 @@ class Run:
         gaps[rows[1:]] = np.diff(self.steps[rows])
         gaps[gaps == 0] = np.nan
         return gaps
+
+    @property
+    def standard_probe(self) -> str:
+        """The name of the standard probe that has these very bytes, or ""."""
+        return standard_name(self.fingerprint)
 
     @property
     def count(self) -> int:

@@ -45,11 +45,11 @@ def aligned(run: Run) -> Verdict:
 def _permuted(run: Run) -> tuple[int, PermutedEnergy]:
     run.require("eigenvectors", "targets", why="the answer")
     held = run.dataset["eigenvectors"].shape[-1]
-    stored = np.array([run.measured[i] and np.isfinite(run.at("eigenvectors", i)).all() for i in range(len(run))])
-    rows = np.flatnonzero(stored)
-    if not rows.size:
+    rows = np.flatnonzero(run.measured)
+    latest = rows[np.argsort(run.steps[rows], kind="stable")][::-1]
+    row = next((int(i) for i in latest if np.isfinite(run.at("eigenvectors", int(i))).all()), None)
+    if row is None:
         raise AnalysisError("no snapshot holds whole eigenvectors", where=run.path or None)
-    row = int(rows[np.argmax(run.steps[rows])])
     return row, permuted_energy(run, row, min(MODES, max(run.dimension // 4, 1), held))
 
 
