@@ -25,8 +25,9 @@ def summary_of(run: Run, control: Run | None = None) -> Summary:
     if not run.measured.any():
         raise AnalysisError("no snapshot of this probe holds a measurement", where=run.path or None)
     notes = Trajectory((run, control)).comparable() if control is not None else ()
-    effects, reason = _effects(run, control)
-    verdicts = (lazy_or_rich(run), edge(run), aligned(run), *rates(run, effects, reason))
+    effects = _effects(run, control)
+    verdicts = (lazy_or_rich(run), edge(run), aligned(run), *rates(run, effects))
+    told_of = None if isinstance(effects, AnalysisError) else effects
     told = [finding for verdict in verdicts for finding in verdict.findings]
     withheld = [f"{name} is {words}." for name, words in misleading(run)]
     return Summary(
@@ -34,13 +35,13 @@ def summary_of(run: Run, control: Run | None = None) -> Summary:
         probe=run.probe,
         headline=headline(run),
         verdicts=verdicts,
-        findings=tuple(finding for finding in findings(run, effects) if finding not in told),
+        findings=tuple(finding for finding in findings(run, told_of) if finding not in told),
         notes=(*notes, *withheld, *filter(None, (gauge_note(run), sample_note(run)))),
     )
 
 
-def _effects(run: Run, control: Run | None) -> tuple[LrDecayEffects | None, str]:
+def _effects(run: Run, control: Run | None) -> LrDecayEffects | AnalysisError:
     try:
-        return lr_decay_effects(run, control), ""
+        return lr_decay_effects(run, control)
     except AnalysisError as error:
-        return None, str(error)
+        return error

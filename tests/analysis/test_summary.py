@@ -388,7 +388,7 @@ def test_an_effect_at_its_limit(run, control, factor, answer, up):
         for m in change.after
     ]
     same = dataclasses.replace(effects, changes=(dataclasses.replace(change, after=tuple(paired)),))
-    (found,) = rates(run, same, "")
+    (found,) = rates(run, same)
     assert found.answer == answer
 
 

@@ -11,6 +11,7 @@ from ...statements import UNDECIDED, Verdict
 from ...text import count, number
 from ...trajectory import Run
 from ..findings import alignment
+from .reason import reason
 
 ALIGNED = "Aligned with the target?"
 #: The share of permutations that may reach the target's energy; one in a hundred, for it stands alone.
@@ -32,7 +33,7 @@ def aligned(run: Run) -> Verdict:
     try:
         row, found = _permuted(run)
     except AnalysisError as error:
-        return Verdict(ALIGNED, UNDECIDED, f"{error}", _THRESHOLD, _SOURCE)
+        return Verdict(ALIGNED, UNDECIDED, reason(error), _THRESHOLD, _SOURCE)
     mean = float(found.null.mean())
     told = f"At step {count(run.steps[row])} E(y, {found.k}) = {number(found.energy, 2)}"
     null = f"{number(mean, 2)} with permuted labels on average; at most {number(100 * found.reached, 2)} % of them reach it."

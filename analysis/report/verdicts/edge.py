@@ -11,6 +11,7 @@ from ...trajectory import Run
 from ...withheld import missing
 from ..motion import AT_THE_EDGE
 from ..stability import StabilityCourse, ratio_bias, stability, stability_course
+from .reason import reason
 
 EDGE = "At the edge of stability?"
 #: How many times too large ρ of a sample may be where its bias was not measured: 30 of 1,500 digits gave 1.46.
@@ -29,7 +30,7 @@ def edge(run: Run) -> Verdict:
     """Whether λ_1 stood at its bound."""
     course, finding = stability_course(run), stability(run)
     if course is None or finding is None:
-        because = str(missing("stability_ratio", "the answer", run.path, run.withheld("stability_ratio")))
+        because = reason(missing("stability_ratio", "the answer", run.path, run.withheld("stability_ratio")))
         return Verdict(EDGE, UNDECIDED, because, _THRESHOLD, _SOURCE)
     bias = 0.0 if run.settings.get("stability_scope") == "exact" else ratio_bias(run, course.rows)
     answer, because = _answer(course, bias)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerneltrack.errors import AnalysisError
+
 from ...derived import MOVED, nearest
 from ...lr_decay import ChangeEffects, LrDecayEffects
 from ...statements import UNDECIDED, Verdict
 from ...text import count, number
 from ...trajectory import Run
 from ..findings import changed, moved
+from .reason import reason
 
 RATE = "What did the change of the rate do?"
 _LABELS = {
@@ -26,10 +29,10 @@ _SOURCE = (
 )
 
 
-def rates(run: Run, effects: LrDecayEffects | None, reason: str) -> list[Verdict]:
-    """One answer for each change and each trend; one in all where there are none, or where ``reason`` says why nothing is known."""
-    if effects is None:
-        return [_without_effects(run, reason)]
+def rates(run: Run, effects: LrDecayEffects | AnalysisError) -> list[Verdict]:
+    """One answer for each change and each trend; one in all where there are none, or where nothing is known for that error."""
+    if isinstance(effects, AnalysisError):
+        return [_without_effects(run, effects)]
     found = [_of_change(change, effects.energy_k) for change in effects.changes]
     trends = [moved(course, effects.energy_k) for course in effects.trends]
     return found + [
@@ -38,10 +41,10 @@ def rates(run: Run, effects: LrDecayEffects | None, reason: str) -> list[Verdict
     ]
 
 
-def _without_effects(run: Run, reason: str) -> Verdict:
+def _without_effects(run: Run, error: AnalysisError) -> Verdict:
     rates = run.learning_rates[run.measured]
     if len(rates) < 2 or not rates.size or not np.all(rates == rates[0]):
-        return Verdict(RATE, UNDECIDED, f"{reason.removesuffix('.')}.", _THRESHOLD, _SOURCE)
+        return Verdict(RATE, UNDECIDED, reason(error), _THRESHOLD, _SOURCE)
     kept = ", ".join(f"{rate:g}" for rate in rates[0])
     return Verdict(RATE, "no change", f"It was {kept} in all {count(len(rates))} snapshots.", _THRESHOLD, _SOURCE)
 
