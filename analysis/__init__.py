@@ -7,9 +7,10 @@ library.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .lazy import loader
+from .statements import Summary, summarised_by
 
 if TYPE_CHECKING:
     from .lr_decay import LrDecayEffects, lr_decay_effects
@@ -26,6 +27,13 @@ _HOME = {
 }
 
 
+def _summary(run: Any, control: Any) -> Summary:
+    from .report import summary_of
+
+    return summary_of(run, control)
+
+
+summarised_by(_summary)
 __getattr__ = loader(__name__, _HOME)
 
 

@@ -19,7 +19,9 @@ from .commands import (
     ArchivePath,
     ArchivePaths,
     AsJson,
+    By,
     Control,
+    Controls,
     Eigenpairs,
     Gauge,
     Loss,
@@ -100,6 +102,22 @@ def show(archive: ArchivePath, as_json: AsJson = False) -> None:
         print_tables(tables(facts))
 
 
+@app.command(cls=Command, epilog="Example: kerneltrack summary out/demo.h5 --control out/control.h5")
+def summary(archive: ArchivePath, control: Control = None, probe: ProbeName = None, as_json: AsJson = False) -> None:
+    """Say at a glance whether a run was lazy, at the edge, aligned, and what each change of its rate did."""
+    from .commands import require_another
+
+    runs = _load([archive], probe)
+    beside = None if control is None else _load([control], runs.only.probe)
+    require_another(runs, beside or [])
+    found = runs.only.summary(None if beside is None else beside.only)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    for line in found.lines():
+        print_line(line)
+
+
 @app.command(cls=Command, epilog="Example: kerneltrack check out/*.h5")
 def check(archives: ArchivePaths) -> None:
     """Validate archives against the format: one line per problem, exit 1 if there is any. Safe on any file."""
@@ -168,14 +186,7 @@ def report(archives: ArchivePaths, output: Output, control: Control = None, prob
 @app.command("lr-decay", cls=Command, epilog="Example: kerneltrack lr-decay out/demo.h5 --control out/control.h5")
 def lr_decay(
     archives: ArchivePaths,
-    control: Annotated[
-        list[Path] | None,
-        Option(
-            "--control",
-            help="An archive of the same seed that did not change the rate: only with it anything is called an effect. "
-            "May be repeated, one for each seed.",
-        ),
-    ] = None,
+    control: Controls = None,
     probe: ProbeName = None,
     output: Picture = None,
     style: StyleName = None,
@@ -210,15 +221,7 @@ def lr_decay(
 @app.command(cls=Command, epilog="Example: kerneltrack compare width-*.h5 --by loss --quantity effective_rank")
 def compare(
     archives: ArchivePaths,
-    by: Annotated[
-        Literal["step", "epoch", "samples", "flow_time", "loss"] | None,
-        Option(
-            "--by",
-            metavar="NAME",
-            help="What the runs are aligned on: step, which is the default, epoch, samples, loss, or flow_time, the sum "
-            "of the learning rates times the gain of momentum.",
-        ),
-    ] = None,
+    by: By = None,
     quantity: Annotated[
         list[str] | None, Option("--quantity", help="A scalar, eigenvalue_I or NAME_energy_K; may be repeated.")
     ] = None,

@@ -19,6 +19,7 @@ import numpy as np
 
 from kerneltrack.errors import ProbeError, explaining_what_is_missing
 from kerneltrack.snapshot import Array, Json, ProbeRecord, TargetEncoding
+from kerneltrack.standard_probes import read, standard_probe
 
 with explaining_what_is_missing():
     import torch
@@ -104,6 +105,42 @@ class Probe:
         inputs, targets = _split(batch, split)
         identity = {"dataset": type(dataset).__qualname__, "seed": seed, "indices": indices}
         return cls(inputs, targets, name=name, identity=identity)
+
+    @classmethod
+    def standard(
+        cls,
+        which: str,
+        *,
+        root: str | Path | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        name: str = "probe",
+    ) -> Probe:
+        """A probe that other laboratories have too: the same samples of a known data set, checked byte by byte.
+
+        Args:
+            which: its name, such as "digits-256" or "grid-16x16"; ``kerneltrack.standard_probes.catalogue()`` names all.
+            root: the folder of your own copy of the data set, where it needs one.
+            transform: applied to the inputs (N, …) after they were checked. The identity keeps its name, and the probe is
+                comparable with those of the same bytes only.
+            name: of the probe's group in the archive.
+
+        Raises:
+            ProbeError: no such probe, no copy of its data, or a copy with other bytes.
+        """
+        entry = standard_probe(which)
+        probe = cls(*read(entry, root), name=name, identity=entry.identity)
+        if probe.fingerprint != entry.fingerprint:
+            raise ProbeError(
+                f"this copy of {entry.dataset} is another one: standard probe {which!r}",
+                expected=entry.fingerprint,
+                got=probe.fingerprint,
+                where=None if root is None else str(root),
+                remedy=f"Take an unchanged copy: {entry.source}.",
+            )
+        if transform is None:
+            return probe
+        called = getattr(transform, "__qualname__", type(transform).__qualname__)
+        return cls(transform(probe.inputs), probe.targets, name=name, identity={**entry.identity, "transform": called})
 
     def save(self, path: str | Path) -> None:
         """Write ``.npz`` arrays: inputs (or inputs/<key>), targets, name, identity as JSON text. Never pickle."""

@@ -31,6 +31,7 @@ TORCH_FREE = (
     "observables",
     "archive",
     "schema",
+    "standard_probes",
 )
 
 #: Each room that is a folder, with its children and what each imports of the others.
@@ -233,6 +234,7 @@ LOADED = {
     "from kerneltrack.analysis.cli import main; main(['--help'])": {"numpy", "h5py", "typer"},
     "from kerneltrack.analysis.cli import main; main(['check', ARCHIVE])": {"numpy", "h5py", "typer", "rich"},
     "from kerneltrack.analysis.cli import main; main(['show', ARCHIVE])": READING,
+    "from kerneltrack.analysis.cli import main; main(['summary', ARCHIVE])": READING,
 }
 
 

@@ -15,6 +15,7 @@ NAMES = [
 SIGNATURES = {
     "Probe": ["inputs", "targets", "name", "identity"],
     "Probe.from_dataloader": ["loader", "n", "seed", "split"],
+    "Probe.standard": ["which", "root", "transform", "name"],
     "empirical_ntk": ["model", "x1", "x2", "output", "method", "params", "by_layer", "dtype", "memory_budget", "forward",
                       "metric", "progress"],
     "NTKOperator": ["model", "x", "output", "params", "forward", "metric"],

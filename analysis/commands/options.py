@@ -53,3 +53,20 @@ Control = Annotated[
         "effect.",
     ),
 ]
+Controls = Annotated[
+    list[Path] | None,
+    Option(
+        "--control",
+        help="An archive of the same seed that did not change the rate: only with it anything is called an effect. "
+        "May be repeated, one for each seed.",
+    ),
+]
+By = Annotated[
+    Literal["step", "epoch", "samples", "flow_time", "loss"] | None,
+    Option(
+        "--by",
+        metavar="NAME",
+        help="What the runs are aligned on: step, which is the default, epoch, samples, loss, or flow_time, the sum "
+        "of the learning rates times the gain of momentum.",
+    ),
+]

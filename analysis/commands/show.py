@@ -59,6 +59,7 @@ def _probe(run: Run) -> dict[str, Any]:
     rows = np.flatnonzero(run.measured)
     facts: dict[str, Any] = {
         "fingerprint": run.fingerprint,
+        "standard_probe": run.standard_probe or None,
         "samples": _or_none(lambda: run.count),
         "outputs": _or_none(lambda: run.outputs),
         "in_training": seen(run),
@@ -95,6 +96,7 @@ def _probe(run: Run) -> dict[str, Any]:
 
 def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:
     rows = [
+        *([["standard probe", probe["standard_probe"]]] if probe["standard_probe"] else []),
         ["points N", _count(probe["samples"])],
         ["outputs O", _count(probe["outputs"])],
         ["trained on", probe["in_training"]],

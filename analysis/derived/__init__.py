@@ -9,19 +9,24 @@ from .kernels import full_kernel, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
 from .mode_factors import ModeFactors, mode_factors
 from .oscillation import LEADING, Oscillation, oscillation
+from .permuted_energy import DRAWS, PermutedEnergy, permuted_energy
 from .profiles import Function, binned, energy_profile, followed, mode_energy, nearest_k, representative_rows, speeds
 from .quantities import across_sizes, check_across_sizes, key_of, nearest, pair_numbers, quantity, title_of
 from .rate_changes import Change, Trend, learning_rate_changes
-from .stages import judge
+from .stages import HELD, MOVED, judge
 from .uncertainty import assess, assessment_table
 
 __all__ = [
+    "DRAWS",
+    "HELD",
     "LEADING",
+    "MOVED",
     "Change",
     "FreezeHere",
     "Function",
     "ModeFactors",
     "Oscillation",
+    "PermutedEnergy",
     "Trend",
     "across_sizes",
     "assess",
@@ -48,6 +53,7 @@ __all__ = [
     "oscillation",
     "output_in_top_modes",
     "pair_numbers",
+    "permuted_energy",
     "quantity",
     "representative_rows",
     "rows_with_kernels",

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file about a run."""
+"""What a run says: one self-contained HTML page, and the same findings as a summary."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from ..lazy import loader
 
 if TYPE_CHECKING:
     from .page import write_report
+    from .summarised import summary_of
 
-__all__ = ["write_report"]
+__all__ = ["summary_of", "write_report"]
 
-_HOME = {"write_report": "page"}
+_HOME = {"summary_of": "summarised", "write_report": "page"}
 
 
 __getattr__ = loader(__name__, _HOME)

@@ -13,29 +13,29 @@ import numpy as np
 from kerneltrack.conventions import no_plain_descent
 from kerneltrack.errors import AnalysisError
 
-from ..derived import FreezeHere, freeze_here, learning_rate_changes, nearest, representative_rows
+from ..derived import FreezeHere, freeze_here, nearest, representative_rows
 from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
+from ..statements import Finding
+from ..statements import percent as _percent
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
 from ..withheld import seen
 from . import motion
-from .finding import Finding
-from .finding import percent as _percent
-from .motion import AT_THE_EDGE
+from .stability import stability
 
 
 def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     """Everything that can be said about a run, in the order of the report."""
     makers: tuple[Callable[[Run], Finding | None], ...] = (
-        _alignment,
+        alignment,
         _containment,
         _classes,
-        _stability,
-        _motion,
+        stability,
+        kernel_motion,
         motion.turning,
         motion.period,
         motion.oscillating,
-        _laziness,
+        laziness,
         _first_order,
         _frozen,
         _rounding,
@@ -43,23 +43,26 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     )
     found = [finding for make in makers if (finding := make(run)) is not None]
     if effects is not None:
-        found += [_change(change, effects.energy_k) for change in effects.changes]
-        found += [_trend(course, effects.energy_k) for course in effects.trends]
+        found += [changed(change, effects.energy_k) for change in effects.changes]
+        found += [moved(course, effects.energy_k) for course in effects.trends]
     return found
 
 
-def _change(change: ChangeEffects, energy_k: tuple[int, ...]) -> Finding:
+def changed(change: ChangeEffects, energy_k: tuple[int, ...]) -> Finding:
+    """What one change of the learning rate was followed by."""
     null = "" if change.has_control else "No control: what followed is not called an effect."
     rates = f"{change.change.old[0]:g} → {change.change.new[0]:g}"
     return Finding("Learning-rate change", rates, sentence(change, energy_k), null, "lr-decay")
 
 
-def _trend(course: TrendCurve, energy_k: tuple[int, ...]) -> Finding:
+def moved(course: TrendCurve, energy_k: tuple[int, ...]) -> Finding:
+    """What went on while the learning rate moved continuously."""
     rates = f"{course.rates[0]:g} → {course.rates[1]:g}"
     return Finding("Learning-rate trend", rates, trend_sentence(course, energy_k), "", "lr-trend")
 
 
-def _alignment(run: Run) -> Finding | None:
+def alignment(run: Run) -> Finding | None:
+    """How much of the target lies in the first modes."""
     if not run.has("target_energy", "energy_k"):
         return None
     energies, rows = run.values("target_energy"), _finite_rows(run, run.values("target_energy")[:, 0])
@@ -127,69 +130,8 @@ def _classes(run: Run) -> Finding | None:
     )
 
 
-def _stability(run: Run) -> Finding | None:
-    if not run.has("stability_ratio"):
-        return None
-    ratio = run.groups.both_phases(run.values("stability_ratio"))  # at the edge the mean over both phases
-    rows = _finite_rows(run, ratio)
-    reached = [row for row in rows if ratio[row] >= AT_THE_EDGE]
-    if not reached:
-        top = rows[int(np.argmax(ratio[rows]))]
-        words = (
-            f"λ₁ never reached {AT_THE_EDGE:g} of its bound: the largest ratio was {number(float(ratio[top]), 2)} "
-            f"at step {count(run.steps[top])}."
-        )
-        return Finding(
-            "Edge of stability",
-            f"ρ ≤ {number(float(ratio[top]), 2)}",
-            words + _scope(run, np.array([top]), below=True),
-            "",
-            "stability",
-        )
-    # What comes after a step of the learning rate has another bound: it says nothing of how long the edge was held.
-    ends = [change.step for change in learning_rate_changes(run)[0] if change.step > run.steps[reached[0]]]
-    since = rows[(rows >= reached[0]) & (run.steps[rows] < min(ends, default=np.inf))]
-    middle = number(float(np.median(ratio[since])), 2)
-    until = f"until the learning rate changed at step {count(ends[0])}" if ends else "since"
-    words = (
-        f"λ₁ first stood at {AT_THE_EDGE:g} or more of its bound at step {count(run.steps[reached[0]])}; "
-        f"the median ratio over the {count(len(since))} snapshots {until} is {middle}."
-    )
-    return Finding(
-        "Edge of stability",
-        f"ρ ≈ {middle}",
-        words + _bound_moved(run, since) + _scope(run, since),
-        "Above 1 the quadratic model of the loss is unstable.",
-        "stability",
-    )
-
-
-def _scope(run: Run, rows: np.ndarray, *, below: bool = False) -> str:
-    """What a ratio measured on a sample of the data does not say; "" where it is of the training loss itself."""
-    scope = run.settings.get("stability_scope", "")
-    if scope == "exact":
-        return ""
-    words = f" This speaks of the loss on the probe ({scope or 'scope not stored'}). "
-    words += "A sample of the data makes the ratio too large on average"
-    bias = run.values("stability_ratio_bias")[rows] if run.has("stability_ratio_bias") else np.full(len(rows), np.nan)
-    if np.isfinite(bias).any():
-        words += f", here by about {number(float(np.nanmedian(bias)), 2)}"
-    noise = " It does not say that training was stable: each minibatch has a curvature of its own." if below else ""
-    return f"{words}.{noise}"
-
-
-def _bound_moved(run: Run, rows: np.ndarray) -> str:
-    """By how much a rate that moved continuously moved the bound, which then says less of λ₁."""
-    rates = run.learning_rates[rows].max(axis=1, initial=0.0)
-    rates = rates[np.isfinite(rates) & (rates > 0)]
-    if not rates.size or rates.max() == rates.min():
-        return ""
-    with np.errstate(over="ignore"):
-        factor = number(float(rates.max() / rates.min()), 2)
-    return f" The learning rate, and the bound with it, moved by ×{factor} meanwhile."
-
-
-def _motion(run: Run) -> Finding | None:
+def kernel_motion(run: Run) -> Finding | None:
+    """How far the kernel turned since the start."""
     if not run.has("kernel_distance_from_initial"):
         return None
     distance = run.values("kernel_distance_from_initial")
@@ -205,7 +147,8 @@ def _motion(run: Run) -> Finding | None:
     )
 
 
-def _laziness(run: Run) -> Finding | None:
+def laziness(run: Run) -> Finding | None:
+    """How much of the outputs' way the network linearised at the start explains."""
     if not run.has("anchored_linearization_error"):
         return None
     error = run.values("anchored_linearization_error")

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from kerneltrack.errors import AnalysisError
 
 from ..derived import LEADING, oscillation, pair_numbers, title_of
+from ..statements import Finding, percent
 from ..text import Table, count, number
 from ..trajectory import Run
-from .finding import Finding, percent
 
 #: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
 AT_THE_EDGE = 0.95

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from kerneltrack.conventions import measured
 from kerneltrack.errors import AnalysisError
+from kerneltrack.standard_probes import standard_name
 
 from ..groups import Groups
+from ..statements import Summary, summarising
 from ..withheld import Rows, Withheld, missing, off_lag, withheld
 
 if TYPE_CHECKING:
@@ -127,6 +129,11 @@ class Run:
         gaps[rows[1:]] = np.diff(self.steps[rows])
         gaps[gaps == 0] = np.nan
         return gaps
+
+    @property
+    def standard_probe(self) -> str:
+        """The name of the standard probe that has these very bytes, or ""."""
+        return standard_name(self.fingerprint)
 
     @property
     def count(self) -> int:
@@ -273,6 +280,17 @@ class Run:
         return self.steps[self.groups.first], *self.groups.mean_and_half_difference(
             np.asarray(values, dtype=np.float64)
         )
+
+    def summary(self, control: Run | None = None) -> Summary:
+        """Lazy or rich, at the edge or below it, aligned or not, what each change of the rate did; then every other finding.
+
+        Args:
+            control: the run that did not change the learning rate: only with it anything is called an effect.
+
+        Raises:
+            AnalysisError: nothing was measured, or the control is not comparable.
+        """
+        return summarising(self, control)
 
     @property
     def scalars(self) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class Trajectory(Sequence[Run]):
             [run.gauge for run in self],
             "Measure both in one gauge: NTKTracker(gauge='raw' | 'softmax').",
         )
-        notes: list[str] = []
+        notes = _standard(self)
         first = self[0]
         for run in self.runs[1:]:
             if run.fingerprint == first.fingerprint:
@@ -139,10 +139,29 @@ def _same(
         raise AnalysisError(f"runs with different {what} are not comparable", got=listed, remedy=remedy)
 
 
+def _standard(trajectory: Trajectory) -> list[str]:
+    """The standard probe that all runs have by its bytes, and what only is called one."""
+    found = []
+    for run in trajectory:
+        claimed = (run.identity or {}).get("standard")
+        if claimed is not None and claimed != run.standard_probe:
+            changed = (run.identity or {}).get("transform")
+            why = "its bytes are others" if changed is None else f"its inputs went through {changed}"
+            found.append(f"{run.name}: the probe is called the standard probe {claimed}, and {why}")
+    names = {run.standard_probe for run in trajectory}
+    return (
+        [f"all runs are on the standard probe {names.pop()}", *found] if len(names) == 1 and "" not in names else found
+    )
+
+
 def _source(run: Run) -> dict[str, Any]:
-    """Where a probe's points come from, without which of them were drawn."""
+    """Where a probe's points come from, without which of them were drawn, and what that choice is called."""
     identity = run.identity or {}
-    return {k: v for k, v in identity.items() if k not in ("indices", "seed", "n")} if "dataset" in identity else {}
+    return (
+        {k: v for k, v in identity.items() if k not in ("indices", "seed", "n", "standard")}
+        if "dataset" in identity
+        else {}
+    )
 
 
 def _names(trajectory: Trajectory) -> str:

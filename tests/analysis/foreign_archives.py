@@ -289,7 +289,8 @@ def codes_of_nothing(draft):
 
 #: RUN is the archive, GOOD an honest one of the same run, OUT a folder that may be written.
 COMMANDS = {
-    "show": "show RUN", "json": "show RUN --json", "check": "check RUN", "csv": "export RUN -o OUT/t.csv",
+    "summary": "summary RUN --control GOOD", "show": "show RUN", "json": "show RUN --json",
+    "check": "check RUN", "csv": "export RUN -o OUT/t.csv",
     "netcdf": "export RUN --to netcdf -o OUT/t.nc", "merge": "merge RUN",
     "publish": "publish RUN -o OUT/public.h5 --licence CC0-1.0 --author A --contact a@example.org --card",
     "report": "report RUN --control GOOD -o OUT/page.html", "lr": "lr-decay RUN --control GOOD",
@@ -301,12 +302,12 @@ COMMANDS = {
 EVERYWHERE = ("show",)
 ON_EVERY_SECOND = ("lr",)
 ELSE = {
-    "good": {"report", "check", "publish", "compare", "runs"}, "texts": set(COMMANDS),
+    "good": {"summary", "report", "check", "publish", "compare", "runs"}, "texts": set(COMMANDS),
     "texts_that_refuse": {"compare", "report", "check"}, "json_of_other_kinds": {"json", "netcdf", "publish", "sweep"},
-    "eigenvalues_of_every_kind": {"csv"}, "measurements_that_overflow": {"compare"},
+    "eigenvalues_of_every_kind": {"csv"}, "measurements_that_overflow": {"compare", "summary"},
     "columns_of_every_kind": {"flow", "json"}, "no_rows": {"csv"},
     "rates_from_the_greatest_to_the_least": {"lr-json"}, "steps_without_end": {"flow", "lr-json"},
-    "a_grid_of_any_k": {"compare"}, "codes_of_nothing": {"check", "merge"}, "one_sample": {"runs"},
+    "a_grid_of_any_k": {"compare"}, "codes_of_nothing": {"check", "merge"}, "one_sample": {"runs", "summary"},
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ BLOCKED = {"torch", "pytorch_lightning", "lightning", "torchmetrics", "lightning
 #: RUN and CONTROL are archives, OUT a folder that may be written.
 OFFLINE = {
     "show": "show RUN --json",
+    "summary": "summary RUN --control CONTROL",
     "check": "check RUN CONTROL",
     "plot": "plot RUN --figure rank -o OUT/figure.svg",
     "report": "report RUN -o OUT/page.html",

@@ -21,6 +21,7 @@ ABOUT = "--licence CC0-1.0 --author A --contact a@example.org"
 #: BAD is where the bad file stands; what follows a bar is another place for it.
 READERS = {
     "show": "show BAD | show BAD --json",
+    "summary": "summary BAD | summary run.h5 --control BAD",
     "check": "check BAD | check run.h5 BAD",
     "plot": "plot BAD --figure rank -o x.svg | plot run.h5 BAD --figure runs -o x.svg | "
     "plot run.h5 --figure stability --control BAD -o x.svg",
@@ -109,6 +110,7 @@ def test_a_file_that_is_none_of_ours(there, capfd, case, bad):
 
 FILLED = {
     "show": "show run.h5",
+    "summary": "summary run.h5",
     "check": "check run.h5",
     "plot": "plot run.h5 --figure rank -o x.svg",
     "report": "report run.h5 -o x.html",
@@ -138,6 +140,8 @@ VALUES = {
     ("report", "-o"): (2, ["x.pdf", "folder", "", "run.h5", "."]),
     ("report", "--control"): (2, ["run.h5", ""]),
     ("report", "--probe"): (1, ["nobody"]),
+    ("summary", "--control"): (2, ["run.h5", ""]),
+    ("summary", "--probe"): (1, ["nobody"]),
     ("lr-decay", "-o"): (2, ["x.html", "folder", ""]),
     ("lr-decay", "--control"): (2, ["run.h5", ""]),
     ("lr-decay", "--probe"): (1, ["nobody"]),

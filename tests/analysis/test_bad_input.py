@@ -49,6 +49,7 @@ def bad(synthetic, truth, tmp_path_factory):
         (["compare", "run", "probe", "--against", "seed"], ["probe fingerprints"]),
         (["compare", "run"], ["two archives or more"]),
         (["compare", "nan", "run", "--against", "seed"], ["a sweep", "a quantity that every run holds"]),
+        (["summary", "nan"], ["no snapshot of this probe holds a measurement"]),
         (["report", "nan", "-o", "OUT.html"], ["no snapshot of this probe holds a measurement"]),
         (["plot", "nan", "--figure", "rank", "-o", "OUT.png"], ["no snapshot of this probe holds a measurement"]),
         (["plot", "poor", "--figure", "layer-shares", "-o", "OUT.png"], ["'layer_share'", "observables"]),

@@ -28,6 +28,7 @@ WAYS = {
     "report": ["report RUN -o -"],
     "export": ["export RUN -o OUT.csv"],
     "show": ["show RUN"],
+    "summary": ["summary RUN"],
     "track": [], "plan": [], "publish": [], "demo": [], "merge": [], "check": [],
 }  # fmt: skip
 #: Each option with a value that is not its default.

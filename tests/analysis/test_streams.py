@@ -19,7 +19,8 @@ ENCODINGS = {
     "the C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
 COMMANDS = {
-    "show": "show RUN", "check": "check RUN", "lr-decay": "lr-decay RUN --control CONTROL", "compare": "compare RUN CONTROL",
+    "show": "show RUN", "summary": "summary RUN --control CONTROL", "check": "check RUN",
+    "lr-decay": "lr-decay RUN --control CONTROL", "compare": "compare RUN CONTROL",
     "list": "plot --list", "sweep": "compare RUN CONTROL --against seed", "help": "lr-decay --help",
     "report": "report RUN -o λ\udcff.html", "error": "show λ-absent\udcff.h5",
 }  # fmt: skip

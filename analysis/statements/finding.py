@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 #: A share this near to one is one: float64 sums of thousands of squares are off by less.
 ALL = 1e-9
@@ -26,6 +27,10 @@ class Finding:
     sentence: str
     null: str = ""
     figure: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
 
 
 def percent(share: float) -> str:
