@@ -16,6 +16,7 @@ from kerneltrack.tracking.options import Options
 from kerneltrack.tracking.probe_membership import Drawn, in_training
 from kerneltrack.tracking.probe_sources import ProbeSources
 from kerneltrack.tracking.tracked_run import TrackedRun
+from kerneltrack.tracking.tracker import Tracker, Update
 
 __all__ = [
     "UNTOLD",
@@ -25,6 +26,8 @@ __all__ = [
     "Options",
     "ProbeSources",
     "TrackedRun",
+    "Tracker",
+    "Update",
     "clipped",
     "given",
     "has_gradient",
