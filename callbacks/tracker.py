@@ -19,7 +19,7 @@ from kerneltrack.conventions import GaugeChoice
 from kerneltrack.measurement import Eigenpairs, KeepKernel, OnError, OutputChoice
 from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
-from kerneltrack.schedule import Schedule
+from kerneltrack.schedule import Due, Schedule
 from kerneltrack.snapshot import Json
 from kerneltrack.tracking import Facts, Options, TrackedRun, given, has_gradient
 from kerneltrack.training import LossName, MeanLoss
@@ -202,9 +202,13 @@ class _Tracker(TrackedRun):
             self._left = continuing.Left.by(trainer)
         self._finish()
 
-    def _remark(self, facts: Facts) -> str:
+    def _measure(self, facts: Facts, due: Mapping[str, Due], *, last: bool = False, remark: str = "") -> None:
         assert isinstance(facts, TrainerFacts)  # this adapter's own
-        return self._weights.remark(facts.trainer, facts.model)
+        self._take(facts.trainer, facts.model, due, last=last)
+
+    def _take(self, trainer: Any, module: Any, due: Mapping[str, Due], *, last: bool = False) -> None:
+        """Open a row of the state now, which says where its weights are not the trained ones."""
+        super()._measure(TrainerFacts(trainer, module), due, last=last, remark=self._weights.remark(trainer, module))
 
 
 class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the bases depend on the roots that are loaded

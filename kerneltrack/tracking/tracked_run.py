@@ -116,7 +116,7 @@ class TrackedRun:
             due = self._ranks.broadcast(partial(dict, due))
         if due:
             self._forecast(facts.model, due)
-            self._take(facts, due)
+            self._measure(facts, due)
 
     @property
     def _waits(self) -> bool:
@@ -153,7 +153,7 @@ class TrackedRun:
         if self._recorder is None:
             return
         if facts.step != self._recorder.last_step:
-            self._take(facts, {name: Due("last") for name in self._instruments}, last=True)
+            self._measure(facts, {name: Due("last") for name in self._instruments}, last=True)
         self._ranks.run_everywhere(partial(self._append_last, facts))
 
     def _finish(self) -> None:
@@ -166,11 +166,6 @@ class TrackedRun:
         if self._options.log and not self._dry_run and self._ranks.leads:
             total = self._progress.seconds()
             announcements.say(announcements.after(recorder.rows, self.archive, recorder.seconds, total))
-
-    def _remark(self, facts: Facts) -> str:
-        """What a row of the state now must say of its weights; "" for nothing."""
-        del facts
-        return ""
 
     # -- what these do ---------------------------------------------------------------------------------------------
 
@@ -234,12 +229,13 @@ class TrackedRun:
         table = parameter_table(model, rule.groups)
         return Provenance(run=public, metadata=dict(self._options.metadata), parameters=table, private=private_facts())
 
-    def _take(self, facts: Facts, due: Mapping[str, Due], *, last: bool = False) -> None:
+    def _measure(self, facts: Facts, due: Mapping[str, Due], *, last: bool = False, remark: str = "") -> None:
+        """Open a row of the state now; its message has the remark."""
         assert self._recorder is not None
         if self._recorder.waiting is not None:  # its update ended without a word
             self._recorder.close_row(None, update_applied=None)
         rule, moment = update_rule(facts), self._progress.moment(facts, self._train_seconds())
-        remark, self._clipping = self._remark(facts), None
+        self._clipping = None
         self._recorder.open_row(facts.model, moment, rule, due, last=last, remark=remark)
         self._announce(facts.model)
 
