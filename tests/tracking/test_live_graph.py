@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import kerneltrack as kt
 from kerneltrack.undisturbed import preserved_buffers
-from tests.tracking.plain_loop import Untracked
+from tests.tracking.untracked import Untracked
 
 
 def batchnorm():

@@ -14,7 +14,8 @@ from tests.archive.same import differences as unequal_archives
 from tests.callbacks.comparisons import differences, same, tracker, train
 from tests.callbacks.setups import SETUPS
 from tests.callbacks.test_setups import NUMBERS
-from tests.tracking.plain_loop import NAMES, Training, Untracked
+from tests.tracking.plain_loop import NAMES, Training
+from tests.tracking.untracked import Untracked
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*", "ignore:.*nested.*tensor.*"),
