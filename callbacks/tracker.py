@@ -22,7 +22,7 @@ from kerneltrack.probe import Probe
 from kerneltrack.schedule import Due, Schedule
 from kerneltrack.snapshot import Json
 from kerneltrack.tracking import Facts, Options, TrackedRun, given, has_gradient
-from kerneltrack.training import LossName, MeanLoss
+from kerneltrack.training import LossName, MeanLoss, learning_rates
 
 from . import announcements, clipping, continuing, trainer_facts
 from .import_roots import callback_bases
@@ -146,7 +146,7 @@ class _Tracker(TrackedRun):
         if self._waits:
             self._step_was = trainer_facts.loss_scale(trainer), has_gradient(optimizer)
             clips = clipping.of_update(trainer, pl_module, optimizer)
-            self._at_step(TrainerFacts(trainer, pl_module), clips)
+            self._at_step(learning_rates(TrainerFacts(trainer, pl_module).optimizers), clips)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._recorder is None:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from kerneltrack.distributed import Ranks
 from kerneltrack.errors import TrackerError
+from kerneltrack.ntk import unwrap
 from kerneltrack.snapshot import Json
 from kerneltrack.tracking.gradient_clipping import UNTOLD, Bound
 from kerneltrack.training import Clipping
@@ -98,6 +99,17 @@ class Loop:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         self.step, self.epoch, self.batch_idx = (int(state[name]) for name in ("step", "epoch", "batch_idx"))
+
+
+def model_of(given: Any) -> nn.Module:
+    """The user's module, without what DistributedDataParallel, torch.compile or Lightning Fabric wrap around it.
+
+    Raises:
+        UnsupportedModelError: what is no module.
+    """
+    while type(given).__name__ == "_FabricModule":  # of either import root; it holds the module twice
+        given = given.module
+    return unwrap(given)
 
 
 def optimizers_of(given: Any) -> list[Optimizer]:

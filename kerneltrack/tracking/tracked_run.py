@@ -7,7 +7,7 @@ the tracker is made; what needs the data or the model, before the first update.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from kerneltrack.probe import Probe
 from kerneltrack.schedule import Due, OnMetricChange
 from kerneltrack.snapshot import Json, Provenance, Snapshot
 from kerneltrack.tracking import announcements, batches, callables, continuing, schedules
-from kerneltrack.tracking.facts import Facts, rates, update_rule
+from kerneltrack.tracking.facts import Facts, update_rule
 from kerneltrack.tracking.options import Options
 from kerneltrack.tracking.probe_sources import ProbeSources
 from kerneltrack.tracking.progress import Progress, clock
@@ -123,10 +123,10 @@ class TrackedRun:
         """Whether a row waits for its update."""
         return self._recorder is not None and self._recorder.waiting is not None
 
-    def _at_step(self, facts: Facts, clipping: Clipping | None) -> None:
-        """The optimizer is about to step, for a row that waits: these rates and this clipping are the update's own."""
+    def _at_step(self, learning_rates: Iterable[float], clipping: Clipping | None) -> None:
+        """An optimizer steps, for a row that waits: these rates and this clipping are the update's own."""
         assert self._recorder is not None  # a row waits
-        self._recorder.use_rates(rates(facts))
+        self._recorder.use_rates(learning_rates)
         self._clipping = clipping
 
     def _count(self, facts: Facts, batch: Any) -> None:

@@ -19,18 +19,18 @@ from kerneltrack.conventions import GaugeChoice
 from kerneltrack.distributed import Ranks
 from kerneltrack.errors import TrackerError
 from kerneltrack.measurement import Eigenpairs, KeepKernel, OnError, OutputChoice
-from kerneltrack.ntk import Method, Selection, unwrap
+from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Epochs, Schedule
 from kerneltrack.snapshot import Json
 from kerneltrack.tracking import arguments, given, schedules
 from kerneltrack.tracking.facts import has_gradient
 from kerneltrack.tracking.gradient_clipping import Bound
-from kerneltrack.tracking.loop import Loop, check_parameters, optimizers_of
+from kerneltrack.tracking.loop import Loop, check_parameters, model_of, optimizers_of
 from kerneltrack.tracking.loop_probes import LoopProbes
 from kerneltrack.tracking.options import Options
 from kerneltrack.tracking.tracked_run import TrackedRun
-from kerneltrack.training import LossName, MeanLoss
+from kerneltrack.training import LossName, MeanLoss, learning_rates
 
 
 class Update:
@@ -64,7 +64,7 @@ class Tracker(TrackedRun):
 
     Args:
         archive: the HDF5 file to write.
-        model: the network; wrappers (DistributedDataParallel, torch.compile) are seen through.
+        model: the network; wrappers (DistributedDataParallel, torch.compile, Fabric's) are seen through.
         optimizer: the one that steps on its parameters, or a list of several. Each step inside an update counts as one,
             and an update without a step as one that was not applied.
         loader: the training DataLoader: what ``probe`` is drawn from where it is a number, how many batches an epoch has,
@@ -143,7 +143,7 @@ class Tracker(TrackedRun):
         )
         if steps is not None:
             arguments.number("steps", steps, least=1, remedy="None where nobody knows.")
-        self._loop = Loop(unwrap(model), optimizers_of(optimizer), loader, steps, Bound.of(clip))
+        self._loop = Loop(model_of(model), optimizers_of(optimizer), loader, steps, Bound.of(clip))
         LoopProbes(loader, self._arguments, split, log=log).check()
         self._hooks: list[Any] | None = None  # on the optimizers' steps, while the ``with`` lasts
         self._begun = False
@@ -198,7 +198,9 @@ class Tracker(TrackedRun):
         if self._hooks is not None:
             raise _out_of_turn("with tracker", "once at a time", "Leave the first `with` before another one.")
         self._forget()
-        self._hooks = [o.register_step_pre_hook(self._at_optimizer) for o in self._loop.optimizers]
+        found = self._loop.optimizers
+        self._hooks = [o.register_step_pre_hook(self._step_begins) for o in found]
+        self._hooks += [o.register_step_post_hook(self._step_ends) for o in found]
         return self
 
     def __exit__(
@@ -335,17 +337,27 @@ class Tracker(TrackedRun):
         self._count(self._loop, self._batch)
         self._loop.batch_idx += 1
 
-    def _at_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
-        """An optimizer is about to step."""
+    def _step_begins(self, optimizer: Optimizer, *_: Any) -> None:
         self._require_update("optimizer.step()")
+        if self._waits:
+            self._rates = learning_rates(self._loop.optimizers)
+            self._look_at_gradients(optimizer)
+
+    def _step_ends(self, optimizer: Optimizer, *_: Any) -> None:
         self._steps += 1
-        if not self._waits:
-            return
+        if self._waits:
+            self._look_at_gradients(optimizer)
+
+    def _look_at_gradients(self, optimizer: Optimizer) -> None:
+        """What a step uses: there before it, or, where it is given a closure, after it."""
         # A fused optimizer steps where a gradient scaler skips, too, and looks at this itself.
         found_inf = getattr(optimizer, "found_inf", None)
-        self._applied |= has_gradient(optimizer) and not (found_inf is not None and bool(found_inf))
-        bound = self._loop.bound
-        self._at_step(self._loop, None if bound is None else bound.done_to(optimizer, self._told_norm))
+        graded, bound = has_gradient(optimizer), self._loop.bound
+        self._applied |= graded and not (found_inf is not None and bool(found_inf))
+        clips = self._clipping
+        if bound is not None and graded:
+            clips = bound.done_to(optimizer, self._told_norm)
+        self._at_step(self._rates, clips)
 
     def _abandon(self) -> None:
         """The update that is under way ended without a word."""

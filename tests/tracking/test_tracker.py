@@ -234,6 +234,65 @@ def test_a_step_that_a_scaler_skips_is_not_applied(tmp_path, fused):
     assert [s.update_applied for s in rows(tmp_path / "run.h5")] == [*moved, None]
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.LBFGS], ids=lambda kind: kind.__name__)
+def test_a_step_that_is_given_a_closure_has_its_gradients_inside(tmp_path, kind):
+    """Nothing has a gradient when the step begins. Oracle: the weights."""
+    loop = Loop()
+    loop.optimizer = kind(loop.model.parameters(), lr=0.1)
+
+    def closure():
+        loop.optimizer.zero_grad()
+        loss = loop.loss()
+        loss.backward()
+        return loss
+
+    with loop.tracker(tmp_path / "run.h5") as tracker:
+        before = loop.model[0].weight.detach().clone()
+        with tracker.update() as update:
+            update.loss = loop.optimizer.step(closure)
+        assert not torch.equal(before, loop.model[0].weight)
+    assert [(s.step, s.update_applied) for s in rows(tmp_path / "run.h5")] == [(0, True), (1, None)]
+
+
+def test_the_rates_are_those_of_the_step(tmp_path):
+    """A warm-up that is set after the update has begun. Oracle: the optimizer's own rate as it steps."""
+    loop = Loop()
+    with loop.tracker(tmp_path / "run.h5") as tracker:
+        for number in range(3):
+            with tracker.update():
+                loop.optimizer.param_groups[0]["lr"] = 0.01 * (number + 1)
+                loop.update()
+                loop.optimizer.param_groups[0]["lr"] = 7.0
+    found = [s.learning_rates for s in rows(tmp_path / "run.h5")]
+    assert found == [(0.01,), (0.02,), (0.03,), (7.0,)]
+
+
+def whole_batch(path, loss="mse", trained=1.0, **options):
+    """One update of all data, which are the probe; its loss is that of ``loss="mse"``, times ``trained``."""
+    loop = Loop(momentum=0.0)
+    loader = DataLoader(TensorDataset(X, Y), batch_size=len(X), shuffle=True)
+    given = {"probe": kt.Probe(X, Y), "loader": loader, "loss": loss, **options}
+    with loop.tracker(path, **given) as tracker:
+        for batch in loader:
+            with tracker.update(batch) as update:
+                update.loss = trained * loop.update(*batch)
+    with kt.open_archive(path) as archive:
+        return archive.probes["probe"].settings["stability_scope"]
+
+
+def test_the_scope_is_exact_only_for_the_loss_that_is_trained(tmp_path):
+    assert whole_batch(tmp_path / "exact.h5") == "exact"
+    assert whole_batch(tmp_path / "clipped.h5", clip=1.0) == "probe estimate"
+    assert whole_batch(tmp_path / "unknown.h5", loader=None) == "probe estimate"
+
+
+def test_a_loss_that_is_not_the_trained_one_is_refused(tmp_path):
+    with pytest.raises(TrackerError, match=r"(?s)loss='half_mse'.*the loss that is trained, 'mse'"):
+        whole_batch(tmp_path / "run.h5", loss="half_mse")
+    with pytest.warns(UserWarning, match="adds something to the loss"):
+        whole_batch(tmp_path / "other.h5", trained=3.0)
+
+
 def test_a_body_that_raises_is_no_update(tmp_path):
     """Out of memory, say: the loop goes on with another batch. Oracle: the archive of the loop to which it never happened."""
 
