@@ -1,4 +1,4 @@
-"""The set-ups of tests/callbacks/setups.py in a plain loop that makes the updates that Lightning makes of them."""
+"""The set-ups of tests/callbacks/setups.py in a plain loop, or Fabric's, that makes the updates that Lightning makes of them."""
 
 import itertools
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ class Training:
         optimizers: with their schedulers, as configure_optimizers says.
     """
 
-    def __init__(self, setup, *, shuffle=True, **options):
+    def __init__(self, setup, *, fabric=False, shuffle=True, **options):
         pl.seed_everything(3, verbose=False)
         self.setup, self.options = setup, setup.options
         self.generator = torch.Generator().manual_seed(11)
@@ -43,7 +43,8 @@ class Training:
         self._schedulers()
         plugin = self.options.get("plugins")
         self.scaler = plugin().scaler if plugin else None
-        self.module.manual_backward = lambda loss: loss.backward()
+        self.fabric = self._fabric() if fabric else None
+        self.module.manual_backward = self.backward
         self.module.optimizers = lambda: self.optimizers[0] if len(self.optimizers) == 1 else self.optimizers
         self.module.on_train_start()
         self.steps = self.counted = 0
@@ -62,6 +63,8 @@ class Training:
         self.optimizers = found if isinstance(found, list) else [found]
 
     def arithmetic(self):
+        if self.fabric:
+            return self.fabric.autocast()
         precision = {"bf16-mixed": torch.bfloat16}.get(self.options.get("precision"))
         precision = torch.float16 if self.scaler else precision
         return torch.autocast("cpu", dtype=precision) if precision else nullcontext()
@@ -99,16 +102,28 @@ class Training:
                     if self.steps == last:
                         return
 
+    def _fabric(self):
+        """Lightning Fabric, and what it wraps in the place of its own."""
+        from lightning.fabric import Fabric  # a second of import, which few set-ups need
+        from lightning.fabric.plugins.precision import MixedPrecision
+
+        given = {"precision": self.options.get("precision")}
+        if self.scaler:
+            given = {"plugins": MixedPrecision("16-mixed", "cpu", scaler=self.scaler)}
+        fabric = Fabric(accelerator="cpu", devices=1, **given)
+        self.whole, *self.optimizers = fabric.setup(self.module, *self.optimizers)
+        return fabric
+
     def backward(self, loss):
+        if self.fabric:
+            self.fabric.backward(loss)
+            return
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
     def update(self, tracker):
-        optimizer, bound = self.optimizers[0], self.options.get("gradient_clip_val")
-        if bound and self.options.get("gradient_clip_algorithm") == "value":
-            torch.nn.utils.clip_grad_value_(self.module.parameters(), bound)
-        elif bound:
-            tracker.clipped(torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound))
-        if self.scaler:
+        optimizer = self.optimizers[0]
+        self.shorten(tracker)
+        if self.scaler and not self.fabric:
             self.scaler.step(optimizer)
             self.scaler.update()
         else:
@@ -116,6 +131,18 @@ class Training:
         optimizer.zero_grad()
         if self.scheduler:
             self.scheduler.step()
+
+    def shorten(self, tracker):
+        """Clip the gradients, and tell of it."""
+        kind, bound = self.clip or ("", None)
+        if kind == "value" and self.fabric:
+            self.fabric.clip_gradients(self.whole, self.optimizers[0], clip_val=bound)
+        elif kind == "value":
+            torch.nn.utils.clip_grad_value_(self.module.parameters(), bound)
+        elif kind and self.fabric:
+            tracker.clipped(self.fabric.clip_gradients(self.whole, self.optimizers[0], max_norm=bound))
+        elif kind:
+            tracker.clipped(torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound))
 
     @property
     def clip(self):

@@ -25,7 +25,19 @@ def test_the_page_runs_as_written(tmp_path, monkeypatch, capsys):
         exec('with kt.open_archive("resumed.h5")' + looks.replace("[0, 2, 4, 6, 7]", "[0, 2, 4, 5, 6, 7]"), names)
 
 
-def test_links_lead_to_files():
-    links = re.findall(r"\]\(([^)#:]+)[^)]*\)", TEXT)
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
+def test_the_page_on_fabric_runs_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (HOW_TO / "fabric.md").read_text(encoding="utf-8")
+    names = run(text, "fabric.md")
+    assert not list(check(tmp_path / "run.h5"))
+    _, looks, _ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    with pytest.raises(AssertionError, match=r"^$"):  # the negative control
+        exec(looks.replace("[0, 5, 10, 15, 18]", "[0, 5, 10, 15]"), names)
+
+
+@pytest.mark.parametrize("page", ["any-loop.md", "fabric.md"])
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:]+)[^)]*\)", (HOW_TO / page).read_text(encoding="utf-8"))
     assert links
     assert all((HOW_TO / link).exists() for link in links)

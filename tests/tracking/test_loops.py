@@ -53,17 +53,36 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.nightly) for n in NAMES])
-def test_the_archive_is_lightnings_and_the_training_its_own(tmp_path, name):
-    setup = SETUPS[name]
-    given = {"observables": NUMBERS, **setup.tracker, "log": False}
-    _, through = train(setup, tracker(tmp_path / "trainer.h5", **given))
-    tracked = Training(setup)
+#: What Fabric does in its own way: precision, the scaler, the backward pass, clipping, the optimizers that it wraps.
+FABRIC = ["16-mixed, skipped updates", "gradient clipping by norm", "gradient clipping by value", "bf16-mixed",
+          "manual optimization, two optimizers", "gradient accumulation", "64-true"]  # fmt: skip
+CASES = [(name, False) for name in NAMES] + [(name, True) for name in FABRIC]
+QUICK_CASES = {*((name, False) for name in QUICK), *((name, True) for name in FABRIC[:2])}
+THROUGH_A_TRAINER = {}
+
+
+@pytest.fixture
+def trainer(request, tmp_path_factory):
+    """The archive and the losses of the set-up through a Lightning Trainer; once for both loops."""
+    name = request.node.callspec.params["name"]
+    if name not in THROUGH_A_TRAINER:
+        path, given = tmp_path_factory.mktemp("trainer") / "run.h5", {"observables": NUMBERS, "log": False}
+        _, left = train(SETUPS[name], tracker(path, **given, **SETUPS[name].tracker))
+        THROUGH_A_TRAINER[name] = path, left["losses"]
+    return THROUGH_A_TRAINER[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "fabric"), [c if c in QUICK_CASES else pytest.param(*c, marks=pytest.mark.nightly) for c in CASES]
+)
+def test_the_archive_is_lightnings_and_the_training_its_own(tmp_path, trainer, name, fabric):
+    setup, (archive, losses) = SETUPS[name], trainer
+    tracked = Training(setup, fabric=fabric)
     with ending(setup):
         tracked.run(watching(tmp_path / "loop.h5", tracked, name))
-    plain = Training(setup)
+    plain = Training(setup, fabric=fabric)
     with ending(setup):
         plain.run(Untracked())
     assert differences(tracked.left, plain.left) == []
-    assert same(tracked.losses, through["losses"])  # the loop makes the Trainer's updates
-    assert unequal_archives(tmp_path / "trainer.h5", tmp_path / "loop.h5") == []
+    assert same(tracked.losses, losses)  # the loop makes the Trainer's updates
+    assert unequal_archives(archive, tmp_path / "loop.h5") == []
