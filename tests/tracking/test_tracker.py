@@ -315,13 +315,14 @@ def test_a_body_that_raises_is_no_update(tmp_path):
 
 
 def test_a_body_that_raises_after_its_step_leaves_a_row_that_does_not_know(tmp_path):
+    """The next update is of a state that is not due: it is not taken for the one of the row."""
     loop = Loop()
-    with loop.tracker(tmp_path / "run.h5") as tracker:
+    with loop.tracker(tmp_path / "run.h5", schedule=2) as tracker:
         with pytest.raises(TypeError, match="unsupported operand"), tracker.update():
             loop.update() + "a"
         with tracker.update():
             loop.update()
-    assert [(s.step, s.update_applied) for s in rows(tmp_path / "run.h5")] == [(0, None), (1, True), (2, None)]
+    assert [(s.step, s.update_applied) for s in rows(tmp_path / "run.h5")] == [(0, None), (2, None)]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -455,7 +456,10 @@ def resumable(path, upto, state=None, **options):
     return loop
 
 
-@pytest.mark.parametrize("schedule", [2, "log", "epoch", kt.schedule.Every(3, window=2)], ids=str)
+NIGHTLY = [pytest.param(schedule, marks=pytest.mark.nightly) for schedule in (2, "log")]
+
+
+@pytest.mark.parametrize("schedule", ["epoch", kt.schedule.Every(3, window=2), *NIGHTLY], ids=str)
 def test_a_resumed_run_continues_its_archive_bit_for_bit(tmp_path, schedule):
     """In the middle of an epoch, through a file. Oracle: the run that was not interrupted, its weights and its archive."""
     options = {
