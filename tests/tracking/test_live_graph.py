@@ -59,7 +59,16 @@ def dropout():
     return nn.Sequential(nn.Linear(3, 6), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Linear(6, 1))
 
 
-MODELS = {f.__name__: f for f in (batchnorm, frozen_batchnorm, spectral, old_spectral, Counts, Checkpointed, dropout)}
+def compiled():
+    model = batchnorm()
+    model.compile(backend="aot_eager")
+    return model
+
+
+MODELS = {
+    f.__name__: f
+    for f in (compiled, batchnorm, frozen_batchnorm, spectral, old_spectral, Counts, Checkpointed, dropout)
+}
 X = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
 Y = X[:, :1].sin()
 
@@ -86,6 +95,7 @@ CASES = [(name, autocast) for name in MODELS for autocast in (False, True)]
 QUICK = {("batchnorm", True), ("Counts", False), ("Checkpointed", False)}
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize(
     ("name", "autocast"), [case if case in QUICK else pytest.param(*case, marks=pytest.mark.nightly) for case in CASES]
 )
