@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kerneltrack.probe import Probe
     from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
     from kerneltrack.spectrum import EigenSystem, eigensystem
+    from kerneltrack.tracking import Tracker
 
 __all__ = [
     "Archive",
@@ -30,6 +31,7 @@ __all__ = [
     "ProbeRecord",
     "Provenance",
     "Snapshot",
+    "Tracker",
     "analytic",
     "eigensystem",
     "empirical_ntk",
@@ -57,6 +59,7 @@ _HOME = {
     "Snapshot": "kerneltrack.snapshot",
     "EigenSystem": "kerneltrack.spectrum",
     "eigensystem": "kerneltrack.spectrum",
+    "Tracker": "kerneltrack.tracking",
     "analytic": "kerneltrack.ntk.analytic",
     "errors": "kerneltrack.errors",
     "observables": "kerneltrack.observables",

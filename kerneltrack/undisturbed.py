@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -126,19 +127,25 @@ def eval_flags(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def preserved_buffers(module: nn.Module) -> Iterator[None]:
-    """Put back every buffer: the same tensor object with the same values."""
+    """Put back every buffer: the same tensor object with the same values, as autograd saved it.
+
+    Autograd counts the writes to what it has saved, and refuses to go backward after one. What is put back to the bit is what
+    a graph of the user's has saved, so its count is put back with it: a measurement between forward and backward breaks none.
+    """
     kept: list[tuple[nn.Module, str, Tensor | None, Tensor | None]] = []
     for child in module.modules():
         for name, buffer in child._buffers.items():
             kept.append((child, name, buffer, None if buffer is None else buffer.detach().clone()))
-    try:
-        yield
-    finally:
-        for child, name, buffer, values in kept:
-            child._buffers[name] = buffer
-            if buffer is not None and values is not None and not _same_bits(buffer, values):
-                with torch.no_grad():
-                    buffer.copy_(values)
+    counted = tuple(buffer for *_, buffer, _ in kept if buffer is not None and not buffer.is_inference())
+    with _unsafe_preserve_version_counter(counted):
+        try:
+            yield
+        finally:
+            for child, name, buffer, values in kept:
+                child._buffers[name] = buffer
+                if buffer is not None and values is not None and not _same_bits(buffer, values):
+                    with torch.no_grad():
+                        buffer.copy_(values)
 
 
 @contextmanager

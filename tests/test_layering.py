@@ -153,8 +153,9 @@ def floors(table):
     return {child: floor(child) for child in table}
 
 
-#: The whole house, the engine and the analysis; deeper rooms are small.
-FLOORS = {"kerneltrack": 8, "kerneltrack.ntk": 8, "kerneltrack.analysis": 8}
+#: The whole house (what tracks any loop is a floor of its own, between measurement and callbacks), the engine, the analysis;
+#: deeper rooms are small.
+FLOORS = {"kerneltrack": 9, "kerneltrack.ntk": 8, "kerneltrack.analysis": 8}
 
 
 @pytest.mark.parametrize("room", sorted(PACKAGES))

@@ -8,7 +8,7 @@ import kerneltrack as kt
 
 NAMES = [
     "Archive", "ArchiveWriter", "EigenSystem", "NTKOperator", "Plan", "Probe", "ProbeRecord", "Provenance", "Snapshot",
-    "analytic", "eigensystem", "empirical_ntk", "errors", "linearize", "ntk_plan", "observables", "open_archive",
+    "Tracker", "analytic", "eigensystem", "empirical_ntk", "errors", "linearize", "ntk_plan", "observables", "open_archive",
     "schedule",
 ]  # fmt: skip
 
@@ -21,6 +21,8 @@ SIGNATURES = {
     "NTKOperator": ["model", "x", "output", "params", "forward", "metric"],
     "eigensystem": ["kernel_or_operator", "k", "previous"],
     "linearize": ["model", "params"],
+    "Tracker": ["archive", "model", "optimizer", "probe", "schedule", "output", "gauge", "top_k", "observables", "loss",
+                "keep_kernel", "metadata", "max_overhead", "log", "forward", "if_exists", "on_error"],
     "ArchiveWriter": ["path", "probes", "provenance", "if_exists"],
     "open_archive": ["path"],
     "analytic.relu_ntk": ["x1", "x2", "depth", "weight_variance", "bias_variance"],
@@ -65,3 +67,11 @@ def test_analysis_names():
 
     assert callable(load)
     assert callable(lr_decay_effects)
+
+
+def test_the_trackers_of_a_loop_and_of_lightning_take_the_same():
+    from kerneltrack.callbacks import NTKTracker
+
+    theirs, ours = (list(inspect.signature(t).parameters) for t in (NTKTracker, kt.Tracker))
+    assert set(theirs) < set(ours)
+    assert set(ours) - set(theirs) == {"model", "optimizer", "loader", "steps", "clip"}

@@ -32,7 +32,7 @@ WITHOUT_REMEDY = {
     "ProbeError": 9,
     "ScheduleError": 3,
     "TrackerError": 1,
-    "AnalysisError": 42,
+    "AnalysisError": 47,  # five of them are the summary's, about what an archive does not hold
     "OutputError": 6,
 }
 #: What came is wrong by itself, and what to do is its opposite.

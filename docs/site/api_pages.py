@@ -39,6 +39,7 @@ PAGES: Mapping[str, Page] = {
             "Kernels": ("empirical_ntk", "ntk_plan", "Plan", "NTKOperator", "linearize"),
             "Eigensystems": ("eigensystem", "EigenSystem"),
             "Probes": ("Probe",),
+            "Tracking a loop": ("Tracker",),
             "Archives": ("open_archive", "Archive", "ArchiveWriter"),
             "What an archive is made of": ("Snapshot", "ProbeRecord", "Provenance"),
         },

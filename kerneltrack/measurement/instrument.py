@@ -7,8 +7,7 @@ that update (the linearisation errors) is added by :meth:`Instrument.complete` o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from kerneltrack import observables
 from kerneltrack.distributed import Ranks
-from kerneltrack.errors import KerneltrackError, ProbeError, TrackerError
+from kerneltrack.errors import ProbeError
 from kerneltrack.linear_algebra import is_numpy
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import of_other_parameters, withheld
@@ -30,6 +29,7 @@ from kerneltrack.measurement.parameter_motion import layers_of
 from kerneltrack.measurement.pieces import Pieces, Stopwatch
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import References
+from kerneltrack.measurement.refusals import probe_at_fault, verify_gauge
 from kerneltrack.measurement.residence import stays
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.supplies import supply
@@ -72,7 +72,7 @@ class Instrument(ProbeSpec):
         """
         network = self._checked(module)
         inputs = self.inputs(module)
-        with self._probe_is_at_fault():
+        with probe_at_fault(self.probe.name):
             outputs = network.outputs(
                 inputs
             )  # first: what a plain pass raises is the probe's fault, or the module's own
@@ -86,7 +86,7 @@ class Instrument(ProbeSpec):
             )
         if self.loss is not None and targets is not None:
             self.loss.verify(outputs, targets)
-            self._verify_gauge(outputs, targets)
+            verify_gauge(self.gauge, self.loss, outputs, targets)
         plan = self.plan(module)  # refuses a callable output= and a method= that do not apply
         if self.eigenpairs == "all" and plan.result_bytes > plan.budget_bytes:
             raise refuse_budget(plan.budget_bytes, plan.result_bytes, otherwise='or eigenpairs="leading"')
@@ -97,7 +97,7 @@ class Instrument(ProbeSpec):
     def width(self, module: nn.Module) -> int:
         """O, from a pass of the first points; errors as of :meth:`describe`."""
         network = self._checked(module)
-        with self._probe_is_at_fault():
+        with probe_at_fault(self.probe.name):
             return int(network.outputs(network.inputs(self.inputs(module)).rows(0, 2)).shape[1])
 
     def _checked(self, module: nn.Module) -> Network:
@@ -112,33 +112,6 @@ class Instrument(ProbeSpec):
         outputs = self.network(module).outputs(self.inputs(module))
         targets = self.targets(outputs)
         return targets is not None and self.loss.ignores_shift(outputs, targets)
-
-    def _verify_gauge(self, outputs: Tensor, targets: Tensor) -> None:
-        """Refuse to take off what a user's loss sees."""
-        if self.gauge == "raw" or self.loss is None or self.loss.mean is None:
-            return  # choose() has refused the named losses that see it
-        if not self.loss.ignores_shift(outputs, targets):
-            raise TrackerError(
-                f'gauge="softmax" with loss {self.loss.name}',
-                expected="a loss that ignores one function added to all outputs",
-                got="one that changes with it",
-                remedy='Leave gauge= away, or say gauge="raw".',
-            )
-
-    @contextmanager
-    def _probe_is_at_fault(self) -> Iterator[None]:
-        """What a plain pass raises is an error of the probe."""
-        try:
-            yield
-        except KerneltrackError:
-            raise
-        except Exception as error:  # whatever a user's model says of inputs that it cannot take
-            raise ProbeError(
-                f"probe {self.probe.name!r} cannot be put through the network",
-                expected="inputs that forward= (by default the module's own call) takes",
-                got=f"{type(error).__name__}: {error}",
-                remedy="Give a probe with the module's inputs, split= for other batches, or forward=.",
-            ) from error
 
     def plan(self, module: nn.Module) -> Plan:
         """How the kernel of this probe will be computed, and what it costs."""

@@ -27,7 +27,12 @@ def idx_array(path: Path, shape: tuple[int, ...]) -> Array:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ProbeError("cannot read a file of images or labels", got=str(error), where=str(path)) from error
+        raise ProbeError(
+            "cannot read a file of images or labels",
+            got=str(error),
+            where=str(path),
+            remedy="Give root= the folder of an unchanged copy.",
+        ) from error
     if not data.startswith(head) or len(data) != size:
         raise ProbeError(
             "a file of images or labels",

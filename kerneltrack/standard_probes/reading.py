@@ -56,7 +56,7 @@ def _digits() -> tuple[Array, Array]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ProbeError(
-            "the digits come with scikit-learn, which is not installed", remedy="pip install scikit-learn"
+            "the digits come with scikit-learn, which is not installed", remedy="Install it: pip install scikit-learn."
         ) from error
     found = load_digits()
     return np.asarray(found.images), np.asarray(found.target)

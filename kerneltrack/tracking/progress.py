@@ -8,8 +8,7 @@ from typing import Any
 
 from kerneltrack.measurement import Moment
 from kerneltrack.schedule import Clock
-
-from . import trainer_facts
+from kerneltrack.tracking.facts import Facts, rates
 
 
 class Progress:
@@ -33,25 +32,20 @@ class Progress:
         """Since the run began, but for those that went into ``measuring``."""
         return time.perf_counter() - self._began - measuring
 
-    def moment(self, trainer: Any, seconds: float) -> Moment:
+    def moment(self, facts: Facts, seconds: float) -> Moment:
         """Where the training stands."""
         return Moment(
-            step=trainer.global_step,
-            epoch=trainer.current_epoch,
-            batch=self.batches,
-            samples_seen=self.samples,
-            train_seconds=seconds,
+            step=facts.step, epoch=facts.epoch, batch=self.batches, samples_seen=self.samples, train_seconds=seconds
         )
 
 
-def clock(trainer: Any, batch_idx: int, seconds: float, *, with_metrics: bool) -> Clock:
+def clock(facts: Facts, seconds: float, *, with_metrics: bool) -> Clock:
     """What a schedule looks at, before a batch."""
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()} if with_metrics else {}
     return Clock(
-        step=trainer.global_step,
-        epoch=trainer.current_epoch,
-        starts_epoch=batch_idx == 0,
-        learning_rates=trainer_facts.rates(trainer),
+        step=facts.step,
+        epoch=facts.epoch,
+        starts_epoch=facts.starts_epoch,
+        learning_rates=rates(facts),
         seconds=seconds,
-        metrics=metrics,
+        metrics=facts.metrics if with_metrics else {},
     )

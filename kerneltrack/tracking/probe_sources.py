@@ -13,15 +13,16 @@ from kerneltrack import observables as catalogue
 from kerneltrack.distributed import Ranks, unsharded
 from kerneltrack.measurement import Choice, Instrument, choose
 from kerneltrack.probe import Probe
+from kerneltrack.tracking import announcements, arguments, probe_membership
+from kerneltrack.tracking.facts import Facts
+from kerneltrack.tracking.measured import Measured
+from kerneltrack.tracking.probe_membership import Drawn
+from kerneltrack.tracking.trained_loss import stability_scope
 from kerneltrack.undisturbed import undisturbed
-
-from . import announcements, arguments, drawn_probe, probe_membership, trainer_facts
-from .measured import Measured
-from .probe_membership import Drawn
 
 
 class ProbeSources:
-    """The probes that a fit was asked for: given, read from a file, or drawn from a loader.
+    """The probes that a run was asked for: given, read from a file, or drawn from a loader as its kind of loop does.
 
     Args:
         asked: what is measured.
@@ -36,32 +37,43 @@ class ProbeSources:
     @property
     def drawn(self) -> dict[str, Drawn]:
         """The probes that are drawn from a loader, and from which."""
-        return {name: arguments.loader_of(name) for name, probe in self._named().items() if isinstance(probe, int)}
+        return {name: arguments.loader_of(name) for name, probe in self.named.items() if isinstance(probe, int)}
 
-    def resolve(self, trainer: Any) -> dict[str, Probe]:
+    @property
+    def named(self) -> dict[str, Any]:
+        """What was asked for, by the probes' names."""
+        found = self._asked.probe
+        if isinstance(found, dict):
+            return found
+        return {"train" if isinstance(found, int) else found.name: found}
+
+    def resolve(self) -> dict[str, Probe]:
         """The probes by name. Drawing reads the data set: on one rank only, or every rank has a probe of its own."""
-        given, drawn = self._named(), self.drawn
-        if len(drawn) < len(given) and self._log and (hooks := drawn_probe.transfer_hooks(trainer)):
-            announcements.say(f"{', '.join(hooks)}: not applied to the probe, which was given and is taken as it is")
-        if "val" in drawn.values():
-            self._validation = drawn_probe.validation_loader(trainer)
+        drawn = self.drawn
+        options: dict[str, Any] = {"seed": self._asked.probe_seed, "split": self._split}
         return {
-            name: self._draw(trainer, name, drawn[name], int(probe)) if name in drawn else probe
-            for name, probe in given.items()
+            name: self._draw(drawn[name], int(probe), **options, name=name) if name in drawn else probe
+            for name, probe in self.named.items()
         }
 
-    def instruments(
-        self, trainer: Any, module: nn.Module, batch: Any, probes: Mapping[str, Probe], ranks: Ranks
-    ) -> dict[str, Instrument]:
+    def _draw(self, source: Drawn, n: int, *, seed: int, split: Any, name: str) -> Probe:
+        """``n`` samples of a loader as the network is given them.
+
+        Raises:
+            TrackerError: there is no one such loader to draw from.
+        """
+        raise NotImplementedError
+
+    def instruments(self, facts: Facts, batch: Any, probes: Mapping[str, Probe], ranks: Ranks) -> dict[str, Instrument]:
         """An instrument for each of ``probes``, all of one kernel; the first batch says what the network is trained on."""
         drawn, asked = self.drawn, self._asked
         found = {
             name: Instrument(
                 probe=probe,
                 observables=catalogue.select(asked.observables),
-                scope=trainer_facts.stability_scope(trainer, module, probe, batch),
+                scope=stability_scope(facts, probe, batch),
                 in_training=probe_membership.in_training(
-                    trainer.train_dataloader, probe, batch, drawn=drawn.get(name), validation=self._validation
+                    facts.loader, probe, batch, drawn=drawn.get(name), validation=self._validation
                 )
                 if ranks.leads
                 else None,
@@ -71,21 +83,9 @@ class ProbeSources:
             )
             for name, probe in probes.items()
         }
-        choice = ranks.broadcast(partial(self._choose, unsharded(module), found))
+        choice = ranks.broadcast(partial(self._choose, unsharded(facts.model), found))
         output = asked.output if callable(asked.output) else choice.output  # a callable need not pickle
         return {name: replace(one, output=output, gauge=choice.gauge) for name, one in found.items()}
-
-    def _named(self) -> dict[str, Any]:
-        found = self._asked.probe
-        if isinstance(found, dict):
-            return found
-        return {"train" if isinstance(found, int) else found.name: found}
-
-    def _draw(self, trainer: Any, name: str, source: Drawn, n: int) -> Probe:
-        options: dict[str, Any] = {"seed": self._asked.probe_seed, "split": self._split, "name": name}
-        if source == "train":
-            return drawn_probe.training_probe(trainer, n, **options)
-        return drawn_probe.validation_probe(trainer, n, loader=self._validation, **options)
 
     def _choose(self, whole: nn.Module, instruments: Mapping[str, Instrument]) -> Choice:
         """The kernel that is measured on every probe, said in a line where that was left open."""

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from kerneltrack.tracking.facts import Facts
 
-def batch_size(trainer: Any, batch: Any) -> int:
+
+def batch_size(facts: Facts, batch: Any) -> int:
     """Samples in a batch; -1, unknown, where its tensors or its loader do not say one number.
 
     Of several loaders that are read side by side the batches count together.
     """
-    loader = trainer.train_dataloader
+    loader = facts.loader
     several = isinstance(loader, (Mapping, list, tuple))  # a fit reads them side by side, in whatever mode
     if several and isinstance(batch, (Mapping, list, tuple)):
         sizes = [
@@ -23,7 +25,7 @@ def batch_size(trainer: Any, batch: Any) -> int:
         ]
         return -1 if -1 in sizes else sum(sizes)
     size, full = _leading(batch), getattr(loader, "batch_size", None)
-    if not isinstance(full, int) or size == full or (size < full and trainer.is_last_batch):
+    if not isinstance(full, int) or size == full or (size < full and facts.ends_epoch):
         return size
     return -1  # a list of images, say: their first axis is no batch
 

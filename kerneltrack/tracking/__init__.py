@@ -1,0 +1,36 @@
+"""Tracking a training, whatever runs its loop: the arguments, the run, and what is asked of the loop."""
+
+from __future__ import annotations
+
+# ruff: noqa: E402 — what is missing is said before an import fails
+from kerneltrack.errors import require_torch
+
+require_torch()
+
+from kerneltrack.tracking import given
+from kerneltrack.tracking.announcements import say
+from kerneltrack.tracking.facts import Facts, has_gradient
+from kerneltrack.tracking.gradient_clipping import UNTOLD, clipped
+from kerneltrack.tracking.measured import Measured
+from kerneltrack.tracking.options import Options
+from kerneltrack.tracking.probe_membership import Drawn, in_training
+from kerneltrack.tracking.probe_sources import ProbeSources
+from kerneltrack.tracking.tracked_run import TrackedRun
+from kerneltrack.tracking.tracker import Tracker, Update
+
+__all__ = [
+    "UNTOLD",
+    "Drawn",
+    "Facts",
+    "Measured",
+    "Options",
+    "ProbeSources",
+    "TrackedRun",
+    "Tracker",
+    "Update",
+    "clipped",
+    "given",
+    "has_gradient",
+    "in_training",
+    "say",
+]
