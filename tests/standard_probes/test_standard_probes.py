@@ -139,7 +139,15 @@ def test_a_damaged_file_is_refused(whole, tmp_path, damage, said):
     assert refused.value.where.endswith(IMAGES)
 
 
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"x" * 10_000)[:-9], gzip.compress(b"x") + b"\0junk"])
+@pytest.mark.parametrize(
+    "data",
+    [b"no gzip", gzip.compress(b"x" * 10_000)[:-9], gzip.compress(b"x") + b"\0junk"],
+    ids=[
+        "no gzip",
+        "cut off",
+        "more behind it",
+    ],  # the bytes have the time in them, and two processes must collect the same
+)
 def test_a_file_that_is_no_whole_gzip_is_refused(tmp_path, data):
     (tmp_path / f"{IMAGES}.gz").write_bytes(data)
     (tmp_path / LABELS).write_bytes(b"")
