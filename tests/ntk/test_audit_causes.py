@@ -163,7 +163,7 @@ def doubled(monkeypatch, method):
         twice = lambda *given: {k: 2**0.5 * v for k, v in rows(*given).items()}  # noqa: E731
         monkeypatch.setattr(Jacobian, "rows", twice)
         return
-    room = importlib.import_module("kerneltrack.ntk.empirical")
+    room = importlib.import_module("kerneltrack.ntk.forming")
     real = room.product_kernel
     monkeypatch.setattr(room, "product_kernel", lambda *given: [real(*given), real(*given)])
 
