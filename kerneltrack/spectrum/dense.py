@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.linalg
@@ -24,7 +24,8 @@ def _by_lapack(matrix: Array, k: int | None) -> tuple[Array, Array]:
     if k is None or k >= size:
         # Divide and conquer keeps a rank-deficient kernel's vectors orthogonal to 1e-15, "evr" to 1e-12, and is 2 to 7 % faster on
         # one core at 256, 1,000 and 2,560 rows, for one more copy of the matrix.
-        driver = "evd" if len(matrix) > 1 else "evr"  # SciPy 1.13 gives evd too little memory for one row
+        # Of one row SciPy 1.13 gives "evd" too little memory.
+        driver: Literal["evd", "evr"] = "evd" if size > 1 else "evr"
         values, vectors = scipy.linalg.eigh(_columnwise(matrix), driver=driver, check_finite=False)
     else:
         wanted = (size - k, size - 1)
