@@ -15,9 +15,10 @@ import kerneltrack as kt
 from kerneltrack.errors import MemoryBudgetError
 from kerneltrack.ntk.contraction import ORDERS
 from kerneltrack.ntk.machine import Machine, use
-from kerneltrack.ntk.methods import passes, structured_plan
+from kerneltrack.ntk.methods import passes
 from tests.ntk.exact_kernels import OUTPUTS, exact
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
+from tests.ntk.preferred import prefer
 from tests.ntk.problems import PROBLEMS
 from tests.ntk.test_batches import built, padded
 from tests.ntk.test_batches import truth as truth_of_batch
@@ -48,11 +49,7 @@ def test_every_model(number, name):
 def test_every_order_that_applies(monkeypatch, wanted, output):
     """Also where it is not the cheapest, with all of the workspace and with room for one sample at a time."""
 
-    def chosen(term, size, machine):
-        able = [order for order in (kind(machine) for kind in ORDERS) if order.applies(term, size)]
-        return next((order for order in able if order.name == wanted), able[0])
-
-    monkeypatch.setattr(structured_plan, "cheapest", chosen)
+    prefer(monkeypatch, wanted)
     met = 0
     for name in SIZES:
         model, x = setting(name)

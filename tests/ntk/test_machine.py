@@ -10,9 +10,9 @@ import torch
 import kerneltrack as kt
 from kerneltrack.ntk.contraction import ORDERS
 from kerneltrack.ntk.machine import Machine, use
-from kerneltrack.ntk.methods import structured_plan
 from tests.ntk.exact_kernels import OUTPUTS, matrix
 from tests.ntk.oracles import EXACT, distance
+from tests.ntk.preferred import prefer
 from tests.ntk.test_orders import SIZES, setting, truth
 
 TINY = {
@@ -63,11 +63,7 @@ def test_a_tiny_machine_has_the_same_audit_and_diagonal(machine, output):
 def test_every_order_that_applies_is_exact(monkeypatch, wanted, output):
     """Also where it is not the cheapest, so that no order is exact only at the sizes that it is chosen at."""
 
-    def chosen(term, size, machine):
-        able = [order for order in (kind(machine) for kind in ORDERS) if order.applies(term, size)]
-        return next((order for order in able if order.name == wanted), able[0])
-
-    monkeypatch.setattr(structured_plan, "cheapest", chosen)
+    prefer(monkeypatch, wanted)
     met = 0
     for name in SIZES:
         model, x = setting(name)

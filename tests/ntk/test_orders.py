@@ -15,13 +15,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import kerneltrack as kt
-from kerneltrack.ntk.contraction import ORDERS
 from kerneltrack.ntk.contraction.hybrid import Hybrid
 from kerneltrack.ntk.machine import Machine, use
-from kerneltrack.ntk.methods import structured_plan
 from tests.ntk.exact_kernels import OUTPUTS, readout, tightest
 from tests.ntk.models import GPT, Bare, With
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
+from tests.ntk.preferred import prefer
 
 WIDTH = 12
 
@@ -159,12 +158,8 @@ def test_the_plan_counts_the_operations_of_the_hybrid_order(monkeypatch, name, t
     Fails where a term of the formula is lost or has one factor too many.
     """
 
-    def chosen(term, size, machine):
-        able = [order for order in (kind(machine) for kind in ORDERS) if order.applies(term, size)]
-        return next((order for order in able if order.name == "hybrid"), able[0])
-
     if there.counts_launches:
-        monkeypatch.setattr(structured_plan, "cheapest", chosen)
+        prefer(monkeypatch, "hybrid")
     counts, add = [], Hybrid.add
 
     def counted(*given):

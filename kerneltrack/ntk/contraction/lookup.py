@@ -74,12 +74,12 @@ class Lookup(TermByTerm):
         self, theta: Tensor, left: SampleBlock, right: SampleBlock, term: Term, symmetric: bool, entries: int
     ) -> bool:
         """Adds every row's product with every other, where that is little; blocks on and above a symmetric diagonal."""
-        ours = _tokens(left, term)
-        theirs = ours if symmetric else _tokens(right, term)
-        (n, q, t, e), (m, _, s, _) = ours.rows[0].shape, theirs.rows[0].shape
+        (n, q, t, e), (m, _, s, _) = _extent(left, term), _extent(right, term)
         count, of_one = n * q * t * m * q * s * len(theta), 2 * q * t * m * q * s
         if not self._multiplies_all(2 * e * count) or of_one > entries:
             return False
+        ours = _tokens(left, term)
+        theirs = ours if symmetric else _tokens(right, term)
         pieces = self.machine.block_rows if symmetric and n * q * t > self.machine.triangle_rows else 1
         step = max(1, min(-(-n // pieces), entries // of_one))
         for part, a, b in zip(theta, ours.rows, theirs.rows, strict=True):
@@ -114,6 +114,13 @@ class Tokens:
     ids: Tensor
     rows: list[Tensor]
     padding: int | None
+
+
+def _extent(block: SampleBlock, term: Term) -> tuple[int, int, int, int]:
+    """Sizes of :attr:`Tokens.rows` (n, Q, T, e), before anything is copied."""
+    uses = [block.planes(i)[0] for i in term.uses if isinstance(block.factors.uses[i], EmbeddingUse)]
+    outputs, width, tokens = len(uses[0]), uses[0][0].shape[2], sum(parts[0].shape[-1] for parts in uses)
+    return (block.count, 1, tokens, outputs * width) if block.kind == "trace" else (block.count, outputs, tokens, width)
 
 
 def _tokens(block: SampleBlock, term: Term) -> Tokens:
