@@ -179,8 +179,8 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
             pairs=pairs_table(run),
             changes=_changes(effects),
             trends=_trends(effects),
-            no_effects=no_effects,
-            absent=_by_reason(absent),
+            no_effects=_here(no_effects, run),
+            absent=_by_reason([(title, _here(reason, run)) for title, reason in absent]),
             failures=_failures(run),
             notes=(*notes, *filter(None, (gauge, sample_note(run)))),
             definitions=_definitions(run),
@@ -225,6 +225,11 @@ def _by_reason(absent: list[tuple[str, str]]) -> list[tuple[str, str]]:
     for title, reason in absent:
         grouped.setdefault(re.sub(r"^the figure '[a-z-]+' needs", "this needs", reason), []).append(title)
     return [("; ".join(titles), reason) for reason, titles in grouped.items()]
+
+
+def _here(reason: str, run: Run) -> str:
+    """A reason on a page about this file: without the path, which was that of an unfinished run, or of another machine."""
+    return reason.replace(f" (in {run.path})", "")
 
 
 def _explorer(run: Run) -> tuple[Explorer | None, str]:
@@ -275,13 +280,19 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("probe points N", count(run.count)),
         ("outputs O", count(run.outputs)),
         ("parameters P", count(int(settings["parameter_count"])) if "parameter_count" in settings else "–"),
-        ("snapshots", count(len(run))),
+        ("snapshots", _snapshots(run)),
         ("trained on", seen(run)),
         ("output reduction", plain(settings.get("output", "–"))),
         *([("gauge", plain(run.gauge))] if run.gauge != "raw" else []),
         ("loss", plain(settings.get("loss") or "none").replace("_", " ")),
     ]
     return facts
+
+
+def _snapshots(run: Run) -> str:
+    """How many there are, those of a group that have no eigensystem apart."""
+    light = int((run.taken & ~run.measured).sum())
+    return f"{count(len(run) - light)}, and {count(light)} light" if light else count(len(run))
 
 
 def _failures(run: Run) -> list[str]:

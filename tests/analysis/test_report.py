@@ -12,7 +12,7 @@ import pytest
 
 from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.report.findings import findings
-from kerneltrack.analysis.report.page import write_report
+from kerneltrack.analysis.report.page import _snapshots, write_report
 from kerneltrack.analysis.report.slider import explorer
 from kerneltrack.analysis.text import number
 from kerneltrack.errors import AnalysisError
@@ -194,6 +194,7 @@ def test_what_cannot_be_shown_is_listed_with_its_reason(synthetic, truth, tmp_pa
     shown = page[page.index("Not shown") :]
     for needed in ("'inputs'", "'stability_bound'", "'effective_rank'"):
         assert f"needs {needed}" in shown
+    assert str(path) not in shown  # the page is about this file, which may have been moved since
     assert 'class="tiles"' not in page  # no pictures without inputs; the slider still moves spectrum and energies
     assert 'id="moment"' in page
 
@@ -215,6 +216,14 @@ def test_an_archive_without_a_measurement_is_refused(synthetic, truth, tmp_path)
     with pytest.raises(AnalysisError, match="no snapshot of this probe holds a measurement"):
         write_report(path, tmp_path / "nothing.html")
     assert not (tmp_path / "nothing.html").exists()
+
+
+@pytest.mark.parametrize(("taken", "measured", "told"), [("111", "101", "2, and 1 light"), ("110", "110", "3")])
+def test_light_states_are_counted_apart(taken, measured, told):
+    """Oracle: counting by hand; a row that holds nothing has failed, and is a snapshot all the same."""
+    flags = {name: np.array([*map(int, text)], bool) for name, text in (("taken", taken), ("measured", measured))}
+    run = type("Rows", (), {**flags, "__len__": lambda self: 3})()
+    assert _snapshots(run) == told
 
 
 @pytest.mark.usefixtures("undrawn")
