@@ -150,7 +150,7 @@ def _corner_claim(costs: Costs) -> Iterator[Claim]:
 
 def _formula_claims(costs: Costs) -> Iterator[Claim]:
     formulas = {
-        "jacobian": ("2 (NO)² P + NO · 2 FP + N · FP", lambda p, c: _dense(p, c)),
+        "jacobian": ("2 (NO)² P + 2 (NO · 2 FP + N · FP)", lambda p, c: _dense(p, c)),
         "products": ("NO · (3 FP + N · 3 FP)", lambda p, c: p.samples * p.outputs * 3 * c["forward"] * (1 + p.samples)),
     }
     for method, (text, formula) in formulas.items():
@@ -171,7 +171,7 @@ def _formula_claims(costs: Costs) -> Iterator[Claim]:
         b.architecture: one[b.architecture]["flops"] / (b.samples * one[b.architecture]["forward"]) for b in costs.bases
     }
     yield Claim(
-        "the first product Θv without the kernel",
+        "a product Θv without the kernel or factors",
         "",
         "5 FP a sample (forward 1, backward 2, tangents 2), 6 if each pass has its own forward",
         "derived",
@@ -182,7 +182,7 @@ def _formula_claims(costs: Costs) -> Iterator[Claim]:
 
 def _dense(point: Point, cost: dict[str, float]) -> float:
     rows = point.samples * point.outputs
-    return 2 * rows**2 * cost["parameters"] + (2 * rows + point.samples) * cost["forward"]
+    return 2 * rows**2 * cost["parameters"] + 2 * (2 * rows + point.samples) * cost["forward"]
 
 
 def _over_plan(costs: Costs, method: str) -> list[float]:

@@ -3,8 +3,8 @@
 ``FlopCounterMode`` counts matrix products, convolutions and attention; elementwise work (the Hadamard product of two Gram
 matrices is some) is not in it. Three of its counts are put right here: its formula for the backward pass of a convolution leaves
 the groups out of the weights' gradient, which is wrong by their number wherever vmap makes groups of a batch; it does not know
-the CPU's attention, nor products that are added in place, as Gram products are. A kernel is computed once before it is
-counted, because the first one of a network checks the network and itself; the count of that first call is kept beside it.
+the CPU's attention, nor products that are added in place, as Gram products are. A kernel is computed a few times before it is
+counted: the first call of a network checks the network, and calls 1, 2, 4, 8 are audited. The count of the first is kept beside it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 import kerneltrack as kt
 
 METHODS = ("structured", "jacobian", "products")
+#: The call that is counted, the first that is not audited; of products by factors, which begin with the second, the next one.
+COUNTED = 3
 ROOT = Path(__file__).parents[3]
 
 
@@ -87,21 +89,26 @@ def forward_flops(point: Point) -> int:
     return counted(lambda: model(x[:1]))
 
 
-def flops(point: Point, method: str) -> dict[str, float]:
-    """Counted FLOPs of the kernel, those of its first call, what the plan said, P and FP.
+def flops(point: Point, method: str, *, symmetric: bool = False) -> dict[str, float]:
+    """Counted FLOPs of the kernel of N samples with N others, those of its first call, what the plan said, P and FP.
 
-    ``product`` instead of a method: the first Θv of an ``NTKOperator``, and, as ``again``, one of those after the second, which
-    use the factors that it then holds where memory admits them.
+    With others, because of a ``symmetric`` kernel every method leaves out what is below the diagonal, in blocks.
+
+    ``product`` instead of a method: Θv by an ``NTKOperator`` that has no room for factors, like the first of any, and, as
+    ``again``, by one that holds them from the second on.
     """
     model, x = point.problem()
     size = {"parameters": sum(p.numel() for p in model.parameters()), "forward": forward_flops(point)}
     if method == "product":
-        operator, v = kt.NTKOperator(model, x), torch.randn(point.samples * point.outputs)
-        each = [counted(lambda: operator.matvec(v)) for _ in range(3)]
-        return {"flops": each[0], "again": each[2], **size}
-    first = counted(lambda: kt.empirical_ntk(model, x, method=method))
-    again = counted(lambda: kt.empirical_ntk(model, x, method=method))
-    return {"flops": again, "first": first, "planned": kt.ntk_plan(model, x, method=method).flops, **size}
+        v = torch.randn(point.samples * point.outputs)
+        passes, factors = kt.NTKOperator(model, x, memory_budget=1), kt.NTKOperator(model, x)
+        *_, by_passes = [counted(lambda: passes.matvec(v)) for _ in range(COUNTED)]
+        *_, by_factors = [counted(lambda: factors.matvec(v)) for _ in range(COUNTED + 1)]
+        return {"flops": by_passes, "again": by_factors, **size}
+    others = None if symmetric else point.others()
+    planned = kt.ntk_plan(model, x, others, method=method).flops
+    first, *_, again = [counted(lambda: kt.empirical_ntk(model, x, others, method=method)) for _ in range(COUNTED)]
+    return {"flops": again, "first": first, "planned": planned, **size}
 
 
 def kernels_agree(point: Point) -> float:

@@ -96,3 +96,8 @@ class Point:
         torch.manual_seed(0)
         kind = ARCHITECTURES[self.architecture]
         return kind.build(self.width, self.depth, self.outputs).eval(), torch.randn(self.samples, *kind.shape)
+
+    def others(self) -> Tensor:
+        """As many other samples, from another seed."""
+        shape = self.samples, *ARCHITECTURES[self.architecture].shape
+        return torch.randn(shape, generator=torch.Generator().manual_seed(1))

@@ -42,7 +42,8 @@ study's own.
 N samples, O outputs, P parameters, W width (channels), L depth (weight layers; residual blocks; encoder layers), FP the FLOPs of
 one forward pass of one sample. FLOPs are counted while the method runs (`torch.utils.flop_counter`: matrix products,
 convolutions, attention; no elementwise work; what it counts wrongly is put right in [fast_costs.py](fast_costs.py)). Counts are the
-same on every machine, so there is no spread. Weights are random, inputs normal, everything in eval mode; full kernels, O×O blocks.
+same on every machine, so there is no spread. Weights are random, inputs normal, everything in eval mode; full kernels, O×O blocks,
+of N samples with N others: of a symmetric kernel every method leaves out blocks below the diagonal.
 
 Counted on {ran_on()}.
 
@@ -50,7 +51,7 @@ Counted on {ran_on()}.
 ![FLOPs along each axis](flops.png)
 
 FLOPs of a full kernel along each axis, the others as in the fourth row of the table;
-`product` is the first Θv of an operator.
+`product` is one Θv by an operator that holds no factors.
 
 ## Exponents
 
@@ -101,7 +102,7 @@ def _places(costs: Costs) -> str:
     return f"""
 ## Where each wins
 
-FLOPs and wall time of a full kernel; the fewest and the fastest in bold. Times are medians of up to {repeats} calls after one that
+FLOPs and wall time of a full symmetric kernel; the fewest and the fastest in bold. Times are medians of up to {repeats} calls after one that
 does not count (fewer where calls are long; a call of over four seconds is taken once), with the fastest and the slowest, on
 {threads} thread{"s" if threads > 1 else ""}. Θv is one after the second, which uses the factors of J that the operator
 then holds; the last column: from so many of those on, the kernel is the cheaper way.

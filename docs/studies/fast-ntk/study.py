@@ -127,8 +127,9 @@ def count(folder: Path, size: Size) -> Costs:
     """Every count of FLOPs; no time."""
     ledger = Ledger(folder / "flops.json")
 
-    def cost(point: Point, method: str) -> dict[str, float]:
-        return ledger.get(f"{method}: {point.key}", lambda: flops(point, method))
+    def cost(point: Point, method: str, symmetric: bool = False) -> dict[str, float]:
+        kind = f"{'symmetric ' if symmetric else ''}{method}: {point.key}"
+        return ledger.get(kind, lambda: flops(point, method, symmetric=symmetric))
 
     lines: dict[tuple[str, str, str], list[tuple[int, dict[str, float]]]] = {}
     for base in size.bases:
@@ -143,7 +144,7 @@ def count(folder: Path, size: Size) -> Costs:
         bases=size.bases,
         lines=lines,
         corners={p: {m: cost(p, m) for m in METHODS} for p in size.corners},
-        places={p: {m: cost(p, m) for m in size.methods(p)} for p in size.places},
+        places={p: {m: cost(p, m, symmetric=True) for m in size.methods(p)} for p in size.places},
         agreement={b.architecture: ledger.get(f"agree: {b.key}", lambda b=b: kernels_agree(b)) for b in size.bases},
         rows=size.rows[0].samples * size.rows[0].outputs,
     )
