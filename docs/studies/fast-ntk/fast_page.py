@@ -102,9 +102,9 @@ def _places(costs: Costs) -> str:
     return f"""
 ## Where each wins
 
-FLOPs and wall time of a full symmetric kernel; the fewest and the fastest in bold. Times are medians of up to {repeats} calls after one that
-does not count (fewer where calls are long; a call of over four seconds is taken once), with the fastest and the slowest, on
-{threads} thread{"s" if threads > 1 else ""}. Θv is one after the second, which uses the factors of J that the operator
+FLOPs and wall time of a full symmetric kernel; the fewest and the fastest in bold. Times are medians of up to {repeats} calls
+after one that does not count (fewer where calls are long; a call of over four seconds is taken once), with the fastest and the
+slowest, on {threads} thread{"s" if threads > 1 else ""}. Θv is one after the second, which uses the factors of J that the operator
 then holds; the last column: from so many of those on, the kernel is the cheaper way.
 
 {chr(10).join(lines)}
