@@ -12,7 +12,7 @@ import contextlib
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from typing import Any, cast
@@ -273,18 +273,18 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Autograd on, autocast and compilation off, attention by its differentiable formula.
 
-    ``model`` restored on exit.
+    A model's ``modules`` are restored on exit.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_restored(model))
+        stack.enter_context(_restored(modules))
         stack.enter_context(plain_arithmetic())
         stack.enter_context(preserved_rng())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_no_attention_fast_path())
-        stack.enter_context(_recurrence_without_cudnn(model))
+        stack.enter_context(_recurrence_without_cudnn(modules))
         stack.enter_context(full_precision())
         if "torch._dynamo" in sys.modules:  # asking costs seconds of import where nothing was ever compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -320,13 +320,13 @@ def _no_attention_fast_path() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recurrence_without_cudnn(model: nn.Module) -> Iterator[None]:
+def _recurrence_without_cudnn(modules: Sequence[nn.Module]) -> Iterator[None]:
     """cuDNN off during the forward of recurrent modules, where it has no backward pass in eval mode; on for all else.
 
     torch's own formula is then differentiated. The bare switch is turned: ``torch.backends.cudnn.flags`` reads switches of
     precision that torch refuses to read once the new interface was used.
     """
-    recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
     forwards = [vars(module).get("forward") for module in recurrent]
     for module in recurrent:
         vars(module)["forward"] = _without_cudnn(module.forward)
@@ -354,12 +354,12 @@ def _without_cudnn(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
+def _restored(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Puts every module's attributes back.
 
     Old-style weight_norm and caches write plain tensors during forward.
     """
-    kept = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in model.modules()]
+    kept = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in modules]
     try:
         yield
     finally:

@@ -22,7 +22,6 @@ from kerneltrack.ntk.methods.kept_plans import Outdated
 from kerneltrack.ntk.network import (
     FEW,
     PULLED,
-    Generators,
     Inputs,
     Network,
     contents,
@@ -84,9 +83,9 @@ class Comparison:
         Raises:
             Outdated: the forward pass draws random numbers.
         """
-        network, generators = self._network, Generators(self._network.module)
+        network, generators = self._network, self._network.generators
         before = generators.states()
-        leaves = {name: value.detach().requires_grad_() for name, value in network.parameters.items()}
+        leaves = {name: value.requires_grad_() for name, value in network.parameters.items()}
         batch = self.samples.rows(self._start, self._start + self._few)
 
         def differentiate(outputs: Tensor) -> tuple[Tensor, Mapping[str, Tensor | None]]:
@@ -118,14 +117,15 @@ class Comparison:
 
     @property
     def report(self) -> Tensor:
-        """All that is to be read, as integers of 64 bits: the numbers, and the checksums of the samples."""
+        """All that is to be read, as integers of 64 bits: the numbers, and the sums of what the samples hold."""
         assert self._numbers is not None
         return torch.cat([self._numbers.view(torch.int64), contents(self.samples)])
 
     def seen(self, report: np.ndarray[Any, Any]) -> bool:
-        """Whether these samples have been looked at closely before, by the checksums of :attr:`report`."""
+        """Whether these samples have been looked at closely before, by the sums of :attr:`report`."""
         assert self._numbers is not None
-        return tuple(report[len(self._numbers) :].tolist()) in self._network.known(self.samples).accepted
+        found = len(self.samples), *report[len(self._numbers) :].tolist()
+        return found in self._network.known(self.samples).accepted
 
     def holds(self, report: np.ndarray[Any, Any]) -> bool:
         """Whether what was compared is the same but for rounding, by the numbers of :attr:`report`."""

@@ -36,7 +36,7 @@ class Known:
     Attributes:
         activation_bytes: what autograd saves for one sample; None before it was measured.
         sight: what the witness of a forward and a backward pass saw; None before there was one.
-        accepted: checksums of the samples that a first call has looked at closely.
+        accepted: of the samples that a first call has looked at closely, how many they are and sums of what they hold.
         rounding: what rounding was found to explain where samples alone and in a batch differed; None before they did.
         batched: how a batch is captured where vmap refuses the model; what that is, its finder knows.
         plain: sizes of a request of which the plain Jacobian was found to be the faster way → the bytes that it needs, and

@@ -52,6 +52,8 @@ def _check_module(model: object) -> None:
 
 def reported_name(model: nn.Module, raw: str) -> str:
     """``raw`` without the components that wrappers put in the middle of it."""
+    if "module" not in raw and "_orig_mod" not in raw:
+        return raw
     kept, module = [], model
     for part in raw.split(".")[:-1]:
         wrapped = part == "_orig_mod" or (

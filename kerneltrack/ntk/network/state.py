@@ -1,8 +1,7 @@
 """What a network's outputs depend on, as a value that tells whether it has changed.
 
-Pointers and version counters do not see a write through ``.data`` or through a NumPy view: contents are summed too, word
-by word, with a weight for each place, in integers that wrap around. A single changed word always changes the sum. The
-sums stay on their devices and are compared there; what Python knows is compared at once.
+Pointers and version counters do not see a write through ``.data`` or through a NumPy view: contents are summed too
+(:mod:`.checksum`). The sums stay on their devices and are compared there; what Python knows is compared at once.
 """
 
 from __future__ import annotations
@@ -16,13 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-#: Words in one row of a checksum; each row has a weight of its own.
-_WIDTH = 4096
+from kerneltrack.ntk.network.checksum import checksums, parts
+
 #: Containers are looked into so deep and up to so many entries; numbers, texts and None are compared by value.
 DEPTH, ENTRIES, CONTAINERS = 3, 1024, (dict, list, tuple)
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
-
-_WEIGHTS: dict[tuple[torch.device, int], Tensor] = {}
 
 
 class State:
@@ -44,10 +41,7 @@ class State:
             [(name, seen.value(value)) for name, value in _of_classes(module)],
             [seen.value(value) for value in beside],
         )
-        devices: dict[torch.device, list[Tensor]] = {}
-        for total in seen.sums:
-            devices.setdefault(total.device, []).append(total)
-        self._sums = {device: torch.stack(group) for device, group in devices.items()}
+        self._sums = checksums(seen.contents)
 
     def differs(self, other: State) -> bool | list[Tensor]:
         """Whether this is known to be another state, and otherwise what says so of the contents: one flag on each device."""
@@ -71,10 +65,10 @@ class _Itself:
 
 
 class _Sight:
-    """What was seen of tensors, each once, and the sums of their contents."""
+    """What was seen of tensors, each once, and whose contents are to be summed."""
 
     def __init__(self) -> None:
-        self.sums: list[Tensor] = []
+        self.contents: list[Tensor] = []
         self._known: dict[int, tuple[Tensor, int]] = {}
 
     def registered(self, tensor: Tensor | None) -> Any:
@@ -88,11 +82,12 @@ class _Sight:
         return self.tensor(tensor), _Itself(tensor), version, tensor.layout == torch.strided and tensor.data_ptr()
 
     def tensor(self, tensor: Tensor) -> Any:
-        """Any tensor without its contents; the sums of these are kept, once."""
+        """Any tensor without its contents; these are noted, once."""
         if id(tensor) not in self._known:
             self._known[id(tensor)] = tensor, len(self._known)
-            self.sums.extend(map(checksum, _parts(tensor)))
-        return self._known[id(tensor)][1], tensor.shape, tensor.dtype, tensor.requires_grad
+            self.contents.append(tensor)
+        held = None if tensor.layout == torch.strided else [part.shape for part in parts(tensor)]
+        return self._known[id(tensor)][1], tensor.shape, tensor.dtype, tensor.requires_grad, held
 
     def value(self, value: Any, depth: int = DEPTH) -> Any:
         """A Python value, as it can be compared."""
@@ -101,7 +96,7 @@ class _Sight:
         if isinstance(value, Tensor):
             return self.tensor(value)
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-            self.sums.append(checksum(torch.from_numpy(np.ascontiguousarray(value))))
+            self.contents.append(torch.from_numpy(np.ascontiguousarray(value)))
             return value.shape, value.dtype
         return type(value), self._inside(value, depth) if depth else _Itself(value)
 
@@ -136,67 +131,3 @@ def _of_classes(module: nn.Module) -> list[tuple[str, Any]]:
 #: Where torch keeps what is asked for by itself: parameters, buffers, submodules and the mode.
 _TENSORS = ("_parameters", "_buffers")
 _REGISTERED = (*_TENSORS, "_modules", "training")
-
-
-def _parts(tensor: Tensor) -> list[Tensor]:
-    """The dense tensors that hold the contents of ``tensor``."""
-    if tensor.device.type == "meta":
-        return []
-    plain = tensor.detach()
-    if plain.layout == torch.strided:
-        return [plain]
-    if plain.layout == torch.sparse_coo:
-        return [plain._indices(), plain._values()]
-    if plain.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return [plain.crow_indices(), plain.col_indices(), plain.values()]
-    if plain.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return [plain.ccol_indices(), plain.row_indices(), plain.values()]
-    return [plain.to_dense()]
-
-
-def checksum(tensor: Tensor) -> Tensor:
-    """The contents of ``tensor`` as one integer, () on its device."""
-    words = _words(tensor)
-    rows = len(words) // _WIDTH
-    body, rest = words[: rows * _WIDTH].view(rows, _WIDTH), words[rows * _WIDTH :]
-    total = _dot(rest, _weights(tensor.device, 0)[: len(rest)])
-    if rows:
-        across = _weights(tensor.device, 1) if rows <= _WIDTH else _draw(tensor.device, 1, rows)
-        total = total + _dot(_times(body, _weights(tensor.device, 0)), across[:rows])
-    return total
-
-
-def _words(tensor: Tensor) -> Tensor:
-    """The bytes of ``tensor`` as integers of 64 bits, zeros behind them; other bytes are other integers.
-
-    The upper bits of each are folded into lower ones: the last bit, a float64's sign, is the same in a product with any odd
-    weight, and two changes of it would cancel. By 29 places, so that the signs of two float32 do not meet.
-    """
-    whole = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    raw = whole.as_strided((whole.numel(),), (1,)).view(torch.uint8)  # of one entry, contiguous() leaves the stride
-    over = len(raw) % 8
-    if over or raw.storage_offset() % 8:
-        raw = torch.cat([raw, raw.new_zeros(-over % 8)])
-    words = raw.view(torch.int64)
-    upper: Tensor = (words >> 29).bitwise_and_(2**35 - 1)
-    return upper.bitwise_xor_(words)
-
-
-def _times(rows: Tensor, weights: Tensor) -> Tensor:
-    return torch.mv(rows, weights) if rows.device.type == "cpu" else (rows * weights).sum(1)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a, b) if a.device.type == "cpu" else (a * b).sum()
-
-
-def _weights(device: torch.device, seed: int) -> Tensor:
-    if (device, seed) not in _WEIGHTS:
-        _WEIGHTS[device, seed] = _draw(device, seed, _WIDTH)
-    return _WEIGHTS[device, seed]
-
-
-def _draw(device: torch.device, seed: int, count: int) -> Tensor:
-    """Odd numbers: a product with one is another for another factor."""
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randint(-(2**62), 2**62, (count,), generator=generator) * 2 + 1).to(device)
