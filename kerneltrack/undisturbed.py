@@ -189,17 +189,17 @@ def full_precision(module: nn.Module | None = None) -> Iterator[None]:
     set to what they were by default: that is how torch's own ``flags`` leaves them.
     """
     del module
-    old = _old_switches()
-    own = _own_precisions()
+    old, new = _old_switches(), _precision_switches()
+    own = _own_precisions(new)
     for switch, _, full in old:
         switch(full)
     try:
-        _set_precisions({**dict.fromkeys(own, "none"), "torch.backends": "ieee"})
+        _set_precisions(new, {**dict.fromkeys(own, "none"), "torch.backends": "ieee"})
         yield
     finally:
         for switch, before, _ in old:
             switch(before)
-        _set_precisions(own)
+        _set_precisions(new, own)
 
 
 def _precision_switches() -> dict[str, Any]:
@@ -219,13 +219,13 @@ def _precision_switches() -> dict[str, Any]:
     }
 
 
-def _own_precisions() -> dict[str, str]:
+def _own_precisions(switches: Mapping[str, Any]) -> dict[str, str]:
     """What every switch itself is set to; afterwards those that others follow are at "none".
 
     A switch reads as what it follows, so its own value shows only while that is "none". Those of cuDNN's operations that
     were never set are left out: they read "tf32" then, although they follow, and no value brings that state back.
     """
-    switches, own = _precision_switches(), {}
+    own = {}
     for name, switch in switches.items():
         own[name] = switch.fp32_precision
         if "." not in name.removeprefix("torch."):
@@ -235,8 +235,8 @@ def _own_precisions() -> dict[str, str]:
     return {name: value for name, value in own.items() if name not in followers}
 
 
-def _set_precisions(values: Mapping[str, str]) -> None:
-    for name, switch in _precision_switches().items():
+def _set_precisions(switches: Mapping[str, Any], values: Mapping[str, str]) -> None:
+    for name, switch in switches.items():
         if name in values:
             switch.fp32_precision = values[name]
 

@@ -111,8 +111,8 @@ class Comparison:
             for name, part in pulled.items()
         ]
         own, others = [a for a, _ in pairs if a is not None], [b for _, b in pairs if b is not None]
-        norms = [*_largest(torch._foreach_sub(others, own)), *_largest(own)] if own else []
-        row = [gap, low, high, torch.stack(norms)] if norms else [gap, low, high]
+        norms = torch._foreach_norm([*torch._foreach_sub(others, own), *own], float("inf")) if own else []
+        row = [gap, low, high, torch.stack(list(norms))] if norms else [gap, low, high]
         return torch.cat(row).double()
 
     @property
@@ -134,12 +134,13 @@ class Comparison:
         values = report[:count].view(np.float64)
         (gap, low, high), rest = values[: 3 * width].reshape(3, width), values[3 * width :]
         gaps, sizes = rest.reshape(2, -1)
-        dtypes = [self.notes.outputs[0].dtype, *(part.dtype for part in self.notes.pulled.values() if part is not None)]
+        of_outputs = self.notes.outputs[0].dtype
+        dtypes = {of_outputs, *(part.dtype for part in self.notes.pulled.values() if part is not None)}
         eps = max(torch.finfo(dtype).eps for dtype in dtypes)
         size, known = np.maximum(-low, high), self._network.known(self.samples)
         if not np.isfinite(size).all():
             return False
-        limit = explained_outputs(high - low, size, torch.finfo(dtypes[0]).eps)
+        limit = explained_outputs(high - low, size, torch.finfo(of_outputs).eps)
         slack = explained_derivatives(sizes, sizes.max(initial=0), eps)
         if known.rounding is not None and len(known.rounding.outputs) == width:  # of f before any head
             limit = limit + known.rounding.outputs * size
@@ -152,10 +153,6 @@ def _dense(part: Tensor | None, other: Tensor | None) -> Tensor | None:
     if part is None:
         return None if other is None else torch.zeros_like(other)
     return part.to_dense() if part.layout != torch.strided else part
-
-
-def _largest(parts: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
-    return list(torch._foreach_norm(list(parts), float("inf")))
 
 
 @lru_cache(maxsize=64)

@@ -16,14 +16,13 @@ def reachable_leaves(roots: Iterable[Tensor]) -> list[Tensor]:
         if root.requires_grad and root.grad_fn is None:
             leaves[id(root)] = root
         stack.append(root.grad_fn)
-    seen: set[Node] = set()
+    seen: set[Node | None] = {None}
     while stack:
-        node = stack.pop()
-        if node is None or node in seen:
+        if (node := stack.pop()) in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor):
+        if parents := node.next_functions:
+            stack += [parent for parent, _ in parents]
+        elif isinstance(variable := getattr(node, "variable", None), Tensor):
             leaves[id(variable)] = variable
-        stack.extend(parent for parent, _ in node.next_functions)
     return list(leaves.values())

@@ -94,7 +94,14 @@ class Network:
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(iter(self.module.parameters())).device
+        own = self._evaluations[-1].parameters.values() if self._evaluations else self.module.parameters()
+        return next(iter(own)).device
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where each parameter and buffer of the module lies."""
+        tree = self._now.tree
+        return tuple([tensor.data_ptr() for tensor in (*tree.parameters.values(), *tree.buffers.values())])
 
     @contextmanager
     def evaluating(self, *, throughout: bool = False) -> Iterator[None]:
@@ -231,7 +238,7 @@ class Network:
 
         Modes, hooks and switches of the module, the shape of a sample, the parameters, the forward.
         """
-        now, asked = self._now, (self.dtype, *((t.shape[1:], t.dtype) for t in samples.tensors))
+        now, asked = self._now, (self.dtype, samples.kinds)
         if asked not in now.keys:
             parts = *self._call.functions, now.structure, tuple(self._raw), asked
             now.keys[asked] = plan_key(self.module, parts)
