@@ -332,7 +332,7 @@ def test_an_eigensystem_looks_once(monkeypatch):
     kt.eigensystem(operator, 2)
     times, look = operator._times, operator._state_now
     monkeypatch.setattr(operator, "_times", lambda block: (products.append(1), times(block))[1])
-    monkeypatch.setattr(operator, "_state_now", lambda: (looks.append(1), look())[1])
+    monkeypatch.setattr(operator, "_state_now", lambda like: (looks.append(1), look(like))[1])
     found = []
     count = reads(monkeypatch, lambda: found.append(kt.eigensystem(operator, 2)))
     assert found[0].solver == "lanczos"

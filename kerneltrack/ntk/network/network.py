@@ -81,9 +81,14 @@ class Network:
         own = self._now.tree.parameters
         return {name: self._cast(own[raw]) for name, raw in self._raw.items()}
 
-    def state(self, beside: Iterable[Any]) -> State:
-        """What the outputs depend on now: parameters, buffers, modes, attributes, and the values ``beside`` the module."""
-        return State(self.module, beside)
+    def state(self, beside: Iterable[Any], like: State | None = None) -> State:
+        """What the outputs depend on now: parameters, buffers, modes, attributes, and the values ``beside`` the module.
+
+        Args:
+            beside: samples, for instance.
+            like: an earlier state of it, most of which is taken to be found again.
+        """
+        return State(self.module, beside, like)
 
     @property
     def frozen(self) -> list[str]:

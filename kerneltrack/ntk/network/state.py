@@ -6,9 +6,11 @@ Pointers and version counters do not see a write through ``.data`` or through a 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from types import SimpleNamespace
+from operator import is_
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,10 @@ from kerneltrack.ntk.network.checksum import checksums, parts
 #: Containers are looked into so deep and up to so many entries; numbers, texts and None are compared by value.
 DEPTH, ENTRIES, CONTAINERS = 3, 1024, (dict, list, tuple)
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
+#: What most attributes of a module are: empty tables of hooks.
+_OFTEN_EMPTY = frozenset((OrderedDict, dict, list, tuple, set, frozenset))
+#: What a class defines and nothing changes inside.
+_ITSELF = (FunctionType, property, classmethod, staticmethod, type)
 
 
 class State:
@@ -32,13 +38,19 @@ class State:
     Args:
         module: the root.
         beside: samples and whatever else counts.
+        like: an earlier state, of which what classes define is taken where it is the same.
     """
 
-    def __init__(self, module: nn.Module, beside: Iterable[Any]) -> None:
-        seen = _Sight()
+    def __init__(self, module: nn.Module, beside: Iterable[Any], like: State | None = None) -> None:
+        seen, modules, known = _Sight(), list(module.modules()), {} if like is None else like._defined
+        kinds = dict.fromkeys(kind for child in modules for kind in type(child).__mro__)
+        own = [kind for kind in kinds if kind not in (nn.Module, object)]
+        self._defined = {
+            kind: found if (found := known.get(kind)) and found.holds() else _Definitions(kind) for kind in own
+        }
         self._facts = (
-            [_inside(child, seen) for child in module.modules()],
-            [(name, seen.value(value)) for name, value in _of_classes(module)],
+            [_inside(child, seen) for child in modules],
+            [(defined.fixed, defined.rest(seen)) for defined in self._defined.values()],
             [seen.value(value) for value in beside],
         )
         self._sums = checksums(seen.contents)
@@ -91,8 +103,11 @@ class _Sight:
 
     def value(self, value: Any, depth: int = DEPTH) -> Any:
         """A Python value, as it can be compared."""
-        if isinstance(value, _VALUES):
-            return type(value), value if value == value else "nan"
+        kind = type(value)
+        if kind in _OFTEN_EMPTY and not value:
+            return kind
+        if kind in _VALUES or isinstance(value, _VALUES):
+            return kind, value if value == value else "nan"
         if isinstance(value, Tensor):
             return self.tensor(value)
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
@@ -121,11 +136,30 @@ def _inside(module: nn.Module, seen: _Sight) -> Any:
     return _Itself(module), _Itself(type(module)), module.training, tensors, modules, own
 
 
-def _of_classes(module: nn.Module) -> list[tuple[str, Any]]:
-    """What the modules' classes define, each class once: a method or a constant may be replaced there."""
-    kinds = {kind: None for child in module.modules() for kind in type(child).__mro__}
-    own = (kind for kind in kinds if kind not in (nn.Module, object))
-    return [item for kind in own for item in vars(kind).items() if not item[0].startswith("__")]
+class _Definitions:
+    """What a class of modules defines: a method or a constant may be replaced there, and a container may change.
+
+    Args:
+        kind: the class.
+
+    Attributes:
+        fixed: by name what cannot change inside.
+    """
+
+    def __init__(self, kind: type) -> None:
+        self._kind, self._own = kind, dict(vars(kind))
+        items = [item for item in self._own.items() if not item[0].startswith("__")]
+        self.fixed = [(name, _Itself(value)) for name, value in items if isinstance(value, _ITSELF)]
+        self._rest = [(name, value) for name, value in items if not isinstance(value, _ITSELF)]
+
+    def holds(self) -> bool:
+        """Whether the class still has the very same objects under the same names."""
+        now = vars(self._kind)
+        return [*now] == [*self._own] and all(map(is_, now.values(), self._own.values()))
+
+    def rest(self, seen: _Sight) -> list[tuple[str, Any]]:
+        """By name what may change inside, as it is now."""
+        return [(name, seen.value(value)) for name, value in self._rest]
 
 
 #: Where torch keeps what is asked for by itself: parameters, buffers, submodules and the mode.
