@@ -278,17 +278,29 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 
     A model's ``modules`` are restored on exit.
     """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_restored(modules))
-        stack.enter_context(plain_arithmetic())
-        stack.enter_context(preserved_rng())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(_no_attention_fast_path())
-        stack.enter_context(_recurrence_without_cudnn(modules))
-        stack.enter_context(full_precision())
-        if "torch._dynamo" in sys.modules:  # asking costs seconds of import where nothing was ever compiled
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(warnings.catch_warnings())
+    with (
+        _restored(modules),
+        plain_arithmetic(),
+        preserved_rng(),
+        sdpa_kernel(SDPBackend.MATH),
+        _no_attention_fast_path(),
+        _recurrence_without_cudnn(modules),
+        full_precision(),
+        _never_compiled(),
+        _without_warnings(),
+    ):
+        yield
+
+
+def _never_compiled() -> contextlib.AbstractContextManager[Any]:
+    """Asking costs seconds of import where nothing was ever compiled."""
+    return eager() if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Those of torch that say what is meant to be so here."""
+    with warnings.catch_warnings():
         # vmap says that an operation has no batching rule of its own and loops: slower, and exact.
         warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
         # torch counts FLOPs with global hooks, of which a compiled module warns; here it runs eagerly.

@@ -83,7 +83,7 @@ class Comparison:
         Raises:
             Outdated: the forward pass draws random numbers.
         """
-        network, generators = self._network, self._network.generators
+        network, generators = self._network, self._network.now.generators
         before = generators.states()
         leaves = {name: value.requires_grad_() for name, value in network.parameters.items()}
         batch = self.samples.rows(self._start, self._start + self._few)
@@ -106,11 +106,9 @@ class Comparison:
         everything = self.notes.outputs[0] if len(self.notes.outputs) == 1 else torch.cat(self.notes.outputs)
         low, high = torch.aminmax(everything, dim=0)
         gap = torch.linalg.vector_norm(outputs - alone, float("inf"), 0)
-        pairs = [
-            (_dense(self.notes.pulled[name], part), _dense(part, self.notes.pulled[name]))
-            for name, part in pulled.items()
-        ]
-        own, others = [a for a, _ in pairs if a is not None], [b for _, b in pairs if b is not None]
+        pairs = [(self.notes.pulled[name], part) for name, part in pulled.items()]
+        own = [a for pair in pairs if (a := _dense(*pair)) is not None]
+        others = [b for one, other in pairs if (b := _dense(other, one)) is not None]
         norms = torch._foreach_norm([*torch._foreach_sub(others, own), *own], float("inf")) if own else []
         row = [gap, low, high, torch.stack(list(norms))] if norms else [gap, low, high]
         return torch.cat(row).double()

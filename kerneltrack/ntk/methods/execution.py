@@ -80,7 +80,7 @@ class Execution:
         with request.network.evaluating():
             plan = kept_plan(request)
             if plan is not None:
-                return cls(plan, request)
+                return cls(plan.within(request), request)
             if not request.looked:
                 raise Outdated("no plan of an earlier call is left")
             execution = cls.of(request)

@@ -169,7 +169,7 @@ def _asked(request: KernelRequest) -> _Asked | None:
     if not request.machine.recorded_bytes or request.result_bytes > request.machine.recorded_bytes:
         return None
     of_module, key = _ASKED.setdefault(request.network.module, {}), _key(request)
-    addresses = request.network.addresses
+    addresses = request.network.now.addresses
     if key not in of_module and len(of_module) >= _REMEMBERED:
         of_module.clear()
     asked = of_module.setdefault(key, _Asked(addresses))

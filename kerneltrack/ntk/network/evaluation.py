@@ -21,19 +21,26 @@ class Evaluation:
 
     Attributes:
         tree: of the function, so that names begin with "model.".
-        modules: those of the module alone.
+        named: submodules of the module alone, itself included, by their names there.
+        modules: the same without names.
         keys: plan keys that were asked for, by shapes and dtypes.
     """
 
     def __init__(self, call: Call) -> None:
         self.tree = Tree(call)
-        self.modules: list[nn.Module] = [child for name, child in self.tree.modules if _of_model(name)]
+        self.named = {name[len("model.") :]: child for name, child in self.tree.modules if _of_model(name)}
+        self.modules: list[nn.Module] = list(self.named.values())
         self.keys: dict[tuple[Any, ...], PlanKey] = {}
 
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
         """Those of the module alone, by their names there."""
         return {raw.removeprefix("model."): p for raw, p in self.tree.parameters.items() if _of_model(raw)}
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where each parameter and buffer lies."""
+        return tuple([one.data_ptr() for one in (*self.tree.parameters.values(), *self.tree.buffers.values())])
 
     @cached_property
     def generators(self) -> Generators:

@@ -21,7 +21,6 @@ from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network.arithmetic import nudge, nudged
 from kerneltrack.ntk.network.evaluation import Evaluation
 from kerneltrack.ntk.network.forward import Call, Forward, Result, default_forward
-from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.hooks import changing, hooked
 from kerneltrack.ntk.network.known import Known, forget, known
 from kerneltrack.ntk.network.parameters import Selection, reported_name, trainable, unwrap
@@ -32,7 +31,7 @@ from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidde
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.saved import saved_bytes, total_bytes
 from kerneltrack.ntk.network.state import State
-from kerneltrack.ntk.network.tree import filled
+from kerneltrack.ntk.network.tree import copied, filled
 from kerneltrack.ntk.network.witness import Pass, Sight, see
 from kerneltrack.ntk.reduction import Head
 from kerneltrack.undisturbed import evaluating
@@ -68,17 +67,19 @@ class Network:
     ) -> None:
         self.module = unwrap(model)
         self.dtype = dtype
-        self._raw = {name: f"model.{raw}" for name, raw in trainable(self.module, params).items()}
         self._call = Call(self.module, forward or default_forward, head)
+        self._made: Evaluation | None = (made := Evaluation(self._call))
+        names = trainable(self.module, params, made.parameters)
+        self._raw = {name: f"model.{raw}" for name, raw in names.items()}
         self._nudge: tuple[int, float] | None = None
         self._evaluations, self._throughout = list[Evaluation](), False
         self.chunk_bytes = Machine.of(self.device).activation_bytes
-        refuse_coupling_modes(self.module)
+        refuse_coupling_modes(made.named)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
         """Name → current value (detached) of every selected parameter, tied ones once."""
-        own = self._now.tree.parameters
+        own = self.now.tree.parameters
         return {name: self._cast(own[raw]) for name, raw in self._raw.items()}
 
     def state(self, beside: Iterable[Any], like: State | None = None) -> State:
@@ -93,7 +94,7 @@ class Network:
     @property
     def frozen(self) -> list[str]:
         """Names of the parameters that the kernel does not speak of."""
-        own = self._now.tree.parameters
+        own = self.now.tree.parameters
         return [reported_name(self.module, raw.removeprefix("model.")) for raw in own if raw not in self._raw.values()]
 
     @property
@@ -101,12 +102,6 @@ class Network:
         """Where the parameters are."""
         own = self._evaluations[-1].parameters.values() if self._evaluations else self.module.parameters()
         return next(iter(own)).device
-
-    @property
-    def addresses(self) -> tuple[int, ...]:
-        """Where each parameter and buffer of the module lies."""
-        tree = self._now.tree
-        return tuple([tensor.data_ptr() for tensor in (*tree.parameters.values(), *tree.buffers.values())])
 
     @contextmanager
     def evaluating(self, *, throughout: bool = False) -> Iterator[None]:
@@ -118,7 +113,7 @@ class Network:
         if self._throughout:
             yield
             return
-        now = self._now
+        now = self.now
         with now.generators.own_restored(), evaluating(now.modules):
             self._evaluations.append(now)
             self._throughout = throughout
@@ -126,17 +121,21 @@ class Network:
                 yield
             finally:
                 self._evaluations.pop()
-                self._throughout = False
+                self._throughout, self._made = False, None
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Inside, the module is taken to be what it was when the network was made: for what follows at once."""
+        self._evaluations.append(self._made or self.now)
+        try:
+            yield
+        finally:
+            self._evaluations.pop()
 
     @property
-    def _now(self) -> Evaluation:
+    def now(self) -> Evaluation:
         """What the module is: inside an evaluation what it was when that began."""
         return self._evaluations[-1] if self._evaluations else Evaluation(self._call)
-
-    @property
-    def generators(self) -> Generators:
-        """Those that a forward pass may draw from."""
-        return self._now.generators
 
     @contextmanager
     def nudged(self, seed: int, size: float) -> Iterator[None]:
@@ -226,13 +225,13 @@ class Network:
             return self._run(leaves, samples, lambda outputs: then(outputs.detach()), raw)
 
     def _run(self, values: Tensors, samples: Inputs, then: Callable[[Tensor], Result], raw: bool) -> Result:
-        with filled(self._now.tree.slots, values):
+        with filled(self.now.tree.slots, values):
             result: Result = self._call(samples.assemble(), len(samples), then, raw)
         return result
 
     def _state(self, given: Tensors = MappingProxyType({})) -> dict[str, Tensor]:
         """Every parameter, selected or not: what is ``given`` for it, or its own value."""
-        return {raw: given[raw] if raw in given else self._cast(p) for raw, p in self._now.tree.parameters.items()}
+        return {raw: given[raw] if raw in given else self._cast(p) for raw, p in self.now.tree.parameters.items()}
 
     def _cast(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
@@ -243,7 +242,7 @@ class Network:
 
         Modes, hooks and switches of the module, the shape of a sample, the parameters, the forward.
         """
-        now, asked = self._now, (self.dtype, samples.kinds)
+        now, asked = self.now, (self.dtype, samples.kinds)
         if asked not in now.keys:
             parts = *self._call.functions, now.structure, tuple(self._raw), asked
             now.keys[asked] = plan_key(self.module, parts)
@@ -259,7 +258,7 @@ class Network:
 
     def leaves(self, values: Tensors) -> dict[str, Tensor]:
         """Copies of parameters to differentiate by, with the hooks that users have hung on theirs."""
-        own = self._now.tree.parameters
+        own = self.now.tree.parameters
         copies = {name: value.detach().requires_grad_() for name, value in values.items()}
         return {name: hooked(leaf, own[self._raw[name]]) for name, leaf in copies.items()}
 
@@ -274,7 +273,7 @@ class Network:
             return known.sight
 
     def _seen(self, one: Inputs) -> Sight:
-        own = self._now.tree.parameters
+        own = self.now.tree.parameters
         first_pass = Pass(
             module=self.module,
             values={raw: value.clone() for raw, value in self._state().items()},
@@ -286,16 +285,8 @@ class Network:
         return replace(see(first_pass), parameters=hooked_ones)
 
     def buffers(self) -> dict[str, Tensor]:
-        """Copies: a forward may write to its buffers. Dense ones are copied all at once, by one operation for each dtype."""
-        held = {raw: self._cast(b) for raw, b in self._now.tree.buffers.items()}
-        alike: dict[tuple[torch.dtype, torch.device], list[str]] = {}
-        for raw, b in held.items():
-            if b.layout == torch.strided and b.device.type != "meta":
-                alike.setdefault((b.dtype, b.device), []).append(raw)
-        copies = {raw: torch.empty_like(held[raw]) for group in alike.values() for raw in group}
-        for group in alike.values():
-            torch._foreach_copy_([copies[raw] for raw in group], [held[raw] for raw in group])
-        return {raw: copies[raw] if raw in copies else b.clone() for raw, b in held.items()}
+        """Copies: a forward may write to its buffers."""
+        return copied({raw: self._cast(b) for raw, b in self.now.tree.buffers.items()})
 
     def headed(self, outputs: Tensor) -> Tensor:
         """Outputs (n, O) behind the head, (n, K)."""
@@ -406,6 +397,6 @@ class Network:
 
     def refuse_hidden_parameters(self, outputs: Tensor) -> None:
         """A forward that reaches a parameter by a reference of its own would leave it out silently."""
-        own = self._now.parameters
+        own = self.now.parameters
         everything = sum(p.requires_grad for p in own.values()) == len(self._raw)
         refuse_hidden(outputs, own, everything=everything)

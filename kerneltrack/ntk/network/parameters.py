@@ -65,8 +65,13 @@ def reported_name(model: nn.Module, raw: str) -> str:
     return ".".join([*kept, raw.rpartition(".")[2]])
 
 
-def trainable(model: nn.Module, params: Selection) -> dict[str, str]:
+def trainable(model: nn.Module, params: Selection, own: Mapping[str, Tensor] | None = None) -> dict[str, str]:
     """Reported name → raw name of every selected parameter, each tensor once.
+
+    Args:
+        model: the module.
+        params: None for all that train, a predicate on names, or names, any of those that a tied one has.
+        own: ``dict(model.named_parameters())``, where that is known.
 
     Raises:
         KernelError: a name that is unknown or frozen.
@@ -76,7 +81,8 @@ def trainable(model: nn.Module, params: Selection) -> dict[str, str]:
     alias: dict[str, str] = {}
     first: dict[int, str] = {}
     frozen: set[str] = set()
-    for raw, parameter in model.named_parameters(remove_duplicate=False):
+    by_one_name = own is not None and params is None
+    for raw, parameter in own.items() if by_one_name else model.named_parameters(remove_duplicate=False):
         name = reported_name(model, raw)
         if not parameter.requires_grad:
             frozen.add(name)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 #: Where torch keeps what is swapped. A parameter that is registered as a buffer too is a parameter.
@@ -53,6 +54,18 @@ class Tree:
                     self.slots.append(Slot(module, table, attribute, first.setdefault(id(tensor), name)))
                     own.setdefault(id(tensor), (name, tensor))
         return dict(own.values())
+
+
+def copied(held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of tensors; dense ones are made all at once, by one operation for each dtype."""
+    alike: dict[tuple[torch.dtype, torch.device], list[str]] = {}
+    for name, tensor in held.items():
+        if tensor.layout == torch.strided and tensor.device.type != "meta":
+            alike.setdefault((tensor.dtype, tensor.device), []).append(name)
+    copies = {name: torch.empty_like(held[name]) for group in alike.values() for name in group}
+    for group in alike.values():
+        torch._foreach_copy_([copies[name] for name in group], [held[name] for name in group])
+    return {name: copies[name] if name in copies else tensor.clone() for name, tensor in held.items()}
 
 
 @contextmanager

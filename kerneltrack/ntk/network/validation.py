@@ -55,7 +55,7 @@ def look_closely(network: Network, samples: Inputs) -> None:
 
 def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
     with explained(network.module), network.evaluating():
-        generators = network.generators
+        generators = network.now.generators
         before = generators.states()
         if first:
             try_one_sample(network, samples, generators, network.buffers)
@@ -87,7 +87,7 @@ def _batches(network: Network, samples: Inputs, name: str) -> tuple[Tensor, Tens
 
 def refuse_random(network: Network, x: Any) -> None:
     """Raises UnsupportedModelError where the forward pass of one sample draws random numbers that matter."""
-    samples, generators = network.inputs(x), network.generators
+    samples, generators = network.inputs(x), network.now.generators
     with explained(network.module), network.evaluating(), torch.no_grad():
         network.sight(samples)
         before = generators.states()
