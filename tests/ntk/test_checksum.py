@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-import kerneltrack as kt
 from kerneltrack.ntk.network import State, checksum
 from kerneltrack.ntk.network.checksum import checksums
 from tests.ntk.launches import launches
@@ -89,7 +88,9 @@ def test_exchanged_contents_are_seen(dtype, count):
     assert summed(a, b) != summed(b, a)
     if count > 1:
         assert summed(a.roll(1)) != summed(a) if dtype != torch.float8_e4m3fn else True
-        assert summed(a[:-1], a[-1:]) == summed(a), "how they are cut is not in the sum: whoever compares knows the shapes"
+        assert summed(a[:-1], a[-1:]) == summed(a), (
+            "how they are cut is not in the sum: whoever compares knows the shapes"
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
@@ -135,8 +136,11 @@ def test_many_bytes_are_summed_a_part_at_a_time(monkeypatch):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             nonlocal largest
             result = func(*args, **(kwargs or {}))
-            given = {t.untyped_storage().data_ptr() for t in (*args, *(args[0] if isinstance(args[0], list) else ()))
-                     if isinstance(t, torch.Tensor)}
+            given = {
+                t.untyped_storage().data_ptr()
+                for t in (*args, *(args[0] if isinstance(args[0], list) else ()))
+                if isinstance(t, torch.Tensor)
+            }
             if result.untyped_storage().data_ptr() not in given:
                 largest = max(largest, result.untyped_storage().nbytes())
             return result

@@ -19,15 +19,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.contraction import Direction, SampleBlock, pulled_back
 from kerneltrack.ntk.methods.kept_plans import Outdated
-from kerneltrack.ntk.network import (
-    FEW,
-    PULLED,
-    Inputs,
-    Network,
-    contents,
-    explained_derivatives,
-    explained_outputs,
-)
+from kerneltrack.ntk.network import FEW, PULLED, Inputs, Network, contents, explained_derivatives, explained_outputs
 
 
 @dataclass

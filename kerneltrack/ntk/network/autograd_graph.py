@@ -16,9 +16,10 @@ def reachable_leaves(roots: Iterable[Tensor]) -> list[Tensor]:
         if root.requires_grad and root.grad_fn is None:
             leaves[id(root)] = root
         stack.append(root.grad_fn)
-    seen: set[Node | None] = {None}
+    seen: set[Node] = set()
     while stack:
-        if (node := stack.pop()) in seen:
+        node = stack.pop()
+        if node is None or node in seen:
             continue
         seen.add(node)
         if parents := node.next_functions:

@@ -7,13 +7,11 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.network.hooks import hook_keys
 from kerneltrack.ntk.network.remedies import how_to_pick, how_to_shape
-from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.reduction import Head, Rowwise
 
 Forward = Callable[[nn.Module, Any], Tensor]

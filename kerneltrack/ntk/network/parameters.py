@@ -81,8 +81,9 @@ def trainable(model: nn.Module, params: Selection, own: Mapping[str, Tensor] | N
     alias: dict[str, str] = {}
     first: dict[int, str] = {}
     frozen: set[str] = set()
-    by_one_name = own is not None and params is None
-    for raw, parameter in own.items() if by_one_name else model.named_parameters(remove_duplicate=False):
+    if own is None or params is not None:  # any name of a tied parameter selects it
+        own = dict(model.named_parameters(remove_duplicate=False))
+    for raw, parameter in own.items():
         name = reported_name(model, raw)
         if not parameter.requires_grad:
             frozen.add(name)

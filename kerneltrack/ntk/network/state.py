@@ -45,7 +45,7 @@ class State:
         seen, modules, known = _Sight(), list(module.modules()), {} if like is None else like._defined
         kinds = dict.fromkeys(kind for child in modules for kind in type(child).__mro__)
         own = [kind for kind in kinds if kind not in (nn.Module, object)]
-        self._defined = {
+        self._defined: dict[type, _Definitions] = {
             kind: found if (found := known.get(kind)) and found.holds() else _Definitions(kind) for kind in own
         }
         self._facts = (
