@@ -110,6 +110,22 @@ def test_a_second_call_tries_and_plans_nothing(monkeypatch):
         torch.testing.assert_close(again, first, rtol=0, atol=0)
 
 
+def test_a_warm_call_walks_the_module_once(monkeypatch):
+    """However deep it is. Oracle: a count of walks that begin at the root. It was walked two dozen times."""
+    model, x = deep(6)
+    for _ in range(3):
+        kt.empirical_ntk(model, x)
+    walks, walk = [], nn.Module.named_modules
+
+    def counting(self, memo=None, prefix="", remove_duplicate=True):
+        walks.extend([self] if memo is None else [])
+        return walk(self, memo, prefix, remove_duplicate)
+
+    monkeypatch.setattr(nn.Module, "named_modules", counting)
+    kt.empirical_ntk(model, x)
+    assert len(walks) == 1
+
+
 def test_a_triangle_is_taken_where_it_pays():
     """Oracle: arithmetic. Three more launches of 1.5e9 operations each, against 3/8 of 2R²P."""
     machine = Machine.accelerator()

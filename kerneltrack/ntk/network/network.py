@@ -73,7 +73,8 @@ class Network:
         self._raw = {name: f"model.{raw}" for name, raw in names.items()}
         self._nudge: tuple[int, float] | None = None
         self._evaluations, self._throughout = list[Evaluation](), False
-        self.chunk_bytes = Machine.of(self.device).activation_bytes
+        with self.standing():
+            self.chunk_bytes = Machine.of(self.device).activation_bytes
         refuse_coupling_modes(made.named)
 
     @property
@@ -83,12 +84,7 @@ class Network:
         return {name: self._cast(own[raw]) for name, raw in self._raw.items()}
 
     def state(self, beside: Iterable[Any], like: State | None = None) -> State:
-        """What the outputs depend on now: parameters, buffers, modes, attributes, and the values ``beside`` the module.
-
-        Args:
-            beside: samples, for instance.
-            like: an earlier state of it, most of which is taken to be found again.
-        """
+        """What the outputs depend on now, ``beside`` the module too; most of it as in the state ``like``, as a rule."""
         return State(self.module, beside, like)
 
     @property
