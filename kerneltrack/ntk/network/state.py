@@ -24,7 +24,7 @@ DEPTH, ENTRIES, CONTAINERS = 3, 1024, (dict, list, tuple)
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
 #: What most attributes of a module are: empty tables of hooks.
 _OFTEN_EMPTY = frozenset((OrderedDict, dict, list, tuple, set, frozenset))
-#: What a class defines and nothing changes inside.
+#: What nothing changes inside; it can be replaced only.
 _ITSELF = (FunctionType, property, classmethod, staticmethod, type)
 
 
@@ -38,19 +38,20 @@ class State:
     Args:
         module: the root.
         beside: samples and whatever else counts.
-        like: an earlier state, of which what classes define is taken where it is the same.
+        like: an earlier state, of which attributes are taken where they are the same.
     """
 
     def __init__(self, module: nn.Module, beside: Iterable[Any], like: State | None = None) -> None:
-        seen, modules, known = _Sight(), list(module.modules()), {} if like is None else like._defined
+        seen, modules, known = _Sight(), list(module.modules()), {} if like is None else like._attributes
         kinds = dict.fromkeys(kind for child in modules for kind in type(child).__mro__)
-        own = [kind for kind in kinds if kind not in (nn.Module, object)]
-        self._defined: dict[type, _Definitions] = {
-            kind: found if (found := known.get(kind)) and found.holds() else _Definitions(kind) for kind in own
+        owners = [*modules, *(kind for kind in kinds if kind not in (nn.Module, object))]
+        self._attributes: dict[int, _Attributes] = {
+            id(owner): found if (found := known.get(id(owner))) and found.holds() else _Attributes(owner, seen)
+            for owner in owners
         }
         self._facts = (
             [_inside(child, seen) for child in modules],
-            [(defined.fixed, defined.rest(seen)) for defined in self._defined.values()],
+            [(own.fixed, own.rest(seen)) for own in self._attributes.values()],
             [seen.value(value) for value in beside],
         )
         self._sums = checksums(seen.contents)
@@ -129,37 +130,50 @@ class _Sight:
 
 
 def _inside(module: nn.Module, seen: _Sight) -> Any:
-    """A module's mode, and everything that it holds under each name."""
+    """A module's class and mode, and what torch keeps for it under each name."""
     tensors = [(name, seen.registered(tensor)) for kind in _TENSORS for name, tensor in getattr(module, kind).items()]
     modules = [(name, _Itself(child)) for name, child in module._modules.items()]
-    own = [(name, seen.value(value)) for name, value in vars(module).items() if name not in _REGISTERED]
-    return _Itself(module), _Itself(type(module)), module.training, tensors, modules, own
+    return _Itself(module), _Itself(type(module)), module.training, tensors, modules
 
 
-class _Definitions:
-    """What a class of modules defines: a method or a constant may be replaced there, and a container may change.
+class _Attributes:
+    """What a module has, or its class defines, by name: a method may be replaced there too, and a container may change.
 
     Args:
-        kind: the class.
+        owner: the module or class.
+        seen: what is looked with.
 
     Attributes:
-        fixed: by name what cannot change inside.
+        fixed: what cannot change inside, and what is empty.
     """
 
-    def __init__(self, kind: type) -> None:
-        self._kind, self._own = kind, dict(vars(kind))
-        items = [item for item in self._own.items() if not item[0].startswith("__")]
-        self.fixed = [(name, _Itself(value)) for name, value in items if isinstance(value, _ITSELF)]
-        self._rest = [(name, value) for name, value in items if not isinstance(value, _ITSELF)]
+    def __init__(self, owner: Any, seen: _Sight) -> None:
+        self._owner, self._all = owner, dict(vars(owner))
+        own = {name: value for name, value in self._all.items() if not _left_out(owner, name)}
+        self._empty = [value for value in own.values() if type(value) in _OFTEN_EMPTY and not value]
+        self.fixed = [(name, seen.value(value)) for name, value in own.items() if _is_fixed(value)]
+        self._rest = [(name, value) for name, value in own.items() if not _is_fixed(value)]
 
     def holds(self) -> bool:
-        """Whether the class still has the very same objects under the same names."""
-        now = vars(self._kind)
-        return [*now] == [*self._own] and all(map(is_, now.values(), self._own.values()))
+        """Whether the owner still has the very same objects under the same names, and those that were empty are so."""
+        now = vars(self._owner)
+        same = [*now] == [*self._all] and all(map(is_, now.values(), self._all.values()))
+        return same and not any(self._empty)
 
     def rest(self, seen: _Sight) -> list[tuple[str, Any]]:
-        """By name what may change inside, as it is now."""
+        """What may change inside, as it is now."""
         return [(name, seen.value(value)) for name, value in self._rest]
+
+
+def _left_out(owner: Any, name: str) -> bool:
+    return name.startswith("__") if isinstance(owner, type) else name in _REGISTERED
+
+
+def _is_fixed(value: Any) -> bool:
+    kind = type(value)
+    if kind is tuple and all(type(entry) in _VALUES for entry in value):
+        return len(value) <= ENTRIES
+    return kind in _VALUES or (kind in _OFTEN_EMPTY and not value) or isinstance(value, _ITSELF)
 
 
 #: Where torch keeps what is asked for by itself: parameters, buffers, submodules and the mode.
