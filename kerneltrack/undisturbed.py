@@ -12,7 +12,7 @@ import contextlib
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from typing import Any, cast
@@ -189,17 +189,17 @@ def full_precision(module: nn.Module | None = None) -> Iterator[None]:
     set to what they were by default: that is how torch's own ``flags`` leaves them.
     """
     del module
-    old = _old_switches()
-    own = _own_precisions()
+    old, new = _old_switches(), _precision_switches()
+    own = _own_precisions(new)
     for switch, _, full in old:
         switch(full)
     try:
-        _set_precisions({**dict.fromkeys(own, "none"), "torch.backends": "ieee"})
+        _set_precisions(new, {**dict.fromkeys(own, "none"), "torch.backends": "ieee"})
         yield
     finally:
         for switch, before, _ in old:
             switch(before)
-        _set_precisions(own)
+        _set_precisions(new, own)
 
 
 def _precision_switches() -> dict[str, Any]:
@@ -219,13 +219,13 @@ def _precision_switches() -> dict[str, Any]:
     }
 
 
-def _own_precisions() -> dict[str, str]:
+def _own_precisions(switches: Mapping[str, Any]) -> dict[str, str]:
     """What every switch itself is set to; afterwards those that others follow are at "none".
 
     A switch reads as what it follows, so its own value shows only while that is "none". Those of cuDNN's operations that
     were never set are left out: they read "tf32" then, although they follow, and no value brings that state back.
     """
-    switches, own = _precision_switches(), {}
+    own = {}
     for name, switch in switches.items():
         own[name] = switch.fp32_precision
         if "." not in name.removeprefix("torch."):
@@ -235,8 +235,8 @@ def _own_precisions() -> dict[str, str]:
     return {name: value for name, value in own.items() if name not in followers}
 
 
-def _set_precisions(values: Mapping[str, str]) -> None:
-    for name, switch in _precision_switches().items():
+def _set_precisions(switches: Mapping[str, Any], values: Mapping[str, str]) -> None:
+    for name, switch in switches.items():
         if name in values:
             switch.fp32_precision = values[name]
 
@@ -273,22 +273,34 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Autograd on, autocast and compilation off, attention by its differentiable formula.
 
-    ``model`` restored on exit.
+    A model's ``modules`` are restored on exit.
     """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_restored(model))
-        stack.enter_context(plain_arithmetic())
-        stack.enter_context(preserved_rng())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(_no_attention_fast_path())
-        stack.enter_context(_recurrence_without_cudnn(model))
-        stack.enter_context(full_precision())
-        if "torch._dynamo" in sys.modules:  # asking costs seconds of import where nothing was ever compiled
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(warnings.catch_warnings())
+    with (
+        _restored(modules),
+        plain_arithmetic(),
+        preserved_rng(),
+        sdpa_kernel(SDPBackend.MATH),
+        _no_attention_fast_path(),
+        _recurrence_without_cudnn(modules),
+        full_precision(),
+        _never_compiled(),
+        _without_warnings(),
+    ):
+        yield
+
+
+def _never_compiled() -> contextlib.AbstractContextManager[Any]:
+    """Asking costs seconds of import where nothing was ever compiled."""
+    return eager() if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Those of torch that say what is meant to be so here."""
+    with warnings.catch_warnings():
         # vmap says that an operation has no batching rule of its own and loops: slower, and exact.
         warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
         # torch counts FLOPs with global hooks, of which a compiled module warns; here it runs eagerly.
@@ -320,13 +332,13 @@ def _no_attention_fast_path() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recurrence_without_cudnn(model: nn.Module) -> Iterator[None]:
+def _recurrence_without_cudnn(modules: Sequence[nn.Module]) -> Iterator[None]:
     """cuDNN off during the forward of recurrent modules, where it has no backward pass in eval mode; on for all else.
 
     torch's own formula is then differentiated. The bare switch is turned: ``torch.backends.cudnn.flags`` reads switches of
     precision that torch refuses to read once the new interface was used.
     """
-    recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
     forwards = [vars(module).get("forward") for module in recurrent]
     for module in recurrent:
         vars(module)["forward"] = _without_cudnn(module.forward)
@@ -354,12 +366,12 @@ def _without_cudnn(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
+def _restored(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Puts every module's attributes back.
 
     Old-style weight_norm and caches write plain tensors during forward.
     """
-    kept = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in model.modules()]
+    kept = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in modules]
     try:
         yield
     finally:

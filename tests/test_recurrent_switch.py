@@ -167,7 +167,7 @@ def test_switched_off_by_the_user_it_stays_off(seen):
 
 def test_an_exception_inside_puts_the_switch_back():
     model = network("lstm")
-    with pytest.raises(RuntimeError), evaluating(model), evaluating(model):
+    with pytest.raises(RuntimeError), evaluating([*model.modules()]), evaluating([*model.modules()]):
         model.recurrence(X)  # six features where three are wanted
     assert torch.backends.cudnn.enabled
     assert "forward" not in vars(model.recurrence)

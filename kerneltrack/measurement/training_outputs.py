@@ -36,7 +36,7 @@ def training_outputs(
         raise NotMeasured("SyncBatchNorm in training mode needs every process")
     before = flags_of(module)
     try:
-        with preserved_buffers(module), evaluating(module), torch.no_grad():
+        with preserved_buffers(module), evaluating(list(module.modules())), torch.no_grad():
             _set(module, flags)
             torch.manual_seed(seed)
             samples = Inputs(inputs)

@@ -41,7 +41,7 @@ def kernels_of(
     kernel. Where anything of that does not hold, all is asked anew.
     """
     request = KernelRequest.unlooked(model, x1, x2, options)
-    with explained(request.network.module):
+    with explained(request.network.module), request.network.standing():
         if (found := _by_kept_plan(request, progress, keeps=keeps)) is not None:
             return found
     request = request.look()
@@ -65,23 +65,16 @@ def _by_kept_plan(
     if not request.machine.counts_launches:
         return None
     with request.network.evaluating(throughout=True):
-        trusted = _trusted(request)
-        if trusted is None:
+        plan = kept_plan(request)
+        if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
             return None
+        trusted = request.trusted(plan.outputs)
         try:
-            return _compute(trusted, progress, keeps=keeps)
+            return _compute(trusted, progress, keeps=keeps, plan=plan.within(trusted))
         except Outdated:
             forget_plan(request)
             forget_recording(request)
             return None
-
-
-def _trusted(request: KernelRequest) -> KernelRequest | None:
-    """The request by what an earlier call has found, where all of the kernel is made by its plan."""
-    plan = kept_plan(request)
-    if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
-        return None
-    return request.trusted(plan.outputs)
 
 
 def _is_difference(request: KernelRequest, outputs: int) -> bool:
@@ -90,11 +83,14 @@ def _is_difference(request: KernelRequest, outputs: int) -> bool:
 
 
 def _compute(
-    request: KernelRequest, progress: bool | float, *, keeps: bool = False
+    request: KernelRequest, progress: bool | float, *, keeps: bool = False, plan: StructuredPlan | None = None
 ) -> tuple[dict[str, Tensor], Execution | None]:
-    """Layer → kernel, and what did the structured part of it, which ``keeps`` what it captured; see :class:`Execution`."""
+    """Layer → kernel, and what did the structured part of it, which ``keeps`` what it captured; see :class:`Execution`.
+
+    By the kept ``plan``, where one is given.
+    """
     with progress_bar(progress, request.sample_pairs) as advance:
-        execution, _ = execution_of(request, keeps=keeps)
+        execution = execution_of(request, keeps=keeps)[0] if plan is None else Execution(plan, request)
         _check_budget(request, None if execution is None else execution.plan)
         result = request.zeros()
         if execution is not None:

@@ -47,6 +47,22 @@ def test_samples_that_are_new_are_looked_at_closely(method):
             kt.empirical_ntk(module, x, method=method)
 
 
+@pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
+def test_more_samples_that_hold_the_same_sums_are_new(method):
+    """Samples of zeros add nothing to a sum of contents. Fails where the sum alone says which samples were looked at."""
+
+    def coupled_if_all():
+        return With(lambda m, x: m.body(x) + (len(x) == 2 * FEW) * m.body(x).mean(0), body=nn.Linear(4, 3)).double()
+
+    model, x = coupled_if_all(), torch.randn(2 * FEW, 4, dtype=torch.float64)
+    x[-1] = 0
+    for _ in range(2):  # as above: the third is not audited
+        kt.empirical_ntk(model, x[:-1], method=method)
+    for module in (model, coupled_if_all()):
+        with pytest.raises(UnsupportedModelError, match="couples samples"):
+            kt.empirical_ntk(module, x, method=method)
+
+
 def wrong(monkeypatch):
     """From now on every kernel is half of what it is, by structure and by Jacobians."""
     run, rows = Execution.add_to, Jacobian.rows

@@ -99,17 +99,17 @@ class NTKOperator:
         finally:
             self._unchanging -= 1
 
-    def _state_now(self) -> State:
+    def _state_now(self, like: State | None = None) -> State:
         _, x, options = self._asked
         metric = options.metric.values() if isinstance(options.metric, Mapping) else [options.metric]
-        return self.network.state([*tree_leaves(x), *metric])
+        return self.network.state([*tree_leaves(x), *metric], like)
 
     def _at_current_state(self, compute: Callable[[], Result]) -> Result:
         """``compute()`` in the current state; whatever was held of another one is dropped, and the new one checked.
 
         What only the contents can say is read behind the computation, which by then was of either.
         """
-        differs = self._state_now().differs(self._state) if not self._unchanging else []
+        differs = self._state_now(self._state).differs(self._state) if not self._unchanging else []
         if isinstance(differs, bool):
             self.refresh()
             return compute()

@@ -19,16 +19,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.contraction import Direction, SampleBlock, pulled_back
 from kerneltrack.ntk.methods.kept_plans import Outdated
-from kerneltrack.ntk.network import (
-    FEW,
-    PULLED,
-    Generators,
-    Inputs,
-    Network,
-    contents,
-    explained_derivatives,
-    explained_outputs,
-)
+from kerneltrack.ntk.network import FEW, PULLED, Inputs, Network, contents, explained_derivatives, explained_outputs
 
 
 @dataclass
@@ -84,9 +75,9 @@ class Comparison:
         Raises:
             Outdated: the forward pass draws random numbers.
         """
-        network, generators = self._network, Generators(self._network.module)
+        network, generators = self._network, self._network.now.generators
         before = generators.states()
-        leaves = {name: value.detach().requires_grad_() for name, value in network.parameters.items()}
+        leaves = {name: value.requires_grad_() for name, value in network.parameters.items()}
         batch = self.samples.rows(self._start, self._start + self._few)
 
         def differentiate(outputs: Tensor) -> tuple[Tensor, Mapping[str, Tensor | None]]:
@@ -107,25 +98,24 @@ class Comparison:
         everything = self.notes.outputs[0] if len(self.notes.outputs) == 1 else torch.cat(self.notes.outputs)
         low, high = torch.aminmax(everything, dim=0)
         gap = torch.linalg.vector_norm(outputs - alone, float("inf"), 0)
-        pairs = [
-            (_dense(self.notes.pulled[name], part), _dense(part, self.notes.pulled[name]))
-            for name, part in pulled.items()
-        ]
-        own, others = [a for a, _ in pairs if a is not None], [b for _, b in pairs if b is not None]
-        norms = [*_largest(torch._foreach_sub(others, own)), *_largest(own)] if own else []
-        row = [gap, low, high, torch.stack(norms)] if norms else [gap, low, high]
+        pairs = [(self.notes.pulled[name], part) for name, part in pulled.items()]
+        own = [a for pair in pairs if (a := _dense(*pair)) is not None]
+        others = [b for one, other in pairs if (b := _dense(other, one)) is not None]
+        norms = torch._foreach_norm([*torch._foreach_sub(others, own), *own], float("inf")) if own else []
+        row = [gap, low, high, torch.stack(list(norms))] if norms else [gap, low, high]
         return torch.cat(row).double()
 
     @property
     def report(self) -> Tensor:
-        """All that is to be read, as integers of 64 bits: the numbers, and the checksums of the samples."""
+        """All that is to be read, as integers of 64 bits: the numbers, and the sums of what the samples hold."""
         assert self._numbers is not None
         return torch.cat([self._numbers.view(torch.int64), contents(self.samples)])
 
     def seen(self, report: np.ndarray[Any, Any]) -> bool:
-        """Whether these samples have been looked at closely before, by the checksums of :attr:`report`."""
+        """Whether these samples have been looked at closely before, by the sums of :attr:`report`."""
         assert self._numbers is not None
-        return tuple(report[len(self._numbers) :].tolist()) in self._network.known(self.samples).accepted
+        found = len(self.samples), *report[len(self._numbers) :].tolist()
+        return found in self._network.known(self.samples).accepted
 
     def holds(self, report: np.ndarray[Any, Any]) -> bool:
         """Whether what was compared is the same but for rounding, by the numbers of :attr:`report`."""
@@ -134,12 +124,13 @@ class Comparison:
         values = report[:count].view(np.float64)
         (gap, low, high), rest = values[: 3 * width].reshape(3, width), values[3 * width :]
         gaps, sizes = rest.reshape(2, -1)
-        dtypes = [self.notes.outputs[0].dtype, *(part.dtype for part in self.notes.pulled.values() if part is not None)]
+        of_outputs = self.notes.outputs[0].dtype
+        dtypes = {of_outputs, *(part.dtype for part in self.notes.pulled.values() if part is not None)}
         eps = max(torch.finfo(dtype).eps for dtype in dtypes)
         size, known = np.maximum(-low, high), self._network.known(self.samples)
         if not np.isfinite(size).all():
             return False
-        limit = explained_outputs(high - low, size, torch.finfo(dtypes[0]).eps)
+        limit = explained_outputs(high - low, size, torch.finfo(of_outputs).eps)
         slack = explained_derivatives(sizes, sizes.max(initial=0), eps)
         if known.rounding is not None and len(known.rounding.outputs) == width:  # of f before any head
             limit = limit + known.rounding.outputs * size
@@ -152,10 +143,6 @@ def _dense(part: Tensor | None, other: Tensor | None) -> Tensor | None:
     if part is None:
         return None if other is None else torch.zeros_like(other)
     return part.to_dense() if part.layout != torch.strided else part
-
-
-def _largest(parts: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
-    return list(torch._foreach_norm(list(parts), float("inf")))
 
 
 @lru_cache(maxsize=64)

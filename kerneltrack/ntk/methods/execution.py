@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import cast
 
 import numpy as np
@@ -43,7 +45,7 @@ class Execution:
 
     def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass | None = None) -> None:
         self.plan, self.request = plan, request
-        self._leaves = ForwardPass.leaves_of(request.network, request.x1) if trial is None else trial.leaves
+        self._given = None if trial is None else trial.leaves
         self.kept, self.replayed = trial is None, False
         self._trial = trial if trial is not None and len(trial.samples) == len(request.x1) else None
         self._gaps = list[Tensor]()
@@ -78,13 +80,18 @@ class Execution:
         with request.network.evaluating():
             plan = kept_plan(request)
             if plan is not None:
-                return cls(plan, request)
+                return cls(plan.within(request), request)
             if not request.looked:
                 raise Outdated("no plan of an earlier call is left")
             execution = cls.of(request)
             if not execution.plain:
                 keep_plan(request, execution.plan)
             return execution
+
+    @cached_property
+    def _leaves(self) -> Mapping[str, Tensor]:
+        """The parameters that all passes are run with; a recording brings its own."""
+        return ForwardPass.leaves_of(self.request.network, self.request.x1) if self._given is None else self._given
 
     def add_to(
         self, into: Mapping[str, Tensor], advance: Callable[[int], None], against: Execution | None = None
@@ -194,14 +201,14 @@ class Execution:
         Raises:
             Outdated: a weight is another expression of its parameters than the plan was made for.
         """
-        parts = [compared.report for compared in self.compares]
-        if self._gaps:
-            parts.append(torch.stack(self._gaps).view(torch.int64))
+        gaps = [torch.stack(self._gaps).view(torch.int64)] if self._gaps else []
+        parts = [*(compared.report for compared in self.compares), *gaps]
         if not parts:
             return True
         report = (torch.cat(parts) if len(parts) > 1 else parts[0]).cpu().numpy()
-        own = np.split(report, np.cumsum([len(part) for part in parts])[:-1])
-        if self._gaps and not bool((own[-1].view(np.float64) <= 1).all()):
+        ends = list(accumulate(part.numel() for part in parts))
+        own = [report[start:end] for start, end in pairwise([0, *ends])]
+        if gaps and not bool((own[-1].view(np.float64) <= 1).all()):
             raise Outdated("a weight is another expression of its parameters than in earlier calls")
         each = list(zip(self.compares, own, strict=False))
         holds = all(compared.holds(part) for compared, part in each)

@@ -26,14 +26,13 @@ class Outdated(Exception):
 
 
 def kept_plan(request: KernelRequest) -> StructuredPlan | None:
-    """The plan of an earlier call that asked for the same, in the memory that is free now; None where there is none.
+    """The plan of an earlier call that asked for the same, in the memory that was free then; None where there is none.
 
     None also where vmap has refused the model since.
     """
     if request.metric is not None or request.network.known(request.x1).batched is not None:
         return None
-    found = _KEPT.get(request.network.module, {}).get(key_of(request))
-    return None if found is None else found.within(request)
+    return _KEPT.get(request.network.module, {}).get(key_of(request))
 
 
 def keep_plan(request: KernelRequest, plan: StructuredPlan) -> None:

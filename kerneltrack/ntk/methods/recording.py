@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -169,9 +169,7 @@ def _asked(request: KernelRequest) -> _Asked | None:
     if not request.machine.recorded_bytes or request.result_bytes > request.machine.recorded_bytes:
         return None
     of_module, key = _ASKED.setdefault(request.network.module, {}), _key(request)
-    addresses = tuple(
-        t.data_ptr() for t in chain(request.network.module.parameters(), request.network.module.buffers())
-    )
+    addresses = request.network.now.addresses
     if key not in of_module and len(of_module) >= _REMEMBERED:
         of_module.clear()
     asked = of_module.setdefault(key, _Asked(addresses))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -132,22 +133,23 @@ class KernelRequest:
         network = Network(
             model, params=options.params, forward=options.forward, head=reduction.head, dtype=options.dtype
         )
-        samples = network.inputs(x1, name=name)
-        parameters, machine = network.parameters, Machine.of(network.device)
-        return cls(
-            network=network,
-            x1=samples,
-            x2=_second(network, x2, samples),
-            outputs=0,
-            dtype=summed_dtype(parameters),
-            reduction=reduction,
-            metric=preconditioner(options.metric, parameters),
-            method=options.method,
-            by_layer=options.by_layer,
-            budget=_budget(options, machine, network.device),
-            machine=machine,
-            looked=False,
-        )
+        with network.standing():
+            samples = network.inputs(x1, name=name)
+            parameters, machine = network.parameters, Machine.of(network.device)
+            return cls(
+                network=network,
+                x1=samples,
+                x2=_second(network, x2, samples),
+                outputs=0,
+                dtype=summed_dtype(parameters),
+                reduction=reduction,
+                metric=preconditioner(options.metric, parameters),
+                method=options.method,
+                by_layer=options.by_layer,
+                budget=_budget(options, machine, network.device),
+                machine=machine,
+                looked=False,
+            )
 
     def look(self) -> KernelRequest:
         """The same, once it is certain that a kernel of these samples makes sense.
@@ -203,12 +205,12 @@ class KernelRequest:
         """Where the contribution of a parameter goes."""
         return layer_of(name) if self.by_layer else ""
 
-    @property
+    @cached_property
     def matrix_shape(self) -> tuple[int, int, int]:
         """(B, N1·Q, N2·Q)."""
         return self.planes, len(self.x1) * self.paired, self.columns * self.paired
 
-    @property
+    @cached_property
     def result_bytes(self) -> int:
         """Bytes of everything that is returned."""
         return math.prod(self.matrix_shape) * self.dtype.itemsize * len(self.layers)

@@ -9,7 +9,6 @@ from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.fineness import fineness
 from kerneltrack.ntk.network.flops import forward_flops
 from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
-from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.independence import FEW, PULLED, explained_derivatives, explained_outputs
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.parameters import (
@@ -38,7 +37,6 @@ __all__ = [
     "AnchoredNetwork",
     "Configuration",
     "Forward",
-    "Generators",
     "Inputs",
     "Metric",
     "Network",

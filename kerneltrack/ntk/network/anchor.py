@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.forward import Forward
-from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.network import Network, Tensors
 from kerneltrack.ntk.network.parameters import Selection, reported_name, unwrap
 from kerneltrack.ntk.reduction import Head
 
@@ -131,8 +132,8 @@ class AnchoredNetwork(Network):
         with configuration, super().evaluating(throughout=throughout):
             yield
 
-    def _state(self) -> dict[str, Tensor]:
-        return super()._state() | {raw: self._cast(value) for raw, value in self._values_at.items()}
+    def _state(self, given: Tensors = MappingProxyType({})) -> dict[str, Tensor]:
+        return super()._state({raw: self._cast(value) for raw, value in self._values_at.items()} | dict(given))
 
     def buffers(self) -> dict[str, Tensor]:
         held = {f"model.{name}": self._cast(value) for name, value in self._anchor.buffers.items()}

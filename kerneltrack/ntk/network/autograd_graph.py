@@ -22,8 +22,8 @@ def reachable_leaves(roots: Iterable[Tensor]) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor):
+        if parents := node.next_functions:
+            stack += [parent for parent, _ in parents]
+        elif isinstance(variable := getattr(node, "variable", None), Tensor):
             leaves[id(variable)] = variable
-        stack.extend(parent for parent, _ in node.next_functions)
     return list(leaves.values())

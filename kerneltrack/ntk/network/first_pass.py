@@ -28,8 +28,8 @@ def try_one_sample(
         buffers: makes copies of the network's buffers.
 
     Raises:
-        UnsupportedModelError: a forward that takes no single sample, changes parameters or buffers, or does not
-            repeat itself.
+        UnsupportedModelError: a forward that takes no single sample, makes or changes parameters, changes buffers, or does
+            not repeat itself.
         ProbeError: samples of another precision than the model.
     """
     one, states, written, values = samples.rows(0, 1), generators.states(), buffers(), network.parameters
@@ -48,6 +48,7 @@ def try_one_sample(
                 remedy="Remove what mixes the batch axis (batch statistics, contrast), or call eval(). A .squeeze() without an "
                 "axis drops that of a single sample: name the axis, .squeeze(-1), or use .flatten(1).",
             ) from refusal
+        _refuse_made_parameters(network)
         _refuse_moving_buffers(network.module, written, buffers())
         if generators.states() != states:
             return  # whether it is random is asked of two states of the generators
@@ -63,6 +64,17 @@ def try_one_sample(
 
 def _short(raws: Sequence[str]) -> list[str]:
     return [raw.removeprefix("model.") for raw in raws[:8]]
+
+
+def _refuse_made_parameters(network: Network) -> None:
+    """A parameter that only a forward pass makes is not there when the kernel's parameters are named."""
+    before = {id(parameter) for parameter in network.now.parameters.values()}
+    if made := [name for name, parameter in network.module.named_parameters() if id(parameter) not in before]:
+        raise UnsupportedModelError(
+            f"the forward pass makes parameters: {made[:8]}",
+            expected="every parameter there before the forward pass",
+            remedy="Run one batch through the model before it is measured.",
+        )
 
 
 def _refuse_moving_buffers(module: nn.Module, written: Tensors, before: Tensors) -> None:

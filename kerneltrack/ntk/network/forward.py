@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.network.hooks import hook_keys
 from kerneltrack.ntk.network.remedies import how_to_pick, how_to_shape
-from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.reduction import Head, Rowwise
 
 Forward = Callable[[nn.Module, Any], Tensor]
@@ -28,17 +26,10 @@ class Call(nn.Module):
         self.model, self._forward, self._head = model, forward, head
         self.width: int | None = None
 
-    def structure(self) -> tuple[Any, ...]:
-        """Modes, hooks, and switches: attributes of modules that are true, false, None or a text."""
-        modes = tuple(module.training for module in self.model.modules())
-        return modes, hook_keys(self.model), tuple(map(_switches, self.model.modules()))
-
-    def key(
-        self, samples: Inputs, dtype: torch.dtype | None, names: tuple[str, ...], structure: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
-        """What the answers of :meth:`Network.validate` depend on."""
-        shapes = tuple((t.shape[1:], t.dtype) for t in samples.tensors)
-        return _weak(self._forward), _weak(self._head), structure, shapes, dtype, names
+    @property
+    def functions(self) -> tuple[Any, Any]:
+        """The forward function and the head, as parts of a key."""
+        return _weak(self._forward), _weak(self._head)
 
     def headed(self, outputs: Tensor) -> Tensor:
         """(n, O) → (n, K): the head of f's outputs, where there is one."""
@@ -55,9 +46,15 @@ class Call(nn.Module):
 _EVERY = frozenset(vars(nn.Module()))
 
 
+def structure(modules: Sequence[nn.Module], parameters: Iterable[Tensor]) -> tuple[Any, ...]:
+    """Modes, hooks, and switches: attributes of modules that are true, false, None or a text."""
+    modes = tuple(module.training for module in modules)
+    return modes, hook_keys(modules, parameters), tuple(map(_switches, modules))
+
+
 def _switches(module: nn.Module) -> tuple[tuple[str, Any], ...]:
     own = vars(module).items()
-    return tuple((k, v) for k, v in own if isinstance(v, (bool, str, type(None))) and k not in _EVERY)
+    return tuple((k, v) for k, v in own if k not in _EVERY and isinstance(v, (bool, str, type(None))))
 
 
 def _weak(function: Any) -> Any:

@@ -7,7 +7,7 @@ no noise, and another derivative.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,11 +22,13 @@ class Generators:
     """The process's generators (Python, NumPy, torch, CUDA where it is in use), and those that modules hold.
 
     Args:
-        module: the module whose attributes are looked through.
+        modules: the modules whose attributes are looked through.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        held = (value for child in module.modules() for value in vars(child).values() if isinstance(value, GENERATORS))
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        kinds = {kind for module in modules for kind in map(type, vars(module).values())}
+        own = tuple(kind for kind in kinds if issubclass(kind, GENERATORS))
+        held = [value for module in modules for value in vars(module).values() if isinstance(value, own)] if own else []
         self._own = list({id(generator): generator for generator in held}.values())
 
     def states(self) -> list[Any]:

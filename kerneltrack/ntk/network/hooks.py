@@ -8,7 +8,7 @@ hook alive.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,10 +26,10 @@ _OF_ALL: tuple[dict[int, Any], ...] = (
 _SIZES = (1.0, 1e6)
 
 
-def hook_keys(module: nn.Module) -> tuple[Any, ...]:
-    """Changes whenever a hook is hung on a parameter or a module, or taken away."""
-    own = [tuple(hooks) for p in module.parameters() if (hooks := p._backward_hooks)]
-    parts = [tuple(hooks) for child in module.modules() for kind in _OF_MODULE if (hooks := getattr(child, kind))]
+def hook_keys(modules: Iterable[nn.Module], parameters: Iterable[Tensor]) -> tuple[Any, ...]:
+    """Changes whenever a hook is hung on one of the parameters or modules, or taken away."""
+    own = [tuple(hooks) for p in parameters if (hooks := p._backward_hooks)]
+    parts = [tuple(hooks) for child in modules for kind in _OF_MODULE if (hooks := getattr(child, kind))]
     return tuple(own), tuple(parts), tuple(map(tuple, _OF_ALL))
 
 

@@ -9,10 +9,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch import nn
 
+from kerneltrack.ntk.network.plan_key import PlanKey
 from kerneltrack.ntk.network.witness import Sight
 
 #: What was found out about each module, by mode, shape and dtype.
-_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Known]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, dict[PlanKey, Known]] = WeakKeyDictionary()
 _REMEMBERED = 32
 
 
@@ -36,7 +37,7 @@ class Known:
     Attributes:
         activation_bytes: what autograd saves for one sample; None before it was measured.
         sight: what the witness of a forward and a backward pass saw; None before there was one.
-        accepted: checksums of the samples that a first call has looked at closely.
+        accepted: of the samples that a first call has looked at closely, how many they are and sums of what they hold.
         rounding: what rounding was found to explain where samples alone and in a batch differed; None before they did.
         batched: how a batch is captured where vmap refuses the model; what that is, its finder knows.
         plain: sizes of a request of which the plain Jacobian was found to be the faster way → the bytes that it needs, and
@@ -53,7 +54,7 @@ class Known:
     mapped: dict[tuple[int, int, tuple[str, ...]], bool] = field(default_factory=dict)
 
 
-def known(module: nn.Module, key: tuple[Any, ...]) -> Known:
+def known(module: nn.Module, key: PlanKey) -> Known:
     """What is known of ``module`` under ``key``, of all that a plan depends on; new where it is the first time."""
     of_module = _KNOWN.setdefault(module, {})
     if key not in of_module and len(of_module) >= _REMEMBERED:
@@ -64,6 +65,6 @@ def known(module: nn.Module, key: tuple[Any, ...]) -> Known:
     return found
 
 
-def forget(module: nn.Module, key: tuple[Any, ...]) -> None:
+def forget(module: nn.Module, key: PlanKey) -> None:
     """Whatever was found out under ``key`` is to be found out again."""
     _KNOWN.get(module, {}).pop(key, None)

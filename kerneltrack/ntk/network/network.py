@@ -10,27 +10,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network.arithmetic import nudge, nudged
+from kerneltrack.ntk.network.evaluation import Evaluation
 from kerneltrack.ntk.network.forward import Call, Forward, Result, default_forward
-from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.hooks import changing, hooked
 from kerneltrack.ntk.network.known import Known, forget, known
 from kerneltrack.ntk.network.parameters import Selection, reported_name, trainable, unwrap
+from kerneltrack.ntk.network.plan_key import PlanKey, plan_key
 from kerneltrack.ntk.network.pullback import pull, pull_by_rows, pull_signs
 from kerneltrack.ntk.network.pushforward import Function, pushforward, reverse_mode, row_by_row
 from kerneltrack.ntk.network.refusals import refuse_coupling_modes, refuse_hidden
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.saved import saved_bytes, total_bytes
-from kerneltrack.ntk.network.slots import slots
 from kerneltrack.ntk.network.state import State
+from kerneltrack.ntk.network.tree import copied, filled
 from kerneltrack.ntk.network.witness import Pass, Sight, see
 from kerneltrack.ntk.reduction import Head
 from kerneltrack.undisturbed import evaluating
@@ -66,34 +67,37 @@ class Network:
     ) -> None:
         self.module = unwrap(model)
         self.dtype = dtype
-        self._raw = {name: f"model.{raw}" for name, raw in trainable(self.module, params).items()}
         self._call = Call(self.module, forward or default_forward, head)
+        self._made: Evaluation | None = (made := Evaluation(self._call))
+        names = trainable(self.module, params, made.parameters)
+        self._raw = {name: f"model.{raw}" for name, raw in names.items()}
         self._nudge: tuple[int, float] | None = None
-        self._depth, self._throughout = 0, False
-        self._structure: tuple[Any, ...] | None = None
-        self.chunk_bytes = Machine.of(self.device).activation_bytes
-        refuse_coupling_modes(self.module)
+        self._evaluations, self._throughout = list[Evaluation](), False
+        with self.standing():
+            self.chunk_bytes = Machine.of(self.device).activation_bytes
+        refuse_coupling_modes(made.named)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
         """Name → current value (detached) of every selected parameter, tied ones once."""
-        own = dict(self._call.named_parameters())
+        own = self.now.tree.parameters
         return {name: self._cast(own[raw]) for name, raw in self._raw.items()}
 
-    def state(self, beside: Iterable[Any]) -> State:
-        """What the outputs depend on now: parameters, buffers, modes, attributes, and the values ``beside`` the module."""
-        return State(self.module, beside)
+    def state(self, beside: Iterable[Any], like: State | None = None) -> State:
+        """What the outputs depend on now, ``beside`` the module too; most of it as in the state ``like``, as a rule."""
+        return State(self.module, beside, like)
 
     @property
     def frozen(self) -> list[str]:
         """Names of the parameters that the kernel does not speak of."""
-        own = dict(self._call.named_parameters())
+        own = self.now.tree.parameters
         return [reported_name(self.module, raw.removeprefix("model.")) for raw in own if raw not in self._raw.values()]
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(iter(self.module.parameters())).device
+        own = self._evaluations[-1].parameters.values() if self._evaluations else self.module.parameters()
+        return next(iter(own)).device
 
     @contextmanager
     def evaluating(self, *, throughout: bool = False) -> Iterator[None]:
@@ -105,13 +109,29 @@ class Network:
         if self._throughout:
             yield
             return
-        with Generators(self.module).own_restored(), evaluating(self.module):
-            self._depth, self._throughout = self._depth + 1, throughout
+        now = self.now
+        with now.generators.own_restored(), evaluating(now.modules):
+            self._evaluations.append(now)
+            self._throughout = throughout
             try:
                 yield
             finally:
-                self._depth, self._throughout = self._depth - 1, False
-                self._structure = self._structure if self._depth else None
+                self._evaluations.pop()
+                self._throughout, self._made = False, None
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Inside, the module is taken to be what it was when the network was made: for what follows at once."""
+        self._evaluations.append(self._made or self.now)
+        try:
+            yield
+        finally:
+            self._evaluations.pop()
+
+    @property
+    def now(self) -> Evaluation:
+        """What the module is: inside an evaluation what it was when that began."""
+        return self._evaluations[-1] if self._evaluations else Evaluation(self._call)
 
     @contextmanager
     def nudged(self, seed: int, size: float) -> Iterator[None]:
@@ -181,7 +201,7 @@ class Network:
         must find the same parameters.
         """
         selected = {self._raw[name]: value for name, value in parameters.items()}
-        return self._with(self._state() | selected, samples, then, buffers, raw)
+        return self._with(self._state(selected), samples, then, buffers, raw)
 
     def _with(
         self, values: Tensors, samples: Inputs, then: Callable[[Tensor], Result], buffers: Tensors | None, raw: bool
@@ -201,28 +221,28 @@ class Network:
             return self._run(leaves, samples, lambda outputs: then(outputs.detach()), raw)
 
     def _run(self, values: Tensors, samples: Inputs, then: Callable[[Tensor], Result], raw: bool) -> Result:
-        state = {slot: values[first] for slot, first in slots(self._call).items()}
-        arguments = samples.assemble(), len(samples), then, raw
-        result: Result = functional_call(self._call, state, arguments, tie_weights=False)
+        with filled(self.now.tree.slots, values):
+            result: Result = self._call(samples.assemble(), len(samples), then, raw)
         return result
 
-    def _state(self) -> dict[str, Tensor]:
-        """Every parameter, selected or not, where nothing else is asked for."""
-        return {raw: self._cast(p) for raw, p in self._call.named_parameters()}
+    def _state(self, given: Tensors = MappingProxyType({})) -> dict[str, Tensor]:
+        """Every parameter, selected or not: what is ``given`` for it, or its own value."""
+        return {raw: given[raw] if raw in given else self._cast(p) for raw, p in self.now.tree.parameters.items()}
 
     def _cast(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
         return tensor.to(self.dtype) if self.dtype is not None and tensor.is_floating_point() else tensor
 
-    def plan_key(self, samples: Inputs) -> tuple[Any, ...]:
+    def plan_key(self, samples: Inputs) -> PlanKey:
         """What a plan for these samples depends on, beside the values of parameters, buffers and samples.
 
         Modes, hooks and switches of the module, the shape of a sample, the parameters, the forward.
         """
-        structure = self._structure or self._call.structure()
-        if self._depth:  # inside one evaluation the module stays as it is
-            self._structure = structure
-        return self._call.key(samples, self.dtype, tuple(self._raw), structure)
+        now, asked = self.now, (self.dtype, samples.kinds)
+        if asked not in now.keys:
+            parts = *self._call.functions, now.structure, tuple(self._raw), asked
+            now.keys[asked] = plan_key(self.module, parts)
+        return now.keys[asked]
 
     def forget(self, samples: Inputs) -> None:
         """Whatever was found out for these samples' plan is to be found out again."""
@@ -234,13 +254,13 @@ class Network:
 
     def leaves(self, values: Tensors) -> dict[str, Tensor]:
         """Copies of parameters to differentiate by, with the hooks that users have hung on theirs."""
-        own = dict(self._call.named_parameters())
+        own = self.now.tree.parameters
         copies = {name: value.detach().requires_grad_() for name, value in values.items()}
         return {name: hooked(leaf, own[self._raw[name]]) for name, leaf in copies.items()}
 
     def sight(self, samples: Inputs) -> Sight:
         """What the witness saw of a forward and a backward pass of the first sample, once."""
-        if self._depth and (seen := self.known(samples).sight) is not None:
+        if self._evaluations and (seen := self.known(samples).sight) is not None:
             return seen  # every product asks: entering once more would take as long as its smallest passes
         with self.evaluating():  # an anchored network is itself only there
             known = self.known(samples)
@@ -249,7 +269,7 @@ class Network:
             return known.sight
 
     def _seen(self, one: Inputs) -> Sight:
-        own = dict(self._call.named_parameters())
+        own = self.now.tree.parameters
         first_pass = Pass(
             module=self.module,
             values={raw: value.clone() for raw, value in self._state().items()},
@@ -261,16 +281,8 @@ class Network:
         return replace(see(first_pass), parameters=hooked_ones)
 
     def buffers(self) -> dict[str, Tensor]:
-        """Copies: a forward may write to its buffers. Dense ones are copied all at once, by one operation for each dtype."""
-        held = {raw: self._cast(b) for raw, b in self._call.named_buffers()}
-        alike: dict[tuple[torch.dtype, torch.device], list[str]] = {}
-        for raw, b in held.items():
-            if b.layout == torch.strided and b.device.type != "meta":
-                alike.setdefault((b.dtype, b.device), []).append(raw)
-        copies = {raw: torch.empty_like(held[raw]) for group in alike.values() for raw in group}
-        for group in alike.values():
-            torch._foreach_copy_([copies[raw] for raw in group], [held[raw] for raw in group])
-        return {raw: copies[raw] if raw in copies else b.clone() for raw, b in held.items()}
+        """Copies: a forward may write to its buffers."""
+        return copied({raw: self._cast(b) for raw, b in self.now.tree.buffers.items()})
 
     def headed(self, outputs: Tensor) -> Tensor:
         """Outputs (n, O) behind the head, (n, K)."""
@@ -381,6 +393,6 @@ class Network:
 
     def refuse_hidden_parameters(self, outputs: Tensor) -> None:
         """A forward that reaches a parameter by a reference of its own would leave it out silently."""
-        own = dict(self.module.named_parameters())
+        own = self.now.parameters
         everything = sum(p.requires_grad for p in own.values()) == len(self._raw)
         refuse_hidden(outputs, own, everything=everything)

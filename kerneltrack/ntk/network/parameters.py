@@ -52,6 +52,8 @@ def _check_module(model: object) -> None:
 
 def reported_name(model: nn.Module, raw: str) -> str:
     """``raw`` without the components that wrappers put in the middle of it."""
+    if "module" not in raw and "_orig_mod" not in raw:
+        return raw
     kept, module = [], model
     for part in raw.split(".")[:-1]:
         wrapped = part == "_orig_mod" or (
@@ -63,8 +65,13 @@ def reported_name(model: nn.Module, raw: str) -> str:
     return ".".join([*kept, raw.rpartition(".")[2]])
 
 
-def trainable(model: nn.Module, params: Selection) -> dict[str, str]:
+def trainable(model: nn.Module, params: Selection, own: Mapping[str, Tensor] | None = None) -> dict[str, str]:
     """Reported name → raw name of every selected parameter, each tensor once.
+
+    Args:
+        model: the module.
+        params: None for all that train, a predicate on names, or names, any of those that a tied one has.
+        own: ``dict(model.named_parameters())``, where that is known.
 
     Raises:
         KernelError: a name that is unknown or frozen.
@@ -74,7 +81,9 @@ def trainable(model: nn.Module, params: Selection) -> dict[str, str]:
     alias: dict[str, str] = {}
     first: dict[int, str] = {}
     frozen: set[str] = set()
-    for raw, parameter in model.named_parameters(remove_duplicate=False):
+    if own is None or params is not None:  # any name of a tied parameter selects it
+        own = dict(model.named_parameters(remove_duplicate=False))
+    for raw, parameter in own.items():
         name = reported_name(model, raw)
         if not parameter.requires_grad:
             frozen.add(name)

@@ -30,26 +30,26 @@ def refuse_not_finite(outputs: Tensor, name: str) -> None:
         )
 
 
-def refuse_coupling_modes(model: nn.Module) -> None:
-    """Raises where the module's mode makes outputs random or dependent on the batch.
+def refuse_coupling_modes(modules: Mapping[str, nn.Module]) -> None:
+    """Raises where the mode of one of a model's modules makes outputs random or dependent on the batch.
 
     Raises:
         UnsupportedModelError: names the modules.
     """
     dropout, batchnorm, instancenorm = [], [], []
-    scripted = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    scripted = [name for name, module in modules.items() if isinstance(module, torch.jit.ScriptModule)]
     if scripted:
         raise UnsupportedModelError(
             f"scripted or traced modules do not let their parameters be replaced: {scripted[:8]}",
             remedy="Use the module that they were made from.",
         )
-    weighted = [name for name, module in model.named_modules() if getattr(module, "scale_grad_by_freq", False)]
+    weighted = [name for name, module in modules.items() if getattr(module, "scale_grad_by_freq", False)]
     if weighted:
         raise UnsupportedModelError(
             f"scale_grad_by_freq rescales gradients, so they are no longer derivatives: {weighted[:8]}",
             remedy="Switch it off for the measurement.",
         )
-    for name, module in model.named_modules():
+    for name, module in modules.items():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             dropout.append(name)
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):

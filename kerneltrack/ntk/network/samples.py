@@ -7,6 +7,7 @@ so that a forward that writes to its inputs changes nobody's samples. Nothing he
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -56,6 +57,11 @@ class Inputs:
             )
         if 0 in lengths:
             raise ProbeError(f"{name} is empty", expected="at least one sample", got="N = 0")
+
+    @cached_property
+    def kinds(self) -> tuple[tuple[torch.Size, torch.dtype], ...]:
+        """Shape and dtype of one sample's part of each tensor."""
+        return tuple((t.shape[1:], t.dtype) for t in self.tensors)
 
     def __len__(self) -> int:
         return self.tensors[0].shape[0]

@@ -1,28 +1,31 @@
 """What a network's outputs depend on, as a value that tells whether it has changed.
 
-Pointers and version counters do not see a write through ``.data`` or through a NumPy view: contents are summed too, word
-by word, with a weight for each place, in integers that wrap around. A single changed word always changes the sum. The
-sums stay on their devices and are compared there; what Python knows is compared at once.
+Pointers and version counters do not see a write through ``.data`` or through a NumPy view: contents are summed too
+(:mod:`.checksum`). The sums stay on their devices and are compared there; what Python knows is compared at once.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from types import SimpleNamespace
+from operator import is_
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-#: Words in one row of a checksum; each row has a weight of its own.
-_WIDTH = 4096
+from kerneltrack.ntk.network.checksum import checksums, parts
+
 #: Containers are looked into so deep and up to so many entries; numbers, texts and None are compared by value.
 DEPTH, ENTRIES, CONTAINERS = 3, 1024, (dict, list, tuple)
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
-
-_WEIGHTS: dict[tuple[torch.device, int], Tensor] = {}
+#: What most attributes of a module are: empty tables of hooks.
+_OFTEN_EMPTY = frozenset((OrderedDict, dict, list, tuple, set, frozenset))
+#: What nothing changes inside; it can be replaced only.
+_ITSELF = (FunctionType, property, classmethod, staticmethod, type)
 
 
 class State:
@@ -35,19 +38,23 @@ class State:
     Args:
         module: the root.
         beside: samples and whatever else counts.
+        like: an earlier state, of which attributes are taken where they are the same.
     """
 
-    def __init__(self, module: nn.Module, beside: Iterable[Any]) -> None:
-        seen = _Sight()
+    def __init__(self, module: nn.Module, beside: Iterable[Any], like: State | None = None) -> None:
+        seen, modules, known = _Sight(), list(module.modules()), {} if like is None else like._attributes
+        kinds = dict.fromkeys(kind for child in modules for kind in type(child).__mro__)
+        owners = [*modules, *(kind for kind in kinds if kind not in (nn.Module, object))]
+        self._attributes: dict[int, _Attributes] = {
+            id(owner): found if (found := known.get(id(owner))) and found.holds() else _Attributes(owner, seen)
+            for owner in owners
+        }
         self._facts = (
-            [_inside(child, seen) for child in module.modules()],
-            [(name, seen.value(value)) for name, value in _of_classes(module)],
+            [_inside(child, seen) for child in modules],
+            [(own.fixed, own.rest(seen)) for own in self._attributes.values()],
             [seen.value(value) for value in beside],
         )
-        devices: dict[torch.device, list[Tensor]] = {}
-        for total in seen.sums:
-            devices.setdefault(total.device, []).append(total)
-        self._sums = {device: torch.stack(group) for device, group in devices.items()}
+        self._sums = checksums(seen.contents)
 
     def differs(self, other: State) -> bool | list[Tensor]:
         """Whether this is known to be another state, and otherwise what says so of the contents: one flag on each device."""
@@ -71,10 +78,10 @@ class _Itself:
 
 
 class _Sight:
-    """What was seen of tensors, each once, and the sums of their contents."""
+    """What was seen of tensors, each once, and whose contents are to be summed."""
 
     def __init__(self) -> None:
-        self.sums: list[Tensor] = []
+        self.contents: list[Tensor] = []
         self._known: dict[int, tuple[Tensor, int]] = {}
 
     def registered(self, tensor: Tensor | None) -> Any:
@@ -88,20 +95,24 @@ class _Sight:
         return self.tensor(tensor), _Itself(tensor), version, tensor.layout == torch.strided and tensor.data_ptr()
 
     def tensor(self, tensor: Tensor) -> Any:
-        """Any tensor without its contents; the sums of these are kept, once."""
+        """Any tensor without its contents; these are noted, once."""
         if id(tensor) not in self._known:
             self._known[id(tensor)] = tensor, len(self._known)
-            self.sums.extend(map(checksum, _parts(tensor)))
-        return self._known[id(tensor)][1], tensor.shape, tensor.dtype, tensor.requires_grad
+            self.contents.append(tensor)
+        held = None if tensor.layout == torch.strided else [part.shape for part in parts(tensor)]
+        return self._known[id(tensor)][1], tensor.shape, tensor.dtype, tensor.requires_grad, held
 
     def value(self, value: Any, depth: int = DEPTH) -> Any:
         """A Python value, as it can be compared."""
-        if isinstance(value, _VALUES):
-            return type(value), value if value == value else "nan"
+        kind = type(value)
+        if kind in _OFTEN_EMPTY and not value:
+            return kind
+        if kind in _VALUES or isinstance(value, _VALUES):
+            return kind, value if value == value else "nan"
         if isinstance(value, Tensor):
             return self.tensor(value)
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-            self.sums.append(checksum(torch.from_numpy(np.ascontiguousarray(value))))
+            self.contents.append(torch.from_numpy(np.ascontiguousarray(value)))
             return value.shape, value.dtype
         return type(value), self._inside(value, depth) if depth else _Itself(value)
 
@@ -119,84 +130,52 @@ class _Sight:
 
 
 def _inside(module: nn.Module, seen: _Sight) -> Any:
-    """A module's mode, and everything that it holds under each name."""
+    """A module's class and mode, and what torch keeps for it under each name."""
     tensors = [(name, seen.registered(tensor)) for kind in _TENSORS for name, tensor in getattr(module, kind).items()]
     modules = [(name, _Itself(child)) for name, child in module._modules.items()]
-    own = [(name, seen.value(value)) for name, value in vars(module).items() if name not in _REGISTERED]
-    return _Itself(module), _Itself(type(module)), module.training, tensors, modules, own
+    return _Itself(module), _Itself(type(module)), module.training, tensors, modules
 
 
-def _of_classes(module: nn.Module) -> list[tuple[str, Any]]:
-    """What the modules' classes define, each class once: a method or a constant may be replaced there."""
-    kinds = {kind: None for child in module.modules() for kind in type(child).__mro__}
-    own = (kind for kind in kinds if kind not in (nn.Module, object))
-    return [item for kind in own for item in vars(kind).items() if not item[0].startswith("__")]
+class _Attributes:
+    """What a module has, or its class defines, by name: a method may be replaced there too, and a container may change.
+
+    Args:
+        owner: the module or class.
+        seen: what is looked with.
+
+    Attributes:
+        fixed: what cannot change inside, and what is empty.
+    """
+
+    def __init__(self, owner: Any, seen: _Sight) -> None:
+        self._owner, self._all = owner, dict(vars(owner))
+        own = {name: value for name, value in self._all.items() if not _left_out(owner, name)}
+        self._empty = [value for value in own.values() if type(value) in _OFTEN_EMPTY and not value]
+        self.fixed = [(name, seen.value(value)) for name, value in own.items() if _is_fixed(value)]
+        self._rest = [(name, value) for name, value in own.items() if not _is_fixed(value)]
+
+    def holds(self) -> bool:
+        """Whether the owner still has the very same objects under the same names, and those that were empty are so."""
+        now = vars(self._owner)
+        same = [*now] == [*self._all] and all(map(is_, now.values(), self._all.values()))
+        return same and not any(self._empty)
+
+    def rest(self, seen: _Sight) -> list[tuple[str, Any]]:
+        """What may change inside, as it is now."""
+        return [(name, seen.value(value)) for name, value in self._rest]
+
+
+def _left_out(owner: Any, name: str) -> bool:
+    return name.startswith("__") if isinstance(owner, type) else name in _REGISTERED
+
+
+def _is_fixed(value: Any) -> bool:
+    kind = type(value)
+    if kind is tuple and all(type(entry) in _VALUES for entry in value):
+        return len(value) <= ENTRIES
+    return kind in _VALUES or (kind in _OFTEN_EMPTY and not value) or isinstance(value, _ITSELF)
 
 
 #: Where torch keeps what is asked for by itself: parameters, buffers, submodules and the mode.
 _TENSORS = ("_parameters", "_buffers")
 _REGISTERED = (*_TENSORS, "_modules", "training")
-
-
-def _parts(tensor: Tensor) -> list[Tensor]:
-    """The dense tensors that hold the contents of ``tensor``."""
-    if tensor.device.type == "meta":
-        return []
-    plain = tensor.detach()
-    if plain.layout == torch.strided:
-        return [plain]
-    if plain.layout == torch.sparse_coo:
-        return [plain._indices(), plain._values()]
-    if plain.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return [plain.crow_indices(), plain.col_indices(), plain.values()]
-    if plain.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return [plain.ccol_indices(), plain.row_indices(), plain.values()]
-    return [plain.to_dense()]
-
-
-def checksum(tensor: Tensor) -> Tensor:
-    """The contents of ``tensor`` as one integer, () on its device."""
-    words = _words(tensor)
-    rows = len(words) // _WIDTH
-    body, rest = words[: rows * _WIDTH].view(rows, _WIDTH), words[rows * _WIDTH :]
-    total = _dot(rest, _weights(tensor.device, 0)[: len(rest)])
-    if rows:
-        across = _weights(tensor.device, 1) if rows <= _WIDTH else _draw(tensor.device, 1, rows)
-        total = total + _dot(_times(body, _weights(tensor.device, 0)), across[:rows])
-    return total
-
-
-def _words(tensor: Tensor) -> Tensor:
-    """The bytes of ``tensor`` as integers of 64 bits, zeros behind them; other bytes are other integers.
-
-    The upper bits of each are folded into lower ones: the last bit, a float64's sign, is the same in a product with any odd
-    weight, and two changes of it would cancel. By 29 places, so that the signs of two float32 do not meet.
-    """
-    whole = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    raw = whole.as_strided((whole.numel(),), (1,)).view(torch.uint8)  # of one entry, contiguous() leaves the stride
-    over = len(raw) % 8
-    if over or raw.storage_offset() % 8:
-        raw = torch.cat([raw, raw.new_zeros(-over % 8)])
-    words = raw.view(torch.int64)
-    upper: Tensor = (words >> 29).bitwise_and_(2**35 - 1)
-    return upper.bitwise_xor_(words)
-
-
-def _times(rows: Tensor, weights: Tensor) -> Tensor:
-    return torch.mv(rows, weights) if rows.device.type == "cpu" else (rows * weights).sum(1)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a, b) if a.device.type == "cpu" else (a * b).sum()
-
-
-def _weights(device: torch.device, seed: int) -> Tensor:
-    if (device, seed) not in _WEIGHTS:
-        _WEIGHTS[device, seed] = _draw(device, seed, _WIDTH)
-    return _WEIGHTS[device, seed]
-
-
-def _draw(device: torch.device, seed: int, count: int) -> Tensor:
-    """Odd numbers: a product with one is another for another factor."""
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randint(-(2**62), 2**62, (count,), generator=generator) * 2 + 1).to(device)

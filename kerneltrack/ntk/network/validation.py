@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kerneltrack.ntk.network.checksum import checksums
 from kerneltrack.ntk.network.first_pass import try_one_sample
-from kerneltrack.ntk.network.generators import Generators
 from kerneltrack.ntk.network.independence import (
     FEW,
     MANY,
@@ -20,7 +20,6 @@ from kerneltrack.ntk.network.independence import (
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.refusals import coupling_explained, explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
-from kerneltrack.ntk.network.state import checksum
 
 
 def validate(network: Network, x: Any, *, name: str = "x") -> tuple[Inputs, int]:
@@ -37,16 +36,16 @@ def validate(network: Network, x: Any, *, name: str = "x") -> tuple[Inputs, int]
     """
     samples = network.inputs(x, name=name)
     accepted = network.known(samples).accepted
-    found = tuple(contents(samples).tolist())
+    found = len(samples), *contents(samples).tolist()
     outputs = _look(network, samples, name, found not in accepted)
     accepted.add(found)
     return samples, outputs
 
 
 def contents(samples: Inputs) -> Tensor:
-    """Checksums of the samples' tensors, on the device of the first."""
-    sums = [checksum(t) for t in samples.tensors]
-    return torch.stack([total.to(sums[0].device) for total in sums])
+    """Sums of what the samples hold, (s,) on their device; how many samples there are is not told by it."""
+    (sums,) = checksums(samples.tensors).values()
+    return sums
 
 
 def look_closely(network: Network, samples: Inputs) -> None:
@@ -55,8 +54,8 @@ def look_closely(network: Network, samples: Inputs) -> None:
 
 
 def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
-    generators = Generators(network.module)
     with explained(network.module), network.evaluating():
+        generators = network.now.generators
         before = generators.states()
         if first:
             try_one_sample(network, samples, generators, network.buffers)
@@ -88,7 +87,7 @@ def _batches(network: Network, samples: Inputs, name: str) -> tuple[Tensor, Tens
 
 def refuse_random(network: Network, x: Any) -> None:
     """Raises UnsupportedModelError where the forward pass of one sample draws random numbers that matter."""
-    samples, generators = network.inputs(x), Generators(network.module)
+    samples, generators = network.inputs(x), network.now.generators
     with explained(network.module), network.evaluating(), torch.no_grad():
         network.sight(samples)
         before = generators.states()
