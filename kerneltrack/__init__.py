@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     import kerneltrack.ntk.analytic as analytic
-    from kerneltrack import errors, observables, schedule
+    from kerneltrack import errors, observables, regression, schedule
     from kerneltrack.archive import Archive, ArchiveWriter, open_archive
     from kerneltrack.ntk import NTKOperator, Plan, empirical_ntk, linearize, ntk_plan
     from kerneltrack.probe import Probe
@@ -40,6 +40,7 @@ __all__ = [
     "ntk_plan",
     "observables",
     "open_archive",
+    "regression",
     "schedule",
 ]
 
@@ -63,6 +64,7 @@ _HOME = {
     "analytic": "kerneltrack.ntk.analytic",
     "errors": "kerneltrack.errors",
     "observables": "kerneltrack.observables",
+    "regression": "kerneltrack.regression",
     "schedule": "kerneltrack.schedule",
 }
 

@@ -59,6 +59,10 @@ class ObservableError(KerneltrackError, ValueError):
     """An observable that is unknown, or that needs what was not measured."""
 
 
+class RegressionError(ObservableError):
+    """A regression that needs more eigenpairs, or other numbers, than it was given."""
+
+
 class KernelError(KerneltrackError, ValueError):
     """The kernel of this model cannot be computed exactly as asked."""
 

@@ -73,6 +73,34 @@ PAGES: Mapping[str, Page] = {
         "kerneltrack.observables",
         {},
     ),
+    "regression": Page(
+        "kerneltrack.regression",
+        "Regression with a fixed kernel, by the eigenpairs of ``kerneltrack.eigensystem``: ridge and logistic, gradient flow and "
+        "descent, the NTK-GP with its evidence, what each point adds, learning curves.",
+        "kerneltrack.regression",
+        {
+            "Ridge and logistic": (
+                "kernel_regression",
+                "leave_one_out",
+                "kernel_alignment_risk",
+                "kernel_newton",
+                "CrossEntropy",
+                "MeanLoss",
+                "Through",
+            ),
+            "Training with a fixed kernel": ("trained", "flow_filter", "descent_filter", "ensemble_covariance"),
+            "The Gaussian process": (
+                "posterior",
+                "Posterior",
+                "log_evidence",
+                "most_evident",
+                "Evidence",
+                "information_gain",
+            ),
+            "What each point adds": ("influence", "removal"),
+            "Learning curves": ("learning_curve", "effective_regularisation"),
+        },
+    ),
     "analytic": Page(
         "kerneltrack.analytic",
         "Kernels in closed form: infinitely wide ReLU networks, and gradient flow under a fixed kernel.",

@@ -13,7 +13,8 @@ from kerneltrack.conventions import helmert
 from kerneltrack.errors import ObservableError
 from kerneltrack.linear_algebra import beside, permuted, to_numpy, zeros
 from kerneltrack.measurement.not_measured import NotMeasured
-from kerneltrack.observables import CrossEntropy, MeanLoss, State, Through, kernel_newton, kernel_regression, ridge_of
+from kerneltrack.observables import State, ridge_of
+from kerneltrack.regression import CrossEntropy, MeanLoss, Through, kernel_newton, kernel_regression
 from kerneltrack.snapshot import Array
 
 

@@ -42,7 +42,6 @@ from kerneltrack.observables.dynamics import (
 from kerneltrack.observables.layers import quadratic_form, shares
 from kerneltrack.observables.laziness import grams_tell, jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
-from kerneltrack.observables.logistic import CrossEntropy, MeanLoss, Through, kernel_newton
 from kerneltrack.observables.modes import loss_curvature, predicted_factor
 from kerneltrack.observables.motion import (
     angular_velocity,
@@ -58,13 +57,7 @@ from kerneltrack.observables.motion import (
 from kerneltrack.observables.need import NEEDS, Need, in_order, is_light
 from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
-from kerneltrack.observables.regression import (
-    extended_energy,
-    kernel_alignment_risk,
-    kernel_regression,
-    leave_one_out,
-    ridge_of,
-)
+from kerneltrack.observables.regression import extended_energy, ridge_of
 from kerneltrack.observables.seen import held_out, in_training
 from kerneltrack.observables.similarity import similarity_bounds
 from kerneltrack.observables.spectral import (
@@ -80,6 +73,15 @@ from kerneltrack.observables.subspaces import largest_principal_angle, subspace_
 from kerneltrack.observables.superseded import SUPERSEDED, Superseded
 from kerneltrack.observables.target_alignment import pair_alignment, permuted_pair_alignment
 from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
+from kerneltrack.regression import (
+    CrossEntropy,
+    MeanLoss,
+    Through,
+    kernel_alignment_risk,
+    kernel_newton,
+    kernel_regression,
+    leave_one_out,
+)
 
 __all__ = [
     "NEEDS",

@@ -1,82 +1,21 @@
-"""Kernel regression with Θ_t: the prediction of a model whose kernel stays frozen at Θ_t.
-
-With an offset f_t it is the network linearised at θ_t and trained to the end; without, the kernel's own prediction.
-Which of the two is meant is never left open. Matrices have rows (n, o) for a full kernel and n for trace and sum.
-"""
+"""Errors of kernel regression with Θ_t: the prediction of a model whose kernel stays frozen at Θ_t."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.linear_algebra import beside, diagonal_blocks, to_numpy
+from kerneltrack.linear_algebra import to_numpy
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.dynamics import check_squares
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.seen import require_unseen
 from kerneltrack.observables.state import Array, State
-from kerneltrack.spectrum import EigenSystem
+from kerneltrack.regression import kernel_alignment_risk, leave_one_out
 
 #: γ/(tr Θ/M) of the observables here: above a float32 kernel's noise floor, far below what it regularises.
 RIDGE = 1e-3
-
-
-def kernel_regression(
-    cross: Array, pairs: EigenSystem, targets: Array, *, ridge: float, offset: tuple[Array, Array] | None = None
-) -> Array:
-    """f(X') = Θ(X', X)(Θ + γI)⁻¹ y, or f_t(X') + Θ(X', X)(Θ + γI)⁻¹(y − f_t(X)) with an offset.
-
-    Args:
-        cross: (M', M) Θ(X', X).
-        pairs: the complete eigensystem of Θ(X, X).
-        targets: (M, C) y as columns (:func:`project` makes them).
-        ridge: γ ≥ 0; with γ = 0 the modes below the noise floor are left out (pseudo-inverse).
-        offset: f_t(X') (M', C) and f_t(X) (M, C).
-
-    Returns:
-        (M', C) predictions.
-
-    Raises:
-        ObservableError: the eigensystem is not complete.
-    """
-    start, residual = (0.0, targets) if offset is None else (offset[0], targets - offset[1])
-    vectors = pairs.vectors
-    return np.asarray(start + to_numpy(beside(cross, vectors) @ _solve(pairs, beside(residual, vectors), ridge)))
-
-
-def leave_one_out(pairs: EigenSystem, targets: Array, samples: int, *, ridge: float) -> Array:
-    """Errors y − f^{(−n)}(x_n) (M, C) at each point of the regression that has not seen it, without refitting.
-
-    With A = (Θ + γI)⁻¹ and A_nn its block at point n (one row per output that the kernel keeps), the error at n is
-    A_nn⁻¹ (A y)_n.
-    """
-    inverse = _solve(pairs, beside(np.eye(pairs.size), pairs.vectors), ridge)
-    outputs = pairs.size // samples
-    solved = to_numpy(inverse @ beside(targets, inverse)).reshape(samples, outputs, -1)
-    return np.asarray(np.linalg.solve(diagonal_blocks(inverse, outputs), solved).reshape(pairs.size, -1))
-
-
-def kernel_alignment_risk(pairs: EigenSystem, targets: Array, *, ridge: float) -> float:
-    """KARE: (1/M) yᵀ(Θ/M + λI)⁻²y / ((1/M) tr (Θ/M + λI)⁻¹)², λ = γ/M: estimates the test error of ridge regression.
-
-    Equal to generalised cross-validation. Jacot et al. 2020 (arXiv 2006.09796). Targets (M, C), summed over C.
-    """
-    coefficients = to_numpy(pairs.vectors.T @ beside(targets, pairs.vectors))
-    filters = 1 / (np.maximum(pairs.values, 0.0) + ridge)
-    top = np.sum(filters**2 @ coefficients**2) / pairs.size
-    return float(top / np.mean(filters) ** 2)
-
-
-def _solve(pairs: EigenSystem, columns: Any, ridge: float) -> Any:
-    """(Θ + γI)⁻¹ applied to columns where the eigenvectors live; with γ = 0 the pseudo-inverse above the noise floor."""
-    if not pairs.complete:
-        raise ObservableError("regression needs every eigenpair of the kernel")
-    kept = np.maximum(pairs.values, 0.0) + ridge
-    filters = np.where((pairs.values > pairs.noise_floor) | (ridge > 0), 1 / np.where(kept > 0, kept, 1.0), 0.0)
-    return pairs.vectors @ (beside(filters[:, None], columns) * (pairs.vectors.T @ columns))
 
 
 def extended_energy(extension: Array, phi: Array, k: tuple[int, ...]) -> Array:

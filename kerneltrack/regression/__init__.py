@@ -1,0 +1,41 @@
+"""Regression with a fixed kernel: ridge, logistic, gradient flow, the Gaussian process, what each point adds, learning curves.
+
+Everything is by the eigenpairs of Θ(X, X) that :func:`kerneltrack.eigensystem` gives, never by an inverse.
+"""
+
+from kerneltrack.regression.flow import descent_filter, ensemble_covariance, flow_filter, trained
+from kerneltrack.regression.gaussian_process import (
+    Evidence,
+    Posterior,
+    information_gain,
+    log_evidence,
+    most_evident,
+    posterior,
+)
+from kerneltrack.regression.learning_curve import effective_regularisation, learning_curve
+from kerneltrack.regression.logistic import CrossEntropy, MeanLoss, Through, kernel_newton
+from kerneltrack.regression.ridge import influence, kernel_alignment_risk, kernel_regression, leave_one_out, removal
+
+__all__ = [
+    "CrossEntropy",
+    "Evidence",
+    "MeanLoss",
+    "Posterior",
+    "Through",
+    "descent_filter",
+    "effective_regularisation",
+    "ensemble_covariance",
+    "flow_filter",
+    "influence",
+    "information_gain",
+    "kernel_alignment_risk",
+    "kernel_newton",
+    "kernel_regression",
+    "learning_curve",
+    "leave_one_out",
+    "log_evidence",
+    "most_evident",
+    "posterior",
+    "removal",
+    "trained",
+]
