@@ -342,11 +342,11 @@ seed. Where there is nothing but recollection, the measurement stands beside it 
 Run on: {ran_on}; two runs at a time, so no time on this page is a benchmark.
 
 The paper has N = {full.samples:,}, width {full.width} and {full.steps:,} updates on another picture. `--size full` is that: loss
-and gradients are captured once as a CUDA graph and replayed, and a snapshot, which is solved on the device, takes 1.1 s on an H200
-(median of 21). `--only main --until 300000` and `--only main` train it in two halves. **It has not been run whole**: at δ = 0.25 the
-run of seed 0 stood at ρ = 1.22 after 20,000 updates, and its outputs were NaN before update 40,000, twice. A smaller δ or another
-initialisation is to be tried. What is tested is that its training, without the capture, ends bit for bit in the weights of the
-ordinary one, and two halves in those of the whole.
+and gradients are captured once as a CUDA graph and replayed, and a snapshot, which is solved on the device, takes 1.1 s on an
+H200 (median of 21). `--only main --until 300000` and `--only main` train it in two halves. **It has not been run whole**: at
+δ = 0.25 the run of seed 0 stood at ρ = 1.22 after 20,000 updates, and its outputs were NaN before update 40,000, twice. A smaller
+δ or another initialisation is to be tried. What is tested is that its training, without the capture, ends bit for bit in the
+weights of the ordinary one, and two halves in those of the whole.
 
 ## Claims
 
