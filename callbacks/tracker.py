@@ -219,8 +219,9 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         probe: an int (that many training samples, drawn with ``probe_seed``), a Probe, the path of a saved one, or a
             mapping from names to these; ``{"train": 128, "val": 128}`` draws the second from the validation loader.
         schedule: an int n (the states before updates 0, n, 2n, … and the last), "log", "epoch", a
-            ``kerneltrack.schedule`` object, or one per probe. Step 0 and the last state are always measured. "log" begins a
-            pair at one state of three, whose second one is light: kernel, outputs and what follows without eigenpairs.
+            ``kerneltrack.schedule`` object, or one per probe. Step 0 and the last state are always measured. "log" is evenly in
+            log t and around every step of the learning rate, and begins a pair at one state of three, whose second one is
+            light: kernel, outputs and what follows without eigenpairs.
         output: the output reduction: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,). "auto" is "full" for
             one output and where N·O is at most 1,024, else "trace"; a line at the start says which.
         gauge: "softmax" takes off what softmax does not see, one function added to all outputs; "raw" leaves the outputs as

@@ -336,5 +336,6 @@ class Recorder:
         if self._unstored:
             yield f"could not store steps {', '.join(map(str, self._unstored))}"
         yield self.pace.skipped()
+        yield self.pace.newly_refused()
         for reading in readings.values():
             yield from reading.remarks

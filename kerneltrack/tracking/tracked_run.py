@@ -65,6 +65,7 @@ class TrackedRun:
         self._verified = False
         self._announced = self._told = False  # whether the cost of a snapshot, and that of the run, were said
         self._clipping: Clipping | None = None  # at the optimizer's step
+        self._refused = ""  # what was said of steps of the rates that are not measured
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors: what a resumed run needs to go on with the same archive, schedule and comparisons."""
@@ -114,9 +115,16 @@ class TrackedRun:
         due = self._recorder.due(clock(facts, self._train_seconds(), with_metrics=wants_metrics))
         if schedules.differs_between_ranks(self._measured.schedule):
             due = self._ranks.broadcast(partial(dict, due))
+        self._tell_refused(self._recorder.pace.refused)
         if due:
             self._forecast(facts.model, due)
             self._measure(facts, due)
+
+    def _tell_refused(self, line: str) -> None:
+        """That further steps of the rates are not measured, once."""
+        if line != self._refused and self._options.log and self._ranks.leads:
+            announcements.say(line)
+        self._refused = line
 
     @property
     def _waits(self) -> bool:
