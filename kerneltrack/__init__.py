@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from kerneltrack.probe import Probe
     from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
     from kerneltrack.spectrum import EigenSystem, eigensystem
-    from kerneltrack.tracking import Tracker
+    from kerneltrack.tracking import ForkLimits, Tracker
 
 __all__ = [
     "Archive",
     "ArchiveWriter",
     "EigenSystem",
+    "ForkLimits",
     "NTKOperator",
     "Plan",
     "Probe",
@@ -59,6 +60,7 @@ _HOME = {
     "Snapshot": "kerneltrack.snapshot",
     "EigenSystem": "kerneltrack.spectrum",
     "eigensystem": "kerneltrack.spectrum",
+    "ForkLimits": "kerneltrack.tracking",
     "Tracker": "kerneltrack.tracking",
     "analytic": "kerneltrack.ntk.analytic",
     "errors": "kerneltrack.errors",

@@ -10,6 +10,9 @@ require_torch()
 from kerneltrack.tracking import given
 from kerneltrack.tracking.announcements import say
 from kerneltrack.tracking.facts import Facts, has_gradient
+from kerneltrack.tracking.fork import Fork
+from kerneltrack.tracking.fork_keeper import ForkKeeper, LoopState
+from kerneltrack.tracking.fork_limits import ForkLimits
 from kerneltrack.tracking.gradient_clipping import UNTOLD, clipped
 from kerneltrack.tracking.measured import Measured
 from kerneltrack.tracking.options import Options
@@ -22,6 +25,10 @@ __all__ = [
     "UNTOLD",
     "Drawn",
     "Facts",
+    "Fork",
+    "ForkKeeper",
+    "ForkLimits",
+    "LoopState",
     "Measured",
     "Options",
     "ProbeSources",
