@@ -8,6 +8,7 @@ hooks.
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,8 @@ class _Tracker(TrackedRun):
     def _loop_state(self, facts: Facts) -> LoopState:
         assert isinstance(facts, TrainerFacts)  # this adapter's own
         checkpoint = forking.checkpoint_of(facts.trainer, self)
-        return LoopState(tracker=TrackedRun.state_dict(self), loop=checkpoint, consumed=facts.batch_idx)
+        origin = self._origin((weakref.ref(facts.trainer), weakref.ref(facts.model)))
+        return LoopState(TrackedRun.state_dict(self), checkpoint, origin, consumed=facts.batch_idx)
 
     def _leave(self, trainer: Any) -> None:
         """Close the archive; safe to call again."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kerneltrack.probe import Probe
     from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
     from kerneltrack.spectrum import EigenSystem, eigensystem
-    from kerneltrack.tracking import ForkLimits, Tracker
+    from kerneltrack.tracking import ForkLimits, Tracker, control_run
 
 __all__ = [
     "Archive",
@@ -34,6 +34,7 @@ __all__ = [
     "Snapshot",
     "Tracker",
     "analytic",
+    "control_run",
     "eigensystem",
     "empirical_ntk",
     "errors",
@@ -62,6 +63,7 @@ _HOME = {
     "eigensystem": "kerneltrack.spectrum",
     "ForkLimits": "kerneltrack.tracking",
     "Tracker": "kerneltrack.tracking",
+    "control_run": "kerneltrack.tracking",
     "analytic": "kerneltrack.ntk.analytic",
     "errors": "kerneltrack.errors",
     "observables": "kerneltrack.observables",

@@ -8,8 +8,8 @@ import kerneltrack as kt
 
 NAMES = [
     "Archive", "ArchiveWriter", "EigenSystem", "ForkLimits", "NTKOperator", "Plan", "Probe", "ProbeRecord", "Provenance",
-    "Snapshot", "Tracker", "analytic", "eigensystem", "empirical_ntk", "errors", "linearize", "ntk_plan", "observables",
-    "open_archive", "schedule",
+    "Snapshot", "Tracker", "analytic", "control_run", "eigensystem", "empirical_ntk", "errors", "linearize", "ntk_plan",
+    "observables", "open_archive", "schedule",
 ]  # fmt: skip
 
 SIGNATURES = {

@@ -39,7 +39,7 @@ PAGES: Mapping[str, Page] = {
             "Kernels": ("empirical_ntk", "ntk_plan", "Plan", "NTKOperator", "linearize"),
             "Eigensystems": ("eigensystem", "EigenSystem"),
             "Probes": ("Probe",),
-            "Tracking a loop": ("Tracker", "ForkLimits"),
+            "Tracking a loop": ("Tracker", "ForkLimits", "control_run"),
             "Archives": ("open_archive", "Archive", "ArchiveWriter"),
             "What an archive is made of": ("Snapshot", "ProbeRecord", "Provenance"),
         },
@@ -48,7 +48,7 @@ PAGES: Mapping[str, Page] = {
         "kerneltrack.callbacks",
         "The tracker, a Lightning callback. :doc:`/how-to/tracker` shows it at work.",
         "kerneltrack.callbacks",
-        {"": ("NTKTracker",)},
+        {"": ("NTKTracker", "run_control")},
     ),
     "analysis": Page(
         "kerneltrack.analysis",

@@ -36,7 +36,7 @@ from kerneltrack.measurement.snapshot_cost import SnapshotCost
 from kerneltrack.measurement.training_outputs import flags_of
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.schema import FIXED_SIZES
-from kerneltrack.snapshot import Snapshot, Status
+from kerneltrack.snapshot import Batches, Snapshot, Status
 from kerneltrack.training import UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
@@ -258,6 +258,11 @@ class Recorder:
         """Go on where :meth:`state_dict` was taken; θ_0 goes to ``device``."""
         self.pace.load_state_dict(memory)
         self._probes.load_state_dict(memory, device, measures=self._ranks.leads)
+
+    def tell_batches(self, batches: Batches) -> None:
+        """Whether a control was trained on the batches of its run."""
+        if self._writer is not None:
+            self._writer.tell_batches(batches)
 
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""

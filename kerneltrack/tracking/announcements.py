@@ -11,7 +11,6 @@ from kerneltrack.formatting import format_bytes
 from kerneltrack.measurement import Forecast, SnapshotCost
 from kerneltrack.schedule import OnLearningRateChange, Schedule
 from kerneltrack.snapshot import Snapshot
-from kerneltrack.tracking.fork import Fork
 from kerneltrack.training import ProbeLoss
 
 #: Seconds after which a kernel that is still being computed shows how far it is.
@@ -64,13 +63,6 @@ def after(rows: int, archive: object, seconds: float, total: float) -> str:
     """What was measured, and its share of the run."""
     share = 100 * seconds / max(total, 1e-9)
     return f"{rows} snapshots in {archive} ({seconds:.1f} s, {share:.1f} % of the run)"
-
-
-def fork(fork: Fork, number: int, *, call: str) -> str:
-    """A fork that was kept, and the line that runs its control."""
-    old, new = (", ".join(f"{rate:g}" for rate in rates) for rates in (fork.old_rates, fork.new_rates))
-    what = f"stayed at {old}" if fork.reason == "asked" else f"stayed at {old} instead of going to {new}"
-    return f"had the learning rate {what} at step {fork.step}: {call.format(f'tracker.forks[{number}]')}"
 
 
 def unseen_shift(loss: ProbeLoss | None) -> str:

@@ -16,6 +16,7 @@ from kerneltrack.errors import ForkError
 from kerneltrack.tracking.batch_trail import BatchTrail
 from kerneltrack.tracking.generator_states import GeneratorStates
 from kerneltrack.tracking.held_rates import Settings
+from kerneltrack.tracking.options import Options
 from kerneltrack.tracking.replay import Replay
 
 #: Why a fork was kept: a step of the rates, the first fall of a trend, or that it was asked for.
@@ -66,6 +67,19 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a fork comes from.
+
+    Attributes:
+        options: of the run's tracker, with its probes.
+        source: what the loop's kind begins a control from: the loop itself, or weak references to trainer and module.
+    """
+
+    options: Options
+    source: Any
+
+
+@dataclass(frozen=True, eq=False)
 class Fork:
     """A state before the first update at a new rate, with everything that it takes to go on at the old one.
 
@@ -95,6 +109,13 @@ class Fork:
     tracker: dict[str, Any] = field(repr=False)
     #: What else the loop's kind needs: Lightning's progress and schedulers.
     loop: dict[str, Any] = field(repr=False)
+    origin: Origin = field(repr=False)
+
+    def question(self, call: str) -> str:
+        """What its control would answer, and the ``call`` that runs it."""
+        old, new = (", ".join(f"{rate:g}" for rate in rates) for rates in (self.old_rates, self.new_rates))
+        stayed = f"stayed at {old}" if self.reason == "asked" else f"stayed at {old} instead of going to {new}"
+        return f"had the learning rate {stayed} at step {self.step}: {call}"
 
     def load_optimizers(self, optimizers: Sequence[Optimizer]) -> None:
         """Put the optimizers' states into others of the same make, with the old rates.

@@ -12,7 +12,7 @@ from kerneltrack.formatting import format_bytes
 from kerneltrack.schedule import OnLearningRateChange, Schedule, StepDetector, StepRule
 from kerneltrack.tracking.batch_trail import BatchTrail
 from kerneltrack.tracking.facts import Facts, rates
-from kerneltrack.tracking.fork import Fork, Reason, Weights, bytes_of, copied
+from kerneltrack.tracking.fork import Fork, Origin, Reason, Weights, bytes_of, copied
 from kerneltrack.tracking.fork_limits import ForkLimits
 from kerneltrack.tracking.generator_states import GeneratorStates
 from kerneltrack.tracking.held_rates import Settings, rates_of, settings_of
@@ -20,18 +20,20 @@ from kerneltrack.tracking.replay import LoaderWatch
 from kerneltrack.undisturbed import held_generators
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LoopState:
     """What only the loop's own kind knows at a moment.
 
     Attributes:
         tracker: the tracker's state.
         loop: what else a run needs to go on from here.
+        origin: of which run it is.
         consumed: batches of the epoch before this one; None: as they were counted.
     """
 
     tracker: dict[str, Any]
     loop: dict[str, Any]
+    origin: Origin
     consumed: int | None
 
 
@@ -168,6 +170,7 @@ class ForkKeeper:
             course=self.course,
             tracker=tracker,
             loop=loop,
+            origin=state.origin,
         )
 
     def state_dict(self) -> dict[str, Any]:

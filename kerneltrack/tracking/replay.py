@@ -46,6 +46,31 @@ class Replay:
             next(found)
         return found
 
+    def rewind(self, loader: Any) -> Callable[[], None]:
+        """Let every iterator that a DataLoader makes begin at this moment, until the function that is returned is called."""
+        makes = loader._get_iterator
+
+        def make() -> Iterator[Any]:
+            try:
+                return _as_it_stood(self.begin(loader, makes), loader)
+            except StopIteration:  # it has fewer batches now: they are others, which whoever compares them sees
+                return makes()  # type: ignore[no-any-return]  # of a torch DataLoader
+
+        loader._get_iterator = make
+        return lambda: vars(loader).pop("_get_iterator", None)
+
+
+def _as_it_stood(found: Iterator[Any], loader: Any) -> Iterator[Any]:
+    """The same batches, whatever is drawn before the first of them: that may be when the loader's order is drawn."""
+    held = held_generators(loader)
+    states = GeneratorStates.now(held)
+
+    def batches() -> Iterator[Any]:
+        states.restore(held)
+        yield from found
+
+    return batches()
+
 
 class LoaderWatch:
     """Notes the generators whenever a DataLoader makes an iterator, until :meth:`stop`; the loader gives the same batches.

@@ -20,10 +20,10 @@ from kerneltrack.errors import TrackerError
 from kerneltrack.measurement import Instrument, Pace, Recorder
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Due, OnMetricChange
-from kerneltrack.snapshot import Json, Provenance, Snapshot
+from kerneltrack.snapshot import Batches, ControlOf, Json, Provenance, Snapshot
 from kerneltrack.tracking import announcements, batches, callables, continuing, schedules
 from kerneltrack.tracking.facts import Facts, update_rule
-from kerneltrack.tracking.fork import Fork
+from kerneltrack.tracking.fork import Fork, Origin
 from kerneltrack.tracking.fork_keeper import ForkKeeper, LoopState
 from kerneltrack.tracking.options import Options
 from kerneltrack.tracking.probe_sources import ProbeSources
@@ -43,6 +43,7 @@ class TrackedRun:
         options: checked.
     """
 
+    _control: ControlOf | None = None  # of which run this is a control
     _control_call: ClassVar[str]  # how a control run is asked for, of a fork {}
     _given: frozenset[str]  # the arguments that were given; the others follow the archive that a run goes on with
     _sources: ProbeSources
@@ -152,6 +153,16 @@ class TrackedRun:
             self._forecast(facts.model, due)
             self._measure(facts, due)
 
+    def _tell_batches(self, batches: Batches) -> None:
+        """Whether this control was trained on the batches of its run; once it has ended."""
+        if self._recorder is not None:
+            self._recorder.tell_batches(batches)
+
+    def _origin(self, source: Any = None) -> Origin:
+        """What a control of this run measures, and on what: as this run does, the probes themselves included."""
+        measured = replace(self._measured, probe=dict(self._probes))
+        return Origin(replace(self._options, measured=measured, forks=None, fork_at=()), source)
+
     def _loop_state(self, facts: Facts) -> LoopState:
         """What a fork of this moment keeps of tracker and loop."""
         raise NotImplementedError
@@ -213,7 +224,7 @@ class TrackedRun:
             total = self._progress.seconds()
             self._say(announcements.after(recorder.rows, self.archive, recorder.seconds, total))
             for number, fork in enumerate(self.forks):
-                self._say(announcements.fork(fork, number, call=self._control_call))
+                self._say(fork.question(self._control_call.format(f"tracker.forks[{number}]")))
 
     # -- what these do ---------------------------------------------------------------------------------------------
 
@@ -262,7 +273,9 @@ class TrackedRun:
         origin = self._provenance(facts, said)
         if continues:
             return ArchiveWriter.resume(self.archive, probes=records, provenance=origin, resumed_from_step=facts.step)
-        return ArchiveWriter(self.archive, probes=records, provenance=origin, if_exists=self._options.if_exists)
+        return ArchiveWriter(
+            self.archive, probes=records, provenance=origin, if_exists=self._options.if_exists, control=self._control
+        )
 
     def _provenance(self, facts: Facts, said: Mapping[str, Json]) -> Provenance:
         """Where the numbers come from, in plain values; private facts in a section of their own."""

@@ -331,7 +331,8 @@ class Tracker(TrackedRun):
         self._begun = True
 
     def _loop_state(self, facts: Facts) -> LoopState:
-        return LoopState(tracker=TrackedRun.state_dict(self), loop=self._loop.state_dict(), consumed=None)
+        state = TrackedRun.state_dict(self)
+        return LoopState(state, self._loop.state_dict(), self._origin(self._loop), consumed=None)
 
     def _require_update(self, call: str) -> None:
         if not self._under_way:
