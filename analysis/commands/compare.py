@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from ..comparison import compare, defaults, group_tables, sweep, sweep_table, tables
 from ..output import print_json, print_tables
-from ..trajectory import load
+from ..trajectory import Trajectory, controls_beside, load
 
 if TYPE_CHECKING:
     from ..figures import Format
-    from ..trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +38,13 @@ class Asked:
     as_json: bool = False
 
     def runs(self) -> Trajectory:
-        """The runs, once it is known that the figure can be written."""
+        """The runs, once it is known that the figure can be written; of one alone its controls too."""
         if self.output is not None:
             from ..figures import format_of
 
             format_of(self.output, self.kind)
-        return load(self.archives, probe=self.probe)
+        found = load(self.archives, probe=self.probe)
+        return found if len(found) > 1 else Trajectory((*found, *controls_beside(found[0])))
 
 
 def run_compare(

@@ -8,7 +8,7 @@ step. Nothing is estimated here; every number is a stored one, a difference of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,31 +168,39 @@ def lr_decay_effects(trajectory: Trajectory | Run, control: Trajectory | Run | N
 
     Args:
         trajectory: one run.
-        control: a run of the same seed that shares the states up to a change and did not change the rate.
+        control: a run of the same seed that shares the states up to a change and did not change the rate; of several each change
+            has the one that begins there.
 
     Raises:
         AnalysisError: several runs, no eigenvalues, a control on another probe or of another reduction, or no change.
     """
     run = _single(trajectory)
     run.require("eigenvalues", "learning_rate", why="the learning-rate analysis")
-    paired = None if control is None else _single(control)
-    if paired is not None:
-        Trajectory((run, paired)).comparable()
+    paired = () if control is None else (control,) if isinstance(control, Run) else tuple(control)
+    for each in paired:
+        Trajectory((run, each)).comparable()
     changes, trends = learning_rate_changes(run)
     if not changes and not trends:
         raise _no_change(run)
     return LrDecayEffects(
         run=run.name,
         probe=run.probe,
-        control=paired.name if paired is not None else "",
+        control=", ".join(each.name for each in paired),
         energy_k=_energy_k(run),
-        changes=tuple(_effects(run, paired, change) for change in changes),
+        changes=tuple(_effects(run, _control_at(run, paired, change), change) for change in changes),
         trends=tuple(_course(run, trend) for trend in trends),
         notes=(
             *(f"{n} is {words}." for n, words in misleading(run) if n in SCALARS),
             *filter(None, (gauge_note(run),)),
         ),
     )
+
+
+def _control_at(run: Run, controls: Sequence[Run], change: Change) -> Run | None:
+    """The control of this change: one that may be called so; else one that begins there, or any."""
+    fitting = [control for control in controls if not _no_control(run, control, change)]
+    there = [control for control in controls if control.fork_step == change.step]
+    return next(iter((*fitting, *there, *controls)), None)
 
 
 def moment(run: Run, row: int, *, origin: int) -> TimePoint:
@@ -226,6 +234,8 @@ def _no_control(run: Run, control: Run | None, change: Change) -> str:
     """Why the differences to ``control`` would not be this change's effect, or ""."""
     if control is None:
         return "no control was given"
+    if said := _said_against(run, control):
+        return said
     row = control.row(int(run.steps[change.before]))
     if row is None:
         return f"the control has no snapshot at step {run.steps[change.before]}"
@@ -238,6 +248,19 @@ def _no_control(run: Run, control: Run | None, change: Change) -> str:
     for (mine, name), (theirs, _) in zip(states[::2], states[1::2], strict=True):
         if not abs(mine - theirs) <= SAME_STATE * abs(mine):
             return f"the control was in another state at the change ({name} {theirs:.6g} against {mine:.6g})"
+    return ""
+
+
+def _said_against(run: Run, control: Run) -> str:
+    """What the archive says of itself against its being the control of this run; "" where nothing."""
+    if control.placebo_of:
+        return f"{control.name} is a placebo, with the run's own learning rates"
+    if control.control_of and control.control_of != run.archive_id:
+        return f"{control.name} says that it is the control of another run"
+    if control.other_batches == "unverified":
+        return f"{control.name} has not ended, so nothing says whether its batches were the run's (unverified)"
+    if control.other_batches:
+        return f"{control.name} was trained on other batches than the run (other_batches)"
     return ""
 
 

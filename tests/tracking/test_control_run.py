@@ -146,7 +146,7 @@ def test_where_nothing_tells_the_batches_they_count_as_others(tmp_path):
 
 
 def test_a_control_that_has_not_ended_has_not_been_verified(run, tmp_path):
-    """What a kill would leave says nothing of its batches; what ends by an exception before its first update, that nothing tells."""
+    """What a kill would leave says nothing of its batches; what is stopped before its first update, that nothing tells."""
     said = []
 
     def looks(model, optimizer, batch):
@@ -205,5 +205,5 @@ def test_what_cannot_go_on_is_refused(run, tmp_path, given, message):
 
 
 def test_what_is_no_fork_is_refused():
-    with pytest.raises(ForkError, match="expected a fork of a kerneltrack.Tracker.*run_control"):
+    with pytest.raises(ForkError, match=r"expected a fork of a kerneltrack\.Tracker.*run_control"):
         kt.control_run("run.h5", update, steps=3)
