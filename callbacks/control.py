@@ -26,7 +26,7 @@ from .trainer_facts import TrainerFacts
 class _ContinuedTracker(NTKTracker):
     """The tracker of a continuation, with the options of its run."""
 
-    def __init__(self, fork: Fork, path: Path, *, steps: int, if_exists: IfExists, placebo: bool) -> None:
+    def __init__(self, fork: Fork, path: Path, *, steps: int, if_exists: IfExists, placebo: int) -> None:
         super().__init__(path)
         options = continuation.options_of(fork, path, steps=steps, if_exists=if_exists)
         TrackedRun.__init__(self, replace(options, split=None))
@@ -38,7 +38,7 @@ class _ContinuedTracker(NTKTracker):
 class _Continuation:
     """Puts a fit where the fork stood, holds its settings, and compares its batches; without Lightning's base class."""
 
-    def __init__(self, fork: Fork, tracker: _ContinuedTracker, *, placebo: bool) -> None:
+    def __init__(self, fork: Fork, tracker: _ContinuedTracker, *, placebo: int) -> None:
         super().__init__()
         self._fork, self._tracker, self._placebo = fork, tracker, placebo
         self.compared = continuation.Comparison(fork)
@@ -59,7 +59,8 @@ class _Continuation:
             trainer.strategy.lr_scheduler_configs = []
         self._hold(facts)
         if self._placebo:
-            self._reseed(trainer)
+            continuation.reseed(self._fork, trainer.train_dataloader, self._placebo)
+            iter(trainer.fit_loop._data_fetcher)
         elif self._fork.replay is not None:
             self._replay(trainer)
 
@@ -79,14 +80,6 @@ class _Continuation:
             iter(fetcher)
         elif replay.loader_state is not None:
             replay.begin(loader, lambda: iter(fetcher))
-
-    def _reseed(self, trainer: Any) -> None:
-        """Other draws than the run's, the same at every call."""
-        torch.manual_seed(self._fork.step + 1)
-        for generator in held_generators(trainer.train_dataloader):
-            if isinstance(generator, torch.Generator):
-                generator.manual_seed(self._fork.step + 1)
-        iter(trainer.fit_loop._data_fetcher)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._first and not self._placebo:
@@ -136,7 +129,7 @@ def run_control(
     steps: int,
     archive: str | Path | None = None,
     if_exists: IfExists = "raise",
-    placebo: bool = False,
+    placebo: bool | int = False,
 ) -> Path:
     """Fit on from a fork as if the learning rate had never changed, and write the archive of that control run.
 
@@ -155,7 +148,7 @@ def run_control(
         steps: how many updates.
         archive: the file to write; None: beside the run's, ``NAME-control-STEP.h5``.
         if_exists: "raise" or "replace".
-        placebo: go on with the run's own rates on other batches instead: what differs from the run without any change of the rate.
+        placebo: go on with the run's own rates on other batches instead, which says what these alone do; 2, 3, … draw others.
 
     Returns:
         The archive. It says of which run it is a control, and whether the batches were the same.
@@ -166,6 +159,7 @@ def run_control(
     """
     _check(fork, trainer, module)
     steps = arguments.number("steps", steps, least=1, remedy="As many as the run made after the fork.")
+    placebo = continuation.draw_of(placebo)
     path = continuation.place_of(fork, archive, placebo=placebo)
     tracker = _ContinuedTracker(fork, path, steps=steps, if_exists=if_exists, placebo=placebo)
     going_on = _ContinuationCallback(fork, tracker, placebo=placebo)

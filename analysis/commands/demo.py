@@ -168,7 +168,7 @@ def _trainer(experiment: Experiment, *callbacks: pl.Callback, progress: bool) ->
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without advice that is not for this run: a loader of one tensor batch gains nothing from workers; one is of Lightning's code."""
+    """Without advice that is not for this run: one tensor batch gains nothing from workers; one is of Lightning's code."""
     with warnings.catch_warnings():
         for advice in ("does not have many workers", "treespec, LeafSpec"):
             warnings.filterwarnings("ignore", message=f".*{advice}.*")

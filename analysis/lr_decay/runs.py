@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kerneltrack.errors import AnalysisError
 
 from ..text import Table
-from ..trajectory import PathLike, Run, Trajectory, controls_beside, load
+from ..trajectory import PathLike, Run, Trajectory, controls_beside, load, placebos_beside
 from .effects import LrDecayEffects, lr_decay_effects
 from .seeds import SeedEffects, effects_over_seeds, matched_control, seed_sentence, seed_table
 from .wording import sentence, tables, trend_sentence
@@ -47,7 +47,7 @@ def analyse(trajectory: Trajectory, controls: Sequence[PathLike]) -> RunsEffects
         control = beside[0] if len(beside) == 1 else matched_control(run, list(beside))
         if control is None:
             raise AnalysisError(f"{run.name} has no control among those given", got=", ".join(c.name for c in beside))
-        found.append((run, control, lr_decay_effects(run, control)))
+        found.append((run, control, lr_decay_effects(run, control, placebos_beside(run))))
     several = len(trajectory) > 1 and len(beside) > 1
     return RunsEffects(tuple(found), effects_over_seeds(trajectory, beside) if several else ())
 
@@ -56,7 +56,7 @@ def _with_their_own(trajectory: Trajectory) -> RunsEffects:
     """Each run against the controls that lie beside it and say so; over seeds where every run has one that may be called that."""
     own = [controls_beside(run) for run in trajectory]
     found = tuple(
-        (run, controls[0] if controls else None, lr_decay_effects(run, controls))
+        (run, controls[0] if controls else None, lr_decay_effects(run, controls, placebos_beside(run)))
         for run, controls in zip(trajectory, own, strict=True)
     )
     paired = all(any(change.has_control for change in effects.changes) for _, _, effects in found)

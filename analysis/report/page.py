@@ -28,7 +28,7 @@ from ..lr_decay import (
 )
 from ..output import HTML, distinct, is_stream, may_write, write
 from ..text import Table, count, number, plain
-from ..trajectory import PathLike, Run, Trajectory, controls_beside, load
+from ..trajectory import PathLike, Run, Trajectory, controls_beside, load, placebos_beside
 from ..withheld import gauge_note, misleading, sample_note, seen
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
@@ -198,7 +198,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
 
 def _effects(run: Run, controls: Trajectory) -> tuple[LrDecayEffects | None, str]:
     try:
-        return lr_decay_effects(run, controls), ""
+        return lr_decay_effects(run, controls, placebos_beside(run)), ""
     except AnalysisError as error:
         return None, str(error)
 

@@ -6,7 +6,7 @@ from kerneltrack.errors import AnalysisError
 
 from ..lr_decay import LrDecayEffects, lr_decay_effects
 from ..statements import Summary
-from ..trajectory import Run, Trajectory, controls_beside
+from ..trajectory import Run, Trajectory, controls_beside, placebos_beside
 from ..withheld import gauge_note, misleading, sample_note
 from .findings import findings, headline
 from .verdicts import aligned, edge, lazy_or_rich, rates
@@ -43,6 +43,6 @@ def summary_of(run: Run, control: Run | None = None) -> Summary:
 
 def _effects(run: Run, controls: Trajectory) -> LrDecayEffects | AnalysisError:
     try:
-        return lr_decay_effects(run, controls)
+        return lr_decay_effects(run, controls, placebos_beside(run))
     except AnalysisError as error:
         return error

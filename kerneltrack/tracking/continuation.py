@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from kerneltrack.archive import IfExists, open_archive
 from kerneltrack.errors import ArchiveError, ForkError
@@ -18,6 +20,7 @@ from kerneltrack.tracking.batch_trail import BatchTrail
 from kerneltrack.tracking.fork import Fork
 from kerneltrack.tracking.held_rates import Settings
 from kerneltrack.tracking.options import Options
+from kerneltrack.undisturbed import held_generators
 
 
 class Comparison:
@@ -54,7 +57,7 @@ class Comparison:
         """What is known so far."""
         return "same_batches" if self._told and self.differs_at is None else "other_batches"
 
-    def sentence(self, *, placebo: bool = False) -> str:
+    def sentence(self, *, placebo: int = 0) -> str:
         """The same in words, for a line; "" where there is nothing to say."""
         if placebo or self.batches == "same_batches":
             return ""
@@ -64,24 +67,35 @@ class Comparison:
         return f"other_batches: {why}; what differs between the two is not the rate's doing alone"
 
 
-def place_of(fork: Fork, archive: str | Path | None, *, placebo: bool) -> Path:
+def draw_of(placebo: bool | int) -> int:
+    """Which draw of other batches is meant, from 1; 0 for a control.
+
+    Raises:
+        TrackerError: neither a bool nor a number from 0.
+    """
+    if isinstance(placebo, bool):
+        return int(placebo)
+    return arguments.number("placebo", placebo, least=0, remedy="True, or 2, 3, … for other draws.")
+
+
+def place_of(fork: Fork, archive: str | Path | None, *, placebo: int) -> Path:
     """Where the continuation is written: as given, or beside the run's archive.
 
     Raises:
         TrackerError: what is given is no path of an archive.
     """
     run = fork.origin.options.archive
-    kind = "placebo" if placebo else "control"
+    kind = "control" if not placebo else f"placebo{placebo if placebo > 1 else ''}"
     return arguments.archive(run.with_name(f"{run.stem}-{kind}-{fork.step}.h5") if archive is None else archive)
 
 
-def control_of(fork: Fork, *, placebo: bool) -> ControlOf:
+def control_of(fork: Fork, *, placebo: int) -> ControlOf:
     """What the continuation's archive says of the run.
 
     Raises:
         ForkError: the run's archive is not there.
     """
-    return ControlOf(archive_id=_run_of(fork)[0], fork_step=fork.step, placebo=placebo)
+    return ControlOf(archive_id=_run_of(fork)[0], fork_step=fork.step, placebo=placebo > 0)
 
 
 def options_of(fork: Fork, path: Path, *, steps: int, if_exists: IfExists) -> Options:
@@ -98,7 +112,18 @@ def tracker_state(fork: Fork) -> dict[str, Any]:
     return {name: value for name, value in fork.tracker.items() if name not in ("run_id", "forks")}
 
 
-def settings_at(fork: Fork, step: int, *, placebo: bool) -> Settings:
+def reseed(fork: Fork, loader: Any, placebo: int) -> None:
+    """Other draws than the run's for a placebo, and the same whenever it is asked for again."""
+    seed = (1_000_003 * (fork.step + 1) + placebo) % 2**32
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    for generator in held_generators(loader):
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+
+
+def settings_at(fork: Fork, step: int, *, placebo: int) -> Settings:
     """What the update that leaves ``step`` uses: the settings before the fork, or of a placebo those of the run then."""
     if not placebo:
         return fork.settings

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -31,7 +30,7 @@ UpdateFunction = Callable[[nn.Module, Any, Any], Any]
 class _ContinuedTracker(Tracker):
     """The tracker of a continuation, with the options of its run."""
 
-    def __init__(self, fork: Fork, path: Path, loop: Loop, *, steps: int, if_exists: IfExists, placebo: bool) -> None:
+    def __init__(self, fork: Fork, path: Path, loop: Loop, *, steps: int, if_exists: IfExists, placebo: int) -> None:
         TrackedRun.__init__(self, continuation.options_of(fork, path, steps=steps, if_exists=if_exists))
         self._given = frozenset()
         self._take_loop(loop)
@@ -49,7 +48,7 @@ def control_run(
     optimizer: Optimizer | list[Optimizer] | None = None,
     batches: Iterable[Any] | None = None,
     if_exists: IfExists = "raise",
-    placebo: bool = False,
+    placebo: bool | int = False,
 ) -> Path:
     """Train on from a fork as if its rate had never changed, and write the archive of that control run.
 
@@ -67,7 +66,7 @@ def control_run(
         optimizer: of its parameters; given with ``model``.
         batches: from the fork's update on, where the run's tracker knows no loader, or one that cannot begin again.
         if_exists: "raise" or "replace".
-        placebo: go on with the run's own rates on other batches instead: what differs from the run without any change of the rate.
+        placebo: go on with the run's own rates on other batches instead, which says what these alone do; 2, 3, … draw others.
 
     Returns:
         The archive. It says of which run it is a control, and whether the batches were the same.
@@ -78,6 +77,7 @@ def control_run(
     """
     _check(fork, update)
     steps = arguments.number("steps", steps, least=1, remedy="As many as the run made after the fork.")
+    placebo = continuation.draw_of(placebo)
     path = continuation.place_of(fork, archive, placebo=placebo)
     source: Loop = fork.origin.source
     net, optimizers = _pair(source, model, optimizer)
@@ -91,7 +91,7 @@ def control_run(
 
 
 def _train(
-    tracker: _ContinuedTracker, fork: Fork, update: UpdateFunction, given: Iterator[Any], steps: int, *, placebo: bool
+    tracker: _ContinuedTracker, fork: Fork, update: UpdateFunction, given: Iterator[Any], steps: int, *, placebo: int
 ) -> None:
     optimizers = tracker._loop.optimizers
     stepped: list[int] = []
@@ -124,7 +124,7 @@ def _train(
         say(line)
 
 
-def _batches(fork: Fork, given: Iterable[Any] | None, loader: Any, *, placebo: bool) -> Iterator[Any]:
+def _batches(fork: Fork, given: Iterable[Any] | None, loader: Any, *, placebo: int) -> Iterator[Any]:
     """The batches from the fork's update on, epoch after epoch, as ``for batch in loader`` takes them."""
     if given is not None:
         yield from given
@@ -135,7 +135,7 @@ def _batches(fork: Fork, given: Iterable[Any] | None, loader: Any, *, placebo: b
         while True:
             yield None
     if placebo:
-        _reseed(fork, loader)
+        continuation.reseed(fork, loader, placebo)
     elif fork.replay is not None:
         yield from _rest(fork, loader)
     while True:
@@ -150,14 +150,6 @@ def _rest(fork: Fork, loader: Any) -> Iterator[Any]:
     except StopIteration:  # it has fewer batches now: they are others, which the comparison says
         return
     yield from again
-
-
-def _reseed(fork: Fork, loader: Any) -> None:
-    """Other draws than the run's, the same at every call."""
-    torch.manual_seed(fork.step + 1)
-    for generator in held_generators(loader):
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(fork.step + 1)
 
 
 @contextmanager

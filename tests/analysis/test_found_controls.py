@@ -1,13 +1,16 @@
 """Controls that nobody names: found beside a run by what their archives say. Oracle: the same control, named."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from matplotlib.text import Text
 
 from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.figures import PAPER, Scene, registered
+from kerneltrack.analysis.lr_decay import change_table, sentence
 from kerneltrack.analysis.report import write_report
 from kerneltrack.analysis.trajectory import controls_beside, placebos_beside
 from kerneltrack.archive import ArchiveWriter, open_archive
@@ -27,16 +30,27 @@ def write(path, rows, record, control=None, provenance=None):
 class Folder:
     """A run, and what lies beside it."""
 
-    def __init__(self, place, synthetic, truth, control_truth):
+    def __init__(self, place, synthetic, truth, control_truth, **settings):
         self.place, self.synthetic, self.truth, self.control_truth = place, synthetic, truth, control_truth
-        self.run = write(place / "run.h5", synthetic.snapshots(truth), synthetic.record(truth))
+        self.settings = settings
+        self.run = write(place / "run.h5", synthetic.snapshots(truth), synthetic.record(truth, **settings))
         with open_archive(self.run) as archive:
             self.id = archive.attrs["archive_id"]
 
-    def beside(self, name, **said):
+    def beside(self, name, rows=None, **said):
         said = {"archive_id": self.id, "fork_step": self.synthetic.HALVED, "batches": "same_batches", **said}
-        rows = self.synthetic.snapshots(self.control_truth)
-        return write(self.place / name, rows, self.synthetic.record(self.control_truth), ControlOf(**said))
+        rows = self.synthetic.snapshots(self.control_truth) if rows is None else rows
+        record = self.synthetic.record(self.control_truth, **self.settings)
+        return write(self.place / name, rows, record, ControlOf(**said))
+
+    def placebo(self, name, factor):
+        """A placebo in which every number is so many times the run's."""
+        rows = [
+            replace(row, probes={"train": {n: np.asarray(v) * factor for n, v in row.probes["train"].items()}})
+            for row in self.synthetic.snapshots(self.truth)
+            if row.step >= self.synthetic.HALVED
+        ]
+        return self.beside(name, rows, placebo=True, batches="other_batches")
 
 
 @pytest.fixture
@@ -112,6 +126,82 @@ def test_other_batches_are_said_wherever_the_control_is_drawn(folder, undrawn, c
     (page,) = write_report(folder.run, folder.place / "run.html")
     assert "on other batches (other_batches)" in page.read_text(encoding="utf-8")
     assert "(other_batches)" in output(capsys, "lr-decay", folder.run)
+
+
+@pytest.fixture
+def stochastic(tmp_path, synthetic, truth, control_truth):
+    folder = Folder(tmp_path, synthetic, truth, control_truth, stability_scope="probe estimate")
+    folder.beside("kept.h5")
+    return folder
+
+
+def rate_verdict(path):
+    (verdict,) = [v for v in load(path).only.summary().verdicts if "rate" in v.question]
+    return verdict
+
+
+def change_of(path):
+    run = load(path).only
+    (change,) = lr_decay_effects(run, controls_beside(run), placebos_beside(run)).changes
+    return change
+
+
+def test_an_effect_is_told_only_outside_the_placebos_spread(stochastic):
+    """Placebos that differ from the run by 0.1 % and by 60 % of every number; the control by a factor of about two."""
+    assert rate_verdict(stochastic.run).answer == "undecided"
+    assert "No placebo says" in rate_verdict(stochastic.run).because
+    assert "placebo=True" in rate_verdict(stochastic.run).null
+    assert "Effect" not in sentence(change_of(stochastic.run), (20,))
+    stochastic.placebo("near.h5", 1.001)
+    assert rate_verdict(stochastic.run).answer == "an effect"
+    assert "1 placebo (near)" in rate_verdict(stochastic.run).null
+    assert "Effect, against the control" in sentence(change_of(stochastic.run), (20,))
+    stochastic.placebo("wild.h5", 20.0)
+    assert rate_verdict(stochastic.run).answer == "undecided"
+    assert "Other batches alone do as much" in rate_verdict(stochastic.run).because
+    words = sentence(change_of(stochastic.run), (20,))
+    assert "Effect" not in words
+    assert "No more than other batches do" in words
+    assert "2 placebos (near, wild)" in words
+
+
+def test_the_spread_is_the_farthest_placebo(stochastic):
+    """Oracle: by hand, |1 − 1.5| of the run's own number; placebos of another state do not count."""
+    stochastic.placebo("a.h5", 1.001)
+    stochastic.placebo("b.h5", 1.5)
+    stochastic.beside("elsewhere.h5", placebo=True, fork_step=7)
+    change = change_of(stochastic.run)
+    assert (change.null.kind, change.null.placebos) == ("placebos", ("a", "b"))
+    last = change.after[-1]
+    for name in ("eigenvalue_1", "probe_loss"):
+        assert change.null.spread[last.step][name] == pytest.approx(0.5 * abs(last.numbers[name]))
+    table = change_table(change, (20,))
+    assert "  other batches" in {row[0] for row in table.rows}
+
+
+def test_full_batch_descent_needs_no_null(folder):
+    """Its scope is exact: the whole training set in each update, and nothing random. It says so."""
+    folder.beside("kept.h5")
+    assert rate_verdict(folder.run).answer == "an effect"
+    assert "No null is needed: every update saw the whole training set" in rate_verdict(folder.run).null
+    assert change_of(folder.run).null.kind == "deterministic"
+
+
+def test_seeds_are_paired_with_the_controls_beside_them(tmp_path, synthetic, capsys):
+    """Two runs in two folders, each with a control of its own: the differences over seeds, without a --control."""
+    paths = []
+    for seed in (0, 1):
+        (place := tmp_path / str(seed)).mkdir()
+        run, control = synthetic.simulate(), synthetic.simulate(halve=False, start=synthetic.HALVED)
+        folder = Folder(place, synthetic, run, control)
+        folder.beside("kept.h5")
+        paths.append(folder.run)
+    found = json.loads(output(capsys, "lr-decay", *paths, "--json"))
+    (effects,) = found["seeds"]
+    assert effects["pairs"] == [["run", "kept"], ["run", "kept"]]
+    one = {(d["quantity"], d["offset"]): d["mean"] for d in effects["differences"]}
+    change = change_of(paths[0])
+    assert one["eigenvalue_1", 1] == pytest.approx(change.after[0].difference["eigenvalue_1"])
 
 
 def test_each_change_has_the_control_that_begins_there(folder):

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 import kerneltrack as kt
 from kerneltrack.archive import check
-from kerneltrack.errors import ArchiveExistsError, ForkError
+from kerneltrack.errors import ArchiveExistsError, ForkError, TrackerError
 from tests.tracking.forked_runs import Run, generators, network, optimizer_of, same, update
 
 CHANGE, UPDATES = 17, 30
@@ -174,6 +174,14 @@ def test_a_placebo_has_the_run_s_rates_and_other_batches(run, tmp_path):
     theirs = [row.probes["probe"]["probe_loss"] for row in rows(run.kept.archive) if row.step >= CHANGE]
     assert losses[0] == theirs[0]
     assert losses[1] != theirs[1]
+    again = kt.control_run(run.kept.forks[0], update, steps=1, placebo=True)
+    other = kt.control_run(run.kept.forks[0], update, steps=1, placebo=2)
+    assert (again.name, other.name) == ("run-placebo-17.h5", "run-placebo2-17.h5")
+    assert rows(again)[1].probes["probe"]["probe_loss"] == losses[1]  # the same draws whenever it is asked for
+    assert rows(other)[1].probes["probe"]["probe_loss"] not in (losses[1], theirs[1])
+    for wrong in (-1, 1.5, "yes"):
+        with pytest.raises(TrackerError, match="placebo"):
+            kt.control_run(run.kept.forks[0], update, steps=1, placebo=wrong)
 
 
 def of_another_make():
