@@ -139,6 +139,11 @@ class _Tracker(TrackedRun):
             self._keeper.watch(trainer.train_dataloader)
             self._keeper.assume_made()
 
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._keeper is not None and not self._keeper.watches(trainer.train_dataloader):  # it was made anew
+            self._keeper.watch(trainer.train_dataloader)
+            self._keeper.assume_made()
+
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._backwards = []
         if trainer.global_step == self._window:

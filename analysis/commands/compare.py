@@ -38,12 +38,16 @@ class Asked:
     as_json: bool = False
 
     def runs(self) -> Trajectory:
-        """The runs, once it is known that the figure can be written; of one alone its controls too."""
+        """The runs, once it is known that the figure can be written."""
         if self.output is not None:
             from ..figures import format_of
 
             format_of(self.output, self.kind)
-        found = load(self.archives, probe=self.probe)
+        return load(self.archives, probe=self.probe)
+
+    def runs_with_controls(self) -> Trajectory:
+        """The same; of one run alone its controls too."""
+        found = self.runs()
         return found if len(found) > 1 else Trajectory((*found, *controls_beside(found[0])))
 
 
@@ -56,7 +60,8 @@ def run_compare(
         AnalysisError: the runs are not comparable, or do not hold what is asked for.
         OutputError: nothing may be written at ``output``.
     """
-    found = compare(asked.runs(), by=by, quantities=asked.quantities)
+    runs = asked.runs_with_controls() if group is None else asked.runs()
+    found = compare(runs, by=by, quantities=asked.quantities)
     if asked.output is not None:
         from ..figures import save_runs
 

@@ -71,6 +71,10 @@ class ForkKeeper:
         self.stop()
         self._loader, self._watch = loader, None if loader is None else LoaderWatch(loader)
 
+    def watches(self, loader: Any) -> bool:
+        """Whether it is this loader that is looked at."""
+        return self._loader is loader
+
     def assume_made(self) -> None:
         """The loader has made an iterator unseen."""
         if self._watch is not None:

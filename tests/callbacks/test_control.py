@@ -146,6 +146,7 @@ CASES = {
         17,
         {"data": {"shuffle": False}, "net": {"adam": True}, "trainer": {"limit_val_batches": 0}},
     ),
+    "a loader made anew at each epoch": (21, {"trainer": {"reload_dataloaders_every_n_epochs": 1}}),
     "two batches an update": (12, {"trainer": {"accumulate_grad_batches": 2}}),
     "gradients clipped": (17, {"trainer": {"gradient_clip_val": 0.05}}),
 }
