@@ -15,7 +15,7 @@ import torch
 from kerneltrack.archive import IfExists
 from kerneltrack.errors import ForkError
 from kerneltrack.tracking import Fork, TrackedRun, arguments, continuation, copied, put_back, say
-from kerneltrack.undisturbed import held_generators
+from kerneltrack.undisturbed import held_generators, preserved_rng
 
 from . import trainer_facts
 from .import_roots import callback_bases
@@ -166,7 +166,7 @@ def run_control(
     trainer.callbacks[:] = [going_on, tracker, *trainer.callbacks]
     trainer.fit_loop.epoch_loop.max_steps, trainer.fit_loop.max_epochs = fork.step + steps, -1
     loaders = {"train_dataloaders": train_dataloaders, "val_dataloaders": val_dataloaders, "datamodule": datamodule}
-    with _checkpoint(fork) as place, _not_strict(module), warnings.catch_warnings():
+    with _checkpoint(fork) as place, _not_strict(module), preserved_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch.*")
         warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
         trainer.fit(module, **loaders, ckpt_path=place, weights_only=False)

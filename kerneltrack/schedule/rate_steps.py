@@ -77,9 +77,13 @@ class StepDetector:
         self.rule = rule
         self.held = 0  # of the last change: the longest that a group's old rate had held
         self._groups: list[_Group] = []
+        self._last: tuple[float, ...] | None = None
 
     def see(self, step: int, rates: tuple[float, ...]) -> Kind | None:
         """What happened to the rates before update ``step``; None: nothing."""
+        if rates == self._last:
+            return None
+        self._last = rates
         if len(rates) != len(self._groups):  # another group, or the first look: no rate has changed
             known = self._groups[: len(rates)]
             self._groups = known + [_Group(rate, step if known else 0) for rate in rates[len(known) :]]

@@ -15,7 +15,7 @@ import kerneltrack as kt
 from kerneltrack.archive import check
 from kerneltrack.callbacks import NTKTracker, run_control
 from kerneltrack.errors import ForkError
-from tests.tracking.forked_runs import BATCH, NUMBERS, dataset, same
+from tests.tracking.forked_runs import BATCH, NUMBERS, dataset, generators, same
 from tests.tracking.test_control_run import attributes, rows
 
 PER_EPOCH = 7
@@ -120,6 +120,7 @@ class Fitted:
         self.trainer = trainer_of(*([self.tracker] if path else []), self.weights, steps=steps, **(trainer or {}))
         self.trainer.fit(self.module, datamodule=Data(**(data or {})))
         self.seen = self.weights.seen
+        self.left = generators(), repr(self.trainer.optimizers[0].state_dict()), dict(self.trainer.callback_metrics)
 
 
 def control(fitted, steps, path, *, fork=0, data=None, trainer=None, net=None, **options):
@@ -177,10 +178,11 @@ def fitted(tmp_path_factory):
 
 
 def test_the_fit_does_not_notice_its_forks(fitted):
-    """Weights at every update. What is drawn afterwards is compared in the next test."""
+    """Weights and buffers at every update; generators, optimizer and what was logged at the end."""
     bare = Fitted(17, 30)
     assert fitted.seen.keys() == bare.seen.keys()
     assert all(same(fitted.seen[step], bare.seen[step]) for step in bare.seen)
+    assert fitted.left == bare.left
 
 
 def test_nothing_of_the_fit_is_moved(tmp_path):
@@ -207,14 +209,15 @@ def test_nothing_of_the_fit_is_moved(tmp_path):
             trainer.lightning_module is module,
         )
 
+    another = Net(None)  # its weights are drawn
     before = facts()
     new = pl.callbacks.ModelCheckpoint(tmp_path.parent / "other", monitor="val", save_top_k=1)
     run_control(
         tracker.forks[0],
         trainer=trainer_of(new, enable_checkpointing=True),
-        module=Net(None),
+        module=another,
         datamodule=Data(),
-        steps=13,
+        steps=9,
         archive=tmp_path.parent / "control-of-nothing-moved.h5",
         if_exists="replace",
     )
