@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ class Run:
     def fork_step(self) -> int | None:
         """The step of the other run's state that a control or placebo goes on from."""
         found = self.dataset.attrs.get("fork_step")
-        return None if found is None else int(found)
+        return int(found) if isinstance(found, Integral) else None
 
     @property
     def batches(self) -> str:
@@ -103,7 +104,9 @@ class Run:
     @property
     def other_batches(self) -> str:
         """The word for every figure and table that shows a control whose batches are not known to be its run's; else ""."""
-        return self.batches if self.control_of and self.batches != "same_batches" else ""
+        if not self.control_of or self.batches == "same_batches":
+            return ""
+        return "unverified" if self.batches == "unverified" else "other_batches"
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
