@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +93,7 @@ class Run:
     def fork_step(self) -> int | None:
         """The step of the other run's state that a control or placebo goes on from."""
         found = self.dataset.attrs.get("fork_step")
-        return int(found) if isinstance(found, Integral) else None
+        return None if found is None else int(found)
 
     @property
     def batches(self) -> str:

@@ -8,7 +8,7 @@ import pytest
 from kerneltrack.analysis import load
 from kerneltrack.archive import ArchiveWriter, check, open_archive, publish
 from kerneltrack.archive.spool import ArchiveWarning, Spool
-from kerneltrack.errors import ArchiveError
+from kerneltrack.errors import ArchiveError, ArchiveFormatError
 from kerneltrack.snapshot import ControlOf
 
 SAID = ("control_of", "placebo_of", "fork_step", "batches")
@@ -79,13 +79,18 @@ def test_a_published_copy_is_still_a_control(tmp_path, make):
 
 
 def test_a_stranger_s_words_are_none_of_ours(tmp_path, make):
-    """Attributes of other types and words: told by check where the type is wrong, and read as no fork, other batches."""
+    """A word that this reader does not know is that of other batches; an attribute of another type is refused by name."""
     with ArchiveWriter(
         tmp_path / "c.h5", probes=[make.probe], control=ControlOf(archive_id="x", fork_step=5)
     ) as writer:
         writer.append(make.snapshot(5))
     with h5py.File(tmp_path / "c.h5", "r+") as file:
-        file.attrs["fork_step"], file.attrs["batches"] = "<b>five</b>", "<script>"
-    assert "/@fork_step is not a integer" in " ".join(problem.text for problem in check(tmp_path / "c.h5"))
+        file.attrs["batches"] = "<script>"
     run = load(tmp_path / "c.h5").only
-    assert (run.fork_step, run.other_batches) == (None, "other_batches")
+    assert (run.control_of, run.fork_step, run.other_batches) == ("x", 5, "other_batches")
+    with h5py.File(tmp_path / "c.h5", "r+") as file:
+        file.attrs["fork_step"] = "<b>five</b>"
+    (problem,) = check(tmp_path / "c.h5")
+    assert "/@fork_step is not a integer" in problem.text
+    with pytest.raises(ArchiveFormatError, match="fork_step is not a integer"):
+        load(tmp_path / "c.h5")
