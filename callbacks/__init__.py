@@ -1,4 +1,4 @@
-"""Lightning callbacks: :class:`NTKTracker`."""
+"""Lightning callbacks: :class:`NTKTracker`; and :func:`run_control`, which goes on from its forks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from kerneltrack.errors import require_torch
 
 require_torch()
 
+from .control import run_control
 from .tracker import NTKTracker
 
-__all__ = ["NTKTracker"]
+__all__ = ["NTKTracker", "run_control"]

@@ -8,7 +8,8 @@ hooks.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Due, Schedule
 from kerneltrack.snapshot import Json
-from kerneltrack.tracking import Facts, Options, TrackedRun, given, has_gradient
+from kerneltrack.tracking import Facts, ForkKeeper, ForkLimits, LoopState, Options, TrackedRun, given, has_gradient
 from kerneltrack.training import LossName, MeanLoss, learning_rates
 
-from . import announcements, clipping, continuing, trainer_facts
+from . import announcements, clipping, continuing, forking, trainer_facts
 from .import_roots import callback_bases
 from .swapped_weights import TrainedWeights
 from .trainer_facts import TrainerFacts
@@ -33,6 +34,8 @@ from .trainer_probes import TrainerProbes
 
 class _Tracker(TrackedRun):
     """The tracker without Lightning's base class; see :class:`NTKTracker`."""
+
+    _control_call = "kerneltrack.callbacks.run_control({}, trainer=Trainer(…), module=…, steps=…)"
 
     @given.remembers
     def __init__(
@@ -60,6 +63,8 @@ class _Tracker(TrackedRun):
         params: Selection = None,
         memory_budget: int | str | None = None,
         eigenpairs: Eigenpairs = "all",
+        keep_forks: bool | ForkLimits = False,
+        fork_at: Sequence[int] = (),
     ) -> None:
         super().__init__(
             Options.checked(
@@ -85,6 +90,8 @@ class _Tracker(TrackedRun):
                 params=params,
                 memory_budget=memory_budget,
                 eigenpairs=eigenpairs,
+                keep_forks=keep_forks,
+                fork_at=fork_at,
             )
         )
         self._left: continuing.Left | None = None  # how the last fit ended; None once the state is another one
@@ -128,10 +135,20 @@ class _Tracker(TrackedRun):
         self._begin(trainer_facts.ranks(trainer), dry_run=bool(trainer.fast_dev_run))
         options = self._options
         self._draw_from(TrainerProbes(trainer, self._measured, options.split, log=options.log))
+        if self._keeper is not None:
+            self._keeper.watch(trainer.train_dataloader)
+            self._keeper.assume_made()
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._keeper is not None and not self._keeper.watches(trainer.train_dataloader):  # it was made anew
+            self._keeper.watch(trainer.train_dataloader)
+            self._keeper.assume_made()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._backwards = []
         if trainer.global_step == self._window:
+            if self._keeper is not None:
+                self._keeper.add(trainer.global_step, batch)
             return
         self._window = trainer.global_step
         self._before_update(TrainerFacts(trainer, pl_module, batch_idx), batch)
@@ -143,6 +160,8 @@ class _Tracker(TrackedRun):
             self._accumulated = trainer.accumulate_grad_batches
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if self._keeper is not None and self._window is not None:
+            self._keeper.at_step(self._window, TrainerFacts(trainer, pl_module).optimizers)
         if self._waits:
             self._step_was = trainer_facts.loss_scale(trainer), has_gradient(optimizer)
             clips = clipping.of_update(trainer, pl_module, optimizer)
@@ -154,6 +173,8 @@ class _Tracker(TrackedRun):
         self._weights.after_batch(trainer, pl_module)
         facts = TrainerFacts(trainer, pl_module, batch_idx)
         self._count(facts, batch)
+        if self._keeper is not None:
+            self._tell_loss(self._keeper, facts, outputs)
         if self._recorder.waiting is None or facts.step == self._recorder.waiting:
             return
         training_loss = trainer_facts.training_loss(pl_module, outputs, self._backwards, self._accumulated)
@@ -196,6 +217,21 @@ class _Tracker(TrackedRun):
             return self._loaded and trainer.global_step >= int(self._state.get("step", -1))
         return self._left is not None and self._left.goes_on(trainer)
 
+    def _tell_loss(self, keeper: ForkKeeper, facts: TrainerFacts, outputs: Any) -> None:
+        """The update has ended, with its last batch."""
+        step = self._window
+        if step is None or facts.step == step:
+            return
+        told = keeper.wants_loss(step) and facts.accumulated == 1
+        found = trainer_facts.training_loss(facts.model, outputs, self._backwards, 1) if told else None
+        keeper.after(step, found)
+
+    def _loop_state(self, facts: Facts) -> LoopState:
+        assert isinstance(facts, TrainerFacts)  # this adapter's own
+        checkpoint = forking.checkpoint_of(facts.trainer, self)
+        origin = self._origin((weakref.ref(facts.trainer), weakref.ref(facts.model)))
+        return LoopState(TrackedRun.state_dict(self), checkpoint, origin, consumed=facts.batch_idx)
+
     def _leave(self, trainer: Any) -> None:
         """Close the archive; safe to call again."""
         if self._recorder is not None:
@@ -219,8 +255,9 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         probe: an int (that many training samples, drawn with ``probe_seed``), a Probe, the path of a saved one, or a
             mapping from names to these; ``{"train": 128, "val": 128}`` draws the second from the validation loader.
         schedule: an int n (the states before updates 0, n, 2n, … and the last), "log", "epoch", a
-            ``kerneltrack.schedule`` object, or one per probe. Step 0 and the last state are always measured. "log" begins a
-            pair at one state of three, whose second one is light: kernel, outputs and what follows without eigenpairs.
+            ``kerneltrack.schedule`` object, or one per probe. Step 0 and the last state are always measured. "log" is evenly in
+            log t and around every step of the learning rate, and begins a pair at one state of three, whose second one is
+            light: kernel, outputs and what follows without eigenpairs.
         output: the output reduction: "full", "diagonal", "trace", "sum", or a callable g: (O,) → (K,). "auto" is "full" for
             one output and where N·O is at most 1,024, else "trace"; a line at the start says which.
         gauge: "softmax" takes off what softmax does not see, one function added to all outputs; "raw" leaves the outputs as
@@ -248,6 +285,10 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         eigenpairs: "all", or "leading": only the first ``top_k`` are computed and stored, by Lanczos from the kernel, or, where
             that is cheaper or does not fit into ``memory_budget``, from products with J and Jᵀ, each time beginning with the
             last snapshot's. What needs all pairs, or the kernel where none was formed, is NaN with that reason.
+        keep_forks: keep the states before the first update at a new rate in :attr:`forks`, for
+            :func:`kerneltrack.callbacks.run_control`: those before steps of the rate and where a decay begins. At most 4, in
+            2 GiB of host memory, or as ``kt.ForkLimits`` says; the oldest is dropped.
+        fork_at: steps whose states are kept too.
 
     Raises:
         TrackerError, ScheduleError, ObservableError, ProbeError: a wrong argument, when the tracker is made.

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from kerneltrack.probe import Probe
     from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
     from kerneltrack.spectrum import EigenSystem, eigensystem
-    from kerneltrack.tracking import Tracker
+    from kerneltrack.tracking import ForkLimits, Tracker, control_run
 
 __all__ = [
     "Archive",
     "ArchiveWriter",
     "EigenSystem",
+    "ForkLimits",
     "NTKOperator",
     "Plan",
     "Probe",
@@ -33,6 +34,7 @@ __all__ = [
     "Snapshot",
     "Tracker",
     "analytic",
+    "control_run",
     "eigensystem",
     "empirical_ntk",
     "errors",
@@ -60,7 +62,9 @@ _HOME = {
     "Snapshot": "kerneltrack.snapshot",
     "EigenSystem": "kerneltrack.spectrum",
     "eigensystem": "kerneltrack.spectrum",
+    "ForkLimits": "kerneltrack.tracking",
     "Tracker": "kerneltrack.tracking",
+    "control_run": "kerneltrack.tracking",
     "analytic": "kerneltrack.ntk.analytic",
     "errors": "kerneltrack.errors",
     "observables": "kerneltrack.observables",

@@ -91,6 +91,10 @@ class TrackerError(KerneltrackError, ValueError):
     """The tracker cannot work with this trainer, module or set of arguments."""
 
 
+class ForkError(KerneltrackError, ValueError):
+    """A run cannot go on from a fork with what it is given."""
+
+
 class RankError(KerneltrackError, RuntimeError):
     """Another process of the same training failed, and this one stops with it.
 

@@ -18,6 +18,7 @@ Array = NDArray[Any]
 Json = Any  # None, bool, int, float, str, and lists and string-keyed mappings of these
 Status = Literal["ok", "failed"]
 TargetEncoding = Literal["real", "one-hot", "none"]
+Batches = Literal["same_batches", "other_batches", "unverified"]
 InTraining = Literal["yes", "no", "unknown"]
 Reduction = Literal["full", "diagonal", "trace", "sum", "callable"]
 
@@ -91,6 +92,24 @@ class ProbeRecord:
     identity: Mapping[str, Json] | None = None
     settings: Mapping[str, Json] = field(default_factory=dict)
     in_training: InTraining | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlOf:
+    """That an archive is of a run which goes on from a state of another run.
+
+    Attributes:
+        archive_id: of the other run's archive.
+        fork_step: the step of that state.
+        placebo: whether it has that run's own learning rates, and other batches; else the rate before that state is kept.
+        batches: whether it was trained on the batches of that run: "same_batches", "other_batches" where one of them was another
+            or nothing tells, "unverified" until it has ended.
+    """
+
+    archive_id: str
+    fork_step: int
+    placebo: bool = False
+    batches: Batches = "unverified"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,12 +68,7 @@ def preserved_generators(*generators: Any) -> Iterator[None]:
         yield
     finally:
         for generator, state in zip(generators, kept, strict=True):
-            if isinstance(generator, (torch.Generator, np.random.RandomState)):
-                generator.set_state(state)
-            elif isinstance(generator, np.random.Generator):
-                generator.bit_generator.state = state
-            else:
-                generator.setstate(state)
+            set_generator_state(generator, state)
 
 
 def generator_state(generator: Any) -> Any:
@@ -83,6 +78,16 @@ def generator_state(generator: Any) -> Any:
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
+
+
+def set_generator_state(generator: Any, state: Any) -> None:
+    """Put ``generator`` where :func:`generator_state` was taken."""
+    if isinstance(generator, (torch.Generator, np.random.RandomState)):
+        generator.set_state(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        generator.setstate(state)
 
 
 def held_generators(owner: Any, depth: int = 6) -> list[Any]:

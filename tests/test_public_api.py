@@ -7,9 +7,9 @@ import pytest
 import kerneltrack as kt
 
 NAMES = [
-    "Archive", "ArchiveWriter", "EigenSystem", "NTKOperator", "Plan", "Probe", "ProbeRecord", "Provenance", "Snapshot",
-    "Tracker", "analytic", "eigensystem", "empirical_ntk", "errors", "linearize", "ntk_plan", "observables", "open_archive",
-    "schedule",
+    "Archive", "ArchiveWriter", "EigenSystem", "ForkLimits", "NTKOperator", "Plan", "Probe", "ProbeRecord", "Provenance",
+    "Snapshot", "Tracker", "analytic", "control_run", "eigensystem", "empirical_ntk", "errors", "linearize", "ntk_plan",
+    "observables", "open_archive", "schedule",
 ]  # fmt: skip
 
 SIGNATURES = {

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from ..comparison import compare, defaults, group_tables, sweep, sweep_table, tables
 from ..output import print_json, print_tables
-from ..trajectory import load
+from ..trajectory import Trajectory, controls_beside, load
 
 if TYPE_CHECKING:
     from ..figures import Format
-    from ..trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,11 @@ class Asked:
             format_of(self.output, self.kind)
         return load(self.archives, probe=self.probe)
 
+    def runs_with_controls(self) -> Trajectory:
+        """The same; of one run alone its controls too."""
+        found = self.runs()
+        return found if len(found) > 1 else Trajectory((*found, *controls_beside(found[0])))
+
 
 def run_compare(
     asked: Asked, *, by: Literal["step", "epoch", "samples", "flow_time", "loss"], group: str | None
@@ -56,7 +60,8 @@ def run_compare(
         AnalysisError: the runs are not comparable, or do not hold what is asked for.
         OutputError: nothing may be written at ``output``.
     """
-    found = compare(asked.runs(), by=by, quantities=asked.quantities)
+    runs = asked.runs_with_controls() if group is None else asked.runs()
+    found = compare(runs, by=by, quantities=asked.quantities)
     if asked.output is not None:
         from ..figures import save_runs
 

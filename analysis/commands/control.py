@@ -7,17 +7,17 @@ from pathlib import Path
 
 import typer
 
-from ..trajectory import Run, load
+from ..trajectory import Run, controls_beside, load
 
 
 def control_of(path: Path | None, run: Run) -> Run | None:
-    """The control as a run, seen through the run's probe; None where none is given.
+    """The control as a run, seen through the run's probe; where none is given, what lies beside the run and says that it is its.
 
     Raises:
         typer.BadParameter: it is the run itself.
     """
     if path is None:
-        return None
+        return next(iter(controls_beside(run)), None)
     control = load([path], probe=run.probe).only
     require_another([run], [control])
     return control

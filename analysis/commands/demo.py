@@ -1,8 +1,8 @@
 """The demo: *Neural Spectrum Alignment* (Kopitkov & Indelman 2020) at desk size, on a real photograph, with a control.
 
 A 6-layer leaky-ReLU network learns the grey values of a portrait at N scattered points by full-batch gradient descent;
-the learning rate is halved once. The control continues from the last state the old rate made, without the halving, into
-an archive of its own: only the difference between the two is the halving's effect.
+the learning rate is halved once. The control goes on from the fork that the tracker kept there, the last state that the old
+rate made, without the halving, into an archive of its own: only the difference between the two is the halving's effect.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +30,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from kerneltrack import schedule
 from kerneltrack.archive import is_archive, open_archive
-from kerneltrack.callbacks import NTKTracker
+from kerneltrack.callbacks import NTKTracker, run_control
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Array
@@ -67,9 +68,9 @@ def scattered_pixels(samples: int, seed: int) -> tuple[Tensor, Tensor]:
 class PictureNetwork(pl.LightningModule):
     """2 → width → … → 1, leaky ReLU, Xavier-uniform weights, zero biases; plain GD on the mean of ½(f − y)²."""
 
-    def __init__(self, experiment: Experiment, *, halves: bool) -> None:
+    def __init__(self, experiment: Experiment) -> None:
         super().__init__()
-        self._experiment, self._halves = experiment, halves
+        self._experiment = experiment
         sizes = [2, *[experiment.width] * (experiment.depth - 1), 1]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
@@ -91,8 +92,7 @@ class PictureNetwork(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=self._experiment.learning_rate)
-        halve_at = self._experiment.halve_at if self._halves else self._experiment.steps + 1
-        # A plain function is not part of the scheduler's state, so the control resumes without the halving.
+        halve_at = self._experiment.halve_at
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 if step >= halve_at else 1.0)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -110,73 +110,69 @@ class _WholeSet(Sampler[list[int]]):
         return self._repeats
 
 
-class _SaveBefore(pl.Callback):
-    """Saves the checkpoint from which the control starts: one update before the first at the new rate."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self._path, self._step = path, step
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self._step:
-            trainer.save_checkpoint(self._path)
-
-
-def train(
-    experiment: Experiment,
-    archive: Path,
-    *,
-    halves: bool,
-    start: Path | None = None,
-    save: Path | None = None,
-    progress: bool = True,
-) -> None:
-    """One run into one archive; ``start``: the checkpoint it continues from, ``save``: where to leave the control's."""
+def train(experiment: Experiment, archive: Path, *, progress: bool = True) -> NTKTracker:
+    """The run, into an archive; returns its tracker, which keeps the state before the halving."""
     e = experiment
     pl.seed_everything(e.seed, workers=True, verbose=False)
     x, y = scattered_pixels(e.samples, e.seed)
     rows, columns = photograph().shape
     identity = {"picture": PHOTOGRAPH, "points": e.samples, "seed": e.seed, "aspect": rows / columns}
     around = schedule.OnLearningRateChange(after=(0, 1, 10, 100, 1000))
-    control = schedule.At(tuple(e.halve_at + offset for offset in around.after))
     tracker = NTKTracker(
         archive,
         probe=Probe(x, y, name="train", identity=identity),
-        schedule=schedule.Log(per_octave=1) | schedule.Every(max(e.steps // 8, 1)) | (around if halves else control),
+        schedule=schedule.Log(per_octave=1) | schedule.Every(max(e.steps // 8, 1)) | around,
         loss="half_mse",
         keep_inputs=True,
         log=False,
-        metadata={"experiment": EXPERIMENT, "width": e.width, "depth": e.depth, "seed": e.seed, "halves": halves},
+        metadata={"experiment": EXPERIMENT, "width": e.width, "depth": e.depth, "seed": e.seed},
+        keep_forks=True,
     )
-    model = PictureNetwork(e, halves=halves)
-    sampler = _WholeSet(e.samples, min(500, e.steps))
-    loader = DataLoader(TensorDataset(x, y), sampler=sampler, batch_size=None)
-    callbacks: list[pl.Callback] = [tracker]
-    if save is not None:
-        callbacks.append(_SaveBefore(save, e.halve_at - 1))
-    if progress:
-        callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=50))
-    trainer = pl.Trainer(
-        max_steps=e.steps,
+    with _quiet():
+        _trainer(e, tracker, progress=progress).fit(PictureNetwork(e), _whole_set(e))
+    return tracker
+
+
+def train_control(experiment: Experiment, tracker: NTKTracker, archive: Path, *, progress: bool = True) -> None:
+    """The same run from the state before the halving on, never halved, into an archive of its own."""
+    (fork,) = tracker.forks
+    with _quiet():
+        run_control(
+            fork,
+            trainer=_trainer(experiment, progress=progress),
+            module=PictureNetwork(experiment),
+            train_dataloaders=_whole_set(experiment),
+            steps=experiment.steps - fork.step,
+            archive=archive,
+        )
+
+
+def _whole_set(experiment: Experiment) -> DataLoader[Any]:
+    data = TensorDataset(*scattered_pixels(experiment.samples, experiment.seed))
+    return DataLoader(data, sampler=_WholeSet(experiment.samples, min(500, experiment.steps)), batch_size=None)
+
+
+def _trainer(experiment: Experiment, *callbacks: pl.Callback, progress: bool) -> pl.Trainer:
+    bar = [pl.callbacks.RichProgressBar(refresh_rate=50)] if progress else []
+    return pl.Trainer(
+        max_steps=experiment.steps,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *bar],
         enable_model_summary=False,
         enable_progress_bar=progress,
         deterministic=True,
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without advice that is not for this run: one tensor batch gains nothing from workers; one is of Lightning's code."""
     with warnings.catch_warnings():
-        # A loader of one tensor batch has nothing to gain from workers; every batch is the same, so resuming within an
-        # epoch is exact; the control's checkpoint knows the tracker of the run it forks from, which is meant; and one
-        # is about Lightning's own code.
-        for advice in (
-            "does not have many workers",
-            "resuming from a checkpoint that ended before the epoch",
-            "callbacks used to create the checkpoint",
-            "treespec, LeafSpec",
-        ):
+        for advice in ("does not have many workers", "treespec, LeafSpec"):
             warnings.filterwarnings("ignore", message=f".*{advice}.*")
-        trainer.fit(model, loader, ckpt_path=start, weights_only=True if start is not None else None)
+        yield
 
 
 def run_demo(out: Path, *, force: bool = False, experiment: Experiment | None = None) -> int:
@@ -229,10 +225,9 @@ def _write(folder: Path, experiment: Experiment, console: Console) -> None:
     for noisy in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     demo, control, page = (folder / name for name in FILES)
-    checkpoint = folder / "before-halving.ckpt"
     console.print(f"[bold]1/3[/] training {experiment.steps} steps, learning rate halved at {experiment.halve_at}")
-    train(experiment, demo, halves=True, save=checkpoint, progress=console.is_terminal)
-    console.print(f"[bold]2/3[/] control: the same run from step {experiment.halve_at - 1} on, never halved")
-    train(experiment, control, halves=False, start=checkpoint, progress=console.is_terminal)
+    tracker = train(experiment, demo, progress=console.is_terminal)
+    console.print(f"[bold]2/3[/] control: the same run from step {experiment.halve_at} on, never halved")
+    train_control(experiment, tracker, control, progress=console.is_terminal)
     console.print("[bold]3/3[/] report")
-    write_report([demo], page, control=control)
+    write_report([demo], page)  # the control lies beside it and says what it is

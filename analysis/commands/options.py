@@ -50,7 +50,7 @@ Control = Annotated[
     Option(
         "--control",
         help="An archive of the same run that did not change the learning rate: only with it anything is called an "
-        "effect.",
+        "effect. Left away: what lies beside the archive and says that it is its control.",
     ),
 ]
 Controls = Annotated[
@@ -58,7 +58,7 @@ Controls = Annotated[
     Option(
         "--control",
         help="An archive of the same seed that did not change the rate: only with it anything is called an effect. "
-        "May be repeated, one for each seed.",
+        "May be repeated, one for each seed. Left away: what lies beside each archive and says so.",
     ),
 ]
 By = Annotated[

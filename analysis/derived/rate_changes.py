@@ -13,6 +13,7 @@ that the old rate made, provided that no update lies unseen between them. Two ru
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from ..trajectory import Floats, Run
 
+_ASKED = re.compile(r"OnLearningRateChange\((?:after=\(([^)]*)\))?")
+_WITHIN = re.compile(r", (?:second|third) of a (?:pair|triple)")
 #: Offsets from the change that are reported where a snapshot stands exactly there, in updates.
 OFFSETS = (1, 10, 100, 1000, 10_000, 100_000)
 
@@ -130,7 +133,7 @@ def _is_exact(run: Run, rows: NDArray[np.int64], i: int) -> bool:
     step, previous = int(run.steps[rows[i]]), int(run.steps[rows[i - 1]])
     # A failed snapshot between the two may have been the one at the change.
     unseen = np.any((run.steps > previous) & (run.steps < step) & ~run.taken)
-    return step - previous == 1 or (not unseen and _asked_at_change(run, int(rows[i])))
+    return step - previous == 1 or (not unseen and _asked_at_change(run, rows, i))
 
 
 def _change(run: Run, rows: NDArray[np.int64], i: int, end: int) -> Change:
@@ -151,14 +154,29 @@ def _change(run: Run, rows: NDArray[np.int64], i: int, end: int) -> Change:
     )
 
 
-def _asked_at_change(run: Run, row: int) -> bool:
-    """Whether the row's trigger is ``OnLearningRateChange`` with offset 0 among its offsets."""
-    if "trigger" not in run.dataset:
+def _asked_at_change(run: Run, rows: NDArray[np.int64], i: int) -> bool:
+    """Whether the row was taken because its update is the first at new rates: offset 0 of ``OnLearningRateChange``.
+
+    A trigger does not say which offset it was. Where an earlier row with such a trigger lies another of the offsets before this
+    one, it may have been that one, for a change in between need not have been a step.
+    """
+    offsets = _offsets(run, int(rows[i]))
+    if 0 not in offsets:
         return False
+    earlier = [int(run.steps[rows[j]]) for j in range(i) if 0 in _offsets(run, int(rows[j]))]
+    return not any(int(run.steps[rows[i]]) - step in offsets for step in earlier)
+
+
+def _offsets(run: Run, row: int) -> frozenset[int]:
+    """The offsets of the ``OnLearningRateChange`` that asked for a row; none where another schedule did, or a group went on."""
+    if "trigger" not in run.dataset:
+        return frozenset()
     trigger = run.dataset["trigger"].values[row]
     text = trigger.decode(errors="replace") if isinstance(trigger, bytes) else str(trigger)
-    _, found, rest = text.partition("OnLearningRateChange(")
-    return bool(found) and not ("after=(" in rest and not rest.partition("after=(")[2].startswith("0"))
+    found = _ASKED.search(text)
+    if found is None or _WITHIN.search(text):
+        return frozenset()
+    return frozenset(map(int, re.findall(r"\d+", found[1]))) if found[1] else frozenset((0,))
 
 
 def _travel(steps: NDArray[np.int64], rates: Floats) -> float:

@@ -82,6 +82,7 @@ def from_control(scene: Scene, name: str, label: str, *, column: int | None = No
     if control is None:
         return []
     values: Floats = control.values(name)
+    label += f" ({control.other_batches})" if control.other_batches else ""
     return [Series(label, values if column is None else values[:, column], scene.style.muted, "dashed", control.steps)]
 
 

@@ -8,7 +8,7 @@ step. Nothing is estimated here; every number is a stored one, a difference of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,48 +20,15 @@ from ..derived import Change, ModeFactors, Trend, learning_rate_changes, mode_fa
 from ..text import finite_or_none
 from ..trajectory import Floats, Run, Trajectory
 from ..withheld import gauge_note, misleading
+from .null import Null, null_of
+from .time_point import SCALARS, TimePoint, energy_k, moment, numbers_of
 
-#: Scalars reported at every moment, where the archive holds them.
-SCALARS = (
-    "stability_ratio", "stability_bound", "trace", "effective_rank", "participation_ratio", "kernel_target_alignment",
-    "kernel_target_alignment_null", "kernel_distance_from_initial", "kernel_angular_velocity", "linearization_error",
-    "kernel_flow_error",
-    "anchored_linearization_error", "probe_loss", "training_loss",
-)  # fmt: skip
-#: Energies reported at every moment: E(·, k) at the archive's own energy_k.
-ENERGIES = ("residual_energy", "target_energy", "output_energy")
-#: Eigenvalues reported at every moment, counted from 1.
-MODES = (1, 2, 5, 10, 20, 50, 100)
 #: How far the control's λ_1 and loss at the change may lie from the run's: float32 training restarted from a checkpoint is
 #: bit-equal, so anything beyond the rounding of one float32 kernel is another state.
 SAME_STATE = 1e-3
 
 #: Moments at which a continuous schedule is described.
 TREND_MOMENTS = 6
-
-
-@dataclass(frozen=True)
-class TimePoint:
-    """What was measured at one snapshot near a change.
-
-    Attributes:
-        row: the snapshot.
-        step: its step.
-        offset: updates since the first update at the new rates was due; negative before.
-        numbers: name → value, as ``NAME``, ``eigenvalue_1``, ``residual_energy_20``.
-        control: the same names in the control at the same step; empty without one.
-    """
-
-    row: int
-    step: int
-    offset: int
-    numbers: Mapping[str, float]
-    control: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def difference(self) -> dict[str, float]:
-        """Run minus control, for each name that both hold."""
-        return {name: value - self.control[name] for name, value in self.numbers.items() if name in self.control}
 
 
 @dataclass(frozen=True)
@@ -75,6 +42,7 @@ class ChangeEffects:
         factors: the first update at the new rate, mode by mode; None where ``no_factors`` says why.
         no_factors: why there is no prediction.
         no_control: "" where ``after`` has a control, else why not.
+        null: what other batches alone do after it.
     """
 
     change: Change
@@ -83,11 +51,16 @@ class ChangeEffects:
     factors: ModeFactors | None = None
     no_factors: str = ""
     no_control: str = ""
+    null: Null = field(default_factory=lambda: Null("missing"))
 
     @property
     def has_control(self) -> bool:
         """Whether the differences may be called effects of the change."""
         return not self.no_control
+
+    def tells(self, m: TimePoint, name: str) -> bool:
+        """Whether the difference to the control at a moment is more than other batches alone make."""
+        return self.has_control and name in m.difference and self.null.tells(m.step, name, m.difference[name])
 
     @property
     def target_moves(self) -> dict[int, float]:
@@ -163,30 +136,34 @@ class LrDecayEffects:
         }
 
 
-def lr_decay_effects(trajectory: Trajectory | Run, control: Trajectory | Run | None = None) -> LrDecayEffects:
+def lr_decay_effects(
+    trajectory: Trajectory | Run, control: Trajectory | Run | None = None, placebos: Sequence[Run] = ()
+) -> LrDecayEffects:
     """Find every change of the stored learning rates and report what followed.
 
     Args:
         trajectory: one run.
-        control: a run of the same seed that shares the states up to a change and did not change the rate.
+        control: a run of the same seed that shares the states up to a change and did not change the rate; of several each change
+            has the one that begins there.
+        placebos: runs that go on from the state at a change with the run's own rates, on other batches.
 
     Raises:
         AnalysisError: several runs, no eigenvalues, a control on another probe or of another reduction, or no change.
     """
     run = _single(trajectory)
     run.require("eigenvalues", "learning_rate", why="the learning-rate analysis")
-    paired = None if control is None else _single(control)
-    if paired is not None:
-        Trajectory((run, paired)).comparable()
+    paired = () if control is None else (control,) if isinstance(control, Run) else tuple(control)
+    for each in paired:
+        Trajectory((run, each)).comparable()
     changes, trends = learning_rate_changes(run)
     if not changes and not trends:
         raise _no_change(run)
     return LrDecayEffects(
         run=run.name,
         probe=run.probe,
-        control=paired.name if paired is not None else "",
-        energy_k=_energy_k(run),
-        changes=tuple(_effects(run, paired, change) for change in changes),
+        control=", ".join(each.name for each in paired),
+        energy_k=energy_k(run),
+        changes=tuple(_effects(run, _control_at(run, paired, change), change, placebos) for change in changes),
         trends=tuple(_course(run, trend) for trend in trends),
         notes=(
             *(f"{n} is {words}." for n, words in misleading(run) if n in SCALARS),
@@ -195,13 +172,14 @@ def lr_decay_effects(trajectory: Trajectory | Run, control: Trajectory | Run | N
     )
 
 
-def moment(run: Run, row: int, *, origin: int) -> TimePoint:
-    """Everything reported at ``row``, counted from step ``origin``."""
-    step = int(run.steps[row])
-    return TimePoint(row, step, step - origin, _numbers(run, row))
+def _control_at(run: Run, controls: Sequence[Run], change: Change) -> Run | None:
+    """The control of this change: one that may be called so; else one that begins there, or any."""
+    fitting = [control for control in controls if not _no_control(run, control, change)]
+    there = [control for control in controls if control.fork_step == change.step]
+    return next(iter((*fitting, *there, *controls)), None)
 
 
-def _effects(run: Run, control: Run | None, change: Change) -> ChangeEffects:
+def _effects(run: Run, control: Run | None, change: Change, placebos: Sequence[Run]) -> ChangeEffects:
     before = moment(run, change.before, origin=change.step)
     after = [moment(run, row, origin=change.step) for row in change.after]
     no_control = _no_control(run, control, change)
@@ -210,7 +188,8 @@ def _effects(run: Run, control: Run | None, change: Change) -> ChangeEffects:
         if not any(m.control for m in after):
             no_control = "the control has no snapshot at the same steps after the change"
     factors, no_factors = _factors(run, change)
-    return ChangeEffects(change, before, tuple(after), factors, no_factors, no_control)
+    null = null_of(run, after, [p for p in placebos if p.placebo_of == run.archive_id and p.fork_step == change.step])
+    return ChangeEffects(change, before, tuple(after), factors, no_factors, no_control, null)
 
 
 def _factors(run: Run, change: Change) -> tuple[ModeFactors | None, str]:
@@ -226,6 +205,8 @@ def _no_control(run: Run, control: Run | None, change: Change) -> str:
     """Why the differences to ``control`` would not be this change's effect, or ""."""
     if control is None:
         return "no control was given"
+    if said := _said_against(run, control):
+        return said
     row = control.row(int(run.steps[change.before]))
     if row is None:
         return f"the control has no snapshot at step {run.steps[change.before]}"
@@ -241,9 +222,22 @@ def _no_control(run: Run, control: Run | None, change: Change) -> str:
     return ""
 
 
+def _said_against(run: Run, control: Run) -> str:
+    """What the archive says of itself against its being the control of this run; "" where nothing."""
+    if control.placebo_of:
+        return f"{control.name} is a placebo, with the run's own learning rates"
+    if control.control_of and control.control_of != run.archive_id:
+        return f"{control.name} says that it is the control of another run"
+    if control.other_batches == "unverified":
+        return f"{control.name} has not ended, so nothing says whether its batches were the run's (unverified)"
+    if control.other_batches:
+        return f"{control.name} was trained on other batches than the run (other_batches)"
+    return ""
+
+
 def _paired(m: TimePoint, control: Run) -> TimePoint:
     row = control.row(m.step)
-    return m if row is None else TimePoint(m.row, m.step, m.offset, m.numbers, _numbers(control, row))
+    return m if row is None else TimePoint(m.row, m.step, m.offset, m.numbers, numbers_of(control, row))
 
 
 def _course(run: Run, trend: Trend) -> TrendCurve:
@@ -254,7 +248,7 @@ def _course(run: Run, trend: Trend) -> TrendCurve:
     times = np.concatenate([[0.0], np.cumsum(gaps * (rates[1:] + rates[:-1]) / 2)])
     wanted = np.linspace(0, times[-1], TREND_MOMENTS)
     chosen = np.unique([int(np.argmin(np.abs(times - t))) for t in wanted])
-    origin, numbers = int(run.steps[rows[0]]), [_numbers(run, int(row)) for row in rows]
+    origin, numbers = int(run.steps[rows[0]]), [numbers_of(run, int(row)) for row in rows]
     return TrendCurve(
         trend,
         (float(rates[0]), float(rates[-1])),
@@ -272,31 +266,6 @@ def _kendall(times: Floats, values: Floats) -> float:
     if known.sum() < 3 or np.ptp(values[known]) == 0:
         return float("nan")
     return float(kendalltau(times[known], values[known]).statistic)
-
-
-def _numbers(run: Run, row: int) -> dict[str, float]:
-    eigenvalues = run.values("eigenvalues")[row]
-    numbers = {f"eigenvalue_{i}": float(eigenvalues[i - 1]) for i in MODES if i <= eigenvalues.size}
-    numbers |= {name: float(run.values(name)[row]) for name in SCALARS if name in run.dataset}
-    if "kernel_angular_velocity" in numbers:
-        numbers["kernel_angular_velocity"] = _angular_velocity(run, row)
-    for name in ENERGIES:
-        if name in run.dataset:
-            values = run.values(name)[row]
-            numbers |= {f"{name}_{k}": float(v) for k, v in zip(_energy_k(run), values, strict=True)}
-    return numbers
-
-
-def _angular_velocity(run: Run, row: int) -> float:
-    """Of the pair that begins at the row, which holds it in its second state; else of the way that led there."""
-    begun = np.flatnonzero(run.groups.first == row)
-    values = run.values("kernel_angular_velocity")
-    paired = float(values[run.groups.second[begun[0]]]) if begun.size else float("nan")
-    return paired if np.isfinite(paired) else float(values[row])
-
-
-def _energy_k(run: Run) -> tuple[int, ...]:
-    return tuple(int(k) for k in run.values("energy_k")) if "energy_k" in run.dataset.coords else ()
 
 
 def _single(trajectory: Trajectory | Run) -> Run:
@@ -327,6 +296,12 @@ def _change_dict(effects: ChangeEffects) -> dict[str, Any]:
         "before": _moment_dict(effects.before),
         "after": [_moment_dict(m) for m in effects.after],
         "control": "paired" if effects.has_control else effects.no_control,
+        "null": effects.null.kind,
+        "placebos": list(effects.null.placebos),
+        "placebo_spread": {
+            str(step): {name: finite_or_none(value) for name, value in values.items()}
+            for step, values in effects.null.spread.items()
+        },
         "target_energy_moves": {str(k): move for k, move in effects.target_moves.items()},
         "mode_factors": None
         if factors is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kerneltrack.errors import AnalysisError
 
 from ..text import Table
-from ..trajectory import PathLike, Run, Trajectory, load
+from ..trajectory import PathLike, Run, Trajectory, controls_beside, load, placebos_beside
 from .effects import LrDecayEffects, lr_decay_effects
 from .seeds import SeedEffects, effects_over_seeds, matched_control, seed_sentence, seed_table
 from .wording import sentence, tables, trend_sentence
@@ -34,18 +34,35 @@ class RunsEffects:
 def analyse(trajectory: Trajectory, controls: Sequence[PathLike]) -> RunsEffects:
     """Each run against its control: the one given, or of several the one that was in the same state at a change.
 
+    Without any each has those that lie beside it and say that they are its controls.
+
     Raises:
         AnalysisError: no change, a control that is not comparable, or a run of several that has no control among them.
     """
-    beside = load(controls, probe=trajectory[0].probe) if controls else Trajectory(())
+    if not controls:
+        return _with_their_own(trajectory)
+    beside = load(controls, probe=trajectory[0].probe)
     found = []
     for run in trajectory:
         control = beside[0] if len(beside) == 1 else matched_control(run, list(beside))
-        if control is None and len(beside):
+        if control is None:
             raise AnalysisError(f"{run.name} has no control among those given", got=", ".join(c.name for c in beside))
-        found.append((run, control, lr_decay_effects(run, control)))
+        found.append((run, control, lr_decay_effects(run, control, placebos_beside(run))))
     several = len(trajectory) > 1 and len(beside) > 1
     return RunsEffects(tuple(found), effects_over_seeds(trajectory, beside) if several else ())
+
+
+def _with_their_own(trajectory: Trajectory) -> RunsEffects:
+    """Each run against the controls that lie beside it and say so; over seeds where every run has one that may be called that."""
+    own = [controls_beside(run) for run in trajectory]
+    found = tuple(
+        (run, controls[0] if controls else None, lr_decay_effects(run, controls, placebos_beside(run)))
+        for run, controls in zip(trajectory, own, strict=True)
+    )
+    paired = all(any(change.has_control for change in effects.changes) for _, _, effects in found)
+    if len(trajectory) < 2 or not paired:
+        return RunsEffects(found, ())
+    return RunsEffects(found, effects_over_seeds(trajectory, Trajectory(tuple(c for each in own for c in each))))
 
 
 def as_dict(found: RunsEffects) -> Any:

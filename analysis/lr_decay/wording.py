@@ -8,7 +8,8 @@ import numpy as np
 
 from ..derived import nearest
 from ..text import Table, count, number, signed, subscript
-from .effects import ChangeEffects, LrDecayEffects, TimePoint, TrendCurve
+from .effects import ChangeEffects, LrDecayEffects, TrendCurve
+from .time_point import TimePoint
 
 #: How many modes the table of factors lists.
 _MODES = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100)
@@ -78,11 +79,20 @@ def change_table(effects: ChangeEffects, energy_k: tuple[int, ...]) -> Table:
             quiet |= {len(rows), len(rows) + 1}
             rows.append(["  control", *(_cell(m.control, name) for m in moments)])
             rows.append(["  difference", *(_difference(m, name) for m in moments)])
+            if effects.null.kind == "placebos":
+                quiet.add(len(rows))
+                spread = [effects.null.spread.get(m.step, {}).get(name, float("nan")) for m in moments]
+                rows.append(
+                    [
+                        "  other batches",
+                        *("" if m is effects.before else f"±{number(s)}" for m, s in zip(moments, spread, strict=True)),
+                    ]
+                )
     return Table(
         _title(effects),
         ["", *(_head(effects, m) for m in moments)],
         rows,
-        () if paired else (f"No effect is claimed: {effects.no_control}.",),
+        (effects.null.sentence,) if paired else (f"No effect is claimed: {effects.no_control}.",),
         frozenset(quiet),
     )
 
@@ -204,7 +214,8 @@ def _effect_sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
     if not effects.has_control:
         return ""
     k = nearest(energy_k, 20)
-    parts = []
+    told: list[str] = []
+    within: list[str] = []
     for name, label, moments in (
         (f"residual_energy_{k}", f"the residual energy in the first {k} modes", effects.after),
         ("eigenvalue_1", "λ₁", effects.after[::-1]),
@@ -212,8 +223,19 @@ def _effect_sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
         paired = [m for m in moments if name in m.difference and np.isfinite(m.difference[name])]
         if paired:
             m = paired[0]
-            parts.append(f"{label} {number(m.numbers[name], 2)} against {number(m.control[name], 2)}{_after(m)}")
-    return f"Effect, against the control that kept the rate: {_joined(parts)}." if parts else ""
+            words = f"{label} {number(m.numbers[name], 2)} against {number(m.control[name], 2)}{_after(m)}"
+            (told if effects.tells(m, name) else within).append(words)
+    if not told and not within:
+        return ""
+    found = [f"Effect, against the control that kept the rate: {_joined(told)}."] if told else []
+    if within:
+        means = (
+            "Against the control that kept the rate"
+            if effects.null.kind == "missing"
+            else "No more than other batches do"
+        )
+        found.append(f"{means}: {_joined(within)}.")
+    return " ".join([*found, effects.null.sentence])
 
 
 def _after(m: TimePoint) -> str:

@@ -28,7 +28,7 @@ from ..lr_decay import (
 )
 from ..output import HTML, distinct, is_stream, may_write, write
 from ..text import Table, count, number, plain
-from ..trajectory import PathLike, Run, Trajectory, load
+from ..trajectory import PathLike, Run, Trajectory, controls_beside, load, placebos_beside
 from ..withheld import gauge_note, misleading, sample_note, seen
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
@@ -99,7 +99,8 @@ def write_report(
         archives: a path, several paths, a run or a trajectory.
         output: the HTML file, replaced if it exists; its folder is made if need be. "-" is standard output. For several
             runs each page is called FILE-RUN.html, and FILE-RUN-2.html where another run has that name.
-        control: the run that did not change the learning rate: only with it anything is called an effect.
+        control: the run that did not change the learning rate: only with it anything is called an effect. None: what lies beside
+            a run and says that it is its control.
         probe: which probe to look through where paths are given; None: each archive's first.
 
     Returns:
@@ -143,7 +144,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
 
     Args:
         run: the run.
-        control: the run that did not change the learning rate.
+        control: the run that did not change the learning rate; None: what lies beside it and says so.
         others: runs that came along; those that differ in their seed only tell how the numbers vary with it.
 
     Raises:
@@ -151,9 +152,11 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
     """
     if not run.measured.any():
         raise AnalysisError("no snapshot of this probe holds a measurement", got=_failures(run), where=run.path or None)
+    controls = controls_beside(run) if control is None else Trajectory((control,))
+    control = controls[0] if controls else None
     notes = Trajectory((run, control)).comparable() if control is not None else ()
     gauge = gauge_note(run)
-    effects, no_effects = _effects(run, control)
+    effects, no_effects = _effects(run, controls)
     sections, absent = _sections(run, control)
     absent += misleading(run)
     slider, no_slider = _explorer(run)
@@ -193,9 +196,9 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
     )
 
 
-def _effects(run: Run, control: Run | None) -> tuple[LrDecayEffects | None, str]:
+def _effects(run: Run, controls: Trajectory) -> tuple[LrDecayEffects | None, str]:
     try:
-        return lr_decay_effects(run, control), ""
+        return lr_decay_effects(run, controls, placebos_beside(run)), ""
     except AnalysisError as error:
         return None, str(error)
 

@@ -6,7 +6,7 @@ from kerneltrack.errors import AnalysisError
 
 from ..lr_decay import LrDecayEffects, lr_decay_effects
 from ..statements import Summary
-from ..trajectory import Run, Trajectory
+from ..trajectory import Run, Trajectory, controls_beside, placebos_beside
 from ..withheld import gauge_note, misleading, sample_note
 from .findings import findings, headline
 from .verdicts import aligned, edge, lazy_or_rich, rates
@@ -24,8 +24,9 @@ def summary_of(run: Run, control: Run | None = None) -> Summary:
     """
     if not run.measured.any():
         raise AnalysisError("no snapshot of this probe holds a measurement", where=run.path or None)
-    notes = Trajectory((run, control)).comparable() if control is not None else ()
-    effects = _effects(run, control)
+    controls = controls_beside(run) if control is None else Trajectory((control,))
+    notes = Trajectory((run, controls[0])).comparable() if controls else ()
+    effects = _effects(run, controls)
     verdicts = (lazy_or_rich(run), edge(run), aligned(run), *rates(run, effects))
     told_of = None if isinstance(effects, AnalysisError) else effects
     told = [finding for verdict in verdicts for finding in verdict.findings]
@@ -40,8 +41,8 @@ def summary_of(run: Run, control: Run | None = None) -> Summary:
     )
 
 
-def _effects(run: Run, control: Run | None) -> LrDecayEffects | AnalysisError:
+def _effects(run: Run, controls: Trajectory) -> LrDecayEffects | AnalysisError:
     try:
-        return lr_decay_effects(run, control)
+        return lr_decay_effects(run, controls, placebos_beside(run))
     except AnalysisError as error:
         return error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .controls import controls_beside, placebos_beside
 from .run import Floats, Ints, PathLike, Run, run_of
 from .trajectory import Trajectory, load
 
-__all__ = ["Floats", "Ints", "PathLike", "Run", "Trajectory", "load", "run_of"]
+__all__ = ["Floats", "Ints", "PathLike", "Run", "Trajectory", "controls_beside", "load", "placebos_beside", "run_of"]

@@ -74,6 +74,39 @@ class Run:
         """The archive's file name without its ending: what legends and tables call the run."""
         return Path(self.path).stem or "run"
 
+    @property
+    def archive_id(self) -> str:
+        """The archive's own identifier."""
+        return str(self.dataset.attrs.get("archive_id", ""))
+
+    @property
+    def control_of(self) -> str:
+        """The archive_id of the run that this one is a control of, as the archive says; "" where it says nothing."""
+        return str(self.dataset.attrs.get("control_of", ""))
+
+    @property
+    def placebo_of(self) -> str:
+        """The same of a placebo."""
+        return str(self.dataset.attrs.get("placebo_of", ""))
+
+    @property
+    def fork_step(self) -> int | None:
+        """The step of the other run's state that a control or placebo goes on from."""
+        found = self.dataset.attrs.get("fork_step")
+        return None if found is None else int(found)
+
+    @property
+    def batches(self) -> str:
+        """Of a control: "same_batches", "other_batches" or "unverified"; "" where the archive does not say."""
+        return str(self.dataset.attrs.get("batches", ""))
+
+    @property
+    def other_batches(self) -> str:
+        """The word for every figure and table that shows a control whose batches are not known to be its run's; else ""."""
+        if not self.control_of or self.batches == "same_batches":
+            return ""
+        return "unverified" if self.batches == "unverified" else "other_batches"
+
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """What was measured and how: output reduction, loss, dtype, stability scope, …."""
@@ -285,7 +318,8 @@ class Run:
         """Lazy or rich, at the edge or below it, aligned or not, what each change of the rate did; then every other finding.
 
         Args:
-            control: the run that did not change the learning rate: only with it anything is called an effect.
+            control: the run that did not change the learning rate: only with it anything is called an effect. None: what lies
+                beside the archive and says that it is its control.
 
         Raises:
             AnalysisError: nothing was measured, or the control is not comparable.

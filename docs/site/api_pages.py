@@ -39,7 +39,7 @@ PAGES: Mapping[str, Page] = {
             "Kernels": ("empirical_ntk", "ntk_plan", "Plan", "NTKOperator", "linearize"),
             "Eigensystems": ("eigensystem", "EigenSystem"),
             "Probes": ("Probe",),
-            "Tracking a loop": ("Tracker",),
+            "Tracking a loop": ("Tracker", "ForkLimits", "control_run"),
             "Archives": ("open_archive", "Archive", "ArchiveWriter"),
             "What an archive is made of": ("Snapshot", "ProbeRecord", "Provenance"),
         },
@@ -48,7 +48,7 @@ PAGES: Mapping[str, Page] = {
         "kerneltrack.callbacks",
         "The tracker, a Lightning callback. :doc:`/how-to/tracker` shows it at work.",
         "kerneltrack.callbacks",
-        {"": ("NTKTracker",)},
+        {"": ("NTKTracker", "run_control")},
     ),
     "analysis": Page(
         "kerneltrack.analysis",
@@ -63,6 +63,7 @@ PAGES: Mapping[str, Page] = {
         {
             "Schedules": ("Log", "Every", "At", "Epochs", "OnLearningRateChange", "OnMetricChange", "Seconds"),
             "A schedule of one's own": ("Schedule", "Union", "Clock", "Due", "Extent", "RateChange"),
+            "Steps of the learning rates": ("StepRule", "StepDetector", "Kind", "Wanted", "wanted_of_all"),
             "Texts": ("parse", "read"),
         },
     ),
@@ -118,6 +119,7 @@ PAGES: Mapping[str, Page] = {
 
 #: What a public value is; it has no docstring of its own.
 VALUES: Mapping[str, str] = {
+    "Kind": 'What a change of the rates is: ``"step"``, ``"decay"`` (the first fall of a trend) or ``"other"``.',
     "Extent": 'How much of a state is measured: ``"whole"``, ``"kernel"`` (without its eigenpairs) or ``"outputs"`` alone.',
     "NEEDS": "Name → :class:`Need`: what must be measured for an observable, and what it costs.",
     "SUPERSEDED": "Name → :class:`Superseded`: observables of older archives, and which names took their place.",

@@ -170,7 +170,7 @@ def classification(folder: Path, network: str, optimizer: str, decay: str, size:
     identity = {"dataset": "scikit-learn digits", "split": "held-out", "indices": "first"}  # training has x[200:]
     probe = Probe(x[: size.probe], y[: size.probe], identity=identity)
     when = (
-        schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100))
+        schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100), held=10)
         if decay == "step"
         else (schedule.Log(per_octave=2) | schedule.Every(max(size.steps // 12, 1)))
     )
@@ -211,7 +211,7 @@ def watched_run(folder: Path, size: Size) -> Path:
         observables=CLOSE,
         keep_inputs=True,
         log=False,
-        schedule=schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100)),
+        schedule=schedule.Log(per_octave=2) | schedule.OnLearningRateChange(after=(0, 1, 10, 100), held=10),
         metadata={"network": "mlp", "optimizer": "sgd", "decay": "step", "width": size.width // 2, "seed": 0},
     )
     loader = DataLoader(TensorDataset(x[seen], odd(y[seen])), batch_size=min(size.batch, size.watched), shuffle=True)

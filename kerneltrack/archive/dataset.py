@@ -21,6 +21,8 @@ from kerneltrack.archive.layout import Column
 from kerneltrack.schema import Field
 from kerneltrack.snapshot import Array, ProbeRecord, Provenance
 
+#: What the archive of a control says of the run that it goes on from.
+_CONTROL = ("control_of", "placebo_of", "fork_step", "batches")
 _IDENTITY = ("snapshot_id", "content_sha256")
 _COORDINATES = ("snapshot", "step", "epoch", "batch", "samples_seen", "wall_time", "train_seconds", "snapshot_seconds")
 
@@ -110,6 +112,7 @@ def dataset(archive: Columns, probe: str) -> xarray.Dataset:
             "run_id": archive.attrs["run_id"],
             "format_version": archive.attrs["format_version"],
             "path": str(archive.path),
+            **{name: archive.attrs[name] for name in _CONTROL if name in archive.attrs},
         },
     )
 

@@ -104,6 +104,10 @@ class Spool:
         self._rewrite_again_at = 2 * sum(count for _, count in self._parts)
         return False
 
+    def rewrite(self, header: Header) -> bool:
+        """Join every part into the main file, which says this header also where there is none; whether it was done."""
+        return self._attempt(lambda: self.join_now(header))
+
     def release(self) -> None:
         """Give the lock back, and remove the folder if nothing is left in it."""
         lock.release(self.folder, self.owner)

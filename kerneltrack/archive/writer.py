@@ -26,7 +26,7 @@ from kerneltrack.archive.pieces import Piece
 from kerneltrack.archive.sizes import Sizes
 from kerneltrack.archive.spool import Spool
 from kerneltrack.errors import ArchiveError, ArchiveExistsError
-from kerneltrack.snapshot import Json, ProbeRecord, Provenance, Snapshot
+from kerneltrack.snapshot import Batches, ControlOf, Json, ProbeRecord, Provenance, Snapshot
 
 #: What to do about an archive that is there already.
 IfExists = Literal["raise", "replace"]
@@ -49,6 +49,7 @@ class ArchiveWriter:
         probes: what the snapshots are measured on.
         provenance: where the archive comes from; ``run["run_id"]`` is invented if it is not there.
         if_exists: what to do about an archive that is there already.
+        control: of which other run this one is a control, if it is one.
 
     Raises:
         ArchiveExistsError: there is an archive, and ``if_exists`` is "raise", or something that is no archive; nothing
@@ -64,6 +65,7 @@ class ArchiveWriter:
     _sizes: Sizes
     _next: int
     _closed: bool
+    _changed: bool  # whether the main file says other attributes than the header
 
     def __init__(
         self,
@@ -72,11 +74,13 @@ class ArchiveWriter:
         probes: Probes,
         provenance: Provenance | None = None,
         if_exists: IfExists = "raise",
+        control: ControlOf | None = None,
     ) -> None:
         if if_exists not in get_args(IfExists):
             raise ArchiveError("if_exists is unknown", expected='"raise" or "replace"', got=repr(if_exists))
         self.path = Path(os.path.realpath(path))
         header = _new_header(by_name(probes), provenance or Provenance())
+        header = replace(header, attrs={**header.attrs, **_of_control(control)})
         with explained("the archive cannot be created", self.path):
             place.require_free(self.path, replace=if_exists == "replace")
             with durable.folders_for(self.path):
@@ -155,6 +159,17 @@ class ArchiveWriter:
         said = [f"{path.rsplit('/', 1)[1]} is not stored: {how}" for path, how in misfits.items()]
         return replace(snapshot, probes=probes, message="; ".join(filter(None, [*said, snapshot.message])))
 
+    def tell_batches(self, batches: Batches) -> None:
+        """Whether a control was trained on the batches of its run: known when it ends, and written at :meth:`close`.
+
+        Raises:
+            ArchiveError: the archive is not that of a control.
+        """
+        if "batches" not in self._header.attrs:
+            raise ArchiveError("only a control's archive tells of batches", where=str(self.path))
+        self._header = replace(self._header, attrs={**self._header.attrs, "batches": batches})
+        self._changed = True
+
     def close(self) -> None:
         """Join the parts and give the archive free; a second call does nothing.
 
@@ -165,7 +180,7 @@ class ArchiveWriter:
             return
         self._closed = True
         try:
-            self._spool.join_all(self._header)
+            (self._spool.rewrite if self._changed else self._spool.join_all)(self._header)
         finally:
             with explained("the archive's lock cannot be given back", self.path):
                 self._spool.release()
@@ -194,7 +209,7 @@ class ArchiveWriter:
         return str(self._header.attrs["archive_id"])
 
     def _begin(self, spool: Spool, header: Header, found: Sequence[Piece]) -> None:
-        self._closed = False
+        self._closed = self._changed = False
         self._spool = spool
         self._header = header
         self._segment = header.segments[-1]
@@ -303,6 +318,13 @@ def _new_header(records: Mapping[str, ProbeRecord], provenance: Provenance) -> H
         "history": f"{_now()} created by {software}",
     }
     return Header(attrs, [Segment(0, -1, time.time())], records, replace(provenance, run=run))
+
+
+def _of_control(control: ControlOf | None) -> dict[str, str | int]:
+    if control is None:
+        return {}
+    of = "placebo_of" if control.placebo else "control_of"
+    return {of: control.archive_id, "fork_step": control.fork_step, "batches": control.batches}
 
 
 def _with_events(header: Header, spool: Spool, *events: str) -> Header:

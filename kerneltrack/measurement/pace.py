@@ -63,6 +63,7 @@ class Pace:
         self._groups: dict[str, _Group] = {}  # by probe, the group that is not complete
         self._asked: tuple[int, int] | None = None  # step and epoch of the state that was asked last
         self._rates = RateHistory(self.schedules.values())
+        self._told_refusal = ""
 
     def due(self, clock: Clock) -> dict[str, Due]:
         """The probes to measure at this moment, each with what asked for it; step 0 is always measured.
@@ -167,6 +168,17 @@ class Pace:
         """States of the grids, halved so many times, from ``start`` on; None where a schedule cannot be counted."""
         counts = [s.thinned(times).count(start, stop, per_epoch=self._per_epoch) for s in self._distinct]
         return None if None in counts else sum(count for count in counts if count is not None)
+
+    @property
+    def refused(self) -> str:
+        """From which step of the rates on they are not measured any more, as a sentence; "" where they are."""
+        return self._rates.refused
+
+    def newly_refused(self) -> str:
+        """The same, once."""
+        new = self.refused if self.refused != self._told_refusal else ""
+        self._told_refusal = self.refused
+        return new
 
     def skipped(self) -> str:
         """What was skipped since the last call, and why; "" if nothing."""

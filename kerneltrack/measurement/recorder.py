@@ -36,7 +36,7 @@ from kerneltrack.measurement.snapshot_cost import SnapshotCost
 from kerneltrack.measurement.training_outputs import flags_of
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.schema import FIXED_SIZES
-from kerneltrack.snapshot import Snapshot, Status
+from kerneltrack.snapshot import Batches, Snapshot, Status
 from kerneltrack.training import UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
@@ -259,6 +259,11 @@ class Recorder:
         self.pace.load_state_dict(memory)
         self._probes.load_state_dict(memory, device, measures=self._ranks.leads)
 
+    def tell_batches(self, batches: Batches) -> None:
+        """Whether a control was trained on the batches of its run."""
+        if self._writer is not None:
+            self._writer.tell_batches(batches)
+
     def close(self) -> None:
         """Append what still waits, without its update, and close the archive; safe to call again."""
         try:
@@ -336,5 +341,6 @@ class Recorder:
         if self._unstored:
             yield f"could not store steps {', '.join(map(str, self._unstored))}"
         yield self.pace.skipped()
+        yield self.pace.newly_refused()
         for reading in readings.values():
             yield from reading.remarks

@@ -10,7 +10,7 @@ the state that was asked before.
 
 >>> schedule = Every(100) | OnLearningRateChange(after=(0, 1))
 >>> schedule
-Every(100) | OnLearningRateChange(after=(0, 1))
+Every(100) | OnLearningRateChange(after=(0, 1), by=1.25)
 >>> [t for t in range(301) if schedule.due(Clock(step=t, rate_changes=[RateChange(step=150, held=150)]))]
 [0, 100, 150, 151, 200, 300]
 >>> [t for t in range(0, 301, 7) if Every(100).due(Clock(step=t, previous=t - 7))]
@@ -28,8 +28,9 @@ from __future__ import annotations
 from kerneltrack.schedule.clock import Clock, Due, Extent, RateChange
 from kerneltrack.schedule.events import OnLearningRateChange, OnMetricChange, Seconds
 from kerneltrack.schedule.grids import At, Epochs, Every, Log
+from kerneltrack.schedule.rate_steps import Kind, StepDetector, StepRule
 from kerneltrack.schedule.reading import parse, read
-from kerneltrack.schedule.schedule import Schedule, Union
+from kerneltrack.schedule.schedule import Schedule, Union, Wanted, wanted_of_all
 
 __all__ = [
     "At",
@@ -38,13 +39,18 @@ __all__ = [
     "Epochs",
     "Every",
     "Extent",
+    "Kind",
     "Log",
     "OnLearningRateChange",
     "OnMetricChange",
     "RateChange",
     "Schedule",
     "Seconds",
+    "StepDetector",
+    "StepRule",
     "Union",
+    "Wanted",
     "parse",
     "read",
+    "wanted_of_all",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kerneltrack.schedule.rate_steps import StepRule
+
 Extent = Literal["whole", "kernel", "outputs"]
 
 
@@ -17,10 +19,14 @@ class RateChange:
     Attributes:
         step: of the first update at the new rates, counted by the updates before it.
         held: how many updates the rates before had held.
+        rule: that calls it a step; None: whoever looks decides by ``held``.
+        number: of the run's steps by that rule, from 1.
     """
 
     step: int
     held: int
+    rule: StepRule | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ from kerneltrack.schedule.schedule import Schedule
 def parse(value: int | str | Schedule) -> Schedule:
     """The schedule that an argument means: an int n, "log", "epoch", or a schedule.
 
+    "log" is evenly in log t, and around every step of the learning rates.
+
     Raises:
         ScheduleError: for anything else.
     """
@@ -22,7 +24,7 @@ def parse(value: int | str | Schedule) -> Schedule:
     if isinstance(value, int) and not isinstance(value, bool):
         return Every(value)
     if value == "log":
-        return Log()
+        return Log() | OnLearningRateChange()
     if value == "epoch":
         return Epochs()
     raise ScheduleError(
@@ -69,9 +71,15 @@ def _read(node: ast.expr) -> Schedule:
         raise ValueError(ast.dump(node)[:80])
     given = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
     kind = _BY_NAME[node.func.id]
-    # What does not say how many of its moments begin a pair was written when none did.
-    earlier = {"pairs": 0} if hasattr(kind, "pairs") else {}
-    return kind(*map(ast.literal_eval, node.args), **{**earlier, **given})
+    return kind(*map(ast.literal_eval, node.args), **{**_earlier(kind, given), **given})
+
+
+def _earlier(kind: type[Schedule], given: Mapping[str, object]) -> dict[str, object]:
+    """What a text means by what it does not say: it was written before there was that."""
+    earlier: dict[str, object] = {"pairs": 0} if hasattr(kind, "pairs") else {}
+    if kind is OnLearningRateChange and "by" not in given:
+        earlier |= {"by": 1.0, "held": 10, "most": None}
+    return earlier
 
 
 _BY_NAME: Mapping[str, type[Schedule]] = {

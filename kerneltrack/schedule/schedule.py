@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from kerneltrack.errors import ScheduleError
 from kerneltrack.schedule.clock import Clock, Due
+from kerneltrack.schedule.rate_steps import StepRule
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How many steps of the learning rates are of interest, and for how long.
+
+    Attributes:
+        horizon: the last update after one at which it still is.
+        most: how many; None: all.
+    """
+
+    horizon: int
+    most: int | None
+
+    def __or__(self, other: Wanted) -> Wanted:
+        most = None if self.most is None or other.most is None else max(self.most, other.most)
+        return Wanted(max(self.horizon, other.horizon), most)
 
 
 class Schedule:
@@ -60,9 +79,9 @@ class Schedule:
         """The schedules that this one is a union of; itself where it is none."""
         return (self,)
 
-    def rate_horizon(self) -> tuple[int, int] | None:
-        """For how many updates a change of the rates is of interest, and how long the rates before must have held; or None."""
-        return None
+    def step_rules(self) -> dict[StepRule, Wanted]:
+        """What it takes for a step of the learning rates, and for how long each is of interest; {} where none is."""
+        return {}
 
     def _is_due(self, clock: Clock) -> bool:
         raise NotImplementedError
@@ -77,7 +96,8 @@ class Schedule:
     def __str__(self) -> str:
         """As it is written: positional first field, then what differs from the default; attributes of another class.
 
-        How many moments begin a pair is always said: an archive that does not say it was written when none did.
+        How many moments begin a pair, and what a step of the rate is, is always said: an archive that does not say it was
+        written when none did, and every change was one.
         """
         parts: list[str] = []
         if not is_dataclass(self):
@@ -95,9 +115,18 @@ class Schedule:
         """Whether a field is printed; how many moments begin a pair is not where the default would give none either."""
         if name == "pairs" and is_dataclass(self):
             return bool(value) or replace(self, pairs=default) != self
-        return bool(value != default)
+        return (name == "by" and hasattr(self, "held")) or bool(value != default)
 
     __repr__ = __str__
+
+
+def wanted_of_all(schedules: Iterable[Schedule]) -> dict[StepRule, Wanted]:
+    """What schedules want of the steps by each rule, together."""
+    found: dict[StepRule, Wanted] = {}
+    for schedule in schedules:
+        for rule, wanted in schedule.step_rules().items():
+            found[rule] = found[rule] | wanted if rule in found else wanted
+    return found
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,9 +153,8 @@ class Union(Schedule):
     def count_light(self, start: int, stop: int, *, per_epoch: float | None = None) -> int:
         return sum(member.count_light(start, stop, per_epoch=per_epoch) for member in self.members)
 
-    def rate_horizon(self) -> tuple[int, int] | None:
-        found = [horizon for member in self.members if (horizon := member.rate_horizon())]
-        return (max(after for after, _ in found), min(held for _, held in found)) if found else None
+    def step_rules(self) -> dict[StepRule, Wanted]:
+        return wanted_of_all(self.members)
 
     def thinned(self, times: int) -> Union:
         return Union(tuple(member.thinned(times) for member in self.members))

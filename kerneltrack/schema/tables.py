@@ -104,6 +104,23 @@ ROOT_ATTRIBUTES: Mapping[str, tuple[str, str, str]] = {
     "source": ("string", "MUST", "the program and version that wrote the file"),
     "date_created": ("string", "MUST", "when the archive was created, ISO 8601, UTC"),
     "history": ("string", "MUST", "one line per event: creation, resumes, locks of dead writers that were broken"),
+    "control_of": (
+        "string",
+        "MAY",
+        "archive_id of the run that this one goes on from, with the learning rate that it had before `fork_step`; since 1.1",
+    ),
+    "placebo_of": (
+        "string",
+        "MAY",
+        "archive_id of the run that this one goes on from, with that run's learning rates and other batches; since 1.1",
+    ),
+    "fork_step": ("integer", "MAY", "the step of the state that it goes on from; since 1.1"),
+    "batches": (
+        "string",
+        "MAY",
+        "whether its batches are those of the run that it goes on from: same_batches, other_batches (one was another, or nothing "
+        "tells), unverified (the run has not ended); since 1.1",
+    ),
     "title": ("string", "MAY", "what the archive is about"),
     "license": ("string", "MAY", "SPDX identifier; set by publishing"),
     "creator_name": ("string", "MAY", "authors; set by publishing"),

@@ -7,10 +7,15 @@ from kerneltrack.errors import require_torch
 
 require_torch()
 
-from kerneltrack.tracking import given
+from kerneltrack.tracking import arguments, continuation, given
 from kerneltrack.tracking.announcements import say
+from kerneltrack.tracking.control import control_run
 from kerneltrack.tracking.facts import Facts, has_gradient
+from kerneltrack.tracking.fork import Fork, copied
+from kerneltrack.tracking.fork_keeper import ForkKeeper, LoopState
+from kerneltrack.tracking.fork_limits import ForkLimits
 from kerneltrack.tracking.gradient_clipping import UNTOLD, clipped
+from kerneltrack.tracking.held_rates import put_back
 from kerneltrack.tracking.measured import Measured
 from kerneltrack.tracking.options import Options
 from kerneltrack.tracking.probe_membership import Drawn, in_training
@@ -22,15 +27,24 @@ __all__ = [
     "UNTOLD",
     "Drawn",
     "Facts",
+    "Fork",
+    "ForkKeeper",
+    "ForkLimits",
+    "LoopState",
     "Measured",
     "Options",
     "ProbeSources",
     "TrackedRun",
     "Tracker",
     "Update",
+    "arguments",
     "clipped",
+    "continuation",
+    "control_run",
+    "copied",
     "given",
     "has_gradient",
     "in_training",
+    "put_back",
     "say",
 ]

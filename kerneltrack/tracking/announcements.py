@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 
 from kerneltrack.formatting import format_bytes
 from kerneltrack.measurement import Forecast, SnapshotCost
-from kerneltrack.schedule import Schedule
+from kerneltrack.schedule import OnLearningRateChange, Schedule
 from kerneltrack.snapshot import Snapshot
 from kerneltrack.training import ProbeLoss
 
@@ -34,10 +34,18 @@ def before(cost: SnapshotCost, schedules: Mapping[str, Schedule]) -> str:
     line = f"one snapshot: {cost.seconds:.2f} s (the first){peak}, {format_bytes(cost.disk_bytes)} on disk; {when}"
     if cost.states is None:
         return line
+    more = _around_steps(schedules.values())
     if not cost.light:
-        return f"{line}: about {cost.states} in all, {cost.states * cost.seconds:.0f} s"
+        return f"{line}: about {cost.states} in all, {cost.states * cost.seconds:.0f} s{more}"
     light = f"{cost.light} of them light (the kernel without its eigenpairs, outputs and scalars)"
-    return f"{line}: about {cost.states} in all, {light}, at most {cost.states * cost.seconds:.0f} s"
+    return f"{line}: about {cost.states} in all, {light}, at most {cost.states * cost.seconds:.0f} s{more}"
+
+
+def _around_steps(schedules: Iterable[Schedule]) -> str:
+    """What nobody can count beforehand: the states around steps of the learning rate."""
+    found = [e for schedule in schedules for e in schedule.elements if isinstance(e, OnLearningRateChange)]
+    states = max((len(element.after) for element in found), default=0)
+    return f", and {states} around each step of the learning rate" if states else ""
 
 
 def expensive(forecast: Forecast, goal: float = 0.05) -> str:

@@ -18,6 +18,7 @@ from kerneltrack.errors import KernelError, ProbeError, TrackerError
 from kerneltrack.memory_budget import parse_bytes
 from kerneltrack.probe import Probe
 from kerneltrack.snapshot import Json
+from kerneltrack.tracking.fork_limits import ForkLimits
 from kerneltrack.training import ProbeLoss
 
 T = TypeVar("T")
@@ -233,6 +234,45 @@ def number(argument: str, given: Any, *, least: int, remedy: str) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or given < least:
         raise TrackerError(argument, expected=f"an integer from {least}", got=repr(given), remedy=remedy)
     return given
+
+
+def steps(argument: str, given: Any) -> tuple[int, ...]:
+    """Steps, ascending; () for none.
+
+    Raises:
+        TrackerError: anything else.
+    """
+    found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, Mapping)) else (None,)
+    if any(isinstance(step, bool) or not isinstance(step, int) or step < 0 for step in found):
+        raise TrackerError(
+            argument, expected="steps, integers from 0", got=repr(given), remedy="For example fork_at=[1000, 2000]."
+        )
+    return tuple(sorted(set(found)))
+
+
+def forks(given: Any, at: tuple[int, ...]) -> ForkLimits | None:
+    """The limits of the forks that are kept; None for no forks.
+
+    Raises:
+        TrackerError: neither a bool nor limits, or steps are given where none is to be kept.
+    """
+    if isinstance(given, ForkLimits):
+        return given
+    if not isinstance(given, bool):
+        raise TrackerError(
+            "keep_forks",
+            expected="True, False or kt.ForkLimits(count=…, memory=…)",
+            got=repr(given),
+            remedy="True keeps at most 4 forks in 2 GiB.",
+        )
+    if at and not given:
+        raise TrackerError(
+            "fork_at without keep_forks",
+            expected="keep_forks=True",
+            got=f"fork_at={list(at)}",
+            remedy="Forks take memory: they are kept where keep_forks says so.",
+        )
+    return ForkLimits() if given else None
 
 
 def flag(argument: str, given: Any) -> bool:

@@ -13,6 +13,7 @@ from kerneltrack.measurement import KeepKernel, OnError
 from kerneltrack.ntk import Method
 from kerneltrack.snapshot import Json
 from kerneltrack.tracking import arguments, schedules
+from kerneltrack.tracking.fork_limits import ForkLimits
 from kerneltrack.tracking.measured import Measured
 
 
@@ -31,6 +32,8 @@ class Options:
         log: whether anything is said and logged.
         keep_inputs: whether the archive has the probe's inputs.
         max_overhead: the share of wall time that measuring may take.
+        forks: how many states to go on from are kept, or None.
+        fork_at: steps that are such states whatever the rates do.
     """
 
     archive: Path
@@ -43,6 +46,8 @@ class Options:
     log: bool
     keep_inputs: bool
     max_overhead: float | None
+    forks: ForkLimits | None = None
+    fork_at: tuple[int, ...] = ()
 
     @classmethod
     def checked(cls, **given: Any) -> Options:
@@ -53,6 +58,7 @@ class Options:
         """
         path = arguments.archive(given["archive"])
         measured = _measured(given)
+        fork_at = arguments.steps("fork_at", given["fork_at"])
         return cls(
             archive=path,
             measured=measured,
@@ -64,6 +70,8 @@ class Options:
             log=arguments.flag("log", given["log"]),
             keep_inputs=arguments.flag("keep_inputs", given["keep_inputs"]),
             max_overhead=schedules.overhead(given["max_overhead"], measured.schedule),
+            forks=arguments.forks(given["keep_forks"], fork_at),
+            fork_at=fork_at,
         )
 
 

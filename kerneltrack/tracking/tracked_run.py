@@ -10,18 +10,21 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.distributed import Ranks, unsharded
+from kerneltrack.errors import TrackerError
 from kerneltrack.measurement import Instrument, Pace, Recorder
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Due, OnMetricChange
-from kerneltrack.snapshot import Json, Provenance, Snapshot
+from kerneltrack.snapshot import Batches, ControlOf, Json, Provenance, Snapshot
 from kerneltrack.tracking import announcements, batches, callables, continuing, schedules
 from kerneltrack.tracking.facts import Facts, update_rule
+from kerneltrack.tracking.fork import Fork, Origin
+from kerneltrack.tracking.fork_keeper import ForkKeeper, LoopState
 from kerneltrack.tracking.options import Options
 from kerneltrack.tracking.probe_sources import ProbeSources
 from kerneltrack.tracking.progress import Progress, clock
@@ -40,6 +43,8 @@ class TrackedRun:
         options: checked.
     """
 
+    _control: ControlOf | None = None  # of which run this is a control
+    _control_call: ClassVar[str]  # how a control run is asked for, of a fork {}
     _given: frozenset[str]  # the arguments that were given; the others follow the archive that a run goes on with
     _sources: ProbeSources
     _probes: dict[str, Probe]
@@ -65,6 +70,24 @@ class TrackedRun:
         self._verified = False
         self._announced = self._told = False  # whether the cost of a snapshot, and that of the run, were said
         self._clipping: Clipping | None = None  # at the optimizer's step
+        self._refused = ""  # what was said of steps of the rates that are not measured
+        self._keeper = self._new_keeper()
+
+    @property
+    def forks(self) -> tuple[Fork, ...]:
+        """The states that were kept to go on from, ascending; they stay when the run has ended, until the next one begins."""
+        return () if self._keeper is None else tuple(self._keeper.forks)
+
+    def _new_keeper(self) -> ForkKeeper | None:
+        limits, schedule = self._options.forks, self._arguments.schedule
+        if limits is None:
+            return None
+        given = list(schedule.values()) if isinstance(schedule, dict) else [schedule]
+        return ForkKeeper(limits, self._options.fork_at, given, self._say)
+
+    def _say(self, line: str) -> None:
+        if self._options.log and self._ranks.leads:
+            announcements.say(line)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors: what a resumed run needs to go on with the same archive, schedule and comparisons."""
@@ -78,6 +101,7 @@ class TrackedRun:
             "train_seconds": self._train_seconds(),
             "callables": {name: dict(callables.identity(f)) for name, f in self._measured.callables.items()},
             "memory": self._recorder.state_dict(),
+            **({} if self._keeper is None else {"forks": self._keeper.state_dict()}),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -85,12 +109,18 @@ class TrackedRun:
         self._state, self._loaded = dict(state_dict), True
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_recorder": None, "_instruments": {}, "_sources": None}
+        return {**self.__dict__, "_recorder": None, "_instruments": {}, "_sources": None, "_keeper": None}
 
     # -- a run -----------------------------------------------------------------------------------------------------
 
     def _begin(self, ranks: Ranks, *, dry_run: bool = False) -> None:
         """A run that goes on with the state at hand; {} is a new one. Says nothing and measures nothing yet."""
+        if self._keeper is not None and ranks.size > 1:
+            raise TrackerError(
+                f"keep_forks in a training of {ranks.size} processes",
+                expected="one process",
+                remedy="Keep no forks; start the control run from a checkpoint of the trainer.",
+            )
         self._ranks = ranks
         self._progress = Progress(self._state)
         self._dry_run = dry_run
@@ -110,13 +140,38 @@ class TrackedRun:
         if self._recorder is None:
             self._recorder = self._open(facts, batch)
             self._recorder.load_state_dict(self._state.pop("memory", {}), facts.device)
+            if self._keeper is not None:
+                self._keeper.load_state_dict(self._state.pop("forks", {}))
+        if self._keeper is not None:  # before the state is asked for: a run that goes on from here asks for it
+            self._keeper.before(facts, batch, partial(self._loop_state, facts))
         wants_metrics = schedules.has_member(self._measured.schedule, OnMetricChange)
         due = self._recorder.due(clock(facts, self._train_seconds(), with_metrics=wants_metrics))
         if schedules.differs_between_ranks(self._measured.schedule):
             due = self._ranks.broadcast(partial(dict, due))
+        self._tell_refused(self._recorder.pace.refused)
         if due:
             self._forecast(facts.model, due)
             self._measure(facts, due)
+
+    def _tell_batches(self, batches: Batches) -> None:
+        """Whether this control was trained on the batches of its run; once it has ended."""
+        if self._recorder is not None:
+            self._recorder.tell_batches(batches)
+
+    def _origin(self, source: Any = None) -> Origin:
+        """What a control of this run measures, and on what: as this run does, the probes themselves included."""
+        measured = replace(self._measured, probe=dict(self._probes))
+        return Origin(replace(self._options, measured=measured, forks=None, fork_at=()), source)
+
+    def _loop_state(self, facts: Facts) -> LoopState:
+        """What a fork of this moment keeps of tracker and loop."""
+        raise NotImplementedError
+
+    def _tell_refused(self, line: str) -> None:
+        """That further steps of the rates are not measured, once."""
+        if line != self._refused:
+            self._say(line)
+        self._refused = line
 
     @property
     def _waits(self) -> bool:
@@ -160,12 +215,16 @@ class TrackedRun:
         """Close the archive; safe to call again."""
         recorder, self._state = self._recorder, self.state_dict()
         self._recorder, self._loaded = None, False
+        if self._keeper is not None:
+            self._keeper.stop()
         if recorder is None:
             return
         recorder.close()
-        if self._options.log and not self._dry_run and self._ranks.leads:
+        if not self._dry_run:
             total = self._progress.seconds()
-            announcements.say(announcements.after(recorder.rows, self.archive, recorder.seconds, total))
+            self._say(announcements.after(recorder.rows, self.archive, recorder.seconds, total))
+            for number, fork in enumerate(self.forks):
+                self._say(fork.question(self._control_call.format(f"tracker.forks[{number}]")))
 
     # -- what these do ---------------------------------------------------------------------------------------------
 
@@ -214,7 +273,9 @@ class TrackedRun:
         origin = self._provenance(facts, said)
         if continues:
             return ArchiveWriter.resume(self.archive, probes=records, provenance=origin, resumed_from_step=facts.step)
-        return ArchiveWriter(self.archive, probes=records, provenance=origin, if_exists=self._options.if_exists)
+        return ArchiveWriter(
+            self.archive, probes=records, provenance=origin, if_exists=self._options.if_exists, control=self._control
+        )
 
     def _provenance(self, facts: Facts, said: Mapping[str, Json]) -> Provenance:
         """Where the numbers come from, in plain values; private facts in a section of their own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,11 +23,14 @@ from kerneltrack.probe import Probe
 from kerneltrack.schedule import Epochs, Schedule
 from kerneltrack.snapshot import Json
 from kerneltrack.tracking import arguments, given, schedules
-from kerneltrack.tracking.facts import has_gradient
+from kerneltrack.tracking.facts import Facts, has_gradient
+from kerneltrack.tracking.fork_keeper import LoopState
+from kerneltrack.tracking.fork_limits import ForkLimits
 from kerneltrack.tracking.gradient_clipping import Bound
 from kerneltrack.tracking.loop import Loop, check_parameters, model_of, optimizers_of
 from kerneltrack.tracking.loop_probes import LoopProbes
 from kerneltrack.tracking.options import Options
+from kerneltrack.tracking.told import number_of, out_of_turn
 from kerneltrack.tracking.tracked_run import TrackedRun
 from kerneltrack.training import LossName, MeanLoss, learning_rates
 
@@ -71,8 +73,7 @@ class Tracker(TrackedRun):
             and whether the probe is trained on. None: the loop tells epochs itself, and batches are counted as they come.
         steps: the updates that the run will have in all, where that is known: for the costs that are announced, and for
             ``max_overhead``.
-        clip: where the loop clips gradients: the bound of ``clip_grad_norm_``, or ("value", bound). :meth:`clipped` tells
-            the norm that they had.
+        clip: where the loop clips gradients: the bound of ``clip_grad_norm_``, or ("value", bound); see :meth:`clipped`.
         log: one line at the start and one at the end, a row's numbers in :attr:`scalars`, and on a terminal a progress bar
             for a kernel that takes long.
 
@@ -82,6 +83,8 @@ class Tracker(TrackedRun):
         TrackerError, ScheduleError, ObservableError, ProbeError: a wrong argument, when the tracker is made.
         ArchiveError: the archive exists or cannot be written, before the first update.
     """
+
+    _control_call = "kt.control_run({}, update, steps=…)"
 
     @given.remembers
     def __init__(
@@ -111,6 +114,8 @@ class Tracker(TrackedRun):
         params: Selection = None,
         memory_budget: int | str | None = None,
         eigenpairs: Eigenpairs = "all",
+        keep_forks: bool | ForkLimits = False,
+        fork_at: Sequence[int] = (),
         loader: Any = None,
         steps: int | None = None,
         clip: float | tuple[str, float] | None = None,
@@ -139,12 +144,17 @@ class Tracker(TrackedRun):
                 params=params,
                 memory_budget=memory_budget,
                 eigenpairs=eigenpairs,
+                keep_forks=keep_forks,
+                fork_at=fork_at,
             )
         )
         if steps is not None:
             arguments.number("steps", steps, least=1, remedy="None where nobody knows.")
-        self._loop = Loop(model_of(model), optimizers_of(optimizer), loader, steps, Bound.of(clip))
+        self._take_loop(Loop(model_of(model), optimizers_of(optimizer), loader, steps, Bound.of(clip)))
         LoopProbes(loader, self._arguments, split, log=log).check()
+
+    def _take_loop(self, loop: Loop) -> None:
+        self._loop = loop
         self._hooks: list[Any] | None = None  # on the optimizers' steps, while the ``with`` lasts
         self._begun = False
         self._under_way = False  # between before() and after()
@@ -171,7 +181,7 @@ class Tracker(TrackedRun):
             TrackerError: inside an update.
         """
         if self._under_way:
-            raise _out_of_turn("state_dict()", "between two updates", "Save the checkpoint after the update has ended.")
+            raise out_of_turn("state_dict()", "between two updates", "Save the checkpoint after the update has ended.")
         return {**super().state_dict(), "loop": self._loop.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -181,7 +191,7 @@ class Tracker(TrackedRun):
             TrackerError: after it, or what no Tracker gave.
         """
         if self._begun:
-            raise _out_of_turn("load_state_dict()", "before the first update", "Load it where the model is loaded.")
+            raise out_of_turn("load_state_dict()", "before the first update", "Load it where the model is loaded.")
         if "loop" not in state_dict:
             raise TrackerError(
                 "load_state_dict()",
@@ -196,11 +206,13 @@ class Tracker(TrackedRun):
 
     def __enter__(self) -> Tracker:
         if self._hooks is not None:
-            raise _out_of_turn("with tracker", "once at a time", "Leave the first `with` before another one.")
+            raise out_of_turn("with tracker", "once at a time", "Leave the first `with` before another one.")
         self._forget()
         found = self._loop.optimizers
         self._hooks = [o.register_step_pre_hook(self._step_begins) for o in found]
         self._hooks += [o.register_step_post_hook(self._step_ends) for o in found]
+        if self._keeper is not None:
+            self._keeper.watch(self._loop.loader)
         return self
 
     def __exit__(
@@ -244,9 +256,9 @@ class Tracker(TrackedRun):
             TrackerError: the update before has not ended, or there is no ``with``.
         """
         if self._hooks is None:
-            raise _out_of_turn("before()", "inside `with tracker`", "Write `with kt.Tracker(...) as tracker:`.")
+            raise out_of_turn("before()", "inside `with tracker`", "Write `with kt.Tracker(...) as tracker:`.")
         if self._under_way:
-            raise _out_of_turn(
+            raise out_of_turn(
                 "before()",
                 "after() of the update before",
                 "Call after() once the optimizer has stepped; add(batch) tells a further batch of the same update.",
@@ -269,6 +281,8 @@ class Tracker(TrackedRun):
         self._require_update("add()")
         self._end_batch()
         self._batch, self._single = batch, False
+        if self._keeper is not None:
+            self._keeper.add(self._loop.step, batch)
 
     def clipped(self, norm: torch.Tensor | float) -> None:
         """The norm that the gradients had before they were clipped, as ``clip_grad_norm_`` returns it.
@@ -278,11 +292,8 @@ class Tracker(TrackedRun):
         """
         self._require_update("clipped()")
         if self._loop.bound is None:
-            raise TrackerError(
-                "clipped() of a tracker without clip=",
-                expected="the bound that gradients are clipped at",
-                remedy="Tracker(..., clip=1.0) where the loop calls clip_grad_norm_(model.parameters(), 1.0).",
-            )
+            remedy = "Tracker(..., clip=1.0) where the loop calls clip_grad_norm_(model.parameters(), 1.0)."
+            raise TrackerError("clipped() of a tracker without clip=", expected="the bound of clipping", remedy=remedy)
         if self._waits:  # a number on a GPU is read only where a row needs it
             self._told_norm = float(norm)
 
@@ -298,12 +309,16 @@ class Tracker(TrackedRun):
         self._require_update("after()")
         self._end_batch()
         self._under_way = False
+        left = self._loop.step
         self._loop.step += max(1, self._steps)
+        if self._keeper is not None:
+            told = loss is not None and self._keeper.wants_loss(left)
+            self._keeper.after(left, number_of(loss) if told else None)
         if self._waits:
             self._after_update(
                 self._loop,
                 applied=self._applied,
-                training_loss=_number(loss),
+                training_loss=number_of(loss),
                 verified=loss is not None and self._single,
             )
 
@@ -315,9 +330,13 @@ class Tracker(TrackedRun):
         self._draw_from(LoopProbes(self._loop.loader, self._measured, self._options.split, log=self._options.log))
         self._begun = True
 
+    def _loop_state(self, facts: Facts) -> LoopState:
+        state = TrackedRun.state_dict(self)
+        return LoopState(state, self._loop.state_dict(), self._origin(self._loop), consumed=None)
+
     def _require_update(self, call: str) -> None:
         if not self._under_way:
-            raise _out_of_turn(
+            raise out_of_turn(
                 call,
                 "before() of the same update",
                 "Call before() ahead of the forward pass, or write the update inside `with tracker.update():`.",
@@ -339,6 +358,8 @@ class Tracker(TrackedRun):
 
     def _step_begins(self, optimizer: Optimizer, *_: Any) -> None:
         self._require_update("optimizer.step()")
+        if self._keeper is not None:
+            self._keeper.at_step(self._loop.step, self._loop.optimizers)
         if self._waits:
             self._rates = learning_rates(self._loop.optimizers)
             self._look_at_gradients(optimizer)
@@ -376,22 +397,3 @@ class Tracker(TrackedRun):
             )
         self._loop.enter(None)
         self._conclude(self._loop)
-
-
-def _number(loss: Any) -> float:
-    if loss is None:
-        return math.nan
-    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
-        return float(loss.detach())
-    if isinstance(loss, (int, float)):
-        return float(loss)
-    raise TrackerError(
-        "the loss of an update",
-        expected="one number, or a tensor of one",
-        got=f"a tensor of {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss),
-        remedy="Give the mean over the batch, which went backward; or none.",
-    )
-
-
-def _out_of_turn(call: str, expected: str, remedy: str) -> TrackerError:
-    return TrackerError(f"{call} is out of turn", expected=expected, remedy=remedy)

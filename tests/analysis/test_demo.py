@@ -27,6 +27,16 @@ def test_it_writes_three_files_and_leaves_nothing_else(small):
     assert sorted(p.name for p in small.iterdir()) == ["control.h5", "demo.h5", "demo.html"]
 
 
+def test_the_control_says_what_it_is(small):
+    """Of this run, from its fork on, on the same batches, at the run's own steps with the old rate."""
+    with open_archive(small / "demo.h5") as run, open_archive(small / "control.h5") as control:
+        said = {name: control.attrs[name] for name in ("control_of", "fork_step", "batches")}
+        assert said == {"control_of": run.attrs["archive_id"], "fork_step": SMALL.halve_at, "batches": "same_batches"}
+        assert control.steps.tolist() == [step for step in run.steps.tolist() if step >= SMALL.halve_at]
+        assert {row.learning_rates for row in control} == {(SMALL.learning_rate,)}
+    assert "Beside it stands the control “control”" in (small / "demo.html").read_text(encoding="utf-8")
+
+
 def test_every_claim_holds(small):
     checks = run_checks(small / "demo.h5", small / "control.h5", SMALL)
     assert len(checks) == 10
@@ -94,6 +104,6 @@ def test_points_are_standardised_and_seeded():
 def test_the_network_is_the_papers():
     """|θ| = 3·256 + 4·65 792 + 257 = 264 193 with 6 weight layers of 256 neurons."""
     e = Experiment()
-    network = demo.PictureNetwork(e, halves=True)
+    network = demo.PictureNetwork(e)
     assert sum(p.numel() for p in network.parameters()) == 264_193
     assert all((p == 0).all() for n, p in network.named_parameters() if n.endswith("bias"))

@@ -166,6 +166,42 @@ def test_the_schedule_s_trigger_pins_a_change(synthetic, truth, tmp_path):
     )  # negative control: without offset 0 it is not pinned
 
 
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "Log(2, pairs=3) | OnLearningRateChange(after=(0, 1, 10, 100), pairs=3, by=1.25), second of a pair",
+        "Every(50) | OnLearningRateChange(after=(0, 1), by=1.25), third of a triple",
+    ],
+)
+def test_a_state_within_a_group_was_not_asked_for_by_the_change(synthetic, truth, tmp_path, trigger):
+    """Its trigger names the whole schedule, which did not ask for it. By hand, without the state before the change."""
+    rows = [
+        dataclasses.replace(s, trigger=trigger if s.step == synthetic.HALVED else s.trigger)
+        for s in synthetic.snapshots(truth)
+        if s.step != synthetic.HALVED - 1
+    ]
+    path = synthetic.write(tmp_path / "within.h5", rows, synthetic.record(truth))
+    assert not lr_decay_effects(load(path)).changes[0].change.exact
+
+
+def test_another_offset_may_have_asked_for_the_row(synthetic, truth, tmp_path):
+    """A row that lies 100 updates after another such row need not be at the change: which offset it was, no trigger says."""
+    asked = "OnLearningRateChange(after=(0, 1, 10, 100), pairs=3, by=1.25)"
+
+    def exact(*at):
+        rows = [
+            dataclasses.replace(s, trigger=asked if s.step in at else s.trigger)
+            for s in synthetic.snapshots(truth)
+            if s.step != synthetic.HALVED - 1
+        ]
+        path = synthetic.write(tmp_path / f"{at[0]}.h5", rows, synthetic.record(truth))
+        return lr_decay_effects(load(path)).changes[0].change.exact
+
+    assert exact(synthetic.HALVED)
+    assert not exact(synthetic.HALVED - 100, synthetic.HALVED)
+    assert exact(synthetic.HALVED - 200, synthetic.HALVED)  # 200 is none of the offsets
+
+
 def test_a_cosine_schedule_is_a_trend_and_not_many_changes(synthetic, truth, tmp_path):
     rows = [
         dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),))

@@ -14,12 +14,14 @@ import argparse
 import logging
 import pkgutil
 import statistics
+import sys
 import tempfile
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
@@ -97,7 +99,7 @@ def demo() -> tuple[pl.LightningModule, DataLoader, dict]:
     e = Experiment()
     x, y = scattered_pixels(e.samples, e.seed)
     loader = DataLoader(TensorDataset(x, y), batch_size=e.samples)
-    return PictureNetwork(e, halves=False), loader, {"probe": Probe(x, y), "loss": "half_mse"}
+    return PictureNetwork(replace(e, halve_at=sys.maxsize)), loader, {"probe": Probe(x, y), "loss": "half_mse"}
 
 
 class DigitsCNN(pl.LightningModule):

@@ -53,6 +53,8 @@ WRONG = {
     "params": [(5, "5"), ([], "[]"), ([5], "[5]"), ({"a": 1}, "{'a': 1}")],
     "memory_budget": [("lots", "'lots'"), (0, "0"), (-5, "-5"), (2.5, "2.5"), ("0GiB", "'0GiB'"), (True, "True")],
     "eigenpairs": [("some", "'some'"), (None, "None"), (3, "3")],
+    "keep_forks": [(4, "4"), ("2GiB", "'2GiB'"), (None, "None")],
+    "fork_at": [(3, "3"), ("12", "'12'"), ([-1], "[-1]"), ([True], "[True]"), ([1.5], "[1.5]"), (None, "None"), ([3], "[3]")],
 }  # fmt: skip
 
 
@@ -183,7 +185,7 @@ EVERYTHING = {
     "output": integers, "top_k": 3, "observables": ["trace"], "loss": half, "keep_kernel": "all",
     "metadata": {"seed": 3}, "log": False, "forward": raises, "if_exists": "replace", "on_error": "warn",
     "split": triples, "probe_seed": 4, "keep_inputs": True, "method": "jacobian", "params": named_weight,
-    "memory_budget": "1GiB", "eigenpairs": "leading",
+    "memory_budget": "1GiB", "eigenpairs": "leading", "keep_forks": True, "fork_at": (3,),
 }  # fmt: skip
 
 

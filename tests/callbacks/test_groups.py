@@ -225,7 +225,15 @@ def test_the_start_line_says_what_pairs_cost(tmp_path, capsys):
     line = capsys.readouterr().err
     assert "Log(2, pairs=3)" in line
     assert "2 of them light" in line
+    assert "around each step" not in line
     assert [row.step for row in rows(tmp_path / "run.h5") if row.window and len(row.probes["train"]) > 1] == [4, 9, 24]
+
+
+def test_the_start_line_says_what_steps_of_the_rate_cost(tmp_path, capsys):
+    fit(tmp_path / "run.h5", "log", log=True, steps=3, observables=["trace"], keep_kernel="none")
+    line = capsys.readouterr().err
+    assert "Log(2, pairs=3) | OnLearningRateChange(after=(0, 1, 10, 100), pairs=3, by=1.25): about 3 in all" in line
+    assert ", and 4 around each step of the learning rate\n" in line
 
 
 def test_the_lag_stands_in_the_file(fits):

@@ -38,7 +38,30 @@ def test_a_page_runs_as_written(tmp_path, monkeypatch, capsys, page, archive, wr
         exec(last.replace(*wrong), names)
 
 
-@pytest.mark.parametrize("page", ["digits.md", "transformer.md", "tracker.md", "graphs.md"])
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*", "ignore:.*logging interval.*"
+)
+def test_the_page_on_decays_runs_as_written(tmp_path, monkeypatch, capsys):
+    """From a Trainer to the sentence in twenty lines; the sentence speaks of an effect, and of its control."""
+    monkeypatch.chdir(tmp_path)
+    text = (HOW_TO / "did-my-decay-do-anything.md").read_text(encoding="utf-8")
+    _, short, looks, _ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len([line for line in short.splitlines() if line.strip()]) <= 20
+    names = run(text, "did-my-decay-do-anything.md")
+    said = capsys.readouterr()
+    assert "at step 120: kerneltrack.callbacks.run_control(tracker.forks[0]," in said.err
+    assert "at step 120: kt.control_run(tracker.forks[0], update," in said.err
+    assert "What did the change of the rate do?" in said.out
+    assert "of the control's" in said.out
+    for archive in ("run.h5", "run-control-120.h5", "loop.h5", "loop-control-120.h5"):
+        assert not list(check(tmp_path / archive))
+    with pytest.raises(AssertionError, match=r"^$"):  # the negative control
+        exec(looks.replace("same_batches", "other_batches"), names)
+
+
+@pytest.mark.parametrize(
+    "page", ["digits.md", "transformer.md", "tracker.md", "graphs.md", "did-my-decay-do-anything.md"]
+)
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)#:]+)[^)]*\)", (HOW_TO / page).read_text(encoding="utf-8"))
     assert links

@@ -115,6 +115,8 @@ trainer:
         params: [layers.weight]
         memory_budget: 1GiB
         eigenpairs: leading
+        keep_forks: {count: 2, memory: 1GiB}
+        fork_at: [2]
 """
 
 

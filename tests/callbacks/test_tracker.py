@@ -99,7 +99,11 @@ def tracked(tmp_path_factory):
 def test_it_measures_at_the_steps_of_its_schedule(tracked):
     archive, _ = tracked
     assert archive.steps.tolist() == [0, 4, 5, 6, 8, 11]
-    assert [archive[i].trigger for i in (0, 2, 5)] == ["Every(4)", "OnLearningRateChange(after=(0, 1), held=2)", "last"]
+    assert [archive[i].trigger for i in (0, 2, 5)] == [
+        "Every(4)",
+        "OnLearningRateChange(after=(0, 1), held=2, by=1.25)",
+        "last",
+    ]
 
 
 def test_numbers_equal_the_plain_loop(tracked):

@@ -105,7 +105,7 @@ def around_change(scene: Scene) -> Figure:
         column = nearest_k(run, (20,))[0] if name.endswith("_energy") else None
         lines = [_around(scene, name, column, change, scene.style.category[0], "run", "solid")]
         if scene.beside(name) is not None:
-            lines.append(_around(scene, name, column, change, scene.style.muted, "control", "dashed"))
+            lines.append(_around(scene, name, column, change, scene.style.muted, _of_control(scene), "dashed"))
         line_plot(ax, lines[0].x if lines[0].x is not None else run.steps, lines, scene.style, ylabel="", title=label)
         time_axis(ax, "log")
         ax.set_xlabel("updates since the change")
@@ -166,3 +166,9 @@ def _around(scene: Scene, name: str, column: int | None, change: Change, colour:
     last = int(scene.run.steps[change.after[-1]]) - change.step
     near = (offsets >= min(0, int(scene.run.steps[change.before]) - change.step)) & (offsets <= last) & run.measured
     return Series(label, np.asarray(values)[near], colour, "solid" if line == "solid" else "dashed", offsets[near])
+
+
+def _of_control(scene: Scene) -> str:
+    """What the control's line is called: also where its batches were others."""
+    word = "" if scene.control is None else scene.control.other_batches
+    return f"control ({word})" if word else "control"

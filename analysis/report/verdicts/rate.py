@@ -7,7 +7,7 @@ import numpy as np
 from kerneltrack.errors import AnalysisError
 
 from ...derived import MOVED, nearest
-from ...lr_decay import ChangeEffects, LrDecayEffects
+from ...lr_decay import ChangeEffects, LrDecayEffects, TimePoint
 from ...statements import UNDECIDED, Verdict
 from ...text import count, number
 from ...trajectory import Run
@@ -22,7 +22,7 @@ _LABELS = {
 }
 _THRESHOLD = (
     f"an effect where λ₁, the loss or the residual energy in the first modes differs from the control's by ×{MOVED:g} or "
-    "more; without a control nothing is called an effect"
+    "more, and by more than from any placebo's (the same rate on other batches); without a control nothing is called an effect"
 )
 _SOURCE = (
     f"the difference to a control; ×{MOVED:g}: convention of this package, for less may be the error of an estimate"
@@ -59,32 +59,47 @@ def _of_change(change: ChangeEffects, energy_k: tuple[int, ...]) -> Verdict:
         because = f"Learning rate {finding.value}: run and control hold none of the numbers at one step."
         return Verdict(RATE, UNDECIDED, because, _THRESHOLD, _SOURCE, findings=(finding,))
     listed = ", ".join(f"{_LABELS[name]} ×{number(factor, 2)}" for name, factor in factors.items())
-    answer = "an effect" if any(_differs(factor) for factor in factors.values()) else "no effect"
+    differing = [name for name, factor in factors.items() if _differs(factor)]
+    told = [name for name in differing if change.tells(*_looked_at(change, energy_k)[name])]
+    answer = "an effect" if told else UNDECIDED if differing else "no effect"
+    why = "" if told or not differing else f" {_UNTOLD[change.null.kind]}"
     return Verdict(
         RATE,
         answer,
-        f"Learning rate {finding.value}: {listed} of the control's.",
+        f"Learning rate {finding.value}: {listed} of the control's.{why}",
         _THRESHOLD,
         _SOURCE,
-        "×1 of the control's. One control is of one seed and one order of batches: it does not say how far they vary.",
+        f"×1 of the control's. {change.null.sentence} One control is of one seed: it does not say how far seeds vary.",
         factors,
         (finding,),
     )
 
 
+#: Why what differs from the control is not told as an effect.
+_UNTOLD = {
+    "missing": "No placebo says whether other batches alone do as much.",
+    "placebos": "Other batches alone do as much.",
+    "deterministic": "",
+}
+
+
 def _factors(change: ChangeEffects, energy_k: tuple[int, ...]) -> dict[str, float]:
     """Run over control: of the residual's energy one step after the change, of λ_1 and the loss at the last common moment."""
+    looked = _looked_at(change, energy_k)
+    return {name: m.numbers[stored] / m.control[stored] for name, (m, stored) in looked.items()}
+
+
+def _looked_at(change: ChangeEffects, energy_k: tuple[int, ...]) -> dict[str, tuple[TimePoint, str]]:
+    """Where each of these is looked at, and what it is called there."""
     wanted = [("eigenvalue_1", "eigenvalue_1", -1), ("probe_loss", "probe_loss", -1)]
     k = nearest(energy_k, 20)
     wanted += [("residual_energy", f"residual_energy_{k}", 0)] if k is not None else []
     found = {}
     for name, stored, which in wanted:
-        both = [
-            (m.numbers[stored], m.control[stored]) for m in change.after if stored in m.numbers and stored in m.control
-        ]
-        both = [(mine, theirs) for mine, theirs in both if np.isfinite(mine + theirs) and theirs > 0]
+        both = [m for m in change.after if stored in m.numbers and stored in m.control]
+        both = [m for m in both if np.isfinite(m.numbers[stored] + m.control[stored]) and m.control[stored] > 0]
         if both:
-            found[name] = both[which][0] / both[which][1]
+            found[name] = both[which], stored
     return found
 
 

@@ -297,7 +297,7 @@ def tracker(path: Path, recipe: Recipe, x: Tensor, y: Tensor) -> NTKTracker:
     if recipe.without:
         when = when | schedule.At(tuple(recipe.without + offset for offset in AFTER))
     elif recipe.decays:
-        when = when | schedule.OnLearningRateChange(after=AFTER) | schedule.Log(per_octave=1)
+        when = when | schedule.OnLearningRateChange(after=AFTER, held=10) | schedule.Log(per_octave=1)
     rows, columns = photograph().shape
     identity = {"data": recipe.task, "seed": recipe.seed, "points": recipe.samples}
     if recipe.task != "digits":

@@ -1,0 +1,56 @@
+"""The controls of a run: archives in its folder that say of themselves that they go on from one of its states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kerneltrack.errors import AnalysisError, ArchiveError
+
+from .run import Run
+from .trajectory import Trajectory, load
+
+#: How many archives of a folder are asked; each is opened.
+MOST = 256
+
+
+def controls_beside(run: Run) -> Trajectory:
+    """Controls of ``run`` in its folder, by fork and name; those with the run's batches before others of the same fork.
+
+    An archive that cannot be read, or measures something else, is none.
+    """
+    return _beside(run, "control_of")
+
+
+def placebos_beside(run: Run) -> Trajectory:
+    """The same of placebos: the run's own rates on other batches."""
+    return _beside(run, "placebo_of")
+
+
+def _beside(run: Run, attribute: str) -> Trajectory:
+    if not run.path:
+        return Trajectory(())
+    found = []
+    for path in sorted(Path(run.path).parent.glob("*.h5"))[:MOST]:
+        if _says(path, attribute) == run.archive_id and (other := _loaded(path, run)) is not None:
+            found.append(other)
+    return Trajectory(tuple(sorted(found, key=lambda r: (r.fork_step or 0, r.batches != "same_batches", r.name))))
+
+
+def _says(path: Path, attribute: str) -> str:
+    """What an archive says of the run that it goes on from; "" where it says nothing."""
+    from kerneltrack.archive import open_archive
+
+    try:
+        with open_archive(path) as archive:
+            return str(archive.attrs.get(attribute, ""))
+    except (ArchiveError, OSError):
+        return ""
+
+
+def _loaded(path: Path, run: Run) -> Run | None:
+    try:
+        found = load(path, probe=run.probe).only
+        Trajectory((run, found)).comparable()
+    except (AnalysisError, ArchiveError):
+        return None
+    return found
