@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,13 +23,12 @@ from kerneltrack.probe import Probe
 from kerneltrack.schedule import Epochs, Schedule
 from kerneltrack.snapshot import Json
 from kerneltrack.tracking import arguments, given, schedules
-from kerneltrack.tracking.facts import has_gradient
 from kerneltrack.tracking.gradient_clipping import Bound
 from kerneltrack.tracking.loop import Loop, check_parameters, model_of, optimizers_of
 from kerneltrack.tracking.loop_probes import LoopProbes
 from kerneltrack.tracking.options import Options
-from kerneltrack.tracking.tracked_run import TrackedRun
-from kerneltrack.training import LossName, MeanLoss, learning_rates
+from kerneltrack.tracking.stepped_run import SteppedRun
+from kerneltrack.training import LossName, MeanLoss
 
 
 class Update:
@@ -43,7 +41,7 @@ class Update:
     loss: torch.Tensor | float | None = None
 
 
-class Tracker(TrackedRun):
+class Tracker(SteppedRun):
     """Track the tangent kernel of a module on a fixed probe while a loop of one's own trains it.
 
     ::
@@ -145,7 +143,6 @@ class Tracker(TrackedRun):
             arguments.number("steps", steps, least=1, remedy="None where nobody knows.")
         self._loop = Loop(model_of(model), optimizers_of(optimizer), loader, steps, Bound.of(clip))
         LoopProbes(loader, self._arguments, split, log=log).check()
-        self._hooks: list[Any] | None = None  # on the optimizers' steps, while the ``with`` lasts
         self._begun = False
         self._under_way = False  # between before() and after()
 
@@ -198,9 +195,7 @@ class Tracker(TrackedRun):
         if self._hooks is not None:
             raise _out_of_turn("with tracker", "once at a time", "Leave the first `with` before another one.")
         self._forget()
-        found = self._loop.optimizers
-        self._hooks = [o.register_step_pre_hook(self._step_begins) for o in found]
-        self._hooks += [o.register_step_post_hook(self._step_ends) for o in found]
+        self._listen(self._loop.optimizers, self._loop.bound)
         return self
 
     def __exit__(
@@ -214,9 +209,7 @@ class Tracker(TrackedRun):
         finally:
             self._finish()
             self._begun = False
-            for hook in self._hooks or ():
-                hook.remove()
-            self._hooks = None
+            self._fall_silent()
 
     @contextmanager
     def update(self, batch: Any = None, *, epoch: int | None = None) -> Iterator[Update]:
@@ -257,8 +250,7 @@ class Tracker(TrackedRun):
         self._loop.enter(epoch)
         self._before_update(self._loop, batch)
         self._under_way, self._batch, self._single = True, batch, True
-        self._steps, self._applied = 0, False
-        self._told_norm: float | None = None
+        self._new_update()
 
     def add(self, batch: Any = None) -> None:
         """A further batch of the update that is under way, where gradients of several are accumulated.
@@ -290,7 +282,7 @@ class Tracker(TrackedRun):
         """The update has ended: append its row, where one waits.
 
         Args:
-            loss: of its batch; the row's ``training_loss``, NaN where there is none.
+            loss: of its batch; the row's ``training_loss``, NaN with that reason where there is none.
 
         Raises:
             TrackerError: no update is under way, or the loss is not one number.
@@ -339,25 +331,7 @@ class Tracker(TrackedRun):
 
     def _step_begins(self, optimizer: Optimizer, *_: Any) -> None:
         self._require_update("optimizer.step()")
-        if self._waits:
-            self._rates = learning_rates(self._loop.optimizers)
-            self._look_at_gradients(optimizer)
-
-    def _step_ends(self, optimizer: Optimizer, *_: Any) -> None:
-        self._steps += 1
-        if self._waits:
-            self._look_at_gradients(optimizer)
-
-    def _look_at_gradients(self, optimizer: Optimizer) -> None:
-        """What a step uses: there before it, or, where it is given a closure, after it."""
-        # A fused optimizer steps where a gradient scaler skips, too, and looks at this itself.
-        found_inf = getattr(optimizer, "found_inf", None)
-        graded, bound = has_gradient(optimizer), self._loop.bound
-        self._applied |= graded and not (found_inf is not None and bool(found_inf))
-        clips = self._clipping
-        if bound is not None and graded:
-            clips = bound.done_to(optimizer, self._told_norm)
-        self._at_step(self._rates, clips)
+        super()._step_begins(optimizer)
 
     def _abandon(self) -> None:
         """The update that is under way ended without a word."""
@@ -378,9 +352,9 @@ class Tracker(TrackedRun):
         self._conclude(self._loop)
 
 
-def _number(loss: Any) -> float:
+def _number(loss: Any) -> float | None:
     if loss is None:
-        return math.nan
+        return None
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
         return float(loss.detach())
     if isinstance(loss, (int, float)):
