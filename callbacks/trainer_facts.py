@@ -72,7 +72,8 @@ def no_trainer(got: str) -> TrackerError:
         "NTKTracker",
         expected="the Trainer of pytorch_lightning or lightning.pytorch, which calls it as a callback",
         got=got,
-        remedy="Train with Trainer(callbacks=[tracker]), or save checkpoints and measure them with `kerneltrack track`.",
+        remedy="Train with Trainer(callbacks=[tracker]). A loop of your own is tracked by kerneltrack.Tracker, the Trainer of "
+        "transformers by kerneltrack.callbacks.transformers.NTKTrackerCallback.",
     )
 
 

@@ -229,8 +229,8 @@ class Recorder:
         reasons: list[Mapping[str, str]] = []
         if not facts[1]:
             facts += ["the update was skipped" * (update_applied is False), *self._facts(readings)]
-            reasons = [reading.reasons for reading in readings.values()]
-            reasons += [{"training_loss": NO_LOSS}] * (training_loss is None)
+            reasons = [{"training_loss": NO_LOSS}] * (training_loss is None)
+            reasons += [reading.reasons for reading in readings.values()]
         snapshot = replace(
             row.snapshot,
             probes={name: reading.values for name, reading in readings.items()},
