@@ -22,7 +22,7 @@ from torch import nn
 from kerneltrack.archive import IfExists
 from kerneltrack.conventions import GaugeChoice
 from kerneltrack.distributed import Ranks
-from kerneltrack.errors import MissingPackageError
+from kerneltrack.errors import MissingPackageError, TrackerError
 from kerneltrack.measurement import Eigenpairs, KeepKernel, OnError, OutputChoice, Recorder
 from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
@@ -137,6 +137,16 @@ class NTKTrackerCallback(SteppedRun, TrainerCallback):
     def close(self) -> None:
         """Close the archive after a training that an exception ended; safe to call again."""
         self._leave()
+
+    @property
+    def state_key(self) -> str:
+        """What Lightning's Trainer asks first; transformers' asks it nowhere."""
+        raise TrackerError(
+            "NTKTrackerCallback",
+            expected="the Trainer of transformers, which calls it as a callback",
+            got="Lightning's",
+            remedy="kerneltrack.callbacks.NTKTracker is the callback for that.",
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_facts": None, "_at_exit": None, "_hooks": None}

@@ -47,8 +47,8 @@ class TrainingFacts:
         if getattr(self._args, "deepspeed", None):
             raise TrackerError(
                 "NTKTrackerCallback with DeepSpeed",
-                expected="a Trainer on one device, under DistributedDataParallel or FSDP2",
-                remedy="Use one of those, or save checkpoints and measure them with `kerneltrack track`.",
+                expected="a Trainer on one device, or under DistributedDataParallel",
+                remedy="Use one of these, or save checkpoints and measure them with `kerneltrack track`.",
             )
         check_parameters(self.model, self.optimizers)
 

@@ -6,6 +6,12 @@ is told by its losses.
 """
 
 import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +25,7 @@ from kerneltrack.callbacks.sample_counts import SampleCounts
 from kerneltrack.callbacks.transformers import NTKTrackerCallback
 from kerneltrack.errors import KerneltrackError, ProbeError, TrackerError
 from tests.archive.same import differences as unequal_archives
+from tests.callbacks import lightning_runs
 from tests.callbacks.comparisons import differences, same, unequal
 from tests.callbacks.hugging_face import Loop, Overflowing, Words, left, sentences, trainer, watching
 from tests.callbacks.test_arguments import WRONG
@@ -225,6 +232,12 @@ def test_of_several_labels_none_is_chosen(tmp_path):
         trained(tmp_path, tmp_path / "run.h5", model=TwoLabels, data=data)
 
 
+@pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*")
+def test_lightnings_trainer_is_told_which_tracker_is_its_own(tmp_path):
+    with pytest.raises(TrackerError, match=r"got Lightning's\. kerneltrack\.callbacks\.NTKTracker"):
+        lightning_runs.trainer(watching(tmp_path / "run.h5"), max_steps=1)
+
+
 def test_where_no_update_was_made_it_says_so(tmp_path):
     made = trainer(tmp_path, watching(tmp_path / "run.h5"), num_train_epochs=0)
     with pytest.warns(UserWarning, match=r"nothing was measured.*num_train_epochs"):
@@ -269,3 +282,38 @@ def test_samples_are_counted_as_the_loader_gives_them(batches):
 @pytest.mark.parametrize("batches", [sampler_of(False), [[0, 1], [2]]])
 def test_samples_that_nobody_knows_are_not_counted(batches):
     assert SampleCounts.of(torch.utils.data.DataLoader(range(26), batch_sampler=batches)).of_batch(0) == -1
+
+
+@pytest.mark.nightly
+def test_two_processes_measure_and_train_as_without_a_tracker(tmp_path):
+    """Oracles: each rank's own training without a tracker, bit for bit; the trace by kt.empirical_ntk of the last weights."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    job = [sys.executable, "-W", "ignore", Path(__file__).parent / "hugging_face_ranks.py"]
+    started = [
+        subprocess.Popen(
+            job, cwd=tmp_path, text=True, stderr=subprocess.PIPE,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], "\n".join(e[-3000:] for e in errors)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [result["unequal"] for result in found] == [[], []]
+    expected = found[0]["trace"]
+    last = rows(tmp_path / "run.h5")
+    assert [row.samples_seen for row in last] == [
+        0,
+        8,
+        16,
+        24,
+        32,
+    ]  # the last batches are filled up: accelerate's even_batches
+    assert float(last[-1].probes["train"]["trace"]) == pytest.approx(expected, rel=1e-5)
