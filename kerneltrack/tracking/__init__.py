@@ -8,7 +8,7 @@ from kerneltrack.errors import require_torch
 require_torch()
 
 from kerneltrack.tracking import given
-from kerneltrack.tracking.announcements import say
+from kerneltrack.tracking.announcements import say, scalars
 from kerneltrack.tracking.facts import Facts, has_gradient
 from kerneltrack.tracking.gradient_clipping import UNTOLD, Bound, clipped
 from kerneltrack.tracking.loop import check_parameters, model_of, optimizers_of
@@ -40,4 +40,5 @@ __all__ = [
     "model_of",
     "optimizers_of",
     "say",
+    "scalars",
 ]

@@ -53,6 +53,7 @@ WRONG = {
     "params": [(5, "5"), ([], "[]"), ([5], "[5]"), ({"a": 1}, "{'a': 1}")],
     "memory_budget": [("lots", "'lots'"), (0, "0"), (-5, "-5"), (2.5, "2.5"), ("0GiB", "'0GiB'"), (True, "True")],
     "eigenpairs": [("some", "'some'"), (None, "None"), (3, "3")],
+    "log_figures": [("stabilty", "'stabilty'"), (["loss", "runs"], "'runs'"), (None, "None"), (5, "5"), ([5], "5")],
 }  # fmt: skip
 
 
