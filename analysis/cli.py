@@ -23,10 +23,14 @@ from .commands import (
     Control,
     Controls,
     Eigenpairs,
+    Factory,
+    Forward,
     Gauge,
     Loss,
     MemoryBudget,
+    Model,
     Output,
+    Params,
     Picture,
     PictureFormat,
     ProbeName,
@@ -338,9 +342,15 @@ def demo(
 )
 def track(
     checkpoints: Annotated[str, Option("--checkpoints", help="A pattern of checkpoint files.")],
-    model: Annotated[str, Option("--model", help="module:Class of the LightningModule.")],
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
     output: Annotated[Path, Option("--output", "-o", help="The archive to write.")],
+    model: Model = None,
+    factory: Factory = None,
+    forward: Forward = None,
+    params: Params = None,
+    weights: Annotated[
+        Literal["current", "average"], Option("--weights", help="Of checkpoints that hold both: trained, or averaged.")
+    ] = "current",
     loss: Loss = None,
     reduction: Reduction = "auto",
     gauge: Gauge = "auto",
@@ -353,15 +363,19 @@ def track(
     from .commands import MeasuringOptions, run_track
 
     options = MeasuringOptions(
-        loss=loss, output=reduction, gauge=gauge, eigenpairs=eigenpairs, top_k=top_k, memory_budget=memory_budget
-    )
-    raise typer.Exit(run_track(checkpoints, model, probe, output, options))
+        loss=loss, output=reduction, gauge=gauge, eigenpairs=eigenpairs, top_k=top_k, memory_budget=memory_budget,
+        params=params or (), forward=forward,
+    )  # fmt: skip
+    raise typer.Exit(run_track(checkpoints, model, probe, output, options, factory=factory, weights=weights))
 
 
 @app.command(cls=Command, epilog="Example: kerneltrack plan --model mypackage.nets:MLP --probe probe.npz")
 def plan(
-    model: Annotated[str, Option("--model", help="module:Class of the model.")],
     probe: Annotated[Path, Option("--probe", help="A probe saved with Probe.save.")],
+    model: Model = None,
+    factory: Factory = None,
+    forward: Forward = None,
+    params: Params = None,
     loss: Loss = None,
     reduction: Reduction = "auto",
     gauge: Gauge = "auto",
@@ -374,9 +388,10 @@ def plan(
     from .commands import MeasuringOptions, run_plan
 
     options = MeasuringOptions(
-        loss=loss, output=reduction, gauge=gauge, eigenpairs=eigenpairs, top_k=top_k, memory_budget=memory_budget
-    )
-    raise typer.Exit(run_plan(model, probe, options, as_json=as_json))
+        loss=loss, output=reduction, gauge=gauge, eigenpairs=eigenpairs, top_k=top_k, memory_budget=memory_budget,
+        params=params or (), forward=forward,
+    )  # fmt: skip
+    raise typer.Exit(run_plan(model, probe, options, factory=factory, as_json=as_json))
 
 
 def _stream(output: Path | None) -> dict[str, object]:

@@ -1,13 +1,34 @@
-"""Lightning callbacks: :class:`NTKTracker`; and :func:`run_control`, which goes on from its forks."""
+"""Callbacks of trainers: :class:`NTKTracker` for Lightning's; :mod:`.transformers` has that of Hugging Face's.
+
+:func:`run_control` goes on from a fork of Lightning's. Each is imported when it is asked for, so that nobody loads a trainer
+that is not theirs.
+"""
 
 from __future__ import annotations
 
-# ruff: noqa: E402 — what is missing is said before an import fails
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from kerneltrack.errors import require_torch
 
 require_torch()
 
-from .control import run_control
-from .tracker import NTKTracker
+if TYPE_CHECKING:
+    from .control import run_control
+    from .tracker import NTKTracker
 
 __all__ = ["NTKTracker", "run_control"]
+
+_HOME = {"NTKTracker": "tracker", "run_control": "control"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,21 @@ from kerneltrack.measurement import Eigenpairs, KeepKernel, OnError, OutputChoic
 from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Due, Schedule
-from kerneltrack.snapshot import Json
-from kerneltrack.tracking import Facts, ForkKeeper, ForkLimits, LoopState, Options, TrackedRun, given, has_gradient
+from kerneltrack.snapshot import Json, Snapshot
+from kerneltrack.tracking import (
+    Facts,
+    ForkKeeper,
+    ForkLimits,
+    LoopState,
+    Options,
+    TrackedRun,
+    given,
+    has_gradient,
+    scalars,
+)
 from kerneltrack.training import LossName, MeanLoss, learning_rates
 
-from . import announcements, clipping, continuing, forking, trainer_facts
+from . import announcements, clipping, continuing, forking, logger_figures, trainer_facts
 from .import_roots import callback_bases
 from .swapped_weights import TrainedWeights
 from .trainer_facts import TrainerFacts
@@ -65,6 +76,7 @@ class _Tracker(TrackedRun):
         eigenpairs: Eigenpairs = "all",
         keep_forks: bool | ForkLimits = False,
         fork_at: Sequence[int] = (),
+        log_figures: Sequence[str] = (),
     ) -> None:
         super().__init__(
             Options.checked(
@@ -94,6 +106,7 @@ class _Tracker(TrackedRun):
                 fork_at=fork_at,
             )
         )
+        self._figures = logger_figures.checked(log_figures)
         self._left: continuing.Left | None = None  # how the last fit ended; None once the state is another one
 
     def _forget(self) -> None:
@@ -103,6 +116,7 @@ class _Tracker(TrackedRun):
         self._accumulated = 1  # by how many batches the loss of this one was divided
         self._backwards: list[torch.Tensor] = []  # the loss of each backward pass of this batch, while a row waits
         self._step_was: tuple[float | None, bool] = (None, True)  # loss scale and gradients at the optimizer's step
+        self._scalars: dict[str, float] = {}  # of the last row, as the loggers got them; on the leader
 
     @property
     def state_key(self) -> str:
@@ -183,11 +197,16 @@ class _Tracker(TrackedRun):
         # One closure call at θ_t: neither what a manual step returns nor what several closures give need be that.
         once = trainer.lightning_module.automatic_optimization and len(self._backwards) == 1
         self._after_update(facts, applied=applied, training_loss=training_loss, verified=once)
+        self._show(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self._recorder is not None:
             self._left = continuing.Left.by(trainer)
+            leads, step = self._ranks.leads and not self._dry_run, int(trainer.global_step)
             self._conclude(TrainerFacts(trainer, pl_module))
+            self._show(trainer)
+            if leads and self._figures:
+                logger_figures.hand_over(self.archive, self._figures, trainer.loggers, step)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self._leave(trainer)
@@ -232,6 +251,16 @@ class _Tracker(TrackedRun):
         origin = self._origin((weakref.ref(facts.trainer), weakref.ref(facts.model)))
         return LoopState(TrackedRun.state_dict(self), checkpoint, origin, consumed=facts.batch_idx)
 
+    def _report(self, facts: Facts, snapshot: Snapshot) -> None:
+        super()._report(facts, snapshot)
+        self._scalars = scalars(snapshot) if self._options.log else {}
+
+    def _show(self, trainer: Any) -> None:
+        """Put the last row's numbers where EarlyStopping and ModelCheckpoint look for them, on every rank alike."""
+        if self._options.log:
+            shown: dict[str, float] = self._ranks.broadcast(partial(dict, self._scalars))
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in shown.items()})
+
     def _leave(self, trainer: Any) -> None:
         """Close the archive; safe to call again."""
         if self._recorder is not None:
@@ -270,8 +299,8 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
         metadata: plain values that comparisons group by (width, seed, …).
         max_overhead: the share of wall time that measuring may take; grids are halved to keep it, so that the steps of
             runs nest. What was skipped is said in the next row. None: no limit.
-        log: scalars to the trainer's loggers, one line at the start and one at the end, and on a terminal a progress bar
-            for a kernel that takes long.
+        log: scalars to the trainer's loggers and ``callback_metrics``, one line at the start and one at the end, and on a
+            terminal a progress bar for a kernel that takes long.
         forward: (model, inputs) → outputs (N,) or (N, O); None: the module's own call.
         if_exists: "raise" or "replace"; a run resumed from its checkpoint continues its archive either way.
         on_error: "raise", or "warn": a measurement that fails becomes a row with its reason, a row that cannot be stored is
@@ -289,6 +318,8 @@ class NTKTracker(_Tracker, *callback_bases()):  # type: ignore[misc]  # the base
             :func:`kerneltrack.callbacks.run_control`: those before steps of the rate and where a decay begins. At most 4, in
             2 GiB of host memory, or as ``kt.ForkLimits`` says; the oldest is dropped.
         fork_at: steps whose states are kept too.
+        log_figures: figures of ``kerneltrack plot`` that are drawn when the fit ends, for loggers that take pictures
+            (TensorBoard, Weights & Biases); those that take files get the report, too. Other loggers ignore them.
 
     Raises:
         TrackerError, ScheduleError, ObservableError, ProbeError: a wrong argument, when the tracker is made.

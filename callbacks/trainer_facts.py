@@ -72,7 +72,8 @@ def no_trainer(got: str) -> TrackerError:
         "NTKTracker",
         expected="the Trainer of pytorch_lightning or lightning.pytorch, which calls it as a callback",
         got=got,
-        remedy="Train with Trainer(callbacks=[tracker]), or save checkpoints and measure them with `kerneltrack track`.",
+        remedy="Train with Trainer(callbacks=[tracker]). A loop of your own is tracked by kerneltrack.Tracker, the Trainer of "
+        "transformers by kerneltrack.callbacks.transformers.NTKTrackerCallback.",
     )
 
 
@@ -162,8 +163,8 @@ def loss_scale(trainer: Any) -> float | None:
     return None if scaler is None else float(scaler.get_scale())
 
 
-def training_loss(module: Any, outputs: Any, backwards: Sequence[torch.Tensor], accumulated: int) -> float:
-    """The loss that training_step gave for the batch that ends; NaN where it gave none.
+def training_loss(module: Any, outputs: Any, backwards: Sequence[torch.Tensor], accumulated: int) -> float | None:
+    """The loss that training_step gave for the batch that ends; None where it gave none.
 
     Lightning hands over what it goes backward from, which in automatic optimization is divided by the batches of an
     update. An optimizer that evaluates its closure more than once (LBFGS) ends with a loss at other weights; the first
@@ -177,7 +178,7 @@ def training_loss(module: Any, outputs: Any, backwards: Sequence[torch.Tensor], 
     """
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
     if not module.automatic_optimization:
-        return float(loss) if isinstance(loss, torch.Tensor) and loss.numel() == 1 else math.nan
+        return float(loss) if isinstance(loss, torch.Tensor) and loss.numel() == 1 else None
     if len(backwards) > 1:
         loss = backwards[0]
-    return float(loss) * accumulated if isinstance(loss, torch.Tensor) else math.nan
+    return float(loss) * accumulated if isinstance(loss, torch.Tensor) else None

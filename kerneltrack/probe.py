@@ -93,7 +93,7 @@ class Probe:
                 f"a probe cannot be drawn from {type(dataset).__name__}, which has no length and no indices",
                 remedy="Give the tracker a Probe(inputs, targets) of your own.",
             )
-        if getattr(loader, "batch_size", 1) is None:
+        if getattr(loader, "batch_size", 1) is None and getattr(loader, "batch_sampler", None) is None:
             raise ProbeError(
                 "a probe cannot be drawn from a loader with batch_size=None: its dataset yields whole batches",
                 remedy="Give the tracker a Probe(inputs, targets) of your own.",
@@ -252,7 +252,10 @@ class Probe:
 
 def given_indices(loader: Any) -> Sequence[int]:
     """The indices of its dataset that a loader gives: a subset's where its sampler says one, else all."""
-    sampler: object = getattr(loader, "sampler", None)
+    batches: object = getattr(
+        loader, "batch_sampler", None
+    )  # one that was given knows the samples, the loader does not
+    sampler: object = getattr(batches, "sampler", None) or getattr(loader, "sampler", None)
     if isinstance(sampler, SubsetRandomSampler):
         return [int(i) for i in sampler.indices]
     return range(len(loader.dataset))

@@ -8,7 +8,15 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from kerneltrack.errors import ProbeError
 from kerneltrack.probe import Probe
@@ -98,6 +106,17 @@ def test_from_dataloader_moves_no_generator_and_repeats():
     assert Probe.from_dataloader(loader, 8, seed=4).fingerprint != probe.fingerprint
     assert probe.inputs[:, 0].int().tolist() == probe.identity["indices"]
     assert len(Probe.from_dataloader(loader, 500)) == 50
+
+
+def test_a_loader_of_given_batches_gives_the_probe_of_their_samples():
+    """Oracle: the loader that torch makes of the same samples by itself. It has a batch_size; this one has None."""
+    subset = SubsetRandomSampler([4, 7, 9, 30, 41, 2])
+    for sampler in (subset, RandomSampler(Noisy())):
+        own = DataLoader(Noisy(), batch_size=3, sampler=sampler)
+        given = DataLoader(Noisy(), batch_sampler=BatchSampler(sampler, 3, drop_last=False))
+        found, expected = (Probe.from_dataloader(loader, 5, seed=3) for loader in (given, own))
+        assert found.identity["indices"] == expected.identity["indices"]
+        assert (found.inputs[:, 0].int() == expected.inputs[:, 0].int()).all()
 
 
 def test_from_dataloader_splits_other_batches():

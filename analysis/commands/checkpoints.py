@@ -1,4 +1,4 @@
-"""Checkpoints of Lightning as plain data: read without running any of their code, whatever they were pickled with."""
+"""Checkpoints as plain data: read without running any of their code, whatever they were pickled with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from kerneltrack.errors import TrackerError
+from kerneltrack.errors import MissingPackageError, TrackerError
 
+from . import other_checkpoints
+
+#: Which weights of a checkpoint that holds both: those that are trained, or their average (EMA, SWA).
+Weights = Literal["current", "average"]
 #: What a checkpoint may be made of, by the module that it stands in; everything else becomes an :class:`Unread`.
 _PLAIN = {
     "collections": {"OrderedDict", "defaultdict", "deque", "Counter"},
@@ -37,8 +41,8 @@ _PLAIN = {
     "lightning.pytorch.utilities.parsing": {"AttributeDict"},
 }  # fmt: skip
 _FOREIGN_PATHS = {"WindowsPath": "PureWindowsPath", "PosixPath": "PurePosixPath"}
-_NOT_ONE = "is not a checkpoint of Lightning"
-_SAVE = "Save checkpoints with trainer.save_checkpoint, or ModelCheckpoint."
+_NOT_ONE = "is not a checkpoint"
+_SAVE = "Save checkpoints with trainer.save_checkpoint or ModelCheckpoint, or a state dict with its step."
 
 
 class Unread:
@@ -88,7 +92,7 @@ _PICKLE = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="plain")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a Lightning checkpoint says of its place in the run."""
+    """What a checkpoint says of its place in the run."""
 
     path: Path
     step: int
@@ -96,17 +100,54 @@ class Checkpoint:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The checkpoint's contents; tensors, plain values, and :class:`Unread` for the rest.
+    """The checkpoint's contents, in the shape of Lightning's; tensors, plain values, and :class:`Unread` for the rest.
 
     Raises:
         TrackerError: it cannot be read, or is another kind of file.
     """
-    if path.suffix == ".safetensors":
-        raise TrackerError(f"{path} {_NOT_ONE}", got="safetensors, which hold weights and no step", remedy=_SAVE)
+    path = other_checkpoints.file_in(path)
+    contents = _contents(path)
+    if isinstance(contents, Unread):
+        raise TrackerError(f"{path} {_NOT_ONE}", got=f"a saved {contents.name}", remedy=_SAVE)
+    if isinstance(contents, Mapping) and {"global_step", "epoch", "state_dict"} <= set(contents):
+        return dict(contents)
+    found = other_checkpoints.as_lightnings(contents, path, _contents) if isinstance(contents, Mapping) else None
+    if found is None:
+        expected = "the entries 'global_step', 'epoch' and 'state_dict', or a state dict"
+        raise TrackerError(f"{path} {_NOT_ONE}", expected=expected, remedy=_SAVE)
+    return found
+
+
+def weights_of(contents: Mapping[str, Any], which: Weights, path: Path) -> Mapping[str, Any]:
+    """The state dict that is asked for. Lightning puts an average in the place of what is trained.
+
+    Raises:
+        TrackerError: an average of a checkpoint that holds none.
+    """
+    current: Mapping[str, Any] = contents["state_dict"]
+    average: Mapping[str, Any] | None = contents.get("average_state")
+    if "current_model_state" in contents:
+        current, average = contents["current_model_state"], contents["state_dict"]
+    if which == "current":
+        return current
+    if average is None:
+        raise TrackerError(
+            f"{path} holds no average of its weights",
+            expected="a checkpoint of a run with EMAWeightAveraging, or an entry such as 'ema_state_dict'",
+            remedy="--weights current measures what was trained.",
+        )
+    return average
+
+
+def _contents(path: Path) -> Any:
     if not path.is_file():
         raise TrackerError(f"{path} {_NOT_ONE}", got="a folder" if path.is_dir() else "no regular file", remedy=_SAVE)
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
+        if path.suffix == ".safetensors":
+            return other_checkpoints.safetensors(path)
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
+    except MissingPackageError:
+        raise
     except PermissionError as error:
         raise TrackerError(
             f"{path} cannot be read", got=error.strerror, remedy="Ask for the right to read it."
@@ -115,13 +156,6 @@ def read(path: Path) -> dict[str, Any]:
         begun = path.read_bytes()[:2] == b"PK" and not zipfile.is_zipfile(path)
         got = "a file that ends too early" if begun else "text or another kind of file"
         raise TrackerError(f"{path} {_NOT_ONE}", got=got, remedy=_SAVE) from error
-    if isinstance(contents, Unread):
-        raise TrackerError(f"{path} {_NOT_ONE}", got=f"a saved {contents.name}", remedy=_SAVE)
-    if not isinstance(contents, Mapping) or not {"global_step", "epoch", "state_dict"} <= set(contents):
-        raise TrackerError(
-            f"{path} {_NOT_ONE}", expected="the entries 'global_step', 'epoch' and 'state_dict'", remedy=_SAVE
-        )
-    return dict(contents)
 
 
 def find(pattern: str) -> list[Checkpoint]:
@@ -148,25 +182,42 @@ def find(pattern: str) -> list[Checkpoint]:
     return found
 
 
-def require_moving(checkpoints: Sequence[Checkpoint], trainable: Sequence[str]) -> None:
+def require_moving(checkpoints: Sequence[Checkpoint], trainable: Sequence[str], which: Weights) -> None:
     """Refuse where a parameter that trains by the module's own word stands still while others move.
 
     A callback that freezes leaves no trace in a checkpoint but this one.
 
+    Args:
+        checkpoints: of the run.
+        trainable: names of the parameters that the kernel is to be of.
+        which: weights are measured.
+
     Raises:
         TrackerError: naming it.
     """
-    if len(checkpoints) < 2:
-        return
-    first, last = (read(checkpoints[i].path)["state_dict"] for i in (0, -1))
-    still = [name for name in trainable if name in first and name in last and torch.equal(first[name], last[name])]
+    still = standing_still(checkpoints, trainable, which)
     if still and len(still) < len(trainable):
         raise TrackerError(
             f"{still[0]} is the same in every checkpoint",
             expected="a parameter that was trained, as the module says",
             got=f"{len(still)} of {len(trainable)} that stand still" if len(still) > 1 else None,
-            remedy="If a callback froze it, name a function as --model that builds the module and freezes it too.",
+            remedy=f"If a callback froze it, name what trained with --params, as in --params '{_layer(still, trainable)}*'.",
         )
+
+
+def standing_still(checkpoints: Sequence[Checkpoint], names: Sequence[str], which: Weights) -> list[str]:
+    """The parameters that are the same in the first and the last of several checkpoints."""
+    if len(checkpoints) < 2:
+        return []
+    first, last = (weights_of(read(checkpoints[i].path), which, checkpoints[i].path) for i in (0, -1))
+    return [name for name in names if name in first and name in last and torch.equal(first[name], last[name])]
+
+
+def _layer(still: Sequence[str], trainable: Sequence[str]) -> str:
+    """The beginning of the name of a parameter that moved: its layer."""
+    moved = next(name for name in trainable if name not in still)
+    layer, dot, _ = moved.rpartition(".")
+    return layer + dot
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -175,7 +226,9 @@ def _same(one: Any, other: Any) -> bool:
         return isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         if "state_dict" in one and "state_dict" in other:
-            return all(_same(one.get(key), other.get(key)) for key in ("state_dict", "optimizer_states"))
+            return all(
+                _same(one.get(key), other.get(key)) for key in ("state_dict", "average_state", "optimizer_states")
+            )
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))

@@ -6,7 +6,11 @@ Importing the model runs its code, as ``python -m module`` would.
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -15,23 +19,65 @@ from torch import nn
 from kerneltrack.errors import TrackerError
 
 
+@dataclass(frozen=True)
+class Factory:
+    """A function that builds a module: without arguments, or of a checkpoint's hyper-parameters where it takes one argument.
+
+    Attributes:
+        function: it.
+    """
+
+    function: Callable[..., Any]
+
+    def given(self, values: Mapping[str, Any]) -> Callable[[], Any]:
+        """The function with what it takes."""
+        try:
+            inspect.signature(self.function).bind()
+        except TypeError:
+            return partial(self.function, dict(values))
+        except ValueError:  # a function of C may not say what it takes
+            pass
+        return self.function
+
+    def __call__(self) -> Any:
+        return self.given({})()
+
+
+def builder(model: str | None, factory: str | None) -> Any:
+    """What builds the module: the class or function of ``--model``, or the :class:`Factory` of ``--factory``.
+
+    Raises:
+        TrackerError: both or neither are given, or what is named cannot be imported.
+    """
+    if (model is None) == (factory is None):
+        raise TrackerError(
+            "--model or --factory",
+            expected="one of them",
+            got="neither" if model is None else "both",
+            remedy="--model module:Class of a LightningModule, or --factory module:function that builds any module.",
+        )
+    return model_class(model) if model is not None else Factory(imported(str(factory), "--factory"))
+
+
+def imported(name: str, option: str) -> Any:
+    """The function that ``module:function`` names; the working directory comes first.
+
+    Raises:
+        TrackerError: the name has no colon, the module cannot be imported, or what it names cannot be called.
+    """
+    found = _imported(name, option, "module:function", "For example mypackage.nets:build.")
+    if isinstance(found, nn.Module) or not callable(found):
+        raise TrackerError(f"{option} {name}", expected="a function", got=f"an object of type {type(found).__name__}")
+    return found
+
+
 def model_class(name: str) -> Any:
     """The class, or the function that builds a module, that ``module:Class`` names; the working directory comes first.
 
     Raises:
         TrackerError: the name has no colon, the module cannot be imported, or holds nothing of that name that builds one.
     """
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise TrackerError("--model", expected="module:Class", got=name, remedy="For example mypackage.nets:MLP.")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise TrackerError(f"--model {name} cannot be imported", got=str(error)) from error
+    found = _imported(name, "--model", "module:Class", "For example mypackage.nets:MLP.")
     if isinstance(found, nn.Module) or not callable(found):
         raise TrackerError(
             f"--model {name} builds no module",
@@ -39,6 +85,21 @@ def model_class(name: str) -> Any:
             got=f"an object of type {type(found).__name__}",
             remedy="For example mypackage.nets:MLP.",
         )
+    return found
+
+
+def _imported(name: str, option: str, expected: str, remedy: str) -> Any:
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise TrackerError(option, expected=expected, got=name, remedy=remedy)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise TrackerError(f"{option} {name} cannot be imported", got=str(error)) from error
     return found
 
 
@@ -61,7 +122,8 @@ def built(build: Any, name: str) -> nn.Module:
 
 def called(build: Any) -> str:
     """What a class or function is called; not everything that can be called has a name."""
-    return str(getattr(build, "__qualname__", type(build).__qualname__))
+    made = build.function if isinstance(build, Factory) else build
+    return str(getattr(made, "__qualname__", type(made).__qualname__))
 
 
 def say(reason: str) -> None:

@@ -44,6 +44,27 @@ MemoryBudget = Annotated[
     str | None,
     Option("--memory-budget", help="Bytes that a kernel may take, such as 2GiB; half of what is free by default."),
 ]
+Model = Annotated[
+    str | None, Option("--model", help="module:Class of the LightningModule, or a function that builds one.")
+]
+Factory = Annotated[
+    str | None,
+    Option(
+        "--factory",
+        metavar="MODULE:FUNCTION",
+        help="Builds the network, any torch module: called without arguments, or with the checkpoint's hyper-parameters.",
+    ),
+]
+Forward = Annotated[
+    str | None,
+    Option(
+        "--forward", metavar="MODULE:FUNCTION", help="(model, inputs) -> outputs; by default the module's own call."
+    ),
+]
+Params = Annotated[
+    list[str] | None,
+    Option("--params", help="A parameter that the kernel is of, or a pattern such as 'layers.2.*'; may be repeated."),
+]
 TopK = Annotated[int, Option("--top-k", min=1, help="How many eigenvectors a snapshot keeps.")]
 Control = Annotated[
     Path | None,

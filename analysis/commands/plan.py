@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from torch import nn
@@ -28,7 +29,7 @@ from kerneltrack.undisturbed import undisturbed
 
 from ..text import finite_or_none
 from .measuring_options import MeasuringOptions
-from .model import built, model_class, say
+from .model import Factory, builder, built, called, say
 from .rebuild import complete
 
 
@@ -56,28 +57,11 @@ class Forecast:
     layer_shares: dict[str, float]
 
 
-def run_plan(model: str, probe: Path, options: MeasuringOptions, *, as_json: bool = False) -> int:
-    """Print the receipt and the forecast for ``module:Class``, built without arguments."""
-    cls = model_class(model)
-    try:
-        inspect.signature(cls).bind()
-    except TypeError as error:
-        raise TrackerError(
-            f"{model} cannot be built without arguments",
-            got=str(error),
-            remedy="Name a subclass or a function that takes none.",
-        ) from error
-    except ValueError:
-        pass  # a function of C may not say what it takes
-    try:
-        module = built(cls, model)
-        left_out = complete(module)
-    except TrackerError:
-        raise
-    except Exception as error:  # the module's own code may fail in any way
-        raise TrackerError(
-            f"{model} cannot be built", got=one_line(error), remedy="The module's own code raised it: mend it there."
-        ) from error
+def run_plan(
+    model: str | None, probe: Path, options: MeasuringOptions, *, factory: str | None = None, as_json: bool = False
+) -> int:
+    """Print the receipt and the forecast for ``module:Class``, built without arguments, or for what a factory builds."""
+    module, left_out = _module(builder(model, factory), model or called(builder(model, factory)))
     instrument = options.instrument(probe)
     with undisturbed(module):
         instrument, reason = options.settled(instrument, module)
@@ -91,6 +75,30 @@ def run_plan(model: str, probe: Path, options: MeasuringOptions, *, as_json: boo
     for line in (*str(plan).splitlines(), "", *_lines(forecast)):
         console.print(line)
     return 0
+
+
+def _module(build: Any, name: str) -> tuple[nn.Module, str]:
+    """The module as ``track`` builds it where there is no checkpoint, and what was left out."""
+    try:
+        if not isinstance(build, Factory):  # which is given no hyper-parameters where it takes some
+            inspect.signature(build).bind()
+    except TypeError as error:
+        raise TrackerError(
+            f"{name} cannot be built without arguments",
+            got=str(error),
+            remedy="Name a subclass, or a function that builds it: --factory module:function.",
+        ) from error
+    except ValueError:
+        pass  # a function of C may not say what it takes
+    try:
+        module = built(build, name)
+        return module, complete(module)
+    except TrackerError:
+        raise
+    except Exception as error:  # the module's own code may fail in any way
+        raise TrackerError(
+            f"{name} cannot be built", got=one_line(error), remedy="The module's own code raised it: mend it there."
+        ) from error
 
 
 def forecast_snapshot(module: nn.Module, instrument: Instrument) -> tuple[Plan, Forecast]:

@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 from kerneltrack.errors import TrackerError, one_line
 
 from . import checkpoints
-from .checkpoints import Unread
-from .model import built, called, say
+from .checkpoints import Unread, Weights
+from .model import Factory, built, called, say
 
-_FUNCTION = "Name a function without arguments as --model that builds the module."
+_FUNCTION = "Name a function that builds the module: --factory module:function."
 _NEEDED = (
     "state_dict",
     "hyper_parameters",
@@ -31,18 +31,20 @@ _NEEDED = (
 _FINETUNING = "internal_optimizer_metadata"  # what BaseFinetuning keeps: the names of the parameters of each group
 
 
-def module_from(build: Any, path: Path) -> nn.Module:
+def module_from(build: Any, path: Path, weights: Weights = "current") -> nn.Module:
     """The module with a checkpoint's weights, on the CPU, and with what trained then.
 
     Args:
         build: a LightningModule's class, built from the checkpoint's hyper-parameters; or what builds a module without
             arguments.
         path: of the checkpoint.
+        weights: which of a checkpoint that holds an average, too.
 
     Raises:
         TrackerError: it cannot be built, or the weights do not fit it.
     """
     contents = checkpoints.read(path)
+    contents["state_dict"] = checkpoints.weights_of(contents, weights, path)
     try:
         module = _of_class(build, contents, path) if is_class(build) else _of_function(build, contents)
     except TrackerError:
@@ -139,10 +141,16 @@ def _of_class(cls: Any, contents: Mapping[str, Any], path: Path) -> nn.Module:
 
 
 def _of_function(build: Any, contents: Mapping[str, Any]) -> nn.Module:
-    module = built(build, called(build))
+    module = built(build.given(plain_values(contents)) if isinstance(build, Factory) else build, called(build))
     say(complete(module))
     module.load_state_dict(contents["state_dict"])
     return module
+
+
+def plain_values(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's hyper-parameters, without those that are objects of somebody's classes."""
+    found = contents.get("hyper_parameters") or {}
+    return {name: value for name, value in found.items() if not isinstance(value, Unread)}
 
 
 def complete(module: Any) -> str:

@@ -7,8 +7,10 @@ same state gives the same numbers. What needs both sides of an update is NaN: a 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from torch import nn
@@ -22,14 +24,36 @@ from kerneltrack.undisturbed import undisturbed
 
 from ..output import new_archive
 from . import checkpoints
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, Weights
 from .measuring_options import MeasuringOptions
-from .model import model_class, say
+from .model import builder, say
+from .other_checkpoints import rates_of
 from .rebuild import is_class, module_from, optimizers_of
 
+#: Why a rate without its optimizer says nothing of stability.
+_NO_OPTIMIZER = "the checkpoint has rates, and no module says of which optimizer"
 
-def run_track(pattern: str, model: str, probe: Path, output: Path, options: MeasuringOptions) -> int:
+
+def run_track(
+    pattern: str,
+    model: str | None,
+    probe: Path,
+    output: Path,
+    options: MeasuringOptions,
+    *,
+    factory: str | None = None,
+    weights: Weights = "current",
+) -> int:
     """Measure every checkpoint that ``pattern`` matches, in the order of their steps, into ``output``.
+
+    Args:
+        pattern: of files, or of folders of Hugging Face's Trainer.
+        model: ``module:Class`` of a LightningModule, or None.
+        probe: saved with ``Probe.save``.
+        output: the archive.
+        options: what is measured.
+        factory: ``module:function`` that builds the module, or None.
+        weights: which, of checkpoints that hold an average, too.
 
     Raises:
         TrackerError: no checkpoint matches, two have the same step, or the model cannot be built from one.
@@ -37,11 +61,17 @@ def run_track(pattern: str, model: str, probe: Path, output: Path, options: Meas
         OSError: it cannot be written.
     """
     found = checkpoints.find(pattern)
-    cls, instrument = model_class(model), options.instrument(probe)
+    build, instrument = builder(model, factory), options.instrument(probe)
     measured = instrument.probe
-    first = module_from(cls, found[0].path)
-    if is_class(cls):
-        checkpoints.require_moving(found, [name for name, p in first.named_parameters() if p.requires_grad])
+    first = module_from(build, found[0].path, weights)
+    trainable = [name for name, p in first.named_parameters() if p.requires_grad]
+    if is_class(build):
+        checkpoints.require_moving(found, [name for name in trainable if options.selects(name)], weights)
+    left_out = [name for name in trainable if not options.selects(name)]
+    frozen = frozenset(checkpoints.standing_still(found, left_out, weights))
+    _freeze(first, frozen)
+    if set(left_out) == frozen:  # what is left is all that trains
+        instrument = replace(instrument, params=None)
     with undisturbed(first):
         instrument, reason = options.settled(instrument, first)
         record = instrument.describe(first)
@@ -50,10 +80,9 @@ def run_track(pattern: str, model: str, probe: Path, output: Path, options: Meas
         recorder = Recorder(writer, {measured.name: instrument}, Pace({measured.name: Every(1)}))
         try:
             for checkpoint in found:
-                module = module_from(cls, checkpoint.path)
-                names = {id(p): n for n, p in module.named_parameters()}
-                contents = checkpoints.read(checkpoint.path)
-                rule = UpdateRule.of(optimizers_of(module, contents, checkpoint.path), names)
+                module = module_from(build, checkpoint.path, weights)
+                _freeze(module, frozen)
+                rule = _rule(module, checkpoints.read(checkpoint.path), checkpoint.path)
                 moment = Moment(step=checkpoint.step, epoch=checkpoint.epoch)
                 due = {measured.name: Due(f"checkpoint {checkpoint.path.name}")}
                 recorder.open_row(module, moment, rule, due, last=checkpoint is found[-1])
@@ -61,8 +90,26 @@ def run_track(pattern: str, model: str, probe: Path, output: Path, options: Meas
         finally:
             recorder.close()
     say(reason)
+    if frozen:
+        say(f"{', '.join(sorted(frozen))}: not in --params and the same in every checkpoint, so taken for frozen")
     Console(stderr=True).print(f"{recorder.rows} snapshots in {output}", highlight=False, markup=False)
     return 0
+
+
+def _freeze(module: nn.Module, names: frozenset[str]) -> None:
+    """As a callback had frozen them, of which a checkpoint does not know."""
+    for name, parameter in module.named_parameters():
+        if name in names:
+            parameter.requires_grad_(False)
+
+
+def _rule(module: Any, contents: Mapping[str, Any], path: Path) -> UpdateRule:
+    """The rule of the update that followed: of the module's optimizers, or of another loop's the rates alone."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    if hasattr(module, "configure_optimizers"):
+        return UpdateRule.of(optimizers_of(module, contents, path), names)
+    rates = rates_of(contents.get("optimizer_states") or [])
+    return UpdateRule(rates, {}, None, _NO_OPTIMIZER, unknown=_NO_OPTIMIZER) if rates else UpdateRule.of([], names)
 
 
 def _provenance(module: nn.Module, found: Sequence[Checkpoint]) -> Provenance:

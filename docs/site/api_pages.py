@@ -50,6 +50,12 @@ PAGES: Mapping[str, Page] = {
         "kerneltrack.callbacks",
         {"": ("NTKTracker", "run_control")},
     ),
+    "callbacks-transformers": Page(
+        "kerneltrack.callbacks.transformers",
+        "The tracker, a callback of Hugging Face's Trainer. :doc:`/how-to/hugging-face` shows it at work.",
+        "kerneltrack.callbacks.transformers",
+        {"": ("NTKTrackerCallback",)},
+    ),
     "analysis": Page(
         "kerneltrack.analysis",
         "What is done with archives afterwards. The command line does the same: :doc:`/how-to/command-line`.",

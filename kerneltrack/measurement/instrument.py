@@ -198,8 +198,7 @@ class Instrument(ProbeSpec):
         state = context.state(measured)
         values, others = observables.compute(chosen, state), of_other_parameters(chosen, state)
         stored = observables.measurement(state, top_k=0, keep_kernel=keep_kernel)
-        if callable(self.output):
-            stored["outputs"] = to_float64(context.outputs)
+        stored |= {name: value for name, value in self._own_functions(context).items() if name in stored}
         light = "light: outputs" if kernel is None else "light: kernel and outputs"
         return Reading(
             state=state,

@@ -41,6 +41,8 @@ from kerneltrack.training import UpdateRule
 from kerneltrack.undisturbed import undisturbed
 
 OnError = Literal["raise", "warn"]
+#: Why a row has no training loss.
+NO_LOSS = "the loop handed no loss over"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +199,7 @@ class Recorder:
         module: nn.Module | None,
         *,
         update_applied: bool | None,
-        training_loss: float = math.nan,
+        training_loss: float | None = math.nan,
         rule: UpdateRule | None = None,
     ) -> Snapshot | None:
         """Append the open row, with what its update did where ``module`` is given; returns it on the leading rank.
@@ -205,7 +207,7 @@ class Recorder:
         Args:
             module: the network after the update; None where there was none.
             update_applied: whether the update happened; None where it is unknown.
-            training_loss: of the batch of that update.
+            training_loss: of the batch of that update; None where the loop handed none over, which the row says.
             rule: the preconditioner that the update used, as the optimizer holds it now; None: that of before.
         """
         row, self._open = self._row("close_row"), None
@@ -227,12 +229,13 @@ class Recorder:
         reasons: list[Mapping[str, str]] = []
         if not facts[1]:
             facts += ["the update was skipped" * (update_applied is False), *self._facts(readings)]
-            reasons = [reading.reasons for reading in readings.values()]
+            reasons = [{"training_loss": NO_LOSS}] * (training_loss is None)
+            reasons += [reading.reasons for reading in readings.values()]
         snapshot = replace(
             row.snapshot,
             probes={name: reading.values for name, reading in readings.items()},
             update_applied=update_applied,
-            training_loss=training_loss,
+            training_loss=math.nan if training_loss is None else training_loss,
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
             message=message(facts, reasons, room=FIXED_SIZES["message_length"]),
         )

@@ -188,13 +188,13 @@ class TrackedRun:
         """A batch has been trained on."""
         self._progress.count(batches.batch_size(facts, batch), self._ranks.size)
 
-    def _after_update(self, facts: Facts, *, applied: bool, training_loss: float, verified: bool) -> None:
+    def _after_update(self, facts: Facts, *, applied: bool, training_loss: float | None, verified: bool) -> None:
         """Append the row that waits for this update.
 
         Args:
             facts: of the state that it made.
             applied: whether it happened.
-            training_loss: of its batch.
+            training_loss: of its batch; None where the loop handed none over.
             verified: whether that is to be compared with the loss on the probe: the loop knows it as one value at θ_t.
         """
         assert self._recorder is not None  # a row waits

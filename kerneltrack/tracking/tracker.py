@@ -23,16 +23,17 @@ from kerneltrack.probe import Probe
 from kerneltrack.schedule import Epochs, Schedule
 from kerneltrack.snapshot import Json
 from kerneltrack.tracking import arguments, given, schedules
-from kerneltrack.tracking.facts import Facts, has_gradient
+from kerneltrack.tracking.facts import Facts
 from kerneltrack.tracking.fork_keeper import LoopState
 from kerneltrack.tracking.fork_limits import ForkLimits
 from kerneltrack.tracking.gradient_clipping import Bound
 from kerneltrack.tracking.loop import Loop, check_parameters, model_of, optimizers_of
 from kerneltrack.tracking.loop_probes import LoopProbes
 from kerneltrack.tracking.options import Options
+from kerneltrack.tracking.stepped_run import SteppedRun
 from kerneltrack.tracking.told import number_of, out_of_turn
 from kerneltrack.tracking.tracked_run import TrackedRun
-from kerneltrack.training import LossName, MeanLoss, learning_rates
+from kerneltrack.training import LossName, MeanLoss
 
 
 class Update:
@@ -45,7 +46,7 @@ class Update:
     loss: torch.Tensor | float | None = None
 
 
-class Tracker(TrackedRun):
+class Tracker(SteppedRun):
     """Track the tangent kernel of a module on a fixed probe while a loop of one's own trains it.
 
     ::
@@ -155,7 +156,7 @@ class Tracker(TrackedRun):
 
     def _take_loop(self, loop: Loop) -> None:
         self._loop = loop
-        self._hooks: list[Any] | None = None  # on the optimizers' steps, while the ``with`` lasts
+        self._hooks = None
         self._begun = False
         self._under_way = False  # between before() and after()
 
@@ -208,9 +209,7 @@ class Tracker(TrackedRun):
         if self._hooks is not None:
             raise out_of_turn("with tracker", "once at a time", "Leave the first `with` before another one.")
         self._forget()
-        found = self._loop.optimizers
-        self._hooks = [o.register_step_pre_hook(self._step_begins) for o in found]
-        self._hooks += [o.register_step_post_hook(self._step_ends) for o in found]
+        self._listen(self._loop.optimizers, self._loop.bound)
         if self._keeper is not None:
             self._keeper.watch(self._loop.loader)
         return self
@@ -226,9 +225,7 @@ class Tracker(TrackedRun):
         finally:
             self._finish()
             self._begun = False
-            for hook in self._hooks or ():
-                hook.remove()
-            self._hooks = None
+            self._fall_silent()
 
     @contextmanager
     def update(self, batch: Any = None, *, epoch: int | None = None) -> Iterator[Update]:
@@ -269,8 +266,7 @@ class Tracker(TrackedRun):
         self._loop.enter(epoch)
         self._before_update(self._loop, batch)
         self._under_way, self._batch, self._single = True, batch, True
-        self._steps, self._applied = 0, False
-        self._told_norm: float | None = None
+        self._new_update()
 
     def add(self, batch: Any = None) -> None:
         """A further batch of the update that is under way, where gradients of several are accumulated.
@@ -301,7 +297,7 @@ class Tracker(TrackedRun):
         """The update has ended: append its row, where one waits.
 
         Args:
-            loss: of its batch; the row's ``training_loss``, NaN where there is none.
+            loss: of its batch; the row's ``training_loss``, NaN with that reason where there is none.
 
         Raises:
             TrackerError: no update is under way, or the loss is not one number.
@@ -360,25 +356,7 @@ class Tracker(TrackedRun):
         self._require_update("optimizer.step()")
         if self._keeper is not None:
             self._keeper.at_step(self._loop.step, self._loop.optimizers)
-        if self._waits:
-            self._rates = learning_rates(self._loop.optimizers)
-            self._look_at_gradients(optimizer)
-
-    def _step_ends(self, optimizer: Optimizer, *_: Any) -> None:
-        self._steps += 1
-        if self._waits:
-            self._look_at_gradients(optimizer)
-
-    def _look_at_gradients(self, optimizer: Optimizer) -> None:
-        """What a step uses: there before it, or, where it is given a closure, after it."""
-        # A fused optimizer steps where a gradient scaler skips, too, and looks at this itself.
-        found_inf = getattr(optimizer, "found_inf", None)
-        graded, bound = has_gradient(optimizer), self._loop.bound
-        self._applied |= graded and not (found_inf is not None and bool(found_inf))
-        clips = self._clipping
-        if bound is not None and graded:
-            clips = bound.done_to(optimizer, self._told_norm)
-        self._at_step(self._rates, clips)
+        super()._step_begins(optimizer)
 
     def _abandon(self) -> None:
         """The update that is under way ended without a word."""

@@ -260,7 +260,7 @@ def test_the_live_numbers(here, capsys, made, callbacks, model):
             AllGiven,
             (Freezes,),
             "AllGiven",
-            ("layers.0.weight is the same in every checkpoint", "a function as --model"),
+            ("layers.0.weight is the same in every checkpoint", "--params 'layers.2.*'"),
         ),
         (AllGiven, (FreezesAndSaysSo,), "AllGiven", ("layers.0.weight is the same in every checkpoint",)),
         (ignoring, (), "Ignoring", ("argument: 'net'", "Name a function")),
@@ -279,11 +279,12 @@ def test_one_line_and_no_archive(here, capsys, made, callbacks, model, said):
     ("name", "said"),
     [
         ("module.ckpt", "a saved "),
-        ("weights.ckpt", "expected the entries"),
+        ("weights.ckpt", "does not say its step"),
+        ("nothing.ckpt", "expected the entries"),
         ("text.ckpt", "another kind of file"),
         ("empty.ckpt", "another kind of file"),
         ("folder.ckpt", "a folder"),
-        ("w.safetensors", "no step"),
+        ("w.safetensors", "expected the entries"),
         ("short.ckpt", "ends too early"),
         ("other.ckpt", "two checkpoints of step 1"),
     ],
@@ -297,6 +298,8 @@ def test_files_of_other_kinds_are_called_by_name(here, capsys, name, said):
         torch.save({"global_step": 1, "epoch": 0, "state_dict": Net().state_dict()}, name)
     elif name in ("module.ckpt", "weights.ckpt"):
         torch.save(Net() if name == "module.ckpt" else Net().state_dict(), name)
+    elif name == "nothing.ckpt":
+        torch.save({"step": 1, "loss": 0.5}, name)
     else:
         kinds = {"text.ckpt": b"hello world\n", "empty.ckpt": b"", "short.ckpt": data[:2000]}
         pathlib.Path(name).write_bytes(kinds.get(name, b"\x02\0\0\0\0\0\0\0{}"))
@@ -349,7 +352,7 @@ def test_a_model_that_has_no_parameters_without_its_trainer_is_refused_with_the_
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "MadeByTrainer has no parameters" in said
-    assert "name a function without arguments as --model that builds the module" in said
+    assert "name a function that builds the module: --factory module:function" in said
 
 
 def made_in_setup():
@@ -370,7 +373,7 @@ def test_checkpoints_of_a_model_made_in_setup(here, capsys):
     )
     command = ["track", "--checkpoints", "last.ckpt", "--probe", "probe.npz", "-o", "replayed.h5", "--model"]
     assert main([*command, "nets:MadeInSetup"]) == 2
-    assert "Name a function without arguments" in capsys.readouterr().err
+    assert "Name a function that builds the module" in capsys.readouterr().err
     assert main([*command, "nets:made_in_setup"]) == 0
     with open_archive("live.h5") as live, open_archive("replayed.h5") as again:
         values = [archive[-1].probes["train"]["eigenvalues"] for archive in (live, again)]

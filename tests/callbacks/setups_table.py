@@ -1,4 +1,4 @@
-"""``make setups``: run every set-up through its claims and write what came out into docs/setups.md."""
+"""``make setups``: run every set-up through its claims, in every loop, and write what came out into docs/setups.md."""
 
 import sys
 from pathlib import Path
@@ -29,6 +29,23 @@ only where its test passed in that run.
   loader that goes on in mid-epoch.
 
 """
+LOOPS_HEAD = """
+## Other loops
+
+The same core tracks other loops than Lightning's: [a plain loop](how-to/any-loop.md), [Lightning Fabric](how-to/fabric.md) and
+[Hugging Face's Trainer](how-to/hugging-face.md). Each set-up is trained there with and without the tracker, and its archive is
+compared, byte for byte but for clocks, identifiers and the provenance, with that of another loop which makes the same updates.
+
+What the tracker takes is processor time inside its own methods, on one thread: an MLP of {parameters:,} parameters in batches of
+64, 64 points, default observables, medians of {updates} updates of which {measured} are measured.
+
+"""
+LOOPS = {
+    "Lightning's Trainer": "the reference",
+    "a plain loop": "Lightning's",
+    "Lightning Fabric": "Lightning's",
+    "Hugging Face's Trainer": "a plain loop's",
+}
 FOOT = """
 FSDP1, DeepSpeed and tensor parallelism are refused before the first batch. Both import roots and LightningCLI with every
 argument are tested in `tests/callbacks/test_roots.py`, each guard's necessity in `tests/callbacks/test_guards.py`.
@@ -44,10 +61,13 @@ class Outcomes:
     def pytest_collection_modifyitems(self, items):
         from tests.callbacks.test_ranks import LABELS
 
-        items[:] = [item for item in items if hasattr(getattr(item, "function", None), "column")]
+        items[:] = [
+            item for item in items if {"column", "loop"} & vars(getattr(item, "function", None) or object).keys()
+        ]
         for item in items:
-            name = item.callspec.params["name"]
-            self.cells[item.nodeid] = LABELS.get(name, name), item.function.column
+            test, given = item.function, item.callspec.params
+            column = test.column if hasattr(test, "column") else test.loop(given)
+            self.cells[item.nodeid] = LABELS.get(given["name"], given["name"]), column
 
     def pytest_runtest_logreport(self, report):
         cell = self.cells.get(report.nodeid)
@@ -82,11 +102,36 @@ def table(found):
     return "\n".join([*lines, "", "Not claimed, because:", "", *remarks, ""])
 
 
+def loops(found, seconds):
+    """The table of other loops: how many set-ups were tried in each, how many of them hold, and what the tracker takes."""
+    lines = [
+        "| loop | set-ups with the same bits, with and without | the archive is | an update | an update that is measured |",
+        "| --- | :---: | --- | ---: | ---: |",
+    ]
+    for loop, archive in LOOPS.items():
+        column = COLUMNS[0] if archive == "the reference" else loop
+        outcomes = [passed for (_, claim), passed in found.items() if claim == column]
+        idle, busy = seconds[loop]
+        held = f"{'✓' if outcomes and all(outcomes) else '✗'} {sum(outcomes)} of {len(outcomes)}"
+        lines.append(f"| {loop} | {held} | {archive} | {1e6 * idle:.0f} µs | {1e3 * busy:.0f} ms |")
+    names = {loop: [name for name, claim in found if claim == loop] for loop in LOOPS}
+    listed = [f"- **{loop}**: {'; '.join(dict.fromkeys(tried))}." for loop, tried in names.items() if tried]
+    return "\n".join([*lines, "", "What was tried beside Lightning's Trainer:", "", *listed, ""])
+
+
 def main():
     outcomes = Outcomes()
-    files = [str(HERE / "test_setups.py"), str(HERE / "test_ranks.py")]
-    pytest.main(["-q", "--show-capture=no", "-p", "no:cacheprovider", *files], plugins=[outcomes])
-    PAGE.write_text(HEAD + table(outcomes.found) + FOOT)
+    tracking = HERE.parent / "tracking"
+    files = [HERE / "test_setups.py", HERE / "test_ranks.py", HERE / "test_hugging_face.py", tracking / "test_loops.py"]
+    pytest.main(["-q", "--show-capture=no", "-p", "no:cacheprovider", *map(str, files)], plugins=[outcomes])
+    from tests.callbacks import adapter_overhead  # after pytest, which rewrites what it imports
+
+    parameters = sum(p.numel() for p in adapter_overhead.network().parameters())
+    head = LOOPS_HEAD.format(
+        parameters=parameters, updates=adapter_overhead.UPDATES, measured=len(adapter_overhead.MEASURED)
+    )
+    page = HEAD + table(outcomes.found) + FOOT + head + loops(outcomes.found, adapter_overhead.medians())
+    PAGE.write_text(page, encoding="utf-8")
     return int(not all(outcomes.found.values()))
 
 

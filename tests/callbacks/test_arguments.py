@@ -55,6 +55,7 @@ WRONG = {
     "eigenpairs": [("some", "'some'"), (None, "None"), (3, "3")],
     "keep_forks": [(4, "4"), ("2GiB", "'2GiB'"), (None, "None")],
     "fork_at": [(3, "3"), ("12", "'12'"), ([-1], "[-1]"), ([True], "[True]"), ([1.5], "[1.5]"), (None, "None"), ([3], "[3]")],
+    "log_figures": [("stabilty", "'stabilty'"), (["loss", "runs"], "'runs'"), (None, "None"), (5, "5"), ([5], "5")],
 }  # fmt: skip
 
 

@@ -223,6 +223,22 @@ def test_what_is_stored_is_raw_and_what_is_projected_is_not(tmp_path):
     )
 
 
+@pytest.mark.parametrize("output", ["full", "trace"])
+def test_a_light_state_stores_what_the_network_gave(tmp_path, output):
+    """Oracle: the same states measured whole. In the gauge the light ones had a column too few, and were not stored."""
+    kinds = {"light": True, "whole": False}
+    paths = {
+        name: fit(tmp_path / f"{name}.h5", steps=2, output=output, schedule=Every(4, window=2, light=light))
+        for name, light in kinds.items()
+    }
+    (_, light, *_), (_, whole, *_) = (rows(paths[name]) for name in kinds)
+    assert (light.step, whole.step, "not stored" in light.message) == (1, 1, False)
+    for probe in PROBES:
+        for name in ("outputs", "residual"):
+            assert np.array_equal(light.probes[probe][name], whole.probes[probe][name])
+            assert np.isfinite(light.probes[probe][name]).all()
+
+
 @pytest.mark.parametrize(
     ("outputs", "options", "gauge"),
     [

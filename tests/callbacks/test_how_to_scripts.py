@@ -94,9 +94,14 @@ def test_lightning_cli(tmp_path, monkeypatch):
 def test_the_page_of_set_ups_lists_them_all_and_every_claim_held():
     """docs/setups.md is written by `make setups`; a set-up that was added since is missing there."""
     from tests.callbacks import setups_table
+    from tests.tracking import plain_loop
 
-    text = (PAGES.parent / "setups.md").read_text(encoding="utf-8")
+    text, _, others = (PAGES.parent / "setups.md").read_text(encoding="utf-8").partition("\n## Other loops")
     listed = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
     assert listed[2:] == [name for name, _ in setups_table.rows()]
     assert "✗" not in text.partition("\n| ")[2]
     assert "not run" not in text
+    lines = [line for line in others.splitlines() if line.startswith("| ")][2:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == list(setups_table.LOOPS)
+    assert all(re.search(r"✓ (\d+) of \1 ", line) for line in lines)
+    assert [name for name in plain_loop.NAMES if name not in others] == []

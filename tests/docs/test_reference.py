@@ -15,7 +15,7 @@ api_pages = importlib.import_module("api_pages")
 sys.path.pop(0)
 
 #: Every face, and the public modules that a face offers as names.
-FACES = ["kerneltrack", "kerneltrack.callbacks", "kerneltrack.analysis"] + [
+FACES = ["kerneltrack", "kerneltrack.callbacks", "kerneltrack.callbacks.transformers", "kerneltrack.analysis"] + [
     f"kerneltrack.{name}" for name in kerneltrack.__all__ if inspect.ismodule(getattr(kerneltrack, name))
 ]
 

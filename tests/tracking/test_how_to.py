@@ -36,7 +36,18 @@ def test_the_page_on_fabric_runs_as_written(tmp_path, monkeypatch, capsys):
         exec(looks.replace("[0, 5, 10, 15, 18]", "[0, 5, 10, 15]"), names)
 
 
-@pytest.mark.parametrize("page", ["any-loop.md", "fabric.md"])
+def test_the_page_on_transformers_runs_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (HOW_TO / "hugging-face.md").read_text(encoding="utf-8")
+    names = run(text, "hugging-face.md")
+    for archive in ("run.h5", "handed.h5"):
+        assert not list(check(tmp_path / archive))
+    *_, looks, _, _ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    with pytest.raises(AssertionError, match=r"^$"):  # the negative control
+        exec(looks.replace("== 6 * 16", "== 6 * 8"), names)
+
+
+@pytest.mark.parametrize("page", ["any-loop.md", "fabric.md", "hugging-face.md"])
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)#:]+)[^)]*\)", (HOW_TO / page).read_text(encoding="utf-8"))
     assert links

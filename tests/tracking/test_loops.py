@@ -86,3 +86,9 @@ def test_the_archive_is_lightnings_and_the_training_its_own(tmp_path, trainer, n
     assert differences(tracked.left, plain.left) == []
     assert same(tracked.losses, losses)  # the loop makes the Trainer's updates
     assert unequal_archives(archive, tmp_path / "loop.h5") == []
+
+
+#: The row of docs/setups.md, see tests/callbacks/setups_table.py.
+test_the_archive_is_lightnings_and_the_training_its_own.loop = lambda given: (
+    "Lightning Fabric" if given["fabric"] else "a plain loop"
+)

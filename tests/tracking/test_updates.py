@@ -210,6 +210,8 @@ def test_a_batch_is_counted_and_nothing_else_is_known(tmp_path):
     assert [s.samples_seen for s in found] == [0, 4, 9, -1]
     assert [s.batch for s in found] == [0, 1, 2, 3]
     assert [s.training_loss > 0 for s in found] == [True, True, False, False]  # the last two are NaN
+    # of the last state there is no update, so there is nothing to hand over
+    assert ["training_loss: the loop handed no loss over" in s.message for s in found] == [False, False, True, False]
 
 
 def test_metrics_of_the_loop_ask_for_states(tmp_path):
