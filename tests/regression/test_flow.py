@@ -60,6 +60,14 @@ def test_the_end_of_flow_is_the_pseudo_inverse():
     np.testing.assert_allclose(found, NEW @ np.linalg.pinv(x) @ y, atol=1e-10)
 
 
+def test_a_mode_of_eigenvalue_zero_moves_at_the_rate_of_its_residual():
+    """The limits of both filters at λ = 0: t, and kη; and at ∞ nothing is divided by rounding."""
+    values = np.array([0.0, -1e-18])
+    assert flow_filter(values, 0.3).tolist() == [0.3, 0.3]
+    assert descent_filter(values, 0.1, 7) == pytest.approx([0.7, 0.7], rel=1e-15)
+    assert flow_filter(np.array([1e-9, 2.0]), np.inf, noise_floor=1e-8).tolist() == [0.0, 0.5]
+
+
 def test_above_the_edge_a_mode_grows():
     """ηλ = 3: (1 − 3)^5 = −32, so the residual is 32 times the first and of the other sign."""
     assert descent_filter(np.array([3.0]), 1.0, 5) * 3.0 == pytest.approx([33.0], rel=1e-15)
