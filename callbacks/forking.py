@@ -8,13 +8,11 @@ from typing import Any
 def checkpoint_of(trainer: Any, tracker: Any) -> dict[str, Any]:
     """The checkpoint of this moment, less weights and optimizers, which a fork has in copies of its own.
 
-    Hyperparameters are left out: they may hold what cannot be stored, and the control's module has its own. So are checkpoint
-    callbacks, which know the run's files and would go on with them; the trackers; and what a loader says of itself, which is
-    one batch ahead of the update that begins.
+    Checkpoint callbacks are left out: they know the run's files, and would go on with them. So are the trackers, and what a
+    loader says of itself, which is one batch ahead of the update that begins.
     """
     found: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-    hyperparameters = [name for name in found if "hyper_parameters" in name or "hparams" in name]
-    for name in ("state_dict", "optimizer_states", *hyperparameters):
+    for name in ("state_dict", "optimizer_states"):
         found.pop(name, None)
     ours = {c.state_key for c in trainer.checkpoint_callbacks} | {tracker.state_key}
     ours |= {c.state_key for c in trainer.callbacks if isinstance(c, type(tracker))}

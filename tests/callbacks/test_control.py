@@ -235,19 +235,6 @@ def test_what_a_control_is_of(fitted, tmp_path):
     assert (rows(path)[0].probes["probe"]["outputs"] == before.probes["probe"]["outputs"]).all()
 
 
-def test_hyperparameters_that_cannot_be_stored_are_no_matter(tmp_path):
-    class Odd(Net):
-        def __init__(self, change):
-            super().__init__(change)
-            self.save_hyperparameters({"function": lambda: None})
-
-    pl.seed_everything(3, verbose=False)
-    tracker, weights = tracker_of(tmp_path / "run.h5"), Weights()
-    trainer_of(tracker, steps=20).fit(Odd(17), datamodule=Data())
-    run_control(tracker.forks[0], trainer=trainer_of(weights), module=Odd(None), datamodule=Data(), steps=2)
-    assert max(weights.seen) == 19
-
-
 def test_other_data_are_told(fitted, tmp_path, capsys):
     path, _ = control(fitted, 3, tmp_path / "control.h5", data={"batch_size": 3})
     assert attributes(path)["batches"] == "other_batches"
