@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.figures import PAPER, Scene, registered
-from kerneltrack.analysis.lr_decay import change_table, sentence
+from kerneltrack.analysis.lr_decay import change_table, sentence, trend_sentence
 from kerneltrack.analysis.report import write_report
 from kerneltrack.analysis.trajectory import controls_beside, placebos_beside
 from kerneltrack.archive import ArchiveWriter, open_archive
@@ -202,6 +202,32 @@ def test_seeds_are_paired_with_the_controls_beside_them(tmp_path, synthetic, cap
     one = {(d["quantity"], d["offset"]): d["mean"] for d in effects["differences"]}
     change = change_of(paths[0])
     assert one["eigenvalue_1", 1] == pytest.approx(change.after[0].difference["eigenvalue_1"])
+
+
+def test_a_trend_is_told_against_a_control_that_begins_within_it(tmp_path, synthetic, truth, control_truth):
+    """A cosine from step 300 on, and a control that kept the rate it had there: the end of the one against that of the other."""
+    fork = synthetic.HALVED
+
+    def cosine(step):
+        return 0.25 if step <= fork else 0.125 * (1 + np.cos(np.pi * (step - fork) / 500))
+
+    folder = Folder(tmp_path, synthetic, truth, control_truth)
+    rows = [replace(row, learning_rates=(cosine(row.step),)) for row in synthetic.snapshots(truth)]
+    folder.run.unlink()
+    write(folder.run, rows, synthetic.record(truth))
+    with open_archive(folder.run) as archive:
+        folder.id = archive.attrs["archive_id"]
+    assert rate_verdict(folder.run).answer == "undecided"
+    folder.beside("kept.h5", fork_step=fork)
+    folder.beside("elsewhere.h5", fork_step=0)
+    run = load(folder.run).only
+    (course,) = lr_decay_effects(run, controls_beside(run), placebos_beside(run)).trends
+    assert (course.control, course.after[0].step) == ("kept", synthetic.LAST)
+    kept = load(folder.place / "kept.h5").only
+    top = [r.values("eigenvalues")[r.row(synthetic.LAST), 0] for r in (run, kept)]
+    assert course.after[0].difference["eigenvalue_1"] == pytest.approx(top[0] - top[1])
+    assert rate_verdict(folder.run).answer == "an effect"
+    assert "Effect, against the control that kept the rate" in trend_sentence(course, (20,))
 
 
 def test_each_change_has_the_control_that_begins_there(folder):
