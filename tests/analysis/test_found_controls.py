@@ -12,18 +12,21 @@ from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.figures import PAPER, Scene, registered
 from kerneltrack.analysis.lr_decay import change_table, sentence, trend_sentence
 from kerneltrack.analysis.report import write_report
+from kerneltrack.analysis.report.verdicts.rate import rates
 from kerneltrack.analysis.trajectory import controls_beside, placebos_beside
-from kerneltrack.archive import ArchiveWriter, open_archive
+from kerneltrack.archive import ArchiveWriter, open_archive, spool
 from kerneltrack.errors import AnalysisError
 from kerneltrack.snapshot import ControlOf
 
 
-def write(path, rows, record, control=None, provenance=None):
-    with ArchiveWriter(path, probes=[record], provenance=provenance, control=control) as writer:
-        for row in rows:
-            writer.append(row)
-        if control is not None and control.batches != "unverified":
-            writer.tell_batches(control.batches)
+def write(path, rows, record, control=None):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool, "FAN_IN", 1_000)  # joined once: tests/archive look at joining
+        with ArchiveWriter(path, probes=[record], control=control) as writer:
+            for row in rows:
+                writer.append(row)
+            if control is not None and control.batches != "unverified":
+                writer.tell_batches(control.batches)
     return path
 
 
@@ -136,7 +139,9 @@ def stochastic(tmp_path, synthetic, truth, control_truth):
 
 
 def rate_verdict(path):
-    (verdict,) = [v for v in load(path).only.summary().verdicts if "rate" in v.question]
+    """What the summary says of the rate; of the whole summary one test asks, in every command."""
+    run = load(path).only
+    (verdict,) = rates(run, lr_decay_effects(run, controls_beside(run), placebos_beside(run)))
     return verdict
 
 
@@ -148,9 +153,10 @@ def change_of(path):
 
 def test_an_effect_is_told_only_outside_the_placebos_spread(stochastic):
     """Placebos that differ from the run by 0.1 % and by 60 % of every number; the control by a factor of about two."""
-    assert rate_verdict(stochastic.run).answer == "undecided"
-    assert "No placebo says" in rate_verdict(stochastic.run).because
-    assert "placebo=True" in rate_verdict(stochastic.run).null
+    found = rate_verdict(stochastic.run)
+    assert found.answer == "undecided"
+    assert "No placebo says" in found.because
+    assert "placebo=True" in found.null
     assert "Effect" not in sentence(change_of(stochastic.run), (20,))
     stochastic.placebo("near.h5", 1.001)
     assert rate_verdict(stochastic.run).answer == "an effect"
@@ -187,13 +193,12 @@ def test_full_batch_descent_needs_no_null(folder):
     assert change_of(folder.run).null.kind == "deterministic"
 
 
-def test_seeds_are_paired_with_the_controls_beside_them(tmp_path, synthetic, capsys):
+def test_seeds_are_paired_with_the_controls_beside_them(tmp_path, synthetic, truth, control_truth, capsys):
     """Two runs in two folders, each with a control of its own: the differences over seeds, without a --control."""
     paths = []
     for seed in (0, 1):
         (place := tmp_path / str(seed)).mkdir()
-        run, control = synthetic.simulate(), synthetic.simulate(halve=False, start=synthetic.HALVED)
-        folder = Folder(place, synthetic, run, control)
+        folder = Folder(place, synthetic, truth, control_truth)
         folder.beside("kept.h5")
         paths.append(folder.run)
     found = json.loads(output(capsys, "lr-decay", *paths, "--json"))
