@@ -163,13 +163,17 @@ def run_control(
     path = continuation.place_of(fork, archive, placebo=placebo)
     tracker = _ContinuedTracker(fork, path, steps=steps, if_exists=if_exists, placebo=placebo)
     going_on = _ContinuationCallback(fork, tracker, placebo=placebo)
-    trainer.callbacks[:] = [going_on, tracker, *trainer.callbacks]
+    own = list(trainer.callbacks)
+    trainer.callbacks[:] = [going_on, tracker, *own]
     trainer.fit_loop.epoch_loop.max_steps, trainer.fit_loop.max_epochs = fork.step + steps, -1
     loaders = {"train_dataloaders": train_dataloaders, "val_dataloaders": val_dataloaders, "datamodule": datamodule}
     with _checkpoint(fork) as place, _not_strict(module), preserved_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch.*")
         warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
-        trainer.fit(module, **loaders, ckpt_path=place, weights_only=False)
+        try:
+            trainer.fit(module, **loaders, ckpt_path=place, weights_only=False)
+        finally:
+            trainer.callbacks[:] = own
     line = going_on.compared.sentence(placebo=placebo)
     if line and tracker._options.log:
         say(line)

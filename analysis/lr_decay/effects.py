@@ -9,7 +9,7 @@ step. Nothing is estimated here; every number is a stored one, a difference of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,9 @@ class TrendCurve:
         times: Ση at each, from the start of the stretch.
         moment_rates: the learning rate of each (the first group's).
         trends: name → Kendall's τ of the quantity with Ση over every snapshot of the stretch.
+        control: the name of a run that goes on from a state of the stretch with the rate it had there, or "".
+        after: the last snapshot of the stretch that it has too, counted from that state; empty without one.
+        null: what other batches alone do after that state.
     """
 
     trend: Trend
@@ -90,6 +93,18 @@ class TrendCurve:
     times: tuple[float, ...]
     moment_rates: tuple[float, ...]
     trends: Mapping[str, float]
+    control: str = ""
+    after: tuple[TimePoint, ...] = ()
+    null: Null = field(default_factory=lambda: Null("missing"))
+
+    @property
+    def has_control(self) -> bool:
+        """Whether differences to a control are there."""
+        return bool(self.after)
+
+    def tells(self, m: TimePoint, name: str) -> bool:
+        """As of :meth:`ChangeEffects.tells`."""
+        return name in m.difference and self.null.tells(m.step, name, m.difference[name])
 
     @property
     def start(self) -> TimePoint:
@@ -164,7 +179,7 @@ def lr_decay_effects(
         control=", ".join(each.name for each in paired),
         energy_k=energy_k(run),
         changes=tuple(_effects(run, _control_at(run, paired, change), change, placebos) for change in changes),
-        trends=tuple(_course(run, trend) for trend in trends),
+        trends=tuple(_beside(run, _course(run, trend), paired, placebos) for trend in trends),
         notes=(
             *(f"{n} is {words}." for n, words in misleading(run) if n in SCALARS),
             *filter(None, (gauge_note(run),)),
@@ -259,6 +274,23 @@ def _course(run: Run, trend: Trend) -> TrendCurve:
     )
 
 
+def _beside(run: Run, course: TrendCurve, controls: Sequence[Run], placebos: Sequence[Run]) -> TrendCurve:
+    """The course with what its end is against a control that begins within it; as it is where none does."""
+    first, last = course.start.step, course.end.step
+    for control in controls:
+        step = control.fork_step
+        if step is None or not first <= step < last or _said_against(run, control):
+            continue
+        shared = [row for row in np.flatnonzero(run.measured) if step < run.steps[row] <= last]
+        shared = [row for row in shared if control.row(int(run.steps[row])) is not None]
+        kept = control.learning_rates[control.measured]
+        if shared and np.all(kept == kept[0]):
+            after = (_paired(moment(run, int(shared[-1]), origin=step), control),)
+            own = [p for p in placebos if p.placebo_of == run.archive_id and p.fork_step == step]
+            return replace(course, control=control.name, after=after, null=null_of(run, after, own))
+    return course
+
+
 def _kendall(times: Floats, values: Floats) -> float:
     from scipy.stats import kendalltau
 
@@ -325,6 +357,9 @@ def _trend_dict(course: TrendCurve) -> dict[str, Any]:
             {"sum_of_learning_rates": finite_or_none(t), "learning_rate": rate, **_moment_dict(m)}
             for t, rate, m in zip(course.times, course.moment_rates, course.moments, strict=True)
         ],
+        "control": course.control or None,
+        "after": [_moment_dict(m) for m in course.after],
+        "null": course.null.kind,
         "kendall_tau_with_sum_of_learning_rates": {name: finite_or_none(tau) for name, tau in course.trends.items()},
     }
 

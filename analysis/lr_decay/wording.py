@@ -45,8 +45,8 @@ def trend_sentence(course: TrendCurve, energy_k: tuple[int, ...] = ()) -> str:
     return (
         f"From step {count(course.start.step)} to {count(course.end.step)} the learning rate moved continuously from "
         f"{course.rates[0]:g} to {course.rates[1]:g} (Ση ≈ {number(course.trend.travel)}){courses}. A trend has no "
-        "before and after."
-    )
+        f"before and after. {_effect_sentence(course, energy_k)}"
+    ).strip()
 
 
 def trend_table(course: TrendCurve, energy_k: tuple[int, ...]) -> Table:
@@ -210,7 +210,7 @@ def _target_clause(effects: ChangeEffects) -> str:
     return f"target energy moving both ways, most at k = {k} ({signed(move, 2)})"
 
 
-def _effect_sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
+def _effect_sentence(effects: ChangeEffects | TrendCurve, energy_k: tuple[int, ...]) -> str:
     if not effects.has_control:
         return ""
     k = nearest(energy_k, 20)

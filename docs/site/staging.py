@@ -22,7 +22,7 @@ ROOT = DOCS.parent
 CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Begin": ("tutorial", "faq", "comparison"),
     "How to": (
-        "how-to/tracker", "how-to/any-loop", "how-to/fabric", "how-to/hugging-face",
+        "how-to/tracker", "how-to/did-my-decay-do-anything", "how-to/any-loop", "how-to/fabric", "how-to/hugging-face",
         "how-to/standard-probes", "how-to/loggers", "how-to/notebooks",
         "how-to/hydra-and-slurm", "how-to/lightning-cli", "how-to/resume", "how-to/several-processes", "how-to/share",
         "how-to/command-line", "how-to/summary", "how-to/digits", "how-to/transformer", "how-to/graphs",

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-#: Of each optimizer and each of its groups, every setting but the parameters.
+#: What schedules change. Other entries may be the optimizer's own counters.
+NAMES = ("lr", "momentum", "betas", "weight_decay")
+#: Of each optimizer and each of its groups, these settings, as far as it has them.
 Settings = tuple[tuple[dict[str, Any], ...], ...]
 
 
 def settings_of(optimizers: Sequence[Optimizer]) -> Settings:
     """Those of all groups now."""
     return tuple(
-        tuple({name: _copied(value) for name, value in group.items() if name != "params"} for group in o.param_groups)
+        tuple({name: _copied(group[name]) for name in NAMES if name in group} for group in o.param_groups)
         for o in optimizers
     )
 

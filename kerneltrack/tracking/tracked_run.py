@@ -7,6 +7,7 @@ the tracker is made; what needs the data or the model, before the first update.
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.distributed import Ranks, unsharded
-from kerneltrack.errors import TrackerError
+from kerneltrack.errors import TrackerError, one_line
 from kerneltrack.measurement import Instrument, Pace, Recorder
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Due, OnMetricChange
@@ -143,7 +144,7 @@ class TrackedRun:
             if self._keeper is not None:
                 self._keeper.load_state_dict(self._state.pop("forks", {}))
         if self._keeper is not None:  # before the state is asked for: a run that goes on from here asks for it
-            self._keeper.before(facts, batch, partial(self._loop_state, facts))
+            self._keep_fork(self._keeper, facts, batch)
         wants_metrics = schedules.has_member(self._measured.schedule, OnMetricChange)
         due = self._recorder.due(clock(facts, self._train_seconds(), with_metrics=wants_metrics))
         if schedules.differs_between_ranks(self._measured.schedule):
@@ -152,6 +153,14 @@ class TrackedRun:
         if due:
             self._forecast(facts.model, due)
             self._measure(facts, due)
+
+    def _keep_fork(self, keeper: ForkKeeper, facts: Facts, batch: Any) -> None:
+        try:
+            keeper.before(facts, batch, partial(self._loop_state, facts))
+        except Exception as error:  # whatever a user's state_dict or on_save_checkpoint raises
+            if self._options.on_error == "raise":
+                raise
+            warnings.warn(f"kerneltrack could not keep the state at step {facts.step}: {one_line(error)}", stacklevel=3)
 
     def _tell_batches(self, batches: Batches) -> None:
         """Whether this control was trained on the batches of its run; once it has ended."""

@@ -10,20 +10,23 @@ from matplotlib.text import Text
 from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.figures import PAPER, Scene, registered
-from kerneltrack.analysis.lr_decay import change_table, sentence
+from kerneltrack.analysis.lr_decay import change_table, sentence, trend_sentence
 from kerneltrack.analysis.report import write_report
+from kerneltrack.analysis.report.verdicts.rate import rates
 from kerneltrack.analysis.trajectory import controls_beside, placebos_beside
-from kerneltrack.archive import ArchiveWriter, open_archive
+from kerneltrack.archive import ArchiveWriter, open_archive, spool
 from kerneltrack.errors import AnalysisError
 from kerneltrack.snapshot import ControlOf
 
 
-def write(path, rows, record, control=None, provenance=None):
-    with ArchiveWriter(path, probes=[record], provenance=provenance, control=control) as writer:
-        for row in rows:
-            writer.append(row)
-        if control is not None and control.batches != "unverified":
-            writer.tell_batches(control.batches)
+def write(path, rows, record, control=None):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool, "FAN_IN", 1_000)  # joined once: tests/archive look at joining
+        with ArchiveWriter(path, probes=[record], control=control) as writer:
+            for row in rows:
+                writer.append(row)
+            if control is not None and control.batches != "unverified":
+                writer.tell_batches(control.batches)
     return path
 
 
@@ -136,7 +139,9 @@ def stochastic(tmp_path, synthetic, truth, control_truth):
 
 
 def rate_verdict(path):
-    (verdict,) = [v for v in load(path).only.summary().verdicts if "rate" in v.question]
+    """What the summary says of the rate; of the whole summary one test asks, in every command."""
+    run = load(path).only
+    (verdict,) = rates(run, lr_decay_effects(run, controls_beside(run), placebos_beside(run)))
     return verdict
 
 
@@ -148,9 +153,10 @@ def change_of(path):
 
 def test_an_effect_is_told_only_outside_the_placebos_spread(stochastic):
     """Placebos that differ from the run by 0.1 % and by 60 % of every number; the control by a factor of about two."""
-    assert rate_verdict(stochastic.run).answer == "undecided"
-    assert "No placebo says" in rate_verdict(stochastic.run).because
-    assert "placebo=True" in rate_verdict(stochastic.run).null
+    found = rate_verdict(stochastic.run)
+    assert found.answer == "undecided"
+    assert "No placebo says" in found.because
+    assert "placebo=True" in found.null
     assert "Effect" not in sentence(change_of(stochastic.run), (20,))
     stochastic.placebo("near.h5", 1.001)
     assert rate_verdict(stochastic.run).answer == "an effect"
@@ -187,13 +193,12 @@ def test_full_batch_descent_needs_no_null(folder):
     assert change_of(folder.run).null.kind == "deterministic"
 
 
-def test_seeds_are_paired_with_the_controls_beside_them(tmp_path, synthetic, capsys):
+def test_seeds_are_paired_with_the_controls_beside_them(tmp_path, synthetic, truth, control_truth, capsys):
     """Two runs in two folders, each with a control of its own: the differences over seeds, without a --control."""
     paths = []
     for seed in (0, 1):
         (place := tmp_path / str(seed)).mkdir()
-        run, control = synthetic.simulate(), synthetic.simulate(halve=False, start=synthetic.HALVED)
-        folder = Folder(place, synthetic, run, control)
+        folder = Folder(place, synthetic, truth, control_truth)
         folder.beside("kept.h5")
         paths.append(folder.run)
     found = json.loads(output(capsys, "lr-decay", *paths, "--json"))
@@ -202,6 +207,32 @@ def test_seeds_are_paired_with_the_controls_beside_them(tmp_path, synthetic, cap
     one = {(d["quantity"], d["offset"]): d["mean"] for d in effects["differences"]}
     change = change_of(paths[0])
     assert one["eigenvalue_1", 1] == pytest.approx(change.after[0].difference["eigenvalue_1"])
+
+
+def test_a_trend_is_told_against_a_control_that_begins_within_it(tmp_path, synthetic, truth, control_truth):
+    """A cosine from step 300 on, and a control that kept the rate it had there: the end of the one against that of the other."""
+    fork = synthetic.HALVED
+
+    def cosine(step):
+        return 0.25 if step <= fork else 0.125 * (1 + np.cos(np.pi * (step - fork) / 500))
+
+    folder = Folder(tmp_path, synthetic, truth, control_truth)
+    rows = [replace(row, learning_rates=(cosine(row.step),)) for row in synthetic.snapshots(truth)]
+    folder.run.unlink()
+    write(folder.run, rows, synthetic.record(truth))
+    with open_archive(folder.run) as archive:
+        folder.id = archive.attrs["archive_id"]
+    assert rate_verdict(folder.run).answer == "undecided"
+    folder.beside("kept.h5", fork_step=fork)
+    folder.beside("elsewhere.h5", fork_step=0)
+    run = load(folder.run).only
+    (course,) = lr_decay_effects(run, controls_beside(run), placebos_beside(run)).trends
+    assert (course.control, course.after[0].step) == ("kept", synthetic.LAST)
+    kept = load(folder.place / "kept.h5").only
+    top = [r.values("eigenvalues")[r.row(synthetic.LAST), 0] for r in (run, kept)]
+    assert course.after[0].difference["eigenvalue_1"] == pytest.approx(top[0] - top[1])
+    assert rate_verdict(folder.run).answer == "an effect"
+    assert "Effect, against the control that kept the rate" in trend_sentence(course, (20,))
 
 
 def test_each_change_has_the_control_that_begins_there(folder):

@@ -235,6 +235,24 @@ def test_what_a_control_is_of(fitted, tmp_path):
     assert (rows(path)[0].probes["probe"]["outputs"] == before.probes["probe"]["outputs"]).all()
 
 
+class Unsaved(Net):
+    def on_save_checkpoint(self, checkpoint):
+        raise RuntimeError("not today")
+
+
+def test_a_state_that_cannot_be_kept_ends_no_training(tmp_path):
+    """With on_error="warn"; else the user's own error is raised. The weights are those of a fit without forks."""
+    pl.seed_everything(3, verbose=False)
+    tracker, weights = tracker_of(tmp_path / "run.h5", on_error="warn"), Weights()
+    with pytest.warns(UserWarning, match="could not keep the state at step 17: .*not today"):
+        trainer_of(tracker, weights, steps=20).fit(Unsaved(17), datamodule=Data())
+    assert tracker.forks == ()
+    bare = Fitted(17, 20)
+    assert all(same(weights.seen[step], bare.seen[step]) for step in bare.seen)
+    with pytest.raises(RuntimeError, match="not today"):
+        trainer_of(tracker_of(tmp_path / "other.h5"), steps=20).fit(Unsaved(17), datamodule=Data())
+
+
 def test_other_data_are_told(fitted, tmp_path, capsys):
     path, _ = control(fitted, 3, tmp_path / "control.h5", data={"batch_size": 3})
     assert attributes(path)["batches"] == "other_batches"

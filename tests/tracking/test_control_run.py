@@ -59,6 +59,33 @@ def test_weights_are_those_of_a_run_whose_rate_never_changes(tmp_path, options):
     assert attributes(path)["batches"] == ("same_batches" if counts[-1] == 100 else "other_batches")
 
 
+class Counts(torch.optim.SGD):
+    """Keeps a counter of its own among the settings of a group, as some optimizers do, and divides by it."""
+
+    def __init__(self, params, **options):
+        super().__init__(params, **options)
+        self.param_groups[0]["count"] = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        (group,) = self.param_groups
+        group["count"] += 1
+        for parameter in group["params"]:
+            parameter.sub_(group["lr"] / group["count"] * parameter.grad)
+
+
+def test_a_counter_among_an_optimizer_s_settings_counts_on(tmp_path):
+    def trained(change):
+        run = Run(change, 24)
+        run.optimizer = Counts(run.model.parameters(), lr=0.05)
+        return run
+
+    never, run = trained(None).train(), trained(CHANGE).tracked(tmp_path / "run.h5")
+    body, kept = weights_at((5,))
+    kt.control_run(run.kept.forks[0], body, steps=5)
+    assert same(kept[5], never.seen[CHANGE + 5])
+
+
 def test_what_the_archive_says(run):
     """It is valid, says of which run and which step it is a control, and is measured at the run's steps, with the old rate."""
     body, _ = weights_at(())

@@ -7,8 +7,8 @@ import numpy as np
 from kerneltrack.errors import AnalysisError
 
 from ...derived import MOVED, nearest
-from ...lr_decay import ChangeEffects, LrDecayEffects, TimePoint
-from ...statements import UNDECIDED, Verdict
+from ...lr_decay import ChangeEffects, LrDecayEffects, TimePoint, TrendCurve
+from ...statements import UNDECIDED, Finding, Verdict
 from ...text import count, number
 from ...trajectory import Run
 from ..findings import changed, moved
@@ -34,11 +34,7 @@ def rates(run: Run, effects: LrDecayEffects | AnalysisError) -> list[Verdict]:
     if isinstance(effects, AnalysisError):
         return [_without_effects(run, effects)]
     found = [_of_change(change, effects.energy_k) for change in effects.changes]
-    trends = [moved(course, effects.energy_k) for course in effects.trends]
-    return found + [
-        Verdict(RATE, UNDECIDED, f"Learning rate {trend.value}.", _THRESHOLD, _SOURCE, findings=(trend,))
-        for trend in trends
-    ]
+    return found + [_of_trend(course, effects.energy_k) for course in effects.trends]
 
 
 def _without_effects(run: Run, error: AnalysisError) -> Verdict:
@@ -54,6 +50,17 @@ def _of_change(change: ChangeEffects, energy_k: tuple[int, ...]) -> Verdict:
     if not change.has_control:
         because = f"Learning rate {finding.value}: {change.no_control}."
         return Verdict(RATE, UNDECIDED, because, _THRESHOLD, _SOURCE, findings=(finding,))
+    return _beside_control(change, finding, energy_k)
+
+
+def _of_trend(course: TrendCurve, energy_k: tuple[int, ...]) -> Verdict:
+    finding = moved(course, energy_k)
+    if not course.has_control:
+        return Verdict(RATE, UNDECIDED, f"Learning rate {finding.value}.", _THRESHOLD, _SOURCE, findings=(finding,))
+    return _beside_control(course, finding, energy_k)
+
+
+def _beside_control(change: ChangeEffects | TrendCurve, finding: Finding, energy_k: tuple[int, ...]) -> Verdict:
     factors = _factors(change, energy_k)
     if not factors:
         because = f"Learning rate {finding.value}: run and control hold none of the numbers at one step."
@@ -83,13 +90,13 @@ _UNTOLD = {
 }
 
 
-def _factors(change: ChangeEffects, energy_k: tuple[int, ...]) -> dict[str, float]:
+def _factors(change: ChangeEffects | TrendCurve, energy_k: tuple[int, ...]) -> dict[str, float]:
     """Run over control: of the residual's energy one step after the change, of λ_1 and the loss at the last common moment."""
     looked = _looked_at(change, energy_k)
     return {name: m.numbers[stored] / m.control[stored] for name, (m, stored) in looked.items()}
 
 
-def _looked_at(change: ChangeEffects, energy_k: tuple[int, ...]) -> dict[str, tuple[TimePoint, str]]:
+def _looked_at(change: ChangeEffects | TrendCurve, energy_k: tuple[int, ...]) -> dict[str, tuple[TimePoint, str]]:
     """Where each of these is looked at, and what it is called there."""
     wanted = [("eigenvalue_1", "eigenvalue_1", -1), ("probe_loss", "probe_loss", -1)]
     k = nearest(energy_k, 20)
