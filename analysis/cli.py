@@ -283,7 +283,7 @@ def export(
     _wrote(output)
 
 
-@app.command(cls=Command, epilog="Examples: kerneltrack merge out/run.h5; kerneltrack merge shard-*.h5 -o run.h5")
+@app.command(cls=Command, epilog="Example: kerneltrack merge shard-*.h5 -o run.h5")
 def merge(
     archives: ArchivePaths,
     output: Annotated[

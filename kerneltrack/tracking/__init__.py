@@ -10,6 +10,7 @@ require_torch()
 from kerneltrack.tracking import given
 from kerneltrack.tracking.announcements import say, scalars
 from kerneltrack.tracking.facts import Facts, has_gradient
+from kerneltrack.tracking.foreign_weights import FOREIGN
 from kerneltrack.tracking.gradient_clipping import UNTOLD, Bound, clipped
 from kerneltrack.tracking.loop import check_parameters, model_of, optimizers_of
 from kerneltrack.tracking.measured import Measured
@@ -21,6 +22,7 @@ from kerneltrack.tracking.tracked_run import TrackedRun
 from kerneltrack.tracking.tracker import Tracker, Update
 
 __all__ = [
+    "FOREIGN",
     "UNTOLD",
     "Bound",
     "Drawn",
