@@ -12,28 +12,28 @@ _LOOKED_AT = 3
 
 
 class LeftWeights:
-    """What the last update left in a few small parameters, by sums that cost next to nothing."""
+    """What the last update left in a few small parameters, by their norms, which cost next to nothing."""
 
     def __init__(self) -> None:
-        self._left: Tensor | None = None
+        self._few: list[nn.Parameter] | None = None
+        self._left: list[Tensor] = []
 
     def after_update(self, model: nn.Module) -> None:
         """An update has ended."""
-        self._left = _sums(model)
+        self._left = self._norms(model)
 
     def remark(self, model: nn.Module) -> str:
         """What a row of the state now must say; "" where nothing has changed, or no update is known."""
-        if self._left is None:
+        if not self._left:
             return ""
-        now = _sums(model)
-        same = now.shape == self._left.shape and torch.equal(now, self._left.to(now.device))
-        return "" if same else FOREIGN
+        pairs = zip(self._left, self._norms(model), strict=True)
+        return "" if all(torch.equal(then, now.to(then.device)) for then, now in pairs) else FOREIGN
 
-
-@torch.no_grad()
-def _sums(model: nn.Module) -> Tensor:
-    trained = [p for p in model.parameters() if p.requires_grad and p.is_floating_point() and p.numel()]
-    few = sorted(trained, key=torch.numel)[:_LOOKED_AT]
-    local = [getattr(p, "to_local", lambda p=p: p)() for p in few]
-    found = [total for p in local for total in (p.sum(dtype=torch.float64), p.abs().sum(dtype=torch.float64))]
-    return torch.stack([total.to(found[0].device) for total in found]) if found else torch.zeros(0)
+    @torch.no_grad()
+    def _norms(self, model: nn.Module) -> list[Tensor]:
+        """Norms, not sums: the sum of a bias in front of a softmax is what it was, whatever is averaged."""
+        if self._few is None:
+            trained = [p for p in model.parameters() if p.requires_grad and p.is_floating_point() and p.numel()]
+            self._few = sorted(trained, key=torch.numel)[:_LOOKED_AT]
+        local = [getattr(p, "to_local", lambda p=p: p)() for p in self._few]
+        return [torch.linalg.vector_norm(p, dtype=torch.float64) for p in local]

@@ -115,6 +115,7 @@ trainer:
         params: [layers.weight]
         memory_budget: 1GiB
         eigenpairs: leading
+        log_figures: [target-energy, stability]
 """
 
 
