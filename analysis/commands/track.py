@@ -140,7 +140,12 @@ class Replay:
                 writer = ArchiveWriter.resume(path, probes=[self.record], provenance=origin, resumed_from_step=step)
             else:
                 writer = ArchiveWriter(path, probes=[self.record], provenance=origin, if_exists="replace")
-            self._measured(writer, range(begin, stop), memory)
+            try:
+                self._measured(writer, range(begin, stop), memory)
+            except BaseException:
+                if not stored(path, identity):  # nothing that a further try could go on with
+                    path.unlink(missing_ok=True)
+                raise
         return stop - start
 
     @property

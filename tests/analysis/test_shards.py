@@ -110,6 +110,20 @@ def test_a_shard_that_is_killed_loses_nothing_and_goes_on(here, capsys):
     assert unequal_archives(Path("whole.h5"), Path("joined.h5")) == []
 
 
+@pytest.mark.parametrize(("bad", "left"), [("step-6.pt", []), ("step-9.pt", ["s.h5"])])
+def test_a_shard_that_fails_keeps_its_rows_and_leaves_nothing_else(here, bad, left):
+    before = sorted(os.listdir())
+    path = Path("ckpt") / bad
+    good = path.read_bytes()
+    torch.save({"model": {"layers.0.weight": torch.ones(2, 2)}}, path)
+    assert track("s.h5", "--shard", "2/2") == 2
+    assert sorted(set(os.listdir()) - set(before)) == left
+    path.write_bytes(good)
+    assert track("s.h5", "--shard", "2/2") == 0
+    with kt.open_archive("s.h5") as archive:
+        assert archive.steps.tolist() == [6, 9, 12, 20]
+
+
 def test_what_does_not_belong_together_is_not_joined(here, capsys):
     assert track("a-1.h5", "--shard", "1/2") == 0
     assert track("a-2.h5", "--shard", "2/2") == 0
