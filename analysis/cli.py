@@ -283,13 +283,26 @@ def export(
     _wrote(output)
 
 
-@app.command(cls=Command, epilog="Example: kerneltrack merge out/run.h5")
-def merge(archive: ArchivePath) -> None:
-    """Join what a killed or resumed run left beside its archive."""
-    from kerneltrack.archive import merge as joined
+@app.command(cls=Command, epilog="Example: kerneltrack merge shard-*.h5 -o run.h5")
+def merge(
+    archives: ArchivePaths,
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="The archive to write of all shards of a run.")
+    ] = None,
+) -> None:
+    """Join what a killed or resumed run left beside its archive, or the shards of `track --shard` into one archive."""
+    if output is None:
+        from kerneltrack.archive import merge as joined
 
-    parts = joined(archive)
-    print_line(f"{parts} part{'s' * (parts != 1)} joined into {archive}")
+        for archive in archives:
+            parts = joined(archive)
+            print_line(f"{parts} part{'s' * (parts != 1)} joined into {archive}")
+        return
+    from .commands import join
+
+    free_for_archive(output)
+    rows = join(archives, output)
+    print_line(f"{rows} snapshots of {len(archives)} shard{'s' * (len(archives) != 1)} in {output}")
 
 
 @app.command(
@@ -351,6 +364,9 @@ def track(
     weights: Annotated[
         Literal["current", "average"], Option("--weights", help="Of checkpoints that hold both: trained, or averaged.")
     ] = "current",
+    shard: Annotated[
+        str | None, Option("--shard", metavar="I/N", help="Only the I-th of N shares; `merge` joins their archives.")
+    ] = None,
     loss: Loss = None,
     reduction: Reduction = "auto",
     gauge: Gauge = "auto",
@@ -359,14 +375,19 @@ def track(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Measure saved checkpoints: the same snapshots without training again."""
-    free_for_archive(output)
-    from .commands import MeasuringOptions, run_track
+    from .commands import MeasuringOptions, Shard, run_track
+
+    share = None if shard is None else Shard.read(shard)
+    if share is None or not output.exists():  # a shard goes on with what it has left
+        free_for_archive(output)
 
     options = MeasuringOptions(
         loss=loss, output=reduction, gauge=gauge, eigenpairs=eigenpairs, top_k=top_k, memory_budget=memory_budget,
         params=params or (), forward=forward,
     )  # fmt: skip
-    raise typer.Exit(run_track(checkpoints, model, probe, output, options, factory=factory, weights=weights))
+    raise typer.Exit(
+        run_track(checkpoints, model, probe, output, options, factory=factory, weights=weights, shard=share)
+    )
 
 
 @app.command(cls=Command, epilog="Example: kerneltrack plan --model mypackage.nets:MLP --probe probe.npz")

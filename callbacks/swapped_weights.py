@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kerneltrack.tracking import FOREIGN
+
 
 class TrainedWeights:
     """Remembers what the last update of an epoch left, by two sums a parameter.
@@ -45,7 +47,7 @@ class TrainedWeights:
             return ""
         others = [type(c).__name__ for c in trainer.callbacks if _averages(c)]
         by = f" ({', '.join(others)})" if others else ""
-        return f"the weights are not those that the last update left: something else has changed them since{by}"
+        return f"{FOREIGN}{by}"
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

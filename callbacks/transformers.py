@@ -192,6 +192,7 @@ class NTKTrackerCallback(SteppedRun, TrainerCallback):
         if self._facts is None:
             return
         self._count(self._facts, None)
+        self._update_ends(self._facts)
         if self._waits:
             loss = None if self.training_loss is None else float(self.training_loss)
             with self._measuring(self._facts):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .plan import run_plan
     from .plot import list_figures, run_plot
     from .publish import run_publish
+    from .shard import Shard, join
     from .show import overview, tables
     from .track import run_track
 
@@ -64,9 +65,11 @@ __all__ = [
     "PictureFormat",
     "ProbeName",
     "Reduction",
+    "Shard",
     "StyleName",
     "TopK",
     "control_of",
+    "join",
     "list_figures",
     "overview",
     "refuse_useless",
@@ -119,6 +122,8 @@ _HOME = {
     "run_plan": "plan",
     "run_publish": "publish",
     "run_track": "track",
+    "Shard": "shard",
+    "join": "shard",
     "tables": "show",
     "to_csv": "export",
     "to_netcdf": "export",

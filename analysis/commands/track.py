@@ -6,19 +6,21 @@ same state gives the same numbers. What needs both sides of an update is NaN: a 
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.measurement import Moment, Pace, Recorder
+from kerneltrack.measurement import Instrument, Moment, Pace, Recorder
 from kerneltrack.schedule import Due, Every
-from kerneltrack.snapshot import Provenance
+from kerneltrack.snapshot import ProbeRecord, Provenance
 from kerneltrack.training import UpdateRule, provenance
 from kerneltrack.undisturbed import undisturbed
 
@@ -29,6 +31,7 @@ from .measuring_options import MeasuringOptions
 from .model import builder, say
 from .other_checkpoints import rates_of
 from .rebuild import is_class, module_from, optimizers_of
+from .shard import Shard, leads_in, stored
 
 #: Why a rate without its optimizer says nothing of stability.
 _NO_OPTIMIZER = "the checkpoint has rates, and no module says of which optimizer"
@@ -43,6 +46,7 @@ def run_track(
     *,
     factory: str | None = None,
     weights: Weights = "current",
+    shard: Shard | None = None,
 ) -> int:
     """Measure every checkpoint that ``pattern`` matches, in the order of their steps, into ``output``.
 
@@ -54,46 +58,132 @@ def run_track(
         options: what is measured.
         factory: ``module:function`` that builds the module, or None.
         weights: which, of checkpoints that hold an average, too.
+        shard: the share of the checkpoints that is measured; None: all. A shard's archive that is there already is gone on with.
 
     Raises:
         TrackerError: no checkpoint matches, two have the same step, or the model cannot be built from one.
         OutputError: ``output`` exists or is no place for an archive.
         OSError: it cannot be written.
     """
-    found = checkpoints.find(pattern)
-    build, instrument = builder(model, factory), options.instrument(probe)
-    measured = instrument.probe
-    first = module_from(build, found[0].path, weights)
-    trainable = [name for name, p in first.named_parameters() if p.requires_grad]
-    if is_class(build):
-        checkpoints.require_moving(found, [name for name in trainable if options.selects(name)], weights)
-    left_out = [name for name in trainable if not options.selects(name)]
-    frozen = frozenset(checkpoints.standing_still(found, left_out, weights))
-    _freeze(first, frozen)
-    if set(left_out) == frozen:  # what is left is all that trains
-        instrument = replace(instrument, params=None)
-    with undisturbed(first):
-        instrument, reason = options.settled(instrument, first)
-        record = instrument.describe(first)
-    with new_archive(output) as partial:
-        writer = ArchiveWriter(partial, probes=[record], provenance=_provenance(first, found))
-        recorder = Recorder(writer, {measured.name: instrument}, Pace({measured.name: Every(1)}))
+    replay = Replay.of(pattern, builder(model, factory), options, probe, weights)
+    if shard is None:
+        with new_archive(output) as partial:
+            rows = replay.write(partial, range(len(replay.found)))
+    else:
+        rows = replay.write_shard(output, shard)
+    for line in replay.said:
+        say(line)
+    Console(stderr=True).print(f"{rows} snapshots in {output}", highlight=False, markup=False)
+    return 0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run as its checkpoints tell it.
+
+    Attributes:
+        found: the checkpoints, in the order of steps.
+        build: what builds the module.
+        weights: which are measured.
+        frozen: parameters that are frozen, of which a checkpoint does not know.
+        instrument: what measures.
+        record: of the probe, for the archive.
+        provenance: of the archive.
+        said: what was chosen, to be told at the end.
+    """
+
+    found: Sequence[Checkpoint]
+    build: Any
+    weights: Weights
+    frozen: frozenset[str]
+    instrument: Instrument
+    record: ProbeRecord
+    provenance: Provenance
+    said: Sequence[str]
+
+    @classmethod
+    def of(cls, pattern: str, build: Any, options: MeasuringOptions, probe: Path, weights: Weights) -> Replay:
+        """The run whose checkpoints match; errors as of :func:`run_track`."""
+        found, instrument = checkpoints.find(pattern), options.instrument(probe)
+        first = module_from(build, found[0].path, weights)
+        trainable = [name for name, p in first.named_parameters() if p.requires_grad]
+        if is_class(build):
+            checkpoints.require_moving(found, [name for name in trainable if options.selects(name)], weights)
+        left_out = [name for name in trainable if not options.selects(name)]
+        frozen = frozenset(checkpoints.standing_still(found, left_out, weights))
+        _freeze(first, frozen)
+        if set(left_out) == frozen:  # what is left is all that trains
+            instrument = replace(instrument, params=None)
+        with undisturbed(first):
+            instrument, reason = options.settled(instrument, first)
+            record = instrument.describe(first)
+        names = ", ".join(sorted(frozen))
+        still = f"{names}: not in --params and the same in every checkpoint, so taken for frozen" if frozen else ""
+        return cls(found, build, weights, frozen, instrument, record, _provenance(first, found), (reason, still))
+
+    def write(self, path: Path, positions: Iterable[int]) -> int:
+        """Measure these checkpoints into a new archive; returns the number of rows."""
+        return self._measured(ArchiveWriter(path, probes=[self.record], provenance=self.provenance), positions, {})
+
+    def write_shard(self, path: Path, shard: Shard) -> int:
+        """Measure a share of the checkpoints, from where its archive has come to; returns the rows that it has."""
+        run = {**self.provenance.run, "shard": shard.facts, "replay": self._identity}
+        identity = hashlib.blake2b(repr((run["replay"], shard)).encode(), digest_size=16).hexdigest()
+        origin = replace(self.provenance, run={**run, "run_id": identity})
+        start, stop = shard.bounds(len(self.found))
+        done = stored(path, identity)
+        begin = start + (done or 0)
+        if begin < stop or done is None:
+            memory = self._memory(begin)
+            if done:
+                step = self.found[begin - 1].step
+                writer = ArchiveWriter.resume(path, probes=[self.record], provenance=origin, resumed_from_step=step)
+            else:
+                writer = ArchiveWriter(path, probes=[self.record], provenance=origin, if_exists="replace")
+            try:
+                self._measured(writer, range(begin, stop), memory)
+            except BaseException:
+                if not stored(path, identity):  # nothing that a further try could go on with
+                    path.unlink(missing_ok=True)
+                raise
+        return stop - start
+
+    @property
+    def _identity(self) -> str:
+        """Of what is measured of which checkpoints: the same for every shard."""
+        places = [(place.path.name, place.step) for place in self.found]
+        return hashlib.blake2b(repr((places, self.weights, sorted(self.frozen))).encode(), digest_size=16).hexdigest()
+
+    def _memory(self, begin: int) -> dict[str, Any]:
+        """What a run that has come to this position remembers of the states before; they are measured for it."""
+        recorder = self._recorder(None)
+        for position in leads_in(begin):
+            self._measure(recorder, position)
+        return recorder.state_dict()
+
+    def _recorder(self, writer: ArchiveWriter | None) -> Recorder:
+        name = self.instrument.probe.name
+        return Recorder(writer, {name: self.instrument}, Pace({name: Every(1)}))
+
+    def _measured(self, writer: ArchiveWriter, positions: Iterable[int], memory: Mapping[str, Any]) -> int:
+        recorder = self._recorder(writer)
         try:
-            for checkpoint in found:
-                module = module_from(build, checkpoint.path, weights)
-                _freeze(module, frozen)
-                rule = _rule(module, checkpoints.read(checkpoint.path), checkpoint.path)
-                moment = Moment(step=checkpoint.step, epoch=checkpoint.epoch)
-                due = {measured.name: Due(f"checkpoint {checkpoint.path.name}")}
-                recorder.open_row(module, moment, rule, due, last=checkpoint is found[-1])
-                recorder.close_row(None, update_applied=None)
+            recorder.load_state_dict(memory, torch.device("cpu"))
+            for position in positions:
+                self._measure(recorder, position)
         finally:
             recorder.close()
-    say(reason)
-    if frozen:
-        say(f"{', '.join(sorted(frozen))}: not in --params and the same in every checkpoint, so taken for frozen")
-    Console(stderr=True).print(f"{recorder.rows} snapshots in {output}", highlight=False, markup=False)
-    return 0
+        return recorder.rows
+
+    def _measure(self, recorder: Recorder, position: int) -> None:
+        checkpoint = self.found[position]
+        module = module_from(self.build, checkpoint.path, self.weights)
+        _freeze(module, self.frozen)
+        rule = _rule(module, checkpoints.read(checkpoint.path), checkpoint.path)
+        moment = Moment(step=checkpoint.step, epoch=checkpoint.epoch)
+        due = {self.instrument.probe.name: Due(f"checkpoint {checkpoint.path.name}")}
+        recorder.open_row(module, moment, rule, due, last=position == len(self.found) - 1)
+        recorder.close_row(None, update_applied=None)
 
 
 def _freeze(module: nn.Module, names: frozenset[str]) -> None:

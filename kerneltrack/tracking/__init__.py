@@ -11,6 +11,7 @@ from kerneltrack.tracking import arguments, continuation, given
 from kerneltrack.tracking.announcements import say, scalars
 from kerneltrack.tracking.control import control_run
 from kerneltrack.tracking.facts import Facts, has_gradient
+from kerneltrack.tracking.foreign_weights import FOREIGN
 from kerneltrack.tracking.fork import Fork, copied
 from kerneltrack.tracking.fork_keeper import ForkKeeper, LoopState
 from kerneltrack.tracking.fork_limits import ForkLimits
@@ -26,6 +27,7 @@ from kerneltrack.tracking.tracked_run import TrackedRun
 from kerneltrack.tracking.tracker import Tracker, Update
 
 __all__ = [
+    "FOREIGN",
     "UNTOLD",
     "Bound",
     "Drawn",

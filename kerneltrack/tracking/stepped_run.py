@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
-from kerneltrack.tracking.facts import has_gradient
+from kerneltrack.schedule import Due
+from kerneltrack.tracking.facts import Facts, has_gradient
+from kerneltrack.tracking.foreign_weights import LeftWeights
+from kerneltrack.tracking.gradient_changes import CHANGED, GradientChanges
 from kerneltrack.tracking.gradient_clipping import Bound
 from kerneltrack.tracking.options import Options
 from kerneltrack.tracking.tracked_run import TrackedRun
-from kerneltrack.training import learning_rates
+from kerneltrack.training import Clipping, learning_rates
 
 
 class SteppedRun(TrackedRun):
     """A run that listens to its optimizers: how often they step in an update, at which rates, on gradients clipped by how much.
 
-    :meth:`_listen` comes before the first update, :meth:`_new_update` at the beginning of each, :meth:`_fall_silent` at the end.
+    :meth:`_listen` comes before the first update, :meth:`_new_update` once the state at the beginning of one was measured,
+    :meth:`_update_ends` after it, :meth:`_fall_silent` at the end.
 
     Args:
         options: checked.
@@ -26,6 +30,11 @@ class SteppedRun(TrackedRun):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._hooks: list[Any] | None = None  # on the optimizers' steps, while this listens
+        self._gradients = GradientChanges()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._weights = LeftWeights()
 
     def _listen(self, optimizers: Sequence[Optimizer], bound: Bound | None) -> None:
         """Be told of every step that these make; ``bound`` is at which their gradients are clipped."""
@@ -39,14 +48,27 @@ class SteppedRun(TrackedRun):
         for hook in self._hooks or ():
             hook.remove()
         self._hooks = None
+        self._gradients.release()
 
     def _new_update(self) -> None:
         self._steps, self._applied = 0, False
         self._told_norm: float | None = None
+        # Of several processes each averages its gradients with the others' after its backward pass.
+        if self._waits and self._bound is None and self._ranks.alone:
+            self._gradients.watch(self._listened)
+
+    def _update_ends(self, facts: Facts) -> None:
+        self._gradients.release()
+        self._weights.after_update(facts.model)
+
+    def _measure(self, facts: Facts, due: Mapping[str, Due], *, last: bool = False, remark: str = "") -> None:
+        super()._measure(facts, due, last=last, remark=remark or self._weights.remark(facts.model))
 
     def _step_begins(self, optimizer: Optimizer, *_: Any) -> None:
         if self._waits:
             self._rates = learning_rates(self._listened)
+            if self._gradients.found(optimizer):
+                self._clipping = Clipping(None, CHANGED)
             self._look_at_gradients(optimizer)
 
     def _step_ends(self, optimizer: Optimizer, *_: Any) -> None:

@@ -305,6 +305,7 @@ class Tracker(SteppedRun):
         self._require_update("after()")
         self._end_batch()
         self._under_way = False
+        self._update_ends(self._loop)
         left = self._loop.step
         self._loop.step += max(1, self._steps)
         if self._keeper is not None:
@@ -361,6 +362,7 @@ class Tracker(SteppedRun):
     def _abandon(self) -> None:
         """The update that is under way ended without a word."""
         self._under_way = False
+        self._update_ends(self._loop)
         self._loop.step += self._steps
         if self._steps and self._waits and self._recorder is not None:
             self._recorder.close_row(None, update_applied=None)

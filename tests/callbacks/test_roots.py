@@ -117,6 +117,7 @@ trainer:
         eigenpairs: leading
         keep_forks: {count: 2, memory: 1GiB}
         fork_at: [2]
+        log_figures: [target-energy, stability]
 """
 
 

@@ -9,6 +9,7 @@ import kerneltrack as kt
 from kerneltrack.archive import check
 from kerneltrack.errors import TrackerError
 from kerneltrack.schedule import OnMetricChange
+from kerneltrack.tracking import FOREIGN
 from tests.archive.same import differences
 from tests.tracking.own_loop import NUMBERS, PROBE, Loop, X, Y, rows
 
@@ -190,6 +191,70 @@ def test_the_norm_says_by_how_much_gradients_were_clipped(tmp_path):
     assert found["wide"][0] == found["plain"][0]
     assert str(found["untold"][0]) == "nan"
     assert "tracker.clipped" in found["untold"][1]
+
+
+def shortened(kind, loop, bound):
+    """What a loop may do to gradients between its backward pass and its step."""
+    parameters = list(loop.model.parameters())
+    if kind == "by norm":
+        torch.nn.utils.clip_grad_norm_(parameters, bound)
+    elif kind == "by value":
+        torch.nn.utils.clip_grad_value_(parameters, bound)
+    elif kind == "replaced":
+        for p in parameters:
+            p.grad = p.grad * bound
+    elif kind == "of one parameter":
+        parameters[0].grad.mul_(bound)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**16])
+@pytest.mark.parametrize("kind", ["by norm", "by value", "replaced", "of one parameter", "not at all"])
+def test_clipping_that_nobody_told_of_is_seen_in_the_gradients(tmp_path, kind, scale):
+    """Oracle: the ratio of the loop that clips nothing. A scaled loss, and a bound that is not reached, change none."""
+    found = {}
+    for bound in (0.03, 1e6):
+        loop, scaler = Loop(momentum=0.0), torch.amp.GradScaler("cpu", init_scale=scale)
+        with loop.tracker(tmp_path / f"{bound}.h5") as tracker:
+            for _ in range(2):
+                with tracker.update():
+                    loop.optimizer.zero_grad()
+                    for part in (slice(0, 6), slice(6, 12)):  # accumulated
+                        scaler.scale(loop.loss(X[part], Y[part]) / 2).backward()
+                    scaler.unscale_(loop.optimizer)
+                    if kind in ("by norm", "by value") or bound < 1:
+                        shortened(kind, loop, bound)
+                    scaler.step(loop.optimizer)
+                    scaler.update()
+        assert not any(p._post_accumulate_grad_hooks for p in loop.model.parameters())
+        found[bound] = rows(tmp_path / f"{bound}.h5")
+    clipped, not_clipped = found[0.03][:2], found[1e6][:2]
+    assert all(row.probes["probe"]["stability_ratio"] > 0 for row in not_clipped)
+    assert all(("stability_ratio" in row.probes["probe"]) is (kind == "not at all") for row in clipped)
+    said = "stability_ratio: gradients were changed between the backward pass and the step"
+    assert all((said in row.message) is (kind != "not at all") for row in clipped)
+
+
+def averaged_in(model):
+    with torch.no_grad():
+        for p in model.parameters():
+            p.data.copy_(p.data * 0.9)
+
+
+def test_weights_that_the_loop_swaps_in_are_noticed(tmp_path):
+    """Before an update, and before the end; weights that were swapped back are as they were."""
+    loop = Loop()
+    with loop.tracker(tmp_path / "run.h5") as tracker:
+        for step in range(5):
+            kept = {name: value.clone() for name, value in loop.model.state_dict().items()}
+            if step in (1, 2):
+                averaged_in(loop.model)
+            if step == 1:  # evaluated, and put back
+                loop.model.load_state_dict(kept)
+            with tracker.update():
+                loop.update()
+        averaged_in(loop.model)
+    said = [FOREIGN in row.message for row in rows(tmp_path / "run.h5")]
+    assert said == [False, False, True, False, False, True]
 
 
 def norm_of_the_first_gradient():
