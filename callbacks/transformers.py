@@ -52,8 +52,9 @@ class NTKTrackerCallback(SteppedRun, TrainerCallback):
         tracker = NTKTrackerCallback("run.h5", probe=128, loss="cross_entropy")
         Trainer(model=model, args=args, train_dataset=data, callbacks=[tracker]).train()
 
-    Every argument is that of :class:`kerneltrack.callbacks.NTKTracker`, but that ``split=None`` takes the labels out of a
-    batch as the Trainer finds them, and that probes are drawn from the training data only. A checkpoint of the Trainer holds
+    Every argument is that of :class:`kerneltrack.callbacks.NTKTracker` (whose ``log_figures`` is of Lightning's loggers), but
+    that ``split=None`` takes the labels out of a batch as the Trainer finds them, and that probes are drawn from the training
+    data only. A checkpoint of the Trainer holds
     the tracker's state, and a training that goes on from it goes on with the archive. A training that ended by an exception
     leaves the archive open until :meth:`close`, the next training or the end of the process.
 

@@ -31,7 +31,6 @@ WITHOUT_REMEDY = {
     "KernelError": 16,
     "ProbeError": 9,
     "ScheduleError": 3,
-    "TrackerError": 1,
     "AnalysisError": 47,  # five of them are the summary's, about what an archive does not hold
     "OutputError": 6,
 }

@@ -67,7 +67,12 @@ def imported(name: str, option: str) -> Any:
     """
     found = _imported(name, option, "module:function", "For example mypackage.nets:build.")
     if isinstance(found, nn.Module) or not callable(found):
-        raise TrackerError(f"{option} {name}", expected="a function", got=f"an object of type {type(found).__name__}")
+        raise TrackerError(
+            f"{option} {name}",
+            expected="a function",
+            got=f"an object of type {type(found).__name__}",
+            remedy="For example mypackage.nets:build.",
+        )
     return found
 
 
@@ -99,7 +104,11 @@ def _imported(name: str, option: str, expected: str, remedy: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise TrackerError(f"{option} {name} cannot be imported", got=str(error)) from error
+        raise TrackerError(
+            f"{option} {name} cannot be imported",
+            got=str(error),
+            remedy="It is looked for in the working directory, then where Python looks.",
+        ) from error
     return found
 
 

@@ -78,7 +78,7 @@ class Tracker(SteppedRun):
         log: one line at the start and one at the end, a row's numbers in :attr:`scalars`, and on a terminal a progress bar
             for a kernel that takes long.
 
-    All other arguments are those of :class:`kerneltrack.callbacks.NTKTracker`.
+    All other arguments are those of :class:`kerneltrack.callbacks.NTKTracker`, whose ``log_figures`` is of Lightning's loggers.
 
     Raises:
         TrackerError, ScheduleError, ObservableError, ProbeError: a wrong argument, when the tracker is made.

@@ -124,6 +124,8 @@ FILLED = {
     "plan": "plan --model nets:Net --probe probe.npz",
 }
 #: Names of nothing, of no class, of what builds no module, of what needs arguments, and of a module that is there already.
+#: What names no function.
+FUNCTIONS = ["", ":", "nets", "nets:", ":Net", "nets:nothing", "no_such_module:net", "nets:net"]
 MODELS = [
     "nonsense", "", ":", "nets:", ":Net", "nets:Nobody", "no.such:Net", "os:path", "a:b:c", "os:getcwd", "math:pi",
     "math:sqrt", "builtins:dict", "nets:net", "nets:part", "torch.nn:Linear",
@@ -175,6 +177,15 @@ VALUES = {
     ("track", "--eigenpairs"): (2, ["some", ""]),
     ("track", "--top-k"): (2, ["0", "-1", "x", "1.5", ""]),
     ("track", "--memory-budget"): (2, ["much", "", "-1", "0", "2 parsecs", "nan"]),
+    ("track", "--factory"): (2, [*FUNCTIONS, "nets:Net"]),  # beside --model
+    ("track", "--forward"): (2, FUNCTIONS),
+    ("track", "--params"): (2, ["nonsense", "", "layers.[", "map"]),
+    ("track", "--weights"): (2, ["old", ""]),
+    ("track", "--shard"): (2, ["", "1", "0/2", "3/2", "1/0", "x/y", "-1/2"]),
+    ("merge", "-o"): (2, ["x.png", "folder", "", "run.h5", "-"]),
+    ("plan", "--factory"): (2, [*FUNCTIONS, "nets:Net"]),
+    ("plan", "--forward"): (2, FUNCTIONS),
+    ("plan", "--params"): (2, ["nonsense", "", "map"]),
     ("plan", "--model"): (2, MODELS),
     ("plan", "--loss"): (2, ["rmse"]),
     ("plan", "--reduction"): (2, ["max"]),
