@@ -18,6 +18,7 @@ BLACK_BOX = "they apply to any differentiable function"
 PAPER = {"jacobian": "Jacobian contraction", "products": "NTK–vector products", "structured": "structured derivatives"}
 #: keys of the claims that the page explains where they do not hold
 GAIN = "structured derivatives against Jacobian contraction"
+PLAN = "the plan (`ntk_plan`) against the count"
 AXES = {"samples": "N", "outputs": "O", "width": "W", "depth": "L"}
 
 
@@ -119,7 +120,7 @@ def claims(costs: Costs) -> Iterator[Claim]:
     yield from _formula_claims(costs)
     ratios = {m: _over_plan(costs, m) for m in PAPER}
     yield Claim(
-        "the plan (`ntk_plan`) against the count",
+        PLAN,
         "",
         "within a factor of 2",
         "derived",
