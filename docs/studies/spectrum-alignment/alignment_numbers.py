@@ -98,8 +98,9 @@ def at(run: Run, name: str, step: int) -> float:
 
 
 def between(run: Run, name: str, first: int, last: int) -> Floats:
-    """A named quantity at the snapshots in [first, last]."""
-    return quantity(run, name)[(run.steps >= first) & (run.steps <= last)]
+    """A named quantity at the snapshots in [first, last] that have it: light states of pairs have no spectrum."""
+    values = quantity(run, name)[(run.steps >= first) & (run.steps <= last)]
+    return values[np.isfinite(values)]
 
 
 def smallest(run: Run, name: str) -> tuple[float, int]:
