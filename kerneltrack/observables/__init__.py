@@ -73,27 +73,19 @@ from kerneltrack.observables.subspaces import largest_principal_angle, subspace_
 from kerneltrack.observables.superseded import SUPERSEDED, Superseded
 from kerneltrack.observables.target_alignment import pair_alignment, permuted_pair_alignment
 from kerneltrack.observables.uncertainty import Uncertainty, disjoint_halves
-from kerneltrack.regression import (
-    CrossEntropy,
-    MeanLoss,
-    Through,
-    kernel_alignment_risk,
-    kernel_newton,
-    kernel_regression,
-    leave_one_out,
-)
+from kerneltrack.regression import CrossEntropy as CrossEntropy
+from kerneltrack.regression import MeanLoss as MeanLoss
+from kerneltrack.regression import Through as Through
+from kerneltrack.regression import kernel_alignment_risk, kernel_newton, kernel_regression, leave_one_out
 
 __all__ = [
     "NEEDS",
     "SUPERSEDED",
-    "CrossEntropy",
     "Ledger",
-    "MeanLoss",
     "Need",
     "Observable",
     "State",
     "Superseded",
-    "Through",
     "Uncertainty",
     "Update",
     "Values",
