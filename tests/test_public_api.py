@@ -9,7 +9,7 @@ import kerneltrack as kt
 NAMES = [
     "Archive", "ArchiveWriter", "EigenSystem", "ForkLimits", "NTKOperator", "Plan", "Probe", "ProbeRecord", "Provenance",
     "Snapshot", "Tracker", "analytic", "control_run", "eigensystem", "empirical_ntk", "errors", "linearize", "ntk_plan",
-    "observables", "open_archive", "schedule",
+    "observables", "open_archive", "regression", "schedule",
 ]  # fmt: skip
 
 SIGNATURES = {

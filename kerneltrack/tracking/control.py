@@ -18,8 +18,8 @@ from kerneltrack.tracking.announcements import say
 from kerneltrack.tracking.fork import Fork
 from kerneltrack.tracking.held_rates import put_back
 from kerneltrack.tracking.loop import Loop, model_of, optimizers_of
+from kerneltrack.tracking.stepped_run import SteppedRun
 from kerneltrack.tracking.told import number_of
-from kerneltrack.tracking.tracked_run import TrackedRun
 from kerneltrack.tracking.tracker import Tracker
 from kerneltrack.undisturbed import held_generators, preserved_generators, preserved_rng
 
@@ -31,7 +31,7 @@ class _ContinuedTracker(Tracker):
     """The tracker of a continuation, with the options of its run."""
 
     def __init__(self, fork: Fork, path: Path, loop: Loop, *, steps: int, if_exists: IfExists, placebo: int) -> None:
-        TrackedRun.__init__(self, continuation.options_of(fork, path, steps=steps, if_exists=if_exists))
+        SteppedRun.__init__(self, continuation.options_of(fork, path, steps=steps, if_exists=if_exists))
         self._given = frozenset()
         self._take_loop(loop)
         self._control = continuation.control_of(fork, placebo=placebo)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,14 +9,14 @@ import torch
 from kerneltrack.errors import TrackerError
 
 
-def number_of(loss: Any) -> float:
-    """The loss of an update as a number; NaN where none was told.
+def number_of(loss: Any) -> float | None:
+    """The loss of an update as a number; None where none was told.
 
     Raises:
         TrackerError: it is not one number.
     """
     if loss is None:
-        return math.nan
+        return None
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
         return float(loss.detach())
     if isinstance(loss, (int, float)):
