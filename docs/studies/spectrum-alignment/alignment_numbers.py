@@ -98,9 +98,10 @@ def at(run: Run, name: str, step: int) -> float:
 
 
 def between(run: Run, name: str, first: int, last: int) -> Floats:
-    """A named quantity at the snapshots in [first, last] that have it: light states of pairs have no spectrum."""
+    """A named quantity at the snapshots in [first, last] that have it, for light states of pairs have no spectrum; else NaN."""
     values = quantity(run, name)[(run.steps >= first) & (run.steps <= last)]
-    return values[np.isfinite(values)]
+    finite = np.isfinite(values)
+    return values[finite] if finite.any() else values
 
 
 def smallest(run: Run, name: str) -> tuple[float, int]:
