@@ -21,7 +21,7 @@ from scipy.optimize import minimize_scalar
 
 from kerneltrack.errors import RegressionError
 from kerneltrack.linear_algebra import beside, to_numpy
-from kerneltrack.regression.ridge import Array, check_complete, solve
+from kerneltrack.regression.ridge import Array, check_complete, inverse_filters, solve
 from kerneltrack.spectrum import EigenSystem
 
 #: δσ² is looked for between these multiples of λ_1, so many a decade, and then between its neighbours.
@@ -96,7 +96,7 @@ def posterior(
     start, residual = (0.0, targets) if offset is None else (offset[0], targets - offset[1])
     vectors, ridge = pairs.vectors, precision * noise
     mean = to_numpy(beside(cross, vectors) @ solve(pairs, beside(residual, vectors), ridge))
-    explained = to_numpy(beside(cross, vectors) @ vectors) ** 2 @ _filters(pairs, ridge)
+    explained = to_numpy(beside(cross, vectors) @ vectors) ** 2 @ inverse_filters(pairs, ridge)
     return Posterior(np.asarray(start + mean), np.maximum(np.asarray(diagonal) - explained, 0.0) / precision)
 
 
@@ -177,12 +177,6 @@ def information_gain(values: Array, ridge: float) -> float:
 def _coefficients(pairs: EigenSystem, targets: Array) -> Array:
     """⟨v_i, y⟩ (M, C)."""
     return to_numpy(pairs.vectors.T @ beside(np.asarray(targets).reshape(pairs.size, -1), pairs.vectors))
-
-
-def _filters(pairs: EigenSystem, ridge: float) -> Array:
-    """1/(λ_i + γ) (M,); with γ = 0 zero below the noise floor."""
-    kept = np.maximum(pairs.values, 0.0) + ridge
-    return np.where((pairs.values > pairs.noise_floor) | (ridge > 0), 1 / np.where(kept > 0, kept, 1.0), 0.0)
 
 
 def _check(noise: float, precision: float) -> None:

@@ -73,9 +73,13 @@ def solve(pairs: EigenSystem, columns: Any, ridge: float) -> Any:
     check_complete(pairs)
     if not ridge >= 0:
         raise RegressionError("the ridge is negative, or NaN", expected="γ ≥ 0", got=ridge)
+    return pairs.vectors @ (beside(inverse_filters(pairs, ridge)[:, None], columns) * (pairs.vectors.T @ columns))
+
+
+def inverse_filters(pairs: EigenSystem, ridge: float) -> Array:
+    """1/(λ_i + γ) (M,); with γ = 0 zero at and below the noise floor."""
     kept = np.maximum(pairs.values, 0.0) + ridge
-    filters = np.where((pairs.values > pairs.noise_floor) | (ridge > 0), 1 / np.where(kept > 0, kept, 1.0), 0.0)
-    return pairs.vectors @ (beside(filters[:, None], columns) * (pairs.vectors.T @ columns))
+    return np.where((pairs.values > pairs.noise_floor) | (ridge > 0), 1 / np.where(kept > 0, kept, 1.0), 0.0)
 
 
 def check_complete(pairs: EigenSystem) -> None:
