@@ -18,6 +18,10 @@ from torch import nn
 
 from kerneltrack.errors import TrackerError
 
+#: How what an option names is written, what it has to be, and an example.
+_MODEL = "Class", "a class, or a function that builds a module", "For example mypackage.nets:MLP."
+_FUNCTION = "function", "a function", "For example mypackage.nets:build."
+
 
 @dataclass(frozen=True)
 class Factory:
@@ -56,47 +60,31 @@ def builder(model: str | None, factory: str | None) -> Any:
             got="neither" if model is None else "both",
             remedy="--model module:Class of a LightningModule, or --factory module:function that builds any module.",
         )
-    return model_class(model) if model is not None else Factory(imported(str(factory), "--factory"))
+    return imported(model, "--model") if model is not None else Factory(imported(str(factory), "--factory"))
 
 
 def imported(name: str, option: str) -> Any:
-    """The function that ``module:function`` names; the working directory comes first.
+    """The class or function that ``module:name`` names; the working directory comes first.
+
+    Args:
+        name: as it was given.
+        option: behind which; ``--model`` is of classes too.
 
     Raises:
         TrackerError: the name has no colon, the module cannot be imported, or what it names cannot be called.
     """
-    found = _imported(name, option, "module:function", "For example mypackage.nets:build.")
-    if isinstance(found, nn.Module) or not callable(found):
-        raise TrackerError(
-            f"{option} {name}",
-            expected="a function",
-            got=f"an object of type {type(found).__name__}",
-            remedy="For example mypackage.nets:build.",
-        )
-    return found
-
-
-def model_class(name: str) -> Any:
-    """The class, or the function that builds a module, that ``module:Class`` names; the working directory comes first.
-
-    Raises:
-        TrackerError: the name has no colon, the module cannot be imported, or holds nothing of that name that builds one.
-    """
-    found = _imported(name, "--model", "module:Class", "For example mypackage.nets:MLP.")
-    if isinstance(found, nn.Module) or not callable(found):
-        raise TrackerError(
-            f"--model {name} builds no module",
-            expected="a class, or a function without arguments",
-            got=f"an object of type {type(found).__name__}",
-            remedy="For example mypackage.nets:MLP.",
-        )
-    return found
-
-
-def _imported(name: str, option: str, expected: str, remedy: str) -> Any:
+    kind, noun, example = _MODEL if option == "--model" else _FUNCTION
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise TrackerError(option, expected=expected, got=name, remedy=remedy)
+        raise TrackerError(option, expected=f"module:{kind}", got=name, remedy=example)
+    found = _looked_up(module, attribute, f"{option} {name}")
+    if isinstance(found, nn.Module) or not callable(found):
+        got = f"an object of type {type(found).__name__}"
+        raise TrackerError(f"{option} {name}", expected=noun, got=got, remedy=example)
+    return found
+
+
+def _looked_up(module: str, attribute: str, asked: str) -> Any:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -105,7 +93,7 @@ def _imported(name: str, option: str, expected: str, remedy: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise TrackerError(
-            f"{option} {name} cannot be imported",
+            f"{asked} cannot be imported",
             got=str(error),
             remedy="It is looked for in the working directory, then where Python looks.",
         ) from error
