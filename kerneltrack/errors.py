@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class KerneltrackError(Exception):
@@ -45,6 +46,19 @@ class KerneltrackError(Exception):
             text += f" (in {self.where})"
         # what came may be a sentence of its own: an error of torch's, or of the model's
         return f"{text.removesuffix('.')}. {self.remedy}" if self.remedy else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error of another process arrives as it was raised, its notes included."""
+        return _again, (type(self), vars(self))
+
+
+def _again(kind: type[KerneltrackError], facts: dict[str, Any]) -> KerneltrackError:
+    """The error with these attributes. Its class may take other arguments than the clauses that it makes of them."""
+    error = kind.__new__(kind)
+    clauses = {name: facts[name] for name in ("expected", "got", "where", "remedy")}
+    KerneltrackError.__init__(error, facts["problem"], **clauses)
+    vars(error).update(facts)
+    return error
 
 
 class ProbeError(KerneltrackError, ValueError):
@@ -147,6 +161,9 @@ class MissingPackageError(KerneltrackError, ModuleNotFoundError):
     def __init__(self, package: str, remedy: str) -> None:
         super().__init__(f"this needs {package}, which is not installed", remedy=remedy)
         self.name = package
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MissingPackageError, (self.name, self.remedy), vars(self)
 
 
 #: Modules that are called otherwise by pip.
