@@ -367,6 +367,12 @@ def track(
     shard: Annotated[
         str | None, Option("--shard", metavar="I/N", help="Only the I-th of N shares; `merge` joins their archives.")
     ] = None,
+    workers: Annotated[
+        int | None, Option("--workers", metavar="N", min=1, help="Processes of this machine that measure side by side.")
+    ] = None,
+    cluster: Annotated[
+        str | None, Option("--cluster", metavar="ADDRESS", help="Of a dask scheduler whose workers measure.")
+    ] = None,
     loss: Loss = None,
     reduction: Reduction = "auto",
     gauge: Gauge = "auto",
@@ -375,9 +381,9 @@ def track(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Measure saved checkpoints: the same snapshots without training again."""
-    from .commands import MeasuringOptions, Shard, run_track
+    from .commands import MeasuringOptions, Shard, Workers, run_track
 
-    share = None if shard is None else Shard.read(shard)
+    share, spread = None if shard is None else Shard.read(shard), Workers.asked(workers, cluster)
     if share is None or not output.exists():  # a shard goes on with what it has left
         free_for_archive(output)
 
@@ -386,7 +392,9 @@ def track(
         params=params or (), forward=forward,
     )  # fmt: skip
     raise typer.Exit(
-        run_track(checkpoints, model, probe, output, options, factory=factory, weights=weights, shard=share)
+        run_track(
+            checkpoints, model, probe, output, options, factory=factory, weights=weights, shard=share, workers=spread
+        )
     )
 
 

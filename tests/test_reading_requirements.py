@@ -50,7 +50,7 @@ def test_everything_that_the_source_imports_is_required():
                     found.setdefault(CALLED.get(top, top), str(path))
     # dask, scikit-learn and transformers, which brings safetensors, are used where they are there; markupsafe is what jinja2
     # is made of
-    assert set(found) - names <= {"dask", "markupsafe", "safetensors", "sklearn", "transformers"}, found
+    assert set(found) - names <= {"dask", "distributed", "markupsafe", "safetensors", "sklearn", "transformers"}, found
 
 
 def test_the_pages_say_the_same_line():

@@ -12,6 +12,7 @@ from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.recorder import Recorder
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Clock, Due, Every, Log, OnLearningRateChange, OnMetricChange, Seconds
+from kerneltrack.snapshot import Snapshot
 from kerneltrack.training.update_rule import UpdateRule
 
 COST, STEP = 1.0, 0.05  # seconds of a measurement and of a training step
@@ -173,6 +174,7 @@ def waiting_for(*calls):
         "open_row": open_row,
         "use_rates": lambda: recorder.use_rates([0.2]),
         "close_row": lambda: recorder.close_row(None, update_applied=None),
+        "store": lambda: recorder.store(Snapshot(step=7, learning_rates=(0.7,))),
         "close": recorder.close,
     }
     for call in calls:
@@ -182,8 +184,8 @@ def waiting_for(*calls):
 
 #: State → (how to come there, what may be called), as the table in the docstring of Recorder has it.
 STATES = {
-    "idle": ((), {"open_row", "close"}),
-    "idle again": (("open_row", "close_row"), {"open_row", "close"}),
+    "idle": ((), {"open_row", "store", "close"}),
+    "idle again": (("open_row", "close_row"), {"open_row", "store", "close"}),
     "open": (("open_row",), {"use_rates", "close_row", "close"}),
     "open with its rates": (("open_row", "use_rates"), {"use_rates", "close_row", "close"}),
     "closed": (("close",), {"close"}),
@@ -191,7 +193,7 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize("call", ["open_row", "use_rates", "close_row", "close"])
+@pytest.mark.parametrize("call", ["open_row", "use_rates", "close_row", "store", "close"])
 @pytest.mark.parametrize("state", STATES)
 def test_a_call_out_of_turn_is_refused_and_loses_nothing(state, call):
     """Oracle: the table, by hand. Before, a second open_row dropped the row that waited, and a closed one wrote nowhere."""
@@ -200,13 +202,15 @@ def test_a_call_out_of_turn_is_refused_and_loses_nothing(state, call):
     if call in allowed:
         made[call]()
     else:
-        wanted = "idle" if call == "open_row" else "open"
+        wanted = "idle" if call in ("open_row", "store") else "open"
         with pytest.raises(
             TrackerError, match=rf"{call}\(\).* out of turn: expected .*{wanted}, got {state.split()[0]}"
         ):
             made[call]()
     made["close"]()
     opened = [*before, call].count("open_row") - (call == "open_row" and call not in allowed)
+    given = writer.rows.pop() if call == "store" and call in allowed else None
+    assert given is None or (given.step, given.learning_rates) == (7, (0.7,))
     assert [row.step for row in writer.rows] == list(range(opened))
     used = [*before, call].count("use_rates") - (call == "use_rates" and call not in allowed)
     assert [row.learning_rates for row in writer.rows] == [(0.2,) if used else (0.1,)] * opened

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .shard import Shard, join
     from .show import overview, tables
     from .track import run_track
+    from .workers import Workers
 
 __all__ = [
     "ArchivePath",
@@ -68,6 +69,7 @@ __all__ = [
     "Shard",
     "StyleName",
     "TopK",
+    "Workers",
     "control_of",
     "join",
     "list_figures",
@@ -116,6 +118,7 @@ _HOME = {
     "Reduction": "options",
     "StyleName": "options",
     "TopK": "options",
+    "Workers": "workers",
     "overview": "show",
     "run_compare": "compare",
     "run_demo": "demo",

@@ -47,6 +47,8 @@ class MeasuringOptions:
         """What measures every default observable on a probe saved with ``Probe.save``; what is "auto" is not chosen yet."""
         return Instrument(
             probe=Probe.load(probe),
+            output="full" if self.output == "auto" else self.output,
+            gauge="raw" if self.gauge == "auto" else self.gauge,
             observables=observables.select("default"),
             loss=None if self.loss is None else ProbeLoss.of(self.loss),
             eigenpairs=self.eigenpairs,

@@ -50,14 +50,6 @@ class Shard:
         return {"index": self.index, "of": self.of}
 
 
-def leads_in(start: int) -> list[int]:
-    """Positions of the states that those from ``start`` on are compared with: the first two, and the one before.
-
-    The first is the initial state, the gap of the first two is the lag at which a motion is told.
-    """
-    return sorted({position for position in (0, 1, start - 1) if 0 <= position < start})
-
-
 def stored(path: Path, run_id: str) -> int | None:
     """How many rows of this shard are stored already, whole or with parts beside it; None where there is no archive.
 

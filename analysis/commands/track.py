@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,8 @@ from rich.console import Console
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
-from kerneltrack.measurement import Instrument, Moment, Pace, Recorder
-from kerneltrack.schedule import Due, Every
 from kerneltrack.snapshot import ProbeRecord, Provenance
-from kerneltrack.training import UpdateRule, provenance
+from kerneltrack.training import provenance
 from kerneltrack.undisturbed import undisturbed
 
 from ..output import new_archive
@@ -29,12 +28,10 @@ from . import checkpoints
 from .checkpoints import Checkpoint, Weights
 from .measuring_options import MeasuringOptions
 from .model import builder, say
-from .other_checkpoints import rates_of
-from .rebuild import is_class, module_from, optimizers_of
-from .shard import Shard, leads_in, stored
-
-#: Why a rate without its optimizer says nothing of stability.
-_NO_OPTIMIZER = "the checkpoint has rates, and no module says of which optimizer"
+from .rebuild import is_class
+from .saved_run import SavedRun
+from .shard import Shard, stored
+from .workers import Workers, measured
 
 
 def run_track(
@@ -47,6 +44,7 @@ def run_track(
     factory: str | None = None,
     weights: Weights = "current",
     shard: Shard | None = None,
+    workers: Workers | None = None,
 ) -> int:
     """Measure every checkpoint that ``pattern`` matches, in the order of their steps, into ``output``.
 
@@ -59,16 +57,18 @@ def run_track(
         factory: ``module:function`` that builds the module, or None.
         weights: which, of checkpoints that hold an average, too.
         shard: the share of the checkpoints that is measured; None: all. A shard's archive that is there already is gone on with.
+        workers: processes that measure; None: this one.
 
     Raises:
         TrackerError: no checkpoint matches, two have the same step, or the model cannot be built from one.
         OutputError: ``output`` exists or is no place for an archive.
         OSError: it cannot be written.
     """
-    replay = Replay.of(pattern, builder(model, factory), options, probe, weights)
+    builder(model, factory)  # refused before any file is read
+    replay = Replay.of(SavedRun(tuple(checkpoints.find(pattern)), model, factory, probe, options, weights), workers)
     if shard is None:
         with new_archive(output) as partial:
-            rows = replay.write(partial, range(len(replay.found)))
+            rows = replay.write(partial)
     else:
         rows = replay.write_shard(output, shard)
     for line in replay.said:
@@ -79,64 +79,62 @@ def run_track(
 
 @dataclass(frozen=True)
 class Replay:
-    """A run as its checkpoints tell it.
+    """A saved run with the facts that its archive is to tell.
 
     Attributes:
-        found: the checkpoints, in the order of steps.
-        build: what builds the module.
-        weights: which are measured.
-        frozen: parameters that are frozen, of which a checkpoint does not know.
-        instrument: what measures.
-        record: of the probe, for the archive.
+        saved: its checkpoints, and how they are measured.
+        record: of the probe.
         provenance: of the archive.
         said: what was chosen, to be told at the end.
+        workers: what measures; None: this process.
     """
 
-    found: Sequence[Checkpoint]
-    build: Any
-    weights: Weights
-    frozen: frozenset[str]
-    instrument: Instrument
+    saved: SavedRun
     record: ProbeRecord
     provenance: Provenance
     said: Sequence[str]
+    workers: Workers | None = None
 
     @classmethod
-    def of(cls, pattern: str, build: Any, options: MeasuringOptions, probe: Path, weights: Weights) -> Replay:
-        """The run whose checkpoints match; errors as of :func:`run_track`."""
-        found, instrument = checkpoints.find(pattern), options.instrument(probe)
-        first = module_from(build, found[0].path, weights)
+    def of(cls, saved: SavedRun, workers: Workers | None = None) -> Replay:
+        """With what the options left open chosen, and what stands still frozen; errors as of :func:`run_track`."""
+        found, options, weights = saved.found, saved.options, saved.weights
+        instrument, first = saved.instrument, saved.module(0)
         trainable = [name for name, p in first.named_parameters() if p.requires_grad]
-        if is_class(build):
+        if is_class(saved.build):
             checkpoints.require_moving(found, [name for name in trainable if options.selects(name)], weights)
         left_out = [name for name in trainable if not options.selects(name)]
         frozen = frozenset(checkpoints.standing_still(found, left_out, weights))
-        _freeze(first, frozen)
-        if set(left_out) == frozen:  # what is left is all that trains
-            instrument = replace(instrument, params=None)
         with undisturbed(first):
             instrument, reason = options.settled(instrument, first)
-            record = instrument.describe(first)
+        options = replace(options, output=instrument.output, gauge=instrument.gauge)
+        if set(left_out) == frozen:  # what is left is all that trains
+            options = replace(options, params=())
+        saved = replace(saved, options=options, frozen=frozen)
+        saved.freeze(first)
+        with undisturbed(first):
+            record = saved.instrument.describe(first)
         names = ", ".join(sorted(frozen))
         still = f"{names}: not in --params and the same in every checkpoint, so taken for frozen" if frozen else ""
-        return cls(found, build, weights, frozen, instrument, record, _provenance(first, found), (reason, still))
+        return cls(saved, record, _provenance(first, found), (reason, still), workers)
 
-    def write(self, path: Path, positions: Iterable[int]) -> int:
-        """Measure these checkpoints into a new archive; returns the number of rows."""
-        return self._measured(ArchiveWriter(path, probes=[self.record], provenance=self.provenance), positions, {})
+    def write(self, path: Path) -> int:
+        """Measure all checkpoints into a new archive; returns the number of rows."""
+        whole = range(len(self.saved.found))
+        return self._measured(ArchiveWriter(path, probes=[self.record], provenance=self.provenance), whole, {})
 
     def write_shard(self, path: Path, shard: Shard) -> int:
         """Measure a share of the checkpoints, from where its archive has come to; returns the rows that it has."""
         run = {**self.provenance.run, "shard": shard.facts, "replay": self._identity}
         identity = hashlib.blake2b(repr((run["replay"], shard)).encode(), digest_size=16).hexdigest()
         origin = replace(self.provenance, run={**run, "run_id": identity})
-        start, stop = shard.bounds(len(self.found))
+        start, stop = shard.bounds(len(self.saved.found))
         done = stored(path, identity)
         begin = start + (done or 0)
         if begin < stop or done is None:
-            memory = self._memory(begin)
+            memory = self.saved.share(range(begin, begin), {}).memory if self.workers is None else {}
             if done:
-                step = self.found[begin - 1].step
+                step = self.saved.found[begin - 1].step
                 writer = ArchiveWriter.resume(path, probes=[self.record], provenance=origin, resumed_from_step=step)
             else:
                 writer = ArchiveWriter(path, probes=[self.record], provenance=origin, if_exists="replace")
@@ -151,55 +149,24 @@ class Replay:
     @property
     def _identity(self) -> str:
         """Of what is measured of which checkpoints: the same for every shard."""
-        places = [(place.path.name, place.step) for place in self.found]
-        return hashlib.blake2b(repr((places, self.weights, sorted(self.frozen))).encode(), digest_size=16).hexdigest()
+        places = [(place.path.name, place.step) for place in self.saved.found]
+        facts = places, self.saved.weights, sorted(self.saved.frozen)
+        return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
-    def _memory(self, begin: int) -> dict[str, Any]:
-        """What a run that has come to this position remembers of the states before; they are measured for it."""
-        recorder = self._recorder(None)
-        for position in leads_in(begin):
-            self._measure(recorder, position)
-        return recorder.state_dict()
-
-    def _recorder(self, writer: ArchiveWriter | None) -> Recorder:
-        name = self.instrument.probe.name
-        return Recorder(writer, {name: self.instrument}, Pace({name: Every(1)}))
-
-    def _measured(self, writer: ArchiveWriter, positions: Iterable[int], memory: Mapping[str, Any]) -> int:
-        recorder = self._recorder(writer)
+    def _measured(self, writer: ArchiveWriter, span: range, memory: Mapping[str, Any]) -> int:
+        recorder = self.saved.recorder(writer)
         try:
-            recorder.load_state_dict(memory, torch.device("cpu"))
-            for position in positions:
-                self._measure(recorder, position)
+            if self.workers is None:
+                recorder.load_state_dict(memory, torch.device("cpu"))
+                for position in span:
+                    self.saved.measure(recorder, position)
+            else:
+                with closing(measured(self.saved, span, self.workers)) as rows:
+                    for row in rows:
+                        recorder.store(row)
         finally:
             recorder.close()
         return recorder.rows
-
-    def _measure(self, recorder: Recorder, position: int) -> None:
-        checkpoint = self.found[position]
-        module = module_from(self.build, checkpoint.path, self.weights)
-        _freeze(module, self.frozen)
-        rule = _rule(module, checkpoints.read(checkpoint.path), checkpoint.path)
-        moment = Moment(step=checkpoint.step, epoch=checkpoint.epoch)
-        due = {self.instrument.probe.name: Due(f"checkpoint {checkpoint.path.name}")}
-        recorder.open_row(module, moment, rule, due, last=position == len(self.found) - 1)
-        recorder.close_row(None, update_applied=None)
-
-
-def _freeze(module: nn.Module, names: frozenset[str]) -> None:
-    """As a callback had frozen them, of which a checkpoint does not know."""
-    for name, parameter in module.named_parameters():
-        if name in names:
-            parameter.requires_grad_(False)
-
-
-def _rule(module: Any, contents: Mapping[str, Any], path: Path) -> UpdateRule:
-    """The rule of the update that followed: of the module's optimizers, or of another loop's the rates alone."""
-    names = {id(p): name for name, p in module.named_parameters()}
-    if hasattr(module, "configure_optimizers"):
-        return UpdateRule.of(optimizers_of(module, contents, path), names)
-    rates = rates_of(contents.get("optimizer_states") or [])
-    return UpdateRule(rates, {}, None, _NO_OPTIMIZER, unknown=_NO_OPTIMIZER) if rates else UpdateRule.of([], names)
 
 
 def _provenance(module: nn.Module, found: Sequence[Checkpoint]) -> Provenance:

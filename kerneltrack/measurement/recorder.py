@@ -57,13 +57,13 @@ class _Open:
 class Recorder:
     """Measures the probes that are due and appends one row per moment.
 
-    ============ =========== =========== ============ ==========
-    state        open_row()  use_rates() close_row()  close()
-    ============ =========== =========== ============ ==========
-    idle         → open      refused     refused      → closed
-    open         refused     open        → idle       → closed
-    closed       refused     refused     refused      closed
-    ============ =========== =========== ============ ==========
+    ============ =========== =========== ============ =========== ==========
+    state        open_row()  use_rates() close_row()  store()     close()
+    ============ =========== =========== ============ =========== ==========
+    idle         → open      refused     refused      idle        → closed
+    open         refused     open        → idle       refused     → closed
+    closed       refused     refused     refused      refused     closed
+    ============ =========== =========== ============ =========== ==========
 
     A row that waits is never dropped: close() appends it. A refused call raises :class:`TrackerError` and changes nothing.
 
@@ -248,6 +248,16 @@ class Recorder:
         if failure is not None:
             self._failed(snapshot.step, failure)
         return snapshot if self._ranks.leads else None
+
+    def store(self, snapshot: Snapshot) -> None:
+        """Append a row that another recorder measured, in another process.
+
+        Its states are not remembered: what follows is compared with what :meth:`load_state_dict` was given.
+        """
+        if self._closed or self._open is not None:
+            raise self._out_of_turn("store", "idle")
+        self._append(snapshot)
+        self.last_step = snapshot.step
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know of this one, for a checkpoint: plain values and tensors.

@@ -182,6 +182,8 @@ VALUES = {
     ("track", "--params"): (2, ["nonsense", "", "layers.[", "map"]),
     ("track", "--weights"): (2, ["old", ""]),
     ("track", "--shard"): (2, ["", "1", "0/2", "3/2", "1/0", "x/y", "-1/2"]),
+    ("track", "--workers"): (2, ["0", "-1", "x", "1.5", ""]),
+    ("track", "--cluster"): (2, ["", "nonsense://x"]),
     ("merge", "-o"): (2, ["x.png", "folder", "", "run.h5", "-"]),
     ("plan", "--factory"): (2, [*FUNCTIONS, "nets:Net"]),
     ("plan", "--forward"): (2, FUNCTIONS),

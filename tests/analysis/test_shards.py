@@ -14,7 +14,8 @@ from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.analysis.cli import main
-from kerneltrack.analysis.commands.shard import Shard, leads_in
+from kerneltrack.analysis.commands.saved_run import leads_in
+from kerneltrack.analysis.commands.shard import Shard
 from kerneltrack.archive import check
 from kerneltrack.errors import TrackerError
 from tests.archive.same import differences as unequal_archives
