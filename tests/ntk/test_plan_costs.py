@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import kerneltrack as kt
 
@@ -49,3 +50,29 @@ def test_the_peak_is_bounded_by_the_budget():
     """Where the Jacobian does not fit it is made in tiles."""
     plan = kt.ntk_plan(model(), torch.randn(N, 4), method="jacobian", memory_budget=250_000)
     assert plan.peak_bytes == 250_000
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 4)])
+def test_a_bias_that_rides_along_is_planned_for_nothing(shape):
+    """Oracle: the same network without biases; of one row a sample its kernel takes as many FLOPs of products, as torch counts
+    them. Of several rows (tokens) a bias has a product of its own, and the plan counts it.
+    """
+    x, planned, counted = torch.randn(N, *shape), [], []
+    for bias in (False, True):
+        net = nn.Sequential(nn.Linear(4, 8, bias=bias), nn.Tanh(), nn.Linear(8, 3, bias=bias), nn.Flatten())
+        net.append(nn.Identity() if len(shape) == 1 else nn.Linear(9, 3, bias=False))
+        plan = kt.ntk_plan(net, x, method="structured")
+        planned.append((plan.flops - plan.forward_flops, plan.bytes))
+        for _ in range(3):  # the third call is not audited
+            with FlopCounterMode(display=False) as counter:
+                kt.empirical_ntk(net, x, method="structured")
+        counted.append(counter.get_total_flops())
+    biases = [use for use in plan.uses if use.rule == "shift"]
+    assert len(biases) == 2
+    if len(shape) == 1:
+        assert planned[0] == planned[1]
+        assert counted[0] == counted[1]
+        assert all(use.flops == 0 and use.order == "token" for use in biases)
+    else:
+        assert planned[1] > planned[0]
+        assert all(use.flops > 0 and use.order == "gradient" for use in biases)

@@ -16,9 +16,8 @@ BLACK_BOX = "they apply to any differentiable function"
 
 #: The paper's three algorithms and what they are called here.
 PAPER = {"jacobian": "Jacobian contraction", "products": "NTK–vector products", "structured": "structured derivatives"}
-#: keys of the claims that the page explains where they do not hold
+#: key of the claim that the page explains where it does not hold
 GAIN = "structured derivatives against Jacobian contraction"
-PLAN = "the plan (`ntk_plan`) against the count"
 AXES = {"samples": "N", "outputs": "O", "width": "W", "depth": "L"}
 
 
@@ -120,7 +119,7 @@ def claims(costs: Costs) -> Iterator[Claim]:
     yield from _formula_claims(costs)
     ratios = {m: _over_plan(costs, m) for m in PAPER}
     yield Claim(
-        PLAN,
+        "the plan (`ntk_plan`) against the count",
         "",
         "within a factor of 2",
         "derived",

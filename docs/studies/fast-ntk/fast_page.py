@@ -7,15 +7,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import ran_on, table
-from fast_claims import AXES, GAIN, PAPER, PLAN, Costs, claims
+from fast_claims import AXES, GAIN, PAPER, Costs, claims
 
 from kerneltrack.analysis.figures.style import OKABE_ITO
 
 WHY_NOT = {
     GAIN: """Where structured derivatives take more FLOPs than the Jacobian, the order of contraction is not that of the fewest:
-`"structured"` chooses orders by estimated time, in which a FLOP of a thin product and a byte of traffic count for more.""",
-    PLAN: """Where the plan says more than twice what is counted, it counts a product of gradients for each bias. In truth a bias
-rides along with its layer's weight, whose product that is: in narrow networks of many rows it is half of everything.""",
+`"structured"` chooses orders by estimated time, in which a FLOP of a thin product and a byte of traffic count for more."""
 }
 
 

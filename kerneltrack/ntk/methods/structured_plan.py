@@ -30,7 +30,8 @@ class Step:
         term: the term.
         order: its order.
         cost: what it costs.
-        merged: whether the step of the layer's weight adds this one, a bias, on its way.
+        merged: whether the step of the layer's weight adds this one, a bias, on its way; then the order is that step's, and nothing
+            is left to pay.
     """
 
     term: Term
@@ -204,19 +205,19 @@ def _size(request: KernelRequest, trial: ForwardPass, term: Term) -> Contraction
 
 
 def _merge_biases(steps: Sequence[Step], uses: Sequence[Use], key: Callable[[str], str]) -> list[Step]:
-    """Biases ride along with their layer's weight where its order can take them."""
+    """Biases ride along with their layer's weight where its order can take them: a number more in a product that is made anyway."""
 
     def place(step: Step) -> tuple[Record, str]:
         return uses[step.term.uses[0]].record, key(step.term.names[0])
 
     biases = {place(s): s for s in steps if s.term.form == "features" and len(s.term.uses) == 1}
-    carried = {place(s): biases[place(s)] for s in steps if s.order.takes_bias and place(s) in biases}
+    carriers = {place(s): s.order for s in steps if s.order.takes_bias and place(s) in biases}
     merged = []
     for step in steps:
-        bias = carried.get(place(step))
-        if bias is step:
-            step = replace(step, merged=True)
-        elif bias is not None:
+        bias, order = biases.get(place(step)), carriers.get(place(step))
+        if order is not None and bias is step:
+            step = Step(step.term, order, OrderCost(0, 0, 0.0), merged=True)
+        elif order is not None and bias is not None:
             step = replace(step, term=replace(step.term, shift=bias.term.scale))
         merged.append(step)
     return merged
