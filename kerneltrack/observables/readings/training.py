@@ -21,6 +21,33 @@ READINGS: Mapping[str, str] = {
         "the loss is more curved along its steepest direction", "0.1 to 10³; rises until the edge, then stays",
         "`stability_ratio`, which has η in it; a small probe biases it upwards",
     ),
+    "hessian_sharpness": reading(
+        "the loss is more curved along its steepest direction", "1 to 1.5 of the Gauss–Newton sharpness; above it at the edge",
+        "`gauss_newton_sharpness` and `gauss_newton_share`; a small probe biases it upwards",
+    ),
+    "hessian_stability_ratio": reading(
+        "the quadratic model is nearer to instability, above 1 beyond it", "0.01 to 1.4; near 1 at the edge",
+        "`stability_ratio`, which has Gauss–Newton alone, and `stability_scope`",
+    ),
+    "gauss_newton_share": reading(
+        "more of the sharpness is the kernel's, less the network's own curvature", "0.8 to 1; 1 for a linear model",
+        "`probe_loss`: at a fit of every point it is 1",
+    ),
+    "batch_sharpness": reading(
+        "a batch's own loss is more curved along its gradient", "above λ_1 of all data for small batches; 2/η at the edge of SGD",
+        "`batch_sharpness_error` and `hessian_sharpness`",
+    ),
+    "batch_sharpness_error": reading(
+        "the batches differ more", "a tenth to a third of `batch_sharpness`", "`batch_sharpness`, of which it is the error",
+    ),
+    "batch_stability_ratio": reading(
+        "a batch's own step is nearer to overshooting on that batch", "0.1 to 1; near 1 at the edge of plain SGD",
+        "the momentum: c is that of whole batches, and with momentum small batches keep below it",
+    ),
+    "one_step_criterion": reading(
+        "the update overshoots more; above 2 the quadratic model of the probe's loss rises", "0.01 to 2; 2 at the edge of descent",
+        "`linearization_error`; with momentum it judges this one step, not the rule",
+    ),
     "stability_bound": reading(
         "larger eigenvalues are stable", "2N/η for gradient descent", "λ_1: at the edge they are equal",
     ),
