@@ -28,6 +28,7 @@ ARCHIVES: Mapping[str, str] = {
     "activations": "out/classes.h5",
     "ledger": "out/classes.h5",
     "ledger-modes": "out/classes.h5",
+    "sharpness": "out/classes.h5",
     "class-blocks": "out/classes.h5",
     "class-levels": "out/classes.h5",
     "runs": "out/demo.h5 out/control.h5",

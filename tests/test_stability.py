@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from kerneltrack.measurement.curvature import LANCZOS_TOLERANCE, curvature_of_halves, largest_curvature
+from kerneltrack.measurement.curvature import curvature_of_halves, largest_curvature
 from kerneltrack.measurement.curvature import stability_ratio as ratio_of
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.loss_root import SoftmaxRoot
+from kerneltrack.measurement.metric import LANCZOS_TOLERANCE
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk import empirical_ntk
 from kerneltrack.ntk.network.network import Network

@@ -20,7 +20,7 @@ from ..statements import percent as _percent
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
 from ..withheld import seen
-from . import motion
+from . import dials, motion
 from .stability import stability
 
 
@@ -31,6 +31,7 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         _containment,
         _classes,
         stability,
+        dials.sharpness,
         kernel_motion,
         motion.turning,
         motion.period,

@@ -27,6 +27,7 @@ CHAPTERS: Mapping[str, str] = {
     "conjugate": "The readout's kernel",
     "classes": "Classes",
     "dynamics": "Loss, the edge of stability, and how linear an update is",
+    "sharpness": "Sharpness: the Hessian, batches, and the real update",
     "training_mode": "Training mode against evaluation",
     "optimizer": "The optimizer's kernel",
     "laziness": "Laziness: parameters and Jacobian",

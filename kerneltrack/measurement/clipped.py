@@ -13,7 +13,10 @@ from kerneltrack.measurement.reading import Reading
 from kerneltrack.training import Clipping
 
 #: Power of the learning rate in each observable that has it.
-_POWERS = {"stability_ratio": 1, "stability_ratio_bias": 1, "stability_bound": -1}
+_POWERS = {
+    "stability_ratio": 1, "stability_ratio_bias": 1, "stability_bound": -1, "hessian_stability_ratio": 1,
+    "batch_stability_ratio": 1,
+}  # fmt: skip
 
 
 def clipped(reading: Reading, by: Clipping | None) -> Reading:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import kernel_changed
-from kerneltrack.measurement.curvature import Metric, curvature_of_halves, largest_curvature
+from kerneltrack.measurement.curvature import curvature_of_halves, largest_curvature
+from kerneltrack.measurement.hessian import LossHessian, hessian_of
 from kerneltrack.measurement.hidden_layers import Hidden, hidden_activations
 from kerneltrack.measurement.kernels import Kernels
 from kerneltrack.measurement.layers import Layers
+from kerneltrack.measurement.metric import Metric
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.out_of_sample import as_matrix
 from kerneltrack.measurement.parameter_motion import distances, layers_of
@@ -190,6 +192,41 @@ class Context:
     def sharpness(self) -> float:
         """λ_1(S^½ J Jᵀ S^½)."""
         return self.curvature(1.0)
+
+    @cached_property
+    def hessian(self) -> LossHessian:
+        """∇²L of the probe's loss.
+
+        Raises:
+            NotMeasured: there is none that products give.
+        """
+        return hessian_of(self.network, self._fine, self.inputs, self.targets, self.spec.loss)
+
+    @cached_property
+    def hessian_sharpness(self) -> float:
+        """λ_1(∇²L)."""
+        return self.hessian.largest(1.0)
+
+    def batch_hessians(self) -> Iterator[LossHessian]:
+        """∇²L of each training batch, in turn.
+
+        Raises:
+            NotMeasured: there are none, and why.
+        """
+        _ = self.hessian  # whose second derivatives were looked at; of each batch they are the same operators
+        if not self.spec.batches:
+            raise NotMeasured(self.spec.without_batches)
+        for batch in self.spec.batches:
+            own = replace(self.spec, probe=batch)
+            inputs = own.inputs(self.module)
+            targets = own.targets(self.outputs)
+            if targets is None or self.spec.loss is None:
+                raise NotMeasured("the training batches have no targets")
+            yield LossHessian(self.network, inputs, targets, self.spec.loss)
+
+    @property
+    def _fine(self) -> Network:
+        return self.spec.network(self.module, every_parameter=True, dtype=torch.float64)
 
     @cached_property
     def cross_time(self) -> Array:

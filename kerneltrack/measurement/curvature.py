@@ -8,7 +8,7 @@ model of the loss is unstable above 1. For one learning rate η, the mean of ½(
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,17 +18,12 @@ from torch import Tensor
 
 from kerneltrack.conventions import Gauge, helmert
 from kerneltrack.measurement.loss_root import Root, SoftmaxRoot, SymmetricRoot
+from kerneltrack.measurement.metric import LANCZOS_TOLERANCE, Metric
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk import FactoredJacobian, Network
 from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import largest_eigenvalue
 from kerneltrack.training import ProbeLoss, UpdateRule
-
-#: P, one number or one entry a parameter.
-Metric = float | Mapping[str, float | Tensor]
-#: Residual relative to λ_1, which bounds its error. ρ is read to a percent at best; a thousandth leaves a digit in reserve,
-#: and more in general: the error is about the square of the residual.
-LANCZOS_TOLERANCE = 1e-3
 
 
 def stability_ratio(rule: UpdateRule, parameters: Sequence[str], curvature: Callable[[Metric], float]) -> float:
@@ -42,11 +37,21 @@ def stability_ratio(rule: UpdateRule, parameters: Sequence[str], curvature: Call
     Raises:
         NotMeasured: P or c is not known.
     """
+    threshold, metric = stability_terms(rule, parameters)
+    # Where P is one number it is a factor: the sharpness may be there already.
+    return (metric * curvature(1.0) if isinstance(metric, float) else curvature(metric)) / threshold
+
+
+def stability_terms(rule: UpdateRule, parameters: Sequence[str]) -> tuple[float, Metric]:
+    """c and P of the coming update.
+
+    Raises:
+        NotMeasured: one of them is not known.
+    """
     metric = rule.stability_metric(list(parameters))
     if rule.threshold is None or metric is None:
         raise NotMeasured(rule.reason or rule.unknown)
-    # Where P is one number it is a factor: the sharpness may be there already.
-    return (metric * curvature(1.0) if isinstance(metric, float) else curvature(metric)) / rule.threshold
+    return rule.threshold, metric
 
 
 def largest_curvature(

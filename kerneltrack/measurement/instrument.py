@@ -34,6 +34,7 @@ from kerneltrack.measurement.residence import stays
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.supplies import supply
 from kerneltrack.measurement.training_outputs import Flags
+from kerneltrack.measurement.update_curvature import bent
 from kerneltrack.measurement.update_effects import finest, update_effects
 from kerneltrack.memory_budget import refuse_budget
 from kerneltrack.ntk import FactoredJacobian, Network, NetworkState, NTKOperator, Plan, selected, unwrap, validate
@@ -304,6 +305,8 @@ class Instrument(ProbeSpec):
         if observables.decided_by_rounding(update, reading.state.outputs, dtype):
             fine = self.network(module, every_parameter=True, headed=True, dtype=torch.float64)
             update = finest(update, fine, self.inputs(module), effects)
+        if self.needs("update_curvature"):
+            update, missing["update_curvature"] = bent(self, module, reading, update)
         values = observables.compute(self.observables, replace(reading.state, update=update), only={"update"})
         reasons = {name: reason for name, reason in reading.reasons.items() if name not in values}
         return replace(

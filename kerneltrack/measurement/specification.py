@@ -51,6 +51,8 @@ class ProbeSpec:
         memory_budget: bytes or "2GiB", or None.
         scope: "exact" where the loss on the probe is the training loss itself, else "probe estimate".
         in_training: whether the probe's points are trained on; None: what its identity says.
+        batches: of the training data, as large as an update's; drawn once, for what is measured on batches.
+        without_batches: why there are none.
     """
 
     probe: Probe
@@ -66,6 +68,8 @@ class ProbeSpec:
     memory_budget: int | str | None = None
     scope: str = "probe estimate"
     in_training: InTraining | None = None
+    batches: tuple[Probe, ...] = ()
+    without_batches: str = "no training batches were drawn"
 
     @property
     def reduction(self) -> Reduction:

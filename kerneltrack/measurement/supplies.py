@@ -19,7 +19,8 @@ from kerneltrack.measurement.anchored import finest_miss
 from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import is_another_function
 from kerneltrack.measurement.context import Context
-from kerneltrack.measurement.curvature import stability_ratio
+from kerneltrack.measurement.curvature import stability_ratio, stability_terms
+from kerneltrack.measurement.hessian import gradient_curvature
 from kerneltrack.measurement.jacobian_motion import jacobian_difference
 from kerneltrack.measurement.kernels import trace
 from kerneltrack.measurement.not_measured import NotMeasured
@@ -111,6 +112,34 @@ def stability_halves(context: Context) -> float:
     if context.spec.scope == "exact":
         raise NotMeasured("the probe is the whole training set, which λ₁ is of")
     return stability_ratio(context.rule, list(context.network.parameters), context.curvature_of_halves)
+
+
+@supplies("hessian_sharpness")
+def hessian_sharpness(context: Context) -> float:
+    """λ_1(∇²L)."""
+    return context.hessian_sharpness
+
+
+@supplies("hessian_ratio")
+def hessian_ratio(context: Context) -> float:
+    """λ_1(P^½ ∇²L P^½)/c."""
+    largest = context.hessian.largest
+    return stability_ratio(
+        context.rule, list(context.network.parameters), lambda m: context.hessian_sharpness if m == 1.0 else largest(m)
+    )
+
+
+@supplies("batch_curvatures")
+def batch_curvatures(context: Context) -> Array:
+    """gᵀHg/‖g‖² of each training batch."""
+    return np.array([gradient_curvature(hessian, 1.0) for hessian in context.batch_hessians()])
+
+
+@supplies("batch_ratios")
+def batch_ratios(context: Context) -> Array:
+    """(Pg)ᵀH(Pg)/(c gᵀPg) of the same."""
+    threshold, metric = stability_terms(context.rule, list(context.network.parameters))
+    return np.array([gradient_curvature(hessian, metric) / threshold for hessian in context.batch_hessians()])
 
 
 @supplies("layer_traces")

@@ -59,6 +59,7 @@ from kerneltrack.observables.observable import Observable
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
 from kerneltrack.observables.regression import extended_energy, ridge_of
 from kerneltrack.observables.seen import held_out, in_training
+from kerneltrack.observables.sharpness import one_step_criterion
 from kerneltrack.observables.similarity import similarity_bounds
 from kerneltrack.observables.spectral import (
     condition_number,
@@ -140,6 +141,7 @@ __all__ = [
     "modes_for",
     "needs",
     "neuron_deviation",
+    "one_step_criterion",
     "pair_alignment",
     "pair_kernel",
     "participation_ratio",

@@ -167,6 +167,30 @@ NEEDS = {
             cost="as ρ_t once more, on half as many points twice",
         ),
         Need(
+            name="hessian",
+            field="hessian_sharpness",
+            what="λ_1 of the Hessian of the loss on the probe",
+            cost="ten to fifty products of a Lanczos iteration, two backward passes each, and as many vectors of all parameters",
+        ),
+        Need(
+            name="hessian_ratio",
+            field="hessian_ratio",
+            what="λ_1(P^½ ∇²L P^½)/c",
+            cost="as the Hessian's λ_1 once more; nothing beside it where P is one number",
+        ),
+        Need(
+            name="batches",
+            field="batch_curvatures",
+            what="the curvature of each of 16 training batches along its own gradient",
+            cost="three backward passes a batch; the batches' memory",
+        ),
+        Need(
+            name="batch_ratios",
+            field="batch_ratios",
+            what="the same in the optimizer's metric, over c",
+            cost="three backward passes a batch",
+        ),
+        Need(
             name="update",
             field="update",
             what="f_{t+1} and J_tΔθ",
@@ -179,6 +203,13 @@ NEEDS = {
             by_layer=True,
             what="J_t^l Δθ^l and the gradient flow of each layer",
             cost="two JVPs per layer",
+        ),
+        Need(
+            name="update_curvature",
+            field="update",
+            holds=lambda update: update.slope is not None and update.bend is not None,
+            what="gᵀu and uᵀHu of the update u",
+            cost="two backward passes of the probe",
         ),
         Need(
             name="layers",

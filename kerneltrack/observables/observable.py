@@ -73,7 +73,7 @@ def observable(
     """An Observable of the package, written in one line; it belongs to the default set unless it says otherwise.
 
     Raises:
-        ObservableError: ``readings.py`` does not say how it is read.
+        ObservableError: ``readings`` does not say how it is read.
     """
     return Observable(
         name, formula, units, source, frozenset(needs), compute, dims, long_name, default, definition,

@@ -26,6 +26,7 @@ from kerneltrack.observables import (
     motion,
     optimizer,
     regression,
+    sharpness,
     spectral,
     subspaces,
     target_alignment,
@@ -39,8 +40,8 @@ from kerneltrack.observables.superseded import SUPERSEDED
 from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
-    spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, training_mode, optimizer,
-    laziness, activations, regression, logistic, decay, ledger,
+    spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, sharpness,
+    training_mode, optimizer, laziness, activations, regression, logistic, decay, ledger,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 

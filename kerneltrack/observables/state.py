@@ -70,6 +70,8 @@ class Update:
             the optimizer's momentum; None if unknown.
         layer_linear_changes: by layer, (N, O) J_t^l Δθ^l; they add up to ``linear_change``. None if unknown.
         layer_kernel_changes: by layer, (N, O) −g J_t^l P_t (J_t^l)ᵀ m_t / N; they add up to ``kernel_change``.
+        slope: gᵀu of the update u, g the gradient of the loss on the probe; None if unknown.
+        bend: uᵀHu, H the Hessian of that loss; None if unknown.
         epsilon: spacing of the coarsest arithmetic that ``output_change`` was computed in; None: as the state says.
         unresolved: why it could not be computed in float64, where rounding decides what linear models miss of it; else "".
     """
@@ -79,6 +81,8 @@ class Update:
     kernel_change: Array | None = None
     layer_linear_changes: Mapping[str, Array] | None = None
     layer_kernel_changes: Mapping[str, Array] | None = None
+    slope: float | None = None
+    bend: float | None = None
     epsilon: float | None = None
     unresolved: str = ""
 
@@ -110,6 +114,10 @@ class State:
         stability: ρ_t, from the operator; None where it was not computed.
         stability_halves: its mean over two disjoint halves of the probe.
         sharpness: λ_1(S^½ J Jᵀ S^½), S = ∇²_f L; None where it was not computed.
+        hessian_sharpness: λ_1(∇²L) of the loss on the probe; None where it was not computed.
+        hessian_ratio: λ_1(P^½ ∇²L P^½)/c; None where it was not computed.
+        batch_curvatures: (B,) gᵀHg/‖g‖² of each of B training batches, NaN where g is zero; None where there are none.
+        batch_ratios: (B,) (Pg)ᵀH(Pg)/(c gᵀPg) of the same batches.
         layer_traces: trace of each layer's kernel, by layer, in the order of the parameter table.
         initial: the state at initialisation (for the first snapshot: :meth:`as_initial`); None where it is unknown.
         previous: the state of the snapshot before this one.
@@ -151,6 +159,10 @@ class State:
     stability: float | None = None
     stability_halves: float | None = None
     sharpness: float | None = None
+    hessian_sharpness: float | None = None
+    hessian_ratio: float | None = None
+    batch_curvatures: Array | None = None
+    batch_ratios: Array | None = None
     layer_traces: Mapping[str, float] | None = None
     initial: State | None = None
     previous: State | None = None

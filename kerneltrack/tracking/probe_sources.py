@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from kerneltrack.tracking.facts import Facts
 from kerneltrack.tracking.measured import Measured
 from kerneltrack.tracking.probe_membership import Drawn
 from kerneltrack.tracking.trained_loss import stability_scope
+from kerneltrack.tracking.training_batches import training_batches
 from kerneltrack.undisturbed import undisturbed
 
 
@@ -67,10 +68,14 @@ class ProbeSources:
     def instruments(self, facts: Facts, batch: Any, probes: Mapping[str, Probe], ranks: Ranks) -> dict[str, Instrument]:
         """An instrument for each of ``probes``, all of one kernel; the first batch says what the network is trained on."""
         drawn, asked = self.drawn, self._asked
+        chosen = catalogue.select(asked.observables)
+        batches, without = self._batches(facts, chosen, ranks)
         found = {
             name: Instrument(
                 probe=probe,
-                observables=catalogue.select(asked.observables),
+                observables=chosen,
+                batches=batches,
+                without_batches=without,
                 scope=stability_scope(facts, probe, batch),
                 in_training=probe_membership.in_training(
                     facts.loader, probe, batch, drawn=drawn.get(name), validation=self._validation
@@ -86,6 +91,19 @@ class ProbeSources:
         choice = ranks.broadcast(partial(self._choose, unsharded(facts.model), found))
         output = asked.output if callable(asked.output) else choice.output  # a callable need not pickle
         return {name: replace(one, output=output, gauge=choice.gauge) for name, one in found.items()}
+
+    def _batches(
+        self, facts: Facts, chosen: Sequence[catalogue.Observable], ranks: Ranks
+    ) -> tuple[tuple[Probe, ...], str]:
+        """Batches of the training data, where something is measured on them and this process measures."""
+        if not ranks.leads or not catalogue.needs(chosen) & {"batches", "batch_ratios"}:
+            return (), "no training batches were drawn"
+
+        def draw(samples: int, number: int) -> Probe:
+            seed = self._asked.probe_seed + 1 + number
+            return self._draw("train", samples, seed=seed, split=self._split, name=f"batch_{number}")
+
+        return training_batches(facts.loader, facts.accumulated * ranks.size, draw)
 
     def _choose(self, whole: nn.Module, instruments: Mapping[str, Instrument]) -> Choice:
         """The kernel that is measured on every probe, said in a line where that was left open."""

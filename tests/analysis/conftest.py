@@ -176,14 +176,36 @@ def provenance(**metadata):
     )
 
 
+def dials(snapshot):
+    """Numbers that are measured on request, each in closed form of the step."""
+    ratio, rate, time = (
+        float(snapshot.probes["train"]["stability_ratio"]),
+        snapshot.learning_rates[0],
+        snapshot.step / LAST,
+    )
+    scalars = {
+        "gauss_newton_sharpness": 2 * ratio / rate,
+        "hessian_sharpness": 2.5 * ratio / rate,
+        "hessian_stability_ratio": 1.25 * ratio,
+        "gauss_newton_share": 0.8,
+        "batch_sharpness": 3 / rate,
+        "batch_sharpness_error": 0.3 / rate,
+        "batch_stability_ratio": 1.5,
+        "one_step_criterion": 1 + 1.5 * time,
+    }
+    return {name: np.array(value) for name, value in scalars.items()}
+
+
 def one_more_kind(kind):
-    """(rows, record) of a run that the main one is not: "cosine" rates, two "classes" as targets, or inputs on a "line"."""
+    """(rows, record) of a run that the main one is not: "cosine" rates, two "classes", inputs on a "line", or more "dials"."""
     truth = simulate()
     rows, kept = list(snapshots(truth)), record(truth)
     if kind == "cosine":
         rows = [dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),)) for s in rows]
     if kind == "line":
         kept = dataclasses.replace(kept, input_shapes={"": ("float64", (N, 1))}, inputs={"": truth.points[:, :1]})
+    if kind == "dials":
+        rows = [dataclasses.replace(s, probes={"train": {**s.probes["train"], **dials(s)}}) for s in rows]
     if kind == "classes":
         kept = dataclasses.replace(kept, targets=np.sign(kept.targets - np.median(kept.targets) - 1e-9))
     return rows, kept

@@ -35,14 +35,16 @@ def others(synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kinds")
     return {
         kind: Scene(load(synthetic.write(folder / f"{kind}.h5", rows, record)).only)
-        for kind in ("cosine", "classes", "line")
+        for kind in ("cosine", "classes", "line", "dials")
         for rows, record in [synthetic.one_more_kind(kind)]
     }
 
 
 @pytest.mark.parametrize("name", list(registered()))
 def test_every_figure_draws_from_the_synthetic_archive(scene, others, name):
-    kind = {"lr-trend": "cosine", "class-blocks": "classes", "eigenfunction-lines": "line"}.get(name)
+    kind = {
+        "lr-trend": "cosine", "class-blocks": "classes", "eigenfunction-lines": "line", "sharpness": "dials",
+    }.get(name)  # fmt: skip
     figure = registered()[name](others[kind] if kind else scene)
     assert isinstance(figure, Figure)
     assert any(ax.lines or ax.images or ax.collections for ax in figure.axes)

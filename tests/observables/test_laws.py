@@ -62,6 +62,10 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 stability=0.6,
                 stability_halves=0.7,
                 sharpness=0.5,
+                hessian_sharpness=0.6,
+                hessian_ratio=0.7,
+                batch_curvatures=np.array([0.4, 0.9]),
+                batch_ratios=np.array([0.2, 0.3]),
                 regression=functions[8][order],
                 layer_kernels=parts,
                 layer_traces={n: float(np.einsum("nnoo->", k)) for n, k in parts.items()},
@@ -87,6 +91,8 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
             )
         )
     update = Update(
+        slope=-0.4,
+        bend=0.3,
         output_change=functions[4][order],
         linear_change=functions[5][order] + functions[6][order],
         kernel_change=2 * functions[5][order],

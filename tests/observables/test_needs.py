@@ -13,7 +13,8 @@ from kerneltrack.spectrum import unsolved
 #: Need → the field without which a state does not have it. The last is looked at inside the field.
 WITHOUT = {
     "kernel": "kernel", "targets": "targets", "residual": "residual", "operator": "stability", "initial": "initial",
-    "halves": "stability_halves", "sharpness": "sharpness",
+    "halves": "stability_halves", "sharpness": "sharpness", "hessian": "hessian_sharpness", "hessian_ratio": "hessian_ratio",
+    "batches": "batch_curvatures", "batch_ratios": "batch_ratios",
     "previous": "previous", "lagged": "lagged", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
     "activations": "activations", "gates": "gates", "cross_time": "cross_time", "parameters": "parameter_distance",
     "anchored": "anchored_outputs", "extension": "extension", "regression": "regression", "conjugate": "conjugate",
@@ -21,7 +22,7 @@ WITHOUT = {
     "logistic": "logistic",
 }  # fmt: skip
 ALWAYS = {"eigenvalues", "eigenvectors", "outputs", "size", "matrix"}
-INSIDE = {"spectrum", "loss", "layer_changes"}
+INSIDE = {"spectrum", "loss", "layer_changes", "update_curvature"}
 
 
 def test_every_need_is_held_by_fields_of_a_state():
@@ -35,7 +36,7 @@ def whole(problem):
     change, rows = problem.outputs / 9, {"a": problem.outputs / 7}
     state = problem.state()
     numbers = dict.fromkeys(
-        ("stability", "stability_halves", "sharpness", "parameter_distance"), 0.0
+        ("stability", "stability_halves", "sharpness", "hessian_sharpness", "hessian_ratio", "parameter_distance"), 0.0
     )  # zero is a number like others
     arrays = dict.fromkeys(("cross_time", "optimizer_kernel"), state.kernel)
     functions = dict.fromkeys(("anchored_outputs", "regression", "logistic", "training_outputs"), problem.outputs)
@@ -47,7 +48,9 @@ def whole(problem):
         initial=state,
         previous=state,
         lagged=state,
-        update=Update(output_change=change, linear_change=change, layer_linear_changes=rows),
+        update=Update(output_change=change, linear_change=change, layer_linear_changes=rows, slope=-1.0, bend=0.0),
+        batch_curvatures=np.ones(2),
+        batch_ratios=np.ones(2),
         layer_traces={"a": 1.0},
         layer_kernels={"a": state.kernel},
         activations={},
@@ -71,7 +74,7 @@ def test_a_state_that_has_everything_has_every_need(problem):
 def test_what_was_not_measured_is_said_and_nothing_else_is(problem, need):
     lacking = dataclasses.replace(whole(problem), **{WITHOUT[need]: None})
     found = {name for name in NEEDS if reason(name, lacking)}
-    assert found == {need} | ({"layer_changes"} if need == "update" else set())
+    assert found == {need} | ({"layer_changes", "update_curvature"} if need == "update" else set())
     assert reason(need, lacking) == f"not measured: {need}"
 
 

@@ -1,0 +1,80 @@
+"""Dials: sharpness three ways, each with the value at which training goes unstable."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..layout import over_time, sheet
+from ..panels import Series, staircase
+from ..registry import Scene, figure
+
+_RAW = {"gauss_newton_sharpness": "Gauss–Newton", "hessian_sharpness": "Hessian", "batch_sharpness": "batch"}
+_SCALED = {
+    "stability_ratio": "ρ, Gauss–Newton",
+    "hessian_stability_ratio": "Hessian",
+    "batch_stability_ratio": "batch",
+    "one_step_criterion": "q/2, the real update",
+}
+_MEASURE = "Measure them: NTKTracker(loss=..., observables=['default', 'hessian_sharpness', 'batch_sharpness', ...])."
+
+
+@figure(
+    "sharpness",
+    "Sharpness: Gauss–Newton, Hessian, and batches along their gradients",
+    "Left: λ₁ of the Gauss–Newton matrix and of the whole Hessian of the loss on the probe, and the curvature of training "
+    "batches along their own gradients with its standard error over batches; dashed where the first of them would be at the "
+    "edge of stability. Right: the same in the optimizer's metric over its threshold, and half of q = −uᵀHu/(gᵀu) of the real "
+    "update u: above 1 the quadratic model of the loss rises. With momentum q judges one step.",
+    section="spectrum",
+)
+def sharpness(scene: Scene) -> Figure:
+    """The trio raw, and over its bound."""
+    asked = {name: label for name, label in _RAW.items() if name != "gauss_newton_sharpness"}
+    scene.lines_of({**asked, "one_step_criterion": "q"}, figure="sharpness", remedy=_MEASURE)
+    page, axes = sheet(scene, 1, 2, height=0.46)
+    raw = _lines(scene, _RAW)
+    over_time(scene, axes[0], raw, "sharpness", title="raw", labels=False, ylim=(0, None))
+    _error_of_batches(scene, axes[0], raw)
+    _bound(scene, axes[0])
+    over_time(
+        scene, axes[1], _lines(scene, _SCALED), "", title="over the bound of stability", labels=False, ylim=(0, None)
+    )
+    axes[1].axhline(1, color=scene.style.ink, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1.5)
+    return page
+
+
+def _lines(scene: Scene, names: dict[str, str]) -> list[Series]:
+    """A line for each that the archive holds, in the colour of its place; q is halved, for its bound is 2."""
+    found = []
+    for (name, label), colour in zip(names.items(), scene.style.category, strict=False):
+        if scene.run.has(name):
+            half = 0.5 if name == "one_step_criterion" else 1.0
+            found.append(Series(label, half * scene.masked(name, why="the figure"), colour))
+    return found
+
+
+def _error_of_batches(scene: Scene, ax: Axes, lines: list[Series]) -> None:
+    batch = next((one for one in lines if one.label == _RAW["batch_sharpness"]), None)
+    if batch is None or not scene.run.has("batch_sharpness_error"):
+        return
+    error = scene.masked("batch_sharpness_error", why="the figure")
+    known = np.isfinite(batch.values + error)
+    steps, values, error = scene.run.steps[known], batch.values[known], error[known]
+    ax.fill_between(steps, values - error, values + error, color=batch.colour, alpha=0.2, linewidth=0)
+
+
+def _bound(scene: Scene, ax: Axes) -> None:
+    """Where Gauss–Newton's λ₁ would be at the edge: what it is, over ρ."""
+    if not scene.run.has("gauss_newton_sharpness", "stability_ratio"):
+        return
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = scene.masked("gauss_newton_sharpness", why="the figure") / scene.masked(
+            "stability_ratio", why="the figure"
+        )
+    known = np.isfinite(bound) & (bound > 0)
+    top = max(float(np.nanmax(np.asarray(line.get_ydata(), dtype=np.float64), initial=0.0)) for line in ax.lines)
+    if known.any() and bound[known].min() < 5 * top:  # a bound far above leaves the curves no room
+        staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
+        ax.set_ylim(0, 1.08 * max(top, float(min(bound[known].max(), 5 * top))))

@@ -1,0 +1,68 @@
+"""What the dials say of a run, in words: sharpness three ways."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..statements import Finding, percent
+from ..text import count, number
+from ..trajectory import Floats, Ints, Run
+
+#: A third of the snapshots is what is called the end of a run.
+_LATE = 3
+_OF_THE_BOUND = {
+    "hessian_stability_ratio": "the Hessian's λ₁",
+    "batch_stability_ratio": "batches along their gradients",
+}
+
+
+def sharpness(run: Run) -> Finding | None:
+    """Where Hessian and batches stood against the bound, and how often the real update overshot; None without any of these."""
+    told, value = [], ""
+    for name, subject in _OF_THE_BOUND.items():
+        rows = _late(run, name)
+        if rows.size:
+            level = number(float(np.median(run.values(name)[rows])), 2)
+            told.append(f"{subject} at {level}")
+            value = value or f"{subject}: {level}"
+    sentences = (
+        [f"Over the last third of the snapshots stood {' and '.join(told)} of the bound of stability (medians)."]
+        if told
+        else []
+    )
+    if (share := _late(run, "gauss_newton_share")).size:
+        part = percent(float(np.median(run.values("gauss_newton_share")[share])))
+        sentences.append(f"The Gauss–Newton matrix has {part} of the Hessian's λ₁.")
+    if (q := _late(run, "one_step_criterion")).size:
+        values = run.values("one_step_criterion")[q]
+        value = value or f"q = {number(float(np.median(values)), 2)}"
+        sentences.append(_overshooting(values, momentum=_has_momentum(run)))
+    if not sentences:
+        return None
+    null = "At 1 a step along the steepest direction no longer lowers the quadratic model of the loss." if told else ""
+    return Finding("Sharpness", value or "told below", " ".join(sentences), null, "sharpness")
+
+
+def _overshooting(q: Floats, *, momentum: bool) -> str:
+    over = int(np.sum(q >= 2))
+    words = (
+        f"The real update had q = {number(float(np.median(q)), 2)} (median), and q ≥ 2, a step after which the quadratic model "
+        f"of the probe's loss is higher than before, in {count(over)} of {count(len(q))} snapshots."
+    )
+    return f"{words} With momentum this judges single steps." if momentum else words
+
+
+def _late(run: Run, name: str) -> Ints:
+    """The last third of the rows that hold a number; none where it is not stored."""
+    if not run.has(name):
+        return np.zeros(0, dtype=np.int64)
+    rows = np.flatnonzero(run.measured & np.isfinite(run.values(name)))
+    rows = rows[np.argsort(run.steps[rows], kind="stable")]
+    return np.asarray(rows[-max(len(rows) // _LATE, 1) :])
+
+
+def _has_momentum(run: Run) -> bool:
+    """Whether an optimizer is told that has one; of one that is not told nothing is known."""
+    told = run.optimizers
+    groups = [g for o in told if isinstance(o, dict) for g in o.get("groups", ())] if isinstance(told, list) else []
+    return any(isinstance(g, dict) and (g.get("momentum") or g.get("betas")) for g in groups)

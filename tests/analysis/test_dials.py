@@ -1,0 +1,74 @@
+"""The dials' figures and sentences. Oracle: the closed forms that the synthetic run is made of (``dials`` in conftest.py)."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kerneltrack.analysis import load
+from kerneltrack.analysis.figures import Scene, choose
+from kerneltrack.analysis.report import dials
+from kerneltrack.errors import AnalysisError
+
+
+@pytest.fixture(scope="module")
+def run(synthetic, tmp_path_factory):
+    rows, record = synthetic.one_more_kind("dials")
+    return load(synthetic.write(tmp_path_factory.mktemp("dials") / "run.h5", rows, record)).only
+
+
+def drawn(figure, panel):
+    return {line.get_label(): line.get_ydata() for line in figure.axes[panel].lines}
+
+
+def test_sharpness_is_drawn_raw_and_over_its_bound(run, truth, synthetic):
+    raw, scaled = (drawn(choose("sharpness")(Scene(run)), panel) for panel in (0, 1))
+    rates = np.array([truth.rates[step] for step in synthetic.STEPS])
+    ratio = np.array([truth.eigenvalues[step][0] for step in synthetic.STEPS]) * rates / (2 * synthetic.N)
+    expected = {
+        "Gauss–Newton": 2 * ratio / rates,
+        "Hessian": 2.5 * ratio / rates,
+        "batch": 3 / rates,
+        "bound": 2 / rates,
+    }
+    for label, values in expected.items():
+        np.testing.assert_allclose(raw[label], values, rtol=1e-12)
+    halves = (1 + 1.5 * np.array(synthetic.STEPS) / synthetic.LAST) / 2
+    expected = {
+        "ρ, Gauss–Newton": ratio,
+        "Hessian": 1.25 * ratio,
+        "batch": 0 * ratio + 1.5,
+        "q/2, the real update": halves,
+    }
+    for label, values in expected.items():
+        np.testing.assert_allclose(scaled[label], values, rtol=1e-12)
+
+
+def test_the_sentence_on_sharpness_has_the_medians_of_the_last_third(run, truth, synthetic):
+    """Four of thirteen snapshots: steps 301, 310, 400 and 700; q is 1 + 1.5 t/700, and reaches 2 from step 467 on."""
+    found = dials.sharpness(run)
+    last = [truth.eigenvalues[t][0] * truth.rates[t] / (2 * synthetic.N) for t in synthetic.STEPS[-4:]]
+    assert found.value == f"the Hessian's λ₁: {1.25 * np.median(last):.2g}"
+    assert f"at {1.25 * np.median(last):.2g} and batches along their gradients at 1.5 of the bound" in found.sentence
+    assert "has 80 % of the Hessian's" in found.sentence
+    q = [1 + 1.5 * t / 700 for t in synthetic.STEPS[-4:]]
+    assert f"q = {np.median(q):.2g} (median)" in found.sentence
+    assert "in 1 of 4 snapshots" in found.sentence
+    assert "momentum" not in found.sentence
+
+
+def test_with_momentum_the_criterion_is_called_one_of_single_steps(run):
+    attrs = dict(run.dataset.attrs)
+    attrs["provenance"] = (
+        attrs["provenance"].replace('"momentum": 0', '"momentum": 0.9').replace('"momentum":0', '"momentum":0.9')
+    )
+    told = dials.sharpness(dataclasses.replace(run, dataset=run.dataset.assign_attrs(attrs)))
+    assert told.sentence.endswith("With momentum this judges single steps.")
+
+
+def test_without_the_numbers_nothing_is_said(archives):
+    """Gauss–Newton alone has its own sentence; the figure says what to measure."""
+    bare = load(archives[0]).only
+    assert dials.sharpness(bare) is None
+    with pytest.raises(AnalysisError, match=r"needs .*hessian_sharpness"):
+        choose("sharpness")(Scene(bare))
