@@ -62,7 +62,6 @@ Quantities of the literature that are not here yet, each a short function of a `
 - robustness of single modes' features (Tsilivis and Kempe 2022); edges of images (Fourier content is a figure)
 - the full Hessian and its part beyond the kernel; variances and evidence of the linearised Laplace approximation
 - forgetting between tasks from the kernel between their probes
-- standard errors of stochastic traces, once an estimator of them is there
 """
 
 

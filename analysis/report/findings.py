@@ -21,6 +21,7 @@ from ..text import count, duration, number
 from ..trajectory import Floats, Run
 from ..withheld import seen
 from . import motion
+from .estimated import estimated
 from .stability import stability
 
 
@@ -39,6 +40,7 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         _first_order,
         _frozen,
         _rounding,
+        estimated,
         _cost,
     )
     found = [finding for make in makers if (finding := make(run)) is not None]

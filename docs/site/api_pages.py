@@ -37,7 +37,7 @@ PAGES: Mapping[str, Page] = {
         "kerneltrack",
         {
             "Kernels": ("empirical_ntk", "ntk_plan", "Plan", "NTKOperator", "linearize"),
-            "Eigensystems": ("eigensystem", "EigenSystem"),
+            "Eigensystems": ("eigensystem", "EigenSystem", "kernel_estimates", "KernelEstimates"),
             "Probes": ("Probe",),
             "Tracking a loop": ("Tracker", "ForkLimits", "control_run"),
             "Archives": ("open_archive", "Archive", "ArchiveWriter"),

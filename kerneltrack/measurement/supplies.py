@@ -26,7 +26,8 @@ from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.out_of_sample import as_matrix, extended, logistic, regressed
 from kerneltrack.measurement.parameter_motion import difference
 from kerneltrack.measurement.training_outputs import training_outputs
-from kerneltrack.observables import NEEDS, Need, State, grams_tell, missed_by_rounding
+from kerneltrack.observables import NEEDS, Need, State, grams_tell, missed_by_rounding, project
+from kerneltrack.spectrum import KernelEstimates, kernel_estimates
 
 Array = NDArray[np.float64]
 Supplied = TypeVar("Supplied")
@@ -88,6 +89,17 @@ def lagged(context: Context) -> State:
     if found is None:
         raise NotMeasured(f"no snapshot {lag} update{'s' * (lag != 1)} earlier")
     return found
+
+
+@supplies("estimates")
+def estimates(context: Context) -> KernelEstimates:
+    """Sizes of Θ from its products with random vectors, the same in every snapshot."""
+    spec, targets = context.spec, None if callable(context.spec.output) else context.targets
+    columns = None if targets is None else project(spec.read(targets), spec.reduction)
+    kernel = None if context.kernel is None else as_matrix(context.kept(context.kernel))
+    if columns is not None and not columns.any():
+        columns = None
+    return kernel_estimates(context.operator or kernel, context.spectrum, targets=columns)
 
 
 @supplies("sharpness")

@@ -18,6 +18,7 @@ from kerneltrack.observables import (
     conjugate,
     decay,
     dynamics,
+    estimates,
     layers,
     laziness,
     ledger,
@@ -40,7 +41,7 @@ from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
     spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, training_mode, optimizer,
-    laziness, activations, regression, logistic, decay, ledger,
+    laziness, activations, regression, logistic, decay, ledger, estimates,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 

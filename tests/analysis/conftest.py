@@ -177,13 +177,16 @@ def provenance(**metadata):
 
 
 def one_more_kind(kind):
-    """(rows, record) of a run that the main one is not: "cosine" rates, two "classes" as targets, or inputs on a "line"."""
+    """(rows, record) of another run: "cosine" rates, two "classes" as targets, inputs on a "line", or "estimates"."""
     truth = simulate()
     rows, kept = list(snapshots(truth)), record(truth)
     if kind == "cosine":
         rows = [dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),)) for s in rows]
     if kind == "line":
         kept = dataclasses.replace(kept, input_shapes={"": ("float64", (N, 1))}, inputs={"": truth.points[:, :1]})
+    if kind == "estimates":
+        both = {f"participation_ratio_estimate{end}": np.array(value) for end, value in (("", 7.0), ("_error", 0.2))}
+        rows = [dataclasses.replace(s, probes={"train": {**s.probes["train"], **both}}) for s in rows]
     if kind == "classes":
         kept = dataclasses.replace(kept, targets=np.sign(kept.targets - np.median(kept.targets) - 1e-9))
     return rows, kept

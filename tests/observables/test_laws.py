@@ -12,6 +12,7 @@ import pytest
 
 from kerneltrack.observables import State, Update, catalogue, compute, select
 from kerneltrack.observables.datasets import energy_k
+from kerneltrack.spectrum import kernel_estimates
 from kerneltrack.spectrum.decomposition import eigensystem
 
 SAMPLES, OTHERS, OUTPUTS, WIDTH = 8, 6, 3, 5
@@ -75,6 +76,7 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 optimizer_kernel=3 * parts["first"] + parts["head"],
                 conjugate=scale**2 * features[index][order] @ features[index][order].T,
                 cross_time=np.einsum("nop,mqp->nmoq", here, scale * jacobians[0][:SAMPLES][order]),
+                estimates=kernel_estimates(pairs.matrix(), pairs, targets=targets.reshape(SAMPLES * outputs, -1)),
                 extension=here.reshape(SAMPLES * outputs, -1) @ elsewhere.T @ vectors,
                 settings={
                     "loss": "half_mse",
@@ -224,6 +226,7 @@ def test_the_turn_is_seen_inside_the_plane():
 #: Power of the unit of outputs in every observable that is not a pure number.
 DIMENSION = {
     "trace": 2, "frobenius": 2, "noise_floor": 2, "eigen_residual": 2, "target_rayleigh": 2, "residual_rayleigh": 2,
+    "trace_estimate": 2, "trace_estimate_error": 2, "frobenius_estimate": 2, "frobenius_estimate_error": 2,
     "kernel_radius_from_initial": 2, "layer_trace": 2, "layer_frobenius": 2, "stability_bound": 2, "jacobian_change": 1,
     "conjugate_kernel": 2, "layer_kernel": 2, "optimizer_eigenvalues": 2, "class_diagonal": 2, "class_within": 2,
     "class_between": 2,
