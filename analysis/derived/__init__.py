@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .attribution import Attribution, attribution
 from .eigenfunctions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
 from .flow_time import check_one_clock, flow_time, gain
 from .freeze_here import FreezeHere, freeze_here
@@ -21,6 +22,7 @@ __all__ = [
     "HELD",
     "LEADING",
     "MOVED",
+    "Attribution",
     "Change",
     "FreezeHere",
     "Function",
@@ -31,6 +33,7 @@ __all__ = [
     "across_sizes",
     "assess",
     "assessment_table",
+    "attribution",
     "binned",
     "check_across_sizes",
     "check_one_clock",

@@ -21,6 +21,7 @@ from ..text import count, duration, number
 from ..trajectory import Floats, Run
 from ..withheld import seen
 from . import motion
+from .calibrated import calibrated
 from .estimated import estimated
 from .stability import stability
 
@@ -41,6 +42,7 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         _frozen,
         _rounding,
         estimated,
+        calibrated,
         _cost,
     )
     found = [finding for make in makers if (finding := make(run)) is not None]

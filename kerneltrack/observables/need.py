@@ -278,6 +278,14 @@ NEEDS = {
             cost="the same kernel, and a solve",
         ),
         Need(
+            name="laplace",
+            field="laplace",
+            of_the_kernel=True,
+            from_source=True,
+            what="what the first probe's data leave open here",
+            cost="the same kernel, a search for the largest evidence, and a JVP on the first probe",
+        ),
+        Need(
             name="logistic",
             field="logistic",
             of_the_kernel=True,

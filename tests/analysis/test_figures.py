@@ -30,7 +30,13 @@ def line(figure, label, axes=0):
 
 
 #: Figure → the run that it is drawn of, where the main one cannot give it.
-KINDS = {"lr-trend": "cosine", "class-blocks": "classes", "eigenfunction-lines": "line", "estimates": "estimates"}
+KINDS = {
+    "lr-trend": "cosine",
+    "class-blocks": "classes",
+    "eigenfunction-lines": "line",
+    "estimates": "estimates",
+    "calibration": "estimates",
+}
 
 
 @pytest.fixture(scope="module")

@@ -8,5 +8,16 @@ from .runs import runs_figure, seeds_figure, sweep_figure
 
 __all__ = ["runs_figure", "seeds_figure", "sweep_figure"]
 
-for _name in ("pictures", "functions", "alignment", "spectrum", "decay", "freeze", "motion", "classes", "estimates"):
+for _name in (
+    "pictures",
+    "functions",
+    "alignment",
+    "spectrum",
+    "decay",
+    "freeze",
+    "motion",
+    "classes",
+    "estimates",
+    "uncertainty",
+):
     importlib.import_module(f".{_name}", __name__)

@@ -160,6 +160,17 @@ def bars(ax: Axes, values: Floats, style: Style, *, labels: Sequence[str], title
     return ax
 
 
+def ranked(ax: Axes, names: Sequence[str], heights: Floats, marks: Floats, style: Style, *, ylabel: str) -> Axes:
+    """One bar a name, in the order given, with a second number as a ring; returns ``ax``."""
+    index = np.arange(len(names))
+    ax.bar(index, heights, color=style.category[0], width=0.7)
+    ax.scatter(index, marks, facecolors="none", edgecolors=style.ink, s=22, zorder=3)
+    ax.set_xticks(index, list(names))
+    ax.set_ylabel(ylabel)
+    ax.set_label("ranked")
+    return ax
+
+
 def below(ax: Axes) -> None:
     """One legend under the whole figure, where no line can run through it; panels that share their labels share it."""
     figure = ax.figure
