@@ -33,6 +33,7 @@ ARCHIVES: Mapping[str, str] = {
     "estimates": "out/leading.h5",
     "calibration": "out/squares.h5 --probe new",
     "influence": "out/squares.h5",
+    "learning-curves": "out/squares.h5 --probe new",
     "runs": "out/demo.h5 out/control.h5",
 }
 

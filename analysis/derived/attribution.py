@@ -12,7 +12,7 @@ from kerneltrack.linear_algebra import trace
 from kerneltrack.regression import influence, removal
 
 from ..trajectory import Floats, Ints, Run
-from .kernels import full_kernel, rows_with_kernels
+from .kernels import full_kernel, kernel_matrix, rows_with_kernels
 
 #: γ/(tr Θ/M), as of the package's other regressions.
 _RIDGE = 1e-3
@@ -66,7 +66,7 @@ def attribution(run: Run, row: int | None = None) -> Attribution:
     row = rows_with_kernels(run, 2, why="attribution")[-1] if row is None else row
     kernel = full_kernel(run, row)
     targets = run.seen(run.values("targets"))
-    matrix = _matrix(kernel)
+    matrix = kernel_matrix(kernel)
     kept = len(matrix) // run.count
     columns = targets if kept == 1 else targets.reshape(-1, 1)
     pairs = eigensystem(matrix)
@@ -78,11 +78,3 @@ def attribution(run: Run, row: int | None = None) -> Attribution:
         np.fill_diagonal(sizes, 0.0)
         found.append(sizes)
     return Attribution(int(run.steps[row]), *found)
-
-
-def _matrix(kernel: Floats) -> Floats:
-    """(M, M), rows (n, o)."""
-    if kernel.ndim == 3:
-        kernel = np.einsum("nmo,op->nmop", kernel, np.eye(kernel.shape[2]))
-    samples, _, kept, _ = kernel.shape
-    return np.ascontiguousarray(kernel.transpose(0, 2, 1, 3).reshape(samples * kept, -1))

@@ -23,6 +23,7 @@ from ..withheld import seen
 from . import motion
 from .calibrated import calibrated
 from .estimated import estimated
+from .learning import learning
 from .stability import stability
 
 
@@ -43,6 +44,7 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         _rounding,
         estimated,
         calibrated,
+        learning,
         _cost,
     )
     found = [finding for make in makers if (finding := make(run)) is not None]

@@ -186,6 +186,7 @@ def one_more_kind(kind):
         kept = dataclasses.replace(kept, input_shapes={"": ("float64", (N, 1))}, inputs={"": truth.points[:, :1]})
     if kind == "estimates":
         both = {f"participation_ratio_estimate{end}": np.array(value) for end, value in (("", 7.0), ("_error", 0.2))}
+        kept = dataclasses.replace(kept, in_training="no")
         both |= {"posterior_calibration": np.array(1.5), "ntk_gp_nll": np.array(0.7)}
         rows = [dataclasses.replace(s, probes={"train": {**s.probes["train"], **both}}) for s in rows]
     if kind == "classes":

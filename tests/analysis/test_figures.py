@@ -36,6 +36,7 @@ KINDS = {
     "eigenfunction-lines": "line",
     "estimates": "estimates",
     "calibration": "estimates",
+    "learning-curves": "estimates",
 }
 
 

@@ -19,5 +19,6 @@ for _name in (
     "classes",
     "estimates",
     "uncertainty",
+    "learning",
 ):
     importlib.import_module(f".{_name}", __name__)

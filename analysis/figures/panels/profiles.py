@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from ...trajectory import Floats
+from ...trajectory import Floats, Ints
 from ..style import Style
 from .courses import Scale, Series, decade, draw, label_ends, logarithmic
 
@@ -157,6 +157,24 @@ def bars(ax: Axes, values: Floats, style: Style, *, labels: Sequence[str], title
     ax.set_xlabel(xlabel)
     ax.set_title(title)
     ax.set_label("bars")
+    return ax
+
+
+def learning(
+    ax: Axes, points: Ints, predicted: Sequence[Series], measured: Sequence[tuple[Floats, Floats]], style: Style
+) -> Axes:
+    """Errors over the number of points: lines of what is predicted, dots and bars of what was measured; returns ``ax``."""
+    for one, (mean, spread) in zip(predicted, measured, strict=True):
+        draw(ax, points, one)
+        ax.errorbar(points, mean, yerr=spread, fmt="o", color=one.colour, markersize=4, linewidth=1)
+    ax.set_xscale("log")
+    ax.set_xticks(points, [f"{n:,}" for n in points])
+    ax.xaxis.set_minor_locator(NullLocator())
+    logarithmic(ax)
+    ax.set_xlabel("points n")
+    ax.set_ylabel("squared error over ‖y‖²")
+    below(ax)
+    ax.set_label("learning")
     return ax
 
 
