@@ -1,7 +1,9 @@
-"""Two small runs for the figures that the demo has no numbers for: ``python docs/gallery_runs.py --out out``.
+"""Small runs for the figures that the demo has no numbers for: ``python docs/gallery_runs.py --out out``.
 
 ``classes.h5``: the bundled digits, two probes, a cosine schedule, and the observables that are measured on request.
-``line.h5``: a function of one input. Together they take about half a minute on two cores.
+``line.h5``: a function of one input. ``squares.h5``: the digits with squares, and points held out.
+``leading.h5``: 5,000 rows of the digits' kernel, which is not formed. Together they take
+under a minute on two cores.
 """
 
 from __future__ import annotations
@@ -36,6 +38,14 @@ class Digits(pl.LightningModule):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.2)
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.updates)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+
+class SquaredDigits(Digits):
+    def training_step(self, batch, batch_idx):
+        return (self(batch[0]) - batch[1]).square().sum(1).mean() / 2
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class Line(pl.LightningModule):
@@ -83,6 +93,45 @@ def line(path: Path, updates: int) -> None:
     fit(Line(), tracker, DataLoader(TensorDataset(x, y), batch_size=len(x)), updates)
 
 
+def squares(path: Path, updates: int) -> None:
+    pl.seed_everything(0)
+    pictures, labels = load_digits(return_X_y=True)
+    order = torch.randperm(len(pictures))
+    x, y = (torch.tensor(pictures, dtype=torch.float32) / 16 - 0.5)[order], torch.eye(10)[torch.tensor(labels)[order]]
+    tracker = NTKTracker(
+        path,
+        probe={"train": Probe(x[:150], y[:150]), "new": Probe(x[-150:], y[-150:], identity={"split": "validation"})},
+        schedule=Log(per_octave=1, pairs=0),
+        output="trace",
+        loss="half_mse",
+        observables=["default", "posterior_calibration", "ntk_gp_nll", "log_evidence", "information_gain"],
+        keep_kernel="all",
+        if_exists="replace",
+    )
+    loader = DataLoader(TensorDataset(x[:150], y[:150]), batch_size=64, shuffle=True)
+    fit(SquaredDigits(updates), tracker, loader, updates)
+
+
+def leading(path: Path, updates: int) -> None:
+    pl.seed_everything(0)
+    pictures, labels = load_digits(return_X_y=True)
+    x, y = torch.tensor(pictures, dtype=torch.float32) / 16 - 0.5, torch.tensor(labels)
+    sizes = ("trace", "frobenius", "participation_ratio", "alignment")
+    tracker = NTKTracker(
+        path,
+        probe=Probe(x[:500], y[:500]),
+        schedule=Log(per_octave=1, pairs=0),
+        output="full",
+        eigenpairs="leading",
+        memory_budget="64MiB",
+        top_k=16,
+        loss="cross_entropy",
+        observables=[f"{name}_estimate{end}" for name in sizes for end in ("", "_error")],
+        if_exists="replace",
+    )
+    fit(Digits(updates), tracker, DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True), updates)
+
+
 def fit(module: pl.LightningModule, tracker: NTKTracker, loader: DataLoader, updates: int) -> None:
     trainer = pl.Trainer(
         max_steps=updates, accelerator="cpu", callbacks=[tracker], logger=False, enable_checkpointing=False,
@@ -99,6 +148,8 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     classes(given.out / "classes.h5", given.updates)
     line(given.out / "line.h5", 10 * given.updates)
+    squares(given.out / "squares.h5", 5 * given.updates)
+    leading(given.out / "leading.h5", given.updates)
 
 
 if __name__ == "__main__":

@@ -54,15 +54,14 @@ kept), `kernel_regression` (on any second set of points), `disjoint_halves` (unc
 Quantities of the literature that are not here yet, each a short function of a `State` for whoever needs it
 ([how one is added](how-to/add-an-observable.md)):
 
-- spectral learning curves from both exponents; Bartlett's effective ranks; bounds built on yᵀΘ⁻¹y
+- Bartlett's effective ranks; bounds built on yᵀΘ⁻¹y
 - alignment with a chosen subset of the probe (clean and random labels); alignment with a task kernel; silent alignment
 - matched modes (Hungarian matching of eigenvectors between snapshots), velocities of single eigenvalues
 - the angles between gradients: smallest cosine, correlation length, dispersion of the diagonal
 - distances to the infinite-width kernel, and dispersion over initialisations (from several archives)
 - robustness of single modes' features (Tsilivis and Kempe 2022); edges of images (Fourier content is a figure)
-- the full Hessian and its part beyond the kernel; variances and evidence of the linearised Laplace approximation
+- the full Hessian and its part beyond the kernel
 - forgetting between tasks from the kernel between their probes
-- standard errors of stochastic traces, once an estimator of them is there
 """
 
 

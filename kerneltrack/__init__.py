@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kerneltrack.ntk import NTKOperator, Plan, empirical_ntk, linearize, ntk_plan
     from kerneltrack.probe import Probe
     from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
-    from kerneltrack.spectrum import EigenSystem, eigensystem
+    from kerneltrack.spectrum import EigenSystem, KernelEstimates, eigensystem, kernel_estimates
     from kerneltrack.tracking import ForkLimits, Tracker, control_run
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ArchiveWriter",
     "EigenSystem",
     "ForkLimits",
+    "KernelEstimates",
     "NTKOperator",
     "Plan",
     "Probe",
@@ -38,6 +39,7 @@ __all__ = [
     "eigensystem",
     "empirical_ntk",
     "errors",
+    "kernel_estimates",
     "linearize",
     "ntk_plan",
     "observables",
@@ -62,6 +64,8 @@ _HOME = {
     "Snapshot": "kerneltrack.snapshot",
     "EigenSystem": "kerneltrack.spectrum",
     "eigensystem": "kerneltrack.spectrum",
+    "KernelEstimates": "kerneltrack.spectrum",
+    "kernel_estimates": "kerneltrack.spectrum",
     "ForkLimits": "kerneltrack.tracking",
     "Tracker": "kerneltrack.tracking",
     "control_run": "kerneltrack.tracking",

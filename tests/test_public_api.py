@@ -7,9 +7,9 @@ import pytest
 import kerneltrack as kt
 
 NAMES = [
-    "Archive", "ArchiveWriter", "EigenSystem", "ForkLimits", "NTKOperator", "Plan", "Probe", "ProbeRecord", "Provenance",
-    "Snapshot", "Tracker", "analytic", "control_run", "eigensystem", "empirical_ntk", "errors", "linearize", "ntk_plan",
-    "observables", "open_archive", "regression", "schedule",
+    "Archive", "ArchiveWriter", "EigenSystem", "ForkLimits", "KernelEstimates", "NTKOperator", "Plan", "Probe", "ProbeRecord",
+    "Provenance", "Snapshot", "Tracker", "analytic", "control_run", "eigensystem", "empirical_ntk", "errors", "kernel_estimates",
+    "linearize", "ntk_plan", "observables", "open_archive", "regression", "schedule",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -20,6 +20,7 @@ SIGNATURES = {
                       "metric", "progress"],
     "NTKOperator": ["model", "x", "output", "params", "forward", "metric"],
     "eigensystem": ["kernel_or_operator", "k", "previous"],
+    "kernel_estimates": ["operator", "leading", "targets", "vectors", "seed"],
     "linearize": ["model", "params"],
     "Tracker": ["archive", "model", "optimizer", "probe", "schedule", "output", "gauge", "top_k", "observables", "loss",
                 "keep_kernel", "metadata", "max_overhead", "log", "forward", "if_exists", "on_error"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from .attribution import Attribution, attribution
 from .eigenfunctions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
+from .eigenlearning import LearningCurves, eigenlearning, unseen_rows
 from .flow_time import check_one_clock, flow_time, gain
 from .freeze_here import FreezeHere, freeze_here
-from .kernels import full_kernel, rows_with_kernels, similarities
+from .kernels import full_kernel, kernel_matrix, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
 from .mode_factors import ModeFactors, mode_factors
 from .oscillation import LEADING, Oscillation, oscillation
@@ -21,9 +23,11 @@ __all__ = [
     "HELD",
     "LEADING",
     "MOVED",
+    "Attribution",
     "Change",
     "FreezeHere",
     "Function",
+    "LearningCurves",
     "ModeFactors",
     "Oscillation",
     "PermutedEnergy",
@@ -31,9 +35,11 @@ __all__ = [
     "across_sizes",
     "assess",
     "assessment_table",
+    "attribution",
     "binned",
     "check_across_sizes",
     "check_one_clock",
+    "eigenlearning",
     "energy_profile",
     "flow_time",
     "followed",
@@ -41,6 +47,7 @@ __all__ = [
     "full_kernel",
     "gain",
     "judge",
+    "kernel_matrix",
     "key_of",
     "learned_modes",
     "learned_shares",
@@ -62,4 +69,5 @@ __all__ = [
     "speeds",
     "spread_points",
     "title_of",
+    "unseen_rows",
 ]

@@ -46,6 +46,14 @@ def full_kernel(run: Run, row: int) -> Floats:
     return np.asarray(matrix.reshape(samples, kept, samples, kept).transpose(0, 2, 1, 3))
 
 
+def kernel_matrix(kernel: Floats) -> Floats:
+    """The same as a matrix (M, M), rows ordered (n, o)."""
+    if kernel.ndim == 3:
+        kernel = np.einsum("nmo,op->nmop", kernel, np.eye(kernel.shape[2]))
+    samples, _, kept, _ = kernel.shape
+    return np.ascontiguousarray(kernel.transpose(0, 2, 1, 3).reshape(samples * kept, -1))
+
+
 def similarities(run: Run, rows: Sequence[int]) -> tuple[Floats, Floats]:
     """Lower and upper bound (R, R) of cos(Θ_s, Θ_t) for every pair of rows; see ``observables.similarity_bounds``.
 

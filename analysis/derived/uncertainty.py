@@ -16,11 +16,15 @@ from ..trajectory import Run, Trajectory
 from .kernels import full_kernel
 from .quantities import quantity, title_of
 
+#: What has a standard error of its own in the archive.
+ESTIMATED = (
+    "trace_estimate", "frobenius_estimate", "participation_ratio_estimate", "alignment_estimate",
+)  # fmt: skip
 #: What is judged, where the archive holds it.
 JUDGED = (
     "eigenvalue_1", "effective_rank", "participation_ratio", "kernel_target_alignment",
     "kernel_target_alignment_null", "kernel_target_alignment_centred", "kernel_target_alignment_centred_null",
-    "kernel_distance_from_initial", "stability_ratio", "probe_loss",
+    "kernel_distance_from_initial", "stability_ratio", "probe_loss", *ESTIMATED,
 )  # fmt: skip
 #: Of these, what a kernel on half of the points gives by itself.
 HALVED = ("effective_rank", "participation_ratio", "kernel_target_alignment", "kernel_target_alignment_centred")
@@ -68,14 +72,22 @@ def assess(run: Run, others: Sequence[Run] = ()) -> Assessed:
     seeds, repeats = _seeds(run, others, row, names)
     found = {
         name: Uncertainty(
-            numerical=numerical if name == "eigenvalue_1" else None, probe=probe.get(name), seeds=seeds.get(name)
+            numerical=numerical if name == "eigenvalue_1" else None,
+            estimator=_number(run, f"{name}_error", row) if name in ESTIMATED else None,
+            probe=probe.get(name),
+            seeds=seeds.get(name),
         )
         for name in names
     }
-    estimator = (
-        "Estimator: nothing here is estimated from random vectors; the null of permuted labels is an exact mean."
-    )
-    return Assessed(int(run.steps[row]), values, found, (rounding, estimator, halves, repeats))
+    return Assessed(int(run.steps[row]), values, found, (rounding, _estimator(names), halves, repeats))
+
+
+def _estimator(names: Sequence[str]) -> str:
+    """What the field says of these numbers."""
+    exact = "the null of permuted labels is an exact mean."
+    if not set(names) & set(ESTIMATED):
+        return f"Estimator: nothing here is estimated from random vectors; {exact}"
+    return f"Estimator: one standard error over random vectors, of what is called an estimate; {exact}"
 
 
 def assessment_table(found: Assessed) -> Table:

@@ -21,6 +21,9 @@ from ..text import count, duration, number
 from ..trajectory import Floats, Run
 from ..withheld import seen
 from . import dials, motion
+from .calibrated import calibrated
+from .estimated import estimated
+from .learning import learning
 from .stability import stability
 
 
@@ -40,6 +43,9 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         _first_order,
         _frozen,
         _rounding,
+        estimated,
+        calibrated,
+        learning,
         _cost,
     )
     found = [finding for make in makers if (finding := make(run)) is not None]

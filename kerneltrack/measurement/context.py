@@ -26,7 +26,7 @@ from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import References
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.training_outputs import Flags
-from kerneltrack.ntk import FactoredJacobian, Network, NetworkState
+from kerneltrack.ntk import FactoredJacobian, Network, NetworkState, NTKOperator
 from kerneltrack.observables import State
 from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import EigenSystem
@@ -50,6 +50,7 @@ class Context:
         parts: the kernel by layer; None where it is not split by layer.
         without_parts: why they are not, where that was asked.
         jacobian: J over every output and parameter that trains, by factors; None where these are not at hand.
+        operator: Θ by products; None where the kernel was formed.
         spectrum: the eigenpairs.
         resident: whether kernels stay where they were computed, as the eigenvectors did; else they are NumPy's.
         rule: the update that is about to happen.
@@ -69,6 +70,7 @@ class Context:
     parts: Mapping[str, Tensor] | None = None
     without_parts: str = ""
     jacobian: FactoredJacobian | None = None
+    operator: NTKOperator | None = None
     spectrum: EigenSystem
     resident: bool = False
     rule: UpdateRule

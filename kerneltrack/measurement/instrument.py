@@ -258,6 +258,7 @@ class Instrument(ProbeSpec):
             "parts": parts,
             "without_parts": why,
             "jacobian": jacobian,
+            "operator": operator,
             "spectrum": spectrum,
         }
         resident = here and not is_numpy(spectrum.vectors)  # one that went to the CPU takes the others along

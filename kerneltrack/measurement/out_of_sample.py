@@ -11,11 +11,12 @@ import numpy as np
 
 from kerneltrack.conventions import helmert
 from kerneltrack.errors import ObservableError
-from kerneltrack.linear_algebra import beside, permuted, to_numpy, zeros
+from kerneltrack.linear_algebra import beside, diagonal_blocks, permuted, to_numpy, zeros
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.observables import State, ridge_of
-from kerneltrack.regression import CrossEntropy, MeanLoss, Through, kernel_newton, kernel_regression
+from kerneltrack.regression import CrossEntropy, Laplace, MeanLoss, Through, kernel_newton, kernel_regression, laplace
 from kerneltrack.snapshot import Array
+from kerneltrack.training import ProbeLoss
 
 
 def extended(cross: Array, source: State, top_k: int) -> Array:
@@ -51,6 +52,32 @@ def regressed(cross: Array, outputs: Array, source: State) -> Array:
     except ObservableError as error:
         raise NotMeasured(str(error)) from error
     return np.asarray(prediction.reshape(outputs.shape))
+
+
+def check_squares(loss: ProbeLoss | None) -> None:
+    """Raise NotMeasured where the loss is no mean of squares: then the noise of a Gaussian process is none of its own."""
+    if loss is None or loss.name not in ("half_mse", "mse"):
+        raise NotMeasured("the loss is not a mean of squares")
+
+
+def spread(cross: Array, own: Array, tangent: Array, source: State) -> Laplace:
+    """Linearised Laplace at θ_t, from the source's data to the points of the other kernel.
+
+    Args:
+        cross: Θ_t(X', X) (M', M).
+        own: Θ_t(X', X') (M', M').
+        tangent: J_tθ_t on the source (N, O).
+        source: the state of the source probe at the same moment.
+
+    Raises:
+        NotMeasured: as :func:`regressed`, or nothing is to be explained.
+    """
+    targets = _targets(source, source.outputs)
+    try:
+        columns = source.project(targets - source.outputs + tangent)
+        return laplace(to_numpy(cross), diagonal_blocks(own, 1).ravel(), source.eigensystem.on_host(), columns)
+    except ObservableError as error:
+        raise NotMeasured(str(error)) from error
 
 
 def logistic(cross: Array, outputs: Array, source: State) -> Array:

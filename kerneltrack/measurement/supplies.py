@@ -24,10 +24,12 @@ from kerneltrack.measurement.hessian import gradient_curvature
 from kerneltrack.measurement.jacobian_motion import jacobian_difference
 from kerneltrack.measurement.kernels import trace
 from kerneltrack.measurement.not_measured import NotMeasured
-from kerneltrack.measurement.out_of_sample import as_matrix, extended, logistic, regressed
+from kerneltrack.measurement.out_of_sample import as_matrix, check_squares, extended, logistic, regressed, spread
 from kerneltrack.measurement.parameter_motion import difference
 from kerneltrack.measurement.training_outputs import training_outputs
-from kerneltrack.observables import NEEDS, Need, State, grams_tell, missed_by_rounding
+from kerneltrack.observables import NEEDS, Need, State, grams_tell, missed_by_rounding, project
+from kerneltrack.regression import Laplace
+from kerneltrack.spectrum import KernelEstimates, kernel_estimates
 
 Array = NDArray[np.float64]
 Supplied = TypeVar("Supplied")
@@ -89,6 +91,17 @@ def lagged(context: Context) -> State:
     if found is None:
         raise NotMeasured(f"no snapshot {lag} update{'s' * (lag != 1)} earlier")
     return found
+
+
+@supplies("estimates")
+def estimates(context: Context) -> KernelEstimates:
+    """Sizes of Θ from its products with random vectors, the same in every snapshot."""
+    spec, targets = context.spec, None if callable(context.spec.output) else context.targets
+    columns = None if targets is None else project(spec.read(targets), spec.reduction)
+    kernel = None if context.kernel is None else as_matrix(context.kept(context.kernel))
+    if columns is not None and not columns.any():
+        columns = None
+    return kernel_estimates(context.operator or kernel, context.spectrum, targets=columns)
 
 
 @supplies("sharpness")
@@ -292,6 +305,16 @@ def regression(context: Context) -> Array:
     """What the network linearised at θ_t would predict here, trained to the end on the other probe."""
     _, reading = context.first
     return regressed(context.cross, context.spec.read(context.outputs), reading.state)
+
+
+@supplies("laplace")
+def laplace_here(context: Context) -> Laplace:
+    """The posterior here of the network linearised at θ_t, given the other probe's data."""
+    spec, reading = context.first
+    check_squares(context.spec.loss)
+    network, inputs = spec.network(context.module), spec.inputs(context.module)
+    tangent = spec.read(network.jvp(inputs, network.parameters))
+    return spread(context.cross, as_matrix(context.kept(context.formed)), tangent, reading.state)
 
 
 @supplies("logistic")

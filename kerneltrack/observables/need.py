@@ -114,6 +114,12 @@ NEEDS = {
             what="tr Θ, and ‖Θ‖_F where the kernel was formed",
             cost="none beside the kernel or its products",
         ),
+        Need(
+            name="estimates",
+            field="estimates",
+            what="tr Θ, ‖Θ‖_F and what follows from them, estimated",
+            cost="32 products of Θ with random vectors and one with each column of y; only the latter where every mode is known",
+        ),
         Need(name="outputs", field="outputs", light="outputs", what="f_t", cost="one forward pass"),
         Need(name="targets", field="targets", light="outputs", what="y", cost="none"),
         Need(name="residual", field="residual", light="outputs", what="m_t", cost="the loss on the outputs"),
@@ -301,6 +307,14 @@ NEEDS = {
             from_source=True,
             what="what the first probe's targets predict on this one",
             cost="the same kernel, and a solve",
+        ),
+        Need(
+            name="laplace",
+            field="laplace",
+            of_the_kernel=True,
+            from_source=True,
+            what="what the first probe's data leave open here",
+            cost="the same kernel, a search for the largest evidence, and a JVP on the first probe",
         ),
         Need(
             name="logistic",

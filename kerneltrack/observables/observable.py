@@ -69,13 +69,14 @@ def observable(
     long_name: str = "",
     default: bool = True,
     definition: int = 1,
+    reading: str = "",
 ) -> Observable:
     """An Observable of the package, written in one line; it belongs to the default set unless it says otherwise.
 
     Raises:
-        ObservableError: ``readings`` does not say how it is read.
+        ObservableError: neither ``reading`` nor ``readings`` says how it is read.
     """
     return Observable(
         name, formula, units, source, frozenset(needs), compute, dims, long_name, default, definition,
-        anywhere=True, reading=READINGS.get(name, ""),
+        anywhere=True, reading=reading or READINGS.get(name, ""),
     )  # fmt: skip

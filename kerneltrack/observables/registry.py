@@ -14,10 +14,12 @@ from kerneltrack.linear_algebra import to_numpy
 from kerneltrack.observables import (
     activations,
     alignment,
+    bayesian,
     classes,
     conjugate,
     decay,
     dynamics,
+    estimates,
     layers,
     laziness,
     ledger,
@@ -41,7 +43,8 @@ from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
     spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, sharpness,
-    training_mode, optimizer, laziness, activations, regression, logistic, decay, ledger,
+    training_mode, optimizer, laziness, activations, regression, logistic, decay, ledger, estimates,
+    bayesian,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 

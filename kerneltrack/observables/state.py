@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from kerneltrack.conventions import Gauge, by_output
 from kerneltrack.errors import ObservableError
 from kerneltrack.linear_algebra import beside, is_numpy, permuted, to_numpy
+from kerneltrack.regression import Laplace
 from kerneltrack.snapshot import Reduction
-from kerneltrack.spectrum import EPSILON, EigenSystem
+from kerneltrack.spectrum import EPSILON, EigenSystem, KernelEstimates
 
 Array = NDArray[np.float64]
 Shared = TypeVar("Shared")
@@ -138,6 +139,8 @@ class State:
         logistic: (N, O) the prediction on this probe of logistic regression with Θ_t on another probe's data.
         optimizer_kernel: J P_t Jᵀ in the reduced shape of the kernel.
         training_outputs: (N, O) the outputs in training mode, where that differs from the measured one.
+        laplace: linearised Laplace of another probe's data at this one's points.
+        estimates: what random products tell of the kernel's size.
         settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
             the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), ``computed_in`` (the
             coarsest dtype on the way to f, where that is not the outputs' own), ``lag`` (Δ, updates between the run's first
@@ -183,6 +186,8 @@ class State:
     logistic: Array | None = None
     optimizer_kernel: Array | None = None
     training_outputs: Array | None = None
+    laplace: Laplace | None = None
+    estimates: KernelEstimates | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -3,11 +3,14 @@
 Everything is by the eigenpairs of Θ(X, X) that :func:`kerneltrack.eigensystem` gives, never by an inverse.
 """
 
+from kerneltrack.regression.attribution import half_sets, linear_datamodelling_score, refitted
 from kerneltrack.regression.flow import descent_filter, ensemble_covariance, flow_filter, trained
 from kerneltrack.regression.gaussian_process import (
     Evidence,
+    Laplace,
     Posterior,
     information_gain,
+    laplace,
     log_evidence,
     most_evident,
     posterior,
@@ -19,6 +22,7 @@ from kerneltrack.regression.ridge import influence, kernel_alignment_risk, kerne
 __all__ = [
     "CrossEntropy",
     "Evidence",
+    "Laplace",
     "MeanLoss",
     "Posterior",
     "Through",
@@ -26,16 +30,20 @@ __all__ = [
     "effective_regularisation",
     "ensemble_covariance",
     "flow_filter",
+    "half_sets",
     "influence",
     "information_gain",
     "kernel_alignment_risk",
     "kernel_newton",
     "kernel_regression",
+    "laplace",
     "learning_curve",
     "leave_one_out",
+    "linear_datamodelling_score",
     "log_evidence",
     "most_evident",
     "posterior",
+    "refitted",
     "removal",
     "trained",
 ]

@@ -68,6 +68,36 @@ class Evidence:
     inside: bool
 
 
+@dataclass(frozen=True)
+class Laplace:
+    """The linearised network's posterior at new points, with the prior and the noise of the largest evidence.
+
+    Attributes:
+        posterior: of J(x)θ.
+        evidence: δ and σ².
+    """
+
+    posterior: Posterior
+    evidence: Evidence
+
+
+def laplace(cross: Array, diagonal: Array, pairs: EigenSystem, targets: Array) -> Laplace:
+    """The Laplace approximation of a network linearised at its trained parameters θ*, of squares; prior and noise by evidence.
+
+    Args:
+        cross: (M', M) Θ(X', X) at θ*.
+        diagonal: (M',) Θ(x, x) of the new points.
+        pairs: the complete eigensystem of Θ(X, X).
+        targets: (M, C) y − f*(X) + J(X)θ*.
+
+    Raises:
+        RegressionError: as :func:`most_evident`.
+    """
+    evidence = most_evident(pairs, targets)
+    found = posterior(cross, diagonal, pairs, targets, noise=evidence.noise, precision=evidence.precision)
+    return Laplace(found, evidence)
+
+
 def posterior(
     cross: Array,
     diagonal: Array,
@@ -138,6 +168,9 @@ def most_evident(pairs: EigenSystem, targets: Array) -> Evidence:
     c, values = _coefficients(pairs, targets), np.maximum(pairs.values, 0.0)
     if not (values.max(initial=0.0) > 0 and np.any(c)):
         raise RegressionError("nothing to explain, or nothing to explain it by", got="a kernel or targets of zeros")
+    # In units of λ_1 and of the largest coefficient, so that what is found does not depend on the units of f at all.
+    largest, size = float(values.max()), float(np.abs(c).max())
+    values, c = values / largest, c / size
 
     def noise(log_ridge: float) -> float:
         share = 1 / (values / np.exp(log_ridge) + 1)
@@ -147,7 +180,7 @@ def most_evident(pairs: EigenSystem, targets: Array) -> Evidence:
         spread = float(np.sum(np.log1p(values / np.exp(log_ridge))))
         return float(c.size * math.log(noise(log_ridge)) + c.shape[1] * spread)
 
-    low, high = np.log(values.max()) + np.log(_RANGE)
+    low, high = np.log(_RANGE)
     grid = np.linspace(low, high, round((high - low) / np.log(10) * _A_DECADE) + 1)
     place = int(np.argmin([missing(x) for x in grid]))
     inside = 0 < place < len(grid) - 1
@@ -155,7 +188,8 @@ def most_evident(pairs: EigenSystem, targets: Array) -> Evidence:
     if inside:
         between = float(grid[place - 1]), float(grid[place + 1])
         best = float(minimize_scalar(missing, bounds=between, method="bounded").x)
-    found, precision = noise(best), float(np.exp(best)) / noise(best)
+    found = noise(best) * size**2
+    precision = float(np.exp(best)) * largest / found
     return Evidence(precision, found, log_evidence(pairs, targets, noise=found, precision=precision), inside)
 
 

@@ -9,7 +9,7 @@ floor are the same code for both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -229,7 +229,7 @@ def _solve_array(array: Any, epsilon: float, k: int | None, previous: EigenSyste
         return _merge([solve_dense(block, k) for block in blocks], blocks, k, epsilon, asymmetry, solver)
     # The products are exact to float64, whatever the kernel came in. Earlier vectors are of the whole, not of a block.
     earlier = previous if len(blocks) == 1 else None
-    few = [_leading(_as_operator(block), k, EPSILON["float64"], earlier) for block in blocks]
+    few = [_leading(as_linear_operator(block), k, EPSILON["float64"], earlier) for block in blocks]
     pairs = [(values, beside(vectors, array)) for values, vectors, _, _ in few]
     return _merge(pairs, blocks, k, epsilon, asymmetry, few[0][3])
 
@@ -259,10 +259,6 @@ class _Product:
 
     def matmat(self, block: Array) -> Array:
         return to_numpy(self.matrix @ beside(block, self.matrix))
-
-
-def _as_operator(matrix: Any) -> scipy.sparse.linalg.LinearOperator:
-    return _linear_operator(scipy.sparse.linalg.aslinearoperator(matrix) if is_numpy(matrix) else _Product(matrix))
 
 
 def _is_operator(candidate: Any) -> bool:
@@ -336,15 +332,21 @@ def _fix_signs(vectors: Any) -> Any:
 
 
 def _solve_operator(operator: Any, k: int | None, previous: EigenSystem | None) -> EigenSystem:
-    """The k largest pairs of one state of the operator: one that can change says how it is held still."""
-    with getattr(operator, "unchanging", nullcontext)():
+    """The k largest pairs of one state of the operator."""
+    with held_still(operator):
         return _solve_unchanging(operator, k, previous)
+
+
+def held_still(operator: Any) -> AbstractContextManager[None]:
+    """Within: one state of the operator. One that can change says how it is held still."""
+    found: AbstractContextManager[None] = getattr(operator, "unchanging", nullcontext)()
+    return found
 
 
 def _solve_unchanging(operator: Any, k: int | None, previous: EigenSystem | None) -> EigenSystem:
     """The k largest pairs by Lanczos, each checked by its residual; all of them through products with I."""
     epsilon = spacing(getattr(operator, "dtype", None))
-    linear = _linear_operator(operator)
+    linear = as_linear_operator(operator)
     size = linear.shape[0]
     # Lanczos needs two to three products a pair: from a third of the pairs on, the matrix itself costs no more.
     if k is None or 3 * k >= size:
@@ -367,7 +369,10 @@ def _solve_unchanging(operator: Any, k: int | None, previous: EigenSystem | None
     )
 
 
-def _linear_operator(operator: Any) -> scipy.sparse.linalg.LinearOperator:
+def as_linear_operator(operator: Any) -> scipy.sparse.linalg.LinearOperator:
+    """What multiplies float64 columns, for SciPy: an operator, whatever it takes, or a matrix where it lives."""
+    if not _is_operator(operator):
+        operator = scipy.sparse.linalg.aslinearoperator(operator) if is_numpy(operator) else _Product(operator)
     if hasattr(operator, "as_linear_operator"):
         operator = operator.as_linear_operator()
     shape = tuple(operator.shape)

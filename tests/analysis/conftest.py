@@ -197,7 +197,7 @@ def dials(snapshot):
 
 
 def one_more_kind(kind):
-    """(rows, record) of a run that the main one is not: "cosine" rates, two "classes", inputs on a "line", or more "dials"."""
+    """(rows, record) of another run: "cosine" rates, two "classes", inputs on a "line", more "dials", or "estimates"."""
     truth = simulate()
     rows, kept = list(snapshots(truth)), record(truth)
     if kind == "cosine":
@@ -206,6 +206,11 @@ def one_more_kind(kind):
         kept = dataclasses.replace(kept, input_shapes={"": ("float64", (N, 1))}, inputs={"": truth.points[:, :1]})
     if kind == "dials":
         rows = [dataclasses.replace(s, probes={"train": {**s.probes["train"], **dials(s)}}) for s in rows]
+    if kind == "estimates":
+        both = {f"participation_ratio_estimate{end}": np.array(value) for end, value in (("", 7.0), ("_error", 0.2))}
+        kept = dataclasses.replace(kept, in_training="no")
+        both |= {"posterior_calibration": np.array(1.5), "ntk_gp_nll": np.array(0.7)}
+        rows = [dataclasses.replace(s, probes={"train": {**s.probes["train"], **both}}) for s in rows]
     if kind == "classes":
         kept = dataclasses.replace(kept, targets=np.sign(kept.targets - np.median(kept.targets) - 1e-9))
     return rows, kept

@@ -17,7 +17,7 @@ from kerneltrack.analysis import load
 from kerneltrack.analysis.report.slider_curves import moving_panels
 from tests.analysis.h5_by_hand import Raw
 
-PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "layer-shares", "ledger-modes"}
+PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "layer-shares", "ledger-modes", "influence"}
 
 
 def lines_of(raw, control):

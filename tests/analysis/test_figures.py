@@ -29,22 +29,32 @@ def line(figure, label, axes=0):
     return next(one for one in figure.axes[axes].lines if one.get_label() == label)
 
 
+#: Figure → the run that it is drawn of, where the main one cannot give it.
+KINDS = {
+    "lr-trend": "cosine",
+    "class-blocks": "classes",
+    "sharpness": "dials",
+    "eigenfunction-lines": "line",
+    "estimates": "estimates",
+    "calibration": "estimates",
+    "learning-curves": "estimates",
+}
+
+
 @pytest.fixture(scope="module")
 def others(synthetic, tmp_path_factory):
     """Runs for the figures that the main one cannot give."""
     folder = tmp_path_factory.mktemp("kinds")
     return {
         kind: Scene(load(synthetic.write(folder / f"{kind}.h5", rows, record)).only)
-        for kind in ("cosine", "classes", "line", "dials")
+        for kind in sorted(set(KINDS.values()))
         for rows, record in [synthetic.one_more_kind(kind)]
     }
 
 
 @pytest.mark.parametrize("name", list(registered()))
 def test_every_figure_draws_from_the_synthetic_archive(scene, others, name):
-    kind = {
-        "lr-trend": "cosine", "class-blocks": "classes", "eigenfunction-lines": "line", "sharpness": "dials",
-    }.get(name)  # fmt: skip
+    kind = KINDS.get(name)
     figure = registered()[name](others[kind] if kind else scene)
     assert isinstance(figure, Figure)
     assert any(ax.lines or ax.images or ax.collections for ax in figure.axes)

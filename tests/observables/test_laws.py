@@ -12,6 +12,8 @@ import pytest
 
 from kerneltrack.observables import State, Update, catalogue, compute, select
 from kerneltrack.observables.datasets import energy_k
+from kerneltrack.regression import laplace
+from kerneltrack.spectrum import kernel_estimates
 from kerneltrack.spectrum.decomposition import eigensystem
 
 SAMPLES, OTHERS, OUTPUTS, WIDTH = 8, 6, 3, 5
@@ -38,6 +40,7 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
     functions = scale * rng.standard_normal((9, SAMPLES, outputs))
     if outputs == 1:
         functions[0] = scale * np.sign(functions[0])
+    answers = np.random.default_rng(4).standard_normal((OTHERS, outputs))
     activations = rng.standard_normal((2, SAMPLES, WIDTH))
     features = rng.standard_normal((3, SAMPLES, WIDTH))
     targets = functions[0][order]
@@ -79,6 +82,13 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 optimizer_kernel=3 * parts["first"] + parts["head"],
                 conjugate=scale**2 * features[index][order] @ features[index][order].T,
                 cross_time=np.einsum("nop,mqp->nmoq", here, scale * jacobians[0][:SAMPLES][order]),
+                estimates=kernel_estimates(pairs.matrix(), pairs, targets=targets.reshape(SAMPLES * outputs, -1)),
+                laplace=laplace(
+                    here.reshape(SAMPLES * outputs, -1) @ elsewhere.T,
+                    np.sum(here.reshape(SAMPLES * outputs, -1) ** 2, axis=1),
+                    eigensystem(elsewhere @ elsewhere.T),
+                    scale * answers.reshape(-1, 1)[: len(elsewhere)],
+                ),
                 extension=here.reshape(SAMPLES * outputs, -1) @ elsewhere.T @ vectors,
                 settings={
                     "loss": "half_mse",
@@ -195,6 +205,8 @@ def test_the_order_of_the_probe_does_not_matter(values, outputs, name):
     if {"sample", "sample_2"} <= set(catalogue()[name].dims):  # a kernel follows the points
         axis = catalogue()[name].dims.index("sample")
         expected = np.take(np.take(before, ORDER, axis), ORDER, axis + 1)
+    elif "sample" in catalogue()[name].dims:
+        expected = before[ORDER]
     elif name.startswith("ledger"):  # coefficients: their sign is that of their eigenvector
         found, expected = np.abs(found), np.abs(before)
     else:
@@ -230,15 +242,17 @@ def test_the_turn_is_seen_inside_the_plane():
 #: Power of the unit of outputs in every observable that is not a pure number.
 DIMENSION = {
     "trace": 2, "frobenius": 2, "noise_floor": 2, "eigen_residual": 2, "target_rayleigh": 2, "residual_rayleigh": 2,
+    "trace_estimate": 2, "trace_estimate_error": 2, "frobenius_estimate": 2, "frobenius_estimate_error": 2,
     "kernel_radius_from_initial": 2, "layer_trace": 2, "layer_frobenius": 2, "stability_bound": 2, "jacobian_change": 1,
     "conjugate_kernel": 2, "layer_kernel": 2, "optimizer_eigenvalues": 2, "class_diagonal": 2, "class_within": 2,
-    "class_between": 2,
+    "class_between": 2, "posterior_variance": 2,
     "ledger_kernel_flow": 1, "ledger_remainder": 1, "ledger_curvature": 1,
 }  # fmt: skip
 
 
-#: The learning rate has units too, and a readout's bias has the kernel 11ᵀ in any: no numbers of the state alone.
-OTHER_UNITS = {"predicted_factor", "optimizer_factor", "conjugate_kernel_share_with_bias"}
+#: The learning rate has units too, and a readout's bias has the kernel 11ᵀ in any: no numbers of the state alone. The logarithm of
+#: a density moves by that of the unit (test_bayesian.py).
+OTHER_UNITS = {"predicted_factor", "optimizer_factor", "conjugate_kernel_share_with_bias", "ntk_gp_nll", "log_evidence"}
 
 
 @pytest.mark.parametrize(("outputs", "name"), [p for p in EVERYTHING if p.values[1] not in OTHER_UNITS])

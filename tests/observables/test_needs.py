@@ -8,7 +8,8 @@ import pytest
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.observables import NEEDS, Observable, State, Update, compute, in_order, is_light
-from kerneltrack.spectrum import unsolved
+from kerneltrack.regression import laplace
+from kerneltrack.spectrum import eigensystem, kernel_estimates, unsolved
 
 #: Need → the field without which a state does not have it. The last is looked at inside the field.
 WITHOUT = {
@@ -19,7 +20,7 @@ WITHOUT = {
     "activations": "activations", "gates": "gates", "cross_time": "cross_time", "parameters": "parameter_distance",
     "anchored": "anchored_outputs", "extension": "extension", "regression": "regression", "conjugate": "conjugate",
     "optimizer_kernel": "optimizer_kernel", "training_outputs": "training_outputs",
-    "logistic": "logistic",
+    "logistic": "logistic", "estimates": "estimates", "laplace": "laplace",
 }  # fmt: skip
 ALWAYS = {"eigenvalues", "eigenvectors", "outputs", "size", "matrix"}
 INSIDE = {"spectrum", "loss", "layer_changes", "update_curvature"}
@@ -56,6 +57,8 @@ def whole(problem):
         activations={},
         gates={},
         extension=np.ones((21, 2)),
+        estimates=kernel_estimates(np.eye(21)),
+        laplace=laplace(np.ones((21, 3)), np.ones(21), eigensystem(np.eye(3)), np.ones((3, 1))),
         conjugate=np.ones((7, 7)),
     )
 

@@ -8,5 +8,18 @@ from .runs import runs_figure, seeds_figure, sweep_figure
 
 __all__ = ["runs_figure", "seeds_figure", "sweep_figure"]
 
-for _name in ("pictures", "functions", "alignment", "spectrum", "decay", "freeze", "motion", "classes", "dials"):
+for _name in (
+    "pictures",
+    "functions",
+    "alignment",
+    "spectrum",
+    "decay",
+    "freeze",
+    "motion",
+    "classes",
+    "dials",
+    "estimates",
+    "uncertainty",
+    "learning",
+):
     importlib.import_module(f".{_name}", __name__)

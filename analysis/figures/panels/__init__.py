@@ -5,7 +5,7 @@ from __future__ import annotations
 from .courses import Scale, Series, band, decade, line_plot, mark_changes, stacked, staircase, time_axis
 from .maps import block_map, cell_names, heat_map, mode_time_map
 from .pictures import COLOUR_MAPS, pictures
-from .profiles import bars, below, functions, profiles, scatter_factors, slopes
+from .profiles import bars, below, functions, learning, profiles, ranked, scatter_factors, slopes
 
 __all__ = [
     "COLOUR_MAPS",
@@ -19,11 +19,13 @@ __all__ = [
     "decade",
     "functions",
     "heat_map",
+    "learning",
     "line_plot",
     "mark_changes",
     "mode_time_map",
     "pictures",
     "profiles",
+    "ranked",
     "scatter_factors",
     "slopes",
     "stacked",

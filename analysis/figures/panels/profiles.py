@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from ...trajectory import Floats
+from ...trajectory import Floats, Ints
 from ..style import Style
 from .courses import Scale, Series, decade, draw, label_ends, logarithmic
 
@@ -157,6 +157,35 @@ def bars(ax: Axes, values: Floats, style: Style, *, labels: Sequence[str], title
     ax.set_xlabel(xlabel)
     ax.set_title(title)
     ax.set_label("bars")
+    return ax
+
+
+def learning(
+    ax: Axes, points: Ints, predicted: Sequence[Series], measured: Sequence[tuple[Floats, Floats]], style: Style
+) -> Axes:
+    """Errors over the number of points: lines of what is predicted, dots and bars of what was measured; returns ``ax``."""
+    for one, (mean, spread) in zip(predicted, measured, strict=True):
+        draw(ax, points, one)
+        ax.errorbar(points, mean, yerr=spread, fmt="o", color=one.colour, markersize=4, linewidth=1)
+    ax.set_xscale("log")
+    ax.set_xticks(points, [f"{n:,}" for n in points])
+    ax.xaxis.set_minor_locator(NullLocator())
+    logarithmic(ax)
+    ax.set_xlabel("points n")
+    ax.set_ylabel("squared error over ‖y‖²")
+    below(ax)
+    ax.set_label("learning")
+    return ax
+
+
+def ranked(ax: Axes, names: Sequence[str], heights: Floats, marks: Floats, style: Style, *, ylabel: str) -> Axes:
+    """One bar a name, in the order given, with a second number as a ring; returns ``ax``."""
+    index = np.arange(len(names))
+    ax.bar(index, heights, color=style.category[0], width=0.7)
+    ax.scatter(index, marks, facecolors="none", edgecolors=style.ink, s=22, zorder=3)
+    ax.set_xticks(index, list(names))
+    ax.set_ylabel(ylabel)
+    ax.set_label("ranked")
     return ax
 
 
