@@ -33,7 +33,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Measured": ("demo", "benchmarks", "benchmarks-gpu", "benchmarks-overhead", "benchmarks-archive"),
     "Studies": (
         "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/width-sweep/README",
-        "studies/fast-ntk/README",
+        "studies/natural-gradient/README", "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),
 }  # fmt: skip

@@ -8,9 +8,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import ran_on, table
+from course import ASYMPTOTIC
 from deep_limit import kernel_of_angle, scaling_form
 from depth_claims import Deep, depth_claims
-from measured import ASYMPTOTIC, Archives
+from measured import Archives
 from width_claims import activation_claims, jacobian_claims, why_not
 
 from kerneltrack.analysis.figures.style import OKABE_ITO, PLASMA
@@ -46,7 +47,7 @@ python docs/studies/width-sweep/study.py --size {name}
 {count} trainings at size `{name}`: "is a digit odd?" (±1) on {size.samples} of scikit-learn's digits, put on a sphere, by
 {size.steps} full-batch updates on the mean of ½(f − y)² at a quarter of the largest stable rate at the start, η = N/(2λ_1(Θ_0)).
 MLPs of two hidden layers, and a CNN of two convolutions, without biases, in the parametrisations of
-[wide_networks.py](wide_networks.py); {size.seeds} seeds of each width. The kernel of all {size.samples} digits was measured at
+[wide_networks.py](../wide_networks.py); {size.seeds} seeds of each width. The kernel of all {size.samples} digits was measured at
 steps 0, {size.steps // 16}, {size.steps // 4} and {size.steps}, with J_t J_0ᵀ and the activations. The sphere: {size.directions}
 random direction{plural} a seed at distance R = 3‖y − f_0‖/√λ_min(Θ_0), where ΔJ ΔJᵀ is the kernel of
 x ↦ f(x; θ + p) − f(x; θ_0 + p) in p. C' = 3‖J(θ) − J(θ_0)‖₂/√λ_min(Θ_0) is the largest over snapshots or

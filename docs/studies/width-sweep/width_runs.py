@@ -14,7 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from claims import finished
-from sklearn.datasets import load_digits
+from odd_digits import odd_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from wide_networks import Activation, Moved, Parametrisation, cnn, mlp
@@ -137,16 +137,6 @@ def register() -> None:
         observables.register(entry)
 
 
-def data(count: int) -> tuple[Tensor, Tensor]:
-    """The first ``count`` shuffled digits as vectors of norm √64 (a sphere), and +1 for odd, −1 for even, (N, 1)."""
-    digits = load_digits()
-    images = torch.tensor(digits.data, dtype=torch.float32)
-    order = np.random.default_rng(0).permutation(len(images))[:count]
-    centred = (images - images.mean())[order]
-    odd = torch.tensor(digits.target[order] % 2, dtype=torch.float32)
-    return centred / centred.norm(dim=1, keepdim=True) * 8, 2 * odd[:, None] - 1
-
-
 class Descent(pl.LightningModule):
     """Gradient descent on the mean of ½(f − y)²."""
 
@@ -201,7 +191,7 @@ def run(
     if finished(path, steps):
         return path
     register()
-    x, y = data(samples)
+    x, y = odd_digits(samples)
     pl.seed_everything(seed, verbose=False)
     network = setting.build(width)
     pairs = kt.eigensystem(kt.empirical_ntk(network, x))

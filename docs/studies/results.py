@@ -1,0 +1,99 @@
+"""What a study measured, as one file beside its page: ``results.json``, at most 1 MB. The page is made from it alone.
+
+A run is a dictionary of numbers, kept in a file of its own as soon as it is finished, so an interrupted study goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from claims import ran_on
+
+LARGEST = 1_000_000
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was run, on what, and what came out.
+
+    Attributes:
+        study: its name.
+        size: "smoke", "desk" or "full".
+        settings: the configuration of that size.
+        commit: of the code that ran; with "-dirty" where files were changed.
+        ran_on: versions and processor.
+        seconds: of all runs together.
+        runs: the numbers of each; one that is not known is None.
+    """
+
+    study: str
+    size: str
+    settings: dict[str, Any]
+    commit: str
+    ran_on: str
+    seconds: float
+    runs: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """From a file that :meth:`write` wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, path: Path) -> None:
+        """One run a line. Not-a-number is no JSON: it raises."""
+        facts = dataclasses.asdict(self)
+        runs = ",\n".join(json.dumps(run, ensure_ascii=False, allow_nan=False) for run in facts.pop("runs"))
+        text = json.dumps(facts, ensure_ascii=False, allow_nan=False, indent=1)
+        text = f'{text.removesuffix("}").rstrip()},\n "runs": [\n{runs}\n]}}\n'
+        if len(text.encode()) > LARGEST:
+            raise ValueError(
+                f"the results of {self.study} are {len(text.encode()):,} bytes; at most {LARGEST:,} are committed"
+            )
+        path.write_text(text, encoding="utf-8")
+
+
+def collect(
+    study: str, size: str, settings: Any, runs: Mapping[str, Callable[[], Mapping[str, Any]]], folder: Path
+) -> Results:
+    """The results of all runs; those that are finished in the folder, for the same settings, are not run again.
+
+    Args:
+        study: its name.
+        size: the name of the size.
+        settings: a dataclass: the configuration of that size.
+        runs: the name of each run, and what makes its numbers.
+        folder: where the finished ones lie.
+    """
+    plain = json.loads(json.dumps(dataclasses.asdict(settings)))
+    done = [_finished(folder / f"{name}.json", plain, run) for name, run in runs.items()]
+    commits: Sequence[str] = sorted({one["commit"] for one in done})
+    seconds = round(sum(one["seconds"] for one in done), 1)
+    return Results(study, size, plain, ", ".join(commits), ran_on(), seconds, [one["numbers"] for one in done])
+
+
+def _finished(path: Path, settings: dict[str, Any], run: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if found["settings"] == settings:
+            return found
+    began = time.perf_counter()
+    numbers = dict(run())
+    found = {"settings": settings, "commit": commit(), "seconds": time.perf_counter() - began, "numbers": numbers}
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+    beside.replace(path)  # whole or not at all
+    return found
+
+
+def commit() -> str:
+    """The short name of the commit that runs, with "-dirty" where tracked files were changed; "unknown" outside git."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    said = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return said.stdout.strip() or "unknown"
