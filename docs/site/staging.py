@@ -32,8 +32,8 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Look up": ("gallery", "observables", "api/index", "format", "setups", "platforms"),
     "Measured": ("demo", "benchmarks", "benchmarks-gpu", "benchmarks-overhead", "benchmarks-archive"),
     "Studies": (
-        "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/width-sweep/README",
-        "studies/natural-gradient/README", "studies/fast-ntk/README",
+        "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/alignment-speed/README",
+        "studies/width-sweep/README", "studies/natural-gradient/README", "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),
 }  # fmt: skip

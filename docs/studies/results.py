@@ -72,20 +72,23 @@ def collect(
         folder: where the finished ones lie.
     """
     plain = json.loads(json.dumps(dataclasses.asdict(settings)))
-    done = [_finished(folder / f"{name}.json", plain, run) for name, run in runs.items()]
+    present = commit()  # of the code that is loaded, whatever is committed while it runs
+    done = [_finished(folder / f"{name}.json", plain, run, present) for name, run in runs.items()]
     commits: Sequence[str] = sorted({one["commit"] for one in done})
     seconds = round(sum(one["seconds"] for one in done), 1)
     return Results(study, size, plain, ", ".join(commits), ran_on(), seconds, [one["numbers"] for one in done])
 
 
-def _finished(path: Path, settings: dict[str, Any], run: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def _finished(
+    path: Path, settings: dict[str, Any], run: Callable[[], Mapping[str, Any]], present: str
+) -> dict[str, Any]:
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["settings"] == settings:
             return found
     began = time.perf_counter()
     numbers = dict(run())
-    found = {"settings": settings, "commit": commit(), "seconds": time.perf_counter() - began, "numbers": numbers}
+    found = {"settings": settings, "commit": present, "seconds": time.perf_counter() - began, "numbers": numbers}
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
     beside.replace(path)  # whole or not at all

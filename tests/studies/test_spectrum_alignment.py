@@ -20,7 +20,8 @@ import alignment_checks  # noqa: E402
 import alignment_numbers as numbers  # noqa: E402
 import alignment_others  # noqa: E402
 import alignment_runs  # noqa: E402
-from alignment_runs import CapturedLearner, Learner, Recipe, data, mlp  # noqa: E402
+from alignment_runs import CapturedLearner, Learner, Recipe, data  # noqa: E402
+from portrait import mirrored, mlp  # noqa: E402
 
 SIZES, Plan, claims, read, train = study.SIZES, study.Plan, study.claims, study.read, study.train
 RECIPE = Recipe("picture", "gd", 50, 12, 3, 0, 0.25, (6,), 10, 5)
@@ -138,7 +139,7 @@ def test_the_mirrored_picture_is_the_picture_seen_in_a_mirror():
     x = torch.cat([half, half * torch.tensor([-1.0, 1.0])])
     y = torch.arange(40.0)[:, None]
     swapped = torch.cat([y[20:], y[:20]])
-    torch.testing.assert_close(alignment_runs.mirrored(x, y), (swapped - swapped.mean()) / swapped.std(correction=0))
+    torch.testing.assert_close(mirrored(x, y), (swapped - swapped.mean()) / swapped.std(correction=0))
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from linear_descent import updates_to
 from torch import Tensor, nn
 from wide_networks import Moved
 
@@ -149,18 +150,5 @@ def plain(model: nn.Module, x: Tensor, y: Tensor, start: Start, *, updates: int)
 
 
 def linear_updates(start: Start, level: float = LEVEL) -> int:
-    """How many updates gradient descent at rate N/λ_1 needs in the linear model of the start: the smallest k with
-    Σ_i ⟨v_i, r_0⟩²(1 − λ_i/λ_1)^{2k} ≤ level² ‖r_0‖². The sum falls with k, so k is found by halving."""
-    kept = np.clip(1 - start.values / start.values[0], 0.0, 1.0)
-
-    def reached(k: int) -> bool:
-        return bool(np.sum(start.squares * kept ** (2 * k)) <= level**2 * np.sum(start.squares))
-
-    high = 1
-    while not reached(high):
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high
+    """How many updates gradient descent at η = N/λ_1 needs in the linear model of the start until ‖r‖ ≤ level ‖r_0‖."""
+    return updates_to(level**2, start.values, start.squares, 1 / float(start.values[0]))

@@ -23,8 +23,9 @@ from alignment_numbers import (
     rank_correlation,
     ray_share,
 )
-from alignment_runs import data, mlp
+from alignment_runs import data
 from claims import Claim, spread
+from portrait import mlp
 
 from kerneltrack import NTKOperator
 from kerneltrack.analysis import Run

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from alignment_runs import SLOPE, Recipe, mlp
+from alignment_runs import Recipe
 from claims import spread
 from numpy.typing import NDArray
+from portrait import SLOPE, mlp
 
 from kerneltrack.analysis import Run
 from kerneltrack.analysis.derived.quantities import quantity

@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from portrait import mirrored, mlp
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -28,8 +28,6 @@ from kerneltrack.callbacks import NTKTracker
 
 #: Snapshots after each decay, in updates; 0 is the last state that the old rate made.
 AFTER = (0, 1, 10, 100, 1000)
-#: Slope of the leaky ReLU; the paper does not say, 0.2 was its framework's default.
-SLOPE = 0.2
 #: Of the heavy ball.
 MOMENTUM = 0.9
 #: Batches that Lightning takes for an epoch, which costs it a millisecond or two; every batch is the whole set.
@@ -95,24 +93,6 @@ def data(recipe: Recipe) -> tuple[Tensor, Tensor]:
         return (images - images.mean()) / images.std(), torch.tensor(digits.target[order])
     x, y = scattered_pixels(recipe.samples, recipe.seed)
     return x, (mirrored(x, y) if recipe.task == "mirror" else y)
-
-
-def mirrored(x: Tensor, y: Tensor) -> Tensor:
-    """Grey values of the mirrored picture at the same points: those of the sample nearest to (−x_1, x_2)."""
-    nearest = torch.cdist(x * torch.tensor([-1.0, 1.0]), x).argmin(dim=1)
-    values = y[nearest]
-    return (values - values.mean()) / values.std(correction=0)
-
-
-def mlp(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential:
-    """inputs → width → … → outputs, ``depth`` weight layers, leaky ReLU, Xavier-uniform weights, zero biases."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise([inputs, *[width] * (depth - 1), outputs]):
-        linear = nn.Linear(fan_in, fan_out)
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(*layers[:-1])
 
 
 class Learner(pl.LightningModule):
