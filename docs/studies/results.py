@@ -9,7 +9,7 @@ import dataclasses
 import json
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,16 @@ def collect(
         folder: where the finished ones lie.
     """
     plain = json.loads(json.dumps(dataclasses.asdict(settings)))
-    present = commit()  # of the code that is loaded, whatever is committed while it runs
+    # Of the code that is loaded, whatever is committed while it runs.
+    present = {"commit": commit(), "ran_on": ran_on()}
     done = [_finished(folder / f"{name}.json", plain, run, present) for name, run in runs.items()]
-    commits: Sequence[str] = sorted({one["commit"] for one in done})
+    commits, machines = (", ".join(sorted({one[fact] for one in done})) for fact in ("commit", "ran_on"))
     seconds = round(sum(one["seconds"] for one in done), 1)
-    return Results(study, size, plain, ", ".join(commits), ran_on(), seconds, [one["numbers"] for one in done])
+    return Results(study, size, plain, commits, machines, seconds, [one["numbers"] for one in done])
 
 
 def _finished(
-    path: Path, settings: dict[str, Any], run: Callable[[], Mapping[str, Any]], present: str
+    path: Path, settings: dict[str, Any], run: Callable[[], Mapping[str, Any]], present: Mapping[str, str]
 ) -> dict[str, Any]:
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -88,7 +89,7 @@ def _finished(
             return found
     began = time.perf_counter()
     numbers = dict(run())
-    found = {"settings": settings, "commit": present, "seconds": time.perf_counter() - began, "numbers": numbers}
+    found = {"settings": settings, **present, "seconds": time.perf_counter() - began, "numbers": numbers}
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
     beside.replace(path)  # whole or not at all

@@ -8,6 +8,8 @@ from typing import Any
 from claims import Claim, spread
 from results import Results
 
+#: the key of the claim that the page explains where it does not hold
+LATER = "the network is slower than its own later kernel"
 FAST = "learning along the top eigenfunctions is fast: alignment speeds learning up"
 RATES = {"own": "each at its own rate", "common": "at a common rate"}
 
@@ -48,12 +50,29 @@ def claims(results: Results) -> Iterator[Claim]:
         all(n < k for k, n in beside) if beside else None,
     )
     yield Claim(
-        "the network is slower than its own later kernel",
+        LATER,
         "",
         "n(Θ_t0) < n(network): the kernel has to be made first",
         "derived",
         _network_over_own(runs, levels),
         all(n > k["own"][i] for k, m in _both(runs) for i, n in enumerate(m["reached"]) if n is not None),
+    )
+
+
+def overtaken(results: Results) -> str:
+    """Where the network was faster than the kernel Θ_t0 that it passed through, in words."""
+    moment, levels = results.settings["moment"], results.settings["levels"]
+    cases = [
+        f"seed {run['seed']} at {level:.0%}, {words} ({n:,} against {run[f'kernels_{rate}']['own'][i]:,})"
+        for run in results.runs
+        for rate, words in RATES.items()
+        for i, level in enumerate(levels)
+        for n in [run[f"network_{rate}"]["reached"][i]]
+        if n is not None and n < run[f"kernels_{rate}"]["own"][i]
+    ]
+    return (
+        f"{LATER}: not {'; '.join(cases)}. The network's kernel goes on changing after update {moment:,}, and a frozen one "
+        "has a slow tail of its own."
     )
 
 

@@ -6,13 +6,15 @@ from typing import Any
 
 from claims import table, verdict
 from results import Results
-from speed_claims import RATES, claims
+from speed_claims import LATER, RATES, claims, overtaken
 
 
 def page(results: Results) -> str:
     """README.md."""
     s, rows = results.settings, list(claims(results))
     levels = ", ".join(f"{level:.0%}" for level in s["levels"])
+    refuted = any(row.key == LATER and row.holds is False for row in rows)
+    reason = f"\n### Where it did not come out\n\n- {overtaken(results)}\n" if refuted else ""
     return f"""# Does alignment speed learning up?
 
 D. Kopitkov and V. Indelman, *Neural Spectrum Alignment* (arXiv 1910.08720), find that the kernel aligns to the target while a
@@ -44,7 +46,7 @@ Counts of fixed kernels are exact sums over their modes. Each goes at η = N/λ_
 
 ## What came out
 
-{table(rows)}
+{table(rows)}{reason}
 Most of the slowness of Θ_0 is its tail: a part of the portrait lies in modes whose eigenvalues are small, and every level
 below that part's size waits for them. Alignment moves that part up.
 
