@@ -6,7 +6,7 @@ from kerneltrack.spectrum.blas_threads import threads_for
 from kerneltrack.spectrum.clusters import across_clusters, cluster_ends
 from kerneltrack.spectrum.decomposition import EigenSystem, eigensystem, is_few, solved, unsolved
 from kerneltrack.spectrum.kernel_matrix import EPSILON, Place
-from kerneltrack.spectrum.lanczos import largest_eigenvalue
+from kerneltrack.spectrum.lanczos import largest_eigenvalue, largest_eigenvalues
 
 __all__ = [
     "EPSILON",
@@ -17,6 +17,7 @@ __all__ = [
     "eigensystem",
     "is_few",
     "largest_eigenvalue",
+    "largest_eigenvalues",
     "solved",
     "threads_for",
     "unsolved",
