@@ -11,7 +11,7 @@ from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.loss_root import SoftmaxRoot
 from kerneltrack.measurement.metric import LANCZOS_TOLERANCE
 from kerneltrack.measurement.not_measured import NotMeasured
-from kerneltrack.ntk import empirical_ntk
+from kerneltrack.ntk import KernelOptions, empirical_ntk, kernel_and_jacobian
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.observables import select
 from kerneltrack.probe import Probe
@@ -217,6 +217,49 @@ def test_the_bias_is_what_halves_of_the_probe_have_more(loss, optimizer, count):
         found = measured(torch.arange(count), "stability_ratio_bias", **how)
         assert found == pytest.approx(expected, abs=3 * LANCZOS_TOLERANCE * whole)
         assert found > 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "gauge"), [("half_mse", "raw"), ("cross_entropy", "raw"), ("cross_entropy", "softmax")]
+)
+@pytest.mark.parametrize("metric", [0.3, "by parameter", "by entry"])
+def test_halves_by_factors_are_those_of_the_dense_matrix(metric, loss, gauge, monkeypatch):
+    """Oracle: S^½ J P Jᵀ S^½ of each half, formed in float64 from plain autodiff. No pass of the network, and both halves'
+    vectors in one product: as many products as the longer Lanczos has, not as both together.
+
+    Fails where a half's vector meets the other half's rows, or its column the other's entries of P.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh(), nn.Conv2d(3, 2, 3), nn.Flatten()),
+        *(nn.LayerNorm(8), nn.Linear(8, 4)),
+    )
+    model, x, y = model.double().eval(), torch.randn(7, 1, 4, 4).double(), torch.arange(7) % 4
+    own = {n: p.detach() for n, p in model.named_parameters()}
+    draw = torch.Generator().manual_seed(5)
+    entries = {n: torch.rand(p.shape, generator=draw, dtype=torch.float64) + 0.1 for n, p in own.items()}
+    given = {"by parameter": {n: 0.1 * (k + 1) for k, n in enumerate(own)}, "by entry": entries}.get(metric, metric)
+    _, factors = kernel_and_jacobian(model, x, KernelOptions(output="trace", gauge=gauge))
+    jacobian = torch.func.jacrev(lambda p: torch.func.functional_call(model, p, (x,)))(own)
+    every = [torch.as_tensor(given if isinstance(given, float) else given[n]).expand_as(p) for n, p in own.items()]
+    rows = torch.cat(
+        [j.flatten(2) * p.double().sqrt().flatten() for j, p in zip(jacobian.values(), every, strict=True)], 2
+    )
+    network, f, kind = Network(model), model(x).detach(), ProbeLoss.of(loss)
+    one_hot, expected, order = nn.functional.one_hot(y, 4).double(), 0.0, np.random.default_rng(0).permutation(7)
+    for half in (order[:3], order[3:]):
+        s = torch.block_diag(*kind.hessian_blocks(f[half], one_hot[half])) / len(half)
+        formed = rows[half].flatten(0, 1)
+        expected += len(half) / 7 * float(torch.linalg.eigvals(formed @ formed.T @ s).real.max())
+    monkeypatch.setattr(Network, "vjp", None)
+    products, multiply = [], factors.product
+    monkeypatch.setattr(factors, "product", lambda *a: products.append(a[0].shape[2]) or multiply(*a))
+    monkeypatch.setattr(factors, "audit_when_due", lambda: None)
+    arguments = (network, x, f, one_hot, kind, given)
+    found = curvature_of_halves(*arguments, jacobian=factors, gauge=gauge)
+    assert found == pytest.approx(expected, rel=LANCZOS_TOLERANCE)
+    assert products[0] == 2
+    assert len(products) <= 16
 
 
 def test_the_bias_of_samples_is_about_what_halving_says():

@@ -178,7 +178,9 @@ class Context:
 
     def curvature_of_halves(self, metric: Metric) -> float:
         """The mean of the same over two disjoint halves of the probe."""
-        return curvature_of_halves(*self._loss, metric, kernel=self._whole_kernel, gauge=self.spec.gauge)
+        return curvature_of_halves(
+            *self._loss, metric, kernel=self._whole_kernel, jacobian=self.jacobian, gauge=self.spec.gauge
+        )
 
     @property
     def _loss(self) -> tuple[Network, Any, Tensor, Tensor | None, ProbeLoss | None]:

@@ -22,7 +22,7 @@ from kerneltrack.measurement.metric import LANCZOS_TOLERANCE, Metric
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk import FactoredJacobian, Network
 from kerneltrack.snapshot import Array
-from kerneltrack.spectrum import largest_eigenvalue
+from kerneltrack.spectrum import largest_eigenvalues
 from kerneltrack.training import ProbeLoss, UpdateRule
 
 
@@ -85,22 +85,16 @@ def largest_curvature(
     Raises:
         NotMeasured: without a loss or targets, or for a loss that is not convex in the outputs.
     """
-    if loss is None or targets is None:
-        raise NotMeasured("no loss was given")
-    root: Root
-    if loss.name == "cross_entropy":
-        root = SoftmaxRoot.of(outputs, targets)
-    else:
-        blocks = loss.hessian_blocks(outputs, targets) / len(outputs)
-        scale = _multiple_of_identity(blocks)
-        if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
-            return metric * scale * top_eigenvalue
-        root = SymmetricRoot.of(blocks)
-    found = None if kernel is None or not isinstance(metric, float) else partial(_by_kernel, _matrix(kernel), metric)
-    if found is not None and gauge == "softmax":
-        found = partial(_between_gauges, found)
-    product = found or _by_factors(jacobian, metric, outputs.shape[1]) or partial(_by_passes, network, inputs, metric)
-    return _top_curvature(product, root, outputs)
+    root, scale = _root(outputs, targets, loss)
+    if scale is not None and top_eigenvalue is not None and isinstance(metric, float):
+        return metric * scale * top_eigenvalue
+    product = (
+        _by_kernel(kernel, metric, gauge)
+        or _by_factors(jacobian, metric, outputs.shape[1])
+        or partial(_by_passes, network, inputs, metric)
+    )
+    (top,) = _top_curvatures(product, [(slice(None), root)], outputs)
+    return top
 
 
 def curvature_of_halves(
@@ -112,6 +106,7 @@ def curvature_of_halves(
     metric: Metric,
     *,
     kernel: Tensor | None = None,
+    jacobian: FactoredJacobian | None = None,
     gauge: Gauge = "raw",
 ) -> float:
     """Mean of λ_1(S^½ J P Jᵀ S^½) over two disjoint halves of the probe, each weighed by its points.
@@ -127,7 +122,8 @@ def curvature_of_halves(
         loss: the loss on the probe, or None.
         metric: P.
         kernel: J Jᵀ.
-        gauge: of that kernel.
+        jacobian: J, whose products with vectors of both halves are one; spares the passes where there is no kernel.
+        gauge: of both.
 
     Raises:
         NotMeasured: as there, or fewer than two samples.
@@ -136,21 +132,41 @@ def curvature_of_halves(
     if count < 2:
         raise NotMeasured("a probe of one point has no halves")
     samples, order = network.inputs(inputs), np.random.default_rng(0).permutation(count)
-    total = 0.0
-    for half in (order[: count // 2], order[count // 2 :]):
-        points = torch.from_numpy(half).to(outputs.device)
-        found = largest_curvature(
-            network,
-            samples.pick(half.tolist()),
-            outputs[points],
-            None if targets is None else targets[points],
-            loss,
-            metric,
-            kernel=None if kernel is None else kernel[points.to(kernel.device)][:, points.to(kernel.device)],
-            gauge=gauge,
-        )
-        total += len(half) / count * found
-    return total
+    halves = [torch.from_numpy(half).to(outputs.device) for half in (order[: count // 2], order[count // 2 :])]
+    given = [None if targets is None else targets[half] for half in halves]
+    product = _by_factors(jacobian, metric, outputs.shape[1])
+    if kernel is None and product is not None:
+        roots = [_root(outputs[half], y, loss)[0] for half, y in zip(halves, given, strict=True)]
+        tops = _top_curvatures(product, list(zip(halves, roots, strict=True)), outputs)
+    else:
+        tops = [
+            largest_curvature(
+                network,
+                samples.pick(half.tolist()),
+                outputs[half],
+                y,
+                loss,
+                metric,
+                kernel=None if kernel is None else kernel[half.to(kernel.device)][:, half.to(kernel.device)],
+                gauge=gauge,
+            )
+            for half, y in zip(halves, given, strict=True)
+        ]
+    return sum(len(half) / count * top for half, top in zip(halves, tops, strict=True))
+
+
+def _root(outputs: Tensor, targets: Tensor | None, loss: ProbeLoss | None) -> tuple[Root, float | None]:
+    """R with R Rᵀ = S, and c where S is c times the identity.
+
+    Raises:
+        NotMeasured: as of :func:`largest_curvature`.
+    """
+    if loss is None or targets is None:
+        raise NotMeasured("no loss was given")
+    if loss.name == "cross_entropy":
+        return SoftmaxRoot.of(outputs, targets), None
+    blocks = loss.hessian_blocks(outputs, targets) / len(outputs)
+    return SymmetricRoot.of(blocks), _multiple_of_identity(blocks)
 
 
 def _multiple_of_identity(blocks: Tensor) -> float | None:
@@ -160,28 +176,39 @@ def _multiple_of_identity(blocks: Tensor) -> float | None:
     return float(scale) if torch.equal(blocks, (scale * identity).expand_as(blocks)) else None
 
 
-def _top_curvature(product: Callable[[Tensor], Tensor], root: Root, outputs: Tensor) -> float:
-    """λ_1(Rᵀ J P Jᵀ R), which is λ_1(S^½ J P Jᵀ S^½), by Lanczos, from products u ↦ J P Jᵀ u on (N, O)."""
+def _top_curvatures(
+    product: Callable[[Tensor], Tensor], parts: Sequence[tuple[Tensor | slice, Root]], outputs: Tensor
+) -> list[float]:
+    """λ_1(Rᵀ J P Jᵀ R) of the rows of J at some samples, which is λ_1(S^½ J P Jᵀ S^½), each with its R, by Lanczos.
 
-    def between_roots(v: Array) -> Array:
-        u = torch.from_numpy(v).reshape(outputs.shape).to(outputs)
-        moved = root.transposed(product(root.times(u)))
-        return np.asarray(moved.reshape(-1).detach().cpu().to(torch.float64).numpy())
+    Args:
+        product: U ↦ J P Jᵀ U for U (N, O, k): a vector of each part whose λ_1 is not known yet, and zeros at other samples.
+        parts: samples, and R of these.
+        outputs: (N, O), whose numbers do not count.
+    """
 
-    start = np.random.default_rng(0).standard_normal(outputs.numel())
-    return largest_eigenvalue(between_roots, start, LANCZOS_TOLERANCE)
+    def between_roots(vectors: Mapping[int, Array]) -> dict[int, Array]:
+        u = outputs.new_zeros(*outputs.shape, len(vectors))
+        for column, (i, v) in enumerate(vectors.items()):
+            samples, root = parts[i]
+            u[samples, :, column] = root.times(torch.from_numpy(v).reshape(-1, outputs.shape[1]).to(outputs))
+        moved = product(u)
+        images = {i: parts[i][1].transposed(moved[parts[i][0], :, column]) for column, i in enumerate(vectors)}
+        return {i: image.reshape(-1).detach().cpu().to(torch.float64).numpy() for i, image in images.items()}
+
+    starts = [np.random.default_rng(0).standard_normal(outputs[samples].numel()) for samples, _ in parts]
+    return largest_eigenvalues(between_roots, starts, LANCZOS_TOLERANCE)
 
 
 def _by_passes(network: Network, inputs: Any, metric: Metric, u: Tensor) -> Tensor:
-    """J P Jᵀ u: one VJP and one JVP, memory O(N·O + parameters)."""
-    gradient = network.vjp(inputs, u)
-    return network.jvp(
-        inputs, {n: (metric if isinstance(metric, float) else metric[n]) * g for n, g in gradient.items()}
-    )
+    """J P Jᵀ u, (N, O, 1): one VJP and one JVP, memory O(N·O + parameters)."""
+    gradient = network.vjp(inputs, u[:, :, 0])
+    moved = {n: (metric if isinstance(metric, float) else metric[n]) * g for n, g in gradient.items()}
+    return network.jvp(inputs, moved)[:, :, None]
 
 
 def _by_factors(jacobian: FactoredJacobian | None, metric: Metric, width: int) -> Callable[[Tensor], Tensor] | None:
-    """u ↦ J P Jᵀ u by the factors of J; None where there are none, or not for this P."""
+    """U ↦ J P Jᵀ U by the factors of J; None where there are none, or not for this P."""
     if jacobian is None:
         return None
     scale, weights = (metric, None) if isinstance(metric, float) else (1.0, jacobian.weights(metric))
@@ -190,9 +217,22 @@ def _by_factors(jacobian: FactoredJacobian | None, metric: Metric, width: int) -
     jacobian.audit_when_due()
 
     def product(u: Tensor) -> Tensor:
-        return scale * jacobian.product(u[:, :, None], weights)[:, :, 0]
+        return scale * jacobian.product(u, weights)
 
     return product if jacobian.outputs == width else partial(_between_gauges, product)
+
+
+def _by_kernel(kernel: Tensor | None, metric: Metric, gauge: Gauge) -> Callable[[Tensor], Tensor] | None:
+    """U ↦ P Θ U where P is one number; None where it is not, or there is no kernel."""
+    if kernel is None or not isinstance(metric, float):
+        return None
+    matrix = _matrix(kernel)
+
+    def product(u: Tensor) -> Tensor:
+        v = u.to(matrix)
+        return (metric * (matrix @ v.flatten(0, 1)).reshape(v.shape)).to(u)
+
+    return product if gauge == "raw" else partial(_between_gauges, product)
 
 
 def _matrix(kernel: Tensor) -> Tensor:
@@ -203,13 +243,7 @@ def _matrix(kernel: Tensor) -> Tensor:
     return kernel.permute(0, 2, 1, 3).reshape(samples * outputs, -1)
 
 
-def _by_kernel(matrix: Tensor, metric: float, u: Tensor) -> Tensor:
-    """Θ u of a function u (N, O)."""
-    v = u.to(matrix)
-    return (metric * (matrix @ v.reshape(len(matrix), -1)).reshape(v.shape)).to(u)
-
-
 def _between_gauges(product: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
-    """C J P Jᵀ C u by a kernel that is BᵀJ P JᵀB."""
+    """C J P Jᵀ C U by a kernel that is BᵀJ P JᵀB, U (N, O, k)."""
     basis = torch.from_numpy(helmert(u.shape[1]).copy()).to(u)
-    return product(u @ basis) @ basis.T
+    return torch.einsum("nqk,oq->nok", product(torch.einsum("nok,oq->nqk", u, basis)), basis)

@@ -7,7 +7,7 @@ from kerneltrack.spectrum.clusters import across_clusters, cluster_ends
 from kerneltrack.spectrum.decomposition import EigenSystem, eigensystem, is_few, solved, unsolved
 from kerneltrack.spectrum.estimates import Estimate, KernelEstimates, kernel_estimates
 from kerneltrack.spectrum.kernel_matrix import EPSILON, Place
-from kerneltrack.spectrum.lanczos import largest_eigenvalue
+from kerneltrack.spectrum.lanczos import largest_eigenvalue, largest_eigenvalues
 
 __all__ = [
     "EPSILON",
@@ -21,6 +21,7 @@ __all__ = [
     "is_few",
     "kernel_estimates",
     "largest_eigenvalue",
+    "largest_eigenvalues",
     "solved",
     "threads_for",
     "unsolved",

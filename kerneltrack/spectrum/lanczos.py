@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,11 +132,42 @@ def largest_eigenvalue(product: Callable[[Array], Array], start: Array, toleranc
     Returns:
         θ; 0.0 where the operator maps the start to zero.
     """
+    (found,) = largest_eigenvalues(lambda vectors: {0: product(vectors[0])}, [start], tolerance)
+    return found
+
+
+def largest_eigenvalues(
+    products: Callable[[Mapping[int, Array]], Mapping[int, Array]], starts: Sequence[Array], tolerance: float
+) -> list[float]:
+    """λ_1 of several symmetric operators whose products cost less together than one by one.
+
+    Args:
+        products: {i: v_i} ↦ {i: A_i v_i}, of the operators whose λ_1 is not known yet.
+        starts: of each, as of :func:`largest_eigenvalue`; they may differ in length.
+        tolerance: as there.
+
+    Returns:
+        Each operator's θ.
+    """
+    runs, found = [_ritz_value(start, tolerance) for start in starts], [0.0] * len(starts)
+    waiting = {i: next(run) for i, run in enumerate(runs)}
+    while waiting:
+        moved, waiting = products(waiting), {}
+        for i, image in moved.items():
+            try:
+                waiting[i] = runs[i].send(image)
+            except StopIteration as end:
+                found[i] = end.value
+    return found
+
+
+def _ritz_value(start: Array, tolerance: float) -> Generator[Array, Array, float]:
+    """Gives the vectors v of which it is sent A v, and returns θ."""
     basis = start[None] / np.linalg.norm(start)
     diagonal: list[float] = []
     beside: list[float] = []
     while True:  # a start with little of v_1 is an eigenvector to the tolerance where all others share one eigenvalue
-        moved = product(basis[-1])
+        moved = yield basis[-1]
         diagonal.append(float(basis[-1] @ moved))
         for _ in range(2):  # one pass leaves the rounding of what it takes away
             moved = moved - basis.T @ (basis @ moved)

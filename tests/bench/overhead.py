@@ -47,7 +47,7 @@ PIECES = {
     "eigensystem": "kerneltrack.measurement.instrument.solved",
     "observables": "kerneltrack.observables.compute",
     "coefficients and vectors": "kerneltrack.observables.measurement",
-    "sharpness and ρ": "kerneltrack.measurement.curvature._top_curvature",
+    "sharpness and ρ": "kerneltrack.measurement.curvature._top_curvatures",
     "the update's effects": "kerneltrack.measurement.instrument.update_effects",
     "writing": "kerneltrack.archive.writer.ArchiveWriter.append",
 }

@@ -174,7 +174,7 @@ COSTS = {
     "forward": (Network, "outputs"),
     "jvp": (Network, "jvp"),
     "eigensystem": (instrument, "solved"),
-    "curvature": (curvature, "largest_eigenvalue"),
+    "curvature": (curvature, "largest_eigenvalues"),
     "update": (instrument, "update_effects"),
 }
 

@@ -12,8 +12,8 @@ import kerneltrack as kt
 from kerneltrack.conventions import helmert
 from kerneltrack.errors import AuditError, KernelError
 from kerneltrack.ntk import KernelOptions, kernel_and_jacobian
-from kerneltrack.ntk.capture.jacobian_block import KroneckerBlock
-from kerneltrack.ntk.matrix_free import factor_cache
+from kerneltrack.ntk.capture.jacobian_block import FormedBlock, KroneckerBlock
+from kerneltrack.ntk.matrix_free import factor_cache, factored_jacobian
 from tests.ntk.exact_kernels import OUTPUTS, exact, matrix, metrics, rows
 from tests.ntk.oracles import EXACT, contract, distance, rows_of
 from tests.ntk.problems import PROBLEMS, ROWS, samples
@@ -93,6 +93,39 @@ def test_what_is_left_behind(name, left, weighed):
     _, jacobian = kernel_and_jacobian(problem.model(), samples(problem.inputs(), ROWS), KernelOptions(output="trace"))
     assert (jacobian is not None) == left
     assert (jacobian is not None and jacobian.weights(metrics(name)["entry"][0]) is not None) == weighed
+
+
+@pytest.mark.parametrize("name", one_in(4, PROBLEMS, first=2))
+def test_what_is_left_behind_takes_what_was_foreseen(name, monkeypatch):
+    """Oracle: the bytes of the arrays that the columns of J are held in, and of the inputs that the uses recorded."""
+    foreseen, foresee = [], factored_jacobian._bytes
+    monkeypatch.setattr(factored_jacobian, "_bytes", lambda *a: foreseen.append(foresee(*a)) or foreseen[-1])
+    problem = PROBLEMS[name]
+    options = KernelOptions(output="trace", forward=problem.forward)
+    _, jacobian = kernel_and_jacobian(problem.model(), samples(problem.inputs(), ROWS), options)
+    if jacobian is None:
+        return
+    blocks = [vars(block).values() for part in jacobian._parts for block in part.blocks]
+    arrays = [one for block in blocks for one in block if isinstance(one, torch.Tensor)]
+    arrays += [one for use in jacobian._uses for one in use.record.operands]
+    stored = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in arrays}
+    making, held = foreseen[-1]
+    assert sum(stored.values()) <= held <= making
+
+
+def test_columns_that_are_formed_are_not_counted_as_factors():
+    """144 patches of 9 and of 36 numbers on 4 channels: 36 and 144 columns, where gradients of an output have 576 numbers each.
+
+    Oracle: sizes by hand. As factors they would take more than making the kernel did, and nothing would be left behind.
+    """
+    torch.manual_seed(0)
+    body = [
+        layer for c in (1, 4) for layer in (nn.Conv2d(c, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+    ]
+    model = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+    _, jacobian = kernel_and_jacobian(model, torch.randn(100, 1, 12, 12), KernelOptions(output="trace"))
+    formed = [part.blocks[0] for part in jacobian._parts if isinstance(part.blocks[0], FormedBlock)]
+    assert [block.columns.shape for block in formed] == [(100, 3, 1, 4, 9), (100, 3, 1, 4, 36)]
 
 
 @pytest.mark.parametrize("output", ["full", "diagonal", "trace"])

@@ -7,12 +7,15 @@ For k vectors at once:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+#: Bytes of G and A from which columns are formed at a time.
+_TOGETHER = 2**24
 
 
 class JacobianBlock(Protocol):
@@ -78,12 +81,21 @@ class FormedBlock:
     columns: Tensor
 
     @classmethod
-    def of(cls, gradients: Sequence[Tensor], inputs: Tensor) -> FormedBlock:
-        """From G of every output, (n, g, e, T), and A (n, g, T, i)."""
-        n, g, e, _ = gradients[0].shape
-        columns = gradients[0].new_empty(n, len(gradients), g, e, inputs.shape[-1])
-        for k, gradient in enumerate(gradients):  # all at once they would be copied once more
-            columns[:, k] = gradient @ inputs
+    def of(cls, gradients: Sequence[Tensor], input_rows: Callable[[int, int], Tensor]) -> FormedBlock:
+        """From G of every output, (n, g, e, T), and A of samples start ≤ n < stop, (n, g, T, i).
+
+        The rows of all outputs are one product for each sample (one product each has e rows, too few where e is 16), a few
+        samples at a time: patches of all, and G in the order of the product, would be written to memory and read again.
+        """
+        together, first = side_by_side(gradients), input_rows(0, 1)
+        (n, o, g, e, t), i = together.shape, first.shape[-1]
+        columns = together.new_empty(n, o, g, e, i)
+        size = max(1, _TOGETHER // (together.element_size() * g * t * (o * e + i)))
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            left = together[start:stop].transpose(1, 2).reshape(-1, o * e, t)
+            formed = torch.bmm(left, input_rows(start, stop).flatten(0, 1))
+            columns[start:stop] = formed.view(-1, g, o, e, i).transpose(1, 2)
         return cls(columns)
 
     def pull(self, v: Tensor, outputs: slice) -> Tensor:

@@ -110,9 +110,13 @@ class Use(ABC):
 
     def jacobian_block(self, gradients: Sequence[Tensor]) -> JacobianBlock:
         """Its columns of J for products, as factors or formed, whichever are fewer; ``gradients`` has G for every output."""
-        size, inputs = self.extent(), self.input_rows(0, gradients[0].shape[0])
-        few = size.features < size.gradients
-        return FormedBlock.of(gradients, inputs) if few else KroneckerBlock.of(gradients, inputs)
+        if self.is_formed():
+            return FormedBlock.of(gradients, self.input_rows)
+        return KroneckerBlock.of(gradients, self.input_rows(0, gradients[0].shape[0]))
+
+    def is_formed(self) -> bool:
+        """Whether :meth:`jacobian_block` has the columns of J themselves."""
+        return self.extent().features < self.extent().gradients
 
     def block_layout(self, entries: Tensor) -> Tensor:
         """Numbers of the weight's shape, one an entry, as :meth:`jacobian_block` has one vector W: (g, e, i)."""
@@ -125,6 +129,11 @@ class Use(ABC):
     def held_inputs(self) -> int:
         """Entries that the block of :meth:`jacobian_block` holds beside G for one sample."""
         return self.extent().inputs
+
+    def held_entries(self, outputs: int) -> int:
+        """Entries of one sample in the columns of J that products are made with."""
+        size = self.extent()
+        return outputs * size.features if self.is_formed() else outputs * size.gradients + self.held_inputs()
 
     def copied_inputs(self) -> int:
         """Entries of one sample's input rows that have to be formed because they are no view."""
@@ -157,6 +166,9 @@ class FormedUse(Use):
 
     def summed_gradient(self, gradient: Tensor, change: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
         return gradient.sum((0, -1)).flatten()
+
+    def is_formed(self) -> bool:
+        return True
 
     def held_inputs(self) -> int:
         return 0

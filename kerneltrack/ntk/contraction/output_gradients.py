@@ -131,6 +131,11 @@ class KroneckerFactors:
             together = together * self._direction.u.to(together.dtype)
         return list(torch.split(together.sum(0), [part.shape[1] for part in rows]))
 
+    def bytes_of(self, indices: Iterable[int]) -> int:
+        """What the gradients that these uses need take."""
+        parts = [self._gradients[record] for record in {self.uses[index].record for index in indices}]
+        return sum(p.together.nbytes if isinstance(p, Batched) else sum(one.nbytes for one in p) for p in parts)
+
     def keep(self, indices: Iterable[int]) -> None:
         """Drops the gradients that none of these uses needs."""
         records = {self.uses[index].record for index in indices}

@@ -116,14 +116,14 @@ class FactoredJacobian:
         plan, block = execution.plan, execution.whole
         if block is None or execution.request.metric is not None:
             return None
-        solving = _SOLVING * 8 * execution.request.matrix_shape[1] ** 2
-        if plan.factor_bytes * block.count + solving > max(plan.working_bytes, _SMALL):
-            return None
         try:
             _refuse_unfactored(plan)
         except NotCapturable:
             return None
-        request = execution.request
+        request, solving = execution.request, _SOLVING * 8 * execution.request.matrix_shape[1] ** 2
+        making, held = _bytes(block, _factored(plan), request.outputs, request.dtype.itemsize)
+        if max(making, held + solving) > max(plan.working_bytes, _SMALL):
+            return None
         return cls(replace(request, reduction=replace(request.reduction, kind="full")), plan, block)
 
     def audit_when_due(self) -> None:
@@ -138,7 +138,7 @@ class FactoredJacobian:
         audit_products_when_due(self._request, lambda v: self.product(v[:, :, None])[:, :, 0], by="factors")
 
     def product(self, v: Tensor, weights: Sequence[Weight] | None = None) -> Tensor:
-        """Θ V, for V (n, O, k), or (n, 1, k) for a trace; J P Jᵀ V for one V with P as :meth:`weights` gives it."""
+        """Θ V, for V (n, O, k), or (n, 1, k) for a trace; J P Jᵀ V with P as :meth:`weights` gives it."""
         parts = torch.split(v.to(self._dtype), self._together, 2)
         return torch.cat([self._reduced(part, weights) for part in parts], 2).to(v.dtype)
 
@@ -170,16 +170,39 @@ class FactoredJacobian:
         for index, part in enumerate(self._parts):
             blocks = part.blocks
             pulled = sum((block.pull(v, outputs) for block in blocks[1:]), blocks[0].pull(v, outputs))
-            pulled = pulled if weights is None else pulled * weights[index]
+            if weights is not None:
+                pulled = _weighted(pulled, weights[index])
             for block in blocks:
                 result.add_(block.push(pulled, outputs), alpha=part.term.scale)
         return result
+
+
+def _weighted(w: Tensor, weight: Weight) -> Tensor:
+    """P W, for W (k, p) or (g, k·e, i) as blocks have it."""
+    if not isinstance(weight, Tensor) or weight.ndim == 1:
+        return w * weight
+    groups, rows, inner = weight.shape
+    return (w.view(groups, -1, rows, inner) * weight.unsqueeze(1)).flatten(1, 2)
 
 
 def _factored(plan: StructuredPlan) -> list[Term]:
     """The terms that J is made of: of a tied table all uses are one."""
     tied = {term.names for term in plan.terms if term.form == "tied"}
     return [term for term in plan.terms if term.form == "tied" or term.names not in tied]
+
+
+def _bytes(block: SampleBlock, terms: Sequence[Term], outputs: int, item: int) -> tuple[int, int]:
+    """The most that is held while J is made of a block, term by term, and what is held from then on; recorded inputs in both."""
+    records = {use.record for use in block.factors.uses}
+    recorded = sum(operand.nbytes for record in records for operand in record.operands)
+    making = held = recorded
+    for place, term in enumerate(terms):
+        waiting = block.factors.bytes_of(index for later in terms[place:] for index in later.uses)
+        copied = sum(use.copied_inputs() for use in block.uses(term) if not use.is_formed())
+        own = sum(use.held_entries(outputs) for use in block.uses(term))
+        making = max(making, held + waiting + item * block.count * (own + copied))
+        held += item * block.count * own
+    return making, held
 
 
 def _refuse_unfactored(plan: StructuredPlan) -> None:
@@ -190,7 +213,10 @@ def _refuse_unfactored(plan: StructuredPlan) -> None:
 def _blocks(term: Term, block: SampleBlock) -> list[JacobianBlock]:
     if term.form == "features" and len(term.uses) == 1:  # of one row: the gradients of the layer's weight themselves
         together = side_by_side(block.planes(term.uses[0])[0])
-        return [Columns((together.sum(-1) if together.shape[-1] > 1 else together.squeeze(-1)).flatten(2))]
+        rows = together.sum(-1) if together.shape[-1] > 1 else together.squeeze(-1)
+        if rows.untyped_storage().nbytes() > rows.nbytes:  # a few rows of many would keep them all
+            rows = rows.clone()
+        return [Columns(rows.flatten(2))]
     if term.form == "features":
         return [Columns(shift_features(block, term, 0).view(block.count, block.outputs(0, term), -1))]
     own = zip(term.uses, block.uses(term), strict=True)

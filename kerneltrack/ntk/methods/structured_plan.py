@@ -57,7 +57,6 @@ class StructuredPlan:
         block_samples: how many are captured at a time.
         sample_bytes: what one captured sample takes.
         held_bytes: what one sample's gradients and input rows take where they are kept, with what obtains them.
-        factor_bytes: what they take by themselves while input rows are brought into the order of products.
         widest: entries of the largest gradient of one sample and output.
         workspace: bytes that a slice or a tile beside the blocks may take; four of them are kept free.
         slice_bytes: bytes of the widest slice of gradients, were there room for it.
@@ -77,7 +76,6 @@ class StructuredPlan:
     block_samples: int
     sample_bytes: int
     held_bytes: int
-    factor_bytes: int
     widest: int
     workspace: int
     slice_bytes: int
@@ -93,7 +91,6 @@ class StructuredPlan:
         one = sample_bytes(request, uses, leaves, coverage.terms)
         widest = max((use.extent().gradients for use in uses), default=1)
         inputs, item = sum(use.held_inputs() for use in uses), request.dtype.itemsize
-        gradients = sum(use.extent().gradients for use in {use.record: use for use in uses}.values())
         slice_bytes, tile_bytes = _slices(request, trial, steps)
         whole = cls(
             steps=tuple(steps),
@@ -110,7 +107,6 @@ class StructuredPlan:
             block_samples=request.samples,
             sample_bytes=one,
             held_bytes=one + item * (inputs + request.outputs * widest),
-            factor_bytes=item * (2 * inputs + request.outputs * gradients),
             widest=widest,
             workspace=0,
             slice_bytes=slice_bytes,
