@@ -60,6 +60,7 @@ other-readers: $(VENV)/.dev  ## the snippets of docs/format.md in R and Octave, 
 bench: $(VENV)/.dev  ## us and every installed peer on the same work, the archive's costs and the tracker's; writes docs/benchmarks*.md
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/bench/archive_cost.py
+	$(BIN)/python tests/bench/many_archives.py
 	$(BIN)/python tests/bench/overhead.py
 	$(BIN)/python tests/bench/ratio.py
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from kerneltrack.ntk import Method, Selection
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Schedule
 from kerneltrack.snapshot import Json, Snapshot
-from kerneltrack.tracking import Facts, Options, SteppedRun, given
+from kerneltrack.tracking import Facts, ForkLimits, Options, SteppedRun, given
 from kerneltrack.training import LossName, MeanLoss
 
 from . import transformers_checkpoints
@@ -53,8 +53,8 @@ class NTKTrackerCallback(SteppedRun, TrainerCallback):
         Trainer(model=model, args=args, train_dataset=data, callbacks=[tracker]).train()
 
     Every argument is that of :class:`kerneltrack.callbacks.NTKTracker` (whose ``log_figures`` is of Lightning's loggers), but
-    that ``split=None`` takes the labels out of a batch as the Trainer finds them, and that probes are drawn from the training
-    data only. A checkpoint of the Trainer holds
+    that ``split=None`` takes the labels out of a batch as the Trainer finds them, that probes are drawn from the training
+    data only, and that ``keep_forks`` is refused: no control run goes on from a fork yet. A checkpoint of the Trainer holds
     the tracker's state, and a training that goes on from it goes on with the archive. A training that ended by an exception
     leaves the archive open until :meth:`close`, the next training or the end of the process.
 
@@ -95,9 +95,11 @@ class NTKTrackerCallback(SteppedRun, TrainerCallback):
         params: Selection = None,
         memory_budget: int | str | None = None,
         eigenpairs: Eigenpairs = "all",
+        keep_forks: bool | ForkLimits = False,
+        fork_at: Sequence[int] = (),
     ) -> None:
         super().__init__(
-            Options.checked(
+            _without_forks(
                 archive=archive,
                 probe=probe,
                 schedule=schedule,
@@ -120,8 +122,8 @@ class NTKTrackerCallback(SteppedRun, TrainerCallback):
                 params=params,
                 memory_budget=memory_budget,
                 eigenpairs=eigenpairs,
-                keep_forks=False,  # there is no control run of this Trainer yet
-                fork_at=(),
+                keep_forks=keep_forks,
+                fork_at=fork_at,
             )
         )
 
@@ -273,6 +275,19 @@ class NTKTrackerCallback(SteppedRun, TrainerCallback):
         if self._at_exit is None and self._recorder is not None:
             self._at_exit = partial(_close, weakref.ref(self._recorder))
             atexit.register(self._at_exit)
+
+
+def _without_forks(**arguments: Any) -> Options:
+    """The options. A Trainer that goes on from a fork has to be fed the batches that were left of its epoch, and none can be."""
+    options = Options.checked(**arguments)
+    if options.forks is not None:
+        raise TrackerError(
+            "keep_forks in the Trainer of transformers",
+            expected="False: no control run goes on from a fork of it",
+            got=repr(arguments["keep_forks"]),
+            remedy="Put the updates into a loop of your own under kerneltrack.Tracker, or into Lightning's Trainer.",
+        )
+    return options
 
 
 def _close(recorder: weakref.ref[Recorder]) -> None:

@@ -24,7 +24,7 @@ from ..withheld import Rows, Withheld, missing, off_lag, withheld
 if TYPE_CHECKING:
     import xarray as xr
 
-    from kerneltrack.archive import Archive
+    from kerneltrack.archive import Archive, Shelved
     from kerneltrack.snapshot import InTraining
 
 Floats = NDArray[np.float64]
@@ -350,7 +350,7 @@ class Run:
         raise missing(fallbacks[0], f"the size of the dimension {dim!r}", self.path)
 
 
-def run_of(archive: Archive, probe: str, path: str) -> Run:
+def run_of(archive: Archive | Shelved, probe: str, path: str) -> Run:
     """An open archive seen through ``probe``."""
     record = archive.probes[probe]
     return Run(

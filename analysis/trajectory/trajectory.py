@@ -96,7 +96,7 @@ class Trajectory(Sequence[Run]):
 
 
 def load(paths: PathLike | Iterable[PathLike], *, probe: str | None = None) -> Trajectory:
-    """Open one archive or many as a trajectory.
+    """Open one archive or many as a trajectory. Of many, a few hold their files open at a time.
 
     Args:
         paths: a path, or several.
@@ -113,7 +113,7 @@ def load(paths: PathLike | Iterable[PathLike], *, probe: str | None = None) -> T
 
 
 def _load(path: str, probe: str | None) -> Run:
-    from kerneltrack.archive import open_archive
+    from kerneltrack.archive import Shelved, open_archive
 
     archive = open_archive(path)
     names = tuple(archive.probes)
@@ -125,7 +125,7 @@ def _load(path: str, probe: str | None) -> Run:
         raise AnalysisError(
             "the archive holds no snapshot yet", where=path, remedy="Wait for the run's first measurement."
         )
-    return run_of(archive, probe or names[0], path)
+    return run_of(Shelved(archive), probe or names[0], path)
 
 
 def _same(

@@ -30,7 +30,9 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "Understand": ("concepts/questions", "notation", "concepts/stages", "concepts/methods-and-cost"),
     "Look up": ("gallery", "observables", "api/index", "format", "setups", "platforms"),
-    "Measured": ("demo", "benchmarks", "benchmarks-gpu", "benchmarks-overhead", "benchmarks-archive"),
+    "Measured": (
+        "demo", "benchmarks", "benchmarks-gpu", "benchmarks-overhead", "benchmarks-archive", "benchmarks-many-archives",
+    ),
     "Studies": (
         "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/alignment-speed/README",
         "studies/width-sweep/README", "studies/natural-gradient/README", "studies/fast-ntk/README",

@@ -11,6 +11,7 @@ from kerneltrack.archive.place import is_among_parts
 from kerneltrack.archive.printable import printable
 from kerneltrack.archive.publishing import merge, publish
 from kerneltrack.archive.reader import Archive, open_archive
+from kerneltrack.archive.shelf import Shelved
 from kerneltrack.archive.spool import ArchiveWarning
 from kerneltrack.archive.writer import ArchiveWriter, IfExists
 from kerneltrack.schema import Field
@@ -24,6 +25,7 @@ __all__ = [
     "IfExists",
     "Problem",
     "Segment",
+    "Shelved",
     "Stream",
     "check",
     "chunk_shape",

@@ -47,8 +47,10 @@ LOOPS = {
     "Hugging Face's Trainer": "a plain loop's",
 }
 FOOT = """
-FSDP1, DeepSpeed and tensor parallelism are refused before the first batch. Both import roots and LightningCLI with every
-argument are tested in `tests/callbacks/test_roots.py`, each guard's necessity in `tests/callbacks/test_guards.py`.
+FSDP1, DeepSpeed and tensor parallelism are refused before the first batch. Forks for control runs (`keep_forks`) are kept of
+Lightning's Trainer and of loops of one's own, in one process; several processes and Hugging Face's Trainer refuse them. Both
+import roots and LightningCLI with every argument are tested in `tests/callbacks/test_roots.py`, each guard's
+necessity in `tests/callbacks/test_guards.py`.
 """
 
 

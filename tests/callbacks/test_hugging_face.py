@@ -203,12 +203,7 @@ def test_an_evaluation_and_what_is_logged_can_ask_for_states(tmp_path):
 def test_arguments_are_those_of_ntk_tracker_and_so_are_their_messages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ours, theirs = (dict(inspect.signature(kind.__init__).parameters) for kind in (NTKTrackerCallback, NTKTracker))
-    for name in (
-        "log_figures",
-        "keep_forks",
-        "fork_at",
-    ):  # of Lightning's loggers, and of loops that can be gone on with
-        del theirs[name]
+    del theirs["log_figures"]  # of Lightning's loggers
     assert {n: p.default for n, p in ours.items()} == {n: p.default for n, p in theirs.items()}
     for argument, values in ((name, values) for name, values in WRONG.items() if name in ours):
         for value, _ in values:
@@ -219,6 +214,12 @@ def test_arguments_are_those_of_ntk_tracker_and_so_are_their_messages(tmp_path, 
                     kind(**given)
                 said.append(str(found.value))
             assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("given", [{"keep_forks": True}, {"keep_forks": kt.ForkLimits(count=1), "fork_at": [3]}])
+def test_forks_that_no_control_could_go_on_from_are_refused(given):
+    with pytest.raises(TrackerError, match=r"keep_forks in the Trainer of transformers: .*a fork of it, got .*Tracker"):
+        NTKTrackerCallback("run.h5", **given)
 
 
 @pytest.mark.parametrize(
