@@ -23,7 +23,7 @@ def write(page: Path, demo: Path) -> None:
 
     Args:
         page: the staged copy of docs/gallery.md.
-        demo: the folder with the demo's archives; the two small runs are added to it where they are not there.
+        demo: the folder with the demo's archives; the small runs are added to it where they are not there.
 
     Raises:
         FileNotFoundError: there are no archives of the demo.
@@ -36,6 +36,8 @@ def write(page: Path, demo: Path) -> None:
         gallery_runs.classes(demo / "classes.h5", 200)
     if not (demo / "line.h5").exists():
         gallery_runs.line(demo / "line.h5", 2000)
+    if not (demo / "edge.h5").exists():
+        gallery_runs.edge(demo / "edge.h5", 600)
     pictures = page.with_name("figures") / "gallery"
     pictures.mkdir(parents=True)
     text = page.read_text(encoding="utf-8")

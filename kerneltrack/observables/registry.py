@@ -25,6 +25,7 @@ from kerneltrack.observables import (
     modes,
     motion,
     optimizer,
+    oscillation,
     regression,
     sharpness,
     spectral,
@@ -40,7 +41,7 @@ from kerneltrack.observables.superseded import SUPERSEDED
 from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
-    spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, sharpness,
+    spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, sharpness, oscillation,
     training_mode, optimizer, laziness, activations, regression, logistic, decay, ledger,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}

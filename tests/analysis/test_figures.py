@@ -35,7 +35,7 @@ def others(synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kinds")
     return {
         kind: Scene(load(synthetic.write(folder / f"{kind}.h5", rows, record)).only)
-        for kind in ("cosine", "classes", "line", "dials")
+        for kind in ("cosine", "classes", "line", "dials", "oscillation")
         for rows, record in [synthetic.one_more_kind(kind)]
     }
 
@@ -44,6 +44,7 @@ def others(synthetic, tmp_path_factory):
 def test_every_figure_draws_from_the_synthetic_archive(scene, others, name):
     kind = {
         "lr-trend": "cosine", "class-blocks": "classes", "eigenfunction-lines": "line", "sharpness": "dials",
+        "oscillation": "oscillation",
     }.get(name)  # fmt: skip
     figure = registered()[name](others[kind] if kind else scene)
     assert isinstance(figure, Figure)
