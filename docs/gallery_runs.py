@@ -2,6 +2,7 @@
 
 ``classes.h5``: the bundled digits, two probes, a cosine schedule, and the observables that are measured on request.
 ``line.h5``: a function of one input. ``squares.h5``: the digits with squares, and points held out.
+``edge.h5``: full batches at the edge of stability, in triples of states.
 ``leading.h5``: 5,000 rows of the digits' kernel, which is not formed. Together they take
 under a minute on two cores.
 """
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kerneltrack import Probe
 from kerneltrack.callbacks import NTKTracker
-from kerneltrack.schedule import Log
+from kerneltrack.schedule import Every, Log
 
 
 class Digits(pl.LightningModule):
@@ -61,6 +62,21 @@ class Line(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.2)
+
+
+class Edge(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(64, 48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh(), nn.Linear(48, 10))
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def training_step(self, batch, batch_idx):
+        return (self(batch[0]) - batch[1]).square().sum(dim=1).mean() / 2
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.4)
 
 
 def classes(path: Path, updates: int) -> None:
@@ -132,6 +148,23 @@ def leading(path: Path, updates: int) -> None:
     fit(Digits(updates), tracker, DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True), updates)
 
 
+def edge(path: Path, updates: int) -> None:
+    pl.seed_everything(0)
+    pictures, labels = load_digits(return_X_y=True)
+    x = torch.tensor(pictures[:120], dtype=torch.float32) / 16 - 0.5
+    y = nn.functional.one_hot(torch.tensor(labels[:120])).float()
+    tracker = NTKTracker(
+        path,
+        probe=Probe(x, y),
+        schedule=Every(max(3, updates // 12), window=3),
+        output="trace",
+        loss="half_mse",
+        observables=["default", "oscillation_loss", "oscillation_loss_seen"],
+        if_exists="replace",
+    )
+    fit(Edge(), tracker, DataLoader(TensorDataset(x, y), batch_size=len(x)), updates)
+
+
 def fit(module: pl.LightningModule, tracker: NTKTracker, loader: DataLoader, updates: int) -> None:
     trainer = pl.Trainer(
         max_steps=updates, accelerator="cpu", callbacks=[tracker], logger=False, enable_checkpointing=False,
@@ -143,13 +176,16 @@ def fit(module: pl.LightningModule, tracker: NTKTracker, loader: DataLoader, upd
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out"))
-    parser.add_argument("--updates", type=int, default=200, help="of the digits; the line takes ten times as many")
+    parser.add_argument(
+        "--updates", type=int, default=200, help="of the digits; the line takes ten times as many, the edge three"
+    )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     classes(given.out / "classes.h5", given.updates)
     line(given.out / "line.h5", 10 * given.updates)
     squares(given.out / "squares.h5", 5 * given.updates)
     leading(given.out / "leading.h5", given.updates)
+    edge(given.out / "edge.h5", 3 * given.updates)
 
 
 if __name__ == "__main__":

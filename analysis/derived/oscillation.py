@@ -1,9 +1,6 @@
 """Oscillation: what of the outputs goes to and fro at the edge of stability, in which modes, and what it costs.
 
-From the outputs at three states in a row δ = (2f_t − f_{t−1} − f_{t+1})/4 is what has period 2, the drift
-(f_{t+1} − f_{t−1})/2 aside; a pair alone would mix half of that in. The mean loss over both phases is larger than the loss
-of the mean outputs by ½ tr(SΣ), Σ = δδᵀ, S = ∇²_f L: exactly for squares, to second order for other losses. After the
-central flows of Cohen et al. 2024.
+Of every triple of states in a row that a run holds, by the definitions of :mod:`kerneltrack.observables.oscillation`.
 """
 
 from __future__ import annotations
@@ -12,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerneltrack.errors import AnalysisError
-from kerneltrack.observables import change_is_rounding, project
-from kerneltrack.snapshot import Reduction
+from kerneltrack.errors import AnalysisError, ObservableError
+from kerneltrack.observables import Triple, mode_shares, predicted_excess, project, seen_excess
 
 from ..trajectory import Floats, Ints, Run
 
@@ -29,16 +25,25 @@ class Oscillation:
     Attributes:
         steps: (Q,) the middle state t of each triple.
         energy: (Q,) ‖δ‖².
-        excess: (Q,) ½ tr(SΣ), the part of the probe's loss that is oscillation.
-        share: (Q,) that of the loss at t.
-        leading: (Q,) the share of ‖δ‖² in the first ``LEADING`` eigenvectors, those of the triple's first state.
+        drift: (Q,) ‖d‖², the square of what the outputs drift in an update.
+        excess: (Q,) ½ tr(SΣ), the part of the probe's loss that is oscillation, as the second order predicts it.
+        seen: (Q,) the same as the losses at the three states show it; NaN where no targets are stored.
+        share: (Q,) the predicted one over the loss at t.
+        modes: (Q, k) the share of ‖δ‖² along each of the first ``LEADING`` eigenvectors, those of the triple's first state.
     """
 
     steps: Ints
     energy: Floats
+    drift: Floats
     excess: Floats
+    seen: Floats
     share: Floats
-    leading: Floats
+    modes: Floats
+
+    @property
+    def leading(self) -> Floats:
+        """(Q,) the share of ‖δ‖² in the first ``LEADING`` eigenvectors."""
+        return np.asarray(self.modes.sum(axis=1))
 
 
 def oscillation(run: Run) -> Oscillation:
@@ -59,39 +64,26 @@ def oscillation(run: Run) -> Oscillation:
             remedy="Measure triples: NTKTracker(schedule=kt.schedule.Every(n, window=3)).",
         )
     rows = [(int(run.groups.first[i]), int(run.groups.second[i]), int(run.groups.third[i])) for i in whole]
-    found = np.array([_of_triple(run, reduction, *three) for three in rows])
+    found = [_of_triple(run, *three) for three in rows]
+    numbers = np.array([one[0] for one in found])
     middle = np.array([three[1] for three in rows])
-    energy, excess, leading = found.T
+    energy, drift, excess, seen = numbers.T
     with np.errstate(divide="ignore", invalid="ignore"):
         share = excess / run.values("probe_loss")[middle]
-    return Oscillation(run.steps[middle], energy, excess, share, leading)
+    return Oscillation(run.steps[middle], energy, drift, excess, seen, share, np.array([one[1] for one in found]))
 
 
-def _of_triple(run: Run, reduction: Reduction, first: int, middle: int, last: int) -> tuple[float, float, float]:
-    """‖δ‖², ½ tr(SΣ), and the share of the leading modes."""
-    before, now, after = (run.at("outputs", row) for row in (first, middle, last))
-    delta = (2 * now - before - after) / 4
-    size = float(np.linalg.norm(now))
-    if change_is_rounding(float(np.linalg.norm(delta)), size, run.settings.get("dtype")):
-        return np.nan, np.nan, np.nan
+def _of_triple(run: Run, first: int, middle: int, last: int) -> tuple[tuple[float, float, float, float], Floats]:
+    """‖δ‖², ‖d‖², both excess losses, and the share of each leading mode."""
+    triple, loss = Triple(*(run.at("outputs", row) for row in (first, middle, last))), run.settings.get("loss")
     vectors = run.at("eigenvectors", first)
     vectors = vectors.reshape(-1, vectors.shape[-1])[:, :LEADING]
-    columns = project(delta, reduction)
-    leading = float(np.sum((vectors.T @ columns) ** 2) / np.sum(columns**2)) if columns.any() else np.nan
-    return float(np.sum(delta**2)), _excess(run, (before + 2 * now + after) / 4, delta), leading
-
-
-def _excess(run: Run, outputs: Floats, delta: Floats) -> float:
-    """½ Σ_n δ_nᵀ S_n δ_n, S_n the curvature of the mean loss at point n and the mean ``outputs`` (N, O)."""
-    count, width = delta.shape
-    loss = run.settings.get("loss")
-    if loss == "half_mse":
-        return float(np.sum(delta**2) / (2 * count))
-    if loss == "mse":
-        return float(np.sum(delta**2) / (count * width))
-    if loss == "cross_entropy" and width > 1:
-        odds = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        p = odds / odds.sum(axis=1, keepdims=True)
-        spread = np.sum(p * delta**2) - np.sum(np.sum(p * delta, axis=1) ** 2)
-        return float(spread / (2 * count))
-    raise AnalysisError("the oscillation's part of the loss", expected="half_mse, mse or cross_entropy", got=repr(loss))
+    if triple.is_rounding(run.settings.get("dtype")):
+        return (np.nan,) * 4, np.full(vectors.shape[1], np.nan)
+    try:
+        excess = predicted_excess(loss, triple)
+    except ObservableError as error:
+        raise AnalysisError(error.problem, expected=error.expected, got=error.got) from error
+    seen = seen_excess(loss, triple, run.values("targets")) if run.has("targets") else np.nan
+    shares = mode_shares(vectors, project(run.seen(triple.delta), run.settings["output"]))
+    return (float(np.sum(triple.delta**2)), float(np.sum(triple.drift**2)), excess, seen), shares

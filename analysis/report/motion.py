@@ -10,7 +10,7 @@ from kerneltrack.errors import AnalysisError
 from ..derived import LEADING, oscillation, pair_numbers, title_of
 from ..statements import Finding, percent
 from ..text import Table, count, number
-from ..trajectory import Run
+from ..trajectory import Floats, Run
 
 #: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
 AT_THE_EDGE = 0.95
@@ -100,10 +100,22 @@ def oscillating(run: Run) -> Finding | None:
         "Oscillation",
         f"{number(100 * share, 2)} % of the loss",
         f"Over {_groups(int(known.sum()), 'triples')} of consecutive states {number(100 * share, 2)} % of the probe's loss is "
-        f"oscillation of period 2 (median), and {percent(leading)} of that oscillation lies in the first {LEADING} modes.",
+        f"oscillation of period 2 (median), and {percent(leading)} of that oscillation lies in the first {LEADING} modes."
+        f"{_against_seen(run, found.excess, found.seen)}",
         f"{number(LEADING / run.dimension, 2)} of it would lie there in a random direction.",
-        "",
+        "oscillation",
     )
+
+
+def _against_seen(run: Run, predicted: Floats, seen: Floats) -> str:
+    """What the losses at the three states show of that; nothing of squares, where both are one number by algebra."""
+    if run.settings.get("loss") != "cross_entropy":
+        return ""
+    known = np.isfinite(predicted + seen) & (predicted > 0)
+    if not known.any():
+        return ""
+    ratio = number(float(np.median(seen[known] / predicted[known])), 2)
+    return f" The losses themselves show ×{ratio} of what ½ tr(SΣ) predicts."
 
 
 def pairs_table(run: Run) -> Table | None:

@@ -40,6 +40,8 @@ def write(page: Path, demo: Path) -> None:
         gallery_runs.squares(demo / "squares.h5", 1000)
     if not (demo / "leading.h5").exists():
         gallery_runs.leading(demo / "leading.h5", 200)
+    if not (demo / "edge.h5").exists():
+        gallery_runs.edge(demo / "edge.h5", 600)
     pictures = page.with_name("figures") / "gallery"
     pictures.mkdir(parents=True)
     text = page.read_text(encoding="utf-8")

@@ -28,6 +28,7 @@ CHAPTERS: Mapping[str, str] = {
     "classes": "Classes",
     "dynamics": "Loss, the edge of stability, and how linear an update is",
     "sharpness": "Sharpness: the Hessian, batches, and the real update",
+    "oscillation": "Oscillation at the edge",
     "training_mode": "Training mode against evaluation",
     "optimizer": "The optimizer's kernel",
     "laziness": "Laziness: parameters and Jacobian",
@@ -36,6 +37,8 @@ CHAPTERS: Mapping[str, str] = {
     "logistic": "What a frozen kernel would predict: classes",
     "decay": "Decay of spectrum and target",
     "ledger": "The ledger of an update",
+    "estimates": "Estimates, where no kernel is formed",
+    "bayesian": "The network as a Gaussian process",
 }
 
 

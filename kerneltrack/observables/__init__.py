@@ -56,6 +56,7 @@ from kerneltrack.observables.motion import (
 )
 from kerneltrack.observables.need import NEEDS, Need, in_order, is_light
 from kerneltrack.observables.observable import Observable
+from kerneltrack.observables.oscillation import Triple, mode_shares, predicted_excess, seen_excess
 from kerneltrack.observables.registry import Values, catalogue, compute, needs, register, select
 from kerneltrack.observables.regression import extended_energy, ridge_of
 from kerneltrack.observables.seen import held_out, in_training
@@ -87,6 +88,7 @@ __all__ = [
     "Observable",
     "State",
     "Superseded",
+    "Triple",
     "Uncertainty",
     "Update",
     "Values",
@@ -138,6 +140,7 @@ __all__ = [
     "loss_curvature",
     "measurement",
     "missed_by_rounding",
+    "mode_shares",
     "modes_for",
     "needs",
     "neuron_deviation",
@@ -148,6 +151,7 @@ __all__ = [
     "permuted_cka",
     "permuted_pair_alignment",
     "permuted_squares",
+    "predicted_excess",
     "predicted_factor",
     "project",
     "quadratic_form",
@@ -158,6 +162,7 @@ __all__ = [
     "relative_kernel_change",
     "relative_squared_error",
     "ridge_of",
+    "seen_excess",
     "select",
     "shares",
     "similarity_bounds",

@@ -27,6 +27,7 @@ from kerneltrack.observables import (
     modes,
     motion,
     optimizer,
+    oscillation,
     regression,
     sharpness,
     spectral,
@@ -42,7 +43,7 @@ from kerneltrack.observables.superseded import SUPERSEDED
 from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
-    spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, sharpness,
+    spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, sharpness, oscillation,
     training_mode, optimizer, laziness, activations, regression, logistic, decay, ledger, estimates,
     bayesian,
 )  # fmt: skip

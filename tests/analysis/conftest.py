@@ -196,14 +196,35 @@ def dials(snapshot):
     return {name: np.array(value) for name, value in scalars.items()}
 
 
+def oscillating(truth):
+    """Three triples: the outputs drift by 0.01 v_2 an update and go to and fro by 0.3 v_1 + 0.1 v_4, which grow with the step."""
+    rows, kept = [], {snapshot.step: snapshot for snapshot in snapshots(truth)}
+    for step in (0, 100, 200):
+        for place in range(3):
+            swing = (1 + step / 100) * (-1) ** place * (0.3 * truth.basis[:, 0] + 0.1 * truth.basis[:, 3])
+            outputs = truth.on_samples(truth.target + 0.01 * (step + place) * truth.basis[:, 1] + swing)
+            loss = np.sum((outputs - truth.on_samples(truth.target)) ** 2) / (2 * truth.count)
+            measured = {**kept[step].probes["train"], "outputs": outputs, "probe_loss": np.array(loss)}
+            rows.append(
+                dataclasses.replace(kept[step], step=step + place, window=place, lag=place, probes={"train": measured})
+            )
+    return rows
+
+
 def one_more_kind(kind):
-    """(rows, record) of another run: "cosine" rates, two "classes", inputs on a "line", more "dials", or "estimates"."""
+    """(rows, record) of a run that the main one is not.
+
+    "cosine" rates, two "classes", inputs on a "line", more "dials", an "oscillation" in triples, or "estimates".
+    """
     truth = simulate()
     rows, kept = list(snapshots(truth)), record(truth)
     if kind == "cosine":
         rows = [dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),)) for s in rows]
     if kind == "line":
         kept = dataclasses.replace(kept, input_shapes={"": ("float64", (N, 1))}, inputs={"": truth.points[:, :1]})
+    if kind == "oscillation":
+        truth = simulate()
+        rows, kept = oscillating(truth), record(truth)
     if kind == "dials":
         rows = [dataclasses.replace(s, probes={"train": {**s.probes["train"], **dials(s)}}) for s in rows]
     if kind == "estimates":

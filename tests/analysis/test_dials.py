@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load
+from kerneltrack.analysis.derived import oscillation
 from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.analysis.report import dials
 from kerneltrack.errors import AnalysisError
@@ -72,3 +73,26 @@ def test_without_the_numbers_nothing_is_said(archives):
     assert dials.sharpness(bare) is None
     with pytest.raises(AnalysisError, match=r"needs .*hessian_sharpness"):
         choose("sharpness")(Scene(bare))
+
+
+@pytest.fixture(scope="module")
+def swinging(synthetic, tmp_path_factory):
+    rows, record = synthetic.one_more_kind("oscillation")
+    return load(synthetic.write(tmp_path_factory.mktemp("swing") / "run.h5", rows, record)).only
+
+
+def test_the_oscillation_is_drawn_by_its_part_of_the_loss_and_by_mode(swinging, synthetic):
+    """By hand: ‖δ‖² = 0.1 (1 + t/100)², a tenth of it along v_4; eigenvectors are stored in float32, 1e-7 each."""
+    figure = choose("oscillation")(Scene(swinging))
+    loss, modes = drawn(figure, 0), drawn(figure, 1)
+    excess = 0.1 * (1 + np.array([0, 1, 2])) ** 2 / (2 * synthetic.N)
+    np.testing.assert_allclose(loss["predicted"], excess, rtol=1e-10)
+    np.testing.assert_allclose(loss["seen"], excess, rtol=1e-10)
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 101, 201]
+    np.testing.assert_allclose([modes[f"v{i}"][0] for i in "₁₂₃₄₅"], [0.9, 0, 0, 0.1, 0], atol=1e-6)
+
+
+def test_the_drift_of_a_triple_is_told_apart(swinging):
+    found = oscillation(swinging)
+    np.testing.assert_allclose(found.drift, 1e-4, rtol=1e-10)
+    np.testing.assert_allclose(found.leading, 1, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Dials: sharpness three ways, each with the value at which training goes unstable."""
+"""Dials: sharpness three ways with its bound, and what oscillates at it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ...derived import oscillation as oscillation_of
+from ...text import subscript
 from ..layout import over_time, sheet
 from ..panels import Series, staircase
 from ..registry import Scene, figure
@@ -78,3 +80,31 @@ def _bound(scene: Scene, ax: Axes) -> None:
     if known.any() and bound[known].min() < 5 * top:  # a bound far above leaves the curves no room
         staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
         ax.set_ylim(0, 1.08 * max(top, float(min(bound[known].max(), 5 * top))))
+
+
+@figure(
+    "oscillation",
+    "What goes to and fro at the edge of stability",
+    "Of every three states in a row. Left: the part of the probe's loss that oscillates with period 2, as the losses show it and "
+    "as ½ tr(SΣ) predicts it, beside the loss itself. Right: the share of each of the first modes in the oscillation of the "
+    "outputs.",
+    "outputs",
+    "eigenvectors",
+    "probe_loss",
+    section="spectrum",
+)
+def oscillation(scene: Scene) -> Figure:
+    """Excess loss and modes of each triple."""
+    found, style = oscillation_of(scene.run), scene.style
+    page, axes = sheet(scene, 1, 2, height=0.46)
+    at = found.steps
+    parts = [
+        Series("predicted", found.excess, style.category[0], x=at),
+        Series("seen", np.where(found.seen > 0, found.seen, np.nan), style.category[1], "dotted", x=at),
+        Series("loss", scene.masked("probe_loss", why="the figure"), style.ink, "dashed"),
+    ]
+    over_time(scene, axes[0], parts, "loss", y="log", labels=False)
+    modes, colours = found.modes.shape[1], style.ordered(found.modes.shape[1])
+    lines = [Series(f"v{subscript(i + 1)}", found.modes[:, i], colours[i], x=at) for i in range(modes)]
+    over_time(scene, axes[1], lines, "share of the oscillation", labels=False, ylim=(0, 1))
+    return page

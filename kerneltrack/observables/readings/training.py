@@ -48,6 +48,18 @@ READINGS: Mapping[str, str] = {
         "the update overshoots more; above 2 the quadratic model of the probe's loss rises", "0.01 to 2; 2 at the edge of descent",
         "`linearization_error`; with momentum it judges this one step, not the rule",
     ),
+    "oscillation_loss": reading(
+        "more of the loss is made by going to and fro", "0 below the edge, 0.01 to 0.5 of the loss at it",
+        "`oscillation_loss_seen`, which is exact for squares, and `probe_loss`",
+    ),
+    "oscillation_loss_seen": reading(
+        "the loss over both phases stands farther above that of their mean", "as `oscillation_loss`",
+        "`oscillation_loss`: apart, the loss is curved beyond second order",
+    ),
+    "oscillation_leading_share": reading(
+        "the oscillation is one of a few modes", "0.9 to 1 at the edge; 5/M for a random direction",
+        "`stability_ratio`: near 1 the first mode is the one that oscillates",
+    ),
     "stability_bound": reading(
         "larger eigenvalues are stable", "2N/η for gradient descent", "λ_1: at the edge they are equal",
     ),

@@ -1,0 +1,216 @@
+"""Oscillation at the edge of stability: what of the outputs goes to and fro, and what it adds to the loss.
+
+From the outputs at three states in a row δ = (2f_t − f_{t−1} − f_{t+1})/4 is what has period 2, and d = (f_{t+1} − f_{t−1})/2 what
+drifts. Over both phases the mean loss is larger than the loss of the mean outputs f̄ = (f_{t−1} + 2f_t + f_{t+1})/4:
+
+    (L(f_{t−1}) + 2L(f_t) + L(f_{t+1}))/4 − L(f̄) = ½ δᵀSδ + ¼ dᵀSd,    S = ∇²_f L at f̄
+
+exactly for squares, to second order for cross-entropy. What is *seen* is the left side less what the drift puts in; what is
+*predicted* is ½ tr(SΣ), Σ = δδᵀ. After the central flows of Cohen et al. 2024, where the loss is at the mean and Σ beside it.
+The numbers stand in the row of the third state, for only then all three are there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerneltrack.errors import ObservableError
+from kerneltrack.linear_algebra import to_numpy
+from kerneltrack.observables.dynamics import change_is_rounding
+from kerneltrack.observables.observable import observable
+from kerneltrack.observables.state import Array, State, project
+
+_SOURCE = "Cohen et al. 2024 (arXiv 2410.24206)"
+#: How many leading modes the oscillation is told in.
+LEADING = 5
+#: Losses whose curvature is known by their name.
+NAMED = ("half_mse", "mse", "cross_entropy")
+
+
+@dataclass(frozen=True)
+class Triple:
+    """The outputs (N, O) of three states in a row.
+
+    Attributes:
+        before: f_{t−1}.
+        now: f_t.
+        after: f_{t+1}.
+    """
+
+    before: Array
+    now: Array
+    after: Array
+
+    @property
+    def delta(self) -> Array:
+        """δ, half of what the phases differ by."""
+        return np.asarray((2 * self.now - self.before - self.after) / 4)
+
+    @property
+    def drift(self) -> Array:
+        """d, per update."""
+        return np.asarray((self.after - self.before) / 2)
+
+    @property
+    def mean(self) -> Array:
+        """f̄, over both phases."""
+        return np.asarray((self.before + 2 * self.now + self.after) / 4)
+
+    def is_rounding(self, dtype: object) -> bool:
+        """Whether δ is nothing but the rounding of the outputs."""
+        return change_is_rounding(float(np.linalg.norm(self.delta)), float(np.linalg.norm(self.now)), dtype)
+
+
+def curvature_form(loss: object, outputs: Array, direction: Array) -> float:
+    """Σ_n u_nᵀ S_n u_n of a direction u (N, O), S_n the curvature of the mean loss at point n.
+
+    Args:
+        loss: its name.
+        outputs: (N, O), at which the curvature is taken.
+        direction: (N, O).
+
+    Raises:
+        ObservableError: a loss whose curvature is not known by its name.
+    """
+    count, width = direction.shape
+    _check(loss, width)
+    if loss == "half_mse":
+        return float(np.sum(direction**2) / count)
+    if loss == "mse":
+        return float(2 * np.sum(direction**2) / (count * width))
+    p = np.exp(_log_softmax(outputs))
+    spread = np.sum(p * direction**2) - np.sum(np.sum(p * direction, axis=1) ** 2)
+    return float(spread / count)
+
+
+def mean_loss(loss: object, outputs: Array, targets: Array) -> float:
+    """L of outputs and targets (N, O), in float64.
+
+    Raises:
+        ObservableError: a loss that is not known by its name.
+    """
+    _check(loss, outputs.shape[1])
+    if loss == "cross_entropy":
+        return float(-np.sum(targets * _log_softmax(outputs)) / len(outputs))
+    squares = float(np.sum((outputs - targets) ** 2))
+    return squares / (2 * len(outputs)) if loss == "half_mse" else squares / outputs.size
+
+
+def predicted_excess(loss: object, triple: Triple) -> float:
+    """½ tr(SΣ).
+
+    Raises:
+        ObservableError: as of :func:`curvature_form`.
+    """
+    return curvature_form(loss, triple.mean, triple.delta) / 2
+
+
+def seen_excess(loss: object, triple: Triple, targets: Array) -> float:
+    """The mean loss over both phases less that of the mean outputs, and less what the drift puts in.
+
+    Raises:
+        ObservableError: as of :func:`mean_loss`.
+    """
+    before, now, after = (mean_loss(loss, f, targets) for f in (triple.before, triple.now, triple.after))
+    whole = (before + 2 * now + after) / 4 - mean_loss(loss, triple.mean, targets)
+    return whole - curvature_form(loss, triple.mean, triple.drift) / 4
+
+
+def mode_shares(vectors: Array, columns: Array) -> Array:
+    """⟨v_i, δ⟩²/‖δ‖² (k,) of δ as columns (M, C); NaN where it is zero."""
+    whole = float(np.sum(columns**2))
+    return np.asarray(np.sum((vectors.T @ columns) ** 2, axis=1) / (whole or np.nan))
+
+
+def _check(loss: object, width: int) -> None:
+    if loss not in NAMED or (loss == "cross_entropy" and width < 2):
+        raise ObservableError(
+            "the oscillation's part of the loss", expected="half_mse, mse or cross_entropy", got=repr(loss)
+        )
+
+
+def _log_softmax(outputs: Array) -> Array:
+    shifted = outputs - outputs.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=1, keepdims=True)))
+
+
+def _triple(state: State) -> Triple:
+    """The outputs of this state and of the two updates before it, as the kernel meets them.
+
+    Raises:
+        ObservableError: it is not the third of a triple, or what oscillates is rounding.
+    """
+    first, second, step = state.previous, state.lagged, state.settings.get("step")
+    steps = [None if s is None else s.settings.get("step") for s in (first, second)]
+    if step is None or first is None or second is None or steps != [step - 2, step - 1]:
+        raise ObservableError(
+            "not the third of three states in a row", remedy="Measure triples: kt.schedule.Every(n, window=3)."
+        )
+    if state.reduction == "callable":
+        raise ObservableError("the outputs are a callable's, which the loss is not of")
+    triple = Triple(first.outputs, second.outputs, state.outputs)
+    if triple.is_rounding(state.settings.get("computed_in", state.settings.get("dtype"))):
+        raise ObservableError("what oscillates is rounding")
+    return triple
+
+
+def _by_output(state: State) -> Triple:
+    """The same with one column for each of the network's outputs."""
+    triple = _triple(state)
+    return Triple(*(state.by_output(f) for f in (triple.before, triple.now, triple.after)))
+
+
+def _seen(state: State) -> float:
+    if state.raw_targets is None:
+        raise ObservableError("the probe has no targets")
+    return seen_excess(state.settings.get("loss"), _by_output(state), state.raw_targets)
+
+
+def _leading(state: State) -> float:
+    columns = project(_triple(state).delta, state.reduction)
+    vectors = (
+        to_numpy(state.previous.eigensystem.vectors) if state.previous is not None else np.zeros((len(columns), 0))
+    )
+    return float(np.sum(mode_shares(vectors[:, :LEADING], columns)))
+
+
+OBSERVABLES = (
+    observable(
+        "oscillation_loss",
+        lambda s: predicted_excess(s.settings.get("loss"), _by_output(s)),
+        "½ tr(SΣ), Σ = δδᵀ, δ = (2f_{t−1} − f_t − f_{t−2})/4, in the third state of a triple",
+        "outputs",
+        "previous",
+        "lagged",
+        "loss",
+        source=_SOURCE,
+        default=False,
+        long_name="part of the loss that oscillates with period 2, predicted",
+    ),
+    observable(
+        "oscillation_loss_seen",
+        _seen,
+        "(L(f_{t−2}) + 2L(f_{t−1}) + L(f_t))/4 − L(f̄) − ¼ dᵀSd, d = (f_t − f_{t−2})/2, in the third state of a triple",
+        "outputs",
+        "targets",
+        "previous",
+        "lagged",
+        "loss",
+        source=_SOURCE,
+        default=False,
+        long_name="part of the loss that oscillates with period 2, seen",
+    ),
+    observable(
+        "oscillation_leading_share",
+        _leading,
+        "Σ_{i≤5} ⟨v_i, δ⟩²/‖δ‖², v_i of the triple's first state",
+        "outputs",
+        "previous",
+        "lagged",
+        source=_SOURCE,
+        default=False,
+        long_name="share of the oscillation in the first five modes",
+    ),
+)
