@@ -8,7 +8,7 @@ model of the loss is unstable above 1. For one learning rate η, the mean of ½(
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
