@@ -43,7 +43,7 @@ def others(synthetic, tmp_path_factory):
 @pytest.mark.parametrize("name", list(registered()))
 def test_every_figure_draws_from_the_synthetic_archive(scene, others, name):
     kind = {
-        "lr-trend": "cosine", "class-blocks": "classes", "eigenfunction-lines": "line", "sharpness": "dials",
+        "lr-trend": "cosine", "class-blocks": "classes", "eigenfunction-lines": "line", "sharpness": "dials", "lazy-rich": "dials",
         "oscillation": "oscillation",
     }.get(name)  # fmt: skip
     figure = registered()[name](others[kind] if kind else scene)

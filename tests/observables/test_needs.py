@@ -13,6 +13,7 @@ from kerneltrack.spectrum import unsolved
 #: Need → the field without which a state does not have it. The last is looked at inside the field.
 WITHOUT = {
     "kernel": "kernel", "targets": "targets", "residual": "residual", "operator": "stability", "initial": "initial",
+    "weights": "layer_weights",
     "halves": "stability_halves", "sharpness": "sharpness", "hessian": "hessian_sharpness", "hessian_ratio": "hessian_ratio",
     "batches": "batch_curvatures", "batch_ratios": "batch_ratios",
     "previous": "previous", "lagged": "lagged", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
@@ -54,6 +55,7 @@ def whole(problem):
         layer_traces={"a": 1.0},
         layer_kernels={"a": state.kernel},
         activations={},
+        layer_weights={"a": np.ones(4)},
         gates={},
         extension=np.ones((21, 2)),
         conjugate=np.ones((7, 7)),
