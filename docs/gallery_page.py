@@ -30,6 +30,7 @@ ARCHIVES: Mapping[str, str] = {
     "ledger-modes": "out/classes.h5",
     "sharpness": "out/classes.h5",
     "oscillation": "out/edge.h5",
+    "lazy-rich": "out/classes.h5",
     "class-blocks": "out/classes.h5",
     "class-levels": "out/classes.h5",
     "estimates": "out/leading.h5",

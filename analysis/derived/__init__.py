@@ -15,6 +15,7 @@ from .permuted_energy import DRAWS, PermutedEnergy, permuted_energy
 from .profiles import Function, binned, energy_profile, followed, mode_energy, nearest_k, representative_rows, speeds
 from .quantities import across_sizes, check_across_sizes, key_of, nearest, pair_numbers, quantity, title_of
 from .rate_changes import Change, Trend, learning_rate_changes
+from .silent_alignment import AlignmentOrder, alignment_order
 from .stages import HELD, MOVED, judge
 from .uncertainty import assess, assessment_table
 
@@ -23,6 +24,7 @@ __all__ = [
     "HELD",
     "LEADING",
     "MOVED",
+    "AlignmentOrder",
     "Attribution",
     "Change",
     "FreezeHere",
@@ -33,6 +35,7 @@ __all__ = [
     "PermutedEnergy",
     "Trend",
     "across_sizes",
+    "alignment_order",
     "assess",
     "assessment_table",
     "attribution",

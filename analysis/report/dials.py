@@ -1,12 +1,16 @@
-"""What the dials say of a run, in words: sharpness three ways."""
+"""What the dials say of a run, in words: sharpness three ways, the change of weights, and which came first."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from kerneltrack.errors import AnalysisError
+
+from ..derived import alignment_order
 from ..statements import Finding, percent
-from ..text import count, number
+from ..text import count, number, plain
 from ..trajectory import Floats, Ints, Run
+from ..withheld import seen
 
 #: A third of the snapshots is what is called the end of a run.
 _LATE = 3
@@ -66,3 +70,53 @@ def _has_momentum(run: Run) -> bool:
     told = run.optimizers
     groups = [g for o in told if isinstance(o, dict) for g in o.get("groups", ())] if isinstance(told, list) else []
     return any(isinstance(g, dict) and (g.get("momentum") or g.get("betas")) for g in groups)
+
+
+def weights(run: Run) -> Finding | None:
+    """Which layer's weights changed most and least of their own size, in the spectral norm; None where it is not stored."""
+    if not run.has("weight_spectral_change"):
+        return None
+    values = run.values("weight_spectral_change")
+    rows = np.flatnonzero(run.measured & np.isfinite(values).any(axis=1))
+    row = int(rows[np.argmax(run.steps[rows])])
+    known = np.flatnonzero(np.isfinite(values[row]))
+    most, least = (int(known[pick(values[row, known])]) for pick in (np.argmax, np.argmin))
+    names = run.settings.get("layers")
+    called = names if isinstance(names, list) and len(names) == values.shape[1] else range(1, values.shape[1] + 1)
+    change = number(float(values[row, most]), 2)
+    other = (
+        ""
+        if most == least
+        else f", those of {plain(called[least])} the least, by {number(float(values[row, least]), 2)}"
+    )
+    return Finding(
+        "Weights",
+        f"‖ΔW‖₂ ≤ {change} ‖W₀‖₂",
+        f"By step {count(run.steps[row])} the weights of layer {plain(called[most])} had changed by {change} of their spectral "
+        f"norm at the start, the most of all{other}.",
+        "0 for weights that stand still; of a lazy run it falls with width.",
+        "lazy-rich",
+    )
+
+
+def silent_alignment(run: Run) -> Finding | None:
+    """Whether alignment came before the loss fell; None where snapshots do not tell, or alignment stood from the start."""
+    try:
+        found = alignment_order(run)
+    except AnalysisError:
+        return None  # there is no order to speak of
+    if found.order == "with":
+        return None  # both happened between two snapshots
+    word = "silent alignment" if found.order == "before" else "the loss fell first"
+    return Finding(
+        "Silent alignment",
+        f"{found.order} the loss fell",
+        f"The alignment with the target had nine tenths of its last value at step {count(found.aligned)}, and the loss had "
+        f"fallen by a tenth at step {count(found.fallen)}: {word}.{_in_sample(run)}",
+        "Both are known to the spacing of the snapshots.",
+        "lazy-rich",
+    )
+
+
+def _in_sample(run: Run) -> str:
+    return " In-sample: these points are trained on." if seen(run) == "yes" else ""

@@ -40,6 +40,8 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         motion.period,
         motion.oscillating,
         laziness,
+        dials.weights,
+        dials.silent_alignment,
         _first_order,
         _frozen,
         _rounding,

@@ -27,6 +27,7 @@ from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.out_of_sample import as_matrix, check_squares, extended, logistic, regressed, spread
 from kerneltrack.measurement.parameter_motion import difference
 from kerneltrack.measurement.training_outputs import training_outputs
+from kerneltrack.measurement.weight_norms import weight_norms
 from kerneltrack.observables import NEEDS, Need, State, grams_tell, missed_by_rounding, project
 from kerneltrack.regression import Laplace
 from kerneltrack.spectrum import KernelEstimates, kernel_estimates
@@ -178,6 +179,14 @@ def parameter_distance(context: Context) -> float:
 def layer_distances(context: Context) -> Mapping[str, float]:
     """The same of each layer."""
     return context.layers.placed(context.distances, 0.0, math.hypot)
+
+
+@supplies("layer_weights")
+def layer_weights(context: Context) -> Mapping[str, Array]:
+    """‖W_0‖₂, ‖W_t‖₂, ‖W_t − W_0‖₂ and √(n_out/n_in) of each layer's matrix."""
+    start = context.start
+    found = weight_norms(context.module, start.parameters, start.now(context.module))
+    return context.layers.placed(found, np.full(4, np.nan), lambda a, b: np.full(4, np.nan))
 
 
 @supplies("cross_time")

@@ -243,6 +243,14 @@ NEEDS = {
             cost="θ_0: one copy of parameters and buffers, also in every checkpoint",
         ),
         Need(
+            name="weights",
+            field="layer_weights",
+            since_start=True,
+            by_layer=True,
+            what="‖W_0‖₂, ‖W_t‖₂ and ‖W_t − W_0‖₂ of each layer's matrix",
+            cost="θ_0, and three Lanczos iterations of some ten products with each matrix",
+        ),
+        Need(
             name="cross_time",
             field="cross_time",
             beside=("jacobian_difference",),

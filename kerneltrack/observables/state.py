@@ -133,6 +133,7 @@ class State:
         jacobian_difference: ‖J_t − J_0‖₂ by products, where the Gram matrices may not tell it; else NaN.
         parameter_distance: ‖θ_t − θ_0‖₂ over the trainable parameters.
         layer_distances: the same of each layer's parameters, by layer.
+        layer_weights: (4,) ‖W_0‖₂, ‖W_t‖₂, ‖W_t − W_0‖₂ and √(n_out/n_in) of each layer's matrix, NaN where there is none.
         anchored_outputs: (N, O) f_0 + J_0 (θ_t − θ_0), the network linearised at initialisation.
         extension: (M, k) Θ_t(this probe, other probe) V, the other probe's first eigenvectors carried over here.
         regression: (N, O) the prediction on this probe of regression with Θ_t on another probe's data.
@@ -180,6 +181,7 @@ class State:
     readout_parameters: tuple[str, ...] | None = None
     parameter_distance: float | None = None
     layer_distances: Mapping[str, float] | None = None
+    layer_weights: Mapping[str, Array] | None = None
     anchored_outputs: Array | None = None
     extension: Array | None = None
     regression: Array | None = None

@@ -192,8 +192,10 @@ def dials(snapshot):
         "batch_sharpness_error": 0.3 / rate,
         "batch_stability_ratio": 1.5,
         "one_step_criterion": 1 + 1.5 * time,
+        "kernel_target_alignment": 0.1 + 0.4 * min(1, snapshot.step / 100),
     }
-    return {name: np.array(value) for name, value in scalars.items()}
+    change = {"weight_spectral_change": np.array([0.2, np.nan, 0.5]) * time}
+    return change | {name: np.array(value) for name, value in scalars.items()}
 
 
 def oscillating(truth):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.analysis import load
-from kerneltrack.analysis.derived import oscillation
+from kerneltrack.analysis.derived import alignment_order, oscillation
 from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.analysis.report import dials
 from kerneltrack.errors import AnalysisError
@@ -96,3 +96,42 @@ def test_the_drift_of_a_triple_is_told_apart(swinging):
     found = oscillation(swinging)
     np.testing.assert_allclose(found.drift, 1e-4, rtol=1e-10)
     np.testing.assert_allclose(found.leading, 1, rtol=1e-6)
+
+
+def test_weights_are_drawn_by_layer_and_said_of_the_last_snapshot(run, synthetic):
+    """By hand: 0.2 and 0.5 of t/700, the middle layer has none."""
+    lines = drawn(choose("lazy-rich")(Scene(run)), 1)
+    assert {label for label in lines if not label.startswith("_")} == {"0", "4"}
+    np.testing.assert_allclose(lines["4"], 0.5 * np.array(synthetic.STEPS) / synthetic.LAST, rtol=1e-12)
+    found = dials.weights(run)
+    assert "step 700 the weights of layer 4 had changed by 0.50" in found.sentence
+    assert "those of 0 the least, by 0.20" in found.sentence
+
+
+def first(steps, loss):
+    """The first step at which a loss has lost a tenth."""
+    return next(t for t, value in zip(steps, loss, strict=True) if value <= 0.9 * loss[0])
+
+
+def test_which_came_first_is_told_from_nine_tenths_and_a_tenth(run, truth, synthetic):
+    """The alignment is 0.1 + 0.004 t up to 0.5, and first above 0.45 at t = 100; the loss in closed form."""
+    loss = [np.sum(c**2) for c in truth.coefficients.values()]
+    found = alignment_order(run)
+    assert (found.aligned, found.fallen) == (100, first(synthetic.STEPS, loss))
+    assert found.order == "after"
+    assert f"at step {found.aligned}, and" in dials.silent_alignment(run).sentence
+    figure = choose("lazy-rich")(Scene(run))
+    assert {line.get_xdata()[0] for line in figure.axes[3].lines if str(line.get_label()).startswith("_")} >= {
+        found.aligned, found.fallen,
+    }  # fmt: skip
+
+
+def test_there_is_no_order_where_alignment_stood_from_the_start_or_nothing_fell(archives, run):
+    bare = load(archives[0]).only
+    with pytest.raises(AnalysisError, match="from the start"):
+        alignment_order(bare)
+    assert dials.silent_alignment(bare) is None
+    assert dials.weights(bare) is None
+    flat = run.dataset.assign(probe_loss=("snapshot", np.ones(len(run))))
+    with pytest.raises(AnalysisError, match="not fallen by a tenth"):
+        alignment_order(dataclasses.replace(run, dataset=flat))

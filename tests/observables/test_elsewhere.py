@@ -76,6 +76,7 @@ def whole(reduction, *, classes=False, formed=True):
                 batch_ratios=np.array([0.2, 0.3]),
                 parameter_distance=1.0,
                 layer_distances={"a": 1.0, "b": 2.0},
+                layer_weights={"a": np.ones(4), "b": 2 * np.ones(4)},
                 jacobian_difference=0.1,
                 learning_rates=(0.1,),
                 update=Update(

@@ -77,6 +77,7 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
                 readout_parameters=("weight", "bias"),
                 parameter_distance=0.3,
                 layer_distances={"first": 0.1, "head": 0.2},
+                layer_weights={"first": np.array([1, 2, 1.5, 0.7]), "head": np.array([2, 1, 1.5, 0.9])},
                 training_outputs=functions[3][order],
                 anchored_outputs=functions[7][order],
                 optimizer_kernel=3 * parts["first"] + parts["head"],

@@ -14,6 +14,7 @@ from kerneltrack.spectrum import eigensystem, kernel_estimates, unsolved
 #: Need → the field without which a state does not have it. The last is looked at inside the field.
 WITHOUT = {
     "kernel": "kernel", "targets": "targets", "residual": "residual", "operator": "stability", "initial": "initial",
+    "weights": "layer_weights",
     "halves": "stability_halves", "sharpness": "sharpness", "hessian": "hessian_sharpness", "hessian_ratio": "hessian_ratio",
     "batches": "batch_curvatures", "batch_ratios": "batch_ratios",
     "previous": "previous", "lagged": "lagged", "update": "update", "layers": "layer_traces", "layer_kernels": "layer_kernels",
@@ -55,6 +56,7 @@ def whole(problem):
         layer_traces={"a": 1.0},
         layer_kernels={"a": state.kernel},
         activations={},
+        layer_weights={"a": np.ones(4)},
         gates={},
         extension=np.ones((21, 2)),
         estimates=kernel_estimates(np.eye(21)),

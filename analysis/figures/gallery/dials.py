@@ -1,4 +1,4 @@
-"""Dials: sharpness three ways with its bound, and what oscillates at it."""
+"""Dials: sharpness three ways with its bound, what oscillates at it, and how lazy or rich a run is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kerneltrack.errors import AnalysisError
+
+from ...derived import alignment_order
 from ...derived import oscillation as oscillation_of
 from ...text import subscript
-from ..layout import over_time, sheet
-from ..panels import Series, staircase
+from ..layout import layer_names, over_time, sheet
+from ..panels import Series, mark_changes, staircase
 from ..registry import Scene, figure
 
 _RAW = {"gauss_newton_sharpness": "Gauss–Newton", "hessian_sharpness": "Hessian", "batch_sharpness": "batch"}
@@ -108,3 +111,56 @@ def oscillation(scene: Scene) -> Figure:
     lines = [Series(f"v{subscript(i + 1)}", found.modes[:, i], colours[i], x=at) for i in range(modes)]
     over_time(scene, axes[1], lines, "share of the oscillation", labels=False, ylim=(0, 1))
     return page
+
+
+@figure(
+    "lazy-rich",
+    "Lazy or rich: kernel, weights, hidden neurons, and which came first",
+    "Upper left: how far the kernel has turned, and what the network linearised at the start misses of the outputs' way. Upper "
+    "right: ‖W_t − W_0‖₂/‖W_0‖₂ of each layer. Lower left: root mean square change of a hidden neuron. Lower right: alignment "
+    "over its last value and loss over its first, with t_A and t_L, where the one has nine tenths and the other has lost one.",
+    "weight_spectral_change",
+    section="motion",
+)
+def lazy_rich(scene: Scene) -> Figure:
+    """Four dials."""
+    page, axes = sheet(scene, 2, 2, height=0.86)
+    names = {"kernel_distance_from_initial": "1 − cosine", "anchored_linearization_error": "linearisation"}
+    moved = [
+        Series(label, scene.masked(name, why="the figure"), scene.style.category[i])
+        for i, (name, label) in enumerate(names.items())
+        if scene.run.has(name)
+    ]
+    over_time(scene, axes[0], moved, "", title="kernel and outputs", labels=False, ylim=(0, None))
+    _by_layer(scene, axes[1], "weight_spectral_change", "‖ΔW‖₂ / ‖W₀‖₂")
+    _by_layer(scene, axes[2], "activation_neuron_deviation", "RMS Δh of a neuron")
+    _which_came_first(scene, axes[3])
+    return page
+
+
+def _by_layer(scene: Scene, ax: Axes, name: str, title: str) -> None:
+    """A line for each layer that has the number; an empty panel, which says so, where none has."""
+    if not scene.run.has(name):
+        ax.set_title(title)
+        ax.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center", color=scene.style.muted)
+        return
+    values = scene.masked(name, why="the figure")
+    shown = [i for i in range(values.shape[1]) if np.isfinite(values[:, i]).any()]
+    labels, colours = layer_names(scene.run, values.shape[1]), scene.style.ordered(len(shown))
+    lines = [Series(labels[i], values[:, i], colour) for i, colour in zip(shown, colours, strict=True)]
+    over_time(scene, ax, lines, "", title=title, labels=False, ylim=(0, None))
+
+
+def _which_came_first(scene: Scene, ax: Axes) -> None:
+    """Alignment over its last value, loss over its first."""
+    lines = []
+    for i, (name, label, place) in enumerate((("kernel_target_alignment", "alignment", -1), ("probe_loss", "loss", 0))):
+        if scene.run.has(name):
+            values = scene.masked(name, why="the figure")
+            lines.append(Series(label, values / values[np.isfinite(values)][place], scene.style.category[i]))
+    over_time(scene, ax, lines, "alignment, and loss", labels=False, ylim=(0, None))
+    try:
+        found = alignment_order(scene.run)
+    except AnalysisError:
+        return  # there is no order to mark, and the sentence says nothing either
+    mark_changes(ax, [(found.aligned, "$t_A$"), (found.fallen, "$t_L$")], scene.style)

@@ -168,6 +168,18 @@ READINGS: Mapping[str, str] = {
     "stability_radius_share": reading(
         "training has used more of that ball", "0 to 1; beyond 1 it has left it", "`jacobian_stability`",
     ),
+    "weight_spectral_change": reading(
+        "the layer's weights have changed more of their own size", "0.01 lazy, 0.1 to 3 rich; of a lazy run it falls with width",
+        "`activation_relative_deviation` and the same at other widths",
+    ),
+    "weight_spectral_scale": reading(
+        "the layer makes its inputs larger", "0.5 to 3 at any width where features are learned",
+        "`weight_change_scale`: the condition asks both to be of one size",
+    ),
+    "weight_change_scale": reading(
+        "the layer's features change more", "0.1 to 3 at any width where they are learned, falling with width where not",
+        "`weight_spectral_scale` and `activation_neuron_deviation`",
+    ),
     # hidden layers
     "activation_neuron_deviation": reading(
         "single neurons have moved farther", "falls with width in a lazy run, 0.1 to 1 in a rich one",
