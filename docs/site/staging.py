@@ -30,7 +30,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "Understand": ("concepts/questions", "notation", "concepts/stages", "concepts/methods-and-cost"),
     "Look up": ("gallery", "observables", "api/index", "format", "setups", "platforms"),
-    "Measured": ("demo", "benchmarks", "benchmarks-gpu", "benchmarks-overhead", "benchmarks-archive"),
+    "Measured": ("demo", "benchmarks", "benchmarks-gpu", "benchmarks-overhead", "benchmarks-archive", "forecast-calibration"),
     "Studies": (
         "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/width-sweep/README",
         "studies/fast-ntk/README",
