@@ -9,7 +9,7 @@ LOWEST_TESTS := tests/test_*.py tests/ntk/test_exact_parts.py tests/ntk/test_hel
 	tests/archive/test_h5py_versions.py tests/archive/test_resume.py tests/callbacks/test_tracker.py \
 	tests/callbacks/test_storage.py tests/callbacks/test_roots.py tests/analysis/test_report.py tests/analysis/test_cli.py
 
-.PHONY: help demo test lowest nightly audit-off check lint types bench bench-gpu setups studies docs docs-check browser-test kill-test gpu-test clean
+.PHONY: help demo test lowest nightly audit-off check lint types bench bench-gpu setups studies calibration docs docs-check browser-test kill-test gpu-test clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -76,6 +76,9 @@ studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*
 	$(BIN)/python docs/studies/width-sweep/study.py --size desk
 	$(BIN)/python docs/studies/natural-gradient/study.py --size desk
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
+
+calibration: $(VENV)/.dev  ## ten decays, forecast and measured; writes docs/forecast-calibration.md
+	$(BIN)/python docs/forecast_calibration.py
 
 docs: $(VENV)/.docs out/demo.html  ## the generated pages, the README's figures, and the site: build/site/index.html
 	$(BIN)/python docs/observables_page.py

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .lazy import loader
-from .statements import Summary, summarised_by
+from .statements import Forecast, Summary, forecast_by, summarised_by
 
 if TYPE_CHECKING:
     from .lr_decay import LrDecayEffects, lr_decay_effects
@@ -33,7 +33,14 @@ def _summary(run: Any, control: Any) -> Summary:
     return summary_of(run, control)
 
 
+def _forecast(run: Any, rate: Any, **asked: Any) -> Forecast:
+    from .forecasting import forecast
+
+    return forecast(run, rate, **asked)
+
+
 summarised_by(_summary)
+forecast_by(_forecast)
 __getattr__ = loader(__name__, _HOME)
 
 

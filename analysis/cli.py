@@ -222,6 +222,38 @@ def lr_decay(
     print_tables(tables)
 
 
+@app.command(cls=Command, epilog="Example: kerneltrack forecast run.h5 --rate x0.5 --steps 500")
+def forecast(
+    archive: ArchivePath,
+    rate: Annotated[
+        str | None, Option("--rate", help="A factor of the rate that is kept, ×0.5 or x0.5, or a learning rate.")
+    ] = None,
+    steps: Annotated[int | None, Option("--steps", min=1, help="How many updates; 500 by default.")] = None,
+    at: Annotated[
+        int | None, Option("--at", help="The step of a snapshot; the last that says how far a linear model holds.")
+    ] = None,
+    check: Annotated[
+        bool, Option("--check", help="Score the forecast of each change of the run by its control, instead.")
+    ] = False,
+    control: Control = None,
+    probe: ProbeName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what another learning rate would do from a snapshot on; with --check, whether that came true."""
+    given = {"--rate": rate, "--steps": steps, "--at": at, "--check": check, "--control": control}
+    refuse_useless("forecast", given)
+    from .commands import require_another, run_check, run_forecast
+
+    runs = _load([archive], probe)
+    if check:
+        require_another(runs, [] if control is None else _load([control], runs.only.probe))
+        run_check(runs, [] if control is None else [control], as_json=as_json)
+        return
+    if rate is None:
+        raise typer.BadParameter("give --rate ×0.5, x0.5 or a learning rate; or --check")
+    run_forecast(runs.only, rate, steps=steps or 500, at=at, as_json=as_json)
+
+
 @app.command(cls=Command, epilog="Example: kerneltrack compare width-*.h5 --by loss --quantity effective_rank")
 def compare(
     archives: ArchivePaths,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .demo import run_demo
     from .effect import refuse_useless
     from .export import to_csv, to_netcdf
+    from .forecast import run_check, run_forecast
     from .measuring_options import MeasuringOptions
     from .options import (
         ArchivePath,
@@ -76,8 +77,10 @@ __all__ = [
     "overview",
     "refuse_useless",
     "require_another",
+    "run_check",
     "run_compare",
     "run_demo",
+    "run_forecast",
     "run_plan",
     "run_plot",
     "run_publish",
@@ -120,7 +123,9 @@ _HOME = {
     "TopK": "options",
     "Workers": "workers",
     "overview": "show",
+    "run_check": "forecast",
     "run_compare": "compare",
+    "run_forecast": "forecast",
     "run_demo": "demo",
     "run_plan": "plan",
     "run_publish": "publish",

@@ -41,6 +41,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("--style", "it is the look of the figure", needs="-o"),
         Rule("--format", "the ending of a file says what it is", needs="-o - or a pipe"),
     ),
+    "forecast": (
+        *(
+            Rule(option, "what is forecast is each change of the run's own", beside="--check")
+            for option in ("--rate", "--steps", "--at")
+        ),
+        Rule("--control", "a control scores the forecast of a change that was made", needs="--check"),
+    ),
     "compare": (
         Rule("--at", "it is the step of a sweep", needs="--against"),
         Rule("--by", "a sweep takes one snapshot of each run", beside="--against"),

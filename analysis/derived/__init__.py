@@ -9,7 +9,7 @@ from .flow_time import check_one_clock, flow_time, gain
 from .freeze_here import FreezeHere, freeze_here
 from .kernels import full_kernel, kernel_matrix, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
-from .mode_factors import ModeFactors, mode_factors
+from .mode_factors import ModeFactors, mode_factors, no_single_modes
 from .oscillation import LEADING, Oscillation, oscillation
 from .permuted_energy import DRAWS, PermutedEnergy, permuted_energy
 from .profiles import Function, binned, energy_profile, followed, mode_energy, nearest_k, representative_rows, speeds
@@ -60,6 +60,7 @@ __all__ = [
     "mode_factors",
     "nearest",
     "nearest_k",
+    "no_single_modes",
     "oscillation",
     "output_in_top_modes",
     "pair_numbers",

@@ -99,6 +99,11 @@ def residual_curvature(run: Run, *rates: tuple[float, ...]) -> float:
 
 
 def _reason(run: Run, rates: tuple[tuple[float, ...], ...]) -> str:
+    return no_single_modes(run, *rates) or no_plain_descent(run.optimizers)
+
+
+def no_single_modes(run: Run, *rates: tuple[float, ...]) -> str:
+    """Why the modes of the residual do not go on one by one, whatever momentum does; "" where they do."""
     loss, reduction = run.settings.get("loss"), run.settings.get("output")
     if loss not in ("half_mse", "mse"):
         return f"the loss is {loss or 'not known'}, not the mean of squares"
@@ -108,4 +113,4 @@ def _reason(run: Run, rates: tuple[tuple[float, ...], ...]) -> str:
         return "the kernel is of some of the parameters"
     if any(len(set(group)) > 1 for group in rates):
         return "parameter groups have different learning rates"
-    return no_plain_descent(run.optimizers)
+    return ""

@@ -17,6 +17,7 @@ import numpy as np
 from kerneltrack.errors import AnalysisError
 
 from ..derived import Change, ModeFactors, Trend, learning_rate_changes, mode_factors
+from ..forecasting import Score, score
 from ..text import finite_or_none
 from ..trajectory import Floats, Run, Trajectory
 from ..withheld import gauge_note, misleading
@@ -43,6 +44,8 @@ class ChangeEffects:
         no_factors: why there is no prediction.
         no_control: "" where ``after`` has a control, else why not.
         null: what other batches alone do after it.
+        score: the forecast from the state before, beside what run and control did; None where ``no_score`` says why.
+        no_score: why nothing is scored.
     """
 
     change: Change
@@ -52,6 +55,8 @@ class ChangeEffects:
     no_factors: str = ""
     no_control: str = ""
     null: Null = field(default_factory=lambda: Null("missing"))
+    score: Score | None = None
+    no_score: str = ""
 
     @property
     def has_control(self) -> bool:
@@ -204,7 +209,15 @@ def _effects(run: Run, control: Run | None, change: Change, placebos: Sequence[R
             no_control = "the control has no snapshot at the same steps after the change"
     factors, no_factors = _factors(run, change)
     null = null_of(run, after, [p for p in placebos if p.placebo_of == run.archive_id and p.fork_step == change.step])
-    return ChangeEffects(change, before, tuple(after), factors, no_factors, no_control, null)
+    scored, no_score = (None, no_control) if control is None or no_control else _score(run, control, change)
+    return ChangeEffects(change, before, tuple(after), factors, no_factors, no_control, null, scored, no_score)
+
+
+def _score(run: Run, control: Run, change: Change) -> tuple[Score | None, str]:
+    try:
+        return score(run, control, change), ""
+    except AnalysisError as error:
+        return None, error.problem if error.got is None else f"{error.problem} (got {error.got})"
 
 
 def _factors(run: Run, change: Change) -> tuple[ModeFactors | None, str]:
@@ -344,6 +357,8 @@ def _change_dict(effects: ChangeEffects) -> dict[str, Any]:
             "residual_energy_share": _numbers_list(factors.energy),
         },
         "no_mode_factors": effects.no_factors or None,
+        "forecast": None if effects.score is None else effects.score.to_dict(),
+        "no_forecast": effects.no_score or None,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..derived import nearest
+from ..forecasting import score_sentence, score_table
 from ..text import Table, count, number, signed, subscript
 from .effects import ChangeEffects, LrDecayEffects, TrendCurve
 from .time_point import TimePoint
@@ -25,7 +26,8 @@ def sentence(effects: ChangeEffects, energy_k: tuple[int, ...]) -> str:
     ]
     given = [clause for clause in clauses if clause]
     followed = f" This was followed by {_joined(given)}." if given else ""
-    return f"{_what(effects)}{followed} {_effect_sentence(effects, energy_k)}".strip()
+    scored = "" if effects.score is None else score_sentence(effects.score)
+    return " ".join(filter(None, (f"{_what(effects)}{followed}", _effect_sentence(effects, energy_k), scored)))
 
 
 def trend_sentence(course: TrendCurve, energy_k: tuple[int, ...] = ()) -> str:
@@ -127,10 +129,16 @@ def factor_table(effects: ChangeEffects) -> Table:
 def tables(effects: LrDecayEffects) -> list[Table]:
     """All tables of a run, in order."""
     changes = [
-        table for change in effects.changes for table in (change_table(change, effects.energy_k), factor_table(change))
+        table
+        for change in effects.changes
+        for table in (change_table(change, effects.energy_k), factor_table(change), *_scored(change))
     ]
     trends = [trend_table(course, effects.energy_k) for course in effects.trends]
     return [*changes, *trends, *([Table("", [""], [], effects.notes)] if effects.notes else [])]
+
+
+def _scored(effects: ChangeEffects) -> list[Table]:
+    return [] if effects.score is None else [score_table(effects.score)]
 
 
 def old_bound(effects: ChangeEffects) -> float:

@@ -1,9 +1,22 @@
-"""What is said of a run, as values: a finding, a verdict, and the summary of both. Nothing is computed here."""
+"""What is said of a run, as values: a finding, a verdict, the summary of both, a forecast. Nothing is computed here."""
 
 from __future__ import annotations
 
 from .finding import Finding, percent
+from .forecast import Course, Forecast, forecast_by, forecasting
 from .summary import Summary, summarised_by, summarising
 from .verdict import UNDECIDED, Verdict
 
-__all__ = ["UNDECIDED", "Finding", "Summary", "Verdict", "percent", "summarised_by", "summarising"]
+__all__ = [
+    "UNDECIDED",
+    "Course",
+    "Finding",
+    "Forecast",
+    "Summary",
+    "Verdict",
+    "forecast_by",
+    "forecasting",
+    "percent",
+    "summarised_by",
+    "summarising",
+]

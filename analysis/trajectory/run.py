@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from kerneltrack.errors import AnalysisError
 from kerneltrack.standard_probes import standard_name
 
 from ..groups import Groups
-from ..statements import Summary, summarising
+from ..statements import Forecast, Summary, forecasting, summarising
 from ..withheld import Rows, Withheld, missing, off_lag, withheld
 
 if TYPE_CHECKING:
@@ -325,6 +325,28 @@ class Run:
             AnalysisError: nothing was measured, or the control is not comparable.
         """
         return summarising(self, control)
+
+    def forecast(
+        self, rate: str | float, *, steps: int | Sequence[int] = 500, at: int | None = None, kept: float | None = None
+    ) -> Forecast:
+        """Loss and residual per mode from a state on, at the rate that it had and at another one, while the kernel stands still.
+
+        Of the mean of squares r_i ← (1 − sηλ_i/N) r_i (Kopitkov and Indelman 2020, section 3), with the recursion of momentum;
+        of a cross-entropy the network linearised there. NaN beyond the horizon, where √e/‖Δf‖ of ``linearization_error`` e (or
+        of ``anchored_linearization_error``, if larger) times the forecast way ‖f_{t+k} − f_t‖ is more than one half.
+
+        Args:
+            rate: the other rate: a factor of the one that is kept, "×0.5" ("x0.5", "*0.5"), or η itself.
+            steps: how many updates; or the numbers of updates to be among those that are told.
+            at: t of a measured state; None: the last one whose errors are stored.
+            kept: the rate that is kept; None: that of the update which leaves the state.
+
+        Raises:
+            AnalysisError: a rate or a step that cannot be; or what the archive holds decides no forecast: another loss or
+                optimizer, a reduction of several outputs, a held-out probe, no coefficients, …; the message says which argument
+                of the tracker brings what is missing.
+        """
+        return forecasting(self, rate, steps, at, kept)
 
     @property
     def scalars(self) -> tuple[str, ...]:

@@ -294,7 +294,8 @@ COMMANDS = {
     "netcdf": "export RUN --to netcdf -o OUT/t.nc", "merge": "merge RUN",
     "publish": "publish RUN -o OUT/public.h5 --licence CC0-1.0 --author A --contact a@example.org --card",
     "report": "report RUN --control GOOD -o OUT/page.html", "lr": "lr-decay RUN --control GOOD",
-    "lr-json": "lr-decay RUN --json", "compare": "compare RUN GOOD --by loss", "flow": "compare RUN GOOD --by flow_time --json",
+    "lr-json": "lr-decay RUN --json", "forecast": "forecast RUN --rate x0.5 --json",
+    "compare": "compare RUN GOOD --by loss", "flow": "compare RUN GOOD --by flow_time --json",
     "runs": "compare RUN GOOD --group width -o OUT/f.svg", "sweep": "compare RUN GOOD --against width -o OUT/f.png",
     "plot": "plot RUN --figure layer-shares -o OUT/f.svg",
 }  # fmt: skip
@@ -302,11 +303,11 @@ COMMANDS = {
 EVERYWHERE = ("show",)
 ON_EVERY_SECOND = ("lr",)
 ELSE = {
-    "good": {"summary", "report", "check", "publish", "compare", "runs"}, "texts": set(COMMANDS),
+    "good": {"forecast", "summary", "report", "check", "publish", "compare", "runs"}, "texts": set(COMMANDS),
     "texts_that_refuse": {"compare", "report", "check"}, "json_of_other_kinds": {"json", "netcdf", "publish", "sweep"},
-    "eigenvalues_of_every_kind": {"csv"}, "measurements_that_overflow": {"compare", "summary"},
+    "eigenvalues_of_every_kind": {"csv", "forecast"}, "measurements_that_overflow": {"compare", "forecast", "summary"},
     "columns_of_every_kind": {"flow", "json"}, "no_rows": {"csv"},
-    "rates_from_the_greatest_to_the_least": {"lr-json"}, "steps_without_end": {"flow", "lr-json"},
+    "rates_from_the_greatest_to_the_least": {"forecast", "lr-json"}, "steps_without_end": {"flow", "lr-json"},
     "a_grid_of_any_k": {"compare"}, "codes_of_nothing": {"check", "merge"}, "one_sample": {"runs", "summary"},
 }  # fmt: skip
 

@@ -25,6 +25,7 @@ OFFLINE = {
     "plot": "plot RUN --figure rank -o OUT/figure.svg",
     "report": "report RUN -o OUT/page.html",
     "lr-decay": "lr-decay RUN --control CONTROL --json",
+    "forecast": "forecast RUN --check --control CONTROL",
     "compare": "compare RUN CONTROL --json",
     "export": "export RUN -o OUT/numbers.csv",
     "netcdf": "export RUN --to netcdf -o OUT/all.nc",

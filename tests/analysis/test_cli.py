@@ -24,7 +24,7 @@ def run(capsys, *words):
 
 
 def test_the_commands_are_those_of_the_design():
-    design = "demo show summary check plot report lr-decay compare export merge publish track plan"
+    design = "demo show summary check plot report lr-decay forecast compare export merge publish track plan"
     assert sorted(design.split()) == COMMANDS
 
 

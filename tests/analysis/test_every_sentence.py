@@ -151,7 +151,26 @@ def change(story, control):
         sig(story.values[end, 0], 2),
         sig(control.values[there[1], 0], 2),
         400,
+        *forecast(story, control),
     ]
+
+
+def forecast(story, control):
+    """Effect of the halved rate on the loss one update later, what it may be off by, and what it was: numbers of its sentence."""
+    at, then, there, count = story.row(300), story.row(301), control.row(301), story.count
+    residual, speeds = story.coefficients["residual"][at], story.values[at] / count
+    after = {rate: (1 - rate * speeds) * residual for rate in (0.25, 0.125)}
+    ways = {rate: np.linalg.norm(rate * speeds * residual) for rate in after}
+    moved = np.linalg.norm(story.at["displacement_coefficients"][at])
+    # of the update that leaves the state, at the new rate, and of the whole way so far
+    per_way = max(
+        story.at["linearization_error"][at] ** 0.5 / ways[0.125],
+        story.at["anchored_linearization_error"][at] ** 0.5 / moved,
+    )
+    loss = {rate: np.sum(left**2) / (2 * count) for rate, left in after.items()}
+    off = {rate: per_way * ways[rate] ** 2 for rate in after}
+    error = sum(np.linalg.norm(after[r]) / count * off[r] + off[r] ** 2 / (2 * count) for r in after)
+    return [sig(loss[0.125] - loss[0.25]), sig(error, 2), sig(story.loss[then] - control.loss[there])]
 
 
 @pytest.fixture(

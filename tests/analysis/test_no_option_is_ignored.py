@@ -25,6 +25,7 @@ WAYS = {
         "compare RUN CONTROL --against seed", "compare RUN CONTROL --against seed -o OUT.svg",
         "compare RUN CONTROL --against seed --json", "compare RUN CONTROL --group seed",
     ],
+    "forecast": ["forecast RUN --rate x0.5", "forecast RUN --check", "forecast RUN --check --control CONTROL"],
     "report": ["report RUN -o -"],
     "export": ["export RUN -o OUT.csv"],
     "show": ["show RUN"],
@@ -36,7 +37,7 @@ VALUES = {
     "--figure": "--figure rank", "-o": "-o OUT.png", "--control": "--control CONTROL", "--probe": "--probe train",
     "--style": "--style dark", "--x": "--x log", "--list": "--list", "--format": "--format svg", "--json": "--json",
     "--by": "--by epoch", "--quantity": "--quantity trace", "--group": "--group seed", "--against": "--against seed",
-    "--at": "--at 301", "--to": "--to netcdf",
+    "--at": "--at 301", "--rate": "--rate 0.1", "--steps": "--steps 7", "--check": "--check", "--to": "--to netcdf",
 }  # fmt: skip
 
 
@@ -51,7 +52,9 @@ def two(synthetic, truth, control_truth, tmp_path_factory):
     """A run and its control, each with a second probe of other numbers."""
     folder, paths = tmp_path_factory.mktemp("two"), {}
     for name, given in (("RUN", truth), ("CONTROL", control_truth)):
-        rows = list(few(synthetic.snapshots(given), {"stability_bound", "eigenvectors", "mode_sums"}))
+        rows = list(
+            few(synthetic.snapshots(given), {"stability_bound", "eigenvectors", "mode_sums", "linearization_error"})
+        )
         for row in rows:
             row.probes["other"] = {
                 key: 2 * (value[::-1] if value.ndim == 3 else value) for key, value in row.probes["train"].items()

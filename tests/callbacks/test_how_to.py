@@ -45,7 +45,7 @@ def test_the_page_on_decays_runs_as_written(tmp_path, monkeypatch, capsys):
     """From a Trainer to the sentence in twenty lines; the sentence speaks of an effect, and of its control."""
     monkeypatch.chdir(tmp_path)
     text = (HOW_TO / "did-my-decay-do-anything.md").read_text(encoding="utf-8")
-    _, short, looks, _ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    _, short, looks, _, _ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len([line for line in short.splitlines() if line.strip()]) <= 20
     names = run(text, "did-my-decay-do-anything.md")
     said = capsys.readouterr()
@@ -55,6 +55,7 @@ def test_the_page_on_decays_runs_as_written(tmp_path, monkeypatch, capsys):
     assert "of the control's" in said.out
     for archive in ("run.h5", "run-control-120.h5", "loop.h5", "loop-control-120.h5"):
         assert not list(check(tmp_path / archive))
+    assert names["forecast"].horizon
     with pytest.raises(AssertionError, match=r"^$"):  # the negative control
         exec(looks.replace("same_batches", "other_batches"), names)
 
