@@ -16,6 +16,7 @@ from .profiles import Function, binned, energy_profile, followed, mode_energy, n
 from .quantities import across_sizes, check_across_sizes, key_of, nearest, pair_numbers, quantity, title_of
 from .rate_changes import Change, Trend, learning_rate_changes
 from .stages import HELD, MOVED, judge
+from .task_shift import TaskOverlap, TaskShift, task_overlap, task_shift
 from .uncertainty import assess, assessment_table
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "ModeFactors",
     "Oscillation",
     "PermutedEnergy",
+    "TaskOverlap",
+    "TaskShift",
     "Trend",
     "across_sizes",
     "assess",
@@ -68,6 +71,8 @@ __all__ = [
     "span_overlaps",
     "speeds",
     "spread_points",
+    "task_overlap",
+    "task_shift",
     "title_of",
     "unseen_rows",
 ]
