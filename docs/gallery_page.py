@@ -37,6 +37,7 @@ ARCHIVES: Mapping[str, str] = {
     "calibration": "out/squares.h5 --probe new",
     "influence": "out/squares.h5",
     "learning-curves": "out/squares.h5 --probe new",
+    "task-shift": "out/tasks.h5 --probe old",
     "runs": "out/demo.h5 out/control.h5",
 }
 
@@ -55,7 +56,7 @@ python docs/gallery_runs.py --out out
 
 The first writes `out/demo.h5` and `out/control.h5`, in three minutes on two cores. The second is a script of the repository
 ([gallery_runs.py](gallery_runs.py)); it needs scikit-learn, and writes `out/classes.h5`,
-`out/line.h5`, `out/leading.h5`, `out/squares.h5` and `out/edge.h5` in under a minute.
+`out/line.h5`, `out/leading.h5`, `out/squares.h5`, `out/tasks.h5` and `out/edge.h5` in a minute.
 
 This page is generated: `python docs/gallery_page.py`. The site that `make docs` builds shows the pictures too. To draw a figure
 of your own, see [add a figure](how-to/add-a-figure.md).

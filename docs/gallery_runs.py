@@ -3,6 +3,7 @@
 ``classes.h5``: the bundled digits, two probes, a cosine schedule, and the observables that are measured on request.
 ``line.h5``: a function of one input. ``squares.h5``: the digits with squares, and points held out.
 ``edge.h5``: full batches at the edge of stability, in triples of states.
+``tasks.h5``: the digits, then the digits turned by 90°.
 ``leading.h5``: 5,000 rows of the digits' kernel, which is not formed. Together they take
 under a minute on two cores.
 """
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kerneltrack import Probe
 from kerneltrack.callbacks import NTKTracker
-from kerneltrack.schedule import Every, Log
+from kerneltrack.schedule import At, Every, Log
 
 
 class Digits(pl.LightningModule):
@@ -128,6 +129,29 @@ def squares(path: Path, updates: int) -> None:
     fit(SquaredDigits(updates), tracker, loader, updates)
 
 
+def tasks(path: Path, updates: int) -> None:
+    pl.seed_everything(0)
+    pictures, labels = load_digits(return_X_y=True)
+    x, y = torch.tensor(pictures, dtype=torch.float32) / 16 - 0.5, torch.eye(10)[torch.tensor(labels)]
+    turned = torch.rot90(x.reshape(-1, 8, 8), 1, (1, 2)).reshape(-1, 64)
+    half = updates // 2
+    tracker = NTKTracker(
+        path,
+        probe={"new": Probe(turned[600:650], y[600:650]), "old": Probe(x[:50], y[:50])},
+        schedule=At((0, half // 8, half, half + 1, half + 5, half + 20, half + half // 2, updates)),
+        output="full",
+        top_k=500,
+        loss="half_mse",
+        observables=["probe_loss", "frobenius", "target_energy_out_of_sample"],
+        metadata={"switch": half},
+        if_exists="replace",
+    )
+    first = torch.arange(half * 64) % 600
+    order = torch.cat([first, 600 + first])
+    both = TensorDataset(torch.cat([x[:600], turned[600:1200]])[order], y[:1200][order])
+    fit(SquaredDigits(updates), tracker, DataLoader(both, batch_size=64), updates)
+
+
 def leading(path: Path, updates: int) -> None:
     pl.seed_everything(0)
     pictures, labels = load_digits(return_X_y=True)
@@ -184,6 +208,7 @@ def main() -> None:
     classes(given.out / "classes.h5", given.updates)
     line(given.out / "line.h5", 10 * given.updates)
     squares(given.out / "squares.h5", 5 * given.updates)
+    tasks(given.out / "tasks.h5", 2 * given.updates)
     leading(given.out / "leading.h5", given.updates)
     edge(given.out / "edge.h5", 3 * given.updates)
 

@@ -61,7 +61,6 @@ Quantities of the literature that are not here yet, each a short function of a `
 - distances to the infinite-width kernel, and dispersion over initialisations (from several archives)
 - robustness of single modes' features (Tsilivis and Kempe 2022); edges of images (Fourier content is a figure)
 - the full Hessian and its part beyond the kernel
-- forgetting between tasks from the kernel between their probes
 """
 
 

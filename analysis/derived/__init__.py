@@ -17,6 +17,7 @@ from .quantities import across_sizes, check_across_sizes, key_of, nearest, pair_
 from .rate_changes import Change, Trend, learning_rate_changes
 from .silent_alignment import AlignmentOrder, alignment_order
 from .stages import HELD, MOVED, judge
+from .task_shift import TaskOverlap, TaskShift, task_overlap, task_shift
 from .uncertainty import assess, assessment_table
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "ModeFactors",
     "Oscillation",
     "PermutedEnergy",
+    "TaskOverlap",
+    "TaskShift",
     "Trend",
     "across_sizes",
     "alignment_order",
@@ -72,6 +75,8 @@ __all__ = [
     "span_overlaps",
     "speeds",
     "spread_points",
+    "task_overlap",
+    "task_shift",
     "title_of",
     "unseen_rows",
 ]

@@ -23,6 +23,7 @@ from ..withheld import seen
 from . import dials, motion
 from .calibrated import calibrated
 from .estimated import estimated
+from .forgetting import forgetting
 from .learning import learning
 from .stability import stability
 
@@ -48,6 +49,7 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
         estimated,
         calibrated,
         learning,
+        forgetting,
         _cost,
     )
     found = [finding for make in makers if (finding := make(run)) is not None]

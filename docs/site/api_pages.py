@@ -107,6 +107,7 @@ PAGES: Mapping[str, Page] = {
                 "Laplace",
             ),
             "What each point adds": ("influence", "removal", "half_sets", "refitted", "linear_datamodelling_score"),
+            "Two tasks": ("cross_size", "tangent_angles", "epsilon_rank"),
             "Learning curves": ("learning_curve", "effective_regularisation"),
         },
     ),

@@ -38,6 +38,8 @@ def write(page: Path, demo: Path) -> None:
         gallery_runs.line(demo / "line.h5", 2000)
     if not (demo / "squares.h5").exists():
         gallery_runs.squares(demo / "squares.h5", 1000)
+    if not (demo / "tasks.h5").exists():
+        gallery_runs.tasks(demo / "tasks.h5", 400)
     if not (demo / "leading.h5").exists():
         gallery_runs.leading(demo / "leading.h5", 200)
     if not (demo / "edge.h5").exists():

@@ -18,6 +18,7 @@ from kerneltrack.regression.gaussian_process import (
 from kerneltrack.regression.learning_curve import effective_regularisation, learning_curve
 from kerneltrack.regression.logistic import CrossEntropy, MeanLoss, Through, kernel_newton
 from kerneltrack.regression.ridge import influence, kernel_alignment_risk, kernel_regression, leave_one_out, removal
+from kerneltrack.regression.task_shift import cross_size, epsilon_rank, tangent_angles
 
 __all__ = [
     "CrossEntropy",
@@ -26,9 +27,11 @@ __all__ = [
     "MeanLoss",
     "Posterior",
     "Through",
+    "cross_size",
     "descent_filter",
     "effective_regularisation",
     "ensemble_covariance",
+    "epsilon_rank",
     "flow_filter",
     "half_sets",
     "influence",
@@ -45,5 +48,6 @@ __all__ = [
     "posterior",
     "refitted",
     "removal",
+    "tangent_angles",
     "trained",
 ]

@@ -21,5 +21,6 @@ for _name in (
     "estimates",
     "uncertainty",
     "learning",
+    "tasks",
 ):
     importlib.import_module(f".{_name}", __name__)

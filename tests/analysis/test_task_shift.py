@@ -1,0 +1,115 @@
+"""Forgetting foretold from an archive. Oracle: a linear model, where the kernel at the switch tells everything."""
+
+import dataclasses
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import kerneltrack as kt
+from kerneltrack.analysis import load
+from kerneltrack.analysis.derived import task_overlap, task_shift
+from kerneltrack.analysis.figures import Scene, choose
+from kerneltrack.analysis.report.forgetting import forgetting
+from kerneltrack.errors import AnalysisError
+from tests.analysis.altered import stored
+from tests.analysis.h5_by_hand import numbers, sig
+
+SWITCH, RATE = 4, 0.3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Task A for four updates, then B for six, full batches, two outputs; seen through A."""
+    torch.manual_seed(0)
+    model = nn.Linear(5, 2).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    a, b = ((torch.randn(n, 5).double(), torch.randn(n, 2).double()) for n in (9, 8))
+    path = tmp_path_factory.mktemp("tasks") / "run.h5"
+    with kt.Tracker(
+        path,
+        model,
+        optimizer,
+        probe={"new": kt.Probe(*b), "old": kt.Probe(*a)},
+        output="full",
+        observables=["target_energy_out_of_sample", "trace", "frobenius", "probe_loss"],
+        loss="half_mse",
+        schedule=kt.schedule.At([0, SWITCH, SWITCH + 1, 10]),
+        metadata={"switch": SWITCH},
+        log=False,
+    ) as tracker:
+        for step in range(10):
+            x, y = a if step < SWITCH else b
+            with tracker.update():
+                optimizer.zero_grad()
+                ((model(x) - y) ** 2).sum(1).mean().div(2).backward()
+                optimizer.step()
+    return load(path, probe="old").only
+
+
+def test_of_a_linear_model_the_kernel_foretells_all(run):
+    """Vectors carried over are stored in float32: 1e-5."""
+    found = task_shift(run)
+    assert found.switch == SWITCH
+    assert found.steps.tolist() == [5, 10]
+    outputs = run.values("outputs")
+    np.testing.assert_array_equal(found.actual, outputs[2:] - outputs[1])
+    np.testing.assert_allclose(found.predicted, found.actual, atol=1e-5 * np.abs(found.actual).max())
+    assert (found.error < 1e-9).all()
+    np.testing.assert_allclose(found.losses, run.values("probe_loss")[2:] - run.values("probe_loss")[1], rtol=1e-9)
+    assert found.share == pytest.approx(1, abs=1e-4)
+
+
+def test_another_rate_is_not_foretold(run):
+    """Negative control: filters of half the rate."""
+    rates = run.dataset["learning_rate"]
+    halved = load(run.path, probe="new").only
+    halved = dataclasses.replace(halved, dataset=halved.dataset.assign(learning_rate=rates / 2))
+    with mock.patch("kerneltrack.analysis.derived.task_shift.other_task", return_value=halved):
+        assert (task_shift(run).error > 1e-3).all()
+
+
+def test_size_and_angles_are_those_of_the_stored_kernels(run):
+    """Both from what is stored, in float32; a linear model has one kernel at every moment."""
+    found = task_overlap(run, modes=3)
+    assert found.complete
+    kernels = {p: load(run.path, probe=p).only for p in ("old", "new")}
+    carried = run.at("extension", 0).reshape(18, -1)
+    size = np.linalg.norm(carried) / np.sqrt(np.prod([kernels[p].values("frobenius")[0] for p in kernels]))
+    np.testing.assert_allclose(found.size, size, rtol=1e-5)
+    assert found.angles.shape == (4, 3)
+    assert (np.diff(found.angles, axis=1) >= -1e-9).all()
+    assert ((found.angles >= 0) & (found.angles <= np.pi / 2)).all()
+
+
+def test_what_is_not_there_is_said(run):
+    with pytest.raises(AnalysisError, match="needs 'switch'"):
+        task_shift(dataclasses.replace(run, dataset=run.dataset.assign_attrs(provenance="{}")))
+    with pytest.raises(AnalysisError, match="no snapshot at the switch, step 3"):
+        task_shift(run, 3)
+    with pytest.raises(AnalysisError, match="no state after the switch"):
+        task_shift(run, 10)
+    with pytest.raises(AnalysisError, match="needs 'extension'"):
+        task_shift(load(run.path, probe="new").only)
+    with pytest.raises(AnalysisError, match="not the mean of squares"):
+        task_shift(stored(run, settings={"loss": "cross_entropy"}))
+
+
+def test_the_sentence_and_the_figure(run):
+    found, overlap = task_shift(run), task_overlap(run)
+    told = forgetting(run)
+    expected = [10, sig(found.losses[-1], 2), SWITCH, 100, 0]
+    assert numbers(told.sentence)[:3] == pytest.approx(expected[:3])
+    assert numbers(told.sentence)[-2:] == pytest.approx([sig(overlap.size[1], 2), sig(np.cos(overlap.angles[1, 0]), 2)])
+    left, right = choose("task-shift")(Scene(run)).axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in (*left.lines, *right.lines)}
+    assert lines["size"] == overlap.size.tolist()
+    assert lines["measured"] == found.losses.tolist()
+    assert lines["foretold"] == found.foretold.tolist()
+
+
+def test_where_nothing_was_forgotten_nothing_is_said(run):
+    assert forgetting(stored(run, probe_loss=1e9)) is None
+    assert forgetting(load(run.path, probe="new").only) is None
