@@ -62,7 +62,9 @@ class Workers:
             TrackerError: both are.
         """
         if count is not None and address is not None:
-            raise TrackerError("--workers or --cluster", expected="one of them", got="both")
+            raise TrackerError(
+                "--workers or --cluster", expected="one of them", got="both", remedy="A cluster has workers of its own."
+            )
         return None if count is None and address is None else cls(count, address)
 
     @contextmanager

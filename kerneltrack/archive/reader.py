@@ -210,7 +210,7 @@ def _as_it_was(path: Path, canonical: bool, archive_id: str, appended: int, star
     archive = Archive(path, all_segments=True)
     if archive.attrs["archive_id"] != archive_id or len(archive) < appended or len(archive.segments) < starts:
         archive.close()
-        raise ArchiveError("the file at this path is no longer the archive that was pickled", where=printable(path))
+        raise ArchiveError("the file at this path is no longer the archive that was opened", where=printable(path))
     archive._header = replace(archive._header, segments=archive.segments[:starts])
     archive._origin, archive._place = archive._origin[:appended], archive._place[:appended]
     archive._appended, archive._canonical = appended, canonical

@@ -63,7 +63,7 @@ def test_many_are_loaded_and_compared_with_few_files(paths, few_files):
     assert len(descriptors()) == before
 
 
-@pytest.mark.parametrize(("kept", "reads"), [(0, 16), (2**13, 200)], ids=["opened again", "kept"])
+@pytest.mark.parametrize(("kept", "reads"), [(0, 16), (2**13, 60)], ids=["opened again", "kept"])
 def test_what_is_read_again_is_what_was_there(paths, monkeypatch, kept, reads):
     """Columns × kinds of selections, in an order in which the archives close one another."""
     monkeypatch.setattr(shelf, "OPEN", 2)

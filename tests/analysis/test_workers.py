@@ -146,7 +146,10 @@ def test_workers_that_all_die_are_told_by_the_checkpoint(capfd):
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [(), ("--eigenpairs", "leading", "--params", "2.*")], ids=str)
+LEADING = pytest.param(("--eigenpairs", "leading", "--params", "2.*"), marks=pytest.mark.nightly)
+
+
+@pytest.mark.parametrize("words", [(), LEADING], ids=str)
 def test_a_clusters_archive_is_that_of_one_process(address, words):
     if words:
         assert track("new-whole.h5", *words) == 0

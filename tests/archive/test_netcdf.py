@@ -280,7 +280,7 @@ class TestPickled:
         with ArchiveWriter(path, probes=[make.probe], if_exists="replace") as writer:
             for step in range(5):
                 writer.append(make.snapshot(step))
-        with pytest.raises(ArchiveError, match="no longer the archive that was pickled"):
+        with pytest.raises(ArchiveError, match="no longer the archive that was opened"):
             pickle.loads(pickled)
 
     def test_a_closed_one_cannot_be(self, path):
