@@ -37,8 +37,8 @@ def kernels_of(
 ) -> tuple[dict[str, Tensor], Execution | None]:
     """Layer → kernel, and what did the structured part of it; None of several kernels.
 
-    Where launches count and an earlier call has asked for the same, its plan is taken, and samples are looked at beside the
-    kernel. Where anything of that does not hold, all is asked anew.
+    Where launches count, or there is one output, and an earlier call has asked for the same, its plan is taken, and samples are
+    looked at beside the kernel. Where anything of that does not hold, all is asked anew.
     """
     request = KernelRequest.unlooked(model, x1, x2, options)
     with explained(request.network.module), request.network.standing():
@@ -62,11 +62,9 @@ def _by_kept_plan(
     request: KernelRequest, progress: bool | float, *, keeps: bool
 ) -> tuple[dict[str, Tensor], Execution | None] | None:
     """What :func:`_compute` gives, by what an earlier call has found; None where there is nothing, or where it does not hold."""
-    if not request.machine.counts_launches:
-        return None
     with request.network.evaluating(throughout=True):
         plan = kept_plan(request)
-        if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
+        if plan is None or plan.uncovered or _is_difference(request, plan.outputs) or not _looks_beside(request, plan):
             return None
         trusted = request.trusted(plan.outputs)
         try:
@@ -75,6 +73,14 @@ def _by_kept_plan(
             forget_plan(request)
             forget_recording(request)
             return None
+
+
+def _looks_beside(request: KernelRequest, plan: StructuredPlan) -> bool:
+    """Whether samples are looked at beside the kernel: where launches count, and where it takes no backward pass of its own.
+
+    Of one output u times its gradient is Jᵀu; of several, passes that are made one by one would be one more.
+    """
+    return request.machine.counts_launches or plan.outputs == 1
 
 
 def _is_difference(request: KernelRequest, outputs: int) -> bool:
