@@ -32,6 +32,7 @@ from kerneltrack.observables import (
     subspaces,
     target_alignment,
     training_mode,
+    weighted,
     weights,
 )
 from kerneltrack.observables.datasets import energy_k
@@ -43,8 +44,8 @@ from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
     spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, sharpness, oscillation,
-    training_mode, optimizer, laziness, weights,
-    activations, regression, logistic, decay, ledger,
+    training_mode, optimizer, laziness, weighted,
+    weights, activations, regression, logistic, decay, ledger,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}
 

@@ -236,7 +236,7 @@ DIMENSION = {
     "trace": 2, "frobenius": 2, "noise_floor": 2, "eigen_residual": 2, "target_rayleigh": 2, "residual_rayleigh": 2,
     "kernel_radius_from_initial": 2, "layer_trace": 2, "layer_frobenius": 2, "stability_bound": 2, "jacobian_change": 1,
     "conjugate_kernel": 2, "layer_kernel": 2, "optimizer_eigenvalues": 2, "class_diagonal": 2, "class_within": 2,
-    "class_between": 2,
+    "class_between": 2, "loss_weighted_eigenvalues": 2,
     "ledger_kernel_flow": 1, "ledger_remainder": 1, "ledger_curvature": 1,
 }  # fmt: skip
 
