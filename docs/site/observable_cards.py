@@ -32,6 +32,7 @@ CHAPTERS: Mapping[str, str] = {
     "training_mode": "Training mode against evaluation",
     "optimizer": "The optimizer's kernel",
     "laziness": "Laziness: parameters and Jacobian",
+    "weighted": "The loss-weighted kernel",
     "weights": "Weights in the spectral norm",
     "activations": "Hidden neurons",
     "regression": "What a frozen kernel would predict: squares",

@@ -14,9 +14,10 @@ from kerneltrack.linear_algebra import beside
 from kerneltrack.observables.modes import mode_curvature
 from kerneltrack.observables.motion import kernel_distance
 from kerneltrack.observables.observable import Observable, observable
+from kerneltrack.observables.spectral import effective_rank, participation_ratio
 from kerneltrack.observables.state import Array, State
 from kerneltrack.observables.target_alignment import aligned, pair_alignment, permuted_pair_alignment
-from kerneltrack.spectrum import solved
+from kerneltrack.spectrum import EigenSystem, solved
 
 _SOURCE = "Cohen et al. 2022"
 #: A mode is slow where the gradient moves by less than this share while momentum remembers it.
@@ -31,7 +32,12 @@ def _kernel(state: State) -> Array:
 
 def _eigenvalues(state: State) -> Array:
     """As many as the state has of its own kernel."""
-    return solved(_kernel(state)).values[: len(state.eigensystem.values)]
+    return _ranks(state).values[: len(state.eigensystem.values)]
+
+
+def _ranks(state: State) -> EigenSystem:
+    """Of the optimizer's kernel, once for all its ranks."""
+    return state.once("optimizer kernel", lambda: solved(_kernel(state)))
 
 
 def _distance(state: State) -> float:
@@ -70,6 +76,23 @@ OBSERVABLES: tuple[Observable, ...] = (
         dims=("mode",),
         default=False,
         long_name="eigenvalues of the optimizer's kernel",
+    ),
+    observable(
+        "optimizer_effective_rank",
+        lambda s: effective_rank(_ranks(s).values, _ranks(s).noise_floor),
+        "exp(−Σ_i p_i ln p_i) over λ_i(J P_t Jᵀ) > noise_floor, p_i = λ_i/tr",
+        "optimizer_kernel",
+        source="Roy and Vetterli 2007",
+        default=False,
+        long_name="effective rank of the optimizer's kernel",
+    ),
+    observable(
+        "optimizer_participation_ratio",
+        lambda s: participation_ratio(_ranks(s).trace, _ranks(s).frobenius),
+        "(tr J P_t Jᵀ)²/‖J P_t Jᵀ‖_F²",
+        "optimizer_kernel",
+        default=False,
+        long_name="participation ratio of the optimizer's kernel",
     ),
     observable(
         "optimizer_factor",

@@ -34,6 +34,7 @@ from kerneltrack.observables import (
     subspaces,
     target_alignment,
     training_mode,
+    weighted,
     weights,
 )
 from kerneltrack.observables.datasets import energy_k
@@ -45,7 +46,7 @@ from kerneltrack.schema import RESERVED
 
 _CHAPTERS = (
     spectral, alignment, target_alignment, modes, motion, subspaces, layers, conjugate, classes, dynamics, sharpness, oscillation,
-    training_mode, optimizer, laziness, weights, activations, regression, logistic, decay, ledger, estimates,
+    training_mode, optimizer, laziness, weighted, weights, activations, regression, logistic, decay, ledger, estimates,
     bayesian,
 )  # fmt: skip
 _REGISTERED: dict[str, Observable] = {entry.name: entry for chapter in _CHAPTERS for entry in chapter.OBSERVABLES}

@@ -249,7 +249,7 @@ DIMENSION = {
     "trace_estimate": 2, "trace_estimate_error": 2, "frobenius_estimate": 2, "frobenius_estimate_error": 2,
     "kernel_radius_from_initial": 2, "layer_trace": 2, "layer_frobenius": 2, "stability_bound": 2, "jacobian_change": 1,
     "conjugate_kernel": 2, "layer_kernel": 2, "optimizer_eigenvalues": 2, "class_diagonal": 2, "class_within": 2,
-    "class_between": 2, "posterior_variance": 2,
+    "class_between": 2, "posterior_variance": 2, "loss_weighted_eigenvalues": 2,
     "ledger_kernel_flow": 1, "ledger_remainder": 1, "ledger_curvature": 1,
 }  # fmt: skip
 

@@ -86,6 +86,25 @@ READINGS: Mapping[str, str] = {
     "optimizer_eigenvalues": reading(
         "the optimizer learns the mode faster", "η λ_i for one rate", "`eigenvalues` and `optimizer_kernel_distance`",
     ),
+    "optimizer_effective_rank": reading(
+        "the optimizer learns along more directions at once", "2 to 60; under Adam above the kernel's own", "`effective_rank`",
+    ),
+    "optimizer_participation_ratio": reading(
+        "the optimizer's large modes are more alike", "1 to 30; under Adam above the kernel's own", "`participation_ratio`",
+    ),
+    "loss_weighted_eigenvalues": reading(
+        "the loss is more curved along the mode", "the first is `gauss_newton_sharpness`; falls where cross-entropy fits",
+        "`eigenvalues`, which know no loss",
+    ),
+    "loss_weighted_effective_rank": reading(
+        "the loss is curved along more modes", "2 to 30; of squares it is the kernel's own", "`effective_rank`",
+    ),
+    "loss_weighted_participation_ratio": reading(
+        "the large curvatures are more alike", "1 to 20; of squares it is the kernel's own", "`participation_ratio`",
+    ),
+    "loss_weighted_stable_rank": reading(
+        "the first mode holds less of the curvature", "1 to 10; of squares it is the kernel's own", "`stable_rank`",
+    ),
     "optimizer_kernel_distance": reading(
         "the optimizer learns other modes than the kernel's", "0 for one rate, 0.05 to 0.7 for Adam",
         "`optimizer_target_alignment`",
