@@ -32,6 +32,7 @@ ARCHIVES: Mapping[str, str] = {
     "oscillation": "out/edge.h5",
     "lazy-rich": "out/classes.h5",
     "class-blocks": "out/classes.h5",
+    "feature-atlas": "out/classes.h5",
     "class-levels": "out/classes.h5",
     "estimates": "out/leading.h5",
     "calibration": "out/squares.h5 --probe new",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .attribution import Attribution, attribution
 from .eigenfunctions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
 from .eigenlearning import LearningCurves, eigenlearning, unseen_rows
+from .feature_atlas import FeatureAtlas, feature_atlas, own_features
 from .flow_time import check_one_clock, flow_time, gain
 from .freeze_here import FreezeHere, freeze_here
 from .kernels import full_kernel, kernel_matrix, rows_with_kernels, similarities
@@ -28,6 +29,7 @@ __all__ = [
     "AlignmentOrder",
     "Attribution",
     "Change",
+    "FeatureAtlas",
     "FreezeHere",
     "Function",
     "LearningCurves",
@@ -47,6 +49,7 @@ __all__ = [
     "check_one_clock",
     "eigenlearning",
     "energy_profile",
+    "feature_atlas",
     "flow_time",
     "followed",
     "freeze_here",
@@ -66,6 +69,7 @@ __all__ = [
     "no_single_modes",
     "oscillation",
     "output_in_top_modes",
+    "own_features",
     "pair_numbers",
     "permuted_energy",
     "quantity",

@@ -25,7 +25,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "how-to/tracker", "how-to/did-my-decay-do-anything", "how-to/any-loop", "how-to/fabric", "how-to/hugging-face",
         "how-to/standard-probes", "how-to/loggers", "how-to/notebooks",
         "how-to/hydra-and-slurm", "how-to/lightning-cli", "how-to/resume", "how-to/several-processes", "how-to/share",
-        "how-to/command-line", "how-to/summary", "how-to/digits", "how-to/transformer", "how-to/graphs",
+        "how-to/command-line", "how-to/summary", "how-to/analyses", "how-to/digits", "how-to/transformer", "how-to/graphs",
         "how-to/add-an-observable", "how-to/add-a-figure",
     ),
     "Understand": ("concepts/questions", "notation", "concepts/stages", "concepts/methods-and-cost"),

@@ -11,6 +11,7 @@ __all__ = ["runs_figure", "seeds_figure", "sweep_figure"]
 for _name in (
     "pictures",
     "functions",
+    "features",
     "alignment",
     "spectrum",
     "decay",

@@ -78,6 +78,28 @@ def block_map(
     return ax
 
 
+def named_map(
+    ax: Axes,
+    values: Floats,
+    style: Style,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    limit: float,
+    bar_label: str,
+) -> Axes:
+    """Signed values (R, C) in rows of names, the first on top, over moments; colours end at ±limit; returns ``ax``."""
+    image = ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="none")
+    ticks = np.unique(np.linspace(0, len(columns) - 1, min(6, len(columns))).round().astype(int))
+    ax.set_xticks(ticks, [columns[i] for i in ticks])
+    ax.set_yticks(range(len(rows)), list(rows))
+    _frame(ax, style, "training step", "", title)
+    _CELLS[ax] = list(rows), list(columns)
+    _bar(ax, image, style, bar_label).ax.axhline(5, color=style.ink, linewidth=1)
+    return ax
+
+
 def mode_time_map(
     ax: Axes, steps: Ints, values: Floats, style: Style, *, title: str, x: Scale, bar_label: str, floor: Floats
 ) -> Axes:

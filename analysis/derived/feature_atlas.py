@@ -1,0 +1,162 @@
+"""Feature atlas: how much of named functions lies in the kernel's leading eigenspaces, over time, beside what chance gives.
+
+A dictionary of functions on the probe's points (labels, Fourier modes, nuisances) is the user's; z says by how many standard
+deviations a function's energy is above that of the same values at permuted points. Features of this kind: arXiv 2510.00468.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerneltrack.errors import AnalysisError
+from kerneltrack.observables import pair_kernel, permuted_squares
+from kerneltrack.spectrum import across_clusters, cluster_ends, eigensystem
+
+from ..trajectory import Floats, Ints, Run
+
+#: Permutations for the spread of the null; its mean is exact.
+DRAWS = 200
+#: z from which a function stands out.
+STANDS_OUT = 5.0
+#: A spread below this share of ‖φ‖² is rounding: no permutation changes the energy.
+_EQUAL = 1e-7
+
+
+@dataclass(frozen=True)
+class FeatureAtlas:
+    """Energies E(φ_j, k) = Σ_{i≤k} ‖⟨v_i, φ_j⟩‖²/‖φ_j‖² of F functions at R moments.
+
+    Attributes:
+        names: (F,) of the functions.
+        steps: (R,) of the moments.
+        k: how many modes.
+        energy: (F, R) E(φ_j, k), linear in k inside a cluster of equal eigenvalues.
+        null: (F, R) its exact mean over permutations of the points.
+        score: (F, R) z = (E − null)/sd, sd over random permutations; NaN where no permutation changes E (a constant function).
+    """
+
+    names: tuple[str, ...]
+    steps: Ints
+    k: int
+    energy: Floats
+    null: Floats
+    score: Floats
+
+    def first(self, level: float = STANDS_OUT) -> dict[str, int | None]:
+        """The first of the moments at which each function's z is above a level; None: at none."""
+        passed = self.score > level
+        return {
+            name: int(self.steps[np.argmax(row)]) if row.any() else None
+            for name, row in zip(self.names, passed, strict=True)
+        }
+
+
+def feature_atlas(
+    run: Run, features: Mapping[str, Any], *, k: int = 10, layer: str | None = None, draws: int = DRAWS, seed: int = 0
+) -> FeatureAtlas:
+    """E(φ_j, k) of every function at every snapshot that has eigenvectors, with its null; O(F · draws · N k) each.
+
+    Args:
+        run: with eigenvectors; with ``layer``, with the observable ``layer_kernel``.
+        features: name → values on the probe's points, (N,) or (N, C). A full kernel with O outputs takes (N, O).
+        k: how many modes, at least 1.
+        layer: of this layer's kernel Θ_l, summed over outputs, instead of the whole one.
+        draws: permutations of the points for the standard deviation, the same at every moment.
+        seed: of the permutations.
+
+    Raises:
+        AnalysisError: a function does not fit the probe, is zero or not finite; fewer than k modes are stored; the archive has no
+            kernel of that layer.
+    """
+    if k < 1 or draws < 2 or not features:
+        raise AnalysisError("a feature atlas needs a function, k ≥ 1 and two draws", got=(len(features), k, draws))
+    orders = [np.random.default_rng(seed + draw).permutation(run.count) for draw in range(draws)]
+    found = []
+    steps = []
+    for step, vectors, ends in _layers(run, layer) if layer else _stored(run):
+        if vectors.shape[1] < k:
+            raise AnalysisError(
+                "too few modes for a feature atlas", expected=k, got=vectors.shape[1], where=run.path or None
+            )
+        reduction = "trace" if len(vectors) == run.count else "full"
+        columns = [_column(run, name, values, len(vectors)) for name, values in features.items()]
+        steps.append(step)
+        found.append([_told(vectors, ends, phi, k, reduction, orders) for phi in columns])
+    energy, null, score = np.array(found).transpose(2, 1, 0)
+    return FeatureAtlas(tuple(features), np.array(steps), k, energy, null, score)
+
+
+def own_features(run: Run) -> dict[str, Floats]:
+    """The functions that every archive has: each column of the targets, and of stored inputs mean and norm, as nuisances."""
+    targets = run.values("targets") if "targets" in run.dataset else np.zeros((run.count, 0))
+    found = {f"target {o + 1}" if targets.shape[1] > 1 else "target": targets[:, [o]] for o in range(targets.shape[1])}
+    if "inputs" in run.dataset:
+        inputs = np.asarray(run.dataset["inputs"].values, dtype=np.float64).reshape(run.count, -1)
+        found |= {"mean of x": inputs.mean(axis=1, keepdims=True), "norm of x": np.linalg.norm(inputs, axis=1)[:, None]}
+    return {name: values for name, values in found.items() if np.isfinite(values).all() and np.ptp(values) > 0}
+
+
+def _stored(run: Run) -> Iterator[tuple[int, Floats, Ints]]:
+    """(step, (M, modes) eigenvectors, ends of clusters) of each measured snapshot."""
+    run.require("eigenvectors", "eigenvalues", why="a feature atlas")
+    for row in np.flatnonzero(run.measured):
+        vectors, values = run.at("eigenvectors", row), run.at("eigenvalues", row)
+        if np.isfinite(vectors).all():
+            kept = vectors.shape[2]
+            floor = float(np.nan_to_num(run.at("noise_floor", row))) if "noise_floor" in run.dataset else 0.0
+            yield int(run.steps[row]), vectors.reshape(-1, kept), cluster_ends(values[:kept], floor)
+
+
+def _layers(run: Run, layer: str) -> Iterator[tuple[int, Floats, Ints]]:
+    run.require("layer_kernel", why="a feature atlas of a layer")
+    layers = [str(name) for name in run.dataset["layer"].values]
+    if layer not in layers:
+        raise AnalysisError("no such layer", expected=", ".join(layers), got=layer, where=run.path or None)
+    for row in np.flatnonzero(run.measured):
+        kernel = run.at("layer_kernel", row)[layers.index(layer)]
+        if np.isfinite(kernel).all():
+            pairs = eigensystem(pair_kernel(kernel))
+            yield int(run.steps[row]), np.asarray(pairs.vectors), pairs.cluster_ends
+
+
+def _column(run: Run, name: str, values: Any, rows: int) -> Floats:
+    """A function as (N, C), checked."""
+    phi = np.asarray(values, dtype=np.float64)
+    phi = phi[:, None] if phi.ndim == 1 else phi
+    if phi.ndim != 2 or len(phi) != run.count or (rows != run.count and phi.size != rows):
+        expected = f"({run.count},) or ({run.count}, C)" if rows == run.count else f"({run.count}, {rows // run.count})"
+        raise AnalysisError(
+            f"the function {name!r} does not fit the probe and its kernel", expected=expected, got=np.shape(values),
+            where=run.path or None,
+        )  # fmt: skip
+    if not np.isfinite(phi).all() or not np.any(phi):
+        raise AnalysisError(
+            f"the function {name!r} is zero or not finite, so it has no direction", where=run.path or None
+        )
+    return phi
+
+
+def _told(
+    vectors: Floats, ends: Ints, phi: Floats, k: int, reduction: str, orders: list[Any]
+) -> tuple[float, float, float]:
+    """(E, exact null, z) of one function at one moment."""
+    size, upto = float(np.sum(phi**2)), int(ends[np.searchsorted(ends, k)])  # whole clusters decide a part of one
+    leading, inside = vectors[:, :upto], ends[ends <= upto]
+
+    def energy(function: Floats) -> float:
+        return float(across_clusters(np.cumsum(_squares(leading, function)), inside)[k - 1]) / size
+
+    null = float(across_clusters(np.cumsum(permuted_squares(leading, phi, reduction)), inside)[k - 1]) / size
+    spread = float(np.std([energy(phi[order]) for order in orders], ddof=1))
+    return energy(phi), null, (energy(phi) - null) / spread if spread > _EQUAL else float("nan")
+
+
+def _squares(vectors: Floats, phi: Floats) -> Floats:
+    """‖⟨v_i, φ⟩‖² (k,): of a kernel over points every column meets the same v_i."""
+    if len(vectors) == len(phi):
+        return np.asarray(np.sum((vectors.T @ phi) ** 2, axis=1))
+    return np.asarray((vectors.T @ phi.reshape(-1)) ** 2)
