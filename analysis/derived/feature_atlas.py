@@ -103,7 +103,7 @@ def own_features(run: Run) -> dict[str, Floats]:
 def _stored(run: Run) -> Iterator[tuple[int, Floats, Ints]]:
     """(step, (M, modes) eigenvectors, ends of clusters) of each measured snapshot."""
     run.require("eigenvectors", "eigenvalues", why="a feature atlas")
-    for row in np.flatnonzero(run.measured):
+    for row in map(int, np.flatnonzero(run.measured)):
         vectors, values = run.at("eigenvectors", row), run.at("eigenvalues", row)
         if np.isfinite(vectors).all():
             kept = vectors.shape[2]
@@ -116,7 +116,7 @@ def _layers(run: Run, layer: str) -> Iterator[tuple[int, Floats, Ints]]:
     layers = [str(name) for name in run.dataset["layer"].values]
     if layer not in layers:
         raise AnalysisError("no such layer", expected=", ".join(layers), got=layer, where=run.path or None)
-    for row in np.flatnonzero(run.measured):
+    for row in map(int, np.flatnonzero(run.measured)):
         kernel = run.at("layer_kernel", row)[layers.index(layer)]
         if np.isfinite(kernel).all():
             pairs = eigensystem(pair_kernel(kernel))
