@@ -25,10 +25,11 @@ _REPORT = "report"
 #: Every figure that comes with the package: a wrong name is told when the tracker is made, not at the end of the training.
 FIGURES = (
     "outputs", "eigenfunctions", "eigenfunction-lines", "kernel-slices", "projections", "frequencies", "rotation",
-    "target-energy", "output-energy", "residual-energy", "energy-curves", "eigenvalues", "scaled-eigenvalues",
-    "stability", "spectra", "spectrum-map", "rank", "residual-spectrum", "mode-factors", "lr-decay", "lr-trend",
-    "freeze-here", "stages", "loss", "linearisation", "kernel-motion", "layer-shares", "kernel-distances",
-    "activations", "ledger", "ledger-modes", "class-blocks", "class-levels",
+    "feature-atlas", "target-energy", "output-energy", "residual-energy", "energy-curves", "eigenvalues",
+    "scaled-eigenvalues", "stability", "spectra", "spectrum-map", "rank", "residual-spectrum", "mode-factors",
+    "lr-decay", "lr-trend", "freeze-here", "stages", "loss", "linearisation", "kernel-motion", "layer-shares",
+    "kernel-distances", "activations", "ledger", "ledger-modes", "class-blocks", "class-levels", "sharpness",
+    "oscillation", "lazy-rich", "estimates", "calibration", "influence", "learning-curves", "task-shift",
 )  # fmt: skip
 
 Give = Callable[[Mapping[str, str]], object]

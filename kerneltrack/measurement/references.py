@@ -137,13 +137,16 @@ class RunReferences:
             self._light = {name: from_plain(state) for name, state in memory.get("light", {}).items()}
 
 
-#: What a state knows of others is theirs to keep.
-REFERENCES = ("initial", "previous", "lagged", "update")
+#: What a state knows of others is theirs to keep; what products told of it nobody asks again.
+REFERENCES = ("initial", "previous", "lagged", "update", "estimates", "laplace")
 
 
 def to_plain(state: State) -> dict[str, Any]:
     """``state`` by itself, as plain values and CPU tensors."""
-    state = dataclasses.replace(state, initial=None, previous=None, lagged=None, update=None).in_numpy
+    alone = dataclasses.replace(
+        state, initial=None, previous=None, lagged=None, update=None, estimates=None, laplace=None
+    )
+    state = alone.in_numpy
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name not in REFERENCES}
     pairs: EigenSystem = fields.pop("eigensystem")
     solved_again = pairs.complete and state.kernel is not None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from kerneltrack.errors import RegressionError
 from kerneltrack.regression.ridge import Array
@@ -66,6 +65,8 @@ def linear_datamodelling_score(influences: Array, sets: Sets, outputs: Array) ->
     if outputs.shape != (len(sets), influences.shape[0], influences.shape[2]):
         expected = (len(sets), influences.shape[0], influences.shape[2])
         raise RegressionError("outputs of the models trained on each set", expected=expected, got=outputs.shape)
+    from scipy.stats import spearmanr  # loading it takes a second that only a score needs
+
     told = np.einsum("xic,ki->kxc", influences, sets)
     constant = (np.ptp(told, axis=0) == 0) | (np.ptp(outputs, axis=0) == 0)
     score = np.full(constant.shape, np.nan)

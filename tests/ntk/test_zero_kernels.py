@@ -12,6 +12,7 @@ from torch import nn
 import kerneltrack as kt
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.methods import Execution
+from kerneltrack.ntk.network.independence import _lost
 from tests.ntk.models import With
 
 
@@ -97,3 +98,18 @@ def test_a_zero_kernel_does_not_stand_for_the_plan(monkeypatch):
     model[2].weight.data.copy_(head)
     with pytest.raises(AuditError, match="disagrees"):
         kt.empirical_ntk(model, x, params=["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "unsteady", "want"),
+    [
+        ([1.0, 2.0], [1e-16, 1e-16], [0.0, 0.0]),  # digits are right: nothing is allowed
+        ([1.0, 3e-17], [1e-16, 2e-17], [0.0, 3e-17]),  # one that cancels beside one that does not
+        ([4e-17, 3e-17], [5e-17, 1e-17], [5e-17, 5e-17]),  # of several that cancel, the largest
+        ([0.0, 0.0], [0.0, 0.0], [1e-15, 1e-15]),  # zero exactly, by luck of the order of its sum
+    ],
+)
+def test_what_a_derivative_without_digits_may_be_off_by(sizes, unsteady, want):
+    """By hand: what rounding of one processor hides, another shows."""
+    given = (torch.tensor(part, dtype=torch.float64) for part in (sizes, unsteady))
+    assert _lost(*given, 1e-15).tolist() == want
