@@ -17,7 +17,16 @@ from kerneltrack.analysis import load
 from kerneltrack.analysis.report.slider_curves import moving_panels
 from tests.analysis.h5_by_hand import Raw
 
-PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "layer-shares", "ledger-modes", "influence"}
+PICTURES = {
+    "outputs",
+    "eigenfunctions",
+    "kernel-slices",
+    "projections",
+    "layer-shares",
+    "ledger-modes",
+    "influence",
+    "feature-atlas",
+}
 
 
 def lines_of(raw, control):

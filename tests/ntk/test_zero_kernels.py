@@ -107,6 +107,7 @@ def test_a_zero_kernel_does_not_stand_for_the_plan(monkeypatch):
         ([1.0, 3e-17], [1e-16, 2e-17], [0.0, 3e-17]),  # one that cancels beside one that does not
         ([1.0, 4e-15, 3e-15], [1e-16, 5e-15, 1e-15], [0.0, 5e-15, 5e-15]),  # of several that cancel, the largest
         ([4e-17, 3e-17], [5e-17, 1e-17], [1e-15, 1e-15]),  # where all cancel, a unit of what they are derivatives of
+        ([1e-12, 1e-12], [1e-12, 1e-12], [0.0, 0.0]),  # unsteady and larger than rounding: that has another reason
         ([0.0, 0.0], [0.0, 0.0], [1e-15, 1e-15]),  # zero exactly, by luck of the order of its sum
     ],
 )

@@ -133,15 +133,16 @@ def refuse_coupling(
     known.rounding = Rounding(_relative(moved, size), _relative(turned, sizes))
 
 
-def _lost(sizes: Tensor, unsteady: Tensor, least: float) -> Tensor:
-    """The largest derivative among those of which not one digit is right, for each of these (P,); 0 for the others.
+def _lost(sizes: Tensor, unsteady: Tensor, unit: float) -> Tensor:
+    """The largest derivative among those that are zero but for rounding, for each of these (P,); 0 for the others.
 
-    They are zero but for rounding, of terms that cancel; a few draws tell how large that can be only to a factor, which is
-    another one on every processor. Alone it can be zero exactly: where no derivative has a digit, it is ``least`` at least.
+    Not one digit of them is right, and they are within some dozens of units in the last place of the outputs (a derivative that
+    is unsteady and large has another reason). A few draws tell how large rounding of terms that cancel can be only to a factor,
+    which is another one on every processor. Alone it can be zero exactly: where all derivatives are rounding, it is a unit at least.
     """
-    lost = unsteady >= sizes / 16
+    lost = (unsteady >= sizes / 16) & (sizes.maximum(unsteady) <= 64 * unit)
     largest = torch.where(lost, sizes.maximum(unsteady), 0).amax()
-    return torch.where(lost, largest.clamp(min=least) if bool(lost.all()) else largest, 0)
+    return torch.where(lost, largest.clamp(min=unit) if bool(lost.all()) else largest, 0)
 
 
 def _relative(moved: Tensor, size: Tensor) -> np.ndarray[Any, Any]:
