@@ -60,7 +60,7 @@ def test_many_are_loaded_and_compared_with_few_files(paths, few_files):
         expected = base[name][:, :1] + np.arange(MANY) * scale
         np.testing.assert_allclose(found.values[name], expected, rtol=1e-12)  # a rounding of the sum
     del runs, found
-    assert len(descriptors()) == before
+    assert len(descriptors()) <= before  # what others left open may be collected meanwhile
 
 
 @pytest.mark.parametrize(("kept", "reads"), [(0, 16), (2**13, 60)], ids=["opened again", "kept"])

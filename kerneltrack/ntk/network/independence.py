@@ -138,7 +138,7 @@ def _lost(sizes: Tensor, unsteady: Tensor, unit: float) -> Tensor:
 
     Not one digit of them is right, and they are within some dozens of units in the last place of the outputs (a derivative that
     is unsteady and large has another reason). A few draws tell how large rounding of terms that cancel can be only to a factor,
-    which is another one on every processor. Alone it can be zero exactly: where all derivatives are rounding, it is a unit at least.
+    which is another one on every processor. Alone it can be zero exactly: where all of them are rounding, it is a unit at least.
     """
     lost = (unsteady >= sizes / 16) & (sizes.maximum(unsteady) <= 64 * unit)
     largest = torch.where(lost, sizes.maximum(unsteady), 0).amax()
