@@ -17,6 +17,7 @@ from kerneltrack.observables import pair_kernel, permuted_squares
 from kerneltrack.spectrum import across_clusters, cluster_ends, eigensystem
 
 from ..trajectory import Floats, Ints, Run
+from .permuted_energy import mode_squares
 
 #: Permutations for the spread of the null; its mean is exact.
 DRAWS = 200
@@ -148,15 +149,8 @@ def _told(
     leading, inside = vectors[:, :upto], ends[ends <= upto]
 
     def energy(function: Floats) -> float:
-        return float(across_clusters(np.cumsum(_squares(leading, function)), inside)[k - 1]) / size
+        return float(across_clusters(np.cumsum(mode_squares(leading, function)), inside)[k - 1]) / size
 
     null = float(across_clusters(np.cumsum(permuted_squares(leading, phi, reduction)), inside)[k - 1]) / size
-    spread = float(np.std([energy(phi[order]) for order in orders], ddof=1))
-    return energy(phi), null, (energy(phi) - null) / spread if spread > _EQUAL else float("nan")
-
-
-def _squares(vectors: Floats, phi: Floats) -> Floats:
-    """‖⟨v_i, φ⟩‖² (k,): of a kernel over points every column meets the same v_i."""
-    if len(vectors) == len(phi):
-        return np.asarray(np.sum((vectors.T @ phi) ** 2, axis=1))
-    return np.asarray((vectors.T @ phi.reshape(-1)) ** 2)
+    own, spread = energy(phi), float(np.std([energy(phi[order]) for order in orders], ddof=1))
+    return own, null, (own - null) / spread if spread > _EQUAL else float("nan")

@@ -75,8 +75,13 @@ def permuted_energy(run: Run, row: int, k: int, *, draws: int = DRAWS, seed: int
     return PermutedEnergy(k, _energy(vectors, targets) / size, null / size)
 
 
+def mode_squares(vectors: Floats, phi: Floats) -> Floats:
+    """‖⟨v_i, φ⟩‖² (k,) of eigenvectors (M, k): of a kernel over the N points every column of φ (N, C) meets the same v_i."""
+    if len(vectors) == len(phi):
+        return np.asarray(np.sum((vectors.T @ phi) ** 2, axis=1))
+    return np.asarray((vectors.T @ phi.reshape(-1)) ** 2)
+
+
 def _energy(vectors: Floats, phi: Floats) -> float:
-    """Σ_i ‖⟨v_i, φ⟩‖²: of a kernel with one output every column of φ meets the same v_i."""
-    if vectors.shape[1] == 1:
-        return float(np.sum((vectors[:, 0].T @ phi) ** 2))
-    return float(np.sum((vectors.reshape(-1, vectors.shape[2]).T @ phi.reshape(-1)) ** 2))
+    """Σ_i ‖⟨v_i, φ⟩‖² of eigenvectors (N, kernel outputs, k)."""
+    return float(np.sum(mode_squares(vectors.reshape(-1, vectors.shape[2]), phi)))
