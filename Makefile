@@ -76,6 +76,7 @@ studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*
 	$(BIN)/python docs/studies/width-sweep/study.py --size desk
 	$(BIN)/python docs/studies/natural-gradient/study.py --size desk
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
+	$(BIN)/python docs/studies/summary.py
 
 calibration: $(VENV)/.dev  ## ten decays, forecast and measured; writes docs/forecast-calibration.md
 	$(BIN)/python docs/forecast_calibration.py

@@ -35,8 +35,9 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "forecast-calibration",
     ),
     "Studies": (
-        "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/alignment-speed/README",
-        "studies/width-sweep/README", "studies/natural-gradient/README", "studies/fast-ntk/README",
+        "studies/README", "studies/summary", "studies/digits", "studies/spectrum-alignment/README",
+        "studies/alignment-speed/README", "studies/width-sweep/README", "studies/natural-gradient/README",
+        "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),
 }  # fmt: skip
