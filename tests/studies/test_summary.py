@@ -55,7 +55,8 @@ def test_a_claim_is_read_as_it_was_written(answer):
     holds = {"yes": True, "**no**": False}.get(answer)
     abstract, tag = ("it rises", "derived") if answer == "not decided" else ("", answer.removeprefix("only "))
     claim = Claim("‖a‖ | b", abstract, "|x| < 1", tag if "only" in answer else "derived", "1 | 2", holds)
-    page = f"# A study\n\n| other | table |\n| --- | --- |\n| x | y |\n\n## What came out, at last\n\n{table([claim])}\nend\n| no | claim |\n"
+    other = "| other | table |\n| --- | --- |\n| x | y |\n"
+    page = f"# A study\n\n{other}\n## What came out, at last\n\n{table([claim])}\nend\n{other}"
     (line,) = summary.claims("a-study", page)
     assert (line.claim, line.answer, line.heading) == (r"‖a‖ \| b", answer, "What came out, at last")
     assert line.measured == r"1 \| 2"
