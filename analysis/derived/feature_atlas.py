@@ -14,9 +14,10 @@ import numpy as np
 
 from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import pair_kernel, permuted_squares
-from kerneltrack.spectrum import across_clusters, cluster_ends, eigensystem
+from kerneltrack.spectrum import across_clusters, eigensystem
 
 from ..trajectory import Floats, Ints, Run
+from .kernels import stored_modes
 from .permuted_energy import mode_squares
 
 #: Permutations for the spread of the null; its mean is exact.
@@ -105,11 +106,9 @@ def _stored(run: Run) -> Iterator[tuple[int, Floats, Ints]]:
     """(step, (M, modes) eigenvectors, ends of clusters) of each measured snapshot."""
     run.require("eigenvectors", "eigenvalues", why="a feature atlas")
     for row in map(int, np.flatnonzero(run.measured)):
-        vectors, values = run.at("eigenvectors", row), run.at("eigenvalues", row)
+        vectors, ends = stored_modes(run, row)
         if np.isfinite(vectors).all():
-            kept = vectors.shape[2]
-            floor = float(np.nan_to_num(run.at("noise_floor", row))) if "noise_floor" in run.dataset else 0.0
-            yield int(run.steps[row]), vectors.reshape(-1, kept), cluster_ends(values[:kept], floor)
+            yield int(run.steps[row]), vectors, ends
 
 
 def _layers(run: Run, layer: str) -> Iterator[tuple[int, Floats, Ints]]:
