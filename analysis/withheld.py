@@ -145,6 +145,11 @@ def _remedy(name: str) -> str:
         return "Keep the probe's inputs in the archive: NTKTracker(keep_inputs=True)."
     if name == "kernel":
         return "Keep the kernel: NTKTracker(keep_kernel='ends' | 'all')."
+    if name == "extension":
+        return (
+            "Give the tracker two probes, probe={'new': …, 'old': …}, and look through the second one: "
+            "NTKTracker(observables=[..., 'target_energy_out_of_sample'])."
+        )
     return f"Measure it: NTKTracker(observables=[..., {name!r}]), or `kerneltrack track` from checkpoints."
 
 

@@ -12,11 +12,11 @@ import torch
 from scipy.sparse.linalg import aslinearoperator
 from torch import nn
 
-from kerneltrack import eigensystem, empirical_ntk, kernel_estimates
+from kerneltrack import EigenSystem, eigensystem, empirical_ntk, kernel_estimates
 from kerneltrack.errors import KernelError
 from kerneltrack.measurement import supplies
 from kerneltrack.measurement.instrument import Instrument
-from kerneltrack.observables import catalogue, select
+from kerneltrack.observables import State, catalogue, compute, select
 from kerneltrack.probe import Probe
 from kerneltrack.training.loss import ProbeLoss
 from kerneltrack.training.update_rule import UpdateRule
@@ -134,10 +134,31 @@ def test_an_operator_that_only_multiplies_is_enough(kernel):
 def test_what_cannot_be_is_refused(kernel):
     with pytest.raises(KernelError, match=r"random vectors.*at least 2.*got 1"):
         kernel_estimates(kernel.matrix, 4, vectors=1)
-    with pytest.raises(KernelError, match="300, those of the kernel"):
+    with pytest.raises(KernelError, match=r"expected \(300, C\) or \(300,\), got \(7, 1\)"):
         kernel_estimates(kernel.matrix, 4, targets=np.ones((7, 1)))
+    with pytest.raises(KernelError, match="targets hold entries that are not finite"):
+        kernel_estimates(kernel.matrix, 4, targets=np.full(300, np.nan))
+    with pytest.raises(KernelError, match="do not tell their residuals"):
+        kernel_estimates(kernel.matrix, EigenSystem.stored(kernel.pairs.values, kernel.pairs.vectors))
     with pytest.raises(KernelError, match="300, those of the kernel"):
         kernel_estimates(kernel.matrix, eigensystem(np.eye(7)))
+
+
+def test_one_column_of_targets_needs_no_second_axis(kernel):
+    pairs, column = kernel.leading(4), kernel.targets[:, :1]
+    one, other = (kernel_estimates(kernel.matrix, pairs, targets=y).alignment for y in (column, column[:, 0]))
+    assert one == other
+
+
+def test_a_kernel_of_zeros_has_no_shape():
+    state = State(
+        eigensystem=eigensystem(np.zeros((6, 6))), reduction="trace", outputs=np.zeros((6, 1)),
+        estimates=kernel_estimates(np.zeros((6, 6)), 2, targets=np.ones(6)),
+    )  # fmt: skip
+    values = compute(select(CHOSEN), state)
+    assert values.reasons == {
+        f"{name}_estimate{end}": "the kernel is zero" for name in NAMES[2:] for end in ("", "_error")
+    }
 
 
 CHOSEN = [name for name in catalogue() if "estimates" in catalogue()[name].needs]

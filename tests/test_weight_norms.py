@@ -45,6 +45,33 @@ def test_norms_are_those_of_the_singular_values_and_of_a_change_of_known_norm():
     assert np.isnan(found["recurrent"]).all()
 
 
+def test_what_a_layer_makes_its_weight_of_is_not_taken_for_it():
+    """Under spectral norm the layer's matrix has norm 1, whatever its parameter has. Negative control: a plain layer."""
+    made = {
+        "new": nn.utils.parametrizations.spectral_norm,
+        "old": nn.utils.spectral_norm,
+        "scaled": nn.utils.parametrizations.weight_norm,
+        "plain": lambda layer: layer,
+    }
+    module = nn.ModuleDict({name: make(nn.Linear(4, 3)) for name, make in made.items()})
+    start = {name: p.detach().clone() for name, p in module.named_parameters()}
+    found = weight_norms(module, start, start)
+    assert {name for name, norms in found.items() if np.isfinite(norms).all()} == {"plain"}
+    assert all(np.isnan(found[name]).all() for name in ("new", "old", "scaled"))
+
+
+def test_a_transposed_convolution_has_its_inputs_first():
+    """Oracle: singular values of the matrix (n_out, all others) of a weight (n_in, n_out, 3)."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.ConvTranspose1d(2, 5, 3), nn.ConvTranspose1d(4, 6, 3, groups=2)).double()
+    start = {name: p.detach().clone() for name, p in module.named_parameters()}
+    found = weight_norms(module, start, start)
+    expected = float(torch.linalg.svdvals(start["0.weight"].transpose(0, 1).reshape(5, 6))[0])
+    assert found["0"][0] == pytest.approx(expected, rel=1e-6)
+    assert abs(float(torch.linalg.svdvals(start["0.weight"].reshape(2, 15))[0]) / expected - 1) > 1e-2
+    assert np.isnan(found["1"]).all()  # a matrix for each group
+
+
 def tracked(path, names, updates=3):
     torch.manual_seed(0)
     model, x, y = (

@@ -10,7 +10,7 @@ import typer
 
 from kerneltrack.errors import AnalysisError
 
-from ..forecasting import forecast_lines, forecast_tables, rate_of, score_sentence, score_table
+from ..forecasting import forecast_lines, forecast_tables, rate_of, score_sentence, score_table, updates_of
 from ..lr_decay import ChangeEffects, LrDecayEffects, analyse
 from ..output import print_json, print_line, print_tables
 from ..text import Table, count
@@ -22,12 +22,13 @@ def run_forecast(run: Run, rate: str, *, steps: int, at: int | None, as_json: bo
 
     Raises:
         AnalysisError: as :meth:`Run.forecast`.
-        typer.BadParameter: a rate that is none.
+        typer.BadParameter: a rate that is none, or more updates than are told.
     """
-    try:
-        rate_of(rate, 1.0)
-    except AnalysisError as error:
-        raise typer.BadParameter(f"--rate: {error}") from error
+    for option, check in (("--rate", lambda: rate_of(rate, 1.0)), ("--steps", lambda: updates_of(steps))):
+        try:
+            check()
+        except AnalysisError as error:
+            raise typer.BadParameter(f"{option}: {error}") from error
     found = run.forecast(rate, steps=steps, at=at)
     if as_json:
         print_json(found.to_dict())

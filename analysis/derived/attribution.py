@@ -50,8 +50,7 @@ class Attribution:
 def attribution(run: Run, row: int | None = None) -> Attribution:
     """Influence and removal of each point, with γ = 0.001 tr Θ/M.
 
-    The other outputs of a point go with it only approximately: of a full kernel each row (n, o) is taken away by itself, and the
-    sizes are added up over o.
+    All outputs of a point go with it, whatever was measured.
 
     Args:
         run: with targets, and the kernel or every eigenvector at that row.
@@ -73,8 +72,8 @@ def attribution(run: Run, row: int | None = None) -> Attribution:
     ridge = _RIDGE * trace(matrix) / len(matrix)
     found = []
     for each in (influence, removal):
-        squares = np.sum(each(matrix, pairs, columns, ridge=ridge) ** 2, axis=2)
-        sizes = np.sqrt(squares.reshape(run.count, kept, run.count, kept).sum(axis=(1, 3)))
+        moved = each(matrix, pairs, columns, ridge=ridge, samples=run.count)
+        sizes = np.sqrt(np.sum(moved.reshape(run.count, kept, run.count, -1) ** 2, axis=(1, 3)))
         np.fill_diagonal(sizes, 0.0)
         found.append(sizes)
     return Attribution(int(run.steps[row]), *found)

@@ -14,9 +14,10 @@ import numpy as np
 
 from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import pair_kernel, permuted_squares
-from kerneltrack.spectrum import across_clusters, cluster_ends, eigensystem
+from kerneltrack.spectrum import across_clusters, eigensystem
 
 from ..trajectory import Floats, Ints, Run
+from .kernels import stored_modes
 from .permuted_energy import mode_squares
 
 #: Permutations for the spread of the null; its mean is exact.
@@ -92,24 +93,41 @@ def feature_atlas(
 
 
 def own_features(run: Run) -> dict[str, Floats]:
-    """The functions that every archive has: each column of the targets, and of stored inputs mean and norm, as nuisances."""
+    """The functions that every archive has: each column of the targets, and of stored inputs mean and norm, as nuisances.
+
+    Where the kernel has several outputs, a column of the targets is at its own output, zero at the others, and a nuisance is at all
+    of them alike, which softmax does not see. Of a callable's outputs there are no targets.
+    """
     targets = run.values("targets") if "targets" in run.dataset else np.zeros((run.count, 0))
     found = {f"target {o + 1}" if targets.shape[1] > 1 else "target": targets[:, [o]] for o in range(targets.shape[1])}
     if "inputs" in run.dataset:
         inputs = np.asarray(run.dataset["inputs"].values, dtype=np.float64).reshape(run.count, -1)
         found |= {"mean of x": inputs.mean(axis=1, keepdims=True), "norm of x": np.linalg.norm(inputs, axis=1)[:, None]}
-    return {name: values for name, values in found.items() if np.isfinite(values).all() and np.ptp(values) > 0}
+    known = {name: values for name, values in found.items() if np.isfinite(values).all() and np.ptp(values) > 0}
+    return known if run.dimension == run.count else _placed(run, known)
+
+
+def _placed(run: Run, functions: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Functions (N, 1) as a kernel of several outputs meets them, (N, K)."""
+    kept, whole = run.dimension // run.count, run.settings.get("output") != "callable"
+    found = {}
+    for name, values in functions.items():
+        if not name.startswith("target"):
+            if run.gauge == "raw":
+                found[name] = np.repeat(values, kept, axis=1)
+        elif whole:
+            own = np.arange(run.outputs) == int(name.split()[-1]) - 1
+            found[name] = run.seen(values * own)
+    return found
 
 
 def _stored(run: Run) -> Iterator[tuple[int, Floats, Ints]]:
     """(step, (M, modes) eigenvectors, ends of clusters) of each measured snapshot."""
     run.require("eigenvectors", "eigenvalues", why="a feature atlas")
     for row in map(int, np.flatnonzero(run.measured)):
-        vectors, values = run.at("eigenvectors", row), run.at("eigenvalues", row)
+        vectors, ends = stored_modes(run, row)
         if np.isfinite(vectors).all():
-            kept = vectors.shape[2]
-            floor = float(np.nan_to_num(run.at("noise_floor", row))) if "noise_floor" in run.dataset else 0.0
-            yield int(run.steps[row]), vectors.reshape(-1, kept), cluster_ends(values[:kept], floor)
+            yield int(run.steps[row]), vectors, ends
 
 
 def _layers(run: Run, layer: str) -> Iterator[tuple[int, Floats, Ints]]:

@@ -9,8 +9,9 @@ import numpy as np
 from kerneltrack import EigenSystem
 from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import similarity_bounds
+from kerneltrack.spectrum import cluster_ends
 
-from ..trajectory import Floats, Run
+from ..trajectory import Floats, Ints, Run
 from ..withheld import missing
 
 
@@ -52,6 +53,18 @@ def kernel_matrix(kernel: Floats) -> Floats:
         kernel = np.einsum("nmo,op->nmop", kernel, np.eye(kernel.shape[2]))
     samples, _, kept, _ = kernel.shape
     return np.ascontiguousarray(kernel.transpose(0, 2, 1, 3).reshape(samples * kept, -1))
+
+
+def stored_modes(run: Run, row: int) -> tuple[Floats, Ints]:
+    """The stored eigenvectors (M, k), and the numbers of modes that cut no cluster of equal eigenvalues."""
+    vectors, values = run.at("eigenvectors", row), run.at("eigenvalues", row)
+    kept = vectors.shape[-1]
+    return vectors.reshape(-1, kept), cluster_ends(values[:kept], noise_floor(run, row))
+
+
+def noise_floor(run: Run, row: int) -> float:
+    """Below which an eigenvalue may be rounding; 0 where it is not stored."""
+    return float(np.nan_to_num(run.at("noise_floor", row))) if "noise_floor" in run.dataset else 0.0
 
 
 def similarities(run: Run, rows: Sequence[int]) -> tuple[Floats, Floats]:

@@ -11,11 +11,10 @@ import numpy as np
 
 from kerneltrack.errors import AnalysisError, ObservableError
 from kerneltrack.observables import Triple, mode_shares, predicted_excess, project, seen_excess
+from kerneltrack.observables.oscillation import LEADING
 
 from ..trajectory import Floats, Ints, Run
-
-#: How many leading modes the oscillation is told in.
-LEADING = 5
+from .kernels import stored_modes
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class Oscillation:
         excess: (Q,) ½ tr(SΣ), the part of the probe's loss that is oscillation, as the second order predicts it.
         seen: (Q,) the same as the losses at the three states show it; NaN where no targets are stored.
         share: (Q,) the predicted one over the loss at t.
-        modes: (Q, k) the share of ‖δ‖² along each of the first ``LEADING`` eigenvectors, those of the triple's first state.
+        modes: (Q, k) the share of ‖δ‖² along each of the first ``LEADING`` eigenvectors, those of the triple's first state; in a
+            cluster of equal eigenvalues the mean over its bases.
     """
 
     steps: Ints
@@ -52,7 +52,7 @@ def oscillation(run: Run) -> Oscillation:
     Raises:
         AnalysisError: no triple, no outputs or eigenvectors, outputs of a callable, or a loss whose curvature is not known.
     """
-    run.require("outputs", "eigenvectors", "probe_loss", why="the oscillation at the edge")
+    run.require("outputs", "eigenvectors", "eigenvalues", "probe_loss", why="the oscillation at the edge")
     reduction = run.settings.get("output")
     if reduction not in ("full", "diagonal", "trace", "sum"):
         raise AnalysisError("the oscillation of outputs", expected="a kernel of the outputs themselves", got=reduction)
@@ -76,14 +76,14 @@ def oscillation(run: Run) -> Oscillation:
 def _of_triple(run: Run, first: int, middle: int, last: int) -> tuple[tuple[float, float, float, float], Floats]:
     """‖δ‖², ‖d‖², both excess losses, and the share of each leading mode."""
     triple, loss = Triple(*(run.at("outputs", row) for row in (first, middle, last))), run.settings.get("loss")
-    vectors = run.at("eigenvectors", first)
-    vectors = vectors.reshape(-1, vectors.shape[-1])[:, :LEADING]
+    vectors, ends = stored_modes(run, first)
     if triple.is_rounding(run.settings.get("dtype")):
-        return (np.nan,) * 4, np.full(vectors.shape[1], np.nan)
+        return (np.nan,) * 4, np.full(min(vectors.shape[1], LEADING), np.nan)
+    targets = run.values("targets") if run.has("targets") else None
     try:
-        excess = predicted_excess(loss, triple)
+        excess = predicted_excess(loss, triple, targets)
     except ObservableError as error:
         raise AnalysisError(error.problem, expected=error.expected, got=error.got) from error
-    seen = seen_excess(loss, triple, run.values("targets")) if run.has("targets") else np.nan
-    shares = mode_shares(vectors, project(run.seen(triple.delta), run.settings["output"]))
+    seen = np.nan if targets is None else seen_excess(loss, triple, targets)
+    shares = mode_shares(vectors, project(run.seen(triple.delta), run.settings["output"]), ends)
     return (float(np.sum(triple.delta**2)), float(np.sum(triple.drift**2)), excess, seen), shares

@@ -40,7 +40,8 @@ def alignment_order(run: Run) -> AlignmentOrder:
     """t_A and t_L of a run.
 
     Raises:
-        AnalysisError: alignment or loss is not stored; the alignment stood from the start; the loss never fell.
+        AnalysisError: alignment or loss is not stored; the alignment stood from the start; the loss never fell, or does not start
+            above zero.
     """
     run.require("kernel_target_alignment", "probe_loss", why="the order of alignment and learning")
     alignment, loss = run.values("kernel_target_alignment"), run.values("probe_loss")
@@ -52,6 +53,8 @@ def alignment_order(run: Run) -> AlignmentOrder:
     enough, fallen = alignment >= ALIGNED * alignment[-1], loss <= (1 - FALLEN) * loss[0]
     if enough[0] or not alignment[-1] > 0:
         raise AnalysisError("the kernel has nine tenths of its last alignment from the start", got=float(alignment[0]))
+    if not loss[0] > 0:
+        raise AnalysisError("a tenth of a loss that does not start above zero", got=float(loss[0]))
     if not fallen.any():
         raise AnalysisError("the loss has not fallen by a tenth", got=_left(loss))
     return AlignmentOrder(*(int(run.steps[rows[np.argmax(met)]]) for met in (enough, fallen)))

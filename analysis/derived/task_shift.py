@@ -16,6 +16,7 @@ from kerneltrack.regression import cross_size, descent_filter, epsilon_rank, flo
 
 from ..trajectory import Floats, Ints, Run, load
 from .flow_time import flow_time
+from .kernels import noise_floor
 from .mode_factors import residual_curvature
 
 #: Modes of each task whose spans are compared.
@@ -59,7 +60,8 @@ class TaskOverlap:
     Attributes:
         steps: (S,) of the moments.
         size: (S,) ‖Θ_AB‖_F/√(‖Θ_AA‖_F ‖Θ_BB‖_F), from the vectors that are stored: of not all of them it is a lower bound.
-        angles: (S, k) principal angles of the spans of the leading modes, ascending, in radians.
+        angles: (S, k) principal angles of the spans of the leading modes, ascending, in radians; of modes above the noise floor
+            only: NaN behind them.
         complete: whether every vector is stored.
     """
 
@@ -116,9 +118,13 @@ def _overlap(run: Run, new: Run, row: int, modes: int) -> tuple[float, Floats]:
     pairs = EigenSystem.stored(own, vectors) if len(own) == len(vectors) else None
     if pairs is None or len(other) != new.dimension:
         raise AnalysisError("task shift needs every eigenvalue of both probes", where=run.path or None)
-    k = min(modes, vectors.shape[1], carried.shape[1], *(int(np.sum(v > 0)) for v in (own, other)))
+    known = (int(np.sum(v > noise_floor(one, row))) for one, v in ((run, own), (new, other)))
+    most = min(modes, vectors.shape[1], carried.shape[1])
+    k, angles = min(most, *known), np.full(most, np.nan)
+    if k:
+        angles[:k] = tangent_angles(carried, pairs, other, k)
     size = cross_size(float(np.linalg.norm(carried)), float(np.linalg.norm(own)), float(np.linalg.norm(other)))
-    return size, tangent_angles(carried, pairs, other, k)
+    return size, angles
 
 
 def task_shift(run: Run, switch: int | None = None) -> TaskShift:
@@ -195,10 +201,21 @@ def _carried(run: Run, row: int) -> Floats:
 
 
 def _filters(new: Run, row: int, later: int, values: Floats, curvature: float) -> Floats:
-    """w_t(λ_i) from one row to a later one."""
-    rates = new.learning_rates[row:later, 0]
-    if np.ptp(rates) == 0:
-        updates = int(new.steps[later] - new.steps[row])
-        return descent_filter(values, curvature * float(rates[0]) / new.count, updates)
-    times = flow_time(new)
-    return flow_filter(values, curvature * float(times[later] - times[row]) / new.count)
+    """w_t(λ_i) from one row to a later one.
+
+    Raises:
+        AnalysisError: the learning rates between them are not known.
+    """
+    times, rate = flow_time(new), float(new.learning_rates[row, 0])
+    updates, passed = int(new.steps[later] - new.steps[row]), float(times[later] - times[row])
+    if not passed > 0:
+        raise AnalysisError(
+            f"task shift needs the learning rates of steps {new.steps[row]} to {new.steps[later]}",
+            expected="rates above 0",
+            got=sorted({float(r) for r in new.learning_rates[row : later + 1, 0]}),
+            where=new.path or None,
+        )
+    # A rate that changes behind the last snapshot but one is seen by the flow alone.
+    if np.isclose(passed, rate * updates, rtol=1e-9, atol=0):
+        return descent_filter(values, curvature * rate / new.count, updates)
+    return flow_filter(values, curvature * passed / new.count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .asked import rate_of
+from .asked import rate_of, updates_of
 from .forecast import forecast
 from .score import Score, score
 from .wording import forecast_lines, forecast_tables, score_sentence, score_table
@@ -16,4 +16,5 @@ __all__ = [
     "score",
     "score_sentence",
     "score_table",
+    "updates_of",
 ]

@@ -323,6 +323,13 @@ def _no_change(run: Run) -> AnalysisError:
         return AnalysisError(
             "there is no before and after", expected="at least two snapshots", got=len(rates), where=run.path
         )
+    if (rates[:-1] == rates[0]).all() and (rates[-1] != rates[0]).any():
+        return AnalysisError(
+            "nothing was measured after the learning rate changed",
+            expected=f"a snapshot after step {run.steps[run.measured][-1]}",
+            got=f"{rates[0].tolist()}, and {rates[-1].tolist()} from the last snapshot on",
+            where=run.path,
+        )
     return AnalysisError(
         "the stored learning rates never change",
         got=f"{rates[0].tolist()} in all {len(rates)} snapshots",

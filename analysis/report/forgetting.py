@@ -23,8 +23,8 @@ def forgetting(run: Run) -> Finding | None:
         return None  # no second probe, no switch told, or another loss than squares
     gained, here = float(found.losses[-1]), np.flatnonzero(overlap.steps == found.switch)
     before = run.values("probe_loss")[run.steps == found.switch][0] if run.has("probe_loss") else np.nan
-    if not gained > _LEAST * float(before) or not len(here):
-        return None
+    if not gained > _LEAST * float(before) or not len(here) or not np.isfinite(overlap.angles[here[0], 0]):
+        return None  # also where a kernel is zero
     size, angle = float(overlap.size[here[0]]), float(np.cos(overlap.angles[here[0], 0]))
     return Finding(
         "Forgetting",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from kerneltrack.measurement.parameter_motion import Tensors
 from kerneltrack.ntk import layer_of, unwrap
@@ -21,14 +22,16 @@ _TOLERANCE = 1e-6
 def weight_norms(module: nn.Module, start: Tensors, end: Tensors) -> dict[str, Array]:
     """(4,) ‖W_0‖₂, ‖W‖₂, ‖W − W_0‖₂ and √(n_out/n_in) by layer; NaN where a layer has not one matrix, or n_out and n_in no meaning.
 
-    A weight of more axes than two is taken as the matrix (n_out, all others).
+    A weight of more axes than two is taken as the matrix (n_out, all others). Parameters that a layer makes its weight of, as under
+    spectral or weight norm, are none of its matrices.
 
     Args:
         module: the network.
         start: its parameters at step 0.
         end: the same now.
     """
-    return {layer: _of_layer(module, layer, name, start, end) for layer, name in _matrices(start).items()}
+    modules = dict(unwrap(module).named_modules())
+    return {layer: _of_layer(modules.get(layer), name, start, end) for layer, name in _matrices(start).items()}
 
 
 def _matrices(start: Tensors) -> Mapping[str, str]:
@@ -39,26 +42,35 @@ def _matrices(start: Tensors) -> Mapping[str, str]:
     return {layer: names[0] if len(names) == 1 else "" for layer, names in found.items()}
 
 
-def _of_layer(module: nn.Module, layer: str, name: str, start: Tensors, end: Tensors) -> Array:
-    if not name:
+def _of_layer(own: nn.Module | None, name: str, start: Tensors, end: Tensors) -> Array:
+    if not name or _makes_its_weight(own, name) or (isinstance(own, _ConvTransposeNd) and own.groups > 1):
         return np.full(4, np.nan)
-    first, last = start[name], end[name].to(start[name])
+    first, last = (_matrix(own, w) for w in (start[name], end[name].to(start[name])))
     norms = [_spectral_norm(w) for w in (first, last, last - first)]
-    return np.array([*norms, _balance(module, layer, first)])
+    return np.array([*norms, _balance(own, first)])
 
 
-def _balance(module: nn.Module, layer: str, weight: Tensor) -> float:
+def _makes_its_weight(own: nn.Module | None, name: str) -> bool:
+    """By torch's parametrisations, or by its hooks of before, which call what they take NAME_orig."""
+    return own is not None and (is_parametrized(own) or name.endswith("_orig"))
+
+
+def _matrix(own: nn.Module | None, weight: Tensor) -> Tensor:
+    """(n_out, all others); a transposed convolution has its inputs first."""
+    weight = weight.detach()
+    return (weight.transpose(0, 1) if isinstance(own, _ConvTransposeNd) else weight).flatten(1)
+
+
+def _balance(own: nn.Module | None, matrix: Tensor) -> float:
     """√(n_out/n_in) of a linear layer or a convolution of one group; NaN of everything else."""
-    own = dict(unwrap(module).named_modules()).get(layer)
     plain = isinstance(own, nn.Linear) or (
         isinstance(own, _ConvNd) and not isinstance(own, _ConvTransposeNd) and own.groups == 1
     )
-    return float((len(weight) ** 2 / weight.numel()) ** 0.5) if plain else float("nan")
+    return float((matrix.shape[0] / matrix.shape[1]) ** 0.5) if plain else float("nan")
 
 
-def _spectral_norm(weight: Tensor) -> float:
+def _spectral_norm(matrix: Tensor) -> float:
     """‖W‖₂ by Lanczos on the smaller of WWᵀ and WᵀW."""
-    matrix = weight.detach().reshape(len(weight), -1)
     matrix = (matrix.T if matrix.shape[0] > matrix.shape[1] else matrix).double()
 
     def product(x: Array) -> Array:

@@ -16,7 +16,7 @@ from kerneltrack.observables.readings import reading
 from kerneltrack.observables.regression import ridge_of
 from kerneltrack.observables.seen import require_unseen
 from kerneltrack.observables.state import Array, State
-from kerneltrack.regression import Laplace, information_gain, most_evident
+from kerneltrack.regression import Evidence, Laplace, information_gain, most_evident
 
 _SOURCE = "Immer et al. 2021"
 _UNSEEN = "`probe_in_training`: it is told of points that were not trained on"
@@ -26,6 +26,7 @@ def _laplace(state: State) -> Laplace:
     check_squares(state)
     require_unseen(state, doubted=False)
     assert state.laplace is not None  # the need has been looked at
+    _check_bounded(state.laplace.evidence)
     return state.laplace
 
 
@@ -59,7 +60,16 @@ def _log_evidence(state: State) -> float:
     if state.targets is None or not state.targets.any():
         raise ObservableError("there are no targets, or they are zero")
     columns = state.project(state.targets)
-    return most_evident(state.eigensystem, columns).log_evidence / columns.size
+    found = most_evident(state.eigensystem, columns)
+    _check_bounded(found)
+    return found.log_evidence / columns.size
+
+
+def _check_bounded(evidence: Evidence) -> None:
+    if evidence.unbounded:
+        raise ObservableError(
+            "the kernel explains the targets to rounding, so the evidence grows without end as noise vanishes"
+        )
 
 
 OBSERVABLES: tuple[Observable, ...] = (

@@ -6,6 +6,7 @@ there, under their own names. See :func:`kerneltrack.kernel_estimates`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from kerneltrack.errors import ObservableError
@@ -23,6 +24,8 @@ def _the(name: str) -> Callable[[State], Estimate]:
         found: Estimate | None = getattr(state.estimates, name)
         if found is None:
             raise ObservableError("there are no targets, or they have no direction")
+        if math.isnan(found.value):
+            raise ObservableError("the kernel is zero")
         return found
 
     return estimate

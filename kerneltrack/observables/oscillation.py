@@ -15,12 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kerneltrack.errors import ObservableError
 from kerneltrack.linear_algebra import to_numpy
 from kerneltrack.observables.dynamics import change_is_rounding
 from kerneltrack.observables.observable import observable
 from kerneltrack.observables.state import Array, State, project
+from kerneltrack.spectrum import across_clusters
 
 _SOURCE = "Cohen et al. 2024 (arXiv 2410.24206)"
 #: How many leading modes the oscillation is told in.
@@ -63,13 +65,14 @@ class Triple:
         return change_is_rounding(float(np.linalg.norm(self.delta)), float(np.linalg.norm(self.now)), dtype)
 
 
-def curvature_form(loss: object, outputs: Array, direction: Array) -> float:
+def curvature_form(loss: object, outputs: Array, direction: Array, targets: Array | None = None) -> float:
     """Σ_n u_nᵀ S_n u_n of a direction u (N, O), S_n the curvature of the mean loss at point n.
 
     Args:
         loss: its name.
         outputs: (N, O), at which the curvature is taken.
         direction: (N, O).
+        targets: (N, O); a cross-entropy's weigh its points by their sums. None: these are 1.
 
     Raises:
         ObservableError: a loss whose curvature is not known by its name.
@@ -81,8 +84,9 @@ def curvature_form(loss: object, outputs: Array, direction: Array) -> float:
     if loss == "mse":
         return float(2 * np.sum(direction**2) / (count * width))
     p = np.exp(_log_softmax(outputs))
-    spread = np.sum(p * direction**2) - np.sum(np.sum(p * direction, axis=1) ** 2)
-    return float(spread / count)
+    spread = np.sum(p * direction**2, axis=1) - np.sum(p * direction, axis=1) ** 2
+    weights = np.ones(count) if targets is None else targets.sum(axis=1)
+    return float(weights @ spread / count)
 
 
 def mean_loss(loss: object, outputs: Array, targets: Array) -> float:
@@ -98,13 +102,13 @@ def mean_loss(loss: object, outputs: Array, targets: Array) -> float:
     return squares / (2 * len(outputs)) if loss == "half_mse" else squares / outputs.size
 
 
-def predicted_excess(loss: object, triple: Triple) -> float:
+def predicted_excess(loss: object, triple: Triple, targets: Array | None = None) -> float:
     """½ tr(SΣ).
 
     Raises:
         ObservableError: as of :func:`curvature_form`.
     """
-    return curvature_form(loss, triple.mean, triple.delta) / 2
+    return curvature_form(loss, triple.mean, triple.delta, targets) / 2
 
 
 def seen_excess(loss: object, triple: Triple, targets: Array) -> float:
@@ -115,19 +119,32 @@ def seen_excess(loss: object, triple: Triple, targets: Array) -> float:
     """
     before, now, after = (mean_loss(loss, f, targets) for f in (triple.before, triple.now, triple.after))
     whole = (before + 2 * now + after) / 4 - mean_loss(loss, triple.mean, targets)
-    return whole - curvature_form(loss, triple.mean, triple.drift) / 4
+    return whole - curvature_form(loss, triple.mean, triple.drift, targets) / 4
 
 
-def mode_shares(vectors: Array, columns: Array) -> Array:
-    """⟨v_i, δ⟩²/‖δ‖² (k,) of δ as columns (M, C); NaN where it is zero."""
-    whole = float(np.sum(columns**2))
-    return np.asarray(np.sum((vectors.T @ columns) ** 2, axis=1) / (whole or np.nan))
+def mode_shares(vectors: Array, columns: Array, ends: NDArray[np.int64] | None = None) -> Array:
+    """⟨v_i, δ⟩²/‖δ‖² of the first ``LEADING`` modes, or of as many as there are; NaN where δ is zero.
+
+    Args:
+        vectors: (M, k) leading eigenvectors.
+        columns: (M, C) δ as what they act on.
+        ends: the numbers of modes that cut no cluster of equal eigenvalues, inside of which a share is the mean over its bases;
+            None: every one.
+    """
+    held = vectors.shape[1]
+    ends = np.arange(1, held + 1) if ends is None else np.unique(np.minimum(ends, held))
+    upto = int(ends[np.searchsorted(ends, min(LEADING, held))])  # whole clusters decide a part of one
+    squares = np.sum((vectors[:, :upto].T @ columns) ** 2, axis=1)
+    sums = across_clusters(np.cumsum(squares), ends[ends <= upto])[:LEADING]
+    return np.asarray(np.diff(sums, prepend=0.0) / (float(np.sum(columns**2)) or np.nan))
 
 
 def _check(loss: object, width: int) -> None:
     if loss not in NAMED or (loss == "cross_entropy" and width < 2):
         raise ObservableError(
-            "the oscillation's part of the loss", expected="half_mse, mse or cross_entropy", got=repr(loss)
+            "the curvature of this loss is not known by its name",
+            expected="half_mse, mse, or cross_entropy of several outputs",
+            got=repr(loss),
         )
 
 
@@ -170,16 +187,15 @@ def _seen(state: State) -> float:
 
 def _leading(state: State) -> float:
     columns = project(_triple(state).delta, state.reduction)
-    vectors = (
-        to_numpy(state.previous.eigensystem.vectors) if state.previous is not None else np.zeros((len(columns), 0))
-    )
-    return float(np.sum(mode_shares(vectors[:, :LEADING], columns)))
+    assert state.previous is not None  # of a triple it is there
+    pairs = state.previous.eigensystem
+    return float(np.sum(mode_shares(to_numpy(pairs.vectors), columns, pairs.cluster_ends)))
 
 
 OBSERVABLES = (
     observable(
         "oscillation_loss",
-        lambda s: predicted_excess(s.settings.get("loss"), _by_output(s)),
+        lambda s: predicted_excess(s.settings.get("loss"), _by_output(s), s.raw_targets),
         "½ tr(SΣ), Σ = δδᵀ, δ = (2f_{t−1} − f_t − f_{t−2})/4, in the third state of a triple",
         "outputs",
         "previous",

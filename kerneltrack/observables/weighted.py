@@ -36,7 +36,11 @@ def curvature_roots(loss: object, outputs: Array, targets: Array | None) -> Arra
         scale = 1.0 / count if loss == "half_mse" else 2.0 / (count * width)
         return np.broadcast_to(scale**0.5 * np.eye(width), (count, width, width))
     if loss != "cross_entropy" or width < 2 or targets is None:
-        raise ObservableError("the curvature of the loss", expected="half_mse, mse or cross_entropy", got=repr(loss))
+        raise ObservableError(
+            "the curvature of this loss is not known by its name",
+            expected="half_mse, mse, or cross_entropy of several outputs",
+            got=repr(loss),
+        )
     p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     blocks = (

@@ -26,6 +26,8 @@ from kerneltrack.spectrum import EigenSystem
 
 #: δσ² is looked for between these multiples of λ_1, so many a decade, and then between its neighbours.
 _RANGE, _A_DECADE = (1e-12, 1e6), 8
+#: An eigenvalue so many times γ has a hundredth of its logarithm's unit, ln(1 + γ/λ), left to gain.
+_FAR = 100
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,15 @@ class Evidence:
         noise: σ².
         log_evidence: ln p(y) there, in nats.
         inside: whether it is a maximum; at the end of what was searched the data ask for no noise, or for nothing else.
+        unbounded: whether it grows without end as the noise vanishes, so that what is told here is where the search ended: the
+            kernel has fewer modes than the targets have numbers, and explains them all the same.
     """
 
     precision: float
     noise: float
     log_evidence: float
     inside: bool
+    unbounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,10 @@ def most_evident(pairs: EigenSystem, targets: Array) -> Evidence:
         best = float(minimize_scalar(missing, bounds=between, method="bounded").x)
     found = noise(best) * size**2
     precision = float(np.exp(best)) * largest / found
-    return Evidence(precision, found, log_evidence(pairs, targets, noise=found, precision=precision), inside)
+    # Where every eigenvalue is far above γ, less noise would change nothing.
+    unbounded = place == 0 and float(values.min()) < _FAR * _RANGE[0]
+    told = log_evidence(pairs, targets, noise=found, precision=precision)
+    return Evidence(precision, found, told, inside, unbounded)
 
 
 def information_gain(values: Array, ridge: float) -> float:

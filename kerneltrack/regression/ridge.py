@@ -46,9 +46,12 @@ def leave_one_out(pairs: EigenSystem, targets: Array, samples: int, *, ridge: fl
 
     With A = (Θ + γI)⁻¹ and A_nn its block at point n (one row per output that the kernel keeps), the error at n is
     A_nn⁻¹ (A y)_n.
+
+    Raises:
+        RegressionError: an incomplete eigensystem, γ < 0, or rows that are no multiple of the samples.
     """
+    outputs = _rows_each(pairs.size, samples)
     inverse = solve(pairs, beside(np.eye(pairs.size), pairs.vectors), ridge)
-    outputs = pairs.size // samples
     solved = to_numpy(inverse @ beside(targets, inverse)).reshape(samples, outputs, -1)
     return np.asarray(np.linalg.solve(diagonal_blocks(inverse, outputs), solved).reshape(pairs.size, -1))
 
@@ -93,42 +96,62 @@ def check_complete(pairs: EigenSystem) -> None:
         )
 
 
-def influence(cross: Array, pairs: EigenSystem, targets: Array, *, ridge: float) -> Array:
+def influence(cross: Array, pairs: EigenSystem, targets: Array, *, ridge: float, samples: int | None = None) -> Array:
     """τ_i(x) = [Θ(x, X)(Θ + γI)⁻¹]_i r_i, r = y − f(X): how f(x) answers to more weight on point i.
 
-    Of training with weights 1 + ε_i it is ∂f(x)/∂ε_i at ε = 0. Park et al. 2023 (arXiv 2303.14186, TRAK), for squares.
+    Of training with weights 1 + ε_i it is ∂f(x)/∂ε_i at ε = 0. Park et al. 2023 (arXiv 2303.14186, TRAK), for squares. Of a full
+    kernel [·]_i and r_i are the block and the rows of point i, and its outputs go together.
 
     Args:
         cross: (M', M) Θ(X', X).
         pairs: the complete eigensystem of Θ(X, X).
         targets: (M, C) y.
         ridge: γ > 0.
+        samples: N, where M/N rows are of one point; None: every row is a point of its own.
 
     Returns:
-        (M', M, C).
+        (M', N, C).
 
     Raises:
-        RegressionError: an incomplete eigensystem, or γ that is not positive.
+        RegressionError: an incomplete eigensystem, γ that is not positive, or rows that are no multiple of N.
     """
-    return _rows(cross, pairs, ridge)[:, :, None] * _residuals(pairs, targets, ridge)
+    return _by_point(_rows(cross, pairs, ridge), _residuals(pairs, targets, ridge), samples)
 
 
-def removal(cross: Array, pairs: EigenSystem, targets: Array, *, ridge: float) -> Array:
+def removal(cross: Array, pairs: EigenSystem, targets: Array, *, ridge: float, samples: int | None = None) -> Array:
     """Δ_i(x) = τ_i(x)/(1 − h_i), h = diag Θ(Θ + γI)⁻¹: f(x) less what it is without point i, without refitting.
 
+    With A = (Θ + γI)⁻¹ and A_ii its block at point i, [Θ(x, X)A]_i A_ii⁻¹ (Ay)_i: of one row a point that is τ_i/(1 − h_i).
+
     Args:
         cross: (M', M) Θ(X', X).
         pairs: the complete eigensystem of Θ(X, X).
         targets: (M, C) y.
         ridge: γ > 0.
+        samples: N, where M/N rows are of one point; None: every row is a point of its own.
 
     Returns:
-        (M', M, C).
+        (M', N, C).
 
     Raises:
-        RegressionError: an incomplete eigensystem, or γ that is not positive.
+        RegressionError: an incomplete eigensystem, γ that is not positive, or rows that are no multiple of N.
     """
-    return influence(cross, pairs, targets, ridge=ridge) / _left(pairs, ridge)[None, :, None]
+    rows = _rows(cross, pairs, ridge)
+    return _by_point(rows, leave_one_out(pairs, targets, samples or pairs.size, ridge=ridge), samples)
+
+
+def _by_point(rows: Array, moved: Array, samples: int | None) -> Array:
+    """Σ over the rows of each point of what x takes of them: (M', M) and (M, C) to (M', N, C)."""
+    count = samples or len(moved)
+    outputs = _rows_each(len(moved), count)
+    parts = rows.reshape(len(rows), count, outputs), moved.reshape(count, outputs, -1)
+    return np.asarray(np.einsum("xno,noc->xnc", *parts))
+
+
+def _rows_each(rows: int, samples: int) -> int:
+    if rows % samples:
+        raise RegressionError("rows of a kernel", expected=f"a multiple of {samples}, the points", got=rows)
+    return rows // samples
 
 
 def _rows(cross: Array, pairs: EigenSystem, ridge: float) -> Array:
@@ -141,9 +164,3 @@ def _rows(cross: Array, pairs: EigenSystem, ridge: float) -> Array:
 def _residuals(pairs: EigenSystem, targets: Array, ridge: float) -> Array:
     """y − f(X) = γ(Θ + γI)⁻¹y (M, C)."""
     return ridge * to_numpy(solve(pairs, beside(targets, pairs.vectors), ridge))
-
-
-def _left(pairs: EigenSystem, ridge: float) -> Array:
-    """1 − h_i = γ[(Θ + γI)⁻¹]_ii (M,)."""
-    vectors = to_numpy(pairs.vectors)
-    return np.asarray((vectors**2) @ (ridge / (np.maximum(pairs.values, 0.0) + ridge)))

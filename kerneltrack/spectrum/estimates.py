@@ -83,12 +83,13 @@ def kernel_estimates(
     Args:
         operator: with ``shape`` and ``matmat``: a :class:`kerneltrack.NTKOperator`, a SciPy ``LinearOperator``, a matrix.
         leading: the leading eigenpairs of the same kernel, or how many of them to compute: the more, the smaller the errors.
-        targets: (M, C) y as the columns that Θ acts on; of a full kernel (N·O, 1), of a trace kernel (N, O).
+        targets: y as the columns that Θ acts on, (M, C) or (M,); of a full kernel (N·O, 1), of a trace kernel (N, O).
         vectors: random vectors, at least 2.
         seed: of the signs.
 
     Raises:
-        KernelError: fewer than two vectors, pairs or targets of another size, or what :func:`kerneltrack.eigensystem` refuses.
+        KernelError: fewer than two vectors, pairs or targets of another size, targets that are not finite, or what
+            :func:`kerneltrack.eigensystem` refuses.
     """
     if vectors < 2:
         raise KernelError("a standard error needs random vectors", expected="at least 2", got=vectors)
@@ -96,11 +97,13 @@ def kernel_estimates(
         linear = as_linear_operator(operator)
         pairs = solved(operator, leading).on_host() if isinstance(leading, int) else leading
         size = linear.shape[0]
-        if pairs.size != size or (targets is not None and len(targets) != size):
-            got = pairs.size if targets is None else (pairs.size, len(targets))
-            raise KernelError("rows of eigenvectors and targets", expected=f"{size}, those of the kernel", got=got)
+        if pairs.size != size:
+            raise KernelError("rows of eigenvectors", expected=f"{size}, those of the kernel", got=pairs.size)
+        if not np.isfinite(pairs.residuals).all():
+            raise KernelError("the eigenpairs do not tell their residuals", remedy="Solve the kernel: kt.eigensystem.")
+        columns = None if targets is None else _columns(targets, size)
         quadratic, squares = _beyond(linear.matmat, pairs, vectors, seed)
-        aligned = None if targets is None else _numerator(linear.matmat, np.asarray(targets, dtype=np.float64))
+        aligned = None if columns is None else _numerator(linear.matmat, columns)
     trace = float(pairs.values.sum()) + quadratic
     square = float(np.sum(pairs.values**2 + 2 * pairs.residuals**2)) + squares
     return KernelEstimates(
@@ -114,6 +117,17 @@ def kernel_estimates(
         residual=float(pairs.residuals[0]),
         vectors=vectors,
     )
+
+
+def _columns(targets: Array, size: int) -> Array:
+    """Targets as (M, C), checked."""
+    columns = np.asarray(targets, dtype=np.float64)
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    if columns.ndim != 2 or len(columns) != size:
+        raise KernelError("targets as columns", expected=f"({size}, C) or ({size},)", got=np.shape(targets))
+    if not np.isfinite(columns).all():
+        raise KernelError("the targets hold entries that are not finite", expected="finite numbers")
+    return columns
 
 
 def _beyond(product: Callable[[Array], Array], pairs: EigenSystem, vectors: int, seed: int) -> tuple[Array, Array]:

@@ -4,7 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import kerneltrack as kt
 from kerneltrack.analysis import load
 from kerneltrack.analysis.derived import attribution
 from kerneltrack.analysis.figures import Scene, choose
@@ -33,6 +36,26 @@ def test_removals_are_refits(run):
         np.testing.assert_allclose(found.removal[rest, i], np.abs(whole[rest] - without)[:, 0], rtol=1e-4, atol=1e-7)
         assert found.removal[i, i] == 0
     assert found.step == 700
+
+
+def test_of_a_full_kernel_all_outputs_of_a_point_are_removed(tmp_path):
+    """Oracle: refits without its rows; float32 kernels as above."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    probe = kt.Probe(torch.randn(6, 3).double(), torch.randn(6, 2).double())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    given = {"output": "full", "observables": ["trace"], "keep_kernel": "all", "log": False}
+    with kt.Tracker(tmp_path / "run.h5", model, optimizer, probe=probe, **given) as tracker, tracker.update():
+        optimizer.step()
+    run = load(tmp_path / "run.h5").only
+    kernel, target = run.at("kernel", 0).transpose(0, 2, 1, 3).reshape(12, 12), run.values("targets").ravel()
+    ridge, found = 1e-3 * np.trace(kernel) / 12, attribution(run)
+    whole = kernel @ np.linalg.solve(kernel + ridge * np.eye(12), target)
+    for i in range(6):
+        rest = np.delete(np.arange(12), [2 * i, 2 * i + 1])
+        without = kernel[:, rest] @ np.linalg.solve(kernel[np.ix_(rest, rest)] + ridge * np.eye(10), target[rest])
+        expected = np.linalg.norm((whole - without).reshape(6, 2), axis=1)
+        np.testing.assert_allclose(np.delete(found.removal[:, i], i), np.delete(expected, i), rtol=1e-4, atol=1e-7)
 
 
 def test_the_most_influential_are_sorted_and_hold_their_share(run):

@@ -151,7 +151,7 @@ VALUES = {
     ("lr-decay", "--probe"): (1, ["nobody"]),
     ("lr-decay", "--style"): (2, ["loud"]),
     ("forecast", "--rate"): (2, ["x", "", "-1", "nan", "x0"]),
-    ("forecast", "--steps"): (2, ["0", "-1", "x", ""]),
+    ("forecast", "--steps"): (2, ["0", "-1", "x", "", "1000001"]),
     ("forecast", "--at"): (1, ["4", "999999"]),
     ("forecast", "--control"): (2, ["run.h5", ""]),
     ("forecast", "--probe"): (1, ["nobody"]),

@@ -135,3 +135,6 @@ def test_there_is_no_order_where_alignment_stood_from_the_start_or_nothing_fell(
     flat = run.dataset.assign(probe_loss=("snapshot", np.ones(len(run))))
     with pytest.raises(AnalysisError, match="not fallen by a tenth"):
         alignment_order(dataclasses.replace(run, dataset=flat))
+    below = run.dataset.assign(probe_loss=("snapshot", -1.0 - np.arange(len(run))))
+    with pytest.raises(AnalysisError, match="does not start above zero"):
+        alignment_order(dataclasses.replace(run, dataset=below))

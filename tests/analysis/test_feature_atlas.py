@@ -13,6 +13,7 @@ from kerneltrack.analysis.derived import feature_atlas, own_features
 from kerneltrack.analysis.derived.feature_atlas import _told
 from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.errors import AnalysisError
+from tests.analysis.altered import stored
 
 
 def tracked(path, *, points, outputs=1, **arguments):
@@ -94,6 +95,14 @@ def test_a_full_kernel_takes_a_function_of_every_output(tmp_path):
         assert feature_atlas(run, {"v": v}, k=k).energy[0, 1] == pytest.approx(energy, abs=1e-6)
     with pytest.raises(AnalysisError, match=r"does not fit.*\(6, 2\)"):
         feature_atlas(run, {"f": np.arange(6.0)})
+    own, y = own_features(run), run.values("targets")
+    np.testing.assert_array_equal(own["target 2"], np.stack([0 * y[:, 1], y[:, 1]], axis=1))
+    np.testing.assert_array_equal(own["norm of x"][:, 0], own["norm of x"][:, 1])
+    scores = feature_atlas(run, own, k=3).score
+    (image,) = choose("feature-atlas")(Scene(run)).axes[0].images
+    assert np.ma.filled(image.get_array(), np.nan) == pytest.approx(scores, nan_ok=True)
+    softmax = stored(run, settings={"gauge": "softmax"})
+    assert list(own_features(softmax)) == ["target 1", "target 2"]  # a function of all outputs alike is not seen
 
 
 def test_what_does_not_fit_is_refused(five):

@@ -262,6 +262,16 @@ def test_no_change_is_said_and_not_invented(archives):
         lr_decay_effects(load(archives[1]))
 
 
+def test_a_change_after_which_nothing_was_measured_is_told_from_none(archives):
+    run = load(archives[1]).only
+    rates = run.dataset["learning_rate"].copy(deep=True)
+    rates[-1] = 0.025
+    with pytest.raises(
+        AnalysisError, match=r"nothing was measured after.*snapshot after step 700, got \[0.25\], and \[0.025\]"
+    ):
+        lr_decay_effects(dataclasses.replace(run, dataset=run.dataset.assign(learning_rate=rates)))
+
+
 def test_one_snapshot_has_no_before_and_after(synthetic, truth, tmp_path):
     path = synthetic.write(tmp_path / "one.h5", list(synthetic.snapshots(truth))[:1], synthetic.record(truth))
     with pytest.raises(AnalysisError, match="no before and after"):

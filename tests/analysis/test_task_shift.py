@@ -11,42 +11,48 @@ from torch import nn
 import kerneltrack as kt
 from kerneltrack.analysis import load
 from kerneltrack.analysis.derived import task_overlap, task_shift
+from kerneltrack.analysis.derived.flow_time import flow_time
 from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.analysis.report.forgetting import forgetting
 from kerneltrack.errors import AnalysisError
+from kerneltrack.regression import flow_filter
 from tests.analysis.altered import stored
 from tests.analysis.h5_by_hand import numbers, sig
 
 SWITCH, RATE = 4, 0.3
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Task A for four updates, then B for six, full batches, two outputs; seen through A."""
+def tracked(path, *, steps, later=RATE):
+    """Task A for four updates, then B for six, the last four of them at another rate; full batches, two outputs; seen through A."""
     torch.manual_seed(0)
     model = nn.Linear(5, 2).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     a, b = ((torch.randn(n, 5).double(), torch.randn(n, 2).double()) for n in (9, 8))
-    path = tmp_path_factory.mktemp("tasks") / "run.h5"
     with kt.Tracker(
         path,
         model,
         optimizer,
         probe={"new": kt.Probe(*b), "old": kt.Probe(*a)},
         output="full",
-        observables=["target_energy_out_of_sample", "trace", "frobenius", "probe_loss"],
+        observables=["target_energy_out_of_sample", "trace", "frobenius", "noise_floor", "probe_loss"],
         loss="half_mse",
-        schedule=kt.schedule.At([0, SWITCH, SWITCH + 1, 10]),
+        schedule=kt.schedule.At(steps),
         metadata={"switch": SWITCH},
         log=False,
     ) as tracker:
         for step in range(10):
             x, y = a if step < SWITCH else b
+            optimizer.param_groups[0]["lr"] = RATE if step < 6 else later
             with tracker.update():
                 optimizer.zero_grad()
                 ((model(x) - y) ** 2).sum(1).mean().div(2).backward()
                 optimizer.step()
     return load(path, probe="old").only
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tracked(tmp_path_factory.mktemp("tasks") / "run.h5", steps=[0, SWITCH, SWITCH + 1, 10])
 
 
 def test_of_a_linear_model_the_kernel_foretells_all(run):
@@ -82,6 +88,38 @@ def test_size_and_angles_are_those_of_the_stored_kernels(run):
     assert found.angles.shape == (4, 3)
     assert (np.diff(found.angles, axis=1) >= -1e-9).all()
     assert ((found.angles >= 0) & (found.angles <= np.pi / 2)).all()
+
+
+def test_a_rate_that_changed_between_two_snapshots_is_not_taken_for_one_rate(tmp_path):
+    """Oracle: gradient flow over the run's own flow time; the kernel held, of a linear model whose new kernel is XXᵀ + 11ᵀ."""
+    run = tracked(tmp_path / "run.h5", steps=[0, SWITCH, 10], later=RATE / 10)
+    found, times = task_shift(run), flow_time(run)
+    new = load(run.path, probe="new").only
+    values, carried = new.values("eigenvalues")[1], run.at("extension", 1).reshape(18, -1)
+    residual = new.values("residual_coefficients")[1][:, 0]
+    expected = -carried @ (flow_filter(values, (times[2] - times[1]) / new.count) * residual)
+    np.testing.assert_allclose(found.predicted[0].ravel(), expected, rtol=1e-12)
+    unknown = run.dataset["learning_rate"] * np.nan
+    new = dataclasses.replace(new, dataset=new.dataset.assign(learning_rate=unknown))
+    with (
+        mock.patch("kerneltrack.analysis.derived.task_shift.other_task", return_value=new),
+        pytest.raises(AnalysisError, match="needs the learning rates of steps 4 to 10"),
+    ):
+        task_shift(run)
+
+
+def test_modes_that_are_rounding_have_no_angles(run):
+    """A kernel of two outputs and five features with a bias has 12 modes of 16; what is behind them has no direction."""
+    found = task_overlap(run, modes=16)
+    assert np.isfinite(found.angles[:, :12]).all()
+    assert np.isnan(found.angles[:, 12:]).all()
+    # all of the parameters' directions are in both spans: float32's arc cosine
+    assert (found.angles[:, :12] < 3e-3).all()
+    cosines = choose("task-shift")(Scene(run)).axes[0].lines[1].get_ydata()
+    np.testing.assert_allclose(cosines, np.cos(task_overlap(run).angles[:, 0]))
+    nothing = dataclasses.replace(run, dataset=run.dataset.assign(eigenvalues=0 * run.dataset["eigenvalues"]))
+    assert np.isnan(task_overlap(nothing).angles).all()
+    assert forgetting(nothing) is None
 
 
 def test_what_is_not_there_is_said(run):

@@ -9,9 +9,9 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import nn
 
-from kerneltrack import Probe
+from kerneltrack import Probe, eigensystem
 from kerneltrack.measurement.instrument import Instrument
-from kerneltrack.observables import compute, select
+from kerneltrack.observables import State, compute, select
 from kerneltrack.training.loss import ProbeLoss
 from kerneltrack.training.update_rule import UpdateRule
 
@@ -141,6 +141,27 @@ def test_a_trace_kernel_has_one_variance_for_all_outputs():
     cross = new @ j.T
     expected = (np.sum(new**2, 1) - np.einsum("ij,jk,ik->i", cross, inverse, cross)) / found.precision
     np.testing.assert_allclose(case.values["posterior_variance"], expected, rtol=1e-8)
+
+
+def test_evidence_without_a_maximum_is_not_told(case):
+    """Targets in the span of a kernel of three modes. Negative control: with noise they have an evidence."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.standard_normal((12, 3)), rng.standard_normal((12, 1))
+    state = State(
+        eigensystem=eigensystem(x @ x.T), reduction="trace", outputs=0 * noise, settings={"loss": "half_mse", "step": 0}
+    )
+    for targets, told in ((x.sum(1, keepdims=True), False), (x.sum(1, keepdims=True) + noise, True)):
+        values = compute(select(["log_evidence"]), dataclasses.replace(state, targets=targets))
+        assert np.isfinite(values["log_evidence"]) == told
+    without = compute(select(["log_evidence"]), dataclasses.replace(state, targets=x[:, :1]))
+    assert "grows without end" in without.reasons["log_evidence"]
+    found = case.reading.state.laplace
+    state = dataclasses.replace(
+        case.reading.state,
+        laplace=dataclasses.replace(found, evidence=dataclasses.replace(found.evidence, unbounded=True)),
+    )
+    reasons = compute(select(NAMES[:3]), state).reasons
+    assert set(reasons) == set(NAMES[:3])
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,12 @@ def test_at_the_edge_of_a_quadratic_all_of_it_is_in_the_first_mode():
     gap = np.mean((course[-1] - target) ** 2) / 2 - np.mean((triple.mean - target) ** 2) / 2
     assert predicted_excess("half_mse", triple) == pytest.approx(gap, rel=1e-10)
     assert seen_excess("half_mse", triple, target) == pytest.approx(gap, rel=1e-10)
-    np.testing.assert_allclose(mode_shares(vectors[:, ::-1], triple.delta), [1, 0, 0, 0, 0, 0], atol=1e-10)
+    np.testing.assert_allclose(mode_shares(vectors[:, ::-1], triple.delta), [1, 0, 0, 0, 0], atol=1e-10)
 
 
 @pytest.mark.parametrize(("loss", "tolerance"), [("half_mse", 1e-10), ("mse", 1e-10), ("cross_entropy", 1e-3)])
 def test_seen_is_predicted_whatever_drifts(loss, tolerance):
-    """Law: exact for squares. Of cross-entropy what is left is of fourth order, 1e-4 of it in swings of 1e-2."""
+    """Law: exact for squares. Of cross-entropy what is left is of third order, swing times drift²."""
     rng = np.random.default_rng(1)
     mean, swing, drift = (scale * rng.standard_normal((6, 3)) for scale in (1, 1e-2, 2e-2))
     y = np.eye(3)[rng.integers(0, 3, 6)]
@@ -44,6 +44,35 @@ def test_seen_is_predicted_whatever_drifts(loss, tolerance):
     # negative control: without the drift's part it is not
     before, now, after = (mean_loss(loss, f, y) for f in (triple.before, triple.now, triple.after))
     assert (before + 2 * now + after) / 4 - mean_loss(loss, triple.mean, y) > 1.2 * predicted
+
+
+def test_points_of_a_cross_entropy_weigh_as_much_as_their_targets_sum_to():
+    """Soft targets, and points without any (masked). What is left is of third order, swing times drift²: 1e-4 of it.
+
+    Negative control: without the weights.
+    """
+    rng = np.random.default_rng(2)
+    mean, swing, drift = (scale * rng.standard_normal((6, 3)) for scale in (1, 1e-2, 1e-3))
+    y = rng.random((6, 3)) * np.array([[0], [0], [1], [2], [3], [4]])
+    triple = Triple(mean - swing - drift, mean + swing, mean - swing + drift)
+    seen = seen_excess("cross_entropy", triple, y)
+    assert seen == pytest.approx(predicted_excess("cross_entropy", triple, y), rel=1e-3)
+    assert abs(predicted_excess("cross_entropy", triple) / seen - 1) > 0.1
+
+
+def test_shares_do_not_depend_on_the_basis_of_equal_eigenvalues():
+    """Law: a rotation inside the cluster of modes 4 to 7, which the fifth cuts, changes nothing; its shares are alike."""
+    rng = np.random.default_rng(3)
+    vectors, delta = np.linalg.qr(rng.standard_normal((9, 9)))[0], rng.standard_normal((9, 1))
+    turned = vectors.copy()
+    turned[:, 3:7] = vectors[:, 3:7] @ np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    ends = np.array([1, 2, 3, 7, 8, 9])
+    found, other = (mode_shares(v, delta, ends) for v in (vectors, turned))
+    np.testing.assert_allclose(found, other, rtol=1e-12)
+    squares = ((vectors.T @ delta) ** 2)[:, 0] / np.sum(delta**2)
+    np.testing.assert_allclose(found, [*squares[:3], *[squares[3:7].mean()] * 2], rtol=1e-12)
+    assert abs(mode_shares(vectors, delta).sum() / mode_shares(turned, delta).sum() - 1) > 1e-3  # negative control
+    np.testing.assert_allclose(mode_shares(vectors[:, :2], delta, ends), squares[:2], rtol=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["half_mse", "mse", "cross_entropy"])

@@ -36,6 +36,25 @@ def test_removal_is_the_difference_to_a_refit(ridge):
         np.testing.assert_allclose(found[:, i], fitted(np.ones(15), ridge) - fitted(without, ridge), atol=1e-11)
 
 
+def test_the_outputs_of_a_point_go_together():
+    """Of a full kernel of 5 points with 3 outputs: refits with another weight on three rows, and without them."""
+    y = Y[:, :1]
+
+    def refit(weights):
+        w = np.repeat(weights, 3)[:, None]
+        return NEW @ np.linalg.solve(X.T @ (w * X) + np.eye(6), X.T @ (w * y))
+
+    given = (NEW @ X.T, kt.eigensystem(X @ X.T), y)
+    derivative, gone = (each(*given, ridge=1.0, samples=5) for each in (influence, removal))
+    for i in range(5):
+        one = np.eye(5)[i]
+        np.testing.assert_allclose(gone[:, i], refit(np.ones(5)) - refit(1 - one), atol=1e-11)
+        expected = (refit(1 + 1e-5 * one) - refit(1 - 1e-5 * one)) / 2e-5
+        np.testing.assert_allclose(derivative[:, i], expected, atol=1e-8)
+    with pytest.raises(RegressionError, match="a multiple of 4, the points"):
+        removal(*given, ridge=1.0, samples=4)
+
+
 def test_half_of_the_points_are_told_by_the_sum_of_what_each_adds():
     """The linear datamodelling score: over 50 random halves the summed influences rank the predictions as refits do.
 

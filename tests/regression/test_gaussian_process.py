@@ -82,6 +82,23 @@ def test_targets_without_noise_or_without_signal_have_no_maximum_inside():
     assert not most_evident(pairs, x @ np.ones((5, 1))).inside
 
 
+def test_where_less_noise_is_ever_more_evident_it_is_told():
+    """Of fewer modes than points ln p grows by (M − rank)/2 · ln 10 a decade; of as many it has a limit, and a search that ends
+    there has it: Θ/δ alone as the covariance."""
+    x, _, pairs, _ = problem("tall")
+    assert most_evident(pairs, x @ np.ones((5, 1))).unbounded
+    assert not most_evident(
+        pairs, x @ np.ones((5, 1)) + np.random.default_rng(0).standard_normal((len(x), 1))
+    ).unbounded
+    x, _, pairs, _ = problem("wide")
+    y = x @ np.ones((x.shape[1], 1))
+    found = most_evident(pairs, y)
+    assert not found.unbounded
+    if not found.inside:
+        expected = max(log_evidence(pairs, y, noise=1e-13, precision=d) for d in np.geomspace(0.1, 10, 400))
+        assert found.log_evidence == pytest.approx(expected, abs=1e-2)
+
+
 def test_information_is_half_the_log_determinant():
     """Oracle: ½ ln det(I + Θ/γ) by LU."""
     x, _, pairs, _ = problem("wide")

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...derived import task_overlap, task_shift
+from ...trajectory import Floats
 from ..layout import over_time, sheet
 from ..panels import Series, mark_changes
 from ..registry import Scene, figure
@@ -27,7 +28,7 @@ def shift(scene: Scene) -> Figure:
     page, (left, right) = sheet(scene, 1, 2, height=0.42)
     colour = scene.style.category
     cosines = np.cos(overlap.angles)
-    courses = (("size", overlap.size), ("cos, largest", cosines[:, 0]), ("cos, median", np.median(cosines, axis=1)))
+    courses = (("size", overlap.size), ("cos, largest", cosines[:, 0]), ("cos, median", _median(cosines)))
     lines = [Series(label, values, c, x=overlap.steps) for (label, values), c in zip(courses, colour, strict=False)]
     over_time(scene, left, lines, "in common", ylim=(0, None))
     mark_changes(left, [(found.switch, "switch")], scene.style)
@@ -37,3 +38,8 @@ def shift(scene: Scene) -> Figure:
     ]
     over_time(scene, right, lines, "loss on the old task, gained")
     return page
+
+
+def _median(rows: Floats) -> Floats:
+    """Of what each row holds; NaN where it holds nothing."""
+    return np.array([np.nan if np.isnan(row).all() else np.nanmedian(row) for row in rows])
