@@ -29,6 +29,8 @@ ARCHIVES: Mapping[str, str] = {
     "ledger": "out/classes.h5",
     "ledger-modes": "out/classes.h5",
     "sharpness": "out/classes.h5",
+    "weighted-spectrum": "out/filters.h5",
+    "angular-velocity": "out/classes.h5",
     "oscillation": "out/edge.h5",
     "lazy-rich": "out/classes.h5",
     "class-blocks": "out/classes.h5",
@@ -57,7 +59,7 @@ python docs/gallery_runs.py --out out
 
 The first writes `out/demo.h5` and `out/control.h5`, in three minutes on two cores. The second is a script of the repository
 ([gallery_runs.py](gallery_runs.py)); it needs scikit-learn, and writes `out/classes.h5`,
-`out/line.h5`, `out/leading.h5`, `out/squares.h5`, `out/tasks.h5` and `out/edge.h5` in a minute.
+`out/filters.h5`, `out/line.h5`, `out/leading.h5`, `out/squares.h5`, `out/tasks.h5` and `out/edge.h5` in a minute.
 
 This page is generated: `python docs/gallery_page.py`. The site that `make docs` builds shows the pictures too. To draw a figure
 of your own, see [add a figure](how-to/add-a-figure.md).

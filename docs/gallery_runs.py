@@ -2,6 +2,7 @@
 
 ``classes.h5``: the bundled digits, two probes, a cosine schedule, and the observables that are measured on request.
 ``line.h5``: a function of one input. ``squares.h5``: the digits with squares, and points held out.
+``filters.h5``: a convolutional network on the digits under Adam, with the spectrum of the loss-weighted kernel.
 ``edge.h5``: full batches at the edge of stability, in triples of states.
 ``tasks.h5``: the digits, then the digits turned by 90°.
 ``leading.h5``: 5,000 rows of the digits' kernel, which is not formed. Together they take
@@ -63,6 +64,25 @@ class Line(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.2)
+
+
+class Filters(Digits):
+    def __init__(self, updates: int):
+        super().__init__(updates)
+        self.layers = nn.Sequential(
+            nn.Unflatten(1, (1, 8, 8)),
+            nn.Conv2d(1, 12, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(12, 24, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(96, 10),
+        )
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.003)
 
 
 class Edge(pl.LightningModule):
@@ -172,6 +192,22 @@ def leading(path: Path, updates: int) -> None:
     fit(Digits(updates), tracker, DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True), updates)
 
 
+def filters(path: Path, updates: int) -> None:
+    pl.seed_everything(0)
+    pictures, labels = load_digits(return_X_y=True)
+    x, y = torch.tensor(pictures, dtype=torch.float32) / 16 - 0.5, torch.tensor(labels)
+    tracker = NTKTracker(
+        path,
+        probe=Probe(x[:50], y[:50]),
+        schedule=max(1, updates // 8),
+        output="full",
+        loss="cross_entropy",
+        observables=["default", "loss_weighted_eigenvalues"],
+        if_exists="replace",
+    )
+    fit(Filters(updates), tracker, DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True), updates)
+
+
 def edge(path: Path, updates: int) -> None:
     pl.seed_everything(0)
     pictures, labels = load_digits(return_X_y=True)
@@ -210,6 +246,7 @@ def main() -> None:
     squares(given.out / "squares.h5", 5 * given.updates)
     tasks(given.out / "tasks.h5", 2 * given.updates)
     leading(given.out / "leading.h5", given.updates)
+    filters(given.out / "filters.h5", given.updates)
     edge(given.out / "edge.h5", 3 * given.updates)
 
 

@@ -20,8 +20,9 @@ INTRODUCTION = """# Observables
 
 Every number that kerneltrack derives from a measurement. The name is the same in the catalogue, in an archive, in an
 export and in the trainer's logger (there with the prefix `ntk/`). [The notation](notation.md) defines the letters, and
-says what each need costs. `observables="all"` asks for every one.
-What could not be computed is NaN, and the tracker says why.
+says what each need costs. An archive holds the spectra of two kernels at most, its own and either the optimizer's or the
+loss-weighted one: `observables="all"` asks for every number but that other kernel's, which is the loss-weighted one unless a name
+of its spectrum stands beside "all". What could not be computed is NaN, and the tracker says why.
 
 """
 

@@ -15,7 +15,7 @@ from torch import nn
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.references import RunReferences
 from kerneltrack.measurement.residence import SHARE, STATES, stays
-from kerneltrack.observables import NEEDS, select
+from kerneltrack.observables import NEEDS, catalogue
 from kerneltrack.probe import Probe
 from kerneltrack.training.loss import ProbeLoss
 from kerneltrack.training.update_rule import UpdateRule
@@ -31,7 +31,7 @@ def course(place, output, loss, eigenpairs="all"):
         "output": output,
         "gauge": "softmax" if loss == "cross_entropy" else "raw",
         "loss": ProbeLoss.of(loss),
-        "observables": select("all"),
+        "observables": tuple(catalogue().values()),
         "place": place,
         "eigenpairs": eigenpairs,
         "top_k": 4,

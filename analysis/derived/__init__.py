@@ -7,7 +7,7 @@ from kerneltrack.observables.oscillation import LEADING
 from .attribution import Attribution, attribution
 from .eigenfunctions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
 from .eigenlearning import LearningCurves, eigenlearning, unseen_rows
-from .feature_atlas import FeatureAtlas, feature_atlas, own_features
+from .feature_atlas import STANDS_OUT, FeatureAtlas, feature_atlas, leading_modes, own_features
 from .flow_time import check_one_clock, flow_time, gain
 from .freeze_here import FreezeHere, freeze_here
 from .kernels import full_kernel, kernel_matrix, rows_with_kernels, similarities
@@ -22,12 +22,14 @@ from .silent_alignment import AlignmentOrder, alignment_order
 from .stages import HELD, MOVED, judge
 from .task_shift import TaskOverlap, TaskShift, task_overlap, task_shift
 from .uncertainty import assess, assessment_table
+from .weighted_spectrum import WeightedSpectrum, weighted_spectrum
 
 __all__ = [
     "DRAWS",
     "HELD",
     "LEADING",
     "MOVED",
+    "STANDS_OUT",
     "AlignmentOrder",
     "Attribution",
     "Change",
@@ -41,6 +43,7 @@ __all__ = [
     "TaskOverlap",
     "TaskShift",
     "Trend",
+    "WeightedSpectrum",
     "across_sizes",
     "alignment_order",
     "assess",
@@ -60,6 +63,7 @@ __all__ = [
     "judge",
     "kernel_matrix",
     "key_of",
+    "leading_modes",
     "learned_modes",
     "learned_shares",
     "learning_rate_changes",
@@ -85,4 +89,5 @@ __all__ = [
     "task_shift",
     "title_of",
     "unseen_rows",
+    "weighted_spectrum",
 ]

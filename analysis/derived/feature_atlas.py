@@ -6,11 +6,12 @@ deviations a function's energy is above that of the same values at permuted poin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import pair_kernel, permuted_squares
@@ -22,6 +23,8 @@ from .permuted_energy import mode_squares
 
 #: Permutations for the spread of the null; its mean is exact.
 DRAWS = 200
+#: How many modes the archive's own functions are told in.
+_MODES = 10
 #: z from which a function stands out.
 STANDS_OUT = 5.0
 #: A spread below this share of ‖φ‖² is rounding: no permutation changes the energy.
@@ -58,7 +61,14 @@ class FeatureAtlas:
 
 
 def feature_atlas(
-    run: Run, features: Mapping[str, Any], *, k: int = 10, layer: str | None = None, draws: int = DRAWS, seed: int = 0
+    run: Run,
+    features: Mapping[str, Any],
+    *,
+    k: int = 10,
+    layer: str | None = None,
+    steps: Collection[int] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> FeatureAtlas:
     """E(φ_j, k) of every function at every snapshot that has eigenvectors, with its null; O(F · draws · N k) each.
 
@@ -67,29 +77,32 @@ def feature_atlas(
         features: name → values on the probe's points, (N,) or (N, C). A full kernel with O outputs takes (N, O).
         k: how many modes, at least 1.
         layer: of this layer's kernel Θ_l, summed over outputs, instead of the whole one.
+        steps: of the snapshots at these steps; None: of all.
         draws: permutations of the points for the standard deviation, the same at every moment.
         seed: of the permutations.
 
     Raises:
         AnalysisError: a function does not fit the probe, is zero or not finite; fewer than k modes are stored; the archive has no
-            kernel of that layer.
+            kernel of that layer, or nothing at those steps.
     """
     if k < 1 or draws < 2 or not features:
         raise AnalysisError("a feature atlas needs a function, k ≥ 1 and two draws", got=(len(features), k, draws))
     orders = [np.random.default_rng(seed + draw).permutation(run.count) for draw in range(draws)]
-    found = []
-    steps = []
-    for step, vectors, ends in _layers(run, layer) if layer else _stored(run):
+    kept = run.measured if steps is None else run.measured & np.isin(run.steps, list(steps))
+    found, at = [], []
+    for step, vectors, ends in _layers(run, layer, kept) if layer else _stored(run, kept):
         if vectors.shape[1] < k:
             raise AnalysisError(
                 "too few modes for a feature atlas", expected=k, got=vectors.shape[1], where=run.path or None
             )
         reduction = "trace" if len(vectors) == run.count else "full"
         columns = [_column(run, name, values, len(vectors)) for name, values in features.items()]
-        steps.append(step)
+        at.append(step)
         found.append([_told(vectors, ends, phi, k, reduction, orders) for phi in columns])
+    if not found:
+        raise AnalysisError("no such snapshot has eigenvectors", where=run.path or None)
     energy, null, score = np.array(found).transpose(2, 1, 0)
-    return FeatureAtlas(tuple(features), np.array(steps), k, energy, null, score)
+    return FeatureAtlas(tuple(features), np.array(at), k, energy, null, score)
 
 
 def own_features(run: Run) -> dict[str, Floats]:
@@ -121,21 +134,26 @@ def _placed(run: Run, functions: Mapping[str, Floats]) -> dict[str, Floats]:
     return found
 
 
-def _stored(run: Run) -> Iterator[tuple[int, Floats, Ints]]:
+def leading_modes(run: Run) -> int:
+    """How many modes the archive's own functions are told in: ten, or half of the points, or what is stored."""
+    return min(_MODES, int(run.dataset.sizes.get("vector", 0)), max(1, run.count // 2))
+
+
+def _stored(run: Run, kept: NDArray[np.bool_]) -> Iterator[tuple[int, Floats, Ints]]:
     """(step, (M, modes) eigenvectors, ends of clusters) of each measured snapshot."""
     run.require("eigenvectors", "eigenvalues", why="a feature atlas")
-    for row in map(int, np.flatnonzero(run.measured)):
+    for row in map(int, np.flatnonzero(kept)):
         vectors, ends = stored_modes(run, row)
         if np.isfinite(vectors).all():
             yield int(run.steps[row]), vectors, ends
 
 
-def _layers(run: Run, layer: str) -> Iterator[tuple[int, Floats, Ints]]:
+def _layers(run: Run, layer: str, kept: NDArray[np.bool_]) -> Iterator[tuple[int, Floats, Ints]]:
     run.require("layer_kernel", why="a feature atlas of a layer")
     layers = [str(name) for name in run.dataset["layer"].values]
     if layer not in layers:
         raise AnalysisError("no such layer", expected=", ".join(layers), got=layer, where=run.path or None)
-    for row in map(int, np.flatnonzero(run.measured)):
+    for row in map(int, np.flatnonzero(kept)):
         kernel = run.at("layer_kernel", row)[layers.index(layer)]
         if np.isfinite(kernel).all():
             pairs = eigensystem(pair_kernel(kernel))
@@ -166,9 +184,10 @@ def _told(
     size, upto = float(np.sum(phi**2)), int(ends[np.searchsorted(ends, k)])  # whole clusters decide a part of one
     leading, inside = vectors[:, :upto], ends[ends <= upto]
 
-    def energy(function: Floats) -> float:
-        return float(across_clusters(np.cumsum(mode_squares(leading, function)), inside)[k - 1]) / size
+    def energies(squares: Floats) -> Floats:
+        return np.asarray(across_clusters(np.cumsum(squares, axis=0), inside)[k - 1]) / size
 
-    null = float(across_clusters(np.cumsum(permuted_squares(leading, phi, reduction)), inside)[k - 1]) / size
-    own, spread = energy(phi), float(np.std([energy(phi[order]) for order in orders], ddof=1))
+    null, own = (float(energies(s)) for s in (permuted_squares(leading, phi, reduction), mode_squares(leading, phi)))
+    drawn = np.stack([mode_squares(leading, phi[order]) for order in orders], axis=1)
+    spread = float(np.std(energies(drawn), ddof=1))
     return own, null, (own - null) / spread if spread > _EQUAL else float("nan")

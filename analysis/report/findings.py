@@ -23,8 +23,10 @@ from ..withheld import seen
 from . import dials, motion
 from .calibrated import calibrated
 from .estimated import estimated
+from .features import known_functions
 from .forgetting import forgetting
 from .learning import learning
+from .metrics import weighted
 from .stability import stability
 
 
@@ -32,10 +34,12 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     """Everything that can be said about a run, in the order of the report."""
     makers: tuple[Callable[[Run], Finding | None], ...] = (
         alignment,
+        known_functions,
         _containment,
         _classes,
         stability,
         dials.sharpness,
+        weighted,
         kernel_motion,
         motion.turning,
         motion.period,

@@ -42,7 +42,7 @@ def turning(run: Run) -> Finding | None:
         f"The kernel turned by {number(1000 * late, 2)} mrad per update (median {when}, at a lag of "
         f"{count(int(lags[0]))}){against}.{_to_and_fro(run, late_rows)}",
         "0 for a kernel that stands still, or only changes its scale.",
-        "",
+        "angular-velocity",
     )
 
 

@@ -30,6 +30,8 @@ class Observable:
             which one its numbers follow, and a run is not resumed across two.
         anywhere: whether ``compute`` takes eigenvectors and kernels that live on a device, as those of the package do by
             :mod:`kerneltrack.linear_algebra`; else it is given NumPy's.
+        spectrum_of: the kernel beside the archive's own whose spectrum it is of; "" where it is of none. One archive holds the
+            spectra of two kernels at most, its own and one beside it.
 
     Raises:
         ObservableError: a need that no measurement offers, or an empty reading.
@@ -46,6 +48,7 @@ class Observable:
     default: bool = False
     definition: int = 1
     anywhere: bool = field(default=False, kw_only=True)
+    spectrum_of: str = field(default="", kw_only=True)
     reading: str = field(kw_only=True)
 
     def __post_init__(self) -> None:
@@ -70,6 +73,7 @@ def observable(
     default: bool = True,
     definition: int = 1,
     reading: str = "",
+    spectrum_of: str = "",
 ) -> Observable:
     """An Observable of the package, written in one line; it belongs to the default set unless it says otherwise.
 
@@ -78,5 +82,5 @@ def observable(
     """
     return Observable(
         name, formula, units, source, frozenset(needs), compute, dims, long_name, default, definition,
-        anywhere=True, reading=reading or READINGS.get(name, ""),
+        anywhere=True, reading=reading or READINGS.get(name, ""), spectrum_of=spectrum_of,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from kerneltrack.observables.target_alignment import aligned, pair_alignment, pe
 from kerneltrack.spectrum import EigenSystem, solved
 
 _SOURCE = "Cohen et al. 2022"
+SPECTRUM_OF = "the optimizer's kernel"
 #: A mode is slow where the gradient moves by less than this share while momentum remembers it.
 _SLOW = 0.1
 
@@ -74,6 +75,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         "optimizer_kernel",
         source=_SOURCE,
         dims=("mode",),
+        spectrum_of=SPECTRUM_OF,
         default=False,
         long_name="eigenvalues of the optimizer's kernel",
     ),
@@ -83,6 +85,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         "exp(−Σ_i p_i ln p_i) over λ_i(J P_t Jᵀ) > noise_floor, p_i = λ_i/tr",
         "optimizer_kernel",
         source="Roy and Vetterli 2007",
+        spectrum_of=SPECTRUM_OF,
         default=False,
         long_name="effective rank of the optimizer's kernel",
     ),
@@ -91,6 +94,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         lambda s: participation_ratio(_ranks(s).trace, _ranks(s).frobenius),
         "(tr J P_t Jᵀ)²/‖J P_t Jᵀ‖_F²",
         "optimizer_kernel",
+        spectrum_of=SPECTRUM_OF,
         default=False,
         long_name="participation ratio of the optimizer's kernel",
     ),
@@ -102,6 +106,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         "loss",
         source=_SOURCE,
         dims=("mode",),
+        spectrum_of=SPECTRUM_OF,
         default=False,
         long_name="factor of the optimizer on the residual along each slow mode of its own kernel",
     ),

@@ -40,6 +40,7 @@ from kerneltrack.observables import (
 from kerneltrack.observables.datasets import energy_k
 from kerneltrack.observables.need import NEEDS
 from kerneltrack.observables.observable import Observable
+from kerneltrack.observables.optimizer import SPECTRUM_OF as OPTIMIZERS_KERNEL
 from kerneltrack.observables.state import Array, State
 from kerneltrack.observables.superseded import SUPERSEDED
 from kerneltrack.schema import RESERVED
@@ -113,16 +114,19 @@ def select(names: str | Iterable[str]) -> tuple[Observable, ...]:
     """The chosen observables in the order of the catalogue, each once.
 
     Args:
-        names: one name or several; "default" and "all" stand for sets and may be mixed with names.
+        names: one name or several; "default" and "all" stand for sets and may be mixed with names. "all" leaves out the
+            spectra of every kernel beside the archive's own but one: the one that is named beside it, else the optimizer's.
 
     Raises:
-        ObservableError: a name that the catalogue does not know; the nearest ones are named.
+        ObservableError: a name that the catalogue does not know (the nearest ones are named), or names of the spectra of two
+            kernels beside the archive's own.
     """
     asked = [names] if isinstance(names, str) else list(names)
+    beside = _kernel_beside(asked)
     chosen: set[str] = set()
     for name in asked:
         if name == "all":
-            chosen |= _REGISTERED.keys()
+            chosen |= {entry.name for entry in _REGISTERED.values() if entry.spectrum_of in ("", beside)}
         elif name == "default":
             chosen |= {entry.name for entry in _REGISTERED.values() if entry.default}
         elif name in _REGISTERED:
@@ -130,6 +134,22 @@ def select(names: str | Iterable[str]) -> tuple[Observable, ...]:
         else:
             raise _unknown(name)
     return tuple(entry for entry in _REGISTERED.values() if entry.name in chosen)
+
+
+def _kernel_beside(asked: Iterable[str]) -> str:
+    """The one kernel beside the archive's own whose spectrum the names ask for; the optimizer's where they leave it open."""
+    of = {name: _REGISTERED[name].spectrum_of for name in asked if name in _REGISTERED}
+    kernels = sorted({kernel for kernel in of.values() if kernel})
+    if len(kernels) > 1:
+        named = {kernel: next(name for name, own in of.items() if own == kernel) for kernel in kernels}
+        raise ObservableError(
+            "spectra of more than two kernels in one archive",
+            expected="those of the kernel itself, and of one beside it",
+            got=" and ".join(f"{name!r} of {kernel}" for kernel, name in named.items()),
+            where="observables=",
+            remedy="Ask for one of them, and for the other in an archive of its own: a second tracker in the same run.",
+        )
+    return kernels[0] if kernels else OPTIMIZERS_KERNEL
 
 
 def _unknown(name: object) -> ObservableError:

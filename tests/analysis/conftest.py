@@ -194,7 +194,9 @@ def dials(snapshot):
         "one_step_criterion": 1 + 1.5 * time,
         "kernel_target_alignment": 0.1 + 0.4 * min(1, snapshot.step / 100),
     }
-    change = {"weight_spectral_change": np.array([0.2, np.nan, 0.5]) * time}
+    own = snapshot.probes["train"]["eigenvalues"]
+    change = {"loss_weighted_eigenvalues": own**2 * (1 + time)}
+    change |= {"weight_spectral_change": np.array([0.2, np.nan, 0.5]) * time}
     return change | {name: np.array(value) for name, value in scalars.items()}
 
 

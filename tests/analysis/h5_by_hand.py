@@ -28,6 +28,10 @@ class Raw:
             self.steps, self.rates = file["step"][()], file["learning_rate"][:, 0]
             self.training_loss, self.seconds = file["training_loss"][()], file["snapshot_seconds"][()]
             self.at = {name: data[()] for name, data in file["probes/train"].items() if isinstance(data, h5py.Dataset)}
+            kept = file["probes/train"].get("inputs")
+            self.inputs = (
+                None if kept is None else np.asarray(kept[next(iter(kept))] if hasattr(kept, "keys") else kept)
+            )
         self.values, self.count = self.at["eigenvalues"], len(self.at["targets"])
         self.modes = self.values.shape[1]
         self.coefficients = {f: self.at[f"{f}_coefficients"][:, :, 0] for f in ("target", "output", "residual")}

@@ -112,6 +112,7 @@ def lines_of(raw, control):
         "… of permuted targets": (steps, raw.stored("kernel_target_alignment_null")),
         "control": (control.steps, control.stored("kernel_distance_from_initial")),
     }
+    found["angular-velocity"] = {"ω": (steps, raw.velocity), "control": (control.steps, control.velocity)}
     error = np.sum(raw.coefficients["residual"] ** 2, axis=1) / np.sum(raw.coefficients["target"] ** 2, axis=1)
     found["freeze-here"] = {"network": (steps, error), "frozen here": (steps, raw.stored("kernel_regression_error"))}
     found["stages"] = {

@@ -34,6 +34,7 @@ KINDS = {
     "lr-trend": "cosine",
     "class-blocks": "classes",
     "sharpness": "dials",
+    "weighted-spectrum": "dials",
     "lazy-rich": "dials",
     "oscillation": "oscillation",
     "eigenfunction-lines": "line",

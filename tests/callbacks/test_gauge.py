@@ -80,7 +80,7 @@ def shifted(module):
 def measured(module, output, gauge="softmax", updates=2):
     """Every observable of the catalogue on both probes through two updates, by the tracker's recorder; nothing is written."""
     how = {
-        "observables": observables.select("all"),
+        "observables": tuple(observables.catalogue().values()),
         "loss": ProbeLoss.of("cross_entropy"),
         "output": output,
         "gauge": gauge,

@@ -22,7 +22,7 @@ from kerneltrack.measurement import curvature, instrument
 from kerneltrack.measurement.kernels import Kernels
 from kerneltrack.measurement.references import References
 from kerneltrack.ntk import Network, NetworkState
-from kerneltrack.observables import catalogue, is_light, select
+from kerneltrack.observables import catalogue, is_light
 from kerneltrack.schedule import Every, Log
 from kerneltrack.training import ProbeLoss, UpdateRule
 from tests.callbacks.lightning_runs import Regressor, data, loader, trainer
@@ -207,7 +207,7 @@ def test_a_light_state_costs_its_kernel_and_one_forward_pass(monkeypatch, kernel
     optimizer = torch.optim.SGD([{"params": [first], "lr": 0.1}, {"params": others, "lr": 0.2}])  # P is not one number
     rule = UpdateRule.of([optimizer], {id(p): n for n, p in net.named_parameters()})
     measuring = instrument.Instrument(
-        probe=Probe(*data(SIZE).tensors), loss=ProbeLoss.of("half_mse"), observables=select("all")
+        probe=Probe(*data(SIZE).tensors), loss=ProbeLoss.of("half_mse"), observables=tuple(catalogue().values())
     )
     start = NetworkState.of(net)
     begin = measuring.measure(net, rule, step=0, references=References(start=start)).state

@@ -6,7 +6,7 @@ import torch
 
 import kerneltrack as kt
 from kerneltrack.measurement.instrument import Instrument
-from kerneltrack.observables import select
+from kerneltrack.observables import catalogue
 from kerneltrack.probe import Probe
 from kerneltrack.training.loss import ProbeLoss
 from kerneltrack.training.update_rule import UpdateRule
@@ -37,7 +37,7 @@ def test_a_state_stays_on_the_device_and_gives_the_same_numbers(device, output):
     rule = UpdateRule.of([torch.optim.SGD(model.parameters(), lr=0.1)], {id(p): n for n, p in model.named_parameters()})
     options = {"probe": probe, "output": output, "gauge": "softmax", "loss": ProbeLoss.of("cross_entropy")}
     there, here = (
-        Instrument(**options, observables=select("all"), place=place).measure(model, rule, step=0)
+        Instrument(**options, observables=tuple(catalogue().values()), place=place).measure(model, rule, step=0)
         for place in ("auto", "host")
     )
     if device.type == "cuda":

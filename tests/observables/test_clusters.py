@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kerneltrack.observables import State, compute, energy_k, relative_energy, select
+from kerneltrack.observables import State, catalogue, compute, energy_k, relative_energy, select
 from kerneltrack.spectrum import across_clusters, cluster_ends
 from kerneltrack.spectrum.decomposition import EigenSystem, eigensystem
 
@@ -11,7 +11,7 @@ POINTS, OUTPUTS = 8, 3
 #: Every observable that speaks of the span of k modes, and nothing but states is needed for.
 OF_SPANS = [
     entry.name
-    for entry in select("all")
+    for entry in catalogue().values()
     if "energy_k" in entry.dims and not entry.needs & {"update", "extension", "layers"}
 ]
 

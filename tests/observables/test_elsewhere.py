@@ -111,7 +111,7 @@ def test_every_observable_is_the_same_where_the_kernel_lives(reduction, formed, 
     """Without a formed kernel it is put together from the eigenpairs. NaN and its reason are the same as well."""
     if reduction == "sum" and classes:
         reduction = "trace"  # one-hot targets are refused there
-    here, every = whole(reduction, classes=classes, formed=formed), select("all")
+    here, every = whole(reduction, classes=classes, formed=formed), tuple(catalogue().values())
     there = moved(here)
     found, expected = compute(every, there), compute(every, here)
     assert found.keys() == expected.keys()
@@ -138,7 +138,7 @@ def test_what_is_stored_is_numpy(reduction):
 
 def test_a_state_elsewhere_is_put_together_with_one_in_numpy(reduction):
     """As after a resume: the earlier states come out of a checkpoint. Oracle: all in NumPy."""
-    here, every = whole(reduction), select("all")
+    here, every = whole(reduction), tuple(catalogue().values())
     mixed = dataclasses.replace(moved(here), initial=here.initial, previous=here.previous, lagged=here.lagged)
     other = dataclasses.replace(here, **{n: moved(getattr(here, n)) for n in ("initial", "previous", "lagged")})
     expected = compute(every, here)

@@ -72,8 +72,25 @@ def test_the_catalogue_cannot_be_changed_from_outside():
 def test_sets_and_names_mix_in_the_order_of_the_catalogue():
     names = [entry.name for entry in select(["probe_loss", "trace", "trace"])]
     assert names == ["trace", "probe_loss"]
-    assert [entry.name for entry in select("all")] == list(catalogue())
     assert set(select("default")) == set(select(["default", "trace"])) <= set(select("all"))
+
+
+LOSS = {f"loss_weighted_{name}" for name in ("eigenvalues", "effective_rank", "participation_ratio", "stable_rank")}
+OPTIMIZER = {f"optimizer_{name}" for name in ("eigenvalues", "effective_rank", "participation_ratio", "factor")}
+
+
+def test_an_archive_has_the_spectra_of_two_kernels_at_most():
+    """Names of both further kernels are refused; "all" has the optimizer's, or the one that is named beside it."""
+    for names in (("loss_weighted_stable_rank", "optimizer_eigenvalues"), ("all", *LOSS, *OPTIMIZER)):
+        with pytest.raises(
+            ObservableError, match=r"more than two kernels.*'loss_weighted_\w+' of the loss-weighted.*second tracker"
+        ):
+            select(names)
+    whole = [entry.name for entry in select("all")]
+    assert whole == [name for name in catalogue() if name not in LOSS]
+    assert set(catalogue()) - {entry.name for entry in select(["all", "loss_weighted_stable_rank"])} == OPTIMIZER
+    # what compares two kernels has the spectrum of none
+    assert len(select(["loss_weighted_eigenvalues", "optimizer_kernel_distance", "optimizer_target_alignment"])) == 3
 
 
 def test_an_unknown_name_names_its_neighbours():
@@ -147,7 +164,7 @@ def test_everything_has_a_value_or_a_reason(problem, reduction):
     # The barest state there is: outputs and a few eigenpairs.
     bare = dataclasses.replace(problem.state(reduction), targets=None, residual=None, kernel=None, probe_loss=math.nan)
     for state in (bare, problem.state(reduction), problem.state(reduction).as_initial()):
-        values = compute(select("all"), state)
+        values = compute(tuple(catalogue().values()), state)
         assert list(values) == list(catalogue())
         for name, value in values.items():
             if np.isnan(value).all():

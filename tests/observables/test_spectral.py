@@ -8,6 +8,7 @@ import pytest
 
 from kerneltrack.observables import (
     State,
+    catalogue,
     compute,
     condition_number,
     effective_rank,
@@ -83,7 +84,7 @@ def test_nothing_is_made_of_a_zero_kernel():
 
 def test_values_come_from_the_matrix(problem, reduction):
     matrix = problem.matrix(reduction)
-    values = compute(select("all"), problem.state(reduction))
+    values = compute(tuple(catalogue().values()), problem.state(reduction))
     eigenvalues = np.linalg.eigvalsh(matrix)[::-1]
     assert values["trace"] == pytest.approx(np.trace(matrix))
     assert values["frobenius"] == pytest.approx(np.linalg.norm(matrix))

@@ -7,7 +7,7 @@ from torch import nn
 
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.metric import LANCZOS_TOLERANCE
-from kerneltrack.observables import select
+from kerneltrack.observables import catalogue
 from kerneltrack.observables.weighted import curvature_roots
 from kerneltrack.probe import Probe
 from kerneltrack.training.loss import ProbeLoss
@@ -31,7 +31,11 @@ def measured(loss, gauge="raw", output="full", shift=0.0):
         model[2].weight += shift * torch.linspace(-1, 1, 8).double()
     rule = UpdateRule.of([torch.optim.SGD(model.parameters(), lr=0.1)], {id(p): n for n, p in model.named_parameters()})
     instrument = Instrument(
-        probe=Probe(x, y), loss=ProbeLoss.of(loss), observables=select(NAMES), gauge=gauge, output=output
+        probe=Probe(x, y),
+        loss=ProbeLoss.of(loss),
+        observables=[catalogue()[name] for name in NAMES],
+        gauge=gauge,
+        output=output,
     )
     return model, x, y, instrument.measure(model, rule, step=1)
 

@@ -14,6 +14,7 @@ for _name in (
     "features",
     "alignment",
     "spectrum",
+    "metrics",
     "decay",
     "freeze",
     "motion",

@@ -6,12 +6,11 @@ from matplotlib.figure import Figure
 
 from kerneltrack.errors import AnalysisError
 
-from ...derived import feature_atlas, own_features
+from ...derived import feature_atlas, leading_modes, own_features
 from ..layout import sheet
 from ..panels import named_map
 from ..registry import Scene, figure
 
-_MODES = 10
 #: Colours end here: a score of a hundred is no more certain than one of twenty.
 _LIMIT = 20.0
 
@@ -32,7 +31,7 @@ def atlas(scene: Scene) -> Figure:
     run, functions = scene.run, own_features(scene.run)
     if not functions:
         raise AnalysisError("every function of this archive is constant", where=run.path or None)
-    held = min(_MODES, int(run.dataset.sizes["vector"]), max(1, run.count // 2))
+    held = leading_modes(run)
     found = feature_atlas(run, functions, k=held)
     page, (ax,) = sheet(scene)
     steps = [f"{step:,}" for step in found.steps]

@@ -77,6 +77,22 @@ def kernel_motion(scene: Scene) -> Figure:
 
 
 @figure(
+    "angular-velocity",
+    "How fast the kernel turns",
+    "Angle between the kernels at t − Δ and t over Δ, in radians an update, at the one lag Δ of the run; nothing where no state "
+    "was taken Δ updates earlier. At the edge of stability much of it is to and fro.",
+    "kernel_angular_velocity",
+    section="motion",
+)
+def angular_velocity(scene: Scene) -> Figure:
+    """ω_Δ(t)."""
+    page, (ax,) = sheet(scene, height=0.36)
+    line = Series("ω", scene.masked("kernel_angular_velocity", why="the figure"), scene.style.category[0])
+    over_time(scene, ax, [line, *from_control(scene, "kernel_angular_velocity", "control")], "rad per update", y="log")
+    return page
+
+
+@figure(
     "layer-shares",
     "Which layers carry the kernel",
     "Each layer's share of the kernel's trace, stacked from the first layer (bottom, dark) to the last (top, light). "
