@@ -14,20 +14,10 @@ from kerneltrack.analysis.lr_decay import change_table, sentence, trend_sentence
 from kerneltrack.analysis.report import write_report
 from kerneltrack.analysis.report.verdicts.rate import rates
 from kerneltrack.analysis.trajectory import controls_beside, placebos_beside
-from kerneltrack.archive import ArchiveWriter, open_archive, spool
+from kerneltrack.archive import open_archive
 from kerneltrack.errors import AnalysisError
 from kerneltrack.snapshot import ControlOf
-
-
-def write(path, rows, record, control=None):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spool, "FAN_IN", 1_000)  # joined once: tests/archive look at joining
-        with ArchiveWriter(path, probes=[record], control=control) as writer:
-            for row in rows:
-                writer.append(row)
-            if control is not None and control.batches != "unverified":
-                writer.tell_batches(control.batches)
-    return path
+from tests.archive.at_once import write
 
 
 class Folder:
@@ -44,7 +34,7 @@ class Folder:
         said = {"archive_id": self.id, "fork_step": self.synthetic.HALVED, "batches": "same_batches", **said}
         rows = self.synthetic.snapshots(self.control_truth) if rows is None else rows
         record = self.synthetic.record(self.control_truth, **self.settings)
-        return write(self.place / name, rows, record, ControlOf(**said))
+        return write(self.place / name, rows, record, control=ControlOf(**said))
 
     def placebo(self, name, factor):
         """A placebo in which every number is so many times the run's."""
