@@ -31,6 +31,14 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def without_waiting_for_the_disk():
+    """A test's files need not survive its machine; what does depend on fsync is tested in a simulated power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded(request):
     """Every test starts from the same generators, whatever ran before it."""

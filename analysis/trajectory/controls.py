@@ -9,7 +9,7 @@ from kerneltrack.errors import AnalysisError, ArchiveError
 from .run import Run
 from .trajectory import Trajectory, load
 
-#: How many archives of a folder are asked; each is opened.
+#: How many files of a folder are asked.
 MOST = 256
 
 
@@ -27,24 +27,15 @@ def placebos_beside(run: Run) -> Trajectory:
 
 
 def _beside(run: Run, attribute: str) -> Trajectory:
+    from kerneltrack.archive import says
+
     if not run.path:
         return Trajectory(())
     found = []
     for path in sorted(Path(run.path).parent.glob("*.h5"))[:MOST]:
-        if _says(path, attribute) == run.archive_id and (other := _loaded(path, run)) is not None:
+        if says(path, attribute) == run.archive_id and (other := _loaded(path, run)) is not None:
             found.append(other)
     return Trajectory(tuple(sorted(found, key=lambda r: (r.fork_step or 0, r.batches != "same_batches", r.name))))
-
-
-def _says(path: Path, attribute: str) -> str:
-    """What an archive says of the run that it goes on from; "" where it says nothing."""
-    from kerneltrack.archive import open_archive
-
-    try:
-        with open_archive(path) as archive:
-            return str(archive.attrs.get(attribute, ""))
-    except (ArchiveError, OSError):
-        return ""
 
 
 def _loaded(path: Path, run: Run) -> Run | None:

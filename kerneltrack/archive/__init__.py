@@ -6,7 +6,7 @@ from kerneltrack.archive.checking import Problem, check
 from kerneltrack.archive.durable import Stream, folders_for
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.layout import Column, chunk_shape
-from kerneltrack.archive.pieces import is_archive, list_parts
+from kerneltrack.archive.pieces import is_archive, list_parts, says
 from kerneltrack.archive.place import is_among_parts
 from kerneltrack.archive.printable import printable
 from kerneltrack.archive.publishing import merge, publish
@@ -37,4 +37,5 @@ __all__ = [
     "open_archive",
     "printable",
     "publish",
+    "says",
 ]

@@ -225,6 +225,28 @@ def is_archive(path: Path) -> bool:
         os.close(descriptor)
 
 
+def says(path: Path, name: str) -> str:
+    """What a file says of itself in one of its root attributes; "" where it says nothing, or cannot be read.
+
+    Nothing else of the file is looked at: it may be no archive, and to open one takes fifty times as long.
+    """
+    try:
+        descriptor = open_to_read(path)
+    except OSError:
+        return ""
+    try:
+        stream = Stream(descriptor)
+        stream.end = os.fstat(descriptor).st_size
+        if not _is_hdf5(stream):
+            return ""
+        with h5py.File(stream, "r") as file:
+            return safety.root_text(file, name)
+    except (ArchiveError, *_DAMAGE):
+        return ""
+    finally:
+        os.close(descriptor)
+
+
 def _is_hdf5(stream: Stream) -> bool:
     """Whether the signature stands where HDF5 looks for it: at 0, 512, 1024, 2048, ….
 

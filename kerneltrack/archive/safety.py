@@ -175,6 +175,18 @@ def _attribute(attribute: h5a.AttrID, path: str) -> int:
     return size
 
 
+def root_text(file: h5py.File, name: str) -> str:
+    """One root attribute as text, "" if there is none; the file need not be admitted.
+
+    Raises:
+        UnsafeArchiveError: it is too large, or neither numbers nor text.
+    """
+    if not h5a.exists(file.id, name.encode()):
+        return ""
+    _attribute(h5a.open(file.id, name.encode()), "/")
+    return Contents(file.id).text(name)
+
+
 def require_present(data: h5py.Dataset) -> None:
     """Refuse to read the whole of a dataset that declares more than is stored.
 

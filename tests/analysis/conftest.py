@@ -14,8 +14,8 @@ import pytest
 
 from kerneltrack.analysis.report.inline_svg import InlineSvg
 from kerneltrack.analysis.report.page import write_report
-from kerneltrack.archive import ArchiveWriter, spool
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
+from tests.archive import at_once
 
 N, HALVED, LAST, TOP_K = 48, 300, 700, 16
 ENERGY_K = (1, 2, 5, 10, 20, N)
@@ -242,13 +242,8 @@ def one_more_kind(kind):
 
 
 def write(path, rows, *records, metadata=None):
-    """An archive of these rows, joined once, at the end: tests/archive look at joining, and it is most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spool, "FAN_IN", 1_000)
-        with ArchiveWriter(path, probes=list(records), provenance=provenance(**(metadata or {}))) as writer:
-            for row in rows:
-                writer.append(row)
-    return path
+    """An archive of these rows."""
+    return at_once.write(path, rows, *records, provenance=provenance(**(metadata or {})))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from kerneltrack.conventions import Momentum
 from kerneltrack.errors import AnalysisError
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
 from tests.analysis.altered import stored
+from tests.archive import at_once
 
 EXACT = 1e-12
 LOSSES = {
@@ -372,10 +373,7 @@ def fixed(path, *, halve, values=(0.5, 0.2, 0.01)):
         settings={"output": "full", "loss": "half_mse", "dtype": "float64", "stability_scope": "exact", "energy_k": [1, 2, 3]},
     )  # fmt: skip
     run = {"run_id": "r", "optimizers": [{"class": "SGD", "groups": [{"lr": 1.0}]}]}
-    with kt.ArchiveWriter(path, probes=[record], provenance=Provenance(run=run)) as writer:
-        for row in rows:
-            writer.append(row)
-    return path
+    return at_once.write(path, rows, record, provenance=Provenance(run=run))
 
 
 def test_a_forecast_that_came_true_is_scored_so(tmp_path, capsys):

@@ -14,20 +14,11 @@ from kerneltrack.analysis.lr_decay import change_table, sentence, trend_sentence
 from kerneltrack.analysis.report import write_report
 from kerneltrack.analysis.report.verdicts.rate import rates
 from kerneltrack.analysis.trajectory import controls_beside, placebos_beside
-from kerneltrack.archive import ArchiveWriter, open_archive, spool
+from kerneltrack.archive import open_archive
 from kerneltrack.errors import AnalysisError
 from kerneltrack.snapshot import ControlOf
-
-
-def write(path, rows, record, control=None):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spool, "FAN_IN", 1_000)  # joined once: tests/archive look at joining
-        with ArchiveWriter(path, probes=[record], control=control) as writer:
-            for row in rows:
-                writer.append(row)
-            if control is not None and control.batches != "unverified":
-                writer.tell_batches(control.batches)
-    return path
+from tests.analysis.test_outputs import few
+from tests.archive.at_once import write
 
 
 class Folder:
@@ -36,21 +27,25 @@ class Folder:
     def __init__(self, place, synthetic, truth, control_truth, **settings):
         self.place, self.synthetic, self.truth, self.control_truth = place, synthetic, truth, control_truth
         self.settings = settings
-        self.run = write(place / "run.h5", synthetic.snapshots(truth), synthetic.record(truth, **settings))
+        self.run = write(place / "run.h5", self.rows(truth), synthetic.record(truth, **settings))
         with open_archive(self.run) as archive:
             self.id = archive.attrs["archive_id"]
 
+    def rows(self, truth):
+        """With few numbers: most of the time of these tests is opening archives, one dataset after the other."""
+        return few(self.synthetic.snapshots(truth), {"linearization_error"})
+
     def beside(self, name, rows=None, **said):
         said = {"archive_id": self.id, "fork_step": self.synthetic.HALVED, "batches": "same_batches", **said}
-        rows = self.synthetic.snapshots(self.control_truth) if rows is None else rows
+        rows = self.rows(self.control_truth) if rows is None else rows
         record = self.synthetic.record(self.control_truth, **self.settings)
-        return write(self.place / name, rows, record, ControlOf(**said))
+        return write(self.place / name, rows, record, control=ControlOf(**said))
 
     def placebo(self, name, factor):
         """A placebo in which every number is so many times the run's."""
         rows = [
             replace(row, probes={"train": {n: np.asarray(v) * factor for n, v in row.probes["train"].items()}})
-            for row in self.synthetic.snapshots(self.truth)
+            for row in self.rows(self.truth)
             if row.step >= self.synthetic.HALVED
         ]
         return self.beside(name, rows, placebo=True, batches="other_batches")
@@ -217,7 +212,7 @@ def test_a_trend_is_told_against_a_control_that_begins_within_it(tmp_path, synth
         return 0.25 if step <= fork else 0.125 * (1 + np.cos(np.pi * (step - fork) / 500))
 
     folder = Folder(tmp_path, synthetic, truth, control_truth)
-    rows = [replace(row, learning_rates=(cosine(row.step),)) for row in synthetic.snapshots(truth)]
+    rows = [replace(row, learning_rates=(cosine(row.step),)) for row in folder.rows(truth)]
     folder.run.unlink()
     write(folder.run, rows, synthetic.record(truth))
     with open_archive(folder.run) as archive:

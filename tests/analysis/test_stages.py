@@ -25,8 +25,8 @@ from kerneltrack.analysis.derived.stages import (
     stages,
 )
 from kerneltrack.analysis.trajectory import Run
-from kerneltrack.archive import ArchiveWriter
 from kerneltrack.errors import AnalysisError
+from tests.archive import at_once
 from tests.tiers import one_in
 
 
@@ -97,10 +97,7 @@ def written(synthetic, truth, path, steps, *, rates=0.1, keep=(), optimizer=None
     given = synthetic.provenance()
     if optimizer is not None:
         given = dataclasses.replace(given, run={**given.run, "optimizers": optimizer})
-    with ArchiveWriter(path, probes=[record], provenance=given) as writer:
-        for one in rows:
-            writer.append(one)
-    return load(path).only
+    return load(at_once.write(path, rows, record, provenance=given)).only
 
 
 def built(steps, **courses):

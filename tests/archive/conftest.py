@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,12 +51,6 @@ def snapshot(step: int, **changes: object) -> Snapshot:
         probes={"train": measurements(step, kernel=step == 0)},
     )
     return dataclasses.replace(given, **changes)
-
-
-@pytest.fixture(autouse=True)
-def without_waiting_for_the_disk(monkeypatch):
-    """A test's files need not survive its machine; what does depend on fsync is tested in a simulated power cut."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

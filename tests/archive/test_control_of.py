@@ -6,7 +6,7 @@ import h5py
 import pytest
 
 from kerneltrack.analysis import load
-from kerneltrack.archive import ArchiveWriter, check, open_archive, publish
+from kerneltrack.archive import ArchiveWriter, check, open_archive, publish, says
 from kerneltrack.archive.spool import ArchiveWarning, Spool
 from kerneltrack.errors import ArchiveError, ArchiveFormatError
 from kerneltrack.snapshot import ControlOf
@@ -94,3 +94,18 @@ def test_a_stranger_s_words_are_none_of_ours(tmp_path, make):
     assert "/@fork_step is not a integer" in problem.text
     with pytest.raises(ArchiveFormatError, match="fork_step is not a integer"):
         load(tmp_path / "c.h5")
+
+
+def test_a_file_is_asked_without_being_opened_as_an_archive(tmp_path, make, monkeypatch):
+    """Oracle: h5py's own attribute. What is no archive, no file, a link, damaged or too large says nothing."""
+    path = tmp_path / "control.h5"
+    ArchiveWriter(path, probes=[make.probe], control=ControlOf(archive_id="x", fork_step=5)).close()
+    assert [says(path, name) for name in (*SAID, "mine")] == ["x", "", "5", "unverified", ""]
+    (tmp_path / "text.h5").write_text("control_of x")
+    (tmp_path / "link.h5").symlink_to(path)
+    (tmp_path / "damaged.h5").write_bytes(path.read_bytes()[:2000])
+    (tmp_path / "folder.h5").mkdir()
+    for name in ("text", "link", "damaged", "folder", "none"):
+        assert says(tmp_path / f"{name}.h5", "control_of") == ""
+    monkeypatch.setattr("kerneltrack.archive.safety.MAX_ATTRIBUTE_BYTES", 0)
+    assert says(path, "control_of") == ""
