@@ -191,6 +191,7 @@ def test_a_run_in_pieces_is_the_whole_run(tmp_path, captured):
             "unfinished"
         )
     pieces = alignment_runs.train(tmp_path / "pieces", recipe, captured=captured)
+    assert [path.name for path in pieces.parent.glob("*.ckpt")] == [f"{recipe.name}-before-8.ckpt"]  # a control's start
     assert [path.name for path in (tmp_path / "pieces").glob("unfinished*")] == []
     ours, others = load(whole).only, load(pieces).only
     np.testing.assert_array_equal(ours.steps, others.steps)

@@ -247,7 +247,7 @@ def train(
     start = stopped if stopped.exists() else start
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
     x, y = data(recipe)
-    saves = {} if start else {decay - 1: _checkpoint(folder, recipe, decay) for decay in recipe.decays}
+    saves = {} if recipe.without else {decay - 1: _checkpoint(folder, recipe, decay) for decay in recipe.decays}
     with without_advice():
         trainer = pl.Trainer(
             max_steps=recipe.steps if until is None else min(until, recipe.steps),

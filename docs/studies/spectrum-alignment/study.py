@@ -1,9 +1,11 @@
 """Neural Spectrum Alignment (Kopitkov and Indelman 2020, arXiv 1910.08720), redone.
 
-    python docs/studies/spectrum-alignment/study.py --size smoke|desk|full [--out DIR] [--only main] [--until 300000]
+    python docs/studies/spectrum-alignment/study.py --size smoke|desk|reduced|full [--out DIR] [--only main] [--until 300000]
 
 trains what is not there yet, each decay of the learning rate with a control from the same state, and writes the table of
 claims, the figures and README.md (full.md of the full size). No number of the page is typed by hand.
+
+``reduced`` is the full size's network and path at a size for a CPU: its table is printed, and decides nothing.
 
 A device may be lent by the minute: ``--only`` trains one group of runs, and ``--until`` ends them at an update, from which the
 next call goes on. Nothing is written then.
@@ -120,6 +122,24 @@ SIZES = {
         digits=500,
         classes=(1_000, 50),
         grid=40,
+    ),
+    "reduced": Size(
+        samples=2_000,
+        width=256,
+        depth=6,
+        decays=(1_000, 1_500),
+        steps=2_000,
+        control=200,
+        seeds=1,
+        mirror=100,
+        depths=(2, 6),
+        widths=(256, 66_048),
+        sweep=100,
+        others=60,
+        digits=500,
+        classes=(60, 30),
+        grid=20,
+        captured=True,
     ),
     "full": Size(
         samples=10_000,
@@ -309,6 +329,7 @@ def page(name: str, size: Size, folder: Path) -> str:
         classes=size.classes[0],
         class_decay=size.classes[1],
         full=SIZES["full"],
+        reduced=SIZES["reduced"],
         momentum=MOMENTUM,
         rates={r.optimizer: f"{r.rate:g}" for r in [*plan.main, *plan.others]},
     )
@@ -346,7 +367,8 @@ and gradients are captured once as a CUDA graph and replayed, and a snapshot, wh
 H200 (median of 21). `--only main --until 300000` and `--only main` train it in two halves. **It has not been run whole**: at
 δ = 0.25 the run of seed 0 stood at ρ = 1.22 after 20,000 updates, and its outputs were NaN before update 40,000, twice. A smaller
 δ or another initialisation is to be tried. What is tested is that its training, without the capture, ends bit for bit in the
-weights of the ordinary one, and two halves in those of the whole.
+weights of the ordinary one, and two halves in those of the whole. `--size reduced` is the same network on the same path, with
+N = {reduced.samples:,} and {reduced.steps:,} updates, for a CPU.
 
 ## Claims
 
