@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kerneltrack as kt
 from kerneltrack.measurement import hessian as hessians
+from kerneltrack.measurement.clipped import clipped
 from kerneltrack.measurement.hessian import LossHessian, gradient_curvature, hessian_of
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.metric import LANCZOS_TOLERANCE
@@ -18,6 +19,7 @@ from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.observables import one_step_criterion, select
 from kerneltrack.probe import Probe
+from kerneltrack.training.clipping import Clipping
 from kerneltrack.training.loss import ProbeLoss
 from kerneltrack.training.update_rule import UpdateRule
 
@@ -154,6 +156,28 @@ def test_batch_sharpness_is_the_mean_of_the_batches_ratios(kind):
     assert values["batch_stability_ratio"] == pytest.approx(np.mean(scaled), rel=1e-10)
     of_means = float(sum(a for a, _ in found) / sum(b for _, b in found))
     assert abs(values["batch_sharpness"] / of_means - 1) > 1e-3
+
+
+def test_every_ratio_is_of_the_rate_that_a_clipped_update_used():
+    """Law: a reading at rate η of an update that was shortened by c is the reading at cη; what has no rate in it stays."""
+    model, x, y = problem()
+    names = select([*TRIO, "batch_sharpness", "batch_stability_ratio"])
+    given = {"loss": ProbeLoss.of("half_mse"), "observables": names, "batches": (Probe(x[:3], y[:3]),)}
+    instrument = Instrument(probe=Probe(x, y), **given)
+    whole, shortened = (
+        instrument.measure(
+            model,
+            UpdateRule.of(
+                [torch.optim.SGD(model.parameters(), lr=lr)], {id(p): n for n, p in model.named_parameters()}
+            ),
+            step=1,
+        )
+        for lr in (0.2, 0.05)
+    )
+    found = clipped(whole, Clipping(0.25)).values
+    for name in (o.name for o in names):
+        assert found[name] == pytest.approx(shortened.values[name], rel=1e-12), name
+    assert sum(found[o.name] != pytest.approx(whole.values[o.name], rel=1e-12) for o in names) == 3  # negative control
 
 
 def test_of_one_batch_of_everything_it_is_the_rayleigh_quotient():

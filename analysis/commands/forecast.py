@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,24 @@ def run_forecast(run: Run, rate: str, *, steps: int, at: int | None, as_json: bo
         AnalysisError: as :meth:`Run.forecast`.
         typer.BadParameter: a rate that is none, or more updates than are told.
     """
-    for option, check in (("--rate", lambda: rate_of(rate, 1.0)), ("--steps", lambda: updates_of(steps))):
-        try:
-            check()
-        except AnalysisError as error:
-            raise typer.BadParameter(f"{option}: {error}") from error
+    with _of_option("--rate"):
+        rate_of(rate, 1.0)
+    with _of_option("--steps"):
+        updates_of(steps)
     found = run.forecast(rate, steps=steps, at=at)
     if as_json:
         print_json(found.to_dict())
         return
     _print(forecast_lines(found), forecast_tables(found))
+
+
+@contextmanager
+def _of_option(name: str) -> Iterator[None]:
+    """Within: a value that cannot be is bad use of an option."""
+    try:
+        yield
+    except AnalysisError as error:
+        raise typer.BadParameter(f"{name}: {error}") from error
 
 
 def run_check(runs: Trajectory, controls: Sequence[Path], *, as_json: bool) -> None:

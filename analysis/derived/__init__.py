@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from kerneltrack.observables.oscillation import LEADING
-
 from .attribution import Attribution, attribution
 from .eigenfunctions import mean_frequencies, output_in_top_modes, span_overlaps, spread_points
 from .eigenlearning import LearningCurves, eigenlearning, unseen_rows
@@ -13,7 +11,7 @@ from .freeze_here import FreezeHere, freeze_here
 from .kernels import full_kernel, kernel_matrix, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
 from .mode_factors import ModeFactors, mode_factors, no_single_modes
-from .oscillation import Oscillation, oscillation
+from .oscillation import LEADING, Oscillation, oscillation
 from .permuted_energy import DRAWS, PermutedEnergy, permuted_energy
 from .profiles import Function, binned, energy_profile, followed, mode_energy, nearest_k, representative_rows, speeds
 from .quantities import across_sizes, check_across_sizes, key_of, nearest, pair_numbers, quantity, title_of

@@ -11,10 +11,12 @@ import numpy as np
 
 from kerneltrack.errors import AnalysisError, ObservableError
 from kerneltrack.observables import Triple, mode_shares, predicted_excess, project, seen_excess
-from kerneltrack.observables.oscillation import LEADING
 
 from ..trajectory import Floats, Ints, Run
 from .kernels import stored_modes
+
+#: How many leading modes the oscillation is told in: as many as :func:`kerneltrack.observables.mode_shares` gives.
+LEADING = 5
 
 
 @dataclass(frozen=True)

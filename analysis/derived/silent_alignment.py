@@ -54,7 +54,11 @@ def alignment_order(run: Run) -> AlignmentOrder:
     if enough[0] or not alignment[-1] > 0:
         raise AnalysisError("the kernel has nine tenths of its last alignment from the start", got=float(alignment[0]))
     if not loss[0] > 0:
-        raise AnalysisError("a tenth of a loss that does not start above zero", got=float(loss[0]))
+        raise AnalysisError(
+            "a tenth of a loss that does not start above zero",
+            got=float(loss[0]),
+            remedy="Tell the tracker a loss that is never below zero, such as 'half_mse' or 'cross_entropy'.",
+        )
     if not fallen.any():
         raise AnalysisError("the loss has not fallen by a tenth", got=_left(loss))
     return AlignmentOrder(*(int(run.steps[rows[np.argmax(met)]]) for met in (enough, fallen)))

@@ -214,6 +214,7 @@ def _filters(new: Run, row: int, later: int, values: Floats, curvature: float) -
             expected="rates above 0",
             got=sorted({float(r) for r in new.learning_rates[row : later + 1, 0]}),
             where=new.path or None,
+            remedy="Give a switch behind which every snapshot knows its rate.",
         )
     # A rate that changes behind the last snapshot but one is seen by the flow alone.
     if np.isclose(passed, rate * updates, rtol=1e-9, atol=0):

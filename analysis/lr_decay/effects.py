@@ -329,6 +329,7 @@ def _no_change(run: Run) -> AnalysisError:
             expected=f"a snapshot after step {run.steps[run.measured][-1]}",
             got=f"{rates[0].tolist()}, and {rates[-1].tolist()} from the last snapshot on",
             where=run.path,
+            remedy="Let the run go on, and measure with schedule=... | OnLearningRateChange(after=(0, 1, 10, 100)).",
         )
     return AnalysisError(
         "the stored learning rates never change",

@@ -132,7 +132,7 @@ def mode_shares(vectors: Array, columns: Array, ends: NDArray[np.int64] | None =
             None: every one.
     """
     held = vectors.shape[1]
-    ends = np.arange(1, held + 1) if ends is None else np.unique(np.minimum(ends, held))
+    ends = np.arange(1, held + 1, dtype=np.int64) if ends is None else np.unique(np.minimum(ends, held))
     upto = int(ends[np.searchsorted(ends, min(LEADING, held))])  # whole clusters decide a part of one
     squares = np.sum((vectors[:, :upto].T @ columns) ** 2, axis=1)
     sums = across_clusters(np.cumsum(squares), ends[ends <= upto])[:LEADING]
@@ -163,7 +163,7 @@ def _triple(state: State) -> Triple:
     steps = [None if s is None else s.settings.get("step") for s in (first, second)]
     if step is None or first is None or second is None or steps != [step - 2, step - 1]:
         raise ObservableError(
-            "not the third of three states in a row", remedy="Measure triples: kt.schedule.Every(n, window=3)."
+            "not the third state of a triple", remedy="Measure triples: kt.schedule.Every(n, window=3)."
         )
     if state.reduction == "callable":
         raise ObservableError("the outputs are a callable's, which the loss is not of")

@@ -29,7 +29,7 @@ def curvature_roots(loss: object, outputs: Array, targets: Array | None) -> Arra
         targets: (N, O); a cross-entropy's weigh its points by their sums.
 
     Raises:
-        ObservableError: a loss whose curvature is not known by its name.
+        ObservableError: a loss whose curvature is not known by its name, or is negative.
     """
     count, width = outputs.shape
     if loss in MEAN_OF_SQUARES:
@@ -41,11 +41,12 @@ def curvature_roots(loss: object, outputs: Array, targets: Array | None) -> Arra
             expected="half_mse, mse, or cross_entropy of several outputs",
             got=repr(loss),
         )
+    weights = targets.sum(axis=1)
+    if weights.min() < 0:
+        raise ObservableError("the loss is not convex in the outputs", got="targets of negative sum")
     p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
-    blocks = (
-        (p[:, :, None] * np.eye(width) - p[:, :, None] * p[:, None, :]) * targets.sum(axis=1)[:, None, None] / count
-    )
+    blocks = (p[:, :, None] * np.eye(width) - p[:, :, None] * p[:, None, :]) * weights[:, None, None] / count
     values, vectors = np.linalg.eigh(blocks)
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0))[:, None, :]) @ vectors.transpose(0, 2, 1))
 

@@ -124,9 +124,16 @@ def _columns(targets: Array, size: int) -> Array:
     columns = np.asarray(targets, dtype=np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or len(columns) != size:
-        raise KernelError("targets as columns", expected=f"({size}, C) or ({size},)", got=np.shape(targets))
+        raise KernelError(
+            "targets as columns",
+            expected=f"({size}, C) or ({size},)",
+            got=np.shape(targets),
+            remedy="Of N samples with O outputs they are (N·O, 1) for a full kernel, (N, O) for a trace kernel.",
+        )
     if not np.isfinite(columns).all():
-        raise KernelError("the targets hold entries that are not finite", expected="finite numbers")
+        raise KernelError(
+            "the targets hold entries that are not finite", expected="finite numbers", remedy="Leave these samples out."
+        )
     return columns
 
 

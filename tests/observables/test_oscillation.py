@@ -127,7 +127,7 @@ def test_the_third_state_of_a_triple_has_it_and_every_other_says_why(rows):
     assert 0 < third["oscillation_leading_share"] <= 1
     for row in (found[0], found[1], found[3]):
         assert not {*NAMES} & {k for k, v in row.probes["probe"].items() if np.isfinite(v).any()}
-    assert "not the third of three states in a row" in found[1].message
+    assert "not the third state of a triple" in found[1].message
 
 
 def test_a_triple_takes_no_pass_that_it_would_not_take_without(tmp_path):

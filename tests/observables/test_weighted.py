@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from kerneltrack.errors import ObservableError
 from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.metric import LANCZOS_TOLERANCE
 from kerneltrack.observables import catalogue
@@ -53,6 +54,20 @@ def gauss_newton(model, x, y, loss):
     }[loss]
     hessian = torch.func.hessian(mean)(model(x).detach()).reshape(24, 24)
     return torch.linalg.eigvalsh(jacobian.T @ hessian @ jacobian).flip(0).numpy()
+
+
+@pytest.mark.parametrize("loss", ["half_mse", "mse", "cross_entropy"])
+def test_roots_are_those_of_the_loss_s_own_hessian_whatever_targets_sum_to(loss):
+    """Oracle: autograd's blocks of the mean loss; soft targets of sums 0, ½, 1 and 3. The root of a zero is good to 1e-8."""
+    torch.manual_seed(0)
+    outputs, targets = torch.randn(4, 3).double(), torch.rand(4, 3).double()
+    targets = targets / targets.sum(1, keepdim=True) * torch.tensor([[0.0], [0.5], [1.0], [3.0]])
+    expected = ProbeLoss.of(loss).hessian_blocks(outputs, targets).numpy() / 4
+    roots = curvature_roots(loss, outputs.numpy(), targets.numpy())
+    np.testing.assert_allclose(roots @ roots, expected, atol=1e-14)
+    if loss == "cross_entropy":
+        with pytest.raises(ObservableError, match="not convex"):
+            curvature_roots(loss, outputs.numpy(), -targets.numpy())
 
 
 @pytest.mark.parametrize(

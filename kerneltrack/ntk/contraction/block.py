@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import Use
-from kerneltrack.ntk.contraction.output_gradients import Batched, KroneckerFactors, together
+from kerneltrack.ntk.contraction.batched_gradients import Batched, together
+from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
 from kerneltrack.ntk.contraction.terms import Term
 from kerneltrack.ntk.network import Preconditioner
 from kerneltrack.ntk.reduction import Kind

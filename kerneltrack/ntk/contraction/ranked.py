@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import EmbeddingUse
+from kerneltrack.ntk.contraction.batched_gradients import together
 from kerneltrack.ntk.contraction.block import SampleBlock
 from kerneltrack.ntk.contraction.gram import add_gram
 from kerneltrack.ntk.contraction.order import ContractionSize, OrderCost, TermByTerm
-from kerneltrack.ntk.contraction.output_gradients import together
 from kerneltrack.ntk.contraction.terms import Term
 
 

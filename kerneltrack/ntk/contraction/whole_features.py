@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kerneltrack.ntk.contraction.batched_gradients import together
 from kerneltrack.ntk.contraction.block import SampleBlock, shift_features
-from kerneltrack.ntk.contraction.output_gradients import together
 from kerneltrack.ntk.contraction.terms import Term
 
 
