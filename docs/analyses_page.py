@@ -59,7 +59,7 @@ ANALYSES = (
         question="How sharp is the loss: Gauss–Newton, Hessian, or batches? Does the real update pass the edge?",
         observables=(
             "gauss_newton_sharpness", "hessian_sharpness", "hessian_stability_ratio", "gauss_newton_share", "batch_sharpness",
-            "batch_sharpness_error", "batch_stability_ratio", "one_step_criterion",
+            "batch_sharpness_error", "batch_stability_ratio", "one_step_criterion", "one_step_criterion_batch",
         ),
         beside="`loss=`; of batches, a training loader",
         figures=("sharpness",),
