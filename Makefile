@@ -85,6 +85,7 @@ docs: $(VENV)/.docs out/demo.html  ## the generated pages, the README's figures,
 	$(BIN)/python docs/observables_page.py
 	$(BIN)/python docs/format_tables.py
 	$(BIN)/python docs/gallery_page.py
+	$(BIN)/python docs/analyses_page.py
 	$(BIN)/python -m kerneltrack.analysis.commands.demo_checks out > docs/demo.md
 	$(BIN)/kerneltrack plot out/demo.h5 --figure eigenfunctions -o docs/figures/eigenfunctions.png
 	$(BIN)/python docs/site/build.py --demo out --out build/site

@@ -163,6 +163,7 @@ class _Tracker(TrackedRun):
         if trainer.global_step == self._window:
             if self._keeper is not None:
                 self._keeper.add(trainer.global_step, batch)
+            self._add_batch(batch)
             return
         self._window = trainer.global_step
         self._before_update(TrainerFacts(trainer, pl_module, batch_idx), batch)

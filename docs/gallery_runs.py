@@ -233,21 +233,35 @@ def fit(module: pl.LightningModule, tracker: NTKTracker, loader: DataLoader, upd
     trainer.fit(module, loader)
 
 
+#: Archive → what trains it, and how many times the updates of the digits it takes.
+RUNS = {
+    "classes": (classes, 1),
+    "line": (line, 10),
+    "squares": (squares, 5),
+    "tasks": (tasks, 2),
+    "leading": (leading, 1),
+    "filters": (filters, 1),
+    "edge": (edge, 3),
+}
+
+
+def train(folder: Path, name: str, updates: int) -> None:
+    """Write ``folder/name.h5``, where it is not there."""
+    path, (run, times) = folder / f"{name}.h5", RUNS[name]
+    if not path.exists():
+        run(path, times * updates)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument(
-        "--updates", type=int, default=200, help="of the digits; the line takes ten times as many, the edge three"
+        "--updates", type=int, default=200, help="of the digits; other runs take up to ten times as many"
     )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    classes(given.out / "classes.h5", given.updates)
-    line(given.out / "line.h5", 10 * given.updates)
-    squares(given.out / "squares.h5", 5 * given.updates)
-    tasks(given.out / "tasks.h5", 2 * given.updates)
-    leading(given.out / "leading.h5", given.updates)
-    filters(given.out / "filters.h5", given.updates)
-    edge(given.out / "edge.h5", 3 * given.updates)
+    for name, (run, times) in RUNS.items():
+        run(given.out / f"{name}.h5", times * given.updates)
 
 
 if __name__ == "__main__":

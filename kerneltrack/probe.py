@@ -107,6 +107,16 @@ class Probe:
         return cls(inputs, targets, name=name, identity=identity)
 
     @classmethod
+    def of_batch(cls, batch: Any, *, split: Split | None = None, name: str = "batch") -> Probe:
+        """The samples of one batch of a training, as :meth:`from_dataloader` takes them apart.
+
+        Raises:
+            ProbeError: a batch that cannot be split into inputs and targets.
+        """
+        inputs, targets = _split(batch, split)
+        return cls(inputs, targets, name=name)
+
+    @classmethod
     def standard(
         cls,
         which: str,

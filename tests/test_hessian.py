@@ -263,6 +263,43 @@ def test_the_criterion_is_of_the_real_update_of_any_rule(kind, tmp_path):
     assert "one_step_criterion" not in rows[-1].probes["probe"]  # no update leaves the last state
 
 
+@pytest.mark.parametrize("kind", ["sgd", "orthogonal"])
+def test_the_criterion_on_its_own_batch_is_of_the_batches_that_were_accumulated(kind, tmp_path):
+    """Oracle: u from the parameters before and after, g and H of the batches' mean loss, formed. The probe has other points.
+
+    Of plain descent it is η times the curvature along the batch's gradient. q tells the batch's quadratic model: L + gᵀu + ½uᵀHu is
+    below L if and only if q < 2. Without a batch it says so.
+    """
+    model, x, y = problem()
+    optimizer, start = RULES[kind](model.parameters()), copy.deepcopy(model)
+    batches = [(x[:3], y[:3]), (x[3:6], y[3:6])]
+    with kt.Tracker(
+        tmp_path / "run.h5", model, optimizer, probe=Probe(x[5:], y[5:]), loss="cross_entropy", schedule=1, log=False,
+        observables=["one_step_criterion", "one_step_criterion_batch"],
+    ) as tracker:  # fmt: skip
+        with tracker.update(batches[0]):
+            optimizer.zero_grad()
+            for number, (inputs, classes) in enumerate(batches):
+                if number:
+                    tracker.add((inputs, classes))
+                (nn.functional.cross_entropy(model(inputs), classes) / 2).backward()
+            optimizer.step()
+        after = copy.deepcopy(model)
+        with tracker.update():
+            optimizer.step()
+    with kt.open_archive(tmp_path / "run.h5") as archive:
+        rows = list(archive)
+    matrix, g = formed(start, x[:6], y[:6], "cross_entropy")  # two batches of three: the mean over both
+    u = torch.cat([(b - a).detach().flatten() for a, b in zip(start.parameters(), after.parameters(), strict=True)])
+    q = rows[0].probes["probe"]["one_step_criterion_batch"]
+    assert q == pytest.approx(float(-(u @ matrix @ u) / (g @ u)), rel=1e-9)
+    assert (q < 2) == bool(g @ u + u @ matrix @ u / 2 < 0)
+    if kind == "sgd":
+        assert q == pytest.approx(0.3 * float(g @ matrix @ g / (g @ g)), rel=1e-9)
+    assert q != pytest.approx(rows[0].probes["probe"]["one_step_criterion"], rel=1e-3)
+    assert "one_step_criterion_batch: the loop handed no batch over" in rows[1].message
+
+
 class Detached(torch.autograd.Function):
     """x², whose backward pass forgets that it depends on x."""
 
@@ -375,7 +412,7 @@ def test_what_is_not_chosen_costs_nothing(monkeypatch, tmp_path):
     others = [
         o.name
         for o in select("all")
-        if not o.needs & {"hessian", "hessian_ratio", "batches", "batch_ratios", "update_curvature"}
+        if not o.needs & {"hessian", "hessian_ratio", "batches", "batch_ratios", "update_curvature", "update_batch"}
     ]
     model, x, y = problem()
     trained(RULES["sgd"](model.parameters()), model, x, y, tmp_path / "run.h5", observables=others, updates=1)

@@ -18,6 +18,8 @@ _OF_THE_BOUND = {
     "hessian_stability_ratio": "the Hessian's λ₁",
     "batch_stability_ratio": "batches along their gradients",
 }
+#: q of the update's own batch before that of the probe: a step is made to fit its batch.
+_CRITERIA = {"one_step_criterion_batch": "its own batch's loss", "one_step_criterion": "the probe's loss"}
 
 
 def sharpness(run: Run) -> Finding | None:
@@ -37,21 +39,22 @@ def sharpness(run: Run) -> Finding | None:
     if (share := _late(run, "gauss_newton_share")).size:
         part = percent(float(np.median(run.values("gauss_newton_share")[share])))
         sentences.append(f"The Gauss–Newton matrix has {part} of the Hessian's λ₁.")
-    if (q := _late(run, "one_step_criterion")).size:
-        values = run.values("one_step_criterion")[q]
+    name, of = next(((n, of) for n, of in _CRITERIA.items() if _late(run, n).size), ("", ""))
+    if name:
+        values = run.values(name)[_late(run, name)]
         value = value or f"q = {number(float(np.median(values)), 2)}"
-        sentences.append(_overshooting(values, momentum=_has_momentum(run)))
+        sentences.append(_overshooting(values, of, momentum=_has_momentum(run)))
     if not sentences:
         return None
     null = "At 1 a step along the steepest direction no longer lowers the quadratic model of the loss." if told else ""
     return Finding("Sharpness", value or "told below", " ".join(sentences), null, "sharpness")
 
 
-def _overshooting(q: Floats, *, momentum: bool) -> str:
+def _overshooting(q: Floats, of: str, *, momentum: bool) -> str:
     over = int(np.sum(q >= 2))
     words = (
         f"The real update had q = {number(float(np.median(q)), 2)} (median), and q ≥ 2, a step after which the quadratic model "
-        f"of the probe's loss is higher than before, in {count(over)} of {count(len(q))} snapshots."
+        f"of {of} is higher than before, in {count(over)} of {count(len(q))} snapshots."
     )
     return f"{words} With momentum this judges single steps." if momentum else words
 

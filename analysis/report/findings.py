@@ -32,31 +32,7 @@ from .stability import stability
 
 def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     """Everything that can be said about a run, in the order of the report."""
-    makers: tuple[Callable[[Run], Finding | None], ...] = (
-        alignment,
-        known_functions,
-        _containment,
-        _classes,
-        stability,
-        dials.sharpness,
-        weighted,
-        kernel_motion,
-        motion.turning,
-        motion.period,
-        motion.oscillating,
-        laziness,
-        dials.weights,
-        dials.silent_alignment,
-        _first_order,
-        _frozen,
-        _rounding,
-        estimated,
-        calibrated,
-        learning,
-        forgetting,
-        _cost,
-    )
-    found = [finding for make in makers if (finding := make(run)) is not None]
+    found = [finding for make in MAKERS if (finding := make(run)) is not None]
     if effects is not None:
         found += [changed(change, effects.energy_k) for change in effects.changes]
         found += [moved(course, effects.energy_k) for course in effects.trends]
@@ -291,3 +267,30 @@ def headline(run: Run) -> str:
         f"parameters, measured on {count(run.count)} fixed points at {count(int(run.measured.sum()))} moments between "
         f"steps {count(run.steps[rows[0]])} and {count(run.steps[rows[-1]])}."
     )
+
+
+#: What makes the statements, in the order of the report.
+MAKERS: tuple[Callable[[Run], Finding | None], ...] = (
+    alignment,
+    known_functions,
+    _containment,
+    _classes,
+    stability,
+    dials.sharpness,
+    weighted,
+    kernel_motion,
+    motion.turning,
+    motion.period,
+    motion.oscillating,
+    laziness,
+    dials.weights,
+    dials.silent_alignment,
+    _first_order,
+    _frozen,
+    _rounding,
+    estimated,
+    calibrated,
+    learning,
+    forgetting,
+    _cost,
+)

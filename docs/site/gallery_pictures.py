@@ -32,18 +32,8 @@ def write(page: Path, demo: Path) -> None:
     for name in ("demo.h5", "control.h5"):
         if not (demo / name).exists():
             raise FileNotFoundError(f"{demo / name} is missing: run `kerneltrack demo --out {demo}`")
-    if not (demo / "classes.h5").exists():
-        gallery_runs.classes(demo / "classes.h5", 200)
-    if not (demo / "line.h5").exists():
-        gallery_runs.line(demo / "line.h5", 2000)
-    if not (demo / "squares.h5").exists():
-        gallery_runs.squares(demo / "squares.h5", 1000)
-    if not (demo / "tasks.h5").exists():
-        gallery_runs.tasks(demo / "tasks.h5", 400)
-    if not (demo / "leading.h5").exists():
-        gallery_runs.leading(demo / "leading.h5", 200)
-    if not (demo / "edge.h5").exists():
-        gallery_runs.edge(demo / "edge.h5", 600)
+    for name in gallery_runs.RUNS:
+        gallery_runs.train(demo, name, 200)
     pictures = page.with_name("figures") / "gallery"
     pictures.mkdir(parents=True)
     text = page.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.recorder import OnError, Recorder
 from kerneltrack.measurement.run_probes import KeepKernel
 from kerneltrack.measurement.snapshot_cost import SnapshotCost
+from kerneltrack.measurement.trained_on import TrainedOn
 
 __all__ = [
     "Choice",
@@ -30,6 +31,7 @@ __all__ = [
     "Pace",
     "Recorder",
     "SnapshotCost",
+    "TrainedOn",
     "choose",
     "shared_ntk",
 ]

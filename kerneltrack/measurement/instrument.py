@@ -33,6 +33,7 @@ from kerneltrack.measurement.refusals import probe_at_fault, verify_gauge
 from kerneltrack.measurement.residence import stays
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.supplies import supply
+from kerneltrack.measurement.trained_on import UNKNOWN, TrainedOn
 from kerneltrack.measurement.training_outputs import Flags
 from kerneltrack.measurement.update_curvature import bent
 from kerneltrack.measurement.update_effects import finest, update_effects
@@ -284,13 +285,16 @@ class Instrument(ProbeSpec):
         """On a rank that follows: compute its share of the kernel that the leader's :meth:`measure` has asked for."""
         self._kernels.serve(request, module, self.inputs(module))
 
-    def complete(self, module: nn.Module, reading: Reading, rule: UpdateRule) -> Reading:
+    def complete(
+        self, module: nn.Module, reading: Reading, rule: UpdateRule, trained_on: TrainedOn = UNKNOWN
+    ) -> Reading:
         """Add what needs θ_{t+1}: ``module`` is now in the state after the update that left ``reading``'s state.
 
         Args:
             module: the network after the update, in eval mode.
             reading: what :meth:`measure` gave before it.
             rule: the update with the rates and the preconditioner that it really used.
+            trained_on: what it was made from.
         """
         if reading.before is None:
             return reading
@@ -299,21 +303,19 @@ class Instrument(ProbeSpec):
         layers = Layers.of(module, self.selection, reading.state.settings["layers"])
         why = layers.new(layers_of(reading.before.parameters))
         missing = {need.name: why for need in self.wanted if need.by_layer}
-        effects = partial(
-            self._effects, module, reading, rule, layers if self.needs("layer_changes") and not why else None
-        )
+        split = layers if self.needs("layer_changes") and not why else None
+        effects = partial(self._effects, module, reading, rule, split)
         update, dtype = effects(None), reading.state.settings["computed_in"]
         if observables.decided_by_rounding(update, reading.state.outputs, dtype):
             fine = self.network(module, every_parameter=True, headed=True, dtype=torch.float64)
             update = finest(update, fine, self.inputs(module), effects)
-        if self.needs("update_curvature"):
-            update, missing["update_curvature"] = bent(self, module, reading, update)
+        update, unbent = bent(self, module, reading, update, trained_on)
         values = observables.compute(self.observables, replace(reading.state, update=update), only={"update"})
         reasons = {name: reason for name, reason in reading.reasons.items() if name not in values}
         return replace(
             reading,
             values={**reading.values, **values},
-            reasons={**reasons, **self._explained(values.reasons, missing)},
+            reasons={**reasons, **self._explained(values.reasons, missing | unbent)},
             before=None,
         )
 

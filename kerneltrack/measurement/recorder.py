@@ -33,6 +33,7 @@ from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.run_probes import KeepKernel, RunProbes
 from kerneltrack.measurement.snapshot_cost import SnapshotCost
+from kerneltrack.measurement.trained_on import UNKNOWN, TrainedOn
 from kerneltrack.measurement.training_outputs import flags_of
 from kerneltrack.schedule import Clock, Due
 from kerneltrack.schema import FIXED_SIZES
@@ -201,6 +202,7 @@ class Recorder:
         update_applied: bool | None,
         training_loss: float | None = math.nan,
         rule: UpdateRule | None = None,
+        trained_on: TrainedOn = UNKNOWN,
     ) -> Snapshot | None:
         """Append the open row, with what its update did where ``module`` is given; returns it on the leading rank.
 
@@ -209,6 +211,7 @@ class Recorder:
             update_applied: whether the update happened; None where it is unknown.
             training_loss: of the batch of that update; None where the loop handed none over, which the row says.
             rule: the preconditioner that the update used, as the optimizer holds it now; None: that of before.
+            trained_on: what it was made from.
         """
         row, self._open = self._row("close_row"), None
         began = time.perf_counter()
@@ -216,7 +219,8 @@ class Recorder:
         if module is not None and update_applied:
             try:
                 with self._measuring(module) as whole:
-                    work = partial(self._probes.complete, whole, row.readings, rule, row.snapshot.learning_rates)
+                    rates = row.snapshot.learning_rates
+                    work = partial(self._probes.complete, whole, row.readings, rule, rates, trained_on)
                     completed = self._ranks.lead(work, partial(self._probes.assist, whole))
                 readings = completed or readings
             except Exception as error:  # noqa: BLE001  # see open_row(); what θ_t gave is appended first in any case

@@ -15,6 +15,7 @@ from kerneltrack.measurement.moment import Moment
 from kerneltrack.measurement.pieces import Pieces
 from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import RunReferences
+from kerneltrack.measurement.trained_on import TrainedOn
 from kerneltrack.measurement.training_outputs import Flags
 from kerneltrack.ntk import Plan
 from kerneltrack.schedule import Due
@@ -69,7 +70,12 @@ class RunProbes:
         self._references.load_state_dict(memory, device, measures=measures)
 
     def complete(
-        self, module: nn.Module, readings: Mapping[str, Reading], rule: UpdateRule | None, rates: Sequence[float]
+        self,
+        module: nn.Module,
+        readings: Mapping[str, Reading],
+        rule: UpdateRule | None,
+        rates: Sequence[float],
+        trained_on: TrainedOn,
     ) -> dict[str, Reading]:
         """The readings of θ_t with what needs θ_{t+1}, which ``module`` is in now.
 
@@ -78,9 +84,12 @@ class RunProbes:
             readings: by probe, of :meth:`measure`.
             rule: the preconditioner that the update used; None: that of before.
             rates: the learning rates that it used.
+            trained_on: what it was made from.
         """
         return {
-            name: self._instruments[name].complete(module, reading, (rule or reading.rule).with_rates(rates))
+            name: self._instruments[name].complete(
+                module, reading, (rule or reading.rule).with_rates(rates), trained_on
+            )
             for name, reading in readings.items()
         }
 

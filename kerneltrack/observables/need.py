@@ -218,6 +218,13 @@ NEEDS = {
             cost="two backward passes of the probe",
         ),
         Need(
+            name="update_batch",
+            field="update",
+            holds=lambda update: update.batch_slope is not None and update.batch_bend is not None,
+            what="the same of the loss on the batch that the update was made from",
+            cost="two backward passes of the batch, and its memory until the update has ended",
+        ),
+        Need(
             name="layers",
             field="layer_traces",
             of_the_kernel=True,

@@ -2,7 +2,7 @@
 
     λ_1(∇²L)                  what Cohen et al. plot; ∇²L = Gauss–Newton + Σ m·∇²f/N
     E_B[g_BᵀH_Bg_B/‖g_B‖²]    batch sharpness, the mean of the ratios: what stands at 2/η under minibatch SGD
-    q = −uᵀHu/(gᵀu)           of the update u itself, whatever rule made it
+    q = −uᵀHu/(gᵀu)           of the update u itself, whatever rule made it, of the probe's loss or of its own batch's
 
 Along u the quadratic model of the loss falls if and only if gᵀu < 0 and q < 2. For gradient descent of the same loss
 u = −ηg and q = η gᵀHg/‖g‖².
@@ -20,12 +20,13 @@ _EDGE = "Cohen et al. 2021"
 _BATCHES = "Andreyev and Beneventano 2024 (arXiv 2412.20553)"
 
 
-def one_step_criterion(slope: float, bend: float) -> float:
+def one_step_criterion(slope: float, bend: float, *, of: str = "the probe") -> float:
     """q = −uᵀHu/(gᵀu) of an update u.
 
     Args:
         slope: gᵀu.
         bend: uᵀHu.
+        of: whose loss it is.
 
     Raises:
         ObservableError: gᵀu is not negative: the update climbs already to first order, and q says nothing.
@@ -34,7 +35,7 @@ def one_step_criterion(slope: float, bend: float) -> float:
     2.0
     """
     if not slope < 0:
-        raise ObservableError("the update does not descend on the probe to first order", got=f"gᵀu = {slope:.3g}")
+        raise ObservableError(f"the update does not descend on {of} to first order", got=f"gᵀu = {slope:.3g}")
     return -bend / slope
 
 
@@ -92,6 +93,13 @@ def _criterion(state: State) -> float:
     if update is None or update.slope is None or update.bend is None:
         raise ObservableError("the curvature along the update was not measured")
     return one_step_criterion(update.slope, update.bend)
+
+
+def _batch_criterion(state: State) -> float:
+    update = state.update
+    if update is None or update.batch_slope is None or update.batch_bend is None:
+        raise ObservableError("the curvature along the update was not measured on its batch")
+    return one_step_criterion(update.batch_slope, update.batch_bend, of="its own batch")
 
 
 OBSERVABLES = (
@@ -156,5 +164,14 @@ OBSERVABLES = (
         "update_curvature",
         default=False,
         long_name="one-step criterion of the real update: the quadratic model falls below 2",
+    ),
+    observable(
+        "one_step_criterion_batch",
+        _batch_criterion,
+        "q = −uᵀ∇²L_B u/(∇L_Bᵀu), L_B the loss on the batch B that the update was made from; NaN where ∇L_Bᵀu ≥ 0",
+        "update",
+        "update_batch",
+        default=False,
+        long_name="one-step criterion of the real update on its own batch",
     ),
 )

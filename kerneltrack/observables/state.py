@@ -73,6 +73,8 @@ class Update:
         layer_kernel_changes: by layer, (N, O) −g J_t^l P_t (J_t^l)ᵀ m_t / N; they add up to ``kernel_change``.
         slope: gᵀu of the update u, g the gradient of the loss on the probe; None if unknown.
         bend: uᵀHu, H the Hessian of that loss; None if unknown.
+        batch_slope: gᵀu of the loss on the batch that the update was made from; None if unknown.
+        batch_bend: uᵀHu of that loss; None if unknown.
         epsilon: spacing of the coarsest arithmetic that ``output_change`` was computed in; None: as the state says.
         unresolved: why it could not be computed in float64, where rounding decides what linear models miss of it; else "".
     """
@@ -84,6 +86,8 @@ class Update:
     layer_kernel_changes: Mapping[str, Array] | None = None
     slope: float | None = None
     bend: float | None = None
+    batch_slope: float | None = None
+    batch_bend: float | None = None
     epsilon: float | None = None
     unresolved: str = ""
 

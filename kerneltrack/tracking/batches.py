@@ -1,14 +1,17 @@
-"""Batches: how many samples one holds, where that can be told."""
+"""Batches: how many samples one holds, and what an update is made from, where that can be told."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from kerneltrack.errors import ProbeError
+from kerneltrack.measurement import TrainedOn
+from kerneltrack.probe import Probe
 from kerneltrack.tracking.facts import Facts
 
 
@@ -28,6 +31,25 @@ def batch_size(facts: Facts, batch: Any) -> int:
     if not isinstance(full, int) or size == full or (size < full and facts.ends_epoch):
         return size
     return -1  # a list of images, say: their first axis is no batch
+
+
+def also(known: TrainedOn, batch: Any, split: Callable[[Any], tuple[Any, Any]] | None, *, alone: bool) -> TrainedOn:
+    """What an update is made from, with one more batch.
+
+    Args:
+        known: its batches so far.
+        batch: as the loop has it; None: it handed none over.
+        split: batch → (inputs, targets), or None for pairs.
+        alone: whether one process trains: of several each has only a part.
+    """
+    if not alone:
+        return TrainedOn((), "an update of several processes, each of which has only a part of its batch")
+    if batch is None:
+        return TrainedOn()
+    try:
+        return TrainedOn((*known.batches, Probe.of_batch(batch, split=split, name=f"batch_{len(known.batches)}")))
+    except ProbeError as error:
+        return TrainedOn((), f"the update's batch cannot be taken apart: {error.problem}")
 
 
 def _leading(batch: Any) -> int:

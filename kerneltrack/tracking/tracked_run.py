@@ -18,7 +18,7 @@ from torch import nn
 from kerneltrack.archive import ArchiveWriter
 from kerneltrack.distributed import Ranks, unsharded
 from kerneltrack.errors import TrackerError, one_line
-from kerneltrack.measurement import Instrument, Pace, Recorder
+from kerneltrack.measurement import Instrument, Pace, Recorder, TrainedOn
 from kerneltrack.probe import Probe
 from kerneltrack.schedule import Due, OnMetricChange
 from kerneltrack.snapshot import Batches, ControlOf, Json, Provenance, Snapshot
@@ -71,6 +71,7 @@ class TrackedRun:
         self._verified = False
         self._announced = self._told = False  # whether the cost of a snapshot, and that of the run, were said
         self._clipping: Clipping | None = None  # at the optimizer's step
+        self._trained_on = TrainedOn()  # the batches of the update that a row waits for
         self._refused = ""  # what was said of steps of the rates that are not measured
         self._keeper = self._new_keeper()
 
@@ -153,6 +154,14 @@ class TrackedRun:
         if due:
             self._forecast(facts.model, due)
             self._measure(facts, due)
+        self._trained_on = TrainedOn()
+        self._add_batch(batch)
+
+    def _add_batch(self, batch: Any) -> None:
+        """A batch of the update that a row waits for, kept where something is measured on it."""
+        if not self._waits or not any(instrument.needs("update_batch") for instrument in self._instruments.values()):
+            return
+        self._trained_on = batches.also(self._trained_on, batch, self._options.split, alone=self._ranks.alone)
 
     def _keep_fork(self, keeper: ForkKeeper, facts: Facts, batch: Any) -> None:
         try:
@@ -209,7 +218,10 @@ class TrackedRun:
         assert self._recorder is not None  # a row waits
         rule = update_rule(facts)
         rule = replace(rule, clipping=self._clipping or rule.clipping)
-        snapshot = self._recorder.close_row(facts.model, update_applied=applied, training_loss=training_loss, rule=rule)
+        snapshot = self._recorder.close_row(
+            facts.model, update_applied=applied, training_loss=training_loss, rule=rule, trained_on=self._trained_on
+        )
+        self._trained_on = TrainedOn()
         self._ranks.run_everywhere(partial(self._look_at, facts, snapshot, verified=verified))
 
     def _conclude(self, facts: Facts) -> None:

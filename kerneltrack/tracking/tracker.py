@@ -277,6 +277,7 @@ class Tracker(SteppedRun):
         self._require_update("add()")
         self._end_batch()
         self._batch, self._single = batch, False
+        self._add_batch(batch)
         if self._keeper is not None:
             self._keeper.add(self._loop.step, batch)
 

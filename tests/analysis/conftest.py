@@ -192,6 +192,7 @@ def dials(snapshot):
         "batch_sharpness_error": 0.3 / rate,
         "batch_stability_ratio": 1.5,
         "one_step_criterion": 1 + 1.5 * time,
+        "one_step_criterion_batch": 2 * (1 + 1.5 * time),
         "kernel_target_alignment": 0.1 + 0.4 * min(1, snapshot.step / 100),
     }
     own = snapshot.probes["train"]["eigenvalues"]

@@ -40,21 +40,24 @@ def test_sharpness_is_drawn_raw_and_over_its_bound(run, truth, synthetic):
         "Hessian": 1.25 * ratio,
         "batch": 0 * ratio + 1.5,
         "q/2, the real update": halves,
+        "q/2 on its batch": 2 * halves,
     }
     for label, values in expected.items():
         np.testing.assert_allclose(scaled[label], values, rtol=1e-12)
 
 
 def test_the_sentence_on_sharpness_has_the_medians_of_the_last_third(run, truth, synthetic):
-    """Four of thirteen snapshots: steps 301, 310, 400 and 700; q is 1 + 1.5 t/700, and reaches 2 from step 467 on."""
+    """Four of thirteen snapshots: steps 301, 310, 400 and 700; q is 2 (1 + 1.5 t/700) on its own batch, and above 2 in all."""
     found = dials.sharpness(run)
     last = [truth.eigenvalues[t][0] * truth.rates[t] / (2 * synthetic.N) for t in synthetic.STEPS[-4:]]
     assert found.value == f"the Hessian's λ₁: {1.25 * np.median(last):.2g}"
     assert f"at {1.25 * np.median(last):.2g} and batches along their gradients at 1.5 of the bound" in found.sentence
     assert "has 80 % of the Hessian's" in found.sentence
-    q = [1 + 1.5 * t / 700 for t in synthetic.STEPS[-4:]]
+    q = [2 + 3 * t / 700 for t in synthetic.STEPS[-4:]]
     assert f"q = {np.median(q):.2g} (median)" in found.sentence
-    assert "in 1 of 4 snapshots" in found.sentence
+    assert "model of its own batch's loss is higher than before, in 4 of 4 snapshots" in found.sentence
+    of_the_probe = dials.sharpness(dataclasses.replace(run, dataset=run.dataset.drop_vars("one_step_criterion_batch")))
+    assert "of the probe's loss is higher than before, in 1 of 4 snapshots" in of_the_probe.sentence  # from step 467 on
     assert "momentum" not in found.sentence
 
 

@@ -81,6 +81,8 @@ def whole(reduction, *, classes=False, formed=True):
                 learning_rates=(0.1,),
                 update=Update(
                     slope=-0.4,
+                    batch_slope=-0.2,
+                    batch_bend=0.1,
                     bend=0.3,
                     output_change=change,
                     linear_change=0.9 * change,

@@ -103,6 +103,8 @@ def measured(outputs=OUTPUTS, *, permuted=False, scale=1.0, twins=False):
         )
     update = Update(
         slope=-0.4,
+        batch_slope=-0.2,
+        batch_bend=0.1,
         bend=0.3,
         output_change=functions[4][order],
         linear_change=functions[5][order] + functions[6][order],

@@ -24,7 +24,7 @@ WITHOUT = {
     "logistic": "logistic", "estimates": "estimates", "laplace": "laplace",
 }  # fmt: skip
 ALWAYS = {"eigenvalues", "eigenvectors", "outputs", "size", "matrix"}
-INSIDE = {"spectrum", "loss", "layer_changes", "update_curvature"}
+INSIDE = {"spectrum", "loss", "layer_changes", "update_curvature", "update_batch"}
 
 
 def test_every_need_is_held_by_fields_of_a_state():
@@ -50,7 +50,15 @@ def whole(problem):
         initial=state,
         previous=state,
         lagged=state,
-        update=Update(output_change=change, linear_change=change, layer_linear_changes=rows, slope=-1.0, bend=0.0),
+        update=Update(
+            output_change=change,
+            linear_change=change,
+            layer_linear_changes=rows,
+            slope=-1.0,
+            bend=0.0,
+            batch_slope=-1.0,
+            batch_bend=0.0,
+        ),
         batch_curvatures=np.ones(2),
         batch_ratios=np.ones(2),
         layer_traces={"a": 1.0},
@@ -79,7 +87,7 @@ def test_a_state_that_has_everything_has_every_need(problem):
 def test_what_was_not_measured_is_said_and_nothing_else_is(problem, need):
     lacking = dataclasses.replace(whole(problem), **{WITHOUT[need]: None})
     found = {name for name in NEEDS if reason(name, lacking)}
-    assert found == {need} | ({"layer_changes", "update_curvature"} if need == "update" else set())
+    assert found == {need} | ({"layer_changes", "update_curvature", "update_batch"} if need == "update" else set())
     assert reason(need, lacking) == f"not measured: {need}"
 
 

@@ -21,6 +21,7 @@ _SCALED = {
     "hessian_stability_ratio": "Hessian",
     "batch_stability_ratio": "batch",
     "one_step_criterion": "q/2, the real update",
+    "one_step_criterion_batch": "q/2 on its batch",
 }
 _MEASURE = "Measure them: NTKTracker(loss=..., observables=['default', 'hessian_sharpness', 'batch_sharpness', ...])."
 
@@ -31,13 +32,16 @@ _MEASURE = "Measure them: NTKTracker(loss=..., observables=['default', 'hessian_
     "Left: λ₁ of the Gauss–Newton matrix and of the whole Hessian of the loss on the probe, and the curvature of training "
     "batches along their own gradients with its standard error over batches; dashed where the first of them would be at the "
     "edge of stability. Right: the same in the optimizer's metric over its threshold, and half of q = −uᵀHu/(gᵀu) of the real "
-    "update u: above 1 the quadratic model of the loss rises. With momentum q judges one step.",
+    "update u, on the probe and on the batch it was made from: above 1 that loss's quadratic model rises. "
+    "With momentum q judges one step.",
     section="spectrum",
 )
 def sharpness(scene: Scene) -> Figure:
     """The trio raw, and over its bound."""
     asked = {name: label for name, label in _RAW.items() if name != "gauss_newton_sharpness"}
-    scene.lines_of({**asked, "one_step_criterion": "q"}, figure="sharpness", remedy=_MEASURE)
+    scene.lines_of(
+        {**asked, "one_step_criterion": "q", "one_step_criterion_batch": "q"}, figure="sharpness", remedy=_MEASURE
+    )
     page, axes = sheet(scene, 1, 2, height=0.46)
     raw = _lines(scene, _RAW)
     over_time(scene, axes[0], raw, "sharpness", title="raw", labels=False, ylim=(0, None))
@@ -55,7 +59,7 @@ def _lines(scene: Scene, names: dict[str, str]) -> list[Series]:
     found = []
     for (name, label), colour in zip(names.items(), scene.style.category, strict=False):
         if scene.run.has(name):
-            half = 0.5 if name == "one_step_criterion" else 1.0
+            half = 0.5 if name.startswith("one_step_criterion") else 1.0
             found.append(Series(label, half * scene.masked(name, why="the figure"), colour))
     return found
 

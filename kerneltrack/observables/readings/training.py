@@ -48,6 +48,10 @@ READINGS: Mapping[str, str] = {
         "the update overshoots more; above 2 the quadratic model of the probe's loss rises", "0.01 to 2; 2 at the edge of descent",
         "`linearization_error`; with momentum it judges this one step, not the rule",
     ),
+    "one_step_criterion_batch": reading(
+        "the update overshoots more on the batch it was made from; above 2 that batch's quadratic model rises",
+        "0.1 to 2; η times the batch's own sharpness for plain descent", "`one_step_criterion`, which is of the probe's loss",
+    ),
     "oscillation_loss": reading(
         "more of the loss is made by going to and fro", "0 below the edge, 0.01 to 0.5 of the loss at it",
         "`oscillation_loss_seen`, which is exact for squares, and `probe_loss`",
