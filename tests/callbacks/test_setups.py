@@ -84,6 +84,10 @@ RESUMED_NIGHTLY = {
     "a compiled submodule",
     "bf16-mixed",
     "graph network by a callable",
+    "whole epochs",
+    "validation within the epoch",
+    "frozen parameters",
+    "frozen BatchNorm",
 }
 
 
