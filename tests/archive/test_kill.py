@@ -37,8 +37,12 @@ class TestBeforeEveryCall:
         done = kill("--kills", "0", "--calls", "--stage", "append and join all", "--stride", join)
         assert done.returncode == 0, done.stdout + done.stderr
 
+    @pytest.mark.nightly
     def test_a_writer_that_works_in_place_loses_something(self):
-        """Negative control: one file that is extended and flushed; it is torn at some of the same calls."""
+        """Negative control: one file that is extended and flushed; it is torn at some of the same calls.
+
+        A quick one, of a writer that forgets to flush, is in test_power_cut.py.
+        """
         done = kill("--kills", "0", "--calls", "--stage", "append", "--stride", "18", "--writer", "in-place")
         assert done.returncode == 1, done.stdout + done.stderr
         assert "unreadable" in done.stdout or "lost" in done.stdout or "damaged" in done.stdout
