@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiers import later
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"kerneltrack": "kerneltrack", "callbacks": "kerneltrack.callbacks", "analysis": "kerneltrack.analysis"}
 SOURCES = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))]
@@ -241,7 +243,11 @@ LOADED = {
 }
 
 
-@pytest.mark.parametrize("statement", LOADED)
+#: What loads no more than another statement here does.
+NIGHTLY = {"import kerneltrack", "from kerneltrack.analysis.cli import main; main(['summary', ARCHIVE])"}
+
+
+@pytest.mark.parametrize("statement", [later(s) if s in NIGHTLY else s for s in LOADED])
 def test_what_reading_loads(statement):
     """No torch, no Lightning, no Matplotlib; xarray, pandas and SciPy only where they are used."""
     archive = ROOT / "tests" / "archive" / "data" / "format-1.0.h5"

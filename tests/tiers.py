@@ -15,6 +15,27 @@ def one_in(stride: int, cases: Iterable[Any], first: int = 0) -> list[Any]:
     return [case if number % stride == first else later(case) for number, case in enumerate(cases)]
 
 
+def diagonals(stride: int, first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
+    """All pairs of two tables: quick are those on every ``stride``-th diagonal, the others are nightly.
+
+    Every value of the first table is met with one in ``stride`` of the second, and the next value with the next of them,
+    so that every value of either is met if both have ``stride`` or more. A case that is nightly already stays so.
+    """
+    columns = list(second)
+    return [
+        both(one, other) if (i + j) % stride == 0 else later(both(one, other))
+        for i, one in enumerate(first)
+        for j, other in enumerate(columns)
+    ]
+
+
+def both(*cases: Any) -> Any:
+    """One case of several, with all of their marks."""
+    params = [case if isinstance(case, type(pytest.param())) else pytest.param(case) for case in cases]
+    marks = [mark for param in params for mark in param.marks]
+    return pytest.param(*(value for param in params for value in param.values), marks=marks)
+
+
 def later(case: Any) -> Any:
     """The case, in the nightly run only."""
     if isinstance(case, type(pytest.param())):

@@ -16,6 +16,7 @@ import typer
 
 from kerneltrack import Probe
 from kerneltrack.analysis.cli import app, main
+from tests.tiers import diagonals
 
 ABOUT = "--licence CC0-1.0 --author A --contact a@example.org"
 #: BAD is where the bad file stands; what follows a bar is another place for it.
@@ -93,8 +94,7 @@ def answered(capfd, words):
 
 
 @pytest.mark.usefixtures("nets")
-@pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "bad"), diagonals(3, CASES, BAD))
 def test_a_file_that_is_none_of_ours(there, capfd, case, bad):
     before, words = listing(there), CASES[case].replace("BAD", bad).split()
     if words[0] == "check" and bad not in ("missing", "folder", "a-link-to-nothing"):

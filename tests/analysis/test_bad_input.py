@@ -69,8 +69,10 @@ def test_the_words_and_the_exit_code(bad, words, needed, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["one", "holes"])
-def test_a_report_is_made_of_what_there_is(bad, kind, tmp_path, capsys):
-    """One snapshot, or NaN in between: a page, and what it lacks is said on it."""
+def test_a_report_is_made_of_what_there_is(bad, kind, tmp_path, capsys, request):
+    """One snapshot, or NaN in between: a page, and what it lacks is said on it. With NaN it is drawn."""
+    if kind == "one":
+        request.getfixturevalue("undrawn")
     assert main(["report", str(bad[kind]), "-o", str(tmp_path / "out.html")]) == 0
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     capsys.readouterr()

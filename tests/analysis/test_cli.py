@@ -198,7 +198,7 @@ def test_plot_lists_and_writes(capsys, archives, tmp_path):
     assert "λ₁, control" in target.read_text(encoding="utf-8")
 
 
-def test_report_writes(capsys, archives, tmp_path):
+def test_report_writes(capsys, archives, tmp_path, undrawn):
     target = tmp_path / "sub" / "run.html"
     code, out, _ = run(capsys, "report", archives[0], "-o", target)
     assert (code, out) == (0, f"wrote {target}\n")

@@ -22,6 +22,7 @@ from kerneltrack.analysis.commands.checkpoints import read
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.observables import select
 from tests.analysis.saved_checkpoints import Saves
+from tests.tiers import later
 
 X = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
 Y = X[:, :1].sin()
@@ -232,8 +233,8 @@ def unfreezes():
         (Finetuned, (unfreezes,), "Finetuned"),
         (Configured, (), "Configured"),
         (lambda: Net(5, pathlib.Path("/data"), argparse.Namespace(a=1)), (), "Net"),
-        (ignoring, (), "ignoring"),
-        (given, (), "given"),
+        later((ignoring, (), "ignoring")),
+        later((given, (), "given")),
         (Net, (Freezes,), "frozen"),
         (Net, (FreezesAndSaysSo,), "Net"),
     ],

@@ -19,6 +19,7 @@ from kerneltrack.analysis.commands.shard import Shard
 from kerneltrack.archive import check
 from kerneltrack.errors import TrackerError
 from tests.archive.same import differences as unequal_archives
+from tests.tiers import later
 
 X = torch.randn(10, 3, generator=torch.Generator().manual_seed(1))
 STEPS = (0, 2, 4, 6, 9, 12, 20)
@@ -57,7 +58,7 @@ def track(to, *words):
     return main([*command, "-o", to, *words])
 
 
-@pytest.mark.parametrize("of", [3, 7])
+@pytest.mark.parametrize("of", [3, later(7)])
 def test_shards_join_to_what_one_job_writes(here, capsys, of):
     assert track("whole.h5") == 0
     names = [f"out/shard-{i}.h5" for i in range(1, of + 1)]

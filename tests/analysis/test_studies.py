@@ -50,7 +50,7 @@ def test_a_small_classification_is_analysed_from_end_to_end(digits, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
-def test_a_closely_watched_run_draws_what_it_measured(digits, tmp_path):
+def test_a_closely_watched_run_draws_what_it_measured(digits, tmp_path, undrawn):
     """Two probes, hidden neurons, the ledger. Oracle: the outputs of two states one update apart, and plain norms."""
     path = digits.watched_run(tmp_path, digits.SMALL)
     run = load(path, probe="new").only

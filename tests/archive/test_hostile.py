@@ -34,8 +34,11 @@ def python(script, *arguments, timeout=120):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """The files, and what opening each of them said."""
-    folder = tmp_path_factory.mktemp("hostile")
+    """The files, and what opening each of them said; every third is shown, too."""
+    return opened(tmp_path_factory.mktemp("hostile"), every=3)
+
+
+def opened(folder, *, every):
     done = python(
         """
         import contextlib, io, json, resource, sys
@@ -45,18 +48,21 @@ def corpus(tmp_path_factory):
         from tests.archive import hostile
         refusals = hostile.build(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-        for name, refusal in {**refusals, "good": ""}.items():
+        for number, (name, refusal) in enumerate({**refusals, "good": ""}.items()):
             path = f"{sys.argv[1]}/{name}.h5"
             try:
                 open_archive(path).close()
                 found = (refusal, "opened", "")
             except ArchiveError as error:
                 found = (refusal, type(error).__name__, str(error))
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as shown:
-                code = main(["show", path])
+            code, shown = None, io.StringIO()
+            if number % int(sys.argv[2]) == 0:
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(shown):
+                    code = main(["show", path])
             print(json.dumps([name, *found, code, shown.getvalue()]), flush=True)
         """,
         folder,
+        every,
     )
     assert done.returncode == 0, done.stderr
     return folder, {name: rest for name, *rest in map(json.loads, done.stdout.splitlines())}
@@ -85,8 +91,19 @@ def test_every_refusal_is_one_printable_line(corpus):
 
 
 def test_show_refuses_each_with_one_line_and_exit_code_2(corpus):
-    """What a person at a terminal meets."""
-    for name, (*_, code, shown) in corpus[1].items():
+    """What a person at a terminal meets. What there is to refuse is told to one and the same function."""
+    shown_so(corpus[1])
+
+
+@pytest.mark.nightly
+def test_show_refuses_every_one(tmp_path):
+    shown_so(opened(tmp_path, every=1)[1])
+
+
+def shown_so(outcomes):
+    asked = {name: (code, shown) for name, (*_, code, shown) in outcomes.items() if code is not None}
+    assert len(asked) > 30
+    for name, (code, shown) in asked.items():
         if name != "good":
             assert code == 2, name
             assert shown.startswith("kerneltrack: "), name

@@ -1,8 +1,18 @@
-"""Lightning's advice is not about these trainings."""
+"""Lightning's advice is not about these trainings; their archives are joined once, when they are closed."""
 
 import warnings
 
 import pytest
+
+from kerneltrack.archive import spool
+
+
+@pytest.fixture(autouse=True, scope="module")
+def joined_once():
+    """Joining on the way is looked at in tests/archive; of a short training's time it is a tenth."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool, "FAN_IN", 64)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import kerneltrack as kt
 from kerneltrack.archive import check
 from kerneltrack.callbacks import NTKTracker, run_control
 from kerneltrack.errors import ForkError
+from tests.tiers import later
 from tests.tracking.forked_runs import BATCH, NUMBERS, dataset, generators, same
 from tests.tracking.test_control_run import attributes, rows
 
@@ -153,7 +154,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+#: Another place in the epoch, and what the user's own Trainer does to gradients: accumulation shows both.
+NIGHTLY = {"in the first epoch", "gradients clipped"}
+
+
+@pytest.mark.parametrize("name", [later(name) if name in NIGHTLY else name for name in CASES])
 def test_weights_are_those_of_a_fit_whose_rate_never_changes(tmp_path, name):
     """After 1, 10 and, in the first case, 100 updates."""
     change, options = CASES[name]

@@ -227,7 +227,7 @@ def test_what_is_stored_is_raw_and_what_is_projected_is_not(tmp_path):
     )
 
 
-@pytest.mark.parametrize("output", ["full", "trace"])
+@pytest.mark.parametrize("output", ["full", pytest.param("trace", marks=pytest.mark.nightly)])
 def test_a_light_state_stores_what_the_network_gave(tmp_path, output):
     """Oracle: the same states measured whole. In the gauge the light ones had a column too few, and were not stored."""
     kinds = {"light": True, "whole": False}

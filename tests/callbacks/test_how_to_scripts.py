@@ -5,11 +5,13 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from kerneltrack import open_archive
+from kerneltrack.analysis import cli
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 
@@ -31,6 +33,23 @@ def shell(command, folder):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def as_program(words, folder, monkeypatch):
+    """A program run in this process, as ``python words``: another interpreter would load torch and Lightning anew.
+
+    Warnings are what they are there: no errors. Modules of the folder are gone afterwards.
+    """
+    before = set(sys.modules)
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        patch.setattr(sys, "argv", words)
+        runpy.run_path(words[0], run_name="__main__")
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).parent == folder:
+            del sys.modules[name]
 
 
 #: Registered before anything else, so it runs after all other exit handlers: whether there is still a process group.
@@ -64,7 +83,7 @@ def test_resume(tmp_path, monkeypatch):
     """The page's own assertions are the claims; a negative control turns one of them around."""
     first, second = blocks("resume", "python")
     (tmp_path / "resume.py").write_text(first + second)
-    shell("python resume.py", tmp_path)
+    as_program(["resume.py"], tmp_path, monkeypatch)
     wrong = second.replace("[0, 2, 4, 6, 8]", "[0, 2, 4, 5, 6, 8]")
     assert wrong != second
     (tmp_path / "wrong.py").write_text("from kerneltrack import open_archive\n" + wrong)
@@ -84,7 +103,10 @@ def test_lightning_cli(tmp_path, monkeypatch):
     (command,) = blocks("lightning-cli", "sh")
     monkeypatch.chdir(tmp_path)
     runpy.run_path("probe.py")
-    shell(command, tmp_path)
+    trains, shows = command.strip().splitlines()
+    assert (trains, shows) == ("python main.py fit --config config.yaml", "kerneltrack show run.h5")
+    as_program(trains.split()[1:], tmp_path, monkeypatch)
+    assert cli.main(shows.split()[1:]) == 0
     with open_archive(tmp_path / "run.h5") as archive:
         assert archive.steps.tolist() == [0, 3, 6]
         assert list(archive.probes) == ["fixed"]

@@ -42,6 +42,10 @@ TWINS = {
     "sanity check",
     "inference_mode=False",
     "overfit_batches",
+    "limit_train_batches, limit_val_batches",
+    "frozen parameters",
+    "detect_anomaly",
+    "early stopping",
 }
 #: Every source of a number: products with J, an update, θ_0, Θ_0 and the state before. The first set-up has the default.
 NUMBERS = [
@@ -84,6 +88,10 @@ RESUMED_NIGHTLY = {
     "a compiled submodule",
     "bf16-mixed",
     "graph network by a callable",
+    "whole epochs",
+    "validation within the epoch",
+    "frozen parameters",
+    "frozen BatchNorm",
 }
 
 

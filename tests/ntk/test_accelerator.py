@@ -23,6 +23,7 @@ from tests.ntk.problems import PROBLEMS
 from tests.ntk.test_batches import built, padded
 from tests.ntk.test_batches import truth as truth_of_batch
 from tests.ntk.test_orders import SIZES, setting, truth
+from tests.tiers import diagonals, one_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:LSTM with projections")
 
@@ -33,7 +34,11 @@ def accelerator():
         yield
 
 
-@pytest.mark.parametrize(("number", "name"), list(enumerate(PROBLEMS)), ids=PROBLEMS)
+#: Every second problem; the others meet the same machine with a tape in test_recording.py.
+EVERY_SECOND = one_in(2, (pytest.param(*case, id=case[1]) for case in enumerate(PROBLEMS)), first=1)
+
+
+@pytest.mark.parametrize(("number", "name"), EVERY_SECOND)
 def test_every_model(number, name):
     """Reductions and shapes in turn."""
     problem, output = PROBLEMS[name], list(OUTPUTS)[number % len(OUTPUTS)]
@@ -44,8 +49,10 @@ def test_every_model(number, name):
         assert distance(kernel, exact(name, output, square)) < EXACT
 
 
-@pytest.mark.parametrize("output", ["full", "diagonal", "trace"])
-@pytest.mark.parametrize("wanted", [order.name for order in ORDERS if order.name != "tied"])
+@pytest.mark.parametrize(
+    ("wanted", "output"),
+    diagonals(3, [order.name for order in ORDERS if order.name != "tied"], ["full", "diagonal", "trace"]),
+)
 def test_every_order_that_applies(monkeypatch, wanted, output):
     """Also where it is not the cheapest, with all of the workspace and with room for one sample at a time."""
 
@@ -145,8 +152,12 @@ def test_outputs_together_or_one_by_one(between):
     torch.testing.assert_close(batched, looped, rtol=1e-5, atol=1e-5 * float(looped.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "gpt-tied", "embedding-padding", "vit", "conv-grouped"])
-@pytest.mark.parametrize("output", ["full", "diagonal", "trace"])
+@pytest.mark.parametrize(
+    ("name", "output"),
+    diagonals(
+        2, ["mlp", "lenet", "gpt-tied", "embedding-padding", "vit", "conv-grouped"], ["full", "diagonal", "trace"]
+    ),
+)
 def test_little_memory(name, output):
     """The smallest budget that is not refused: tiles, blocks of samples, and chunks of outputs."""
     problem = PROBLEMS[name]

@@ -16,6 +16,7 @@ from kerneltrack.ntk.methods import Execution, Jacobian
 from kerneltrack.ntk.network import Network, independence
 from tests.ntk.models import With
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
+from tests.tiers import diagonals
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -77,8 +78,7 @@ WAYS = {
 
 
 @pytest.mark.audit
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("coupling", UNSEEN)
+@pytest.mark.parametrize(("coupling", "way"), diagonals(2, UNSEEN, WAYS))
 def test_coupling_of_many_samples_in_the_derivative_is_called_that(coupling, way):
     """Whatever computed it: no defect of kerneltrack, and no other method, is spoken of."""
     x = torch.randn(12, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)

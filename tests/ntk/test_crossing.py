@@ -10,6 +10,7 @@ from kerneltrack.ntk.methods import Execution
 from tests.ntk.exact_kernels import OUTPUTS, readout, tightest
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 from tests.ntk.problems import PROBLEMS, ROWS, samples
+from tests.tiers import one_in
 
 STRUCTURED = ("mlp", "lenet-inplace", "resnet-batch-norm", "encoder", "gpt-tied", "embedding-reused")
 
@@ -52,7 +53,7 @@ def runs(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", one_in(2, PROBLEMS, first=1))
 def test_every_model(name, runs):
     *setting, expected = moved(name)
     assert distance(crossed(*setting), expected) < EXACT

@@ -87,8 +87,8 @@ def test_metric(name, kind, method):
         assert distance(kernel, expected) < EXACT
 
 
-@problems
 @pytest.mark.parametrize("method", ["auto", pytest.param("jacobian", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("name", one_in(2, PROBLEMS))
 def test_layers(name, method):
     """Oracle: the double loop's Jacobian, contracted over the parameters of each layer alone; and they sum to the whole."""
     layers = measured(name, method=method, by_layer=True)

@@ -1,8 +1,8 @@
 """The kernel equals plain autograd's, for every problem, reduction, method, shape and tiling.
 
 Oracle: the double loop of ``oracles.jacobian``, computed once per problem in float64 and reduced by NumPy.
-Quick: every problem meets each reduction once, and the methods, shapes and tilings in turn; one problem of each rule meets
-all combinations of reduction, method and shape, the tilings in turn. The other combinations of all problems are nightly.
+Quick: every problem meets three reductions in turn, with every method, shape and tiling; one problem of each rule meets
+every pair of a reduction, a method, a shape and a tiling. The other combinations of all problems are nightly.
 Precisions, metrics and layers: test_exact_parts.py.
 """
 
@@ -22,21 +22,26 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:L
 
 METHODS = ("auto", "jacobian", "products")
 ALL = tuple(itertools.product(OUTPUTS, METHODS, (True, False), (True, False)))
-#: Every combination of reduction, method and shape, each with one of the two tilings in turn.
-TILED_IN_TURN = tuple(case for number, case in enumerate(ALL) if number % 4 in (0, 3))
+#: Every reduction with every method; the four of shape and tiling along the diagonals, so that all pairs are met.
+PAIRS = tuple(
+    (output, method, (i + j) % 2 == 0, (i + j) // 2 % 2 == 0)
+    for i, output in enumerate(OUTPUTS)
+    for j, method in enumerate(METHODS)
+)
 
 
 def in_turn(number):
-    """The quick combinations of the problem with this number: the reductions one by one, all else shifted from problem to
-    problem.
+    """The quick combinations of the problem with this number: three reductions from one on, all else shifted from problem
+    to problem.
     """
-    for i, output in enumerate(OUTPUTS):
+    for i in range(3):
         turn = number + i
-        yield output, METHODS[turn % 3], turn % 2 == 0, (number // 2 + i // 2) % 2 == 0
+        output = list(OUTPUTS)[(3 * number + i) % len(OUTPUTS)]
+        yield output, METHODS[turn % 3], turn % 2 == 0, (number + (i + 1) // 2) % 2 == 0
 
 
 def quick(number, name):
-    return TILED_IN_TURN if name in RULES else tuple(in_turn(number))
+    return PAIRS if name in RULES else tuple(in_turn(number))
 
 
 def combinations():
@@ -47,15 +52,24 @@ def combinations():
 
 
 def test_the_quick_combinations_leave_nothing_out():
-    """Oracle: enumeration. Every problem meets every value of each; any six problems in a row meet every pair of values."""
+    """Oracle: enumeration. Every problem meets every method, shape and tiling, and three reductions; any eight problems in
+    a row meet every pair of values.
+    """
     cases = [tuple(in_turn(number)) for number in range(24)]
     for case in cases:
-        for k in range(4):
+        assert len({output for output, *_ in case}) == 3
+        for k in range(1, 4):
             assert {values[k] for values in case} == {values[k] for values in ALL}
-    for start in range(len(cases) - 6):
-        met = list(itertools.chain(*cases[start : start + 6]))
+    for start in range(len(cases) - 8):
+        met = list(itertools.chain(*cases[start : start + 8]))
         for a, b in itertools.combinations(range(4), 2):
             assert {(values[a], values[b]) for values in met} == {(values[a], values[b]) for values in ALL}
+
+
+def test_problems_of_the_rules_meet_every_pair():
+    """Oracle: enumeration."""
+    for a, b in itertools.combinations(range(4), 2):
+        assert {(values[a], values[b]) for values in PAIRS} == {(values[a], values[b]) for values in ALL}
 
 
 @pytest.mark.parametrize(("name", "output", "method", "square", "tight"), list(combinations()))

@@ -17,7 +17,7 @@ import kerneltrack as kt
 from tests.ntk.exact_kernels import OUTPUTS, exact, matrix, measured, metrics, readout, rows, tightest
 from tests.ntk.oracles import EXACT, call, contract, distance, jacobian, layer_of, rows_of
 from tests.ntk.problems import PROBLEMS, ROWS, samples
-from tests.tiers import one_in
+from tests.tiers import diagonals, one_in
 
 #: One problem per way of computing: layers, in-place, buffers, ties, bare parameters, recurrence, no rule.
 KINDS = (
@@ -33,6 +33,7 @@ KINDS = (
     "scalar-output",
     "keeps-activations",
 )
+METHODS = ("auto", "jacobian", "products")
 kinds = pytest.mark.parametrize("name", KINDS)
 #: For what does not depend on the kind: the first, and the rest nightly.
 any_kind = pytest.mark.parametrize("name", [KINDS[0], *(pytest.param(k, marks=pytest.mark.nightly) for k in KINDS[1:])])
@@ -50,8 +51,7 @@ def setting(name):
 # ------------------------------------------------------------ the kernel as a matrix
 
 
-@kinds
-@outputs
+@pytest.mark.parametrize(("name", "output"), diagonals(2, KINDS, OUTPUTS))
 def test_symmetric_and_positive(name, output):
     """Oracle: a Gram matrix is symmetric, and its smallest eigenvalue is not below n·eps·λ_max of zero."""
     gram = matrix(measured(name, output=OUTPUTS[output]).numpy(), output)
@@ -60,8 +60,7 @@ def test_symmetric_and_positive(name, output):
     assert values[0] > -4 * len(gram) * np.finfo(float).eps * values[-1]
 
 
-@kinds
-@pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
+@pytest.mark.parametrize(("name", "method"), diagonals(2, KINDS, METHODS))
 def test_permuting_the_probe_permutes_the_kernel(name, method):
     model, inputs, options = setting(name)
     order = torch.tensor([3, 0, 6, 2, 5, 1, 4])
@@ -70,8 +69,7 @@ def test_permuting_the_probe_permutes_the_kernel(name, method):
     assert distance(permuted, kernel[order][:, order].numpy()) < ROUNDING
 
 
-@kinds
-@outputs
+@pytest.mark.parametrize(("name", "output"), diagonals(2, KINDS, OUTPUTS))
 def test_a_rectangle_is_a_slice_of_the_square(name, output):
     model, inputs, options = setting(name)
     options["output"] = OUTPUTS[output]
@@ -146,8 +144,7 @@ def test_progress_changes_nothing(name, capsys):
 # ------------------------------------------------------------ subsets, layers and metrics
 
 
-@kinds
-@pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
+@pytest.mark.parametrize(("name", "method"), diagonals(2, KINDS, METHODS))
 def test_a_subset_of_the_parameters(name, method):
     """Oracle: the double loop's Jacobian of that subset; by names, a generator of names, and a predicate."""
     left = rows_of(rows(name), ROWS)
@@ -275,8 +272,7 @@ def portrait(model):
     }
 
 
-@kinds
-@pytest.mark.parametrize("method", ["auto", "jacobian", "products", "operator"])
+@pytest.mark.parametrize(("name", "method"), diagonals(2, KINDS, [*METHODS, "operator"]))
 def test_nothing_is_left_on_the_module(name, method):
     model, inputs, options = setting(name)
     for i, parameter in enumerate(model.parameters()):

@@ -14,6 +14,7 @@ from tests.ntk.exact_kernels import OUTPUTS, matrix
 from tests.ntk.oracles import EXACT, distance
 from tests.ntk.preferred import prefer
 from tests.ntk.test_orders import SIZES, setting, truth
+from tests.tiers import diagonals
 
 TINY = {
     "gram_square": 3,
@@ -35,8 +36,7 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("output", ["full", "diagonal", "trace"])
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(("name", "output"), diagonals(2, SIZES, ["full", "diagonal", "trace"]))
 def test_a_tiny_machine_has_the_same_kernel(machine, name, output):
     machine(**TINY)
     model, x = setting(name)
@@ -58,8 +58,14 @@ def test_a_tiny_machine_has_the_same_audit_and_diagonal(machine, output):
     assert distance(kt.NTKOperator(model, x, output=OUTPUTS[output]).diagonal(), dense.diagonal()) < EXACT
 
 
-@pytest.mark.parametrize("output", ["full", "diagonal", "trace"])
-@pytest.mark.parametrize("wanted", [order.name for order in ORDERS if order.name not in ("lookup", "ranked", "tied")])
+@pytest.mark.parametrize(
+    ("wanted", "output"),
+    diagonals(
+        3,
+        [order.name for order in ORDERS if order.name not in ("lookup", "ranked", "tied")],
+        ["full", "diagonal", "trace"],
+    ),
+)
 def test_every_order_that_applies_is_exact(monkeypatch, wanted, output):
     """Also where it is not the cheapest, so that no order is exact only at the sizes that it is chosen at."""
 

@@ -21,6 +21,7 @@ from tests.ntk.exact_kernels import OUTPUTS, readout, tightest
 from tests.ntk.models import GPT, Bare, With
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 from tests.ntk.preferred import prefer
+from tests.tiers import diagonals
 
 WIDTH = 12
 
@@ -101,8 +102,7 @@ def truth(name, output):
     return contract(rows, rows, "full" if output == "callable" else output)
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(("name", "output"), diagonals(2, SIZES, OUTPUTS))
 def test_every_size_is_exact(name, output):
     model, x = setting(name)
     options = {"output": OUTPUTS[output]}

@@ -14,6 +14,7 @@ from kerneltrack.errors import AuditError
 from kerneltrack.ntk.methods import Execution
 from kerneltrack.ntk.network.independence import _lost
 from tests.ntk.models import With
+from tests.tiers import diagonals
 
 
 def attention():
@@ -49,8 +50,7 @@ ZERO = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ZERO)
+@pytest.mark.parametrize(("name", "dtype"), diagonals(2, ZERO, [torch.float32, torch.float64, torch.bfloat16]), ids=str)
 def test_zero_is_zero(name, dtype):
     build, shape, options = ZERO[name]
     model, x = build().to(dtype), torch.randn(6, *shape).to(dtype)

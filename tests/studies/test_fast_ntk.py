@@ -8,6 +8,21 @@ from tests.studies.study_scripts import script
 study = script("fast-ntk")
 
 from fast_costs import counted  # noqa: E402
+from fast_networks import Point  # noqa: E402
+
+#: Enough for every ordering but the exponents along the outputs: small networks, and few places.
+SMALL = study.Size(
+    bases=(Point("FCN", 4, 4, 32, 2), Point("transformer", 2, 2, 8, 1)),
+    axes={"FCN": {"width": (32,)}, "transformer": {"width": (8,)}},
+    rows=study._fcn_rows(64, (16, 32)),
+    corners=study.CORNERS[:1],
+    most_products=16,
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return study.count(tmp_path_factory.mktemp("fast-ntk"), SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -16,17 +31,37 @@ def costs(tmp_path_factory):
     return study.count(tmp_path_factory.mktemp("fast-ntk"), study.SIZES["smoke"])
 
 
-def test_structured_needs_the_fewest_flops_and_the_lowest_exponent(costs):
-    found = costs
+def fewest_at_the_bases(found):
     for base in found.bases:
         fewest, dense = (found.at_base(base, method)["flops"] for method in ("structured", "jacobian"))
         assert fewest < dense
+
+
+def test_structured_needs_the_fewest_flops(small):
+    fewest_at_the_bases(small)
+    exponents = {m: small.exponent("FCN, many rows", "width", m) for m in ("structured", "jacobian")}
+    assert exponents["structured"] < exponents["jacobian"] - 0.3
+
+
+@pytest.mark.nightly
+def test_structured_needs_the_fewest_flops_and_the_lowest_exponent(costs):
+    found = costs
+    fewest_at_the_bases(found)
     exponents = {m: found.exponent("FCN, many rows", "width", m) for m in ("structured", "jacobian")}
     assert exponents["structured"] < exponents["jacobian"] - 0.3
     assert found.exponent("FCN", "outputs", "products") < found.exponent("FCN", "outputs", "jacobian") - 0.5
 
 
+@pytest.mark.nightly
 def test_products_win_only_for_few_samples_and_many_outputs(costs):
+    products_win_only_there(costs)
+
+
+def test_products_win_for_one_sample_and_many_outputs(small):
+    products_win_only_there(small)
+
+
+def products_win_only_there(costs):
     for point, by_method in costs.corners.items():
         if by_method["products"]["flops"] < by_method["structured"]["flops"]:
             assert point.outputs > point.width * (1 - 1 / point.samples)
@@ -55,11 +90,12 @@ def test_products_added_in_place_are_counted():
     assert counted(lambda: into.baddbmm_(left, right)) == 3 * 2 * 5 * 7 * 2
 
 
-def test_every_method_gives_one_kernel(costs):
+def test_every_method_gives_one_kernel(small):
     """Float64: sums over at most a thousand parameters in another order, 1e-12 of the largest entry."""
-    assert max(costs.agreement.values()) < 1e-12
+    assert max(small.agreement.values()) < 1e-12
 
 
+@pytest.mark.nightly
 def test_the_page_is_written_without_times(costs):
     text = study.page("smoke", costs)
     assert "| structured derivatives against Jacobian contraction |" in text

@@ -180,7 +180,7 @@ def test_checks_of_both_files_are_rows(smoke):
     ]
 
 
-@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("captured", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_a_run_in_pieces_is_the_whole_run(tmp_path, captured):
     """Bit for bit, in every number of its archive: it ends at snapshots, one of them at a decay."""
     recipe = Recipe("picture", "momentum", 40, 16, 3, 0, 0.05, decays=(8,), steps=16, grid=4)

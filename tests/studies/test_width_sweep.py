@@ -1,5 +1,6 @@
 """The width sweep at smoke size: orderings, not numbers; and what the study computes by itself, by closed forms."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -18,21 +19,33 @@ from wide_networks import Moved, mlp  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
 
 
+#: One of the smoke size's two seeds: enough for the order of widths, and not for slopes.
+SIZE = dataclasses.replace(study.SIZES["smoke"], seeds=1)
+
+
+@pytest.fixture(scope="module")
+def one_seed(tmp_path_factory):
+    """(archives, closed form, folder), trained once."""
+    folder = tmp_path_factory.mktemp("width-sweep")
+    return (*study.measure(folder, SIZE), folder)
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """(archives, closed form, folder), trained once."""
+    """The same of both seeds."""
     folder = tmp_path_factory.mktemp("width-sweep")
     return (*study.measure(folder, study.SIZES["smoke"]), folder)
 
 
-def test_the_condition_on_the_jacobian_is_broken_and_breaks_less_with_width(smoke):
-    sweep = smoke[0]
+def test_the_condition_on_the_jacobian_is_broken_and_breaks_less_with_width(one_seed):
+    sweep = one_seed[0]
     for number in ("C' on the trajectory", "C' on the sphere"):
         course = sweep.course("relu-ntk", number)
         assert course.values.min() >= 0.5
         assert np.all(np.diff(course.medians) < 0)
 
 
+@pytest.mark.nightly
 def test_single_neurons_freeze_and_the_layer_does_not(smoke):
     """NTK parametrisation: slopes −½ and 0; μP: 0 and ½. Halfway between tells them apart."""
     slopes = {
@@ -44,6 +57,7 @@ def test_single_neurons_freeze_and_the_layer_does_not(smoke):
     assert -0.25 < slopes["relu-mup", "neuron RMS"] < 0.25 < slopes["relu-mup", "layer norm"]
 
 
+@pytest.mark.nightly
 def test_the_kernel_gets_lazy_faster_than_the_jacobian_except_in_mup(smoke):
     sweep = smoke[0]
     kernel, jacobian = (sweep.course("relu-ntk", number).slope for number in ("‖ΔΘ‖/‖Θ‖", "‖ΔJ‖/‖J‖"))
@@ -54,14 +68,14 @@ def test_the_kernel_gets_lazy_faster_than_the_jacobian_except_in_mup(smoke):
     assert bound.max() <= 1
 
 
-def test_finished_archives_are_used_again(smoke):
-    folder = smoke[2]
+def test_finished_archives_are_used_again(one_seed):
+    folder = one_seed[2]
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")}
-    assert {path: path.stat().st_mtime_ns for path in study.trained(folder, study.SIZES["smoke"])} == before
+    assert {path: path.stat().st_mtime_ns for path in study.trained(folder, SIZE)} == before
 
 
-def test_only_the_depths_scaling_with_the_data_leaves_an_output(smoke):
-    closed = smoke[1]
+def test_only_the_depths_scaling_with_the_data_leaves_an_output(one_seed):
+    closed = one_seed[1]
     for kept in ("L = n, t = ∞", "L = n, ηLt = 1"):
         spreads, moves = closed.spreads(kept), closed.instabilities(kept)
         assert spreads[-1] > spreads[0] / 2
@@ -108,10 +122,10 @@ def test_the_interpolated_kernel_is_the_closed_form():
         np.testing.assert_allclose(interpolated(depth)(angles_between(x, x)), direct, atol=1e-9)
 
 
-def test_the_page_is_written_from_what_was_measured(smoke):
-    sweep, closed, _ = smoke
-    text = study.page("smoke", study.SIZES["smoke"], sweep, closed)
-    assert text.count("\n| relu-ntk | ") == len(study.SIZES["smoke"].widths["relu-ntk"])
+def test_the_page_is_written_from_what_was_measured(one_seed):
+    sweep, closed, _ = one_seed
+    text = study.page("smoke", SIZE, sweep, closed)
+    assert text.count("\n| relu-ntk | ") == len(SIZE.widths["relu-ntk"])
     assert re.search(r"matrix of ones .* \*\*no\*\* \|\n", text)  # the claim that the closed form contradicts
 
 

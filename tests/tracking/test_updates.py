@@ -11,6 +11,7 @@ from kerneltrack.errors import TrackerError
 from kerneltrack.schedule import OnMetricChange
 from kerneltrack.tracking import FOREIGN
 from tests.archive.same import differences
+from tests.tiers import diagonals
 from tests.tracking.own_loop import NUMBERS, PROBE, Loop, X, Y, rows
 
 
@@ -207,8 +208,10 @@ def shortened(kind, loop, bound):
         parameters[0].grad.mul_(bound)
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.0**16])
-@pytest.mark.parametrize("kind", ["by norm", "by value", "replaced", "of one parameter", "not at all"])
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    diagonals(2, ["by norm", "by value", "replaced", "of one parameter", "not at all"], [1.0, 2.0**16]),
+)
 def test_clipping_that_nobody_told_of_is_seen_in_the_gradients(tmp_path, kind, scale):
     """Oracle: the ratio of the loop that clips nothing. A scaled loss, and a bound that is not reached, change none."""
     found = {}
