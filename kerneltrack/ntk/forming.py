@@ -12,6 +12,7 @@ from kerneltrack.errors import KernelError
 from kerneltrack.memory_budget import ran_out, refuse_budget
 from kerneltrack.ntk.capture import REFUSALS, first_line
 from kerneltrack.ntk.methods import (
+    Comparison,
     Execution,
     Jacobian,
     KernelOptions,
@@ -23,9 +24,11 @@ from kerneltrack.ntk.methods import (
     forget_plan,
     forget_recording,
     kept_plan,
+    known_outputs,
     known_to_be_faster,
     least_jacobian_bytes,
     product_kernel,
+    remember_outputs,
 )
 from kerneltrack.ntk.network import explained, refuse_not_finite, validate
 from kerneltrack.ntk.progress import progress_bar
@@ -37,12 +40,13 @@ def kernels_of(
 ) -> tuple[dict[str, Tensor], Execution | None]:
     """Layer → kernel, and what did the structured part of it; None of several kernels.
 
-    Where launches count, or there is one output, and an earlier call has asked for the same, its plan is taken, and samples are
-    looked at beside the kernel. Where anything of that does not hold, all is asked anew.
+    Where an earlier call has asked for the same, its plan is taken, and samples are looked at beside the kernel where that is
+    cheaper. Where anything of that does not hold, all is asked anew.
     """
     request = KernelRequest.unlooked(model, x1, x2, options)
     with explained(request.network.module), request.network.standing():
-        if (found := _by_kept_plan(request, progress, keeps=keeps)) is not None:
+        found = _by_kept_plan(request, progress, keeps=keeps) or _by_known_rows(request, progress, keeps=keeps)
+        if found is not None:
             return found
     request = request.look()
     with explained(request.network.module):
@@ -64,7 +68,7 @@ def _by_kept_plan(
     """What :func:`_compute` gives, by what an earlier call has found; None where there is nothing, or where it does not hold."""
     with request.network.evaluating(throughout=True):
         plan = kept_plan(request)
-        if plan is None or plan.uncovered or _is_difference(request, plan.outputs) or not _looks_beside(request, plan):
+        if plan is None or plan.uncovered or _is_difference(request, plan.outputs) or not plan.beside:
             return None
         trusted = request.trusted(plan.outputs)
         try:
@@ -75,12 +79,22 @@ def _by_kept_plan(
             return None
 
 
-def _looks_beside(request: KernelRequest, plan: StructuredPlan) -> bool:
-    """Whether samples are looked at beside the kernel: where launches count, and where it takes no backward pass of its own.
-
-    Of one output u times its gradient is Jᵀu; of several, passes that are made one by one would be one more.
-    """
-    return request.machine.counts_launches or plan.outputs == 1
+def _by_known_rows(
+    request: KernelRequest, progress: bool | float, *, keeps: bool
+) -> tuple[dict[str, Tensor], Execution | None] | None:
+    """The same by the plain Jacobian, where that is what an earlier call has taken."""
+    if keeps and request.method == "auto":
+        return None
+    with request.network.evaluating(throughout=True):
+        outputs = known_outputs(request)
+        if not outputs or _is_difference(request, outputs):
+            return None
+        compared = Comparison(request.network, request.x1, "x1")
+        try:
+            return _compute(request.trusted(outputs), progress, compared=compared)
+        except Outdated:
+            request.network.forget(request.x1)
+            return None
 
 
 def _is_difference(request: KernelRequest, outputs: int) -> bool:
@@ -89,11 +103,16 @@ def _is_difference(request: KernelRequest, outputs: int) -> bool:
 
 
 def _compute(
-    request: KernelRequest, progress: bool | float, *, keeps: bool = False, plan: StructuredPlan | None = None
+    request: KernelRequest,
+    progress: bool | float,
+    *,
+    keeps: bool = False,
+    plan: StructuredPlan | None = None,
+    compared: Comparison | None = None,
 ) -> tuple[dict[str, Tensor], Execution | None]:
     """Layer → kernel, and what did the structured part of it, which ``keeps`` what it captured; see :class:`Execution`.
 
-    By the kept ``plan``, where one is given.
+    By the kept ``plan``, where one is given; by the plain Jacobian, beside which samples are ``compared``, where that is given.
     """
     with progress_bar(progress, request.sample_pairs) as advance:
         execution = execution_of(request, keeps=keeps)[0] if plan is None else Execution(plan, request)
@@ -102,11 +121,12 @@ def _compute(
         if execution is not None:
             execution.keeps = keeps
             execution = execution if _run(execution, result, advance) else _again(request, result, advance, keeps)
-        if execution is None:
+        if execution is None and compared is None:
             _refuse_outputs(request)
         kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
-        _add_plainly(request, kernels, None if execution is None else execution.plan, advance)
-    if execution is not None and not execution.settled():
+        _add_plainly(request, kernels, None if execution is None else execution.plan, advance, compared)
+    looked_at = execution or compared
+    if looked_at is not None and not looked_at.settled():
         _look_again(request)
     audit_when_due(request, result, None if execution is None else execution.plan.key)
     if request.reduction.name == "sum":
@@ -145,16 +165,31 @@ def _refuse_outputs(request: KernelRequest) -> None:
 
 
 def _add_plainly(
-    request: KernelRequest, kernels: Mapping[str, Tensor], plan: StructuredPlan | None, advance: Callable[[int], None]
+    request: KernelRequest,
+    kernels: Mapping[str, Tensor],
+    plan: StructuredPlan | None,
+    advance: Callable[[int], None],
+    compared: Comparison | None,
 ) -> None:
-    """Adds by plain autodiff what the plan does not cover."""
+    """Adds by plain autodiff what the plan does not cover, all rows ``compared`` where that is given.
+
+    Raises:
+        Outdated: what would be compared was not made by vmap.
+    """
     network, names = request.network, list(request.network.parameters if plan is None else plan.uncovered)
     x1, x2, outputs, kind = request.x1, request.x2, request.outputs, request.reduction.kind
     if request.method == "products":
         product_kernel(kernels, network, request.metric, names, x1, x2, outputs, kind, advance)
     elif names:
-        jacobian = Jacobian(network, request.metric, request.dtype)
+        note = None if compared is None else compared.note_rows
+        jacobian = Jacobian(network, request.metric, request.dtype, note)
         add_jacobian_kernel(kernels, jacobian, names, x1, x2, outputs, kind, request.budget - request.result_bytes)
+        if compared is not None:
+            if jacobian.by_sample is not None:
+                raise Outdated(jacobian.by_sample)
+            compared.compare()
+        elif plan is None:
+            remember_outputs(request, jacobian.by_sample)
 
 
 def _check_budget(request: KernelRequest, plan: StructuredPlan | None) -> None:

@@ -13,8 +13,11 @@ from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.machine import Machine, use
 from kerneltrack.ntk.methods import StructuredPlan
 
-#: Of one output, as the sum is, samples are looked at beside a kernel by a kept plan on CPUs too.
 OUTPUT = pytest.mark.parametrize("output", ["full", "sum"])
+#: Samples are looked at beside a kernel: of several outputs, of one, and by the rows of a plain Jacobian.
+ASKED = pytest.mark.parametrize(
+    "asked", [{}, {"output": "sum"}, {"method": "jacobian"}], ids=["full", "sum", "jacobian"]
+)
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -162,58 +165,67 @@ def _rolled(y, by):
 
 
 @pytest.mark.parametrize("name", COUPLED)
-@OUTPUT
-def test_a_coupling_of_a_later_call_is_refused(name, output):
+@ASKED
+def test_a_coupling_of_a_later_call_is_refused(name, asked):
     model = Switched(COUPLED[name], a=nn.Linear(4, 4), head=nn.Linear(4, 4))
     for _ in range(4):
-        kt.empirical_ntk(model, X, output=output)
+        kt.empirical_ntk(model, X, **asked)
     model.which = 1
     with pytest.raises(UnsupportedModelError, match="couples samples"):
-        kt.empirical_ntk(model, X, output=output)
+        kt.empirical_ntk(model, X, **asked)
     model.which = 0
-    kt.empirical_ntk(model, X, output=output)
+    kt.empirical_ntk(model, X, **asked)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@OUTPUT
-def test_outputs_that_are_no_longer_finite_are_refused(value, output):
+@ASKED
+def test_outputs_that_are_no_longer_finite_are_refused(value, asked):
     model = nn.Linear(4, 3).double()
     for _ in range(4):
-        kt.empirical_ntk(model, X, output=output)
+        kt.empirical_ntk(model, X, **asked)
     with torch.no_grad():
         model.bias[1] = value
     with pytest.raises(UnsupportedModelError, match="finite"):
-        kt.empirical_ntk(model, X, output=output)
+        kt.empirical_ntk(model, X, **asked)
 
 
-@OUTPUT
-def test_a_forward_pass_that_becomes_random_is_refused(output):
+@ASKED
+def test_a_forward_pass_that_becomes_random_is_refused(asked):
     model = Switched(lambda m, x: m.head(x) * (1 + m.which * torch.rand(1).item()), head=nn.Linear(4, 3))
     for _ in range(4):
-        kt.empirical_ntk(model, X, output=output)
+        kt.empirical_ntk(model, X, **asked)
     model.which = 1
     with pytest.raises(UnsupportedModelError, match="random"):
-        kt.empirical_ntk(model, X, output=output)
+        kt.empirical_ntk(model, X, **asked)
 
 
-@OUTPUT
-def test_other_samples_are_looked_at_closely(output):
+@ASKED
+def test_other_samples_are_looked_at_closely(asked):
     """Coupled for samples that are large, and for no others: the kept plan knows nothing of these."""
     model = Switched(lambda m, x: m.head(x + (x - x.mean(0)) * (x.amax() > 100)), head=nn.Linear(4, 3))
     for _ in range(4):
-        kt.empirical_ntk(model, X, output=output)
+        kt.empirical_ntk(model, X, **asked)
     with pytest.raises(UnsupportedModelError):
-        kt.empirical_ntk(model, 1000 * X, output=output)
+        kt.empirical_ntk(model, 1000 * X, **asked)
 
 
-def test_of_one_output_a_warm_call_looks_by_one_small_batch():
-    """Oracle: the batches that the model is called with: one for the capture, a sample under vmap, and one of three samples.
-
-    Of several outputs a CPU runs three samples alone and together before the capture: u would be one more backward pass.
-    """
+@pytest.mark.parametrize("outputs", [1, 4])
+@pytest.mark.parametrize("method", ["auto", "jacobian"])
+def test_a_warm_call_looks_by_one_small_batch(outputs, method):
+    """Oracle: the batches that the model is called with: a sample under vmap for all of them, and one of three samples."""
     seen = []
-    model = Switched(lambda m, x: (seen.append(len(x)), m.head(x))[1], head=nn.Linear(4, 1))
+    model = Switched(lambda m, x: (seen.append(len(x)), m.head(x))[1], head=nn.Linear(4, outputs))
     for _ in range(6):  # the sixth is not audited
         seen.clear()
-        kt.empirical_ntk(model, X)
+        kt.empirical_ntk(model, X, method=method)
     assert seen == [1, 3]
+
+
+def test_where_a_pass_of_all_samples_is_long_they_are_looked_at_before_it(machine):
+    """Oracle: the same. On a CPU u is one more backward pass, which is longer here than a look at three samples."""
+    seen = []
+    model = Switched(lambda m, x: (seen.append(len(x)), m.head(m.a(x)))[1], a=nn.Linear(4, 512), head=nn.Linear(512, 2))
+    for _ in range(3):
+        seen.clear()
+        kt.empirical_ntk(model, X.repeat(300, 1), output="trace")
+    assert seen == ([1, 3] if machine == "accelerator" else [1, 1, 1, 3, 1])

@@ -8,8 +8,8 @@ of parameters) with per-sample values: a *use* of it. There the weight is detach
 leads from the outputs to a parameter but through uses that were not understood; those are found afterwards
 by walking the graph, and never missed.
 
-Three traps are avoided by construction. The sample axis is not guessed: an ``autograd.Function`` with its
-own ``vmap`` rule receives physical tensors and their batch dimension. The model gets a clone of what was
+Three traps are avoided by construction. The sample axis is not guessed: vmap is asked for the physical tensors and their
+batch dimension. The model gets a clone of what was
 recorded, so an in-place activation behind a use does not change the record. A recorded input that is
 changed in place later is noticed by its version.
 """
@@ -22,6 +22,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd.graph import get_gradient_edge
 from torch.func import vmap
 from torch.overrides import TorchFunctionMode
@@ -32,33 +33,27 @@ from kerneltrack.ntk.capture.use import Use
 from kerneltrack.ntk.network import Inputs, Network
 
 
-class _Keep(torch.autograd.Function):
-    """Identity on y that fills in a :class:`Record` on its way through ``vmap``."""
+def _kept(record: Record, y: Tensor, operands: Iterable[Tensor]) -> Tensor:
+    """y, which every sample has, once :class:`Record` has what is below the vmap that runs the samples.
 
-    @staticmethod
-    def forward(record: Record, y: Tensor, *operands: Tensor) -> Tensor:
+    A ``torch.autograd.Function`` with a rule of its own is given the same tensors, by way of more Python.
+    """
+    interpreter: Any = retrieve_current_functorch_interpreter()
+    level, size = interpreter.level(), interpreter.batch_size()
+    parts = [torch._C._functorch._unwrap_batched(tensor, level) for tensor in (y, *operands)]
+    if all(dim is None for _, dim in parts):
         raise NotCapturable("a use without a per-sample operand")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Never reached: under vmap the rule below runs instead."""
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], record: Record, y: Tensor, *operands: Tensor
-    ) -> tuple[Tensor, int]:
-        y = _sample_first(y, in_dims[1], info.batch_size)
-        if not y.requires_grad:
-            y = y.detach().requires_grad_()
-        record.operands = [
-            _sample_first(t, d, info.batch_size).detach() for t, d in zip(operands, in_dims[2:], strict=True)
-        ]
-        record.versions = [t._version for t in record.operands]
-        record.shape, record.edge = y.shape, get_gradient_edge(y)
-        handed = y.clone() if record.copies or y.is_leaf else y  # autograd lets nobody write into a leaf
+    with interpreter.lower():
+        rows, *inputs = (_sample_first(tensor, dim, size) for tensor, dim in parts)
+        if not rows.requires_grad:
+            rows = rows.detach().requires_grad_()
+        record.operands = [tensor.detach() for tensor in inputs]
+        record.versions = [tensor._version for tensor in record.operands]
+        record.shape, record.edge = rows.shape, get_gradient_edge(rows)
+        handed = rows.clone() if record.copies or rows.is_leaf else rows  # autograd lets nobody write into a leaf
         if record.watched:
             record.handed = handed, handed._version
-        return handed, 0
+    return torch._C._functorch._add_batch_dim(handed, 0, level)
 
 
 def _sample_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -146,7 +141,7 @@ class Capture(TorchFunctionMode):
         self.uses += [use for use in uses if is_weight(use.weight)]
         record.copies, record.watched = self._copies, self._watches
         self._records.append(record)
-        return _Keep.apply(record, y, *operands)  # type: ignore[no-untyped-call, no-any-return]
+        return _kept(record, y, operands)
 
     def expand(self, weight: Tensor, like: Tensor, trailing: int = 0) -> Tensor:
         """``weight`` as a per-sample tensor that broadcasts with ``like``, behind it so many axes of size 1.

@@ -1,9 +1,9 @@
 """Whether a few samples have in a batch what they have alone, asked beside a kernel and read behind it.
 
-The capture that a kernel is made of runs each sample alone, whatever the model does with a batch. Its outputs, and Jᵀu by
-its factors, are compared with those of one plain batch of a few samples. Nothing is read before the kernel is there; then
-all numbers come at once, and the host decides by the limits of every other call
-(:mod:`kerneltrack.ntk.network.independence`).
+The capture that a kernel is made of runs each sample alone, whatever the model does with a batch, and so does vmap, which
+makes the rows of a plain Jacobian. Outputs, and Jᵀu by factors or rows, are compared with those of one plain batch of a few
+samples. Nothing is read before the kernel is there; then all numbers come at once, and the host decides by the limits of
+every other call (:mod:`kerneltrack.ntk.network.independence`).
 """
 
 from __future__ import annotations
@@ -68,6 +68,18 @@ class Comparison:
         for name, part in pulled.items():
             before = self.notes.pulled.get(name)
             self.notes.pulled[name] = part if before is None else before if part is None else before + part
+
+    def note_rows(self, outputs: Tensor, rows: Mapping[str, Tensor]) -> None:
+        """What the rows of J of all samples have: outputs (N, O), and Jᵀu of a few by the rows (N, O, …) of each parameter."""
+        place = slice(self._start, self._start + self._few)
+        u = _cotangents(outputs.shape[1], outputs.dtype, outputs.device)[: self._few]
+        self.notes = Notes([outputs], [outputs[place]])
+        self.notes.pulled = {name: torch.tensordot(u.to(part), part[place], 2) for name, part in rows.items()}
+
+    def settled(self) -> bool:
+        """Whether all that was taken for granted holds, by one look at everything that stands on the device."""
+        report = self.report.cpu().numpy()
+        return self.holds(report) and self.seen(report)
 
     def compare(self) -> None:
         """Runs the batch; call it inside ``network.evaluating()``.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from kerneltrack.errors import KernelError
 from kerneltrack.memory_budget import ran_out
@@ -132,6 +133,18 @@ class ForwardPass:
     def signature(self) -> tuple[object, ...]:
         """What it has in common with a pass of other samples."""
         return tuple(use.signature() for use in self.uses)
+
+    @cached_property
+    def nodes(self) -> int:
+        """Of autograd's graph behind the outputs; each is a few calls of a backward pass."""
+        seen: set[Node] = set()
+        waiting = [self.outputs.grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                waiting += [parent for parent, _ in node.next_functions]
+        return len(seen)
 
     def is_of(self, samples: Inputs) -> bool:
         """Whether it was of just these samples; equal values are not enough."""

@@ -8,7 +8,7 @@ They work for every differentiable model and serve the structured method as fall
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -34,12 +34,22 @@ class Jacobian:
     A rule of vmap may be wrong without an error, and for some sizes only (that of PReLU's backward pass, torch 2.13, where
     there are as many samples as outputs): of each size of chunk the rows of one sample are compared with its own, in the
     first call.
+
+    Args:
+        network: the network.
+        metric: P.
+        dtype: of the rows; None is each parameter's own.
+        note: told f (n, O) and the rows of J, without P, of every chunk that vmap made.
     """
 
     def __init__(
-        self, network: Network, metric: Preconditioner | None = None, dtype: torch.dtype | None = None
+        self,
+        network: Network,
+        metric: Preconditioner | None = None,
+        dtype: torch.dtype | None = None,
+        note: Callable[[Tensor, Mapping[str, Tensor]], None] | None = None,
     ) -> None:
-        self.network, self.metric, self.dtype = network, metric, dtype
+        self.network, self.metric, self.dtype, self.note = network, metric, dtype, note
         self.by_sample: str | None = None
 
     def rows(self, samples: Inputs, names: Sequence[str], outputs: int, budget: int) -> dict[str, Tensor]:
@@ -49,10 +59,7 @@ class Jacobian:
         result = {
             name: value.new_empty(len(samples), outputs, value.numel(), dtype=self.dtype) for name, value in own.items()
         }
-        row_bytes = (
-            _WORKING_COPIES * outputs * (self.network.activation_bytes(samples) + sum(_bytes(v) for v in own.values()))
-        )
-        size = max(1, min(len(samples), budget // row_bytes))
+        size = max(1, min(len(samples), budget // _row_bytes(self.network, own.values(), samples, outputs)))
         with self.network.evaluating():
             for place, chunk in samples.chunks(size):
                 for name, block in self._chunk(chunk, own, values).items():
@@ -62,9 +69,11 @@ class Jacobian:
     def _chunk(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
         seen = self.network.sight(chunk)
         self.by_sample = self.by_sample or seen.uncapturable or None
-        if self.by_sample is None and not own.keys() & set(seen.parameters):
+        if own.keys() & set(seen.parameters):
+            self.by_sample = self.by_sample or "hooks change gradients"
+        if self.by_sample is None:
             try:
-                rows = self._batched(chunk, own, values)
+                outputs, rows = self._batched(chunk, own, values)
             except (RuntimeError, NotImplementedError, TypeError, ValueError) as refusal:
                 self.by_sample = first_line(refusal)
             else:
@@ -73,6 +82,8 @@ class Jacobian:
                 if size not in known:
                     known[size] = self._are_of_the_sample(rows, chunk)
                 if known[size]:
+                    if self.note is not None:
+                        self.note(outputs, rows)
                     return rows
                 self.by_sample = f"vmap's derivative of {len(chunk)} samples is not that of one"
         return self._one_by_one(chunk, own, values)
@@ -87,14 +98,21 @@ class Jacobian:
         size = torch.stack([alone[name].square().sum() for name in batched]).sum()
         return bool(gap <= torch.finfo(first.dtype).eps * size)
 
-    def _batched(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
-        def single(parameters: dict[str, Tensor], *tensors: Tensor) -> Tensor:
-            one = chunk.replace(tuple(t.unsqueeze(0) for t in tensors))
-            return self.network.evaluate({**values, **parameters}, one)[0]
+    def _batched(
+        self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """f (n, O) and the rows of J, each sample alone."""
 
+        def single(parameters: dict[str, Tensor], *tensors: Tensor) -> tuple[Tensor, Tensor]:
+            one = chunk.replace(tuple(t.unsqueeze(0) for t in tensors))
+            outputs = self.network.evaluate({**values, **parameters}, one)[0]
+            return outputs, outputs
+
+        outputs: Tensor
+        rows: dict[str, Tensor]
         with torch.no_grad():
-            rows: dict[str, Tensor] = vmap(jacrev(single), (None, *(0 for _ in chunk.tensors)))(own, *chunk.tensors)
-        return rows
+            rows, outputs = vmap(jacrev(single, has_aux=True), (None, *(0 for _ in chunk.tensors)))(own, *chunk.tensors)
+        return outputs, rows
 
     def _one_by_one(self, chunk: Inputs, own: dict[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
         leaves = self.network.leaves(own)
@@ -126,6 +144,17 @@ def _rows_of_one(leaves: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Ten
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _row_bytes(network: Network, values: Iterable[Tensor], samples: Inputs, outputs: int) -> int:
+    """What batched reverse mode takes at its peak for one sample's rows."""
+    return _WORKING_COPIES * outputs * (network.activation_bytes(samples) + sum(map(_bytes, values)))
+
+
+def in_one_piece(network: Network, samples: Inputs, outputs: int, budget: int) -> bool:
+    """Whether :func:`add_jacobian_kernel` makes all rows of J at once, of the samples with themselves."""
+    one = _row_bytes(network, network.parameters.values(), samples, outputs)
+    return 2 * one * max(len(samples), 8) <= budget
 
 
 def add_jacobian_kernel(
@@ -214,7 +243,8 @@ def _own_gram(rows: Tensor, kind: Kind, machine: Machine) -> Tensor:
 
 def least_jacobian_bytes(network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype) -> int:
     """The least working memory of :func:`add_jacobian_kernel`: one row of each parameter in turn."""
-    largest = max(network.parameters[name].numel() for name in names) * dtype.itemsize
+    values = network.parameters
+    largest = max(values[name].numel() for name in names) * dtype.itemsize
     return _WORKING_COPIES * outputs * (network.activation_bytes(x1) + 2 * largest) + 2**16
 
 
@@ -222,7 +252,8 @@ def jacobian_bytes(
     network: Network, names: Iterable[str], x1: Inputs, samples: int, outputs: int, dtype: torch.dtype
 ) -> int:
     """What :func:`add_jacobian_kernel` holds where no budget stops it: all rows of J, and how batched reverse mode makes them."""
-    row = outputs * sum(network.parameters[name].numel() for name in names) * dtype.itemsize
+    values = network.parameters
+    row = outputs * sum(values[name].numel() for name in names) * dtype.itemsize
     return samples * row + _WORKING_COPIES * len(x1) * (outputs * network.activation_bytes(x1) + row) + 2**16
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch.autograd.graph import Node
-
 from kerneltrack.ntk.capture import Use
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
-from kerneltrack.ntk.methods.jacobian import jacobian_bytes
+from kerneltrack.ntk.methods.jacobian import in_one_piece, jacobian_bytes
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import StructuredPlan
 
@@ -44,7 +42,7 @@ def plain_is_faster(request: KernelRequest, trial: ForwardPass, plan: Structured
     needed = jacobian_bytes(request.network, names, request.x1, request.samples, request.outputs, request.dtype)
     if needed > min(request.free_bytes, max(plan.working_bytes, request.machine.plain_bytes)):
         return ""
-    nodes = _nodes(trial)
+    nodes = trial.nodes
     plain, structured = _plain(request, trial.uses, nodes), _structured(request, trial.uses, plan, nodes)
     if plain >= _CLEARLY * structured:
         return ""
@@ -59,6 +57,28 @@ def known_to_be_faster(request: KernelRequest) -> str:
         return ""
     needed, why = request.network.known(request.x1).plain.get(_sizes(request), (0, ""))
     return why if needed <= request.free_bytes else ""
+
+
+def known_outputs(request: KernelRequest) -> int:
+    """O of an equal request that was done by the plain Jacobian in one piece, with vmap; 0 where there was none.
+
+    Samples may be compared beside such a kernel, whose rows of J are those of each alone.
+    """
+    network, samples = request.network, request.x1
+    outputs = network.known(samples).rows.get((len(samples), request.method), 0)
+    if not outputs or request.x2 is not None:
+        return 0
+    trusted = request.trusted(outputs)
+    if request.method != "jacobian" and not known_to_be_faster(trusted):
+        return 0
+    return outputs if in_one_piece(network, samples, outputs, trusted.free_bytes) else 0
+
+
+def remember_outputs(request: KernelRequest, by_sample: str | None) -> None:
+    """Keeps for :func:`known_outputs` that vmap has made all rows of J, unless they were made ``by_sample``."""
+    if request.x2 is None and by_sample is None:
+        known = request.network.known(request.x1)
+        known.rows[len(request.x1), request.method] = request.outputs
 
 
 def _sizes(request: KernelRequest) -> tuple[object, ...]:
@@ -95,15 +115,3 @@ def _plain(request: KernelRequest, uses: Sequence[Use], nodes: int) -> float:
     calls = _MAPPED_NODE * nodes + _PARAMETER * len(request.network.parameters)
     time = form / machine.efficiency.form + products + machine.operations_per_byte * moved
     return time + machine.call_operations * calls
-
-
-def _nodes(trial: ForwardPass) -> int:
-    """Of autograd's graph behind the outputs."""
-    seen: set[Node] = set()
-    waiting = [trial.outputs.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [parent for parent, _ in node.next_functions]
-    return len(seen)

@@ -42,6 +42,7 @@ class Known:
         batched: how a batch is captured where vmap refuses the model; what that is, its finder knows.
         plain: sizes of a request of which the plain Jacobian was found to be the faster way → the bytes that it needs, and
             why.
+        rows: how many samples, the method → O, where vmap has made all rows of a plain Jacobian.
         mapped: how many samples at once, how many outputs, the parameters → whether vmap's derivative was a sample's own.
     """
 
@@ -51,6 +52,7 @@ class Known:
     rounding: Rounding | None = None
     batched: Any = None
     plain: dict[tuple[Any, ...], tuple[int, str]] = field(default_factory=dict)
+    rows: dict[tuple[int, str], int] = field(default_factory=dict)
     mapped: dict[tuple[int, int, tuple[str, ...]], bool] = field(default_factory=dict)
 
 
