@@ -10,9 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .lazy import loader
-from .statements import Forecast, Summary, forecast_by, summarised_by
+from .statements import Forecast, Summary, drawn_by, forecast_by, summarised_by
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from matplotlib.figure import Figure
+
     from .lr_decay import LrDecayEffects, lr_decay_effects
     from .trajectory import Run, Trajectory, load
 
@@ -39,6 +43,19 @@ def _forecast(run: Any, rate: Any, **asked: Any) -> Forecast:
     return forecast(run, rate, **asked)
 
 
+def _figures() -> Iterable[str]:
+    from .figures import registered
+
+    return registered()
+
+
+def _draw(run: Any, name: str, **options: Any) -> Figure:
+    from .figures import drawn
+
+    return drawn(run, name, **options)
+
+
+drawn_by(_figures, _draw)
 summarised_by(_summary)
 forecast_by(_forecast)
 __getattr__ = loader(__name__, _HOME)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import kerneltrack.ntk.analytic as analytic
     from kerneltrack import errors, observables, regression, schedule
     from kerneltrack.archive import Archive, ArchiveWriter, open_archive
+    from kerneltrack.from_arrays import ArraySnapshot, snapshot_from_arrays
     from kerneltrack.ntk import NTKOperator, Plan, empirical_ntk, linearize, ntk_plan
     from kerneltrack.probe import Probe
     from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Archive",
     "ArchiveWriter",
+    "ArraySnapshot",
     "EigenSystem",
     "ForkLimits",
     "KernelEstimates",
@@ -46,6 +48,7 @@ __all__ = [
     "open_archive",
     "regression",
     "schedule",
+    "snapshot_from_arrays",
 ]
 
 #: Where each public name lives; a name that is its own module maps to that module.
@@ -53,6 +56,8 @@ _HOME = {
     "Archive": "kerneltrack.archive",
     "ArchiveWriter": "kerneltrack.archive",
     "open_archive": "kerneltrack.archive",
+    "ArraySnapshot": "kerneltrack.from_arrays",
+    "snapshot_from_arrays": "kerneltrack.from_arrays",
     "NTKOperator": "kerneltrack.ntk",
     "Plan": "kerneltrack.ntk",
     "empirical_ntk": "kerneltrack.ntk",

@@ -7,7 +7,6 @@ normalisation shows.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import zipfile
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kerneltrack.conventions import fingerprint
 from kerneltrack.errors import ProbeError, explaining_what_is_missing
 from kerneltrack.snapshot import Array, Json, ProbeRecord, TargetEncoding
 from kerneltrack.standard_probes import read, standard_probe
@@ -327,15 +327,15 @@ def _checked_count(name: str, leaves: Mapping[str, Tensor], targets: Tensor | No
 
 
 def _fingerprint(leaves: Mapping[str, Tensor], targets: Tensor | None) -> str:
-    digest = hashlib.sha256()
-    everything: dict[str, Tensor] = {f"inputs/{key}": leaf for key, leaf in leaves.items()}
+    everything = {f"inputs/{key}": leaf for key, leaf in leaves.items()}
     if targets is not None:
         everything["targets"] = targets
-    for key, leaf in sorted(everything.items()):
-        digest.update(f"{key}\0{_dtype_name(leaf)}\0{tuple(leaf.shape)}\0".encode())
-        # view(uint8) reaches the bytes of every dtype, bfloat16 included, which NumPy does not know.
-        digest.update(leaf.reshape(-1).view(torch.uint8).numpy().tobytes() if leaf.numel() else b"")
-    return f"sha256:{digest.hexdigest()}"
+    return fingerprint((key, _dtype_name(leaf), tuple(leaf.shape), _bytes(leaf)) for key, leaf in everything.items())
+
+
+def _bytes(leaf: Tensor) -> bytes:
+    # view(uint8) reaches the bytes of every dtype, bfloat16 included, which NumPy does not know.
+    return bytes(leaf.reshape(-1).view(torch.uint8).numpy().tobytes()) if leaf.numel() else b""
 
 
 def _dtype_name(tensor: Tensor) -> str:

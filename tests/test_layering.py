@@ -24,6 +24,7 @@ READING = {"numpy", "h5py", "scipy", "xarray", "pandas", "typer", "rich", "h5net
 TORCH_FREE = (
     "errors.py",
     "formatting.py",
+    "from_arrays",
     "linear_algebra.py",
     "conventions",
     "schedule",

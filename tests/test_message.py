@@ -7,7 +7,7 @@ import pytest
 
 from kerneltrack import open_archive
 from kerneltrack.callbacks import NTKTracker
-from kerneltrack.measurement.message import message
+from kerneltrack.conventions.message import message
 from tests.callbacks.lightning_runs import Regressor, loader, trainer
 
 ROOM = 256

@@ -26,6 +26,17 @@ def lines(section, option):
     return [line for line in SETUP[section][option].splitlines() if line and not line.startswith("#")]
 
 
+def test_every_folder_of_code_is_a_package():
+    """Oracle: the folders on disk. One that is not listed is missing from the wheel."""
+    where = {"kerneltrack": "kerneltrack", "callbacks": "kerneltrack.callbacks", "analysis": "kerneltrack.analysis"}
+    found = {
+        ".".join([where[folder], *path.parent.relative_to(ROOT / folder).parts])
+        for folder in where
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(lines("options", "packages")) == found
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -7,9 +7,10 @@ import pytest
 import kerneltrack as kt
 
 NAMES = [
-    "Archive", "ArchiveWriter", "EigenSystem", "ForkLimits", "KernelEstimates", "NTKOperator", "Plan", "Probe", "ProbeRecord",
-    "Provenance", "Snapshot", "Tracker", "analytic", "control_run", "eigensystem", "empirical_ntk", "errors", "kernel_estimates",
-    "linearize", "ntk_plan", "observables", "open_archive", "regression", "schedule",
+    "Archive", "ArchiveWriter", "ArraySnapshot", "EigenSystem", "ForkLimits", "KernelEstimates", "NTKOperator", "Plan", "Probe",
+    "ProbeRecord", "Provenance", "Snapshot", "Tracker", "analytic", "control_run", "eigensystem", "empirical_ntk", "errors",
+    "kernel_estimates", "linearize", "ntk_plan", "observables", "open_archive", "regression", "schedule",
+    "snapshot_from_arrays",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -26,6 +27,7 @@ SIGNATURES = {
                 "keep_kernel", "metadata", "max_overhead", "log", "forward", "if_exists", "on_error"],
     "ArchiveWriter": ["path", "probes", "provenance", "if_exists"],
     "open_archive": ["path"],
+    "snapshot_from_arrays": ["kernel", "outputs", "targets", "step", "loss", "learning_rates"],
     "analytic.relu_ntk": ["x1", "x2", "depth", "weight_variance", "bias_variance"],
 }  # fmt: skip
 

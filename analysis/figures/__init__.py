@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .catalogue import choose, registered
     from .files import Format, format_of, save, save_figure, save_runs, save_sweep
     from .layout import over_time, sheet
+    from .notebook import drawn
     from .panels import COLOUR_MAPS, Series, cell_names, decade
     from .registry import Scene, figure
     from .style import DARK, PAGE, PAPER, STYLES
@@ -28,6 +29,7 @@ __all__ = [
     "cell_names",
     "choose",
     "decade",
+    "drawn",
     "figure",
     "format_of",
     "oriented_eigenvectors",
@@ -55,6 +57,7 @@ _HOME = {
     "cell_names": "panels",
     "choose": "catalogue",
     "decade": "panels",
+    "drawn": "notebook",
     "oriented_eigenvectors": "canvas",
     "registered": "catalogue",
     "Format": "files",

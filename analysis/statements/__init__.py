@@ -1,7 +1,8 @@
-"""What is said of a run, as values: a finding, a verdict, the summary of both, a forecast. Nothing is computed here."""
+"""What is said of a run, as values: findings, verdicts, summaries, forecasts, and which figures there are. It computes nothing."""
 
 from __future__ import annotations
 
+from .drawing import Drawing, drawn_by
 from .finding import Finding, percent
 from .forecast import Course, Forecast, forecast_by, forecasting
 from .summary import Summary, summarised_by, summarising
@@ -10,10 +11,12 @@ from .verdict import UNDECIDED, Verdict
 __all__ = [
     "UNDECIDED",
     "Course",
+    "Drawing",
     "Finding",
     "Forecast",
     "Summary",
     "Verdict",
+    "drawn_by",
     "forecast_by",
     "forecasting",
     "percent",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .controls import controls_beside, placebos_beside
-from .run import Floats, Ints, PathLike, Run, run_of
-from .trajectory import Trajectory, load
+from .opening import load, run_of
+from .run import Floats, Ints, PathLike, Run
+from .trajectory import Trajectory
 
 __all__ = ["Floats", "Ints", "PathLike", "Run", "Trajectory", "controls_beside", "load", "placebos_beside", "run_of"]

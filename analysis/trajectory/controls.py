@@ -6,8 +6,9 @@ from pathlib import Path
 
 from kerneltrack.errors import AnalysisError, ArchiveError
 
+from .opening import load
 from .run import Run
-from .trajectory import Trajectory, load
+from .trajectory import Trajectory
 
 #: How many files of a folder are asked.
 MOST = 256

@@ -18,13 +18,13 @@ from kerneltrack.errors import AnalysisError
 from kerneltrack.standard_probes import standard_name
 
 from ..groups import Groups
-from ..statements import Forecast, Summary, forecasting, summarising
+from ..statements import Drawing, Forecast, Summary, forecasting, summarising
 from ..withheld import Rows, Withheld, missing, off_lag, withheld
+from .notebook import run_html
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from kerneltrack.archive import Archive, Shelved
     from kerneltrack.snapshot import InTraining
 
 Floats = NDArray[np.float64]
@@ -68,6 +68,12 @@ class Run:
 
     def __len__(self) -> int:
         return int(self.dataset.sizes["snapshot"])
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r} on probe {self.probe!r}: {len(self)} snapshots, steps {self.steps[0]} to {self.steps[-1]}>"
+
+    def _repr_html_(self) -> str:
+        return run_html(self)
 
     @property
     def name(self) -> str:
@@ -326,6 +332,11 @@ class Run:
         """
         return summarising(self, control)
 
+    @property
+    def plot(self) -> Drawing:
+        """Its figures: ``run.plot("stability")`` or ``run.plot.stability()``; all names by ``dir(run.plot)``."""
+        return Drawing(self)
+
     def forecast(
         self, rate: str | float, *, steps: int | Sequence[int] = 500, at: int | None = None, kept: float | None = None
     ) -> Forecast:
@@ -370,20 +381,3 @@ class Run:
         if dim in self.dataset.sizes:
             return int(self.dataset.sizes[dim])
         raise missing(fallbacks[0], f"the size of the dimension {dim!r}", self.path)
-
-
-def run_of(archive: Archive | Shelved, probe: str, path: str) -> Run:
-    """An open archive seen through ``probe``."""
-    record = archive.probes[probe]
-    return Run(
-        dataset=archive.to_xarray(probe),
-        probe=probe,
-        probes=tuple(archive.probes),
-        path=path,
-        fingerprint=record.fingerprint,
-        identity=record.identity,
-        in_training=record.in_training,
-        input_shapes=tuple(tuple(shape) for _, shape in record.input_shapes.values()),
-        software=str(archive.attrs.get("source", "")),
-        stored_count=record.count,
-    )

@@ -7,14 +7,14 @@ and no figure may put them side by side.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from kerneltrack.errors import AnalysisError
 
-from .run import PathLike, Run, run_of
+from .notebook import trajectory_html
+from .run import Run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,6 +38,12 @@ class Trajectory(Sequence[Run]):
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
+
+    def __repr__(self) -> str:
+        return f"<Trajectory of {len(self)} run{'s' * (len(self) != 1)}: {_names(self[:5])}{', …' * (len(self) > 5)}>"
+
+    def _repr_html_(self) -> str:
+        return trajectory_html(self)
 
     @property
     def only(self) -> Run:
@@ -93,39 +99,6 @@ class Trajectory(Sequence[Run]):
                 f"({run.fingerprint[:15]}… against {first.fingerprint[:15]}…)"
             )
         return tuple(notes)
-
-
-def load(paths: PathLike | Iterable[PathLike], *, probe: str | None = None) -> Trajectory:
-    """Open one archive or many as a trajectory. Of many, a few hold their files open at a time.
-
-    Args:
-        paths: a path, or several.
-        probe: which probe to look through; None: each archive's first.
-
-    Raises:
-        AnalysisError: no path, an archive without that probe, or without a snapshot.
-        ArchiveError: a file that cannot be read as an archive.
-    """
-    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not several:
-        raise AnalysisError("load(paths)", expected="at least one archive", got="none")
-    return Trajectory(tuple(_load(os.fspath(path), probe) for path in several))
-
-
-def _load(path: str, probe: str | None) -> Run:
-    from kerneltrack.archive import Shelved, open_archive
-
-    archive = open_archive(path)
-    names = tuple(archive.probes)
-    if not names:
-        raise AnalysisError("the archive holds no probe", where=path)
-    if probe is not None and probe not in names:
-        raise AnalysisError(f"probe {probe!r}", expected=f"one of {', '.join(names)}", got="no such probe", where=path)
-    if len(archive) == 0:
-        raise AnalysisError(
-            "the archive holds no snapshot yet", where=path, remedy="Wait for the run's first measurement."
-        )
-    return run_of(Shelved(archive), probe or names[0], path)
 
 
 def _same(

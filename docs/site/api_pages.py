@@ -40,6 +40,7 @@ PAGES: Mapping[str, Page] = {
             "Eigensystems": ("eigensystem", "EigenSystem", "kernel_estimates", "KernelEstimates"),
             "Probes": ("Probe",),
             "Tracking a loop": ("Tracker", "ForkLimits", "control_run"),
+            "A kernel from elsewhere": ("snapshot_from_arrays", "ArraySnapshot"),
             "Archives": ("open_archive", "Archive", "ArchiveWriter"),
             "What an archive is made of": ("Snapshot", "ProbeRecord", "Provenance"),
         },

@@ -6,6 +6,7 @@ from kerneltrack.archive.checking import Problem, check
 from kerneltrack.archive.durable import Stream, folders_for
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.layout import Column, chunk_shape
+from kerneltrack.archive.notebook import html_table
 from kerneltrack.archive.pieces import is_archive, list_parts, says
 from kerneltrack.archive.place import is_among_parts
 from kerneltrack.archive.printable import printable
@@ -30,6 +31,7 @@ __all__ = [
     "check",
     "chunk_shape",
     "folders_for",
+    "html_table",
     "is_among_parts",
     "is_archive",
     "list_parts",

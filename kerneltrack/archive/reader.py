@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from kerneltrack.archive import joining, json_kinds, pieces, rows, safety
 from kerneltrack.archive.canonical import is_canonical
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.layout import Column
+from kerneltrack.archive.notebook import html_table
 from kerneltrack.archive.printable import printable
 from kerneltrack.errors import ArchiveError, ArchiveFormatError
 from kerneltrack.snapshot import Array, ProbeRecord, Provenance, Snapshot
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
 
 
@@ -149,18 +151,41 @@ class Archive(Sequence[Snapshot]):
                 measured.setdefault(probe, {})[name] = value
         return rows.decode(values, measured)
 
-    def to_xarray(self, probe: str | None = None) -> xarray.Dataset:
+    def to_xarray(self, probe: str | None = None, *, by: Literal["snapshot", "step"] = "snapshot") -> xarray.Dataset:
         """One probe's measurements as a labelled data set that reads what is asked of it, when it is asked.
 
         Args:
             probe: the probe's name; may be left out if there is only one.
+            by: what its rows are numbered by; "step" for ``sel(step=500)`` or ``sel(step=480, method="nearest")``. Data sets of two
+                runs then have the rows in common that were measured at one step.
 
         Raises:
             ArchiveError: there is no such probe, or there are several and none was named.
         """
         from kerneltrack.archive.dataset import dataset
 
-        return dataset(self, self.probe_name(probe))
+        found = dataset(self, self.probe_name(probe))
+        return found if by == "snapshot" else found.swap_dims(snapshot="step")
+
+    def to_datatree(self) -> xarray.DataTree:
+        """Every probe's data set, as a tree with one child per probe."""
+        import xarray
+
+        return xarray.DataTree.from_dict({name: self.to_xarray(name) for name in self.probes})
+
+    def to_dataframe(self, probe: str | None = None) -> pandas.DataFrame:
+        """What is one number a snapshot of one probe, as a table of pandas: a row per snapshot, by its step.
+
+        Args:
+            probe: the probe's name; may be left out if there is only one.
+
+        Raises:
+            ArchiveError: as of :meth:`to_xarray`.
+        """
+        data = self.to_xarray(probe).reset_coords()
+        scalars = [name for name, values in data.data_vars.items() if values.dims == ("snapshot",)]
+        table: pandas.DataFrame = data[scalars].to_dataframe().set_index("step")
+        return table
 
     def probe_name(self, probe: str | None) -> str:
         """The name of the probe that is meant.
@@ -203,6 +228,19 @@ class Archive(Sequence[Snapshot]):
 
     def __repr__(self) -> str:
         return f"<Archive {self.path.name!r}: {len(self)} snapshots of {', '.join(self._header.probes) or 'no probe'}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the run and its probes."""
+        steps = self.steps if self._pieces else np.zeros(0, np.int64)
+        rows: list[tuple[object, ...]] = [("snapshots", f"{len(self):,}")]
+        rows += [("steps", f"{steps[0]:,} to {steps[-1]:,}")] if len(steps) else []
+        rows += list(self.provenance.metadata.items())
+        for name, record in self.probes.items():
+            output = record.settings.get("output", "?")
+            rows.append(
+                (f"probe {name}", f"{record.count:,} points, output {output}, loss {record.settings.get('loss')}")
+            )
+        return html_table(self.path.name, (), rows)
 
 
 def _as_it_was(path: Path, canonical: bool, archive_id: str, appended: int, starts: int) -> Archive:

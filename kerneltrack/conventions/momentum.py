@@ -61,6 +61,15 @@ class Momentum:
         return 1 + self.beta * held if self.nesterov else held
 
 
+def alternating_gain(group: Mapping[str, Any]) -> float:
+    """What SGD with those settings makes of a gradient that flips its sign at every update, in the long run: 2 over its edge."""
+    momentum, dampening = float(group.get("momentum", 0.0)), float(group.get("dampening", 0.0))
+    if not momentum:
+        return 1.0
+    averaged = (1 - dampening) / (1 + momentum)
+    return 1 + momentum * averaged if group.get("nesterov") else averaged
+
+
 def groups(optimizers: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(class, settings) of every parameter group that a provenance or an update rule tells of, one at least an optimizer."""
     for optimizer in optimizers if isinstance(optimizers, list | tuple) else [optimizers]:

@@ -21,13 +21,13 @@ import torch
 from torch import nn
 
 from kerneltrack.archive import ArchiveWriter
+from kerneltrack.conventions import message
 from kerneltrack.distributed import Ranks, is_sharded, unsharded
 from kerneltrack.errors import ArchiveError, ArchiveSizeError, KerneltrackError, TrackerError, one_line
 from kerneltrack.measurement.clipped import clipped
 from kerneltrack.measurement.eigenpairs import fits
 from kerneltrack.measurement.forecast import Forecast, UpdateTime, WholeState, forecast
 from kerneltrack.measurement.instrument import Instrument
-from kerneltrack.measurement.message import message
 from kerneltrack.measurement.moment import Moment
 from kerneltrack.measurement.pace import Pace
 from kerneltrack.measurement.reading import Reading

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kerneltrack.conventions import Momentum
+from kerneltrack.conventions import Momentum, alternating_gain
 from kerneltrack.distributed import whole
 from kerneltrack.training.clipping import Clipping
 
@@ -147,7 +147,7 @@ def _threshold(optimizer: Optimizer, group: Mapping[str, Any]) -> tuple[float | 
     if group.get("maximize"):
         return None, "the optimizer maximises"
     if isinstance(optimizer, torch.optim.SGD):
-        return _positive(2.0 / _gain(group) - decay)
+        return _positive(2.0 / alternating_gain(group) - decay)
     if isinstance(optimizer, torch.optim.Adam):
         beta = float(group["betas"][0])
         gain = (1 - beta) / (1 + beta)
@@ -155,15 +155,6 @@ def _threshold(optimizer: Optimizer, group: Mapping[str, Any]) -> tuple[float | 
             return None, "Adam's L2 weight decay is preconditioned, so the threshold is not one number (use AdamW)"
         return _positive((2.0 - decay) / gain)
     return None, f"the stability threshold of {name} is not known to kerneltrack"
-
-
-def _gain(group: Mapping[str, Any]) -> float:
-    """What SGD makes of a gradient that flips its sign at every update, in the long run."""
-    momentum, dampening = float(group.get("momentum", 0.0)), float(group.get("dampening", 0.0))
-    if not momentum:
-        return 1.0
-    averaged = (1 - dampening) / (1 + momentum)
-    return 1 + momentum * averaged if group.get("nesterov") else averaged
 
 
 def _positive(threshold: float) -> tuple[float | None, str]:

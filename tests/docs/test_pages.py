@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -47,6 +48,40 @@ def contradicted(page, right, wrong, names):
     assert right in last
     with pytest.raises(AssertionError, match=r"^$"):
         exec(last.replace(right, wrong), names)
+
+
+def test_kernel_from_elsewhere(here, capsys):
+    """Its assertions, the last one turned round, and an archive that check finds nothing wrong with."""
+    page = "how-to/kernel-from-elsewhere"
+    names = {"__name__": page}
+    for block in (found for found in blocks(page, "python") if not found.startswith("# jax")):
+        exec(compile(block, page, "exec"), names)
+        for line in "".join(blocks(page, "bash")).splitlines() if "writer" in block else ():
+            assert command(line) == 0
+    assert (here / "numpy.html").exists()
+
+
+def test_kernel_from_jax(here):
+    """Oracle: JAX's kernel against the two closed-form parts of a one-hidden-layer network; float32, so 1e-4 of its size."""
+    pytest.importorskip("jax")
+    page = "how-to/kernel-from-elsewhere"
+    (block,) = (found for found in blocks(page, "python") if found.startswith("# jax"))
+    names = {"__name__": page, "kt": kt}
+    exec(compile(block, page, "exec"), names)
+    assert not list(check(here / "jax.h5"))
+    x, p = (
+        np.asarray(names["inputs"], np.float64),
+        {k: np.asarray(v, np.float64) for k, v in names["parameters"].items()},
+    )
+    features = np.tanh(x @ p["hidden"])
+    slopes = (1 - features**2)[:, None, :] * p["readout"].T
+    expected = np.einsum("nh,mh,op->nmop", features, features, np.eye(2))
+    expected += np.einsum("noh,mph,nm->nmop", slopes, slopes, x @ x.T)
+    np.testing.assert_allclose(
+        names["kernel_of"](names["parameters"], names["inputs"]), expected, rtol=0, atol=1e-4 * expected.max()
+    )
+    with open_archive(here / "jax.h5") as archive:
+        assert archive.steps.tolist() == [0, 10, 20]
 
 
 @QUIET
