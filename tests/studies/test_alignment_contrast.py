@@ -10,7 +10,7 @@ study = script("alignment-contrast")
 
 from contrast_claims import claims, lost, shares, why_not  # noqa: E402
 from contrast_page import page  # noqa: E402
-from contrast_runs import Course, State, hessian, run  # noqa: E402
+from contrast_runs import Course, State, _energies, hessian, run  # noqa: E402
 from portrait import mlp  # noqa: E402
 from results import Results  # noqa: E402
 
@@ -57,6 +57,22 @@ def test_energies_are_those_of_projections_and_states_those_of_plain_descent():
         basis = vectors[:, -k:]
         left = phi - basis @ np.linalg.lstsq(basis, phi, rcond=None)[0]
         assert found == pytest.approx(1 - left @ left / (phi @ phi), abs=1e-9)
+
+
+def test_each_kernel_has_its_own_modes_and_a_pair_its_mean():
+    """Three kernels whose first modes are the three axes: by hand, the squares of the output's components, and their means."""
+    axes, outputs = np.eye(3), [np.sqrt([0.5, 0.3, 0.2]), np.sqrt([0.1, 0.3, 0.6])]
+    states = [{t: State(f, axes[:, [i]], 1.0) for t, f in enumerate(outputs)} for i in (0, 2)]
+    own, foreign = (Course(np.sqrt([0.4, 0.6, 0.0]), states[i], {}) for i in (0, 1))
+    first = State(outputs[0], axes[:, [1]], 1.0)
+    found = _energies(own, first, foreign, (0, 1), (1,), of="output")
+    assert {name: energy for name, (energy,) in found.items()} == pytest.approx(
+        {"own": 0.3, "frozen": 0.3, "foreign": 0.4}
+    )
+    found = _energies(own, first, foreign, (0, 1), (1,), of="target")
+    assert {name: energy for name, (energy,) in found.items()} == pytest.approx(
+        {"own": 0.4, "frozen": 0.6, "foreign": 0}
+    )
 
 
 def test_the_hessian_is_that_of_autograd():

@@ -104,12 +104,12 @@ def test_infinite_width_is_gradient_descent_in_function_space_update_by_update()
 def test_an_ensemble_of_draws_of_the_limit_is_in_its_band_and_one_of_twice_the_variance_is_not():
     """NumPy's normal draws; 12 members in 20 modes: 220 degrees of freedom, a band of ±19 %."""
     numbers = Limit.of(wave(12), 0.2).numbers(wave(12), 20)
-    draws = (
-        np.random.default_rng(1).standard_normal((12, 20)) * np.sqrt(numbers["variances"]) @ np.array(numbers["modes"])
-    )
+    normal = np.random.default_rng(1).standard_normal((12, 20))
+    draws = normal * np.sqrt(numbers["variances"]) @ np.array(numbers["modes"])
     right, wrong = Ensemble(draws, numbers), Ensemble(2**0.5 * draws, numbers)
     assert right.sampled == pytest.approx((0.822, 1.195), abs=1e-3)  # a table of χ² with 220 degrees
     assert right.sampled[0] < right.ratio < right.sampled[1] < wrong.ratio == pytest.approx(2 * right.ratio)
+    assert right.ratio == pytest.approx(normal.var(axis=0, ddof=1).mean(), rel=1e-4)  # modes are stored in six digits
     assert right.total == pytest.approx(draws.var(axis=0, ddof=1).sum() / np.sum(numbers["variance"]))
 
 

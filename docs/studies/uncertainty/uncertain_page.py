@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from claims import table, verdict
 from results import Results
-from uncertain_claims import PROCESSES, Runs, claims
+from uncertain_claims import PROCESSES, Runs, claims, why_not
 
 from kerneltrack.analysis.figures.style import OKABE_ITO
 
@@ -17,6 +17,8 @@ def page(results: Results) -> str:
     """README.md."""
     s, runs = results.settings, Runs.of(results)
     rows = list(claims(runs))
+    reasons = "\n".join(f"- {why}" for why in why_not(runs, {row.key for row in rows if row.holds is False}))
+    reasons = f"\n### Where it did not come out\n\n{reasons}\n" if reasons else ""
     listed = ", ".join(f"{width:,}" for width in s["widths"])
     updates = ", ".join(f"{limit['updates']:,} on {task}" for task, limit in runs.limits.items())
     return f"""# Uncertainty from the tangent kernel, over width
@@ -55,7 +57,7 @@ Run from commit {results.commit} on {results.ran_on}, in {results.seconds / 60:.
 
 ## What came out
 
-{table(rows)}
+{table(rows)}{reasons}
 ![Calibration of the processes and variance of the ensembles, over width](uncertainty.png)
 
 Left and middle: z̄², a point a seed, lines are medians. Right: variance of an ensemble over that of infinite width, the mean
