@@ -75,6 +75,7 @@ studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*
 	$(BIN)/python docs/studies/alignment-speed/study.py --size desk
 	$(BIN)/python docs/studies/width-sweep/study.py --size desk
 	$(BIN)/python docs/studies/natural-gradient/study.py --size desk
+	$(BIN)/python docs/studies/uncertainty/study.py --size desk
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
 
 calibration: $(VENV)/.dev  ## ten decays, forecast and measured; writes docs/forecast-calibration.md

@@ -242,7 +242,7 @@ def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
     """A reason, measured, for each claim that does not hold and can be explained."""
     if refuted & {CALIBRATED, LIKELY}:
         yield (
-            "evidence against the prescription: it is the linearisation at θ_T that loses, not the evidence. In the same kernel "
+            "evidence against the prescription: what loses is the linearisation at θ_T more than the evidence. In the same kernel "
             f"Θ_0, evidence has the smaller |ln z̄²| in {runs.told(_evidence_alone('calibration'))}; the smaller negative "
             f"log-likelihood in {runs.told(_evidence_alone('nll'))}. The prior of θ_T is centred at 0, where a network of three "
             "homogeneous layers has −2f_T for its linearised output, so that the process has to explain y + 2f_T, three times y "

@@ -144,6 +144,8 @@ def figure(results: Results, path: Path) -> None:
     axes[-1].legend(fontsize=7)
     for axis in axes:
         axis.set(xscale="log", yscale="log", xlabel="width")
+        axis.set_xticks(runs.widths, [f"{width:,}" for width in runs.widths])
+        axis.tick_params(axis="x", which="minor", labelbottom=False)
     drawn.savefig(path, dpi=110)
     plt.close(drawn)
 
