@@ -8,7 +8,7 @@ from tests.studies.study_scripts import STUDIES, script
 
 study = script("alignment-contrast")
 
-from contrast_claims import claims, lost, shares, why_not  # noqa: E402
+from contrast_claims import OUTPUT, claims, lost, shares, why_not  # noqa: E402
 from contrast_page import page  # noqa: E402
 from contrast_runs import Course, State, _energies, hessian, run  # noqa: E402
 from portrait import mlp  # noqa: E402
@@ -123,7 +123,7 @@ def test_losses_and_shares_by_hand(smoke):
     assert shares(results) == pytest.approx([0.5, 0.25])
     rows = list(claims(results))
     assert [row.holds for row in rows] == [False, False, None, True]
-    assert "update 7 at k = 10 (1)" in why_not(results)
+    assert "update 7 at k = 10 (1)" in why_not(results, OUTPUT)
 
 
 def test_the_page_is_made_of_results_alone(smoke, tmp_path):

@@ -13,8 +13,9 @@ SPANS = "the output lies almost completely in the span of the top eigenfunctions
 CHANGES = "the NTK changes dramatically and in a task-dependent way"
 #: between these the median of ρ over pairs is at the edge of stability
 EDGE = 0.95, 1.2
-#: the key of the claim that the page explains where it does not hold
-OUTPUT = "the output lies in the top modes of its own kernel, of no other"
+#: keys of the claims that the page explains where they do not hold, and whose energies they are of
+OUTPUT, TARGET = "the output lies in the top modes of its own kernel, of no other", "so does the target"
+OF = {OUTPUT: "output", TARGET: "target"}
 
 
 def claims(results: Results) -> Iterator[Claim]:
@@ -50,7 +51,8 @@ def _won(results: Results, of: str) -> str:
 
 def _told(results: Results, of: str) -> str:
     return "; ".join(
-        f"k = {k}: " + ", ".join(f"{name} {spread([e[name][i] for _, e in cases(results, of)])}" for name in KERNELS)
+        f"k = {k}: "
+        + ", ".join(f"{name} {spread([e[name][i] for _, e in cases(results, of)], of='cases')}" for name in KERNELS)
         for i, k in enumerate(results.settings["k"])
     )
 
@@ -69,7 +71,7 @@ def _output(results: Results) -> Claim:
 
 def _target(results: Results) -> Claim:
     return Claim(
-        "so does the target",
+        TARGET,
         CHANGES,
         "the same of E(y, k)",
         "derived",
@@ -91,7 +93,7 @@ def _share(results: Results) -> Claim:
         f"(own − foreign)/(own − frozen) of E(y, {results.settings['k'][0]}): 1 if all of it, 0 if none. A number, no verdict: "
         "that some of it is says nothing of how dramatic it is",
         "derived",
-        f"{spread(shares(results), 2)} at update {results.settings['moments'][-1]:,}",
+        f"{spread(shares(results), 2, 'runs')} at update {results.settings['moments'][-1]:,}",
         None,
     )
 
@@ -112,22 +114,21 @@ def _edge(results: Results) -> Claim:
     )
 
 
-def why_not(results: Results) -> str:
-    """Where another kernel holds as much of the output, in words."""
-    told = []
+def why_not(results: Results, key: str) -> str:
+    """Where another kernel holds as much of the output or of the target, in words."""
+    of, told = OF[key], []
     for other in KERNELS[1:]:
-        found = lost(results, "output", other)
-        places = sorted(set(found))
-        each = ", ".join(f"update {step:,} at k = {k} ({found.count((step, k))})" for step, k in places)
+        found = lost(results, of, other)
+        each = ", ".join(f"update {t:,} at k = {k} ({found.count((t, k))})" for t, k in sorted(set(found)))
         if each:
             told.append(f"the {other} kernel holds as much at {each}")
-    gaps = {
-        step: np.median([e["own"][0] - e["foreign"][0] for s, e in cases(results, "output") if s == step])
-        for step in results.settings["moments"]
-    }
-    course = ", ".join(f"{gap:+.3f} at {step:,}" for step, gap in gaps.items())
-    k = results.settings["k"][0]
-    return (
-        f"{OUTPUT}: {'; '.join(told)}, of {2 * len(results.runs)} pairs each. Median of own − foreign at k = {k}, over "
-        f"updates: {course}."
+    k = results.settings["k"]
+    course = "; ".join(
+        f"k = {modes}: "
+        + ", ".join(
+            f"{np.median([e['own'][i] - e['foreign'][i] for step, e in cases(results, of) if step == t]):+.3f} at {t:,}"
+            for t in results.settings["moments"]
+        )
+        for i, modes in enumerate(k)
     )
+    return f"{key}: {'; '.join(told)}, of {2 * len(results.runs)} pairs each. Median of own − foreign over updates, {course}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from claims import table, verdict
-from contrast_claims import OUTPUT, claims, why_not
+from contrast_claims import OF, claims, why_not
 from contrast_runs import KERNELS
 from results import Results
 
@@ -12,8 +12,8 @@ from results import Results
 def page(results: Results) -> str:
     """README.md."""
     s, rows = results.settings, list(claims(results))
-    refuted = any(row.key == OUTPUT and row.holds is False for row in rows)
-    reason = f"\n### Where it did not come out\n\n- {why_not(results)}\n" if refuted else ""
+    reasons = "\n".join(f"- {why_not(results, row.key)}" for row in rows if row.key in OF and row.holds is False)
+    reason = f"\n### Where it did not come out\n\n{reasons}\n" if reasons else ""
     moments = ", ".join(f"{t:,}" for t in s["moments"])
     return f"""# Own, frozen and foreign kernels
 

@@ -206,7 +206,7 @@ def _gap(runs: Runs) -> Claim:
         "",
         "the posterior variance in the wave's gap over that at other held-out points is above 1, in every run",
         "derived",
-        "; ".join(f"{name}: {spread(ratios)}" for name, ratios in found.items()),
+        "; ".join(f"{name}: {spread(ratios, of='runs')}" for name, ratios in found.items()),
         min(min(ratios) for ratios in found.values()) > 1,
     )
 
@@ -233,7 +233,8 @@ def _control(runs: Runs) -> Claim:
         f"targets drawn from N(f_0, Θ_0) and noise: 2 ln(evidence over that with δ = 1) is χ² of one degree, so above "
         f"{SURPRISE:.2f} in at most {allowed} of {len(every)} runs; and the rule of the first row finds nothing",
         "derived",
-        f"above it in {surprises}, on the data in {data}; δ {spread(precisions)}; smaller |ln z̄²| in {runs.told(unmoved)}",
+        f"above it in {surprises}, on the data in {data}; δ {spread(precisions, of='runs')}; smaller |ln z̄²| in "
+        f"{runs.told(unmoved)}",
         surprises <= allowed and not runs.mostly(unmoved),
     )
 
