@@ -35,7 +35,8 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "forecast-calibration",
     ),
     "Studies": (
-        "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/alignment-speed/README",
+        "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/alignment-contrast/README",
+        "studies/alignment-speed/README",
         "studies/width-sweep/README", "studies/natural-gradient/README", "studies/uncertainty/README",
         "studies/fast-ntk/README",
     ),

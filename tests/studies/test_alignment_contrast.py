@@ -136,3 +136,9 @@ def test_the_page_is_made_of_results_alone(smoke, tmp_path):
 def test_a_state_keeps_the_modes_that_it_is_asked_for():
     network = torch.nn.Linear(2, 1, dtype=torch.float64)
     assert State.of(network, torch.randn(6, 2, dtype=torch.float64), 2).vectors.shape == (6, 2)
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    results = Results.read(FOLDER / "results.json")
+    assert results.size == "desk"
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)

@@ -14,7 +14,7 @@ CHANGES = "the NTK changes dramatically and in a task-dependent way"
 #: between these the median of ρ over pairs is at the edge of stability
 EDGE = 0.95, 1.2
 #: keys of the claims that the page explains where they do not hold, and whose energies they are of
-OUTPUT, TARGET = "the output lies in the top modes of its own kernel, of no other", "so does the target"
+OUTPUT, TARGET = "the output lies in the top modes of its own kernel more than of another", "so does the target"
 OF = {OUTPUT: "output", TARGET: "target"}
 
 
@@ -108,8 +108,7 @@ def _edge(results: Results) -> Claim:
         f"median over pairs of ρ = ηλ_1(Θ)/2N between {EDGE[0]:g} and {EDGE[1]:g}, every seed: above 1 the quadratic model is "
         "unstable, the network is not",
         "derived",
-        f"ρ {spread(ratios)}; of the Hessian, ηλ_1(∇²L)/2, {spread(hessians)}: being above 1 is no artefact of Gauss–Newton "
-        "where both are",
+        f"ρ {spread(ratios)}; of the Hessian, ηλ_1(∇²L)/2, {spread(hessians)}",
         all(EDGE[0] < ratio < EDGE[1] for ratio in ratios),
     )
 
