@@ -72,9 +72,11 @@ setups: $(VENV)/.dev  ## every set-up of a Trainer through its claims; writes do
 
 studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*/README.md
 	$(BIN)/python docs/studies/spectrum-alignment/study.py --size desk
+	$(BIN)/python docs/studies/alignment-contrast/study.py --size desk
 	$(BIN)/python docs/studies/alignment-speed/study.py --size desk
 	$(BIN)/python docs/studies/width-sweep/study.py --size desk
 	$(BIN)/python docs/studies/natural-gradient/study.py --size desk
+	$(BIN)/python docs/studies/uncertainty/study.py --size desk
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
 	$(BIN)/python docs/studies/summary.py
 

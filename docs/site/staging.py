@@ -37,7 +37,8 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "Studies": (
         "studies/README", "studies/summary", "studies/digits", "studies/spectrum-alignment/README",
-        "studies/alignment-speed/README", "studies/width-sweep/README", "studies/natural-gradient/README",
+        "studies/alignment-contrast/README", "studies/alignment-speed/README", "studies/width-sweep/README",
+        "studies/natural-gradient/README", "studies/uncertainty/README",
         "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),

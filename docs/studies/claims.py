@@ -65,13 +65,13 @@ def verdict(claims: Iterable[Claim]) -> str:
     )
 
 
-def spread(values: Iterable[float], digits: int = 3) -> str:
-    """Median and range over seeds, with how many: ``0.81 (0.78 to 0.84, 3 seeds)``; a single value stands alone."""
+def spread(values: Iterable[float], digits: int = 3, of: str = "seeds") -> str:
+    """Median and range, with how many of what: ``0.81 (0.78 to 0.84, 3 seeds)``; a single value stands alone."""
     v = np.asarray(list(values), dtype=np.float64)
     median, low, high = (f"{number:.{digits}g}" for number in (np.median(v), v.min(), v.max()))
     if v.size == 1:
         return median
-    return f"{median} ({low} to {high}, {v.size} seeds)" if low != high else f"{median} ({v.size} seeds)"
+    return f"{median} ({low} to {high}, {v.size} {of})" if low != high else f"{median} ({v.size} {of})"
 
 
 def command_line(

@@ -48,3 +48,4 @@ def test_a_spread_is_median_and_range():
     assert claims.spread([3.0, 1.0, 2.0]) == "2 (1 to 3, 3 seeds)"
     assert claims.spread([0.5]) == "0.5"
     assert claims.spread([0.5, 0.5001]) == "0.5 (2 seeds)"
+    assert claims.spread([1.0, 2.0], of="runs") == "1.5 (1 to 2, 2 runs)"
