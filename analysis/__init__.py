@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .lazy import loader
-from .statements import Forecast, Summary, drawn_by, forecast_by, summarised_by
+from .statements import Course, Finding, Forecast, Summary, Verdict, drawn_by, forecast_by, summarised_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from .lr_decay import LrDecayEffects, lr_decay_effects
     from .trajectory import Run, Trajectory, load
 
-__all__ = ["LrDecayEffects", "Run", "Trajectory", "load", "lr_decay_effects"]
+__all__ = [
+    "Course",
+    "Finding",
+    "Forecast",
+    "LrDecayEffects",
+    "Run",
+    "Summary",
+    "Trajectory",
+    "Verdict",
+    "load",
+    "lr_decay_effects",
+]
 
 _HOME = {
     "LrDecayEffects": "lr_decay",

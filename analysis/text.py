@@ -136,7 +136,9 @@ def print_table(console: Console, table: Table) -> None:
 
 
 def plain_lines(table: Table) -> list[str]:
-    """The table as aligned columns of plain text, without a trailing blank."""
+    """The table as aligned columns of plain text, without a trailing blank; without rows its title and notes alone."""
+    if not table.rows:
+        return [*([plain(table.title)] if table.title else []), *(plain(note, 2000) for note in table.notes)]
     cells = [list(map(plain, table.columns)), *[list(map(plain, row)) for row in table.rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
     lines = [plain(table.title)] if table.title else []

@@ -44,6 +44,8 @@ _REMEDIES = {
 }
 #: The first version whose tracker looked for rounding itself.
 _LOOKED = (0, 1, 1)
+#: A gap between the function in training and the measured one, of the size of the latter: they are two functions.
+APART = 1.0
 #: A stored share, or a ratio of two levels, that is one.
 _ONE = 1e-6
 
@@ -203,6 +205,26 @@ def sample_note(run: Stored) -> str:
         "unknown": "Whether the probe's points are trained on is not known: take alignments and energies for in-sample.",
     }
     return said.get(seen(run), "")
+
+
+def mode_note(run: Stored) -> str:
+    """What must be said where at the start the network in training is another function than the measured one, or "".
+
+    BatchNorm's running statistics are those of no data before the first updates: in eval mode the initial network, and with it
+    every number that is told against the start, is of another scale than the one that trained.
+    """
+    if "function_gap" not in run.dataset:
+        return ""
+    gaps = np.asarray(run.dataset["function_gap"].values, dtype=np.float64)
+    known = np.flatnonzero(np.isfinite(gaps))
+    if not known.size or gaps[known[0]] < APART:
+        return ""
+    (first, at_first), (last, at_last) = ((run.steps[i], f"{gaps[i]:.2g}") for i in (known[0], known[-1]))
+    return (
+        f"At step {first} the outputs in training (batch statistics, dropout) differed by {at_first} times the size of those "
+        f"that are measured, in eval mode; at step {last} by {at_last} (function_gap). What is told against the start (laziness, "
+        "kernel motion) holds what running statistics did, too."
+    )
 
 
 def _seen(run: Stored) -> tuple[Rows, str]:

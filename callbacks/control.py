@@ -14,10 +14,10 @@ import torch
 
 from kerneltrack.archive import IfExists
 from kerneltrack.errors import ForkError
-from kerneltrack.tracking import Fork, TrackedRun, arguments, continuation, copied, put_back, say
+from kerneltrack.tracking import Fork, TrackedRun, continuation, copied, put_back, say
 from kerneltrack.undisturbed import held_generators, preserved_rng
 
-from . import trainer_facts
+from . import forking, trainer_facts
 from .import_roots import callback_bases
 from .tracker import NTKTracker
 from .trainer_facts import TrainerFacts
@@ -52,6 +52,7 @@ class _Continuation:
         facts = TrainerFacts(trainer, pl_module)
         if facts.step != self._fork.step:
             raise ForkError("the trainer does not stand at the fork", expected=self._fork.step, got=facts.step)
+        self._look_at_validation(trainer)
         self._fork.weights.load(pl_module)
         self._hooks = [o.register_step_pre_hook(lambda *_: self._hold(facts)) for o in facts.optimizers]
         if pl_module.automatic_optimization:  # what would they do: the settings are held, and some end with their run
@@ -63,6 +64,17 @@ class _Continuation:
             iter(trainer.fit_loop._data_fetcher)
         elif self._fork.replay is not None:
             self._replay(trainer)
+
+    def _look_at_validation(self, trainer: Any) -> None:
+        """Said before the first update, not after the last: what validation draws, the batches of the next epoch depend on."""
+        run, control = self._fork.origin.source.validates, forking.does_validate(trainer)
+        if run == control or self._placebo or not self._tracker._options.log:
+            return
+        does, other = ("validated", "does not") if run else ("did not validate", "does")
+        say(
+            f"the run {does} and this control {other}: validation draws random numbers, so the batches of its next epochs will be "
+            "others than the run's, unless the loader shuffles by a generator of its own. Give val_dataloaders= as the run had it"
+        )
 
     def _hold(self, facts: TrainerFacts) -> None:
         put_back(facts.optimizers, continuation.settings_at(self._fork, self._step, placebo=self._placebo))
@@ -126,7 +138,7 @@ def run_control(
     datamodule: Any = None,
     train_dataloaders: Any = None,
     val_dataloaders: Any = None,
-    steps: int,
+    steps: int | None = None,
     archive: str | Path | None = None,
     if_exists: IfExists = "raise",
     placebo: bool | int = False,
@@ -145,7 +157,7 @@ def run_control(
         datamodule: a new one; or ``train_dataloaders``, and ``val_dataloaders``, as ``fit`` takes them.
         train_dataloaders: where there is no datamodule.
         val_dataloaders: the same for validation.
-        steps: how many updates.
+        steps: how many updates; None: as many as the run made after the fork.
         archive: the file to write; None: beside the run's, ``NAME-control-STEP.h5``.
         if_exists: "raise" or "replace".
         placebo: go on with the run's own rates on other batches instead, which says what these alone do; 2, 3, … draw others.
@@ -154,11 +166,12 @@ def run_control(
         The archive. It says of which run it is a control, and whether the batches were the same.
 
     Raises:
-        ForkError: a fork of a plain loop, a trainer that has fitted, or the run's own module or trainer.
+        ForkError: a fork of a plain loop, a trainer that has fitted, the run's own module or trainer, or no data to train on.
         ArchiveExistsError: the archive exists.
     """
     _check(fork, trainer, module)
-    steps = arguments.number("steps", steps, least=1, remedy="As many as the run made after the fork.")
+    _require_data(module, datamodule, train_dataloaders)
+    steps = continuation.steps_of(fork, steps)
     placebo = continuation.draw_of(placebo)
     path = continuation.place_of(fork, archive, placebo=placebo)
     tracker = _ContinuedTracker(fork, path, steps=steps, if_exists=if_exists, placebo=placebo)
@@ -203,15 +216,15 @@ def _not_strict(module: Any) -> Iterator[None]:
 
 
 def _check(fork: Any, trainer: Any, module: Any) -> None:
-    if not isinstance(fork, Fork) or not isinstance(fork.origin.source, tuple):
+    if not isinstance(fork, Fork) or not isinstance(fork.origin.source, forking.Source):
         raise ForkError(
             "run_control()",
             expected="a fork of an NTKTracker: one of tracker.forks",
             got="a fork of a loop of one's own" if isinstance(fork, Fork) else repr(fork),
-            remedy="For kerneltrack.Tracker's forks call kt.control_run(fork, update, steps=…).",
+            remedy="For kerneltrack.Tracker's forks call kt.control_run(fork, update).",
         )
     trainer_facts.require_trainer(trainer)
-    theirs, ours = (reference() for reference in fork.origin.source)
+    theirs, ours = fork.origin.source.trainer(), fork.origin.source.module()
     if trainer is theirs or trainer.global_step or module is ours:
         what = "module" if module is ours else "trainer"
         raise ForkError(
@@ -225,4 +238,15 @@ def _check(fork: Any, trainer: Any, module: Any) -> None:
             "the trainer of a control run has an NTKTracker",
             expected="none: the control is measured as its run was",
             remedy="Leave it out of callbacks; archive=… says where the control is written.",
+        )
+
+
+def _require_data(module: Any, datamodule: Any, train_dataloaders: Any) -> None:
+    own = getattr(type(module).train_dataloader, "__qualname__", "").startswith("DataHooks.")
+    if own and datamodule is None and train_dataloaders is None:
+        raise ForkError(
+            "run_control() without data",
+            expected="the loaders that the run was given",
+            got="none, and a module without train_dataloader()",
+            remedy="Give train_dataloaders= and val_dataloaders=, or datamodule=, as fit() was given them.",
         )

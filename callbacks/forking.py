@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Source:
+    """The fit that a fork is of.
+
+    Attributes:
+        trainer: a weak reference.
+        module: a weak reference.
+        data: the arguments by which ``fit`` was given its loaders; none where the module has them.
+        validates: whether it validates as it trains. Each validation draws random numbers, and its control must draw them too.
+    """
+
+    trainer: Callable[[], Any]
+    module: Callable[[], Any]
+    data: tuple[str, ...]
+    validates: bool
+
+    @classmethod
+    def of(cls, trainer: Any, module: Any) -> Source:
+        """The fit that is under way."""
+        validates = does_validate(trainer)
+        return cls(weakref.ref(trainer), weakref.ref(module), _data_of(trainer, validates=validates), validates)
+
+
+def does_validate(trainer: Any) -> bool:
+    """Whether a fit that has begun validates."""
+    return bool(sum(trainer.num_val_batches) > 0)
+
+
+def _data_of(trainer: Any, *, validates: bool) -> tuple[str, ...]:
+    if trainer.datamodule is not None:
+        return ("datamodule",)
+    if trainer.fit_loop._data_source.is_module():
+        return ()
+    return ("train_dataloaders", *["val_dataloaders"] * validates)
 
 
 def checkpoint_of(trainer: Any, tracker: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ hooks.
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from kerneltrack.schedule import Due, Schedule
 from kerneltrack.snapshot import Json, Snapshot
 from kerneltrack.tracking import (
     Facts,
+    Fork,
     ForkKeeper,
     ForkLimits,
     LoopState,
@@ -45,8 +45,6 @@ from .trainer_probes import TrainerProbes
 
 class _Tracker(TrackedRun):
     """The tracker without Lightning's base class; see :class:`NTKTracker`."""
-
-    _control_call = "kerneltrack.callbacks.run_control({}, trainer=Trainer(…), module=…, steps=…)"
 
     @given.remembers
     def __init__(
@@ -249,8 +247,12 @@ class _Tracker(TrackedRun):
     def _loop_state(self, facts: Facts) -> LoopState:
         assert isinstance(facts, TrainerFacts)  # this adapter's own
         checkpoint = forking.checkpoint_of(facts.trainer, self)
-        origin = self._origin((weakref.ref(facts.trainer), weakref.ref(facts.model)))
+        origin = self._origin(forking.Source.of(facts.trainer, facts.model))
         return LoopState(TrackedRun.state_dict(self), checkpoint, origin, consumed=facts.batch_idx)
+
+    def _control_call(self, fork: Fork, name: str) -> str:
+        given = ["trainer=Trainer(…)", "module=…", *(f"{argument}=…" for argument in fork.origin.source.data)]
+        return f"kerneltrack.callbacks.run_control({name}, {', '.join(given)})"
 
     def _report(self, facts: Facts, snapshot: Snapshot) -> None:
         super()._report(facts, snapshot)

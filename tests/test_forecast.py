@@ -102,13 +102,22 @@ def test_nothing_is_computed_of_a_share_that_nobody_minds():
     assert forecast(state(), Pace({"p": Every(1)}), STEP, never) is None
 
 
-def test_the_first_update_counts_only_alone():
-    """It sets things up: 2 s, where the next take 0.1 s each. By hand."""
+def test_an_update_is_the_median_of_those_after_the_first():
+    """The first sets things up: 2 s. Of the next one is slow: 1 s, where the others take 0.1 s and 0.2 s. By hand."""
     time, found = UpdateTime(), []
-    for step, seconds in ((0, 5.0), (0, 5.0), (1, 7.0), (2, 7.1), (4, 7.3)):
+    for step, seconds in ((0, 5.0), (0, 5.0), (1, 7.0), (2, 8.0), (4, 8.2), (5, 8.4)):
         time.see(step, seconds)
         found.append(time.each)
-    assert found == [None, None, 2.0, pytest.approx(0.1), pytest.approx(0.1)]
+    assert found == [None] * 5 + [pytest.approx(0.2)]
+    time.see(6, 8.5)  # 1, 0.1, 0.2, 0.1
+    assert time.each == pytest.approx(0.15)
+
+
+def test_a_run_that_goes_on_counts_what_is_to_come():
+    """Every(10) of 1,000 updates, from step 505 on: 510, …, 990."""
+    pace = Pace({"p": Every(10)}, horizon=1000)
+    assert (pace.states, pace.states_from(505), pace.states_from(990)) == (100, 49, 1)
+    assert Pace({"p": Every(10)}).states_from(505) is None
 
 
 def test_the_state_that_took_the_least_counts():

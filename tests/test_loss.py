@@ -51,6 +51,16 @@ def test_a_sum_is_not_a_mean():
         ProbeLoss.of(nn.MSELoss(reduction="sum")).verify(f, y)
 
 
+def test_the_cross_entropy_of_one_output_is_refused():
+    """Its softmax is 1 and the loss 0, whatever the network says: a logit for two classes has another loss."""
+    one, two = torch.randn(N, 1), torch.randn(N, 2)
+    assert float(ProbeLoss.of("cross_entropy").value(one, torch.ones(N, 1))) == 0
+    with pytest.raises(TrackerError, match=r"two or more, got one output.*binary_cross_entropy_with_logits"):
+        ProbeLoss.of("cross_entropy").verify(one, torch.ones(N, 1))
+    ProbeLoss.of("cross_entropy").verify(two, torch.softmax(two, 1))
+    ProbeLoss.of(nn.functional.binary_cross_entropy_with_logits).verify(one, torch.rand(N, 1))
+
+
 def test_unknown_losses_are_refused():
     with pytest.raises(TrackerError, match="half_mse, mse, cross_entropy"):
         ProbeLoss.of("hinge")

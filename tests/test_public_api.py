@@ -66,10 +66,14 @@ def test_tracker_signature():
 
 
 def test_analysis_names():
+    from kerneltrack import analysis
     from kerneltrack.analysis import load, lr_decay_effects
 
     assert callable(load)
     assert callable(lr_decay_effects)
+    results = {"Course", "Finding", "Forecast", "LrDecayEffects", "Summary", "Verdict"}
+    assert set(analysis.__all__) == results | {"Run", "Trajectory", "load", "lr_decay_effects"}
+    assert analysis.Run.forecast.__annotations__["return"] == analysis.Forecast.__name__
 
 
 def test_the_trackers_of_a_loop_and_of_lightning_take_the_same():

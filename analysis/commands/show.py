@@ -9,7 +9,7 @@ import numpy as np
 
 from ..text import Table, count, duration, finite_or_none, number, plain
 from ..trajectory import Run, run_of
-from ..withheld import gauge_note, misleading, sample_note, seen
+from ..withheld import gauge_note, misleading, mode_note, sample_note, seen
 
 if TYPE_CHECKING:
     from kerneltrack.archive import Archive
@@ -91,7 +91,11 @@ def _probe(run: Run) -> dict[str, Any]:
                 if k in (5, 20, 100)
             }
     notes = [f"{name} is {words}." for name, words in misleading(run) if name in last]
-    return {**facts, "last": last, "notes": [*notes, *filter(None, (gauge_note(run), sample_note(run)))]}
+    return {
+        **facts,
+        "last": last,
+        "notes": [*notes, *filter(None, (gauge_note(run), mode_note(run), sample_note(run)))],
+    }
 
 
 def _probe_table(name: str, probe: Mapping[str, Any]) -> Table:

@@ -14,6 +14,7 @@ that the old rate made, provided that no update lies unseen between them. Two ru
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,14 +158,35 @@ def _change(run: Run, rows: NDArray[np.int64], i: int, end: int) -> Change:
 def _asked_at_change(run: Run, rows: NDArray[np.int64], i: int) -> bool:
     """Whether the row was taken because its update is the first at new rates: offset 0 of ``OnLearningRateChange``.
 
-    A trigger does not say which offset it was. Where an earlier row with such a trigger lies another of the offsets before this
-    one, it may have been that one, for a change in between need not have been a step.
+    A trigger does not say which offset it was. Where an earlier row that may begin new rates lies another of the offsets before
+    this one, it may have been that one, for a change in between need not have been a step. Then a later row decides, if it is one
+    that nothing but a step at this row can have asked for.
     """
     offsets = _offsets(run, int(rows[i]))
     if 0 not in offsets:
         return False
-    earlier = [int(run.steps[rows[j]]) for j in range(i) if 0 in _offsets(run, int(rows[j]))]
-    return not any(int(run.steps[rows[i]]) - step in offsets for step in earlier)
+    if not _askers(run, rows, range(1, i), i, offsets):
+        return True
+    later = (j for j in range(i + 1, len(rows)) if 0 in _offsets(run, int(rows[j])))
+    return any(_askers(run, rows, range(1, j + 1), j, offsets) == [i] for j in later)
+
+
+def _askers(
+    run: Run, rows: NDArray[np.int64], candidates: Iterable[int], asked: int, offsets: frozenset[int]
+) -> list[int]:
+    """The rows among the candidates that may begin new rates, one of the offsets before the row that was asked for.
+
+    The first row of all begins none. A row with the rates of the one before it may begin some where the schedule asked for it,
+    for what moved and came back is not seen; but not where it is that of the next update.
+    """
+
+    def may_begin(k: int) -> bool:
+        if not np.array_equal(run.learning_rates[rows[k]], run.learning_rates[rows[k - 1]]):
+            return True
+        return int(run.steps[rows[k]] - run.steps[rows[k - 1]]) > 1 and 0 in _offsets(run, int(rows[k]))
+
+    step = int(run.steps[rows[asked]])
+    return [k for k in candidates if step - int(run.steps[rows[k]]) in offsets and may_begin(k)]
 
 
 def _offsets(run: Run, row: int) -> frozenset[int]:

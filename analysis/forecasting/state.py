@@ -72,7 +72,11 @@ def _softmax(run: Run, row: int, momentum: Momentum) -> Softmax:
     if run.settings.get("parameters") not in (None, "all that require grad"):
         raise _refused("the kernel is of some of the parameters", run, "params=None")
     if momentum.beta and run.steps[row]:
-        raise _refused("what momentum holds is not stored, and S mixes the modes; of step 0 there is one", run)
+        raise _refused(
+            "cross-entropy mixes the modes, and what the momentum held of each then is not stored; at step 0 it was empty",
+            run,
+            "--at 0, in Python at=0",
+        )
     run.require("outputs", "targets", "probe_loss", why=WHY)
     values, vectors = _eigenpairs(run, row)
     through: MeanLoss = CrossEntropy(run.values("targets"))

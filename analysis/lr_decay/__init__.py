@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .effects import ChangeEffects, LrDecayEffects, TrendCurve, lr_decay_effects
+from .effects import NO_CONTROL, ChangeEffects, LrDecayEffects, TrendCurve, lr_decay_effects
 from .null import Null
 from .runs import RunsEffects, analyse, as_dict, lines_and_tables
 from .seeds import SeedEffects
@@ -10,6 +10,7 @@ from .time_point import TimePoint
 from .wording import change_table, factor_table, quantities, sentence, trend_sentence, trend_table
 
 __all__ = [
+    "NO_CONTROL",
     "ChangeEffects",
     "LrDecayEffects",
     "Null",

@@ -24,6 +24,9 @@ from ..withheld import gauge_note, misleading
 from .null import Null, null_of
 from .time_point import SCALARS, TimePoint, energy_k, moment, numbers_of
 
+#: Why nothing is an effect where nobody named a control and none was found.
+NO_CONTROL = "no control was given"
+
 #: How far the control's λ_1 and loss at the change may lie from the run's: float32 training restarted from a checkpoint is
 #: bit-equal, so anything beyond the rounding of one float32 kernel is another state.
 SAME_STATE = 1e-3
@@ -232,7 +235,7 @@ def _factors(run: Run, change: Change) -> tuple[ModeFactors | None, str]:
 def _no_control(run: Run, control: Run | None, change: Change) -> str:
     """Why the differences to ``control`` would not be this change's effect, or ""."""
     if control is None:
-        return "no control was given"
+        return NO_CONTROL
     if said := _said_against(run, control):
         return said
     row = control.row(int(run.steps[change.before]))
@@ -240,7 +243,7 @@ def _no_control(run: Run, control: Run | None, change: Change) -> str:
         return f"the control has no snapshot at step {run.steps[change.before]}"
     kept = control.learning_rates[control.measured & (control.steps >= run.steps[change.before])]
     if not np.array_equal(kept[0], change.old) or not np.all(kept == kept[0]):
-        return f"the control did not keep the learning rate {change.old[0]:g}"
+        return f"{control.name} did not keep the learning rate {change.old[0]:g}: it is no control of this change"
     states = [(r.values("eigenvalues")[i, 0], "λ_1") for r, i in ((run, change.before), (control, row))]
     if run.has("probe_loss") and control.has("probe_loss"):
         states += [(r.values("probe_loss")[i], "loss") for r, i in ((run, change.before), (control, row))]

@@ -87,7 +87,7 @@ def change_table(effects: ChangeEffects, energy_k: tuple[int, ...]) -> Table:
                 rows.append(
                     [
                         "  other batches",
-                        *("" if m is effects.before else f"±{number(s)}" for m, s in zip(moments, spread, strict=True)),
+                        *("" if m is effects.before else _spread(s) for m, s in zip(moments, spread, strict=True)),
                     ]
                 )
     return Table(
@@ -97,6 +97,10 @@ def change_table(effects: ChangeEffects, energy_k: tuple[int, ...]) -> Table:
         (effects.null.sentence,) if paired else (f"No effect is claimed: {effects.no_control}.",),
         frozenset(quiet),
     )
+
+
+def _spread(largest: float) -> str:
+    return f"±{number(largest)}" if np.isfinite(largest) else number(largest)
 
 
 def factor_table(effects: ChangeEffects) -> Table:

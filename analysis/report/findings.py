@@ -14,7 +14,7 @@ from kerneltrack.conventions import no_plain_descent
 from kerneltrack.errors import AnalysisError
 
 from ..derived import FreezeHere, freeze_here, nearest, representative_rows
-from ..lr_decay import ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
+from ..lr_decay import NO_CONTROL, ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
 from ..statements import Finding
 from ..statements import percent as _percent
 from ..text import count, duration, number
@@ -42,6 +42,8 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
 def changed(change: ChangeEffects, energy_k: tuple[int, ...]) -> Finding:
     """What one change of the learning rate was followed by."""
     null = "" if change.has_control else "No control: what followed is not called an effect."
+    if change.no_control not in ("", NO_CONTROL):
+        null = f"What followed is not called an effect: {change.no_control}."
     rates = f"{change.change.old[0]:g} → {change.change.new[0]:g}"
     return Finding("Learning-rate change", rates, sentence(change, energy_k), null, "lr-decay")
 

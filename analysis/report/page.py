@@ -29,7 +29,7 @@ from ..lr_decay import (
 from ..output import HTML, distinct, is_stream, may_write, write
 from ..text import Table, count, number, plain
 from ..trajectory import PathLike, Run, Trajectory, controls_beside, load, placebos_beside
-from ..withheld import gauge_note, misleading, sample_note, seen
+from ..withheld import gauge_note, misleading, mode_note, sample_note, seen
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
 from .motion import pairs_table
@@ -185,7 +185,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
             no_effects=_here(no_effects, run),
             absent=_by_reason([(title, _here(reason, run)) for title, reason in absent]),
             failures=_failures(run),
-            notes=(*notes, *filter(None, (gauge, sample_note(run)))),
+            notes=(*notes, *filter(None, (gauge, mode_note(run), sample_note(run)))),
             definitions=_definitions(run),
             provenance=_provenance(run),
             source=plain(Path(run.path).name),

@@ -7,7 +7,7 @@ from kerneltrack.errors import AnalysisError
 from ..lr_decay import LrDecayEffects, lr_decay_effects
 from ..statements import Summary
 from ..trajectory import Run, Trajectory, controls_beside, placebos_beside
-from ..withheld import gauge_note, misleading, sample_note
+from ..withheld import gauge_note, misleading, mode_note, sample_note
 from .findings import findings, headline
 from .verdicts import aligned, edge, lazy_or_rich, rates
 
@@ -37,7 +37,7 @@ def summary_of(run: Run, control: Run | None = None) -> Summary:
         headline=headline(run),
         verdicts=verdicts,
         findings=tuple(finding for finding in findings(run, told_of) if finding not in told),
-        notes=(*notes, *withheld, *filter(None, (gauge_note(run), sample_note(run)))),
+        notes=(*notes, *withheld, *filter(None, (gauge_note(run), mode_note(run), sample_note(run)))),
     )
 
 

@@ -57,6 +57,9 @@ class Course:
 class Forecast:
     """Two learning rates from one state on: the one that is kept, and the one it is changed to.
 
+    ``run.forecast(rate)`` makes one. While the kernel stands still, k updates of gradient descent at η leave of the residual along
+    eigenvector v_i r_i ← (1 − sηλ_i/N)^k r_i (Kopitkov and Indelman 2020, §3); with momentum and for a cross-entropy see there.
+
     Attributes:
         run: the run's name.
         probe: the probe's name.

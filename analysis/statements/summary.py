@@ -77,9 +77,14 @@ class Summary:
 
 
 def _at_a_glance(verdicts: Sequence[Verdict]) -> list[str]:
-    """Every question with its answer, in two columns."""
+    """Every question with its answer, in two columns; of a question that is asked twice also what of."""
     width = max(len(verdict.question) for verdict in verdicts)
-    return [f"{verdict.question.ljust(width)}  {verdict.answer.upper()}" for verdict in verdicts]
+    asked = [verdict.question for verdict in verdicts]
+    lines = []
+    for verdict in verdicts:
+        of = f" ({verdict.findings[0].value})" if asked.count(verdict.question) > 1 and verdict.findings else ""
+        lines.append(f"{verdict.question.ljust(width)}  {verdict.answer.upper()}{of}")
+    return lines
 
 
 def _told(verdict: Verdict) -> list[str]:

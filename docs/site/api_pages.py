@@ -61,7 +61,12 @@ PAGES: Mapping[str, Page] = {
         "kerneltrack.analysis",
         "What is done with archives afterwards. The command line does the same: :doc:`/how-to/command-line`.",
         "kerneltrack.analysis",
-        {"": ("load", "Trajectory", "Run", "lr_decay_effects", "LrDecayEffects")},
+        {
+            "Runs": ("load", "Trajectory", "Run"),
+            "What a change of the rate did": ("lr_decay_effects", "LrDecayEffects"),
+            "What a run says": ("Summary", "Verdict", "Finding"),
+            "What another rate would do": ("Forecast", "Course"),
+        },
     ),
     "schedule": Page(
         "kerneltrack.schedule",

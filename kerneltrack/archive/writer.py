@@ -374,8 +374,13 @@ def _require_same_run(
     if ours != theirs:
         raise ArchiveError(
             "the archive was measured on other probes",
-            expected=str(theirs),
-            got=str(ours),
+            expected=_probes_in_words(header.probes),
+            got=_probes_in_words(records),
             where=str(path),
-            remedy="Resume with the same probes, or write a new archive.",
+            remedy="Resume with the same probes (where they were drawn, leave probe= out), or write a new archive.",
         )
+
+
+def _probes_in_words(records: Mapping[str, ProbeRecord]) -> str:
+    """Probes by name, number of points and the beginning of their fingerprints."""
+    return ", ".join(f"{name!r} of {r.count} points ({r.fingerprint[:15]}…)" for name, r in records.items())

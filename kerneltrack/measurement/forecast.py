@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ from kerneltrack.snapshot import Snapshot
 AFFORDABLE = 0.05
 #: A remedy is named where it takes at least this part off the share.
 WORTH_NAMING = 0.2
+#: Updates, the first one left out, whose median is taken: of one or two, a slow one is half.
+FEWEST_UPDATES = 3
+#: Updates that are remembered: a share is told early in a run.
+ENOUGH_UPDATES = 101
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,27 +74,29 @@ class WholeState:
 
 
 class UpdateTime:
-    """Seconds of an update, from what a run's clock says at each; the first one, which sets things up, counts only alone."""
+    """Seconds of an update, from what a run's clock says at each.
+
+    The first update sets things up and is left out. The median of the others is taken: the next few may be slow too, and so is one
+    in which an epoch ends.
+    """
 
     def __init__(self) -> None:
-        self._first: tuple[int, float] | None = None
-        self._second: tuple[int, float] | None = None
         self._last: tuple[int, float] | None = None
+        self._began = False  # whether the first one is done
+        self._each: list[float] = []
 
     def see(self, step: int, seconds: float) -> None:
         """The run is at this step after so many seconds without measuring."""
-        self._first = self._first or (step, seconds)
-        if step > self._first[0]:
-            self._second = self._second or (step, seconds)
+        if self._last is not None and step > self._last[0]:
+            if self._began and len(self._each) < ENOUGH_UPDATES:
+                self._each.append(max(seconds - self._last[1], 0.0) / (step - self._last[0]))
+            self._began = True
         self._last = step, seconds
 
     @property
     def each(self) -> float | None:
-        """Seconds; None before the first is done."""
-        if self._first is None or self._second is None or self._last is None:
-            return None
-        start = self._second if self._last > self._second else self._first
-        return max(self._last[1] - start[1], 0.0) / (self._last[0] - start[0])
+        """Seconds; None before there are ``FEWEST_UPDATES`` to take the median of."""
+        return statistics.median(self._each) if len(self._each) >= FEWEST_UPDATES else None
 
 
 def forecast(

@@ -135,13 +135,21 @@ class Pace:
 
     @property
     def states(self) -> int | None:
-        """How many states the schedules ask for until the end; None where it is unknown."""
-        return None if self._horizon is None else self._between(0, 0, self._horizon)
+        """How many states the schedules ask for in the whole run; None where its end is unknown."""
+        return self.states_from(0)
 
     @property
     def light_states(self) -> int:
         """How many of them are light, as far as they can be counted."""
-        return sum(s.count_light(0, self._horizon or 0, per_epoch=self._per_epoch) for s in self._distinct)
+        return self.light_states_from(0)
+
+    def states_from(self, step: int) -> int | None:
+        """The same of a run that goes on at a step, that step's own state among them."""
+        return None if self._horizon is None else self._between(0, step, self._horizon)
+
+    def light_states_from(self, step: int) -> int:
+        """How many of these are light."""
+        return sum(s.count_light(step, self._horizon or 0, per_epoch=self._per_epoch) for s in self._distinct)
 
     def share(self, whole: float, light: float, update: float) -> float | None:
         """The share of measuring in a run that measures every state of the schedules; None where its end is unknown.

@@ -177,8 +177,8 @@ class Recorder:
             seconds=self._open.snapshot.snapshot_seconds,
             peak_bytes=peak,
             disk_bytes=sum(array.nbytes for array in arrays),
-            states=self.pace.states,
-            light=self.pace.light_states,
+            states=self.pace.states_from(self._open.snapshot.step),
+            light=self.pace.light_states_from(self._open.snapshot.step),
         )
 
     def forecast(self, module: nn.Module) -> Forecast | None:

@@ -13,7 +13,7 @@ class SnapshotCost:
         seconds: of the measurement that was looked at.
         peak_bytes: memory that the largest kernel adds at its peak, by its plan; None where it has none.
         disk_bytes: of the row in the archive.
-        states: how many the schedules ask for until the end; None where it is unknown.
+        states: how many the schedules ask for from this one to the end; None where that is unknown.
         light: how many of these are light.
     """
 

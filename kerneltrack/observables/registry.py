@@ -161,7 +161,9 @@ def _unknown(name: object) -> ObservableError:
             got=repr(name),
             remedy=f"Ask for {after.by[0]!r}: {after.reason}.",
         )
-    nearest = difflib.get_close_matches(str(name), _REGISTERED, n=3) or ["default", "all"]
+    plain = (n for n in _REGISTERED if str(name) in n and not n.endswith("_null"))
+    holding = sorted(plain, key=lambda n: (not _REGISTERED[n].default, len(n)))
+    nearest = holding[:3] or difflib.get_close_matches(str(name), _REGISTERED, n=3) or ["default", "all"]
     return ObservableError(
         "unknown observable",
         expected=f"a name of the catalogue, for instance {', '.join(nearest)}",

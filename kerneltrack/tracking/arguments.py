@@ -120,11 +120,13 @@ def _one_probe(given: Any, argument: str) -> Probe:
         try:
             return Probe.load(given)
         except ProbeError as error:
+            names_a_loader = str(given).lower().startswith(("train", "val")) and not Path(given).suffix
+            drawn = f" To draw samples from that loader: {argument}={{{str(given)!r}: 256}}." if names_a_loader else ""
             raise ProbeError(
                 f"{argument}={str(given)!r}: {error.problem}",
                 expected=error.expected,
                 got=error.got,
-                remedy=error.remedy,
+                remedy=f"{error.remedy or ''}{drawn}",
             ) from error
     if isinstance(given, Probe):
         return given
@@ -132,9 +134,18 @@ def _one_probe(given: Any, argument: str) -> Probe:
     raise ProbeError(
         argument,
         expected=f"a Probe or the path of a saved one{whole}",
-        got=repr(given),
+        got=_in_short(given),
         remedy="Make one with Probe(inputs, targets) or Probe.from_dataloader(loader, n).",
     )
+
+
+def _in_short(given: Any) -> str:
+    """Data by type and shape: their numbers say nothing, and fill a screen."""
+    if hasattr(given, "shape"):
+        return f"a {type(given).__name__} of shape {tuple(given.shape)}"
+    if isinstance(given, (tuple, list)) and given:
+        return f"a {type(given).__name__} of {', '.join(map(_in_short, given[:2]))}{', …' if len(given) > 2 else ''}"
+    return repr(given) if isinstance(given, (int, float, str, type(None))) else f"a {type(given).__name__}"
 
 
 def observables(given: Any) -> tuple[str, ...]:

@@ -89,6 +89,17 @@ def place_of(fork: Fork, archive: str | Path | None, *, placebo: int) -> Path:
     return arguments.archive(run.with_name(f"{run.stem}-{kind}-{fork.step}.h5") if archive is None else archive)
 
 
+def steps_of(fork: Fork, steps: int | None) -> int:
+    """How many updates the continuation makes: as given, or as many as the run made after the fork.
+
+    Raises:
+        TrackerError: no number from 1, or none is given and the run made no update after the fork.
+        ForkError: the run's archive is not there.
+    """
+    made = steps if steps is not None else max(_run_of(fork)[1], default=fork.step) - fork.step
+    return arguments.number("steps", made, least=1, remedy="As many as the run made after the fork.")
+
+
 def control_of(fork: Fork, *, placebo: int) -> ControlOf:
     """What the continuation's archive says of the run.
 

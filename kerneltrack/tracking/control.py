@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from kerneltrack.archive import IfExists
 from kerneltrack.errors import ForkError
-from kerneltrack.tracking import arguments, continuation
+from kerneltrack.tracking import continuation
 from kerneltrack.tracking.announcements import say
 from kerneltrack.tracking.fork import Fork
 from kerneltrack.tracking.held_rates import put_back
@@ -42,7 +42,7 @@ def control_run(
     fork: Fork,
     update: UpdateFunction,
     *,
-    steps: int,
+    steps: int | None = None,
     archive: str | Path | None = None,
     model: nn.Module | None = None,
     optimizer: Optimizer | list[Optimizer] | None = None,
@@ -60,7 +60,7 @@ def control_run(
         fork: of ``tracker.forks``; call this when the run has ended.
         update: (model, optimizer, batch) → loss: zeroes gradients, goes backward and steps, as the run's loop does. It must use the
             model and the optimizer that it is given; no scheduler.
-        steps: how many updates.
+        steps: how many updates; None: as many as the run made after the fork.
         archive: the file to write; None: beside the run's, ``NAME-control-STEP.h5``.
         model: what to train, of the same make as the run's; None: a copy of the run's own.
         optimizer: of its parameters; given with ``model``.
@@ -76,7 +76,7 @@ def control_run(
         ArchiveExistsError: the archive exists.
     """
     _check(fork, update)
-    steps = arguments.number("steps", steps, least=1, remedy="As many as the run made after the fork.")
+    steps = continuation.steps_of(fork, steps)
     placebo = continuation.draw_of(placebo)
     path = continuation.place_of(fork, archive, placebo=placebo)
     source: Loop = fork.origin.source
@@ -191,7 +191,7 @@ def _check(fork: Any, update: Any) -> None:
             "control_run()",
             expected="a fork of a kerneltrack.Tracker: one of tracker.forks",
             got=kind,
-            remedy="For NTKTracker's forks call kerneltrack.callbacks.run_control(fork, trainer=…, module=…, steps=…).",
+            remedy="For NTKTracker's forks call kerneltrack.callbacks.run_control(fork, trainer=…, module=…).",
         )
     if not callable(update):
         raise ForkError(

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
@@ -45,7 +45,6 @@ class TrackedRun:
     """
 
     _control: ControlOf | None = None  # of which run this is a control
-    _control_call: ClassVar[str]  # how a control run is asked for, of a fork {}
     _given: frozenset[str]  # the arguments that were given; the others follow the archive that a run goes on with
     _sources: ProbeSources
     _probes: dict[str, Probe]
@@ -185,6 +184,10 @@ class TrackedRun:
         """What a fork of this moment keeps of tracker and loop."""
         raise NotImplementedError
 
+    def _control_call(self, fork: Fork, name: str) -> str:
+        """The call that runs the control of a fork, which the caller knows by this name."""
+        raise NotImplementedError
+
     def _tell_refused(self, line: str) -> None:
         """That further steps of the rates are not measured, once."""
         if line != self._refused:
@@ -245,7 +248,7 @@ class TrackedRun:
             total = self._progress.seconds()
             self._say(announcements.after(recorder.rows, self.archive, recorder.seconds, total))
             for number, fork in enumerate(self.forks):
-                self._say(fork.question(self._control_call.format(f"tracker.forks[{number}]")))
+                self._say(fork.question(self._control_call(fork, f"tracker.forks[{number}]")))
 
     # -- what these do ---------------------------------------------------------------------------------------------
 
@@ -358,7 +361,7 @@ class TrackedRun:
         recorder, whole = self._recorder, any(found.extent == "whole" for found in due.values())
         if recorder is None or self._told or not self._options.log or not self._ranks.leads:
             return
-        if not whole or recorder.rows > 4:
+        if not whole or recorder.rows > 8:
             return
         found = recorder.forecast(model)
         if found is not None and not found.is_affordable:

@@ -24,6 +24,7 @@ from kerneltrack.schedule import Epochs, Schedule
 from kerneltrack.snapshot import Json
 from kerneltrack.tracking import arguments, given, schedules
 from kerneltrack.tracking.facts import Facts
+from kerneltrack.tracking.fork import Fork
 from kerneltrack.tracking.fork_keeper import LoopState
 from kerneltrack.tracking.fork_limits import ForkLimits
 from kerneltrack.tracking.gradient_clipping import Bound
@@ -84,8 +85,6 @@ class Tracker(SteppedRun):
         TrackerError, ScheduleError, ObservableError, ProbeError: a wrong argument, when the tracker is made.
         ArchiveError: the archive exists or cannot be written, before the first update.
     """
-
-    _control_call = "kt.control_run({}, update, steps=…)"
 
     @given.remembers
     def __init__(
@@ -331,6 +330,9 @@ class Tracker(SteppedRun):
     def _loop_state(self, facts: Facts) -> LoopState:
         state = TrackedRun.state_dict(self)
         return LoopState(state, self._loop.state_dict(), self._origin(self._loop), consumed=None)
+
+    def _control_call(self, fork: Fork, name: str) -> str:
+        return f"kt.control_run({name}, update)"
 
     def _require_update(self, call: str) -> None:
         if not self._under_way:

@@ -91,12 +91,14 @@ class ProbeLoss:
         return torch.func.vmap(self.sample)(outputs, targets).mean()
 
     def verify(self, outputs: Tensor, targets: Tensor) -> None:
-        """Check once that the user's callable is the mean over samples of itself on one sample.
+        """Check once that the loss is one of these outputs, and a user's callable the mean over samples of itself on one sample.
 
         Raises:
-            TrackerError: it is a sum, or it couples samples; then neither m nor S is what this module says.
+            TrackerError: cross-entropy of one output; or a callable that is a sum, or couples samples: then neither m nor S is
+                what this module says.
         """
         if self.mean is None:
+            self._require_classes(outputs)
             return
         whole, of_samples = float(self.mean(outputs, targets)), float(self.value(outputs, targets))
         tolerance = 1e3 * torch.finfo(outputs.dtype).eps * max(abs(whole), abs(of_samples))
@@ -106,6 +108,16 @@ class ProbeLoss:
                 expected=f"the mean of its values on single samples, {of_samples:.6g}",
                 got=f"{whole:.6g} on the whole probe",
                 remedy="Give a loss that is a mean over samples (reduction='mean'), or loss=None.",
+            )
+
+    def _require_classes(self, outputs: Tensor) -> None:
+        """The softmax of one output is 1 whatever it is, and the loss 0."""
+        if self.name == "cross_entropy" and outputs.shape[1] < 2:
+            raise TrackerError(
+                "loss='cross_entropy'",
+                expected="an output for each class, two or more",
+                got="one output, whose softmax is always 1",
+                remedy="For one logit a sample give loss=torch.nn.functional.binary_cross_entropy_with_logits.",
             )
 
     def ignores_shift(self, outputs: Tensor, targets: Tensor) -> bool:

@@ -194,12 +194,14 @@ def test_another_offset_may_have_asked_for_the_row(synthetic, truth, tmp_path):
             for s in synthetic.snapshots(truth)
             if s.step != synthetic.HALVED - 1
         ]
-        path = synthetic.write(tmp_path / f"{at[0]}.h5", rows, synthetic.record(truth))
+        path = synthetic.write(tmp_path / f"{at[0]}-{len(at)}.h5", rows, synthetic.record(truth))
         return lr_decay_effects(load(path)).changes[0].change.exact
 
     assert exact(synthetic.HALVED)
     assert not exact(synthetic.HALVED - 100, synthetic.HALVED)
     assert exact(synthetic.HALVED - 200, synthetic.HALVED)  # 200 is none of the offsets
+    # A later row decides that only a step here can have asked for.
+    assert exact(synthetic.HALVED - 100, synthetic.HALVED, synthetic.HALVED + 1)
 
 
 def test_a_cosine_schedule_is_a_trend_and_not_many_changes(synthetic, truth, tmp_path):

@@ -25,7 +25,7 @@ from kerneltrack.analysis.lr_decay.effects import lr_decay_effects
 from kerneltrack.analysis.lr_decay.wording import factor_table
 from kerneltrack.analysis.report.findings import findings
 from kerneltrack.analysis.report.page import render
-from kerneltrack.analysis.withheld import gauge_note, misleading
+from kerneltrack.analysis.withheld import gauge_note, misleading, mode_note
 from kerneltrack.errors import AnalysisError
 from kerneltrack.observables import Observable, registry
 from kerneltrack.observables.superseded import SUPERSEDED
@@ -329,6 +329,20 @@ def test_the_gauge_of_softmax_is_said(written, loss, outputs, said):
     )
     assert bool(gauge_note(wide)) is said
     assert not said or "other than ρ and the loss depends on that gauge" in gauge_note(wide)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "said"), [((6.2, 0.37), True), ((np.nan, 1.0), True), ((0.99, 3.0), False), ((np.nan, np.nan), False)]
+)
+def test_a_start_that_is_another_network_than_the_trained_one_is_said(written, gaps, said):
+    """By hand: BatchNorm's statistics before the first update. The first known gap decides."""
+    run = written()
+    known = np.full(len(run.steps), np.nan)
+    known[0], known[-1] = gaps
+    gapped = dataclasses.replace(run, dataset=run.dataset.assign(function_gap=("snapshot", known)))
+    assert bool(mode_note(gapped)) is said
+    assert gaps[0] != 6.2 or "differed by 6.2 times the size" in mode_note(gapped)
+    assert mode_note(run) == ""
 
 
 def test_the_gauge_stands_in_the_report_and_in_show(synthetic, truth, tmp_path):

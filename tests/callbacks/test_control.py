@@ -1,5 +1,6 @@
 """Control runs of Lightning fits. Oracle: the fit from scratch whose rate never changes, in the weights to the bit."""
 
+import dataclasses
 import hashlib
 import random
 
@@ -256,6 +257,42 @@ def test_a_state_that_cannot_be_kept_ends_no_training(tmp_path):
     assert all(same(weights.seen[step], bare.seen[step]) for step in bare.seen)
     with pytest.raises(RuntimeError, match="not today"):
         trainer_of(tracker_of(tmp_path / "other.h5"), steps=20).fit(Unsaved(17), datamodule=Data())
+
+
+def test_a_validation_that_differs_is_said_before_the_first_update(fitted, tmp_path, capsys):
+    """The run validates after each epoch. Only where the two differ is there a line."""
+    (fork,) = fitted.tracker.forks
+    loud = dataclasses.replace(fork.origin.options, log=True)
+    told = dataclasses.replace(fork, origin=dataclasses.replace(fork.origin, options=loud))
+
+    class Listens(pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 17:
+                heard.append("validat" in capsys.readouterr().err)
+
+    heard = []
+    for limit in (1.0, 0):
+        given = {"trainer": trainer_of(Listens(), limit_val_batches=limit), "module": Net(None), "datamodule": Data()}
+        run_control(told, **given, steps=1, archive=tmp_path / "control.h5", if_exists="replace")
+    assert heard == [False, True]
+
+
+def test_a_fork_names_the_arguments_that_its_control_takes(fitted):
+    (fork,) = fitted.tracker.forks
+    assert fork.origin.source.data == ("datamodule",)
+    call = "kerneltrack.callbacks.run_control(tracker.forks[0], trainer=Trainer(…), module=…, datamodule=…)"
+    assert fitted.tracker._control_call(fork, "tracker.forks[0]") == call
+
+
+def test_a_control_without_data_is_refused(fitted, tmp_path):
+    with pytest.raises(ForkError, match=r"without data.*Give train_dataloaders= and val_dataloaders="):
+        run_control(fitted.tracker.forks[0], trainer=trainer_of(), module=Net(None), archive=tmp_path / "no.h5")
+
+
+def test_a_control_is_as_long_as_its_run_unless_told(fitted, tmp_path):
+    """The fit made 30 updates, 13 of them after the fork."""
+    path, seen = control(fitted, None, tmp_path / "control.h5")
+    assert (max(seen), rows(path)[-1].step) == (30, 30)
 
 
 def test_other_data_are_told(fitted, tmp_path, capsys):

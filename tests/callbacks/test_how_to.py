@@ -50,7 +50,7 @@ def test_the_page_on_decays_runs_as_written(tmp_path, monkeypatch, capsys):
     names = run(text, "did-my-decay-do-anything.md")
     said = capsys.readouterr()
     assert "at step 120: kerneltrack.callbacks.run_control(tracker.forks[0]," in said.err
-    assert "at step 120: kt.control_run(tracker.forks[0], update," in said.err
+    assert "at step 120: kt.control_run(tracker.forks[0], update)" in said.err
     assert "What did the change of the rate do?" in said.out
     assert "of the control's" in said.out
     for archive in ("run.h5", "run-control-120.h5", "loop.h5", "loop-control-120.h5"):
