@@ -99,6 +99,10 @@ def test_the_drift_of_a_triple_is_told_apart(swinging):
     found = oscillation(swinging)
     np.testing.assert_allclose(found.drift, 1e-4, rtol=1e-10)
     np.testing.assert_allclose(found.leading, 1, rtol=1e-6)
+    loss = np.arange(1.0, len(swinging) + 1)
+    middle = np.searchsorted(swinging.steps, found.steps)
+    weighed = dataclasses.replace(swinging, dataset=swinging.dataset.assign(probe_loss=("snapshot", loss)))
+    np.testing.assert_allclose(oscillation(weighed).share, found.excess / loss[middle], rtol=1e-12)
 
 
 def test_weights_are_drawn_by_layer_and_said_of_the_last_snapshot(run, synthetic):

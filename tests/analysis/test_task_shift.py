@@ -22,12 +22,12 @@ from tests.analysis.h5_by_hand import numbers, sig
 SWITCH, RATE = 4, 0.3
 
 
-def tracked(path, *, steps, later=RATE):
-    """Task A for four updates, then B for six, the last four of them at another rate; full batches, two outputs; seen through A."""
+def tracked(path, *, steps, later=RATE, outputs=2, loss="half_mse"):
+    """Task A for four updates, then B for six, the last four of them at another rate; full batches; seen through A."""
     torch.manual_seed(0)
-    model = nn.Linear(5, 2).double()
+    model = nn.Linear(5, outputs).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    a, b = ((torch.randn(n, 5).double(), torch.randn(n, 2).double()) for n in (9, 8))
+    a, b = ((torch.randn(n, 5).double(), torch.randn(n, outputs).double()) for n in (9, 8))
     with kt.Tracker(
         path,
         model,
@@ -35,7 +35,7 @@ def tracked(path, *, steps, later=RATE):
         probe={"new": kt.Probe(*b), "old": kt.Probe(*a)},
         output="full",
         observables=["target_energy_out_of_sample", "trace", "frobenius", "noise_floor", "probe_loss"],
-        loss="half_mse",
+        loss=loss,
         schedule=kt.schedule.At(steps),
         metadata={"switch": SWITCH},
         log=False,
@@ -45,7 +45,7 @@ def tracked(path, *, steps, later=RATE):
             optimizer.param_groups[0]["lr"] = RATE if step < 6 else later
             with tracker.update():
                 optimizer.zero_grad()
-                ((model(x) - y) ** 2).sum(1).mean().div(2).backward()
+                ((model(x) - y) ** 2).sum(1).mean().div(2 if loss == "half_mse" else outputs).backward()
                 optimizer.step()
     return load(path, probe="old").only
 
@@ -66,6 +66,14 @@ def test_of_a_linear_model_the_kernel_foretells_all(run):
     assert (found.error < 1e-9).all()
     np.testing.assert_allclose(found.losses, run.values("probe_loss")[2:] - run.values("probe_loss")[1], rtol=1e-9)
     assert found.share == pytest.approx(1, abs=1e-4)
+
+
+def test_the_slope_of_the_loss_counts(tmp_path):
+    """Of the mean over three outputs it is 2/3, and a linear model is foretold as above."""
+    run = tracked(tmp_path / "run.h5", steps=[0, SWITCH, 10], outputs=3, loss="mse")
+    found = task_shift(run)
+    assert (found.error < 1e-9).all()
+    np.testing.assert_allclose(found.losses, run.values("probe_loss")[2:] - run.values("probe_loss")[1], rtol=1e-9)
 
 
 def test_another_rate_is_not_foretold(run):
