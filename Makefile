@@ -62,6 +62,7 @@ bench: $(VENV)/.dev  ## us and every installed peer on the same work, the archiv
 	$(BIN)/python tests/bench/archive_cost.py
 	$(BIN)/python tests/bench/many_archives.py
 	$(BIN)/python tests/bench/overhead.py
+	$(BIN)/python tests/bench/analyses.py
 	$(BIN)/python tests/bench/ratio.py
 
 bench-gpu: $(VENV)/.dev  ## the kernel beside every installed peer on a CUDA device, in one process; writes docs/benchmarks-gpu.md

@@ -19,9 +19,11 @@ import kerneltrack.measurement.context as context
 import kerneltrack.measurement.instrument as module_of_instrument
 import kerneltrack.measurement.kernels as kernels
 import kerneltrack.measurement.supplies as supplies
+import kerneltrack.measurement.update_curvature as update_curvature
 from kerneltrack import Probe, open_archive
 from kerneltrack.callbacks import NTKTracker
 from kerneltrack.measurement.references import References
+from kerneltrack.measurement.trained_on import TrainedOn
 from kerneltrack.ntk import NetworkState
 from kerneltrack.observables import select
 from kerneltrack.schedule import At
@@ -413,6 +415,12 @@ PIECES = {
     "regressed": supplies,
     "stability_ratio": supplies,
     "update_effects": module_of_instrument,
+    "hessian_of": context,
+    "curvature_along": update_curvature,
+    "gradient_curvature": supplies,
+    "weight_norms": supplies,
+    "kernel_estimates": supplies,
+    "spread": supplies,
 }
 
 
@@ -428,6 +436,17 @@ PIECES = {
         ("target_energy_out_of_sample", {"extended"}),
         ("stability_ratio", {"stability_ratio"}),
         ("parameter_distance", {"distances"}),
+        ("hessian_sharpness", {"hessian_of"}),
+        ("batch_sharpness", {"hessian_of", "gradient_curvature"}),
+        ("one_step_criterion", {"update_effects", "curvature_along"}),
+        ("one_step_criterion_batch", {"update_effects", "curvature_along"}),
+        ("weight_spectral_change", {"weight_norms"}),
+        ("trace_estimate", {"kernel_estimates"}),
+        ("ntk_gp_nll", {"spread"}),
+        ("optimizer_eigenvalues", set()),
+        ("loss_weighted_eigenvalues", set()),
+        ("oscillation_loss", set()),
+        ("information_gain", set()),
     ],
 )
 def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
@@ -439,13 +458,15 @@ def test_nothing_is_measured_that_nobody_asked_for(monkeypatch, name, pieces):
     net = Net(OPTIMIZERS["momentum"]).double().eval()
     rule = UpdateRule.of([net.configure_optimizers()["optimizer"]], {id(p): n for n, p in net.named_parameters()})
     first, second = (
-        module_of_instrument.Instrument(probe=Probe(x, y), loss=ProbeLoss.of("half_mse"), observables=select(name))
+        module_of_instrument.Instrument(
+            probe=Probe(x, y), loss=ProbeLoss.of("half_mse"), observables=select(name), batches=(Probe(x, y),)
+        )
         for x, y in ((X[:N], Y[:N]), (X[N : N + M], Y[N : N + M]))
     )
     references, flags = References(start=NetworkState.of(net)), {"": True}
     source = first.measure(net, rule, step=1, references=references)
     reading = second.measure(net, rule, step=1, references=references, flags=flags, source=(first, source))
-    second.complete(net, reading, rule)
+    second.complete(net, reading, rule, TrainedOn((Probe(X[:N], Y[:N]),)))
     assert calls == pieces
 
 
