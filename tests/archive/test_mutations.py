@@ -26,7 +26,7 @@ def test_no_mutation_reads_as_something_else():
 
 def test_without_checksums_damage_is_silent():
     """Negative control: the same mutations of an archive whose data carry no checksum."""
-    done = mutate("--count", "80", "--unprotected")
+    done = mutate("--count", "400", "--unprotected")
     assert done.returncode == 1
     assert "'silent'" in done.stdout
 
