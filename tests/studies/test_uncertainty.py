@@ -70,6 +70,9 @@ def test_evidence_is_a_gaussian_density_and_its_maximum_is_on_top_of_a_grid(line
     alone = -np.sum(squares / (values + noises[:, None]) + np.log(2 * np.pi * (values + noises[:, None])), axis=1) / 2
     assert alone.max() <= found["prescribed"]["log_evidence"] <= alone.max() + 0.01
     assert found["prescribed"]["precision"] == 1
+    # the slope in ln σ² is 0 at a maximum; it is looked for to 1e-5, and the curvature is 30/2 at most
+    noise = found["prescribed"]["noise"]
+    assert noise * np.sum(squares / (values + noise) ** 2 - 1 / (values + noise)) / 2 == pytest.approx(0, abs=1e-3)
 
 
 def test_the_prior_mean_of_a_homogeneous_network_is_minus_twice_its_output():

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from scipy.special import erf
 
 import kerneltrack as kt
 from kerneltrack import analytic
@@ -13,7 +14,8 @@ from tests.studies.study_scripts import script
 
 study = script("width-sweep")
 
-from deep_limit import angles_between, interpolated  # noqa: E402
+from deep_limit import angles_between, interpolated, task  # noqa: E402
+from erf_limit import Critical, covariance, slopes  # noqa: E402
 from wide_networks import Moved, mlp  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
@@ -82,6 +84,40 @@ def test_only_the_depths_scaling_with_the_data_leaves_an_output(one_seed):
         assert moves[-1] < moves[0]
     for lost in ("L = n^1.5, t = ∞", "L = n, ηLt = 4/n"):
         assert np.all(np.diff(closed.spreads(lost)) < 0)
+
+
+def test_the_share_that_an_output_explains_is_that_of_its_residual(smoke):
+    """1 − ‖(f − f̄) − (y − ȳ)‖²/‖y − ȳ‖² on the test points, of the definition; the page has it from two numbers of its table."""
+    closed = smoke[1]
+    y = task(closed.counts[-1]).truth
+    for name, row in closed.scalings.items():
+        left = [np.var(o.prediction - y) / np.var(y) for o in row]
+        np.testing.assert_allclose(closed.explained(name), 1 - np.array(left), atol=1e-10)
+
+
+def test_the_moments_of_erf_are_those_of_quadrature():
+    """Gauss and Hermite with 80 nodes in each of two independent normal variables; both integrands are smooth: 1e-10."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    a, b, c = 0.7, 0.4, 0.2
+    u, w = np.sqrt(a) * nodes[:, None], np.outer(weights, weights) / (2 * np.pi)
+    v = c / np.sqrt(a) * nodes[:, None] + np.sqrt(b - c**2 / a) * nodes
+    assert covariance(a, b, c) == pytest.approx(np.sum(w * erf(u) * erf(v)), abs=1e-10)
+    assert slopes(a, b, c) == pytest.approx(np.sum(w * 4 / np.pi * np.exp(-(u**2) - v**2)), abs=1e-10)
+
+
+def test_deep_networks_of_erf_tend_to_a_third_on_the_critical_line_and_to_nothing_without_biases():
+    """The line by its two equations; two weight layers by hand; the limit (p − 1)/(2p − 1) at p = 2 within its log L/L."""
+    line = Critical.of(0.1)
+    assert line.weight * slopes(line.size, line.size, line.size) == pytest.approx(1, rel=1e-12)
+    kept = line.weight * covariance(line.size, line.size, line.size) + 0.1
+    assert kept == pytest.approx(line.size, rel=1e-10)
+    c = 0.5 * line.size
+    after = line.weight * covariance(line.size, line.size, c) + 0.1
+    two = after + line.weight * slopes(line.size, line.size, c) * c
+    assert line.ratio(0.5, 2) == pytest.approx(two / (2 * line.size), rel=1e-10)
+    assert line.ratio(0.0, 3000) == pytest.approx(1 / 3, abs=0.01)
+    assert Critical.of(0.0).weight == pytest.approx(np.pi / 4)
+    assert Critical.of(0.0).ratio(0.7, 3000) - Critical.of(0.0).ratio(0.3, 3000) > 0.3
 
 
 def test_the_moved_network_has_the_kernel_of_the_change_of_the_jacobian():

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from claims import Claim
 from deep_limit import SCALINGS, Outcome, instability, interpolated, kernel_of_angle, outcome, scaling_form, task
+from erf_limit import Critical
 
 from kerneltrack import analytic
 
 TRIVIAL = "v2: the limit of depth alone is trivial, independent of the data"
+#: σ_b² of erf
+BIASES = 0.01, 0.1
+OTHERS = "v2: which properties carry over to other kernels"
 JOINT = "v2: scaling depth and stopping time together leaves a well-behaved, non-trivial output at large n"
 
 
@@ -35,6 +39,11 @@ class Deep:
 
     def spreads(self, name: str) -> np.ndarray:
         return np.array([o.spread for o in self.scalings[name]])
+
+    def explained(self, name: str) -> np.ndarray:
+        """R² against a constant, means taken off: 2rs − s², r the correlation with the truth, s the spread over the truth's."""
+        shares = self.spreads(name) / self.spread
+        return np.array([2 * o.correlation * s - s**2 for o, s in zip(self.scalings[name], shares, strict=True)])
 
     def instabilities(self, name: str) -> list[float]:
         row = self.scalings[name]
@@ -69,6 +78,7 @@ def depth_claims(closed: Deep) -> Iterator[Claim]:
         at,
         _settles(gaps, 0.05),
     )
+    yield from _erf_claims(closed.depths)
     products = [depth**2 * (1 - _nngp_correlation(depth)) * 2 / (9 * np.pi**2) for depth in closed.depths]
     yield Claim(
         "the kernel that does go to all ones is the NNGP",
@@ -107,17 +117,19 @@ def depth_claims(closed: Deep) -> Iterator[Claim]:
         misses[-1] < misses[0],
     )
     for name in ("L = n, t = ∞", "L = n, ηLt = 1"):
-        spreads, moves = closed.spreads(name), closed.instabilities(name)
+        spreads, moves, explained = closed.spreads(name), closed.instabilities(name), closed.explained(name)
         yield Claim(
             f"{name}: the output stays non-trivial",
             JOINT,
-            "std over x tends to a constant above 0; f^(n) settles",
+            "std over x tends to a constant above 0, and so does R² against a constant output; f^(n) settles",
             "derived",
             "std: "
             + _each(closed.counts, spreads, "n =")
+            + "; R²: "
+            + _each(closed.counts, explained, "n =")
             + "; change at doubling n: "
             + _each(closed.counts[1:], moves, "n ="),
-            bool(spreads[-1] > spreads[0] / 2 and moves[-1] < moves[0]),
+            bool(spreads[-1] > spreads[0] / 2 and explained[-1] > explained[0] / 2 and moves[-1] < moves[0]),
         )
     for name in ("L = n^1.5, t = ∞", "L = n, ηLt = 4/n"):
         spreads = closed.spreads(name)
@@ -137,6 +149,32 @@ def depth_claims(closed: Deep) -> Iterator[Claim]:
         "derived",
         f"std: {_each(closed.counts, kept, 'n =')}; the truth's is {closed.spread:.3g}",
         bool(abs(kept[-1] - closed.spread) < abs(kept[0] - closed.spread)),
+    )
+
+
+def _erf_claims(depths: tuple[int, ...]) -> Iterator[Claim]:
+    lines = [Critical.of(bias) for bias in BIASES]
+    limits = [[line.ratio(0.0, depth) for depth in depths] for line in lines]
+    yield Claim(
+        "… of erf on its critical line: ⅓?",
+        OTHERS,
+        "(p − 1)/(2p − 1) where 1 − ρ' = (1 − ρ) − a(1 − ρ)^p: p = 2 for a smooth activation, 3/2 for ReLU",
+        "derived",
+        "; ".join(
+            f"σ_b² = {line.bias:g}: {_each(depths, found, 'L =')}" for line, found in zip(lines, limits, strict=True)
+        ),
+        all(_settles([abs(value - 1 / 3) for value in found], 0.05) for found in limits),
+    )
+    free, inputs = Critical.of(0.0), (0.3, 0.7)
+    kept = [free.ratio(correlation, depths[-1]) for correlation in inputs]
+    yield Claim(
+        "… of erf without biases: one number for all pairs?",
+        OTHERS,
+        "no: Σ(x, x) → 0, the layers become linear, and pairs keep what tells them apart; deep does not mean trivial",
+        "derived",
+        f"at L = {depths[-1]:,}: "
+        + ", ".join(f"ρ = {rho:g} → {value:.3f}" for rho, value in zip(inputs, kept, strict=True)),
+        kept[1] - kept[0] > (inputs[1] - inputs[0]) / 2,
     )
 
 

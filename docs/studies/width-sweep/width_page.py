@@ -36,7 +36,8 @@ Two papers on the limits of the tangent kernel, redone: J. Wenger, F. Dangel and
 Theory and Practice of Neural Networks: Limits of the NTK Perspective* (arXiv 2310.00137), of which this is the optimisation
 part; and W. St-Arnaud, M. Carvalho and G. Farnadi, *Revisiting the Neural Tangent Kernel: the role of large width and depth*
 (arXiv 2511.07272 v2; v1 was called *Understanding the role of depth …*). Neither paper's body nor code was at hand: the
-architectures, sizes and the depth–time scaling are this study's own.
+architectures, sizes and the depth–time scaling are this study's own. Sizes are those of toys: the first paper speaks of
+architectures in use, and its claim is decided here for small ones alone.
 
 ```bash
 python docs/studies/width-sweep/study.py --size {name}
@@ -61,7 +62,8 @@ infinite width: it "holds" if it lies in the interval widened by {ASYMPTOTIC} on
 ## Wenger, Dangel and Kristiadi: is the Jacobian stable?
 
 {table(jacobian)}
-Their parts on uncertainty (NeuralUCB) and on continual learning are not redone here.
+Of their part on uncertainty (NeuralUCB) the regression is [uncertainty](../uncertainty/README.md), without the bandits; that on
+continual learning is not redone here.
 
 ## St-Arnaud, Carvalho and Farnadi: single neurons, whole layers
 
@@ -80,7 +82,8 @@ gradient flow from u_0 = 0 on ½‖u − y‖²; t in units in which Θ/L has di
 ![The deep kernel and the scalings that are left](depth.png)
 
 Θ/L against u = Lθ/3π at every depth, on F(u); the spread of the output over test points, and the relative change of its
-non-constant part when n doubles, for every scaling.
+non-constant part when n doubles, for every scaling. R² is the share of the truth's variance over test points that the output
+explains, the mean of each taken off: an output can follow the truth at correlation 0.98 and be too flat to explain much of it.
 
 {_scalings(closed)}
 
@@ -105,11 +108,12 @@ def _medians(sweep: Archives) -> str:
 def _scalings(closed: Deep) -> str:
     heads = [f"n = {n:,}" for n in closed.counts]
     lines = [
-        "| scaling: std, correlation with the truth, κ | " + " | ".join(heads) + " |",
+        "| scaling: std, correlation with the truth, R², κ | " + " | ".join(heads) + " |",
         "| --- " * (len(heads) + 1) + "|",
     ]
     for name, row in closed.scalings.items():
-        cells = " | ".join(f"{o.spread:.3g}, {o.correlation:.2f}, {o.condition:,.0f}" for o in row)
+        found = zip(row, closed.explained(name), strict=True)
+        cells = " | ".join(f"{o.spread:.3g}, {o.correlation:.2f}, {r2:.2g}, {o.condition:,.0f}" for o, r2 in found)
         lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
 
