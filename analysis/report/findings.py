@@ -238,8 +238,9 @@ def _cost(run: Run) -> Finding | None:
     known = spent[np.isfinite(spent)]
     if not known.size:
         return None
-    trained = float(np.nanmax(run.dataset["train_seconds"].values)) if "train_seconds" in run.dataset else float("nan")
-    beside = f", beside {duration(trained)} of training" if np.isfinite(trained) else ""
+    trained = run.dataset["train_seconds"].values if "train_seconds" in run.dataset else np.array([np.nan])
+    trained = trained[np.isfinite(trained)]
+    beside = f", beside {duration(float(trained.max()))} of training" if trained.size else ""
     return Finding(
         "Cost",
         duration(float(known.sum())),
@@ -264,10 +265,11 @@ def headline(run: Run) -> str:
     rows = representative_rows(run, 2)
     if not rows:
         return f"{count(len(run))} snapshots, none of which holds a measurement of this probe."
+    parameters = run.settings.get("parameter_count")  # a kernel that came as arrays does not tell it
+    network = "a network" if parameters is None else f"a network with {count(int(parameters))} trainable parameters"
     return (
-        f"The tangent kernel of a network with {count(int(run.settings.get('parameter_count', 0)))} trainable "
-        f"parameters, measured on {count(run.count)} fixed points at {count(int(run.measured.sum()))} moments between "
-        f"steps {count(run.steps[rows[0]])} and {count(run.steps[rows[-1]])}."
+        f"The tangent kernel of {network}, measured on {count(run.count)} fixed points at "
+        f"{count(int(run.measured.sum()))} moments between steps {count(run.steps[rows[0]])} and {count(run.steps[rows[-1]])}."
     )
 
 

@@ -19,13 +19,26 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
 
+  // The moment and the figure that is looked at stand in the address, #step=2000&figure=stability; whoever opens it sees both.
+  const place = { step: null, figure: null }, marks = [];
+  let moveTo = () => null, now = null;
+  const remember = (step, figure) => {
+    if (step !== null) place.step = step;
+    if (figure) place.figure = figure;
+    const parts = Object.entries(place).filter(([, v]) => v !== null).map(([key, v]) => `${key}=${encodeURIComponent(v)}`);
+    history.replaceState(null, "", `#${parts.join("&")}`);
+  };
+
   // The slider over snapshots: images where the inputs are a plane, and for every run its spectrum and energies.
   const slider = $("moment");
   if (slider) {
     const frames = JSON.parse($("frames").textContent), strips = document.querySelectorAll(".tile .strip"), readout = document.querySelector(".readout");
     const curves = [...document.querySelectorAll(".curve")].map((path) => [path, path.dataset.name]);
+    const steps = frames.map((frame) => Number(frame.step.replaceAll(",", "")));
     const show = () => {
       const frame = frames[Number(slider.value)];
+      now = steps[Number(slider.value)];
+      marks.forEach((mark) => mark());
       if (frame.strip) strips.forEach((tile) => { tile.style.backgroundImage = `url(${frame.strip})`; });
       curves.forEach(([path, name]) => path.setAttribute("d", frame.curves[name] || ""));
       $("moment-step").value = `step ${frame.step}`;
@@ -46,7 +59,13 @@
         slider.value = Number(slider.value) + 1; show();
       }, 220);
     });
-    slider.addEventListener("input", () => { stop(); show(); });
+    slider.addEventListener("input", () => { stop(); show(); remember(now); });
+    moveTo = (step) => {
+      stop();
+      slider.value = steps.reduce((best, s, i) => (Math.abs(s - step) < Math.abs(steps[best] - step) ? i : best), 0);
+      show();
+      return now;
+    };
     show();
   }
 
@@ -59,6 +78,25 @@
     const layer = draw("g", {}), view = { x: 0, y: 0, scale: 1 };
     svg.append(layer);
     const hide = () => { layer.replaceChildren(); tip.hidden = true; };
+
+    // The slider's moment is a line in every course over steps, and a click in one moves the slider there.
+    const timed = panels.filter((panel) => panel.axis === "step" && panel.lines.some((one) => one.points.length)), moment = draw("g", {});
+    if (slider && timed.length) {
+      svg.insertBefore(moment, layer);
+      drawing.classList.add("timed");
+      const mark = () => moment.replaceChildren(...timed.map(({ box, lines }) => {
+        const [x] = lines.flatMap((one) => one.points).reduce((a, b) => (Math.abs(b[2] - now) < Math.abs(a[2] - now) ? b : a));
+        return draw("line", { class: "moment", x1: x * width, x2: x * width, y1: box[1] * height, y2: box[3] * height });
+      }));
+      marks.push(mark);
+      mark();
+      drawing.addEventListener("click", (event) => {
+        const [px, py] = inside(event), x = px / width, y = py / height;
+        const panel = timed.find(({ box }) => x >= box[0] && x <= box[2] && y >= box[1] && y <= box[3]);
+        if (!panel || view.scale > 1) return;
+        remember(moveTo(nearest(panel.lines.flatMap((one) => one.points), x)[2]), drawing.parentElement.id.replace(/^figure-/, ""));
+      });
+    }
     const inside = (event) => {
       const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
       return [place.x, place.y];
@@ -109,7 +147,7 @@
         const row = make("span"), name = make("span"), mark = make("i");
         mark.style.background = one.colour; name.append(mark, one.label); row.append(name, make("span", value(point[3]))); tip.append(row);
       }
-      place(anchor[0] * width, panel.box[1] * height);
+      put(anchor[0] * width, panel.box[1] * height);
       return anchor[0];
     };
     const cell = (panel, x, y) => {
@@ -119,10 +157,10 @@
       const j = up ? rows.length - 1 - down : down, w = (right - left) / columns.length, h = (bottom - top) / rows.length;
       layer.replaceChildren(draw("rect", { class: "cell", x: (left + i * w) * width, y: (top + down * h) * height, width: w * width, height: h * height }));
       tip.replaceChildren(make("b", `${columns[i]} · ${rows[j]}`), make("span", value(values[j][i])));
-      place((left + (i + 1) * w) * width, (top + down * h) * height);
+      put((left + (i + 1) * w) * width, (top + down * h) * height);
       return left + (i + 0.5) * w;
     };
-    const place = (x, y) => {
+    const put = (x, y) => {
       tip.hidden = false;
       const at = onScreen(x, y);
       tip.style.left = `${Math.max(6, at.x + 14 + tip.offsetWidth < innerWidth ? at.x + 14 : at.x - 14 - tip.offsetWidth)}px`;
@@ -153,4 +191,15 @@
       held = [panel, at(panel, places[Math.max(0, Math.min(places.length - 1, here + direction))])];
     });
   });
+
+  // What the address says: a link to a figure is the page's own anchor, one to a moment moves the slider.
+  const follow = () => {
+    if (!location.hash.includes("=")) return;
+    const told = new URLSearchParams(location.hash.slice(1)), step = Number(told.get("step")), figure = told.get("figure");
+    if (told.has("step") && Number.isFinite(step)) place.step = moveTo(step);
+    const shown = figure && $(`figure-${figure}`);
+    if (shown) { place.figure = figure; shown.scrollIntoView({ behavior: "instant" }); }
+  };
+  addEventListener("hashchange", follow);
+  follow();
 })();

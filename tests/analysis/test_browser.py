@@ -39,6 +39,17 @@ addEventListener("load", () => {
   seen.curve = document.querySelector(".curve").getAttribute("d");
   if (slider) { slider.value = slider.max; slider.dispatchEvent(new Event("input")); seen.moved =
   document.querySelector(".curve").getAttribute("d"); }
+  const course = [...document.querySelectorAll(".drawing.timed")].find((d) => d.querySelector(".moment"));
+  if (slider && course) {
+    const mark = () => Number(course.querySelector(".moment").getAttribute("x1")), plot = course.querySelector("svg");
+    const panel = JSON.parse(course.dataset.hover).find((p) => p.axis === "step");
+    const [, , w, h] = plot.getAttribute("viewBox").split(" ").map(Number);
+    seen.box = [panel.box[0] * w, panel.box[2] * w]; seen.mark_last = mark(); seen.opened = $("moment-step").value;
+    const at = new DOMPoint(panel.box[0] * w + 0.5, (panel.box[1] + panel.box[3]) / 2 * h).matrixTransform(plot.getScreenCTM());
+    course.dispatchEvent(new MouseEvent("click", { clientX: at.x, clientY: at.y, bubbles: true }));
+    seen.clicked = $("moment-step").value; seen.mark_first = mark(); seen.address = location.hash;
+    seen.figure = course.parentElement.id.replace("figure-", "");
+  }
   seen.ground = getComputedStyle(document.body).backgroundColor;
   $("theme").click();
   seen.switched = getComputedStyle(document.body).backgroundColor;
@@ -53,7 +64,7 @@ addEventListener("load", () => {
 """
 
 
-def browse(page, folder, *, width=1200):
+def browse(page, folder, *, width=1200, address=""):
     """(what the reader saw, console messages) of a page."""
     copy = folder / "page.html"
     copy.write_text(page.replace("</body>", READER + "</body>"), encoding="utf-8")
@@ -72,7 +83,7 @@ def browse(page, folder, *, width=1200):
         "--enable-logging=stderr",
         "--virtual-time-budget=4000",
         "--dump-dom",
-        copy.as_uri(),
+        copy.as_uri() + address,
     ]
     child = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'<pre id="seen">(.*?)</pre>', child.stdout, re.DOTALL)
@@ -97,6 +108,22 @@ def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path,
     assert seen["curve"].startswith("M")
     assert seen["curve"] != seen["moved"]  # the spectrum of step 0 and of step 700
     assert seen["broken"] == 0
+
+
+def test_time_is_linked(page, tmp_path):
+    """Oracle: the box that the drawing says its axes have, and the steps of the archive's first and last snapshot."""
+    seen, console = browse(page, tmp_path)
+    left, right = seen["box"]
+    assert console == []
+    assert (seen["opened"], seen["clicked"]) == ("step 700", "step 0")
+    assert left <= seen["mark_first"] < seen["mark_last"] <= right
+    assert seen["address"] == f"#step=0&figure={seen['figure']}"
+
+
+def test_an_address_opens_its_moment(page, tmp_path):
+    seen, console = browse(page, tmp_path, address="#step=0&figure=stability")
+    assert console == []
+    assert seen["last"][0] == "step 0"
 
 
 @pytest.mark.parametrize("width", [500, 800, 1600])

@@ -103,5 +103,5 @@ def test_what_is_no_figure_is_refused(folder):
         run.plot.nothing()
     with pytest.raises(AnalysisError, match="style: expected one of paper"):
         run.plot("eigenvalues", style="page")
-    with pytest.raises(AnalysisError, match="class_levels"):
+    with pytest.raises(AnalysisError, match="class_diagonal"):
         run.plot("class-levels")
