@@ -31,7 +31,7 @@ WITHOUT_REMEDY = {
     "KernelError": 18,
     "ProbeError": 9,
     "ScheduleError": 3,
-    "AnalysisError": 71,  # of the summary, the forecast and the analyses of one archive: about what it does not hold
+    "AnalysisError": 73,  # of the summary, the forecast and the analyses of one archive: about what it does not hold
     "OutputError": 6,
 }
 #: What came is wrong by itself, and what to do is its opposite.
