@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from claims import Claim, spread
 from continual_runs import forgetting
-from course import Course
+from course import Course, Trend
 from results import Results
 
 Run = dict[str, Any]
@@ -24,27 +24,6 @@ LONG, ERROR, SAME = (
     "control: other images",
 )
 FALLS, LEARNED = "λ_1 of the first task falls where the next begins", "less is forgotten, not less learned"
-
-
-@dataclass(frozen=True)
-class Trend:
-    """A number over log_2 width: the change by a doubling, with a 95 % bootstrap interval over seeds."""
-
-    slope: float
-    interval: tuple[float, float]
-
-    @classmethod
-    def of(cls, tables: Sequence[np.ndarray], widths: Sequence[float], draws: int = 2_000) -> Trend:
-        """Of one (S, W) table, or of the second less the first, in which the same seeds are drawn."""
-        table = tables[-1] - (tables[0] if len(tables) > 1 else 0.0)
-        x = np.log2(widths) - np.mean(np.log2(widths))
-        slopes = table @ x / (x @ x)
-        drawn = np.random.default_rng(0).integers(0, len(slopes), (draws, len(slopes)))
-        low, high = np.quantile(slopes[drawn].mean(axis=1), [0.025, 0.975])
-        return cls(float(slopes.mean()), (float(low), float(high)))
-
-    def __str__(self) -> str:
-        return f"{self.slope:.2f} [{self.interval[0]:.2f}, {self.interval[1]:.2f}] points a doubling".replace("-", "−")
 
 
 @dataclass(frozen=True)
