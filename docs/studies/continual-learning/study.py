@@ -69,7 +69,7 @@ class Size:
 FIVE = (0.0, 22.5, 45.0, 67.5, 90.0)
 SIZES = {
     "smoke": Size("digits", (0.0, 90.0), 200, 200, (16, 128), seeds=1, long=12, settings=("ntk",), probe=20, short=2),
-    "desk": Size("mnist", FIVE, 600, 500, (32, 128, 512), seeds=3, long=60),
+    "desk": Size("mnist", FIVE, 400, 500, (16, 64, 256), seeds=3, long=40),
     "full": Size("mnist", FIVE, 900, 500, (32, 128, 512, 2048), seeds=5, long=200),
 }
 

@@ -59,7 +59,7 @@ SIZES = {
     "smoke": Size(
         "digits", (0.5, 1.0), seeds=2, train=100, test=400, unseen=100, epochs=8, tasks=("classes",), batch=20
     ),
-    "desk": Size("mnist", (0.5, 1.0, 2.0), seeds=3, train=300, test=1000, unseen=300, epochs=60),
+    "desk": Size("mnist", (0.5, 1.0, 2.0), seeds=3, train=200, test=1000, unseen=200, epochs=40, batch=25),
     "full": Size("mnist", (0.25, 0.5, 1.0, 2.0, 4.0), seeds=5, train=500, test=1000, unseen=1000, epochs=200),
 }
 
