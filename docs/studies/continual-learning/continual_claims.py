@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ Number = Callable[[Run], float]
 FORGET_LESS = "wide networks forget less (the paper's title)"
 LIMITS = "the limit does not describe large networks in practice"
 #: keys of the claims that the page explains where they do not hold
+MOVES = "a switch sets the kernel in motion again"
 LONG, ERROR, SAME = (
     "long training takes the gain away",
     "the kernel at the switch foretells what changes",
@@ -167,7 +168,7 @@ def _reactivated(runs: Runs) -> Claim:
         for s in runs.settings
     }
     return Claim(
-        "a switch sets the kernel in motion again",
+        MOVES,
         "a task switch reactivates the kernel",
         "fitted, it stands: at the largest width it turns at least 5 times as fast in the first epoch after a switch as in the "
         "last one before, in every seed",
@@ -239,7 +240,37 @@ def _shuffled(runs: Runs) -> Claim:
     )
 
 
-def why_not(runs: Runs, refuted: Iterable[str]) -> Iterator[str]:
-    """A reason, measured, for each claim that does not hold and can be explained."""
-    del runs, refuted
-    yield from ()
+def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
+    """What was measured beside each claim that does not hold, so that a reader sees why."""
+    told: dict[str, tuple[str, Number]] = {
+        LEARNED: ("right at the end of its own task, in percent", learned),
+        LONG: ("epochs a task: at the largest number allowed a task is left before it is learned", epochs),
+        MOVES: (
+            "the angle of the first epoch after a switch, in mrad",
+            lambda run: float(np.median(run["turns_after"])),
+        ),
+        FALLS: ("λ_1 after the second task over that after the first", drop),
+        ERROR: ("the prediction's error", first_error),
+        SAME: (
+            "the angle of the last epoch before a switch, in mrad",
+            lambda run: float(np.median(run["turns_before"])),
+        ),
+    }
+    for key in (key for key in told if key in refuted):
+        name, number = told[key]
+        kinds = dict.fromkeys(
+            (run["setting"], run["budget"], run["order"]) for run in runs.all if run["order"] != "shuffled"
+        )
+        over = "; ".join(f"{', '.join(kind)}: {_over_widths(runs, number, kind)}" for kind in kinds)
+        yield f"{key}. Medians at widths {', '.join(str(w) for w in runs.widths)} of {name}: {over}."
+
+
+def epochs(run: Run) -> float:
+    """A task."""
+    return float(np.mean(run["epochs"]))
+
+
+def _over_widths(runs: Runs, number: Number, kind: tuple[str, str, str]) -> str:
+    setting, budget, order = kind
+    table = runs.table(number, setting=setting, budget=budget, order=order)
+    return " → ".join(f"{value:.3g}" for value in np.median(table, axis=0))

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import table, verdict
-from continual_claims import Run, Runs, claims, drop, first_error, forgotten, jump, learned, why_not
+from continual_claims import Number, Run, Runs, claims, drop, epochs, first_error, forgotten, jump, learned, why_not
 from results import Results
 
 from kerneltrack.analysis.figures.style import OKABE_ITO
@@ -94,14 +94,14 @@ def _medians(runs: Runs) -> str:
     lines = ["| " + " | ".join(HEADS) + " |", "| --- " * len(HEADS) + "|"]
     for names, found in _groups(runs):
 
-        def middle(number: object, found: list[Run] = found) -> float:
-            return float(np.median([number(run) for run in found]))  # type: ignore[operator]
+        def middle(number: Number, found: list[Run] = found) -> float:
+            return float(np.median([number(run) for run in found]))
 
         cells = [
             *names,
             f"{middle(forgotten):.1f}",
             f"{middle(learned):.1f}",
-            f"{middle(lambda run: np.mean(run['epochs'])):.0f}",
+            f"{middle(epochs):.0f}",
             f"{middle(jump):.2g}",
             f"{middle(drop):.2f}",
             f"{middle(lambda run: run['distances'][-1]):.2g}",
