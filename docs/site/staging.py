@@ -36,7 +36,8 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "Studies": (
         "studies/README", "studies/digits", "studies/spectrum-alignment/README", "studies/alignment-speed/README",
-        "studies/width-sweep/README", "studies/natural-gradient/README", "studies/fast-ntk/README",
+        "studies/width-sweep/README", "studies/natural-gradient/README",
+        "studies/continual-learning/README", "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),
 }  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.study_scripts import script
+from tests.studies.study_scripts import STUDIES, script
 
 study = script("continual-learning")
 
@@ -15,8 +15,10 @@ from continual_page import figure, page  # noqa: E402
 from continual_runs import Budget, Learner, Task, follow, foretold, forgetting, learn, overlap, tasks  # noqa: E402
 from course import Trend  # noqa: E402
 from digit_images import Images  # noqa: E402
-from results import share_of  # noqa: E402
+from results import Results, share_of  # noqa: E402
 from squares_by_sgd import Sgd, mean_kernel, stable_rate  # noqa: E402
+
+FOLDER = STUDIES / "continual-learning"
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +153,9 @@ def test_a_figure_and_a_page_are_made_of_results_alone(smoke, tmp_path):
     figure(smoke, tmp_path / "continual.png")
     assert (tmp_path / "continual.png").stat().st_size > 10_000
     assert re.search(r"\d of 8 claims that can be decided hold", page(smoke))
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    results = Results.read(FOLDER / "results.json")
+    assert results.size == "desk"
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)

@@ -18,6 +18,7 @@ Number = Callable[[Run], float]
 FORGET_LESS = "wide networks forget less (the paper's title)"
 LIMITS = "the limit does not describe large networks in practice"
 #: keys of the claims that the page explains where they do not hold
+SHORT, ORDER = "trained shortly, the wider forget less", "control: the order of the rotations does not make it"
 MOVES = "a switch sets the kernel in motion again"
 LONG, ERROR, SAME = (
     "long training takes the gain away",
@@ -111,10 +112,15 @@ def _ends(table: np.ndarray) -> str:
     return f"{np.median(table[:, 0]):.3g} → {np.median(table[:, -1]):.3g}"
 
 
+def _runs(values: list[float]) -> str:
+    """Over widths as well as seeds."""
+    return spread(values).replace("seeds", "runs")
+
+
 def _short(runs: Runs) -> Claim:
     trends = {s: runs.trend(forgotten, setting=s, budget="short", order="turning") for s in runs.settings}
     return Claim(
-        "trained shortly, the wider forget less",
+        SHORT,
         FORGET_LESS,
         "the 95 % interval of F's slope over log width is below 0 in each parametrisation",
         "read",
@@ -185,7 +191,7 @@ def _falls(runs: Runs) -> Claim:
         "a task switch reactivates the kernel",
         "after the second task it is below what it was after the first, in every run",
         "read",
-        _each(runs, lambda s: f"× {spread(shares[s])}, {sum(v < 1 for v in shares[s])} of {len(shares[s])} fall"),
+        _each(runs, lambda s: f"× {_runs(shares[s])}, {sum(v < 1 for v in shares[s])} of {len(shares[s])} fall"),
         all(max(found) < 1 for found in shares.values()),
     )
 
@@ -220,7 +226,7 @@ def _same(runs: Runs) -> Claim:
         "a 'switch' to other images of the same rotation is none: the turning changes by less than × 2, "
         "and at a real switch by more than twice that",
         "derived",
-        "; ".join(f"{s}, {b}, {o}: {spread(values)}" for (s, b, o), values in found.items()),
+        "; ".join(f"{s}, {b}, {o}: {_runs(values)}" for (s, b, o), values in found.items()),
         all(kept),
     )
 
@@ -228,7 +234,7 @@ def _same(runs: Runs) -> Claim:
 def _shuffled(runs: Runs) -> Claim:
     trends = {s: runs.trend(forgotten, setting=s, budget="short", order="shuffled") for s in runs.settings}
     return Claim(
-        "control: the order of the rotations does not make it",
+        ORDER,
         "",
         "in another order the short budget's slope has the same sign",
         "derived",
@@ -243,6 +249,11 @@ def _shuffled(runs: Runs) -> Claim:
 def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
     """What was measured beside each claim that does not hold, so that a reader sees why."""
     told: dict[str, tuple[str, Number]] = {
+        SHORT: ("right at the end of its own task, in percent: what was hardly learned is hardly forgotten", learned),
+        ORDER: (
+            "F over learning, the share of what was learned that is forgotten",
+            lambda run: forgotten(run) / learned(run),
+        ),
         LEARNED: ("right at the end of its own task, in percent", learned),
         LONG: ("epochs a task: at the largest number allowed a task is left before it is learned", epochs),
         MOVES: (
