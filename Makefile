@@ -71,13 +71,14 @@ bench-gpu: $(VENV)/.dev  ## the kernel beside every installed peer on a CUDA dev
 setups: $(VENV)/.dev  ## every set-up of a Trainer through its claims; writes docs/setups.md
 	$(BIN)/python tests/callbacks/setups_table.py
 
-studies: $(VENV)/.dev  ## the papers, redone at desk size; writes docs/studies/*/README.md
+studies: $(VENV)/.studies  ## the papers, redone at desk size; writes docs/studies/*/README.md
 	$(BIN)/python docs/studies/spectrum-alignment/study.py --size desk
 	$(BIN)/python docs/studies/alignment-contrast/study.py --size desk
 	$(BIN)/python docs/studies/alignment-speed/study.py --size desk
 	$(BIN)/python docs/studies/width-sweep/study.py --size desk
 	$(BIN)/python docs/studies/natural-gradient/study.py --size desk
 	$(BIN)/python docs/studies/uncertainty/study.py --size desk
+	$(BIN)/python docs/studies/continual-learning/study.py --size desk
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
 	$(BIN)/python docs/studies/summary.py
 
@@ -111,6 +112,10 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 $(VENV)/.docs: $(VENV)/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	@touch $@
+
+$(VENV)/.studies: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,studies]"
 	@touch $@
 
 $(LOWEST)/.dev: setup.cfg pyproject.toml constraints-lowest.txt

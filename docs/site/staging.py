@@ -39,7 +39,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Studies": (
         "studies/README", "studies/summary", "studies/digits", "studies/spectrum-alignment/README",
         "studies/alignment-contrast/README", "studies/alignment-speed/README", "studies/width-sweep/README",
-        "studies/natural-gradient/README", "studies/uncertainty/README",
+        "studies/natural-gradient/README", "studies/uncertainty/README", "studies/continual-learning/README",
         "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),

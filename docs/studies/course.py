@@ -1,11 +1,12 @@
 """One number over width: its medians and its slope.
 
-A slope is that of log q over log width by least squares over the runs, with its 95 % interval
-(``kerneltrack.analysis.comparison.sweep``).
+The slope of a :class:`Course` is that of log q over log width by least squares over the runs, with its 95 % interval
+(``kerneltrack.analysis.comparison.sweep``); that of a :class:`Trend` is of q itself, for shares that may be 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,27 @@ class Course:
         ends = f"{_short(self.medians[0])} at {first:g} → {_short(self.medians[-1])} at {final:g}"
         low, high = self.interval
         return f"slope {self.slope:.2f} [{low:.2f}, {high:.2f}]; {ends} ({len(self.at(first))} seeds)".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A number over log_2 width: the change by a doubling, with a 95 % bootstrap interval over seeds."""
+
+    slope: float
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, tables: Sequence[np.ndarray], widths: Sequence[float], draws: int = 2_000) -> Trend:
+        """Of one (S, W) table, or of the second less the first, in which the same seeds are drawn."""
+        table = tables[-1] - (tables[0] if len(tables) > 1 else 0.0)
+        x = np.log2(widths) - np.mean(np.log2(widths))
+        slopes = table @ x / (x @ x)
+        drawn = np.random.default_rng(0).integers(0, len(slopes), (draws, len(slopes)))
+        low, high = np.quantile(slopes[drawn].mean(axis=1), [0.025, 0.975])
+        return cls(float(slopes.mean()), (float(low), float(high)))
+
+    def __str__(self) -> str:
+        return f"{self.slope:.2f} [{self.interval[0]:.2f}, {self.interval[1]:.2f}] points a doubling".replace("-", "−")
 
 
 def _short(value: float) -> str:

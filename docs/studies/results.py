@@ -9,7 +9,7 @@ import dataclasses
 import json
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from claims import ran_on
 
 LARGEST = 1_000_000
+Run = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,18 @@ def _finished(
     beside.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
     beside.replace(path)  # whole or not at all
     return found
+
+
+def share_of(runs: Mapping[str, Run], share: Sequence[int]) -> dict[str, Run]:
+    """Every n-th run from the i-th, for share (i, n): n processes that are given i = 0 … n − 1 make all of them.
+
+    Raises:
+        ValueError: i that is not from 0 to n − 1.
+    """
+    first, every = share
+    if not 0 <= first < every:
+        raise ValueError(f"a share I/N has I from 0 to N - 1, not {first}/{every}")
+    return dict(list(runs.items())[first::every])
 
 
 def commit() -> str:

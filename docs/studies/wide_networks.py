@@ -60,12 +60,14 @@ def parts(parametrisation: Parametrisation, inputs: int, width: int, gain: float
     }[parametrisation]
 
 
-def mlp(parametrisation: Parametrisation, activation: Activation, width: int, inputs: int = 64) -> nn.Sequential:
-    """Two hidden layers and one output: inputs → width → width → 1."""
+def mlp(
+    parametrisation: Parametrisation, activation: Activation, width: int, inputs: int = 64, outputs: int = 1
+) -> nn.Sequential:
+    """Two hidden layers: inputs → width → width → outputs."""
     first, hidden, readout = parts(parametrisation, inputs, width, GAIN[activation])
     phi = nn.ReLU if activation == "relu" else nn.Tanh
     return nn.Sequential(
-        Layer(inputs, width, *first), phi(), Layer(width, width, *hidden), phi(), Layer(width, 1, *readout)
+        Layer(inputs, width, *first), phi(), Layer(width, width, *hidden), phi(), Layer(width, outputs, *readout)
     )
 
 

@@ -1,0 +1,62 @@
+"""Minibatch descent on squares, of any function that is differentiable in some tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+import kerneltrack as kt
+
+Predict = Callable[[Tensor], Tensor]
+
+
+class Points(Protocol):
+    """Inputs (N, …) and targets (N, O)."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """θ ← θ − η ∇ mean ½‖f(x) − y‖², the mean over a minibatch.
+
+    Attributes:
+        rate: η.
+        batch: samples of a minibatch; every sample is in one minibatch of an epoch.
+    """
+
+    rate: float
+    batch: int
+
+    def epoch(self, predict: Predict, parameters: Iterable[Tensor], points: Points, generator: torch.Generator) -> int:
+        """All samples once, in an order of the generator. Returns the number of updates.
+
+        Raises:
+            RuntimeError: outputs that are not finite.
+        """
+        leaves, order = list(parameters), torch.randperm(len(points.x), generator=generator)
+        minibatches = order.split(self.batch)
+        for rows in minibatches:
+            outputs = predict(points.x[rows])
+            residual = (outputs - points.y[rows]).detach() / len(rows)
+            if not bool(torch.isfinite(residual).all()):
+                raise RuntimeError(f"descent at η = {self.rate:g} diverged; take a smaller rate")
+            for leaf, change in zip(leaves, torch.autograd.grad(outputs, leaves, residual), strict=True):
+                leaf.data.sub_(change, alpha=self.rate)
+        return len(minibatches)
+
+
+def mean_kernel(model: nn.Module, x: Tensor, other: Tensor | None = None) -> Tensor:
+    """(N, N') (1/O) Σ_o Θ_oo in float64: the k for which k ⊗ I_O is nearest to Θ."""
+    outputs = model(x[:1]).shape[1]
+    return kt.empirical_ntk(model, x, other, output="trace").double() / outputs
+
+
+def stable_rate(kernel: Tensor) -> float:
+    """2N/λ_1: above it full-batch descent on the mean of ½‖f − y‖² grows in the linear model."""
+    return 2 * len(kernel) / float(torch.linalg.eigvalsh(kernel)[-1])
