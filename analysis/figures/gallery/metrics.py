@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...derived import weighted_spectrum
+from ...trajectory import Floats
 from ..layout import over_time, sheet, steps_text
 from ..panels import Series, profiles
 from ..registry import Scene, figure
@@ -30,10 +31,8 @@ def spectra(scene: Scene) -> Figure:
     lines = []
     for i, row in enumerate(dict.fromkeys((0, len(found.steps) - 1))):
         when, colour = steps_text(int(found.steps[row])), style.ordered(2)[i]
-        for values, line, of in ((found.own, "dashed", "Θ, "), (found.other, "solid", "")):
-            share = values[row] / values[row, 0]
-            shown = np.where(share > _ROUNDING, share, np.nan)
-            lines.append(Series(f"{of}{when}", shown, colour, line))
+        lines.append(Series(f"Θ, {when}", _over_first(found.own[row]), colour, "dashed"))
+        lines.append(Series(when, _over_first(found.other[row]), colour))
     profiles(left, np.arange(1, found.own.shape[1] + 1), lines, style, xlabel="mode i", ylabel="λᵢ / λ₁", y="log")
     both = [
         Series("Θ", found.own_ratio, style.category[0], "dashed", x=found.steps),
@@ -41,3 +40,9 @@ def spectra(scene: Scene) -> Figure:
     ]
     over_time(scene, right, both, "participation ratio", labels=False, ylim=(0, None))
     return page
+
+
+def _over_first(values: Floats) -> Floats:
+    """Eigenvalues over the first one, NaN where float32 does not tell them from nothing."""
+    share = values / values[0]
+    return np.where(share > _ROUNDING, share, np.nan)
