@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from kerneltrack.errors import AnalysisError
-from kerneltrack.observables import catalogue
+from kerneltrack.observables import SUPERSEDED, catalogue
+from kerneltrack.schema import RESERVED
 
 from ..text import plain, subscript
 from ..trajectory import Floats, Run, Trajectory
@@ -114,12 +115,33 @@ def _stored(run: Run, name: str) -> Floats:
         if int(last) not in grid:
             raise AnalysisError(f"the quantity {name!r}", expected=f"k in {grid}", got=last, where=run.path)
         return run.values(stem, why=name)[:, grid.index(int(last))]
+    if name not in run.dataset and not _is_known(name):
+        raise _no_such(run, name)
     values = run.values(name, why="the comparison")
     if values.ndim != 1 or len(values) != len(run):
         raise AnalysisError(
             f"the quantity {name!r}", expected="one number per snapshot", got=f"shape {values.shape}", where=run.path
         )
     return values
+
+
+def _is_known(name: str) -> bool:
+    """Whether some archive could hold it: then it is missing here, and can be measured."""
+    return name in catalogue() or name in SUPERSEDED or name in RESERVED
+
+
+def _no_such(run: Run, name: str) -> AnalysisError:
+    import difflib
+
+    held = [scalar for scalar in run.scalars if not scalar.endswith("_null")]
+    near = difflib.get_close_matches(name, held, n=3) or [n for n in ("trace", "effective_rank") if n in held]
+    return AnalysisError(
+        f"the quantity {name!r}",
+        expected=f"eigenvalue_1 (λ₁/N), target_energy_20, or a scalar of the archive, for instance {', '.join(near)}",
+        got="no such quantity",
+        where=run.path,
+        remedy="`kerneltrack show ARCHIVE` lists what it holds.",
+    )
 
 
 def title_of(name: str) -> str:

@@ -74,7 +74,7 @@ class Trajectory(Sequence[Run]):
             AnalysisError: naming the runs and what differs.
         """
         for key in ("output", "loss", "parameters"):
-            _same(self, f"settings[{key!r}]", [run.settings.get(key) for run in self])
+            _same(self, f"settings[{key!r}]", [run.settings.get(key) for run in self], _remedy_of(key))
         _same(
             self,
             "gauges",
@@ -110,6 +110,11 @@ def _same(
     if any(value != values[0] for value in values):
         listed = "; ".join(f"{run.name}: {value}" for run, value in zip(trajectory, values, strict=True))
         raise AnalysisError(f"runs with different {what} are not comparable", got=listed, remedy=remedy)
+
+
+def _remedy_of(key: str) -> str:
+    argument = {"parameters": "params"}.get(key, key)
+    return f"Give the trackers one {argument}=, and one probe; saved checkpoints are measured again by `kerneltrack track`."
 
 
 def _standard(trajectory: Trajectory) -> list[str]:

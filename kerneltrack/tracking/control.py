@@ -15,6 +15,7 @@ from kerneltrack.archive import IfExists
 from kerneltrack.errors import ForkError
 from kerneltrack.tracking import continuation
 from kerneltrack.tracking.announcements import say
+from kerneltrack.tracking.fabric_loader import begin_at, epochs_begun, inside, is_wrapped
 from kerneltrack.tracking.fork import Fork
 from kerneltrack.tracking.held_rates import put_back
 from kerneltrack.tracking.loop import Loop, model_of, optimizers_of
@@ -62,7 +63,8 @@ def control_run(
             model and the optimizer that it is given; no scheduler.
         steps: how many updates; None: as many as the run made after the fork.
         archive: the file to write; None: beside the run's, ``NAME-control-STEP.h5``.
-        model: what to train, of the same make as the run's; None: a copy of the run's own.
+        model: what to train, of the same make as the run's, wrapped or not: ``update`` is given it as it is; None: a copy of the
+            run's own, without wrappers.
         optimizer: of its parameters; given with ``model``.
         batches: from the fork's update on, where the run's tracker knows no loader, or one that cannot begin again.
         if_exists: "raise" or "replace".
@@ -86,12 +88,21 @@ def control_run(
     with _left_alone(source.loader), tracker:
         fork.weights.load(net)
         fork.load_optimizers(optimizers)
-        _train(tracker, fork, update, _batches(fork, batches, source.loader, placebo=placebo), steps, placebo=placebo)
+        found = _batches(fork, batches, source.loader, placebo=placebo)
+        trained = optimizers[0] if len(optimizers) == 1 else optimizers
+        handed = (net, trained) if model is None else (model, optimizer)
+        _train(tracker, fork, lambda batch: update(*handed, batch), found, steps, placebo=placebo)
     return path
 
 
 def _train(
-    tracker: _ContinuedTracker, fork: Fork, update: UpdateFunction, given: Iterator[Any], steps: int, *, placebo: int
+    tracker: _ContinuedTracker,
+    fork: Fork,
+    update: Callable[[Any], Any],
+    given: Iterator[Any],
+    steps: int,
+    *,
+    placebo: int,
 ) -> None:
     optimizers = tracker._loop.optimizers
     stepped: list[int] = []
@@ -109,9 +120,7 @@ def _train(
                 fork.generators.restore(held_generators(tracker._loop.loader))
             put_back(optimizers, continuation.settings_at(fork, tracker.step, placebo=placebo))
             with tracker.update(batch) as under_way:
-                under_way.loss = update(
-                    tracker._loop.model, optimizers[0] if len(optimizers) == 1 else optimizers, batch
-                )
+                under_way.loss = update(batch)
             if not stepped:
                 raise _did_not_step()
             compared.note(step, batch)
@@ -145,6 +154,14 @@ def _batches(fork: Fork, given: Iterable[Any] | None, loader: Any, *, placebo: i
 def _rest(fork: Fork, loader: Any) -> Iterator[Any]:
     """What is left of the fork's epoch."""
     assert fork.replay is not None
+    if is_wrapped(loader):  # it moves batches to their device, and makes its iterator at the first one only
+        begin_at(loader, fork.replay.epochs)
+        unwind = fork.replay.rewind(inside(loader))
+        try:
+            yield from loader
+        finally:
+            unwind()
+        return
     try:
         again = fork.replay.begin(loader, lambda: iter(loader))
     except StopIteration:  # it has fewer batches now: they are others, which the comparison says
@@ -154,11 +171,13 @@ def _rest(fork: Fork, loader: Any) -> Iterator[Any]:
 
 @contextmanager
 def _left_alone(loader: Any) -> Iterator[None]:
-    """Generators of the process and of the loader, and the state of a loader that has one, are put back."""
+    """Generators of the process and of the loader, the state of a loader that has one, and its count of epochs are put back."""
+    begun = epochs_begun(loader)
     stateful = all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict"))
     state = copy.deepcopy(loader.state_dict()) if stateful else None
     with preserved_rng(), preserved_generators(*held_generators(loader)):
         yield
+    begin_at(loader, begun)
     if stateful:
         loader.load_state_dict(state)
 
@@ -173,6 +192,12 @@ def _pair(source: Loop, model: Any, optimizer: Any) -> tuple[nn.Module, list[Opt
         )
     if model is not None:
         return model_of(model), optimizers_of(optimizer)
+    if source.casts:
+        raise ForkError(
+            f"the run's model ran in {source.casts} under Fabric's wrapper, which a copy of it has not",
+            expected="model= and optimizer=",
+            remedy="Give what fabric.setup(model, optimizer) returns of a new pair, made as the run made its own.",
+        )
     try:
         net, optimizers = copy.deepcopy((source.model, source.optimizers))
     except (TypeError, RuntimeError, NotImplementedError, AttributeError) as error:

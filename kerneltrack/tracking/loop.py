@@ -29,13 +29,20 @@ class Loop:
         loader: where training batches come from, or None.
         steps: updates that the run will have in all, or None.
         bound: at which gradients are clipped, or None.
+        casts: the precision in which Fabric's wrapper runs the model, where that is not the model's own; else "".
     """
 
     def __init__(
-        self, model: nn.Module, optimizers: Sequence[Optimizer], loader: Any, steps: int | None, bound: Bound | None
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        loader: Any,
+        steps: int | None,
+        bound: Bound | None,
+        casts: str = "",
     ) -> None:
         self.model, self.optimizers, self.loader = model, list(optimizers), loader
-        self.last_step, self.bound = steps, bound
+        self.last_step, self.bound, self.casts = steps, bound, casts
         self.step = self.epoch = self.batch_idx = 0
         self.metrics: dict[str, float] = {}
         self.scalars: dict[str, float] = {}
@@ -107,9 +114,20 @@ def model_of(given: Any) -> nn.Module:
     Raises:
         UnsupportedModelError: what is no module.
     """
-    while type(given).__name__ == "_FabricModule":  # of either import root; it holds the module twice
+    while _is_fabric(given):  # it holds the module twice
         given = given.module
     return unwrap(given)
+
+
+def casts_of(given: Any) -> str:
+    """The precision in which Fabric's wrapper runs the model, "bf16-mixed" for instance; "" where it changes nothing."""
+    precision = getattr(getattr(given, "_strategy", None), "precision", None) if _is_fabric(given) else None
+    name = str(getattr(precision, "precision", "32-true"))
+    return "" if name == "32-true" else name
+
+
+def _is_fabric(given: Any) -> bool:
+    return type(given).__name__ == "_FabricModule"  # of either import root
 
 
 def optimizers_of(given: Any) -> list[Optimizer]:

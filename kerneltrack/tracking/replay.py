@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kerneltrack.tracking.fabric_loader import epochs_begun, inside
 from kerneltrack.tracking.generator_states import GeneratorStates
 from kerneltrack.undisturbed import held_generators
 
@@ -21,12 +22,14 @@ class Replay:
         before: generators as the epoch's iterator was about to be made; None: nobody knows.
         after: the same once it was made, before its first batch.
         loader_state: the loader's own state, of one that has it; then ``after`` are the generators of that moment.
+        epochs: that Fabric's wrapper had begun before this one; None: there is no wrapper.
     """
 
     consumed: int
     before: GeneratorStates | None
     after: GeneratorStates
     loader_state: Any = field(default=None, repr=False)
+    epochs: int | None = None
 
     def begin(self, loader: Any, make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         """An iterator that gives the batches from this moment on.
@@ -76,10 +79,13 @@ class LoaderWatch:
     """Notes the generators whenever a DataLoader makes an iterator, until :meth:`stop`; the loader gives the same batches.
 
     A loader of another class that has ``state_dict`` and ``load_state_dict`` is asked for its state at every :meth:`ended`.
+    Under Fabric's wrapper it is the DataLoader inside that is watched.
     """
 
     def __init__(self, loader: Any) -> None:
+        self._wrapper, loader = loader, inside(loader)
         self._loader = loader
+        self._epochs: int | None = None
         self._before: GeneratorStates | None = None
         self._after: GeneratorStates | None = None
         self._state: Any = None
@@ -100,6 +106,8 @@ class LoaderWatch:
     def _make(self, makes: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         held = held_generators(self._loader)
         self._before = GeneratorStates.now(held)
+        begun = epochs_begun(self._wrapper)  # this one is among them
+        self._epochs = None if begun is None else begun - 1
         found = makes()
         self._after, self._taken = GeneratorStates.now(held), 0
         return found
@@ -125,7 +133,8 @@ class LoaderWatch:
             return None
         if self._state is not None:
             return Replay(self._taken, None, self._after, self._state)
-        return Replay(self._taken if consumed is None else consumed, self._before, self._after)
+        taken = self._taken if consumed is None else consumed
+        return Replay(taken, self._before, self._after, epochs=self._epochs)
 
     def stop(self) -> None:
         """Leave the loader as it was."""

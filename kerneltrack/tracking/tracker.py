@@ -28,7 +28,7 @@ from kerneltrack.tracking.fork import Fork
 from kerneltrack.tracking.fork_keeper import LoopState
 from kerneltrack.tracking.fork_limits import ForkLimits
 from kerneltrack.tracking.gradient_clipping import Bound
-from kerneltrack.tracking.loop import Loop, check_parameters, model_of, optimizers_of
+from kerneltrack.tracking.loop import Loop, casts_of, check_parameters, model_of, optimizers_of
 from kerneltrack.tracking.loop_probes import LoopProbes
 from kerneltrack.tracking.options import Options
 from kerneltrack.tracking.stepped_run import SteppedRun
@@ -150,7 +150,8 @@ class Tracker(SteppedRun):
         )
         if steps is not None:
             arguments.number("steps", steps, least=1, remedy="None where nobody knows.")
-        self._take_loop(Loop(model_of(model), optimizers_of(optimizer), loader, steps, Bound.of(clip)))
+        optimizers, bound = optimizers_of(optimizer), Bound.of(clip)
+        self._take_loop(Loop(model_of(model), optimizers, loader, steps, bound, casts_of(model)))
         LoopProbes(loader, self._arguments, split, log=log).check()
 
     def _take_loop(self, loop: Loop) -> None:

@@ -256,7 +256,11 @@ def test_quantities_are_nan_where_nothing_was_measured(synthetic, truth, tmp_pat
     rows[2] = dataclasses.replace(rows[2], status="failed", message="x", probes={})
     run = load(synthetic.write(tmp_path / "gap.h5", rows, synthetic.record(truth))).only
     assert np.flatnonzero(np.isnan(quantity(run, "eigenvalue_1"))).tolist() == [2]
-    for name, words in (("eigenvalue_99", "a mode from 1 to 48"), ("target_energy_3", "k in"), ("nonsense", "needs")):
+    for name, words in (
+        ("eigenvalue_99", "a mode from 1 to 48"),
+        ("target_energy_3", "k in"),
+        ("nonsense", "no such quantity"),
+    ):
         with pytest.raises(AnalysisError, match=words):
             quantity(run, name)
 
@@ -281,4 +285,4 @@ def test_the_command_sweeps_and_draws(family, capsys, tmp_path):
     np.testing.assert_allclose(line.get_ydata()[0] / line.get_ydata()[1], 4.0, rtol=1e-9)
     assert sorted(points.get_ydata()) == sorted(run.values("effective_rank")[-1] for run in family)
     assert main([*words[:-1], "nonsense"]) == 1
-    assert "needs 'nonsense'" in capsys.readouterr().err
+    assert "the quantity 'nonsense': expected eigenvalue_1" in capsys.readouterr().err

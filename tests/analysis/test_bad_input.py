@@ -44,10 +44,12 @@ def bad(synthetic, truth, tmp_path_factory):
     [
         (["lr-decay", "constant"], ["never change", "0.1"]),
         (["lr-decay", "one"], ["at least two snapshots"]),
-        (["compare", "run", "reduction"], ["'output'", "run: full", "reduction: trace"]),
+        (["compare", "run", "reduction"], ["'output'", "run: full", "reduction: trace", "one output="]),
         (["compare", "run", "probe"], ["probe fingerprints", "run: sha256:aaa", "probe: sha256:bbb"]),
         (["compare", "run", "probe", "--against", "seed"], ["probe fingerprints"]),
         (["compare", "run"], ["two archives or more"]),
+        (["compare", "run", "poor", "--quantity", "lambda_1"], ["'lambda_1'", "no such quantity", "eigenvalue_1"]),
+        (["compare", "poor", "poor", "--quantity", "kernel_angular_velocity"], ["does not hold", "Measure it"]),
         (["compare", "nan", "run", "--against", "seed"], ["a sweep", "a quantity that every run holds"]),
         (["summary", "nan"], ["no snapshot of this probe holds a measurement"]),
         (["report", "nan", "-o", "OUT.html"], ["no snapshot of this probe holds a measurement"]),
