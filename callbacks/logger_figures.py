@@ -26,10 +26,11 @@ _REPORT = "report"
 FIGURES = (
     "outputs", "eigenfunctions", "eigenfunction-lines", "kernel-slices", "projections", "frequencies", "rotation",
     "feature-atlas", "target-energy", "output-energy", "residual-energy", "energy-curves", "eigenvalues",
-    "scaled-eigenvalues", "stability", "spectra", "spectrum-map", "rank", "residual-spectrum", "mode-factors",
-    "lr-decay", "lr-trend", "freeze-here", "stages", "loss", "linearisation", "kernel-motion", "layer-shares",
-    "kernel-distances", "activations", "ledger", "ledger-modes", "class-blocks", "class-levels", "sharpness",
-    "oscillation", "lazy-rich", "estimates", "calibration", "influence", "learning-curves", "task-shift",
+    "scaled-eigenvalues", "stability", "spectra", "spectrum-map", "rank", "weighted-spectrum", "residual-spectrum",
+    "mode-factors", "lr-decay", "lr-trend", "freeze-here", "stages", "loss", "linearisation", "kernel-motion",
+    "angular-velocity", "layer-shares", "kernel-distances", "activations", "ledger", "ledger-modes", "class-blocks",
+    "class-levels", "sharpness", "oscillation", "lazy-rich", "estimates", "calibration", "influence", "learning-curves",
+    "task-shift",
 )  # fmt: skip
 
 Give = Callable[[Mapping[str, str]], object]

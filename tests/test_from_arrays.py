@@ -23,7 +23,7 @@ from kerneltrack.from_arrays.snapshot import OF_ARRAYS
 from kerneltrack.training import ProbeLoss
 
 #: What arrays can tell.
-NAMES = [name for name, entry in observables.catalogue().items() if entry.needs <= OF_ARRAYS]
+NAMES = [entry.name for entry in observables.select("all") if entry.needs <= OF_ARRAYS]
 #: Relative tolerances of what is not 1e-9: by Lanczos there, or over the smallest eigenvalue, 1e-7 of the largest.
 NEAR = dict.fromkeys(("stability_ratio", "gauss_newton_sharpness", "stability_bound"), 1e-5)
 NEAR["stability_ratio_bias"] = 1e-3  # a hundredth of the ratios whose difference it is

@@ -143,7 +143,9 @@ def _in_short(given: Any) -> str:
     """Data by type and shape: their numbers say nothing, and fill a screen."""
     if hasattr(given, "shape"):
         return f"a {type(given).__name__} of shape {tuple(given.shape)}"
-    if isinstance(given, (tuple, list)) and given:
+    if isinstance(given, (tuple, list, dict)) and not given:
+        return repr(given)
+    if isinstance(given, (tuple, list)):
         return f"a {type(given).__name__} of {', '.join(map(_in_short, given[:2]))}{', …' if len(given) > 2 else ''}"
     return repr(given) if isinstance(given, (int, float, str, type(None))) else f"a {type(given).__name__}"
 

@@ -80,16 +80,16 @@ class Story(Raw):
 
     def known(self, k):
         """z against 200 permutations of the points, seeds 0 to 199, about the mean over all: of (v·πφ)² it is (ΣvΣφ/N)² +
-        (Σv² − (Σv)²/N)(Σφ² − (Σφ)²/N)/(N − 1).
+        (Σv² − (Σv)²/N)(Σφ² − (Σφ)²/N)/(N − 1). A target is at its own output, what is known of the inputs at all alike.
         """
         targets, n, outputs = self.at["targets"], self.count, self.at["targets"].shape[1]
         functions = {f"target {o + 1}" if outputs > 1 else "target": (targets[:, o], o) for o in range(outputs)}
-        if outputs == 1:
-            functions |= {"mean": (self.inputs.mean(axis=1), 0), "norm": (np.linalg.norm(self.inputs, axis=1), 0)}
+        functions |= {"mean": (self.inputs.mean(axis=1), None), "norm": (np.linalg.norm(self.inputs, axis=1), None)}
         orders = [np.random.default_rng(seed).permutation(n) for seed in range(200)]
 
         def score(row, phi, o):
-            v = self.at["eigenvectors"][row][:, o, :k].astype(float)
+            v = self.at["eigenvectors"][row][:, :, :k].astype(float)
+            v = v.sum(axis=1) if o is None else v[:, o]
             null = (v.sum(0) * phi.sum() / n) ** 2
             null = null + (np.sum(v**2, 0) - v.sum(0) ** 2 / n) * (phi @ phi - phi.sum() ** 2 / n) / (n - 1)
             drawn = [np.sum((v.T @ phi[order]) ** 2) for order in orders]

@@ -147,8 +147,10 @@ def descent(rate, width=1, until=400, seed=0):
 def triple_of(steps, outputs, y, vectors, loss="half_mse", reduction="full", width=1):
     """The run that holds these steps' outputs and the eigenvectors."""
     run = built(steps, [0, 1, 2] * (len(steps) // 3), probe_loss=np.mean((outputs[steps] - y) ** 2, axis=1) * width / 2)
-    data = run.dataset.assign(
+    apart = np.arange(vectors.shape[1], 0.0, -1)  # no cluster; of the eigenvalues nothing else is asked
+    data = run.dataset.drop_vars("eigenvalues").assign(
         outputs=(("snapshot", "sample", "output"), outputs[steps].reshape(len(steps), -1, width)),
+        eigenvalues=(("snapshot", "mode"), np.where(run.dataset.window == 0, 1.0, np.nan)[:, None] * apart),
         eigenvectors=(
             ("snapshot", "sample", "kernel_output", "vector"),
             np.stack([vectors.reshape(-1, width, vectors.shape[1])] * len(steps)),
@@ -215,7 +217,7 @@ def test_what_cannot_be_told_of_an_oscillation_says_so():
     pair = triple_of(steps, outputs, y, vectors).dataset.isel(snapshot=slice(0, 2))
     with pytest.raises(AnalysisError, match=r"no triples.*window=3"):
         oscillation(Run(dataset=pair, probe="train"))
-    with pytest.raises(AnalysisError, match="half_mse, mse or cross_entropy"):
+    with pytest.raises(AnalysisError, match="half_mse, mse, or cross_entropy"):
         oscillation(triple_of(steps, outputs, y, vectors, loss="mine"))
     with pytest.raises(AnalysisError, match="outputs themselves"):
         oscillation(triple_of(steps, outputs, y, vectors, reduction="callable"))

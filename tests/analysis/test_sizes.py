@@ -61,14 +61,14 @@ def state_of(net, x, y, **more):
 def drawn(size):
     """Every scalar on several probes of so many points: name → (draws,)."""
     start, net, x, y = trained()
-    names = [name for name, entry in catalogue().items() if not entry.dims]
+    chosen = tuple(entry for entry in catalogue().values() if not entry.dims)
     found = []
     for draw in range(DRAWS):
         points = np.random.default_rng((size, draw)).choice(len(x), size, replace=False)
         first = state_of(start, x[points], y[points], step=0)
         now = state_of(net, x[points], y[points], step=150, initial=first, previous=first)
-        found.append(compute(select(names), now))
-    return {name: np.array([values[name] for values in found], dtype=float) for name in names}
+        found.append(compute(chosen, now))
+    return {entry.name: np.array([values[entry.name] for values in found], dtype=float) for entry in chosen}
 
 
 def difference(name):

@@ -118,7 +118,7 @@ def test_loggers(here):
 def test_notebooks(here, capsys):
     names = run("how-to/notebooks")
     assert len(names["table"]) == 5
-    assert len(names["figure"].axes) > 1
+    assert names["figure"].axes[0].lines
     again = [block for block in blocks("how-to/notebooks", "python") if "trainer.fit" in block]
     exec(again[0], names)  # the cell can be run again
 

@@ -31,13 +31,8 @@ def spectra(scene: Scene) -> Figure:
     lines = []
     for i, row in enumerate(dict.fromkeys((0, len(found.steps) - 1))):
         when, colour = steps_text(int(found.steps[row])), style.ordered(2)[i]
-<<<<<<< HEAD
         own, other = (_above_rounding(values[row] / values[row, 0]) for values in (found.own, found.other))
         lines += [Series(f"Θ, {when}", own, colour, "dashed"), Series(when, other, colour)]
-=======
-        lines.append(Series(f"Θ, {when}", _over_first(found.own[row]), colour, "dashed"))
-        lines.append(Series(when, _over_first(found.other[row]), colour))
->>>>>>> trials2
     profiles(left, np.arange(1, found.own.shape[1] + 1), lines, style, xlabel="mode i", ylabel="λᵢ / λ₁", y="log")
     both = [
         Series("Θ", found.own_ratio, style.category[0], "dashed", x=found.steps),
@@ -47,11 +42,5 @@ def spectra(scene: Scene) -> Figure:
     return page
 
 
-<<<<<<< HEAD
 def _above_rounding(share: Floats) -> Floats:
-=======
-def _over_first(values: Floats) -> Floats:
-    """Eigenvalues over the first one, NaN where float32 does not tell them from nothing."""
-    share = values / values[0]
->>>>>>> trials2
     return np.where(share > _ROUNDING, share, np.nan)
