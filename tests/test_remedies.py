@@ -31,7 +31,7 @@ WITHOUT_REMEDY = {
     "KernelError": 19,  # of kernels from elsewhere, as three of the probes: shapes, which expected= says
     "ProbeError": 12,
     "ScheduleError": 3,
-    "AnalysisError": 73,  # of the summary, the forecast and the analyses of one archive: about what it does not hold
+    "AnalysisError": 74,  # of the summary, the forecast and the analyses of one archive: about what it does not hold
     "OutputError": 6,
 }
 #: What came is wrong by itself, and what to do is its opposite.
