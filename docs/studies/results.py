@@ -81,6 +81,18 @@ def collect(
     return Results(study, size, plain, commits, machines, seconds, [one["numbers"] for one in done])
 
 
+def publish(
+    results: Results, home: Path, page: Callable[[Results], str], **pictures: Callable[[Results, Path], object]
+) -> None:
+    """Write results.json into a folder, and the page and each NAME.png, which are made of it alone."""
+    results.write(home / "results.json")
+    found = Results.read(home / "results.json")
+    (home / "README.md").write_text(page(found), encoding="utf-8")
+    for name, draw in pictures.items():
+        draw(found, home / f"{name}.png")
+    print(f"wrote {home / 'README.md'}")
+
+
 def _finished(
     path: Path, settings: dict[str, Any], run: Callable[[], Mapping[str, Any]], present: Mapping[str, str]
 ) -> dict[str, Any]:

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from claims import command_line  # noqa: E402  # the folder is no package
-from results import Results, collect  # noqa: E402
+from results import Results, collect, publish  # noqa: E402
 from speed_page import page  # noqa: E402
 from speed_runs import run  # noqa: E402
 
@@ -71,10 +71,7 @@ def main() -> None:
     (name, size, out), _ = command_line(
         argparse.ArgumentParser(description=__doc__.splitlines()[0]), SIZES, "alignment-speed"
     )
-    home = HERE if name == "desk" else out
-    measure(name, size, out).write(home / "results.json")
-    (home / "README.md").write_text(page(Results.read(home / "results.json")), encoding="utf-8")
-    print(f"wrote {home / 'README.md'}")
+    publish(measure(name, size, out), HERE if name == "desk" else out, page)
 
 
 if __name__ == "__main__":

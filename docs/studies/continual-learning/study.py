@@ -23,7 +23,7 @@ from claims import command_line  # noqa: E402  # the folder is no package
 from continual_page import figure, page  # noqa: E402
 from continual_runs import Budget, Order, run  # noqa: E402
 from digit_images import Source  # noqa: E402
-from results import Results, collect, share_of  # noqa: E402
+from results import Results, collect, publish, share_of  # noqa: E402
 from wide_networks import Parametrisation  # noqa: E402
 
 
@@ -109,12 +109,7 @@ def main() -> None:
     if words.share:
         measure(name, size, out, [int(part) for part in words.share.split("/")])
         return
-    home = HERE if name == "desk" else out
-    measure(name, size, out).write(home / "results.json")
-    results = Results.read(home / "results.json")
-    (home / "README.md").write_text(page(results), encoding="utf-8")
-    figure(results, home / "continual.png")
-    print(f"wrote {home / 'README.md'}")
+    publish(measure(name, size, out), HERE if name == "desk" else out, page, continual=figure)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from claims import command_line  # noqa: E402  # the folder is no package
 from natural_descent import Start, linear_updates, natural, plain  # noqa: E402
 from natural_page import figure, page  # noqa: E402
 from odd_digits import odd_digits  # noqa: E402
-from results import Results, collect  # noqa: E402
+from results import Results, collect, publish  # noqa: E402
 from wide_networks import Activation, Parametrisation, mlp  # noqa: E402
 
 SETTINGS: dict[str, tuple[Parametrisation, Activation]] = {
@@ -109,12 +109,7 @@ def main() -> None:
     (name, size, out), _ = command_line(
         argparse.ArgumentParser(description=__doc__.splitlines()[0]), SIZES, "natural-gradient"
     )
-    home = HERE if name == "desk" else out
-    measure(name, size, out).write(home / "results.json")
-    results = Results.read(home / "results.json")
-    (home / "README.md").write_text(page(results), encoding="utf-8")
-    figure(results, home / "natural.png")
-    print(f"wrote {home / 'README.md'}")
+    publish(measure(name, size, out), HERE if name == "desk" else out, page, natural=figure)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from claims import command_line  # noqa: E402  # the folder is no package
-from results import Results, collect  # noqa: E402
+from results import Results, collect, publish  # noqa: E402
 from uncertain_page import figure, page  # noqa: E402
 from uncertain_runs import Limit, network_numbers  # noqa: E402
 from uncertain_tasks import TASKS  # noqa: E402
@@ -81,12 +81,7 @@ def main() -> None:
     (name, size, out), _ = command_line(
         argparse.ArgumentParser(description=__doc__.splitlines()[0]), SIZES, "uncertainty"
     )
-    home = HERE if name == "desk" else out
-    measure(name, size, out).write(home / "results.json")
-    results = Results.read(home / "results.json")
-    (home / "README.md").write_text(page(results), encoding="utf-8")
-    figure(results, home / "uncertainty.png")
-    print(f"wrote {home / 'README.md'}")
+    publish(measure(name, size, out), HERE if name == "desk" else out, page, uncertainty=figure)
 
 
 if __name__ == "__main__":
