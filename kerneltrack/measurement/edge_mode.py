@@ -50,7 +50,7 @@ def edge_mode(
             at the edge.
     """
     if sorted(path) != [step - 2, step - 1]:
-        raise NotMeasured("not the third state of a triple")
+        raise NotMeasured("not the third state of a triple. Measure triples: kt.schedule.Every(n, window=3).")
     first, second, third = path[step - 2], path[step - 1], NetworkState.of(module)
     if not first.parameters.keys() == second.parameters.keys() == third.parameters.keys():
         raise NotMeasured("other parameters train than two updates ago")
