@@ -219,7 +219,7 @@ def edge(path: Path, updates: int) -> None:
         schedule=Every(max(3, updates // 12), window=3),
         output="trace",
         loss="half_mse",
-        observables=["default", "oscillation_loss", "oscillation_loss_seen"],
+        observables=["default", "oscillation_loss", "oscillation_loss_seen", "edge_swing", "edge_swing_predicted"],
         if_exists="replace",
     )
     fit(Edge(), tracker, DataLoader(TensorDataset(x, y), batch_size=len(x)), updates)

@@ -23,6 +23,7 @@ _SCALED = {
     "one_step_criterion": "q/2, the real update",
     "one_step_criterion_batch": "q/2 on its batch",
 }
+_SWINGS = {"edge_swing": "seen", "edge_swing_predicted": "in balance"}
 _MEASURE = "Measure them: NTKTracker(loss=..., observables=['default', 'hessian_sharpness', 'batch_sharpness', ...])."
 
 
@@ -93,8 +94,9 @@ def _bound(scene: Scene, ax: Axes) -> None:
     "oscillation",
     "What goes to and fro at the edge of stability",
     "Of every three states in a row. Left: the part of the probe's loss that oscillates with period 2, as the losses show it and "
-    "as ½ tr(SΣ) predicts it, beside the loss itself. Right: the share of each of the first modes in the oscillation of the "
-    "outputs.",
+    "as ½ tr(SΣ) predicts it, beside the loss itself. Next to it: the share of each of the first modes in the oscillation of the "
+    "outputs. Right, where it was measured: the square of the parameters' swing along the one mode at the edge, and at which the "
+    "sharpness would stand still.",
     "outputs",
     "eigenvectors",
     "probe_loss",
@@ -103,7 +105,8 @@ def _bound(scene: Scene, ax: Axes) -> None:
 def oscillation(scene: Scene) -> Figure:
     """Excess loss and modes of each triple."""
     found, style = oscillation_of(scene.run), scene.style
-    page, axes = sheet(scene, 1, 2, height=0.46)
+    swings = {name: label for name, label in _SWINGS.items() if scene.run.has(name)}
+    page, axes = sheet(scene, 1, 3 if swings else 2, height=0.46)
     at = found.steps
     parts = [
         Series("predicted", found.excess, style.category[0], x=at),
@@ -114,6 +117,8 @@ def oscillation(scene: Scene) -> Figure:
     modes, colours = found.modes.shape[1], style.ordered(found.modes.shape[1])
     lines = [Series(f"v{subscript(i + 1)}", found.modes[:, i], colours[i], x=at) for i in range(modes)]
     over_time(scene, axes[1], lines, "share of the oscillation", labels=False, ylim=(0, 1))
+    if swings:
+        over_time(scene, axes[2], _lines(scene, swings), "swing of the mode", labels=False, ylim=(0, None))
     return page
 
 
@@ -122,7 +127,8 @@ def oscillation(scene: Scene) -> Figure:
     "Lazy or rich: kernel, weights, hidden neurons, and which came first",
     "Upper left: how far the kernel has turned, and what the network linearised at the start misses of the outputs' way. Upper "
     "right: ‖W_t − W_0‖₂/‖W_0‖₂ of each layer. Lower left: root mean square change of a hidden neuron. Lower right: alignment "
-    "over its last value and loss over its first, with t_A and t_L, where the one has nine tenths and the other has lost one.",
+    "over its last value and loss over its first, where these are above zero, with t_A and t_L, where the one has nine tenths "
+    "and the other has lost one.",
     "weight_spectral_change",
     section="motion",
 )
@@ -145,8 +151,7 @@ def lazy_rich(scene: Scene) -> Figure:
 def _by_layer(scene: Scene, ax: Axes, name: str, title: str) -> None:
     """A line for each layer that has the number; an empty panel, which says so, where none has."""
     if not scene.run.has(name):
-        ax.set_title(title)
-        ax.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center", color=scene.style.muted)
+        _not_measured(scene, ax, title)
         return
     values = scene.masked(name, why="the figure")
     shown = [i for i in range(values.shape[1]) if np.isfinite(values[:, i]).any()]
@@ -155,13 +160,23 @@ def _by_layer(scene: Scene, ax: Axes, name: str, title: str) -> None:
     over_time(scene, ax, lines, "", title=title, labels=False, ylim=(0, None))
 
 
+def _not_measured(scene: Scene, ax: Axes, title: str) -> None:
+    ax.set_title(title)
+    ax.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center", color=scene.style.muted)
+
+
 def _which_came_first(scene: Scene, ax: Axes) -> None:
     """Alignment over its last value, loss over its first."""
     lines = []
     for i, (name, label, place) in enumerate((("kernel_target_alignment", "alignment", -1), ("probe_loss", "loss", 0))):
         if scene.run.has(name):
             values = scene.masked(name, why="the figure")
-            lines.append(Series(label, values / values[np.isfinite(values)][place], scene.style.category[i]))
+            known = values[np.isfinite(values)]
+            if known.size and known[place] > 0:  # a part of what is not above zero says nothing
+                lines.append(Series(label, values / known[place], scene.style.category[i]))
+    if not lines:
+        _not_measured(scene, ax, "alignment, and loss")
+        return
     over_time(scene, ax, lines, "alignment, and loss", labels=False, ylim=(0, None))
     try:
         found = alignment_order(scene.run)
