@@ -41,7 +41,7 @@ def test_where_only_the_readout_trains_the_two_kernels_are_one():
     assert own.shape == (9, 5)
     np.testing.assert_allclose(tangent(network, x, 5, ["6.weight"]), own, rtol=1e-12)
     np.testing.assert_allclose(tangent(network, x, 5, ["6.weight", "6.bias"]), own + 1, rtol=1e-12)
-    rest = np.linalg.eigvalsh((tangent(network, x, 9) - conjugate(network, x, 9) - 1))
+    rest = np.linalg.eigvalsh(tangent(network, x, 9) - conjugate(network, x, 9) - 1)
     assert rest[0] > -1e-12 * rest[-1]
     assert rest[-1] > 0.1
 
@@ -116,7 +116,7 @@ def test_training_is_adams_and_stops_where_kernels_are_taken(points):
 
 
 def test_narrow_last_layers_miss_what_the_tangent_kernel_has(smoke):
-    """Eight features against some hundred parameters: at the start Θ foretells more; the wide layer's kernel is no worse than twice."""
+    """Eight features against some hundred parameters: at the start Θ foretells more, the more so."""
     runs = Runs.of(smoke)
     for task in runs.tasks:
         narrow, wide = (runs.values(ratio, task, width, 0)[0] for width in runs.widths)
