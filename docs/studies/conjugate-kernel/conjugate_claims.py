@@ -148,15 +148,18 @@ def _powers(runs: Runs) -> list[str]:
 def _gain(runs: Runs) -> Claim:
     width, powers = runs.widths[-1], _powers(runs)
     found = {task: runs.values(ratio, task, width, 0) for task in powers}
-    ends = [float(np.median(found[task])) for task in (powers[0], powers[-1])] if len(powers) > 1 else None
+    rough, smooth = found[powers[0]], found[powers[-1]]
+    fell = np.asarray(smooth < rough)
     return Claim(
         GAIN,
         REGULARITY,
-        f"at the start, width {width}, where neither kernel knows the target: the median ratio is smaller for {powers[-1]} than "
-        f"for {powers[0]} (interpolation by a kernel of smoothness τ gains from a target's smoothness up to 2τ)",
+        f"at the start, width {width}, where neither kernel knows the target: the ratio is smaller for {powers[-1]} than for "
+        f"{powers[0]} with the same points and network, in {MOST:.0%} of seeds (interpolation by a kernel of smoothness τ gains "
+        "from a target's smoothness up to 2τ)",
         "derived",
-        "; ".join(f"{task}: {spread(values)}" for task, values in found.items()),
-        None if ends is None else ends[1] < ends[0],
+        "; ".join(f"{task}: {spread(values)}" for task, values in found.items())
+        + f"; smaller in {fell.sum()} of {fell.size}, by {spread(1 - smooth / rough)} of itself",
+        bool(fell.mean() >= MOST) if len(powers) > 1 else None,
     )
 
 
