@@ -73,6 +73,7 @@ def test_descent_is_the_textbook_update_and_ends_at_its_level(network):
     np.testing.assert_allclose(watch.losses, np.array(losses) / losses[0], rtol=1e-10)
     last = twin.gates(x) > 0
     assert watch.open[-1] == pytest.approx(np.mean(last.numpy()))
+    assert watch.dark[0] == np.sum(~(first.numpy()).any(axis=1))
     assert watch.flipped[-1] == pytest.approx(np.mean(last.numpy() != first.numpy()))
     assert descend(network, x, y, 0.05, level=0.9, most=500).losses[-1] <= 0.9
 
@@ -91,6 +92,14 @@ def test_a_fixed_kernel_foretells_descent_in_function_space():
     np.testing.assert_allclose(fixed.losses([0, 1, 7, 60]), losses[[0, 1, 7, 60]], rtol=1e-9)
     assert fixed.updates_to(1e-3) == np.flatnonzero(losses <= 1e-3)[0]
     assert fixed.slowest == pytest.approx(np.log(losses[1_999] / losses[2_000]), rel=1e-6)
+
+
+def test_a_point_without_an_open_gate_is_never_learned_by_the_fixed_kernel():
+    """Its row of the kernel is 0, and its residual stays: half of the loss is left for ever."""
+    fixed = Fixed.of(torch.diag(torch.tensor([2.0, 0.0])).double(), torch.ones(2, 1, dtype=torch.float64))
+    assert fixed.updates_to(0.4) is None
+    assert fixed.updates_to(0.6) == 1
+    np.testing.assert_allclose(fixed.losses([0, 1, 50]), [1, 0.5, 0.5])
 
 
 def test_the_start_has_its_share_and_its_kernel(smoke):

@@ -92,8 +92,17 @@ def slowness(runs: Runs, run: Run) -> float:
 
 
 def late(run: Run, kernel: int = 0) -> float:
-    """By what ln loss fell over the second half of the updates, over what a kernel foretells: Θ_0 (0), H (1), H of B = 0 (2)."""
-    return float(run["fall"] / run["falls"][kernel])
+    """By what ln loss fell over the second half of the updates, over what a kernel foretells: Θ_0 (0), H (1), H of B = 0 (2).
+
+    NaN where Θ_0 foretells that the level is never reached.
+    """
+    return float("nan") if run["foretold"] is None else float(run["fall"] / run["falls"][kernel])
+
+
+def condition(run: Run) -> float:
+    """λ_1/λ_min of Θ_0; NaN where λ_min is 0 but for rounding."""
+    ratio = run["least"][0] / run["largest"][0]
+    return float(1 / ratio) if ratio > 1e-12 else float("nan")
 
 
 def claims(runs: Runs) -> Iterator[Claim]:
@@ -143,7 +152,7 @@ def _fast(runs: Runs) -> Claim:
         "share of the first loss, in every seed",
         "read",
         "updates over those of B = 0, " + _each(runs.biased, lambda bias: spread(found[bias])),
-        all(run["reached"] for run in runs.all) and max(max(values) for values in found.values()) <= SLOWER,
+        all(run["reached"] for b in runs.biases for run in runs.widest(b)) and max(map(max, found.values())) <= SLOWER,
     )
 
 
@@ -213,10 +222,7 @@ def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
     told: dict[str, tuple[str, Number]] = {
         SPARSELY: ("largest share of open gates over Φ(−B)", most_open),
         START: ("|share at the start less Φ(−B)|, in standard errors", lambda run: abs(off_chance(run))),
-        CONVERGES: (
-            "λ₁/λ_min of Θ_0, which sets how many updates η = N/λ₁ needs",
-            lambda run: run["largest"][0] / run["least"][0],
-        ),
+        CONVERGES: ("λ₁/λ_min of Θ_0, which sets how many updates η = N/λ₁ needs", condition),
         LIMIT: ("‖Θ_0 − H‖/‖H‖", departure),
         EIGENVALUE: ("λ_min(Θ_0)", lambda run: float(run["least"][0])),
         FORETOLD: ("fall of ln loss over the second half, measured over foretold", late),
@@ -230,4 +236,10 @@ def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
 
 
 def _over_widths(runs: Runs, number: Number, bias: float) -> str:
-    return " → ".join(f"{np.median(runs.values(number, bias=bias, width=width)):.3g}" for width in runs.widths)
+    return " → ".join(middle(runs.values(number, bias=bias, width=width)) for width in runs.widths)
+
+
+def middle(values: list[float]) -> str:
+    """The median of what is known."""
+    known = [value for value in values if np.isfinite(value)]
+    return f"{np.median(known):.3g}" if known else "–"

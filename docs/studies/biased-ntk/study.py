@@ -45,7 +45,7 @@ class Size:
     seeds: int
     biases: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
     level: float = 1e-3
-    most: int = 10_000
+    most: int = 2_000
 
 
 SIZES = {
