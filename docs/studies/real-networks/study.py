@@ -21,9 +21,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from claims import command_line  # noqa: E402  # the folder is no package
 from digit_images import Source  # noqa: E402
+from image_page import figure, page  # noqa: E402
 from image_runs import run  # noqa: E402
 from image_tasks import task  # noqa: E402
-from results import Results, collect, share_of  # noqa: E402
+from results import Results, collect, publish, share_of  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def _kinds(multipliers: tuple[float, ...], lenet: tuple[float, ...]) -> dict[str
 
 SIZES = {
     "smoke": Size(
-        "digits", {"LeNet-5 ten": (0.5, 2.0), "LeNet-5 random": (0.5,), "WRN-10 patches": (0.125,)}, seeds=1, train=60,
-        patches=24, test=60, epochs=6, probe=20, few=3, others=30, batch=16,
+        "digits", {"LeNet-5 ten": (0.5, 2.0), "LeNet-5 random": (0.5,)}, seeds=1, train=60, patches=24, test=60, epochs=4,
+        probe=20, few=3, others=30, batch=20,
     ),
     "desk": Size(
         "mnist", _kinds((0.25, 0.5, 1.0), (0.25, 0.5, 1.0, 2.0)), seeds=3, train=300, patches=150, test=500, epochs=40
@@ -107,7 +108,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", help="I/N: every N-th run, from the I-th, and no page")
     (name, size, out), words = command_line(parser, SIZES, "real-networks")
-    measure(name, size, out, [int(part) for part in words.share.split("/")] if words.share else (0, 1))
+    if words.share:
+        measure(name, size, out, [int(part) for part in words.share.split("/")])
+        return
+    publish(measure(name, size, out), HERE if name == "desk" else out, page, **{"real-networks": figure})
 
 
 if __name__ == "__main__":
