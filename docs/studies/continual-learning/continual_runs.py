@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from digit_images import CLASSES, Images, Source
-from squares_by_sgd import Sgd, mean_kernel, stable_rate
+from squares_by_sgd import Sgd, Task, mean_kernel, stable_rate
 from torch import Tensor, nn
 from wide_networks import Parametrisation, mlp
 
@@ -26,23 +26,6 @@ from kerneltrack.regression import cross_size, descent_filter, trained
 
 Order = Literal["turning", "same", "shuffled"]
 State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Task:
-    """Training points (:class:`squares_by_sgd.Points`), and others to be right on.
-
-    Attributes:
-        x: (N, D).
-        y: (N, O).
-        unseen: (N', D).
-        labels: (N',) of the unseen ones.
-    """
-
-    x: Tensor
-    y: Tensor
-    unseen: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)
