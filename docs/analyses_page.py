@@ -76,7 +76,7 @@ ANALYSES = (
         beside="triples of states, `schedule=kt.schedule.Every(n, window=3)`; every other row says that it is not a third one",
         functions=("oscillation",),
         reading="Higher: more of the outputs goes to and fro. Typical: 0 below the edge. Beside it: ρ.",
-        figures=("oscillation",),
+        figures=("oscillation", "edge-swing"),
         sentence="Oscillation",
         maker="motion.oscillating",
         silent="no triples, or what oscillates is rounding",

@@ -14,6 +14,8 @@ from ..trajectory import Floats, Run
 
 #: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
 AT_THE_EDGE = 0.95
+#: Triples of which a median is told: what comes into balance only then is out of it in a first one.
+_FEW = 3
 #: How many updates are the beginning of a run.
 EARLY = 100
 
@@ -123,8 +125,8 @@ def _in_balance(run: Run) -> str:
     if not run.has("edge_swing", "edge_swing_predicted"):
         return ""
     seen, predicted = run.values("edge_swing"), run.values("edge_swing_predicted")
-    known = np.isfinite(seen) & np.isfinite(predicted) & (predicted > 0) & run.measured
-    if not known.any():
+    known = np.isfinite(seen) & np.isfinite(predicted) & (predicted > 0) & run.taken
+    if known.sum() < _FEW:
         return ""
     ratio = number(float(np.median(seen[known] / predicted[known])), 2)
     return (

@@ -98,8 +98,7 @@ def test_the_oscillation_is_drawn_by_its_part_of_the_loss_and_by_mode(swinging, 
 
 def test_the_swing_at_the_edge_is_drawn_beside_its_balance_and_told_where_both_are_known(swinging):
     """By hand: 0.1 (1 + t/100)² in each third state, over 1.5 in balance; a balance of zero has no ratio."""
-    figure = choose("oscillation")(Scene(swinging))
-    lines = drawn(figure, 2)
+    lines = drawn(choose("edge-swing")(Scene(swinging)), 0)
     np.testing.assert_allclose(lines["seen"][np.isfinite(lines["seen"])], [0.1, 0.4, 0.9], rtol=1e-12)
     np.testing.assert_allclose(lines["in balance"][np.isfinite(lines["seen"])], [0.2 / 3, 0.8 / 3, 0.6], rtol=1e-12)
     told = oscillating(swinging).sentence
@@ -108,8 +107,11 @@ def test_the_swing_at_the_edge_is_drawn_beside_its_balance_and_told_where_both_a
     assert "stand still" not in oscillating(dataclasses.replace(swinging, dataset=still)).sentence
     bare = dataclasses.replace(swinging, dataset=swinging.dataset.drop_vars("edge_swing"))
     assert "stand still" not in oscillating(bare).sentence
-    without = swinging.dataset.drop_vars(["edge_swing", "edge_swing_predicted"])
-    assert len(choose("oscillation")(Scene(dataclasses.replace(swinging, dataset=without))).axes) == 2
+    with pytest.raises(AnalysisError, match="edge_swing"):
+        choose("edge-swing")(Scene(bare))
+    few = swinging.dataset["edge_swing"].where(swinging.steps != 2)
+    fewer = dataclasses.replace(swinging, dataset=swinging.dataset.assign(edge_swing=few))
+    assert "stand still" not in oscillating(fewer).sentence  # of two triples no median is told
 
 
 def test_the_drift_of_a_triple_is_told_apart(swinging):

@@ -23,7 +23,6 @@ _SCALED = {
     "one_step_criterion": "q/2, the real update",
     "one_step_criterion_batch": "q/2 on its batch",
 }
-_SWINGS = {"edge_swing": "seen", "edge_swing_predicted": "in balance"}
 _MEASURE = "Measure them: NTKTracker(loss=..., observables=['default', 'hessian_sharpness', 'batch_sharpness', ...])."
 
 
@@ -94,9 +93,8 @@ def _bound(scene: Scene, ax: Axes) -> None:
     "oscillation",
     "What goes to and fro at the edge of stability",
     "Of every three states in a row. Left: the part of the probe's loss that oscillates with period 2, as the losses show it and "
-    "as ½ tr(SΣ) predicts it, beside the loss itself. Next to it: the share of each of the first modes in the oscillation of the "
-    "outputs. Right, where it was measured: the square of the parameters' swing along the one mode at the edge, and at which the "
-    "sharpness would stand still.",
+    "as ½ tr(SΣ) predicts it, beside the loss itself. Right: the share of each of the first modes in the oscillation of the "
+    "outputs.",
     "outputs",
     "eigenvectors",
     "probe_loss",
@@ -105,8 +103,7 @@ def _bound(scene: Scene, ax: Axes) -> None:
 def oscillation(scene: Scene) -> Figure:
     """Excess loss and modes of each triple."""
     found, style = oscillation_of(scene.run), scene.style
-    swings = {name: label for name, label in _SWINGS.items() if scene.run.has(name)}
-    page, axes = sheet(scene, 1, 3 if swings else 2, height=0.46)
+    page, axes = sheet(scene, 1, 2, height=0.46)
     at = found.steps
     parts = [
         Series("predicted", found.excess, style.category[0], x=at),
@@ -117,8 +114,23 @@ def oscillation(scene: Scene) -> Figure:
     modes, colours = found.modes.shape[1], style.ordered(found.modes.shape[1])
     lines = [Series(f"v{subscript(i + 1)}", found.modes[:, i], colours[i], x=at) for i in range(modes)]
     over_time(scene, axes[1], lines, "share of the oscillation", labels=False, ylim=(0, 1))
-    if swings:
-        over_time(scene, axes[2], _lines(scene, swings), "swing of the mode", labels=False, ylim=(0, None))
+    return page
+
+
+@figure(
+    "edge-swing",
+    "The swing that holds the sharpness at the edge of stability",
+    "Of every three states in a row at which exactly one mode is at the edge: the square of the parameters' swing along it, and "
+    "the one at which the sharpness would stand still. Where they part, the sharpness rises (seen below) or falls.",
+    "edge_swing",
+    "edge_swing_predicted",
+    section="spectrum",
+)
+def edge_swing(scene: Scene) -> Figure:
+    """Both on one axis."""
+    page, axes = sheet(scene, 1, 1)
+    lines = _lines(scene, {"edge_swing": "seen", "edge_swing_predicted": "in balance"})
+    over_time(scene, axes[0], lines, "⟨u, δ⟩²", labels=False, y="log")
     return page
 
 
