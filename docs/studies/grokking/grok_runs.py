@@ -59,11 +59,43 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """The kernel at one step: the leading eigenvectors (p², k), and what is told of it alone."""
+class Modes:
+    """The leading modes of a kernel, at least as many as asked for, none of a cluster of equal eigenvalues left out.
+
+    Attributes:
+        vectors: (p², k) eigenvectors.
+        ends: the numbers of modes that cut no cluster, the last of them k.
+    """
 
     vectors: np.ndarray
     ends: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: kt.EigenSystem, k: int) -> Modes:
+        ends = pairs.cluster_ends[: int(np.searchsorted(pairs.cluster_ends, k)) + 1]
+        return cls(pairs.vectors[:, : int(ends[-1])], ends)
+
+    def energy(self, family: str, frequencies: list[int], k: int) -> float:
+        """(1/D) Σ_d E(b_d, k), b_1 … b_D an orthonormal basis of cos and sin(2πj(ua + vb)/p), j in the frequencies."""
+        basis = span(family, frequencies, len(self.vectors))
+        return float(observables.relative_energy(self.vectors.T @ basis, basis.shape[1], k, self.ends))
+
+    def chance(self, family: str, frequencies: list[int], k: int) -> float:
+        """Its exact mean where the pairs are permuted."""
+        basis = span(family, frequencies, len(self.vectors))
+        return float(permuted_squares(self.vectors[:, :k], basis, "trace").sum() / basis.shape[1])
+
+
+def span(family: str, frequencies: list[int], points: int) -> np.ndarray:
+    """(p², 2F) orthonormal waves of a family at F frequencies."""
+    return np.concatenate([waves(family, round(points**0.5), j) for j in frequencies], axis=1)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The kernel at one step: its leading modes, and what is told of it alone."""
+
+    modes: Modes
     facts: dict[str, float]
 
 
@@ -78,22 +110,7 @@ def moment(network: nn.Module, table: Table, modes: int) -> Moment:
         "alignment": pair_alignment(centred, phi),
         "chance": permuted_pair_alignment(centred, phi),
     }
-    return Moment(found.vectors[:, :modes], found.cluster_ends, facts)
-
-
-def span_energy(vectors: np.ndarray, ends: np.ndarray, family: str, frequencies: list[int], k: int) -> float:
-    """(1/D) Σ_d E(b_d, k), b_1 … b_D an orthonormal basis of cos and sin(2πj(ua + vb)/p), j in the frequencies."""
-    p = round(len(vectors) ** 0.5)
-    basis = np.concatenate([waves(family, p, j) for j in frequencies], axis=1)
-    ends = ends[ends <= vectors.shape[1]]
-    return float(observables.relative_energy(vectors.T @ basis, basis.shape[1], k, ends))
-
-
-def chance_energy(vectors: np.ndarray, family: str, frequencies: list[int], k: int) -> float:
-    """Its exact mean where the pairs are permuted."""
-    p = round(len(vectors) ** 0.5)
-    basis = np.concatenate([waves(family, p, j) for j in frequencies], axis=1)
-    return float(permuted_squares(vectors[:, :k], basis, "trace").sum() / basis.shape[1])
+    return Moment(Modes.of(found, modes), facts)
 
 
 def steps_of(updates: int, moments: int) -> list[int]:
@@ -159,24 +176,23 @@ def run(
 def energies(at: Moment, used: list[int]) -> dict[str, Any]:
     """Of the frequencies in use in the first 8 modes for each: every family's, and what chance gives the sums."""
     k = MODES * len(used)
-    found = {family: span_energy(at.vectors, at.ends, family, used, k) for family in FAMILIES}
-    return {"energy": found, "permuted": chance_energy(at.vectors, "a + b", used, k)}
+    return {"energy": {family: at.modes.energy(family, used, k) for family in FAMILIES},
+            "permuted": at.modes.chance("a + b", used, k)}  # fmt: skip
 
 
 def by_layer(network: nn.Module, table: Table, used: list[int]) -> dict[str, float]:
     """The sums' energy in the kernel of each layer alone, at the end."""
-    k, found = MODES * len(used), {}
-    for name, kernel in kt.empirical_ntk(network, table.x, output="trace", by_layer=True).items():
-        each = kt.eigensystem(kernel.double().numpy())
-        found[name] = span_energy(each.vectors[:, :k], each.cluster_ends, "a + b", used, k)
-    return found
+    k = MODES * len(used)
+    kernels = kt.empirical_ntk(network, table.x, output="trace", by_layer=True)
+    pairs_of = {name: kt.eigensystem(kernel.double().numpy()) for name, kernel in kernels.items()}
+    return {name: Modes.of(found, k).energy("a + b", used, k) for name, found in pairs_of.items()}
 
 
 def solution(p: int, width: int, used: list[int]) -> dict[str, float]:
     """Energies of the closed form's kernel at the same width, for the same frequencies."""
-    kernel = kt.eigensystem(mean_kernel(solved(p, width), pairs(p)[0]).numpy())
     k = MODES * len(used)
-    return {family: span_energy(kernel.vectors[:, :k], kernel.cluster_ends, family, used, k) for family in FAMILIES}
+    modes = Modes.of(kt.eigensystem(mean_kernel(solved(p, width).double(), pairs(p)[0].double()).numpy()), k)
+    return {family: modes.energy(family, used, k) for family in FAMILIES}
 
 
 def _first(seen: list[tuple[int, float, float]], place: int, level: float) -> int | None:

@@ -20,8 +20,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from claims import command_line  # noqa: E402  # the folder is no package
+from grok_page import figure, page  # noqa: E402
 from grok_runs import run  # noqa: E402
-from results import Results, collect, share_of  # noqa: E402
+from results import Results, collect, publish, share_of  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", help="I/N: every N-th run, from the I-th, and no page")
     (name, size, out), words = command_line(parser, SIZES, "grokking")
-    measure(name, size, out, [int(part) for part in words.share.split("/")] if words.share else (0, 1))
+    if words.share:
+        measure(name, size, out, [int(part) for part in words.share.split("/")])
+        return
+    publish(measure(name, size, out), HERE if name == "desk" else out, page, grokking=figure)
 
 
 if __name__ == "__main__":
