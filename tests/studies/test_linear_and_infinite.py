@@ -1,4 +1,4 @@
-"""The study on linearised and infinite networks at smoke size: orderings; linear models seen twice; its page against its results."""
+"""The study on linearised and infinite networks at smoke size: orderings; linear models; its page against its results."""
 
 import copy
 
@@ -11,7 +11,7 @@ from tests.studies.study_scripts import STUDIES, script
 study = script("linear-and-infinite")
 
 from reference_claims import Runs, departure, infinite_claims, linear_claims, why_not  # noqa: E402
-from reference_infinite import Limit, Task, apart, outputs  # noqa: E402
+from reference_infinite import VARIANTS, Limit, Task, apart, outputs  # noqa: E402
 from reference_linear import Momentum, Targets, accuracies, tangent, train_linear, train_network  # noqa: E402
 from reference_page import figure, page  # noqa: E402
 from results import Results  # noqa: E402
@@ -101,10 +101,7 @@ def test_a_very_wide_centred_network_is_the_limit_and_a_decayed_one_is_not():
     """One of width 2,048: fluctuations of order m^−½; plain, it has its start besides."""
     task = Task.of(12, 20)
     limit = Limit.of(task, 0.3)
-    off = {
-        variant: apart(outputs(task, limit, variant, 2048, 0, 0.5), limit.mean(task))
-        for variant in ("plain", "centred", "decayed")
-    }
+    off = {kind: apart(outputs(task, limit, kind, 2048, 0, 0.5), limit.mean(task)) for kind in VARIANTS}
     assert off["centred"] < 0.15 < off["decayed"]
     assert off["plain"] > 1
 
