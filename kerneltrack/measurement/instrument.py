@@ -1,8 +1,7 @@
 """Instrument: one measurement of one probe on one network, from the kernel to named numbers. No Lightning here.
 
-The live tracker and the replay of saved checkpoints read the same instrument, so their numbers agree by construction.
-A measurement has two halves. :meth:`Instrument.measure` takes the state θ_t before an update; what needs both sides of
-that update (the linearisation errors) is added by :meth:`Instrument.complete` once θ_{t+1} is there.
+The live tracker and the replay of checkpoints read the same instrument, so their numbers agree by construction. Of an update
+:meth:`Instrument.measure` takes the state before it, and :meth:`Instrument.complete` adds what needs both (linearisation errors).
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ class Instrument(ProbeSpec):
     Attributes:
         ranks: the processes that compute the kernel together.
         progress: whether a kernel's computation shows a progress bar, or after how many seconds.
-        place: where kernels and eigenvectors stay until they are numbers: "auto" on a CUDA device with the memory for it, "kept"
-            wherever the kernel is computed, or "host".
+        place: where kernels and eigenvectors stay: "auto" on a CUDA device with memory for it, "kept" where computed, or "host".
     """
 
     ranks: Ranks = field(default_factory=Ranks)

@@ -44,6 +44,8 @@ def kernels_of(
     cheaper. Where anything of that does not hold, all is asked anew.
     """
     request = KernelRequest.unlooked(model, x1, x2, options)
+    if keeps:  # what is made once for each state is not recorded
+        request = replace(request, machine=replace(request.machine, small_operations=0))
     with explained(request.network.module), request.network.standing():
         found = _by_kept_plan(request, progress, keeps=keeps) or _by_known_rows(request, progress, keeps=keeps)
         if found is not None:
@@ -120,7 +122,9 @@ def _compute(
         result = request.zeros()
         if execution is not None:
             execution.keeps = keeps
-            execution = execution if _run(execution, result, advance) else _again(request, result, advance, keeps)
+            execution = (
+                execution if _run(request, execution, result, advance) else _again(request, result, advance, keeps)
+            )
         if execution is None and compared is None:
             _refuse_outputs(request)
         kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
@@ -154,7 +158,7 @@ def _again(
     if execution is None:
         return None
     execution.keeps = keeps
-    return execution if _run(execution, result, advance) else None
+    return execution if _run(request, execution, result, advance) else None
 
 
 def _refuse_outputs(request: KernelRequest) -> None:
@@ -214,7 +218,9 @@ def execution_of(
     if not keeps and (why := known_to_be_faster(request)):
         return None, f"faster: {why}"
     try:
-        execution = Execution.of(request, only_planned=True) if only_planned else Execution.again(request)
+        execution = (
+            Execution.of(request, only_planned=True, again=not keeps) if only_planned else Execution.again(request)
+        )
     except KernelError:
         raise
     except REFUSALS as refusal:
@@ -231,12 +237,13 @@ def execution_of(
     return execution, ""
 
 
-def _run(execution: Execution, result: Mapping[str, Tensor], advance: Callable[[int], None]) -> bool:
+def _run(
+    request: KernelRequest, execution: Execution, result: Mapping[str, Tensor], advance: Callable[[int], None]
+) -> bool:
     """Fills ``result`` on both sides of the diagonal.
 
     False, with zeros, where the backward pass cannot be captured.
     """
-    request = execution.request
     try:
         execution.add_to(result, advance)
     except KernelError:

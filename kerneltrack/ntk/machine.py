@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 
 #: As many as there are: nothing is cut.
 _ALL = 2**62
+#: Operations of a kernel that is small: what a core does in some milliseconds.
+SMALL = 3 * 10**8
+#: What it does while it is asked for one operation that is written down, some 3 µs, and the memory that recordings may hold there.
+_CALLED, _RECORDED = 300_000, 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,13 @@ class Machine:
     #: recorded.
     recorded_bytes: int = 0
 
+    #: A kernel of fewer operations takes most of its time in Python: it is made as on an accelerator, in few operations, which
+    #: are recorded (:attr:`small`). 0 where no kernel is taken for small.
+    small_operations: int = 0
+
+    #: Samples that a call compares beside its kernel, as it has them and as one batch; None is a few.
+    compared: int | None = None
+
     #: The device's memory in bytes; None where the device is asked what is free.
     memory: int | None = None
 
@@ -134,6 +145,11 @@ class Machine:
     def counts_launches(self) -> bool:
         """Whether starting an operation costs more than most operations take."""
         return self.launch_operations > 0
+
+    @property
+    def may_record(self) -> bool:
+        """Whether the operations of a kernel may be recorded."""
+        return self.counts_launches or self.small_operations > 0
 
     @classmethod
     def of(cls, device: torch.device) -> Machine:
@@ -144,8 +160,25 @@ class Machine:
         if (used := _IN_USE.get()) is not None:
             return used
         if device.type == "cpu":
-            return cls() if torch.get_num_threads() > 1 else replace(cls(), split_rows=0)
+            return _processor(torch.get_num_threads() > 1, SMALL)
         return _card(device.index) if device.type == "cuda" else cls.accelerator()
+
+    @cached_property
+    def small(self) -> Machine:
+        """The machine of small kernels: an accelerator's way of few operations, which a CPU calls one after the other.
+
+        All samples are compared beside such a kernel. That takes little, and its operations do not hear of a change in Python.
+        """
+        return replace(
+            Machine.accelerator(),
+            efficiency=self.efficiency,
+            operations_per_byte=self.operations_per_byte,
+            launch_operations=_CALLED,
+            small_bytes=self.small_bytes,
+            recorded_bytes=_RECORDED,
+            compared=_ALL,
+            memory=self.memory,
+        )
 
     @classmethod
     def accelerator(cls, memory: float | None = None) -> Machine:
@@ -190,6 +223,13 @@ class Machine:
             recorded_bytes=room // 16,
             memory=None if memory is None else room,
         )
+
+
+@cache
+def _processor(several: bool, small: int) -> Machine:
+    """A CPU with several cores at work, or one."""
+    sizes = Machine() if several else replace(Machine(), split_rows=0)
+    return replace(sizes, small_operations=small)
 
 
 @cache

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kerneltrack.ntk import machine as sizes
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.matrix_free import factor_cache
+from kerneltrack.ntk.methods import recording
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +25,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_recorded(monkeypatch):
+    """All these networks are small, and would be met as such alone; test_small.py and test_recording.py have them so."""
+    monkeypatch.setattr(sizes, "SMALL", 0)
+    monkeypatch.setattr(recording, "tape_for", lambda device: None)
 
 
 @pytest.fixture

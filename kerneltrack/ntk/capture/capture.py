@@ -38,6 +38,8 @@ def _kept(record: Record, y: Tensor, operands: Iterable[Tensor]) -> Tensor:
 
     A ``torch.autograd.Function`` with a rule of its own is given the same tensors, by way of more Python.
     """
+    # torch has no public way below its own vmap. Where a release changes these functions, every model of
+    # tests/ntk/test_exactness.py fails; `make lowest` captures with the oldest torch that is admitted (tests/ntk/test_passes.py).
     interpreter: Any = retrieve_current_functorch_interpreter()
     level, size = interpreter.level(), interpreter.batch_size()
     parts = [torch._C._functorch._unwrap_batched(tensor, level) for tensor in (y, *operands)]

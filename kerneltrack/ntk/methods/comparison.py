@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.contraction import Direction, SampleBlock, pulled_back
 from kerneltrack.ntk.methods.kept_plans import Outdated
-from kerneltrack.ntk.network import FEW, PULLED, Inputs, Network, contents, explained_derivatives, explained_outputs
+from kerneltrack.ntk.network import FEW, Inputs, Network, contents, explained_derivatives, explained_outputs
 
 
 @dataclass
@@ -32,20 +32,21 @@ class Notes:
 
 
 class Comparison:
-    """FEW neighbouring samples, as a kernel's blocks have them and as one batch.
+    """A few neighbouring samples, as a kernel's blocks have them and as one batch.
 
     Args:
         network: the network.
         samples: all N samples.
         name: what they are called where they are refused.
+        count: how many are compared; None is FEW.
 
     Attributes:
         notes: what the blocks have left so far.
     """
 
-    def __init__(self, network: Network, samples: Inputs, name: str) -> None:
+    def __init__(self, network: Network, samples: Inputs, name: str, count: int | None = None) -> None:
         self.samples, self.name = samples, name
-        self._network, self._few = network, min(FEW, len(samples))
+        self._network, self._few = network, min(FEW if count is None else count, len(samples))
         self._start = _start(len(samples), self._few)
         self.notes = Notes()
         self._numbers: Tensor | None = None
@@ -55,7 +56,7 @@ class Comparison:
         first, last = max(self._start, place.start), min(self._start + self._few, place.stop)
         if first >= last:
             return None
-        u = _cotangents(outputs.shape[1], outputs.dtype, outputs.device)
+        u = self._cotangents(outputs)
         return Direction(slice(first - place.start, last - place.start), u[first - self._start : last - self._start])
 
     def note(self, outputs: Tensor, block: SampleBlock, wanted: Collection[int], direction: Direction | None) -> None:
@@ -72,7 +73,7 @@ class Comparison:
     def note_rows(self, outputs: Tensor, rows: Mapping[str, Tensor]) -> None:
         """What the rows of J of all samples have: outputs (N, O), and Jᵀu of a few by the rows (N, O, …) of each parameter."""
         place = slice(self._start, self._start + self._few)
-        u = _cotangents(outputs.shape[1], outputs.dtype, outputs.device)[: self._few]
+        u = self._cotangents(outputs)
         self.notes = Notes([outputs], [outputs[place]])
         self.notes.pulled = {name: torch.tensordot(u.to(part), part[place], 2) for name, part in rows.items()}
 
@@ -93,7 +94,7 @@ class Comparison:
         batch = self.samples.rows(self._start, self._start + self._few)
 
         def differentiate(outputs: Tensor) -> tuple[Tensor, Mapping[str, Tensor | None]]:
-            u = _cotangents(outputs.shape[1], outputs.dtype, outputs.device)[: self._few]
+            u = self._cotangents(outputs)
             parts = torch.autograd.grad(outputs, list(leaves.values()), u, allow_unused=True)
             return outputs, dict(zip(leaves, parts, strict=True))
 
@@ -103,6 +104,9 @@ class Comparison:
         if generators.states() != before:
             raise Outdated("the forward pass draws random numbers")
         self._numbers = self._measured(outputs.detach(), pulled)
+
+    def _cotangents(self, outputs: Tensor) -> Tensor:
+        return _cotangents(max(FEW, self._few), outputs.shape[1], outputs.dtype, outputs.device)[: self._few]
 
     def _measured(self, outputs: Tensor, pulled: Mapping[str, Tensor | None]) -> Tensor:
         """By output the gap, the least and the largest value, by parameter the gap and the size; in one row."""
@@ -158,10 +162,10 @@ def _dense(part: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 
 @lru_cache(maxsize=64)
-def _cotangents(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """u, (FEW, O), the same at every call; zero behind the first PULLED, so that what these do to others' derivatives shows."""
-    u = torch.randn(FEW, width, generator=torch.Generator().manual_seed(width), dtype=torch.float64)
-    u[PULLED:] = 0
+def _cotangents(count: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """u, (count, O), the same at every call; zero behind the first half, so that what these do to others' derivatives shows."""
+    u = torch.randn(count, width, generator=torch.Generator().manual_seed(width), dtype=torch.float64)
+    u[(count + 1) // 2 :] = 0
     return u.to(device, dtype)
 
 

@@ -19,7 +19,7 @@ from kerneltrack.ntk.methods.batched import differing
 from kerneltrack.ntk.methods.comparison import Comparison
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
 from kerneltrack.ntk.methods.kept_plans import Outdated, keep_plan, kept_plan
-from kerneltrack.ntk.methods.preference import plain_is_faster
+from kerneltrack.ntk.methods.preference import is_small, plain_is_faster
 from kerneltrack.ntk.methods.recording import Made, replayed, watched
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import Step, StructuredPlan
@@ -44,28 +44,34 @@ class Execution:
     """
 
     def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass | None = None) -> None:
-        self.plan, self.request = plan, request
+        self.plan, self.request = plan, replace(request, machine=plan.machine)
         self._given = None if trial is None else trial.leaves
         self.kept, self.replayed = trial is None, False
         self._trial = trial if trial is not None and len(trial.samples) == len(request.x1) else None
         self._gaps = list[Tensor]()
         self.keeps, self.whole = False, cast(SampleBlock | None, None)
-        self.plain = "" if trial is None else plain_is_faster(request, trial, plan)
+        self.plain = "" if trial is None else plain_is_faster(self.request, trial, plan)
         self.compares: list[Comparison] = []
         if not request.looked:
             named = (request.x1, "x1"), (request.x2, "x2")
-            self.compares = [Comparison(request.network, one, name) for one, name in named if one is not None]
+            compared = plan.machine.compared
+            self.compares = [Comparison(request.network, one, name, compared) for one, name in named if one is not None]
 
     @classmethod
-    def of(cls, request: KernelRequest, *, only_planned: bool = False) -> Execution:
+    def of(cls, request: KernelRequest, *, only_planned: bool = False, again: bool = False) -> Execution:
         """Tries, plans, and is ready to run; where it is ``only_planned``, it tries one sample.
+
+        A small kernel that may be asked for ``again`` is planned as one that is recorded.
 
         Raises:
             NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
         """
         with request.network.evaluating():
             trial = ForwardPass.trial(request, of_one=only_planned)
-            return cls(StructuredPlan.of(request, trial), request, trial)
+            plan = StructuredPlan.of(request, trial)
+            if again and is_small(request, trial, plan):
+                plan = StructuredPlan.of(replace(request, machine=request.machine.small), trial)
+            return cls(plan, request, trial)
 
     @classmethod
     def again(cls, request: KernelRequest) -> Execution:
@@ -83,7 +89,7 @@ class Execution:
                 return cls(plan.within(request), request)
             if not request.looked:
                 raise Outdated("no plan of an earlier call is left")
-            execution = cls.of(request)
+            execution = cls.of(request, again=True)
             if not execution.plain:
                 keep_plan(request, execution.plan)
             return execution

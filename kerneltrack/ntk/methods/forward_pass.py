@@ -102,7 +102,7 @@ class ForwardPass:
         tried, known = samples if small else samples.rows(0, 1), network.known(samples)
         if known.batched is None:
             try:
-                return cls.of(network, leaves, tried, watches=request.machine.counts_launches)
+                return cls.of(network, leaves, tried, watches=request.machine.may_record)
             except (NotCapturable, KernelError):
                 raise
             except REFUSALS as refusal:

@@ -51,6 +51,18 @@ def plain_is_faster(request: KernelRequest, trial: ForwardPass, plan: Structured
     return why
 
 
+def is_small(request: KernelRequest, trial: ForwardPass, plan: StructuredPlan) -> bool:
+    """Whether Python takes longer to ask for a kernel's operations than these take; then it is worth to record them."""
+    machine = request.machine
+    if not machine.small_operations or plan.uncovered or trial.batched is not None or request.metric is not None:
+        return False
+    extents = [use.extent() for use in trial.uses]
+    products = 2 * sum(extent.tokens * extent.features for extent in extents)
+    moved = machine.operations_per_byte * request.network.activation_bytes(request.x1)
+    passes = request.samples * (1 + request.outputs) * (products + moved)
+    return passes + sum(step.cost.time for step in plan.steps) <= machine.small_operations
+
+
 def known_to_be_faster(request: KernelRequest) -> str:
     """What :func:`plain_is_faster` said of an equal request, without a trial; "" where it has not been asked."""
     if request.method != "auto":

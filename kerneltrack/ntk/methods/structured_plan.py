@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from kerneltrack.ntk.capture import Record, Use
 from kerneltrack.ntk.contraction import ContractionSize, Order, OrderCost, Term, cheapest, cover
+from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.methods.footprint import sample_bytes
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
 from kerneltrack.ntk.methods.passes import Passes
@@ -49,6 +50,7 @@ class StructuredPlan:
     Attributes:
         steps: each covered parameter's contribution.
         uncovered: parameters that plain autodiff must do, and why.
+        machine: what it was made for.
         facts: of the forward pass that it is the plan of; see :class:`ForwardPass`.
         outputs: O.
         passes: how they go backward.
@@ -69,6 +71,7 @@ class StructuredPlan:
 
     steps: tuple[Step, ...]
     uncovered: Mapping[str, str]
+    machine: Machine
     facts: tuple[object, ...]
     outputs: int
     passes: Passes
@@ -101,6 +104,7 @@ class StructuredPlan:
             uncovered=coverage.uncovered
             | dict(trial.left)
             | dict.fromkeys(request.network.sight(trial.samples).parameters, _HOOKED),
+            machine=request.machine,
             facts=trial.facts,
             outputs=request.outputs,
             passes=Passes.of(request, trial),
@@ -122,7 +126,7 @@ class StructuredPlan:
 
     def within(self, request: KernelRequest) -> StructuredPlan:
         """The same plan in the memory that is free now."""
-        workspace = min(request.machine.slice_bytes, max(2**12, request.free_bytes // 8))
+        workspace = min(self.machine.slice_bytes, max(2**12, request.free_bytes // 8))
         block = _block_samples(request, self.sample_bytes, request.free_bytes - 4 * workspace)
         one = request.network.activation_bytes(request.x1) * min(block, len(request.x1))
         at_once = max(1, min(self.passes.at_once, request.free_bytes // (2 * one)))

@@ -6,7 +6,7 @@ from somewhere else is not recorded, and whatever else the work reads is kept al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from kerneltrack.ntk.methods.operator_tape import OperatorTape
 
 #: Operators with which the host waits for a value.
 _READS = frozenset(
@@ -28,8 +30,8 @@ _READS = frozenset(
 class Tape(Protocol):
     """One piece of work, recorded."""
 
-    def record(self, work: Callable[[], None]) -> None:
-        """Takes down what ``work`` launches; nothing is computed.
+    def record(self, work: Callable[[], Iterable[Tensor]]) -> None:
+        """Takes down what ``work`` launches; it returns what it leaves, and a replay leaves it there again.
 
         Raises:
             RuntimeError: it does what cannot be recorded.
@@ -45,7 +47,7 @@ class CudaTape:
     def __init__(self, device: torch.device) -> None:
         self._device, self._graph = device, torch.cuda.CUDAGraph()
 
-    def record(self, work: Callable[[], None]) -> None:
+    def record(self, work: Callable[[], Iterable[Tensor]]) -> None:
         stream = _stream(self._device)
         current = torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
@@ -76,14 +78,14 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 def tape_for(device: torch.device) -> Tape | None:
     """An empty tape for work on ``device``; None where nothing is recorded.
 
-    That is on anything but a CUDA device, among several processes, whose collectives a graph would hold, and inside
+    That is on anything but a CPU or a CUDA device, among several processes, whose collectives a graph would hold, and inside
     somebody else's capture.
     """
-    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-        return None
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return None
-    return CudaTape(device)
+    if device.type == "cpu":
+        return OperatorTape()
+    return CudaTape(device) if device.type == "cuda" and not torch.cuda.is_current_stream_capturing() else None
 
 
 def where(device: torch.device) -> int:
@@ -112,6 +114,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def read(self) -> list[Tensor]:
         """What was there before: parameters, buffers, constants."""
         return list(self._read.values())
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: else torch loads its whole compiler, which takes a second."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
