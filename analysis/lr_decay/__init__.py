@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .effects import NO_CONTROL, ChangeEffects, LrDecayEffects, TrendCurve, lr_decay_effects
+from .change_effects import ChangeEffects
+from .effects import NO_CONTROL, LrDecayEffects, TrendCurve, lr_decay_effects
 from .null import Null
 from .runs import RunsEffects, analyse, as_dict, lines_and_tables
 from .seeds import SeedEffects

@@ -19,7 +19,8 @@ from kerneltrack.errors import AnalysisError
 from ..derived import nearest
 from ..text import BAND_RUNS, Table, count, finite_or_none, number, signed
 from ..trajectory import Floats, Run, Trajectory
-from .effects import ChangeEffects, lr_decay_effects
+from .change_effects import ChangeEffects
+from .effects import lr_decay_effects
 from .wording import quantities
 
 

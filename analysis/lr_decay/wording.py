@@ -9,7 +9,8 @@ import numpy as np
 from ..derived import nearest
 from ..forecasting import score_sentence, score_table
 from ..text import Table, count, number, signed, subscript
-from .effects import ChangeEffects, LrDecayEffects, TrendCurve
+from .change_effects import ChangeEffects
+from .effects import LrDecayEffects, TrendCurve
 from .time_point import TimePoint
 
 #: How many modes the table of factors lists.

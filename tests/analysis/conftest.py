@@ -7,6 +7,8 @@ the number of samples is not the number of modes.
 """
 
 import dataclasses
+import fcntl
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -259,21 +261,41 @@ def control_truth():
     return simulate(halve=False, start=HALVED)
 
 
+def made_once(tmp_path_factory, name, make):
+    """A folder that ``make(folder)`` fills, in one of the suite's processes for all of them."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / f"once-{name}"
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            made = tmp_path_factory.mktemp(name)
+            make(made)
+            made.rename(folder)
+    return folder
+
+
+def rendered_once(tmp_path_factory, name, run, control):
+    """The page of a run with its control, as text: some seconds of drawing."""
+    folder = made_once(tmp_path_factory, name, lambda folder: write_report(run, folder / "run.html", control=control))
+    return (folder / "run.html").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory, truth, control_truth):
     """(run, control): paths of two archives."""
-    folder = tmp_path_factory.mktemp("archives")
-    return (
-        write(folder / "run.h5", snapshots(truth), record(truth)),
-        write(folder / "control.h5", snapshots(control_truth), record(control_truth)),
-    )
+
+    def make(folder):
+        write(folder / "run.h5", snapshots(truth), record(truth))
+        write(folder / "control.h5", snapshots(control_truth), record(control_truth))
+
+    folder = made_once(tmp_path_factory, "archives", make)
+    return folder / "run.h5", folder / "control.h5"
 
 
 @pytest.fixture(scope="session")
 def page(archives, tmp_path_factory):
     """The report of the run with its control, as text; rendered once for all files that read it."""
-    (path,) = write_report(archives[0], tmp_path_factory.mktemp("page") / "run.html", control=archives[1])
-    return path.read_text(encoding="utf-8")
+    return rendered_once(tmp_path_factory, "page", *archives)
 
 
 @pytest.fixture
@@ -289,19 +311,20 @@ def undrawn(monkeypatch):
 @pytest.fixture(scope="session")
 def two_outputs(tmp_path_factory):
     """(run, control) of two outputs: twice as many modes as samples."""
-    folder = tmp_path_factory.mktemp("two-outputs")
-    run, control = simulate(outputs=2), simulate(halve=False, start=HALVED, outputs=2)
-    return (
-        write(folder / "run.h5", snapshots(run), record(run)),
-        write(folder / "control.h5", snapshots(control), record(control)),
-    )
+
+    def make(folder):
+        run, control = simulate(outputs=2), simulate(halve=False, start=HALVED, outputs=2)
+        write(folder / "run.h5", snapshots(run), record(run))
+        write(folder / "control.h5", snapshots(control), record(control))
+
+    folder = made_once(tmp_path_factory, "two-outputs", make)
+    return folder / "run.h5", folder / "control.h5"
 
 
 @pytest.fixture(scope="session")
 def page_of_two_outputs(two_outputs, tmp_path_factory):
     """As ``page``, of the run of two outputs."""
-    (path,) = write_report(two_outputs[0], tmp_path_factory.mktemp("page") / "run.html", control=two_outputs[1])
-    return path.read_text(encoding="utf-8")
+    return rendered_once(tmp_path_factory, "page-of-two-outputs", *two_outputs)
 
 
 @pytest.fixture(scope="session")

@@ -303,7 +303,7 @@ COMMANDS = {
 EVERYWHERE = ("show",)
 ON_EVERY_FIFTH = ("lr",)
 ELSE = {
-    "good": {"report", "check", "publish"}, "texts": set(COMMANDS),
+    "good": {"check", "publish"}, "texts": set(COMMANDS),
     "texts_that_refuse": {"compare", "check"}, "json_of_other_kinds": {"json", "netcdf", "publish", "sweep"},
     "eigenvalues_of_every_kind": {"csv", "forecast"}, "measurements_that_overflow": {"compare", "forecast", "summary"},
     "columns_of_every_kind": {"flow", "json"}, "no_rows": {"csv"},

@@ -166,7 +166,9 @@ def test_private_provenance_stays_in_the_archive(page):
     assert "secret" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_hostile_text_is_shown_and_not_obeyed(synthetic, truth, tmp_path):
+    """What is drawn of such texts is looked at in test_strangers.py, on a page with its figures."""
     attack = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m"
     path = synthetic.write(
         tmp_path / "hostile.h5",

@@ -138,14 +138,14 @@ def whole(name, model, strategy):
     }
 
 
-def resumed(name, model, strategy):
+def resumed(name, model, strategy, observables):
     """Two runs in one archive: the second goes on from a checkpoint in the middle of the first's second epoch."""
     path, saved = Path(f"{name}.h5"), Path(f"{name}.ckpt")
     plain = {"model": lambda: model(dropout=0.0), "strategy": strategy, "shuffle": False}
-    left = fit(tracker(name, observables="all"), Saves(4, saved), **plain)
+    left = fit(tracker(name, observables=observables), Saves(4, saved), **plain)
     if RANK == 0:
         shutil.copy(path, f"{name}.whole.h5")
-    again = fit(tracker(name, observables="all"), checkpoint=saved, **plain)
+    again = fit(tracker(name, observables=observables), checkpoint=saved, **plain)
     wrong = [] if same(left["weights and buffers"], again["weights and buffers"]) else ["the training itself"]
     if RANK == 0:
         with open_archive(f"{name}.whole.h5") as whole, open_archive(path) as run:
@@ -154,12 +154,12 @@ def resumed(name, model, strategy):
 
 
 def ddp_resumed():
-    return resumed("ddp_resumed", Regressor, ddp)
+    return resumed("ddp_resumed", Regressor, ddp, "default")
 
 
 def fsdp2_resumed():
     """Without BatchNorm: of buffers that differ between ranks, a distributed checkpoint keeps one rank's."""
-    return resumed("fsdp2_resumed", functools.partial(Sharded, batchnorm=False), sharded)
+    return resumed("fsdp2_resumed", functools.partial(Sharded, batchnorm=False), sharded, "all")
 
 
 def under_ddp():

@@ -65,6 +65,18 @@ atexit.register(lambda: Path(f"group.{RANK}").write_text(str(torch.distributed.i
 """
 
 
+def test_several_processes_with_one(tmp_path, monkeypatch):
+    """The page's program as written but for the number of processes: its imports, names, arguments and steps."""
+    program, _ = blocks("several-processes", "python")
+    assert program.count('devices=2,\n        strategy="ddp"') == 1
+    (tmp_path / "train.py").write_text(program.replace("devices=2", "devices=1").replace('"ddp"', '"auto"'))
+    as_program(["train.py"], tmp_path, monkeypatch)
+    with open_archive(tmp_path / "run.h5") as archive:
+        assert archive.steps.tolist() == [0, 10, 20]
+        assert archive.provenance.metadata == {"seed": 3}
+
+
+@pytest.mark.nightly
 def test_several_processes(tmp_path):
     program, _ = blocks("several-processes", "python")
     (tmp_path / "train.py").write_text(GROUP_AT_EXIT + program)

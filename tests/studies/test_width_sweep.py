@@ -86,9 +86,9 @@ def test_only_the_depths_scaling_with_the_data_leaves_an_output(one_seed):
         assert np.all(np.diff(closed.spreads(lost)) < 0)
 
 
-def test_the_share_that_an_output_explains_is_that_of_its_residual(smoke):
+def test_the_share_that_an_output_explains_is_that_of_its_residual(one_seed):
     """1 − ‖(f − f̄) − (y − ȳ)‖²/‖y − ȳ‖² on the test points, of the definition; the page has it from two numbers of its table."""
-    closed = smoke[1]
+    closed = one_seed[1]
     y = task(closed.counts[-1]).truth
     for name, row in closed.scalings.items():
         left = [np.var(o.prediction - y) / np.var(y) for o in row]
