@@ -215,18 +215,20 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     [0.4, 0.6]
     """
     order = sorted(range(len(heights)), key=lambda i: heights[i])
-    blocks: list[list[float]] = []  # [mean of wanted centres, members]: blocks merge until none touch
+    blocks: list[tuple[float, int]] = []  # mean of wanted centres, members: blocks merge until none touch
+
+    def touch() -> bool:
+        (below, under), (above, over) = blocks[-2:]
+        apart = _within(above, over, gap) - _within(below, under, gap)
+        return apart < gap * (under + over) / 2 - _TOUCHING
+
     for i in order:
-        blocks.append([min(max(heights[i], 0.0), 1.0), 1])
-        while (
-            len(blocks) > 1
-            and _within(*blocks[-1], gap) - _within(*blocks[-2], gap)
-            < gap * (blocks[-1][1] + blocks[-2][1]) / 2 - _TOUCHING
-        ):
+        blocks.append((min(max(heights[i], 0.0), 1.0), 1))
+        while len(blocks) > 1 and touch():
             centre, size = blocks.pop()
-            left, count = blocks[-1]
-            blocks[-1] = [(left * count + centre * size) / (count + size), count + size]
-    placed = [_within(c, n, gap) + gap * (j - (n - 1) / 2) for c, n in blocks for j in range(int(n))]
+            left, count = blocks.pop()
+            blocks.append(((left * count + centre * size) / (count + size), count + size))
+    placed = [_within(c, n, gap) + gap * (j - (n - 1) / 2) for c, n in blocks for j in range(n)]
     result = [0.0] * len(heights)
     for i, height in zip(order, placed, strict=True):
         result[i] = height
@@ -237,7 +239,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 _TOUCHING = 1e-12
 
 
-def _within(centre: float, members: float, gap: float) -> float:
+def _within(centre: float, members: int, gap: float) -> float:
     """The centre of a block moved so far that none of it leaves the axes."""
     half = gap * (members - 1) / 2
     return min(max(centre, half), 1 - half) if half <= 0.5 else 0.5
