@@ -88,6 +88,7 @@ def test_it_is_the_product_s_closed_form_at_the_states_mean(mean, momentum):
     ("change", "reason"),
     [
         ({"rate": 0.9}, r"no mode is at the edge: λ₁ is 0.9\d* of its bound at the mean state"),
+        ({"rate": 1.2, "momentum": 0.5}, r"no mode is at the edge: λ₁ is 0.8 of its bound"),
         ({"rate": 1e3}, "more than one mode is unstable: λ₂ is"),
         ({"weight_decay": 1e-3}, "weight decay"),
         ({"swing": 0.0}, "what oscillates is rounding"),

@@ -41,6 +41,15 @@ def test_light_states_take_their_kernel():
     assert found.share == pytest.approx(measuring / (measuring + 10_000 * STEP))
 
 
+def test_light_states_take_what_they_took_where_one_was_measured():
+    """By hand: 1.7 s beside 0.2 s of the kernel, in every light state; never less than the kernel's."""
+    pace = Pace({"p": Every(10, window=3)}, horizon=1000)
+    light, whole = pace.light_states, WHOLE * (pace.states - pace.light_states)
+    for measured, each in ((1.7, 1.7), (0.1, 0.2)):
+        found = forecast(state(), pace, STEP, lambda name: None, measured)
+        assert found.share == pytest.approx((whole + each * light) / (whole + each * light + 10))
+
+
 def test_probes_of_one_schedule_are_measured_in_the_same_rows():
     """Two of them were counted as twice as many rows, each of the time of both."""
     one, two = Pace({"p": Every(10)}, horizon=1000), Pace({"p": Every(10), "q": Every(10)}, horizon=1000)

@@ -1,6 +1,7 @@
 """The feature atlas. Oracles: eigenvectors themselves, every permutation of five points, a network of one layer."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from kerneltrack.analysis import load
 from kerneltrack.analysis.derived import feature_atlas, own_features
 from kerneltrack.analysis.derived.feature_atlas import _told
 from kerneltrack.analysis.figures import Scene, choose
+from kerneltrack.analysis.report import features as told_of
 from kerneltrack.errors import AnalysisError
 from tests.analysis.altered import stored
 
@@ -130,3 +132,43 @@ def test_an_archive_has_functions_of_its_own_and_they_are_drawn(five):
     (image,) = drawn.axes[0].images
     scores = feature_atlas(five, own_features(five), k=2).score
     np.testing.assert_allclose(np.ma.filled(image.get_array(), np.nan), scores)
+
+
+@pytest.fixture
+def told(five, monkeypatch):
+    """The statement of an atlas with these scores (functions, moments), of steps 0 and 3, and of which moments it was asked."""
+    asked = []
+
+    def of(score, *, seen="no"):
+        atlas = SimpleNamespace(names=["a", "b", "c"], score=np.array(score), steps=[0, 3][: len(score[0])], k=2)
+
+        def made(run, functions, *, k, steps):
+            asked.append((k, steps))
+            return atlas
+
+        monkeypatch.setattr(told_of, "feature_atlas", made)
+        monkeypatch.setattr(told_of, "seen", lambda run: seen)
+        return told_of.known_functions(five)
+
+    return of, asked
+
+
+def test_it_is_told_how_many_functions_stand_out_and_which_most(told, five):
+    """By hand: above five deviations; the atlas is asked of the first and the last moment."""
+    of, asked = told
+    found = of([[6.0, 5.1], [-9.0, 7.0], [0.0, 4.9]])
+    assert asked == [(2, (0, 3))]
+    assert found.value == "2 of 3"
+    assert found.sentence == (
+        "At step 3 2 of 3 named functions stand out of the first 2 eigenfunctions, b most (z = 7.0); at step 0 it was 1."
+    )
+    assert of([[6.0, 5.1]] * 3, seen="yes").sentence.endswith("In-sample: these points are trained on.")
+    none = of([[0.0], [4.9], [np.nan]])
+    assert none.sentence == "At step 0 none of 3 named functions stand out of the first 2 eigenfunctions."
+
+
+def test_of_functions_that_no_permutation_changes_nothing_is_told(told, monkeypatch):
+    of, _ = told
+    assert of([[1.0, np.nan]] * 3) is None
+    monkeypatch.setattr(told_of, "own_features", lambda run: {})
+    assert of([[6.0, 6.0]] * 3) is None

@@ -197,6 +197,20 @@ def test_labels_keep_their_distance_and_their_order():
     assert sorted(range(4), key=lambda i: (heights[i], i)) == sorted(range(4), key=lambda i: placed[i])
 
 
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ([0.0, 0.0, 0.0], [0.0, 0.2, 0.4]),
+        ([1.0, 1.0, 0.9], [0.8, 1.0, 0.6]),
+        ([0.0, 0.0, 0.25], [0.0, 0.2, 0.4]),
+        ([0.0] * 7, [-0.1, 0.1, 0.3, 0.5, 0.7, 0.9, 1.1]),
+    ],
+)
+def test_labels_stay_beside_the_axes_as_far_as_all_fit(heights, expected):
+    """By hand, at a gap of 0.2; of seven there is no room for all, and they are centred on the axes."""
+    assert spread(heights, 0.2) == pytest.approx(expected, abs=1e-12)
+
+
 def test_a_linear_function_is_painted_exactly():
     """Linear interpolation reproduces linear functions: at pixel centres, top row first."""
     points = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1], [0.3, 0.6]])

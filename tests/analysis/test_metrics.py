@@ -53,6 +53,36 @@ def test_one_spectrum_up_to_a_factor_is_no_finding(run):
     assert not weighted_spectrum(run).proportional
 
 
+def changed(run, **variables):
+    return dataclasses.replace(run, dataset=run.dataset.assign(variables))
+
+
+def test_rounding_of_float32_does_not_part_two_spectra(run):
+    single = run.dataset["eigenvalues"].astype(np.float32).astype(np.float64)
+    assert weighted_spectrum(changed(run, loss_weighted_eigenvalues=single)).proportional
+
+
+def test_moments_come_by_step_and_only_those_that_have_both(run):
+    """Rows as a resumed run may leave them, a failed one, and one where the loss has no curvature left."""
+    row = np.arange(len(run))
+    other = np.where(row[:, None] == 2, 0.0, run.values("loss_weighted_eigenvalues"))
+    held = changed(
+        run, status=("snapshot", np.where(row == 1, 1, 0)), loss_weighted_eigenvalues=(("snapshot", "mode"), other)
+    )
+    backwards = dataclasses.replace(held, dataset=held.dataset.isel(snapshot=slice(None, None, -1)))
+    found = weighted_spectrum(backwards)
+    assert list(found.steps) == [step for i, step in enumerate(run.steps) if i not in (1, 2)]
+    np.testing.assert_array_equal(found.own[0], run.values("eigenvalues")[0])
+
+
+def test_the_optimizer_s_kernel_is_told_by_its_name_and_one_moment_without_a_first(run):
+    named = run.dataset.rename(loss_weighted_eigenvalues="optimizer_eigenvalues")
+    last = dataclasses.replace(run, dataset=named.isel(snapshot=slice(-1, None)))
+    told = weighted(last)
+    assert told.sentence.startswith("At step 700 the optimizer's kernel has a participation ratio of ")
+    assert told.sentence.count("at step") == 0
+
+
 def test_without_a_second_spectrum_nothing_is_said_and_the_figure_says_what_to_measure(archives):
     bare = load(archives[0]).only
     assert weighted(bare) is None

@@ -44,9 +44,9 @@ def sharpness(scene: Scene) -> Figure:
     )
     page, axes = sheet(scene, 1, 2, height=0.46)
     raw = _lines(scene, _RAW)
-    over_time(scene, axes[0], raw, "sharpness", title="raw", labels=False, ylim=(0, None))
+    top = _bound(scene, axes[0], raw)  # first: a line's label stands where the axes end
+    over_time(scene, axes[0], raw, "sharpness", title="raw", labels=False, ylim=(0, top))
     _error_of_batches(scene, axes[0], raw)
-    _bound(scene, axes[0])
     over_time(
         scene, axes[1], _lines(scene, _SCALED), "", title="over the bound of stability", labels=False, ylim=(0, None)
     )
@@ -74,19 +74,20 @@ def _error_of_batches(scene: Scene, ax: Axes, lines: list[Series]) -> None:
     ax.fill_between(steps, values - error, values + error, color=batch.colour, alpha=0.2, linewidth=0)
 
 
-def _bound(scene: Scene, ax: Axes) -> None:
-    """Where Gauss–Newton's λ₁ would be at the edge: what it is, over ρ."""
+def _bound(scene: Scene, ax: Axes, lines: list[Series]) -> float | None:
+    """Draw where Gauss–Newton's λ₁ would be at the edge: what it is, over ρ. Returns where the axes must end for it, or None."""
     if not scene.run.has("gauss_newton_sharpness", "stability_ratio"):
-        return
+        return None
     with np.errstate(divide="ignore", invalid="ignore"):
         bound = scene.masked("gauss_newton_sharpness", why="the figure") / scene.masked(
             "stability_ratio", why="the figure"
         )
     known = np.isfinite(bound) & (bound > 0)
-    top = max(float(np.nanmax(np.asarray(line.get_ydata(), dtype=np.float64), initial=0.0)) for line in ax.lines)
-    if known.any() and bound[known].min() < 5 * top:  # a bound far above leaves the curves no room
-        staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
-        ax.set_ylim(0, 1.08 * max(top, float(min(bound[known].max(), 5 * top))))
+    top = max(float(np.nanmax(line.values, initial=0.0)) for line in lines)
+    if not known.any() or bound[known].min() >= 5 * top:  # a bound far above leaves the curves no room
+        return None
+    staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
+    return 1.08 * max(top, float(min(bound[known].max(), 3 * top)))
 
 
 @figure(

@@ -34,9 +34,10 @@ def spectra(scene: Scene) -> Figure:
         own, other = (_above_rounding(values[row] / values[row, 0]) for values in (found.own, found.other))
         lines += [Series(f"Θ, {when}", own, colour, "dashed"), Series(when, other, colour)]
     profiles(left, np.arange(1, found.own.shape[1] + 1), lines, style, xlabel="mode i", ylabel="λᵢ / λ₁", y="log")
+    other_name = "$S^{1/2}\\Theta S^{1/2}$" if "loss" in found.kernel else "J P Jᵀ"
     both = [
         Series("Θ", found.own_ratio, style.category[0], "dashed", x=found.steps),
-        Series("S^½ΘS^½" if "loss" in found.kernel else "J P Jᵀ", found.other_ratio, style.category[1], x=found.steps),
+        Series(other_name, found.other_ratio, style.category[1], x=found.steps),
     ]
     over_time(scene, right, both, "participation ratio", labels=False, ylim=(0, None))
     return page

@@ -209,24 +209,40 @@ def label_ends(ax: Axes, x: Ints | Floats, series: Sequence[Series]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """The nearest heights in the same order that keep ``gap`` between neighbours.
+    """The nearest heights in the same order that keep ``gap`` between neighbours, and stay between 0 and 1 as far as all fit.
 
     >>> spread([0.5, 0.5], 0.2)
     [0.4, 0.6]
     """
     order = sorted(range(len(heights)), key=lambda i: heights[i])
-    blocks: list[list[float]] = []  # [mean of wanted centres, members]: blocks merge until none touch
+    blocks: list[tuple[float, int]] = []  # mean of wanted centres, members: blocks merge until none touch
+
+    def touch() -> bool:
+        (below, under), (above, over) = blocks[-2:]
+        apart = _within(above, over, gap) - _within(below, under, gap)
+        return apart < gap * (under + over) / 2 - _TOUCHING
+
     for i in order:
-        blocks.append([min(max(heights[i], 0.0), 1.0), 1])
-        while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < gap * (blocks[-1][1] + blocks[-2][1]) / 2:
+        blocks.append((min(max(heights[i], 0.0), 1.0), 1))
+        while len(blocks) > 1 and touch():
             centre, size = blocks.pop()
-            left, count = blocks[-1]
-            blocks[-1] = [(left * count + centre * size) / (count + size), count + size]
-    placed = [c + gap * (j - (n - 1) / 2) for c, n in blocks for j in range(int(n))]
+            left, count = blocks.pop()
+            blocks.append(((left * count + centre * size) / (count + size), count + size))
+    placed = [_within(c, n, gap) + gap * (j - (n - 1) / 2) for c, n in blocks for j in range(n)]
     result = [0.0] * len(heights)
     for i, height in zip(order, placed, strict=True):
         result[i] = height
     return result
+
+
+#: Blocks this near to each other's edge touch: what rounding leaves is no overlap.
+_TOUCHING = 1e-12
+
+
+def _within(centre: float, members: int, gap: float) -> float:
+    """The centre of a block moved so far that none of it leaves the axes."""
+    half = gap * (members - 1) / 2
+    return min(max(centre, half), 1 - half) if half <= 0.5 else 0.5
 
 
 def _font_points(ax: Axes) -> float:
