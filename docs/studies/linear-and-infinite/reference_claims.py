@@ -338,8 +338,8 @@ def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
     if any(t["trained"][1] <= t["start"][1] for t in runs.targets if t["mode"] >= 10):
         yield (
             f"{AFTER}: it is not its alignment that it lacks, which is larger than at the start, on training points and on "
-            f"held-out ones: {_by_mode(runs, _aligned)}. Training as such costs it accuracy, whatever the target: points behind θ_0, "
-            f"trained on the own target and on another: {_by_mode(runs, _behind)}."
+            f"held-out ones: {_by_mode(runs, _aligned)}. Training as such costs it accuracy, whatever the target: points behind "
+            f"θ_0, trained on the own target and on another: {_by_mode(runs, _behind)}."
         )
     numbers: dict[str, tuple[str, Callable[[Run], float]]] = {
         NEARER: ("the departure of centred ensembles", departure("centred")),
