@@ -130,3 +130,9 @@ def test_the_page_and_the_figure_are_made_of_results_alone(smoke, tmp_path):
     assert len(list(why_not(Runs.of(smoke), {row.key for row in rows}))) == 6
     figure(read, tmp_path / "biased.png")
     assert (tmp_path / "biased.png").stat().st_size > 10_000
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    results = Results.read(FOLDER / "results.json")
+    assert results.size == "desk"
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)

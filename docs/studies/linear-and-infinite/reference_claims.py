@@ -337,8 +337,9 @@ def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
         )
     if any(t["trained"][1] <= t["start"][1] for t in runs.targets if t["mode"] >= 10):
         yield (
-            f"{AFTER}: the kernel turned to the labels that it saw. Its alignment, times that of the start, on training points "
-            f"and on held-out ones: {_by_mode(runs, _aligned)}."
+            f"{AFTER}: it is not its alignment that it lacks, which is larger than at the start, on training points and on "
+            f"held-out ones: {_by_mode(runs, _aligned)}. Training as such costs it accuracy, whatever the target: points behind "
+            f"θ_0, trained on the own target and on another: {_by_mode(runs, _behind)}."
         )
     numbers: dict[str, tuple[str, Callable[[Run], float]]] = {
         NEARER: ("the departure of centred ensembles", departure("centred")),
@@ -357,6 +358,13 @@ def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
             yield f"{key}. Medians at widths {', '.join(map(str, runs.widths))} of {name}: {over}."
     if EARLY in refuted:
         yield f"{EARLY}: a ridge leaves λ/(λ + γ) of a mode, time 1 − (1 − ηλ/N)^k: more of strong modes, less of weak ones."
+
+
+def _behind(targets: list[Target]) -> str:
+    return ", ".join(
+        f"{np.median([held_out(t, 'start') - held_out(t, learner) for t in targets]):.1f}"
+        for learner in ("trained", "foreign")
+    )
 
 
 def _growth(targets: list[Target]) -> str:
