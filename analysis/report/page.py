@@ -199,9 +199,9 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
             definitions=_definitions(run),
             provenance=_provenance(run),
             source=plain(Path(run.path).name),
-            css=resource("page.css"),
+            css=resource("page.css", "plots.css"),
             colours=colours(),
-            script=resource("page.js"),
+            script=resource("plots.js", "page.js"),
         )
     )
 
