@@ -29,7 +29,8 @@ addEventListener("load", () => {
     document.querySelector(".strip").style.backgroundImage.length]; seen.last = state(); slider.value = 0;
     slider.dispatchEvent(new Event("input")); seen.first = state();
   }
-  const drawing = [...document.querySelectorAll(".drawing")].find((d) => JSON.parse(d.dataset.hover).some((p) => p.axis === "step"));
+  const drawings = [...document.querySelectorAll(".drawing")], told = (d) => JSON.parse(d.dataset.hover);
+  const drawing = drawings.find((d) => told(d).some((p) => p.axis === "step"));
   drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
   seen.tip = $("tip").hidden ? null : $("tip").innerText;
   drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
@@ -178,6 +179,34 @@ def test_a_figure_is_drawn_anew_with_another_axis(page, tmp_path, synthetic):
 def test_a_phone_has_its_figures_drawn_for_it(page, tmp_path):
     seen, _ = browse(page, tmp_path, width=500)
     assert seen["drawn"] == seen["live"] == [True, False]
+
+
+#: A reader of a page that goes on: the page is read a second time, with the theme, the place and the time axis of the first.
+FOLLOWER = """
+<script>
+if (sessionStorage.getItem("read")) addEventListener("load", () => setTimeout(() => {
+  const out = document.createElement("pre"); out.id = "seen"; const root = document.documentElement;
+  out.textContent = JSON.stringify({ theme: root.dataset.theme, top: scrollY, axis: document.getElementById("scale").value,
+    hash: location.hash, step: document.getElementById("moment-step").value }); document.body.append(out);
+}, 300)); else addEventListener("load", () => {
+  sessionStorage.setItem("read", "once"); document.getElementById("theme").click(); scrollTo({ top: 1234, behavior: "instant" });
+  const scale = document.getElementById("scale"); scale.value = "log"; scale.dispatchEvent(new Event("change"));
+  const slider = document.getElementById("moment"); slider.value = 0; slider.dispatchEvent(new Event("input"));
+});
+</script>
+"""
+
+
+def test_a_page_that_goes_on_keeps_its_reader_s_place(page, tmp_path):
+    """Oracle: what the reader did before the page read itself anew. A page of a closed run never does: nothing is seen."""
+    once = '<script>if (sessionStorage.getItem("read")) delete document.body.dataset.reload;</script>'  # else it never ends
+    open_page = page.replace("<body>", f'<body data-reload="1">{once}')
+    seen, console = browse(open_page, tmp_path, reader=FOLLOWER)
+    assert console == []
+    assert seen["theme"] in ("light", "dark")
+    assert (seen["top"], seen["axis"], seen["hash"], seen["step"]) == (1234, "log", "#step=0", "step 0")
+    with pytest.raises(AssertionError):
+        browse(page, tmp_path / "profile", reader=FOLLOWER)
 
 
 @pytest.mark.parametrize("width", [500, 800, 1600])
