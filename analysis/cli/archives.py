@@ -120,16 +120,26 @@ def report(
     each: Annotated[
         bool, Option("--each", help="Of several archives: a page for each of them, FILE-NAME.html.")
     ] = False,
+    watching: Annotated[
+        bool,
+        Option("--watch", help="While runs go on, write the page anew with their snapshots; the open page follows."),
+    ] = False,
 ) -> None:
     """Write one self-contained page about a run, or about several laid over each other; reading it needs no network."""
     may_write(output, HTML)
-    given = {"--group": group, "--each": each, "several ARCHIVEs": len(archives) > 1}
-    refuse_useless("report", given)
-    from ..commands import require_another
+    given = {"--group": group, "--each": each, "--watch": watching, "several ARCHIVEs": len(archives) > 1}
+    refuse_useless("report", {**given, **stream_given(output)})
+    from ..commands import require_another, run_watch
     from ..report import write_report
 
-    runs = load_runs(archives, probe)
-    beside = None if control is None else load_runs([control], runs[0].probe)
-    require_another(runs, beside or [])
-    for path in write_report(runs, output, control=beside, group=group, each=each):
-        wrote(path)
+    def make(reload: int) -> None:
+        runs = load_runs(archives, probe)
+        beside = None if control is None else load_runs([control], runs[0].probe)
+        require_another(runs, beside or [])
+        for path in write_report(runs, output, control=beside, group=group, each=each, reload=reload):
+            wrote(path)
+
+    if not watching:
+        make(0)
+    elif not run_watch(archives, make):
+        print_line("no process writes what was asked for: the page is as it stays")

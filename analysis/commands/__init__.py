@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .shard import Shard, join
     from .show import overview, tables
     from .track import run_track
+    from .watch import run_watch
     from .workers import Workers
 
 __all__ = [
@@ -86,6 +87,7 @@ __all__ = [
     "run_publish",
     "run_sweep",
     "run_track",
+    "run_watch",
     "tables",
     "to_csv",
     "to_netcdf",
@@ -133,6 +135,7 @@ _HOME = {
     "Shard": "shard",
     "join": "shard",
     "tables": "show",
+    "run_watch": "watch",
     "to_csv": "export",
     "to_netcdf": "export",
 }

@@ -52,6 +52,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("--each", "one archive has one page", needs="several ARCHIVEs"),
         Rule("--group", "one run has nothing to be told apart from", needs="several ARCHIVEs"),
         Rule("--group", "the page of one run has no other beside it", beside="--each"),
+        Rule("--watch", "what went into a stream cannot be replaced", beside="-o - or a pipe"),
     ),
     "compare": (
         Rule("--at", "it is the step of a sweep", needs="--against"),

@@ -104,17 +104,56 @@ def _with_own_ids(svg: str, name: str) -> str:
 
 
 def _hover(figure: Figure) -> list[dict[str, Any]]:
-    """Axes with named lines or maps, in fractions of the drawing with y downwards, as the browser counts."""
+    """Axes with named lines or maps, in fractions of the drawing with y downwards, as the browser counts.
+
+    Where lines are all that a figure shows, its axes are told too: the page can draw it anew from the numbers.
+    """
     found: list[dict[str, Any]] = []
+    whole = all(_is_of_lines(ax) for ax in figure.axes if ax.axison)
     for ax in figure.axes:
         if ax.get_label() in _LINES and (lines := [line for line in ax.lines if _is_named(line)]):
             drawn = [_line(figure, ax, line) for line in lines]
-            found.append(
-                {"box": _rounded(_box(ax)), "axis": ax.get_xlabel().removeprefix("training ") or "at", "lines": drawn}
-            )
+            panel = {
+                "box": _rounded(_box(ax)),
+                "axis": ax.get_xlabel().removeprefix("training ") or "at",
+                "lines": drawn,
+            }
+            found.append(panel | (_axes(ax) if whole else {}))
         elif ax.get_label() == "map" and ax.images:
             found.append({"box": _rounded(_box(ax)), "map": _map(ax)})
     return found
+
+
+def _is_of_lines(ax: Axes) -> bool:
+    """Whether named lines, and rules across the axes, are all that is drawn."""
+    others = [line for line in ax.lines if not _is_named(line) and _is_data(ax, line)]
+    return ax.get_label() in _LINES and not (ax.collections or ax.images or ax.patches or others)
+
+
+def _is_data(ax: Axes, line: Line2D) -> bool:
+    """Whether a line stands at numbers of both axes; a rule across them does at one."""
+    return bool(line.get_transform() == ax.transData)
+
+
+def _axes(ax: Axes) -> dict[str, Any]:
+    """What the page needs to draw the axes anew: their scales, labels, and rules across them."""
+    rules = [line for line in ax.lines if not _is_data(ax, line)]
+    upright = [x[0] for line in rules if len(set(x := np.asarray(line.get_xdata(orig=True)).tolist())) == 1]
+    level = [
+        {"y": float(y[0]), "colour": _colour(line)}
+        for line in rules
+        if len(set(y := np.asarray(line.get_ydata(orig=True)).tolist())) == 1
+    ]
+    scale = {"symlog": "log", "log": "pure"}.get(ax.get_xscale(), "linear")
+    return {
+        "title": ax.get_title(loc="left") or ax.get_title(),
+        "x": ax.get_xlabel(),
+        "y": ax.get_ylabel(),
+        "scale": scale,
+        "log": ax.get_yscale() == "log",
+        "marks": [float(x) for x in upright],
+        "rules": level,
+    }
 
 
 def _map(ax: Axes) -> dict[str, Any]:
@@ -144,13 +183,23 @@ def _line(figure: Figure, ax: Axes, line: Line2D) -> dict[str, Any]:
     data = data[np.isfinite(data).all(axis=1)]
     data = data[:: max(1, -(-len(data) // _HOVER_POINTS))]
     places = figure.transFigure.inverted().transform(ax.transData.transform(data))
-    colour = PAGE.variables.get(str(line.get_color()), "var(--ink)")
+    colour = _colour(line)
     points = [
         [round(float(x), 4), round(float(1 - y), 4), float(step), float(f"{value:.4g}")]
         for (x, y), (step, value) in zip(places, data, strict=True)
         if np.isfinite(x) and np.isfinite(y)
     ]
-    return {"label": str(line.get_label()).replace(r"\$", "$"), "colour": colour, "points": points}
+    said: dict[str, Any] = {"label": str(line.get_label()).replace(r"\$", "$"), "colour": colour, "points": points}
+    if line.get_linestyle() not in ("-", "None"):
+        said["dash"] = True
+    if line.get_drawstyle() == "steps-post":
+        said["steps"] = True
+    return said
+
+
+def _colour(line: Line2D) -> str:
+    """The page's variable of a line's colour."""
+    return PAGE.variables.get(str(line.get_color()), "var(--ink)")
 
 
 def _rounded(values: tuple[float, ...]) -> list[float]:

@@ -26,13 +26,14 @@ _NUMBERS = 3
 _COLUMNS = 4
 
 
-def render_many(runs: Trajectory, control: Run | None = None, *, group: str | None = None) -> str:
+def render_many(runs: Trajectory, control: Run | None = None, *, group: str | None = None, reload: int = 0) -> str:
     """The page as text.
 
     Args:
         runs: two or more.
         control: a run that did not change the learning rate, besides those that lie beside the runs and say so.
         group: the key that courses are coloured by first; None: one of the metadata that several runs share.
+        reload: seconds after which the page reads itself anew; 0: never.
 
     Raises:
         AnalysisError: the runs are not comparable, one holds no measurement, or has no such key.
@@ -46,6 +47,7 @@ def render_many(runs: Trajectory, control: Run | None = None, *, group: str | No
         .get_template("overlay.html.j2")
         .render(
             version=version("kerneltrack"),
+            reload=reload,
             title=_title(found),
             headline=_headline(found, key),
             facts=_facts(found, runs),
@@ -62,7 +64,7 @@ def render_many(runs: Trajectory, control: Run | None = None, *, group: str | No
             provenance=[(plain(k), value_text(v)) for k, v in {"probe": runs[0].probe, **runs[0].settings}.items()],
             css=resource("page.css", "plots.css"),
             colours=colours(),
-            script=resource("plots.js", "overlay.js"),
+            script=resource("plots.js", "overlay.js", "reload.js"),
         )
     )
 

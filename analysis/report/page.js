@@ -1,15 +1,6 @@
-"use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const make = (tag, text) => { const node = document.createElement(tag); if (text !== undefined) node.textContent = text; return node; };
-  const SVG = "http://www.w3.org/2000/svg";
-  const draw = (name, attributes) => {
-    const made = document.createElementNS(SVG, name);
-    Object.entries(attributes).forEach(([key, v]) => made.setAttribute(key, v));
-    return made;
-  };
-  const format = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
-  const value = (v) => v === null ? "–" : (Math.abs(v) >= 1e-3 && Math.abs(v) < 1e7) || v === 0 ? format.format(v) : v.toExponential(3);
+  const { plot, draw, make, value, show: tell } = plots;
 
   // The theme: the reader's system decides until they press the button.
   const root = document.documentElement, theme = $("theme");
@@ -69,6 +60,48 @@
     show();
   }
 
+  // Figures that can be drawn anew, and what time axis the reader chose: "" is each figure's own.
+  const figures = [], narrow = matchMedia("(max-width: 36rem)"), axisOf = $("scale");
+  const stairs = (points) => points.flatMap((p, i) => (i ? [[p[0], points[i - 1][1]], p] : [p]));
+  const live = (drawing, panels) => {
+    const place = make("div"), id = drawing.parentElement.id;
+    let made = null;
+    place.className = "plots live"; place.hidden = true;
+    drawing.after(place);
+    const spec = (panel) => ({
+      label: panel.title || panel.y, x: panel.x, short: panel.axis, all: panel.lines.length <= 12, log: panel.log, rules: panel.rules, marks: panel.marks,
+      pure: panel.scale === "pure", scale: (panel.axis === "step" && axisOf && axisOf.value) || (panel.scale === "pure" ? "" : panel.scale),
+      click: slider && panel.axis === "step" ? (step) => remember(moveTo(step), id.replace(/^figure-/, "")) : null,
+      lines: panel.lines.map(({ label, colour, dash, steps, points }) => ({ label, colour, dash, points: steps ? stairs(points.map((p) => [p[2], p[3]])) : points.map((p) => [p[2], p[3]]) })),
+    });
+    const draw_ = () => {
+      made = panels.map((panel, i) => {
+        const part = make("div"), host = make("div"), key = make("p");
+        host.id = `${id}-live-${i}`; host.className = "host"; key.className = "key legend still";
+        if (panel.title || panel.y) part.append(make("h4", [panel.title, panel.y].filter(Boolean).join(": ")));
+        key.append(...panel.lines.map(({ label, colour, dash }) => {
+          const item = make("span"), mark = make("i");
+          mark.style.background = dash ? `repeating-linear-gradient(90deg, ${colour} 0 5px, transparent 5px 8px)` : colour;
+          item.append(mark, label); return item;
+        }));
+        part.append(key, host); place.append(part);
+        return [panel, plot(host, spec(panel))];
+      });
+    };
+    const show = (on) => {
+      place.hidden = !on; drawing.hidden = on;
+      if (on && !made) draw_();
+      else if (on) made.forEach(([panel, one]) => one.redraw(spec(panel)));
+    };
+    const wanted = () => narrow.matches || Boolean(axisOf && axisOf.value && panels.some((panel) => panel.axis === "step"));
+    return {
+      update: () => show(wanted()),
+      zoom: (factor) => { if (place.hidden) show(true); made.forEach(([, one]) => one.zoom(factor)); },
+      back: () => { if (made) made.forEach(([, one]) => one.whole()); show(wanted()); },
+    };
+  };
+  const update = () => figures.forEach((one) => one.update());
+
   // Every drawing: values under the pointer or the arrow keys, and zoom (buttons, + and −, drag; 0 shows the whole again).
   const tip = $("tip");
   const nearest = (points, x) => points.reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
@@ -119,13 +152,19 @@
       frame();
     };
     const whole = () => { view.scale = 1; frame(); };
+
+    // A figure of lines alone is drawn anew from its numbers where one zooms, chooses a time axis, or reads on a phone.
+    const living = panels.length && panels.every((panel) => panel.scale) ? live(drawing, panels) : null;
+    if (living) figures.push(living);
     const tools = drawing.parentElement.querySelector(".tools");
     if (tools) {
       tools.hidden = false;
       const [closer, away, back] = tools.querySelectorAll("button");
-      closer.addEventListener("click", () => zoom(1.6)); away.addEventListener("click", () => zoom(1 / 1.6)); back.addEventListener("click", whole);
+      const by = (factor) => (living ? living.zoom(factor) : zoom(factor));
+      closer.addEventListener("click", () => by(1.6)); away.addEventListener("click", () => by(1 / 1.6));
+      back.addEventListener("click", () => { if (living) living.back(); whole(); });
     }
-    drawing.addEventListener("dblclick", (event) => zoom(2.2, ...inside(event)));
+    drawing.addEventListener("dblclick", (event) => (living ? living.zoom(2.2) : zoom(2.2, ...inside(event))));
     drawing.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && view.scale === 1) return; // an ordinary wheel scrolls the page
       event.preventDefault();
@@ -177,7 +216,7 @@
     drawing.addEventListener("blur", hide);
     drawing.addEventListener("keydown", (event) => {
       if (event.key === "Escape") return hide();
-      if (event.key === "+" || event.key === "=") return zoom(1.6);
+      if (event.key === "+" || event.key === "=") return living ? living.zoom(1.6) : zoom(1.6);
       if (event.key === "-") return zoom(1 / 1.6);
       if (event.key === "0") return whole();
       const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -191,6 +230,14 @@
       held = [panel, at(panel, places[Math.max(0, Math.min(places.length - 1, here + direction))])];
     });
   });
+
+  if (axisOf) {
+    axisOf.closest("label").hidden = !figures.length;
+    axisOf.addEventListener("change", update);
+  }
+  narrow.addEventListener("change", update);
+  addEventListener("beforeprint", () => figures.forEach((one) => one.back()));
+  update();
 
   // What the address says: a link to a figure is the page's own anchor, one to a moment moves the slider.
   const follow = () => {

@@ -97,6 +97,7 @@ def write_report(
     probe: str | None = None,
     group: str | None = None,
     each: bool = False,
+    reload: int = 0,
 ) -> tuple[Path, ...]:
     """Write the page of a run, or the one of many.
 
@@ -108,6 +109,7 @@ def write_report(
         probe: which probe to look through where paths are given; None: each archive's first.
         group: of several runs: the key that they are coloured by first, of the metadata or a path such as ``run.seed``.
         each: whether several runs have a page each, FILE-RUN.html, and FILE-RUN-2.html where another run has that name.
+        reload: seconds after which the open page reads itself anew, for a run that goes on; 0: never.
 
     Returns:
         The files that were written.
@@ -124,10 +126,10 @@ def write_report(
     for path in (target, *targets):
         may_write(path, HTML)  # all of them before the first page is written
     if len(trajectory) > 1 and not each:
-        write(target, HTML, render_many(trajectory, beside, group=group).encode())
+        write(target, HTML, render_many(trajectory, beside, group=group, reload=reload).encode())
         return (target,)
     for run, path in zip(trajectory, targets, strict=True):
-        page = render(run, beside, [other for other in trajectory if other is not run])
+        page = render(run, beside, [other for other in trajectory if other is not run], reload=reload)
         write(path, HTML, page.encode())  # a browser that reloads meanwhile never sees half of it
     return tuple(targets)
 
@@ -149,13 +151,14 @@ def _trajectory(archives: Archives, probe: str | None) -> Trajectory:
     return archives if isinstance(archives, Trajectory) else load(archives, probe=probe)
 
 
-def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> str:
+def render(run: Run, control: Run | None = None, others: Sequence[Run] = (), *, reload: int = 0) -> str:
     """The page as text.
 
     Args:
         run: the run.
         control: the run that did not change the learning rate; None: what lies beside it and says so.
         others: runs that came along; those that differ in their seed only tell how the numbers vary with it.
+        reload: seconds after which the page reads itself anew; 0: never.
 
     Raises:
         AnalysisError: nothing was measured, or the control is not comparable.
@@ -177,6 +180,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
         .get_template("page.html.j2")
         .render(
             version=version("kerneltrack"),
+            reload=reload,
             title=plain(run.provenance.get("metadata", {}).get("title", run.name)),
             headline=headline(run),
             run=run,
@@ -199,9 +203,9 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
             definitions=_definitions(run),
             provenance=_provenance(run),
             source=plain(Path(run.path).name),
-            css=resource("page.css"),
+            css=resource("page.css", "plots.css"),
             colours=colours(),
-            script=resource("page.js"),
+            script=resource("plots.js", "page.js", "reload.js"),
         )
     )
 

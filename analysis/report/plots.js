@@ -139,7 +139,7 @@ const plots = (() => {
       });
       if (spec.x) parts.push(draw("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle", class: "axis" }, spec.x));
       (spec.marks || []).forEach((x) => { if (scale.to(x) >= u0 && scale.to(x) <= u1) inner.append(draw("line", { class: "mark", x1: px(x), x2: px(x), y1: box.top, y2: box.bottom })); });
-      (spec.rules || []).forEach((y) => { if (!spec.log || y > 0) inner.append(draw("line", { class: "mark", x1: box.left, x2: box.right, y1: py(y), y2: py(y) })); });
+      (spec.rules || []).forEach(({ y, colour }) => { if (!spec.log || y > 0) inner.append(draw("line", { class: "mark", x1: box.left, x2: box.right, y1: py(y), y2: py(y), style: `stroke: ${colour}` })); });
       bands.forEach((one) => {
         const there = one.points.map((p) => `${px(p[0]).toFixed(1)} ${py(p[2]).toFixed(1)}`);
         const again = one.points.map((p) => `${px(p[0]).toFixed(1)} ${(spec.log && p[1] <= 0 ? box.bottom : py(p[1])).toFixed(1)}`).reverse();
@@ -219,9 +219,9 @@ const plots = (() => {
     });
     redraw();
     let told = host.clientWidth;
-    new ResizeObserver(() => { if (Math.abs(host.clientWidth - told) > 2) { told = host.clientWidth; redraw(); } }).observe(host);
+    new ResizeObserver(() => { if (Math.abs(host.clientWidth - told) > 2) { told = host.clientWidth; requestAnimationFrame(() => redraw()); } }).observe(host);
     return { redraw, zoom: (factor) => view && zoom(factor), whole: () => { window_ = null; redraw(); }, svg };
   };
 
-  return { plot, draw, make, value, axis, ticks };
+  return { plot, draw, make, value, show, axis, ticks };
 })();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerneltrack.archive.checking import Problem, check
+from kerneltrack.archive.checking import Problem, check, is_being_written
 from kerneltrack.archive.durable import Stream, folders_for
 from kerneltrack.archive.header import Segment
 from kerneltrack.archive.layout import Column, chunk_shape
@@ -34,6 +34,7 @@ __all__ = [
     "html_table",
     "is_among_parts",
     "is_archive",
+    "is_being_written",
     "list_parts",
     "merge",
     "open_archive",

@@ -122,6 +122,15 @@ def _surroundings(path: Path) -> Iterator[Problem]:
         yield Problem("note", str(path), f"{holder} {state}")
 
 
+def is_being_written(path: Path) -> bool:
+    """Whether a process that may be alive holds the archive's lock, or one that does not say whose it is is there."""
+    try:
+        holder = lock.owner(pieces.parts_folder(path))
+    except ArchiveError:
+        return True
+    return holder is not None and not holder.is_dead()
+
+
 # -- in the child -----------------------------------------------------------------------------------------------------
 
 

@@ -4,11 +4,17 @@
 """
 
 import json
+import math
 import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
+
+from kerneltrack.analysis import load
+from kerneltrack.analysis.report.many import render_many
+from tests.analysis.test_page_of_many_runs import factor, six_and_two
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
@@ -23,7 +29,8 @@ addEventListener("load", () => {
     document.querySelector(".strip").style.backgroundImage.length]; seen.last = state(); slider.value = 0;
     slider.dispatchEvent(new Event("input")); seen.first = state();
   }
-  const drawing = [...document.querySelectorAll(".drawing")].find((d) => JSON.parse(d.dataset.hover).length);
+  const drawings = [...document.querySelectorAll(".drawing")], told = (d) => JSON.parse(d.dataset.hover);
+  const drawing = drawings.find((d) => told(d).some((p) => p.axis === "step"));
   drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
   seen.tip = $("tip").hidden ? null : $("tip").innerText;
   drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
@@ -31,11 +38,21 @@ addEventListener("load", () => {
   const map = [...document.querySelectorAll(".drawing")].find((d) => JSON.parse(d.dataset.hover).some((p) => p.map));
   map.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" })); seen.cell = $("tip").innerText;
   map.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
-  const svg = drawing.querySelector("svg"), box = () => svg.getAttribute("viewBox").split(" ").map(Number);
-  const tools = drawing.parentElement.querySelectorAll(".tools button"); seen.whole = box();
+  const svg = map.querySelector("svg"), box = () => svg.getAttribute("viewBox").split(" ").map(Number);
+  const tools = map.parentElement.querySelectorAll(".tools button"); seen.whole = box();
   tools[0].click(); seen.closer = box(); tools[2].click(); seen.again = box();
-  drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "+" })); seen.key = box();
-  drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "0" }));
+  map.dispatchEvent(new KeyboardEvent("keydown", { key: "+" })); seen.key = box();
+  map.dispatchEvent(new KeyboardEvent("keydown", { key: "0" }));
+  const rank = $("figure-rank").querySelector(".drawing"), redrawn = rank.nextElementSibling, scale = $("scale");
+  const ticks = () => [...redrawn.querySelectorAll("svg.plot text[text-anchor=middle]")].map((t) => t.textContent);
+  seen.drawn = [rank.hidden, redrawn.hidden];
+  scale.value = "anew"; scale.dispatchEvent(new Event("change"));
+  seen.live = [rank.hidden, redrawn.hidden]; seen.ticks = ticks();
+  seen.plot_width = redrawn.querySelector("svg.plot").viewBox.baseVal.width;
+  seen.mark = Number(redrawn.querySelector("svg.plot .mark").getAttribute("x1"));
+  const now = rank.parentElement.querySelectorAll(".tools button"); now[0].click(); now[0].click(); now[0].click();
+  seen.zoomed = ticks(); now[2].click(); scale.value = ""; scale.dispatchEvent(new Event("change"));
+  seen.again_drawn = [rank.hidden, redrawn.hidden];
   seen.curve = document.querySelector(".curve").getAttribute("d");
   if (slider) { slider.value = slider.max; slider.dispatchEvent(new Event("input")); seen.moved =
   document.querySelector(".curve").getAttribute("d"); }
@@ -54,7 +71,7 @@ addEventListener("load", () => {
   $("theme").click();
   seen.switched = getComputedStyle(document.body).backgroundColor;
   seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  const text = drawing.querySelector("svg text"), line = drawing.querySelector("svg path");
+  const text = drawing.querySelector("svg text");
   seen.ink = getComputedStyle(text).fill;
   seen.broken = [...document.querySelectorAll("svg *")].filter((n) => /var\\(/.test(getComputedStyle(n).fill +
   getComputedStyle(n).stroke)).length; seen.title = document.title; const out = document.createElement("pre"); out.id =
@@ -64,10 +81,30 @@ addEventListener("load", () => {
 """
 
 
-def browse(page, folder, *, width=1200, address=""):
+#: A reader of many runs: the first plot's first number, with six runs and with one fewer, and after a click on "hide".
+READER_OF_MANY = """
+<script>
+addEventListener("load", () => setTimeout(() => {
+  const $ = (id) => document.getElementById(id), seen = {}, plot = () => document.querySelector("#plot-0 svg.plot");
+  const first = () => { plot().dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" })); const said = $("tip").innerText;
+    plot().dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" })); return said; };
+  const lines = () => plot().querySelectorAll(".line").length, dashed = () => plot().querySelectorAll("[stroke-dasharray]").length;
+  seen.still = $("still").hidden; seen.legend = $("legend").innerText; seen.tip = first(); seen.lines = lines();
+  seen.bands = plot().querySelectorAll(".band").length; seen.dashed = dashed();
+  const boxes = [...document.querySelectorAll("#picker input[type=checkbox]")]; boxes[0].click();
+  seen.fewer = lines(); seen.few_bands = plot().querySelectorAll(".band").length; seen.address = location.hash;
+  $("find").value = "run-"; $("find").dispatchEvent(new Event("input")); $("none").click(); seen.left = lines();
+  seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
+}, 500));
+</script>
+"""
+
+
+def browse(page, folder, *, width=1200, address="", reader=READER):
     """(what the reader saw, console messages) of a page."""
     copy = folder / "page.html"
-    copy.write_text(page.replace("</body>", READER + "</body>"), encoding="utf-8")
+    copy.write_text(page.replace("</body>", reader + "</body>"), encoding="utf-8")
     command = [
         CHROMIUM,
         "--headless",
@@ -126,6 +163,52 @@ def test_an_address_opens_its_moment(page, tmp_path):
     assert seen["last"][0] == "step 0"
 
 
+def test_a_figure_is_drawn_anew_with_another_axis(page, tmp_path, synthetic):
+    """Oracle: the scale's closed form: 0.4 + log10 of the step, and after the change of the step since it."""
+    seen, console = browse(page, tmp_path)
+    assert console == []
+    assert (seen["drawn"], seen["live"], seen["again_drawn"]) == ([False, True], [True, False], [False, True])
+    at = 0.4 + math.log10(synthetic.HALVED)
+    end = at + 0.4 + math.log10(synthetic.LAST - synthetic.HALVED)
+    share = (at + 0.015 * end) / (1.03 * end)
+    assert seen["mark"] == pytest.approx(54 + share * (seen["plot_width"] - 66), abs=0.01)
+    assert {"0", "10", f"{synthetic.HALVED}"} <= set(seen["ticks"])
+    assert set(seen["zoomed"]) != set(seen["ticks"])
+
+
+def test_a_phone_has_its_figures_drawn_for_it(page, tmp_path):
+    seen, _ = browse(page, tmp_path, width=500)
+    assert seen["drawn"] == seen["live"] == [True, False]
+
+
+#: A reader of a page that goes on: the page is read a second time, with the theme, the place and the time axis of the first.
+FOLLOWER = """
+<script>
+if (sessionStorage.getItem("read")) addEventListener("load", () => setTimeout(() => {
+  const out = document.createElement("pre"); out.id = "seen"; const root = document.documentElement;
+  out.textContent = JSON.stringify({ theme: root.dataset.theme, top: scrollY, axis: document.getElementById("scale").value,
+    hash: location.hash, step: document.getElementById("moment-step").value }); document.body.append(out);
+}, 300)); else addEventListener("load", () => {
+  sessionStorage.setItem("read", "once"); document.getElementById("theme").click(); scrollTo({ top: 1234, behavior: "instant" });
+  const scale = document.getElementById("scale"); scale.value = "log"; scale.dispatchEvent(new Event("change"));
+  const slider = document.getElementById("moment"); slider.value = 0; slider.dispatchEvent(new Event("input"));
+});
+</script>
+"""
+
+
+def test_a_page_that_goes_on_keeps_its_reader_s_place(page, tmp_path):
+    """Oracle: what the reader did before the page read itself anew. A page of a closed run never does: nothing is seen."""
+    once = '<script>if (sessionStorage.getItem("read")) delete document.body.dataset.reload;</script>'  # else it never ends
+    open_page = page.replace("<body>", f'<body data-reload="1">{once}')
+    seen, console = browse(open_page, tmp_path, reader=FOLLOWER)
+    assert console == []
+    assert seen["theme"] in ("light", "dark")
+    assert (seen["top"], seen["axis"], seen["hash"], seen["step"]) == (1234, "log", "#step=0", "step 0")
+    with pytest.raises(AssertionError):
+        browse(page, tmp_path / "profile", reader=FOLLOWER)
+
+
 @pytest.mark.parametrize("width", [500, 800, 1600])
 def test_nothing_sticks_out_at_any_width(page, tmp_path, width):
     seen, _ = browse(page, tmp_path, width=width)
@@ -138,3 +221,21 @@ def test_a_script_error_would_be_seen(page, tmp_path):
         page.replace('"use strict";', '"use strict"; setTimeout(() => { throw new Error("broken"); });'), tmp_path
     )
     assert any("broken" in line for line in console)
+
+
+@pytest.mark.parametrize("width", [500, 1200])
+def test_many_runs_are_read_in_one_page(synthetic, truth, control_truth, tmp_path, width):
+    """Oracle: NumPy's mean of what the archives were written from."""
+    paths = six_and_two(tmp_path, synthetic, truth, control_truth)
+    seen, console = browse(render_many(load(paths), group="width"), tmp_path, width=width, reader=READER_OF_MANY)
+    mean = np.mean([truth.eigenvalues[0][0] / truth.count * factor(number) for number in range(6)])
+    assert console == []
+    assert seen["still"]
+    assert seen["tip"].startswith("step 0")
+    assert f"{mean:.4g}" in seen["tip"]
+    assert "mean of 6" in seen["tip"]
+    assert (seen["lines"], seen["bands"], seen["dashed"]) == (1 + 2 + 1, 1, 1)  # a mean, two runs, a control
+    assert (seen["fewer"], seen["few_bands"]) == (5 + 2 + 1, 0)
+    assert "off=0" in seen["address"]
+    assert seen["left"] == 1  # the control is not called run-…
+    assert seen["overflow"] <= 0

@@ -39,7 +39,7 @@ VALUES = {
     "--style": "--style dark", "--x": "--x log", "--list": "--list", "--format": "--format svg", "--json": "--json",
     "--by": "--by epoch", "--quantity": "--quantity trace", "--group": "--group seed", "--against": "--against seed",
     "--at": "--at 301", "--rate": "--rate 0.1", "--steps": "--steps 7", "--check": "--check", "--to": "--to netcdf",
-    "--each": "--each",
+    "--each": "--each", "--watch": "--watch",
 }  # fmt: skip
 
 

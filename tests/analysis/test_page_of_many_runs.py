@@ -30,16 +30,19 @@ def embedded(page):
     return json.loads(re.search(r'<script type="application/json" id="runs">(.*?)</script>', page, re.DOTALL).group(1))
 
 
-@pytest.fixture(scope="module")
-def folder(synthetic, truth, control_truth, tmp_path_factory):
+def factor(number):
+    """What every number of a run is multiplied by."""
+    return 1 + number / 8
+
+
+def six_and_two(place, synthetic, truth, control_truth):
     """Six runs of one width and two of another, each with numbers of its own; the first has a control, of the rate kept."""
-    place = tmp_path_factory.mktemp("many")
     rows = list(few(synthetic.snapshots(truth), KEPT))
     for number in range(BAND_RUNS + 2):
         width = WIDTHS[number >= BAND_RUNS]
         mine = [
             dataclasses.replace(
-                row, probes={"train": {k: np.asarray(v) * (1 + number / 8) for k, v in row.probes["train"].items()}}
+                row, probes={"train": {k: np.asarray(v) * factor(number) for k, v in row.probes["train"].items()}}
             )
             for row in rows
             # the last seed was measured at fewer steps, and means of its width are at those of all
@@ -52,6 +55,13 @@ def folder(synthetic, truth, control_truth, tmp_path_factory):
     kept = ControlOf(archive_id=identity, fork_step=synthetic.HALVED, batches="same_batches")
     after = few(synthetic.snapshots(control_truth), KEPT)
     write(place / "kept.h5", after, synthetic.record(control_truth), provenance=provenance(), control=kept)
+    return sorted(place.glob("run-*.h5"))
+
+
+@pytest.fixture(scope="module")
+def folder(synthetic, truth, control_truth, tmp_path_factory):
+    place = tmp_path_factory.mktemp("many")
+    six_and_two(place, synthetic, truth, control_truth)
     return place
 
 
