@@ -125,6 +125,15 @@ def test_the_same_rate_has_no_effect(runs, name):
     assert np.array_equal(found.kept.residual, found.changed.residual)
 
 
+def test_under_cross_entropy_a_rate_above_the_edge_is_not_followed(runs):
+    """ρ goes with the rate: of ½ at 0.4 it is 1½ at three times that, and 0.95 at 1.9 times."""
+    run = runs("cross_entropy")
+    ratio = ("snapshot", np.full(len(run), 0.5))
+    run = replace(run, dataset=run.dataset.assign(stability_ratio=ratio))
+    assert "ρ = 1.5)" in run.forecast("×3", steps=3, at=0).changed.reason
+    assert run.forecast("×1.9", steps=3, at=0).changed.reason == ""
+
+
 # -- the recursion of momentum -----------------------------------------------------------------------------------------
 
 SPEEDS = np.array([1e-6, 0.004, 0.05, 0.4, 1.1, 2.4])

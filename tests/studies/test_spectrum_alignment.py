@@ -27,11 +27,18 @@ SIZES, Plan, claims, read, train = study.SIZES, study.Plan, study.claims, study.
 RECIPE = Recipe("picture", "gd", 50, 12, 3, 0, 0.25, (6,), 10, 5)
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+#: Half of the smoke size's updates: the edge of stability is reached, and both decays are seen.
+SHORT = alignment_runs.replace(SIZES["smoke"], decays=(200, 400), steps=600, control=100, mirror=100, sweep=100)
+
+
+@pytest.fixture(
+    scope="module", params=[SHORT, pytest.param(SIZES["smoke"], marks=pytest.mark.nightly)], ids=["short", "smoke"]
+)
+def smoke(request, tmp_path_factory):
+    """(folder, numbers, size)."""
     folder = tmp_path_factory.mktemp("smoke")
-    train(folder, SIZES["smoke"], jobs=1)
-    return folder, read(folder, SIZES["smoke"])
+    train(folder, request.param, jobs=1)
+    return folder, read(folder, request.param), request.param
 
 
 def test_the_smoke_size_shows_the_orderings(smoke):
@@ -50,11 +57,11 @@ def test_the_smoke_size_shows_the_orderings(smoke):
 
 
 def test_finished_archives_are_used_again(smoke):
-    folder, _ = smoke
+    folder, _, size = smoke
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")}
-    train(folder, SIZES["smoke"], jobs=1)
+    train(folder, size, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")} == before
-    assert {path.stem for path in before} == {recipe.name for recipe in Plan(SIZES["smoke"]).archives}
+    assert {path.stem for path in before} == {recipe.name for recipe in Plan(size).archives}
 
 
 def test_a_control_starts_from_the_state_of_its_run(smoke):
