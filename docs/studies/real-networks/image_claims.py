@@ -52,9 +52,9 @@ class Runs(Sweep):
     @property
     def repeated(self) -> list[tuple[str, str]]:
         """Those of at least :data:`SEEDS` seeds, which decide; all, where none has so many."""
-        return [kind for kind in self.kinds if len(self._seeds(*kind)) >= SEEDS] or self.kinds
+        return [kind for kind in self.kinds if len(self.seeds(*kind)) >= SEEDS] or self.kinds
 
-    def _seeds(self, network: str, task: str) -> list[int]:
+    def seeds(self, network: str, task: str) -> list[int]:
         return self.distinct("seed", network=network, task=task)
 
     def usual(self, **wanted: object) -> list[Run]:
@@ -131,7 +131,11 @@ def _shrinks(runs: Runs) -> Claim:
 
     def tell(network: str, task: str) -> str:
         over = _medians(runs, gap, network, task)
-        return f"{over}, {trends[network, task]}" if (network, task) in trends else f"{over} points (one seed)"
+        return (
+            f"{over}, {trends[network, task]}"
+            if (network, task) in trends
+            else f"{over} points ({_few(runs, network, task)})"
+        )
 
     return Claim(
         SHRINKS,
@@ -163,7 +167,7 @@ def _unstable(runs: Runs) -> Claim:
     def tell(network: str, task: str) -> str:
         course = runs.course(stability, network=network, task=task)
         stable = f"; by the fitted line ½ at c = {course.reaches(0.5):,.0f}" if course.interval[1] < 0 else ""
-        return f"{spread(found[network, task])}, {course}{stable}"
+        return f"{spread(found[network, task])}, {_course(runs, stability, network, task)}{stable}"
 
     return Claim(
         UNSTABLE,
@@ -182,7 +186,7 @@ def _falls(runs: Runs, key: str, what: str, number: Number) -> Claim:
         "",
         f"{what} falls with width: its slope over log c is below 0 (95 %), for each network of three seeds",
         "derived",
-        _each(runs, lambda network, task: courses[network, task]),
+        _each(runs, lambda network, task: _course(runs, number, network, task)),
         all(courses[kind].interval[1] < 0 for kind in runs.repeated),
     )
 
@@ -229,6 +233,18 @@ def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
         if not refuted.isdisjoint(keys):
             over = "; ".join(f"{network}, {task}: {_medians(runs, number, network, task)}" for network, task in kinds)
             yield f"{', '.join(key for key in keys if key in refuted)}. Medians over growing c of {name}: {over}."
+
+
+def _course(runs: Runs, number: Number, network: str, task: str) -> str:
+    """With its slope; medians alone where too few seeds say nothing of that."""
+    if (network, task) in runs.repeated:
+        return str(runs.course(number, network=network, task=task))
+    return f"{_medians(runs, number, network, task)} ({_few(runs, network, task)})"
+
+
+def _few(runs: Runs, network: str, task: str) -> str:
+    count = len(runs.seeds(network, task))
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def _medians(runs: Runs, number: Number, network: str, task: str) -> str:
