@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.studies.study_scripts import script
+from tests.studies.study_scripts import STUDIES, script
 
 study = script("real-networks")
 
@@ -18,7 +18,10 @@ from image_networks import NETWORKS, build  # noqa: E402
 from image_page import figure, page  # noqa: E402
 from image_runs import Descent, Watch, compared, linearised, loss_of  # noqa: E402
 from image_tasks import task  # noqa: E402
+from results import Results  # noqa: E402
 from squares_by_sgd import Task  # noqa: E402
+
+FOLDER = STUDIES / "real-networks"
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +223,9 @@ def test_a_figure_and_a_page_are_made_of_results_alone(smoke, tmp_path):
     figure(smoke, tmp_path / "real.png")
     assert (tmp_path / "real.png").stat().st_size > 10_000
     assert re.search(r"\d of \d claims that can be decided hold", page(smoke))
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    results = Results.read(FOLDER / "results.json")
+    assert results.size == "desk"
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)
