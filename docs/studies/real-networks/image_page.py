@@ -139,6 +139,8 @@ def figure(results: Results, path: Path) -> None:
                 axis.plot(course.sorted_widths, course.medians, line, color=colour, label=label)
                 axis.plot(course.widths, course.values, ".", color=colour, markersize=3, alpha=0.4)
         axis.set(title=next(iter(numbers)), xscale="log", xlabel="c")
+        axis.set_xticks(runs.widths_of(), [f"{c:g}" for c in runs.widths_of()])
+        axis.tick_params(axis="x", which="minor", labelbottom=False)
     for axis in axes[2:]:
         axis.set_yscale("log")
     axes[3].axhline(0.5, color="grey", linewidth=0.8)
