@@ -29,6 +29,7 @@ SIGNATURES = {
     "open_archive": ["path"],
     "snapshot_from_arrays": ["kernel", "outputs", "targets", "step", "loss", "learning_rates"],
     "analytic.relu_ntk": ["x1", "x2", "depth", "weight_variance", "bias_variance"],
+    "analytic.biased_relu_ntk": ["x1", "x2", "bias"],
 }  # fmt: skip
 
 TRACKER = ["archive", "probe", "schedule", "output", "gauge", "top_k", "observables", "loss", "keep_kernel", "metadata",

@@ -121,7 +121,7 @@ PAGES: Mapping[str, Page] = {
         "kerneltrack.analytic",
         "Kernels in closed form: infinitely wide ReLU networks, and gradient flow under a fixed kernel.",
         "kerneltrack.analytic",
-        {"": ("relu_ntk", "relu_nngp", "gradient_flow")},
+        {"": ("relu_ntk", "relu_nngp", "biased_relu_ntk", "gradient_flow")},
     ),
     "errors": Page(
         "kerneltrack.errors",

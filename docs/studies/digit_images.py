@@ -50,6 +50,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def only(self, *classes: int) -> Images:
+        """The images of these classes."""
+        kept = np.isin(self.labels, classes)
+        return Images(self.pixels[kept], self.labels[kept])
+
     def rotated(self, degrees: float) -> Images:
         """Each image turned about its centre, bilinear, black outside."""
         return Images(ndimage.rotate(self.pixels, degrees, axes=(1, 2), reshape=False, order=1), self.labels)
@@ -63,6 +68,10 @@ class Images:
     def targets(self) -> Tensor:
         """(N, 10) one-hot less 1/10."""
         return torch.nn.functional.one_hot(torch.tensor(self.labels), CLASSES).float() - 1 / CLASSES
+
+    def signs(self, positive: int) -> Tensor:
+        """(N, 1) +1 for the images of one class, −1 for the others."""
+        return torch.where(torch.tensor(self.labels == positive), 1.0, -1.0)[:, None]
 
 
 @cache

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import kerneltrack as kt
 
 Predict = Callable[[Tensor], Tensor]
+State = dict[str, Tensor]
 
 
 class Points(Protocol):
@@ -66,6 +69,28 @@ class Sgd:
             for leaf, change in zip(leaves, torch.autograd.grad(outputs, leaves, residual), strict=True):
                 leaf.data.sub_(change, alpha=self.rate)
         return len(minibatches)
+
+
+class Learner:
+    """f(x; θ) − f(x; θ_0): the function that was learned, 0 at the start. Its kernel is that of f."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network, self._start = network, copy.deepcopy(network).requires_grad_(False)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.network(x) - self._start(x)
+        return outputs
+
+    @property
+    def state(self) -> State:
+        return {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    @torch.no_grad()
+    def outputs(self, x: Tensor) -> np.ndarray:
+        return np.asarray(self(x).double())
+
+    def accuracy(self, x: Tensor, labels: Tensor) -> float:
+        return float(np.mean(self.outputs(x).argmax(axis=1) == labels.numpy()))
 
 
 def mean_kernel(model: nn.Module, x: Tensor, other: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Infinite width and infinitely small steps, in closed form.
 
-ReLU NTK and NNGP, gradient flow on a fixed kernel.
+ReLU NTK and NNGP, the NTK of one hidden layer whose biases start at one constant, gradient flow on a fixed kernel.
 
 Kernels of h^1 = σ_w x Wᵀ/√d + σ_b b, h^{l+1} = σ_w relu(h^l) Wᵀ/√m + σ_b b with every parameter N(0, 1) and
 trained (Jacot, Gabriel, Hongler 2018, arXiv 1806.07572; arc-cosine kernels of Cho & Saul 2009), as the width
@@ -10,6 +10,7 @@ m goes to infinity.
 from __future__ import annotations
 
 import torch
+from scipy.special import ndtr, owens_t
 from torch import Tensor
 
 from kerneltrack.errors import KernelError
@@ -50,13 +51,9 @@ def relu_nngp(
 def _recursion(
     x1: Tensor, x2: Tensor | None, depth: int, weight_variance: float, bias_variance: float
 ) -> tuple[Tensor, Tensor]:
-    x2 = x1 if x2 is None else x2
-    if x1.dim() != 2 or x2.dim() != 2 or x1.shape[1] != x2.shape[1] or depth < 1 or x1.shape[1] == 0:
-        raise KernelError(
-            "the analytic kernel needs points of one dimension and a depth",
-            expected="(N1, d), (N2, d), depth >= 1",
-            got=(tuple(x1.shape), tuple(x2.shape), depth),
-        )
+    x2 = _second(x1, x2)
+    if depth < 1:
+        raise KernelError("the analytic kernel needs a depth", expected="depth >= 1", got=depth)
     d = x1.shape[1]
     norm1 = weight_variance * x1.square().sum(1, keepdim=True) / d + bias_variance
     norm2 = weight_variance * x2.square().sum(1, keepdim=True).T / d + bias_variance
@@ -80,6 +77,61 @@ def _recursion(
         delta = _safe_ratio(gap, new_scale).clamp(0, 2)
         norm1, norm2, scale = new1, new2, new_scale
     return sigma, theta
+
+
+def biased_relu_ntk(x1: Tensor, x2: Tensor | None = None, *, bias: float) -> Tensor:
+    """Θ of m^−½ Σ_r a_r relu(w_r·x − b_r), m → ∞: w ~ N(0, I) and b = B are trained, a = ±1 is not, (N1, N2).
+
+        Θ(x, x') = (x·x' + 1) P(g ≥ h, g' ≥ k),   h = B/‖x‖, k = B/‖x'‖
+        P(g ≥ h, g' ≥ k) = ½Φ(−h) + ½Φ(−k) − T(h, (k/h − ρ)/√(1−ρ²)) − T(k, (h/k − ρ)/√(1−ρ²))
+
+    (g, g') is normal with the cosine ρ of x and x' for its correlation: P is how often both gates are open, and T is Owen's
+    function (Owen 1956). On the unit sphere P = Φ(−B) − 2T(B, √((1−ρ)/(1+ρ))), and (π − arccos ρ)/2π where B = 0. The
+    bias-generalised NTK of Yang et al. 2023 (arXiv 2301.00327). P is a difference, right to about 1e-16: where B is so large that
+    it is smaller, no digit of it is.
+
+    Args:
+        x1: (N1, d).
+        x2: (N2, d); None is x1.
+        bias: B, the threshold of every gate at initialisation. The larger, the fewer are open.
+
+    Returns:
+        In the dtype of ``x1``, on its device; no gradient reaches the points.
+
+    Raises:
+        KernelError: shapes that do not fit.
+    """
+    x2 = _second(x1, x2)
+    first, second = (x.detach().double().cpu() for x in (x1, x2))
+    n1, n2 = first.norm(dim=1, keepdim=True), second.norm(dim=1, keepdim=True).T
+    delta = _one_minus_correlation(first, second, n1**2, n2**2, n1 * n2, 1.0)
+    sine, tiny = (delta * (2 - delta)).sqrt(), torch.finfo(torch.float64).tiny
+    # A point of norm zero has its gates open or closed whatever the weights are: a threshold of ±∞.
+    n1, n2 = n1.clamp_min(tiny**0.25), n2.clamp_min(tiny**0.25)
+    h, k = (bias / norm + torch.zeros_like(delta) for norm in (n1, n2))
+    missing = [
+        owens_t(own, ((ratio - 1 + delta) / sine.clamp_min(tiny)).numpy())
+        for own, ratio in ((h.numpy(), n1 / n2), (k.numpy(), n2 / n1))
+    ]
+    both = torch.from_numpy(0.5 * ndtr(-h.numpy()) + 0.5 * ndtr(-k.numpy()) - missing[0] - missing[1]).clamp(0, 1)
+    return ((first @ second.T + 1) * both).to(x1)
+
+
+def _second(x1: Tensor, x2: Tensor | None) -> Tensor:
+    """``x2``, or ``x1`` for None.
+
+    Raises:
+        KernelError: they are no points of one dimension.
+    """
+    x2 = x1 if x2 is None else x2
+    if x1.dim() != 2 or x2.dim() != 2 or x1.shape[1] != x2.shape[1] or x1.shape[1] == 0:
+        raise KernelError(
+            "the analytic kernel needs points of one dimension",
+            expected="(N1, d), (N2, d)",
+            got=(tuple(x1.shape), tuple(x2.shape)),
+            remedy="Flatten images first: x.flatten(1).",
+        )
+    return x2
 
 
 def _one_minus_correlation(

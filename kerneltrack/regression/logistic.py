@@ -193,8 +193,9 @@ class _Problem:
     def descended(self, b: Array, gradient: Array, step: Array) -> Array:
         """b + t·step with the first t of 1, ½, ¼, … that descends enough (Armijo)."""
         slope, before = float(np.vdot(gradient, step)), self.objective(b)
-        # Near the minimum F moves by less than its own rounding, and a whole step is right.
-        rounding = 8 * np.finfo(float).eps * abs(before)
+        # Near the minimum F moves by less than its own rounding, and a whole step is right. A loss is the difference of numbers
+        # as large as the functions, which of separated classes are large where F is small.
+        rounding = 8 * np.finfo(float).eps * (abs(before) + float(np.max(np.abs(self.at(b)))))
         t = 1.0
         for _ in range(_HALVINGS):
             if self.objective(b + t * step) <= before + 1e-4 * t * slope + rounding:

@@ -6,7 +6,9 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 from scipy.linalg import expm
+from scipy.stats import norm
 
 import kerneltrack as kt
 from kerneltrack.errors import KernelError
@@ -140,6 +142,97 @@ def test_square_is_the_rectangle_with_itself():
     square = analytic(kt.analytic.relu_ntk, x, depth=4)
     assert distance(square, analytic(kt.analytic.relu_ntk, x, x, depth=4)) < 1e-13
     assert np.linalg.eigvalsh(square)[0] > -1e-12
+
+
+# ------------------------------------------------------------ biased gates
+
+
+class Gates(torch.nn.Module):
+    """m^−½ Σ_r a_r relu(w_r·x − b_r); w and b are trained."""
+
+    def __init__(self, inputs, width, bias):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.w = torch.nn.Parameter(torch.randn(width, inputs, generator=generator))
+        self.b = torch.nn.Parameter(torch.full((width,), float(bias)))
+        self.a = torch.where(torch.rand(width, generator=generator) < 0.5, -1.0, 1.0) / width**0.5
+
+    def forward(self, x):
+        return (torch.relu(x @ self.w.T - self.b) @ self.a)[:, None]
+
+
+def by_quadrature(x, y, bias):
+    """(x·y + 1) ∫_h^∞ φ(g) Φ((ρg − k)/√(1 − ρ²)) dg, by SciPy's adaptive rule."""
+    h, k, rho = bias / np.linalg.norm(x), bias / np.linalg.norm(y), x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+    both, _ = quad(
+        lambda g: norm.pdf(g) * norm.cdf((rho * g - k) / np.sqrt(1 - rho**2)), h, 12, epsabs=1e-13, limit=200
+    )
+    return (x @ y + 1) * both
+
+
+@pytest.mark.parametrize("bias", [-1.0, 0.0, 0.5, 2.0])
+def test_biased_gates_by_quadrature(bias):
+    """Points of all norms and angles, opposite and parallel ones among them; both are right to 1e-12."""
+    x = points(5, 3) * np.array([[0.3], [0.7], [1.0], [1.5], [4.0]])
+    x = np.concatenate([x, -x[:1], 2 * x[:1]])
+    kernel = analytic(kt.analytic.biased_relu_ntk, x, bias=bias)
+    np.testing.assert_allclose(kernel, kernel.T, atol=1e-15)
+    np.testing.assert_allclose(
+        kernel[:5, :5], analytic(kt.analytic.biased_relu_ntk, x[:5], x[:5], bias=bias), rtol=1e-14
+    )
+    for i, j in zip(*np.tril_indices(5, -1), strict=True):
+        assert kernel[i, j] == pytest.approx(by_quadrature(x[i], x[j], bias), abs=1e-11)
+    # by hand: with itself one gate, with the opposite point none (both of a threshold below 0), with twice itself the lesser
+    h = bias / np.linalg.norm(x, axis=1)
+    np.testing.assert_allclose(np.diag(kernel), (np.sum(x**2, axis=1) + 1) * norm.sf(h), rtol=1e-12)
+    assert kernel[0, 6] == pytest.approx((2 * x[0] @ x[0] + 1) * norm.sf(max(h[0], h[6])), rel=1e-12)
+    assert kernel[0, 5] == pytest.approx((1 - x[0] @ x[0]) * max(norm.sf(h[0]) - norm.cdf(h[0]), 0), abs=1e-14)
+
+
+def test_biased_gates_on_the_sphere():
+    """B = 0: (ρ + 1)(π − arccos ρ)/2π. B → ∞: 0. A zero input: its gates are all open below a threshold of 0, else closed."""
+    x = points(6, 4)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    rho = np.clip(x @ x.T, -1, 1)
+    expected = (rho + 1) * (np.pi - np.arccos(rho)) / (2 * np.pi)
+    off = ~np.eye(6, dtype=bool)  # arccos has lost half of its digits at 1
+    kernel = analytic(kt.analytic.biased_relu_ntk, x, bias=0.0)
+    np.testing.assert_allclose(kernel[off], expected[off], atol=1e-14)
+    np.testing.assert_allclose(np.diag(kernel), 1.0, rtol=1e-12)
+    assert np.abs(analytic(kt.analytic.biased_relu_ntk, x, bias=40.0)).max() == 0
+    zero = np.concatenate([np.zeros((1, 4)), x[:2]])
+    assert (analytic(kt.analytic.biased_relu_ntk, zero, bias=0.5)[0] == 0).all()
+    np.testing.assert_allclose(
+        analytic(kt.analytic.biased_relu_ntk, zero, bias=-0.5)[0], [1, *[norm.cdf(0.5)] * 2], rtol=1e-14
+    )
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_a_wide_network_of_biased_gates_has_this_kernel(bias):
+    """One network of 40,000 neurons by autograd: every entry is a mean of m gates, five standard errors at most off."""
+    x = torch.tensor(points(5, 3), dtype=torch.float32)
+    x = x / x.norm(dim=1, keepdim=True)
+    sampled = kt.empirical_ntk(Gates(3, 40_000, bias), x)[:, :, 0, 0].numpy()
+    kernel = kt.analytic.biased_relu_ntk(x, bias=bias)
+    assert kernel.dtype == torch.float32
+    factor = np.asarray(x @ x.T + 1)
+    both = kernel.numpy() / factor
+    allowed = 5 * np.abs(factor) * np.sqrt(both * (1 - both) / 40_000) + 1e-6
+    assert (np.abs(sampled - kernel.numpy()) < allowed).all()
+    other = kt.analytic.biased_relu_ntk(x, bias=bias + 0.1).numpy()
+    assert (np.abs(sampled - other) > allowed).any()
+
+
+@pytest.mark.parametrize("kernel", [kt.analytic.relu_ntk, kt.analytic.biased_relu_ntk])
+def test_points_of_two_dimensions_are_refused(kernel):
+    options = {"depth": 2} if kernel is kt.analytic.relu_ntk else {"bias": 1.0}
+    with pytest.raises(KernelError, match="points of one dimension"):
+        kernel(torch.zeros(2, 3), torch.zeros(2, 4), **options)
+
+
+def test_a_network_without_layers_is_refused():
+    with pytest.raises(KernelError, match="depth >= 1"):
+        kt.analytic.relu_ntk(torch.zeros(2, 3), depth=0)
 
 
 # ------------------------------------------------------------ gradient flow

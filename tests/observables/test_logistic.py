@@ -99,6 +99,22 @@ def test_the_minimum_is_one_where_newtons_first_step_is_far_too_long():
     assert loss.value(start + kernel @ alpha) < 1e-2 * loss.value(start)
 
 
+@pytest.mark.parametrize("seed", [0, 2, 3, 8])
+def test_separated_classes_have_a_minimum(seed):
+    """Outputs are near 10 and the loss near 1e-4, so its rounding is far above 1e-16 of it; at the minimum ∇L = −γα."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((24, 3))
+    y = np.sign(x[:, :1])
+    x = x + 2 * y * np.array([[1, 0, 0]])
+    loss = CrossEntropy(np.hstack([1 + y, 1 - y]) / 2)
+    for ridge in (1e-6, 1e-5, 1e-4):
+        alpha = kernel_newton(eigensystem(x @ x.T), np.zeros((24, 2)), loss, ridge=ridge)
+        slope = x.T @ loss.gradient(x @ x.T @ alpha)
+        np.testing.assert_allclose(
+            slope, -ridge * x.T @ alpha, atol=1e-11 * np.linalg.norm(x.T @ loss.gradient(0 * alpha))
+        )
+
+
 def test_derivatives_are_autograds():
     rng = np.random.default_rng(1)
     y = rng.random((4, O)) + 0.1  # soft, and of no mass in particular

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from digit_images import CLASSES, Images, Source
-from squares_by_sgd import Sgd, Task, mean_kernel, stable_rate
+from squares_by_sgd import Learner, Sgd, State, Task, mean_kernel, stable_rate
 from torch import Tensor, nn
 from wide_networks import Parametrisation, mlp
 
@@ -25,7 +25,6 @@ from kerneltrack import observables
 from kerneltrack.regression import cross_size, descent_filter, trained
 
 Order = Literal["turning", "same", "shuffled"]
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,28 +43,6 @@ class Budget:
         if epochs >= self.epochs or not epochs or self.accuracy is None:
             return epochs >= self.epochs
         return learner.accuracy(task.x, task.y.argmax(dim=1)) >= self.accuracy
-
-
-class Learner:
-    """f(x; θ) − f(x; θ_0): the function that was learned, 0 at the start. Its kernel is that of f."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network, self._start = network, copy.deepcopy(network).requires_grad_(False)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.network(x) - self._start(x)
-        return outputs
-
-    @property
-    def state(self) -> State:
-        return {name: value.clone() for name, value in self.network.state_dict().items()}
-
-    @torch.no_grad()
-    def outputs(self, x: Tensor) -> np.ndarray:
-        return np.asarray(self(x).double())
-
-    def accuracy(self, x: Tensor, labels: Tensor) -> float:
-        return float(np.mean(self.outputs(x).argmax(axis=1) == labels.numpy()))
 
 
 @dataclass(frozen=True)
