@@ -79,6 +79,7 @@ studies: $(VENV)/.studies  ## the papers, redone at desk size; writes docs/studi
 	$(BIN)/python docs/studies/natural-gradient/study.py --size desk
 	$(BIN)/python docs/studies/uncertainty/study.py --size desk
 	$(BIN)/python docs/studies/continual-learning/study.py --size desk
+	$(BIN)/python docs/studies/real-networks/study.py --size desk
 	$(BIN)/python docs/studies/conjugate-kernel/study.py --size desk
 	$(BIN)/python docs/studies/biased-ntk/study.py --size desk
 	$(BIN)/python docs/studies/linear-and-infinite/study.py --size desk

@@ -40,7 +40,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "studies/README", "studies/summary", "studies/digits", "studies/spectrum-alignment/README",
         "studies/alignment-contrast/README", "studies/alignment-speed/README", "studies/width-sweep/README",
         "studies/natural-gradient/README", "studies/uncertainty/README", "studies/continual-learning/README",
-        "studies/conjugate-kernel/README", "studies/biased-ntk/README",
+        "studies/real-networks/README", "studies/conjugate-kernel/README", "studies/biased-ntk/README",
         "studies/linear-and-infinite/README", "studies/adversarial-kernel/README", "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),

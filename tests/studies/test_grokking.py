@@ -68,13 +68,14 @@ def test_energies_are_those_of_a_kernel_made_of_waves():
 
 
 def test_chance_is_the_mean_over_permutations():
-    """4,000 permutations of the pairs; four standard errors of their mean."""
+    """4,000 permutations of the pairs; four standard errors. The constant mode holds no wave, the others share: 5 of 48."""
     rng = np.random.default_rng(0)
-    vectors = np.linalg.qr(rng.standard_normal((49, 10)))[0]
+    vectors = np.linalg.qr(np.column_stack([np.ones(49), rng.standard_normal((49, 9))]))[0]
     basis = np.concatenate([waves("a + b", 7, j) for j in (1, 3)], axis=1)
     drawn = [np.sum((vectors[:, :6].T @ basis[rng.permutation(49)]) ** 2) / 4 for _ in range(4_000)]
-    error = np.std(drawn) / len(drawn) ** 0.5
-    assert Modes(vectors, np.arange(1, 11)).chance("a + b", [1, 3], 6) == pytest.approx(np.mean(drawn), abs=4 * error)
+    found = Modes(vectors, np.arange(1, 11)).chance("a + b", [1, 3], 6)
+    assert found == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / len(drawn) ** 0.5)
+    assert found == pytest.approx(5 / 48, rel=1e-10)
 
 
 def test_the_kernel_of_a_moment_is_that_of_the_quadratic_network():

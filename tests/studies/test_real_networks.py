@@ -8,17 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from tests.studies.study_scripts import script
+from tests.studies.study_scripts import STUDIES, script
 
 study = script("real-networks")
 
 import image_tasks  # noqa: E402
-from image_claims import Runs, claims, gap, why_not  # noqa: E402
+from image_claims import Runs, beyond_twice_its_error, claims, gap, why_not  # noqa: E402
 from image_networks import NETWORKS, build  # noqa: E402
 from image_page import figure, page  # noqa: E402
 from image_runs import Descent, Watch, compared, linearised, loss_of  # noqa: E402
 from image_tasks import task  # noqa: E402
+from results import Results  # noqa: E402
 from squares_by_sgd import Task  # noqa: E402
+
+FOLDER = STUDIES / "real-networks"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,19 @@ def test_a_network_whose_readout_alone_learns_is_its_own_linearisation(small):
     assert found["net"]["loss"] < 0.9
     assert found["net"] == pytest.approx(found["lin"], rel=1e-10)
     assert found["anchored"] < 1e-20
+
+
+def test_the_error_at_the_network_s_own_end_is_by_its_definition(small):
+    """‖J_0(θ_T − θ_0) − (f_T − f_0)‖²/‖f_T − f_0‖² on unseen points, by the Jacobian's rows."""
+    network, some = small
+    rows, start = jacobian(network, some.unseen).detach(), network(some.unseen).detach().flatten()
+    theta = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+    found = compared(network, some, Descent(0.2, 4, epochs=4, level=0.0), seed=0)
+    step = torch.cat([p.detach().flatten() for p in network.parameters()]) - theta
+    moved = network(some.unseen).detach().flatten() - start
+    want = (rows @ step - moved).square().sum() / moved.square().sum()
+    assert found["anchored"] == pytest.approx(float(want), rel=1e-8)
+    assert found["anchored"] > 1e-6
 
 
 def test_training_the_linearisation_is_heavy_ball_in_function_space(small):
@@ -186,6 +202,17 @@ def test_each_claim_holds_where_it_should_and_falls_where_it_should():
     assert gap(made_up((0.3, 0.2, 0.1)).all[0]) == pytest.approx(30)
 
 
+def test_a_gap_counts_beyond_two_standard_errors_and_a_slope_with_its_interval():
+    """Means 1 and 1.5 with standard errors 0.577 and 0.289; a slope that one seed of three turns round decides nothing."""
+    assert not beyond_twice_its_error(np.array([0.0, 1.0, 2.0]))
+    assert beyond_twice_its_error(np.array([1.0, 1.5, 2.0]))
+    runs = made_up((0.3, 0.2, 0.1))
+    for run in runs.all:
+        if run["seed"] == 0 and run["task"] == "ten":
+            run["net"] = {"unseen": run["lin"]["unseen"] + 0.4 * run["multiplier"], "seen": 1.0}
+    assert answers(runs)[1] is False
+
+
 def test_the_wider_network_is_the_more_linear_one(smoke):
     runs = Runs.of(smoke)
     narrow, wide = (runs.some(task="ten", multiplier=c)[0] for c in (0.5, 2.0))
@@ -196,3 +223,9 @@ def test_a_figure_and_a_page_are_made_of_results_alone(smoke, tmp_path):
     figure(smoke, tmp_path / "real.png")
     assert (tmp_path / "real.png").stat().st_size > 10_000
     assert re.search(r"\d of \d claims that can be decided hold", page(smoke))
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    results = Results.read(FOLDER / "results.json")
+    assert results.size == "desk"
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)

@@ -46,7 +46,7 @@ python docs/studies/real-networks/study.py --size {results.size}
 ## What was run
 
 {len(results.runs)} pairs at size `{results.size}`: a network, and its linearisation f_lin(x; θ) = f(x; θ_0) + J(x; θ_0)(θ −
-θ_0); seeds of each: {s["seeds"]}. Widths are c times those of the network as it is used
+θ_0); seeds of each: {s["seeds"]}.{_once(s)} Widths are c times those of the network as it is used
 ([image_networks.py](image_networks.py)): LeNet-5 with
 6c, 16c channels; a small AlexNet with 16c to 96c; WRN-10-c, whose BatchNorm keeps the statistics that the training images had
 at the start. Weights N(0, 2/fan-in), the readout at a tenth of 1/fan-in. Tasks ([image_tasks.py](image_tasks.py)) are of
@@ -112,6 +112,13 @@ def _medians(runs: Runs) -> str:
     return "\n".join(lines)
 
 
+def _once(settings: dict[str, dict[str, list[float]]]) -> str:
+    some = ", ".join(
+        f"{name} at c = {', '.join(f'{c:g}' for c in widths)}" for name, widths in settings["once"].items()
+    )
+    return f"\nOf one seed, which decides nothing: {some}.\n" if some else ""
+
+
 def _of(part: str, key: str | int, run: Run) -> float:
     return float(run[part][key])
 
@@ -132,6 +139,8 @@ def figure(results: Results, path: Path) -> None:
                 axis.plot(course.sorted_widths, course.medians, line, color=colour, label=label)
                 axis.plot(course.widths, course.values, ".", color=colour, markersize=3, alpha=0.4)
         axis.set(title=next(iter(numbers)), xscale="log", xlabel="c")
+        axis.set_xticks(runs.widths_of(), [f"{c:g}" for c in runs.widths_of()])
+        axis.tick_params(axis="x", which="minor", labelbottom=False)
     for axis in axes[2:]:
         axis.set_yscale("log")
     axes[3].axhline(0.5, color="grey", linewidth=0.8)

@@ -34,7 +34,8 @@ class Size:
     Attributes:
         source: of the digits.
         kinds: network and task, with the multipliers of the widths.
-        seeds: of each.
+        once: those of one seed, whose numbers decide nothing.
+        seeds: of each of the others.
         train: images to learn from, by task; "patches" has its own.
         patches: to learn from, of the photographs.
         test: unseen images.
@@ -49,6 +50,7 @@ class Size:
 
     source: Source
     kinds: dict[str, tuple[float, ...]]
+    once: dict[str, tuple[float, ...]]
     seeds: int
     train: int
     patches: int
@@ -62,22 +64,21 @@ class Size:
     level: float = 0.1
 
 
-def _kinds(multipliers: tuple[float, ...], lenet: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
-    some = {"LeNet-5 ten": lenet} | {f"LeNet-5 {name}": multipliers for name in ("pair", "permuted", "random")}
-    return some | {"AlexNet-small ten": multipliers, "WRN-10 patches": multipliers}
-
-
+NARROW, USUAL = (0.25, 0.5), (0.25, 0.5, 1.0)
+OTHERS = ("pair", "permuted", "random")
 SIZES = {
     "smoke": Size(
-        "digits", {"LeNet-5 ten": (0.5, 2.0), "LeNet-5 random": (0.5,)}, seeds=1, train=60, patches=24, test=60, epochs=4,
+        "digits", {"LeNet-5 ten": (0.5, 2.0), "LeNet-5 random": (0.5,)}, {}, seeds=1, train=60, patches=24, test=60, epochs=4,
         probe=20, few=3, others=30, batch=20,
     ),
     "desk": Size(
-        "mnist", _kinds((0.25, 0.5, 1.0), (0.25, 0.5, 1.0, 2.0)), seeds=3, train=300, patches=150, test=500, epochs=40
+        "mnist", {"LeNet-5 ten": (*USUAL, 2.0)} | {f"LeNet-5 {name}": (1.0,) for name in OTHERS},
+        {"AlexNet-small ten": USUAL, "WRN-10 patches": USUAL} | {f"LeNet-5 {name}": NARROW for name in OTHERS},
+        seeds=3, train=300, patches=150, test=500, epochs=40,
     ),
     "full": Size(
-        "mnist", _kinds((0.25, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0, 4.0)), seeds=6, train=500, patches=600, test=500,
-        epochs=200,
+        "mnist", {"LeNet-5 ten": (*USUAL, 2.0, 4.0), "AlexNet-small ten": (*USUAL, 2.0), "WRN-10 patches": (*USUAL, 2.0)}
+        | {f"LeNet-5 {name}": (*USUAL, 2.0) for name in OTHERS}, {}, seeds=6, train=500, patches=600, test=500, epochs=200,
     ),
 }  # fmt: skip
 
@@ -98,7 +99,7 @@ def measure(name: str, size: Size, folder: Path, share: Sequence[int] = (0, 1)) 
     runs: dict[str, Callable[[], dict[str, Any]]] = {
         f"{kind.replace(' ', '-')}-{multiplier:g}-seed-{seed}": partial(one, size, kind, multiplier, seed)
         for seed in range(size.seeds)
-        for kind, multipliers in size.kinds.items()
+        for kind, multipliers in [*size.kinds.items(), *(size.once.items() if seed == 0 else ())]
         for multiplier in multipliers
     }
     return collect("real-networks", name, size, share_of(runs, share), folder)
