@@ -29,8 +29,8 @@ FIGURES = (
     "scaled-eigenvalues", "stability", "spectra", "spectrum-map", "rank", "weighted-spectrum", "residual-spectrum",
     "mode-factors", "lr-decay", "lr-trend", "freeze-here", "stages", "loss", "linearisation", "kernel-motion",
     "angular-velocity", "layer-shares", "kernel-distances", "activations", "ledger", "ledger-modes", "class-blocks",
-    "class-levels", "sharpness", "oscillation", "lazy-rich", "estimates", "calibration", "influence", "learning-curves",
-    "task-shift",
+    "class-levels", "sharpness", "oscillation", "edge-swing", "lazy-rich", "estimates", "calibration", "influence",
+    "learning-curves", "task-shift",
 )  # fmt: skip
 
 Give = Callable[[Mapping[str, str]], object]

@@ -69,16 +69,18 @@ ANALYSES = (
         oracles=("test_hessian.py", "analysis/test_dials.py"),
     ),
     Analysis(
-        question="How much of the loss is only oscillation at the edge, and in which modes?",
-        observables=("oscillation_loss", "oscillation_loss_seen", "oscillation_leading_share"),
-        beside="triples of states, `schedule=kt.schedule.Every(n, window=3)`",
+        question="How much of the loss is only oscillation at the edge, in which modes, and does it hold the sharpness?",
+        observables=(
+            "oscillation_loss", "oscillation_loss_seen", "oscillation_leading_share", "edge_swing", "edge_swing_predicted",
+        ),
+        beside="triples of states, `schedule=kt.schedule.Every(n, window=3)`; every other row says that it is not a third one",
         functions=("oscillation",),
         reading="Higher: more of the outputs goes to and fro. Typical: 0 below the edge. Beside it: ρ.",
-        figures=("oscillation",),
+        figures=("oscillation", "edge-swing"),
         sentence="Oscillation",
         maker="motion.oscillating",
         silent="no triples, or what oscillates is rounding",
-        oracles=("observables/test_oscillation.py", "analysis/test_groups.py"),
+        oracles=("observables/test_oscillation.py", "test_edge_mode.py", "analysis/test_groups.py"),
     ),
     Analysis(
         question="What does the kernel look like in the metric of the loss, or of the optimizer?",

@@ -32,6 +32,7 @@ ARCHIVES: Mapping[str, str] = {
     "weighted-spectrum": "out/filters.h5",
     "angular-velocity": "out/classes.h5",
     "oscillation": "out/edge.h5",
+    "edge-swing": "out/balance.h5",
     "lazy-rich": "out/classes.h5",
     "class-blocks": "out/classes.h5",
     "feature-atlas": "out/classes.h5",
@@ -59,8 +60,8 @@ python docs/gallery_runs.py --out out
 
 The first writes `out/demo.h5` and `out/control.h5`, in three minutes on two cores. The second is a script of the repository
 ([gallery_runs.py](gallery_runs.py)); it needs scikit-learn, and writes `out/classes.h5`,
-`out/filters.h5`, `out/line.h5`, `out/leading.h5`, `out/squares.h5`, `out/tasks.h5` and `out/edge.h5`
-in a minute and a quarter on one core.
+`out/filters.h5`, `out/line.h5`, `out/leading.h5`, `out/squares.h5`, `out/tasks.h5`, `out/edge.h5` and
+`out/balance.h5` in a minute and a quarter on one core.
 
 This page is generated: `python docs/gallery_page.py`. The site that `make docs` builds shows the pictures too. To draw a figure
 of your own, see [add a figure](how-to/add-a-figure.md).

@@ -3,7 +3,7 @@
 ``classes.h5``: the bundled digits, two probes, a cosine schedule, and the observables that are measured on request.
 ``line.h5``: a function of one input. ``squares.h5``: the digits with squares, and points held out.
 ``filters.h5``: a convolutional network on the digits under Adam, with the spectrum of the loss-weighted kernel.
-``edge.h5``: full batches at the edge of stability, in triples of states.
+``edge.h5``: full batches at the edge of stability, in triples of states. ``balance.h5``: a network of one mode at the edge.
 ``tasks.h5``: the digits, then the digits turned by 90°.
 ``leading.h5``: 5,000 rows of the digits' kernel, which is not formed. Together they take
 a minute and a quarter on one core.
@@ -98,6 +98,21 @@ class Edge(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.4)
+
+
+class Balance(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def training_step(self, batch, batch_idx):
+        return (self(batch[0]) - batch[1]).square().mean() / 2
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.5)
 
 
 def classes(path: Path, updates: int) -> None:
@@ -225,6 +240,21 @@ def edge(path: Path, updates: int) -> None:
     fit(Edge(), tracker, DataLoader(TensorDataset(x, y), batch_size=len(x)), updates)
 
 
+def balance(path: Path, updates: int) -> None:
+    pl.seed_everything(1)
+    x = torch.linspace(-1, 1, 12)[:, None]
+    y = (4 * x).sin()
+    tracker = NTKTracker(
+        path,
+        probe=Probe(x, y),
+        schedule=Every(max(3, updates // 24), window=3),
+        loss="half_mse",
+        observables=["default", "edge_swing", "edge_swing_predicted"],
+        if_exists="replace",
+    )
+    fit(Balance(), tracker, DataLoader(TensorDataset(x, y), batch_size=len(x)), updates)
+
+
 def fit(module: pl.LightningModule, tracker: NTKTracker, loader: DataLoader, updates: int) -> None:
     trainer = pl.Trainer(
         max_steps=updates, accelerator="cpu", callbacks=[tracker], logger=False, enable_checkpointing=False,
@@ -242,6 +272,7 @@ RUNS = {
     "leading": (leading, 1),
     "filters": (filters, 1),
     "edge": (edge, 3),
+    "balance": (balance, 12),
 }
 
 

@@ -108,14 +108,28 @@ def plot(
 
 
 @app.command(cls=Command, epilog="Example: kerneltrack report out/demo.h5 --control out/control.h5 -o demo.html")
-def report(archives: ArchivePaths, output: Output, control: Control = None, probe: ProbeName = None) -> None:
-    """Write one self-contained page about a run; reading it needs no network. Several archives: FILE-NAME.html each."""
+def report(
+    archives: ArchivePaths,
+    output: Output,
+    control: Control = None,
+    probe: ProbeName = None,
+    group: Annotated[
+        str | None,
+        Option("--group", help="Of several archives: a metadata key or run.KEY that runs are coloured by first."),
+    ] = None,
+    each: Annotated[
+        bool, Option("--each", help="Of several archives: a page for each of them, FILE-NAME.html.")
+    ] = False,
+) -> None:
+    """Write one self-contained page about a run, or about several laid over each other; reading it needs no network."""
     may_write(output, HTML)
+    given = {"--group": group, "--each": each, "several ARCHIVEs": len(archives) > 1}
+    refuse_useless("report", given)
     from ..commands import require_another
     from ..report import write_report
 
     runs = load_runs(archives, probe)
     beside = None if control is None else load_runs([control], runs[0].probe)
     require_another(runs, beside or [])
-    for path in write_report(runs, output, control=beside):
+    for path in write_report(runs, output, control=beside, group=group, each=each):
         wrote(path)

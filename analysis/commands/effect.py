@@ -48,6 +48,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
         Rule("--control", "a control scores the forecast of a change that was made", needs="--check"),
     ),
+    "report": (
+        Rule("--each", "one archive has one page", needs="several ARCHIVEs"),
+        Rule("--group", "one run has nothing to be told apart from", needs="several ARCHIVEs"),
+        Rule("--group", "the page of one run has no other beside it", beside="--each"),
+    ),
     "compare": (
         Rule("--at", "it is the step of a sweep", needs="--against"),
         Rule("--by", "a sweep takes one snapshot of each run", beside="--against"),

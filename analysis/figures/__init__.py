@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .canvas import Canvas, oriented_eigenvectors
     from .catalogue import choose, registered
     from .files import Format, format_of, save, save_figure, save_runs, save_sweep
+    from .gallery import overlay_figure
     from .layout import over_time, sheet
     from .notebook import drawn
     from .panels import COLOUR_MAPS, Series, cell_names, decade
@@ -34,6 +35,7 @@ __all__ = [
     "format_of",
     "oriented_eigenvectors",
     "over_time",
+    "overlay_figure",
     "registered",
     "save",
     "save_figure",
@@ -53,6 +55,7 @@ _HOME = {
     "Series": "panels",
     "figure": "registry",
     "over_time": "layout",
+    "overlay_figure": "gallery",
     "sheet": "layout",
     "cell_names": "panels",
     "choose": "catalogue",

@@ -14,6 +14,8 @@ from ..trajectory import Floats, Run
 
 #: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
 AT_THE_EDGE = 0.95
+#: Triples of which a median is told: what comes into balance only then is out of it in a first one.
+_FEW = 3
 #: How many updates are the beginning of a run.
 EARLY = 100
 
@@ -101,7 +103,7 @@ def oscillating(run: Run) -> Finding | None:
         f"{number(100 * share, 2)} % of the loss",
         f"Over {_groups(int(known.sum()), 'triples')} of consecutive states {number(100 * share, 2)} % of the probe's loss is "
         f"oscillation of period 2 (median), and {percent(leading)} of that oscillation lies in the first {LEADING} modes."
-        f"{_against_seen(run, found.excess, found.seen)}",
+        f"{_against_seen(run, found.excess, found.seen)}{_in_balance(run)}",
         f"{number(LEADING / run.dimension, 2)} of it would lie there in a random direction.",
         "oscillation",
     )
@@ -116,6 +118,21 @@ def _against_seen(run: Run, predicted: Floats, seen: Floats) -> str:
         return ""
     ratio = number(float(np.median(seen[known] / predicted[known])), 2)
     return f" The losses themselves show ×{ratio} of what ½ tr(SΣ) predicts."
+
+
+def _in_balance(run: Run) -> str:
+    """How the swing of the one mode at the edge stands to what would hold the sharpness still; "" where neither is known."""
+    if not run.has("edge_swing", "edge_swing_predicted"):
+        return ""
+    seen, predicted = run.values("edge_swing"), run.values("edge_swing_predicted")
+    known = np.isfinite(seen) & np.isfinite(predicted) & (predicted > 0) & run.taken
+    if known.sum() < _FEW:
+        return ""
+    ratio = number(float(np.median(seen[known] / predicted[known])), 2)
+    return (
+        f" Along the one mode at the edge the square of the parameters' swing is ×{ratio} of that at which the sharpness would "
+        f"stand still (median over {_groups(int(known.sum()), 'triples')})."
+    )
 
 
 def pairs_table(run: Run) -> Table | None:

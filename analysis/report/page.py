@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page about one run, or several pages' worth of runs one after the other.
+"""The report: one self-contained HTML page about one run, or about many that are laid over each other.
 
 Everything on it is a stored number, a formula of the catalogue, or text from the archive, which is escaped: the
 template engine escapes all of it, and nothing of an archive reaches a script or a style.
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kerneltrack.errors import AnalysisError, OutputError
 
 from ..derived import assess, assessment_table, judge
-from ..figures import DARK, PAGE, PAPER, Scene, registered
+from ..figures import PAGE, Scene, registered
 from ..lr_decay import (
     LrDecayEffects,
     change_table,
@@ -32,12 +32,11 @@ from ..trajectory import PathLike, Run, Trajectory, controls_beside, load, place
 from ..withheld import gauge_note, misleading, mode_note, sample_note, seen
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
+from .many import render_many
 from .motion import pairs_table
 from .slider import Explorer, explorer
 from .slider_curves import HEIGHT, WIDTH
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from .template import colours, environment, resource, value_text
 
 Archives = Trajectory | Run | PathLike | Iterable[PathLike]
 
@@ -91,31 +90,42 @@ class ChangeView:
 
 
 def write_report(
-    archives: Archives, output: PathLike, *, control: Archives | None = None, probe: str | None = None
+    archives: Archives,
+    output: PathLike,
+    *,
+    control: Archives | None = None,
+    probe: str | None = None,
+    group: str | None = None,
+    each: bool = False,
 ) -> tuple[Path, ...]:
-    """Write the page of each run.
+    """Write the page of a run, or the one of many.
 
     Args:
         archives: a path, several paths, a run or a trajectory.
-        output: the HTML file, replaced if it exists; its folder is made if need be. "-" is standard output. For several
-            runs each page is called FILE-RUN.html, and FILE-RUN-2.html where another run has that name.
+        output: the HTML file, replaced if it exists; its folder is made if need be. "-" is standard output.
         control: the run that did not change the learning rate: only with it anything is called an effect. None: what lies beside
             a run and says that it is its control.
         probe: which probe to look through where paths are given; None: each archive's first.
+        group: of several runs: the key that they are coloured by first, of the metadata or a path such as ``run.seed``.
+        each: whether several runs have a page each, FILE-RUN.html, and FILE-RUN-2.html where another run has that name.
 
     Returns:
         The files that were written.
 
     Raises:
-        AnalysisError: no measurement, or a control that is not comparable.
+        AnalysisError: no measurement, a control that is not comparable, or runs that are not to each other.
         OutputError: neither .html nor .htm, or nothing may be written there.
         ArchiveError: an archive cannot be read.
         OSError: a file cannot be written.
     """
     trajectory, target = _trajectory(archives, probe), Path(output)
     beside = None if control is None else _trajectory(control, trajectory[0].probe).only
-    for path in (target, *(targets := _targets(target, trajectory))):
+    targets = _targets(target, trajectory) if each else [target]
+    for path in (target, *targets):
         may_write(path, HTML)  # all of them before the first page is written
+    if len(trajectory) > 1 and not each:
+        write(target, HTML, render_many(trajectory, beside, group=group).encode())
+        return (target,)
     for run, path in zip(trajectory, targets, strict=True):
         page = render(run, beside, [other for other in trajectory if other is not run])
         write(path, HTML, page.encode())  # a browser that reloads meanwhile never sees half of it
@@ -163,7 +173,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
     if no_slider or (slider is not None and slider.no_pictures):
         absent.insert(0, ("Slider over eigenfunctions", no_slider or (slider.no_pictures if slider else "")))
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             version=version("kerneltrack"),
@@ -189,9 +199,9 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = ()) -> 
             definitions=_definitions(run),
             provenance=_provenance(run),
             source=plain(Path(run.path).name),
-            css=_resource("page.css"),
-            colours=_colours(),
-            script=_resource("page.js"),
+            css=resource("page.css"),
+            colours=colours(),
+            script=resource("page.js"),
         )
     )
 
@@ -334,58 +344,4 @@ def _provenance(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Run", run.provenance.get("run", {})),
         ("Metadata", run.provenance.get("metadata", {})),
     ]
-    return [(title, [(plain(k), _value(v)) for k, v in section.items()]) for title, section in sections if section]
-
-
-def _value(value: object) -> str:
-    import json
-
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return plain(text, 600)
-
-
-#: The page's own colours in the dark; light ones stand in page.css.
-_DARK_PAGE = (
-    "--paper:#14171c;--raised:#1b1f26;--ink:#ebe9e4;--soft:#c3c4c6;--muted:#9a9da4;--grid:#2a2f37;--line:#2e343d;"
-    "--accent:#7cc4f2;color-scheme:dark"
-)
-
-
-def _colours() -> str:
-    """CSS variables of the figures, and the dark page: by the reader's system or the button, never in print."""
-    light, dark = (
-        ";".join(
-            [f"--category-{i}:{c}" for i, c in enumerate(style.category, 1)]
-            + [f"--order-{i}:{c}" for i, c in enumerate(style.order, 1)]
-        )
-        for style in (PAPER, DARK)
-    )
-    dark = f"{_DARK_PAGE};{dark}"
-    return (
-        f":root{{{light}}}@media screen{{:root[data-theme=dark]{{{dark}}}}}"
-        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}"
-    )
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("kerneltrack.analysis.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_legible,
-    )
-
-
-def _legible(value: Any) -> Any:
-    """Every text that the template prints: what turns the direction of reading is shown and does not act."""
-    return plain(value, len(value)) if type(value) is str else value  # what is markup already is a subclass
-
-
-def _resource(name: str) -> str:
-    from importlib.resources import files
-
-    return files("kerneltrack.analysis.report").joinpath(name).read_text(encoding="utf-8")
+    return [(title, [(plain(k), value_text(v)) for k, v in section.items()]) for title, section in sections if section]

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from .controls import controls_beside, placebos_beside
+from .controls import controls_beside, controls_of, placebos_beside
 from .opening import load, run_of
 from .run import Floats, Ints, PathLike, Run
 from .trajectory import Trajectory
 
-__all__ = ["Floats", "Ints", "PathLike", "Run", "Trajectory", "controls_beside", "load", "placebos_beside", "run_of"]
+__all__ = [
+    "Floats",
+    "Ints",
+    "PathLike",
+    "Run",
+    "Trajectory",
+    "controls_beside",
+    "controls_of",
+    "load",
+    "placebos_beside",
+    "run_of",
+]

@@ -22,6 +22,20 @@ def controls_beside(run: Run) -> Trajectory:
     return _beside(run, "control_of")
 
 
+def controls_of(runs: Trajectory) -> Trajectory:
+    """Controls of any of several runs in their folders, less those among the runs; each folder is looked through once."""
+    from kerneltrack.archive import says
+
+    place = {run.archive_id: run for run in runs if run.archive_id and run.path}
+    given = {Path(run.path).resolve() for run in runs if run.path}
+    found: list[Run] = []
+    for folder in dict.fromkeys(Path(run.path).parent for run in place.values()):
+        for path in sorted(folder.glob("*.h5"))[: MOST + len(runs)]:
+            if path.resolve() not in given and (run := place.get(says(path, "control_of"))) is not None:
+                found += filter(None, (_loaded(path, run),))
+    return Trajectory(tuple(found))
+
+
 def placebos_beside(run: Run) -> Trajectory:
     """The same of placebos: the run's own rates on other batches."""
     return _beside(run, "placebo_of")

@@ -1,4 +1,4 @@
-"""One number over width: its medians and its slope.
+"""One number over width: its medians and its slope; and all runs of a sweep, from which the number is read.
 
 The slope of a :class:`Course` is that of log q over log width by least squares over the runs, with its 95 % interval
 (``kerneltrack.analysis.comparison.sweep``); that of a :class:`Trend` is of q itself, for shares that may be 0.
@@ -6,8 +6,9 @@ The slope of a :class:`Course` is that of log q over log width by least squares 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from kerneltrack.analysis.comparison.sweep import power_law
 
 #: An exponent of theory is that of infinite width: one within this of the interval of a finite sweep is not refuted.
 ASYMPTOTIC = 0.1
+
+Run = dict[str, Any]
+Number = Callable[[Run], float]
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,42 @@ class Trend:
 
     def __str__(self) -> str:
         return f"{self.slope:.2f} [{self.interval[0]:.2f}, {self.interval[1]:.2f}] points a doubling".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Every run of a study, each with its ``seed`` and its width.
+
+    Attributes:
+        all: the runs' numbers.
+        along: under which name a run has its width.
+    """
+
+    all: list[Run]
+    along: str = "width"
+
+    def some(self, **wanted: object) -> list[Run]:
+        return [run for run in self.all if all(run[key] == value for key, value in wanted.items())]
+
+    def distinct(self, key: str, **wanted: object) -> list[Any]:
+        """The values of a key, in the order of the runs."""
+        return list(dict.fromkeys(run[key] for run in self.some(**wanted)))
+
+    def widths_of(self, **wanted: object) -> list[Any]:
+        return sorted(self.distinct(self.along, **wanted))
+
+    def table(self, number: Number, **wanted: object) -> np.ndarray:
+        """(seeds, widths)."""
+        rows = {(run["seed"], run[self.along]): number(run) for run in self.some(**wanted)}
+        seeds, widths = sorted({seed for seed, _ in rows}), self.widths_of(**wanted)
+        return np.array([[rows[seed, width] for width in widths] for seed in seeds])
+
+    def trend(self, number: Number, **wanted: object) -> Trend:
+        return Trend.of([self.table(number, **wanted)], self.widths_of(**wanted))
+
+    def course(self, number: Number, **wanted: object) -> Course:
+        found = self.some(**wanted)
+        return Course(np.array([float(run[self.along]) for run in found]), np.array([number(run) for run in found]))
 
 
 def _short(value: float) -> str:

@@ -25,6 +25,23 @@ class Points(Protocol):
 
 
 @dataclass(frozen=True)
+class Task:
+    """Training points (:class:`Points`), and others to be right on.
+
+    Attributes:
+        x: (N, …).
+        y: (N, O).
+        unseen: (N', …).
+        labels: (N',) of the unseen ones.
+    """
+
+    x: Tensor
+    y: Tensor
+    unseen: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
 class Sgd:
     """θ ← θ − η ∇ mean ½‖f(x) − y‖², the mean over a minibatch.
 

@@ -36,8 +36,8 @@ class Header:
 
 
 def write(file: h5py.File, header: Header) -> None:
-    """Write a header into an empty file."""
-    for name, value in header.attrs.items():
+    """Write a header into an empty file: the same bytes, whether it was read from a file or is this process's own."""
+    for name, value in sorted(header.attrs.items()):
         attributes.put(file, name, value)
     if header.segments:
         table = file.create_group("segments")

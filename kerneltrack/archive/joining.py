@@ -16,8 +16,9 @@ from kerneltrack.archive import header as headers
 from kerneltrack.archive import layout, scales
 from kerneltrack.archive.durable import Stream, uninterrupted
 from kerneltrack.archive.header import Header
+from kerneltrack.archive.kept import Kept
 from kerneltrack.archive.layout import Column
-from kerneltrack.archive.pieces import Piece, all_columns, row_map
+from kerneltrack.archive.pieces import Source, all_columns, row_map
 from kerneltrack.archive.rows import Row
 from kerneltrack.snapshot import Array
 
@@ -52,6 +53,10 @@ class PartImages:
                 data.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(value[None]))
         return image.getvalue()
 
+    def kept(self, row: Row, image: bytes) -> Kept:
+        """The same part as it is held in memory."""
+        return Kept(row, self._header, len(image))
+
 
 def empty_part(header: Header, columns: Mapping[str, Column]) -> bytes:
     """The bytes of a part with one unwritten row of these columns; with no columns it has no row."""
@@ -63,7 +68,7 @@ def empty_part(header: Header, columns: Mapping[str, Column]) -> bytes:
     return image.getvalue()
 
 
-def join(stream: Stream, header: Header, pieces: Sequence[Piece], changes: Changes = MappingProxyType({})) -> int:
+def join(stream: Stream, header: Header, pieces: Sequence[Source], changes: Changes = MappingProxyType({})) -> int:
     """Write all rows of the pieces, in the order of appending, as one file; return how many."""
     origin, place = row_map(pieces)
     with uninterrupted(stream), h5py.File(stream, "w", libver=layout.LIBVER, rdcc_nslots=layout.CHUNK_SLOTS) as file:
@@ -93,7 +98,7 @@ def runs(origin: np.ndarray, place: np.ndarray) -> Iterator[tuple[int, int, int,
 class Stretch:
     """Rows of one piece, from ``first`` on, that become the rows ``start`` to ``stop`` of the joined file."""
 
-    piece: Piece
+    piece: Source
     first: int
     start: int
     stop: int
@@ -147,7 +152,7 @@ def _blocks(stretches: Sequence[Stretch], rows: int) -> Iterator[list[Stretch]]:
         yield block
 
 
-def merged_header(pieces: Sequence[Piece]) -> Header:
+def merged_header(pieces: Sequence[Source]) -> Header:
     """The first piece's header, with every piece's segments and history."""
     first = pieces[0].header
     segments = {segment.number: segment for piece in pieces for segment in piece.header.segments}

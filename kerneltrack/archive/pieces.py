@@ -8,11 +8,12 @@ import os
 import re
 import stat
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import h5py
 import numpy as np
@@ -23,6 +24,7 @@ from kerneltrack.archive import conform, layout, safety
 from kerneltrack.archive import header as headers
 from kerneltrack.archive.contents import Contents, contents
 from kerneltrack.archive.durable import Stream, open_to_read
+from kerneltrack.archive.header import Header
 from kerneltrack.archive.layout import Column
 from kerneltrack.archive.printable import printable
 from kerneltrack.errors import ArchiveError, ArchiveFormatError, UnsafeArchiveError
@@ -51,6 +53,30 @@ def parts_folder(path: Path) -> Path:
 def part_name(first: int, count: int) -> str:
     """The file name of a part that holds ``count`` rows from index ``first`` on."""
     return f"{first:09d}-{count}.h5"
+
+
+class Source(Protocol):
+    """Where rows are joined from: a :class:`Piece`, or what is in memory of one."""
+
+    header: Header
+    rows: int
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of each column, the shape of a row."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+
+    def field(self, path: str) -> schema.Field:
+        """What a column is."""
+
+    def read(self, path: str, start: int, stop: int) -> Array:
+        """Rows ``start`` to ``stop`` of a column."""
+
+    def is_written(self, path: str, row: int) -> bool:
+        """Whether anything of that row may have been written."""
 
 
 class Piece:
@@ -311,7 +337,7 @@ def close_all(pieces: Sequence[Piece]) -> None:
         piece.close()
 
 
-def row_map(pieces: Sequence[Piece]) -> tuple[Array, Array]:
+def row_map(pieces: Sequence[Source]) -> tuple[Array, Array]:
     """Every distinct row of the pieces in the order of appending: its piece and its place there, two int arrays."""
     filled = [(number, piece) for number, piece in enumerate(pieces) if piece.rows]
     if not filled:
@@ -325,7 +351,7 @@ def row_map(pieces: Sequence[Piece]) -> tuple[Array, Array]:
     return origin[order], place[order]
 
 
-def all_columns(pieces: Sequence[Piece]) -> dict[str, Column]:
+def all_columns(pieces: Sequence[Source]) -> dict[str, Column]:
     """Every column of any piece, wide enough for all (the number of parameter groups may grow)."""
     columns: dict[str, Column] = {name: Column(field, _shape(field)) for name, field in schema.ROOT.items()}
     last = {path: piece for piece in pieces for path in piece.shapes}

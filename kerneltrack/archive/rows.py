@@ -26,7 +26,7 @@ _STATUS = {"ok": 0, "failed": 1}
 
 
 def encode(snapshot: Snapshot, *, index: int, segment: int) -> Row:
-    """The columns of one snapshot.
+    """The columns of one snapshot, in arrays of their own: what the caller does to its arrays later is not seen.
 
     Raises:
         ArchiveError: a name that is neither the schema's nor an observable's, or a value that its dtype cannot hold.
@@ -51,7 +51,7 @@ def encode(snapshot: Snapshot, *, index: int, segment: int) -> Row:
         "segment": segment,
         "snapshot_id": np.frombuffer(uuid.uuid4().bytes, "u1"),
     }
-    row = {name: (schema.ROOT[name], np.asarray(value, schema.ROOT[name].dtype)) for name, value in values.items()}
+    row = {name: (schema.ROOT[name], np.array(value, schema.ROOT[name].dtype)) for name, value in values.items()}
     for probe, measurements in snapshot.probes.items():
         for name, value in measurements.items():
             if np.size(value):  # with top_k = 0 there are eigenvectors, none of them

@@ -1,7 +1,8 @@
 """The folder in which an archive's newest rows wait as parts, held by one process, and how parts become fewer.
 
 Parts are joined geometrically, so that in the long run a row is copied O(log n) times: eight equal parts join into
-one, and the main file is rewritten, beside the old one, when the parts have reached its size.
+one, and the main file is rewritten, beside the old one, when the parts have reached its size. The rows of parts that this
+process has stored, and not joined yet, are joined from memory, as many as fit into KEPT_BYTES.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from pathlib import Path
 
 from kerneltrack.archive import durable, joining, lock
 from kerneltrack.archive.header import Header
-from kerneltrack.archive.pieces import Piece, list_parts, part_name, parts_folder
+from kerneltrack.archive.kept import Kept
+from kerneltrack.archive.pieces import Piece, Source, list_parts, part_name, parts_folder
 from kerneltrack.errors import ArchiveError
 
 FAN_IN = 8
 SPARE_BYTES = 1 << 24  # what joining leaves free, so that appending goes on
+KEPT_BYTES = (
+    1 << 24
+)  # of rows in memory; of larger ones, reading the bytes takes most of the time, not opening the file
 
 _UNTRIED = (
     "archives are written on Linux and macOS; on Windows writing is not supported: it is not tested there, and rows may "
@@ -60,6 +65,7 @@ class Spool:
         durable.sweep(self.folder)
         lock.sweep(self.folder, self.owner)
         self._parts: list[tuple[Path, int]] = []
+        self._kept: dict[Path, Kept] = {}
         self._main_rows = 0
         self._join_again_at = self._rewrite_again_at = 0  # rows that must wait before a failed attempt is made again
 
@@ -67,18 +73,20 @@ class Spool:
         """Put an empty archive in place, and forget the parts of what stood there."""
         stale = list_parts(self.path)
         self._write_main(header, [])
-        _unlink(stale)
+        self._remove(stale)
 
     def adopt(self, found: Sequence[Piece]) -> None:
         """Go on from the pieces that are there: the main file, then parts."""
         self._main_rows = found[0].rows
         self._parts = [(piece.path, piece.rows) for piece in found[1:]]
 
-    def put(self, image: bytes, first: int, count: int) -> None:
-        """Store a part durably: ``count`` rows, 0 or 1, from index ``first`` on."""
+    def put(self, image: bytes, first: int, count: int, kept: Kept | None = None) -> None:
+        """Store a part durably: ``count`` rows, 0 or 1, from index ``first`` on; ``kept`` is what it holds, if known."""
         path = self.folder / part_name(first, count)
         durable.put(path, image, workplace=self.folder)
         self._parts = [*(part for part in self._parts if part[0] != path), (path, count)]
+        if kept is not None and kept.held + sum(other.held for other in self._kept.values()) <= KEPT_BYTES:
+            self._kept[path] = kept
 
     def tidy(self, header: Header) -> None:
         """Join what has become due. A failure loses nothing: it is a warning, and put off.
@@ -130,12 +138,12 @@ class Spool:
         joined = self._parts[-FAN_IN:]
         first, total = joined[0][0].name.partition("-")[0], sum(count for _, count in joined)
         target = self.folder / part_name(int(first), total)
-        with _opened(path for path, _ in joined) as found:
+        with self._opened(path for path, _ in joined) as found:
             header = joining.merged_header(found)
             with durable.staged(target, workplace=self.folder, reserve=self._room(found)) as stream:
                 joining.join(stream, header, found)
         self._parts[-FAN_IN:] = [(target, total)]
-        _unlink(path for path, _ in joined)
+        self._remove(path for path, _ in joined)
 
     def join_now(self, header: Header) -> None:
         """Join every part into the main file.
@@ -144,17 +152,17 @@ class Spool:
             OSError: it cannot be done now; nothing is lost.
         """
         joined = [path for path, _ in self._parts]
-        with _opened([self.path, *joined]) as found:
+        with self._opened([self.path, *joined]) as found:
             self._write_main(header, found)
         self._parts = []
-        _unlink(joined)
+        self._remove(joined)
 
-    def _write_main(self, header: Header, found: Sequence[Piece]) -> None:
+    def _write_main(self, header: Header, found: Sequence[Source]) -> None:
         with durable.staged(self.path, workplace=self.folder, reserve=self._room(found)) as stream:
             rows = joining.join(stream, header, found)
         self._main_rows = rows
 
-    def _room(self, found: Sequence[Piece]) -> int:
+    def _room(self, found: Sequence[Source]) -> int:
         """Bytes that the joined file may need, if there is room for them and for the appends to come."""
         needed = sum(piece.size for piece in found)
         free = shutil.disk_usage(self.folder).free
@@ -164,22 +172,26 @@ class Spool:
             )
         return needed
 
+    @contextmanager
+    def _opened(self, paths: Iterable[Path]) -> Iterator[list[Source]]:
+        """What the files hold, for the length of a ``with``: from memory what is there, else from the open file."""
+        with ExitStack() as stack:
+            found: list[Source] = []
+            for path in paths:
+                if path in self._kept:
+                    found.append(self._kept[path])
+                    continue
+                piece = Piece(path, trusted=True)
+                stack.callback(piece.close)
+                found.append(piece)
+            yield found
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        """Remove files whose rows stand elsewhere by now."""
+        for path in paths:
+            self._kept.pop(path, None)
+            path.unlink(missing_ok=True)
+
     def _remove_folder(self) -> None:
         if not os.listdir(self.folder):
             self.folder.rmdir()
-
-
-@contextmanager
-def _opened(paths: Iterable[Path]) -> Iterator[list[Piece]]:
-    """Pieces, open for the length of a ``with``."""
-    with ExitStack() as stack:
-        found: list[Piece] = []
-        for path in paths:
-            found.append(Piece(path, trusted=True))
-            stack.callback(found[-1].close)
-        yield found
-
-
-def _unlink(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)

@@ -144,7 +144,8 @@ class ArchiveWriter:
         row = rows.encode(snapshot, index=self._next, segment=self._segment.number)
         sizes = self._sizes.bound(row, where=f"step {snapshot.step}")
         with explained("the snapshot cannot be stored", self.path):
-            self._spool.put(self._images.of(row), self._next, 1)
+            image = self._images.of(row)
+            self._spool.put(image, self._next, 1, self._images.kept(row, image))
         self._sizes = sizes
         self._next += 1
         self._spool.tidy(self._header)

@@ -100,7 +100,7 @@ class UpdateTime:
 
 
 def forecast(
-    state: WholeState, pace: Pace, update: float, trace_share: Callable[[str], float | None]
+    state: WholeState, pace: Pace, update: float, trace_share: Callable[[str], float | None], light: float = 0.0
 ) -> Forecast | None:
     """What measuring will take of the run; None where its end is unknown.
 
@@ -109,11 +109,14 @@ def forecast(
         pace: how many there will be.
         update: seconds of one.
         trace_share: probe → operations of its trace kernel over those of its own; asked for where it matters.
+        light: seconds of a light state, where one was measured: what a triple's third state is asked for is in no whole one.
     """
     kernel = sum(pieces.seconds["kernel"] for pieces in state.pieces.values())
 
-    def share(saved: float, light: float) -> float | None:
-        return pace.share(max(state.seconds - saved, 0.0), light, update)
+    beside = max(light - kernel, 0.0)
+
+    def share(saved: float, kernel: float) -> float | None:
+        return pace.share(max(state.seconds - saved, 0.0), kernel + beside, update)
 
     now = share(0.0, kernel)
     if now is None or now <= AFFORDABLE:

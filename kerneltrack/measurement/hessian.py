@@ -14,23 +14,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
+from kerneltrack.errors import KernelError
 from kerneltrack.measurement.metric import LANCZOS_TOLERANCE, Metric
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.parameter_motion import Tensors
 from kerneltrack.ntk import Network, fineness
 from kerneltrack.snapshot import Array
-from kerneltrack.spectrum import largest_eigenvalue
+from kerneltrack.spectrum import eigensystem, largest_eigenvalue
 from kerneltrack.training import ProbeLoss
 
 #: A step of the difference of gradients, relative to θ. Below it rounding of float64 would show; a step ten times as long would
 #: cross ten times as many kinks of a ReLU.
 _STEP = 1e-8
+#: The same of curvatures, which no gradient's rounding is in: truncation is h², rounding ε/h.
+_LONG_STEP = 1e-6
 #: What difference and product may differ by, relative to the product: rounding of a gradient over the step is 1e-8 of it.
 _AGREE = 1e-3
 #: Directions of which one must agree: a kink between two states a step apart is rare, and two are rarer.
 _TRIES = 3
+#: Of derivatives of the loss, by how many were taken before.
+_ORDINALS = ("first", "second", "third")
 
 
 @dataclass(frozen=True)
@@ -51,19 +57,20 @@ class LossHessian:
 
     def gradient(self) -> dict[str, Tensor]:
         """∇L."""
-        return self._passes(None)[0]
+        return self._passes(None, 1)[0]
 
-    def times(self, v: Tensors) -> dict[str, Tensor]:
-        """H v, for v with a tensor for every parameter.
+    def times(self, v: Tensors, at: Tensors | None = None) -> dict[str, Tensor]:
+        """H v, for v with a tensor for every parameter; at other parameters, where these are given.
 
         Raises:
             NotMeasured: a backward pass of the network has no derivative.
         """
-        return self._passes(v)[1]
+        return self._passes(v, 2, at)[1]
 
     def gradient_and_product(self, v: Tensors) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """∇L and H v."""
-        return self._passes(v)
+        gradient, product = self._passes(v, 2)
+        return gradient, product
 
     def largest(self, metric: Metric) -> float:
         """λ_1(P^½ H P^½), the largest and not the largest in size: the edge of stability is of that one.
@@ -77,6 +84,35 @@ class LossHessian:
         roots = {name: entry.sqrt() if isinstance(entry, Tensor) else entry**0.5 for name, entry in metric.items()}
         return self._top(roots)
 
+    def leading(self, k: int) -> tuple[Array, list[dict[str, Tensor]]]:
+        """The k largest eigenvalues of H, descending, and their eigenvectors of length one.
+
+        Raises:
+            NotMeasured: fewer than k parameters, or Lanczos finds no pairs to the precision of the products.
+        """
+        own = self.network.parameters
+        size, kinds = sum(p.numel() for p in own.values()), {p.dtype for p in own.values()}
+        if size < k:
+            raise NotMeasured(f"a network of {size} parameters has no {k} modes")
+
+        def product(x: Array) -> Array:
+            return _joined(self.times(_split(x.ravel(), own)))
+
+        dtype = np.float64 if kinds == {torch.float64} else np.float32
+        try:
+            found = eigensystem(LinearOperator((size, size), matvec=product, dtype=dtype), k)
+        except KernelError as error:
+            raise NotMeasured(f"of the Hessian: {error.problem}") from error
+        return found.values, [_split(vector.copy(), own) for vector in found.vectors.T]
+
+    def gradient_along(self, v: Tensors) -> dict[str, Tensor]:
+        """∇_θ(vᵀH v), v held still.
+
+        Raises:
+            NotMeasured: the network has no third derivative by backward passes.
+        """
+        return self._passes(v, 3)[2]
+
     def _top(self, roots: Mapping[str, float | Tensor]) -> float:
         own = self.network.parameters
 
@@ -87,39 +123,31 @@ class LossHessian:
         start = np.random.default_rng(0).standard_normal(sum(p.numel() for p in own.values()))
         return largest_eigenvalue(product, start, LANCZOS_TOLERANCE)
 
-    def _passes(self, v: Tensors | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _passes(self, v: Tensors | None, order: int, at: Tensors | None = None) -> tuple[dict[str, Tensor], ...]:
+        """∇L, H v and ∇(vᵀH v), as many of them as ``order`` says."""
         network, samples = self.network, self.network.inputs(self.inputs)
-        leaves = {name: value.detach().requires_grad_() for name, value in network.parameters.items()}
-        totals = [{name: torch.zeros_like(value) for name, value in leaves.items()} for _ in range(2)]
+        leaves = {name: value.detach().requires_grad_() for name, value in (at or network.parameters).items()}
+        totals = tuple({name: torch.zeros_like(value) for name, value in leaves.items()} for _ in range(order))
         with network.evaluating(), torch.enable_grad():
-            rows = max(1, network.chunk_rows(samples) // 2)  # the graph of the backward pass is kept as well
+            rows = max(1, network.chunk_rows(samples) // order)  # the graphs of the backward passes are kept as well
             for place, chunk in samples.chunks(rows):
-                then = partial(self._of_chunk, leaves, v, self.targets[place], len(samples))
-                for total, parts in zip(totals, network.applied(leaves, chunk, then), strict=True):
+                then = partial(self._of_chunk, leaves, v, order, self.targets[place], len(samples))
+                for total, parts in zip(totals, network.applied(leaves, chunk, then), strict=False):
                     for name, part in parts.items():
-                        total[name] += part
-        return totals[0], totals[1]
+                        total[name] += part.detach()
+        return totals
 
     def _of_chunk(
-        self, leaves: dict[str, Tensor], v: Tensors | None, targets: Tensor, count: int, outputs: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """A chunk's part of ∇L and of H v; of the second nothing without v."""
-        mean = self.loss.value(outputs, targets.to(outputs)) * (len(outputs) / count)
-        if not mean.requires_grad:
-            return {}, {}
-        gradient = _derivative(mean, leaves, twice=v is not None)
-        first = {name: g.detach() for name, g in gradient.items()}
-        if v is None:
-            return first, {}
-        along = sum((g * v[name].to(g)).sum() for name, g in gradient.items())
-        if not isinstance(along, Tensor) or not along.requires_grad:
-            return first, {}
-        try:
-            return first, _derivative(along, leaves, twice=False)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # an operator without a second derivative says so in words of its own
-            raise NotMeasured(f"no second derivative: {str(error).splitlines()[0][:120]}") from error
+        self, leaves: dict[str, Tensor], v: Tensors | None, order: int, targets: Tensor, count: int, outputs: Tensor
+    ) -> tuple[dict[str, Tensor], ...]:
+        """A chunk's part of each; nothing of a derivative that is zero."""
+        along: Tensor | int = self.loss.value(outputs, targets.to(outputs)) * (len(outputs) / count)
+        found: list[dict[str, Tensor]] = []
+        while len(found) < order and isinstance(along, Tensor) and along.requires_grad:
+            found.append(_next_derivative(along, leaves, so_far=len(found), more=len(found) + 1 < order))
+            if v is not None:
+                along = sum((part * v[name].to(part)).sum() for name, part in found[-1].items())
+        return tuple(found)
 
 
 def hessian_of(
@@ -142,9 +170,26 @@ def hessian_of(
     samples = network.inputs(inputs)
     if network.sight(samples).by_rows:
         raise NotMeasured("hooks change gradients, which then have no Hessian")
-    few = min(2, len(samples))
-    _verify(LossHessian(fine, samples.rows(0, few), targets[:few].double(), loss))
-    return LossHessian(network, inputs, targets, loss)
+    found = LossHessian(network, inputs, targets, loss)
+    _verify(_few(found, fine))
+    return found
+
+
+def turning_of(hessian: LossHessian, fine: Network, v: Tensors) -> dict[str, Tensor]:
+    """∇_θ(vᵀH v), v held still, once a difference of vᵀH v was seen to agree with it in float64, at two samples.
+
+    Args:
+        hessian: at θ.
+        fine: its network in float64.
+        v: a tensor for every parameter.
+
+    Raises:
+        NotMeasured: there is no third derivative, or it is not that of the second.
+    """
+    few = _few(hessian, fine)
+    if not any(_turning_missed(few, _double(v), seed) <= _AGREE for seed in range(_TRIES)):
+        raise NotMeasured("the third derivative of the loss is not that of the second")
+    return hessian.gradient_along(v)
 
 
 def curvature_along(hessian: LossHessian, step: Tensors) -> tuple[float, float]:
@@ -181,10 +226,36 @@ def _verify(hessian: LossHessian) -> None:
         raise NotMeasured("the second derivative of a backward pass is not that of the gradient")
 
 
+def _few(hessian: LossHessian, fine: Network) -> LossHessian:
+    """Of two samples, in float64."""
+    samples = hessian.network.inputs(hessian.inputs)
+    few = min(2, len(samples))
+    return LossHessian(fine, samples.rows(0, few), hessian.targets[:few].double(), hessian.loss)
+
+
+def _turning_missed(hessian: LossHessian, v: Tensors, seed: int) -> float:
+    """How far ⟨∇(vᵀH v), d⟩ is from a difference of vᵀH v along d, over the larger of it and what rounding leaves."""
+    own = hessian.network.parameters
+    d = _direction(own, seed)
+    h = _LONG_STEP * max(inner(own, own), 1e-300) ** 0.5 / inner(d, d) ** 0.5
+    ahead, behind = (inner(v, hessian.times(v, {n: p + sign * h * d[n] for n, p in own.items()})) for sign in (1, -1))
+    turning = inner(hessian.gradient_along(v), d)
+    rounding = 1e3 * torch.finfo(torch.float64).eps * abs(ahead) / h
+    return float(abs(turning - (ahead - behind) / (2 * h)) / max(abs(turning), rounding / _AGREE, 1e-300))
+
+
+def _direction(own: Tensors, seed: int) -> dict[str, Tensor]:
+    draws = np.random.default_rng(seed)
+    return {name: torch.from_numpy(draws.standard_normal(tuple(p.shape))).to(p) for name, p in own.items()}
+
+
+def _double(v: Tensors) -> dict[str, Tensor]:
+    return {name: part.double() for name, part in v.items()}
+
+
 def _missed(hessian: LossHessian, own: Tensors, size: float, seed: int) -> float:
     """‖H v − (∇L(θ + hv) − ∇L(θ − hv))/2h‖ over the larger of ‖H v‖ and what rounding leaves of the difference."""
-    draws = np.random.default_rng(seed)
-    v = {name: torch.from_numpy(draws.standard_normal(tuple(p.shape))).to(p) for name, p in own.items()}
+    v = _direction(own, seed)
     h = _STEP * size / inner(v, v) ** 0.5
     ahead, behind = (_gradient_at(hessian, {n: p + sign * h * v[n] for n, p in own.items()}) for sign in (1, -1))
     product = hessian.times(v)
@@ -201,8 +272,20 @@ def _gradient_at(hessian: LossHessian, parameters: Tensors) -> dict[str, Tensor]
     return network.vjp(samples, residual / len(samples), parameters)
 
 
-def _derivative(of: Tensor, leaves: dict[str, Tensor], *, twice: bool) -> dict[str, Tensor]:
-    parts = torch.autograd.grad(of, list(leaves.values()), create_graph=twice, allow_unused=True)
+def _next_derivative(of: Tensor, leaves: dict[str, Tensor], *, so_far: int, more: bool) -> dict[str, Tensor]:
+    """∂/∂θ of a number that was differentiated ``so_far`` times.
+
+    Raises:
+        NotMeasured: an operator on the way has no further derivative.
+    """
+    try:
+        parts = torch.autograd.grad(of, list(leaves.values()), create_graph=more, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # an operator without such a derivative says so in words of its own
+        if not so_far:
+            raise
+        raise NotMeasured(f"no {_ORDINALS[so_far]} derivative: {str(error).splitlines()[0][:120]}") from error
     return {name: part.to_dense() for name, part in zip(leaves, parts, strict=True) if part is not None}
 
 

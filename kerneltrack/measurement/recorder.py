@@ -98,6 +98,7 @@ class Recorder:
         self._closed = False
         self._unstored: list[int] = []
         self._whole: WholeState | None = None  # the one that took the least time
+        self._light: list[float] = []  # seconds of each light row
         self._update = UpdateTime()
         self.rows = 0
         self.last_step: int | None = None
@@ -187,7 +188,8 @@ class Recorder:
         if self._whole is None or update is None or self.pace.max_overhead is not None or is_sharded(module):
             return None
         with undisturbed(module), suppress(KerneltrackError, RuntimeError):  # a line must not end a training
-            return forecast(self._whole, self.pace, update, partial(self._probes.trace_share, module))
+            light = sum(self._light) / max(len(self._light), 1)
+            return forecast(self._whole, self.pace, update, partial(self._probes.trace_share, module), light)
         return None
 
     def use_rates(self, learning_rates: Iterable[float]) -> None:
@@ -243,6 +245,8 @@ class Recorder:
             snapshot_seconds=row.snapshot.snapshot_seconds + spent,
             message=message(facts, reasons, room=FIXED_SIZES["message_length"]),
         )
+        if readings and not any(reading.whole for reading in readings.values()):
+            self._light.append(snapshot.snapshot_seconds)
         self._whole = WholeState.cheaper(self._whole, snapshot, self._probes.pieces(readings))
         if module is None:  # perhaps after an exception, which the other ranks do not know of: no word to them
             self._append(snapshot)

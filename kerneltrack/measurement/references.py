@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class References:
         lagged: the state Δ updates before this one, where it was the last one measured, whole or light.
         lag: Δ, updates between the run's first two states of the probe.
         layers: those of the first measurement; every later one has values for the same.
+        path: step → the network's state, of the states of a triple before this one.
     """
 
     start: NetworkState | None = None
@@ -43,6 +44,7 @@ class References:
     lagged: State | None = None
     lag: int | None = None
     layers: Sequence[str] | None = None
+    path: Mapping[int, NetworkState] = field(default_factory=dict)
 
     def placed(self, where: Any) -> References:
         """The same with the arrays of N² numbers of every state where another array lives."""
@@ -62,7 +64,9 @@ class RunReferences:
         wanted = {need for specification in specifications for need in specification.wanted}
         self._since_start = any(need.since_start for need in wanted)
         self._since_previous = any(need.name in ("previous", "lagged") for need in wanted)
+        self._along_triples = any(need.name == "edge_mode" for need in wanted)
         self._start: NetworkState | None = None
+        self._path: dict[int, NetworkState] = {}
         self._initial: dict[str, State] = {}
         self._previous: dict[str, State] = {}
         self._light: dict[str, State] = {}  # the light state with a kernel that came after it
@@ -73,6 +77,20 @@ class RunReferences:
         """Keep θ_0, which ``module`` holds now, where something is measured since then."""
         if self._start is None and self._since_start:
             self._start = NetworkState.of(module)
+
+    def pass_by(self, module: nn.Module, step: int, *, begins: bool) -> None:
+        """Keep θ_t of the first two states of a triple, where something is measured of all three; and let go of them after it.
+
+        Args:
+            module: the network in this state.
+            step: t.
+            begins: whether a triple may begin with it.
+        """
+        if not self._along_triples:
+            return
+        goes_on = [*self._path] == [step - 1]
+        kept = self._path if goes_on else {}
+        self._path = {**kept, step: NetworkState.of(module)} if goes_on or begins else {}
 
     def of(self, probe: str, step: int) -> References:
         """What the measurement of a probe at that step is compared with."""
@@ -88,6 +106,7 @@ class RunReferences:
             lagged=latest if gap == lag else None,
             lag=lag,
             layers=self._layers.get(probe),
+            path=self._path,
         )
 
     def keep(self, probe: str, step: int, state: State, *, light: bool = False) -> None:
@@ -106,7 +125,7 @@ class RunReferences:
             self._light.pop(probe, None)
 
     def state_dict(self) -> dict[str, Any]:
-        """θ_0, the first and the last measured state of each probe, its lag and its layers, for a checkpoint."""
+        """θ_0, the first and the last state of each probe, its lag and layers, and a triple's parameters, for a checkpoint."""
         return {
             "anchor": None if self._start is None else vars(self._start),
             "initial": {name: to_plain(state) for name, state in self._initial.items()},
@@ -114,6 +133,7 @@ class RunReferences:
             "light": {name: to_plain(state) for name, state in self._light.items()},
             "lags": dict(self._lags),
             "layers": dict(self._layers),
+            "path": [[step, vars(state)] for step, state in self._path.items()],
         }
 
     def load_state_dict(self, memory: Mapping[str, Any], device: torch.device, *, measures: bool) -> None:
@@ -132,20 +152,21 @@ class RunReferences:
         if measures:
             start = memory.get("anchor")
             self._start = None if start is None else NetworkState(**start).to(device)
+            path = {step: NetworkState(**state).to(device) for step, state in memory.get("path", [])}
+            self._path = path if self._along_triples else {}
             self._initial = {name: from_plain(state) for name, state in memory.get("initial", {}).items()}
             self._previous = {name: from_plain(state) for name, state in memory.get("previous", {}).items()}
             self._light = {name: from_plain(state) for name, state in memory.get("light", {}).items()}
 
 
 #: What a state knows of others is theirs to keep; what products told of it nobody asks again.
-REFERENCES = ("initial", "previous", "lagged", "update", "estimates", "laplace")
+REFERENCES = ("initial", "previous", "lagged", "update", "estimates", "laplace", "edge_mode")
 
 
 def to_plain(state: State) -> dict[str, Any]:
     """``state`` by itself, as plain values and CPU tensors."""
-    alone = dataclasses.replace(
-        state, initial=None, previous=None, lagged=None, update=None, estimates=None, laplace=None
-    )
+    others: dict[str, Any] = dict.fromkeys(REFERENCES)
+    alone = dataclasses.replace(state, **others)
     state = alone.in_numpy
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name not in REFERENCES}
     pairs: EigenSystem = fields.pop("eigensystem")

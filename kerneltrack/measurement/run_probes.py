@@ -116,6 +116,7 @@ class RunProbes:
                 into[name] = self._measure(name, module, moment, rule, into, flags, last=last)
             else:
                 into[name] = self._glance(name, module, moment, rule, kernel=due[name].extent == "kernel")
+        self._references.pass_by(module, moment.step, begins=any(one.window > 2 for one in due.values()))
         return [name for name in due if not trains[name]]
 
     def _measure(

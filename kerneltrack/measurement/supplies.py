@@ -20,6 +20,7 @@ from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import is_another_function
 from kerneltrack.measurement.context import Context
 from kerneltrack.measurement.curvature import stability_ratio, stability_terms
+from kerneltrack.measurement.edge_mode import edge_mode
 from kerneltrack.measurement.hessian import gradient_curvature
 from kerneltrack.measurement.jacobian_motion import jacobian_difference
 from kerneltrack.measurement.kernels import trace
@@ -28,7 +29,7 @@ from kerneltrack.measurement.out_of_sample import as_matrix, check_squares, exte
 from kerneltrack.measurement.parameter_motion import difference
 from kerneltrack.measurement.training_outputs import training_outputs
 from kerneltrack.measurement.weight_norms import weight_norms
-from kerneltrack.observables import NEEDS, Need, State, grams_tell, missed_by_rounding, project
+from kerneltrack.observables import NEEDS, EdgeMode, Need, State, grams_tell, missed_by_rounding, project
 from kerneltrack.regression import Laplace
 from kerneltrack.spectrum import KernelEstimates, kernel_estimates
 
@@ -154,6 +155,12 @@ def batch_ratios(context: Context) -> Array:
     """(Pg)ᵀH(Pg)/(c gᵀPg) of the same."""
     threshold, metric = stability_terms(context.rule, list(context.network.parameters))
     return np.array([gradient_curvature(hessian, metric) / threshold for hessian in context.batch_hessians()])
+
+
+@supplies("edge_mode")
+def mode_at_the_edge(context: Context) -> EdgeMode:
+    """The swing along the one mode at the edge, and what would hold it there."""
+    return edge_mode(context.spec, context.module, context.references.path, context.step, context.rule, context.outputs)
 
 
 @supplies("layer_traces")

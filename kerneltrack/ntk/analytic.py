@@ -129,6 +129,7 @@ def _second(x1: Tensor, x2: Tensor | None) -> Tensor:
             "the analytic kernel needs points of one dimension",
             expected="(N1, d), (N2, d)",
             got=(tuple(x1.shape), tuple(x2.shape)),
+            remedy="Flatten images first: x.flatten(1).",
         )
     return x2
 

@@ -70,7 +70,7 @@ from kerneltrack.observables.spectral import (
     stable_rank,
     trace_share,
 )
-from kerneltrack.observables.state import State, Update, check_targets, epsilon_of, project
+from kerneltrack.observables.state import EdgeMode, State, Update, check_targets, epsilon_of, project
 from kerneltrack.observables.subspaces import largest_principal_angle, subspace_overlap
 from kerneltrack.observables.superseded import SUPERSEDED, Superseded
 from kerneltrack.observables.target_alignment import pair_alignment, permuted_pair_alignment
@@ -83,6 +83,7 @@ from kerneltrack.regression import kernel_alignment_risk, kernel_newton, kernel_
 __all__ = [
     "NEEDS",
     "SUPERSEDED",
+    "EdgeMode",
     "Ledger",
     "Need",
     "Observable",

@@ -225,6 +225,14 @@ NEEDS = {
             cost="two backward passes of the batch, and its memory until the update has ended",
         ),
         Need(
+            name="edge_mode",
+            field="edge_mode",
+            light="outputs",
+            what="the swing of three states along the one mode at the edge, and ∇λ_1 at their mean",
+            cost="θ_{t−2} and θ_{t−1}: two copies of the parameters while a triple goes on; in its third state some fifty to a "
+            "hundred products of the Hessian and twenty vectors of all parameters",
+        ),
+        Need(
             name="layers",
             field="layer_traces",
             of_the_kernel=True,

@@ -21,7 +21,7 @@ from kerneltrack.errors import ObservableError
 from kerneltrack.linear_algebra import to_numpy
 from kerneltrack.observables.dynamics import change_is_rounding
 from kerneltrack.observables.observable import observable
-from kerneltrack.observables.state import Array, State, project
+from kerneltrack.observables.state import Array, EdgeMode, State, project
 from kerneltrack.spectrum import across_clusters
 
 _SOURCE = "Cohen et al. 2024 (arXiv 2410.24206)"
@@ -185,6 +185,12 @@ def _seen(state: State) -> float:
     return seen_excess(state.settings.get("loss"), _by_output(state), state.raw_targets)
 
 
+def _edge_mode(state: State) -> EdgeMode:
+    if state.edge_mode is None:
+        raise ObservableError("the mode at the edge was not measured")
+    return state.edge_mode
+
+
 def _leading(state: State) -> float:
     columns = project(_triple(state).delta, state.reduction)
     assert state.previous is not None  # of a triple it is there
@@ -228,5 +234,23 @@ OBSERVABLES = (
         source=_SOURCE,
         default=False,
         long_name="share of the oscillation in the first five modes",
+    ),
+    observable(
+        "edge_swing",
+        lambda s: _edge_mode(s).seen,
+        "⟨u, δ⟩², δ = (2θ_{t−1} − θ_t − θ_{t−2})/4, u top eigenvector of ∇²L at their mean, in the third state of a triple",
+        "edge_mode",
+        source=_SOURCE,
+        default=False,
+        long_name="square of the parameters' swing along the one mode at the edge of stability",
+    ),
+    observable(
+        "edge_swing_predicted",
+        lambda s: _edge_mode(s).balance,
+        "2⟨−∇L, ∇λ_1⟩/‖∇λ_1‖², ∇λ_1 = ∇_θ(uᵀ∇²L u), at the mean of a triple's states; at least 0",
+        "edge_mode",
+        source=f"Damian, Nichani and Lee 2022; {_SOURCE}",
+        default=False,
+        long_name="square of the swing at which the sharpness would stand still",
     ),
 )

@@ -101,6 +101,19 @@ class Update:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EdgeMode:
+    """How much the parameters go to and fro along the top eigenvector of the Hessian, where that is at the edge of stability.
+
+    Attributes:
+        seen: ⟨u, δ⟩², δ = (2θ_{t−1} − θ_t − θ_{t−2})/4.
+        balance: 2⟨−∇L, ∇λ_1⟩/‖∇λ_1‖² at the three states' mean, 0 where the loss leads to smaller λ_1 by itself.
+    """
+
+    seen: float
+    balance: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """What was measured on one probe at one moment θ_t, before update t.
 
@@ -146,6 +159,7 @@ class State:
         training_outputs: (N, O) the outputs in training mode, where that differs from the measured one.
         laplace: linearised Laplace of another probe's data at this one's points.
         estimates: what random products tell of the kernel's size.
+        edge_mode: how much the one mode at the edge of stability swings, and should; None where there is no such.
         settings: ``loss`` (its name), ``dtype`` of the model's outputs ("float32" unless said), ``layers`` (names in
             the order of the parameter table), ``step``, ``readout`` (the layer whose output is f), ``computed_in`` (the
             coarsest dtype on the way to f, where that is not the outputs' own), ``lag`` (Δ, updates between the run's first
@@ -194,6 +208,7 @@ class State:
     training_outputs: Array | None = None
     laplace: Laplace | None = None
     estimates: KernelEstimates | None = None
+    edge_mode: EdgeMode | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

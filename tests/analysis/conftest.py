@@ -210,6 +210,8 @@ def oscillating(truth):
             outputs = truth.on_samples(truth.target + 0.01 * (step + place) * truth.basis[:, 1] + swing)
             loss = np.sum((outputs - truth.on_samples(truth.target)) ** 2) / (2 * truth.count)
             measured = {**kept[step].probes["train"], "outputs": outputs, "probe_loss": np.array(loss)}
+            swing = 0.1 * (1 + step / 100) ** 2 if place == 2 else np.nan  # of the third state only
+            measured |= {"edge_swing": np.array(swing), "edge_swing_predicted": np.array(swing / 1.5)}
             rows.append(
                 dataclasses.replace(kept[step], step=step + place, window=place, lag=place, probes={"train": measured})
             )

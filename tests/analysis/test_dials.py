@@ -9,6 +9,7 @@ from kerneltrack.analysis import load
 from kerneltrack.analysis.derived import alignment_order, oscillation
 from kerneltrack.analysis.figures import Scene, choose
 from kerneltrack.analysis.report import dials
+from kerneltrack.analysis.report.motion import oscillating
 from kerneltrack.errors import AnalysisError
 
 
@@ -95,6 +96,24 @@ def test_the_oscillation_is_drawn_by_its_part_of_the_loss_and_by_mode(swinging, 
     np.testing.assert_allclose([modes[f"v{i}"][0] for i in "₁₂₃₄₅"], [0.9, 0, 0, 0.1, 0], atol=1e-6)
 
 
+def test_the_swing_at_the_edge_is_drawn_beside_its_balance_and_told_where_both_are_known(swinging):
+    """By hand: 0.1 (1 + t/100)² in each third state, over 1.5 in balance; a balance of zero has no ratio."""
+    lines = drawn(choose("edge-swing")(Scene(swinging)), 0)
+    np.testing.assert_allclose(lines["seen"][np.isfinite(lines["seen"])], [0.1, 0.4, 0.9], rtol=1e-12)
+    np.testing.assert_allclose(lines["in balance"][np.isfinite(lines["seen"])], [0.2 / 3, 0.8 / 3, 0.6], rtol=1e-12)
+    told = oscillating(swinging).sentence
+    assert "swing is ×1.5 of that at which the sharpness would stand still (median over 3 triples)." in told
+    still = swinging.dataset.assign(edge_swing_predicted=0 * swinging.dataset["edge_swing_predicted"])
+    assert "stand still" not in oscillating(dataclasses.replace(swinging, dataset=still)).sentence
+    bare = dataclasses.replace(swinging, dataset=swinging.dataset.drop_vars("edge_swing"))
+    assert "stand still" not in oscillating(bare).sentence
+    with pytest.raises(AnalysisError, match="edge_swing"):
+        choose("edge-swing")(Scene(bare))
+    few = swinging.dataset["edge_swing"].where(swinging.steps != 2)
+    fewer = dataclasses.replace(swinging, dataset=swinging.dataset.assign(edge_swing=few))
+    assert "stand still" not in oscillating(fewer).sentence  # of two triples no median is told
+
+
 def test_the_drift_of_a_triple_is_told_apart(swinging):
     found = oscillation(swinging)
     np.testing.assert_allclose(found.drift, 1e-4, rtol=1e-10)
@@ -131,6 +150,21 @@ def test_which_came_first_is_told_from_nine_tenths_and_a_tenth(run, truth, synth
     assert {line.get_xdata()[0] for line in figure.axes[3].lines if str(line.get_label()).startswith("_")} >= {
         found.aligned, found.fallen,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [0.0, -1.0])
+def test_a_part_of_a_loss_that_does_not_start_above_zero_is_not_drawn(run, first):
+    """Dividing by it would draw infinities, or a fall as a rise; the alignment is drawn as it is without."""
+    loss = np.r_[first, run.values("probe_loss")[1:]]
+    lines = drawn(
+        choose("lazy-rich")(Scene(dataclasses.replace(run, dataset=run.dataset.assign(probe_loss=("snapshot", loss))))),
+        3,
+    )
+    assert "alignment" in lines
+    assert "loss" not in lines
+    neither = run.dataset.drop_vars(["probe_loss", "kernel_target_alignment"])
+    panel = choose("lazy-rich")(Scene(dataclasses.replace(run, dataset=neither))).axes[3]
+    assert [text.get_text() for text in panel.texts] == ["not measured"]
 
 
 def test_there_is_no_order_where_alignment_stood_from_the_start_or_nothing_fell(archives, run):

@@ -442,7 +442,7 @@ def test_seeds_are_told_where_runs_differ_in_nothing_else(synthetic, tmp_path):
         truth = dataclasses.replace(truth, eigenvalues=scaled)
         rows = list(synthetic.snapshots(truth))[-2:]
         paths.append(synthetic.write(tmp_path / f"s{seed}.h5", rows, synthetic.record(truth), metadata={"seed": seed}))
-    pages = write_report(paths, tmp_path / "seeds.html")
+    pages = write_report(paths, tmp_path / "seeds.html", each=True)
     cells, notes = uncertainty_table(pages[0].read_text(encoding="utf-8"))
     largest = [Story(p).values[-1, 0] / synthetic.N for p in paths]
     assert numbers(cells["λ₁ / N"][4]) == pytest.approx([sig(np.std(largest, ddof=1), 2)])

@@ -37,6 +37,7 @@ KINDS = {
     "weighted-spectrum": "dials",
     "lazy-rich": "dials",
     "oscillation": "oscillation",
+    "edge-swing": "oscillation",
     "eigenfunction-lines": "line",
     "estimates": "estimates",
     "calibration": "estimates",

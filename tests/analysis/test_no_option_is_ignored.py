@@ -27,7 +27,7 @@ WAYS = {
         "compare RUN CONTROL --against seed --json", "compare RUN CONTROL --group seed",
     ],
     "forecast": ["forecast RUN --rate x0.5", "forecast RUN --check", "forecast RUN --check --control CONTROL"],
-    "report": ["report RUN -o -"],
+    "report": ["report RUN -o -", "report RUN CONTROL -o OUT.html"],
     "export": ["export RUN -o OUT.csv"],
     "show": ["show RUN"],
     "summary": ["summary RUN"],
@@ -39,6 +39,7 @@ VALUES = {
     "--style": "--style dark", "--x": "--x log", "--list": "--list", "--format": "--format svg", "--json": "--json",
     "--by": "--by epoch", "--quantity": "--quantity trace", "--group": "--group seed", "--against": "--against seed",
     "--at": "--at 301", "--rate": "--rate 0.1", "--steps": "--steps 7", "--check": "--check", "--to": "--to netcdf",
+    "--each": "--each",
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ WRITERS = {
     "csv": ("export RUN -o OUT", ".csv"),
     "netcdf": ("export RUN --to netcdf -o OUT", ".nc"),
     "report": ("report RUN --control CONTROL -o OUT", ".html"),
-    "reports": ("report CONTROL RUN -o OUT", ".htm"),
+    "reports": ("report CONTROL RUN --each -o OUT", ".htm"),
     "plot": ("plot RUN --figure rank -o OUT", ".svg"),
     "runs": ("plot RUN CONTROL --figure runs -o OUT", ".png"),
     "lr-decay": ("lr-decay RUN --control CONTROL -o OUT", ".pdf"),
@@ -553,7 +553,7 @@ def test_reports_of_one_name_are_two_files(light, tmp_path, capsys):
         (tmp_path / folder).mkdir()
         shutil.copy(source, tmp_path / folder / ("run.h5" if folder != "c" else "run-2.h5"))
     sources = [str(tmp_path / name) for name in ("a/run.h5", "b/run.h5", "c/run-2.h5")]
-    assert main(["report", *sources, "-o", str(tmp_path / "page.html")]) == 0
+    assert main(["report", *sources, "--each", "-o", str(tmp_path / "page.html")]) == 0
     said = capsys.readouterr().out.splitlines()
     pages = [tmp_path / f"page-{name}.html" for name in ("run", "run-3", "run-2")]
     assert said == [f"wrote {page}" for page in pages]

@@ -228,7 +228,7 @@ def test_light_states_are_counted_apart(taken, measured, told):
 
 @pytest.mark.usefixtures("undrawn")
 def test_several_runs_get_a_page_each(archives, tmp_path):
-    pages = write_report(archives, tmp_path / "all.html")
+    pages = write_report(archives, tmp_path / "all.html", each=True)
     assert [p.name for p in pages] == ["all-run.html", "all-control.html"]
 
 

@@ -1,30 +1,11 @@
 """Archives that a test reads and does not write: their rows are joined in memory, and the file is written once.
 
-The writer makes a file of each row, opens them all again and joins them. That is what tests/archive look at, and
-three quarters of the time of an archive of a dozen rows. Oracle of what is made here: tests/archive/test_at_once.py.
+The writer makes a file of each row, and joins them now and then. That is what tests/archive look at, and
+most of the time of an archive of a dozen rows. Oracle of what is made here: tests/archive/test_at_once.py.
 """
 
 from kerneltrack.archive import ArchiveWriter, rows
-
-
-class Kept:
-    """A row as the part of an archive that would hold it."""
-
-    rows = 1
-
-    def __init__(self, row):
-        self._row = row
-        self.shapes = {path: value.shape for path, (_, value) in row.items()}
-        self.size = sum(value.nbytes for _, value in row.values())
-
-    def field(self, path):
-        return self._row[path][0]
-
-    def read(self, path, start, stop):
-        return self._row[path][1][None]
-
-    def is_written(self, path, row):
-        return True
+from kerneltrack.archive.kept import Kept
 
 
 class AtOnce(ArchiveWriter):
@@ -33,7 +14,8 @@ class AtOnce(ArchiveWriter):
     def append(self, snapshot):
         row = rows.encode(snapshot, index=self._next, segment=self._segment.number)
         self._sizes = self._sizes.bound(row, where=f"step {snapshot.step}")
-        self._kept = [*getattr(self, "_kept", ()), Kept(row)]
+        size = sum(value.nbytes for _, value in row.values())
+        self._kept = [*getattr(self, "_kept", ()), Kept(row, self._header, size)]
         self._next += 1
 
     def close(self):

@@ -161,8 +161,14 @@ CLASSES = (
 EXPONENTS = ("spectrum_exponent", "target_exponent")
 #: Of classes under a cross-entropy; the loss here is a mean of squares.
 LOGISTIC = ("kernel_logistic_loss", "kernel_logistic_accuracy", "network_accuracy")
-#: Of the third of three states in a row; with laws of its own (test_oscillation.py).
-TRIPLES = ("oscillation_loss", "oscillation_loss_seen", "oscillation_leading_share")
+#: Of the third of three states in a row; with laws of its own (test_oscillation.py, test_edge_mode.py).
+TRIPLES = (
+    "oscillation_loss",
+    "oscillation_loss_seen",
+    "oscillation_leading_share",
+    "edge_swing",
+    "edge_swing_predicted",
+)
 NOT_HERE = {
     OUTPUTS: {"class_diagonal", "class_within", "class_between", *CLASSES, *EXPONENTS, *LOGISTIC, *TRIPLES},
     1: {"kernel_specialization", "cross_output_share", *EXPONENTS, *LOGISTIC, *TRIPLES},
@@ -200,7 +206,7 @@ def test_every_observable_stands_under_the_laws():
     """No name is missing from all states but those that other files hold to the laws.
 
     Exponents take a hundred modes (test_shape.py); accuracies and logistic regression a cross-entropy (test_logistic.py); what
-    goes to and fro three states in a row (test_oscillation.py).
+    goes to and fro three states in a row (test_oscillation.py, test_edge_mode.py).
     """
     assert set.intersection(*NOT_HERE.values()) == {*EXPONENTS, *LOGISTIC, *TRIPLES}
 

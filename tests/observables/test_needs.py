@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.observables import NEEDS, Observable, State, Update, compute, in_order, is_light
+from kerneltrack.observables import NEEDS, EdgeMode, Observable, State, Update, compute, in_order, is_light
 from kerneltrack.regression import laplace
 from kerneltrack.spectrum import eigensystem, kernel_estimates, unsolved
 
@@ -21,7 +21,7 @@ WITHOUT = {
     "activations": "activations", "gates": "gates", "cross_time": "cross_time", "parameters": "parameter_distance",
     "anchored": "anchored_outputs", "extension": "extension", "regression": "regression", "conjugate": "conjugate",
     "optimizer_kernel": "optimizer_kernel", "training_outputs": "training_outputs",
-    "logistic": "logistic", "estimates": "estimates", "laplace": "laplace",
+    "logistic": "logistic", "estimates": "estimates", "laplace": "laplace", "edge_mode": "edge_mode",
 }  # fmt: skip
 ALWAYS = {"eigenvalues", "eigenvectors", "outputs", "size", "matrix"}
 INSIDE = {"spectrum", "loss", "layer_changes", "update_curvature", "update_batch"}
@@ -68,6 +68,7 @@ def whole(problem):
         gates={},
         extension=np.ones((21, 2)),
         estimates=kernel_estimates(np.eye(21)),
+        edge_mode=EdgeMode(seen=0.0, balance=0.0),
         laplace=laplace(np.ones((21, 3)), np.ones(21), eigensystem(np.eye(3)), np.ones((3, 1))),
         conjugate=np.ones((7, 7)),
     )

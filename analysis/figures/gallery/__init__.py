@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 
+from .overlay import overlay_figure
 from .runs import runs_figure, seeds_figure, sweep_figure
 
-__all__ = ["runs_figure", "seeds_figure", "sweep_figure"]
+__all__ = ["overlay_figure", "runs_figure", "seeds_figure", "sweep_figure"]
 
 for _name in (
     "pictures",

@@ -118,11 +118,29 @@ def oscillation(scene: Scene) -> Figure:
 
 
 @figure(
+    "edge-swing",
+    "The swing that holds the sharpness at the edge of stability",
+    "Of every three states in a row at which exactly one mode is at the edge: the square of the parameters' swing along it, and "
+    "the one at which the sharpness would stand still. Where they part, the sharpness rises (seen below) or falls.",
+    "edge_swing",
+    "edge_swing_predicted",
+    section="spectrum",
+)
+def edge_swing(scene: Scene) -> Figure:
+    """Both on one axis."""
+    page, axes = sheet(scene, 1, 1)
+    lines = _lines(scene, {"edge_swing": "seen", "edge_swing_predicted": "in balance"})
+    over_time(scene, axes[0], lines, "⟨u, δ⟩²", labels=False, y="log")
+    return page
+
+
+@figure(
     "lazy-rich",
     "Lazy or rich: kernel, weights, hidden neurons, and which came first",
     "Upper left: how far the kernel has turned, and what the network linearised at the start misses of the outputs' way. Upper "
     "right: ‖W_t − W_0‖₂/‖W_0‖₂ of each layer. Lower left: root mean square change of a hidden neuron. Lower right: alignment "
-    "over its last value and loss over its first, with t_A and t_L, where the one has nine tenths and the other has lost one.",
+    "over its last value and loss over its first, where these are above zero, with t_A and t_L, where the one has nine tenths "
+    "and the other has lost one.",
     "weight_spectral_change",
     section="motion",
 )
@@ -145,8 +163,7 @@ def lazy_rich(scene: Scene) -> Figure:
 def _by_layer(scene: Scene, ax: Axes, name: str, title: str) -> None:
     """A line for each layer that has the number; an empty panel, which says so, where none has."""
     if not scene.run.has(name):
-        ax.set_title(title)
-        ax.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center", color=scene.style.muted)
+        _not_measured(scene, ax, title)
         return
     values = scene.masked(name, why="the figure")
     shown = [i for i in range(values.shape[1]) if np.isfinite(values[:, i]).any()]
@@ -155,13 +172,23 @@ def _by_layer(scene: Scene, ax: Axes, name: str, title: str) -> None:
     over_time(scene, ax, lines, "", title=title, labels=False, ylim=(0, None))
 
 
+def _not_measured(scene: Scene, ax: Axes, title: str) -> None:
+    ax.set_title(title)
+    ax.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center", color=scene.style.muted)
+
+
 def _which_came_first(scene: Scene, ax: Axes) -> None:
     """Alignment over its last value, loss over its first."""
     lines = []
     for i, (name, label, place) in enumerate((("kernel_target_alignment", "alignment", -1), ("probe_loss", "loss", 0))):
         if scene.run.has(name):
             values = scene.masked(name, why="the figure")
-            lines.append(Series(label, values / values[np.isfinite(values)][place], scene.style.category[i]))
+            known = values[np.isfinite(values)]
+            if known.size and known[place] > 0:  # a part of what is not above zero says nothing
+                lines.append(Series(label, values / known[place], scene.style.category[i]))
+    if not lines:
+        _not_measured(scene, ax, "alignment, and loss")
+        return
     over_time(scene, ax, lines, "alignment, and loss", labels=False, ylim=(0, None))
     try:
         found = alignment_order(scene.run)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from claims import Claim, spread
 from continual_runs import forgetting
-from course import Course, Trend
+from course import Number, Run, Sweep, Trend
 from results import Results
-
-Run = dict[str, Any]
-Number = Callable[[Run], float]
 
 FORGET_LESS = "wide networks forget less (the paper's title)"
 LIMITS = "the limit does not describe large networks in practice"
@@ -28,11 +23,8 @@ LONG, ERROR, SAME = (
 FALLS, LEARNED = "λ_1 of the first task falls where the next begins", "less is forgotten, not less learned"
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(Sweep):
     """Every run."""
-
-    all: list[Run]
 
     @classmethod
     def of(cls, results: Results) -> Runs:
@@ -40,31 +32,16 @@ class Runs:
 
     @property
     def settings(self) -> list[str]:
-        return list(dict.fromkeys(run["setting"] for run in self.all))
+        return self.distinct("setting")
 
     @property
     def widths(self) -> list[int]:
-        return sorted({run["width"] for run in self.all})
+        return self.widths_of()
 
     @property
     def controlled(self) -> list[str]:
         """The settings with the control of one rotation."""
-        return list(dict.fromkeys(run["setting"] for run in self.some(order="same")))
-
-    def some(self, **wanted: object) -> list[Run]:
-        return [run for run in self.all if all(run[key] == value for key, value in wanted.items())]
-
-    def table(self, number: Number, **wanted: object) -> np.ndarray:
-        """(seeds, widths)."""
-        rows = {(run["seed"], run["width"]): number(run) for run in self.some(**wanted)}
-        return np.array([[rows[seed, width] for width in self.widths] for seed in sorted({seed for seed, _ in rows})])
-
-    def trend(self, number: Number, **wanted: object) -> Trend:
-        return Trend.of([self.table(number, **wanted)], self.widths)
-
-    def course(self, number: Number, **wanted: object) -> Course:
-        found = self.some(**wanted)
-        return Course(np.array([float(run["width"]) for run in found]), np.array([number(run) for run in found]))
+        return self.distinct("setting", order="same")
 
 
 def forgotten(run: Run) -> float:

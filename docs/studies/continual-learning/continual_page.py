@@ -8,7 +8,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import table, verdict
-from continual_claims import Number, Run, Runs, claims, drop, epochs, first_error, forgotten, jump, learned, why_not
+from continual_claims import Runs, claims, drop, epochs, first_error, forgotten, jump, learned, why_not
+from course import Number, Run
 from results import Results
 
 from kerneltrack.analysis.figures.style import OKABE_ITO

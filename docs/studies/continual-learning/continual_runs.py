@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from digit_images import CLASSES, Images, Source
-from squares_by_sgd import Learner, Sgd, State, mean_kernel, stable_rate
+from squares_by_sgd import Learner, Sgd, State, Task, mean_kernel, stable_rate
 from torch import Tensor, nn
 from wide_networks import Parametrisation, mlp
 
@@ -25,23 +25,6 @@ from kerneltrack import observables
 from kerneltrack.regression import cross_size, descent_filter, trained
 
 Order = Literal["turning", "same", "shuffled"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """Training points (:class:`squares_by_sgd.Points`), and others to be right on.
-
-    Attributes:
-        x: (N, D).
-        y: (N, O).
-        unseen: (N', D).
-        labels: (N',) of the unseen ones.
-    """
-
-    x: Tensor
-    y: Tensor
-    unseen: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,15 @@ READINGS: Mapping[str, str] = {
         "the oscillation is one of a few modes", "0.9 to 1 at the edge; 5/M for a random direction",
         "`stability_ratio`: near 1 the first mode is the one that oscillates",
     ),
+    "edge_swing": reading(
+        "the parameters go farther to and fro along the one mode at the edge", "10⁻⁶ to 10⁻² of ‖θ‖²",
+        "`edge_swing_predicted`: equal where the sharpness stands still",
+    ),
+    "edge_swing_predicted": reading(
+        "the way of the loss leads more steeply to sharper states, and a larger swing holds it",
+        "0 where it leads to flatter ones; near `edge_swing` in balance",
+        "`edge_swing`: below it λ_1 is still to rise, above it to fall",
+    ),
     "stability_bound": reading(
         "larger eigenvalues are stable", "2N/η for gradient descent", "λ_1: at the edge they are equal",
     ),
