@@ -95,9 +95,9 @@ def test_a_task_has_other_points_for_every_purpose_and_seed(name):
 
 
 def test_the_gaussian_has_the_median_distance_for_its_scale():
-    """By hand: points 0, 1, 3 have distances 1, 2, 3, whose median is 2."""
-    x = torch.tensor([[0.0], [1.0], [3.0]], dtype=torch.float64)
-    np.testing.assert_allclose(gaussian(x, 3)[0], [1, np.exp(-1 / 8), np.exp(-9 / 8)])
+    """By hand: points 0, 1, 4 have distances 1, 3, 4, whose median is 3."""
+    x = torch.tensor([[0.0], [1.0], [4.0]], dtype=torch.float64)
+    np.testing.assert_allclose(gaussian(x, 3)[0], [1, np.exp(-1 / 18), np.exp(-16 / 18)])
 
 
 def test_training_is_adams_and_stops_where_kernels_are_taken(points):
