@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ addEventListener("load", () => setTimeout(() => {
 """
 
 
-def browse(page, folder, *, width=1200, address="", reader=READER):
+def browse(page, folder, *, width=1200, address="", reader=READER, budget=4000):
     """(what the reader saw, console messages) of a page."""
     copy = folder / "page.html"
     copy.write_text(page.replace("</body>", reader + "</body>"), encoding="utf-8")
@@ -118,7 +119,7 @@ def browse(page, folder, *, width=1200, address="", reader=READER):
         f"--user-data-dir={folder / 'profile'}",
         f"--window-size={width},900",
         "--enable-logging=stderr",
-        "--virtual-time-budget=4000",
+        f"--virtual-time-budget={budget}",
         "--dump-dom",
         copy.as_uri() + address,
     ]
@@ -221,6 +222,40 @@ def test_a_script_error_would_be_seen(page, tmp_path):
         page.replace('"use strict";', '"use strict"; setTimeout(() => { throw new Error("broken"); });'), tmp_path
     )
     assert any("broken" in line for line in console)
+
+
+#: What axe finds: rule, how grave, how many elements, and the first of them.
+AUDIT = """
+<script>addEventListener("load", () => setTimeout(() => axe.run({ resultTypes: ["violations"] }).then((found) => {
+  const out = document.createElement("pre"); out.id = "seen";
+  out.textContent = JSON.stringify(found.violations.map((v) => [v.id, v.impact, v.nodes.length, v.nodes[0].html.slice(0, 99)]));
+  document.body.append(out);
+}), 400));</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def audit():
+    """axe-core as a script, which ships in a package of its own."""
+    package = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+    axe = (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    return f"<script>{axe.replace('</script', '<' + chr(92) + '/script')}</script>{AUDIT}"
+
+
+def audited(page, folder, audit):
+    """What axe finds; it makes functions from text, which the page itself forbids."""
+    allowed = page.replace("script-src 'unsafe-inline'", "script-src 'unsafe-inline' 'unsafe-eval'")
+    return browse(allowed, folder, reader=audit, budget=30_000)[0]
+
+
+def test_axe_finds_nothing(page, tmp_path, audit, synthetic, truth, control_truth):
+    """Oracle: axe-core. Negative control: a button without a name."""
+    assert audited(page, tmp_path, audit) == []
+    (tmp_path / "many").mkdir()
+    many = render_many(load(six_and_two(tmp_path / "many", synthetic, truth, control_truth)))
+    assert audited(many, tmp_path, audit) == []
+    found = audited(many.replace("<main>", "<main><button></button>"), tmp_path, audit)
+    assert [rule for rule, *_ in found] == ["button-name"]
 
 
 @pytest.mark.parametrize("width", [500, 1200])
