@@ -47,6 +47,21 @@ def test_the_condition_on_the_jacobian_is_broken_and_breaks_less_with_width(one_
         assert np.all(np.diff(course.medians) < 0)
 
 
+def test_exponents_of_one_seed_lie_on_their_side(one_seed):
+    """From the least width to the greatest: the slopes that the two nightly tests below fit, halfway between the closed forms."""
+
+    def exponent(setting, number):
+        course = one_seed[0].course(setting, number)
+        widths = SIZE.widths[setting]
+        return np.log(course.medians[-1] / course.medians[0]) / np.log(widths[-1] / widths[0])
+
+    assert exponent("relu-ntk", "neuron RMS") < -0.25 < exponent("relu-ntk", "layer norm") < 0.25
+    assert -0.25 < exponent("relu-mup", "neuron RMS") < 0.25 < exponent("relu-mup", "layer norm")
+    kernel = exponent("relu-ntk", "‖ΔΘ‖/‖Θ‖")
+    assert kernel < exponent("relu-ntk", "‖ΔJ‖/‖J‖") < 0
+    assert exponent("relu-mup", "‖ΔΘ‖/‖Θ‖") > kernel / 2
+
+
 @pytest.mark.nightly
 def test_single_neurons_freeze_and_the_layer_does_not(smoke):
     """NTK parametrisation: slopes −½ and 0; μP: 0 and ½. Halfway between tells them apart."""
