@@ -40,7 +40,9 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "studies/README", "studies/summary", "studies/digits", "studies/spectrum-alignment/README",
         "studies/alignment-contrast/README", "studies/alignment-speed/README", "studies/width-sweep/README",
         "studies/natural-gradient/README", "studies/uncertainty/README", "studies/continual-learning/README",
-        "studies/real-networks/README", "studies/conjugate-kernel/README", "studies/fast-ntk/README",
+        "studies/real-networks/README", "studies/conjugate-kernel/README",
+        "studies/grokking/README",
+        "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),
 }  # fmt: skip
