@@ -84,6 +84,7 @@ studies: $(VENV)/.studies  ## the papers, redone at desk size; writes docs/studi
 	$(BIN)/python docs/studies/biased-ntk/study.py --size desk
 	$(BIN)/python docs/studies/linear-and-infinite/study.py --size desk
 	$(BIN)/python docs/studies/adversarial-kernel/study.py --size desk
+	$(BIN)/python docs/studies/grokking/study.py --size desk
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
 	$(BIN)/python docs/studies/summary.py
 

@@ -41,7 +41,8 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "studies/alignment-contrast/README", "studies/alignment-speed/README", "studies/width-sweep/README",
         "studies/natural-gradient/README", "studies/uncertainty/README", "studies/continual-learning/README",
         "studies/real-networks/README", "studies/conjugate-kernel/README", "studies/biased-ntk/README",
-        "studies/linear-and-infinite/README", "studies/adversarial-kernel/README", "studies/fast-ntk/README",
+        "studies/linear-and-infinite/README", "studies/adversarial-kernel/README", "studies/grokking/README",
+        "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),
 }  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.study_scripts import script
+from tests.studies.study_scripts import STUDIES, script
 
 study = script("grokking")
 
@@ -14,8 +14,11 @@ from grok_claims import Runs, by_heart, claims, course, rise, steepest, why_not 
 from grok_page import figure, page  # noqa: E402
 from grok_runs import Modes, Table, moment, solution, steps_of  # noqa: E402
 from modular_sums import FAMILIES, Quadratic, pairs, shares, solved, targets, waves  # noqa: E402
+from results import Results  # noqa: E402
 
 import kerneltrack as kt  # noqa: E402
+
+FOLDER = STUDIES / "grokking"
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +157,9 @@ def test_a_figure_and_a_page_are_made_of_results_alone(smoke, tmp_path):
     figure(smoke, tmp_path / "grokking.png")
     assert (tmp_path / "grokking.png").stat().st_size > 10_000
     assert re.search(r"\d of \d claims that can be decided hold", page(smoke))
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    results = Results.read(FOLDER / "results.json")
+    assert results.size == "desk"
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)
