@@ -104,6 +104,11 @@ def test_a_very_wide_centred_network_is_the_limit_and_a_decayed_one_is_not():
     off = {kind: apart(outputs(task, limit, kind, 2048, 0, 0.5), limit.mean(task)) for kind in VARIANTS}
     assert off["centred"] < 0.15 < off["decayed"]
     assert off["plain"] > 1
+    plain, decayed = (outputs(task, limit, kind, 64, 0, 0.5) for kind in ("plain", "decayed"))
+    assert np.linalg.norm(decayed) < 0.6 * np.linalg.norm(
+        plain
+    )  # three layers of e^−½ each, and what is learned meanwhile
+    np.testing.assert_array_equal(outputs(task, limit, "decayed", 64, 0, 0.0), plain)
 
 
 def test_training_leaves_the_start_as_it_was(linear):
