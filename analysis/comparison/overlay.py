@@ -123,12 +123,18 @@ def overlay(runs: Trajectory, controls: Sequence[Run] = (), *, group: str | None
             the key.
     """
     if len(runs) + len(controls) < 2:
-        raise AnalysisError("a page of many runs", expected="two archives or more", got=len(runs))
+        raise AnalysisError(
+            "a page of many runs", expected="two archives or more", got=len(runs), remedy="Give further archives."
+        )
     several = Trajectory((*runs, *controls))
     notes = (*several.comparable(), *filter(None, (gauge_note(several[0]),)))
     for run in several:
         if not run.measured.any():
-            raise AnalysisError("no snapshot of this probe holds a measurement", where=run.path or None)
+            raise AnalysisError(
+                "no snapshot of this probe holds a measurement",
+                where=run.path or None,
+                remedy="Leave this archive out, or give --probe.",
+            )
     first, others = _quantities(Trajectory(tuple(run for run in runs if not _origin(run)) or several.runs))
     names = (*first, *others)[:QUANTITIES]
     every = max(NUMBERS // (len(several) * (len(names) + 2)), 16)
@@ -191,7 +197,11 @@ def _quantities(runs: Trajectory) -> tuple[list[str], list[str]]:
     other = [across_sizes(name) if len(sizes) > 1 else name for name in wanted]
     others = [name for name in dict.fromkeys(other) if name and name not in first]
     if not first and not others:
-        raise AnalysisError("the runs hold no number in common", got=", ".join(run.name for run in runs))
+        raise AnalysisError(
+            "the runs hold no number in common",
+            got=", ".join(run.name for run in runs),
+            remedy="Give --each for a page of each run.",
+        )
     return first, others
 
 
