@@ -124,10 +124,7 @@ def overlay(runs: Trajectory, controls: Sequence[Run] = (), *, group: str | None
     """
     if len(runs) + len(controls) < 2:
         raise AnalysisError(
-            "a page of many runs",
-            expected="two archives or more",
-            got=len(runs),
-            remedy="A page of one run is made of one archive.",
+            "a page of many runs", expected="two archives or more", got=len(runs), remedy="Give further archives."
         )
     several = Trajectory((*runs, *controls))
     notes = (*several.comparable(), *filter(None, (gauge_note(several[0]),)))
@@ -136,7 +133,7 @@ def overlay(runs: Trajectory, controls: Sequence[Run] = (), *, group: str | None
             raise AnalysisError(
                 "no snapshot of this probe holds a measurement",
                 where=run.path or None,
-                remedy="Leave this archive out, or name another probe.",
+                remedy="Leave this archive out, or give --probe.",
             )
     first, others = _quantities(Trajectory(tuple(run for run in runs if not _origin(run)) or several.runs))
     names = (*first, *others)[:QUANTITIES]
@@ -203,7 +200,7 @@ def _quantities(runs: Trajectory) -> tuple[list[str], list[str]]:
         raise AnalysisError(
             "the runs hold no number in common",
             got=", ".join(run.name for run in runs),
-            remedy="Leave out those that hold other numbers.",
+            remedy="Give --each for a page of each run.",
         )
     return first, others
 

@@ -144,6 +144,7 @@ VALUES = {
     ("report", "-o"): (2, ["x.pdf", "folder", "", "run.h5", "."]),
     ("report", "--control"): (2, ["run.h5", ""]),
     ("report", "--probe"): (1, ["nobody"]),
+    ("report", "--group"): (2, ["seed", ""]),
     ("summary", "--control"): (2, ["run.h5", ""]),
     ("summary", "--probe"): (1, ["nobody"]),
     ("lr-decay", "-o"): (2, ["x.html", "folder", ""]),
