@@ -82,6 +82,7 @@ studies: $(VENV)/.studies  ## the papers, redone at desk size; writes docs/studi
 	$(BIN)/python docs/studies/real-networks/study.py --size desk
 	$(BIN)/python docs/studies/conjugate-kernel/study.py --size desk
 	$(BIN)/python docs/studies/grokking/study.py --size desk
+	$(BIN)/python docs/studies/fine-tuning/study.py --size desk
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
 	$(BIN)/python docs/studies/summary.py
 
