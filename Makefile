@@ -85,6 +85,7 @@ studies: $(VENV)/.studies  ## the papers, redone at desk size; writes docs/studi
 	$(BIN)/python docs/studies/linear-and-infinite/study.py --size desk
 	$(BIN)/python docs/studies/adversarial-kernel/study.py --size desk
 	$(BIN)/python docs/studies/grokking/study.py --size desk
+	$(BIN)/python docs/studies/fine-tuning/study.py --size desk
 	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
 	$(BIN)/python docs/studies/summary.py
 

@@ -42,6 +42,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "studies/natural-gradient/README", "studies/uncertainty/README", "studies/continual-learning/README",
         "studies/real-networks/README", "studies/conjugate-kernel/README", "studies/biased-ntk/README",
         "studies/linear-and-infinite/README", "studies/adversarial-kernel/README", "studies/grokking/README",
+        "studies/fine-tuning/README",
         "studies/fast-ntk/README",
     ),
     "Project": ("project/contributing", "project/changelog"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.studies.study_scripts import script
+from tests.studies.study_scripts import STUDIES, script
 
 study = script("fine-tuning")
 
@@ -17,6 +17,8 @@ from tune_claims import Runs, anchored, claims, why_not  # noqa: E402
 from tune_models import GOOD, SO, Adapted, Data, digits, head, language_model, matrices, own_data, texts, tuned  # noqa: E402
 from tune_page import page  # noqa: E402
 from tune_runs import Descent, follow, kernels, rank_cosine  # noqa: E402
+
+FOLDER = STUDIES / "fine-tuning"
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +173,9 @@ def test_claims_fall_where_they_should_and_the_page_is_made_of_results_alone(smo
     assert len(list(why_not(Runs(bad), refuted))) == 2
     smoke.write(tmp_path / "results.json")
     assert re.search(r"2 of 2 claims that can be decided hold", page(Results.read(tmp_path / "results.json")))
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    results = Results.read(FOLDER / "results.json")
+    assert results.size == "desk"
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)

@@ -41,8 +41,8 @@ class Runs:
         return sorted({run["share"] for run in self.all})
 
     def parts(self, start: str, way: str, **wanted: object) -> list[Part]:
-        """Of all runs that are wanted, seed by seed; at the smallest rate where none is named."""
-        wanted = {"share": self.shares[0]} | wanted
+        """Of all runs that are wanted, seed by seed; at the largest rate, at which most reach the loss, where none is named."""
+        wanted = {"share": self.shares[-1]} | wanted
         some = sorted(
             (r for r in self.all if all(r[k] == v for k, v in wanted.items())), key=lambda r: (r["kind"], r["seed"])
         )
@@ -69,7 +69,7 @@ def claims(runs: Runs) -> Iterator[Claim]:
     yield _order(
         runs,
         "tuning is nearer to its kernel than training from scratch",
-        "error of f_lin at θ_T, at one training loss and the small rate: tuned in full below from scratch (2210.05643)",
+        "error of f_lin at θ_T, at the larger rate: tuned in full below from scratch (2210.05643)",
         (("tuned", "full"), ("scratch", "full")),
     )
     if runs.parts("other words", "full"):
@@ -133,7 +133,9 @@ def _order(runs: Runs, key: str, expected: str, ways: tuple[tuple[str, str], tup
         if not (near and far):
             return "–"
         below = sum(a < b for a, b in zip(near, far, strict=True))
-        return f"{spread(near)} against {spread(far)}, below in {below} of {len(near)}"
+        losses = (np.median([part["loss"] for part in runs.parts(*way, kind=kind)]) for way in ways)
+        at = " and ".join(f"{loss:.2g}" for loss in losses)
+        return f"{spread(near)} against {spread(far)}, below in {below} of {len(near)}, at losses of {at}"
 
     return Claim(key, "", expected, "recalled", _each(runs, tell), None)
 

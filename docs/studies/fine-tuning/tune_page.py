@@ -48,7 +48,8 @@ whose logits stand for the labels 1 and 0. It prints the numbers of the last tab
 {_words(s)}
 One output, y = ±1, {s["train"]} points to tune on, {s["test"]} unseen. Full-batch descent on the mean of ½(f − y)² at
 {" and ".join(f"{share:g}" for share in s["shares"])} of 2N/λ₁ of the kernel at the start of tuning, until the mean of (f − y)² is
-{s["level"]:g}, so that all are compared at one training loss; at most {s["longest"]:,} updates. **full**: everything is trained;
+{s["level"]:g}, so that those which get there are compared at one training loss; at most {s["longest"]:,} updates, and
+"loss" in the last table says who did not. **full**: everything is trained;
 **head**: the last layer; **rank r**: low-rank adapters f ← f + BAx beside every matrix but the head (Hu et al. 2021, arXiv
 2106.09685), B = 0 and A ~ N(0, 1/r) at the start, all else frozen. **scratch**: the same network before it was pre-trained.
 Run from commit {results.commit} on {results.ran_on}, in {results.seconds / 60:.0f} minutes of one process.
