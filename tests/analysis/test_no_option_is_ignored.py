@@ -150,7 +150,7 @@ def test_an_option_has_an_effect_or_is_refused(two, plain, tmp_path, capfdbinary
 def test_every_rule_is_met(two, tmp_path, capfdbinary):
     """The table names no option or condition that the command does not have. Negative control: --quantity is free."""
     for command, rules in RULES.items():
-        known = {*options(command), "ARCHIVE", "--figure runs", "-o - or a pipe"}
+        known = {*options(command), "ARCHIVE", "--figure runs", "-o - or a pipe", "several ARCHIVEs"}
         assert {part for rule in rules for part in (rule.option, rule.needs, rule.beside) if part} <= known
         assert all(rule.needs or rule.beside for rule in rules)
         assert "--quantity" not in {rule.option for rule in rules}

@@ -17,6 +17,7 @@ from tests.ntk.exact_kernels import OUTPUTS, exact
 from tests.ntk.oracles import EXACT, distance
 from tests.ntk.problems import PROBLEMS
 from tests.ntk.test_kept_plans import MODELS
+from tests.ntk.test_lookup import setting, truth
 from tests.ntk.test_recording import CALLS, CHANGES, PLAIN, Masked, X, agrees, small, warmed
 from tests.tiers import one_in
 
@@ -107,6 +108,21 @@ def test_weights_and_samples_change(tapes, output):
             model, torch.randn(6, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), output=output
         )
     assert (replays(tapes), len(tapes), asked.changes) == (before + 3, 1, changes)
+
+
+@pytest.mark.parametrize("call", ["twice", "twice-padded"])
+def test_an_embedding_that_is_looked_up_twice(tapes, call):
+    """Its rows meet by random numbers, which a generator draws: that is not recorded, and said. Fails where it is written down."""
+    model, ids = setting(call, 12)
+    for _ in range(CALLS):
+        assert distance(kt.empirical_ntk(model, ids), truth(call, 12, "full")) < EXACT
+    assert replays(tapes) or "random numbers are drawn" in recorded(model)[0]
+
+
+def test_what_cannot_be_written_down_is_refused():
+    """An operator with a generator. Fails where Python is asked to read it back from text."""
+    with pytest.raises(RuntimeError, match="given a Generator"):
+        OperatorTape().record(lambda: [torch.randn(3, generator=torch.Generator().manual_seed(0))])
 
 
 class Far(nn.Module):

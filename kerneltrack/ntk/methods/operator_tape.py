@@ -17,6 +17,9 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+#: What can be written down beside tensors.
+_WRITTEN = (int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+
 
 class OperatorTape:
     """Work on a CPU, recorded as a graph of operators.
@@ -30,7 +33,11 @@ class OperatorTape:
         self._run: Callable[..., tuple[Tensor, ...]] | None = None
 
     def record(self, work: Callable[[], Iterable[Tensor]]) -> None:
-        """Does the work once, and writes down its operators."""
+        """Does the work once, and writes down its operators.
+
+        Raises:
+            RuntimeError: an operator is given what cannot be written down, as a generator of random numbers.
+        """
         with _Writer() as writer:
             left = [tensor.detach() for tensor in work()]
         self._given, self._left, self._run = writer.given, left, writer.compiled(left)
@@ -84,6 +91,8 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
 
     def _node(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
+            if value is not None and not isinstance(value, _WRITTEN):
+                raise RuntimeError(f"an operator is given a {type(value).__name__}")
             return value
         if (known := self._known.get(_place(value))) is not None:
             return known

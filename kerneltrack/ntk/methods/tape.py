@@ -126,6 +126,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given, made = _tensors((args, kwargs)), _tensors(result)
         if name in _READS:
             self.reason = self.reason or f"the host waits for a value in {name}"
+        if torch.Tag.nondeterministic_seeded in func.tags:  # a replay would draw anew
+            self.reason = self.reason or f"random numbers are drawn in {name}"
         for tensor in (*given, *made):
             if tensor.layout != torch.strided:
                 self.reason = self.reason or f"{name} has a tensor that is not dense"
