@@ -32,7 +32,7 @@ def sharpness(run: Run) -> Finding | None:
             told.append(f"{subject} at {level}")
             value = value or f"{subject}: {level}"
     sentences = (
-        [f"Over the last third of the snapshots stood {' and '.join(told)} of the bound of stability (medians)."]
+        [f"Over the last third of the snapshots, of the bound of stability: {' and '.join(told)} (medians)."]
         if told
         else []
     )
