@@ -183,7 +183,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = (), *, 
         .render(
             version=version("kerneltrack"),
             reload=reload,
-            title=plain(run.provenance.get("metadata", {}).get("title", run.name)),
+            title=_title(run),
             headline=headline(run),
             run=run,
             control=control,
@@ -207,9 +207,18 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = (), *, 
             source=plain(Path(run.path).name),
             css=resource("page.css", "plots.css"),
             colours=colours(),
-            script=resource("plots.js", "save.js", "page.js", "reload.js"),
+            script=resource("plots.js", "save.js", "page.js", "tables.js", "reload.js"),
         )
     )
+
+
+def _title(run: Run) -> str:
+    """What its author called the run; else the file's name, the network's class, the probe, and how far it was followed."""
+    if "title" in (metadata := run.provenance.get("metadata", {})):
+        return plain(metadata["title"])
+    network = plain(run.provenance.get("run", {}).get("model", ""), 400).rpartition(".")[2]
+    on = f"{network} on the probe “{run.probe}”" if network else f"the probe “{run.probe}”"
+    return f"{run.name}: {on} up to step {count(run.steps[run.measured][-1])}"
 
 
 def _effects(run: Run, controls: Trajectory) -> tuple[LrDecayEffects | None, str]:

@@ -72,6 +72,12 @@ addEventListener("load", () => {
     seen.clicked = $("moment-step").value; seen.mark_first = mark(); seen.address = location.hash;
     seen.figure = course.parentElement.id.replace("figure-", "");
   }
+  const open = () => [...document.querySelectorAll("details.fold")].map((fold) => fold.open); seen.folds = [open()];
+  dispatchEvent(new Event("beforeprint")); seen.folds.push(open()); dispatchEvent(new Event("afterprint")); seen.folds.push(open());
+  const find = $("find-definition"); find.value = "Residual ENERGY"; find.dispatchEvent(new Event("input"));
+  const rows = [...document.querySelectorAll("table.definitions tbody tr")];
+  seen.found = rows.filter((tr) => tr.checkVisibility()).map((tr) => tr.cells[0].innerText);
+  seen.unfolded = open(); find.value = ""; find.dispatchEvent(new Event("input"));
   seen.ground = getComputedStyle(document.body).backgroundColor;
   $("theme").click();
   seen.switched = getComputedStyle(document.body).backgroundColor;
@@ -169,7 +175,7 @@ def browse(page, folder, *, width=1200, address="", reader=READER, budget=4000):
 def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path, truth):
     seen, console = browse(page, tmp_path)
     assert console == []
-    assert seen["title"] == "run · kerneltrack"
+    assert seen["title"] == "run: the probe “train” up to step 700 · kerneltrack"
     assert (seen["last"][0], seen["first"][0]) == ("step 700", "step 0")
     assert "0.125" in seen["last"][1]
     assert "0.25" in seen["first"][1]
@@ -182,6 +188,21 @@ def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path,
     assert seen["curve"].startswith("M")
     assert seen["curve"] != seen["moved"]  # the spectrum of step 0 and of step 700
     assert seen["broken"] == 0
+
+
+def test_long_tables_are_folded_open_on_paper_and_searched(page, tmp_path):
+    """Oracle: the table's own rows with both words, as Python finds them."""
+    seen, console = browse(page, tmp_path)
+    body = re.search(r'<table class="definitions">.*?<tbody>(.*?)</tbody>', page, re.DOTALL).group(1)
+    rows = [re.sub(r"<.*?>", " ", row) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)]
+    wanted = [row.split()[0] for row in rows if all(word in row.lower() for word in ("residual", "energy"))]
+    assert (console, 0 < len(wanted) < len(rows)) == ([], True)
+    assert seen["found"] == wanted
+    assert seen["unfolded"][-1]
+    before, paper, after = seen["folds"]
+    assert not any(before)
+    assert all(paper)
+    assert (after, len(before)) == (before, page.count('<details class="fold">'))
 
 
 def test_time_is_linked(page, tmp_path):

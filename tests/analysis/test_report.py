@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import html
+import json
 import re
 import shlex
 import time
@@ -17,7 +18,7 @@ from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.cli import app
 from kerneltrack.analysis.report.command import plot_command
 from kerneltrack.analysis.report.findings import findings
-from kerneltrack.analysis.report.page import _snapshots, write_report
+from kerneltrack.analysis.report.page import _snapshots, _title, write_report
 from kerneltrack.analysis.report.slider import explorer
 from kerneltrack.analysis.text import number
 from kerneltrack.errors import AnalysisError
@@ -158,8 +159,6 @@ def test_every_figure_has_an_alternative_text(page):
 
 
 def test_hover_values_are_the_drawn_numbers(page, truth):
-    import json
-
     hovers = [json.loads(html.unescape(found)) for found in re.findall(r'data-hover="([^"]*)"', page)]
     lines = [one for panels in hovers for panel in panels for one in panel.get("lines", ()) if one["label"] == "λ₁₀"]
     steps = [(point[2], point[3]) for point in lines[0]["points"]]
@@ -188,6 +187,21 @@ def test_the_line_is_exact_for_any_name(archives, tmp_path):
     words = ["kerneltrack", "plot", "./-a b'c.h5", "--figure", "rank", "--probe", run.probe, "-o", "rank.svg"]
     assert shlex.split(plot_command(odd, "rank")) == words
     assert plot_command(dataclasses.replace(run, path=""), "rank") == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "title"),
+    [
+        ({}, "run: the probe “train” up to step 700"),
+        ({"run": {"model": "nets.make.<locals>.MLP"}}, "run: MLP on the probe “train” up to step 700"),
+        ({"run": {"model": "nets.MLP"}, "metadata": {"title": "Mine"}}, "Mine"),
+    ],
+)
+def test_a_title_says_what_is_looked_at(archives, told, title):
+    """Oracle: what the archive is told to hold; its last step is 700. An author's own words go before."""
+    run = load(archives[0])[0]
+    attrs = {**run.dataset.attrs, "provenance": json.dumps(told)}
+    assert _title(dataclasses.replace(run, dataset=run.dataset.assign_attrs(attrs))) == title
 
 
 def test_private_provenance_stays_in_the_archive(page):
