@@ -23,6 +23,9 @@ from ..figures import PAGE, cell_names
 #: Points of one line beyond which hover values are thinned: 2,000 is a pixel each on the widest page.
 _HOVER_POINTS = 2000
 
+#: Digits of a number that goes along: what a table for a paper takes from the page; float32 has no more.
+_DIGITS = 6
+
 #: Labels of axes whose named lines are read under the pointer.
 _LINES = frozenset({"course", "profile"})
 
@@ -116,11 +119,13 @@ def _hover(figure: Figure) -> list[dict[str, Any]]:
             panel = {
                 "box": _rounded(_box(ax)),
                 "axis": ax.get_xlabel().removeprefix("training ") or "at",
+                "title": _title(ax),
+                "y": ax.get_ylabel(),
                 "lines": drawn,
             }
             found.append(panel | (_axes(ax) if whole else {}))
         elif ax.get_label() == "map" and ax.images:
-            found.append({"box": _rounded(_box(ax)), "map": _map(ax)})
+            found.append({"box": _rounded(_box(ax)), "title": _title(ax), "map": _map(ax)})
     return found
 
 
@@ -135,6 +140,10 @@ def _is_data(ax: Axes, line: Line2D) -> bool:
     return bool(line.get_transform() == ax.transData)
 
 
+def _title(ax: Axes) -> str:
+    return ax.get_title(loc="left") or ax.get_title()
+
+
 def _axes(ax: Axes) -> dict[str, Any]:
     """What the page needs to draw the axes anew: their scales, labels, and rules across them."""
     rules = [line for line in ax.lines if not _is_data(ax, line)]
@@ -146,9 +155,7 @@ def _axes(ax: Axes) -> dict[str, Any]:
     ]
     scale = {"symlog": "log", "log": "pure"}.get(ax.get_xscale(), "linear")
     return {
-        "title": ax.get_title(loc="left") or ax.get_title(),
         "x": ax.get_xlabel(),
-        "y": ax.get_ylabel(),
         "scale": scale,
         "log": ax.get_yscale() == "log",
         "marks": [float(x) for x in upright],
@@ -162,7 +169,7 @@ def _map(ax: Axes) -> dict[str, Any]:
     values = np.asarray(ax.images[0].get_array(), dtype=np.float64)
     up = bool(ax.get_ylim()[0] < ax.get_ylim()[1])
     return {
-        "values": [[float(f"{v:.4g}") if np.isfinite(v) else None for v in row] for row in values.tolist()],
+        "values": [[float(f"{v:.{_DIGITS}g}") if np.isfinite(v) else None for v in row] for row in values.tolist()],
         "rows": rows,
         "columns": columns,
         "up": up,
@@ -185,7 +192,7 @@ def _line(figure: Figure, ax: Axes, line: Line2D) -> dict[str, Any]:
     places = figure.transFigure.inverted().transform(ax.transData.transform(data))
     colour = _colour(line)
     points = [
-        [round(float(x), 4), round(float(1 - y), 4), float(step), float(f"{value:.4g}")]
+        [round(float(x), 4), round(float(1 - y), 4), float(step), float(f"{value:.{_DIGITS}g}")]
         for (x, y), (step, value) in zip(places, data, strict=True)
         if np.isfinite(x) and np.isfinite(y)
     ]

@@ -64,7 +64,7 @@ def render_many(runs: Trajectory, control: Run | None = None, *, group: str | No
             provenance=[(plain(k), value_text(v)) for k, v in {"probe": runs[0].probe, **runs[0].settings}.items()],
             css=resource("page.css", "plots.css"),
             colours=colours(),
-            script=resource("plots.js", "overlay.js", "reload.js"),
+            script=resource("plots.js", "save.js", "overlay.js", "tables.js", "reload.js"),
         )
     )
 

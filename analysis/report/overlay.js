@@ -54,7 +54,7 @@
       const members = shown.filter((i) => !runs[i].control), both = averaged(members, q);
       if (both) {
         bands.push({ colour: painted, points: both.band });
-        lines.push({ label: `${one.name} ${text}, mean of ${members.length}`, colour: painted, points: both.mean });
+        lines.push({ label: `${one.name} ${text}, mean of ${members.length}`, colour: painted, points: both.mean, band: both.band });
       }
       shown.forEach((i) => {
         if (both && !runs[i].control) return;
@@ -71,9 +71,9 @@
   // Plots are drawn when they come into view: two hundred runs times two dozen quantities at once would keep the reader waiting.
   const made = new Map();
   const watcher = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
-    if (!isIntersecting || made.has(target)) return;
-    made.set(target, plot(target, spec(Number(target.dataset.quantity))));
+    if (isIntersecting) drawn(target);
   }), { rootMargin: "400px" });
+  const drawn = (host) => { if (!made.has(host)) made.set(host, plot(host, spec(Number(host.dataset.quantity)))); return made.get(host); };
   const hosts = [...live.querySelectorAll(".host")];
   const legend = () => {
     const one = key(), shown = one.values.map((text, i) => [text, i]).filter(([, i]) => one.of.some((v, run) => v === i && !asked.off.has(run)));
@@ -116,6 +116,12 @@
   $("all").addEventListener("click", () => set(true));
   $("none").addEventListener("click", () => set(false));
 
+  // What is on the page goes to the paper: the legend's entries, and the lines as they are drawn.
+  const entries = () => [...$("legend").children].map((item) => (item.firstChild.className === "dashed" ? ["var(--muted)", item.textContent, true] : [item.firstChild.style.background, item.textContent, false]));
+  const table = ({ short, lines, bands }) => [
+    ["run", short, "value", ...(bands.length ? ["low", "high"] : [])],
+    ...lines.flatMap(({ label, points, band }) => points.map(([x, y], i) => [label, x, y, ...(bands.length ? (band ? band[i].slice(1) : ["", ""]) : [])])),
+  ];
   legend();
   hosts.forEach((host) => {
     watcher.observe(host);
@@ -123,6 +129,8 @@
     closer.addEventListener("click", () => made.get(host)?.zoom(1.6));
     away.addEventListener("click", () => made.get(host)?.zoom(1 / 1.6));
     back.addEventListener("click", () => made.get(host)?.whole());
+    const q = Number(host.dataset.quantity), told = data.quantities[q];
+    save.offer(host.parentElement, { name: told.name, title: told.title, rows: () => table(spec(q)), drawn: () => save.stacked([{ title: told.title, key: entries(), svg: drawn(host).svg }]) });
   });
-  addEventListener("beforeprint", () => hosts.forEach((host) => { if (!made.has(host)) made.set(host, plot(host, spec(Number(host.dataset.quantity)))); }));
+  addEventListener("beforeprint", () => hosts.forEach(drawn));
 })();

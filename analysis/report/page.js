@@ -62,6 +62,7 @@
 
   // Figures that can be drawn anew, and what time axis the reader chose: "" is each figure's own.
   const figures = [], narrow = matchMedia("(max-width: 36rem)"), axisOf = $("scale");
+  const called = (panel) => [panel.title, panel.y].filter(Boolean).join(": ");
   const stairs = (points) => points.flatMap((p, i) => (i ? [[p[0], points[i - 1][1]], p] : [p]));
   const live = (drawing, panels) => {
     const place = make("div"), id = drawing.parentElement.id;
@@ -78,7 +79,7 @@
       made = panels.map((panel, i) => {
         const part = make("div"), host = make("div"), key = make("p");
         host.id = `${id}-live-${i}`; host.className = "host"; key.className = "key legend still";
-        if (panel.title || panel.y) part.append(make("h4", [panel.title, panel.y].filter(Boolean).join(": ")));
+        if (called(panel)) part.append(make("h4", called(panel)));
         key.append(...panel.lines.map(({ label, colour, dash }) => {
           const item = make("span"), mark = make("i");
           mark.style.background = dash ? `repeating-linear-gradient(90deg, ${colour} 0 5px, transparent 5px 8px)` : colour;
@@ -95,12 +96,25 @@
     };
     const wanted = () => narrow.matches || Boolean(axisOf && axisOf.value && panels.some((panel) => panel.axis === "step"));
     return {
+      shown: () => (place.hidden ? null : made.map(([panel, one]) => ({
+        title: called(panel), key: panel.lines.map(({ colour, label, dash }) => [colour, label, dash]), svg: one.svg,
+      }))),
       update: () => show(wanted()),
       zoom: (factor) => { if (place.hidden) show(true); made.forEach(([, one]) => one.zoom(factor)); },
       back: () => { if (made) made.forEach(([, one]) => one.whole()); show(wanted()); },
     };
   };
   const update = () => figures.forEach((one) => one.update());
+
+  // A figure's numbers as a table: a line's points, or a map's cells; each figure's panels one after the other.
+  const table = (panels) => {
+    const axes = [...new Set(panels.map((panel) => (panel.map ? "column" : panel.axis)))], maps = panels.every((panel) => panel.map);
+    return [["panel", maps ? "row" : "line", axes.length === 1 ? axes[0] : "x", "value"], ...panels.flatMap((panel, i) => {
+      const name = called(panel) || String(i + 1);
+      if (panel.map) return panel.map.values.flatMap((row, j) => row.map((v, k) => [name, panel.map.rows[j], panel.map.columns[k], v]));
+      return panel.lines.flatMap((one) => one.points.map((point) => [name, one.label, point[2], point[3]]));
+    })];
+  };
 
   // Every drawing: values under the pointer or the arrow keys, and zoom (buttons, + and −, drag; 0 shows the whole again).
   const tip = $("tip");
@@ -164,6 +178,12 @@
       closer.addEventListener("click", () => by(1.6)); away.addEventListener("click", () => by(1 / 1.6));
       back.addEventListener("click", () => { if (living) living.back(); whole(); });
     }
+    const figure = drawing.parentElement, all = svg.getAttribute("viewBox");
+    save.offer(figure, {
+      name: figure.id.replace(/^figure-/, ""), title: figure.querySelector("h3").textContent.trim(), command: figure.dataset.command,
+      drawn: () => { const shown = living && living.shown(); return shown ? save.stacked(shown) : save.copy(svg, all); },
+      rows: panels.length ? () => table(panels) : null,
+    });
     drawing.addEventListener("dblclick", (event) => (living ? living.zoom(2.2) : zoom(2.2, ...inside(event))));
     drawing.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && view.scale === 1) return; // an ordinary wheel scrolls the page

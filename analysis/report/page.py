@@ -30,6 +30,7 @@ from ..output import HTML, distinct, is_stream, may_write, write
 from ..text import Table, count, number, plain
 from ..trajectory import PathLike, Run, Trajectory, controls_beside, load, placebos_beside
 from ..withheld import gauge_note, misleading, mode_note, sample_note, seen
+from .command import plot_command
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
 from .many import render_many
@@ -69,6 +70,7 @@ class DrawnFigure:
     title: str
     caption: str
     drawing: InlineSvg
+    command: str
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = (), *, 
         .render(
             version=version("kerneltrack"),
             reload=reload,
-            title=plain(run.provenance.get("metadata", {}).get("title", run.name)),
+            title=_title(run),
             headline=headline(run),
             run=run,
             control=control,
@@ -205,9 +207,18 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = (), *, 
             source=plain(Path(run.path).name),
             css=resource("page.css", "plots.css"),
             colours=colours(),
-            script=resource("plots.js", "page.js", "reload.js"),
+            script=resource("plots.js", "save.js", "page.js", "tables.js", "reload.js"),
         )
     )
+
+
+def _title(run: Run) -> str:
+    """What its author called the run; else the file's name, the network's class, the probe, and how far it was followed."""
+    if "title" in (metadata := run.provenance.get("metadata", {})):
+        return plain(metadata["title"])
+    network = plain(run.provenance.get("run", {}).get("model", ""), 400).rpartition(".")[2]
+    on = f"{network} on the probe “{run.probe}”" if network else f"the probe “{run.probe}”"
+    return f"{run.name}: {on} up to step {count(run.steps[run.measured][-1])}"
 
 
 def _effects(run: Run, controls: Trajectory) -> tuple[LrDecayEffects | None, str]:
@@ -223,12 +234,14 @@ def _sections(run: Run, control: Run | None) -> tuple[list[Section], list[tuple[
     drawn: dict[str, list[DrawnFigure]] = {key: [] for key, _, _ in SECTIONS}
     absent: list[tuple[str, str]] = []
     for spec in registered().values():
+        scene.used.clear()
         try:
             drawing = inline_svg(spec(scene), spec.name, f"{spec.title}. {spec.caption}")
         except AnalysisError as error:
             absent.append((spec.title, str(error)))
             continue
-        drawn.setdefault(spec.section, []).append(DrawnFigure(spec.name, spec.title, spec.caption, drawing))
+        command = plot_command(run, spec.name, control if "control" in scene.used else None)
+        drawn.setdefault(spec.section, []).append(DrawnFigure(spec.name, spec.title, spec.caption, drawing, command))
     known = {key: (title, lead) for key, title, lead in SECTIONS}
     sections = [
         Section(key.replace(" ", "-"), *known.get(key, (key, "")), tuple(found)) for key, found in drawn.items()

@@ -187,11 +187,8 @@ def problems(path: Path) -> Iterator[Problem]:
 def _digests(path: Path) -> Iterator[Problem]:
     """Rows whose digest is not theirs: damage that a checksum cannot see (fletcher32 takes 0xffff for 0x0000)."""
     with open_archive(path, all_segments=True) as archive:
-        for position in range(len(archive)):
-            try:
-                archive[position]
-            except ArchiveError as error:
-                yield Problem("problem", str(path), str(error))
+        for error in archive.faults():
+            yield Problem("problem", str(path), str(error))
 
 
 def _unprotected(piece: Piece) -> Iterator[str]:

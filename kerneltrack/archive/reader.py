@@ -140,16 +140,20 @@ class Archive(Sequence[Snapshot]):
         return (self._snapshot(position) for position in range(len(self)))
 
     def _snapshot(self, position: int) -> Snapshot:
-        piece, place = self._pieces[self._origin[position]], int(self._place[position])
-        values = piece.row(place)
-        if not np.array_equal(rows.digest(values), values["content_sha256"]):
-            raise ArchiveFormatError("a snapshot is not what was written: the file is damaged", where=f"row {position}")
-        measured: dict[str, dict[str, Array]] = {}
-        for path, value in values.items():
-            if path.startswith("probes/"):
-                _, probe, name = path.split("/")
-                measured.setdefault(probe, {})[name] = value
-        return rows.decode(values, measured)
+        return _decoded(self._pieces[self._origin[position]].row(int(self._place[position])), position)
+
+    def faults(self) -> Iterator[ArchiveError]:
+        """What reading each snapshot would raise, in their order; many are read in one go, which takes a fraction of the time."""
+        for start, stop, number, first in joining.runs(self._origin, self._place):
+            piece = self._pieces[number]
+            for begin in range(start, stop, size := piece.rows_in_a_block):
+                places = range(first + begin - start, first + min(begin + size, stop) - start)
+                block = _block(piece, places)
+                for offset, place in enumerate(places):
+                    try:
+                        _decoded(piece.row(place) if block is None else block[offset], begin + offset)
+                    except ArchiveError as error:
+                        yield error
 
     def to_xarray(self, probe: str | None = None, *, by: Literal["snapshot", "step"] = "snapshot") -> xarray.Dataset:
         """One probe's measurements as a labelled data set that reads what is asked of it, when it is asked.
@@ -255,3 +259,27 @@ def _as_it_was(path: Path, canonical: bool, archive_id: str, appended: int, star
     if canonical:
         archive._drop_superseded()
     return archive
+
+
+def _block(piece: pieces.Piece, places: range) -> list[dict[str, Array]] | None:
+    """Rows of a piece; None where one of them cannot be read: then each is read by itself, which tells the damaged one."""
+    try:
+        return piece.block(places)
+    except ArchiveError:
+        return None
+
+
+def _decoded(values: Mapping[str, Array], position: int) -> Snapshot:
+    """The snapshot of a row.
+
+    Raises:
+        ArchiveFormatError: its digest is not that of its values.
+    """
+    if not np.array_equal(rows.digest(values), values["content_sha256"]):
+        raise ArchiveFormatError("a snapshot is not what was written: the file is damaged", where=f"row {position}")
+    measured: dict[str, dict[str, Array]] = {}
+    for path, value in values.items():
+        if path.startswith("probes/"):
+            _, probe, name = path.split("/")
+            measured.setdefault(probe, {})[name] = value
+    return rows.decode(values, measured)

@@ -3,6 +3,8 @@
 `make browser-test` runs these; without Chromium they are skipped, visibly.
 """
 
+import csv
+import io
 import json
 import math
 import re
@@ -19,6 +21,8 @@ from tests.analysis.test_page_of_many_runs import factor, six_and_two
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
+
+SPECTRA = "kerneltrack plot run.h5 --figure spectra -o spectra.svg"
 
 #: A reader: moves the slider, presses keys on a figure, switches the theme, and writes down what happened.
 READER = """
@@ -68,6 +72,12 @@ addEventListener("load", () => {
     seen.clicked = $("moment-step").value; seen.mark_first = mark(); seen.address = location.hash;
     seen.figure = course.parentElement.id.replace("figure-", "");
   }
+  const open = () => [...document.querySelectorAll("details.fold")].map((fold) => fold.open); seen.folds = [open()];
+  dispatchEvent(new Event("beforeprint")); seen.folds.push(open()); dispatchEvent(new Event("afterprint")); seen.folds.push(open());
+  const find = $("find-definition"); find.value = "Residual ENERGY"; find.dispatchEvent(new Event("input"));
+  const rows = [...document.querySelectorAll("table.definitions tbody tr")];
+  seen.found = rows.filter((tr) => tr.checkVisibility()).map((tr) => tr.cells[0].innerText);
+  seen.unfolded = open(); find.value = ""; find.dispatchEvent(new Event("input"));
   seen.ground = getComputedStyle(document.body).backgroundColor;
   $("theme").click();
   seen.switched = getComputedStyle(document.body).backgroundColor;
@@ -102,6 +112,38 @@ addEventListener("load", () => setTimeout(() => {
 """
 
 
+#: A reader who takes a figure to the paper: the button of each kind on the figure of this id, and what it hands over.
+TAKER = """
+<script>
+addEventListener("load", () => setTimeout(async () => {
+  const seen = {}, wait = (ms) => new Promise((done) => setTimeout(done, ms)), blobs = [], names = [];
+  URL.createObjectURL = (blob) => { blobs.push(blob); return "#"; };
+  HTMLAnchorElement.prototype.click = function () { names.push(this.download); };
+  const menu = document.querySelector("SELECTOR").closest("figure").querySelector(".save");
+  const press = (word) => [...menu.querySelectorAll("button")].find((b) => b.textContent === word).click();
+  document.documentElement.dataset.theme = "dark"; menu.open = true;
+  seen.offered = [...menu.querySelectorAll("button")].map((b) => b.textContent);
+  press("SVG"); press("CSV"); press("PNG"); for (let i = 0; i < 60 && blobs.length < 3; i++) await wait(100);
+  seen.svg = await blobs[0].text(); seen.csv = await blobs[1].text(); seen.names = names;
+  seen.png = [...new Uint8Array(await blobs[2].arrayBuffer()).slice(0, 24)];
+  const parsed = new DOMParser().parseFromString(seen.svg, "image/svg+xml");
+  seen.texts = [...parsed.querySelectorAll("text")].map((t) => t.textContent.trim());
+  seen.paths = parsed.querySelectorAll("path").length; seen.failed = parsed.querySelectorAll("parsererror").length;
+  seen.box = parsed.documentElement.getAttribute("viewBox").split(" ").map(Number);
+  if (seen.offered.length > 3) {
+    const kept = []; let refuse = false;
+    const writeText = async (text) => { if (refuse) throw new Error("no"); kept.push(text); };
+    Object.defineProperty(navigator, "clipboard", { value: { writeText } });
+    press("kerneltrack plot"); await wait(50); seen.copied = [kept[0], menu.querySelector("output").textContent];
+    refuse = true; press("kerneltrack plot"); await wait(50);
+    seen.refused = [getSelection().toString(), menu.querySelector("output").textContent];
+  }
+  const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
+}, 400));
+</script>
+"""
+
+
 def browse(page, folder, *, width=1200, address="", reader=READER, budget=4000):
     """(what the reader saw, console messages) of a page."""
     copy = folder / "page.html"
@@ -126,14 +168,14 @@ def browse(page, folder, *, width=1200, address="", reader=READER, budget=4000):
     child = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'<pre id="seen">(.*?)</pre>', child.stdout, re.DOTALL)
     console = [line for line in child.stderr.splitlines() if "CONSOLE" in line]
-    assert found, child.stderr[-2000:]
+    assert found, console or child.stderr[-2000:]
     return json.loads(found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")), console
 
 
 def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path, truth):
     seen, console = browse(page, tmp_path)
     assert console == []
-    assert seen["title"] == "run · kerneltrack"
+    assert seen["title"] == "run: the probe “train” up to step 700 · kerneltrack"
     assert (seen["last"][0], seen["first"][0]) == ("step 700", "step 0")
     assert "0.125" in seen["last"][1]
     assert "0.25" in seen["first"][1]
@@ -146,6 +188,21 @@ def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path,
     assert seen["curve"].startswith("M")
     assert seen["curve"] != seen["moved"]  # the spectrum of step 0 and of step 700
     assert seen["broken"] == 0
+
+
+def test_long_tables_are_folded_open_on_paper_and_searched(page, tmp_path):
+    """Oracle: the table's own rows with both words, as Python finds them."""
+    seen, console = browse(page, tmp_path)
+    body = re.search(r'<table class="definitions">.*?<tbody>(.*?)</tbody>', page, re.DOTALL).group(1)
+    rows = [re.sub(r"<.*?>", " ", row) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)]
+    wanted = [row.split()[0] for row in rows if all(word in row.lower() for word in ("residual", "energy"))]
+    assert (console, 0 < len(wanted) < len(rows)) == ([], True)
+    assert seen["found"] == wanted
+    assert seen["unfolded"][-1]
+    before, paper, after = seen["folds"]
+    assert not any(before)
+    assert all(paper)
+    assert (after, len(before)) == (before, page.count('<details class="fold">'))
 
 
 def test_time_is_linked(page, tmp_path):
@@ -274,3 +331,52 @@ def test_many_runs_are_read_in_one_page(synthetic, truth, control_truth, tmp_pat
     assert "off=0" in seen["address"]
     assert seen["left"] == 1  # the control is not called run-…
     assert seen["overflow"] <= 0
+
+
+def as_rows(text):
+    return list(csv.reader(io.StringIO(text)))
+
+
+def png_size(start):
+    """(width, height), which stand after PNG's own mark."""
+    assert bytes(start[:8]) == b"\x89PNG\r\n\x1a\n"
+    return tuple(int.from_bytes(start[i : i + 4], "big") for i in (16, 20))
+
+
+def test_a_figure_goes_to_the_paper(page, tmp_path, truth):
+    """Oracle: what the archive was made of, Python's own CSV reader, and 300 dots for each 72 of the drawing's points."""
+    seen, console = browse(page, tmp_path, reader=TAKER.replace("SELECTOR", "#figure-spectra .drawing"), budget=9000)
+    assert console == []
+    assert seen["offered"] == ["SVG", "PNG", "CSV", "kerneltrack plot"]
+    assert seen["names"] == ["spectra.svg", "spectra.csv", "spectra.png"]
+    assert (seen["failed"], re.findall(r"var\(|color-mix|class=.moment", seen["svg"])) == (0, [])
+    assert "#1d1f23" in seen["svg"]  # the light page's ink, though the page was dark
+    assert png_size(seen["png"]) == tuple(round(length * 300 / 72) for length in seen["box"][2:])
+    assert seen["copied"] == [f"{SPECTRA}", f"Copied: {SPECTRA}"]
+    assert seen["refused"] == [f"{SPECTRA}", f"Copy this line: {SPECTRA}"]
+    head, *rows = as_rows(seen["csv"])
+    drawn = {(row[1], float(row[2])): float(row[3]) for row in rows}
+    assert head[0::3] == ["panel", "value"]
+    step = max(truth.eigenvalues)
+    label = next(line for line, _ in drawn if line.endswith(f"{step}"))
+    for k in (1, 7):
+        assert drawn[label, k] == pytest.approx(truth.eigenvalues[step][k - 1], rel=1e-5)  # six digits
+
+
+def test_a_course_of_many_runs_goes_to_the_paper(synthetic, truth, control_truth, tmp_path):
+    """Oracle: NumPy's mean and deviation of what the archives were written from."""
+    paths = six_and_two(tmp_path, synthetic, truth, control_truth)
+    many = render_many(load(paths), group="width")
+    seen, console = browse(many, tmp_path, reader=TAKER.replace("SELECTOR", "#plot-0"), budget=9000)
+    first = [truth.eigenvalues[0][0] / truth.count * factor(number) for number in range(6)]
+    assert (console, seen["failed"], re.findall(r"var\(|color-mix", seen["svg"])) == ([], 0, [])
+    assert seen["offered"] == ["SVG", "PNG", "CSV"]  # the figure is the page's own: no command draws it
+    assert {"width 64 (6)", "width 128 (2)", "control"} <= set(seen["texts"])
+    assert {"#6a6e76", "font-size: 11px"} <= set(re.findall(r"#6a6e76|font-size: 11px", seen["svg"]))  # its own style
+    assert min(png_size(seen["png"])) > 600
+    head, *rows = as_rows(seen["csv"])
+    assert head == ["run", "step", "value", "low", "high"]
+    mean = next(row for row in rows if "mean of 6" in row[0] and row[1] == "0")
+    told = np.mean(first), np.mean(first) - np.std(first, ddof=1), np.mean(first) + np.std(first, ddof=1)
+    assert [float(v) for v in mean[2:]] == pytest.approx(told, rel=1e-5)
+    assert all(row[3:] == ["", ""] for row in rows if "mean" not in row[0])

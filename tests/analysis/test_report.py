@@ -1,18 +1,24 @@
 """The report. Oracle of its numbers: the HDF5 file itself, read with h5py, and NumPy; nothing of the package."""
 
+import contextlib
 import dataclasses
 import html
+import json
 import re
+import shlex
 import time
 from html.parser import HTMLParser
 
 import h5py
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from kerneltrack.analysis import load, lr_decay_effects
+from kerneltrack.analysis.cli import app
+from kerneltrack.analysis.report.command import plot_command
 from kerneltrack.analysis.report.findings import findings
-from kerneltrack.analysis.report.page import _snapshots, write_report
+from kerneltrack.analysis.report.page import _snapshots, _title, write_report
 from kerneltrack.analysis.report.slider import explorer
 from kerneltrack.analysis.text import number
 from kerneltrack.errors import AnalysisError
@@ -153,13 +159,49 @@ def test_every_figure_has_an_alternative_text(page):
 
 
 def test_hover_values_are_the_drawn_numbers(page, truth):
-    import json
-
     hovers = [json.loads(html.unescape(found)) for found in re.findall(r'data-hover="([^"]*)"', page)]
     lines = [one for panels in hovers for panel in panels for one in panel.get("lines", ()) if one["label"] == "λ₁₀"]
     steps = [(point[2], point[3]) for point in lines[0]["points"]]
-    assert steps == [(s, float(f"{v[9]:.4g}")) for s, v in truth.eigenvalues.items()]
+    assert steps == [(s, float(f"{v[9]:.6g}")) for s, v in truth.eigenvalues.items()]
     assert all(0 <= c <= 1 for one in lines for point in one["points"] for c in point[:2])
+
+
+def test_every_figure_says_the_line_that_draws_it(page, archives, tmp_path):
+    """Oracle: the command itself, run as it stands there in a folder with both archives; and which figures draw a control."""
+    said = dict(re.findall(r'id="figure-([a-z-]+)" data-command="([^"]*)"', page))
+    assert said["spectra"] == "kerneltrack plot run.h5 --figure spectra -o spectra.svg"
+    assert said["stability"] == "kerneltrack plot run.h5 --figure stability --control control.h5 -o stability.svg"
+    for path in archives:
+        (tmp_path / path.name).symlink_to(path)
+    for name in ("spectra", "stability"):
+        words = shlex.split(html.unescape(said[name]))[1:]
+        with contextlib.chdir(tmp_path):
+            assert CliRunner().invoke(app, words).exit_code == 0
+        assert (tmp_path / f"{name}.svg").is_file()
+
+
+def test_the_line_is_exact_for_any_name(archives, tmp_path):
+    """Oracle: the shell's own splitting. A run in no file has no line; a name is never taken for an option."""
+    run = load(archives[0])[0]
+    odd = dataclasses.replace(run, path=str(tmp_path / "-a b'c.h5"), probes=("other", run.probe))
+    words = ["kerneltrack", "plot", "./-a b'c.h5", "--figure", "rank", "--probe", run.probe, "-o", "rank.svg"]
+    assert shlex.split(plot_command(odd, "rank")) == words
+    assert plot_command(dataclasses.replace(run, path=""), "rank") == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "title"),
+    [
+        ({}, "run: the probe “train” up to step 700"),
+        ({"run": {"model": "nets.make.<locals>.MLP"}}, "run: MLP on the probe “train” up to step 700"),
+        ({"run": {"model": "nets.MLP"}, "metadata": {"title": "Mine"}}, "Mine"),
+    ],
+)
+def test_a_title_says_what_is_looked_at(archives, told, title):
+    """Oracle: what the archive is told to hold; its last step is 700. An author's own words go before."""
+    run = load(archives[0])[0]
+    attrs = {**run.dataset.attrs, "provenance": json.dumps(told)}
+    assert _title(dataclasses.replace(run, dataset=run.dataset.assign_attrs(attrs))) == title
 
 
 def test_private_provenance_stays_in_the_archive(page):

@@ -344,6 +344,43 @@ def test_damage_that_no_checksum_sees_is_found(tmp_path, make):
     with open_archive(path) as archive, pytest.raises(ArchiveFormatError, match="is not what was written"):
         archive[0]
     assert ["is not what was written" in str(problem) for problem in check(path)] == [True]
+    with open_archive(path) as archive:
+        assert [str(error) for error in archive.faults()] == one_by_one(archive)
+
+
+def one_by_one(archive):
+    """What reading each snapshot by itself raises: the oracle of reading many at once."""
+    found = []
+    for position in range(len(archive)):
+        try:
+            archive[position]
+        except ArchiveError as error:
+            found.append(str(error))
+    return found
+
+
+def test_rows_read_at_once_are_the_rows_read_singly(tmp_path, make):
+    """Also where a block holds a row in chunks of its own that was never written, and where a checksum is broken."""
+    path = tmp_path / "run.h5"
+    with ArchiveWriter(path, probes=[make.probe]) as writer:
+        for step in range(4):
+            writer.append(make.snapshot(step))
+    with open_archive(path) as archive:
+        (piece,) = archive._pieces
+        for places in (range(4), range(1, 3)):
+            for block, place in zip(piece.block(places), places, strict=True):
+                single = piece.row(place)
+                assert list(block) == list(single)
+                assert [v.tobytes() for v in block.values()] == [v.tobytes() for v in single.values()]
+                assert [v.dtype for v in block.values()] == [v.dtype for v in single.values()]
+        assert list(archive.faults()) == []
+    with h5py.File(path) as file:
+        where = file["step"].id.get_chunk_info(0).byte_offset
+    data = bytearray(path.read_bytes())
+    data[where] ^= 1
+    path.write_bytes(data)
+    with open_archive(path, all_segments=True) as archive:
+        assert [str(error) for error in archive.faults()] == one_by_one(archive) != []
 
 
 def test_a_flipped_bit_in_the_data_is_found(tmp_path, make):
