@@ -71,23 +71,8 @@ bench-gpu: $(VENV)/.dev  ## the kernel beside every installed peer on a CUDA dev
 setups: $(VENV)/.dev  ## every set-up of a Trainer through its claims; writes docs/setups.md
 	$(BIN)/python tests/callbacks/setups_table.py
 
-studies: $(VENV)/.studies  ## the papers, redone at desk size; writes docs/studies/*/README.md
-	$(BIN)/python docs/studies/spectrum-alignment/study.py --size desk
-	$(BIN)/python docs/studies/alignment-contrast/study.py --size desk
-	$(BIN)/python docs/studies/alignment-speed/study.py --size desk
-	$(BIN)/python docs/studies/width-sweep/study.py --size desk
-	$(BIN)/python docs/studies/natural-gradient/study.py --size desk
-	$(BIN)/python docs/studies/uncertainty/study.py --size desk
-	$(BIN)/python docs/studies/continual-learning/study.py --size desk
-	$(BIN)/python docs/studies/real-networks/study.py --size desk
-	$(BIN)/python docs/studies/conjugate-kernel/study.py --size desk
-	$(BIN)/python docs/studies/biased-ntk/study.py --size desk
-	$(BIN)/python docs/studies/linear-and-infinite/study.py --size desk
-	$(BIN)/python docs/studies/adversarial-kernel/study.py --size desk
-	$(BIN)/python docs/studies/grokking/study.py --size desk
-	$(BIN)/python docs/studies/fine-tuning/study.py --size desk
-	$(BIN)/python docs/studies/fast-ntk/study.py --size desk
-	$(BIN)/python docs/studies/summary.py
+studies: $(VENV)/.studies  ## the studies that are missing or stale, at desk size; writes docs/studies/*/README.md and summary.md
+	$(BIN)/python docs/studies/due.py
 
 calibration: $(VENV)/.dev  ## ten decays, forecast and measured; writes docs/forecast-calibration.md
 	$(BIN)/python docs/forecast_calibration.py

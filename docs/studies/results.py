@@ -122,7 +122,14 @@ def share_of(runs: Mapping[str, Run], share: Sequence[int]) -> dict[str, Run]:
 
 
 def commit() -> str:
-    """The short name of the commit that runs, with "-dirty" where tracked files were changed; "unknown" outside git."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    said = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return said.stdout.strip() or "unknown"
+    """The short name of the commit that runs, with "-dirty" where tracked code was changed; "unknown" outside git.
+
+    Pages and results are no code: what one study writes makes the next one's commit no other.
+    """
+    named = _git("rev-parse", "--short", "HEAD").stdout.strip()
+    changed = _git("diff", "--quiet", "HEAD", "--", ":/*.py").returncode
+    return f"{named}{'-dirty' if changed else ''}" if named else "unknown"
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)

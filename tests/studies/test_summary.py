@@ -75,3 +75,13 @@ def test_a_claim_is_read_as_it_was_written(answer):
 )
 def test_a_long_cell_ends_behind_a_clause_and_never_within_a_bracket(cell, want):
     assert summary.shortened(cell) == want
+
+
+def test_every_row_of_every_table_has_the_cells_of_its_head():
+    """Cells counted by hand, on every page: a bar that is not escaped makes one more, and the host shows no table then."""
+    for page in summary.HERE.glob("*/README.md"):
+        width = None
+        for line in page.read_text(encoding="utf-8").splitlines():
+            cells = line.replace(r"\|", "").count("|") if line.startswith("|") else None
+            assert width is None or cells in (width, None), (page.parent.name, line)
+            width = cells

@@ -6,14 +6,14 @@ import numpy as np
 from claims import table, verdict
 from contrast_claims import OF, claims, why_not
 from contrast_runs import KERNELS
+from pages import explained, grid
 from results import Results
 
 
 def page(results: Results) -> str:
     """README.md."""
     s, rows = results.settings, list(claims(results))
-    reasons = "\n".join(f"- {why_not(results, row.key)}" for row in rows if row.key in OF and row.holds is False)
-    reason = f"\n### Where it did not come out\n\n{reasons}\n" if reasons else ""
+    reasons = explained(why_not(results, row.key) for row in rows if row.key in OF and row.holds is False)
     moments = ", ".join(f"{t:,}" for t in s["moments"])
     return f"""# Own, frozen and foreign kernels
 
@@ -44,7 +44,7 @@ Run from commit {results.commit} on {results.ran_on}, in {results.seconds / 60:.
 
 ## What came out
 
-{table(rows)}{reason}
+{table(rows)}{reasons}
 ## Energies over training
 
 Medians over seeds and both pictures.
@@ -55,11 +55,11 @@ Medians over seeds and both pictures.
 
 def _energies(results: Results) -> str:
     heads = ["of", "update", "k", *KERNELS]
-    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+    rows = []
     for of, words in (("output", "E(f_t, k)"), ("target", "E(y, k)")):
         for place, t in enumerate(results.settings["moments"]):
             pairs = [pair for run in results.runs for pair in run["moments"][place][of]]
             for i, k in enumerate(results.settings["k"]):
                 cells = [f"{np.median([pair[name][i] for pair in pairs]):.3f}" for name in KERNELS]
-                lines.append("| " + " | ".join([words, f"{t:,}", str(k), *cells]) + " |")
-    return "\n".join(lines)
+                rows.append([words, f"{t:,}", str(k), *cells])
+    return grid(heads, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from claims import table, verdict
+from pages import explained, grid
 from results import Results
 from speed_claims import LATER, RATES, claims, overtaken
 
@@ -14,7 +15,7 @@ def page(results: Results) -> str:
     s, rows = results.settings, list(claims(results))
     levels = ", ".join(f"{level:.0%}" for level in s["levels"])
     refuted = any(row.key == LATER and row.holds is False for row in rows)
-    reason = f"\n### Where it did not come out\n\n- {overtaken(results)}\n" if refuted else ""
+    reasons = explained([overtaken(results)] if refuted else [])
     return f"""# Does alignment speed learning up?
 
 D. Kopitkov and V. Indelman, *Neural Spectrum Alignment* (arXiv 1910.08720), find that the kernel aligns to the target while a
@@ -46,7 +47,7 @@ Counts of fixed kernels are exact sums over their modes. Each goes at η = N/λ_
 
 ## What came out
 
-{table(rows)}{reason}
+{table(rows)}{reasons}
 Most of the slowness of Θ_0 is its tail: a part of the portrait lies in modes whose eigenvalues are small, and every level
 below that part's size waits for them. Alignment moves that part up.
 
@@ -61,15 +62,15 @@ A dash: not reached in the updates that were made. "Diverged": the rate, half of
 def _updates(results: Results) -> str:
     levels = results.settings["levels"]
     heads = ["seed", "rate", "loss", "Θ_0", "Θ_t0", "mirrored", "network"]
-    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+    rows = []
     for run in results.runs:
         for rate, words in RATES.items():
             kernels = run[f"kernels_{rate}"]
             for i, level in enumerate(levels):
                 counts = [f"{kernels[name][i]:,}" for name in ("start", "own", "foreign")]
                 cells = [str(run["seed"]), words, f"{level:.0%}", *counts, _network(run[f"network_{rate}"], i)]
-                lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+                rows.append(cells)
+    return grid(heads, rows)
 
 
 def _network(made: dict[str, Any], level: int) -> str:

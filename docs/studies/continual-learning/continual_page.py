@@ -10,6 +10,7 @@ import numpy as np
 from claims import table, verdict
 from continual_claims import Runs, claims, drop, epochs, first_error, forgotten, jump, learned, why_not
 from course import Number, Run
+from pages import explained, grid
 from results import Results
 
 from kerneltrack.analysis.figures.style import OKABE_ITO
@@ -28,8 +29,7 @@ def page(results: Results) -> str:
     """README.md."""
     s, runs = results.settings, Runs.of(results)
     rows = list(claims(runs))
-    reasons = "\n".join(f"- {why}" for why in why_not(runs, {row.key for row in rows if row.holds is False}))
-    reasons = f"\n### Where it did not come out\n\n{reasons}\n" if reasons else ""
+    reasons = explained(why_not(runs, {row.key for row in rows if row.holds is False}))
     angles, widths = ", ".join(f"{a:g}°" for a in s["angles"]), ", ".join(f"{w:,}" for w in s["widths"])
     return f"""# Forgetting over width
 
@@ -92,7 +92,7 @@ def _groups(runs: Runs) -> Iterator[tuple[list[str], list[Run]]]:
 
 
 def _medians(runs: Runs) -> str:
-    lines = ["| " + " | ".join(HEADS) + " |", "| --- " * len(HEADS) + "|"]
+    rows = []
     for names, found in _groups(runs):
 
         def middle(number: Number, found: list[Run] = found) -> float:
@@ -110,8 +110,8 @@ def _medians(runs: Runs) -> str:
             f"{middle(lambda run: run['overlaps'][0]):.2f} → {middle(lambda run: run['overlaps'][-1]):.2f}",
             f"{middle(first_error):.2g} → {middle(lambda run: run['errors'][-1]):.2g}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return grid(HEADS, rows)
 
 
 def figure(results: Results, path: Path) -> None:

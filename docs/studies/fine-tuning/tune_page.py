@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from claims import spread, table, verdict
+from pages import explained, grid
 from results import Results
 from tune_claims import Part, Runs, anchored, claims, why_not
 
@@ -18,8 +19,7 @@ def page(results: Results) -> str:
     """README.md."""
     s, runs = results.settings, Runs.of(results)
     rows = list(claims(runs))
-    reasons = "\n".join(f"- {why}" for why in why_not(runs, {row.key for row in rows if row.holds is False}))
-    reasons = f"\n### Where it did not come out\n\n{reasons}\n" if reasons else ""
+    reasons = explained(why_not(runs, {row.key for row in rows if row.holds is False}))
     return f"""# Fine-tuning: in the kernel regime?
 
 S. Malladi et al., *A Kernel-Based View of Language Model Fine-Tuning* (arXiv 2210.05643), ask whether a pre-trained network,
@@ -79,14 +79,14 @@ def _words(settings: dict[str, dict[str, int]]) -> str:
 
 
 def _medians(runs: Runs) -> str:
-    lines = ["| " + " | ".join(HEADS) + " |", "| --- " * len(HEADS) + "|"]
+    rows = []
     for kind in runs.kinds:
         for start, way in runs.ways:
             for share in runs.shares:
                 found = runs.parts(start, way, kind=kind, share=share)
                 if found:
-                    lines.append("| " + " | ".join([kind, start, way, f"{share:g}", *_cells(found)]) + " |")
-    return "\n".join(lines)
+                    rows.append([kind, start, way, f"{share:g}", *_cells(found)])
+    return grid(HEADS, rows)
 
 
 def _cells(found: list[Part]) -> list[str]:

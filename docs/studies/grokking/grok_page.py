@@ -9,6 +9,7 @@ import numpy as np
 from claims import spread, table, verdict
 from grok_claims import FOREIGN, Run, Runs, by_heart, claims, course, steepest, steps, why_not
 from modular_sums import FAMILIES
+from pages import explained, grid
 from results import Results
 
 from kerneltrack.analysis.figures.style import OKABE_ITO
@@ -24,8 +25,7 @@ def page(results: Results) -> str:
     """README.md."""
     s, runs = results.settings, Runs.of(results)
     rows = list(claims(runs))
-    reasons = "\n".join(f"- {why}" for why in why_not(runs, {row.key for row in rows if row.holds is False}))
-    reasons = f"\n### Where it did not come out\n\n{reasons}\n" if reasons else ""
+    reasons = explained(why_not(runs, {row.key for row in rows if row.holds is False}))
     p, solution = s["p"], runs.sums()[0]["solution"]
     return f"""# Grokking: which functions does the kernel know, and when?
 
@@ -73,7 +73,7 @@ Medians over seeds, with their range.
 
 
 def _medians(runs: Runs) -> str:
-    lines = ["| " + " | ".join(HEADS) + " |", "| --- " * len(HEADS) + "|"]
+    rows = []
     groups = [("sums", scale, runs.sums(scale)) for scale in runs.scales] + [("drawn", runs.scales[0], runs.random)]
     for name, scale, found in groups:
         cells = [
@@ -88,8 +88,8 @@ def _medians(runs: Runs) -> str:
             _spread([steepest(run) for run in found]),
             _spread([run["moments"][-1]["largest"] / run["moments"][0]["largest"] for run in found]),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return grid(HEADS, rows)
 
 
 def _spread(values: list[float | int | None]) -> str:

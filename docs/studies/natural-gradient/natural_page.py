@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from claims import table, verdict
 from natural_claims import Runs, claims, constant, linear_natural, promised, speed_up, why_not
+from pages import explained, grid
 from results import Results
 
 from kerneltrack.analysis.figures.style import OKABE_ITO
@@ -17,8 +18,7 @@ def page(results: Results) -> str:
     """README.md."""
     s, runs = results.settings, Runs.of(results)
     rows = list(claims(runs))
-    reasons = "\n".join(f"- {why}" for why in why_not(runs, {row.key for row in rows if row.holds is False}))
-    reasons = f"\n### Where it did not come out\n\n{reasons}\n" if reasons else ""
+    reasons = explained(why_not(runs, {row.key for row in rows if row.holds is False}))
     listed, watched = ", ".join(f"{w:,}" for w in s["widths"]), ", ".join(str(k) for k in s["watched"])
     return f"""# Natural gradient over width
 
@@ -80,7 +80,7 @@ def _medians(runs: Runs) -> str:
         "of descent",
         "linear model's",
     ]
-    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+    rows = []
     for name, found in runs.by_setting.items():
         for width in sorted({run["width"] for run in found}):
             some = [run for run in found if run["width"] == width]
@@ -96,8 +96,8 @@ def _medians(runs: Runs) -> str:
                 _count([run["plain_updates"] for run in some]),
                 f"{np.median([run['linear_updates'] for run in some]):,.0f}",
             ]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            rows.append(cells)
+    return grid(heads, rows)
 
 
 def _count(updates: list[int | None]) -> str:

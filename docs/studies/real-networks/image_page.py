@@ -10,6 +10,7 @@ import numpy as np
 from claims import table, verdict
 from course import Number, Run
 from image_claims import Runs, anchored, change, claims, gap, right, seen, stability, why_not
+from pages import explained, grid
 from results import Results
 
 from kerneltrack.analysis.figures.style import OKABE_ITO
@@ -28,8 +29,7 @@ def page(results: Results) -> str:
     """README.md."""
     s, runs = results.settings, Runs.of(results)
     rows = list(claims(runs, s["test"]))
-    reasons = "\n".join(f"- {why}" for why in why_not(runs, {row.key for row in rows if row.holds is False}))
-    reasons = f"\n### Where it did not come out\n\n{reasons}\n" if reasons else ""
+    reasons = explained(why_not(runs, {row.key for row in rows if row.holds is False}))
     return f"""# Real networks on real images
 
 M. Samarin, V. Roth and D. Belius, *Feature learning and random features in standard finite-width convolutional neural
@@ -81,7 +81,7 @@ the kernel has right, from the probe's {s["probe"]} images.
 
 
 def _medians(runs: Runs) -> str:
-    lines = ["| " + " | ".join(HEADS) + " |", "| --- " * len(HEADS) + "|"]
+    rows = []
     for network, task, c in dict.fromkeys((run["network"], run["task"], run["multiplier"]) for run in runs.all):
         found = runs.some(network=network, task=task, multiplier=c)
 
@@ -108,8 +108,8 @@ def _medians(runs: Runs) -> str:
             f"{middle(anchored):.2g}",
             ", ".join(f"{100 * middle(partial(_of, 'regressed', at)):.1f}" for at in (0, 1)),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return grid(HEADS, rows)
 
 
 def _once(settings: dict[str, dict[str, list[float]]]) -> str:

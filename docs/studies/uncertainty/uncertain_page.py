@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import table, verdict
+from pages import explained, grid
 from results import Results
 from uncertain_claims import PROCESSES, Runs, claims, why_not
 
@@ -17,8 +18,7 @@ def page(results: Results) -> str:
     """README.md."""
     s, runs = results.settings, Runs.of(results)
     rows = list(claims(runs))
-    reasons = "\n".join(f"- {why}" for why in why_not(runs, {row.key for row in rows if row.holds is False}))
-    reasons = f"\n### Where it did not come out\n\n{reasons}\n" if reasons else ""
+    reasons = explained(why_not(runs, {row.key for row in rows if row.holds is False}))
     listed = ", ".join(f"{width:,}" for width in s["widths"])
     updates = ", ".join(f"{limit['updates']:,} on {task}" for task, limit in runs.limits.items())
     return f"""# Uncertainty from the tangent kernel, over width
@@ -78,23 +78,15 @@ alone: an ensemble knows no noise. "Loss": what training left of each network's 
 """
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _head(heads: list[str]) -> list[str]:
-    return [_row(heads), "| --- " * len(heads) + "|"]
-
-
 def _processes(runs: Runs) -> str:
-    lines = _head(["task", "width", "process", "z̄²", "NLL", "RMSE", "Spearman", "gap / data", "δ", "σ²"])
+    heads, rows = ["task", "width", "process", "z̄²", "NLL", "RMSE", "Spearman", "gap / data", "δ", "σ²"], []
     keys = "calibration", "nll", "rmse", "rank", "gap", "precision", "noise"
     for task, width in sorted(runs.networks):
         found = runs.networks[task, width]
         for name, (kernel, choice) in PROCESSES.items():
             each = ([run[kernel][choice][key] for run in found] for key in keys)
-            lines.append(_row([task, str(width), name, *map(_cell, each)]))
-    return "\n".join(lines)
+            rows.append([task, str(width), name, *map(_cell, each)])
+    return grid(heads, rows)
 
 
 def _cell(values: list[float | None]) -> str:
@@ -106,9 +98,8 @@ def _cell(values: list[float | None]) -> str:
 
 
 def _ensembles(runs: Runs) -> str:
-    lines = _head(
-        ["task", "width", "ratio", "if the limit holds", "total", "z̄²", "RMSE", "Spearman", "gap / data", "loss"]
-    )
+    heads = ["task", "width", "ratio", "if the limit holds", "total", "z̄²", "RMSE", "Spearman", "gap / data", "loss"]
+    rows = []
     for task, width in sorted(runs.networks):
         e, losses = runs.ensemble(task, width), [run["loss"] for run in runs.networks[task, width]]
         cells = [
@@ -120,8 +111,8 @@ def _ensembles(runs: Runs) -> str:
             "–" if e.gap is None else f"{e.gap:.2g}",
             f"{np.median(losses):.2g}",
         ]
-        lines.append(_row(cells))
-    return "\n".join(lines)
+        rows.append(cells)
+    return grid(heads, rows)
 
 
 def figure(results: Results, path: Path) -> None:
