@@ -52,7 +52,7 @@ def test_the_sentence_on_sharpness_has_the_medians_of_the_last_third(run, truth,
     found = dials.sharpness(run)
     last = [truth.eigenvalues[t][0] * truth.rates[t] / (2 * synthetic.N) for t in synthetic.STEPS[-4:]]
     assert found.value == f"the Hessian's λ₁: {1.25 * np.median(last):.2g}"
-    assert f"at {1.25 * np.median(last):.2g} and batches along their gradients at 1.5 of the bound" in found.sentence
+    assert f"at {1.25 * np.median(last):.2g} and batches along their gradients at 1.5 (medians)" in found.sentence
     assert "has 80 % of the Hessian's" in found.sentence
     q = [2 + 3 * t / 700 for t in synthetic.STEPS[-4:]]
     assert f"q = {np.median(q):.2g} (median)" in found.sentence
