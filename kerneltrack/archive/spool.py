@@ -22,9 +22,7 @@ from kerneltrack.errors import ArchiveError
 
 FAN_IN = 8
 SPARE_BYTES = 1 << 24  # what joining leaves free, so that appending goes on
-KEPT_BYTES = (
-    1 << 24
-)  # of rows in memory; of larger ones, reading the bytes takes most of the time, not opening the file
+KEPT_BYTES = 1 << 24  # of rows in memory; of larger ones, reading takes most of the time, not opening
 
 _UNTRIED = (
     "archives are written on Linux and macOS; on Windows writing is not supported: it is not tested there, and rows may "
@@ -85,6 +83,7 @@ class Spool:
         path = self.folder / part_name(first, count)
         durable.put(path, image, workplace=self.folder)
         self._parts = [*(part for part in self._parts if part[0] != path), (path, count)]
+        self._kept.pop(path, None)
         if kept is not None and kept.held + sum(other.held for other in self._kept.values()) <= KEPT_BYTES:
             self._kept[path] = kept
 
