@@ -15,3 +15,12 @@ def script(name):
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def committed_page_is_of_its_results(name, page):
+    """README.md beside a study is what ``page`` makes of the results.json beside it, which are those of desk size."""
+    from results import Results
+
+    results = Results.read(STUDIES / name / "results.json")
+    assert results.size == "desk"
+    assert (STUDIES / name / "README.md").read_text(encoding="utf-8") == page(results)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.study_scripts import STUDIES, script
+from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, script
 
 study = script("continual-learning")
 
@@ -15,7 +15,7 @@ from continual_page import figure, page  # noqa: E402
 from continual_runs import Budget, Learner, Task, follow, foretold, forgetting, learn, overlap, tasks  # noqa: E402
 from course import Trend  # noqa: E402
 from digit_images import Images  # noqa: E402
-from results import Results, share_of  # noqa: E402
+from results import share_of  # noqa: E402
 from squares_by_sgd import Sgd, mean_kernel, stable_rate  # noqa: E402
 
 FOLDER = STUDIES / "continual-learning"
@@ -156,6 +156,4 @@ def test_a_figure_and_a_page_are_made_of_results_alone(smoke, tmp_path):
 
 
 def test_the_committed_page_is_that_of_the_committed_results():
-    results = Results.read(FOLDER / "results.json")
-    assert results.size == "desk"
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)
+    committed_page_is_of_its_results(FOLDER.name, page)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.studies.study_scripts import STUDIES, script
+from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, script
 
 study = script("fine-tuning")
 
@@ -176,6 +176,4 @@ def test_claims_fall_where_they_should_and_the_page_is_made_of_results_alone(smo
 
 
 def test_the_committed_page_is_that_of_the_committed_results():
-    results = Results.read(FOLDER / "results.json")
-    assert results.size == "desk"
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)
+    committed_page_is_of_its_results(FOLDER.name, page)

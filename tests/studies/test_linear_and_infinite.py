@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.study_scripts import STUDIES, script
+from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, script
 
 study = script("linear-and-infinite")
 
@@ -147,6 +147,4 @@ def test_the_page_and_the_figure_are_made_of_results_alone(smoke, tmp_path):
 
 
 def test_the_committed_page_is_that_of_the_committed_results():
-    results = Results.read(FOLDER / "results.json")
-    assert results.size == "desk"
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)
+    committed_page_is_of_its_results(FOLDER.name, page)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.studies.study_scripts import STUDIES, script
+from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, script
 
 study = script("real-networks")
 
@@ -18,7 +18,6 @@ from image_networks import NETWORKS, build  # noqa: E402
 from image_page import figure, page  # noqa: E402
 from image_runs import Descent, Watch, compared, linearised, loss_of  # noqa: E402
 from image_tasks import task  # noqa: E402
-from results import Results  # noqa: E402
 from squares_by_sgd import Task  # noqa: E402
 
 FOLDER = STUDIES / "real-networks"
@@ -226,6 +225,4 @@ def test_a_figure_and_a_page_are_made_of_results_alone(smoke, tmp_path):
 
 
 def test_the_committed_page_is_that_of_the_committed_results():
-    results = Results.read(FOLDER / "results.json")
-    assert results.size == "desk"
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(results)
+    committed_page_is_of_its_results(FOLDER.name, page)
