@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from results import Results
 
 from kerneltrack.analysis.comparison.sweep import power_law
 
@@ -106,7 +107,15 @@ class Sweep:
     """
 
     all: list[Run]
-    along: str = "width"
+    along: ClassVar[str] = "width"
+
+    @classmethod
+    def of(cls, results: Results) -> Self:
+        return cls(results.runs)
+
+    @property
+    def widths(self) -> list[Any]:
+        return self.widths_of()
 
     def some(self, **wanted: object) -> list[Run]:
         return [run for run in self.all if all(run[key] == value for key, value in wanted.items())]

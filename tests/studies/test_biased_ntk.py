@@ -107,7 +107,7 @@ def test_the_start_has_its_share_and_its_kernel(smoke):
     runs = Runs.of(smoke)
     assert all(abs(off_chance(run)) < 4 for run in runs.all)
     for bias in runs.biases:
-        course = runs.course(departure, bias)
+        course = runs.course(departure, bias=bias)
         assert 1 / 8 < course.medians[-1] / course.medians[0] < 1 / 2
     rows = {row.key: row for row in claims(runs)}
     assert all(rows[key].holds for key in (SPARSELY, START, EIGENVALUE, CONTROL))

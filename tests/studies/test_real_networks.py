@@ -181,7 +181,7 @@ def made_up(gaps, stability=(9.0, 3.0, 1.0), chance=0.1):
             parts = {"net": {"unseen": lin + g, "seen": 1.0}, "lin": {"unseen": lin, "seen": 0.9}}
             still = {"change": s, "anchored": s, "stability": s, "regressed": [0.5, 0.6]}
             runs.append({"network": "LeNet-5", "task": name, "multiplier": c, "seed": seed, **parts, **still})
-    return Runs(runs, along="multiplier")
+    return Runs(runs)
 
 
 def answers(runs):

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from claims import Claim, spread
-from course import Trend
-from results import Results
+from course import Number, Run, Sweep
 from scipy.stats import spearmanr
-
-Run = dict[str, Any]
-Number = Callable[[Run], float]
 
 FREE = "NTKs generate adversarial examples in a training-free fashion, which transfer to finite-width networks in the lazy regime"
 ROBUST = "robust features tend to correspond to the largest eigenvalues"
@@ -30,39 +24,16 @@ NONE = 0.05
 RANKS = -0.5
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(Sweep):
     """Every run."""
-
-    all: list[Run]
-
-    @classmethod
-    def of(cls, results: Results) -> Runs:
-        return cls(results.runs)
-
-    @property
-    def widths(self) -> list[int]:
-        return sorted({run["width"] for run in self.all})
 
     @property
     def with_features(self) -> list[Run]:
         return [run for run in self.all if run["features"]]
 
-    def at(self, width: int) -> list[Run]:
-        return [run for run in self.all if run["width"] == width]
-
-    def table(self, number: Number) -> np.ndarray:
-        """(seeds, widths)."""
-        seeds = sorted({run["seed"] for run in self.all})
-        rows = {(run["seed"], run["width"]): number(run) for run in self.all}
-        return np.array([[rows[seed, width] for width in self.widths] for seed in seeds])
-
-    def trend(self, number: Number) -> Trend:
-        return Trend.of([self.table(number)], self.widths)
-
     def told(self, number: Number) -> str:
         """Spreads over seeds, width by width."""
-        return "; ".join(f"{width}: {spread([number(run) for run in self.at(width)])}" for width in self.widths)
+        return "; ".join(f"{width}: {spread([number(run) for run in self.some(width=width)])}" for width in self.widths)
 
 
 def fooled(kind: str, training: str = "standard") -> Number:

@@ -74,13 +74,16 @@ epochs; "top": the share of Σλ² in so many modes, in percent.
 def _medians(runs: Runs) -> Iterator[list[str]]:
     for training in ("standard", "adversarial"):
         for width in runs.widths:
-            found = [run[training] for run in runs.at(width)]
-            late_turn = np.median([late(training)(run) for run in runs.at(width)])
+            found = [run[training] for run in runs.some(width=width)]
+            late_turn = np.median([late(training)(run) for run in runs.some(width=width)])
             yield [
                 training,
                 f"{width:,}",
                 *(f"{100 * np.median([one[key] for one in found]):.1f}" for key in ("accuracy", "robust")),
-                *(f"{np.median([fooled(kind, training)(run) for run in runs.at(width)]):.1f}" for kind in KINDS),
+                *(
+                    f"{np.median([fooled(kind, training)(run) for run in runs.some(width=width)]):.1f}"
+                    for kind in KINDS
+                ),
                 f"{100 * np.median([one['alike'] for one in found]):.1f}",
                 f"{np.median([one['turns'][0] for one in found]):.3g} → {late_turn:.3g}",
                 f"{np.median([one['cosines'][-1] for one in found]):.4f}",
@@ -105,7 +108,7 @@ def figure(results: Results, path: Path) -> None:
             axes[2].plot(range(1, len(shares) + 1), shares, color=colour, linewidth=0.8, label=label)
     axes[2].set(title="feature i is right", xscale="log", xlabel="i")
     for colour, training in zip(OKABE_ITO, ("standard", "adversarial"), strict=False):
-        for place, run in enumerate(runs.at(runs.widths[-1])):
+        for place, run in enumerate(runs.some(width=runs.widths[-1])):
             turns = run[training]["turns"]
             axes[3].plot(
                 range(1, len(turns) + 1), turns, color=colour, linewidth=0.8, label=None if place else training

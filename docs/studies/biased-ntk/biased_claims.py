@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from claims import Claim, spread
-from course import Course
-from results import Results
-
-Run = dict[str, Any]
-Number = Callable[[Run], float]
+from course import Number, Run, Sweep
 
 SPARSE = "sparse activation throughout the training"
 FAST = "as fast convergence as the dense network"
@@ -32,41 +26,23 @@ NEAR = 0.2
 ERRORS = 4.0
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(Sweep):
     """Every run."""
-
-    all: list[Run]
-
-    @classmethod
-    def of(cls, results: Results) -> Runs:
-        return cls(results.runs)
-
-    @property
-    def widths(self) -> list[int]:
-        return sorted({run["width"] for run in self.all})
 
     @property
     def biases(self) -> list[float]:
-        return sorted({run["bias"] for run in self.all})
+        return sorted(self.distinct("bias"))
 
     @property
     def biased(self) -> list[float]:
         """Those above 0."""
         return [bias for bias in self.biases if bias > 0]
 
-    def some(self, **wanted: object) -> list[Run]:
-        return [run for run in self.all if all(run[key] == value for key, value in wanted.items())]
-
     def widest(self, bias: float) -> list[Run]:
         return self.some(bias=bias, width=self.widths[-1])
 
     def values(self, number: Number, **wanted: object) -> list[float]:
         return [number(run) for run in self.some(**wanted)]
-
-    def course(self, number: Number, bias: float) -> Course:
-        found = self.some(bias=bias)
-        return Course(np.array([float(run["width"]) for run in found]), np.array([number(run) for run in found]))
 
 
 def departure(run: Run) -> float:
@@ -157,7 +133,7 @@ def _fast(runs: Runs) -> Claim:
 
 
 def _limit(runs: Runs) -> Claim:
-    courses = {bias: runs.course(departure, bias) for bias in runs.biases}
+    courses = {bias: runs.course(departure, bias=bias) for bias in runs.biases}
     return Claim(
         LIMIT,
         LIMITING,

@@ -104,7 +104,7 @@ def figure(results: Results, path: Path) -> None:
     numbers = {"‖Θ₀ − H‖/‖H‖": departure, "open gates / Φ(−B)": most_open, "late rate / foretold": late}
     for axis, (title, number) in zip(axes, numbers.items(), strict=True):
         for colour, bias in zip(OKABE_ITO, runs.biases, strict=False):
-            course = runs.course(number, bias)
+            course = runs.course(number, bias=bias)
             axis.plot(course.sorted_widths, course.medians, color=colour, label=f"B = {bias:g}")
             axis.plot(course.widths, course.values, ".", color=colour, markersize=3, alpha=0.4)
         axis.set(title=title, xscale="log", xlabel="width")

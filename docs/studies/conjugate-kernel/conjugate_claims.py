@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from claims import Claim, spread
-from results import Results
+from course import Sweep
 
-Run = dict[str, Any]
 Moment = dict[str, Any]
 
 SURROGATE = "the conjugate kernel is only marginally worse than the tangent kernel, sometimes better"
@@ -30,30 +28,16 @@ MOST = 0.8
 ROUNDING = 1e-12
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(Sweep):
     """Every run."""
-
-    all: list[Run]
-
-    @classmethod
-    def of(cls, results: Results) -> Runs:
-        return cls(results.runs)
 
     @property
     def tasks(self) -> list[str]:
-        return list(dict.fromkeys(run["task"] for run in self.all))
-
-    @property
-    def widths(self) -> list[int]:
-        return sorted({run["width"] for run in self.all})
-
-    def some(self, task: str, width: int) -> list[Run]:
-        return [run for run in self.all if run["task"] == task and run["width"] == width]
+        return self.distinct("task")
 
     def values(self, number: Callable[[Moment], float], task: str, width: int, moment: int = -1) -> np.ndarray:
         """(seeds,) of one of the moments; the last, if none is named."""
-        return np.array([number(run["moments"][moment]) for run in self.some(task, width)])
+        return np.array([number(run["moments"][moment]) for run in self.some(task=task, width=width)])
 
     @property
     def moments(self) -> list[Moment]:
@@ -204,7 +188,10 @@ def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
     if SMOOTHER in refuted:
         width = runs.widths[-1]
         told = _each(
-            runs, lambda t: [v and round(v, 2) for v in (steeper(run["moments"][0]) for run in runs.some(t, width))]
+            runs,
+            lambda t: [
+                v and round(v, 2) for v in (steeper(run["moments"][0]) for run in runs.some(task=t, width=width))
+            ],
         )
         yield f"{SMOOTHER}: the difference at the start, {told}."
     if GAIN in refuted:

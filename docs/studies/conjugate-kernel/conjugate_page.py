@@ -75,7 +75,7 @@ def _medians(runs: Runs, moments: list[int]) -> Iterator[list[str]]:
     for task in runs.tasks:
         for width in runs.widths:
             for place, updates in enumerate(moments):
-                found = [run["moments"][place] for run in runs.some(task, width)]
+                found = [run["moments"][place] for run in runs.some(task=task, width=width)]
                 losses = [[moment[kind]["loss"] for moment in found] for kind in ("K", "K + 1", "Θ")]
                 yield [
                     task,
@@ -84,7 +84,7 @@ def _medians(runs: Runs, moments: list[int]) -> Iterator[list[str]]:
                     f"{np.median([moment['network'] for moment in found]):.2g}",
                     *(f"{np.median(values):.2g}" for values in losses),
                     f"{np.median([ratio(moment) for moment in found]):.2g}",
-                    f"{np.median([run['gaussian']['loss'] for run in runs.some(task, width)]):.2g}",
+                    f"{np.median([run['gaussian']['loss'] for run in runs.some(task=task, width=width)]):.2g}",
                     ", ".join(_middle([moment[kind]["exponent"] for moment in found]) for kind in ("K", "Θ")),
                     ", ".join(f"{np.median([moment[kind]['rank'] for moment in found]):.0f}" for kind in ("K", "Θ")),
                     f"{np.median([moment['share'] for moment in found]):.2f}",
@@ -105,7 +105,9 @@ def figure(results: Results, path: Path) -> None:
     for axis, task in zip(axes, runs.tasks, strict=True):
         axis.axhline(1, color="grey", linewidth=0.8)
         for colour, width in zip(OKABE_ITO, runs.widths, strict=False):
-            values = np.array([[ratio(moment) for moment in run["moments"]] for run in runs.some(task, width)])
+            values = np.array(
+                [[ratio(moment) for moment in run["moments"]] for run in runs.some(task=task, width=width)]
+            )
             axis.plot(range(len(moments)), np.median(values, axis=0), color=colour, label=f"width {width}")
             for row in values:
                 axis.plot(range(len(moments)), row, ".", color=colour, markersize=3, alpha=0.5)

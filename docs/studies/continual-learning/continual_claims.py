@@ -8,7 +8,6 @@ import numpy as np
 from claims import Claim, spread
 from continual_runs import forgetting
 from course import Number, Run, Sweep, Trend
-from results import Results
 
 FORGET_LESS = "wide networks forget less (the paper's title)"
 LIMITS = "the limit does not describe large networks in practice"
@@ -26,17 +25,9 @@ FALLS, LEARNED = "λ_1 of the first task falls where the next begins", "less is 
 class Runs(Sweep):
     """Every run."""
 
-    @classmethod
-    def of(cls, results: Results) -> Runs:
-        return cls(results.runs)
-
     @property
     def settings(self) -> list[str]:
         return self.distinct("setting")
-
-    @property
-    def widths(self) -> list[int]:
-        return self.widths_of()
 
     @property
     def controlled(self) -> list[str]:

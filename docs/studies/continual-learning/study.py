@@ -8,7 +8,6 @@ runs is made, from the I-th, and no page: so that two processes do half each.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from claims import command_line  # noqa: E402  # the folder is no package
+import command  # noqa: E402  # the folder is no package
 from continual_page import figure, page  # noqa: E402
 from continual_runs import Budget, Order, run  # noqa: E402
 from digit_images import Source  # noqa: E402
-from results import Results, collect, publish, share_of  # noqa: E402
+from results import Results, collect, share_of  # noqa: E402
 from wide_networks import Parametrisation  # noqa: E402
 
 
@@ -102,15 +101,5 @@ def measure(name: str, size: Size, folder: Path, share: Sequence[int] = (0, 1)) 
     return collect("continual-learning", name, size, share_of(runs, share), folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--share", help="I/N: every N-th run, from the I-th, and no page")
-    (name, size, out), words = command_line(parser, SIZES, "continual-learning")
-    if words.share:
-        measure(name, size, out, [int(part) for part in words.share.split("/")])
-        return
-    publish(measure(name, size, out), HERE if name == "desk" else out, page, continual=figure)
-
-
 if __name__ == "__main__":
-    main()
+    command.run(__doc__.splitlines()[0], "continual-learning", SIZES, measure, HERE, page, continual=figure)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from claims import Claim, spread
-from results import Results
+from course import Sweep
 
-Run = dict[str, Any]
 Part = dict[str, Any]
 
 #: keys of the claims that the page explains where they do not hold
@@ -22,30 +20,21 @@ HEAD, RANKS = (
 ROUNDING = 1e-6
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(Sweep):
     """Every run: a network of a seed, tuned in all ways at one rate."""
-
-    all: list[Run]
-
-    @classmethod
-    def of(cls, results: Results) -> Runs:
-        return cls(results.runs)
 
     @property
     def kinds(self) -> list[str]:
-        return list(dict.fromkeys(run["kind"] for run in self.all))
+        return self.distinct("kind")
 
     @property
     def shares(self) -> list[float]:
-        return sorted({run["share"] for run in self.all})
+        return sorted(self.distinct("share"))
 
     def parts(self, start: str, way: str, **wanted: object) -> list[Part]:
         """Of all runs that are wanted, seed by seed; at the largest rate, at which most reach the loss, where none is named."""
         wanted = {"share": self.shares[-1]} | wanted
-        some = sorted(
-            (r for r in self.all if all(r[k] == v for k, v in wanted.items())), key=lambda r: (r["kind"], r["seed"])
-        )
+        some = sorted(self.some(**wanted), key=lambda run: (run["kind"], run["seed"]))
         return [part for run in some for part in run["parts"] if (part["start"], part["way"]) == (start, way)]
 
     @property
@@ -111,7 +100,7 @@ def _ranks(runs: Runs) -> Claim:
     ends = (runs.ranks[0], runs.ranks[-1])
 
     def found(kind: str, rank: int) -> list[float]:
-        some = [run for run in runs.all if run["kind"] == kind and run["share"] == runs.shares[0]]
+        some = runs.some(kind=kind, share=runs.shares[0])
         return [run["cosines"][str(rank)] for run in some]
 
     return Claim(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from claims import Claim, spread
-from results import Results
-
-Run = dict[str, Any]
+from course import Run, Sweep
 
 FEATURES = "the kernel's first modes become Fourier features as the network groks (2510.00468)"
 LAZY = "grokking is the way from the lazy to the rich regime, and lazier starts delay it (2310.06110)"
@@ -29,30 +25,21 @@ STILL = 0.1
 SUMS, DIFFERENCES, FOREIGN = "a + b", "a − b", "a + 2b"
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(Sweep):
     """Every run; the scale of most claims is the smallest one."""
-
-    all: list[Run]
-
-    @classmethod
-    def of(cls, results: Results) -> Runs:
-        return cls(results.runs)
 
     @property
     def scales(self) -> list[float]:
-        return sorted({run["scale"] for run in self.all})
+        return sorted(self.distinct("scale"))
 
     def sums(self, scale: float | None = None) -> list[Run]:
         """Of one scale, seed by seed."""
         wanted = self.scales[0] if scale is None else scale
-        return sorted(
-            (run for run in self.all if not run["random"] and run["scale"] == wanted), key=lambda run: run["seed"]
-        )
+        return sorted(self.some(random=False, scale=wanted), key=lambda run: run["seed"])
 
     @property
     def random(self) -> list[Run]:
-        return [run for run in self.all if run["random"]]
+        return self.some(random=True)
 
 
 def course(run: Run, family: str = SUMS) -> np.ndarray:

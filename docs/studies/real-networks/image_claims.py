@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 from claims import Claim, spread
 from course import Number, Run, Sweep
-from results import Results
 
 FINITE = "networks of usual width are well above their linearisations (2006.13645)"
 WIDTH = "linearisations gain much from width, networks little (2006.13645)"
@@ -39,9 +38,7 @@ FAR = 4.0
 class Runs(Sweep):
     """Every run."""
 
-    @classmethod
-    def of(cls, results: Results) -> Runs:
-        return cls(results.runs, along="multiplier")
+    along = "multiplier"
 
     @property
     def kinds(self) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ runs is made, from the I-th, and no page: so that two processes do half each.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,12 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from claims import command_line  # noqa: E402  # the folder is no package
+import command  # noqa: E402  # the folder is no package
 from digit_images import Source  # noqa: E402
 from image_page import figure, page  # noqa: E402
 from image_runs import run  # noqa: E402
 from image_tasks import task  # noqa: E402
-from results import Results, collect, publish, share_of  # noqa: E402
+from results import Results, collect, share_of  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -105,15 +104,5 @@ def measure(name: str, size: Size, folder: Path, share: Sequence[int] = (0, 1)) 
     return collect("real-networks", name, size, share_of(runs, share), folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--share", help="I/N: every N-th run, from the I-th, and no page")
-    (name, size, out), words = command_line(parser, SIZES, "real-networks")
-    if words.share:
-        measure(name, size, out, [int(part) for part in words.share.split("/")])
-        return
-    publish(measure(name, size, out), HERE if name == "desk" else out, page, **{"real-networks": figure})
-
-
 if __name__ == "__main__":
-    main()
+    command.run(__doc__.splitlines()[0], "real-networks", SIZES, measure, HERE, page, **{"real-networks": figure})
