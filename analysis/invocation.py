@@ -6,6 +6,7 @@ input; 130 interrupted.
 
 from __future__ import annotations
 
+import functools
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -40,6 +41,12 @@ class Group(TyperGroup):
         return _help(self, ctx)
 
 
+@functools.cache
+def commands_of(app: typer.Typer) -> Any:
+    """The commands as one that can be called. Made once: every making reads all signatures again, for 20 ms."""
+    return typer.main.get_command(app)
+
+
 def run(app: typer.Typer, argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code.
 
@@ -65,7 +72,7 @@ def _run(app: typer.Typer, argv: Sequence[str] | None) -> int:
             warnings.simplefilter("ignore", RuntimeWarning, append=True)
             width = max(min(shutil.get_terminal_size().columns, _WIDEST), _NARROWEST)
             # The command itself, not the Typer object: calling that one replaces sys.excepthook for the whole process.
-            ended = typer.main.get_command(app).main(
+            ended = commands_of(app).main(
                 args=None if argv is None else list(argv),
                 prog_name="kerneltrack",
                 standalone_mode=False,

@@ -6,10 +6,10 @@ every option of every command, in one way of its use after the other; all combin
 """
 
 import pytest
-import typer
 
 from kerneltrack.analysis.cli import app, main
 from kerneltrack.analysis.commands.effect import RULES
+from kerneltrack.analysis.invocation import commands_of
 from tests.analysis.test_outputs import few
 from tests.tiers import later
 
@@ -45,7 +45,7 @@ VALUES = {
 
 def options(command):
     """The names of a command's options, short ones first."""
-    found = typer.main.get_command(app).commands[command].params
+    found = commands_of(app).commands[command].params
     return [min(one.opts, key=len) for one in found if one.param_type_name == "option" and one.name != "help"]
 
 

@@ -99,7 +99,7 @@ def test_another_package_is_called_as_pip_calls_it(monkeypatch, capsys, module, 
     def missing(*_, **__):
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    monkeypatch.setattr(invocation.typer.main, "get_command", missing)
+    monkeypatch.setattr(invocation, "commands_of", missing)
     assert main(["show", "x.h5"]) == 2
     said = capsys.readouterr().err
     assert f"this needs {package}, which is not installed. `pip install {package}` brings it." in said

@@ -135,12 +135,13 @@ def child(folder: Path, first: int, last: int, seed: int) -> None:
         sys.stdout.flush()
 
 
-def run(count: int, seed: int, *, protected: bool = True, seconds: float = 60.0) -> dict[str, list[int]]:
-    """The numbers of the mutations of each outcome."""
+def run(
+    count: int, seed: int, *, protected: bool = True, seconds: float = 60.0, first: int = 0
+) -> dict[str, list[int]]:
+    """The numbers of the mutations of each outcome, from number ``first`` on."""
     found: dict[str, list[int]] = collections.defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         (write if protected else write_unprotected)(Path(name) / "good.h5")
-        first = 0
         while first < count:
             last = min(first + 500, count)
             command = [sys.executable, __file__, "--child", name, str(first), str(last), "--seed", str(seed)]
@@ -163,6 +164,7 @@ def run(count: int, seed: int, *, protected: bool = True, seconds: float = 60.0)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0, help="begin with that number; truncations come first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--unprotected", action="store_true", help="without checksums: must find silent mutations")
     parser.add_argument("--child", nargs=3, metavar=("FOLDER", "FIRST", "LAST"), help=argparse.SUPPRESS)
@@ -171,7 +173,7 @@ def main() -> int:
         folder, first, last = options.child
         child(Path(folder), int(first), int(last), options.seed)
         return 0
-    found = run(options.count, options.seed, protected=not options.unprotected)
+    found = run(options.count, options.seed, protected=not options.unprotected, first=options.first)
     print(f"{options.count} mutations, seed {options.seed}:", {name: len(each) for name, each in found.items()})
     for name in ("silent", "fatal", "slow"):
         if found.get(name):

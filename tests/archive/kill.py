@@ -336,6 +336,16 @@ def resumed(kind: str, path: Path, acknowledged: list[int]) -> list[str]:
     return [*faults(path, [*acknowledged, *child.acknowledged()]), *([f"left behind: {left}"] if left else [])]
 
 
+def rehearse(kind: str) -> None:
+    """One whole life in this process: what it imports and computes once, no child need do again."""
+    with tempfile.TemporaryDirectory() as name, open(os.devnull, "wb") as nowhere:
+        for first in (0, 300 * GROUP):
+            write(kind, Path(name) / "run.h5", first, 1, nowhere.fileno())
+            list(problems(Path(name) / "run.h5"))
+            with open_archive(Path(name) / "run.h5", all_segments=True) as archive:
+                [whole(row) for row in archive]
+
+
 def preloaded() -> bool:
     """Whether killer.c is in this process; if not, compile it and start again with it."""
     if hasattr(ctypes.CDLL(None), "kill_at"):
@@ -365,6 +375,7 @@ def main() -> int:
     if options.calls and not preloaded():
         print("there is no C compiler: the kills before every call were skipped")
         return 77
+    rehearse(options.writer)
     found = kill_at_random_times(options.writer, options.kills, options.seed) if options.kills else []
     if options.calls:
         found += kill_before_every_call(options.writer, options.stride, options.stage or list(STAGES))

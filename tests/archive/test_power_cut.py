@@ -173,12 +173,12 @@ def faults_of_a_run(tmp_path, monkeypatch, make, forget="", every=1):
     return faults, cuts[0]
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.nightly)])
 def test_nothing_acknowledged_is_lost(tmp_path, monkeypatch, make, every):
-    """The quick run's cuts are a third of all."""
+    """The quick run's cuts are a fifth of all."""
     faults, cuts = faults_of_a_run(tmp_path, monkeypatch, make, every=every)
     assert not faults, faults[:5]
-    assert cuts > 50
+    assert cuts > 30
 
 
 @pytest.mark.parametrize("forgotten", ["files", pytest.param("folders", marks=pytest.mark.nightly)])

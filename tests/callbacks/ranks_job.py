@@ -1,4 +1,4 @@
-"""What two ranks do in tests/callbacks/test_ranks.py: ``python ranks_job.py SCENARIO…``, one process for each rank.
+"""What two ranks do in tests/callbacks/test_ranks.py: ``python ranks_job.py SCENARIO…``.
 
 Every scenario returns plain values; each rank writes its own to ``SCENARIO.RANK.json``. A scenario that waits for a
 message that will not come runs into the process group's time-out of 60 s and fails.
@@ -8,7 +8,6 @@ import copy
 import datetime
 import functools
 import json
-import os
 import shutil
 import sys
 import time
@@ -29,8 +28,9 @@ from kerneltrack.errors import ArchiveError
 from kerneltrack.measurement import kernel_over_ranks
 from tests.callbacks.comparisons import Resumable, Saves, differences, same, unequal
 from tests.callbacks.lightning_runs import Regressor, data, trainer
+from tests.two_ranks import as_each_rank
 
-RANK = int(os.environ["LOCAL_RANK"])
+RANK = 0  # until this process knows which one it is
 TIMEOUT = datetime.timedelta(seconds=60)
 STEPS = 6
 
@@ -100,8 +100,17 @@ def alone(model, strategy):
     return fit(model=model, strategy=strategy)
 
 
+#: Numbers that need θ_0, Θ_0, the state before or the update: what a resumed run must know again.
+REMEMBERING = (
+    "linearization_error", "anchored_linearization_error", "relative_kernel_change", "kernel_angular_velocity",
+    "parameter_distance",
+)  # fmt: skip
+
+
 def tracker(name, **options):
+    """Most scenarios are about when, by whom and whether it is measured: the kernel's trace shows that."""
     defaults = {"probe": 9, "schedule": schedule.Every(2, window=2), "loss": "half_mse", "log": False}
+    defaults["observables"] = ["trace"]
     return NTKTracker(f"{name}.h5", **{**defaults, **options})
 
 
@@ -138,14 +147,14 @@ def whole(name, model, strategy):
     }
 
 
-def resumed(name, model, strategy, observables):
+def resumed(name, model, strategy):
     """Two runs in one archive: the second goes on from a checkpoint in the middle of the first's second epoch."""
     path, saved = Path(f"{name}.h5"), Path(f"{name}.ckpt")
     plain = {"model": lambda: model(dropout=0.0), "strategy": strategy, "shuffle": False}
-    left = fit(tracker(name, observables=observables), Saves(4, saved), **plain)
+    left = fit(tracker(name, observables=REMEMBERING), Saves(4, saved), **plain)
     if RANK == 0:
         shutil.copy(path, f"{name}.whole.h5")
-    again = fit(tracker(name, observables=observables), checkpoint=saved, **plain)
+    again = fit(tracker(name, observables=REMEMBERING), checkpoint=saved, **plain)
     wrong = [] if same(left["weights and buffers"], again["weights and buffers"]) else ["the training itself"]
     if RANK == 0:
         with open_archive(f"{name}.whole.h5") as whole, open_archive(path) as run:
@@ -154,12 +163,12 @@ def resumed(name, model, strategy, observables):
 
 
 def ddp_resumed():
-    return resumed("ddp_resumed", Regressor, ddp, "default")
+    return resumed("ddp_resumed", Regressor, ddp)
 
 
 def fsdp2_resumed():
     """Without BatchNorm: of buffers that differ between ranks, a distributed checkpoint keeps one rank's."""
-    return resumed("fsdp2_resumed", functools.partial(Sharded, batchnorm=False), sharded, "all")
+    return resumed("fsdp2_resumed", functools.partial(Sharded, batchnorm=False), sharded)
 
 
 def under_ddp():
@@ -180,7 +189,8 @@ class ShardedAdam(Sharded):
 
 
 def stability(name, model, strategy):
-    fit(tracker(name, schedule=schedule.Every(2, window=2, light=False)), model=model, strategy=strategy)
+    watched = tracker(name, schedule=schedule.Every(2, window=2, light=False), observables=["stability_ratio"])
+    fit(watched, model=model, strategy=strategy)
     if RANK:
         return {}
     with open_archive(f"{name}.h5") as archive:
@@ -299,12 +309,12 @@ class OtherClock(NTKTracker):
 
 
 def clocks_differ():
-    watched = OtherClock("clocks_differ.h5", probe=5, schedule=schedule.Seconds(1e-9), log=False)
+    watched = OtherClock("clocks_differ.h5", probe=5, schedule=schedule.Seconds(1e-9), observables=["trace"], log=False)
     return outcome("clocks_differ", watched)
 
 
 def overhead():
-    watched = OtherClock("overhead.h5", probe=5, schedule=1, max_overhead=1e-9, log=False)
+    watched = OtherClock("overhead.h5", probe=5, schedule=1, max_overhead=1e-9, observables=["trace"], log=False)
     return outcome("overhead", watched)
 
 
@@ -355,11 +365,13 @@ def tensor_parallel():
     return outcome("tensor_parallel", tracker("tensor_parallel"), model=Split, strategy=strategy)
 
 
-def main(names):
+def main(rank):
+    global RANK
+    RANK = rank
     warnings.filterwarnings("ignore")
-    for name in names:
+    for name in sys.argv[1:]:
         Path(f"{name}.{RANK}.json").write_text(json.dumps(globals()[name]()))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    as_each_rank(main)

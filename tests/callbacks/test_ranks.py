@@ -5,13 +5,11 @@ rank zero had it, in one process; and for failures the clock, against a time-out
 """
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.two_ranks import ran
 
 FOLDER = Path(__file__).parent
 SCENARIOS = (
@@ -27,27 +25,7 @@ NO_HANG_SECONDS = 40
 def ranks(tmp_path_factory):
     """Every scenario's result by name, one for each rank; they run one after the other in the same two processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, FOLDER / "ranks_job.py", *SCENARIOS],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **shared, "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=400)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [p.returncode for p in processes] == [0, 0], "\n".join(e[-3000:] for e in errors)
+    ran(FOLDER / "ranks_job.py", *SCENARIOS, folder=folder, timeout=400, NODE_RANK="0")
     return {name: [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(2)] for name in SCENARIOS}
 
 

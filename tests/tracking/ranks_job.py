@@ -1,7 +1,6 @@
-"""What two ranks do in tests/tracking/test_ranks.py: one process for each, DistributedDataParallel or FSDP2 over gloo."""
+"""What two ranks do in tests/tracking/test_ranks.py: DistributedDataParallel or FSDP2 over gloo."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -14,8 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # run by path, a file's own 
 
 import kerneltrack as kt
 from tests.tracking.untracked import Untracked
+from tests.two_ranks import as_each_rank
 
-RANK = int(os.environ["RANK"])
+RANK = 0  # until this process knows which one it is
 X = torch.randn(16, 3, generator=torch.Generator().manual_seed(1))
 Y = X[:, :1].sin()
 PROBE = kt.Probe(X[:6], Y[:6])
@@ -73,7 +73,9 @@ def scenario(name, **options):
     return {"equal": equal, "steps": sorted(found), "samples": samples, "errors": errors}
 
 
-if __name__ == "__main__":
+def main(rank):
+    global RANK
+    RANK = rank
     distributed.init_process_group("gloo")
     results = {
         "ddp": scenario("ddp"),
@@ -82,3 +84,7 @@ if __name__ == "__main__":
     }
     Path(f"{RANK}.json").write_text(json.dumps(results), encoding="utf-8")
     distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    as_each_rank(main)

@@ -4,35 +4,17 @@ Oracles: the same loop without a tracker, bit for bit on each rank, and the kern
 """
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.two_ranks import ran
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    job = [sys.executable, "-W", "ignore", Path(__file__).parent / "ranks_job.py"]
-    started = [
-        subprocess.Popen(
-            job, cwd=folder, stderr=subprocess.PIPE, text=True, env={**os.environ, **shared, "RANK": str(rank)}
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=200)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], "\n".join(e[-3000:] for e in errors)
+    ran(Path(__file__).parent / "ranks_job.py", folder=folder, timeout=200, WORLD_SIZE="2")
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
