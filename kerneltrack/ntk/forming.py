@@ -70,7 +70,7 @@ def _by_kept_plan(
     """What :func:`_compute` gives, by what an earlier call has found; None where there is nothing, or where it does not hold."""
     with request.network.evaluating(throughout=True):
         plan = kept_plan(request)
-        if plan is None or plan.uncovered or _is_difference(request, plan.outputs) or not plan.beside:
+        if plan is None or plan.uncovered or _is_difference(request, plan.outputs):
             return None
         trusted = request.trusted(plan.outputs)
         try:

@@ -93,15 +93,15 @@ def asks(m, x):
     return m.head(m.a(x).sin())
 
 
-def test_batches_are_planned_in_every_call(monkeypatch):
-    """Oracle: a count. Of a model that vmap refuses no plan is kept, and one from before is not taken."""
+def test_batches_are_planned_once(monkeypatch):
+    """Oracle: a count. Of a model that vmap refuses a plan is kept too; one from before, for fewer samples, is not taken."""
     model = Switched(asks, a=nn.Linear(4, 4), head=nn.Linear(4, 3))
     kt.empirical_ntk(model, X[:4])
     model.which = 1
     kt.empirical_ntk(model, X)
     made, of = [], StructuredPlan.of
     monkeypatch.setattr(StructuredPlan, "of", lambda *given: made.append(given) or of(*given))
-    for count, x in enumerate((X, X, X[:4], X[:4]), 1):
+    for count, x in ((0, X), (0, X), (1, X[:4]), (1, X[:4])):
         kt.empirical_ntk(model, x)
         assert len(made) == count
 
@@ -165,17 +165,34 @@ def _rolled(y, by):
     return _Mix.apply(y, by, True)
 
 
+def batched(forward):
+    """The same, of a model that vmap refuses because it asks for a value."""
+    return lambda m, x: forward(m, x + 0 * bool((x > 99).any()))
+
+
 @pytest.mark.parametrize("name", COUPLED)
 @ASKED
 def test_a_coupling_of_a_later_call_is_refused(name, asked):
-    model = Switched(COUPLED[name], a=nn.Linear(4, 4), head=nn.Linear(4, 4))
+    refused(Switched(COUPLED[name], a=nn.Linear(4, 4), head=nn.Linear(4, 4)), X, asked)
+
+
+@pytest.mark.parametrize(("count", "output"), [(2, "sum"), (6, "full")])
+@pytest.mark.parametrize("name", COUPLED)
+def test_a_coupling_in_later_batches_is_refused(name, count, output):
+    """The capture is a batch itself: a mean of two outputs is the same in a batch of these two, and not of one alone."""
+    model = Switched(batched(COUPLED[name]), a=nn.Linear(4, 4), head=nn.Linear(4, 4))
+    refused(model, X[:count], {"output": output})
+
+
+def refused(model, x, asked):
+    """A model that couples from the fifth call on is refused, and accepted where it does not any more."""
     for _ in range(4):
-        kt.empirical_ntk(model, X, **asked)
+        kt.empirical_ntk(model, x, **asked)
     model.which = 1
     with pytest.raises(UnsupportedModelError, match="couples samples"):
-        kt.empirical_ntk(model, X, **asked)
+        kt.empirical_ntk(model, x, **asked)
     model.which = 0
-    kt.empirical_ntk(model, X, **asked)
+    kt.empirical_ntk(model, x, **asked)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -211,22 +228,32 @@ def test_other_samples_are_looked_at_closely(asked):
 
 
 @pytest.mark.parametrize("outputs", [1, 4])
-@pytest.mark.parametrize("method", ["auto", "jacobian"])
-def test_a_warm_call_looks_by_one_small_batch(outputs, method):
-    """Oracle: the batches that the model is called with: a sample under vmap for all of them, and one of three samples."""
+@pytest.mark.parametrize(
+    ("method", "way", "sizes"),
+    [("auto", lambda f: f, [1, 3]), ("jacobian", lambda f: f, [1, 3]), ("auto", batched, [6, 3, 1])],
+    ids=["auto", "jacobian", "batches"],
+)
+def test_a_warm_call_looks_at_three_samples(outputs, method, way, sizes):
+    """Oracle: the batches that the model is called with: a sample under vmap for all of them, and one of three samples.
+
+    A model that vmap refuses is called with all samples, and with three of them, and with one alone.
+    """
     seen = []
-    model = Switched(lambda m, x: (seen.append(len(x)), m.head(x))[1], head=nn.Linear(4, outputs))
+    model = Switched(way(lambda m, x: (seen.append(len(x)), m.head(x))[1]), head=nn.Linear(4, outputs))
     for _ in range(6):  # the sixth is not audited
         seen.clear()
         kt.empirical_ntk(model, X, method=method)
-    assert seen == [1, 3]
+    assert seen == sizes
 
 
-def test_where_a_pass_of_all_samples_is_long_they_are_looked_at_before_it(machine):
-    """Oracle: the same. On a CPU u is one more backward pass, which is longer here than a look at three samples."""
-    seen = []
-    model = Switched(lambda m, x: (seen.append(len(x)), m.head(m.a(x)))[1], a=nn.Linear(4, 512), head=nn.Linear(512, 2))
+def test_on_a_cpu_a_look_takes_no_backward_pass_of_its_own(machine, monkeypatch):
+    """Oracle: a count. Of several outputs u is mixed of their gradients; where launches count, it is a row of the one pass."""
+    model = Switched(lambda m, x: m.head(m.a(x)), a=nn.Linear(4, 512), head=nn.Linear(512, 2))
+    passes, grad = [], torch.autograd.grad
     for _ in range(3):
-        seen.clear()
+        monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: passes.append(1) or grad(*a, **k))
+        passes.clear()
         kt.empirical_ntk(model, X.repeat(300, 1), output="trace")
-    assert seen == ([1, 3] if machine == "accelerator" else [1, 1, 1, 3, 1])
+    assert len(passes) == (
+        3 if machine == "accelerator" else 4
+    )  # those to weights, and of the three samples, among them

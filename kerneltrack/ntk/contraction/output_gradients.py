@@ -29,10 +29,14 @@ UNBATCHED = (RuntimeError, NotImplementedError)
 
 @dataclass(frozen=True)
 class Direction:
-    """Some rows of u: those of the samples ``rows`` of a block, (k, O); all others are zero."""
+    """Some rows of u: those of the samples ``rows`` of a block, (k, O); all others are zero.
+
+    Where ``apart``, u comes in behind the gradients of single outputs, whatever a pass with u would cost.
+    """
 
     rows: slice
     u: Tensor
+    apart: bool = False
 
     def whole(self, like: Tensor) -> Tensor:
         """u for a whole block, of the shape of its outputs (n, O)."""
@@ -48,7 +52,8 @@ class KroneckerFactors:
         uses: the uses of the block, in their order.
         gradients: for each record, one (N, g, e, T) for every output.
         count: N.
-        direction: where one was given; of several outputs, there is one more gradient then, that of Σ_no u_no f_o(x_n).
+        direction: u, where one was given.
+        adjoined: whether there is one more gradient then, that of Σ_no u_no f_o(x_n), behind those of several outputs.
     """
 
     def __init__(
@@ -57,8 +62,11 @@ class KroneckerFactors:
         gradients: Mapping[Record, Sequence[Tensor]],
         count: int,
         direction: Direction | None = None,
+        *,
+        adjoined: bool = False,
     ) -> None:
-        self.uses, self._gradients, self.count, self._direction = uses, dict(gradients), count, direction
+        self.uses, self._gradients, self.count = uses, dict(gradients), count
+        self._direction, self._adjoined = direction, adjoined
         self._sums: dict[int, Sequence[Tensor]] = {}
         self.stacks: dict[Record, tuple[Stack, int]] = {}
 
@@ -76,7 +84,9 @@ class KroneckerFactors:
         """Σ_not u_no G_not ⊗ a_nt over the direction's samples for each record in a stack, (1, e, i)."""
         assert self._direction is not None
         stacks = {id(stack): stack for stack, _ in self.stacks.values()}
-        formed = {key: stack.mixed(self._direction.rows, self._direction.u) for key, stack in stacks.items()}
+        formed = {
+            key: stack.mixed(self._direction.rows, self._direction.u, self._adjoined) for key, stack in stacks.items()
+        }
         return {record: formed[id(stack)][place : place + 1] for record, (stack, place) in self.stacks.items()}
 
     def gradients(self, index: int) -> Sequence[Tensor]:
@@ -90,17 +100,24 @@ class KroneckerFactors:
     def mixed(self, index: int) -> Tensor:
         """Σ_o u_no G_no of a use for the direction's samples, (k, g, e, T)."""
         assert self._direction is not None
-        parts = self._all(index)
-        rows = parts[-1][self._direction.rows]
-        return rows if len(parts) > 1 else rows * self._direction.u.to(rows.dtype).view(-1, 1, 1, 1)
+        parts, rows = self._all(index), self._direction.rows
+        if self._adjoined:
+            return parts[-1][rows]
+        u = self._direction.u.to(parts[0].dtype)[:, :, None, None, None]
+        mixed = parts[0][rows] * u[:, 0]
+        for o, part in enumerate(parts[1:], 1):
+            mixed.addcmul_(part[rows], u[:, o])
+        return mixed
 
     def mixed_sums(self, indices: Sequence[int]) -> list[Tensor]:
         """Σ_not u_no G_not over the direction's samples, (g·e,) for each of these uses."""
         assert self._direction is not None
-        sums = [self._summed(index) for index in indices]
+        sums = [self._summed(index) for index in indices] if self._adjoined or self._is_of_one else []
+        if not sums:  # of single passes, of which nothing is summed twice
+            return [_over_rows(self.mixed(index)).flatten(1).sum(0) for index in indices]
         rows = [parts[-1][self._direction.rows].flatten(1) for parts in sums]
         together = rows[0] if len(rows) == 1 else torch.cat(rows, 1)
-        if len(sums[0]) == 1:
+        if not self._adjoined:
             together = together * self._direction.u.to(together.dtype)
         return list(torch.split(together.sum(0), [part.shape[1] for part in rows]))
 
@@ -133,7 +150,11 @@ class KroneckerFactors:
         return self._sums[index]
 
     def _of_outputs(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
-        return parts[:-1] if self._direction is not None and len(parts) > 1 else parts
+        return parts[:-1] if self._adjoined else parts
+
+    @property
+    def _is_of_one(self) -> bool:
+        return len(next(iter(self._gradients.values()), ())) == 1
 
 
 def _over_rows(rows: Tensor) -> Tensor:
@@ -166,7 +187,8 @@ def collect(
         machine: what runs it; it says how many outputs go through one pass together. One by one where an operation cannot.
         most: no more outputs than these at once.
         adjoining: copy the gradients of all outputs into one array each, as products with J want them.
-        beside: u: the gradients of Σ_no u_no f_o(x_n) are wanted too.
+        beside: u: the gradients of Σ_no u_no f_o(x_n) are wanted too. Where launches count they are one more row of the one
+            pass; on a CPU that would be one more pass, and those of single outputs are mixed for the few samples that u is of.
         proved: samples and outputs of passes that were compared; those of this one are added. None where there were none.
     """
     n, o = outputs.shape
@@ -174,9 +196,8 @@ def collect(
     stored = {record: _Stored(use, n, o, dtype, adjoining) for record, use in primary.items()}
     rows = n * max((use.extent().tokens for use in primary.values()), default=1)
     at_once = max(1, min(o, most, machine.backward_rows // rows))
-    u = (
-        None if beside is None or o == 1 else beside.whole(outputs)
-    )  # of one output it is the output's gradient, u times
+    adjoined = beside is not None and not beside.apart and o > 1 and machine.counts_launches
+    u = beside.whole(outputs) if beside is not None and adjoined else None
     passes = _passes(
         outputs, [record.edge for record in stored], at_once, u, machine, set() if proved is None else proved
     )
@@ -185,7 +206,8 @@ def collect(
             place.add(part, several)
     for record in stored:
         record.operands = [t.to(dtype) if t.is_floating_point() else t for t in record.operands]
-    factors = KroneckerFactors(uses, {record: place.gradients for record, place in stored.items()}, n, beside)
+    gradients = {record: place.gradients for record, place in stored.items()}
+    factors = KroneckerFactors(uses, gradients, n, beside, adjoined=adjoined)
     if machine.counts_launches and not adjoining:
         factors.stack(wanted)
     return factors

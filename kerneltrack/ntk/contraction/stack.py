@@ -52,11 +52,16 @@ class Stack:
         formed = torch.bmm(rows, self.inputs.flatten(0, 1))
         return formed.view(length, n, *formed.shape[1:])
 
-    def mixed(self, rows: slice, u: Tensor) -> Tensor:
-        """Σ_nt g_nt ⊗ a_nt over the samples ``rows``, (L, e, i): g of the last row, of the only one times u (k, 1)."""
-        gradients, inputs = self.gradients[:, rows, :, -1], self.inputs[:, rows]
-        if self.gradients.shape[3] == 1:
-            gradients = gradients * u.to(gradients.dtype).view(-1, 1, 1)
+    def mixed(self, rows: slice, u: Tensor, adjoined: bool) -> Tensor:
+        """Σ_nt g_nt ⊗ a_nt over the samples ``rows``, (L, e, i): g of the last row, or of all times u (k, O)."""
+        gradients, inputs = self.gradients[:, rows], self.inputs[:, rows]
+        if adjoined or gradients.shape[3] == 1:
+            gradients = gradients[:, :, :, -1]
+        if not adjoined:
+            u = u.to(gradients.dtype)
+            gradients = (
+                gradients * u.view(-1, 1, 1) if u.shape[1] == 1 else torch.einsum("lktoe,ko->lkte", gradients, u)
+            )
         return gradients.flatten(1, 2).transpose(1, 2) @ inputs.flatten(1, 2)
 
 

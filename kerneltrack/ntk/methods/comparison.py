@@ -2,8 +2,10 @@
 
 The capture that a kernel is made of runs each sample alone, whatever the model does with a batch, and so does vmap, which
 makes the rows of a plain Jacobian. Outputs, and Jᵀu by factors or rows, are compared with those of one plain batch of a few
-samples. Nothing is read before the kernel is there; then all numbers come at once, and the host decides by the limits of
-every other call (:mod:`kerneltrack.ntk.network.independence`).
+samples. A capture of ordinary batches is compared with a sample alone, too: there u, which is another number for each
+sample, comes in behind the sum over samples, and in front of it in the batch of a few, so that derivatives that are mixed differ
+in any case, but a mean of outputs may be the same in both. Nothing is read before the kernel is there; then all numbers come
+at once, and the host decides by the limits of every other call (:mod:`kerneltrack.ntk.network.independence`).
 """
 
 from __future__ import annotations
@@ -39,13 +41,16 @@ class Comparison:
         samples: all N samples.
         name: what they are called where they are refused.
         count: how many are compared; None is FEW.
+        of_batches: whether the kernel's capture is one of batches; then the last of them is run alone as well.
 
     Attributes:
         notes: what the blocks have left so far.
     """
 
-    def __init__(self, network: Network, samples: Inputs, name: str, count: int | None = None) -> None:
-        self.samples, self.name = samples, name
+    def __init__(
+        self, network: Network, samples: Inputs, name: str, count: int | None = None, of_batches: bool = False
+    ) -> None:
+        self.samples, self.name, self._of_batches = samples, name, of_batches
         self._network, self._few = network, min(FEW if count is None else count, len(samples))
         self._start = _start(len(samples), self._few)
         self.notes = Notes()
@@ -57,7 +62,8 @@ class Comparison:
         if first >= last:
             return None
         u = self._cotangents(outputs)
-        return Direction(slice(first - place.start, last - place.start), u[first - self._start : last - self._start])
+        rows = slice(first - place.start, last - place.start)
+        return Direction(rows, u[first - self._start : last - self._start], self._of_batches)
 
     def note(self, outputs: Tensor, block: SampleBlock, wanted: Collection[int], direction: Direction | None) -> None:
         """What one block has: its outputs (n, O), and Jᵀu of the direction's samples."""
@@ -91,7 +97,7 @@ class Comparison:
         network, generators = self._network, self._network.now.generators
         before = generators.states()
         leaves = {name: value.requires_grad_() for name, value in network.parameters.items()}
-        batch = self.samples.rows(self._start, self._start + self._few)
+        stop = self._start + self._few
 
         def differentiate(outputs: Tensor) -> tuple[Tensor, Mapping[str, Tensor | None]]:
             u = self._cotangents(outputs)
@@ -99,11 +105,15 @@ class Comparison:
             return outputs, dict(zip(leaves, parts, strict=True))
 
         with torch.enable_grad():
-            outputs, pulled = network.applied(leaves, batch, differentiate)
+            outputs, pulled = network.applied(leaves, self.samples.rows(self._start, stop), differentiate)
         network.refuse_hidden_parameters(outputs)
+        outputs = outputs.detach()
+        if self._of_batches:
+            with torch.no_grad():
+                outputs = torch.cat([outputs, network.evaluate(leaves, self.samples.rows(stop - 1, stop))])
         if generators.states() != before:
             raise Outdated("the forward pass draws random numbers")
-        self._numbers = self._measured(outputs.detach(), pulled)
+        self._numbers = self._measured(outputs, pulled)
 
     def _cotangents(self, outputs: Tensor) -> Tensor:
         return _cotangents(max(FEW, self._few), outputs.shape[1], outputs.dtype, outputs.device)[: self._few]
@@ -111,6 +121,7 @@ class Comparison:
     def _measured(self, outputs: Tensor, pulled: Mapping[str, Tensor | None]) -> Tensor:
         """By output the gap, the least and the largest value, by parameter the gap and the size; in one row."""
         alone = self.notes.rows[0] if len(self.notes.rows) == 1 else torch.cat(self.notes.rows)
+        alone = torch.cat([alone, alone[-1:]]) if self._of_batches else alone
         everything = self.notes.outputs[0] if len(self.notes.outputs) == 1 else torch.cat(self.notes.outputs)
         low, high = torch.aminmax(everything, dim=0)
         gap = torch.linalg.vector_norm(outputs - alone, float("inf"), 0)

@@ -54,8 +54,8 @@ class Execution:
         self.compares: list[Comparison] = []
         if not request.looked:
             named = (request.x1, "x1"), (request.x2, "x2")
-            compared = plan.machine.compared
-            self.compares = [Comparison(request.network, one, name, compared) for one, name in named if one is not None]
+            how = plan.machine.compared, bool(plan.batched)
+            self.compares = [Comparison(request.network, one, name, *how) for one, name in named if one is not None]
 
     @classmethod
     def of(cls, request: KernelRequest, *, only_planned: bool = False, again: bool = False) -> Execution:
@@ -111,7 +111,7 @@ class Execution:
         """
         request = self.request
         with request.network.evaluating():
-            records = self.kept and bool(self.compares) and not self.keeps and against is None
+            records = self.kept and bool(self.compares) and not self.keeps and against is None and not self.plan.batched
             made = replayed(request, into, self._again, self._recorded_bytes) if records else None
             if made is None:
                 with watched(request) if records else nullcontext():

@@ -82,8 +82,12 @@ class ForwardPass:
 
     @staticmethod
     def leaves_of(network: Network, samples: Inputs) -> dict[str, Tensor]:
-        """The parameters to run with: all but those whose hooks change their gradient, of which rows are formed one by one."""
-        own = network.sight(samples).parameters
+        """The parameters to run with.
+
+        All but those whose hooks change their gradient, of which rows are formed one by one, and those that batches have left.
+        """
+        batched: Batched | None = network.known(samples).batched
+        own = {*network.sight(samples).parameters, *(() if batched is None else batched.left)}
         return {name: value.requires_grad_() for name, value in network.parameters.items() if name not in own}
 
     @classmethod

@@ -2,8 +2,8 @@
 
 A plan holds no tensor, and what it rests on is compared with every pass that is contracted by it (:attr:`.ForwardPass.facts`);
 how much memory is free is asked again (:meth:`.StructuredPlan.within`). Where a metric is given, none is kept: what its
-entries are decides how weights are contracted. Nor is one of a model that vmap refuses: a capture of ordinary batches is
-compared with plain autodiff, and may leave parameters out (:mod:`.batched`); every call asks what is known of these.
+entries are decides how weights are contracted. A plan of ordinary batches (:mod:`.batched`) holds while what is known of these
+is what it was made by; programs of batches are compared in every pass.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ class Outdated(Exception):
 def kept_plan(request: KernelRequest) -> StructuredPlan | None:
     """The plan of an earlier call that asked for the same, in the memory that was free then; None where there is none.
 
-    None also where vmap has refused the model since.
+    None also where vmap has refused the model since, or where a batch has left a parameter to its Jacobian since.
     """
-    if request.metric is not None or request.network.known(request.x1).batched is not None:
+    if request.metric is not None:
         return None
-    return _KEPT.get(request.network.module, {}).get(key_of(request))
+    plan = _KEPT.get(request.network.module, {}).get(key_of(request))
+    batched = request.network.known(request.x1).batched
+    if plan is None or bool(plan.batched) != (batched is not None) or (batched is not None and batched.superseded):
+        return None
+    return plan
 
 
 def keep_plan(request: KernelRequest, plan: StructuredPlan) -> None:
-    """Keeps what a call has found out, but with a metric, and of ordinary batches."""
-    if request.metric is not None or plan.batched:
+    """Keeps what a call has found out, but with a metric."""
+    if request.metric is not None:
         return
     of_module = _KEPT.setdefault(request.network.module, {})
     if len(of_module) >= _REMEMBERED:

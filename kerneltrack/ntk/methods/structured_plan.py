@@ -21,8 +21,6 @@ from kerneltrack.ntk.plan import PlanLine
 _HOOKED = "a hook changes its gradient"
 #: Orders that make a tile of Θ by itself before they add it.
 _TILED = ("hybrid", "lookup", "ranked", "tied")
-#: Calls for each node of autograd's graph that a look at samples before a kernel takes more than one beside it.
-_SPARED = 6
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,6 @@ class StructuredPlan:
         workspace: bytes that a slice or a tile beside the blocks may take; four of them are kept free.
         slice_bytes: bytes of the widest slice of gradients, were there room for it.
         tile_bytes: bytes of the largest tile of Θ that a step makes by itself, were there room for it.
-        beside: whether samples of a later call are looked at beside its kernel.
         batched: why samples are captured as ordinary batches; "" where vmap does it.
     """
 
@@ -86,7 +83,6 @@ class StructuredPlan:
     workspace: int
     slice_bytes: int
     tile_bytes: int
-    beside: bool
     batched: str = ""
 
     @classmethod
@@ -119,7 +115,6 @@ class StructuredPlan:
             workspace=0,
             slice_bytes=slice_bytes,
             tile_bytes=tile_bytes,
-            beside=_is_cheaper_beside(request, trial),
             batched="" if trial.batched is None else trial.batched.why,
         )
         return whole.within(request)
@@ -159,21 +154,6 @@ class StructuredPlan:
     def working_bytes(self) -> int:
         """What is held beside the result at the peak."""
         return min(self.samples, 2 * self.block_samples) * self.sample_bytes + self.slices
-
-
-def _is_cheaper_beside(request: KernelRequest, trial: ForwardPass) -> bool:
-    """Whether samples are compared beside a kernel in less time than before it.
-
-    Where launches count they are, and of one output, whose gradient times u is that of Jᵀu. Of several, u is one more
-    backward pass of all samples, where five passes of one sample are spared.
-    """
-    machine = request.machine
-    if machine.counts_launches or request.outputs == 1:
-        return True
-    extents = [use.extent() for use in trial.uses]
-    products = 2 * sum(extent.tokens * extent.features for extent in extents)
-    moved = machine.operations_per_byte * request.network.activation_bytes(request.x1)
-    return request.samples * (products + moved) <= _SPARED * trial.nodes * machine.call_operations
 
 
 def _step(request: KernelRequest, trial: ForwardPass, term: Term) -> Step:
