@@ -24,7 +24,7 @@ class Card:
         held = self.finding.held
         if held is None or not math.isfinite(held.ratio):
             return ""
-        return f"{self.finding.tier}, ×{number(held.ratio, 2)} of the limit"
+        return f"{self.finding.tier}, ×{number(held.ratio, 2)}"
 
     @property
     def strong(self) -> bool:
@@ -41,9 +41,9 @@ _ORDER = (
     "Against the theory: the number passes the limit up to which a rule holds of a kernel that stands still, of first order, or of "
     "a run below the edge. Beyond chance: it passes what chance gives, the mean of its null, five of its standard deviations where "
     "they are known, or ×1.1 of a control. As expected: it passes neither. Nothing to hold it against: no null and no limit.",
-    "Inside a group the one comes first that is farthest beyond its own limit, measured over limit. These ratios have no common "
-    "unit: the order says that and no more. The small lines have one point a snapshot, in the order of steps and not evenly in "
-    "time, between least and greatest, on a logarithm where all is above zero and spans two decades.",
+    "Inside a group the one comes first that is farthest beyond its own limit: × is measured over limit. These ratios have no "
+    "common unit: the order says that and no more. The small lines have one point a snapshot, in the order of steps and not evenly "
+    "in time, between least and greatest, on a logarithm where all is above zero and spans two decades.",
 )
 
 
