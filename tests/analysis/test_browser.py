@@ -268,8 +268,9 @@ if (sessionStorage.getItem("read")) addEventListener("load", () => setTimeout(()
   out.textContent = JSON.stringify({ theme: root.dataset.theme, top: scrollY, axis: document.getElementById("scale").value,
     hash: location.hash, step: document.getElementById("moment-step").value }); document.body.append(out);
 }, 300)); else addEventListener("load", () => {
-  sessionStorage.setItem("read", "once"); document.getElementById("theme").click(); scrollTo({ top: 1234, behavior: "instant" });
+  sessionStorage.setItem("read", "once"); document.getElementById("theme").click();
   const scale = document.getElementById("scale"); scale.value = "log"; scale.dispatchEvent(new Event("change"));
+  scrollTo({ top: 1234, behavior: "instant" });
   const slider = document.getElementById("moment"); slider.value = 0; slider.dispatchEvent(new Event("input"));
 });
 </script>
