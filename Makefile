@@ -61,6 +61,7 @@ bench: $(VENV)/.dev  ## us and every installed peer on the same work, the archiv
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/bench/archive_cost.py
 	$(BIN)/python tests/bench/many_archives.py
+	$(BIN)/python tests/bench/long_runs.py
 	$(BIN)/python tests/bench/overhead.py
 	$(BIN)/python tests/bench/analyses.py
 	$(BIN)/python tests/bench/ratio.py

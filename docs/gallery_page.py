@@ -18,11 +18,13 @@ PAGE = Path(__file__).with_name("gallery.md")
 
 #: The archives that a figure is drawn of here, and what its call says besides, where that is not the demo alone.
 ARCHIVES: Mapping[str, str] = {
+    "overview": "out/demo.h5 --control out/control.h5",
     "stability": "out/demo.h5 --control out/control.h5",
     "rank": "out/demo.h5 --control out/control.h5",
     "lr-decay": "out/demo.h5 --control out/control.h5",
     "loss": "out/demo.h5 --control out/control.h5",
     "eigenfunction-lines": "out/line.h5",
+    "eigenfunction-samples": "out/classes.h5",
     "lr-trend": "out/classes.h5",
     "freeze-here": "out/classes.h5 --probe new",
     "activations": "out/classes.h5",
@@ -68,6 +70,7 @@ of your own, see [add a figure](how-to/add-a-figure.md).
 """
 
 _TITLES = {
+    "summary": "At a glance",
     "alignment": "Alignment: eigenfunctions, target and output",
     "spectrum": "Spectrum",
     "learning rate": "Learning rate",
@@ -106,8 +109,9 @@ def markdown(figures: Mapping[str, FigureSpec]) -> str:
 
 
 def _entry(spec: FigureSpec) -> str:
+    moves = "\nIt moves: `-o` with the ending .gif shows every moment.\n" if spec.film else ""
     needs = f"\nThe archive must hold {', '.join(f'`{need}`' for need in spec.needs)}.\n" if spec.needs else ""
-    return f"\n### `{spec.name}`\n\n**{spec.title}.** {spec.caption}\n{needs}{_call(spec.name)}"
+    return f"\n### `{spec.name}`\n\n**{spec.title}.** {spec.caption}\n{moves}{needs}{_call(spec.name)}"
 
 
 def _call(name: str) -> str:

@@ -123,12 +123,13 @@ def classes(path: Path, updates: int) -> None:
     tracker = NTKTracker(
         path,
         probe={
-            "train": Probe(x[:80], y[:80]),
-            "new": Probe(x[-200:-120], y[-200:-120], identity={"split": "validation"}),
+            "train": Probe(x[:80], y[:80], identity={"image_shape": [8, 8]}),
+            "new": Probe(x[-200:-120], y[-200:-120], identity={"split": "validation", "image_shape": [8, 8]}),
         },
         schedule=max(1, updates // 10),
         output="trace",
         loss="cross_entropy",
+        keep_inputs=True,
         observables="all",
         keep_kernel="all",
         if_exists="replace",

@@ -91,7 +91,7 @@ def plot(
     list_figures: Annotated[bool, Option("--list", help="Name the figures and leave.")] = False,
     kind: PictureFormat = None,
 ) -> None:
-    """Draw one figure."""
+    """Draw one figure; eigenfunctions also in motion, with an ending of .gif."""
     given: dict[str, object] = {"ARCHIVE": archives, "--figure": figure, "-o": output, "--control": control}
     given |= {"--probe": probe, "--x": x, "--style": style, "--format": kind}
     given |= {"--list": list_figures, "--figure runs": figure == "runs"}

@@ -10,6 +10,7 @@ from .flow_time import check_one_clock, flow_time, gain
 from .freeze_here import FreezeHere, freeze_here
 from .kernels import full_kernel, kernel_matrix, rows_with_kernels, similarities
 from .ledger_shares import learned_modes, learned_shares
+from .matched_modes import CERTAIN, MatchedModes, matched_modes
 from .mode_factors import ModeFactors, mode_factors, no_single_modes
 from .oscillation import LEADING, Oscillation, oscillation
 from .permuted_energy import DRAWS, PermutedEnergy, permuted_energy
@@ -23,6 +24,7 @@ from .uncertainty import assess, assessment_table
 from .weighted_spectrum import WeightedSpectrum, weighted_spectrum
 
 __all__ = [
+    "CERTAIN",
     "DRAWS",
     "HELD",
     "LEADING",
@@ -35,6 +37,7 @@ __all__ = [
     "FreezeHere",
     "Function",
     "LearningCurves",
+    "MatchedModes",
     "ModeFactors",
     "Oscillation",
     "PermutedEnergy",
@@ -65,6 +68,7 @@ __all__ = [
     "learned_modes",
     "learned_shares",
     "learning_rate_changes",
+    "matched_modes",
     "mean_frequencies",
     "mode_energy",
     "mode_factors",

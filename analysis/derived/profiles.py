@@ -34,12 +34,12 @@ def energy_profile(run: Run, function: Function, row: int) -> Floats:
     coefficients = coefficients.reshape(len(coefficients), -1)
     every = range(1, len(coefficients) + 1)
     ends = cluster_ends(
-        run.values("eigenvalues", why="the energy profile")[row][: len(coefficients)], _rounding(run, row)
+        run.values("eigenvalues", why="the energy profile")[row][: len(coefficients)], rounding(run, row)
     )
     return np.asarray(relative_energy(coefficients, squared_norm(run, function, row), every, ends))
 
 
-def _rounding(run: Run, row: int) -> float:
+def rounding(run: Run, row: int) -> float:
     """What separates rounding from a gap between eigenvalues, as far as it is stored."""
     named = {"noise_floor": 1.0, "eigen_residual": 2.0}
     stored = [factor * float(run.values(name)[row]) for name, factor in named.items() if name in run.dataset]

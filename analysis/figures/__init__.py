@@ -9,9 +9,10 @@ from ..lazy import loader
 if TYPE_CHECKING:
     from .canvas import Canvas, oriented_eigenvectors
     from .catalogue import choose, registered
-    from .files import Format, format_of, save, save_figure, save_runs, save_sweep
+    from .files import Format, format_of, is_film, save, save_figure, save_film, save_runs, save_sweep
     from .gallery import overlay_figure
     from .layout import over_time, sheet
+    from .moving import MovingFunctions, moving_functions
     from .notebook import drawn
     from .panels import COLOUR_MAPS, Series, cell_names, decade
     from .registry import Scene, figure
@@ -25,6 +26,7 @@ __all__ = [
     "STYLES",
     "Canvas",
     "Format",
+    "MovingFunctions",
     "Scene",
     "Series",
     "cell_names",
@@ -33,12 +35,15 @@ __all__ = [
     "drawn",
     "figure",
     "format_of",
+    "is_film",
+    "moving_functions",
     "oriented_eigenvectors",
     "over_time",
     "overlay_figure",
     "registered",
     "save",
     "save_figure",
+    "save_film",
     "save_runs",
     "save_sweep",
     "sheet",
@@ -65,6 +70,10 @@ _HOME = {
     "registered": "catalogue",
     "Format": "files",
     "format_of": "files",
+    "is_film": "files",
+    "MovingFunctions": "moving",
+    "moving_functions": "moving",
+    "save_film": "files",
     "save": "files",
     "save_figure": "files",
     "save_runs": "files",

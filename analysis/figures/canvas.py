@@ -135,13 +135,20 @@ def line_inputs(run: Run) -> Floats:
 def oriented_eigenvectors(run: Run, row: int, count: int) -> Floats:
     """The first eigenvectors (N, count) of one row and one kernel output, times √N, so that their mean square is 1.
 
-    The sign of an eigenvector is free. Here one that is mostly of one sign is positive, and any other leans towards the
-    target, so that a picture appears as itself and not as its negative.
+    The sign of an eigenvector is free: see :func:`orientation`.
     """
     run.require("eigenvectors", why="drawing eigenfunctions")
     vectors = run.at("eigenvectors", row)[:, 0, :count]
+    return np.asarray(vectors * orientation(run, vectors) * np.sqrt(run.count))
+
+
+def orientation(run: Run, vectors: Floats) -> Floats:
+    """Signs (count,) for functions (N, count): one that is mostly of one sign is positive, any other leans towards the target.
+
+    So a picture appears as itself and not as its negative.
+    """
     sums = vectors.sum(axis=0)
     lean = run.seen(run.values("targets"))[:, 0] @ vectors if "targets" in run.dataset else sums
     # |Σv|/√N is the cosine with the constant function; above one half the function has, by and large, one sign.
     lean = np.where(np.abs(sums) > 0.5 * np.sqrt(run.count), sums, lean)
-    return np.asarray(vectors * np.where(lean < 0, -1.0, 1.0) * np.sqrt(run.count))
+    return np.where(lean < 0, -1.0, 1.0)

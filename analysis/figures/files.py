@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from ..lr_decay import SeedEffects
-from ..output import FIGURE, is_stream, may_write, write
+from ..output import FIGURE, FILM, is_stream, may_write, write
+from .film import Film, gif
 from .style import STYLES, Style
 
 if TYPE_CHECKING:
@@ -42,6 +43,23 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], style: Style, kind
     with style.drawing("the figure"):
         figure.savefig(drawn, format=kind, metadata=metadata)
     write(path, FIGURE, drawn.getvalue())
+    return Path(path)
+
+
+def is_film(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's ending asks for a figure that moves."""
+    return not is_stream(path) and Path(path).suffix.casefold() in FILM.endings
+
+
+def save_film(film: Film, path: str | os.PathLike[str], style: Style) -> Path:
+    """Write a figure that moves as a GIF.
+
+    Raises:
+        AnalysisError: another ending, or numbers that cannot be drawn.
+        OSError: the file cannot be written.
+    """
+    may_write(path, FILM)  # before the drawing, which takes seconds
+    write(path, FILM, gif(film, style))
     return Path(path)
 
 

@@ -20,6 +20,7 @@ from .style import PAPER, Style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from .film import Film
     from .panels import Scale, Series
 
 
@@ -142,6 +143,7 @@ class FigureSpec:
         section: the part of the report it stands in.
         needs: what the archive must hold.
         draw: composes it.
+        film: composes the same in motion, for a GIF; None where it does not move.
     """
 
     name: str
@@ -150,6 +152,7 @@ class FigureSpec:
     section: str
     needs: tuple[str, ...]
     draw: Callable[[Scene], Figure]
+    film: Callable[[Scene], Film] | None = None
 
     def __call__(self, scene: Scene) -> Figure:
         """Draw it in the scene's style.
@@ -157,6 +160,24 @@ class FigureSpec:
         Raises:
             AnalysisError: the archive does not hold what it needs, nothing was measured, or it cannot be drawn.
         """
+        self._require(scene)
+        with scene.style.drawing(f"the figure {self.name!r}"):
+            return self.draw(scene)
+
+    def moving(self, scene: Scene) -> Film:
+        """The same in motion.
+
+        Raises:
+            AnalysisError: the figure does not move, or as for the figure itself.
+        """
+        if self.film is None:
+            moving = ", ".join(name for name, spec in _REGISTERED.items() if spec.film is not None)
+            raise AnalysisError(f"the figure {self.name!r} does not move", expected=f"for a GIF one of {moving}")
+        self._require(scene)
+        with scene.style.drawing(f"the figure {self.name!r}"):
+            return self.film(scene)
+
+    def _require(self, scene: Scene) -> None:
         from .canvas import planar_inputs
 
         if not scene.run.measured.any():
@@ -164,22 +185,20 @@ class FigureSpec:
         if "inputs" in self.needs:
             planar_inputs(scene.run)  # first: to keep inputs of another shape would not help
         scene.run.require(*self.needs, why=f"the figure {self.name!r}")
-        with scene.style.drawing(f"the figure {self.name!r}"):
-            return self.draw(scene)
 
 
 _REGISTERED: dict[str, FigureSpec] = {}
 
 
 def figure(
-    name: str, title: str, caption: str, *needs: str, section: str
+    name: str, title: str, caption: str, *needs: str, section: str, film: Callable[[Scene], Film] | None = None
 ) -> Callable[[Callable[[Scene], Figure]], Callable[[Scene], Figure]]:
-    """Register the decorated function as a figure."""
+    """Register the decorated function as a figure; ``film`` draws the same in motion."""
 
     def register(draw: Callable[[Scene], Figure]) -> Callable[[Scene], Figure]:
         if name in _REGISTERED:
             raise AnalysisError(f"the figure {name!r} is registered already", remedy="Choose another name.")
-        _REGISTERED[name] = FigureSpec(name, title, caption, section, needs, draw)
+        _REGISTERED[name] = FigureSpec(name, title, caption, section, needs, draw, film)
         return draw
 
     return register

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .files import distinct, free_for_archive, is_stdout, is_stream, may_write, new_archive, new_beside, whole, write
-from .kinds import CARD, CITATION, FIGURE, HTML, NETCDF, SUMS, TABLE, Kind
+from .kinds import CARD, CITATION, FIGURE, FILM, HTML, NETCDF, SUMS, TABLE, Kind
 from .streams import patient
 from .terminal import complain, print_json, print_line, print_tables
 
@@ -11,6 +11,7 @@ __all__ = [
     "CARD",
     "CITATION",
     "FIGURE",
+    "FILM",
     "HTML",
     "NETCDF",
     "SUMS",

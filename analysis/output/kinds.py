@@ -28,6 +28,7 @@ class Kind:
 _RANDOM_ACCESS = "HDF5 writes in more than one place of a file, which a stream does not allow"
 
 FIGURE = Kind("a figure", (".png", ".pdf", ".svg"))
+FILM = Kind("a figure that moves", (".gif",))
 TABLE = Kind("a table", (".csv",))
 HTML = Kind("a page", (".html", ".htm"))
 NETCDF = Kind("a netCDF-4 file", (".nc", ".nc4"), _RANDOM_ACCESS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..statements import Finding
+from ..statements import Finding, Held
 from ..text import count, number
 from ..trajectory import Run
+from .course import course
 
 #: Squared errors over their predicted variance that are called calibrated: of 100 right ones the mean is within 0.72 and 1.28 at
 #: two standard errors, and errors of one point's outputs are not independent.
@@ -33,4 +34,6 @@ def calibrated(run: Run) -> Finding | None:
         f"likelihood was best at step {count(run.steps[best])}, {number(float(likelihood[best]), 2)} nats an output.",
         "1 for errors as large as predicted.",
         "calibration",
+        Held("theory", max(value, 1 / value) if value > 0 else float("nan"), high),
+        course(run, ratio),
     )

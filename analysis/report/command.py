@@ -8,7 +8,7 @@ from pathlib import Path
 from ..trajectory import Run, controls_beside
 
 
-def plot_command(run: Run, figure: str, control: Run | None = None) -> str:
+def plot_command(run: Run, figure: str, control: Run | None = None, *, found: bool | None = None) -> str:
     """``kerneltrack plot …``, as typed in the archive's folder; "" for a run that lies in no file.
 
     Files stand there without their folders: a page goes to others, and folders say whose machine it was made on.
@@ -17,11 +17,12 @@ def plot_command(run: Run, figure: str, control: Run | None = None) -> str:
         run: the run.
         figure: its registered name.
         control: the run that is drawn beside it; named where the command would not find the same one by itself.
+        found: whether it would; None: look, which opens archives.
     """
     if not run.path:
         return ""
     words = ["kerneltrack", "plot", _file(run), "--figure", figure]
-    if control is not None and control.path and not _is_found(run, control):
+    if control is not None and control.path and not (is_found(run, control) if found is None else found):
         words += ["--control", _file(control)]
     if run.probes and run.probe != run.probes[0]:
         words += ["--probe", run.probe]
@@ -34,6 +35,7 @@ def _file(run: Run) -> str:
     return f"./{name}" if name.startswith("-") else name
 
 
-def _is_found(run: Run, control: Run) -> bool:
+def is_found(run: Run, control: Run) -> bool:
+    """Whether a command that is told of the run alone takes this very control."""
     beside = next(iter(controls_beside(run)), None)
     return beside is not None and Path(beside.path).resolve() == Path(control.path).resolve()

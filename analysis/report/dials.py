@@ -7,10 +7,12 @@ import numpy as np
 from kerneltrack.errors import AnalysisError
 
 from ..derived import alignment_order
-from ..statements import Finding, percent
+from ..statements import Finding, Held, percent
 from ..text import count, number, plain
 from ..trajectory import Floats, Ints, Run
 from ..withheld import seen
+from .course import course
+from .limits import AT_THE_EDGE, RICH
 
 #: A third of the snapshots is what is called the end of a run.
 _LATE = 3
@@ -24,13 +26,15 @@ _CRITERIA = {"one_step_criterion_batch": "its own batch's loss", "one_step_crite
 
 def sharpness(run: Run) -> Finding | None:
     """Where Hessian and batches stood against the bound, and how often the real update overshot; None without any of these."""
-    told, value = [], ""
+    told, value, held, path = [], "", None, ""
     for name, subject in _OF_THE_BOUND.items():
         rows = _late(run, name)
         if rows.size:
             level = number(float(np.median(run.values(name)[rows])), 2)
             told.append(f"{subject} at {level}")
-            value = value or f"{subject}: {level}"
+            if not value:
+                value, path = f"{subject}: {level}", name
+                held = Held("theory", float(np.median(run.values(name)[rows])), AT_THE_EDGE)
     sentences = (
         [f"Over the last third of the snapshots, of the bound of stability: {' and '.join(told)} (medians)."]
         if told
@@ -42,12 +46,15 @@ def sharpness(run: Run) -> Finding | None:
     name, of = next(((n, of) for n, of in _CRITERIA.items() if _late(run, n).size), ("", ""))
     if name:
         values = run.values(name)[_late(run, name)]
-        value = value or f"q = {number(float(np.median(values)), 2)}"
+        if not value:
+            value, path = f"q = {number(float(np.median(values)), 2)}", name
+            held = Held("theory", float(np.median(values)), 2.0)
         sentences.append(_overshooting(values, of, momentum=_has_momentum(run)))
     if not sentences:
         return None
     null = "At 1 a step along the steepest direction no longer lowers the quadratic model of the loss." if told else ""
-    return Finding("Sharpness", value or "told below", " ".join(sentences), null, "sharpness")
+    line = course(run, run.values(path)) if path else ()
+    return Finding("Sharpness", value or "told below", " ".join(sentences), null, "sharpness", held, line)
 
 
 def _overshooting(q: Floats, of: str, *, momentum: bool) -> str:
@@ -99,6 +106,8 @@ def weights(run: Run) -> Finding | None:
         f"norm at the start, the most of all{other}.",
         "0 for weights that stand still; of a lazy run it falls with width.",
         "lazy-rich",
+        Held("theory", float(values[row, most]), RICH**0.5),
+        course(run, values[:, most]),
     )
 
 
@@ -118,6 +127,8 @@ def silent_alignment(run: Run) -> Finding | None:
         f"fallen by a tenth at step {count(found.fallen)}: {word}.{_in_sample(run)}",
         "Both are known to the spacing of the snapshots.",
         "lazy-rich",
+        None,
+        course(run, run.values("kernel_target_alignment")),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from kerneltrack.errors import AnalysisError
 
 from ..derived import STANDS_OUT, feature_atlas, leading_modes, own_features
-from ..statements import Finding
+from ..statements import Finding, Held
 from ..text import count, number, plain
 from ..trajectory import Run
 from ..withheld import seen
@@ -39,4 +39,5 @@ def known_functions(run: Run) -> Finding | None:
         f"{count(found.k)} eigenfunctions{most}{before}.{in_sample}",
         f"Standing out: an energy {STANDS_OUT:g} standard deviations above that of the same values at permuted points.",
         "feature-atlas",
+        Held("chance", float(score[best]), STANDS_OUT),
     )

@@ -13,19 +13,22 @@ import numpy as np
 from kerneltrack.conventions import no_plain_descent
 from kerneltrack.errors import AnalysisError
 
-from ..derived import FreezeHere, freeze_here, nearest, representative_rows
+from ..derived import MOVED, STANDS_OUT, FreezeHere, freeze_here, nearest, representative_rows
 from ..lr_decay import NO_CONTROL, ChangeEffects, LrDecayEffects, TrendCurve, sentence, trend_sentence
-from ..statements import Finding
+from ..statements import Finding, Held
 from ..statements import percent as _percent
 from ..text import count, duration, number
 from ..trajectory import Floats, Run
 from ..withheld import seen
 from . import dials, motion
+from .beside_control import differing, factors
 from .calibrated import calibrated
+from .course import course
 from .estimated import estimated
 from .features import known_functions
 from .forgetting import forgetting
 from .learning import learning
+from .limits import RICH
 from .metrics import weighted
 from .stability import stability
 
@@ -35,7 +38,7 @@ def findings(run: Run, effects: LrDecayEffects | None = None) -> list[Finding]:
     found = [finding for make in MAKERS if (finding := make(run)) is not None]
     if effects is not None:
         found += [changed(change, effects.energy_k) for change in effects.changes]
-        found += [moved(course, effects.energy_k) for course in effects.trends]
+        found += [moved(trend, effects.energy_k) for trend in effects.trends]
     return found
 
 
@@ -45,13 +48,25 @@ def changed(change: ChangeEffects, energy_k: tuple[int, ...]) -> Finding:
     if change.no_control not in ("", NO_CONTROL):
         null = f"What followed is not called an effect: {change.no_control}."
     rates = f"{change.change.old[0]:g} → {change.change.new[0]:g}"
-    return Finding("Learning-rate change", rates, sentence(change, energy_k), null, "lr-decay")
+    return Finding(
+        "Learning-rate change", rates, sentence(change, energy_k), null, "lr-decay", _beside(change, energy_k)
+    )
 
 
-def moved(course: TrendCurve, energy_k: tuple[int, ...]) -> Finding:
+def moved(trend: TrendCurve, energy_k: tuple[int, ...]) -> Finding:
     """What went on while the learning rate moved continuously."""
-    rates = f"{course.rates[0]:g} → {course.rates[1]:g}"
-    return Finding("Learning-rate trend", rates, trend_sentence(course, energy_k), "", "lr-trend")
+    rates = f"{trend.rates[0]:g} → {trend.rates[1]:g}"
+    return Finding(
+        "Learning-rate trend", rates, trend_sentence(trend, energy_k), "", "lr-trend", _beside(trend, energy_k)
+    )
+
+
+def _beside(change: ChangeEffects | TrendCurve, energy_k: tuple[int, ...]) -> Held | None:
+    """How far it is from the control, of what other batches alone do not do; None without a control."""
+    found = factors(change, energy_k) if change.has_control else {}
+    told = differing(change, energy_k, found)
+    apart = [max(found[name], 1 / found[name]) if found[name] > 0 else math.inf for name in told]
+    return Held("chance", max(apart, default=1.0), MOVED) if found else None
 
 
 def alignment(run: Run) -> Finding | None:
@@ -64,8 +79,11 @@ def alignment(run: Run) -> Finding | None:
         return None
     first, last = energies[rows[0], column], energies[rows[-1], column]
     null = [f"{number(first, 2)} at step {count(run.steps[rows[0]])}"]
+    chance = k / run.dimension
     if run.has("target_energy_null"):
-        null.append(f"{number(run.values('target_energy_null')[rows[-1], column], 2)} with permuted labels")
+        permuted = float(run.values("target_energy_null")[rows[-1], column])
+        null.append(f"{number(permuted, 2)} with permuted labels")
+        chance = max(chance, permuted) if permuted > 0 else chance
     null.append(f"{number(k / run.dimension, 2)} for a random direction")
     return Finding(
         "Target alignment",
@@ -75,6 +93,8 @@ def alignment(run: Run) -> Finding | None:
         f"at step {count(run.steps[rows[0]])} they held {_percent(first)}.{_in_sample(run)}",
         "Nulls: " + ", ".join(null) + ".",
         "target-energy",
+        Held("chance", float(last), chance),
+        course(run, energies[:, column]),
     )
 
 
@@ -100,6 +120,8 @@ def _containment(run: Run) -> Finding | None:
         f"energy lies in the first {k} eigenfunctions (least at step {count(run.steps[lowest])}).",
         f"Null: {number(k / run.dimension, 2)} for a random direction.",
         "output-energy",
+        Held("chance", float(energies[lowest, column]), k / run.dimension),
+        course(run, energies[:, column]),
     )
 
 
@@ -120,6 +142,8 @@ def _classes(run: Run) -> Finding | None:
         f"Permuted labels explain {number(float(null[last]), 2)}: the labels stand {number(float(score[last]), 2)} of their "
         "standard deviations above that.",
         "",
+        Held("chance", float(score[last]), STANDS_OUT),
+        course(run, explained),
     )
 
 
@@ -137,6 +161,8 @@ def kernel_motion(run: Run) -> Finding | None:
         "from where it was at the start.",
         "0 for a kernel that only changes its scale.",
         "kernel-motion",
+        Held("theory", float(distance[last]), RICH / 2),
+        course(run, distance),
     )
 
 
@@ -153,6 +179,8 @@ def laziness(run: Run) -> Finding | None:
         "(squared) of the way its outputs travelled.",
         "0 for a lazy run, one that its initial kernel explains.",
         "linearisation",
+        Held("theory", float(error[last]), RICH),
+        course(run, error),
     )
 
 
@@ -174,6 +202,8 @@ def _accuracy(run: Run, error: Floats, subject: str) -> Finding:
         f"the worst is {number(float(error[worst]), 2)} at step {count(run.steps[worst])}.",
         "1 for predicting no change.",
         "linearisation",
+        Held("theory", middle, RICH),
+        course(run, error),
     )
 
 
@@ -183,6 +213,8 @@ def _frozen(run: Run) -> Finding | None:
     except AnalysisError:
         return None  # nothing on one scale is stored
     null = f"The network's last {curve.scale}: {number(curve.final, 2)}.{_frozen_accuracy(run, curve)}"
+    # the theory of a kernel that stands still: that of the first snapshot is good enough
+    held, path = Held("theory", float(curve.frozen[0]), curve.final), course(run, curve.frozen, curve.steps)
     if curve.good_enough is None:
         best = int(np.argmin(curve.frozen))
         return Finding(
@@ -193,6 +225,8 @@ def _frozen(run: Run) -> Finding | None:
             f"{number(float(curve.frozen[best]), 2)}, at step {count(curve.steps[best])}.",
             null,
             "freeze-here",
+            held,
+            path,
         )
     return Finding(
         "Frozen kernel",
@@ -201,6 +235,8 @@ def _frozen(run: Run) -> Finding | None:
         f"network's last {curve.scale} ({number(curve.error_there, 2)} against {number(curve.final, 2)}).",
         f"At step {count(curve.steps[0])} it is {number(float(curve.frozen[0]), 2)}.{_frozen_accuracy(run, curve)}",
         "freeze-here",
+        held,
+        path,
     )
 
 

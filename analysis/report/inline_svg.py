@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 
 from ..figures import PAGE, cell_names
 
@@ -159,8 +160,15 @@ def _axes(ax: Axes) -> dict[str, Any]:
         "scale": scale,
         "log": ax.get_yscale() == "log",
         "marks": [float(x) for x in upright],
+        "named": [[float(x), text] for x, text in _named(ax, upright)],
         "rules": level,
     }
+
+
+def _named(ax: Axes, upright: list[float]) -> list[tuple[float, str]]:
+    """The labels above the axes of rules across it."""
+    above = [text for text in ax.texts if isinstance(text, Annotation) and text.xy[0] in upright and text.xy[1] == 1]
+    return [(float(text.xy[0]), text.get_text()) for text in above]
 
 
 def _map(ax: Axes) -> dict[str, Any]:

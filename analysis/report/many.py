@@ -17,6 +17,7 @@ from ..derived import title_of
 from ..figures import PAGE, overlay_figure
 from ..text import Table, count, number, plain
 from ..trajectory import Run, Trajectory, controls_of
+from .face import text_face
 from .inline_svg import InlineSvg, inline_svg
 from .template import colours, environment, resource, value_text
 
@@ -62,7 +63,7 @@ def render_many(runs: Trajectory, control: Run | None = None, *, group: str | No
             runs_table=_runs_table(found),
             definitions=_definitions(found),
             provenance=[(plain(k), value_text(v)) for k, v in {"probe": runs[0].probe, **runs[0].settings}.items()],
-            css=resource("page.css", "plots.css"),
+            css=text_face() + resource("page.css", "plots.css"),
             colours=colours(),
             script=resource("plots.js", "save.js", "overlay.js", "tables.js", "reload.js"),
         )

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from kerneltrack.errors import AnalysisError
 
 from ..derived import LEADING, oscillation, pair_numbers, title_of
-from ..statements import Finding, percent
+from ..statements import Finding, Held, percent
 from ..text import Table, count, number
 from ..trajectory import Floats, Run
+from .course import course
+from .limits import AT_THE_EDGE
 
-#: The stability ratio from which λ_1 is said to be at its bound: the plateau of the literature hovers within some 10 %.
-AT_THE_EDGE = 0.95
 #: Triples of which a median is told: what comes into balance only then is out of it in a first one.
 _FEW = 3
 #: How many updates are the beginning of a run.
@@ -45,6 +45,8 @@ def turning(run: Run) -> Finding | None:
         f"{count(int(lags[0]))}){against}.{_to_and_fro(run, late_rows)}",
         "0 for a kernel that stands still, or only changes its scale.",
         "angular-velocity",
+        None,
+        course(run, omega),
     )
 
 
@@ -106,6 +108,8 @@ def oscillating(run: Run) -> Finding | None:
         f"{_against_seen(run, found.excess, found.seen)}{_in_balance(run)}",
         f"{number(LEADING / run.dimension, 2)} of it would lie there in a random direction.",
         "oscillation",
+        Held("chance", leading, LEADING / run.dimension),
+        course(run, found.share, found.steps),
     )
 
 

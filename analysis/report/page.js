@@ -22,15 +22,19 @@
 
   // The slider over snapshots: images where the inputs are a plane, and for every run its spectrum and energies.
   const slider = $("moment");
+  document.querySelectorAll(".scripted").forEach((one) => { one.hidden = false; });
   if (slider) {
-    const frames = JSON.parse($("frames").textContent), strips = document.querySelectorAll(".tile .strip"), readout = document.querySelector(".readout");
+    const frames = JSON.parse($("frames").textContent), strips = [...document.querySelectorAll(".tile .strip")], readout = document.querySelector(".readout");
     const curves = [...document.querySelectorAll(".curve")].map((path) => [path, path.dataset.name]);
     const steps = frames.map((frame) => Number(frame.step.replaceAll(",", "")));
     const show = () => {
       const frame = frames[Number(slider.value)];
       now = steps[Number(slider.value)];
       marks.forEach((mark) => mark());
-      if (frame.strip) strips.forEach((tile) => { tile.style.backgroundImage = `url(${frame.strip})`; });
+      if (frame.strip) strips.forEach((tile, i) => {
+        tile.style.backgroundImage = `url(${frame.strip})`;
+        tile.setAttribute("aria-label", frame.names[i]); tile.nextElementSibling.textContent = frame.names[i];
+      });
       curves.forEach(([path, name]) => path.setAttribute("d", frame.curves[name] || ""));
       $("moment-step").value = `step ${frame.step}`;
       slider.setAttribute("aria-valuetext", `step ${frame.step}`);
@@ -70,7 +74,7 @@
     place.className = "plots live"; place.hidden = true;
     drawing.after(place);
     const spec = (panel) => ({
-      label: panel.title || panel.y, x: panel.x, short: panel.axis, all: panel.lines.length <= 12, log: panel.log, rules: panel.rules, marks: panel.marks,
+      label: panel.title || panel.y, flat: id === "figure-overview", x: panel.x, short: panel.axis, all: panel.lines.length <= 12, log: panel.log, rules: panel.rules, marks: panel.marks, named: panel.named,
       pure: panel.scale === "pure", scale: (panel.axis === "step" && axisOf && axisOf.value) || (panel.scale === "pure" ? "" : panel.scale),
       click: slider && panel.axis === "step" ? (step) => remember(moveTo(step), id.replace(/^figure-/, "")) : null,
       lines: panel.lines.map(({ label, colour, dash, steps, points }) => ({ label, colour, dash, points: steps ? stairs(points.map((p) => [p[2], p[3]])) : points.map((p) => [p[2], p[3]]) })),

@@ -30,7 +30,9 @@ from ..output import HTML, distinct, is_stream, may_write, write
 from ..text import Table, count, number, plain
 from ..trajectory import PathLike, Run, Trajectory, controls_beside, load, placebos_beside
 from ..withheld import gauge_note, misleading, mode_note, sample_note, seen
-from .command import plot_command
+from .cards import cards_of, order_table
+from .command import is_found, plot_command
+from .face import text_face
 from .findings import findings, headline
 from .inline_svg import InlineSvg, inline_svg
 from .many import render_many
@@ -40,6 +42,9 @@ from .slider_curves import HEIGHT, WIDTH
 from .template import colours, environment, resource, value_text
 
 Archives = Trajectory | Run | PathLike | Iterable[PathLike]
+
+#: What stands above the findings.
+SUMMARY = "summary"
 
 #: Sections of the page in order; figures say which one they stand in.
 SECTIONS = (
@@ -173,6 +178,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = (), *, 
     gauge = gauge_note(run)
     effects, no_effects = _effects(run, controls)
     sections, absent = _sections(run, control)
+    overview = [figure for section in sections if section.key == SUMMARY for figure in section.figures]
     absent += misleading(run)
     slider, no_slider = _explorer(run)
     if no_slider or (slider is not None and slider.no_pictures):
@@ -188,9 +194,11 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = (), *, 
             run=run,
             control=control,
             facts=_facts(run),
-            findings=findings(run, effects),
+            findings=(cards := cards_of(findings(run, effects))),
+            surprise=order_table(cards),
             trust=assessment_table(assess(run, others)),
-            sections=sections,
+            sections=[section for section in sections if section.key != SUMMARY],
+            overview=overview[0] if overview else None,
             explorer=slider,
             frames=[asdict(frame) for frame in slider.frames] if slider else [],
             panel_size=(WIDTH, HEIGHT),
@@ -205,7 +213,7 @@ def render(run: Run, control: Run | None = None, others: Sequence[Run] = (), *, 
             definitions=_definitions(run),
             provenance=_provenance(run),
             source=plain(Path(run.path).name),
-            css=resource("page.css", "plots.css"),
+            css=text_face() + resource("page.css", "plots.css"),
             colours=colours(),
             script=resource("plots.js", "save.js", "page.js", "tables.js", "reload.js"),
         )
@@ -233,6 +241,7 @@ def _sections(run: Run, control: Run | None) -> tuple[list[Section], list[tuple[
     scene = Scene(run, control, PAGE)
     drawn: dict[str, list[DrawnFigure]] = {key: [] for key, _, _ in SECTIONS}
     absent: list[tuple[str, str]] = []
+    found = control is not None and is_found(run, control)
     for spec in registered().values():
         scene.used.clear()
         try:
@@ -240,11 +249,11 @@ def _sections(run: Run, control: Run | None) -> tuple[list[Section], list[tuple[
         except AnalysisError as error:
             absent.append((spec.title, str(error)))
             continue
-        command = plot_command(run, spec.name, control if "control" in scene.used else None)
+        command = plot_command(run, spec.name, control if "control" in scene.used else None, found=found)
         drawn.setdefault(spec.section, []).append(DrawnFigure(spec.name, spec.title, spec.caption, drawing, command))
     known = {key: (title, lead) for key, title, lead in SECTIONS}
     sections = [
-        Section(key.replace(" ", "-"), *known.get(key, (key, "")), tuple(found)) for key, found in drawn.items()
+        Section(key.replace(" ", "-"), *known.get(key, (key, "")), tuple(figures)) for key, figures in drawn.items()
     ]
     return sections, absent
 

@@ -88,8 +88,9 @@ const plots = (() => {
     box.style.top = `${Math.max(6, Math.min(clientY + 10, innerHeight - box.offsetHeight - 6))}px`;
   };
 
-  // A plot in `host`. spec: { label, x, y, scale, pure, log, marks, rules, lines: [{ label, colour, dash, thin, points: [[x, y], …] }],
-  // bands: [{ colour, points: [[x, low, high], …] }], all }: `all` lists every line under the pointer, else the nearest.
+  // A plot in `host`. spec: { label, x, y, scale, pure, log, marks, named: [[x, text], …], rules, lines: [{ label, colour, dash, thin, points: [[x, y], …] }],
+  // bands: [{ colour, points: [[x, low, high], …] }], all, flat }: `all` lists every line under the pointer, else the nearest; `flat`
+  // is for rows over one axis.
   const plot = (host, first) => {
     let spec = first, window_ = null, held = null;
     const svg = draw("svg", { role: "img", class: "plot", "aria-label": spec.label });
@@ -98,8 +99,8 @@ const plots = (() => {
 
     const redraw = (next) => {
       spec = next || spec;
-      const width = Math.max(host.clientWidth, 220), height = Math.round(Math.max(170, Math.min(300, width * 0.56)));
-      const box = { left: 54, right: width - 12, top: 10, bottom: height - (spec.x ? 40 : 26) };
+      const width = Math.max(host.clientWidth, 220), height = spec.flat ? 160 : Math.round(Math.max(170, Math.min(300, width * 0.56)));
+      const box = { left: 54, right: width - 12, top: (spec.named || []).length ? 24 : 10, bottom: height - (spec.x ? 40 : 26) };
       const scale = axis(spec.pure ? "pure" : spec.scale || "linear", spec.marks || []);
       const good = ([x, y]) => y !== null && Number.isFinite(y) && (!spec.log || y > 0) && (!spec.pure || x > 0);
       const lines = spec.lines.map((one) => ({ ...one, points: one.points.filter(good) }));
@@ -139,6 +140,13 @@ const plots = (() => {
       });
       if (spec.x) parts.push(draw("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle", class: "axis" }, spec.x));
       (spec.marks || []).forEach((x) => { if (scale.to(x) >= u0 && scale.to(x) <= u1) inner.append(draw("line", { class: "mark", x1: px(x), x2: px(x), y1: box.top, y2: box.bottom })); });
+      let taken = -Infinity;
+      (spec.named || []).forEach(([x, text]) => {
+        const half = 3.3 * text.length, at = Math.max(box.left + half, Math.min(width - half, px(x)));
+        if (scale.to(x) < u0 || scale.to(x) > u1 || at - half < taken) return;
+        taken = at + half + 6;
+        parts.push(draw("text", { x: at, y: box.top - 8, "text-anchor": "middle", class: "named" }, text));
+      });
       (spec.rules || []).forEach(({ y, colour }) => { if (!spec.log || y > 0) inner.append(draw("line", { class: "mark", x1: box.left, x2: box.right, y1: py(y), y2: py(y), style: `stroke: ${colour}` })); });
       bands.forEach((one) => {
         const there = one.points.map((p) => `${px(p[0]).toFixed(1)} ${py(p[2]).toFixed(1)}`);

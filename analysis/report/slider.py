@@ -15,8 +15,8 @@ import numpy as np
 from kerneltrack.errors import AnalysisError
 
 from ..derived import learning_rate_changes, nearest_k, representative_rows
-from ..figures import Canvas, oriented_eigenvectors
-from ..text import count, number, subscript
+from ..figures import Canvas, MovingFunctions, moving_functions
+from ..text import count, number
 from ..trajectory import Floats, Run
 from ..withheld import missing
 from .slider_curves import MovingPanel, moving_panels
@@ -36,12 +36,14 @@ class Frame:
         strip: a PNG as a data URI: output, v_1, …, side by side; "" where there are no pictures.
         facts: label and value, for reading.
         curves: SVG paths by name of the curve.
+        names: of the tiles at this moment; empty where there are no pictures.
     """
 
     step: str
     strip: str
     facts: tuple[tuple[str, str], ...]
     curves: Mapping[str, str]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Explorer:
     Attributes:
         frames: in order of steps.
         panels: axes of the curves.
-        labels: of the tiles; empty where there are no pictures.
+        labels: of the tiles at the last moment; empty where there are no pictures.
         target: a PNG of the target, or "".
         aspect: width over height of a tile, for CSS.
         no_pictures: "" or why there are none.
@@ -77,17 +79,17 @@ def explorer(run: Run) -> Explorer:
         strips, labels, target, aspect = _pictures(run, rows)
         reason = ""
     except AnalysisError as error:
-        strips, labels, target, aspect, reason = [""] * len(rows), (), "", 1.0, str(error)
-    if not panels and not labels:
+        strips, labels, target, aspect, reason = [""] * len(rows), [()] * len(rows), "", 1.0, str(error)
+    if not panels and not labels[-1]:
         raise missing("eigenvalues", "the slider over snapshots", run.path)
     frames = tuple(
-        Frame(count(run.steps[row]), strip, _facts(run, row), path)
-        for row, strip, path in zip(rows, strips, paths, strict=True)
+        Frame(count(run.steps[row]), strip, _facts(run, row), path, names)
+        for row, strip, path, names in zip(rows, strips, paths, labels, strict=True)
     )
-    return Explorer(frames, tuple(panels), labels, target, aspect, reason)
+    return Explorer(frames, tuple(panels), labels[-1], target, aspect, reason)
 
 
-def _pictures(run: Run, rows: list[int]) -> tuple[list[str], tuple[str, ...], str, float]:
+def _pictures(run: Run, rows: list[int]) -> tuple[list[str], list[tuple[str, ...]], str, float]:
     canvas = Canvas.of(run, _PIXELS)
     run.require("eigenvectors", "outputs", why="the slider over eigenfunctions")
     tiles = min(TILES, int(run.dataset.sizes["vector"]))
@@ -95,8 +97,11 @@ def _pictures(run: Run, rows: list[int]) -> tuple[list[str], tuple[str, ...], st
     shared = _range(
         targets if targets is not None else np.stack([run.seen(run.at("outputs", row))[:, 0] for row in rows])
     )
-    strips = [_strip(run, row, canvas, tiles, shared) for row in rows]
-    labels = ("output f", *(f"v{subscript(i)}" for i in range(1, tiles + 1)))
+    moving = moving_functions(run, tiles, rows)
+    if len(moving) < len(rows):
+        raise AnalysisError("the slider over eigenfunctions", expected="eigenvectors at each of its moments")
+    strips = [_strip(run, row, moving, moment, canvas, shared) for moment, row in enumerate(rows)]
+    labels = [("output f", *moving.names(moment)) for moment in range(len(rows))]
     target = "" if targets is None else _uri(_grey(canvas.paint(targets), shared), "gray")
     return strips, labels, target, canvas.columns / canvas.rows
 
@@ -111,9 +116,11 @@ def frame_rows(run: Run) -> list[int]:
     return sorted({*representative_rows(run, MAX_FRAMES - len(around)), *around}, key=lambda row: (run.steps[row], row))
 
 
-def _strip(run: Run, row: int, canvas: Canvas, tiles: int, shared: tuple[float, float]) -> str:
+def _strip(
+    run: Run, row: int, moving: MovingFunctions, moment: int, canvas: Canvas, shared: tuple[float, float]
+) -> str:
     output = _grey(canvas.paint(run.seen(run.at("outputs", row))[:, 0]), shared)
-    vectors = canvas.paint(oriented_eigenvectors(run, row, tiles))
+    vectors = canvas.paint(moving.at(moment))
     # One palette image holds both maps: 0 to 127 are greys, 128 to 255 the diverging map.
     tiled = [output // 2, *(128 + _signed(image) // 2 for image in vectors)]
     return _uri(np.concatenate(tiled, axis=1), "both")

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..derived import learning_rate_changes
-from ..statements import Finding
+from ..statements import Finding, Held
 from ..text import count, number
 from ..trajectory import Floats, Run
-from .motion import AT_THE_EDGE
+from .course import course as course_of
+from .limits import AT_THE_EDGE
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,14 @@ def stability(run: Run) -> Finding | None:
     if course is None:
         return None
     level = number(course.level, 2)
+    bias = ratio_bias(run, course.rows)  # a sample of the data has a larger ratio than the loss that is trained
+    limit = AT_THE_EDGE + (bias if np.isfinite(bias) else 0.0)
+    held, path = Held("theory", course.level, limit), course_of(run, course.ratio)
     if not course.reached:
         words = f"λ₁ never reached {AT_THE_EDGE:g} of its bound: the largest ratio was {level} at step "
         words += f"{count(run.steps[course.top])}."
         words += _scope(run, course.rows, below=True)
-        return Finding("Edge of stability", f"ρ ≤ {level}", words, "", "stability")
+        return Finding("Edge of stability", f"ρ ≤ {level}", words, "", "stability", held, path)
     until = "since" if course.ended is None else f"until the learning rate changed at step {count(course.ended)}"
     words = (
         f"λ₁ first stood at {AT_THE_EDGE:g} or more of its bound at step {count(run.steps[course.since[0]])}; "
@@ -91,6 +95,8 @@ def stability(run: Run) -> Finding | None:
         words + _bound_moved(run, course.since) + _scope(run, course.since),
         "Above 1 the quadratic model of the loss is unstable.",
         "stability",
+        held,
+        path,
     )
 
 

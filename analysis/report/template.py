@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..figures import DARK, PAPER
@@ -37,7 +38,7 @@ def environment() -> Environment:
     """The template engine: whatever it prints is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=PackageLoader("kerneltrack.analysis.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
@@ -45,11 +46,28 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_legible,
     )
+    made.filters["unbroken"] = unbroken
+    return made
 
 
 def _legible(value: Any) -> Any:
     """Every text that a template prints: what turns the direction of reading is shown and does not act."""
     return plain(value, len(value)) if type(value) is str else value  # what is markup already is a subclass
+
+
+#: A blank between a number and its unit, its sign or the word that it belongs to.
+_BOUND = re.compile(
+    r"(?<=\d) (?=%|mrad|nats|(?:ms|s|min|h)\b)|(?<=\bstep) (?=\d)|(?<=[=≥≤≈±→]) (?=[−\d])|(?<=\w) (?=[=≥≤≈±→] )"
+)
+
+
+def unbroken(text: str) -> str:
+    r"""No line ends between a number and what belongs to it.
+
+    >>> unbroken("at step 2,000 ρ ≈ 1.0, 52 % of it").split(" ")
+    ['at', 'step\xa02,000', 'ρ\xa0≈\xa01.0,', '52\xa0%', 'of', 'it']
+    """
+    return _BOUND.sub("\u00a0", text)
 
 
 def resource(*names: str) -> str:

@@ -33,7 +33,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Look up": ("gallery", "observables", "api/index", "format", "setups", "platforms"),
     "Measured": (
         "demo", "benchmarks", "benchmarks-gpu", "benchmarks-overhead", "benchmarks-archive", "benchmarks-many-archives",
-        "benchmarks-analyses",
+        "benchmarks-long-runs", "benchmarks-analyses",
         "forecast-calibration",
     ),
     "Studies": (

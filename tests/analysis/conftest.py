@@ -223,7 +223,8 @@ def oscillating(truth):
 def one_more_kind(kind):
     """(rows, record) of a run that the main one is not.
 
-    "cosine" rates, two "classes", inputs on a "line", more "dials", an "oscillation" in triples, or "estimates".
+    "cosine" rates, two "classes", inputs on a "line", inputs that are "images", more "dials", an "oscillation" in triples, or
+    "estimates".
     """
     truth = simulate()
     rows, kept = list(snapshots(truth)), record(truth)
@@ -231,6 +232,9 @@ def one_more_kind(kind):
         rows = [dataclasses.replace(s, learning_rates=(0.125 * (1 + np.cos(np.pi * s.step / 1000)),)) for s in rows]
     if kind == "line":
         kept = dataclasses.replace(kept, input_shapes={"": ("float64", (N, 1))}, inputs={"": truth.points[:, :1]})
+    if kind == "images":
+        pictures = np.arange(N * 12, dtype=np.float64).reshape(N, 3, 4) / (N * 12 - 1)
+        kept = dataclasses.replace(kept, input_shapes={"": ("float64", (N, 3, 4))}, inputs={"": pictures})
     if kind == "oscillation":
         truth = simulate()
         rows, kept = oscillating(truth), record(truth)

@@ -32,7 +32,10 @@ addEventListener("load", () => {
   if (slider) {
     const state = () => [$("moment-step").value, document.querySelector(".readout").textContent,
     document.querySelector(".strip").style.backgroundImage.length]; seen.last = state(); slider.value = 0;
-    slider.dispatchEvent(new Event("input")); seen.first = state();
+    const tiles = () => [...document.querySelectorAll(".tile .strip + figcaption")].map((one) => one.textContent);
+    seen.tiles_last = tiles(); slider.dispatchEvent(new Event("input")); seen.first = state(); seen.tiles_first = tiles();
+    seen.player = [...document.querySelectorAll(".scripted")].map((one) => one.checkVisibility());
+    seen.cursors = $("figure-overview").querySelectorAll(".drawing .moment").length;
   }
   const drawings = [...document.querySelectorAll(".drawing")], told = (d) => JSON.parse(d.dataset.hover);
   const drawing = drawings.find((d) => told(d).some((p) => p.axis === "step"));
@@ -55,6 +58,8 @@ addEventListener("load", () => {
   seen.live = [rank.hidden, redrawn.hidden]; seen.ticks = ticks();
   seen.plot_width = redrawn.querySelector("svg.plot").viewBox.baseVal.width;
   seen.mark = Number(redrawn.querySelector("svg.plot .mark").getAttribute("x1"));
+  const called = redrawn.querySelector("svg.plot .named"); seen.named = [called.textContent, Number(called.getAttribute("x"))];
+  seen.rows = [...document.querySelectorAll("#figure-overview svg.plot")].map((one) => one.getBoundingClientRect().left);
   const now = rank.parentElement.querySelectorAll(".tools button"); now[0].click(); now[0].click(); now[0].click();
   seen.zoomed = ticks(); now[2].click(); scale.value = ""; scale.dispatchEvent(new Event("change"));
   seen.again_drawn = [rank.hidden, redrawn.hidden];
@@ -221,6 +226,19 @@ def test_an_address_opens_its_moment(page, tmp_path):
     assert seen["last"][0] == "step 0"
 
 
+def test_functions_are_called_what_they_are_at_the_moment_and_every_row_has_its_cursor(page, tmp_path):
+    """Oracle: the names that the frames have, of which the first moment's is changed here; without a script there is no player."""
+    changed = page.replace('"v\\u2081"', '"v\\u2081 (no. 9)"', 1)
+    assert changed != page
+    seen, console = browse(changed, tmp_path)
+    assert console == []
+    assert seen["tiles_last"][:3] == ["output f", "v₁", "v₂"]
+    assert seen["tiles_first"][:3] == ["output f", "v₁ (no. 9)", "v₂"]
+    assert seen["player"] == [True, True]
+    assert page.count('scripted" hidden') == 2
+    assert seen["cursors"] == 4
+
+
 def test_a_figure_is_drawn_anew_with_another_axis(page, tmp_path, synthetic):
     """Oracle: the scale's closed form: 0.4 + log10 of the step, and after the change of the step since it."""
     seen, console = browse(page, tmp_path)
@@ -230,6 +248,9 @@ def test_a_figure_is_drawn_anew_with_another_axis(page, tmp_path, synthetic):
     end = at + 0.4 + math.log10(synthetic.LAST - synthetic.HALVED)
     share = (at + 0.015 * end) / (1.03 * end)
     assert seen["mark"] == pytest.approx(54 + share * (seen["plot_width"] - 66), abs=0.01)
+    assert seen["named"] == ["η 0.25 → 0.125", pytest.approx(seen["mark"], abs=40)]  # kept inside the plot
+    assert len(seen["rows"]) == 4
+    assert len(set(seen["rows"])) == 1  # one under the other
     assert {"0", "10", f"{synthetic.HALVED}"} <= set(seen["ticks"])
     assert set(seen["zoomed"]) != set(seen["ticks"])
 
@@ -247,8 +268,9 @@ if (sessionStorage.getItem("read")) addEventListener("load", () => setTimeout(()
   out.textContent = JSON.stringify({ theme: root.dataset.theme, top: scrollY, axis: document.getElementById("scale").value,
     hash: location.hash, step: document.getElementById("moment-step").value }); document.body.append(out);
 }, 300)); else addEventListener("load", () => {
-  sessionStorage.setItem("read", "once"); document.getElementById("theme").click(); scrollTo({ top: 1234, behavior: "instant" });
+  sessionStorage.setItem("read", "once"); document.getElementById("theme").click();
   const scale = document.getElementById("scale"); scale.value = "log"; scale.dispatchEvent(new Event("change"));
+  scrollTo({ top: 1234, behavior: "instant" });
   const slider = document.getElementById("moment"); slider.value = 0; slider.dispatchEvent(new Event("input"));
 });
 </script>

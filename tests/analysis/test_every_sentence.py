@@ -217,7 +217,7 @@ def stories(written):
 
 
 def cards(page):
-    pattern = r'<article class="card.*?<h3>(.*?)</h3>\s*<p class="value">(.*?)</p>\s*<p>(.*?)</p>(.*?)</article>'
+    pattern = r'<article class="card.*?<h3>(.*?)</h3>\s*<p class="value">(.*?)</p>.*?<p>(.*?)</p>(.*?)</article>'
     found = {}
     for title, value, sentence, rest in re.findall(pattern, page, re.DOTALL):
         null = re.search(r'<p class="null">(.*?)</p>', rest, re.DOTALL)

@@ -39,6 +39,7 @@ KINDS = {
     "oscillation": "oscillation",
     "edge-swing": "oscillation",
     "eigenfunction-lines": "line",
+    "eigenfunction-samples": "images",
     "estimates": "estimates",
     "calibration": "estimates",
     "learning-curves": "estimates",

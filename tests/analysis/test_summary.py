@@ -12,7 +12,7 @@ from kerneltrack.analysis import load, lr_decay_effects
 from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.derived import DRAWS, HELD, MOVED
 from kerneltrack.analysis.report.findings import findings
-from kerneltrack.analysis.report.motion import AT_THE_EDGE
+from kerneltrack.analysis.report.limits import AT_THE_EDGE
 from kerneltrack.analysis.report.verdicts import ALIGNED, EDGE, LAZY_OR_RICH, RATE
 from kerneltrack.analysis.report.verdicts.aligned import REACHED
 from kerneltrack.analysis.report.verdicts.edge import SAMPLE

@@ -10,7 +10,9 @@ from .runs import runs_figure, seeds_figure, sweep_figure
 __all__ = ["overlay_figure", "runs_figure", "seeds_figure", "sweep_figure"]
 
 for _name in (
+    "overview",
     "pictures",
+    "films",
     "functions",
     "features",
     "alignment",

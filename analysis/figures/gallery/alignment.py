@@ -120,6 +120,6 @@ def energy_curves(scene: Scene) -> Figure:
             ylabel=label,
             title=title,
             ylim=(0, 1.02),
-            legend=function == "output",
+            legend=function == "target",
         )
     return page

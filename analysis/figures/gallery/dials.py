@@ -12,7 +12,7 @@ from ...derived import alignment_order
 from ...derived import oscillation as oscillation_of
 from ...text import subscript
 from ..layout import layer_names, over_time, sheet
-from ..panels import Series, mark_changes, staircase
+from ..panels import Series, mark_changes
 from ..registry import Scene, figure
 
 _RAW = {"gauss_newton_sharpness": "Gauss–Newton", "hessian_sharpness": "Hessian", "batch_sharpness": "batch"}
@@ -44,8 +44,8 @@ def sharpness(scene: Scene) -> Figure:
     )
     page, axes = sheet(scene, 1, 2, height=0.46)
     raw = _lines(scene, _RAW)
-    top = _bound(scene, axes[0], raw)  # first: a line's label stands where the axes end
-    over_time(scene, axes[0], raw, "sharpness", title="raw", labels=False, ylim=(0, top))
+    bound, top = _bound(scene, raw)
+    over_time(scene, axes[0], [*raw, *bound], "sharpness", title="raw", labels=False, ylim=(0, top))
     _error_of_batches(scene, axes[0], raw)
     over_time(
         scene, axes[1], _lines(scene, _SCALED), "", title="over the bound of stability", labels=False, ylim=(0, None)
@@ -74,10 +74,10 @@ def _error_of_batches(scene: Scene, ax: Axes, lines: list[Series]) -> None:
     ax.fill_between(steps, values - error, values + error, color=batch.colour, alpha=0.2, linewidth=0)
 
 
-def _bound(scene: Scene, ax: Axes, lines: list[Series]) -> float | None:
-    """Draw where Gauss–Newton's λ₁ would be at the edge: what it is, over ρ. Returns where the axes must end for it, or None."""
+def _bound(scene: Scene, lines: list[Series]) -> tuple[list[Series], float | None]:
+    """Where Gauss–Newton's λ₁ would be at the edge, what it is over ρ, and where the axes must end for it; nothing and None."""
     if not scene.run.has("gauss_newton_sharpness", "stability_ratio"):
-        return None
+        return [], None
     with np.errstate(divide="ignore", invalid="ignore"):
         bound = scene.masked("gauss_newton_sharpness", why="the figure") / scene.masked(
             "stability_ratio", why="the figure"
@@ -85,9 +85,9 @@ def _bound(scene: Scene, ax: Axes, lines: list[Series]) -> float | None:
     known = np.isfinite(bound) & (bound > 0)
     top = max(float(np.nanmax(line.values, initial=0.0)) for line in lines)
     if not known.any() or bound[known].min() >= 5 * top:  # a bound far above leaves the curves no room
-        return None
-    staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
-    return 1.08 * max(top, float(min(bound[known].max(), 3 * top)))
+        return [], None
+    line = Series("bound", bound[known], scene.style.ink, "dashed", scene.run.steps[known], steps=True)
+    return [line], 1.08 * max(top, float(min(bound[known].max(), 3 * top)))
 
 
 @figure(

@@ -10,6 +10,7 @@ from ..canvas import Canvas, line_inputs, oriented_eigenvectors
 from ..layout import picture_sheet, row_label, sheet, steps_text
 from ..panels import Series, functions, pictures
 from ..registry import Scene, figure
+from .films import image_film, line_film
 
 _SHOWN = 6
 _LINES = 4
@@ -61,6 +62,7 @@ def outputs(scene: Scene) -> Figure:
     "eigenvectors",
     "eigenvalues",
     section="alignment",
+    film=image_film,
 )
 def eigenfunctions(scene: Scene) -> Figure:
     """The first six eigenfunctions at the first and the last snapshot."""
@@ -88,6 +90,7 @@ def eigenfunctions(scene: Scene) -> Figure:
     "eigenvectors",
     "outputs",
     section="alignment",
+    film=line_film,
 )
 def eigenfunction_lines(scene: Scene) -> Figure:
     """v_1, …, v_4 and f with y over x, at the first and the last snapshot."""

@@ -11,7 +11,7 @@ from ...derived import followed, representative_rows, speeds
 from ...text import subscript
 from ...trajectory import Floats, Ints
 from ..layout import from_control, over_time, sheet, steps_text
-from ..panels import Series, mark_changes, mode_time_map, profiles, staircase
+from ..panels import Series, mark_changes, mode_time_map, profiles
 from ..registry import Scene, figure
 
 
@@ -98,17 +98,9 @@ def stability(scene: Scene) -> Figure:
     steep = np.max(bound[known]) > 20 * np.nanmax(largest)
     low = 0.8 * min(float(np.min(bound[known])), float(np.nanmin(largest)))
     options: dict[str, Any] = {"y": "log", "ylim": (low, top)} if steep else {"ylim": (0, top)}
+    at = scene.run.steps[known]
+    lines.append(Series("bound", bound[known], scene.style.ink, "dashed", at, steps=True))
     over_time(scene, ax, lines, f"{label} and its bound", **options)
-    staircase(ax, scene.run.steps[known], bound[known], scene.style, label="bound")
-    ax.annotate(
-        "edge of stability",
-        (scene.run.steps[known][0], bound[known][0]),
-        xytext=(10, -3),
-        textcoords="offset points",
-        va="top",
-        fontsize="small",
-        color=scene.style.ink,
-    )
     return page
 
 

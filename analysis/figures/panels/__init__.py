@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .courses import Scale, Series, band, decade, line_plot, logarithmic, mark_changes, stacked, staircase, time_axis
+from .courses import Scale, Series, band, decade, line_plot, logarithmic, mark_changes, spread, stacked, time_axis
 from .maps import block_map, cell_names, heat_map, mode_time_map, named_map
 from .pictures import COLOUR_MAPS, pictures
 from .profiles import bars, below, functions, learning, profiles, ranked, scatter_factors, slopes
@@ -30,7 +30,7 @@ __all__ = [
     "ranked",
     "scatter_factors",
     "slopes",
+    "spread",
     "stacked",
-    "staircase",
     "time_axis",
 ]

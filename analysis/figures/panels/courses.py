@@ -27,6 +27,7 @@ class Series:
         colour: a colour of the style.
         line: "solid" for the run, "dashed" for a control, "dotted" for a null or a bound.
         x: its own x where that differs from the panel's.
+        steps: whether it holds between changes, such as a bound, and is drawn as steps.
     """
 
     label: str
@@ -34,6 +35,7 @@ class Series:
     colour: str
     line: Literal["solid", "dashed", "dotted"] = "solid"
     x: Ints | Floats | None = None
+    steps: bool = False
 
 
 def line_plot(
@@ -61,12 +63,6 @@ def line_plot(
     ax.set_title(title)
     label_ends(ax, steps, series)
     ax.set_label("course")
-    return ax
-
-
-def staircase(ax: Axes, steps: Ints, values: Floats, style: Style, *, label: str) -> Axes:
-    """A quantity that holds between changes, such as a bound, drawn as steps."""
-    ax.step(steps, values, where="post", color=style.ink, linewidth=1.1, linestyle=(0, (4, 2)), label=label, zorder=1.5)
     return ax
 
 
@@ -103,6 +99,7 @@ def draw(ax: Axes, x: Ints | Floats, one: Series) -> None:
         marker="o" if known.sum() < 3 else "",
         markersize=4,
         linewidth=1.2 if one.line != "solid" else None,
+        drawstyle="steps-post" if one.steps else "default",
     )
 
 
@@ -179,7 +176,10 @@ def _tick(value: float) -> str:
 
 
 def label_ends(ax: Axes, x: Ints | Floats, series: Sequence[Series]) -> None:
-    """Each line's label beside its last value, in its colour, pushed apart where they would overlap."""
+    """Each line's label beside its last value, in its colour, pushed apart where they would overlap.
+
+    A line that lies on an earlier one all along says so, for it hides it.
+    """
     entries = []
     for one in series:
         known = np.flatnonzero(np.isfinite(one.values) & ((one.values > 0) | (ax.get_yscale() != "log")))
@@ -193,9 +193,10 @@ def label_ends(ax: Axes, x: Ints | Floats, series: Sequence[Series]) -> None:
     heights = [float(to_axes.transform((at, value))[1]) for at, value, _ in entries]
     # One line of small text in axes fractions; figures are about 3 inches high whatever their width.
     gap = 1.25 * _font_points(ax) / 72 / max(ax.bbox.height / ax.figure.dpi, 1e-6)
-    for height, (_, _, one) in zip(spread(heights, gap), entries, strict=True):
+    for i, (height, (_, _, one)) in enumerate(zip(spread(heights, gap), entries, strict=True)):
+        under = next((other.label for _, _, other in entries[:i] if _coincide(ax, x, other, one)), "")
         ax.annotate(
-            one.label,
+            f"{one.label} (on {under})" if under else one.label,
             (1, height),
             xycoords="axes fraction",
             xytext=(5, 0),
@@ -206,6 +207,21 @@ def label_ends(ax: Axes, x: Ints | Floats, series: Sequence[Series]) -> None:
             fontsize="small",
             annotation_clip=False,
         )
+
+
+#: In parts of the axes: half of a line's width in an axes of three inches.
+_SAME = 0.004
+
+
+def _coincide(ax: Axes, x: Ints | Floats, first: Series, second: Series) -> bool:
+    """Whether the second line lies on the first one wherever it has values."""
+    at, other = (x if one.x is None else one.x for one in (first, second))
+    known = np.isfinite(second.values)
+    if len(at) != len(other) or not np.array_equal(at, other) or known.sum() < 2:
+        return False
+    to_axes = ax.transScale + ax.transLimits
+    up = [to_axes.transform(np.column_stack([at, one.values])[known])[:, 1] for one in (first, second)]
+    return bool(np.all(np.abs(up[0] - up[1]) < _SAME))
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -27,7 +27,7 @@ def pictures(
 
     Args:
         ax: where to draw.
-        image: (rows, columns), NaN outside the samples.
+        image: (rows, columns), NaN outside the samples; or (rows, columns, 3), colours in [0, 1].
         style: the look.
         title: above the image.
         kind: grey values, or signed values about 0.

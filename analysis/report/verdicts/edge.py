@@ -9,7 +9,7 @@ from ...statements import UNDECIDED, Verdict
 from ...text import number
 from ...trajectory import Run
 from ...withheld import missing
-from ..motion import AT_THE_EDGE
+from ..limits import AT_THE_EDGE
 from ..stability import StabilityCourse, ratio_bias, stability, stability_course
 from .reason import reason
 

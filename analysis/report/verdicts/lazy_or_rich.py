@@ -17,10 +17,9 @@ from ...statements import UNDECIDED, Finding, Verdict, percent
 from ...text import count, number
 from ...trajectory import Run
 from ..findings import kernel_motion, laziness
+from ..limits import LAZY, RICH
 
 LAZY_OR_RICH = "Lazy or rich?"
-#: Of squared relative changes: less is lazy, as much or more is rich.
-LAZY, RICH = 0.01, 0.1
 #: Name → (words, below this lazy, from this on rich); the relative change holds the kernel's scale, which is no feature.
 LIMITS = {
     "anchored_linearization_error": ("linearisation error since the start", LAZY, RICH),

@@ -6,11 +6,12 @@ import numpy as np
 
 from kerneltrack.errors import AnalysisError
 
-from ...derived import MOVED, nearest
-from ...lr_decay import ChangeEffects, LrDecayEffects, TimePoint, TrendCurve
+from ...derived import MOVED
+from ...lr_decay import ChangeEffects, LrDecayEffects, TrendCurve
 from ...statements import UNDECIDED, Finding, Verdict
 from ...text import count, number
 from ...trajectory import Run
+from ..beside_control import differing, differs, factors
 from ..findings import changed, moved
 from .reason import reason
 
@@ -61,15 +62,15 @@ def _of_trend(course: TrendCurve, energy_k: tuple[int, ...]) -> Verdict:
 
 
 def _beside_control(change: ChangeEffects | TrendCurve, finding: Finding, energy_k: tuple[int, ...]) -> Verdict:
-    factors = _factors(change, energy_k)
-    if not factors:
+    found = factors(change, energy_k)
+    if not found:
         because = f"Learning rate {finding.value}: run and control hold none of the numbers at one step."
         return Verdict(RATE, UNDECIDED, because, _THRESHOLD, _SOURCE, findings=(finding,))
-    listed = ", ".join(f"{_LABELS[name]} ×{number(factor, 2)}" for name, factor in factors.items())
-    differing = [name for name, factor in factors.items() if _differs(factor)]
-    told = [name for name in differing if change.tells(*_looked_at(change, energy_k)[name])]
-    answer = "an effect" if told else UNDECIDED if differing else "no effect"
-    why = "" if told or not differing else f" {_UNTOLD[change.null.kind]}"
+    listed = ", ".join(f"{_LABELS[name]} ×{number(factor, 2)}" for name, factor in found.items())
+    apart = [name for name, factor in found.items() if differs(factor)]
+    told = differing(change, energy_k, found)
+    answer = "an effect" if told else UNDECIDED if apart else "no effect"
+    why = "" if told or not apart else f" {_UNTOLD[change.null.kind]}"
     return Verdict(
         RATE,
         answer,
@@ -77,7 +78,7 @@ def _beside_control(change: ChangeEffects | TrendCurve, finding: Finding, energy
         _THRESHOLD,
         _SOURCE,
         f"×1 of the control's. {change.null.sentence} One control is of one seed: it does not say how far seeds vary.",
-        factors,
+        found,
         (finding,),
     )
 
@@ -88,28 +89,3 @@ _UNTOLD = {
     "placebos": "Other batches alone do as much.",
     "deterministic": "",
 }
-
-
-def _factors(change: ChangeEffects | TrendCurve, energy_k: tuple[int, ...]) -> dict[str, float]:
-    """Run over control: of the residual's energy one step after the change, of λ_1 and the loss at the last common moment."""
-    looked = _looked_at(change, energy_k)
-    return {name: m.numbers[stored] / m.control[stored] for name, (m, stored) in looked.items()}
-
-
-def _looked_at(change: ChangeEffects | TrendCurve, energy_k: tuple[int, ...]) -> dict[str, tuple[TimePoint, str]]:
-    """Where each of these is looked at, and what it is called there."""
-    wanted = [("eigenvalue_1", "eigenvalue_1", -1), ("probe_loss", "probe_loss", -1)]
-    k = nearest(energy_k, 20)
-    wanted += [("residual_energy", f"residual_energy_{k}", 0)] if k is not None else []
-    found = {}
-    for name, stored, which in wanted:
-        both = [m for m in change.after if stored in m.numbers and stored in m.control]
-        both = [m for m in both if np.isfinite(m.numbers[stored] + m.control[stored]) and m.control[stored] > 0]
-        if both:
-            found[name] = both[which], stored
-    return found
-
-
-def _differs(factor: float) -> bool:
-    # a factor of 1.1 in the decimal numbers of a file is 1.1 less a rounding after the division
-    return max(factor, 1 / factor if factor > 0 else np.inf) >= MOVED * (1 - 1e-12)
