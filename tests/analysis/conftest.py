@@ -18,6 +18,9 @@ from kerneltrack.analysis.report.inline_svg import InlineSvg
 from kerneltrack.analysis.report.page import write_report
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
 from tests.archive import at_once
+from tests.drawing import unplaced
+
+__all__ = ["unplaced"]
 
 N, HALVED, LAST, TOP_K = 48, 300, 700, 16
 ENERGY_K = (1, 2, 5, 10, 20, N)

@@ -9,6 +9,11 @@ from kerneltrack.analysis.cli import main
 from kerneltrack.analysis.figures import registered
 
 
+@pytest.fixture
+def unplaced():
+    """Axes are placed here, as users have them."""
+
+
 @pytest.fixture(scope="module")
 def bad(synthetic, truth, tmp_path_factory):
     """Archives by what is wrong with them."""

@@ -12,7 +12,7 @@ from kerneltrack.analysis.commands.demo_checks import Experiment, run_checks
 from kerneltrack.archive import open_archive
 from kerneltrack.errors import ArchiveExistsError
 
-SMALL = Experiment(samples=150, width=128, steps=700, halve_at=500)
+SMALL = Experiment(samples=100, width=128, steps=500, halve_at=350)
 TINY = Experiment(samples=24, width=8, steps=8, halve_at=5)
 
 

@@ -20,6 +20,11 @@ from kerneltrack.errors import AnalysisError
 from tests.analysis.h5_by_hand import Raw
 
 
+@pytest.fixture
+def unplaced():
+    """Axes are placed here, as users have them."""
+
+
 @pytest.fixture(scope="module")
 def scene(archives):
     return Scene(load(archives[0]).only, load(archives[1]).only)

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from kerneltrack import Probe, open_archive
+from kerneltrack import Probe, open_archive, schedule
 from kerneltrack.conventions import helmert
 from kerneltrack.measurement import instrument
 from kerneltrack.spectrum.decomposition import eigensystem
@@ -55,8 +55,9 @@ NUMBERS = [
 
 
 def watching(name, path, **options):
+    """Pairs of states at 0, 4, 8; runs resumed within a group are looked at in test_groups.py."""
     numbers = {} if name == next(iter(SETUPS)) else {"observables": NUMBERS}
-    return tracker(path, **{**numbers, **options, **SETUPS[name].tracker})
+    return tracker(path, **{"schedule": schedule.Every(4, window=2), **numbers, **options, **SETUPS[name].tracker})
 
 
 @pytest.fixture

@@ -141,6 +141,13 @@ def test_a_trace_kernel_has_one_variance_for_all_outputs():
     cross = new @ j.T
     expected = (np.sum(new**2, 1) - np.einsum("ij,jk,ik->i", cross, inverse, cross)) / found.precision
     np.testing.assert_allclose(case.values["posterior_variance"], expected, rtol=1e-8)
+    density = max(
+        multivariate_normal(np.zeros(6), new @ new.T / d + s * np.eye(6)).logpdf(case.there.numpy().T).sum()
+        for d in np.geomspace(1e-2, 1e4, 25)
+        for s in np.geomspace(1e-4, 1e2, 25)
+    )
+    # an output, of which there are twice as many as rows of the kernel; a cell of the grid is 1.78
+    assert density / 12 - 1e-12 <= case.values["log_evidence"] < density / 12 + 0.08
 
 
 def test_evidence_without_a_maximum_is_not_told(case):

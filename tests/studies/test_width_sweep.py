@@ -21,8 +21,8 @@ from wide_networks import Moved, mlp  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
 
 
-#: One of the smoke size's two seeds: enough for the order of widths, and not for slopes.
-SIZE = dataclasses.replace(study.SIZES["smoke"], seeds=1)
+#: One of the smoke size's two seeds, and its two outer widths: enough for the order of widths, and not for slopes.
+SIZE = dataclasses.replace(study.SIZES["smoke"], seeds=1, widths={"relu-ntk": (16, 256), "relu-mup": (16, 256)})
 
 
 @pytest.fixture(scope="module")
