@@ -106,6 +106,18 @@ def test_batches_are_planned_once(monkeypatch):
         assert len(made) == count
 
 
+def test_a_plan_that_leaves_a_parameter_to_its_jacobian_is_kept(monkeypatch):
+    """Oracle: a count. Rows of one layer are not the samples', and a kept plan does not ask for them again."""
+    model = Switched(asks, a=nn.Linear(4, 4), head=nn.Linear(4, 3))
+    model.which = 1
+    made, of = [], StructuredPlan.of
+    monkeypatch.setattr(StructuredPlan, "of", lambda *given: made.append(given) or of(*given))
+    for _ in range(3):
+        found = kt.empirical_ntk(model, 9 + X)
+    assert len(made) == 1
+    torch.testing.assert_close(found, kt.empirical_ntk(model, 9 + X, method="jacobian"), rtol=1e-9, atol=1e-11)
+
+
 def test_a_model_that_vmap_refuses_later_is_captured_in_batches():
     """A kept plan is of no use then, also not for fewer samples; "structured" is not refused, and a batch that differs is seen."""
     model = Switched(asks, a=nn.Linear(4, 4), head=nn.Linear(4, 3))

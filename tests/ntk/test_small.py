@@ -3,6 +3,8 @@
 Oracles: the double loop over plain autograd in float64, and for a model that has changed its plain Jacobian now.
 """
 
+import gc
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -157,6 +159,25 @@ def test_a_warm_call_does_not_run_the_capture(tapes, monkeypatch):
     seen.clear()
     kt.empirical_ntk(model, X)
     assert seen == [len(X)]
+
+
+def test_all_that_is_held_is_counted():
+    """Oracle: the bytes behind all tensors that are there afterwards and were not before. Jᵀu has as many as the parameters."""
+    x = torch.randn(2, 500, dtype=torch.float64)
+    for _ in range(2):  # the first fills what is computed once for a size
+        model = nn.Sequential(nn.Linear(500, 40), nn.Tanh(), nn.Linear(40, 3)).double()
+        before = behind_all_tensors()
+        warmed(model, x)
+    new = behind_all_tensors()
+    (held,) = recorded(model)
+    assert model[0].weight.nbytes < sum(new[place] for place in new.keys() - before.keys()) <= int(held.split()[0])
+
+
+def behind_all_tensors():
+    """Address → bytes."""
+    gc.collect()
+    storages = [one.untyped_storage() for one in gc.get_objects() if type(one) in (Tensor, nn.Parameter)]
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
 def test_what_is_kept_or_large_is_planned_for_a_processor(monkeypatch):

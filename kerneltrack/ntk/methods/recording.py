@@ -14,7 +14,7 @@ not, the recording is thrown away and the kernel is computed in the ordinary way
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -216,12 +216,29 @@ def _recorded(request: KernelRequest, asked: _Asked, samples: list[Inputs], work
     except REFUSALS as refusal:
         asked.reason = first_line(refusal)
         return None
-    held = sum(tensor.nbytes for tensor in (*result.values(), *(tensor for one in own for tensor in one.tensors)))
+    held = _held(
+        request, [*result.values(), *(tensor for one in own for tensor in one.tensors), *made[0].tensors()], asked
+    )
     size = max(held, reserved_bytes(request.network.device) - before)
     if size > request.machine.recorded_bytes:
         asked.reason = f"a recording would hold {size} bytes"
         return None
     return Recording(tape, own, result, made[0], asked.read or [], size, next(_TURNS))
+
+
+def _held(request: KernelRequest, taken: list[Tensor], asked: _Asked) -> int:
+    """Bytes that a recording keeps: what it works on and leaves, and what it has read beside the module's own tensors.
+
+    Jᵀu, which is left beside the kernel, has as many numbers as there are parameters.
+    """
+    tree, kept = request.network.now.tree, _storages([*taken, *(asked.read or [])])
+    own = _storages([*tree.parameters.values(), *tree.buffers.values()])
+    return sum(size for place, size in kept.items() if place not in own)
+
+
+def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Address → bytes of the memory behind them."""
+    return {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
 
 
 def _bound(room: int) -> None:
