@@ -21,9 +21,9 @@ _MOMENTS = 120
     "feature-atlas",
     "What the leading eigenfunctions know",
     "How far the energy of named functions in the first ten modes (or half of the points, if those are fewer) is above that "
-    "of the same values at permuted points, in standard deviations z over permutations, at up to 120 snapshots; the line in the bar is z = 5. The "
-    "functions are the columns of the targets and, where inputs are stored, their mean and norm: what a kernel should not "
-    "need to know. Functions of your own: kerneltrack.analysis.derived.feature_atlas.",
+    "of the same values at permuted points, in standard deviations z over permutations, at up to 120 snapshots; the line in "
+    "the bar is z = 5. The functions are the columns of the targets and, where inputs are stored, their mean and norm: what a "
+    "kernel should not need to know. Functions of your own: kerneltrack.analysis.derived.feature_atlas.",
     "eigenvectors",
     "targets",
     section="alignment",
