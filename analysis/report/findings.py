@@ -63,7 +63,7 @@ def moved(trend: TrendCurve, energy_k: tuple[int, ...]) -> Finding:
 
 def _beside(change: ChangeEffects | TrendCurve, energy_k: tuple[int, ...]) -> Held | None:
     """How far it is from the control, of what other batches alone do not do; None without a control."""
-    found = factors(change, energy_k) if change.has_control else {}
+    found = factors(change, energy_k)
     told = differing(change, energy_k, found)
     apart = [max(found[name], 1 / found[name]) if found[name] > 0 else math.inf for name in told]
     return Held("chance", max(apart, default=1.0), MOVED) if found else None

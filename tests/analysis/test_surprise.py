@@ -75,13 +75,21 @@ def test_a_finding_without_a_control_is_held_against_nothing(archives):
     assert (change.held, change.tier) == (None, TIERS[3])
 
 
-def test_a_course_is_the_archive_s(found, truth):
+def test_a_course_is_the_archive_s(found, truth, synthetic):
     told = found["Edge of stability"].course
     assert [step for step, _ in told] == list(truth.eigenvalues)
     ratios = [v[0] * truth.rates[s] / (2 * truth.count) for s, v in truth.eigenvalues.items()]
     np.testing.assert_allclose([value for _, value in told], ratios)
-    assert "Cost" in found
     assert found["Cost"].course == ()
+    target = truth.basis.T @ truth.target
+    for title, right in {
+        "Class structure": [0.1 + 0.3 * step / synthetic.LAST for step in truth.eigenvalues],
+        "Target alignment": [np.sum(target[:20] ** 2) / np.sum(target**2)] * len(told),
+        "Laziness": [0.4] * len(told),
+        "Kernel motion": [0.1] * len(told),
+        "First-order accuracy": [1e-3] * len(told),
+    }.items():
+        np.testing.assert_allclose([value for _, value in found[title].course], right)
 
 
 def test_findings_are_plain_values(found):

@@ -128,8 +128,11 @@ def page(folder: Path, *, snapshots: int, points: int, runs: int, states: int = 
     from kerneltrack import open_archive
 
     first, run, other = (folder / f"{name}.h5" for name in ("first", "run", "other"))
-    train(first, points=points, states=states)
-    write(first, other, snapshots, width=1)
+    if not first.exists():
+        train(first, points=points, states=states)
+    if not other.exists():
+        write(first, other, snapshots, width=1)
+    run.unlink(missing_ok=True)  # it is merged anew each time
     write(first, run, snapshots - left, width=2)
     child = [sys.executable, __file__, "--append", str(left), "--after", str(snapshots - left), "--folder", str(folder)]
     subprocess.run(child, check=True)
@@ -137,9 +140,10 @@ def page(folder: Path, *, snapshots: int, points: int, runs: int, states: int = 
         _row(f"`{' '.join(_shown(words))}`", spent(words), GOALS.get(name, GOAL)) for name, words in commands(folder)
     ]
     many = folder / "many"
-    many.mkdir()
+    many.mkdir(exist_ok=True)
     for number in range(runs):
-        write(first, many / f"run-{number}.h5", EACH, width=2 ** (number % 4), seed=number // 4)
+        if not (path := many / f"run-{number}.h5").exists():
+            write(first, path, EACH, width=2 ** (number % 4), seed=number // 4)
     found = spent(["report", *sorted(many.glob("*.h5")), "-o", folder / "many.html"])
     rows.append(_row(f"`report` of {runs:,} runs of {EACH} snapshots", found, None))
     with open_archive(run) as archive:
@@ -178,15 +182,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--snapshots", type=int, default=SNAPSHOTS)
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--folder", type=Path, help="where to write; the system's temporary folder by default")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where to write; archives that are there are taken; the system's temporary folder by default",
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--append", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--after", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.append:
         append(options.folder / "first.h5", options.folder / "run.h5", options.after, options.append)
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        text = page(Path(name), snapshots=options.snapshots, points=POINTS, runs=options.runs)
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.folder or Path(name)
+        (folder / "public.h5").unlink(missing_ok=True)  # a copy replaces nothing
+        text = page(folder, snapshots=options.snapshots, points=POINTS, runs=options.runs)
     options.output.write_text(text, encoding="utf-8")
     print(text)
 
