@@ -18,9 +18,6 @@ from kerneltrack.analysis.report.inline_svg import InlineSvg
 from kerneltrack.analysis.report.page import write_report
 from kerneltrack.snapshot import ProbeRecord, Provenance, Snapshot
 from tests.archive import at_once
-from tests.drawing import unplaced
-
-__all__ = ["unplaced"]
 
 N, HALVED, LAST, TOP_K = 48, 300, 700, 16
 ENERGY_K = (1, 2, 5, 10, 20, N)
@@ -303,6 +300,18 @@ def archives(tmp_path_factory, truth, control_truth):
 def page(archives, tmp_path_factory):
     """The report of the run with its control, as text; rendered once for all files that read it."""
     return rendered_once(tmp_path_factory, "page", *archives)
+
+
+@pytest.fixture(autouse=True)
+def unplaced(monkeypatch):
+    """Axes stay where they begin: to find them a place, everything is measured twice, for half of a drawing's time.
+
+    A file that looks at where things stand has a fixture of that name that does nothing; so it is on ``page``, which is
+    made before any test begins.
+    """
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_every_call_of_an_append_may_fail(tmp_path, make, monkeypatch, before, f
     assert number > 6 if before == 1 else number > 18
 
 
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("stage", ["create", "close", "resume"])
 def test_every_call_of_creating_closing_and_resuming_may_fail(tmp_path, make, monkeypatch, stage, stride):
     """What failed is done again; where the lock could not be given back, this very process still holds it."""

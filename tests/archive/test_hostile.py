@@ -34,8 +34,8 @@ def python(script, *arguments, timeout=120):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """The files, and what opening each of them said; every third is shown, too."""
-    return opened(tmp_path_factory.mktemp("hostile"), every=3)
+    """The files, and what opening each of them said; every sixth is shown, too."""
+    return opened(tmp_path_factory.mktemp("hostile"), every=6)
 
 
 def opened(folder, *, every):
@@ -102,7 +102,7 @@ def test_show_refuses_every_one(tmp_path):
 
 def shown_so(outcomes):
     asked = {name: (code, shown) for name, (*_, code, shown) in outcomes.items() if code is not None}
-    assert len(asked) > 30
+    assert len(asked) > 15
     for name, (code, shown) in asked.items():
         if name != "good":
             assert code == 2, name

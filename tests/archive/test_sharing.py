@@ -92,10 +92,13 @@ def test_publishing_overwrites_nothing(writer, tmp_path):
     ],
 )
 def test_what_cites_nothing_is_refused(writer, tmp_path, wrong, said):
-    """Negative control: another licence, an expression of two, and a name of one's own are taken."""
     with pytest.raises(ArchiveError, match=said):
         publish(writer.path, tmp_path / "public.h5", **{**CITED, **wrong})
     assert not (tmp_path / "public.h5").exists()
+
+
+def test_what_cites_is_taken(writer, tmp_path):
+    """Negative control: another licence, an expression of two, and a name of one's own."""
     for i, licence in enumerate(("ODbL-1.0", "MIT OR CC-BY-4.0", "LicenseRef-Ours")):
         publish(writer.path, tmp_path / f"{i}.h5", **{**CITED, "licence": licence})
 

@@ -5,9 +5,6 @@ import warnings
 import pytest
 
 from kerneltrack.archive import spool
-from tests.drawing import unplaced
-
-__all__ = ["unplaced"]
 
 
 @pytest.fixture(autouse=True, scope="module")

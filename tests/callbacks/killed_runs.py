@@ -62,6 +62,7 @@ def killed(folder, place, pipe):
 
 
 def main():
+    os.fsync = lambda descriptor: None  # what is killed is a process, not its machine
     told = {}
     for number, place in enumerate(PLACES):
         folder = Path(sys.argv[1]) / str(number)

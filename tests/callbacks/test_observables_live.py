@@ -73,7 +73,13 @@ OPTIMIZERS = {
 }
 
 
-CASES = [("momentum", "full"), ("momentum", "diagonal"), ("adam", "full"), ("adam", "trace")]
+#: Every optimizer and every reduction.
+CASES = [
+    pytest.param(("momentum", "full"), marks=pytest.mark.nightly),
+    ("momentum", "diagonal"),
+    ("adam", "full"),
+    ("adam", "trace"),
+]
 
 
 class Spy(pl.Callback):

@@ -40,7 +40,7 @@ quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False
 """
 
 RUN = """
-tracker = NTKTracker("run.h5", probe=8, schedule=2, log=False)
+tracker = NTKTracker("run.h5", probe=8, schedule=2, observables="trace", log=False)
 assert isinstance(tracker, pl.Callback)
 {check}
 pl.Trainer(callbacks=tracker, **quiet).fit(Net())
@@ -99,7 +99,7 @@ trainer:
         output: trace
         gauge: auto
         top_k: 3
-        observables: default
+        observables: [trace, target_energy]
         loss: half_mse
         keep_kernel: all
         metadata: {width: 4, seed: 3}

@@ -53,7 +53,7 @@ def runs(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@pytest.mark.parametrize("name", one_in(2, PROBLEMS, first=1))
+@pytest.mark.parametrize("name", one_in(3, PROBLEMS, first=1))
 def test_every_model(name, runs):
     *setting, expected = moved(name)
     assert distance(crossed(*setting), expected) < EXACT

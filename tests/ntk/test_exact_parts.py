@@ -16,7 +16,7 @@ from kerneltrack.errors import KernelError
 from tests.ntk.exact_kernels import OUTPUTS, exact, measured, metrics, rows
 from tests.ntk.oracles import EXACT, SINGLE, contract, distance, layer_of, rows_of
 from tests.ntk.problems import PROBLEMS, ROWS, RULES
-from tests.tiers import later, one_in
+from tests.tiers import diagonals, later, one_in
 
 #: torch's own, for even kernels and for what it computes the slow way.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:LSTM with projections")
@@ -76,6 +76,12 @@ def metric_cases():
     return [*one_in(4, itertools.product(RULES, *parts)), *map(later, itertools.product(others, *parts))]
 
 
+def layer_cases():
+    """Of the rules, one after the other by each method; the others nightly."""
+    others, methods = [name for name in PROBLEMS if name not in RULES], ["auto", "jacobian"]
+    return [*diagonals(2, RULES, methods), *map(later, itertools.product(others, methods))]
+
+
 @pytest.mark.parametrize(("name", "kind", "method"), metric_cases())
 def test_metric(name, kind, method):
     """Oracle: J P Jᵀ with the double loop's J. Ties and reuse are where a metric is easily lost."""
@@ -88,7 +94,7 @@ def test_metric(name, kind, method):
 
 
 @pytest.mark.parametrize("method", ["auto", pytest.param("jacobian", marks=pytest.mark.nightly)])
-@pytest.mark.parametrize("name", one_in(2, PROBLEMS))
+@pytest.mark.parametrize("name", one_in(3, PROBLEMS, first=2))
 def test_layers(name, method):
     """Oracle: the double loop's Jacobian, contracted over the parameters of each layer alone; and they sum to the whole."""
     layers = measured(name, method=method, by_layer=True)
@@ -105,8 +111,7 @@ def test_layers(name, method):
     assert distance(sum(layers.values()), exact(name)) < EXACT
 
 
-@rules
-@pytest.mark.parametrize("method", ["auto", "jacobian"])
+@pytest.mark.parametrize(("name", "method"), layer_cases())
 def test_layers_in_every_reduction_and_with_a_metric(name, method):
     """Oracle: the whole kernel of the double loop, of rectangles; with a metric J P Jᵀ."""
     for output in OUTPUTS:

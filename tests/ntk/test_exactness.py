@@ -1,8 +1,9 @@
 """The kernel equals plain autograd's, for every problem, reduction, method, shape and tiling.
 
 Oracle: the double loop of ``oracles.jacobian``, computed once per problem in float64 and reduced by NumPy.
-Quick: every problem meets three reductions in turn, with every method, shape and tiling; one problem of each rule meets
-every pair of a reduction, a method, a shape and a tiling. The other combinations of all problems are nightly.
+Quick: every problem meets two reductions in turn, Jacobians and products, both shapes and tilings, and every third one "auto",
+which is "structured" wherever that applies: test_exact_parts.py has that of every problem. One problem
+of each rule meets every pair of a reduction, a method, a shape and a tiling. The other combinations of all problems are nightly.
 Precisions, metrics and layers: test_exact_parts.py.
 """
 
@@ -31,13 +32,15 @@ PAIRS = tuple(
 
 
 def in_turn(number):
-    """The quick combinations of the problem with this number: three reductions from one on, all else shifted from problem
-    to problem.
+    """The quick combinations of the problem with this number: Jacobians and products of two reductions, each with its own shape
+    and tiling, and "auto" of every third problem.
     """
-    for i in range(3):
-        turn = number + i
-        output = list(OUTPUTS)[(3 * number + i) % len(OUTPUTS)]
-        yield output, METHODS[turn % 3], turn % 2 == 0, (number + (i + 1) // 2) % 2 == 0
+    reductions, square, tight = list(OUTPUTS), number % 2 == 0, number // 2 % 2 == 0
+    yield reductions[number % 5], "jacobian", square, tight
+    yield reductions[(number + 1 + number // 5 % 4) % 5], "products", not square, not tight
+    if number % 3 == 0:
+        turn = number // 3
+        yield reductions[turn % 5], "auto", turn % 2 == 0, turn // 2 % 2 == 0
 
 
 def quick(number, name):
@@ -52,16 +55,17 @@ def combinations():
 
 
 def test_the_quick_combinations_leave_nothing_out():
-    """Oracle: enumeration. Every problem meets every method, shape and tiling, and three reductions; any eight problems in
-    a row meet every pair of values.
+    """Oracle: enumeration. Every problem meets Jacobians and products, both shapes and tilings, and two reductions; any twenty
+    problems in a row meet every pair of values.
     """
-    cases = [tuple(in_turn(number)) for number in range(24)]
+    cases = [tuple(in_turn(number)) for number in range(150)]
     for case in cases:
-        assert len({output for output, *_ in case}) == 3
-        for k in range(1, 4):
-            assert {values[k] for values in case} == {values[k] for values in ALL}
-    for start in range(len(cases) - 8):
-        met = list(itertools.chain(*cases[start : start + 8]))
+        assert {"jacobian", "products"} <= {method for _, method, *_ in case}
+        assert len({output for output, *_ in case}) >= 2
+        for k in (2, 3):
+            assert {values[k] for values in case} == {True, False}
+    for start in range(len(cases) - 20):
+        met = list(itertools.chain(*cases[start : start + 20]))
         for a, b in itertools.combinations(range(4), 2):
             assert {(values[a], values[b]) for values in met} == {(values[a], values[b]) for values in ALL}
 

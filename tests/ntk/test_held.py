@@ -32,7 +32,7 @@ def operator_of(name, output="full"):
 
 
 @pytest.mark.parametrize("columns", [pytest.param(1, marks=pytest.mark.nightly), 3])
-@pytest.mark.parametrize("name", one_in(2, PROBLEMS))
+@pytest.mark.parametrize("name", one_in(3, PROBLEMS, first=2))
 def test_every_product_is_exact(monkeypatch, machine, name, columns):
     """The first product is by passes, the next by factors wherever the model has them."""
     monkeypatch.setattr(factor_cache, "_audit", lambda found, expected: None)
@@ -53,7 +53,7 @@ def test_most_models_have_factors():
     assert sum(have) > len(have) / 2
 
 
-@pytest.mark.parametrize("name", one_in(2, PROBLEMS, first=1))
+@pytest.mark.parametrize("name", one_in(3, PROBLEMS))
 def test_what_a_kernel_was_made_from_multiplies_in_every_metric(name):
     """J P Jᵀ v by the factors that the trace kernel leaves behind. Oracle: rows of the double loop's Jacobian, times P.
 

@@ -50,7 +50,7 @@ ZERO = {
 }
 
 
-@pytest.mark.parametrize(("name", "dtype"), diagonals(2, ZERO, [torch.float32, torch.float64, torch.bfloat16]), ids=str)
+@pytest.mark.parametrize(("name", "dtype"), diagonals(3, ZERO, [torch.float32, torch.float64, torch.bfloat16]), ids=str)
 def test_zero_is_zero(name, dtype):
     build, shape, options = ZERO[name]
     model, x = build().to(dtype), torch.randn(6, *shape).to(dtype)

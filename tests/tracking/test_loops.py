@@ -46,7 +46,6 @@ def ending(setup):
 QUICK = {
     "automatic optimization",
     "gradient accumulation",
-    "gradient clipping by norm",
     "manual optimization, two optimizers",
     "16-mixed, skipped updates",
     "an exception",
