@@ -1,5 +1,6 @@
 """The study on bandits: its loop against LinUCB, its network against torch and the library's kernel, its page."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -7,15 +8,18 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from tests.studies.study_scripts import script
+from tests.studies.study_scripts import committed_page_is_of_its_results, script
 
 study = script("bandits")
 
 from arm_network import ArmNetwork, Tangents  # noqa: E402
-from bandit_runs import Plan, best, play, refit  # noqa: E402
-from bandit_tasks import Task  # noqa: E402
+from bandit_claims import OTHERS, Runs, beaten, claims, explored, interval, why_not  # noqa: E402
+from bandit_page import figure, page  # noqa: E402
+from bandit_runs import Plan, at_random, best, needed, play, refit, unseen  # noqa: E402
+from bandit_tasks import TASKS, Task  # noqa: E402
 from confidence import Diagonal, Full  # noqa: E402
-from strategies import GREEDY, STRATEGIES, Strategy, constant  # noqa: E402
+from results import Results  # noqa: E402
+from strategies import EVIDENCE, GREEDY, STRATEGIES, THEORY, Moment, Strategy, constant, infinite, prescribed  # noqa: E402
 from wide_networks import Layer  # noqa: E402
 
 import kerneltrack as kt  # noqa: E402
@@ -226,3 +230,74 @@ def test_without_exploration_it_is_greedy_bit_for_bit(task):
     assert not any(course.explored)
     np.testing.assert_array_equal(network.first, twin.first)
     np.testing.assert_array_equal(network.readout, twin.readout)
+
+
+def test_the_prescription_by_hand_at_its_start_and_in_infinite_width():
+    """The formula written out in numbers at t = 3, m = 64, λ = 1, L = 2, p = 1/20; at t = 0; and with nothing left of m and J."""
+    found = prescribed(Moment(3, 64, 0.7, 10, 1.0, 1.0))
+    slack = 0.5 * 4.1588830834**0.5  # 64^(−1/6) √ln 64
+    front = (1 + slack * 16 * 3 ** (7 / 6)) ** 0.5 * ((0.7 + slack * 16 * 3 ** (5 / 3) + 5.9914645471) ** 0.5 + 1)
+    back = 7 * ((6 / 7) ** 5 * 3**0.5 + slack * 11.313708499 * 3 ** (5 / 3) * (1 + 3**0.5))
+    assert found == pytest.approx(front + back, rel=1e-9)
+    first = Moment(0, 64, 0.0, 0, 1.0, 1.0)
+    assert prescribed(first) == infinite(first) == pytest.approx(5.9914645471**0.5 + 1)
+    last = Moment(400, 10**300, 250.0, 10**9, 1.0, 1.0)
+    assert prescribed(last) == pytest.approx(infinite(last), rel=1e-9)
+    log_width = needed(400) * np.log(10)
+    assert np.log(16 * 400 ** (7 / 6)) - log_width / 6 + np.log(log_width) / 2 == pytest.approx(0, abs=1e-9)
+
+
+def test_contexts_are_of_norm_one_and_drawn_arms_are_right_as_often_as_chance_has_it():
+    """1/K within three standard errors, of as many rounds as there are contexts."""
+    for name, size in (("digits", 1797), ("breast_cancer", 569)):
+        task = TASKS[name]().shuffled(1)
+        np.testing.assert_allclose(np.linalg.norm(task.x, axis=1), 1)
+        assert sorted(set(task.labels)) == list(range(task.arms))
+        share = 1 / task.arms
+        assert np.mean(at_random(task, size, 0)) == pytest.approx(share, abs=3 * (share * (1 - share) / size) ** 0.5)
+        joint = task.joint(2)
+        np.testing.assert_array_equal(joint[task.arms + 1], np.kron(np.eye(task.arms)[1], task.x[1]))
+
+
+def test_equal_scores_are_equal_but_for_rounding(task):
+    assert best(np.array([1e-17, 0.0, -1e-17]) + 1).tolist() == [0, 1, 2]
+    assert best(np.array([3.0, 3.0 + 1e-5])).tolist() == [1]
+    linear = Linear(3, 4)
+    linear.w[1] = 1.0
+    right = task.labels[20:] == np.where(task.x[20:].sum(axis=1) > 0, 1, 0)
+    assert unseen(task, linear, 20) == right.mean()
+
+
+def test_what_is_said_of_the_runs_by_hand(smoke):
+    """Evidence that beats the prescription in all plays but one; an interval of equal values; a rival that is better."""
+    runs = Runs.of(copy.deepcopy(smoke))
+    for run in runs.played.all:
+        run["regret"] = {THEORY: 27.0, EVIDENCE: 12.0, GREEDY: 9.0}.get(run["strategy"], 15.0)
+    assert runs.less("digits", THEORY, EVIDENCE).tolist() == [[50.0, 50.0]]
+    assert [(row[0], row[1]) for row in beaten(runs, "digits", (THEORY, GREEDY))] == [(GREEDY, 8), (GREEDY, 16)]
+    assert interval(np.array([2.0, 2.0, 2.0])) == (2.0, 2.0)
+    rows = list(claims(runs))
+    assert [row.holds for row in rows[1:7]] == [True, True, True, False, True, None]
+    assert "greedy at 16 by 10.0 to 10.0 points" in rows[4].measured
+    runs.played.some(task="digits", strategy=THEORY, width=8)[0]["regret"] = 11.0
+    assert [row.holds for row in claims(runs)][1:4] == [False, False, True]
+    assert {THEORY, GREEDY, "ν = 1"} < set(OTHERS)
+    assert all(explored(run) == 0 for run in runs.played.some(strategy=GREEDY))
+    assert runs.table("digits", THEORY, explored).mean() > 0.5
+
+
+def test_the_page_and_the_figure_are_made_of_results_alone(smoke, tmp_path):
+    smoke.write(tmp_path / "results.json")
+    read = Results.read(tmp_path / "results.json")
+    text = page(read)
+    assert text == page(smoke)
+    assert "nan" not in text
+    rows = list(claims(Runs.of(smoke)))
+    assert len(rows) == 8
+    assert len(list(why_not(Runs.of(smoke), {row.key for row in rows}))) == 3
+    figure(read, tmp_path / "bandits.png")
+    assert (tmp_path / "bandits.png").stat().st_size > 10_000
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    committed_page_is_of_its_results("bandits", page)

@@ -9,6 +9,7 @@ Its gradient has few entries, so the kernel of two pairs (x, k), (x', k'), each 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +58,27 @@ class Tangents:
 _FACTORS = ("x", "arms", "back", "hidden")
 
 
+@dataclass(frozen=True)
+class Arm:
+    """What an arm has seen. The gradients of its w are in the span of its contexts: w = w_0 + Cᵀx, and C is what is updated.
+
+    Attributes:
+        rows: (n,) of all that was chosen.
+        gram: (n, n) ⟨x, x'⟩.
+        outputs: (n, m) ⟨w_0r, x⟩.
+        rewards: (n,).
+        along: (n, m) C.
+        velocity: (n, m).
+    """
+
+    rows: np.ndarray
+    gram: np.ndarray
+    outputs: np.ndarray
+    rewards: np.ndarray
+    along: np.ndarray
+    velocity: np.ndarray
+
+
 class ArmNetwork:
     """Weights of a half of the units are N(0, 1); the other half has the same w and −a, so that f = 0 at the start.
 
@@ -73,7 +95,9 @@ class ArmNetwork:
         self.first, self.readout = np.concatenate([w, w], axis=1), np.concatenate([a, -a])
         self.scale = np.sqrt(2 / width)
         self.start = self.first.copy(), self.readout.copy()
-        self._velocity = np.zeros_like(self.first), np.zeros_like(self.readout)
+        # C and its velocity, a row for each pair that was learned from; the velocity of the readout
+        self._along, self._velocity = np.zeros((2, 0, width))
+        self._pace = np.zeros(width)
         self.updates = 0
 
     @property
@@ -108,29 +132,45 @@ class ArmNetwork:
     ) -> None:
         """Full-batch heavy ball on ½ Σ (f − y)² + ½ λ‖θ − θ_0‖², from where the network is.
 
+        Args:
+            x: (n, d), those of the last call before new ones.
+            arms: (n,), likewise.
+            rewards: (n,) y.
+            ridge: λ.
+            rate: of descent.
+            updates: how many.
+
         Raises:
             RuntimeError: weights that are not finite.
         """
-        groups = [(arm, x[arms == arm], rewards[arms == arm]) for arm in np.unique(arms)]
+        unseen = np.zeros((len(x) - len(self._along), self.width))
+        self._along, self._velocity = (np.vstack([old, unseen]) for old in (self._along, self._velocity))
+        some = {arm: self._arm(arm, np.flatnonzero(arms == arm), x, rewards) for arm in np.unique(arms).tolist()}
         for _ in range(updates):
-            self._update(groups, ridge, rate)
+            self._update(some.values(), ridge, rate)
+        for arm, seen in some.items():
+            self._along[seen.rows], self._velocity[seen.rows] = seen.along, seen.velocity
+            self.first[arm] = self.start[0][arm] + seen.along.T @ x[seen.rows]
         self.updates += updates
         if not np.isfinite(self.readout).all():
             raise RuntimeError(f"descent at rate {rate:g} diverged; take a smaller share")
 
-    def _update(self, groups: list[tuple[int, np.ndarray, np.ndarray]], ridge: float, rate: float) -> None:
-        first, readout = self._velocity
+    def _arm(self, arm: int, rows: np.ndarray, x: np.ndarray, rewards: np.ndarray) -> Arm:
+        outputs = x[rows] @ self.start[0][arm].T
+        return Arm(rows, x[rows] @ x[rows].T, outputs, rewards[rows], self._along[rows], self._velocity[rows])
+
+    def _update(self, some: Iterable[Arm], ridge: float, rate: float) -> None:
         change = ridge * (self.readout - self.start[1])
-        for arm, x, y in groups:
-            before = x @ self.first[arm].T
+        for arm in some:
+            along, velocity = arm.along, arm.velocity
+            before = arm.outputs + arm.gram @ along
             hidden = self.scale * np.maximum(before, 0.0)
-            residual = hidden @ self.readout - y
+            residual = hidden @ self.readout - arm.rewards
             change += residual @ hidden
-            back = (residual[:, None] * (before > 0)) * (self.scale * self.readout)
-            first[arm] *= MOMENTUM
-            first[arm] -= rate * (back.T @ x + ridge * (self.first[arm] - self.start[0][arm]))
-        readout *= MOMENTUM
-        readout -= rate * change
-        for arm, _, _ in groups:
-            self.first[arm] += first[arm]
-        self.readout += readout
+            velocity *= MOMENTUM
+            velocity -= (rate * self.scale * residual)[:, None] * (before > 0) * self.readout
+            velocity -= (rate * ridge) * along
+            along += velocity
+        self._pace *= MOMENTUM
+        self._pace -= rate * change
+        self.readout += self._pace
