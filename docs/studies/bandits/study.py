@@ -46,7 +46,7 @@ class Size:
 
 SIZES = {
     "smoke": Size(("digits", "breast_cancer"), (8, 16), 1, Plan(24, 10, (4, 8), refits=20), pairs=60),
-    "desk": Size(("digits", "breast_cancer"), (32, 128, 512), 5, Plan(400, 200, (10, 40))),
+    "desk": Size(("digits", "breast_cancer"), (32, 128, 512), 3, Plan(300, 150, (10, 40))),
     "full": Size(("digits", "breast_cancer"), (32, 128, 512, 2048), 10, Plan(569, 569, (100, 100)), pairs=4_000),
 }
 
