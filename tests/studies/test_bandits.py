@@ -186,21 +186,23 @@ def test_the_diagonal_is_that_of_the_matrix(learned):
 def test_evidence_is_a_gaussian_density_and_its_widths_are_the_posteriors(learned):
     """SciPy's density of y − f − J(θ_p − θ) along the search's own line; γs against the library's posterior of Θ/δ and σ²."""
     network, x, arms = learned
-    (values, tangents), y = network.look(x, arms), np.array([1.0, 0, 0, 1, 1, 0, 0, 1, 0])
+    x, arms = np.vstack([x, x]), np.tile(arms, 2)  # each twice, with other rewards: so there is noise
+    (values, tangents), y = network.look(x, arms), np.array([1.0, 0, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0])
     g = dense_gradients(tangents)
     theta = np.r_[network.first.reshape(-1), network.readout]
     start = np.r_[network.start[0].reshape(-1), network.start[1]]
     for centre, away in (("zero", theta), ("start", theta - start)):
         np.testing.assert_allclose(network.prior_mean(values, tangents, centre), values - g @ away, atol=1e-12)
-        confidence = Full(1.0, 9)
-        for row in range(9):
+        confidence = Full(1.0, 18)
+        for row in range(18):
             confidence.widths(tangents)
             confidence.add(row)
         ridge, noise = refit(network, confidence, centre, (x, arms, y))
         residual, precision = y - values + g @ away, ridge / noise
+        assert noise > 0.01
 
         def density(noise, precision, residual=residual):
-            return multivariate_normal.logpdf(residual, cov=g @ g.T / precision + noise * np.eye(9))
+            return multivariate_normal.logpdf(residual, cov=g @ g.T / precision + noise * np.eye(18))
 
         pairs = kt.eigensystem(g @ g.T)
         told = regression.log_evidence(pairs, residual[:, None], noise=noise, precision=precision)
@@ -211,8 +213,8 @@ def test_evidence_is_a_gaussian_density_and_its_widths_are_the_posteriors(learne
         cross = new.kernel(tangents)
         found = regression.posterior(cross, new.squares, pairs, y[:, None], noise=noise, precision=precision)
         np.testing.assert_allclose(noise * confidence.widths(new) ** 2, found.variance, rtol=1e-6)
-        np.testing.assert_allclose(confidence.factor @ confidence.factor.T, g @ g.T + ridge * np.eye(9), atol=1e-12)
-    assert refit(network, confidence, "zero", (x, arms, np.zeros(9))) is None
+        np.testing.assert_allclose(confidence.factor @ confidence.factor.T, g @ g.T + ridge * np.eye(18), atol=1e-12)
+    assert refit(network, confidence, "zero", (x, arms, np.zeros(18))) is None
 
 
 def test_without_exploration_it_is_greedy_bit_for_bit(task):
