@@ -44,8 +44,8 @@ python docs/studies/bandits/study.py --size {results.size}
 
 ## What was run
 
-{len(results.runs) - len(runs.conditions)} plays at size `{results.size}`, of T = {plan["rounds"]} rounds. In each one a context is shown
-and one of K arms is chosen; the arm of its class pays 1, every other one 0. Regret is the number of rounds without pay.
+{len(results.runs) - len(runs.conditions)} plays at size `{results.size}`, of T = {plan["rounds"]} rounds. In each one a context
+is shown and one of K arms is chosen; the arm of its class pays 1, every other one 0. Regret is the number of rounds without pay.
 
 - **digits**: scikit-learn's 8 × 8 images, ten arms. **breast_cancer**: its 569 tumours, thirty measurements, two arms.
 - Contexts are centred, of norm 1, with a constant in the place of biases. Arm k with context x is e_k ⊗ x, as in the released
