@@ -115,18 +115,18 @@ def _beside(runs: Runs) -> str:
 
 
 def _conditions(runs: Runs) -> str:
-    heads, rows = ["task", "condition", "here", "met?"], []
+    heads, rows = ["task", "condition", "here", "is it met?"], []
     for task, found in runs.conditions.items():
         rows += [
-            [task, "Θ_∞ ≥ λ_0 I, λ_0 > 0", f"λ_0 = {found['smallest']:.3g}", _yes(found["smallest"] > 0)],
-            [task, "‖x‖ = 1, f = 0 at the start", "made so", "yes"],
-            [task, "S ≥ √(2hᵀΘ_∞⁻¹h)", f"S = 1, at least {found['norm']:.3g} needed", _yes(found["norm"] <= 1)],
-            [task, "λ ≥ max(1, S⁻²)", "λ = 1", "yes"],
+            [task, "Θ_∞ ≥ λ_0 I, λ_0 > 0", f"λ_0 = {found['smallest']:.3g}", _met(found["smallest"] > 0)],
+            [task, "‖x‖ = 1, f = 0 at the start", "made so", _met(True)],
+            [task, "S ≥ √(2hᵀΘ_∞⁻¹h)", f"S = 1, at least {found['norm']:.3g} needed", _met(found["norm"] <= 1)],
+            [task, "λ ≥ max(1, S⁻²)", "λ = 1", _met(True)],
             [
                 task,
                 "m so large that its allowances are small, m^{−1/6}√(ln m)L⁴T^{7/6} ≤ 1",
                 f"from m = 10^{found['needed']:.0f} on",
-                _yes(np.log10(runs.widths[-1]) >= found["needed"]),
+                _met(np.log10(runs.widths[-1]) >= found["needed"]),
             ],
             *(
                 [task, f"γ_T at m = {m:,}", f"{gamma:.2g}, limit {limit:.3g}", "–"]
@@ -136,8 +136,8 @@ def _conditions(runs: Runs) -> str:
     return grid(heads, rows)
 
 
-def _yes(met: bool) -> str:
-    return "yes" if met else "**no**"
+def _met(met: bool) -> str:
+    return "met" if met else "**not met**"
 
 
 def _strategies(runs: Runs) -> str:
