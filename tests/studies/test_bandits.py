@@ -262,7 +262,7 @@ def test_contexts_are_of_norm_one_and_drawn_arms_are_right_as_often_as_chance_ha
 
 
 def test_equal_scores_are_equal_but_for_rounding(task):
-    assert best(np.array([1e-17, 0.0, -1e-17]) + 1).tolist() == [0, 1, 2]
+    assert best(np.array([1e-9, 0.0, -1e-9]) + 1).tolist() == [0, 1, 2]
     assert best(np.array([3.0, 3.0 + 1e-5])).tolist() == [1]
     linear = Linear(3, 4)
     linear.w[1] = 1.0
