@@ -39,7 +39,8 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Studies": (
         "studies/README", "studies/summary", "studies/digits", "studies/spectrum-alignment/README",
         "studies/alignment-contrast/README", "studies/alignment-speed/README", "studies/width-sweep/README",
-        "studies/natural-gradient/README", "studies/uncertainty/README", "studies/continual-learning/README",
+        "studies/natural-gradient/README", "studies/uncertainty/README", "studies/bandits/README",
+        "studies/continual-learning/README",
         "studies/real-networks/README", "studies/conjugate-kernel/README", "studies/biased-ntk/README",
         "studies/linear-and-infinite/README", "studies/adversarial-kernel/README", "studies/grokking/README",
         "studies/fine-tuning/README",

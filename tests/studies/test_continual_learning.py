@@ -10,7 +10,7 @@ from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_result
 
 study = script("continual-learning")
 
-from continual_claims import Runs, forgotten, learned  # noqa: E402
+from continual_claims import FALLS, LONG, MOVES, SAME, SHORT, Runs, forgotten, learned, share_forgotten, why_not  # noqa: E402
 from continual_page import figure, page  # noqa: E402
 from continual_runs import Budget, Learner, Task, follow, foretold, forgetting, learn, overlap, tasks  # noqa: E402
 from course import Trend  # noqa: E402
@@ -147,6 +147,35 @@ def test_wide_networks_learn_more_and_forget_less_of_a_short_time(smoke):
     assert known[0, -1] > known[0, 0]
     still = runs.table(forgotten, budget="short", order="same")
     assert still.max() < kept.min()  # no task changes: nothing to forget
+
+
+def test_reasons_are_tested_by_the_runs():
+    """By hand, three seeds: all of F is half of what was learned; long training at 64 and 256 forgets 4 points more a doubling."""
+
+    def run(width, seed, budget):
+        right, lost = {16: 0.2, 64: 0.4, 256: 0.8}[width], {16: 0.1, 64: 0.2, 256: 0.4}[width]
+        lost += {16: 0.0, 64: 0.0, 256: 0.08}[width] * (budget == "long")
+        stay = [40, 9] if width == 16 and budget == "long" else [5, 9]
+        facts = {
+            "width": width,
+            "seed": seed,
+            "setting": "ntk",
+            "budget": budget,
+            "epochs": stay,
+            "largest": [1.0, 1.1],
+        }
+        tables = {"accuracies": [[right, 0.0], [right - lost, right]], "turns_after": [4.0], "turns_before": [2.0]}
+        return facts | tables
+
+    plays = [run(w, s, b) | {"order": o} for w in (16, 64, 256) for s in range(3) for b in ("short", "long")
+             for o in ("turning", "shuffled", "same")]  # fmt: skip
+    assert share_forgotten(plays[0]) == pytest.approx(50)
+    learning, early, images, still = why_not(Runs(plays), {SHORT, LONG, MOVES, SAME, FALLS})
+    assert "in 0 of 2 cases: ntk, turning: 0.00 [0.00, 0.00]" in learning.replace("−0.00", "0.00")
+    assert "40, has not" in early
+    assert "in 1 of 1 parametrisations with two such widths: ntk, 64, 256: 4.00 [4.00, 4.00]" in early
+    assert "1.00 → 1.00 → 1.00 of what it turns" in images
+    assert "9.5 → 9.5 → 9.5 % at a switch, 9.5 → 9.5 → 9.5 % without" in still
 
 
 def test_a_figure_and_a_page_are_made_of_results_alone(smoke, tmp_path):

@@ -62,8 +62,8 @@ infinite width: it "holds" if it lies in the interval widened by {ASYMPTOTIC} on
 ## Wenger, Dangel and Kristiadi: is the Jacobian stable?
 
 {table(jacobian)}
-Of their part on uncertainty (NeuralUCB) the regression is [uncertainty](../uncertainty/README.md), without the bandits; that on
-continual learning is not redone here.
+Of their part on uncertainty the regression is [uncertainty](../uncertainty/README.md) and the bandits are
+[bandits](../bandits/README.md); that on continual learning is [continual-learning](../continual-learning/README.md).
 
 ## St-Arnaud, Carvalho and Farnadi: single neurons, whole layers
 
