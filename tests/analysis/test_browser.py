@@ -117,7 +117,8 @@ addEventListener("load", () => setTimeout(() => {
 """
 
 
-#: A reader who takes a figure to the paper: the button of each kind on the figure of this id, and what it hands over.
+#: A reader who takes a figure to the paper: the button of each kind on the figure of this id, and what it hands over. The
+#: browser's time is virtual and its painting is not: many short waits are real time for it, a few long ones are none.
 TAKER = """
 <script>
 addEventListener("load", () => setTimeout(async () => {
@@ -128,7 +129,7 @@ addEventListener("load", () => setTimeout(async () => {
   const press = (word) => [...menu.querySelectorAll("button")].find((b) => b.textContent === word).click();
   document.documentElement.dataset.theme = "dark"; menu.open = true;
   seen.offered = [...menu.querySelectorAll("button")].map((b) => b.textContent);
-  press("SVG"); press("CSV"); press("PNG"); for (let i = 0; i < 300 && blobs.length < 3; i++) await wait(100);
+  press("SVG"); press("CSV"); press("PNG"); for (let i = 0; i < 8000 && blobs.length < 3; i++) await wait(4);
   seen.svg = await blobs[0].text(); seen.csv = await blobs[1].text(); seen.names = names;
   seen.png = [...new Uint8Array(await blobs[2].arrayBuffer()).slice(0, 24)];
   const parsed = new DOMParser().parseFromString(seen.svg, "image/svg+xml");
