@@ -24,13 +24,13 @@ _DRAWS = "kerneltrack.analysis.commands.for_loggers"
 _REPORT = "report"
 #: Every figure that comes with the package: a wrong name is told when the tracker is made, not at the end of the training.
 FIGURES = (
-    "outputs", "eigenfunctions", "eigenfunction-lines", "kernel-slices", "projections", "frequencies", "rotation",
-    "feature-atlas", "target-energy", "output-energy", "residual-energy", "energy-curves", "eigenvalues",
-    "scaled-eigenvalues", "stability", "spectra", "spectrum-map", "rank", "weighted-spectrum", "residual-spectrum",
-    "mode-factors", "lr-decay", "lr-trend", "freeze-here", "stages", "loss", "linearisation", "kernel-motion",
-    "angular-velocity", "layer-shares", "kernel-distances", "activations", "ledger", "ledger-modes", "class-blocks",
-    "class-levels", "sharpness", "oscillation", "edge-swing", "lazy-rich", "estimates", "calibration", "influence",
-    "learning-curves", "task-shift",
+    "overview", "outputs", "eigenfunctions", "eigenfunction-lines", "eigenfunction-samples", "kernel-slices", "projections",
+    "frequencies", "rotation", "feature-atlas", "target-energy", "output-energy", "residual-energy", "energy-curves",
+    "eigenvalues", "scaled-eigenvalues", "stability", "spectra", "spectrum-map", "rank", "weighted-spectrum",
+    "residual-spectrum", "mode-factors", "lr-decay", "lr-trend", "freeze-here", "stages", "loss", "linearisation",
+    "kernel-motion", "angular-velocity", "layer-shares", "kernel-distances", "activations", "ledger", "ledger-modes",
+    "class-blocks", "class-levels", "sharpness", "oscillation", "edge-swing", "lazy-rich", "estimates", "calibration",
+    "influence", "learning-curves", "task-shift",
 )  # fmt: skip
 
 Give = Callable[[Mapping[str, str]], object]

@@ -39,6 +39,8 @@ _INDEX = (
 )
 #: Arrays beyond this are written row by row: a kernel that was kept at both ends of a run is mostly rows of NaN.
 _AT_ONCE_BYTES = 1 << 26
+#: Of such an array, what is written at once: a call for each row of thousands was most of the time.
+_BLOCK_BYTES = 2**22
 #: Eigenvalues beyond these do not fit a spreadsheet; netCDF has them all.
 _EIGENVALUES = 100
 
@@ -105,7 +107,7 @@ def _is_large(data: xarray.DataArray) -> bool:
 
 
 def _write_rows(file: h5netcdf.File, name: str, data: xarray.Variable) -> None:
-    """One row at a time, as xarray writes the whole; rows that were never measured take no space."""
+    """A few rows at a time, as xarray writes the whole; rows that were never measured take no space."""
     for dim, size in zip(data.dims, data.shape, strict=True):
         if dim not in file.dimensions:
             file.dimensions[dim] = size
@@ -114,10 +116,15 @@ def _write_rows(file: h5netcdf.File, name: str, data: xarray.Variable) -> None:
     variable = file.create_variable(name, data.dims, data.dtype, fillvalue=np.nan, chunks=chunks)
     coordinates = file.variables["status"].attrs["coordinates"]  # those of every variable along the snapshots
     variable.attrs.update({**data.attrs, "coordinates": coordinates})
-    for place in range(data.shape[0]):
-        values = np.asarray(data[place].values)
-        if not np.isnan(values).all():
-            variable[place] = values
+    together = max(1, _BLOCK_BYTES * data.shape[0] // max(data.nbytes, 1))
+    for start in range(0, data.shape[0], together):
+        values = np.asarray(data[start : start + together].values)
+        known = ~np.isnan(values).reshape(len(values), -1).all(axis=1)
+        if known.all():
+            variable[start : start + len(values)] = values
+        else:
+            for place in np.flatnonzero(known):
+                variable[start + int(place)] = values[place]
 
 
 def _columns(run: Run) -> Iterator[tuple[str, Floats]]:

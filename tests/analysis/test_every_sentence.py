@@ -221,7 +221,8 @@ def cards(page):
     found = {}
     for title, value, sentence, rest in re.findall(pattern, page, re.DOTALL):
         null = re.search(r'<p class="null">(.*?)</p>', rest, re.DOTALL)
-        found[html.unescape(title)] = [html.unescape(t) for t in (value, sentence, null.group(1) if null else "")]
+        texts = (value, sentence, null.group(1) if null else "")
+        found[html.unescape(title)] = [html.unescape(t).replace("\u00a0", " ") for t in texts]  # numbers do not break
     return found
 
 

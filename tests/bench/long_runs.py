@@ -95,15 +95,15 @@ def append(first: Path, path: Path, start: int, count: int) -> None:
     os._exit(0)
 
 
-def spent(words: Sequence[str | Path]) -> tuple[float, float, float]:
-    """Seconds by the clock, seconds of processor time, and MB at the peak, of a command that must end well."""
+def spent(words: Sequence[str | Path]) -> tuple[float, float]:
+    """Seconds by the clock, and of processor time, of a command that must end well."""
     started = time.perf_counter()
     child = subprocess.Popen([KERNELTRACK, *words], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{' '.join(map(str, words))} ended with {child.returncode}")
-    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
+    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime
 
 
 def commands(folder: Path) -> Iterator[tuple[str, list[str | Path]]]:
@@ -159,8 +159,8 @@ def page(folder: Path, *, snapshots: int, points: int, runs: int, states: int = 
         f"beside the clock's, since the machine does other things too. Its page has {one:.1f} MB, that of many runs {all_:.1f} MB. "
         f"The goal is {GOAL:.0f} s, "
         f"for a report {GOALS['report']:.0f} s, on a machine that does nothing else.\n",
-        "| command | clock s | processor s | peak MB | goal s | met in processor time |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| command | clock s | processor s | goal s | met in processor time |",
+        "| --- | --- | --- | --- | --- |",
         *rows,
     ]
     return "\n".join(text) + "\n"
@@ -171,10 +171,10 @@ def _shown(words: Sequence[str | Path]) -> Iterator[str]:
         yield word.name if isinstance(word, Path) else word
 
 
-def _row(name: str, found: tuple[float, float, float], goal: float | None) -> str:
-    clock, processor, peak = found
+def _row(name: str, found: tuple[float, float], goal: float | None) -> str:
+    clock, processor = found
     told = ("", "") if goal is None else (f"{goal:.0f}", "yes" if processor <= goal else "no")
-    return f"| {name} | {clock:.1f} | {processor:.1f} | {peak:,.0f} | {told[0]} | {told[1]} |"
+    return f"| {name} | {clock:.1f} | {processor:.1f} | {told[0]} | {told[1]} |"
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ __all__ = ["overlay_figure", "runs_figure", "seeds_figure", "sweep_figure"]
 for _name in (
     "overview",
     "pictures",
-    "films",
     "functions",
     "features",
     "alignment",

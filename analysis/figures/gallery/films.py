@@ -14,7 +14,7 @@ from ..film import Film
 from ..layout import picture_sheet, row_label, sheet, steps_text
 from ..moving import moving_functions
 from ..panels import Series, functions, pictures, spread
-from ..registry import Scene, figure
+from ..registry import Scene
 from ..thumbnails import image_inputs
 
 _IMAGES, _LINES, _SAMPLED = 6, 4, 5
@@ -117,19 +117,3 @@ def extremes(values: Floats, ends: int) -> np.ndarray:
 
 def _under(ax: Axes, text: str) -> None:
     ax.set_title(text, fontsize="small", fontweight="normal", loc="center", pad=2)
-
-
-@figure(
-    "eigenfunction-samples",
-    "What the top eigenfunctions tell apart: their extreme samples",
-    "For image-like inputs: one eigenfunction of the tangent kernel in each row, with the four samples of the probe at which it is "
-    "least (left) and the four at which it is greatest (right); the number is its value there, and its mean square is one. Last "
-    "snapshot; of several kept outputs the first. Signs are free: each is turned to be positive or to lean towards the target.",
-    "eigenvectors",
-    "eigenvalues",
-    section="alignment",
-    film=sample_film,
-)
-def eigenfunction_samples(scene: Scene) -> Figure:
-    """The film's last moment."""
-    return sample_film(scene).last()

@@ -10,7 +10,7 @@ from ..canvas import Canvas, line_inputs, oriented_eigenvectors
 from ..layout import picture_sheet, row_label, sheet, steps_text
 from ..panels import Series, functions, pictures
 from ..registry import Scene, figure
-from .films import image_film, line_film
+from .films import image_film, line_film, sample_film
 
 _SHOWN = 6
 _LINES = 4
@@ -107,3 +107,19 @@ def eigenfunction_lines(scene: Scene) -> Figure:
             learned.append(Series("target y", run.seen(run.values("targets"))[:, 0], style.muted, "dashed"))
         functions(axes[len(rows) + j], x, learned, style)
     return page
+
+
+@figure(
+    "eigenfunction-samples",
+    "What the top eigenfunctions tell apart: their extreme samples",
+    "For image-like inputs: one eigenfunction of the tangent kernel in each row, with the four samples of the probe at which it is "
+    "least (left) and the four at which it is greatest (right); the number is its value there, and its mean square is one. Last "
+    "snapshot; of several kept outputs the first. Signs are free: each is turned to be positive or to lean towards the target.",
+    "eigenvectors",
+    "eigenvalues",
+    section="alignment",
+    film=sample_film,
+)
+def eigenfunction_samples(scene: Scene) -> Figure:
+    """The film's last moment."""
+    return sample_film(scene).last()
