@@ -201,6 +201,18 @@ def test_each_claim_holds_where_it_should_and_falls_where_it_should():
     assert gap(made_up((0.3, 0.2, 0.1)).all[0]) == pytest.approx(30)
 
 
+def test_a_reason_says_whether_a_slope_rises_or_is_not_known():
+    """Made-up runs without noise, whose slopes are what they were made with; and one whose seeds go against each other."""
+    key = "the wider, the less the kernel moves"
+    (_, rises) = why_not(made_up((0.3, 0.2, 0.1), stability=(1.0, 2.0, 4.0)), {key})
+    assert rises.endswith("LeNet-5, ten: it rises.")
+    runs = made_up((0.3, 0.2, 0.1))
+    for run in runs.all:
+        run["change"] = run["multiplier"] ** (run["seed"] - 1)
+    (_, unclear) = why_not(runs, {key})
+    assert "LeNet-5, ten: the interval holds 0" in unclear
+
+
 def test_a_gap_counts_beyond_two_standard_errors_and_a_slope_with_its_interval():
     """Means 1 and 1.5 with standard errors 0.577 and 0.289; a slope that one seed of three turns round decides nothing."""
     assert not beyond_twice_its_error(np.array([0.0, 1.0, 2.0]))

@@ -230,6 +230,26 @@ def why_not(runs: Runs, refuted: set[str]) -> Iterator[str]:
         if not refuted.isdisjoint(keys):
             over = "; ".join(f"{network}, {task}: {_medians(runs, number, network, task)}" for network, task in kinds)
             yield f"{', '.join(key for key in keys if key in refuted)}. Medians over growing c of {name}: {over}."
+    yield from (_undecided(runs, key, slope) for key, slope in _slopes(runs).items() if key in refuted)
+
+
+def _slopes(runs: Runs) -> dict[str, Callable[[str, str], tuple[float, float]]]:
+    """The 95 % interval of a network's slope, by the claim that it decides."""
+    return {
+        SHRINKS: lambda network, task: runs.trend(gap, network=network, task=task).interval,
+        DRIFT: lambda network, task: runs.course(change, network=network, task=task).interval,
+        ANCHORED: lambda network, task: runs.course(anchored, network=network, task=task).interval,
+    }
+
+
+def _undecided(runs: Runs, key: str, interval: Callable[[str, str], tuple[float, float]]) -> str:
+    """Which networks refute the claim, and of which the runs are too few to tell."""
+    found = {", ".join(kind): interval(*kind) for kind in runs.repeated}
+    rising = "; ".join(name for name, (low, _) in found.items() if low > 0)
+    unclear = "; ".join(name for name, (low, high) in found.items() if low <= 0 <= high)
+    told = [f"{rising}: it rises."] if rising else []
+    told += [f"{unclear}: the interval holds 0, so these runs tell neither a fall nor none."] if unclear else []
+    return f"{key}. {' '.join(told)}"
 
 
 def _course(runs: Runs, number: Number, network: str, task: str) -> str:
