@@ -31,14 +31,14 @@ class Forked:
     controls: dict[int, Run] = field(default_factory=dict)
 
     def common(self, decay: int) -> list[int]:
-        """Steps after the decay that run and control both measured."""
+        """t of the pairs (t − 1, t) after the decay that run and control both measured."""
         control = self.controls[decay]
-        return [int(s) for s in control.steps if s > decay and self.run.row(int(s)) is not None]
+        return [t for t in paired(control) if t > decay + 1 and t in paired(self.run)]
 
     def late(self, name: str, decay: int, stretch: int = 1) -> tuple[float, float]:
-        """Median of a quantity over the later half of the control's steps: of the run, and of the control.
+        """Median of a quantity over the pairs in the later half of the control's steps: of the run, and of the control.
 
-        The later half, because an effect needs time; a median, because at the edge of stability single states oscillate.
+        The later half, because an effect needs time; pairs, because at the edge of stability single states oscillate.
 
         Args:
             name: of the quantity.
@@ -46,9 +46,9 @@ class Forked:
             stretch: the run is taken this many times as long after the decay as the control; 2 compares at equal Ση.
         """
         steps = self.common(decay)
-        chosen = [s for s in steps if s >= (decay + steps[-1]) / 2]
-        control = np.median([at(self.controls[decay], name, s) for s in chosen])
-        return float(np.median([at(self.run, name, decay + stretch * (s - decay)) for s in chosen])), float(control)
+        chosen = [t for t in steps if t >= (decay + steps[-1]) / 2]
+        control = np.median([pair(self.controls[decay], name, t) for t in chosen])
+        return float(np.median([pair(self.run, name, decay + stretch * (t - decay)) for t in chosen])), float(control)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Runs:
         main: the picture by gradient descent, one per seed, with controls.
         mirror: the mirrored picture, one per seed.
         sweep: (width, depth) → one per seed; the main runs stand for their own shape.
-        others: "momentum" and "adam", with controls.
+        others: "momentum" and "adam", one per seed, with controls.
         digits: cross-entropy, one per seed, with controls.
         sweep_step: at which the sweep is compared.
     """
@@ -69,7 +69,7 @@ class Runs:
     main: list[Forked]
     mirror: list[Run]
     sweep: dict[tuple[int, int], list[Run]]
-    others: dict[str, Forked]
+    others: dict[str, list[Forked]]
     digits: list[Forked]
     sweep_step: int
 
@@ -96,6 +96,17 @@ def at(run: Run, name: str, step: int) -> float:
     if row is None:
         raise LookupError(f"{run.name} was not measured at step {step}")
     return float(quantity(run, name)[row])
+
+
+def paired(run: Run) -> list[int]:
+    """t of every pair of states (t − 1, t) that were both measured with their modes."""
+    steps = {int(step) for step in run.steps[run.measured]}
+    return sorted(step for step in steps if step - 1 in steps)
+
+
+def pair(run: Run, name: str, step: int) -> float:
+    """A named quantity's mean over the states (t − 1, t): both phases of an orbit of period 2."""
+    return (at(run, name, step - 1) + at(run, name, step)) / 2
 
 
 def between(run: Run, name: str, first: int, last: int) -> Floats:

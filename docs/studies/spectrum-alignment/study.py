@@ -43,6 +43,10 @@ FIGURES = (
     "residual-spectrum", "linearisation", "eigenfunctions", "frequencies", "kernel-slices", "projections",
 )  # fmt: skip
 
+#: η of the optimizers that are not gradient descent.
+OTHER_RATES = {"momentum": 0.05, "adam": 1e-3}
+#: Beside ρ, which is of the Gauss–Newton matrix, that of the Hessian.
+SHARPNESS = ("default", "hessian_stability_ratio")
 #: What only the runs of other optimizers need: the kernel that the optimizer makes of Θ.
 OPTIMIZER_KERNEL = ("default", "optimizer_eigenvalues", "optimizer_kernel_distance", "optimizer_target_alignment")
 
@@ -58,7 +62,7 @@ class Size:
         decays: updates from which on the rate of the main run is half of before.
         steps: of the main run.
         control: updates of each control; on the grid, and at most half of a block, for run and control meet at equal Ση too.
-        seeds: of the main run, its mirror, the sweep and the digits.
+        seeds: of every run.
         mirror: updates on the mirrored picture.
         depths: of the sweep, at the width above.
         widths: of the sweep, with two weight layers; the last has the parameters of the main network.
@@ -66,7 +70,7 @@ class Size:
         others: updates of momentum and Adam; halved in the middle.
         digits: N of the classification.
         classes: updates of the classification, and the decay: while ρ is still near one, for cross-entropy is soon fitted.
-        grid: snapshots along each run, besides those near the start and the decays.
+        grid: pairs of snapshots along each run, besides those near the start and the decays.
         captured: whether loss and gradients are captured as a CUDA graph.
     """
 
@@ -112,7 +116,7 @@ SIZES = {
         depth=6,
         decays=(10_000, 15_000),
         steps=20_000,
-        control=2_500,
+        control=2_000,
         seeds=3,
         mirror=2_000,
         depths=(2, 3, 4, 6),
@@ -121,7 +125,7 @@ SIZES = {
         others=3_000,
         digits=500,
         classes=(1_000, 50),
-        grid=40,
+        grid=20,
     ),
     "reduced": Size(
         samples=2_000,
@@ -172,7 +176,7 @@ class Plan:
     def main(self) -> list[Recipe]:
         """The paper's run, one for each seed."""
         s = self.size
-        return self._seeds(decays=s.decays, steps=s.steps)
+        return self._seeds(decays=s.decays, steps=s.steps, observables=SHARPNESS)
 
     @property
     def mirror(self) -> list[Recipe]:
@@ -192,7 +196,7 @@ class Plan:
         """Heavy ball and Adam."""
         steps = self.size.others
         common = {"decays": (steps // 2,), "steps": steps, "observables": OPTIMIZER_KERNEL, "snapshots": 6}
-        return [self._recipe(optimizer=o, rate=r, **common) for o, r in (("momentum", 0.05), ("adam", 1e-3))]
+        return [r for o, rate in OTHER_RATES.items() for r in self._seeds(optimizer=o, rate=rate, **common)]
 
     @property
     def digits(self) -> list[Recipe]:
@@ -280,7 +284,7 @@ def read(folder: Path, size: Size) -> Runs:
         mirror=[run(r) for r in plan.mirror],
         sweep=sweep,
         sweep_step=size.sweep,
-        others={r.optimizer: forked(r) for r in plan.others},
+        others={o: [forked(r) for r in plan.others if r.optimizer == o] for o in OTHER_RATES},
         digits=[forked(r) for r in plan.digits],
     )
 
@@ -356,7 +360,7 @@ seed. Where there is nothing but recollection, the measurement stands beside it 
 - The mirrored portrait at the same points from the same initialisation, {mirror:,} updates.
 - Depths {depths} at width {width}, and two weight layers at widths {widths}, {sweep:,} updates.
 - Heavy ball (β = {momentum}, η = {rates[momentum]}) and Adam (η = {rates[adam]}), {others:,} updates, halved in the
-  middle, with controls; one seed.
+  middle, with controls.
 - Classification: {digits.samples} of scikit-learn's 8×8 digits, cross-entropy, {digits.depth} weight layers, η = {digits.rate},
   {classes:,} updates, halved from update {class_decay} on, with controls; the kernel is the trace over outputs.
 
