@@ -11,7 +11,7 @@ from scipy.special import erf
 import kerneltrack as kt
 from kerneltrack import analytic
 from kerneltrack.analysis import load
-from tests.studies.study_scripts import script
+from tests.studies.study_scripts import committed_page_is_of_its_results, script
 
 study = script("width-sweep")
 
@@ -267,3 +267,7 @@ def test_a_run_that_was_cut_off_is_trained_again(tmp_path):
             assert archive.steps[-1] == steps
     changed = path.stat().st_mtime_ns
     assert study.run(tmp_path, setting, 16, 0, steps=32, **few).stat().st_mtime_ns == changed
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    committed_page_is_of_its_results("width-sweep", study.page)

@@ -11,6 +11,7 @@ from sweep_results import Trained
 
 #: keys of the claims that the page explains where they do not hold
 KERNEL, LINEAR, FIRST = "the kernel moves less", "the linearised network follows", "standard, η ∝ 1/λ_1: first layer"
+LAST = "standard, η ∝ 1/λ_1: last hidden layer"
 LIMITS = "the limit does not describe large networks in practice: its benefits need widths far beyond depth"
 NEURONS = "single hidden neurons move less and less with width"
 AGGREGATE = "the norm over the layer does not vanish with width"
@@ -202,7 +203,7 @@ def activation_claims(sweep: Trained) -> Iterator[Claim]:
     yield exponent(sweep, "control: the layer in μP", "", "layer norm", dict.fromkeys(mup, 0.5))
     standard = _kind(sweep, "standard")
     if standard:
-        yield exponent(sweep, "standard, η ∝ 1/λ_1: last hidden layer", "", "neuron RMS", dict.fromkeys(standard, -0.5))
+        yield exponent(sweep, LAST, "", "neuron RMS", dict.fromkeys(standard, -0.5))
         yield exponent(
             sweep,
             FIRST,
@@ -247,4 +248,11 @@ def why_not(sweep: Trained, refuted: set[str]) -> Iterator[str]:
             f"proportional to m: the measured η/√m has slope {slopes('η/√m', standard)} where the deviation has "
             f"{slopes('neuron RMS, first layer', standard)}, and between the two largest widths the deviation has "
             f"{ends('neuron RMS, first layer', standard)}."
+        )
+    if LAST in refuted:
+        yield (
+            f"*{LAST}*: three widths decide it, and the cause was not found. It is not the rate: η falls less steeply than "
+            f"1/m (the measured η/√m has slope {slopes('η/√m', standard)}, where 1/m has −1.5), which would make the deviation "
+            f"shallower; its plain slope is {slopes('neuron RMS', standard)}, and between the two largest widths "
+            f"{ends('neuron RMS', standard)}."
         )
