@@ -1,7 +1,8 @@
 """One number over width: its medians and its slope; and all runs of a sweep, from which the number is read.
 
 The slope of a :class:`Course` is that of log q over log width by least squares over the runs, with its 95 % interval
-(``kerneltrack.analysis.comparison.sweep``); that of a :class:`Trend` is of q itself, for shares that may be 0.
+(``kerneltrack.analysis.comparison.sweep``); :class:`Corrected` is the exponent that is left at infinite width; the slope of a
+:class:`Trend` is of q itself, for shares that may be 0.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from kerneltrack.analysis.comparison.sweep import power_law
 
 #: An exponent of theory is that of infinite width: one within this of the interval of a finite sweep is not refuted.
 ASYMPTOTIC = 0.1
+#: A correction is not more than this factor at the narrowest width, and not less than one over it: else it is no correction.
+LARGEST_CORRECTION = 4.0
+#: An interval of the corrected exponent that is wider cannot tell exponents apart that differ by ½.
+TELLING = 0.5
 
 Run = dict[str, Any]
 Number = Callable[[Run], float]
@@ -63,6 +68,16 @@ class Course:
         low, high = self.interval
         return bool(low - ASYMPTOTIC <= exponent <= high + ASYMPTOTIC)
 
+    @property
+    def corrected(self) -> Corrected:
+        known = np.isfinite(self.values)
+        return Corrected.of(self.widths[known], self.values[known])
+
+    def limit(self, exponent: float) -> bool | None:
+        """Whether an exponent is that of infinite width, by the corrected fit; None where its interval tells too little."""
+        low, high = self.corrected.interval
+        return False if not low <= exponent <= high else True if high - low <= TELLING else None
+
     def reaches(self, level: float) -> float:
         """The width at which the fitted line is at ``level``; it is an extrapolation."""
         slope, _, _, intercept, _ = power_law(self.widths, self.values)
@@ -74,6 +89,49 @@ class Course:
         ends = f"{_short(self.medians[0])} at {first:g} → {_short(self.medians[-1])} at {final:g}"
         low, high = self.interval
         return f"slope {self.slope:.2f} [{low:.2f}, {high:.2f}]; {ends} ({len(self.at(first))} seeds)".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """q = a m^p (1 + b m^−½): the exponent p of infinite width, with the first correction of a finite one.
+
+    A slope over finite widths is that of the product; between −½ and −0.4 it cannot tell. b is such that the correction is
+    within :data:`LARGEST_CORRECTION` at the narrowest width.
+
+    Attributes:
+        exponent: p.
+        interval: 95 %, by profile: the p for which the best a and b leave at most 1 + F/ν times the least sum of squares of
+            log q; ν = runs − 3, F the quantile of F(1, ν). Without a ν everything.
+        factor: 1 + b m^−½ at the narrowest width.
+    """
+
+    exponent: float
+    interval: tuple[float, float]
+    factor: float
+
+    @classmethod
+    def of(cls, widths: np.ndarray, values: np.ndarray) -> Corrected:
+        from scipy import stats  # loading it takes a second that only a fit needs
+
+        x, factors = np.log(widths), np.geomspace(1 / LARGEST_CORRECTION, LARGEST_CORRECTION, 601)
+        shares = np.sqrt(widths.min() / widths)
+        y = np.log(values) - np.log1p((factors[:, None] - 1) * shares)  # (factors, runs)
+        x, y = x - x.mean(), y - y.mean(axis=1, keepdims=True)
+        exponents = np.linspace(-4, 4, 3201)[:, None]
+        left = (y**2).sum(axis=1) - 2 * exponents * (y @ x) + exponents**2 * (x @ x)  # (exponents, factors)
+        left = np.maximum(left, 0)  # where a fit is exact, rounding
+        best = np.unravel_index(left.argmin(), left.shape)
+        point, factor, free = float(exponents[best[0], 0]), float(factors[best[1]]), len(x) - 3
+        if free < 1:
+            return cls(point, (-np.inf, np.inf), factor)
+        within = left.min(axis=1) <= left.min() * (1 + float(stats.f.ppf(0.95, 1, free)) / free)
+        return cls(point, (float(exponents[within].min()), float(exponents[within].max())), factor)
+
+    def __str__(self) -> str:
+        """Exponent with its interval, and what the correction is at the narrowest width."""
+        low, high = self.interval
+        told = f"[{low:.2f}, {high:.2f}]" if np.isfinite(high - low) else "[no interval]"
+        return f"at infinite width {self.exponent:.2f} {told}".replace("-", "−")
 
 
 @dataclass(frozen=True)

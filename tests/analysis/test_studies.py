@@ -47,6 +47,10 @@ def test_a_small_classification_is_analysed_from_end_to_end(digits, tmp_path):
     kernel = np.einsum("nmoo->nm", run.at("kernel", 0))
     pairs = [kernel[i, j] for i in range(12) for j in range(12) if i != j and labels[i] == labels[j]]
     assert run.values("class_within")[0] == pytest.approx(np.mean(pairs), rel=1e-5)  # the kernel is kept in float32
+    # its own count of modes, beside that of permuted labels, is what the archive says of the first snapshot
+    own, permuted = map(int, re.findall(r"(\d+) (?:modes|for)", digits.permuted_modes("cnn", digits.SMALL)))
+    assert own == run.values("target_modes_90")[0]
+    assert own < permuted <= 9 * 12
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")

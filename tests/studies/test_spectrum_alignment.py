@@ -1,8 +1,8 @@
 """Neural spectrum alignment at smoke size: the orderings of the page; and what the study computes itself, by closed forms."""
 
+import json
 import sys
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,60 +19,131 @@ study = script("spectrum-alignment")
 import alignment_checks  # noqa: E402
 import alignment_numbers as numbers  # noqa: E402
 import alignment_others  # noqa: E402
+import alignment_page  # noqa: E402
 import alignment_runs  # noqa: E402
+import alignment_tracks as tracks  # noqa: E402
+from alignment_numbers import Forked, Runs, Track  # noqa: E402
 from alignment_runs import CapturedLearner, Learner, Recipe, data  # noqa: E402
 from portrait import mirrored, mlp  # noqa: E402
+from results import Results  # noqa: E402
 
-SIZES, Plan, claims, read, train = study.SIZES, study.Plan, study.claims, study.read, study.train
+SIZES, Plan, claims = study.SIZES, study.Plan, alignment_page.claims
 RECIPE = Recipe("picture", "gd", 50, 12, 3, 0, 0.25, (6,), 10, 5)
 
 
 #: Half of the smoke size's updates: the edge of stability is reached, and both decays are seen.
-SHORT = alignment_runs.replace(SIZES["smoke"], decays=(200, 400), steps=600, control=100, mirror=100, sweep=100)
+SHORT = alignment_runs.replace(
+    SIZES["smoke"], decays=(200, 400), steps=600, control=100, mirror=100, sweep=100, others=6, classes=(6, 3)
+)
 
 
 @pytest.fixture(
     scope="module", params=[SHORT, pytest.param(SIZES["smoke"], marks=pytest.mark.nightly)], ids=["short", "smoke"]
 )
 def smoke(request, tmp_path_factory):
-    """(folder, numbers, size)."""
+    """(folder, results, size)."""
     folder = tmp_path_factory.mktemp("smoke")
-    train(folder, request.param, jobs=1)
-    return folder, read(folder, request.param), request.param
+    return folder, study.measure("smoke", request.param, folder), request.param
 
 
-def test_the_smoke_size_shows_the_orderings(smoke):
+@pytest.fixture(scope="module")
+def runs(smoke):
+    return Runs.of(smoke[1])
+
+
+def test_the_smoke_size_shows_the_orderings(runs):
     """What the abstract claims or algebra gives, and what does not need the size: the rest is the desk size's."""
-    rows = {claim.key.split()[0]: claim for claim in claims(smoke[1])}
-    for key in ("A1", "R1", "R2", "R4", "R5", "R9b"):
+    rows = {claim.key.split()[0]: claim for claim in claims(runs)}
+    for key in ("A1", "R1", "R2", "R5", "R9b"):
         assert rows[key].holds, rows[key].measured
-    run = smoke[1].main[0].run
+    run = runs.main[0].run
+    assert np.nanmax(run.values("stability_ratio")) > 0.9
     # A3 without the leading modes: at the edge of stability they flip their sign at every update, and what is left of them
     # at one snapshot depends on the machine's rounding.
-    _, some, many, beyond = numbers.missing_by_modes(run, smoke[1].k)
+    _, some, many, beyond = run["missing"]
     assert some < many < beyond
-    output, target = (numbers.quantity(run, f"{name}_energy_20") for name in ("output", "target"))
+    output, target = (run.values(f"{name}_energy_20") for name in ("output", "target"))
     # the output lies in the top modes more than the target does, at every snapshot that has modes
     assert np.all(output[run.measured] > target[run.measured])
 
 
 def test_finished_archives_are_used_again(smoke):
-    folder, _, size = smoke
+    """Where the numbers of a run are gone, and its archive is not."""
+    folder, results, size = smoke
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")}
-    train(folder, size, jobs=1)
+    name = Plan(size).digits[0].name
+    (folder / f"{name}.json").unlink()
+    again = study.measure("smoke", size, folder)
+    assert json.loads(json.dumps(again.runs)) == json.loads(json.dumps(results.runs))
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")} == before
-    assert {path.stem for path in before} == {recipe.name for recipe in Plan(size).archives}
+    mirrored = {run["mirrored"]["name"] for run in results.runs if run["kind"] == "main"}
+    assert {path.stem for path in before} == {track["name"] for track in Runs.of(results).tracks} | mirrored
 
 
 def test_a_control_starts_from_the_state_of_its_run(smoke):
     """Bit for bit: the outputs at the decay, stored by both."""
-    for forked in smoke[1].main:
-        for decay, control in forked.controls.items():
-            a, b = (run.at("outputs", run.row(decay)) for run in (forked.run, control))
+    folder, _, size = smoke
+    for recipe in Plan(size).main:
+        run = load(folder / f"{recipe.name}.h5").only
+        for decay in recipe.decays:
+            control = load(folder / f"{recipe.control(decay, size.control).name}.h5").only
+            a, b = (one.at("outputs", one.row(decay)) for one in (run, control))
             np.testing.assert_array_equal(a, b)
-            assert (
-                control.learning_rates[control.row(decay), 0] == 2 * forked.run.learning_rates[forked.run.row(decay), 0]
-            )
+            assert control.learning_rates[control.row(decay), 0] == 2 * run.learning_rates[run.row(decay), 0]
+
+
+def test_a_track_holds_what_the_archive_does(smoke, runs):
+    """To six digits: every series at every snapshot, read by its name."""
+    for forked in (runs.main[0], runs.digits[0]):
+        archive = load(smoke[0] / f"{forked.run['name']}.h5").only
+        assert forked.run.steps.tolist() == archive.steps.tolist()
+        assert {"eigenvalue_10", "stability_ratio", "output_energy_20"} <= set(forked.run["series"])
+        for name in forked.run["series"]:
+            np.testing.assert_allclose(forked.run.values(name), tracks.quantity(archive, name), rtol=1e-5)
+
+
+def test_the_page_is_made_of_results_alone(smoke, tmp_path):
+    _, results, size = smoke
+    results.write(tmp_path / "results.json")
+    text = study.page(Results.read(tmp_path / "results.json"))
+    assert text == study.page(results)
+    assert text.count("\n![") == len(alignment_page.FIGURES)
+    shapes = len({*((size.width, d) for d in size.depths), *((w, 2) for w in size.widths)})
+    # of each seed a mirror, the main run and one of digits with their controls, two optimizers with one each; and the sweep
+    assert text.count(" | trace | ") == size.seeds * (1 + 1 + len(size.decays) + 2 + 2 * 2 + shapes - 1)
+
+
+def made_up(name, steps, values, **facts):
+    """A track of one series."""
+    return Track(
+        {"name": "made up", "steps": steps, "measured": [True] * len(steps), "series": {name: values}, **facts}
+    )
+
+
+def test_an_effect_is_between_means_of_pairs():
+    """An orbit of period 2 around 5 and around 3: by hand. Single states of one phase would say 6 and 2, or 4 and 4."""
+    steps = [100, 101, 149, 150, 199, 200]
+    run, control = (made_up("a", [*steps, 299, 300], [m + (-1) ** t for t in [*steps, 299, 300]]) for m in (5, 3))
+    forked = Forked(run, {100: control})
+    assert numbers.paired(run) == [101, 150, 200, 300]
+    assert forked.late("a", 100) == (5.0, 3.0)
+    assert numbers.pair(run, "a", 200) == 5.0
+    with pytest.raises(LookupError, match="not measured at step 298"):
+        numbers.pair(run, "a", 299)
+
+
+@pytest.mark.parametrize(
+    ("signs", "answer"),
+    [
+        ([[True, True]] * 3, True),
+        ([[True, False]] * 3, False),
+        ([[True, True], [True, False], [True, True]], None),
+        ([[False, True], [False, False], [False, True]], False),
+        ([[True, True]] * 2, None),
+    ],
+)
+def test_a_verdict_on_an_optimizer_needs_three_seeds_that_agree(signs, answer):
+    assert alignment_others._agreed(signs) is answer
 
 
 @pytest.mark.parametrize("optimizer", ["gd", "momentum", "adam"])
@@ -119,7 +190,7 @@ def test_the_share_along_rays_is_one_for_such_functions_and_near_none_for_noise(
     x = np.random.default_rng(0).normal(size=(100, 2))
     radius, angle = np.hypot(*x.T), np.arctan2(x[:, 1], x[:, 0])
     functions = np.stack([radius * np.cos(2 * angle) + 3, np.random.default_rng(1).normal(size=100)], axis=1)
-    first, noise = numbers.ray_share(x, functions)
+    first, noise = tracks.ray_share(x, functions)
     assert first == pytest.approx(1, abs=1e-12)
     assert abs(noise) < 0.4
 
@@ -136,8 +207,8 @@ def test_the_prediction_of_the_residual_is_that_of_a_linear_model(tmp_path):
     recipe = Recipe("picture", "gd", 40, 4, 1, 0, 0.1, (), 4, 1)
     run = load(alignment_runs.train(tmp_path, recipe)).only
     for k in (1, 2):
-        after = numbers.at(run, f"residual_energy_{k}", 2)
-        assert numbers.predicted_energy_after(run, 1, k) == pytest.approx(after, rel=1e-4)
+        after = tracks.quantity(run, f"residual_energy_{k}")[run.row(2)]
+        assert tracks.predicted_energy_after(run, 1, k) == pytest.approx(after, rel=1e-4)
 
 
 def test_the_mirrored_picture_is_the_picture_seen_in_a_mirror():
@@ -162,8 +233,8 @@ def test_what_a_size_compares_meets(size):
     assert 2 * size.control <= min(b - a for a, b in pairwise([*size.decays, size.steps]))
 
 
-def test_checks_of_both_files_are_rows(smoke):
-    both = [*alignment_checks.claims(smoke[1]), *alignment_others.claims(smoke[1])]
+def test_checks_of_both_files_are_rows(runs):
+    both = [*alignment_checks.claims(runs), *alignment_others.claims(runs)]
     keys = [claim.key.split()[0] for claim in both]
     assert keys[3:21] == [
         "R1",
@@ -216,8 +287,7 @@ def test_the_command_line_trains_a_part(tmp_path, monkeypatch):
     assert sorted(path.name.split("-")[:2] for path in tmp_path.iterdir()) == [["unfinished", "digits"]] * 2
 
 
-def test_light_states_of_pairs_are_left_out_of_what_lies_between(monkeypatch):
+def test_light_states_of_pairs_are_left_out_of_what_lies_between():
     """They have no spectrum: NaN, which once made a median NaN and a claim false. Oracle: the values by hand."""
-    monkeypatch.setattr(numbers, "quantity", lambda run, name: np.array([9.0, 1.0, np.nan, 3.0, 7.0]))
-    run = SimpleNamespace(steps=np.array([0, 4, 5, 8, 16]))
+    run = made_up("stability_ratio", [0, 4, 5, 8, 16], [9.0, 1.0, None, 3.0, 7.0])
     assert numbers.between(run, "stability_ratio", 4, 8).tolist() == [1.0, 3.0]

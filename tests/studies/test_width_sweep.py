@@ -10,12 +10,17 @@ from scipy.special import erf
 
 import kerneltrack as kt
 from kerneltrack import analytic
-from tests.studies.study_scripts import script
+from kerneltrack.analysis import load
+from tests.studies.study_scripts import committed_page_is_of_its_results, script
 
 study = script("width-sweep")
 
-from deep_limit import angles_between, interpolated, task  # noqa: E402
+from course import Corrected, Course  # noqa: E402
+from deep_limit import SCALINGS, angles_between, interpolated, odd_images, outcome, regression, task  # noqa: E402
 from erf_limit import Critical, covariance, slopes  # noqa: E402
+from measured import numbers  # noqa: E402
+from results import Results  # noqa: E402
+from sweep_results import Deep, Trained  # noqa: E402
 from wide_networks import Moved, mlp  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
@@ -27,31 +32,39 @@ SIZE = dataclasses.replace(study.SIZES["smoke"], seeds=1, widths={"relu-ntk": (1
 
 @pytest.fixture(scope="module")
 def one_seed(tmp_path_factory):
-    """(archives, closed form, folder), trained once."""
+    """(results, folder), trained once."""
     folder = tmp_path_factory.mktemp("width-sweep")
-    return (*study.measure(folder, SIZE), folder)
+    return study.measure("smoke", SIZE, folder), folder
+
+
+@pytest.fixture(scope="module")
+def trained(one_seed):
+    return Trained.of(one_seed[0])
+
+
+@pytest.fixture(scope="module")
+def closed(one_seed):
+    return Deep.of(one_seed[0])
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """The same of both seeds."""
-    folder = tmp_path_factory.mktemp("width-sweep")
-    return (*study.measure(folder, study.SIZES["smoke"]), folder)
+    """The trainings of both seeds."""
+    return Trained.of(study.measure("smoke", study.SIZES["smoke"], tmp_path_factory.mktemp("width-sweep")))
 
 
-def test_the_condition_on_the_jacobian_is_broken_and_breaks_less_with_width(one_seed):
-    sweep = one_seed[0]
+def test_the_condition_on_the_jacobian_is_broken_and_breaks_less_with_width(trained):
     for number in ("C' on the trajectory", "C' on the sphere"):
-        course = sweep.course("relu-ntk", number)
+        course = trained.course("relu-ntk", number)
         assert course.values.min() >= 0.5
         assert np.all(np.diff(course.medians) < 0)
 
 
-def test_exponents_of_one_seed_lie_on_their_side(one_seed):
+def test_exponents_of_one_seed_lie_on_their_side(trained):
     """From the least width to the greatest: the slopes that the two nightly tests below fit, halfway between the closed forms."""
 
     def exponent(setting, number):
-        course = one_seed[0].course(setting, number)
+        course = trained.course(setting, number)
         widths = SIZE.widths[setting]
         return np.log(course.medians[-1] / course.medians[0]) / np.log(widths[-1] / widths[0])
 
@@ -66,7 +79,7 @@ def test_exponents_of_one_seed_lie_on_their_side(one_seed):
 def test_single_neurons_freeze_and_the_layer_does_not(smoke):
     """NTK parametrisation: slopes −½ and 0; μP: 0 and ½. Halfway between tells them apart."""
     slopes = {
-        (setting, number): smoke[0].course(setting, number).slope
+        (setting, number): smoke.course(setting, number).slope
         for setting in ("relu-ntk", "relu-mup")
         for number in ("neuron RMS", "layer norm")
     }
@@ -76,7 +89,7 @@ def test_single_neurons_freeze_and_the_layer_does_not(smoke):
 
 @pytest.mark.nightly
 def test_the_kernel_gets_lazy_faster_than_the_jacobian_except_in_mup(smoke):
-    sweep = smoke[0]
+    sweep = smoke
     kernel, jacobian = (sweep.course("relu-ntk", number).slope for number in ("‖ΔΘ‖/‖Θ‖", "‖ΔJ‖/‖J‖"))
     assert kernel < jacobian < 0
     assert sweep.course("relu-mup", "‖ΔΘ‖/‖Θ‖").slope > kernel / 2
@@ -86,28 +99,86 @@ def test_the_kernel_gets_lazy_faster_than_the_jacobian_except_in_mup(smoke):
 
 
 def test_finished_archives_are_used_again(one_seed):
-    folder = one_seed[2]
+    """Where the numbers of a run are gone, and its archive is not."""
+    results, folder = one_seed
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")}
-    assert {path: path.stat().st_mtime_ns for path in study.trained(folder, SIZE)} == before
+    name = "relu-mup-64-seed-0"
+    (folder / f"{name}.json").unlink()
+    assert study.trainings(folder, SIZE)[name]() in results.runs
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")} == before
 
 
-def test_only_the_depths_scaling_with_the_data_leaves_an_output(one_seed):
-    closed = one_seed[1]
-    for kept in ("L = n, t = ∞", "L = n, ηLt = 1"):
-        spreads, moves = closed.spreads(kept), closed.instabilities(kept)
+def test_the_line_of_infinite_width_has_the_smallest_eigenvalue_of_the_closed_form(one_seed):
+    """3‖ΔJ‖₂/√λ_min(Θ_∞) from what an archive holds, ‖ΔJ‖₂ by the observable of that name; stored to six digits."""
+    (path,) = one_seed[1].glob("relu-ntk-64-*.h5")
+    run = load(path).only
+    x = torch.as_tensor(np.array(run.dataset["inputs"].values, dtype=np.float64))
+    limit = np.linalg.eigvalsh(analytic.relu_ntk(x, depth=3).numpy())[0]
+    change = np.nanmax(run.values("jacobian_change"))
+    assert numbers(path)["C' of Θ_∞"] == pytest.approx(3 * change / limit**0.5, rel=1e-5)
+
+
+def test_only_the_depths_scaling_with_the_data_leaves_an_output(closed):
+    for scaled in (closed.scalings["L = n, t = ∞"], closed.scalings["L = n, ηLt = 1"], closed.images["L = n, t = ∞"]):
+        spreads, moves = scaled.each("spread"), scaled.changes
         assert spreads[-1] > spreads[0] / 2
         assert moves[-1] < moves[0]
     for lost in ("L = n^1.5, t = ∞", "L = n, ηLt = 4/n"):
-        assert np.all(np.diff(closed.spreads(lost)) < 0)
+        assert np.all(np.diff(closed.scalings[lost].each("spread")) < 0)
 
 
-def test_the_share_that_an_output_explains_is_that_of_its_residual(one_seed):
+def test_the_share_that_an_output_explains_is_that_of_its_residual(closed):
     """1 − ‖(f − f̄) − (y − ȳ)‖²/‖y − ȳ‖² on the test points, of the definition; the page has it from two numbers of its table."""
-    closed = one_seed[1]
-    y = task(closed.counts[-1]).truth
-    for name, row in closed.scalings.items():
-        left = [np.var(o.prediction - y) / np.var(y) for o in row]
-        np.testing.assert_allclose(closed.explained(name), 1 - np.array(left), atol=1e-10)
+    problem = task(closed.counts[-1])
+    y = problem.truth
+    for scaling in SCALINGS[:4]:
+        found = outcome(problem, closed.counts[0], scaling)
+        left = np.var(found.prediction - y) / np.var(y)
+        assert closed.scalings[scaling.name].explained[0] == pytest.approx(1 - left, abs=1e-10)
+
+
+def test_one_factor_and_two_lanczos_runs_find_what_the_eigensystem_finds():
+    """Beside numpy's eigenvalues and the flow at t = ∞: the factor's solution to κ · 1e-15, Lanczos's values to 1e-6."""
+    problem = task(60)
+    for scaling in SCALINGS[:3]:
+        ours, theirs = (solve(problem, 60, scaling) for solve in (regression, outcome))
+        np.testing.assert_allclose(ours.prediction, theirs.prediction, rtol=1e-9, atol=1e-9)
+        assert ours.condition == pytest.approx(theirs.condition, rel=1e-5)
+        assert ours.off_diagonal == pytest.approx(theirs.off_diagonal, abs=1e-9)
+
+
+def test_images_on_the_sphere_are_centred_of_norm_one_and_enough():
+    problem = odd_images("digits", 40, 10)
+    np.testing.assert_allclose(np.linalg.norm(np.vstack([problem.train, problem.test]), axis=1), 1)
+    assert set(problem.targets) == {-1.0, 1.0}
+    with pytest.raises(ValueError, match="1,797 images; 1,790 to train on and 10 to test"):
+        odd_images("digits", 1790, 10)
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_the_corrected_fit_finds_the_exponent_that_finite_widths_hide(factor):
+    """q = m^−½ (1 + b m^−½), planted, with a scatter of 2 %: the plain slope refutes −½, the corrected one holds it and refutes
+    −0.3; without a scatter it is −½ to what its two grids leave. A pure m^−0.35 is refuted as −½."""
+    widths = np.repeat([32.0, 64, 128, 256, 512, 1024], 6)
+    noise = np.exp(0.02 * np.random.default_rng(0).standard_normal(len(widths)))
+    exact = widths**-0.5 * (1 + (factor - 1) * (32 / widths) ** 0.5)
+    clean = Corrected.of(widths, exact)
+    assert clean.exponent == pytest.approx(-0.5, abs=0.01)
+    assert clean.factor == pytest.approx(factor, rel=0.03)
+    course = Course(widths, exact * noise)
+    assert not course.interval[0] <= -0.5 <= course.interval[1]
+    assert course.limit(-0.5)
+    assert course.limit(-0.3) is False
+    assert Course(widths, widths**-0.35 * noise).limit(-0.5) is False
+
+
+def test_what_the_runs_cannot_tell_is_not_decided():
+    """Three runs have no freedom left for three numbers; a scatter of a factor of two leaves an interval of everything."""
+    widths = np.array([32.0, 128, 512])
+    assert Corrected.of(widths, widths**-0.5).interval == (-np.inf, np.inf)
+    assert Course(widths, widths**-0.5).limit(-0.5) is None
+    noise = np.exp(0.7 * np.random.default_rng(1).standard_normal(6))
+    assert Course(np.repeat(widths, 2), np.repeat(widths, 2) ** -0.5 * noise).limit(-0.5) is None
 
 
 def test_the_moments_of_erf_are_those_of_quadrature():
@@ -173,11 +244,17 @@ def test_the_interpolated_kernel_is_the_closed_form():
         np.testing.assert_allclose(interpolated(depth)(angles_between(x, x)), direct, atol=1e-9)
 
 
-def test_the_page_is_written_from_what_was_measured(one_seed):
-    sweep, closed, _ = one_seed
-    text = study.page("smoke", SIZE, sweep, closed)
+def test_the_page_and_the_figures_are_made_of_results_alone(one_seed, tmp_path):
+    results, _ = one_seed
+    results.write(tmp_path / "results.json")
+    read = Results.read(tmp_path / "results.json")
+    text = study.page(read)
+    assert text == study.page(results)
     assert text.count("\n| relu-ntk | ") == len(SIZE.widths["relu-ntk"])
     assert re.search(r"matrix of ones .* \*\*no\*\* \|\n", text)  # the claim that the closed form contradicts
+    for name, draw in (("width", study.width_figure), ("depth", study.depth_figure)):
+        draw(read, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
 def test_a_run_that_was_cut_off_is_trained_again(tmp_path):
@@ -190,3 +267,7 @@ def test_a_run_that_was_cut_off_is_trained_again(tmp_path):
             assert archive.steps[-1] == steps
     changed = path.stat().st_mtime_ns
     assert study.run(tmp_path, setting, 16, 0, steps=32, **few).stat().st_mtime_ns == changed
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    committed_page_is_of_its_results("width-sweep", study.page)

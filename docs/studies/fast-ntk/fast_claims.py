@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from claims import Claim
 from fast_networks import Point
+from fast_sizes import Size
+from results import Results
 
 EXPONENT = "two new algorithms change the exponents of the cost"
 EFFICIENT = "they improve efficiency dramatically"
@@ -21,50 +23,92 @@ GAIN = "structured derivatives against Jacobian contraction"
 AXES = {"samples": "N", "outputs": "O", "width": "W", "depth": "L"}
 
 
+Cost = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Costs:
     """Everything the page is written from.
 
     Attributes:
-        bases: where the axes of each architecture cross.
-        lines: (architecture, axis, method) → values of the axis, each with what :func:`fast_costs.flops` gave.
-        corners: point → method → the same.
-        places: point → method → the same.
+        size: how large the study is.
+        found: (point, method, whether symmetric) → what :func:`fast_costs.cost` gave.
         agreement: architecture → largest relative difference between the methods' kernels, float64.
-        rows: N·O of the line "FCN, many rows".
-        seconds: point → method → what :func:`fast_costs.times` gave.
-        peers: rows of the benchmark.
+        seconds: point → method → processor seconds of each turn.
     """
 
-    bases: tuple[Point, ...]
-    lines: dict[tuple[str, str, str], list[tuple[int, dict[str, float]]]]
-    corners: dict[Point, dict[str, dict[str, float]]]
-    places: dict[Point, dict[str, dict[str, float]]]
+    size: Size
+    found: dict[tuple[Point, str, bool], Cost]
     agreement: dict[str, float]
-    rows: int
-    seconds: dict[Point, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    peers: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[Point, dict[str, list[float]]]
 
-    def exponent(self, architecture: str, axis: str, method: str) -> float:
+    @classmethod
+    def of(cls, results: Results) -> Costs:
+        def some(kind: str) -> list[dict[str, Any]]:
+            return [run for run in results.runs if run["kind"] == kind]
+
+        return cls(
+            Size.of(results.settings),
+            {(Point(**run["point"]), run["method"], run["symmetric"]): run for run in some("cost")},
+            {run["architecture"]: run["error"] for run in some("agreement")},
+            {Point(**run["point"]): run["seconds"] for run in some("times")},
+        )
+
+    @property
+    def bases(self) -> tuple[Point, ...]:
+        return self.size.bases
+
+    @property
+    def rows(self) -> int:
+        """N·O of the line "FCN, many rows"."""
+        return self.size.rows[0].samples * self.size.rows[0].outputs
+
+    def line(self, base: Point, axis: str, method: str) -> list[tuple[int, Cost]]:
+        """Values of the axis through a base, each with the cost, where it was counted."""
+        points = [point for along, point in self.size.along(base) if along == axis]
+        return [(getattr(p, axis), self.found[p, method, False]) for p in points if (p, method, False) in self.found]
+
+    def exponent(self, base: Point, axis: str, method: str, of: str = "flops") -> float:
         """log of the ratio of the last two costs over that of the last two values: the local exponent at the large end."""
-        (x0, a), (x1, b) = self.lines[architecture, axis, method][-2:]
-        return float(np.log(b["flops"] / a["flops"]) / np.log(x1 / x0))
+        return _exponent(self.line(base, axis, method), of)
 
-    def at_base(self, base: Point, method: str) -> dict[str, float]:
+    def many_rows(self, method: str, of: str = "flops") -> float:
+        """The exponent of the width of an FCN with so many rows that the contraction counts."""
+        return _exponent([(p.width, self.found[p, method, False]) for p in self.size.rows], of)
+
+    def at_base(self, base: Point, method: str) -> Cost:
         """The cost where the axes cross."""
-        return dict(self.lines[base.architecture, "width", method])[base.width]
+        return self.found[base, method, False]
+
+    def gain(self, point: Point, of: str = "flops") -> float:
+        """Of Jacobian contraction over structured derivatives."""
+        dense, structured = (self.found[point, method, False][of] for method in ("jacobian", "structured"))
+        return float(dense / structured)
 
     def least_gain(self) -> tuple[float, str]:
-        """The smallest ratio of Jacobian contraction over structured derivatives on any axis, and where it is."""
+        """The smallest of these ratios on any axis, and where it is."""
         return min(
-            (
-                dense["flops"] / dict(self.lines[name, axis, "structured"])[value]["flops"],
-                f"{name} at {AXES[axis]} = {value}",
-            )
-            for (name, axis, method), row in self.lines.items()
-            if method == "jacobian"
-            for value, dense in row
+            (self.gain(point), f"{base.architecture} at {AXES[axis]} = {getattr(point, axis)}")
+            for base in self.bases
+            for axis, point in self.size.along(base)
         )
+
+    def fewest(self, point: Point) -> str:
+        """The method that builds the kernel of a timed place in the fewest FLOPs."""
+        symmetric = point in self.size.places
+        return min(self.built(point), key=lambda method: self.found[point, method, symmetric]["flops"])
+
+    def built(self, point: Point) -> list[str]:
+        """Methods that were timed and build a kernel."""
+        return [method for method in PAPER if method in self.seconds[point]]
+
+    def fastest(self, point: Point) -> str:
+        return min(self.built(point), key=lambda method: float(np.median(self.seconds[point][method])))
+
+
+def _exponent(row: list[tuple[int, Cost]], of: str) -> float:
+    (x0, a), (x1, b) = row[-2:]
+    return float(np.log(b[of] / a[of]) / np.log(x1 / x0))
 
 
 def claims(costs: Costs) -> Iterator[Claim]:
@@ -73,16 +117,18 @@ def claims(costs: Costs) -> Iterator[Claim]:
         ("jacobian", {"samples": 2, "outputs": 2, "width": 2, "depth": 1}),
         ("products", {"samples": 2, "outputs": 1, "width": 2, "depth": 1}),
     ):
-        found = {axis: costs.exponent("FCN", axis, method) for axis in expected}
+        found = {
+            axis: costs.exponent(costs.bases[0], axis, method) for axis in expected if axis in costs.size.axes["FCN"]
+        }
         yield Claim(
             f"FCN, {PAPER[method]}: exponents",
             EXPONENT if method == "products" else "",
             ", ".join(f"{AXES[axis]} {e}" for axis, e in expected.items()) + " (leading order)",
             "derived",
             ", ".join(f"{AXES[axis]} {e:.2f}" for axis, e in found.items()),
-            all(abs(found[axis] - e) < 0.2 for axis, e in expected.items()),
+            all(abs(value - expected[axis]) < 0.2 for axis, value in found.items()),
         )
-    dense, structured = (costs.exponent("FCN, many rows", "width", m) for m in ("jacobian", "structured"))
+    dense, structured = (costs.many_rows(m) for m in ("jacobian", "structured"))
     yield Claim(
         "FCN, structured derivatives: exponent of the width",
         EXPONENT,
@@ -91,10 +137,8 @@ def claims(costs: Costs) -> Iterator[Claim]:
         f"{structured:.2f} against {dense:.2f} at N·O = {costs.rows:,}",
         structured < dense - 0.3,
     )
-    gains = {
-        b.architecture: costs.at_base(b, "jacobian")["flops"] / costs.at_base(b, "structured")["flops"]
-        for b in costs.bases
-    }
+    yield _memory_claim(costs)
+    gains = {b.architecture: costs.gain(b) for b in costs.bases}
     least, where = costs.least_gain()
     yield Claim(
         GAIN,
@@ -107,6 +151,8 @@ def claims(costs: Costs) -> Iterator[Claim]:
         + f"; the least along any axis: ×{least:.3g}, {where}",
         least > 1 and max(gains, key=lambda name: gains[name]) == "FCN",
     )
+    if costs.size.many:
+        yield _many_claim(costs, gains)
     yield from _corner_claim(costs)
     yield Claim(
         "every method, every architecture",
@@ -130,10 +176,37 @@ def claims(costs: Costs) -> Iterator[Claim]:
         yield _time_claim(costs)
 
 
+def _memory_claim(costs: Costs) -> Claim:
+    dense, structured = (costs.many_rows(m, "bytes") for m in ("jacobian", "structured"))
+    return Claim(
+        "FCN, memory: exponent of the width",
+        EXPONENT,
+        "below that of Jacobian contraction, which holds rows of J: NOLW against NOLW², both beside the kernel's N²O²",
+        "derived",
+        f"{structured:.2f} against {dense:.2f} at N·O = {costs.rows:,}",
+        structured < dense - 0.3,
+    )
+
+
+def _many_claim(costs: Costs, gains: dict[str, float]) -> Claim:
+    found = {p.architecture: (costs.gain(p), costs.gain(p, "bytes")) for p in costs.size.many}
+    return Claim(
+        f"{costs.size.many[0].outputs:,} outputs: the gain is largest there",
+        EFFICIENT,
+        "structured over Jacobian grows with O: N²O²P against N²O²LW, where P/LW is what is saved",
+        "derived",
+        "; ".join(
+            f"{name} ×{flops:.3g} in FLOPs (×{gains[name]:.3g} at few outputs), ×{held:.2g} in memory"
+            for name, (flops, held) in found.items()
+        ),
+        all(flops > gains[name] for name, (flops, _) in found.items()),
+    )
+
+
 def _corner_claim(costs: Costs) -> Iterator[Claim]:
     told, won, right = [], [], []
-    for point, by_method in costs.corners.items():
-        few, built = by_method["products"]["flops"], by_method["structured"]["flops"]
+    for point in costs.size.corners:
+        few, built = (costs.found[point, method, False]["flops"] for method in ("products", "structured"))
         rule = point.outputs > point.width * (1 - 1 / point.samples)
         told.append(f"{point.key}: {few / built:.2f}")
         won.append(few < built)
@@ -186,24 +259,34 @@ def _dense(point: Point, cost: dict[str, float]) -> float:
 
 
 def _over_plan(costs: Costs, method: str) -> list[float]:
-    return [cost["flops"] / cost["planned"] for (_, _, m), row in costs.lines.items() if m == method for _, cost in row]
+    return [
+        cost["flops"] / cost["planned"]
+        for (_, m, symmetric), cost in costs.found.items()
+        if m == method and not symmetric
+    ]
+
+
+def followed(costs: Costs) -> str:
+    """At how many places the fewest FLOPs are the fastest."""
+    same = sum(costs.fewest(point) == costs.fastest(point) for point in costs.seconds)
+    return f"{same} of {len(costs.seconds)} places"
 
 
 def _time_claim(costs: Costs) -> Claim:
     others: dict[str, list[str]] = {}
-    for point, by_method in costs.seconds.items():
-        built = [m for m in PAPER if m in by_method]
-        by_time = min(built, key=lambda m: by_method[m]["median"])
-        by_count = min(built, key=lambda m: costs.places[point][m]["flops"])
-        if by_time != by_count:
-            others.setdefault(f"{by_count} has the fewest and {by_time} is fastest", []).append(point.key)
-    same = len(costs.seconds) - sum(map(len, others.values()))
+    for point in costs.seconds:
+        fewest, fastest = costs.fewest(point), costs.fastest(point)
+        if fewest != fastest:
+            ratios = np.array(costs.seconds[point][fewest]) / np.array(costs.seconds[point][fastest])
+            where = f"{point.key} (×{np.median(ratios):.2f}, {ratios.min():.2f} to {ratios.max():.2f} in {len(ratios)} turns)"
+            how = f"{fewest} has the fewest and {fastest} is fastest, seconds of the one over those of the other"
+            others.setdefault(how, []).append(where)
     return Claim(
         "time follows FLOPs",
         "",
         "broadly, except at small sizes",
         "recalled",
-        f"the fewest FLOPs are the fastest at {same} of {len(costs.seconds)} places"
+        f"the fewest FLOPs are the fastest at {followed(costs)}"
         + "".join(f"; {how} at {', '.join(where)}" for how, where in others.items()),
         None,
     )

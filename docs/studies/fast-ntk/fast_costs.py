@@ -1,4 +1,4 @@
-"""What a kernel costs by each of our methods: FLOPs that torch counts, and time.
+"""What a kernel costs by each of our methods: FLOPs that torch counts, the tensors that are held, and time.
 
 ``FlopCounterMode`` counts matrix products, convolutions and attention; elementwise work (the Hadamard product of two Gram
 matrices is some) is not in it. Three of its counts are put right here: its formula for the backward pass of a convolution leaves
@@ -9,20 +9,18 @@ counted: the first call of a network checks the network, and calls 1, 2, 4, 8 ar
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from fast_networks import Point
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 import kerneltrack as kt
@@ -30,7 +28,8 @@ import kerneltrack as kt
 METHODS = ("structured", "jacobian", "products")
 #: The call that is counted, the first that is not audited; of products by factors, which begin with the second, the next one.
 COUNTED = 3
-ROOT = Path(__file__).parents[3]
+#: Processor seconds after which there is no further turn.
+LIMIT = 8.0
 
 
 def convolution_backward(
@@ -83,14 +82,48 @@ def counted(call: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
+class Held(TorchDispatchMode):
+    """The most bytes of tensors that were alive at one time, of those that are made inside; what is there already is not counted.
+
+    Attributes:
+        peak: the most.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        # By address; a weak reference keeps the address from being used again.
+        self._there: dict[int, StorageWeakRef] = {}
+        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for storage in _storages((args, kwargs)):
+            if storage._cdata not in self._made:
+                self._there.setdefault(storage._cdata, StorageWeakRef(storage))
+        found = func(*args, **(kwargs or {}))
+        for storage in _storages(found):
+            if storage._cdata not in self._there and storage._cdata not in self._made:
+                self._made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+                self._now += storage.nbytes()
+        if self._now > self.peak:  # what is gone is looked for only where it decides
+            self._made = {address: kept for address, kept in self._made.items() if not kept[0].expired()}
+            self._now = sum(size for _, size in self._made.values())
+            self.peak = max(self.peak, self._now)
+        return found
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
 def forward_flops(point: Point) -> int:
     """FP: one forward pass of one sample. With gradients on: without, torch's encoder layer is a call that is not counted."""
     model, x = point.problem()
     return counted(lambda: model(x[:1]))
 
 
-def flops(point: Point, method: str, *, symmetric: bool = False) -> dict[str, float]:
-    """Counted FLOPs of the kernel of N samples with N others, those of its first call, what the plan said, P and FP.
+def cost(point: Point, method: str, *, symmetric: bool = False) -> dict[str, Any]:
+    """Counted FLOPs of the kernel of N samples with N others, of its first call, what the plan said, peak bytes, P and FP.
 
     With others, because of a ``symmetric`` kernel every method leaves out what is below the diagonal, in blocks.
 
@@ -98,38 +131,53 @@ def flops(point: Point, method: str, *, symmetric: bool = False) -> dict[str, fl
     ``again``, by one that holds them from the second on.
     """
     model, x = point.problem()
+    what = {"kind": "cost", "point": dataclasses.asdict(point), "method": method, "symmetric": symmetric}
     size = {"parameters": sum(p.numel() for p in model.parameters()), "forward": forward_flops(point)}
     if method == "product":
         v = torch.randn(point.samples * point.outputs)
         passes, factors = kt.NTKOperator(model, x, memory_budget=1), kt.NTKOperator(model, x)
         *_, by_passes = [counted(lambda: passes.matvec(v)) for _ in range(COUNTED)]
         *_, by_factors = [counted(lambda: factors.matvec(v)) for _ in range(COUNTED + 1)]
-        return {"flops": by_passes, "again": by_factors, **size}
+        with Held() as held:
+            passes.matvec(v)
+        return {**what, "flops": by_passes, "again": by_factors, "bytes": held.peak, **size}
     others = None if symmetric else point.others()
     planned = kt.ntk_plan(model, x, others, method=method).flops
-    first, *_, again = [counted(lambda: kt.empirical_ntk(model, x, others, method=method)) for _ in range(COUNTED)]
-    return {"flops": again, "first": first, "planned": planned, **size}
+    first, *_ = [counted(lambda: kt.empirical_ntk(model, x, others, method=method)) for _ in range(COUNTED - 1)]
+    with Held() as held:
+        again = counted(lambda: kt.empirical_ntk(model, x, others, method=method))
+    return {**what, "flops": again, "first": first, "planned": planned, "bytes": held.peak, **size}
 
 
-def kernels_agree(point: Point) -> float:
+def kernels_agree(point: Point) -> dict[str, Any]:
     """Largest difference between the kernels of all methods, in float64, over the largest entry."""
     model, x = point.problem()
     model, x = model.double(), x.double()
     found = [kt.empirical_ntk(model, x, method=method) for method in METHODS]
-    return max(float((k - found[0]).abs().max() / found[0].abs().max()) for k in found[1:])
+    largest = max(float((k - found[0]).abs().max() / found[0].abs().max()) for k in found[1:])
+    return {"kind": "agreement", "architecture": point.architecture, "error": largest}
 
 
-def times(point: Point, method: str, *, repeats: int, limit: float = 4.0) -> dict[str, Any]:
-    """Wall seconds of each repeat; no further one once ``limit`` seconds are used; the first counts only if it is alone."""
-    model, x = point.problem()
-    call = _call(model, x, method)
-    taken: list[float] = []
-    while len(taken) <= repeats and sum(taken) < limit:
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    taken = taken[1:] or taken
-    return {"seconds": taken, "median": float(np.median(taken)), "threads": torch.get_num_threads()}
+def times(point: Point, methods: Sequence[str], *, turns: int) -> dict[str, Any]:
+    """Processor seconds of every method in every turn, one call of each a turn, on one thread; the first turn is not kept.
+
+    In turns, because what else a machine does changes the seconds of a call, and of the calls beside it alike.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model, x = point.problem()
+        calls = {method: _call(model, x, method) for method in methods}
+        taken: dict[str, list[float]] = {method: [] for method in methods}
+        while len(taken[methods[0]]) <= turns and sum(map(sum, taken.values())) < LIMIT:
+            for method, call in calls.items():
+                start = time.process_time()
+                call()
+                taken[method].append(time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    kept = {method: [float(f"{v:.4g}") for v in found[1:] or found] for method, found in taken.items()}
+    return {"kind": "times", "point": dataclasses.asdict(point), "seconds": kept}
 
 
 def _call(model: torch.nn.Module, x: Tensor, method: str) -> Callable[[], Any]:
@@ -138,44 +186,3 @@ def _call(model: torch.nn.Module, x: Tensor, method: str) -> Callable[[], Any]:
         v = torch.randn(operator.shape[0])
         return lambda: operator.matvec(v)
     return lambda: kt.empirical_ntk(model, x, method=method)
-
-
-class Ledger:
-    """Measurements by key in one JSON file; what is there is not measured again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-
-    def get(self, key: str, measure: Callable[[], Any]) -> Any:
-        if key not in self.found:
-            self.found[key] = measure()
-            draft = self._path.with_suffix(".tmp")
-            draft.write_text(json.dumps(self.found, indent=1))
-            os.replace(draft, self._path)
-        return self.found[key]
-
-
-def peers(workloads: tuple[str, ...], folder: Path, seconds: float) -> list[dict[str, Any]]:
-    """This package beside neural-tangents, by the benchmark's own harness; [] where neural-tangents is not installed.
-
-    BENCH_NEURAL_TANGENTS names the Python that has it, as for ``make bench``.
-    """
-    script = ROOT / "tests" / "bench" / "run.py"
-    command = [
-        sys.executable,
-        str(script),
-        "--workloads",
-        ",".join(workloads),
-        "--peers",
-        "kerneltrack,neural_tangents",
-        "--seconds",
-        str(seconds),
-        "--cache",
-        str(folder),
-        "--output",
-        str(folder / "peers.md"),
-    ]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"}, stdout=sys.stderr)
-    results = json.loads((folder / "results.json").read_text())
-    return [] if "neural_tangents" in results["missing"] else results["rows"]

@@ -1,66 +1,29 @@
-"""What a finite-width kernel costs: FLOPs counted and time measured, method by method, architecture by architecture.
+"""What a finite-width kernel costs: FLOPs and memory counted, time measured, method by method, architecture by architecture.
 
     python docs/studies/fast-ntk/study.py --size smoke|desk|full [--out DIR]
 
-measures what is not there yet, and writes the table of claims, the figure and README.md. BENCH_NEURAL_TANGENTS=/path/to/python
-adds the comparison with neural-tangents.
+measures what is not there yet, and writes results.json, and README.md and the figure from it. Times are processor seconds of one
+thread, methods in turns; so OMP_NUM_THREADS=1, and a machine that does nothing else.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from claims import command_line  # noqa: E402  # the folder is no package
-from fast_claims import Costs  # noqa: E402
-from fast_costs import METHODS, Ledger, flops, kernels_agree, peers, times  # noqa: E402
+import command  # noqa: E402  # the folder is no package
+from fast_costs import METHODS, cost, kernels_agree, times  # noqa: E402
 from fast_networks import Point  # noqa: E402
 from fast_page import figure, page  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large the study is.
-
-    Attributes:
-        bases: where the four axes of each architecture cross.
-        axes: of each architecture, the values along N, O, W and L.
-        rows: an FCN of so many rows that only the contraction counts, along W.
-        corners: kernels of few samples and many outputs, where products may need the fewest FLOPs.
-        places: kernels that are counted and timed by every method.
-        repeats: of each timing; 0 for none.
-        workloads: of the benchmark, run beside neural-tangents.
-        seconds: for each of those.
-        most_products: the largest N·O for which the kernel by products is counted along an axis, and twice that at a place.
-    """
-
-    bases: tuple[Point, ...]
-    axes: dict[str, dict[str, tuple[int, ...]]]
-    rows: tuple[Point, ...]
-    corners: tuple[Point, ...]
-    places: tuple[Point, ...] = ()
-    repeats: int = 0
-    workloads: tuple[str, ...] = ()
-    seconds: float = 2.0
-    most_products: int = 128
-
-    def methods(self, place: Point) -> tuple[str, ...]:
-        """What is counted and timed at a place: products only where they come to an end soon."""
-        few = place.samples * place.outputs <= 2 * self.most_products
-        return tuple(m for m in (*METHODS, "product") if few or m != "products")
-
-    def along(self, base: Point) -> Iterator[tuple[str, Point]]:
-        """(axis, point) of every point that differs from ``base`` in one number."""
-        for axis, values in self.axes[base.architecture].items():
-            for value in values:
-                yield axis, dataclasses.replace(base, **{axis: value})
+from fast_sizes import Size  # noqa: E402
+from results import Results, collect, share_of  # noqa: E402
 
 
 def _fcn_rows(samples: int, widths: tuple[int, ...]) -> tuple[Point, ...]:
@@ -90,6 +53,13 @@ DESK_PLACES = tuple(
     for name, width, depth in (("FCN", 256, 4), ("CNN", 32, 4), ("ResNet", 32, 2), ("transformer", 64, 2))
     for samples, outputs in ((16, 10), (64, 1), (1, 64), (64, 10))
 )
+#: As many outputs as ImageNet has classes.
+MANY = (
+    Point("FCN", 1, 1000, 64, 4),
+    Point("CNN", 1, 1000, 16, 4),
+    Point("ResNet", 1, 1000, 16, 2),
+    Point("transformer", 1, 1000, 32, 2),
+)
 SIZES = {
     "smoke": Size(
         bases=(Point("FCN", 4, 4, 64, 2), Point("transformer", 2, 2, 16, 1)),
@@ -107,8 +77,8 @@ SIZES = {
         rows=_fcn_rows(128, (16, 32, 64, 128)),
         corners=CORNERS,
         places=DESK_PLACES,
-        repeats=5,
-        workloads=("M1", "C1", "T1"),
+        many=MANY,
+        turns=5,
     ),
     "full": Size(
         bases=DESK_BASES,
@@ -116,59 +86,37 @@ SIZES = {
         rows=_fcn_rows(512, (16, 32, 64, 128, 256)),
         corners=CORNERS,
         places=tuple(dataclasses.replace(p, samples=4 * p.samples, width=2 * p.width) for p in DESK_PLACES),
-        repeats=15,
-        workloads=("M1", "M2", "C1", "C2", "C1t", "T1"),
-        seconds=15.0,
+        many=MANY,
+        turns=15,
     ),
 }
 
 
-def count(folder: Path, size: Size) -> Costs:
-    """Every count of FLOPs; no time."""
-    ledger = Ledger(folder / "flops.json")
-
-    def cost(point: Point, method: str, symmetric: bool = False) -> dict[str, float]:
-        kind = f"{'symmetric ' if symmetric else ''}{method}: {point.key}"
-        return ledger.get(kind, lambda: flops(point, method, symmetric=symmetric))
-
-    lines: dict[tuple[str, str, str], list[tuple[int, dict[str, float]]]] = {}
+def counts(size: Size) -> Iterator[tuple[Point, str, bool]]:
+    """(kernel, method, whether it is symmetric) of every count."""
     for base in size.bases:
-        for axis, point in size.along(base):
+        for _, point in size.along(base):
             for method in (*METHODS, "product"):
                 if method != "products" or point.samples * point.outputs <= size.most_products:
-                    row = lines.setdefault((base.architecture, axis, method), [])
-                    row.append((getattr(point, axis), cost(point, method)))
-    for method in ("structured", "jacobian"):
-        lines["FCN, many rows", "width", method] = [(p.width, cost(p, method)) for p in size.rows]
-    return Costs(
-        bases=size.bases,
-        lines=lines,
-        corners={p: {m: cost(p, m) for m in METHODS} for p in size.corners},
-        places={p: {m: cost(p, m, symmetric=True) for m in size.methods(p)} for p in size.places},
-        agreement={b.architecture: ledger.get(f"agree: {b.key}", lambda b=b: kernels_agree(b)) for b in size.bases},
-        rows=size.rows[0].samples * size.rows[0].outputs,
-    )
+                    yield point, method, False
+    yield from ((point, method, False) for point in size.rows for method in ("structured", "jacobian"))
+    yield from ((point, method, False) for point in size.corners for method in METHODS)
+    yield from ((point, method, False) for point in size.many for method in ("structured", "jacobian"))
+    yield from ((point, method, True) for point in size.places for method in size.methods(point))
 
 
-def clock(folder: Path, size: Size, costs: Costs) -> Costs:
-    """Times of every place and method, and those beside neural-tangents."""
-    ledger = Ledger(folder / "times.json")
-    seconds = {
-        p: {m: ledger.get(f"{m}: {p.key}", lambda p=p, m=m: times(p, m, repeats=size.repeats)) for m in size.methods(p)}
-        for p in size.places
+def measure(name: str, size: Size, folder: Path, share: Sequence[int] = (0, 1)) -> Results:
+    """Every count, then every comparison of kernels and the times."""
+    runs: dict[str, Callable[[], dict[str, Any]]] = {
+        f"{'symmetric ' if symmetric else ''}{method} {point.key}": partial(cost, point, method, symmetric=symmetric)
+        for point, method, symmetric in counts(size)
     }
-    rows = ledger.get("peers", lambda: peers(size.workloads, folder, size.seconds)) if size.workloads else []
-    return dataclasses.replace(costs, seconds=seconds, peers=rows)
-
-
-def main() -> None:
-    (name, size, out), _ = command_line(argparse.ArgumentParser(description=__doc__.splitlines()[0]), SIZES, "fast-ntk")
-    costs = clock(out, size, count(out, size))
-    home = HERE if name == "desk" else out
-    figure(costs, home / "flops.png")
-    (home / "README.md").write_text(page(name, costs), encoding="utf-8")
-    print(f"wrote {home / 'README.md'}")
+    runs |= {f"agreement {base.key}": partial(kernels_agree, base) for base in size.bases}
+    if size.turns:
+        runs |= {f"times {p.key}": partial(times, p, size.methods(p), turns=size.turns) for p in size.places}
+        runs |= {f"times {p.key}": partial(times, p, ("structured", "jacobian"), turns=size.turns) for p in size.many}
+    return collect("fast-ntk", name, size, share_of(runs, share), folder)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(__doc__.splitlines()[0], "fast-ntk", SIZES, measure, HERE, page, flops=figure)

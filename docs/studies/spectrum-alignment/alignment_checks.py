@@ -10,28 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
-from alignment_numbers import (
-    Runs,
-    at,
-    between,
-    energy_of,
-    expected_diagonal,
-    last_step,
-    missing_by_modes,
-    predicted_energy_after,
-    rank_correlation,
-    ray_share,
-)
-from alignment_runs import data
+from alignment_numbers import Runs, Track, at, between, expected_diagonal, last_step, pair, paired
+from alignment_tracks import ALMOST
 from claims import Claim, spread
 from portrait import mlp
-
-from kerneltrack import NTKOperator
-from kerneltrack.analysis import Run
-from kerneltrack.analysis.derived.eigenfunctions import mean_frequencies
-from kerneltrack.analysis.derived.quantities import quantity
-from kerneltrack.analysis.figures.canvas import planar_inputs
 
 #: What the abstract says.
 CHANGES = "the NTK changes dramatically and in a task-dependent way"
@@ -39,10 +21,10 @@ ALIGNS = "its top eigenfunctions align to the target"
 SPANS = "the output lies almost completely in their span during the whole run"
 FAST = "learning along top eigenfunctions is fast"
 DECAY = "learning-rate decay changes the spectrum in systematic ways"
-#: The share of energy that is called "almost completely".
-ALMOST = 0.98
-#: Initialisations over which the closed form of the first kernel's diagonal is tested.
-DRAWS = 32
+#: A difference of E(y, k) or ρ below this is that of the two phases at the edge of stability, and says nothing.
+PHASE = 0.03
+#: ρ at the edge: above 1 the quadratic model of the loss is unstable, the network is not.
+EDGE = 0.95, 1.2
 
 
 def claims(runs: Runs) -> Iterator[Claim]:
@@ -74,7 +56,7 @@ def claims(runs: Runs) -> Iterator[Claim]:
 
 
 def changed(runs: Runs) -> Claim:
-    def number(run: Run) -> float:
+    def number(run: Track) -> float:
         return float(run.values("relative_kernel_change")[-1])
 
     turned = runs.each(lambda r: float(run_angle(r)))
@@ -88,26 +70,23 @@ def changed(runs: Runs) -> Claim:
     )
 
 
-def run_angle(run: Run) -> float:
+def run_angle(run: Track) -> float:
     return float(np.arccos(1 - run.values("kernel_distance_from_initial")[-1]))
 
 
 def task_dependent(runs: Runs) -> Claim:
     """Same initialisation, same points, mirrored picture: each kernel against both targets."""
-    k, step = runs.k[0], last_step(runs.mirror[0])
-    own, foreign = [], []
-    for forked, mirror in zip(runs.main, runs.mirror, strict=True):
-        targets = [run.values("targets").reshape(-1) for run in (forked.run, mirror)]
-        table = [[energy_of(run, step, y, k) for y in targets] for run in (forked.run, mirror)]
-        own += [table[0][0], table[1][1]]
-        foreign += [table[1][0], table[0][1]]
+    own, foreign, start = ([v for found in runs.mirror for v in found[name]] for name in ("own", "foreign", "start"))
+    shares = [(a - b) / (a - c) for a, b, c in zip(own, foreign, start, strict=True)]
     return Claim(
         "A2 … in a task-dependent way",
         CHANGES,
-        f"E(y, {k}) larger in the kernel trained on y than in one trained on the mirrored picture from the same start; "
-        "[alignment-contrast](../alignment-contrast/README.md) says how much of the rise that is",
+        f"E(y, {runs.k[0]}) larger in the kernel trained on y than in one trained on the mirrored picture from the same start. "
+        "The share of the rise that is of the task, (own − foreign)/(own − start), stands beside it: how dramatic it is the order "
+        "does not decide",
         "derived",
-        f"step {step:,}: own {_range(own)}, foreign {_range(foreign)}; {len(own)} pairs",
+        f"step {runs.mirror[0]['step']:,}, means of pairs: own {_range(own)}, foreign {_range(foreign)}, start {_range(start)}; "
+        f"{len(own)} pictures; share of the task {spread(shares, 2, of='pictures')}",
         all(a > b for a, b in zip(own, foreign, strict=True)),
     )
 
@@ -115,7 +94,7 @@ def task_dependent(runs: Runs) -> Claim:
 def fast(runs: Runs) -> Claim:
     """The first few as a group of their own: at the edge of stability they flip their sign at every update and stay."""
     few, some, many = runs.k
-    left = [missing_by_modes(f.run, [few, some, many]) for f in runs.main]
+    left = [f.run["missing"] for f in runs.main]
     names = (f"1–{few}", f"{few + 1}–{some}", f"{some + 1}–{many}", f"beyond {many}")
     told = "; ".join(f"modes {n}: {spread([v[i] for v in left], 2)}" for i, n in enumerate(names))
     return Claim(
@@ -137,7 +116,7 @@ def parameters(runs: Runs) -> Claim:
         return 3 * w + (d - 2) * (w * w + w) + w + 1
 
     r = runs.recipe
-    counted = [sum(int(np.prod(p["shape"])) for p in f.run.provenance["parameters"]) for f in runs.main]
+    counted = [f.run["parameters"] for f in runs.main]
     paper = sum(p.numel() for p in mlp(2, 256, 6, 1).parameters())
     return Claim(
         "R1 number of parameters",
@@ -151,31 +130,22 @@ def parameters(runs: Runs) -> Claim:
 
 def diagonal(runs: Runs) -> Claim:
     """The closed form against the mean over initialisations; it is exact up to 1/width, and the mean to its standard error."""
-    r, expected = runs.recipe, expected_diagonal(runs.recipe)
-    x = data(r)[0][:100]
-    scale = float(x.square().sum(dim=1).mean()) / 2
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        drawn = [NTKOperator(mlp(2, r.width, r.depth, 1), x / scale**0.5).trace() / len(x) for _ in range(DRAWS)]
-    mean, error = float(np.mean(drawn)), float(np.std(drawn, ddof=1) / DRAWS**0.5)
+    r, expected, drawn = runs.recipe, expected_diagonal(runs.recipe), runs.diagonals
+    mean, error = float(np.mean(drawn)), float(np.std(drawn, ddof=1) / len(drawn) ** 0.5)
     top = runs.each(lambda run: at(run, "eigenvalue_1", 0))
     return Claim(
         "R2 the first kernel",
         "",
         f"mean of diag Θ_0 over initialisations {expected:.3g}",
         "derived",
-        f"{mean:.3g} ± {error:.2g} (standard error over {DRAWS} initialisations); λ_1/N = {top}",
+        f"{mean:.3g} ± {error:.2g} (standard error over {len(drawn)} initialisations); λ_1/N = {top}",
         abs(mean - expected) < 3 * error + expected / r.width,
     )
 
 
 def rays(runs: Runs) -> Claim:
-    def share(run: Run, row: int) -> float:
-        return float(np.mean(ray_share(planar_inputs(run), run.at("eigenvectors", row)[:, 0, 1:6])))
-
-    def constant(run: Run) -> float:
-        v = run.at("eigenvectors", 0)[:, 0, 0]
-        return float(abs(v.sum()) / len(v) ** 0.5)
+    def share(run: Track, row: int) -> float:
+        return float(run["rays"][row])
 
     return Claim(
         "R3 first eigenfunctions are wedges",
@@ -183,7 +153,7 @@ def rays(runs: Runs) -> Claim:
         "with zero biases Θ_0 is affine along every ray from the centre, and so are modes 2–6; later not",
         "derived",
         f"share r·a(φ) + b(φ) of modes 2–6: {runs.each(lambda r: share(r, 0))} at the start, "
-        f"{runs.each(lambda r: share(r, -1))} at the end; |⟨v_1, 1⟩|/√N = {runs.each(constant)}",
+        f"{runs.each(lambda r: share(r, -1))} at the end; |⟨v_1, 1⟩|/√N = {runs.each(lambda r: r['constant'])}",
         runs.every(lambda r: share(r, 0) > 0.9 and share(r, 0) > share(r, -1)),
     )
 
@@ -192,35 +162,48 @@ def rays(runs: Runs) -> Claim:
 
 
 def edge(runs: Runs) -> Claim:
-    def arrival(run: Run) -> int:
-        return int(run.steps[np.flatnonzero(quantity(run, "stability_ratio") > 0.9)[0]])
+    def arrival(run: Track) -> int:
+        return int(run.steps[np.flatnonzero(run.values("stability_ratio") > 0.9)[0]])
 
-    def hover(run: Run) -> float:
-        return float(np.median(between(run, "stability_ratio", arrival(run), runs.decays[0] - 1)))
+    def hover(run: Track, name: str = "stability_ratio") -> float:
+        return float(np.median(_pairs(run, name, arrival(run), runs.decays[0])))
 
-    reached = runs.every(lambda r: bool((quantity(r, "stability_ratio") > 0.9).any()))
+    reached = runs.every(lambda r: bool((r.values("stability_ratio") > 0.9).any()))
     bound = 2 / runs.recipe.rate
     measured = (
-        f"ρ first above 0.9 at step {runs.each(arrival)}; from there to the first decay median ρ = {runs.each(hover)}"
+        f"ρ first above 0.9 at step {runs.each(arrival)}; from there to the first decay, median of the pairs' means: ρ = "
+        f"{runs.each(hover)}, of the Hessian, ηλ_1(∇²L)/2 = {runs.each(lambda r: hover(r, 'hessian_stability_ratio'))}; within a "
+        f"pair ρ differs by up to {runs.each(lambda r: _phase(r, 'stability_ratio', arrival(r), runs.decays[0]), 2)}"
         if reached
         else "ρ never comes above 0.9"
     )
+    low, high = EDGE
     return Claim(
         "R4 λ_1 goes to 2N/δ and stays",
         "",
-        f"λ_1/N near {bound:g}, that is ρ near 1: above it the quadratic model is unstable, below it nothing ends the growth; "
-        "single states show one phase, and [alignment-contrast](../alignment-contrast/README.md) has pairs",
+        f"λ_1/N near {bound:g}: median over pairs (t − 1, t) of ρ between {low:g} and {high:g}; above 1 the quadratic model is "
+        "unstable, the network is not, below it nothing ends the growth",
         "derived",
         measured,
-        reached and runs.every(lambda r: 0.8 < hover(r) < 1.2),
+        reached and runs.every(lambda r: low < hover(r) < high),
     )
+
+
+def _pairs(run: Track, name: str, first: int, last: int) -> list[float]:
+    """Means of a quantity over the pairs (t − 1, t) within [first, last]."""
+    return [pair(run, name, t) for t in paired(run) if first < t <= last]
+
+
+def _phase(run: Track, name: str, first: int, last: int) -> float:
+    """The largest difference within one of them."""
+    return max(abs(at(run, name, t) - at(run, name, t - 1)) for t in paired(run) if first < t <= last)
 
 
 def staircase(runs: Runs) -> Claim:
     told, holds = [], True
     for decay in runs.decays:
         pairs = [f.late("eigenvalue_1", decay) for f in runs.main]
-        bound = 2 / float(runs.main[0].run.learning_rates[runs.main[0].run.row(decay), 0])
+        bound = 2 / runs.main[0].run.rate(decay)
         told.append(
             f"decay {decay:,} (bound {bound / 2:g} → {bound:g}): λ_1/N {spread([a for a, _ in pairs])}, control "
             f"{spread([b for _, b in pairs])}"
@@ -231,13 +214,13 @@ def staircase(runs: Runs) -> Claim:
         DECAY,
         "after each decay λ_1 climbs towards the doubled bound, and not without it",
         "derived",
-        "; ".join(told) + "; medians over the later half of each control",
+        "; ".join(told) + "; medians over pairs in the later half of each control",
         holds,
     )
 
 
 def scaled(runs: Runs) -> Claim:
-    modes = [i for i in (1, 10, 100) if i <= runs.main[0].run.values("eigenvalues").shape[1]]
+    modes = [i for i in (1, 10, 100) if f"eigenvalue_{i}" in runs.main[0].run["series"]]
     told, holds = [], True
     for decay in runs.decays:
         grown = {i: [a / b for a, b in (f.late(f"eigenvalue_{i}", decay) for f in runs.main)] for i in modes}
@@ -255,12 +238,12 @@ def scaled(runs: Runs) -> Claim:
     )
 
 
-def _kept(run: Run, decays: tuple[int, ...], i: int) -> float:
+def _kept(run: Track, decays: tuple[int, ...], i: int) -> float:
     """ηλ_i/N over the last block's later half, over that of the first block's."""
     last = last_step(run)
     blocks = ((decays[0] // 2, decays[0] - 1), ((decays[-1] + last) // 2, last))
     levels = [
-        np.median(between(run, f"eigenvalue_{i}", *block)) * run.learning_rates[run.row(block[1]) or -1, 0]
+        np.median(between(run, f"eigenvalue_{i}", *block)) * run.rate(block[1])
         for block in ((a, int(run.steps[run.steps <= b][-1])) for a, b in blocks)
     ]
     return float(levels[1] / levels[0])
@@ -276,31 +259,33 @@ def target(runs: Runs) -> Claim:
         f"{runs.each(lambda r, k=k: _median_late(r, f'target_energy_{k}', runs), 2)}"
         for k in (few, some, many)
     )
-    null = runs.each(lambda r: quantity(r, f"target_energy_null_{few}")[-1], 2)
+    null = runs.each(lambda r: r.values(f"target_energy_null_{few}")[-1], 2)
     return Claim(
         "R7 the target in the top modes",
         ALIGNS,
-        "E(y, k) above its start; the paper has E(y, 20) near 0.9 and E(y, 200) near 0.98",
+        f"E(y, k) above its start by more than {PHASE:g}, as means of pairs; the paper has E(y, 20) near 0.9 and E(y, 200) near "
+        "0.98",
         "recalled",
         f"E(y, k) at the start → before the first decay, {told}; permuted targets at k = {few}: {null}",
         runs.every(
             lambda r: all(
-                _median_late(r, f"target_energy_{k}", runs) > at(r, f"target_energy_{k}", 0) for k in (few, some)
+                _median_late(r, f"target_energy_{k}", runs) > at(r, f"target_energy_{k}", 0) + PHASE
+                for k in (few, some)
             )
         ),
     )
 
 
-def _median_late(run: Run, name: str, runs: Runs) -> float:
-    """Over the later half of the first block."""
-    return float(np.median(between(run, name, runs.decays[0] // 2, runs.decays[0])))
+def _median_late(run: Track, name: str, runs: Runs) -> float:
+    """Of the pairs in the later half of the first block."""
+    return float(np.median(_pairs(run, name, runs.decays[0] // 2, runs.decays[0])))
 
 
 def output(runs: Runs) -> Claim:
     _, some, many = runs.k
 
-    def lowest(run: Run, k: int) -> float:
-        return float(np.nanmin(quantity(run, f"output_energy_{k}")))
+    def lowest(run: Track, k: int) -> float:
+        return float(np.nanmin(run.values(f"output_energy_{k}")))
 
     told = ", ".join(
         f"k = {k} of {runs.recipe.samples:,}: {runs.each(lambda r, k=k: lowest(r, k), 4)}" for k in (some, many)
@@ -317,8 +302,8 @@ def output(runs: Runs) -> Claim:
 
 
 def spreading(runs: Runs) -> Claim:
-    """Effect on E(y, k) by k, at equal steps and at equal Ση, beside how far the control's own snapshots differ."""
-    grid = [int(k) for k in runs.main[0].run.values("energy_k") if 1 < k < runs.recipe.samples]
+    """Effect on E(y, k) by k, at equal steps and at equal Ση; what is within the difference of two phases says nothing."""
+    grid = runs.main[0].run["grid"]
     told = [
         f"decay {decay:,} at equal {when}: " + ", ".join(_moved(runs, decay, k, stretch) for k in grid)
         for decay in runs.decays
@@ -329,18 +314,16 @@ def spreading(runs: Runs) -> Claim:
         DECAY,
         "E(y, k) falls for small k and rises for large k; where it turns depends on the scale",
         "recalled",
-        "run less control, " + "; ".join(told) + ". Median, seeds with a rise, and ± the standard deviation over the "
-        "control's snapshots: what is within it says nothing",
+        "run less control, medians over pairs, " + "; ".join(told) + ". Median over seeds and seeds with a rise; "
+        f"≈ where no seed's is beyond ±{PHASE:g}, which a single state's phase is",
         None,
     )
 
 
 def _moved(runs: Runs, decay: int, k: int, stretch: int) -> str:
-    name = f"target_energy_{k}"
-    moved = [a - b for a, b in (f.late(name, decay, stretch) for f in runs.main)]
-    controls = [f.controls[decay] for f in runs.main]
-    noise = max(float(np.std(between(c, name, decay, last_step(c)))) for c in controls)
-    return f"k = {k} {np.median(moved):+.3f} ({sum(m > 0 for m in moved)} of {len(moved)}; ±{noise:.3f})"
+    moved = [a - b for a, b in (f.late(f"target_energy_{k}", decay, stretch) for f in runs.main)]
+    small = "≈ " if all(abs(m) < PHASE for m in moved) else ""
+    return f"k = {k} {small}{np.median(moved):+.3f} ({sum(m > 0 for m in moved)} of {len(moved)})"
 
 
 def emptied(runs: Runs) -> Claim:
@@ -349,7 +332,7 @@ def emptied(runs: Runs) -> Claim:
         name = f"residual_energy_{k}"
         before, after = ([at(f.run, name, s) for f in runs.main] for s in (decay, decay + 1))
         still = [at(f.controls[decay], name, decay + 1) for f in runs.main]
-        predicted = [predicted_energy_after(f.run, decay, k) for f in runs.main]
+        predicted = [f.run["predicted"][str(decay)] for f in runs.main]
         told.append(
             f"decay {decay:,}: {spread(before, 2)} → {spread(after, 2)}, predicted {spread(predicted, 2)}, control "
             f"{spread(still, 2)}"
@@ -374,7 +357,7 @@ def residual(runs: Runs) -> Claim:
         "E(m, 0.4 N) near 0.1 at the end",
         "recalled",
         f"E(m, {many}) {runs.each(lambda r: at(r, f'residual_energy_{many}', 0), 2)} at the start, "
-        f"{runs.each(lambda r: quantity(r, f'residual_energy_{many}')[-1], 2)} at the end",
+        f"{runs.each(lambda r: r.values(f'residual_energy_{many}')[-1], 2)} at the end",
         None,
     )
 
@@ -383,7 +366,7 @@ def residual(runs: Runs) -> Claim:
 
 
 def first_order(runs: Runs) -> Claim:
-    def median(run: Run, name: str) -> float:
+    def median(run: Track, name: str) -> float:
         return float(np.nanmedian(between(run, name, runs.decays[0] // 10, runs.decays[0] - 1)))
 
     return Claim(
@@ -411,14 +394,13 @@ def first_order_decay(runs: Runs) -> Claim:
     )
 
 
-def _error(run: Run, step: int) -> float:
+def _error(run: Track, step: int) -> float:
     return at(run, "linearization_error", step)
 
 
 def frequencies(runs: Runs) -> Claim:
-    def correlation(run: Run, row: int) -> float:
-        found = mean_frequencies(planar_inputs(run), run.at("eigenvectors", row)[:, 0])
-        return rank_correlation(np.arange(len(found), dtype=np.float64), found)
+    def correlation(run: Track, row: int) -> float:
+        return float(run["frequencies"][row])
 
     return Claim(
         "R12 small eigenvalue, high frequency",
@@ -426,7 +408,7 @@ def frequencies(runs: Runs) -> Claim:
         "rank correlation of index and mean frequency above 0.8",
         "recalled",
         f"{runs.each(lambda r: correlation(r, 0), 2)} at the start, {runs.each(lambda r: correlation(r, -1), 2)} at the end "
-        f"(first {runs.main[0].run.dataset.sizes['vector']} modes)",
+        f"(first {runs.main[0].run['vectors']} modes)",
         None,
     )
 
@@ -436,14 +418,13 @@ def few_modes(runs: Runs) -> Claim:
     hold it."""
     some = runs.k[1]
 
-    def error(run: Run, row: int = -1) -> float:
-        return float(max(1 - quantity(run, f"output_energy_{some}")[row], 0) ** 0.5)
+    def error(run: Track, row: int = -1) -> float:
+        return float(max(1 - run.values(f"output_energy_{some}")[row], 0) ** 0.5)
 
-    def held_by(run: Run) -> float:
-        squares = (run.values("output_coefficients")[-1] ** 2).ravel()
-        return float(np.searchsorted(np.cumsum(squares) / squares.sum(), ALMOST) + 1)
+    def held_by(run: Track) -> float:
+        return float(run["held_by"])
 
-    def early(run: Run) -> int:
+    def early(run: Track) -> int:
         return int(np.flatnonzero(run.steps >= runs.decays[0] // 10)[0])
 
     return Claim(
@@ -451,9 +432,9 @@ def few_modes(runs: Runs) -> Claim:
         SPANS,
         f"‖f − P_{some} f‖/‖f‖ at the end a few percent; at most {(1 - ALMOST) ** 0.5:.2f} decides",
         "recalled",
-        f"{runs.each(error, 2)} at the end, where the loss is {runs.each(lambda r: quantity(r, 'probe_loss')[-1], 2)} and "
+        f"{runs.each(error, 2)} at the end, where the loss is {runs.each(lambda r: r.values('probe_loss')[-1], 2)} and "
         f"{ALMOST:.0%} of the output's energy needs {runs.each(held_by)} modes; at step {runs.decays[0] // 10:,} "
-        f"{runs.each(lambda r: error(r, early(r)), 2)}, at loss {runs.each(lambda r: quantity(r, 'probe_loss')[early(r)], 2)}",
+        f"{runs.each(lambda r: error(r, early(r)), 2)}, at loss {runs.each(lambda r: r.values('probe_loss')[early(r)], 2)}",
         runs.every(lambda r: error(r) ** 2 < 1 - ALMOST),
     )
 

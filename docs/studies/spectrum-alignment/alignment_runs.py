@@ -48,7 +48,8 @@ class Recipe:
         rate: of the first block; for gradient descent the paper's δ.
         decays: updates from which on the rate is half of what it was.
         steps: updates in all.
-        grid: a snapshot every so many updates, besides those near the start and the decays.
+        grid: a pair of snapshots every so many updates, (t − 1, t), besides those near the start and the decays: at the edge
+            of stability a single state shows one phase of an orbit of period 2.
         observables: of the tracker.
         without: the decay that a control leaves out, as its update; 0 for a run that takes all of its decays.
     """
@@ -71,6 +72,11 @@ class Recipe:
         """Of the archive: what tells this run from the others of the study."""
         without = f"-without-{self.without}" if self.without else ""
         return f"{self.task}-{self.optimizer}-depth{self.depth}-width{self.width}-seed{self.seed}{without}"
+
+    @property
+    def before_grid(self) -> tuple[int, ...]:
+        """The first state of each pair."""
+        return tuple(step - 1 for step in range(self.grid, self.steps + 1, self.grid))
 
     @property
     def loss(self) -> str:
@@ -273,7 +279,7 @@ def train(
 
 def tracker(path: Path, recipe: Recipe, x: Tensor, y: Tensor) -> NTKTracker:
     """Measures on the training set itself: along a grid, and where rates decay near the start and around each decay too."""
-    when: schedule.Schedule = schedule.Every(recipe.grid)
+    when: schedule.Schedule = schedule.Every(recipe.grid) | schedule.At(recipe.before_grid)
     if recipe.without:
         when = when | schedule.At(tuple(recipe.without + offset for offset in AFTER))
     elif recipe.decays:

@@ -1,13 +1,11 @@
-"""What the archives of the sweep say: one number of a run by name, and its course over width."""
+"""What the archive of a training says: its numbers by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from course import Course
 
 from kerneltrack import analytic
 from kerneltrack.analysis import Run, load
@@ -72,25 +70,18 @@ NUMBERS: dict[str, Callable[[Run], float]] = {
     "η/√m": lambda r: float(r.learning_rates[0, 0]) / width_of(r) ** 0.5,
     "anchored error": lambda r: last(r, "anchored_linearization_error"),
     "loss": lambda r: last(r, "probe_loss"),
+}
+#: what needs the closed form, which is that of ReLU MLPs in NTK parametrisation
+CLOSED: dict[str, Callable[[Run], float]] = {
     "‖Θ_0 − Θ_∞‖/‖Θ_∞‖": distance_to_limit,
     "λ_min(Θ_0)/λ_min(Θ_∞)": smallest_over_limit,
+    "C' of Θ_∞": lambda r: NUMBERS["C' on the trajectory"](r) * smallest_over_limit(r) ** 0.5,
 }
 
 
-@dataclass(frozen=True)
-class Archives:
-    """Every run of the sweep, by setting."""
-
-    runs: dict[str, list[Run]]
-
-    @classmethod
-    def read(cls, paths: Iterable[Path]) -> Archives:
-        found: dict[str, list[Run]] = {}
-        for path in paths:
-            run = load(path).only
-            found.setdefault(run.provenance["metadata"]["setting"], []).append(run)
-        return cls(found)
-
-    def course(self, setting: str, number: str) -> Course:
-        runs = self.runs[setting]
-        return Course(np.array([width_of(run) for run in runs]), np.array([NUMBERS[number](run) for run in runs]))
+def numbers(path: Path) -> dict[str, float | None]:
+    """Every number of the training in an archive; None where it is not known, as the bound of a CNN."""
+    run = load(path).only
+    known = NUMBERS | (CLOSED if run.provenance["metadata"]["setting"] == "relu-ntk" else {})
+    found = {name: number(run) for name, number in known.items()}
+    return {name: float(f"{value:.6g}") if np.isfinite(value) else None for name, value in found.items()}

@@ -6,6 +6,10 @@ what the hidden layer must do) or measured before training and kept in the run's
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,3 +231,12 @@ def run(
     )
     trainer.fit(model, DataLoader(TensorDataset(x, y), batch_size=samples))
     return path
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's advice, which does not apply to one batch."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        yield
