@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -68,7 +69,7 @@ class Course:
         low, high = self.interval
         return bool(low - ASYMPTOTIC <= exponent <= high + ASYMPTOTIC)
 
-    @property
+    @cached_property
     def corrected(self) -> Corrected:
         known = np.isfinite(self.values)
         return Corrected.of(self.widths[known], self.values[known])

@@ -38,9 +38,10 @@ def exponent(sweep: Trained, key: str, abstract: str, number: str, expected: dic
     """A claim that a number follows width to a power in the limit, by the corrected fit; the settings have to agree."""
     present = {name: s for name, s in expected.items() if name in sweep.runs}
     told = ", ".join(f"{name} {f'{s:g}'.replace('-', '−')}" for name, s in present.items())
-    answers = {sweep.course(name, number).limit(s) for name, s in present.items()}
+    courses = {name: sweep.course(name, number) for name in present}
+    answers = {courses[name].limit(s) for name, s in present.items()}
     holds = False if False in answers else None if None in answers else True
-    measured = "; ".join(_course(sweep.course(name, number), name, s) for name, s in present.items())
+    measured = "; ".join(_course(courses[name], name, s) for name, s in present.items())
     return Claim(key, abstract, f"slope {told}{why}", "derived", measured, holds)
 
 
