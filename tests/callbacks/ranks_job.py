@@ -103,7 +103,7 @@ def alone(model, strategy):
 #: Numbers that need θ_0, Θ_0, the state before or the update: what a resumed run must know again.
 REMEMBERING = (
     "linearization_error", "anchored_linearization_error", "relative_kernel_change", "kernel_angular_velocity",
-    "parameter_distance",
+    "parameter_distance", "kernel_distance_from_previous", "subspace_overlap_with_previous", "subspace_overlap_with_initial",
 )  # fmt: skip
 
 
