@@ -13,6 +13,7 @@ from tests.test_lowest import requirements as required
 
 #: What pip calls otherwise than Python.
 CALLED = {
+    "fontTools": "fonttools",
     "PIL": "pillow",
     "pytorch_lightning": "pytorch-lightning",
     "lightning": "pytorch-lightning",

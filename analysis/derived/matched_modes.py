@@ -74,7 +74,12 @@ def matched_modes(run: Run, k: int | None = None, rows: Sequence[int] | None = N
     run.require("eigenvectors", "eigenvalues", why="following eigenfunctions")
     held = int(run.dataset.sizes["vector"])
     if (k := held if k is None else k) < 1 or k > held:
-        raise AnalysisError("following eigenfunctions", expected=f"1 ≤ k ≤ {held}, the stored eigenvectors", got=k)
+        raise AnalysisError(
+            "following eigenfunctions",
+            expected=f"1 ≤ k ≤ {held}, the stored eigenvectors",
+            got=k,
+            remedy="Take another k.",
+        )
     chosen = _ascending(run, np.flatnonzero(run.measured) if rows is None else np.asarray(rows, dtype=np.int64))
     places, overlaps, simple, turns = _followed(run, chosen, k)
     certain = np.logical_and.accumulate((overlaps**2 > CERTAIN)[::-1])[::-1]
@@ -85,7 +90,12 @@ def matched_modes(run: Run, k: int | None = None, rows: Sequence[int] | None = N
 def _ascending(run: Run, rows: Ints) -> Ints:
     known = np.array([bool(np.isfinite(run.at("eigenvectors", int(row))).all()) for row in rows], dtype=bool)
     if not known.any() or not run.measured[rows].any():
-        raise AnalysisError("no eigenvectors at these moments", got=rows.tolist(), where=run.path or None)
+        raise AnalysisError(
+            "no eigenvectors at these moments",
+            got=rows.tolist(),
+            where=run.path or None,
+            remedy="Take moments of run.measured.",
+        )
     rows = rows[known]
     return np.asarray(rows[np.lexsort((rows, run.steps[rows]))], dtype=np.int64)
 

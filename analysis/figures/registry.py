@@ -172,7 +172,11 @@ class FigureSpec:
         """
         if self.film is None:
             moving = ", ".join(name for name, spec in _REGISTERED.items() if spec.film is not None)
-            raise AnalysisError(f"the figure {self.name!r} does not move", expected=f"for a GIF one of {moving}")
+            raise AnalysisError(
+                f"the figure {self.name!r} does not move",
+                expected=f"for a GIF one of {moving}",
+                remedy="Save it as .svg, .png or .pdf.",
+            )
         self._require(scene)
         with scene.style.drawing(f"the figure {self.name!r}"):
             return self.film(scene)

@@ -99,7 +99,11 @@ def _pictures(run: Run, rows: list[int]) -> tuple[list[str], list[tuple[str, ...
     )
     moving = moving_functions(run, tiles, rows)
     if len(moving) < len(rows):
-        raise AnalysisError("the slider over eigenfunctions", expected="eigenvectors at each of its moments")
+        raise AnalysisError(
+            "the slider over eigenfunctions",
+            expected="eigenvectors at each of its moments",
+            remedy="Look at a run that was measured at them.",
+        )
     strips = [_strip(run, row, moving, moment, canvas, shared) for moment, row in enumerate(rows)]
     labels = [("output f", *moving.names(moment)) for moment in range(len(rows))]
     target = "" if targets is None else _uri(_grey(canvas.paint(targets), shared), "gray")
