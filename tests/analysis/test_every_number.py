@@ -61,6 +61,18 @@ def lines_of(raw, control):
         "bound": (steps, raw.bound),
     }
     participation = raw.values.sum(axis=1) ** 2 / np.sum(raw.values**2, axis=1)
+    distance = raw.stored("kernel_distance_from_initial")
+    found["overview"] = {
+        "λ₁#0": (steps, raw.values[:, 0]),
+        "control#0": (control.steps, control.values[:, 0]),
+        "bound#0": (steps, raw.bound),
+        "loss#1": (steps, raw.loss),
+        "control#1": (control.steps, control.loss),
+        "alignment#2": (steps, raw.stored("kernel_target_alignment")),
+        "control#2": (control.steps, control.stored("kernel_target_alignment")),
+        "by chance#2": (steps, raw.stored("kernel_target_alignment_null")),
+        "angle#3": (steps, np.arccos(1 - distance)),
+    }
     found["rank"] = {
         "effective rank": (steps, raw.effective_rank),
         "participation ratio": (steps, participation),

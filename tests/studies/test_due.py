@@ -89,15 +89,20 @@ def written(tmp_path_factory):
 @pytest.fixture
 def root(written, tmp_path, monkeypatch):
     """As it was; commands run elsewhere, and say so in a log."""
-    before = {path: path.read_text() for path in written.glob("**/*") if path.is_file() and ".git" not in path.parts}
+    before = {path: path.read_text() for path in written.glob("**/*") if path.is_file() and not hidden(path)}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     yield written
     for path in written.glob("*/*"):
-        if path.is_file() and ".git" not in path.parts and path not in before:
+        if path.is_file() and not hidden(path) and path not in before:
             path.unlink()
     for path, text in before.items():
         path.write_text(text)
+
+
+def hidden(path):
+    """Git's own files, and what an interpreter compiled."""
+    return {".git", "__pycache__"} & set(path.parts)
 
 
 def edit(path, old, new):

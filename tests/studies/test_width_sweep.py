@@ -102,7 +102,7 @@ def test_finished_archives_are_used_again(one_seed):
     """Where the numbers of a run are gone, and its archive is not."""
     results, folder = one_seed
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")}
-    name = "relu-mup-64-seed-0"
+    name = "relu-mup-256-seed-0"
     (folder / f"{name}.json").unlink()
     assert study.trainings(folder, SIZE)[name]() in results.runs
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.h5")} == before
@@ -110,7 +110,7 @@ def test_finished_archives_are_used_again(one_seed):
 
 def test_the_line_of_infinite_width_has_the_smallest_eigenvalue_of_the_closed_form(one_seed):
     """3‖ΔJ‖₂/√λ_min(Θ_∞) from what an archive holds, ‖ΔJ‖₂ by the observable of that name; stored to six digits."""
-    (path,) = one_seed[1].glob("relu-ntk-64-*.h5")
+    (path,) = one_seed[1].glob("relu-ntk-256-*.h5")
     run = load(path).only
     x = torch.as_tensor(np.array(run.dataset["inputs"].values, dtype=np.float64))
     limit = np.linalg.eigvalsh(analytic.relu_ntk(x, depth=3).numpy())[0]
