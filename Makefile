@@ -19,7 +19,7 @@ demo: out/demo.html  ## the main job: train on a picture with the tracker on, wr
 out/demo.html: | $(VENV)/.runtime
 	$(BIN)/kerneltrack demo --out out/
 
-test: $(VENV)/.dev  ## the quick tests, about 17 minutes on two cores
+test: $(VENV)/.dev  ## the quick tests, about 12 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly and not browser"
 
 lowest: $(LOWEST)/.dev  ## a part of the tests with every lower bound of setup.cfg; before a release
