@@ -241,10 +241,12 @@ def _one_value(courses: int) -> Key:
 
 
 def opening(found: Overlay) -> Key:
-    """The key whose values share the most: one in which every run differs from all others tells no groups."""
+    """The key of the largest groups, a seed last: it repeats a setting, and one in which all runs differ tells no groups."""
     runs = [i for i, course in enumerate(found.courses) if not course.is_control]
-    several = [key for key in found.keys if len({key.of[i] for i in runs}) <= len(runs) // 2]
-    return several[0] if several else _one_value(len(found.courses))
+    counts = {key: len({key.of[i] for i in runs}) for key in found.keys}
+    several = [key for key, count in counts.items() if count <= len(runs) // 2]
+    largest = sorted(several, key=lambda key: (key.name.rpartition(".")[2] == "seed", counts[key]))
+    return largest[0] if largest else _one_value(len(found.courses))
 
 
 def mean_course(found: Overlay, members: Sequence[int], name: str) -> tuple[Ints, Floats, Floats]:

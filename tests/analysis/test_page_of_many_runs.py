@@ -1,6 +1,7 @@
 """The page of many runs. Oracles: the HDF5 files read with h5py, NumPy's mean and deviation, and what the archives were made of."""
 
 import dataclasses
+import itertools
 import json
 import re
 
@@ -10,6 +11,7 @@ import pytest
 
 from kerneltrack.analysis import load
 from kerneltrack.analysis.comparison import mean_course, overlay
+from kerneltrack.analysis.comparison.overlay import Key
 from kerneltrack.analysis.report.many import render_many
 from kerneltrack.analysis.report.page import write_report
 from kerneltrack.analysis.text import BAND_RUNS
@@ -151,6 +153,19 @@ def test_a_control_has_the_width_of_its_run(many):
 def test_it_opens_with_the_key_that_runs_share(found, paths):
     assert found.key(None).name == "width"  # seeds differ from run to run
     assert overlay(load(paths[:2]), group="run.run_id").keys[0].name == "run.run_id"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_it_opens_with_the_largest_groups_and_with_seeds_last(found, order):
+    """Eight runs: two seeds, four widths of two, and a rate of three values: fewer are larger groups, whatever comes first."""
+    keys = [
+        Key("run.seed", ("0", "1"), (0, 1) * 4, True),
+        Key("width", ("1", "2", "3", "4"), (0, 0, 1, 1, 2, 2, 3, 3), True),
+        Key("rate", ("1", "2", "3"), (0, 0, 0, 1, 1, 1, 2, 2), True),
+    ]
+    told = dataclasses.replace(found, keys=tuple(keys[i] for i in order))
+    assert told.key(None).name == "rate"
+    assert dataclasses.replace(found, keys=(keys[0],)).key(None).name == "run.seed"
 
 
 def test_hostile_text_is_shown_and_not_obeyed(many):
