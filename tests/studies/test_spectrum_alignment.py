@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kerneltrack as kt
 from kerneltrack.analysis import load
-from tests.studies.study_scripts import script
+from tests.studies.study_scripts import committed_page_is_of_its_results, script
 
 study = script("spectrum-alignment")
 
@@ -291,3 +291,7 @@ def test_light_states_of_pairs_are_left_out_of_what_lies_between():
     """They have no spectrum: NaN, which once made a median NaN and a claim false. Oracle: the values by hand."""
     run = made_up("stability_ratio", [0, 4, 5, 8, 16], [9.0, 1.0, None, 3.0, 7.0])
     assert numbers.between(run, "stability_ratio", 4, 8).tolist() == [1.0, 3.0]
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    committed_page_is_of_its_results("spectrum-alignment", alignment_page.page)
