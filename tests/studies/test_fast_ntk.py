@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.studies.study_scripts import script
+from tests.studies.study_scripts import committed_page_is_of_its_results, script
 
 study = script("fast-ntk")
 
@@ -167,3 +167,7 @@ def test_the_page_is_written_of_results_with_times_and_without(smoke, tmp_path):
     text = study.page(found)
     assert f"**The method with the fewest FLOPs is the fastest at {agree} of {len(costs.seconds)} places.**" in text
     assert "\n## Where each wins\n" in text
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    committed_page_is_of_its_results("fast-ntk", study.page)

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from claims import table, verdict
-from fast_claims import AXES, GAIN, PAPER, Costs, claims, followed
+from fast_claims import AXES, GAIN, PAPER, PLAN, Costs, claims, followed, off_plan
 from fast_networks import Point
 from pages import explained, grid
 from results import Results
@@ -26,7 +26,8 @@ def page(results: Results) -> str:
     costs = Costs.of(results)
     rows = list(claims(costs))
     refuted = {row.key for row in rows if row.holds is False}
-    reasons = explained(f"*{key}*: {why}" for key, why in WHY_NOT.items() if key in refuted)
+    told = WHY_NOT | ({PLAN: off_plan(costs)} if PLAN in refuted else {})
+    reasons = explained(f"*{key}*: {why}" for key, why in told.items() if key in refuted)
     return f"""# The cost of a finite-width kernel
 
 R. Novak, J. Sohl-Dickstein and S. Schoenholz, *Fast Finite Width Neural Tangent Kernel* (arXiv 2206.08720), redone with the
