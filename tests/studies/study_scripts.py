@@ -24,3 +24,14 @@ def committed_page_is_of_its_results(name, page):
     results = Results.read(STUDIES / name / "results.json")
     assert results.size == "desk"
     assert (STUDIES / name / "README.md").read_text(encoding="utf-8") == page(results)
+
+
+def made_of_results_alone(results, page, figure, folder):
+    """What was measured and what its file holds give the same page, without a NaN; the figure is drawn of the file."""
+    results.write(folder / "results.json")
+    read = type(results).read(folder / "results.json")
+    text = page(read)
+    assert text == page(results)
+    assert "nan" not in text
+    figure(read, folder / "figure.png")
+    assert (folder / "figure.png").stat().st_size > 10_000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, script
+from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, made_of_results_alone, script
 
 study = script("adversarial-kernel")
 
@@ -14,7 +14,6 @@ from adversarial_claims import Runs, brittle, claims, fooled, heavier, later, ra
 from adversarial_page import figure, page  # noqa: E402
 from adversarial_runs import Kernel, Motion, Points, attack, feature_numbers, gradient, right, train  # noqa: E402
 from adversarial_runs import fooled as fooled_share  # noqa: E402
-from results import Results  # noqa: E402
 from squares_by_sgd import Learner, Sgd  # noqa: E402
 from wide_networks import mlp  # noqa: E402
 
@@ -143,16 +142,10 @@ def test_numbers_of_a_run_by_hand():
 
 
 def test_the_page_and_the_figure_are_made_of_results_alone(smoke, tmp_path):
-    smoke.write(tmp_path / "results.json")
-    read = Results.read(tmp_path / "results.json")
-    text = page(read)
-    assert text == page(smoke)
-    assert "nan" not in text
+    made_of_results_alone(smoke, page, figure, tmp_path)
     rows = list(claims(Runs.of(smoke)))
     assert len(rows) == 8
     assert len(list(why_not(Runs.of(smoke), {row.key for row in rows}))) == 7
-    figure(read, tmp_path / "adversarial.png")
-    assert (tmp_path / "adversarial.png").stat().st_size > 10_000
 
 
 def test_the_committed_page_is_that_of_the_committed_results():

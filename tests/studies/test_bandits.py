@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from tests.studies.study_scripts import committed_page_is_of_its_results, script
+from tests.studies.study_scripts import committed_page_is_of_its_results, made_of_results_alone, script
 
 study = script("bandits")
 
@@ -18,7 +18,6 @@ from bandit_page import figure, page  # noqa: E402
 from bandit_runs import Plan, at_random, best, needed, play, refit, unseen  # noqa: E402
 from bandit_tasks import TASKS, Task  # noqa: E402
 from confidence import Diagonal, Full  # noqa: E402
-from results import Results  # noqa: E402
 from strategies import EVIDENCE, GREEDY, STRATEGIES, THEORY, Moment, Strategy, constant, infinite, prescribed  # noqa: E402
 from wide_networks import Layer  # noqa: E402
 
@@ -289,16 +288,10 @@ def test_what_is_said_of_the_runs_by_hand(smoke):
 
 
 def test_the_page_and_the_figure_are_made_of_results_alone(smoke, tmp_path):
-    smoke.write(tmp_path / "results.json")
-    read = Results.read(tmp_path / "results.json")
-    text = page(read)
-    assert text == page(smoke)
-    assert "nan" not in text
+    made_of_results_alone(smoke, page, figure, tmp_path)
     rows = list(claims(Runs.of(smoke)))
     assert len(rows) == 8
     assert len(list(why_not(Runs.of(smoke), {row.key for row in rows}))) == 3
-    figure(read, tmp_path / "bandits.png")
-    assert (tmp_path / "bandits.png").stat().st_size > 10_000
 
 
 def test_the_committed_page_is_that_of_the_committed_results():

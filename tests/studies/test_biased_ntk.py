@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, script
+from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, made_of_results_alone, script
 
 study = script("biased-ntk")
 
@@ -12,7 +12,6 @@ from biased_claims import CONTROL, EIGENVALUE, SPARSELY, START, Runs, claims, de
 from biased_page import figure, page  # noqa: E402
 from biased_runs import Biased, Fixed, descend, points  # noqa: E402
 from digit_images import Images  # noqa: E402
-from results import Results  # noqa: E402
 
 FOLDER = STUDIES / "biased-ntk"
 
@@ -120,16 +119,10 @@ def test_wide_networks_learn_as_their_kernel_says_and_narrow_ones_less_so(smoke)
 
 
 def test_the_page_and_the_figure_are_made_of_results_alone(smoke, tmp_path):
-    smoke.write(tmp_path / "results.json")
-    read = Results.read(tmp_path / "results.json")
-    text = page(read)
-    assert text == page(smoke)
-    assert "nan" not in text
+    made_of_results_alone(smoke, page, figure, tmp_path)
     rows = list(claims(Runs.of(smoke)))
     assert len(rows) == 7
     assert len(list(why_not(Runs.of(smoke), {row.key for row in rows}))) == 6
-    figure(read, tmp_path / "biased.png")
-    assert (tmp_path / "biased.png").stat().st_size > 10_000
 
 
 def test_the_committed_page_is_that_of_the_committed_results():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, script
+from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, made_of_results_alone, script
 
 study = script("conjugate-kernel")
 
@@ -15,7 +15,6 @@ from conjugate_claims import CONTROL, PART, SMOOTHER, Runs, claims, ratio, why_n
 from conjugate_page import figure, page  # noqa: E402
 from conjugate_runs import Machine, conjugate, gaussian, mlp, tangent, train  # noqa: E402
 from conjugate_tasks import TASKS, Task  # noqa: E402
-from results import Results  # noqa: E402
 
 FOLDER = STUDIES / "conjugate-kernel"
 
@@ -127,16 +126,10 @@ def test_narrow_last_layers_miss_what_the_tangent_kernel_has(smoke):
 
 
 def test_the_page_and_the_figure_are_made_of_results_alone(smoke, tmp_path):
-    smoke.write(tmp_path / "results.json")
-    read = Results.read(tmp_path / "results.json")
-    text = page(read)
-    assert text == page(smoke)
-    assert "nan" not in text
+    made_of_results_alone(smoke, page, figure, tmp_path)
     rows = list(claims(Runs.of(smoke)))
     assert len(rows) == 6
     assert len(list(why_not(Runs.of(smoke), {row.key for row in rows}))) == 4
-    figure(read, tmp_path / "conjugate.png")
-    assert (tmp_path / "conjugate.png").stat().st_size > 10_000
 
 
 def test_the_committed_page_is_that_of_the_committed_results():

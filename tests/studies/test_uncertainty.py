@@ -5,11 +5,10 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, script
+from tests.studies.study_scripts import STUDIES, committed_page_is_of_its_results, made_of_results_alone, script
 
 study = script("uncertainty")
 
-from results import Results  # noqa: E402
 from uncertain_claims import PROCESSES, Ensemble, Runs, claims, gain  # noqa: E402
 from uncertain_page import figure, page  # noqa: E402
 from uncertain_runs import Limit, Process, both, drawn, linearised_mean, train  # noqa: E402
@@ -144,14 +143,8 @@ def test_evidence_is_never_below_that_of_the_prescription_and_the_gap_is_uncerta
 
 
 def test_the_page_and_the_figure_are_made_of_results_alone(smoke, tmp_path):
-    smoke.write(tmp_path / "results.json")
-    read = Results.read(tmp_path / "results.json")
-    text = page(read)
-    assert text == page(smoke)
-    assert "nan" not in text
+    made_of_results_alone(smoke, page, figure, tmp_path)
     assert len(list(claims(Runs.of(smoke)))) == 5
-    figure(read, tmp_path / "uncertainty.png")
-    assert (tmp_path / "uncertainty.png").stat().st_size > 10_000
 
 
 def test_the_committed_page_is_that_of_the_committed_results():
