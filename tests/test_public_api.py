@@ -32,6 +32,9 @@ SIGNATURES = {
     "analytic.biased_relu_ntk": ["x1", "x2", "bias"],
     "analytic.ntk": ["x1", "x2", "depth", "activation", "weight_variance", "bias_variance", "by_layer"],
     "analytic.nngp": ["x1", "x2", "depth", "activation", "weight_variance", "bias_variance"],
+    "analytic.cnn_ntk": ["x1", "x2", "depth", "activation", "kernel_size", "padding", "weight_variance", "bias_variance",
+                         "by_layer"],
+    "analytic.cnn_nngp": ["x1", "x2", "depth", "activation", "kernel_size", "padding", "weight_variance", "bias_variance"],
     "analytic.dual_pair": ["p", "q", "c", "activation"],
 }  # fmt: skip
 

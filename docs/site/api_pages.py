@@ -123,7 +123,7 @@ PAGES: Mapping[str, Page] = {
         ":doc:`/how-to/infinite-width` lays a measured kernel beside its limit.",
         "kerneltrack.analytic",
         {
-            "Networks": ("ntk", "nngp", "relu_ntk", "relu_nngp", "biased_relu_ntk"),
+            "Networks": ("ntk", "nngp", "cnn_ntk", "cnn_nngp", "relu_ntk", "relu_nngp", "biased_relu_ntk"),
             "Activations": ("dual_pair", "PiecewiseLinear", "Smooth"),
             "A fixed kernel": ("gradient_flow",),
         },

@@ -30,7 +30,7 @@ class Smooth:
         E[φ(u)φ(v)] = Σ_k a_k(p) a_k(q) ρ^k,   a_k(p) = E[φ(√p g) h_k(g)],   E[φ'(u)φ'(v)] the same of φ'
 
     Coefficients come from the trapezoidal rule in float64, whose error falls exponentially with the number of nodes where φ is
-    analytic (Trefethen & Weideman 2014, section 4); it is doubled until two rules agree and the terms suffice (:meth:`order_for`).
+    analytic (Trefethen & Weideman 2014); it is doubled until two rules agree and the terms suffice (:meth:`order_for`).
     No gradient reaches the points.
 
     Attributes:
