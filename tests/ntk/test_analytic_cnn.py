@@ -84,12 +84,12 @@ class Filters(nn.Module):
 
 @paddings
 def test_each_layer_of_cnns_of_many_channels_has_its_limit(padding):
-    """Oracle: the engine's layer kernels of ten sampled CNNs; five standard errors and depth/channels of the largest are allowed.
+    """Oracle: the engine's layer kernels of six sampled CNNs; five standard errors and depth/channels of the largest are allowed.
 
     Negative control: the other padding, and the layers in another order, are outside.
     """
-    x, found, channels, mode = images(3), [], 64, {"zeros": "constant", "circular": "circular"}[padding]
-    for seed in range(10):
+    x, found, channels, mode = images(2), [], 48, {"zeros": "constant", "circular": "circular"}[padding]
+    for seed in range(6):
         generator = torch.Generator().manual_seed(seed)
         shapes = [(channels, 2, SIZE, SIZE), (channels, channels, SIZE, SIZE), (1, channels * 12)]
         network = nn.Sequential(*(Filters(shape, torch.erf, mode, generator) for shape in shapes))
@@ -100,7 +100,7 @@ def test_each_layer_of_cnns_of_many_channels_has_its_limit(padding):
         kt.analytic.cnn_ntk(x, activation="erf", padding=kind, by_layer=True, **OPTIONS)
         for kind in (padding, *({*PADDINGS} - {padding}))
     )
-    allowed = 5 * draws.std(0) / 10**0.5 + 3 / channels * right.amax((-1, -2), keepdim=True)
+    allowed = 5 * draws.std(0) / 6**0.5 + 3 / channels * right.amax((-1, -2), keepdim=True)
     assert ((draws.mean(0) - right).abs() < allowed).all()
     for wrong in (other, right.flip(0)):
         assert ((draws.mean(0) - wrong).abs() > allowed).any()
