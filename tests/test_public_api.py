@@ -30,6 +30,12 @@ SIGNATURES = {
     "snapshot_from_arrays": ["kernel", "outputs", "targets", "step", "loss", "learning_rates"],
     "analytic.relu_ntk": ["x1", "x2", "depth", "weight_variance", "bias_variance"],
     "analytic.biased_relu_ntk": ["x1", "x2", "bias"],
+    "analytic.ntk": ["x1", "x2", "depth", "activation", "weight_variance", "bias_variance", "by_layer"],
+    "analytic.nngp": ["x1", "x2", "depth", "activation", "weight_variance", "bias_variance"],
+    "analytic.cnn_ntk": ["x1", "x2", "depth", "activation", "kernel_size", "padding", "weight_variance", "bias_variance",
+                         "by_layer"],
+    "analytic.cnn_nngp": ["x1", "x2", "depth", "activation", "kernel_size", "padding", "weight_variance", "bias_variance"],
+    "analytic.dual_pair": ["p", "q", "c", "activation"],
 }  # fmt: skip
 
 TRACKER = ["archive", "probe", "schedule", "output", "gauge", "top_k", "observables", "loss", "keep_kernel", "metadata",

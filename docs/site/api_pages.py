@@ -119,9 +119,14 @@ PAGES: Mapping[str, Page] = {
     ),
     "analytic": Page(
         "kerneltrack.analytic",
-        "Kernels in closed form: infinitely wide ReLU networks, and gradient flow under a fixed kernel.",
+        "Kernels of infinitely wide networks of any activation, whole or layer by layer, and gradient flow under a fixed kernel. "
+        ":doc:`/how-to/infinite-width` lays a measured kernel beside its limit.",
         "kerneltrack.analytic",
-        {"": ("relu_ntk", "relu_nngp", "biased_relu_ntk", "gradient_flow")},
+        {
+            "Networks": ("ntk", "nngp", "cnn_ntk", "cnn_nngp", "relu_ntk", "relu_nngp", "biased_relu_ntk"),
+            "Activations": ("dual_pair", "PiecewiseLinear", "Smooth"),
+            "A fixed kernel": ("gradient_flow",),
+        },
     ),
     "errors": Page(
         "kerneltrack.errors",

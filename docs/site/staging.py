@@ -23,7 +23,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Begin": ("tutorial", "faq", "comparison"),
     "How to": (
         "how-to/tracker", "how-to/did-my-decay-do-anything", "how-to/any-loop", "how-to/fabric", "how-to/hugging-face",
-        "how-to/kernel-from-elsewhere",
+        "how-to/kernel-from-elsewhere", "how-to/infinite-width",
         "how-to/standard-probes", "how-to/loggers", "how-to/notebooks",
         "how-to/hydra-and-slurm", "how-to/lightning-cli", "how-to/resume", "how-to/several-processes", "how-to/share",
         "how-to/command-line", "how-to/summary", "how-to/analyses", "how-to/digits", "how-to/transformer", "how-to/graphs",

@@ -84,6 +84,17 @@ def test_kernel_from_jax(here):
         assert archive.steps.tolist() == [0, 10, 20]
 
 
+def test_infinite_width():
+    """Its assertion, turned round as well; the parts sum to the kernel of the whole."""
+    page = "how-to/infinite-width"
+    names = run(page)
+    contradicted(page, "max(wide) < min(narrow)", "max(wide) > min(narrow)", names)
+    whole = kt.analytic.ntk(
+        names["x"], depth=3, activation="tanh", weight_variance=names["WEIGHT"], bias_variance=names["BIAS"]
+    )
+    torch.testing.assert_close(names["limit"].sum(0), whole)
+
+
 @QUIET
 def test_tutorial(here, capsys):
     """Its three answers are asserted: lazy or not by the page itself, the edge and the decay from the archives here."""

@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from scipy.special import erf
 
 import kerneltrack as kt
 from kerneltrack import analytic
@@ -17,7 +16,7 @@ study = script("width-sweep")
 
 from course import Corrected, Course  # noqa: E402
 from deep_limit import SCALINGS, angles_between, interpolated, odd_images, outcome, regression, task  # noqa: E402
-from erf_limit import Critical, covariance, slopes  # noqa: E402
+from erf_limit import Critical  # noqa: E402
 from measured import numbers  # noqa: E402
 from results import Results  # noqa: E402
 from sweep_results import Deep, Trained  # noqa: E402
@@ -181,29 +180,19 @@ def test_what_the_runs_cannot_tell_is_not_decided():
     assert Course(np.repeat(widths, 2), np.repeat(widths, 2) ** -0.5 * noise).limit(-0.5) is None
 
 
-def test_the_moments_of_erf_are_those_of_quadrature():
-    """Gauss and Hermite with 80 nodes in each of two independent normal variables; both integrands are smooth: 1e-10."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    a, b, c = 0.7, 0.4, 0.2
-    u, w = np.sqrt(a) * nodes[:, None], np.outer(weights, weights) / (2 * np.pi)
-    v = c / np.sqrt(a) * nodes[:, None] + np.sqrt(b - c**2 / a) * nodes
-    assert covariance(a, b, c) == pytest.approx(np.sum(w * erf(u) * erf(v)), abs=1e-10)
-    assert slopes(a, b, c) == pytest.approx(np.sum(w * 4 / np.pi * np.exp(-(u**2) - v**2)), abs=1e-10)
-
-
 def test_deep_networks_of_erf_tend_to_a_third_on_the_critical_line_and_to_nothing_without_biases():
     """The line by its two equations; two weight layers by hand; the limit (p − 1)/(2p − 1) at p = 2 within its log L/L."""
     line = Critical.of(0.1)
-    assert line.weight * slopes(line.size, line.size, line.size) == pytest.approx(1, rel=1e-12)
-    kept = line.weight * covariance(line.size, line.size, line.size) + 0.1
-    assert kept == pytest.approx(line.size, rel=1e-10)
-    c = 0.5 * line.size
-    after = line.weight * covariance(line.size, line.size, c) + 0.1
-    two = after + line.weight * slopes(line.size, line.size, c) * c
-    assert line.ratio(0.5, 2) == pytest.approx(two / (2 * line.size), rel=1e-10)
-    assert line.ratio(0.0, 3000) == pytest.approx(1 / 3, abs=0.01)
+    q = line.size
+    size, slopes = (float(found) for found in analytic.dual_pair(q, q, q, activation="erf"))
+    assert line.weight * slopes == pytest.approx(1, rel=1e-12)
+    assert line.weight * size + 0.1 == pytest.approx(q, rel=1e-10)
+    mixed, gate = (float(found) for found in analytic.dual_pair(q, q, q / 2, activation="erf"))
+    two = line.weight * mixed + 0.1 + line.weight * gate * q / 2
+    assert line.ratio(0.5, 2) == pytest.approx(two / (2 * q), rel=1e-10)
+    assert line.ratio(0.0, 400) == pytest.approx(1 / 3, abs=0.01)
     assert Critical.of(0.0).weight == pytest.approx(np.pi / 4)
-    assert Critical.of(0.0).ratio(0.7, 3000) - Critical.of(0.0).ratio(0.3, 3000) > 0.3
+    assert Critical.of(0.0).ratio(0.7, 400) - Critical.of(0.0).ratio(0.3, 400) > 0.3
 
 
 def test_the_moved_network_has_the_kernel_of_the_change_of_the_jacobian():

@@ -1,30 +1,23 @@
 """The infinitely wide network of erf as it gets deep: whether what is true of ReLU carries over.
 
-h^{l+1} = σ_w erf(h^l) Wᵀ/√m + σ_b b. With a = Σ(x, x), b = Σ(x', x'), c = Σ(x, x') of one layer (Williams 1998):
-
-    E[erf u erf v] = (2/π) asin(2c/√((1 + 2a)(1 + 2b))),   E[erf' u erf' v] = (4/π)/√((1 + 2a)(1 + 2b) − 4c²),
-    Σ ← σ_w² E[erf u erf v] + σ_b²,   Θ ← Σ + σ_w² E[erf' u erf' v] Θ.
-
 Near ρ = 1 on a critical line 1 − ρ' = (1 − ρ) − a(1 − ρ)^p; then Θ(x, x')/Θ(x, x) → (p − 1)/(2p − 1): ¼ for ReLU (p = 3/2),
 ⅓ where the activation is smooth (p = 2).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+import torch
 from scipy.optimize import brentq
 
-
-def covariance(a: float, b: float, c: float) -> float:
-    """E[erf u erf v]."""
-    return 2 / math.pi * math.asin(2 * c / math.sqrt((1 + 2 * a) * (1 + 2 * b)))
+from kerneltrack import analytic
 
 
-def slopes(a: float, b: float, c: float) -> float:
-    """E[erf' u erf' v]."""
-    return 4 / math.pi / math.sqrt((1 + 2 * a) * (1 + 2 * b) - 4 * c**2)
+def after(size: float) -> tuple[float, float]:
+    """E[erf²] and E[erf'²] of pre-activations of variance q."""
+    covariance, slopes = analytic.dual_pair(size, size, size, activation="erf")
+    return float(covariance), float(slopes)
 
 
 @dataclass(frozen=True)
@@ -45,20 +38,20 @@ class Critical:
     def of(cls, bias: float) -> Critical:
         """That of σ_b²; at σ_b² = 0 no size but 0 is kept, and 1 is where it starts."""
 
-        def weight(q: float) -> float:
-            return 1 / slopes(q, q, q)
+        def excess(q: float) -> float:
+            covariance, slopes = after(q)
+            return q - covariance / slopes - bias
 
         if bias == 0:
-            return cls(weight(0.0), 0.0, 1.0)
-        size = float(brentq(lambda q: q - weight(q) * covariance(q, q, q) - bias, 1e-9, 1e3, xtol=1e-14))
-        return cls(weight(size), bias, size)
+            return cls(1 / after(0.0)[1], 0.0, 1.0)
+        size = float(brentq(excess, 1e-9, 1e3, xtol=1e-14))
+        return cls(1 / after(size)[1], bias, size)
 
     def ratio(self, correlation: float, depth: int) -> float:
         """Θ(x, x')/Θ(x, x) after so many layers, of inputs of the kept size and this correlation."""
-        q, c = self.size, correlation * self.size
-        one, two = q, c
-        for _ in range(depth - 1):
-            spread, mixed = slopes(q, q, q), slopes(q, q, c)
-            q, c = (self.weight * covariance(q, q, x) + self.bias for x in (q, c))
-            one, two = q + self.weight * spread * one, c + self.weight * mixed * two
-        return two / one
+        wanted = torch.tensor([[1.0, correlation], [correlation, 1.0]], dtype=torch.float64) * self.size - self.bias
+        x = torch.linalg.cholesky(wanted * 2 / self.weight)  # Σ^1 = σ_w² x·x'/2 + σ_b²
+        theta = analytic.ntk(
+            x[:1], x, depth=depth, activation="erf", weight_variance=self.weight, bias_variance=self.bias
+        )
+        return float(theta[0, 1] / theta[0, 0])

@@ -16,6 +16,11 @@ def last(run: Run, name: str) -> float:
     return float(run.values(name)[-1])
 
 
+def largest(run: Run, name: str) -> float:
+    """A scalar observable, where it is largest while training; NaN where no moment has it."""
+    return float(np.fmax.reduce(run.values(name)))
+
+
 def hidden(run: Run, name: str, layer: int) -> float:
     """An observable of a hidden layer at the end; −1 is the last one. The readout, which has no activations, is left out."""
     return float(run.values(name)[-1, :-1][layer])
@@ -50,14 +55,14 @@ def smallest_over_limit(run: Run) -> float:
 
 #: name → how it is read off a run
 NUMBERS: dict[str, Callable[[Run], float]] = {
-    "C' on the trajectory": lambda r: float(np.nanmax(r.values("jacobian_stability"))),
+    "C' on the trajectory": lambda r: largest(r, "jacobian_stability"),
     "C' on the sphere": lambda r: float(np.max(r.provenance["metadata"]["sphere_constants"])),
     "λ_min(Θ_0)": smallest_at_start,
     "κ(Θ_0)": lambda r: float(r.values("condition_number")[0]),
     "‖ΔJ‖/‖J‖": lambda r: last(r, "jacobian_relative_change"),
     "‖ΔΘ‖/‖Θ‖": lambda r: last(r, "relative_kernel_change"),
     "‖Δθ‖": lambda r: last(r, "parameter_distance"),
-    "‖Δθ‖/R": lambda r: float(np.nanmax(r.values("stability_radius_share"))),
+    "‖Δθ‖/R": lambda r: largest(r, "stability_radius_share"),
     "neuron RMS": lambda r: hidden(r, "activation_neuron_deviation", -1),
     "neuron RMS, first layer": lambda r: hidden(r, "activation_neuron_deviation", 0),
     "largest neuron": lambda r: hidden(r, "activation_largest_deviation", -1),
@@ -65,7 +70,7 @@ NUMBERS: dict[str, Callable[[Run], float]] = {
     "relative norm": lambda r: hidden(r, "activation_relative_deviation", -1),
     "gate flips": lambda r: hidden(r, "gate_flips", -1),
     "lower bound": lambda r: last(r, "deviation_lower_bound"),
-    "bound used": lambda r: float(np.nanmax(r.values("deviation_bound_used"))),
+    "bound used": lambda r: largest(r, "deviation_bound_used"),
     "(gate flips/m)^½": lambda r: (hidden(r, "gate_flips", -1) / width_of(r)) ** 0.5,
     "η/√m": lambda r: float(r.learning_rates[0, 0]) / width_of(r) ** 0.5,
     "anchored error": lambda r: last(r, "anchored_linearization_error"),
