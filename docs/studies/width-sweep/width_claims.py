@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from claims import Claim
 from course import Course
+from lazy_limit import Lazy
+from odd_digits import odd_digits
 from sweep_results import Trained
+from width_runs import SETTINGS
 
 #: keys of the claims that the page explains where they do not hold
 KERNEL, LINEAR, FIRST = "the kernel moves less", "the linearised network follows", "standard, η ∝ 1/λ_1: first layer"
@@ -215,7 +219,7 @@ def activation_claims(sweep: Trained) -> Iterator[Claim]:
         )
 
 
-def why_not(sweep: Trained, refuted: set[str]) -> Iterator[str]:
+def why_not(sweep: Trained, refuted: set[str], settings: Mapping[str, Any]) -> Iterator[str]:
     """For the exponents that did not come out: a further number from the same archives, and what it suggests."""
 
     def slopes(number: str, settings: list[str], factor: float = 1.0) -> str:
@@ -252,8 +256,26 @@ def why_not(sweep: Trained, refuted: set[str]) -> Iterator[str]:
         )
     if LAST in refuted:
         yield (
-            f"*{LAST}*: three widths decide it, and the cause was not found. It is not the rate: η falls less steeply than "
-            f"1/m (the measured η/√m has slope {slopes('η/√m', standard)}, where 1/m has −1.5), which would make the deviation "
-            f"shallower; its plain slope is {slopes('neuron RMS', standard)}, and between the two largest widths "
-            f"{ends('neuron RMS', standard)}."
+            f"*{LAST}*: two powers mix. The second layer moves its neurons by m^−½; to it comes what the first layer does to them, "
+            "whose rate falls behind as 1/m, by m^−3/2. The infinitely wide network, linearised and trained at these rates "
+            "([lazy_limit.py](lazy_limit.py), by `kt.analytic`), says how much without a fit: "
+            f"{'; '.join(_predicted(sweep, name, settings) for name in standard)}. The narrow networks are not lazy and stay below "
+            "it, which flattens the measured slope where the predicted one is steepest."
         )
+
+
+def _predicted(sweep: Trained, name: str, settings: Mapping[str, Any]) -> str:
+    """RMS of a neuron of the last hidden layer by the linearised network, beside the measured one; and its slope far beyond."""
+    course, (x, y) = sweep.course(name, "neuron RMS"), odd_digits(settings["samples"])
+    activation, parametrisation = SETTINGS[name].activation, SETTINGS[name].parametrisation
+    lazy = Lazy(x.double(), y.double()[:, 0], activation, parametrisation, settings["steps"])
+    widths = [int(width) for width in course.sorted_widths]
+    found = np.array([lazy.deviation(width) for width in (*widths, 64 * widths[-1], 128 * widths[-1])])
+    shares = ", ".join(f"{m / f:.2f} ({w})" for w, m, f in zip(widths, course.medians, found[:-2], strict=True))
+    slope, far = np.log(found[-3] / found[-4]) / np.log(widths[-1] / widths[-2]), np.log2(found[-1] / found[-2])
+    text = (
+        f"{name} {found[-3]:.3g} at width {widths[-1]}, where {course.medians[-1]:.3g} is measured (measured over predicted: "
+        f"{shares}), slope {slope:.2f} between the two largest widths, where {course.last_slope:.2f} is measured, and {far:.2f} at "
+        "64 times the width"
+    )
+    return text.replace(" -", " −")

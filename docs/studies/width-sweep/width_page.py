@@ -36,7 +36,8 @@ def page(results: Results) -> str:
         list(activation_claims(sweep)),
         list(depth_claims(closed)),
     )
-    reasons = explained(why_not(sweep, {claim.key for claim in (*jacobian, *activation) if claim.holds is not True}))
+    refuted = {claim.key for claim in (*jacobian, *activation) if claim.holds is not True}
+    reasons = explained(why_not(sweep, refuted, s))
     return f"""# One sweep over width, and the deep limit
 
 Two papers on the limits of the tangent kernel, redone: J. Wenger, F. Dangel and A. Kristiadi, *On the Disconnect Between
