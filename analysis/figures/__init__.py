@@ -14,22 +14,25 @@ if TYPE_CHECKING:
     from .layout import over_time, sheet
     from .moving import MovingFunctions, moving_functions
     from .notebook import drawn
-    from .panels import COLOUR_MAPS, Series, cell_names, decade
+    from .panels import CELLS, COLOUR_MAPS, Cells, Marks, Series, Spot, decade, told
     from .registry import Scene, figure
     from .style import DARK, PAGE, PAPER, STYLES
 
 __all__ = [
+    "CELLS",
     "COLOUR_MAPS",
     "DARK",
     "PAGE",
     "PAPER",
     "STYLES",
     "Canvas",
+    "Cells",
     "Format",
+    "Marks",
     "MovingFunctions",
     "Scene",
     "Series",
-    "cell_names",
+    "Spot",
     "choose",
     "decade",
     "drawn",
@@ -47,9 +50,11 @@ __all__ = [
     "save_runs",
     "save_sweep",
     "sheet",
+    "told",
 ]
 
 _HOME = {
+    "CELLS": "panels",
     "COLOUR_MAPS": "panels",
     "Canvas": "canvas",
     "DARK": "style",
@@ -62,7 +67,10 @@ _HOME = {
     "over_time": "layout",
     "overlay_figure": "gallery",
     "sheet": "layout",
-    "cell_names": "panels",
+    "Cells": "panels",
+    "Marks": "panels",
+    "Spot": "panels",
+    "told": "panels",
     "choose": "catalogue",
     "decade": "panels",
     "drawn": "notebook",

@@ -117,7 +117,7 @@
   $("none").addEventListener("click", () => set(false));
 
   // What is on the page goes to the paper: the legend's entries, and the lines as they are drawn.
-  const entries = () => [...$("legend").children].map((item) => (item.firstChild.className === "dashed" ? ["var(--muted)", item.textContent, true] : [item.firstChild.style.background, item.textContent, false]));
+  const entries = () => [...$("legend").children].map((item) => (item.firstChild.className === "dashed" ? { colour: "var(--muted)", label: item.textContent, dash: true } : { colour: item.firstChild.style.background, label: item.textContent }));
   const table = ({ short, lines, bands }) => [
     ["run", short, "value", ...(bands.length ? ["low", "high"] : [])],
     ...lines.flatMap(({ label, points, band }) => points.map(([x, y], i) => [label, x, y, ...(bands.length ? (band ? band[i].slice(1) : ["", ""]) : [])])),

@@ -76,6 +76,22 @@ const plots = (() => {
     return parts.length ? `M${parts.join("L")}` : "";
   };
 
+  // What stands beside a name: its value, and between what it lies where that was measured.
+  const spread = ({ kind }, [, y, low, high]) => (low === undefined || kind === "area" ? value(y) : `${value(y)} (${value(low)} to ${value(high)})`);
+  // A line in small, for a legend: as it is broken, or the ring of a dot.
+  const swatch = ({ colour, dash, kind }) => {
+    const mark = make("i"), [on, off] = dash === true ? [5, 3] : String(dash).split(" ").map(Number);
+    mark.style.background = dash ? `repeating-linear-gradient(90deg, ${colour} 0 ${on}px, transparent ${on}px ${on + off}px)` : colour;
+    if (kind === "dots") { mark.className = "ring"; mark.style.background = "none"; mark.style.borderColor = colour; }
+    return mark;
+  };
+  // Lines that lie on an earlier one all along, which they hide.
+  const hidden = (lines) => (lines.length > 12 ? [] : lines.flatMap((one, i) => {
+    const same = (other) => other.kind === one.kind && other.at.length === one.at.length && one.at.every((x, k) => Math.abs(x - other.at[k]) < 1 && Math.abs(one.up[k] - other.up[k]) < 1);
+    const under = one.at.length > 1 && lines.slice(0, i).find(same);
+    return under ? [`${one.label} on ${under.label}`] : [];
+  }));
+
   const tip = () => document.getElementById("tip");
   const show = (clientX, clientY, head, rows) => {
     const box = tip();
@@ -88,11 +104,12 @@ const plots = (() => {
     box.style.top = `${Math.max(6, Math.min(clientY + 10, innerHeight - box.offsetHeight - 6))}px`;
   };
 
-  // A plot in `host`. spec: { label, x, y, scale, pure, log, marks, named: [[x, text], …], rules, lines: [{ label, colour, dash, thin, points: [[x, y], …] }],
+  // A plot in `host`. spec: { label, x, y, scale, pure, log, marks, named: [[x, text], …], rules, lines: [{ label, colour, dash, thin, kind, sizes,
+  // points: [[x, y], …] or [[x, y, low, high], …] }], of kind "area" (a layer of a stack, its value beside its edges), "band" or "dots";
   // bands: [{ colour, points: [[x, low, high], …] }], all, flat }: `all` lists every line under the pointer, else the nearest; `flat`
   // is for rows over one axis.
   const plot = (host, first) => {
-    let spec = first, window_ = null, held = null;
+    let spec = first, window_ = null, held = null, moment = null;
     const svg = draw("svg", { role: "img", class: "plot", "aria-label": spec.label });
     host.replaceChildren(svg);
     let view = null;
@@ -103,8 +120,10 @@ const plots = (() => {
       const box = { left: 54, right: width - 12, top: (spec.named || []).length ? 24 : 10, bottom: height - (spec.x ? 40 : 26) };
       const scale = axis(spec.pure ? "pure" : spec.scale || "linear", spec.marks || []);
       const good = ([x, y]) => y !== null && Number.isFinite(y) && (!spec.log || y > 0) && (!spec.pure || x > 0);
+      const level = (one, p) => (one.kind === "area" ? (p[2] + p[3]) / 2 : p[1]);
       const lines = spec.lines.map((one) => ({ ...one, points: one.points.filter(good) }));
-      const bands = (spec.bands || []).map((one) => ({ ...one, points: one.points.filter(([x, low, high]) => good([x, high]) && Number.isFinite(low)) }));
+      const edged = lines.filter((one) => one.kind === "area" || one.kind === "band").map((one) => ({ ...one, points: one.points.map((p) => [p[0], p[2], p[3]]) }));
+      const bands = [...edged, ...(spec.bands || [])].map((one) => ({ ...one, points: one.points.filter(([x, low, high]) => good([x, high]) && Number.isFinite(low)) }));
       const across = [...lines, ...bands].flatMap((one) => one.points.map((p) => scale.to(p[0])));
       let low = across.reduce((a, b) => Math.min(a, b), Infinity), high = across.reduce((a, b) => Math.max(a, b), -Infinity);
       if (!(low <= high)) { svg.replaceChildren(draw("text", { x: 12, y: 24 }, "no number to draw")); view = null; return; }
@@ -114,7 +133,7 @@ const plots = (() => {
       const px = (x) => box.left + ((scale.to(x) - u0) / (u1 - u0)) * (box.right - box.left);
       // The vertical axis fits what is in view, so that zooming in time is zooming in value too.
       const up = (y) => (spec.log ? Math.log10(y) : y), seen = [];
-      lines.forEach((one) => one.points.forEach((p) => { const u = scale.to(p[0]); if (u >= u0 && u <= u1) seen.push(up(p[1])); }));
+      lines.forEach((one) => one.points.forEach((p) => { const u = scale.to(p[0]); if (u >= u0 && u <= u1) seen.push(...[level(one, p), ...(one.kind === "dots" ? p.slice(2) : [])].filter((y) => !spec.log || y > 0).map(up)); }));
       bands.forEach((one) => one.points.forEach((p) => { const u = scale.to(p[0]); if (u >= u0 && u <= u1) { seen.push(up(p[2])); if (!spec.log || p[1] > 0) seen.push(up(p[1])); } }));
       let v0 = seen.reduce((a, b) => Math.min(a, b), Infinity), v1 = seen.reduce((a, b) => Math.max(a, b), -Infinity);
       if (!(v0 <= v1)) { v0 = 0; v1 = 1; }
@@ -123,7 +142,6 @@ const plots = (() => {
       v0 -= pad; v1 += pad;
       const py = (y) => box.bottom - ((up(y) - v0) / (v1 - v0)) * (box.bottom - box.top);
 
-      svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
       const parts = [], clip = `${host.id || "plot"}-clip`;
       const inner = draw("g", { "clip-path": `url(#${clip})` }), clipped = draw("clipPath", { id: clip });
       clipped.append(draw("rect", { x: box.left, y: box.top - 2, width: box.right - box.left, height: box.bottom - box.top + 4 }));
@@ -147,23 +165,42 @@ const plots = (() => {
         taken = at + half + 6;
         parts.push(draw("text", { x: at, y: box.top - 8, "text-anchor": "middle", class: "named" }, text));
       });
-      (spec.rules || []).forEach(({ y, colour }) => { if (!spec.log || y > 0) inner.append(draw("line", { class: "mark", x1: box.left, x2: box.right, y1: py(y), y2: py(y), style: `stroke: ${colour}` })); });
+      (spec.rules || []).forEach(({ y, colour, dash }) => { if (!spec.log || y > 0) inner.append(draw("line", { class: "mark", x1: box.left, x2: box.right, y1: py(y), y2: py(y), style: `stroke: ${colour}`, "stroke-dasharray": dash || "none" })); });
       bands.forEach((one) => {
         const there = one.points.map((p) => `${px(p[0]).toFixed(1)} ${py(p[2]).toFixed(1)}`);
         const again = one.points.map((p) => `${px(p[0]).toFixed(1)} ${(spec.log && p[1] <= 0 ? box.bottom : py(p[1])).toFixed(1)}`).reverse();
-        if (there.length) inner.append(draw("path", { class: "band", d: `M${[...there, ...again].join("L")}Z`, style: `fill: ${one.colour}` }));
+        if (there.length) inner.append(draw("path", { class: one.kind === "area" ? "layer" : "band", d: `M${[...there, ...again].join("L")}Z`, style: `fill: ${one.colour}` }));
       });
       lines.forEach((one, i) => {
-        const xs = one.points.map((p) => px(p[0])), ys = one.points.map((p) => py(p[1]));
+        const xs = one.points.map((p) => px(p[0])), ys = one.points.map((p) => py(level(one, p)));
         one.at = xs; one.up = ys;
+        if (one.kind === "area") return;
+        if (one.kind === "dots") {
+          one.points.forEach((p, k) => {
+            if (p.length > 2) inner.append(draw("line", { class: "line thin", x1: xs[k], x2: xs[k], y1: p[2] > 0 || !spec.log ? py(p[2]) : box.bottom, y2: py(p[3]), style: `stroke: ${one.colour}` }));
+            inner.append(draw("circle", { class: "ring", cx: xs[k], cy: ys[k], r: one.sizes ? one.sizes[k] : 2.6, style: `stroke: ${one.colour}` }));
+          });
+          return;
+        }
         const node = xs.length < 2 ? draw("circle", { class: "dot", cx: xs[0], cy: ys[0], r: 2.5, style: `fill: ${one.colour}` })
           : draw("path", { class: `line${one.thin ? " thin" : ""}`, d: path(xs, ys, box.left, box.right), style: `stroke: ${one.colour}`, "data-line": i });
-        if (one.dash) node.setAttribute("stroke-dasharray", "5 3");
+        if (one.dash) node.setAttribute("stroke-dasharray", one.dash === true ? "5 3" : one.dash);
         if (xs.length) inner.append(node);
       });
-      const over = draw("g", {});
-      svg.replaceChildren(clipped, ...parts, inner, over);
-      view = { box, lines, over, u0, u1, whole, scale, width };
+      const over = draw("g", {}), now = draw("g", {}), covered = hidden(lines);
+      covered.slice(0, 3).forEach((text, k) => parts.push(draw("text", { x: box.left, y: height + 12 + 14 * k, class: "covered" }, text)));
+      svg.setAttribute("viewBox", `0 0 ${width} ${height + 14 * Math.min(covered.length, 3) + (covered.length ? 4 : 0)}`);
+      svg.replaceChildren(clipped, ...parts, inner, now, over);
+      view = { box, lines, over, now, px, u0, u1, whole, scale, width };
+      mark(moment);
+    };
+    // The reader's moment, a line where it is in view and not beyond all that was measured.
+    const mark = (x) => {
+      moment = x;
+      if (!view) return;
+      const u = x === null ? NaN : view.scale.to(x), [a, b] = view.whole;
+      const there = u >= Math.max(a, view.u0) && u <= Math.min(b, view.u1);
+      view.now.replaceChildren(...(there ? [draw("line", { class: "moment", x1: view.px(x), x2: view.px(x), y1: view.box.top, y2: view.box.bottom })] : []));
     };
 
     const inside = (event) => { const box = svg.getBoundingClientRect(); return [((event.clientX - box.left) / box.width) * view.width, ((event.clientY - box.top) / box.height) * view.width * (box.height / box.width)]; };
@@ -178,10 +215,10 @@ const plots = (() => {
       const chosen = known[near_], at = chosen.points[places[near_]][0], left = chosen.at[places[near_]];
       const listed = spec.all ? known.map((one, i) => [one, places[i]]).filter(([one, i]) => one.points[i][0] === at) : [[chosen, places[near_]]];
       view.over.replaceChildren(draw("line", { class: "crosshair", x1: left, x2: left, y1: view.box.top, y2: view.box.bottom }),
-        ...(spec.all ? [] : [draw("path", { class: "line held", d: path(chosen.at, chosen.up, view.box.left, view.box.right), style: `stroke: ${chosen.colour}` })]),
+        ...(spec.all || chosen.kind ? [] : [draw("path", { class: "line held", d: path(chosen.at, chosen.up, view.box.left, view.box.right), style: `stroke: ${chosen.colour}` })]),
         ...listed.map(([one, i]) => draw("circle", { class: "dot", cx: one.at[i], cy: one.up[i], r: 3.2, style: `fill: ${one.colour}` })));
       const box = svg.getBoundingClientRect();
-      show(box.left + (left / view.width) * box.width, box.top + 12, `${spec.short || spec.x || "at"} ${value(at)}`, listed.map(([one, i]) => [one.label, value(one.points[i][1]), one.colour]));
+      show(box.left + (left / view.width) * box.width, box.top + 12, `${spec.short || spec.x || "at"} ${value(at)}`, listed.map(([one, i]) => [one.label, spread(one, one.points[i]), one.colour]));
       held = [left, chosen.up[places[near_]], near_, places[near_]];
     };
     const zoom = (factor, middle = (view.u0 + view.u1) / 2) => {
@@ -228,8 +265,8 @@ const plots = (() => {
     redraw();
     let told = host.clientWidth;
     new ResizeObserver(() => { if (Math.abs(host.clientWidth - told) > 2) { told = host.clientWidth; requestAnimationFrame(() => redraw()); } }).observe(host);
-    return { redraw, zoom: (factor) => view && zoom(factor), whole: () => { window_ = null; redraw(); }, svg };
+    return { redraw, mark, zoom: (factor) => view && zoom(factor), whole: () => { window_ = null; redraw(); }, svg };
   };
 
-  return { plot, draw, make, value, show, axis, ticks };
+  return { plot, draw, make, value, spread, swatch, show, axis, ticks };
 })();

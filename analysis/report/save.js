@@ -33,9 +33,11 @@ const save = (() => {
     whole.append(draw("style", {}, ofPlots()));
     parts.forEach(({ title, key, svg }) => {
       if (title) whole.append(draw("text", { x: 8, y: (y += 14), style: "font-weight: 600" }, title));
-      key.forEach(([colour, label, dash]) => {
+      key.forEach(({ colour, label, dash, kind }) => {
         y += 15;
-        whole.append(draw("line", { x1: 8, x2: 26, y1: y - 4, y2: y - 4, stroke: fixed(colour), "stroke-width": 2, "stroke-dasharray": dash ? "5 3" : "none" }), draw("text", { x: 32, y }, label));
+        const sign = kind === "dots" ? draw("circle", { cx: 17, cy: y - 4, r: 3.5, fill: "none", stroke: fixed(colour), "stroke-width": 1.2 })
+          : draw("line", { x1: 8, x2: 26, y1: y - 4, y2: y - 4, stroke: fixed(colour), "stroke-width": kind === "area" ? 9 : 2, "stroke-dasharray": dash === true ? "5 3" : dash || "none" });
+        whole.append(sign, draw("text", { x: 32, y }, label));
       });
       const made = copy(svg);
       made.setAttribute("y", (y += 4)); y += extent(svg)[1] + 8;

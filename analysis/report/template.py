@@ -57,7 +57,8 @@ def _legible(value: Any) -> Any:
 
 #: A blank between a number and its unit, its sign or the word that it belongs to.
 _BOUND = re.compile(
-    r"(?<=\d) (?=%|mrad|nats|(?:ms|s|min|h)\b)|(?<=\bstep) (?=\d)|(?<=[=≥≤≈±→]) (?=[−\d])|(?<=\w) (?=[=≥≤≈±→] )"
+    r"(?<=\d) (?=%|mrad|nats|(?:ms|s|min|h)\b)|(?<=\bstep) (?=\d)|(?<=[₀-₉\w)]) (?=×\d)|(?<=[=≥≤≈±→]) (?=[−\d])"
+    r"|(?<=\w) (?=[=≥≤≈±→] )|(?<=ᵀ) (?=\S)|(?<=\bJ) (?=P\b)|(?<=\bP) (?=J)"
 )
 
 
@@ -82,5 +83,7 @@ def value_text(value: object) -> str:
     """A setting or an entry of the metadata in one line."""
     import json
 
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        value = ", ".join(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return plain(text, 600)
+    return plain(text, 2000) or "–"

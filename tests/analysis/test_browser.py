@@ -37,13 +37,13 @@ addEventListener("load", () => {
     seen.player = [...document.querySelectorAll(".scripted")].map((one) => one.checkVisibility());
     seen.cursors = $("figure-overview").querySelectorAll(".drawing .moment").length;
   }
-  const drawings = [...document.querySelectorAll(".drawing")], told = (d) => JSON.parse(d.dataset.hover);
+  const drawings = [...document.querySelectorAll(".drawing[data-hover]")], told = (d) => JSON.parse(d.dataset.hover);
   const drawing = drawings.find((d) => told(d).some((p) => p.axis === "step"));
   drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
   seen.tip = $("tip").hidden ? null : $("tip").innerText;
   drawing.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
   seen.escaped = $("tip").hidden;
-  const map = [...document.querySelectorAll(".drawing")].find((d) => JSON.parse(d.dataset.hover).some((p) => p.map));
+  const map = [...document.querySelectorAll(".drawing[data-hover]")].find((d) => JSON.parse(d.dataset.hover).some((p) => p.map));
   map.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" })); seen.cell = $("tip").innerText;
   map.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
   const svg = map.querySelector("svg"), box = () => svg.getAttribute("viewBox").split(" ").map(Number);

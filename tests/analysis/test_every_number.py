@@ -1,8 +1,8 @@
 """Every number that a report draws, recomputed from the file with h5py and NumPy alone.
 
 A figure or a curve of the slider without an oracle here fails the test: a new one must bring its own. Pictures have no
-numbers; what fills areas instead of drawing lines (layer shares, bars) is held to the data in test_figures.py; sentences
-and tables have test_every_sentence.py.
+numbers; what two figures derive at length (feature-atlas, influence) is held to the data in their own tests; sentences and
+tables have test_every_sentence.py.
 """
 
 import dataclasses
@@ -17,16 +17,7 @@ from kerneltrack.analysis import load
 from kerneltrack.analysis.report.slider_curves import moving_panels
 from tests.analysis.h5_by_hand import Raw
 
-PICTURES = {
-    "outputs",
-    "eigenfunctions",
-    "kernel-slices",
-    "projections",
-    "layer-shares",
-    "ledger-modes",
-    "influence",
-    "feature-atlas",
-}
+PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "influence", "feature-atlas"}
 
 
 def lines_of(raw, control):
@@ -106,6 +97,10 @@ def lines_of(raw, control):
         name: np.abs(1 - rate * raw.values[row, :kept] / raw.count) for name, rate in (("old", 0.25), ("new", 0.125))
     }
     found["mode-factors"] = {f"{name} rate, predicted": (index[:kept], f) for name, f in factors.items()}
+    vectors = raw.at["eigenvectors"][row].reshape(raw.modes, -1).astype(float)
+    before, after = (vectors.T @ raw.at["residual"][r].reshape(-1) for r in (row, row + 1))
+    found["mode-factors"]["new rate, measured"] = (index[:kept], np.abs(after / before))
+    found["layer-shares"] = {layer: (steps, raw.stored("layer_share", i)) for i, layer in enumerate("024")}
     found["frequencies"] = {}
     found["loss"] = {
         "probe": (steps, raw.loss),
@@ -187,10 +182,11 @@ def wrong_points(panels, lines):
     for number, panel in enumerate(panels):
         for line in panel.get("lines", ()):
             x, values = lines.get(f"{line['label']}#{number}", lines.get(line["label"], ([], [])))
-            for _, _, at, value in line["points"]:
+            for _, _, at, value, *edges in line["points"]:
                 near = [v for place, v in zip(x, values, strict=True) if abs(place - at) < 1e-6]
                 # four significant digits are on the page
-                if not any(abs(v - value) <= 6e-4 * abs(v) + 1e-12 for v in near):
+                thick = not edges or abs(edges[1] - edges[0] - value) <= 2e-5  # a layer is as thick as its share
+                if not thick or not any(abs(v - value) <= 6e-4 * abs(v) + 1e-12 for v in near):
                     wrong.append((line["label"], at, value, near))
     return wrong
 
@@ -198,11 +194,13 @@ def wrong_points(panels, lines):
 def test_every_drawn_line_is_recomputed(page, raws):
     oracles = lines_of(*raws)
     drawn = drawings(page)
-    assert set(drawn) - PICTURES - set(maps_of(raws[0])) - {"frequencies", "spectrum-map"} <= set(oracles)
+    assert set(drawn) - PICTURES - set(maps_of(raws[0])) - {"frequencies", "spectrum-map", "ledger-modes"} <= set(
+        oracles
+    )
     assert len(drawn) > 20
     for name, panels in drawn.items():
         if oracles.get(name):
-            assert sum(len(line["points"]) for panel in panels for line in panel["lines"]) > 0, name
+            assert sum(len(line["points"]) for panel in panels for line in panel.get("lines", ())) > 0, name
             assert wrong_points(panels, oracles[name]) == [], name
 
 
@@ -219,6 +217,43 @@ def test_every_map_is_recomputed(page, raws, name):
     (panel,) = drawings(page)[name]
     np.testing.assert_allclose(np.array(panel["map"]["values"], dtype=float), expected, atol=tolerance + 6e-4)
     assert panel["map"]["rows"] == [f"{step:,}" for step in raws[0].steps]
+
+
+def test_the_map_of_the_spectrum_is_recomputed_and_its_cells_lie_where_they_are_drawn(page, raws):
+    """Places: mode i between log i and log(i + 1) of a logarithmic axis that ends at M + 1; steps from middle to middle."""
+    raw, ((panel,),) = raws[0], (drawings(page)["spectrum-map"],)
+    told = panel["map"]
+    assert told["columns"] == [f"step {step:,}" for step in raw.steps]
+    at = [int(name.removeprefix("mode ")) for name in told["rows"]]
+    assert at[0] == 1
+    assert len(at) == min(raw.modes, len(at)) > 40
+    np.testing.assert_allclose(np.array(told["values"], dtype=float), raw.values[:, np.array(at) - 1].T, rtol=1e-5)
+    for i, (top, bottom) in zip(at, told["y"], strict=True):
+        places = [1 - np.log(j) / np.log(raw.modes + 1) for j in (i + 1, i)]
+        assert (top, bottom) == pytest.approx(places, abs=2e-4)
+    lefts, rights = np.transpose(told["x"])
+    np.testing.assert_allclose(lefts[1:], rights[:-1], atol=2e-4)
+    shares = (rights - lefts)[1:-1] / (rights[-2] - lefts[1])
+    widths = (raw.steps[2:] - raw.steps[:-2]) / 2
+    np.testing.assert_allclose(shares, widths / widths.sum(), atol=1e-3)
+
+
+def test_the_bars_of_the_ledger_are_recomputed(page, raws):
+    """Each bar's parts by the formula; it reaches from the sum of what is below zero to that of what is above."""
+    raw, panels = raws[0], drawings(page)["ledger-modes"]
+    m = raw.coefficients["residual"]
+    parts = [
+        raw.at["ledger_kernel_flow"][..., 0].sum(axis=2),
+        raw.at["ledger_remainder"][..., 0],
+        raw.at["ledger_curvature"][..., 0],
+    ]
+    parts[1] = parts[1].sum(axis=2) if parts[1].ndim == 3 else parts[1]
+    learned = -np.stack(parts) * m / np.sum(m**2, axis=1)[:, None]
+    for row, panel in zip([0, len(m) // 2, len(m) - 1], panels, strict=True):
+        assert [spot["head"] for spot in panel["spots"]] == [f"mode {i}" for i in range(1, 13)]
+        for i, spot in enumerate(panel["spots"]):
+            told = [value for _, value, _ in spot["rows"]]
+            np.testing.assert_allclose(told, learned[:, row, i], rtol=1e-4, atol=1e-9)
 
 
 def test_the_slider_s_curves_are_recomputed(page, raws):

@@ -12,7 +12,7 @@ from ...derived import alignment_order
 from ...derived import oscillation as oscillation_of
 from ...text import subscript
 from ..layout import layer_names, over_time, sheet
-from ..panels import Series, mark_changes
+from ..panels import Marks, Series, mark_changes, told
 from ..registry import Scene, figure
 
 _RAW = {"gauss_newton_sharpness": "Gauss–Newton", "hessian_sharpness": "Hessian", "batch_sharpness": "batch"}
@@ -71,7 +71,10 @@ def _error_of_batches(scene: Scene, ax: Axes, lines: list[Series]) -> None:
     error = scene.masked("batch_sharpness_error", why="the figure")
     known = np.isfinite(batch.values + error)
     steps, values, error = scene.run.steps[known], batch.values[known], error[known]
-    ax.fill_between(steps, values - error, values + error, color=batch.colour, alpha=0.2, linewidth=0)
+    low, high = values - error, values + error
+    area = ax.fill_between(steps, low, high, color=batch.colour, alpha=0.2, linewidth=0)
+    line = next(one for one in ax.lines if one.get_label() == batch.label)
+    told(ax).marks.append(Marks("band", batch.label, batch.colour, steps, values, low, high, artists=(area, line)))
 
 
 def _bound(scene: Scene, lines: list[Series]) -> tuple[list[Series], float | None]:

@@ -28,7 +28,7 @@ def estimates(scene: Scene) -> Figure:
     for ax, (name, label) in zip(axes, held, strict=True):
         value = scene.masked(f"{name}_estimate", why="the figure")
         error = scene.masked(f"{name}_estimate_error", why="the figure")
-        one = Series("", value, scene.style.category[0])
+        one = Series(label, value, scene.style.category[0])
         band(ax, scene.run.steps, value - 2 * error, value + 2 * error, one)
-        over_time(scene, ax, [one], label)
+        over_time(scene, ax, [one], label, ends=False)
     return page

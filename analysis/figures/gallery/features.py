@@ -11,8 +11,8 @@ from ..layout import sheet
 from ..panels import named_map
 from ..registry import Scene, figure
 
-#: Colours end here: a score of a hundred is no more certain than one of twenty.
-_LIMIT = 20.0
+#: Here a function stands out, and colours become logarithmic: a score of two hundred is to be told from one of ten.
+_LIMIT = 5.0
 #: Moments of the map, evenly spread in rank: two hundred permutations at each take seconds a hundred, and a column is a few pixels.
 _MOMENTS = 120
 

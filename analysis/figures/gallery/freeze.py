@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from kerneltrack.errors import AnalysisError
 
 from ...derived import freeze_here, judge
+from ...text import count
 from ..layout import over_time, sheet
-from ..panels import Series
+from ..panels import Series, Spot, told
 from ..registry import Scene, figure
 
 
@@ -87,10 +88,14 @@ def stage_bands(scene: Scene) -> Figure:
     for stage in found:
         level, colour = names.index(stage.name), style.category[names.index(stage.name) % len(style.category)]
         axes[1].plot([stage.first, stage.last], [level, level], color=colour, linewidth=7, solid_capstyle="butt")
+        steps = f"{count(stage.first)} to {count(stage.last)}"
+        rows = (("steps", steps, colour), ("level", stage.level, colour))
+        told(axes[1]).spots.append(Spot((stage.first, stage.last), (level - 0.15, level + 0.15), stage.name, rows))
     axes[1].set_yticks(range(len(names)), names)
     axes[1].set_ylim(len(names) - 0.4, -0.6)
     axes[1].grid(visible=False)
     axes[1].spines["left"].set_visible(False)
     axes[1].tick_params(axis="y", length=0)
     axes[1].set_xlabel("training step")
+    axes[1].set_label("stages")
     return page

@@ -25,11 +25,11 @@ def calibration(scene: Scene) -> Figure:
     """z̄² and the likelihood over training."""
     page, (left, right) = sheet(scene, 1, 2, height=0.36)
     colour = scene.style.category
-    ratio = Series("", scene.masked("posterior_calibration", why="the figure"), colour[0])
-    over_time(scene, left, [ratio], "squared error / variance", y="log")
+    ratio = Series("z̄²", scene.masked("posterior_calibration", why="the figure"), colour[0])
+    over_time(scene, left, [ratio], "squared error / variance", y="log", ends=False)
     left.axhline(1, color=scene.style.ink, linewidth=1, linestyle=(0, (1, 2)))
-    likelihood = Series("", scene.masked("ntk_gp_nll", why="the figure"), colour[1])
-    over_time(scene, right, [likelihood], "−ln p(y), nats")
+    likelihood = Series("−ln p(y)", scene.masked("ntk_gp_nll", why="the figure"), colour[1])
+    over_time(scene, right, [likelihood], "−ln p(y), nats", ends=False)
     return page
 
 
@@ -49,6 +49,15 @@ def influence(scene: Scene) -> Figure:
     derivative = np.sqrt(np.sum(found.influence**2, axis=0) / max(len(found.influence) - 1, 1))
     page, (ax,) = sheet(scene, height=0.45, width=0.8)
     names = [str(i) for i in most]
-    ranked(ax, names, found.reach[most], derivative[most], scene.style, ylabel="change at other points")
+    ranked(
+        ax,
+        names,
+        found.reach[most],
+        derivative[most],
+        scene.style,
+        ylabel="change at other points",
+        labels=("removal", "influence"),
+        noun="point",
+    )
     ax.set_xlabel(f"point of the probe, {steps_text(found.step)}")
     return page

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ...trajectory import Floats, Ints
 from ..style import Style
+from .told import Marks, told
 
 Scale = Literal["linear", "log"]
 
@@ -49,8 +50,9 @@ def line_plot(
     x: Scale = "linear",
     y: Scale = "linear",
     ylim: tuple[float | None, float | None] = (None, None),
+    ends: bool = True,
 ) -> Axes:
-    """Lines over training steps; returns ``ax``."""
+    """Lines over training steps, each named at its end if ``ends``; returns ``ax``."""
     for one in series:
         draw(ax, steps, one)
     time_axis(ax, x)
@@ -61,7 +63,8 @@ def line_plot(
     ax.set_ylim(*ylim)
     ax.set_ylabel(ylabel)
     ax.set_title(title)
-    label_ends(ax, steps, series)
+    if ends:
+        label_ends(ax, steps, series)
     ax.set_label("course")
     return ax
 
@@ -105,8 +108,9 @@ def draw(ax: Axes, x: Ints | Floats, one: Series) -> None:
 
 def band(ax: Axes, x: Ints | Floats, low: Floats, high: Floats, one: Series) -> Axes:
     """A line with a band from ``low`` to ``high``; returns ``ax``."""
-    ax.fill_between(x, low, high, color=one.colour, alpha=0.2, linewidth=0)
+    area = ax.fill_between(x, low, high, color=one.colour, alpha=0.2, linewidth=0)
     draw(ax, x, one)
+    told(ax).marks.append(Marks("band", one.label, one.colour, x, one.values, low, high, artists=(area, ax.lines[-1])))
     return ax
 
 
@@ -115,7 +119,9 @@ def stacked(ax: Axes, x: Ints | Floats, shares: Floats, style: Style, *, labels:
     edges = np.concatenate([np.zeros((len(shares), 1)), np.cumsum(shares, axis=1)], axis=1)
     colours = style.ordered(shares.shape[1])
     for i, colour in enumerate(colours):
-        ax.fill_between(x, edges[:, i], edges[:, i + 1], color=colour, alpha=0.8, linewidth=0.4, label=labels[i])
+        low, high = edges[:, i], edges[:, i + 1]
+        area = ax.fill_between(x, low, high, color=colour, alpha=0.8, linewidth=0.4, label=labels[i])
+        told(ax).marks.append(Marks("area", labels[i], colour, x, shares[:, i], low, high, artists=(area,)))
     centres = (edges[-1, 1:] + edges[-1, :-1]) / 2
     ax.set_ylim(0, 1)
     ax.set_ylabel("share of the trace")
@@ -133,6 +139,7 @@ def stacked(ax: Axes, x: Ints | Floats, shares: Floats, style: Style, *, labels:
             fontsize="small",
             annotation_clip=False,
         )
+    ax.set_label("course")
     return ax
 
 

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ...trajectory import Floats, Ints
 from ..style import Style
 from .courses import Scale, decade, time_axis
+from .told import Cells, told
 
 #: Magnitudes from dark to light; what has a sign takes the diverging map of the pictures.
 MAGNITUDES, SIGNED = "cividis", "RdBu_r"
-
-
-#: What the rows and columns of a map stand for, for the value under the pointer.
-_CELLS: WeakKeyDictionary[Axes, tuple[list[str], list[str]]] = WeakKeyDictionary()
-
-
-def cell_names(ax: Axes) -> tuple[list[str], list[str]]:
-    """Names of the rows and of the columns of the map drawn on ``ax``."""
-    return _CELLS[ax]
+#: The id of a map's image in an SVG: the page keeps its cells sharp however large they are shown, unlike a picture's pixels.
+CELLS = "cells"
 
 
 def heat_map(
@@ -47,8 +40,9 @@ def heat_map(
     ax.set_xticks(ticks, [labels[i] for i in ticks])
     ax.set_yticks(ticks, [labels[i] for i in ticks])
     _frame(ax, style, axis, axis, title)
-    _CELLS[ax] = list(labels), list(labels)
+    told(ax).cells = Cells.square(values, labels, labels)
     _bar(ax, image, style, bar_label)
+    image.set_gid(CELLS)
     return ax
 
 
@@ -72,7 +66,8 @@ def block_map(
     ax.set_yticks(ticks, [str(i) for i in ticks])
     _frame(ax, style, xlabel, ylabel, title)
     names = [f"{xlabel} {i}" for i in range(len(values))]
-    _CELLS[ax] = names, names
+    told(ax).cells = Cells.square(values, names, names)
+    image.set_gid(CELLS)
     if bar:
         _bar(ax, image, style, "")
     return ax
@@ -89,14 +84,26 @@ def named_map(
     limit: float,
     bar_label: str,
 ) -> Axes:
-    """Signed values (R, C) in rows of names, the first on top, over moments; colours end at ±limit; returns ``ax``."""
-    image = ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="none")
+    """Signed values (R, C) in rows of names, the first on top, over moments; returns ``ax``.
+
+    Colours are even up to ±limit and logarithmic beyond it, as far as the values go and at least to four times the limit.
+    """
+    known = np.abs(values[np.isfinite(values)])
+    top = max(4 * limit, float(known.max(initial=0.0)))
+    norm = SymLogNorm(limit, vmin=-top, vmax=top)
+    image = ax.imshow(values, cmap=SIGNED, norm=norm, aspect="auto", interpolation="none")
     ticks = np.unique(np.linspace(0, len(columns) - 1, min(6, len(columns))).round().astype(int))
     ax.set_xticks(ticks, [columns[i] for i in ticks])
     ax.set_yticks(range(len(rows)), list(rows))
     _frame(ax, style, "training step", "", title)
-    _CELLS[ax] = list(rows), list(columns)
-    _bar(ax, image, style, bar_label).ax.axhline(5, color=style.ink, linewidth=1)
+    told(ax).cells = Cells.square(values, rows, columns)
+    image.set_gid(CELLS)
+    bar = _bar(ax, image, style, bar_label)
+    above = [limit * factor for factor in (1, 4, 20, 100, 1000) if limit * factor <= top]
+    levels = [*(-v for v in reversed(above)), 0.0, *above]
+    bar.set_ticks(levels, labels=[f"{v:,.0f}".replace("-", "−") for v in levels])
+    bar.ax.minorticks_off()
+    bar.ax.axhline(limit, color=style.ink, linewidth=1)
     return ax
 
 
@@ -119,6 +126,13 @@ def mode_time_map(
     known = shown[np.isfinite(shown)]
     across = _edges(steps.astype(np.float64), x)
     up = np.arange(values.shape[1] + 1) + 1.0
+    told(ax).cells = Cells(
+        shown.T,
+        [f"mode {i:,}" for i in range(1, len(up))],
+        [f"step {step:,}" for step in steps],
+        np.column_stack([across[:-1], across[1:]]),
+        np.column_stack([up[:-1], up[1:]]),
+    )
     norm = LogNorm(float(known.min()), float(known.max())) if known.size else Normalize(0, 1)
     mesh = ax.pcolormesh(across, up, shown.T, cmap=MAGNITUDES, norm=norm, rasterized=True)
     ax.set_yscale("log")

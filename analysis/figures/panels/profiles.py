@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from ...trajectory import Floats, Ints
 from ..style import Style
 from .courses import Scale, Series, decade, draw, label_ends, logarithmic
+from .told import Marks, Spot, told
 
 
 def profiles(
@@ -80,16 +81,9 @@ def scatter_factors(
     ax.plot(index, predicted, color=style.category[0], label="new rate, predicted")
     # A mode that holds no residual has a ratio of two roundings: the area of a circle says how much it holds.
     area = 6 + 150 * np.sqrt(share / max(float(share.max(initial=0.0)), np.finfo(np.float64).tiny))
-    ax.scatter(
-        index,
-        measured,
-        s=area,
-        facecolor="none",
-        edgecolor=style.category[1],
-        linewidth=1.2,
-        zorder=3,
-        label="new rate, measured",
-    )
+    colour, label = style.category[1], "new rate, measured"
+    dots = ax.scatter(index, measured, s=area, facecolor="none", edgecolor=colour, linewidth=1.2, zorder=3, label=label)
+    told(ax).marks.append(Marks("dots", label, colour, index, measured, sizes=np.sqrt(area / np.pi), artists=(dots,)))
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.set_xlabel("mode i")
@@ -156,6 +150,15 @@ def bars(ax: Axes, values: Floats, style: Style, *, labels: Sequence[str], title
     ax.axhline(0, color=style.muted, linewidth=0.8)
     ax.set_xlabel(xlabel)
     ax.set_title(title)
+    told(ax).spots += [
+        Spot(
+            (i - 0.375, i + 0.375),
+            (float(bottom), float(top)),
+            f"{xlabel.removesuffix(' i')} {i}",
+            tuple((label, float(v), c) for label, v, c in zip(labels, column, style.category, strict=False)),
+        )
+        for i, bottom, top, column in zip(index.tolist(), low, high, values.T, strict=True)
+    ]
     ax.set_label("bars")
     return ax
 
@@ -166,7 +169,10 @@ def learning(
     """Errors over the number of points: lines of what is predicted, dots and bars of what was measured; returns ``ax``."""
     for one, (mean, spread) in zip(predicted, measured, strict=True):
         draw(ax, points, one)
-        ax.errorbar(points, mean, yerr=spread, fmt="o", color=one.colour, markersize=4, linewidth=1)
+        bar = ax.errorbar(points, mean, yerr=spread, fmt="o", color=one.colour, markersize=4, linewidth=1)
+        artists, label = tuple(bar.get_children()), f"{one.label}, measured"
+        ends = (mean - spread, mean + spread)
+        told(ax).marks.append(Marks("dots", label, one.colour, points, mean, *ends, artists=artists))
     ax.set_xscale("log")
     ax.set_xticks(points, [f"{n:,}" for n in points])
     ax.xaxis.set_minor_locator(NullLocator())
@@ -174,17 +180,37 @@ def learning(
     ax.set_xlabel("points n")
     ax.set_ylabel("squared error over ‖y‖²")
     below(ax)
-    ax.set_label("learning")
+    ax.set_label("profile")
     return ax
 
 
-def ranked(ax: Axes, names: Sequence[str], heights: Floats, marks: Floats, style: Style, *, ylabel: str) -> Axes:
+def ranked(
+    ax: Axes,
+    names: Sequence[str],
+    heights: Floats,
+    marks: Floats,
+    style: Style,
+    *,
+    ylabel: str,
+    labels: tuple[str, str],
+    noun: str,
+) -> Axes:
     """One bar a name, in the order given, with a second number as a ring; returns ``ax``."""
     index = np.arange(len(names))
     ax.bar(index, heights, color=style.category[0], width=0.7)
     ax.scatter(index, marks, facecolors="none", edgecolors=style.ink, s=22, zorder=3)
     ax.set_xticks(index, list(names))
     ax.set_ylabel(ylabel)
+    colours = (style.category[0], style.ink)
+    told(ax).spots += [
+        Spot(
+            (i - 0.35, i + 0.35),
+            (0.0, float(both[0])),
+            f"{noun} {name}",
+            tuple((label, float(v), c) for label, v, c in zip(labels, both, colours, strict=True)),
+        )
+        for i, (name, both) in enumerate(zip(names, zip(heights, marks, strict=True), strict=True))
+    ]
     ax.set_label("ranked")
     return ax
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
-from alignment_checks import ALIGNS, DECAY, PHASE, SPANS
+from alignment_checks import ALIGNS, SPANS
+from alignment_decays import DECAY, PHASE
 from alignment_numbers import Forked, Runs, at, between, last_step, pair, smallest
 from alignment_tracks import ALMOST
 from claims import Claim, spread
