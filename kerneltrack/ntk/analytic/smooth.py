@@ -117,6 +117,7 @@ class Smooth:
                     expected=f"{tuple(points.shape)}, with a gradient",
                     got=f"{tuple(values.shape)}, {'with' if values.requires_grad else 'without'} one",
                     where=repr(self.function),
+                    remedy="Make it of torch's functions, without detach() or NumPy.",
                 )
             (slopes,) = torch.autograd.grad(values.sum(), points)
         return values.detach(), slopes
