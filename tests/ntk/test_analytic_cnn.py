@@ -54,11 +54,11 @@ def twin(x, y, name, padding):
 @pytest.mark.parametrize("name", ["relu", "erf", "cos", "softplus"])
 def test_the_recursion_of_every_pixel(name, padding):
     """Oracle: windows counted by hand and 1 − ρ as a difference, which leaves 1e-7 of it for a ReLU, more than enough here."""
-    x, y = images(3), images(2, seed=1)
+    x, y = images(2), images(1, seed=1)
     options = OPTIONS | {"activation": name, "padding": padding}
     sigma, parts = kt.analytic.cnn_nngp(x, y, **options), kt.analytic.cnn_ntk(x, y, by_layer=True, **options)
-    assert sigma.shape == (3, 2)
-    for i, j in itertools.product(range(3), range(2)):
+    assert sigma.shape == (2, 1)
+    for i, j in ((0, 0), (1, 0)):
         expected, shares = twin(x[i], y[j], name, padding)
         torch.testing.assert_close(sigma[i, j].reshape(1), expected, rtol=1e-10, atol=0)
         torch.testing.assert_close(parts[:, i, j], shares[:, 0], rtol=1e-10, atol=0)
@@ -84,12 +84,12 @@ class Filters(nn.Module):
 
 @paddings
 def test_each_layer_of_cnns_of_many_channels_has_its_limit(padding):
-    """Oracle: the engine's layer kernels of 12 sampled CNNs; five standard errors and depth/channels of the largest are allowed.
+    """Oracle: the engine's layer kernels of six sampled CNNs; five standard errors and depth/channels of the largest are allowed.
 
     Negative control: the other padding, and the layers in another order, are outside.
     """
-    x, found, channels, mode = images(3), [], 96, {"zeros": "constant", "circular": "circular"}[padding]
-    for seed in range(12):
+    x, found, channels, mode = images(2), [], 48, {"zeros": "constant", "circular": "circular"}[padding]
+    for seed in range(6):
         generator = torch.Generator().manual_seed(seed)
         shapes = [(channels, 2, SIZE, SIZE), (channels, channels, SIZE, SIZE), (1, channels * 12)]
         network = nn.Sequential(*(Filters(shape, torch.erf, mode, generator) for shape in shapes))
@@ -100,7 +100,7 @@ def test_each_layer_of_cnns_of_many_channels_has_its_limit(padding):
         kt.analytic.cnn_ntk(x, activation="erf", padding=kind, by_layer=True, **OPTIONS)
         for kind in (padding, *({*PADDINGS} - {padding}))
     )
-    allowed = 5 * draws.std(0) / 12**0.5 + 3 / channels * right.amax((-1, -2), keepdim=True)
+    allowed = 5 * draws.std(0) / 6**0.5 + 3 / channels * right.amax((-1, -2), keepdim=True)
     assert ((draws.mean(0) - right).abs() < allowed).all()
     for wrong in (other, right.flip(0)):
         assert ((draws.mean(0) - wrong).abs() > allowed).any()

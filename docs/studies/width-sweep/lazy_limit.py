@@ -15,6 +15,7 @@ E[φ'(x)² φ'(x') φ'(x'')], which is sampled.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -66,10 +67,14 @@ class Lazy:
 
     def _others(self, one: Tensor, moved: Tensor) -> Tensor:
         """Σ_x'x'' C(x', x'') Σ^1(x, x') Σ^1(x, x'') E[φ'(x)² φ'(x') φ'(x'')] at every x, (N,)."""
+        return torch.einsum("xab,ab,xa,xb->x", self._fourth, moved, one, one)
+
+    @cached_property
+    def _fourth(self) -> Tensor:
+        """E[φ'(x)² φ'(x') φ'(x'')] of the first layer, (N, N, N), by :data:`NEURONS` of its neurons."""
+        one = analytic.nngp(self.x, depth=1, activation=self.activation, weight_variance=GAIN[self.activation])
         values, vectors = torch.linalg.eigh(one)
         noise = torch.randn(NEURONS, len(one), generator=torch.Generator().manual_seed(0), dtype=one.dtype)
         h = noise * values.clamp_min(0).sqrt() @ vectors.T
         slopes = (1 - torch.tanh(h) ** 2) if self.activation == "tanh" else (h > 0).to(h.dtype)
-        return torch.stack(
-            [(((slopes * row) @ moved * (slopes * row)).sum(1) * slopes[:, i] ** 2).mean() for i, row in enumerate(one)]
-        )
+        return torch.stack([(slopes * row.square().unsqueeze(1)).T @ slopes for row in slopes.T]) / NEURONS

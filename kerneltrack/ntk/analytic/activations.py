@@ -52,6 +52,7 @@ def dual_of(activation: Activation) -> Dual:
         expected=", ".join(ACTIVATIONS) + ", or a smooth function of a tensor",
         got=repr(activation),
         where="activation=",
+        remedy="Give one of these names, or the function itself.",
     )
 
 
@@ -80,7 +81,11 @@ def dual_pair(
     )
     scale = (one * two).sqrt()
     if not bool(((one >= 0) & (two >= 0) & (both.abs() <= scale * (1 + 8 * torch.finfo(scale.dtype).eps))).all()):
-        raise KernelError("no covariances of two variables", expected="p >= 0, q >= 0, |c| <= √(pq)")
+        raise KernelError(
+            "no covariances of two variables",
+            expected="p >= 0, q >= 0, |c| <= √(pq)",
+            remedy="Of a correlation ρ pass c = ρ√(pq).",
+        )
     apart = safe_ratio(scale - both, scale).clamp(0, 2)
     found = dual_of(activation).moments(Covariances(one, two, both, apart))
     return found.both, found.slopes

@@ -100,6 +100,7 @@ def _network(
             "a CNN's kernel needs images of one shape",
             expected="(N1, C, height, width), (N2, C, height, width)",
             got=(tuple(x1.shape), tuple(x2.shape)),
+            remedy="Give grey images their axis of channels: x.unsqueeze(1).",
         )
     window, *above = [*itertools.repeat(_window(kernel_size, padding, x1.shape[2:]), depth - 1), _everywhere]
     share = weight / x1.shape[1]
@@ -121,7 +122,12 @@ def _window(kernel_size: int, padding: Padding, size: tuple[int, ...]) -> Window
     """
     reach = kernel_size // 2
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise KernelError("a window has a pixel in its middle", expected="an odd kernel_size", got=kernel_size)
+        raise KernelError(
+            "a window has a pixel in its middle",
+            expected="an odd kernel_size",
+            got=kernel_size,
+            remedy="Take one more or one less.",
+        )
     if padding == "zeros":
         return lambda value: avg_pool2d(value, kernel_size, stride=1, padding=reach)
     if padding == "circular" and reach <= min(size):
@@ -130,6 +136,7 @@ def _window(kernel_size: int, padding: Padding, size: tuple[int, ...]) -> Window
         "no such padding",
         expected=f"zeros, or circular with kernel_size <= {2 * min(size) + 1}",
         got=f"{padding}, kernel_size {kernel_size}",
+        remedy="Name it as padding_mode of torch.nn.Conv2d does.",
     )
 
 

@@ -91,7 +91,12 @@ def checked(depth: int, weight_variance: float, bias_variance: float) -> None:
     if depth < 1:
         raise KernelError("the analytic kernel needs a depth", expected="depth >= 1", got=depth)
     if not (weight_variance >= 0 and bias_variance >= 0):
-        raise KernelError("variances are not negative", expected=">= 0", got=(weight_variance, bias_variance))
+        raise KernelError(
+            "variances are not negative",
+            expected=">= 0",
+            got=(weight_variance, bias_variance),
+            remedy="Pass the squares of σ_w and σ_b.",
+        )
 
 
 def _alone(value: Tensor) -> Tensor:

@@ -85,11 +85,9 @@ class Smooth:
         error = math.inf
         for order in ORDERS[1:]:
             fine = self.coefficients(judged, order, order)
-            error = max(
-                _apart(*_by_parts(judged, *fine)),
-                *(_apart(old, new[:, : old.shape[1]]) for old, new in zip(coarse, fine, strict=True)),
-                *map(_left_out, self._weighted(judged, order), fine),
-            )
+            error = _apart(*_by_parts(judged, *fine))
+            error += sum(_apart(old, new[:, : old.shape[1]]) for old, new in zip(coarse, fine, strict=True))
+            error += sum(map(_left_out, self._weighted(judged, order), fine))
             if error <= self.tolerance:
                 return order, _terms(fine)
             coarse = fine
@@ -119,6 +117,7 @@ class Smooth:
                     expected=f"{tuple(points.shape)}, with a gradient",
                     got=f"{tuple(values.shape)}, {'with' if values.requires_grad else 'without'} one",
                     where=repr(self.function),
+                    remedy="Make it of torch's functions, without detach() or NumPy.",
                 )
             (slopes,) = torch.autograd.grad(values.sum(), points)
         return values.detach(), slopes
