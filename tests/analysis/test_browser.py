@@ -203,7 +203,7 @@ def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path,
 def test_long_tables_are_folded_open_on_paper_and_searched(page, tmp_path):
     """Oracle: the table's own rows with both words, as Python finds them."""
     seen, console = browse(page, tmp_path)
-    body = re.search(r'<table class="definitions">.*?<tbody>(.*?)</tbody>', page, re.DOTALL).group(1)
+    body = re.search(r'<table class="definitions wordy">.*?<tbody>(.*?)</tbody>', page, re.DOTALL).group(1)
     rows = [re.sub(r"<.*?>", " ", row) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)]
     wanted = [row.split()[0] for row in rows if all(word in row.lower() for word in ("residual", "energy"))]
     assert (console, 0 < len(wanted) < len(rows)) == ([], True)
