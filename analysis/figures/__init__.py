@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .panels import CELLS, COLOUR_MAPS, Cells, Marks, Series, Spot, decade, told
     from .registry import Scene, figure
     from .style import DARK, PAGE, PAPER, STYLES
+    from .thumbnails import extremes, image_inputs
 
 __all__ = [
     "CELLS",
@@ -36,8 +37,10 @@ __all__ = [
     "choose",
     "decade",
     "drawn",
+    "extremes",
     "figure",
     "format_of",
+    "image_inputs",
     "is_film",
     "moving_functions",
     "oriented_eigenvectors",
@@ -72,6 +75,8 @@ _HOME = {
     "Spot": "panels",
     "told": "panels",
     "choose": "catalogue",
+    "extremes": "thumbnails",
+    "image_inputs": "thumbnails",
     "decade": "panels",
     "drawn": "notebook",
     "oriented_eigenvectors": "canvas",

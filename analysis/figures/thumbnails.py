@@ -51,3 +51,9 @@ def _shape(run: Run, own: tuple[int, ...]) -> tuple[int, ...] | None:
     if len(own) == 2 and min(own) > 1:
         return own
     return own if len(own) == 3 and own[0] in _COLOURS else None
+
+
+def extremes(values: Floats, ends: int) -> np.ndarray:
+    """Indices of the least ``ends`` values, ascending, then of the greatest, ascending."""
+    order = np.argsort(values, kind="stable")
+    return np.concatenate([order[:ends], order[len(order) - ends :]])

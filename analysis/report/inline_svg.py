@@ -87,12 +87,12 @@ def _adapt(svg: str, name: str, alternative: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for marker, variable in PAGE.variables.items():
         svg = svg.replace(marker, variable)
+    svg = re.sub(r"<image [^>]*>", _sharp_or_smooth, svg)
     svg = _with_own_ids(svg, name)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
     svg = re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]*", r"\1 var(--sans)", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
-    svg = re.sub(r"<image [^>]*>", _sharp_or_smooth, svg)
     head = re.match(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', svg)
     assert head is not None  # matplotlib writes a viewBox
     share = min(1.0, float(head.group(1).split()[2]) / (72 * PAGE.width))

@@ -26,6 +26,7 @@
   if (slider) {
     const frames = JSON.parse($("frames").textContent), strips = [...document.querySelectorAll(".tile .strip")], readout = document.querySelector(".readout");
     const curves = [...document.querySelectorAll(".curve")].map((path) => [path, path.dataset.name]);
+    const grids = [...document.querySelectorAll(".tile .samples")], columns = grids.length ? Number(grids[0].closest(".tiles").style.getPropertyValue("--columns")) : 1;
     const steps = frames.map((frame) => Number(frame.step.replaceAll(",", "")));
     const show = () => {
       const frame = frames[Number(slider.value)];
@@ -34,6 +35,10 @@
       if (frame.strip) strips.forEach((tile, i) => {
         tile.style.backgroundImage = `url(${frame.strip})`;
         tile.setAttribute("aria-label", frame.names[i]); tile.nextElementSibling.textContent = frame.names[i];
+      });
+      if (frame.samples.length) grids.forEach((grid, i) => {
+        frame.samples[i].forEach((place, k) => { grid.children[k].style.setProperty("--x", place % columns); grid.children[k].style.setProperty("--y", Math.floor(place / columns)); });
+        grid.setAttribute("aria-label", `${frame.names[i]}: the samples at which it is greatest, then least`); grid.nextElementSibling.textContent = frame.names[i];
       });
       curves.forEach(([path, name]) => path.setAttribute("d", frame.curves[name] || ""));
       $("moment-step").value = `step ${frame.step}`;

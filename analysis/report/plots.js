@@ -188,8 +188,9 @@ const plots = (() => {
         if (xs.length) inner.append(node);
       });
       const over = draw("g", {}), now = draw("g", {}), covered = hidden(lines);
-      covered.slice(0, 3).forEach((text, k) => parts.push(draw("text", { x: box.left, y: height + 12 + 14 * k, class: "covered" }, text)));
-      svg.setAttribute("viewBox", `0 0 ${width} ${height + 14 * Math.min(covered.length, 3) + (covered.length ? 4 : 0)}`);
+      const told = covered.join("; ");
+      if (told) parts.push(draw("text", { x: box.left, y: height + 10, class: "covered" }, 6.2 * told.length < width - box.left ? told : `${covered.length} lines lie on another`));
+      svg.setAttribute("viewBox", `0 0 ${width} ${height + (told ? 16 : 0)}`);
       svg.replaceChildren(clipped, ...parts, inner, now, over);
       view = { box, lines, over, now, px, u0, u1, whole, scale, width };
       mark(moment);

@@ -14,6 +14,9 @@ const save = (() => {
   const fixed = (text) => text.replace(/var\((--[\w-]+)\)/g, (_, name) => light.get(name)).replace(/color-mix\([^)]*\)/g, mixed);
   const ofPlots = () => rules.filter((rule) => rule.selectorText && rule.selectorText.startsWith("svg.plot ")).map((rule) => fixed(rule.cssText)).join("\n");
 
+  // The letters travel with the file: their places were measured with this face, which no other machine need have.
+  const faces = rules.filter((rule) => rule instanceof CSSFontFaceRule).map((rule) => rule.cssText).join("\n");
+
   const extent = (svg) => svg.getAttribute("viewBox").split(" ").map(Number).slice(2);
   // A copy of what is drawn, less what only stands there while one reads.
   const copy = (svg, viewBox) => {
@@ -46,7 +49,7 @@ const save = (() => {
     whole.setAttribute("viewBox", `0 0 ${width} ${y}`); whole.setAttribute("width", width); whole.setAttribute("height", y);
     return whole;
   };
-  const text = (svg) => `<?xml version="1.0" encoding="UTF-8"?>\n${new XMLSerializer().serializeToString(svg)}\n`;
+  const text = (svg) => { svg.prepend(draw("style", {}, faces)); return `<?xml version="1.0" encoding="UTF-8"?>\n${new XMLSerializer().serializeToString(svg)}\n`; };
   const png = async (svg) => {
     const image = new Image(), canvas = make("canvas"), context = canvas.getContext("2d");
     image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text(svg))}`;

@@ -20,6 +20,7 @@ from ..text import count, number
 from ..trajectory import Floats, Run
 from ..withheld import missing
 from .slider_curves import MovingPanel, moving_panels
+from .slider_samples import Samples, samples
 
 #: Frames are kept to what a page can carry: 60 strips of seven tiles are about 2 MB.
 MAX_FRAMES = 60
@@ -37,6 +38,7 @@ class Frame:
         facts: label and value, for reading.
         curves: SVG paths by name of the curve.
         names: of the tiles at this moment; empty where there are no pictures.
+        samples: of image-like inputs: by function, places in the explorer's sheet of its extreme samples.
     """
 
     step: str
@@ -44,6 +46,7 @@ class Frame:
     facts: tuple[tuple[str, str], ...]
     curves: Mapping[str, str]
     names: tuple[str, ...] = ()
+    samples: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Explorer:
         target: a PNG of the target, or "".
         aspect: width over height of a tile, for CSS.
         no_pictures: "" or why there are none.
+        samples: of image-like inputs: the sheet of thumbnails; None where the tiles are pictures, or there are none.
     """
 
     frames: tuple[Frame, ...]
@@ -65,6 +69,7 @@ class Explorer:
     target: str = ""
     aspect: float = 1.0
     no_pictures: str = ""
+    samples: Samples | None = None
 
 
 def explorer(run: Run) -> Explorer:
@@ -80,13 +85,25 @@ def explorer(run: Run) -> Explorer:
         reason = ""
     except AnalysisError as error:
         strips, labels, target, aspect, reason = [""] * len(rows), [()] * len(rows), "", 1.0, str(error)
-    if not panels and not labels[-1]:
+    thumbnails = _samples(run, rows) if reason else None
+    if not panels and not labels[-1] and thumbnails is None:
         raise missing("eigenvalues", "the slider over snapshots", run.path)
+    if thumbnails is not None:
+        labels, aspect, reason = list(thumbnails.names), thumbnails.aspect, ""
+    places = thumbnails.places if thumbnails is not None else [()] * len(rows)
     frames = tuple(
-        Frame(count(run.steps[row]), strip, _facts(run, row), path, names)
-        for row, strip, path, names in zip(rows, strips, paths, labels, strict=True)
+        Frame(count(run.steps[row]), strip, _facts(run, row), path, names, shown)
+        for row, strip, path, names, shown in zip(rows, strips, paths, labels, places, strict=True)
     )
-    return Explorer(frames, tuple(panels), labels[-1], target, aspect, reason)
+    return Explorer(frames, tuple(panels), labels[-1], target, aspect, reason, thumbnails)
+
+
+def _samples(run: Run, rows: list[int]) -> Samples | None:
+    """Thumbnails where the inputs are images; the figure of their extreme samples says why there are none."""
+    try:
+        return samples(run, rows)
+    except AnalysisError:
+        return None
 
 
 def _pictures(run: Run, rows: list[int]) -> tuple[list[str], list[tuple[str, ...]], str, float]:

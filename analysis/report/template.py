@@ -58,7 +58,7 @@ def _legible(value: Any) -> Any:
 #: A blank between a number and its unit, its sign or the word that it belongs to.
 _BOUND = re.compile(
     r"(?<=\d) (?=%|mrad|nats|(?:ms|s|min|h)\b)|(?<=\bstep) (?=\d)|(?<=[₀-₉\w)]) (?=×\d)|(?<=[=≥≤≈±→]) (?=[−\d])"
-    r"|(?<=\w) (?=[=≥≤≈±→] )|(?<=ᵀ) (?=\S)|(?<=\bJ) (?=P\b)|(?<=\bP) (?=J)"
+    r"|(?<=\w) (?=[=≥≤≈±→] )|(?<=ᵀ) (?=\S)|(?<=\w) (?=/ )|(?<= /) (?=\w)|(?<=\bJ) (?=P\b)|(?<=\bP) (?=J)"
 )
 
 

@@ -3,6 +3,7 @@
 `make browser-test` runs these; without Chromium they are skipped, visibly.
 """
 
+import base64
 import csv
 import io
 import json
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fontTools.ttLib import TTFont
 
 from kerneltrack.analysis import load
+from kerneltrack.analysis.report.face import NAME
 from kerneltrack.analysis.report.many import render_many
 from tests.analysis.test_page_of_many_runs import factor, six_and_two
 
@@ -200,12 +203,12 @@ def test_it_renders_without_a_console_error_and_the_slider_works(page, tmp_path,
 def test_long_tables_are_folded_open_on_paper_and_searched(page, tmp_path):
     """Oracle: the table's own rows with both words, as Python finds them."""
     seen, console = browse(page, tmp_path)
-    body = re.search(r'<table class="definitions">.*?<tbody>(.*?)</tbody>', page, re.DOTALL).group(1)
+    body = re.search(r'<table class="definitions wordy">.*?<tbody>(.*?)</tbody>', page, re.DOTALL).group(1)
     rows = [re.sub(r"<.*?>", " ", row) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)]
     wanted = [row.split()[0] for row in rows if all(word in row.lower() for word in ("residual", "energy"))]
     assert (console, 0 < len(wanted) < len(rows)) == ([], True)
     assert seen["found"] == wanted
-    assert seen["unfolded"][-1]
+    assert sum(seen["unfolded"]) == 1  # that of the definitions: its rows are seen
     before, paper, after = seen["folds"]
     assert not any(before)
     assert all(paper)
@@ -260,6 +263,80 @@ def test_a_figure_is_drawn_anew_with_another_axis(page, tmp_path, synthetic):
 def test_a_phone_has_its_figures_drawn_for_it(page, tmp_path):
     seen, _ = browse(page, tmp_path, width=500)
     assert seen["drawn"] == seen["live"] == [True, False]
+
+
+#: A reader who asks every figure on the screen for its first value, and how each is shown.
+ASKER = """
+<script>
+addEventListener("load", () => setTimeout(() => {
+  const seen = { tips: {}, shown: {} }, tip = document.getElementById("tip");
+  const every = (where, what) => [...where.querySelectorAll(what)];
+  const press = (node, key) => node.dispatchEvent(new KeyboardEvent("keydown", { key }));
+  const there = (where, what) => every(where, what).filter((one) => one.checkVisibility());
+  every(document, "figure.plot").forEach((figure) => {
+    const name = figure.id.replace("figure-", "");
+    seen.tips[name] = there(figure, ".drawing, svg.plot").map((one) => {
+      press(one, "ArrowRight"); const said = tip.hidden ? null : tip.innerText; press(one, "Escape"); return said;
+    });
+    seen.shown[name] = [".drawing.narrow", ".drawing.wide", ".piece"].map((kind) => there(figure, kind).length);
+  });
+  const [map] = there(document, "#figure-spectrum-map .drawing");
+  seen.walk = ["ArrowRight", "ArrowDown", "ArrowRight"].map((key) => { press(map, key); return tip.innerText; });
+  const scale = document.getElementById("scale"); scale.value = "linear"; scale.dispatchEvent(new Event("change"));
+  const loss = document.getElementById("figure-loss"), drawing = loss.querySelector(".drawing");
+  seen.live = loss.querySelector("svg.plot .line").getAttribute("d");
+  seen.points = JSON.parse(drawing.dataset.hover)[0].lines[0].points;
+  seen.paths = every(drawing, "path").map((one) => one.getAttribute("d"));
+  seen.box = drawing.querySelector("svg").getAttribute("viewBox").split(" ").map(Number);
+  const rendered = (what) => every(document, what).map((one) => getComputedStyle(one).imageRendering);
+  seen.cells = rendered(".drawing.wide image"); seen.pixels = rendered("#figure-outputs .drawing image");
+  seen.shares = every(document, "#figure-layer-shares svg.plot .layer").length;
+  seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
+}, 300));
+</script>
+"""
+
+#: Without a measured number to point at; of the frequencies of this probe there is none.
+PICTURES = {"outputs", "eigenfunctions", "kernel-slices", "projections", "frequencies"}
+
+
+def numbers_of(path):
+    return np.array([[float(v) for v in pair.split()] for pair in re.split(r"[ML]", path) if pair.strip()])
+
+
+@pytest.mark.parametrize("width", [500, 1200])
+def test_every_figure_says_its_numbers_and_both_drawings_have_the_same(page, tmp_path, width, truth):
+    """Oracles: the archive's numbers; the lines of the page and of matplotlib are the told steps, and logarithms of losses."""
+    seen, console = browse(page, tmp_path, width=width, reader=ASKER)
+    assert console == []
+    silent = {name for name, tips in seen["tips"].items() if not tips or None in tips}
+    assert silent == PICTURES
+    tips = {name: " ".join(said or "" for said in tips) for name, tips in seen["tips"].items()}
+    assert all(word in tips["layer-shares"] for word in ("step 0", "0.25", "0.5"))
+    assert "new rate, measured" in tips["mode-factors"]
+    assert ("kernel flow" in tips["ledger-modes"], "removal" in tips["influence"]) == (True, True)
+    walked = [re.fullmatch(r"step (\d+) · mode (\d+)\s+(\S+)", said).groups() for said in seen["walk"]]
+    assert walked[0][:2] != walked[1][:2] != walked[2][:2]
+    for step, mode, said in walked:
+        assert float(said.replace(",", "")) == pytest.approx(truth.eigenvalues[int(step)][int(mode) - 1], rel=6e-4)
+    told, places = np.split(np.array(seen["points"])[:, [2, 3, 0, 1]], 2, axis=1)
+    paths = [numbers_of(path) for path in seen["paths"] if path and re.fullmatch(r"[ML\d\s.-]+", path)]
+    still = [d for d in paths if d.shape == places.shape and np.allclose(d, places * seen["box"][2:], atol=0.1)]
+    assert still  # the second line is within a hair of the first
+    told[:, 1] = np.log10(told[:, 1])  # the scale of losses
+    for drawn in (numbers_of(seen["live"]), still[0]):
+        for place, value in zip(drawn.T, told.T, strict=True):
+            slope, start = np.polyfit(value, place, 1)
+            np.testing.assert_allclose(
+                slope * value + start, place, atol=0.12
+            )  # one decimal of a pixel, and of a fraction
+    assert (set(seen["cells"]), set(seen["pixels"])) == ({"pixelated"}, {"auto"})
+    assert seen["shares"] == 3
+    assert seen["overflow"] <= 0
+    narrow, wide, pieces = seen["shown"]["spectrum-map"]
+    assert (narrow, wide, pieces) == ((1, 0, 0) if width == 500 else (0, 1, 0))
+    assert (seen["shown"]["outputs"][2] > 1) == (width == 500)
 
 
 #: A reader of a page that goes on: the page is read a second time, with the theme, the place and the time axis of the first.
@@ -375,6 +452,11 @@ def test_a_figure_goes_to_the_paper(page, tmp_path, truth):
     assert seen["names"] == ["spectra.svg", "spectra.csv", "spectra.png"]
     assert (seen["failed"], re.findall(r"var\(|color-mix|class=.moment", seen["svg"])) == (0, [])
     assert "#1d1f23" in seen["svg"]  # the light page's ink, though the page was dark
+    faces = [base64.b64decode(face) for face in re.findall(r"@font-face[^}]*base64,([A-Za-z0-9+/=]+)", seen["svg"])]
+    with TTFont(io.BytesIO(faces[0])) as face:  # the file holds its letters, and looks for nothing elsewhere
+        assert {ord(letter) for text in seen["texts"] for letter in text} <= set(face.getBestCmap())
+    assert NAME in seen["svg"].partition("</style>")[2]
+    assert set(re.findall(r"url\(\W*(\w+)", seen["svg"])) <= {"data", "spectra"}
     assert png_size(seen["png"]) == tuple(round(length * 300 / 72) for length in seen["box"][2:])
     assert seen["copied"] == [f"{SPECTRA}", f"Copied: {SPECTRA}"]
     assert seen["refused"] == [f"{SPECTRA}", f"Copy this line: {SPECTRA}"]

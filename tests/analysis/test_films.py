@@ -1,5 +1,6 @@
 """Figures that move. Oracles: eigenfunctions that stand still by construction, NumPy's order of values, and Pillow's reading."""
 
+import base64
 import dataclasses
 import io
 
@@ -15,6 +16,7 @@ from kerneltrack.analysis.figures.canvas import Canvas
 from kerneltrack.analysis.figures.film import Film, gif
 from kerneltrack.analysis.figures.style import PAPER
 from kerneltrack.analysis.figures.thumbnails import image_inputs
+from kerneltrack.analysis.report.slider import explorer
 from kerneltrack.errors import AnalysisError
 
 
@@ -73,6 +75,22 @@ def test_samples_are_those_of_the_least_and_the_greatest_values(runs, truth):
     for ax, sample in zip(filter(lambda ax: ax.images, figure.axes), [*order[:4], *order[-4:]], strict=False):
         np.testing.assert_allclose(ax.images[0].get_array(), pictures[sample])
         assert float(ax.get_title().replace("−", "-")) == pytest.approx(values[sample], rel=0.1)  # two digits
+
+
+def test_the_slider_s_thumbnails_are_the_extreme_samples(runs, truth):
+    """Oracle: NumPy's order of the basis function; each place in the sheet, as Pillow reads it, is the picture of that sample."""
+    run = runs["images"]
+    found = explorer(run)
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(found.samples.sheet.partition(",")[2]))))
+    values = moving_functions(run, 1).at(2)[:, 0]
+    order = np.argsort(values)
+    pictures = np.round(np.arange(len(values) * 12) / (len(values) * 12 - 1) * 255).reshape(len(values), 3, 4)
+    assert sheet.shape == (3 * found.samples.rows, 4 * found.samples.columns)
+    for sample, place in zip([*order[:-4:-1], *order[:3]], found.frames[-1].samples[0], strict=True):
+        down, across = divmod(place, found.samples.columns)
+        np.testing.assert_array_equal(sheet[3 * down : 3 * down + 3, 4 * across : 4 * across + 4], pictures[sample])
+    assert (found.no_pictures, found.aspect, found.labels[0]) == ("", 4 / 3, "v₁")
+    assert [len(frame.samples) for frame in found.frames] == [6, 6, 6]
 
 
 def test_what_is_no_image_is_refused_unless_its_shape_is_told(runs, archives, synthetic, truth, tmp_path):

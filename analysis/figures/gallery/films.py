@@ -8,14 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from ...text import number
-from ...trajectory import Floats
 from ..canvas import Canvas, line_inputs
 from ..film import Film
 from ..layout import picture_sheet, row_label, sheet, steps_text
 from ..moving import moving_functions
 from ..panels import Series, functions, pictures, spread
 from ..registry import Scene
-from ..thumbnails import image_inputs
+from ..thumbnails import extremes, image_inputs
 
 _IMAGES, _LINES, _SAMPLED = 6, 4, 5
 #: A line of small text in parts of the axes' height.
@@ -107,12 +106,6 @@ def sample_film(scene: Scene) -> Film:
                 _under(ax, number(float(values[sample]), 2))
 
     return Film(_headed(page, scene), len(moving), show)
-
-
-def extremes(values: Floats, ends: int) -> np.ndarray:
-    """Indices of the least ``ends`` values, ascending, then of the greatest, ascending."""
-    order = np.argsort(values, kind="stable")
-    return np.concatenate([order[:ends], order[len(order) - ends :]])
 
 
 def _under(ax: Axes, text: str) -> None:

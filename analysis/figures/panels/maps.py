@@ -21,6 +21,8 @@ from .told import Cells, told
 MAGNITUDES, SIGNED = "cividis", "RdBu_r"
 #: The id of a map's image in an SVG: the page keeps its cells sharp however large they are shown, unlike a picture's pixels.
 CELLS = "cells"
+#: Dots across the widest map: of two moments in one of them a drawing shows one, and drawing both takes twice the time.
+_PIXELS = 1400
 
 
 def heat_map(
@@ -122,6 +124,8 @@ def mode_time_map(
         bar_label: beside the colour bar.
         floor: (S,) below which a value is rounding; it is left white.
     """
+    kept = _a_pixel_each(steps, x)
+    steps, values, floor = steps[kept], values[kept], floor[kept]
     shown = np.where(values > np.maximum(floor, 0)[:, None], values, np.nan)
     known = shown[np.isfinite(shown)]
     across = _edges(steps.astype(np.float64), x)
@@ -142,6 +146,15 @@ def mode_time_map(
     bar = _bar(ax, mesh, style, bar_label)
     bar.formatter = FuncFormatter(lambda value, _: decade(value))
     return ax
+
+
+def _a_pixel_each(steps: Ints, scale: Scale) -> Ints:
+    """Which of very many moments are drawn: the last in each of :data:`_PIXELS` equal parts of the axis that has any."""
+    if len(steps) <= _PIXELS:
+        return np.arange(len(steps))
+    at = np.log1p(steps - steps[0]) if scale == "log" else (steps - steps[0]).astype(np.float64)
+    part = np.floor(at / at[-1] * (_PIXELS - 1)).astype(np.int64)
+    return np.flatnonzero(np.append(part[1:] != part[:-1], True))
 
 
 def _edges(places: Floats, scale: Scale) -> Floats:
