@@ -71,6 +71,13 @@ def test_what_a_kernel_was_made_from_multiplies_in_every_metric(name):
     vector = torch.randn(5, jacobian.outputs, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     plain = contract(own, own, "full")
     assert distance(jacobian.product(vector).flatten(), matrix(plain) @ vector.flatten().numpy()) < EXACT
+    generator = torch.Generator().manual_seed(4)
+    tangent = {n: torch.randn(p.shape, generator=generator).double() for n, p in jacobian._leaves.items()}
+    if (pushed := jacobian.push(tangent)) is not None:
+        expected = sum(
+            block.reshape(5, jacobian.outputs, -1) @ tangent[n].flatten().numpy() for n, block in own.items()
+        )
+        assert distance(pushed, expected) < EXACT
     for given, as_arrays in metrics(name).values():
         weights = jacobian.weights(given) if isinstance(given, dict) else [given] * len(jacobian._parts)
         if weights is not None:
