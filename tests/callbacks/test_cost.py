@@ -2,7 +2,8 @@
 
 Oracle: the list of what there is to know. At θ_t: the outputs, the capture that the kernel and every product of the curvature
 are made from, f_0 with J_0 (θ_t − θ_0) at the initial state, the outputs in training mode. After the update: the outputs; what
-its linear models say is made of the same capture. Passes over a few samples, of checks and audits, are not counted; they do not grow with the probe.
+its linear models say is made of the same capture. Passes over a few samples, of checks and audits, are not counted; they do not
+grow with the probe.
 """
 
 import pytorch_lightning as pl

@@ -256,4 +256,4 @@ def _blocks(term: Term, block: SampleBlock) -> list[JacobianBlock]:
     if term.form == "features":
         return [Columns(shift_features(block, term, 0).view(block.count, block.outputs(0, term), -1))]
     own = zip(term.uses, block.uses(term), strict=True)
-    return [use.jacobian_block(block.planes(index)[0]) for index, use in own]
+    return [block.columns.get(index) or use.jacobian_block(block.planes(index)[0]) for index, use in own]
