@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from kerneltrack.errors import KernelError
+from kerneltrack.measurement import kept_jacobian
 from kerneltrack.measurement.instrument import Instrument
+from kerneltrack.measurement.kept_jacobian import KeptJacobian, lasting
 from kerneltrack.measurement.references import References
-from kerneltrack.ntk import NetworkState
+from kerneltrack.ntk import KernelOptions, Network, NetworkState, kernel_and_jacobian
 from kerneltrack.observables import select
 from kerneltrack.probe import Probe
 from kerneltrack.training.loss import ProbeLoss
@@ -109,14 +111,15 @@ class ByTable(nn.Module):
 WITHOUT_FLOAT64 = (OnlyFloat32, FixedBasis, OnlyBackwardIn32, Bag, CustomOp)
 
 
-def one_step(rate, body):
+def one_step(rate, body, **more):
     """(measured values and reasons, weights before, weights after) of a float32 network's step of gradient descent."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 16), body, nn.Linear(16, 2)).eval()
     x, y = torch.randn(12, 3), torch.randn(12, 2)
     optimizer = torch.optim.SGD(net.parameters(), lr=rate)
     rule = UpdateRule.of([optimizer], {id(p): n for n, p in net.named_parameters()})
-    instrument = Instrument(probe=Probe(x, y), loss=ProbeLoss.of("half_mse"), observables=select(NAMES))
+    given = {"observables": select(NAMES), **more}
+    instrument = Instrument(probe=Probe(x, y), loss=ProbeLoss.of("half_mse"), **given)
     reading, before = instrument.measure(net, rule, step=0), copy.deepcopy(net).double()
     ((net(x) - y).square().sum(1).mean() / 2).backward()
     optimizer.step()
@@ -155,6 +158,46 @@ def test_errors_of_an_update_are_those_of_its_weights_not_of_their_rounding(expo
     if exponent < 6:
         first, *weights = one_step(0.1, nn.Tanh())
         assert error == pytest.approx(first.values["linearization_error"] * (rate / 0.1) ** 2, rel=0.5)
+
+
+def passes_of(monkeypatch):
+    """Where every J v and Jᵀ u by a pass of its own is noted."""
+    found = []
+    for name in ("jvp", "vjp"):
+        way = getattr(Network, name)
+        monkeypatch.setattr(Network, name, lambda *a, way=way, **k: found.append(way) or way(*a, **k))
+    return found
+
+
+@pytest.mark.parametrize(("output", "spared"), [("full", 2), ("trace", 3)])
+def test_the_linear_models_come_of_what_the_kernel_has_left(monkeypatch, output, spared):
+    """J Δθ and J P Jᵀ m by the factors of a reduced kernel, the second by the modes of a whole one. Oracle: torch.func in float64.
+
+    1e-5: rounding of float32 in numbers of order one, of which the error is a hundredth.
+    """
+    passes, rate = passes_of(monkeypatch), 0.1
+    seen = []
+    monkeypatch.setattr(KeptJacobian, "of", lambda *a, of=KeptJacobian.of, **k: seen.append(len(passes)) or of(*a, **k))
+    found, *weights = one_step(
+        rate, nn.Tanh(), output=output, observables=select((*NAMES[:3], "gauss_newton_sharpness"))
+    )
+    assert len(passes) - seen[0] == 3 - spared
+    expected = exact(*weights, rate)
+    assert [found.values[name] for name in NAMES[:3]] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert found.jacobian is None
+    assert found.before is None
+
+
+def test_factors_wait_only_where_nothing_in_them_moves_and_memory_is_free(monkeypatch):
+    """What lies in a parameter or a buffer moves before it is asked: the factors are let go of, and passes do it."""
+    net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 2))
+    jacobian = kernel_and_jacobian(net, torch.randn(8, 3), KernelOptions(output="trace"))[1]
+    assert lasting(jacobian, net) is jacobian
+    moving = nn.Module()
+    moving.register_buffer("view", next(iter(jacobian.tensors()))[:1])
+    assert lasting(jacobian, moving) is None
+    monkeypatch.setattr(kept_jacobian, "available_bytes", lambda device: 8 * jacobian.held_bytes - 1)
+    assert lasting(jacobian, net) is None
 
 
 @pytest.mark.parametrize("body", [InHalf(), OnlyFloat32()], ids=["bfloat16", "no float64"])

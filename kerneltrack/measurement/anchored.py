@@ -45,7 +45,8 @@ def finest_miss(
     fine = fineness(now, inputs)
     if not fine.epsilon < epsilon:
         raise NotMeasured(fine.lacking)
-    missed = read(now.outputs(inputs)) - read(then.outputs(inputs)) - read(then.jvp(inputs, moved))
+    outputs_then, linear = then.linearized(inputs, moved)
+    missed = read(now.outputs(inputs)) - read(outputs_then) - read(linear)
     if fine.lacking and missed_by_rounding(change, change - missed, outputs, fine.epsilon):
         raise NotMeasured(fine.lacking)
     return missed

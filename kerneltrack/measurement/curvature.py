@@ -211,14 +211,10 @@ def _by_factors(jacobian: FactoredJacobian | None, metric: Metric, width: int) -
     """U ↦ J P Jᵀ U by the factors of J; None where there are none, or not for this P."""
     if jacobian is None:
         return None
-    scale, weights = (metric, None) if isinstance(metric, float) else (1.0, jacobian.weights(metric))
-    if weights is None and not isinstance(metric, float):
+    product = jacobian.between(metric)
+    if product is None:
         return None
     jacobian.audit_when_due()
-
-    def product(u: Tensor) -> Tensor:
-        return scale * jacobian.product(u, weights)
-
     return product if jacobian.outputs == width else partial(_between_gauges, product)
 
 

@@ -22,6 +22,7 @@ from kerneltrack.measurement.arrays import to_float64
 from kerneltrack.measurement.comparable import of_other_parameters, withheld
 from kerneltrack.measurement.context import Context
 from kerneltrack.measurement.eigenpairs import describe
+from kerneltrack.measurement.kept_jacobian import KeptJacobian, lasting
 from kerneltrack.measurement.kernels import Kernels, ShareRequest, total
 from kerneltrack.measurement.layers import Layers
 from kerneltrack.measurement.parameter_motion import layers_of
@@ -73,9 +74,7 @@ class Instrument(ProbeSpec):
         network = self._checked(module)
         inputs = self.inputs(module)
         with probe_at_fault(self.probe.name):
-            outputs = network.outputs(
-                inputs
-            )  # first: what a plain pass raises is the probe's fault, or the module's own
+            outputs = network.outputs(inputs)  # first: what a plain pass raises is the probe's or the module's fault
             validate(network, inputs, name=f"probe {self.probe.name!r}")
         targets = self.targets(outputs)
         observables.check_targets(None if targets is None else to_float64(targets), self.reduction)
@@ -145,7 +144,8 @@ class Instrument(ProbeSpec):
         context = self._solved(self._context(module, rule, step, references, source, flags), watch)
         measured, missing = supply(context, self.wanted)
         state, outputs, remarks = context.state(measured), context.outputs, self._remarks(context, missing)
-        functions = self._own_functions(context)
+        functions, keeps = self._own_functions(context), keep_parameters and self.needs("update")
+        jacobian = lasting(context.jacobian, module) if keeps else None
         del context, measured  # no kernel on the device is held beside what observables need
         state = state.as_initial() if step == 0 else state
         with threads_for(state.eigensystem.size), watch.of("observables"):
@@ -159,7 +159,8 @@ class Instrument(ProbeSpec):
             reasons={**self._explained(values.reasons, missing), **others},
             rule=rule,
             outputs=outputs,
-            before=NetworkState.of(module) if keep_parameters and self.needs("update") else None,
+            before=NetworkState.of(module) if keeps else None,
+            jacobian=jacobian,
             pieces=Pieces.of(watch, state, top_k=self.top_k),
             remarks=tuple(filter(None, dict.fromkeys((*remarks, *others.values())))),
         )
@@ -297,7 +298,7 @@ class Instrument(ProbeSpec):
         if reading.before is None:
             return reading
         if gone := reading.before.incomparable(module, ()):
-            return replace(reading, reasons=self._explained(reading.reasons, {"update": gone}), before=None)
+            return reading.completed(reasons=self._explained(reading.reasons, {"update": gone}))
         layers = Layers.of(module, self.selection, reading.state.settings["layers"])
         why = layers.new(layers_of(reading.before.parameters))
         missing = {need.name: why for need in self.wanted if need.by_layer}
@@ -310,11 +311,9 @@ class Instrument(ProbeSpec):
         update, unbent = bent(self, module, reading, update, trained_on)
         values = observables.compute(self.observables, replace(reading.state, update=update), only={"update"})
         reasons = {name: reason for name, reason in reading.reasons.items() if name not in values}
-        return replace(
-            reading,
+        return reading.completed(
             values={**reading.values, **values},
             reasons={**reasons, **self._explained(values.reasons, missing | unbent)},
-            before=None,
         )
 
     def _effects(
@@ -339,6 +338,7 @@ class Instrument(ProbeSpec):
             updates=reading.state.settings["step"] + 1,
             layers=layers,
             read=self.read,
+            kept=KeptJacobian.of(reading, whole=self.is_whole(reading.outputs)) if dtype is None else None,
         )
 
     def _explained(self, reasons: Mapping[str, str], missing: Mapping[str, str]) -> dict[str, str]:

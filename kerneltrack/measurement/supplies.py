@@ -230,18 +230,19 @@ def difference_of_jacobians(context: Context) -> float:
 @supplies("anchored_outputs")
 def anchored_outputs(context: Context) -> Array:
     """f_0 + J_0 (θ_t − θ_0)."""
-    start, initial = context.start, context.initial
-    network = context.spec.network(context.module, every_parameter=True, anchor=start, headed=True)
-    outputs = context.spec.read(network.outputs(context.inputs))
-    if initial is not None and is_another_function(outputs, initial.outputs, context.settings["dtype"]):
-        raise NotMeasured("something else than the trained parameters has moved since step 0")
-    moved = difference(start.parameters, start.now(context.module))
-    read, origin = context.spec.read, outputs if initial is None else initial.outputs
-    linear = read(network.jvp(context.inputs, moved))
+    start, initial, read = context.start, context.initial, context.spec.read
     network_at = partial(context.spec.network, context.module, every_parameter=True, headed=True)
     now = read(network_at().outputs(context.inputs) if callable(context.spec.output) else context.outputs)
+    if context.step == 0:  # nothing has moved
+        return now
+    network = context.spec.network(context.module, every_parameter=True, anchor=start, headed=True)
+    moved = difference(start.parameters, start.now(context.module))
+    outputs, linear = map(read, network.linearized(context.inputs, moved))
+    if initial is not None and is_another_function(outputs, initial.outputs, context.settings["dtype"]):
+        raise NotMeasured("something else than the trained parameters has moved since step 0")
+    origin = outputs if initial is None else initial.outputs
     epsilon = network.sight(network.inputs(context.inputs)).eps
-    if context.step == 0 or not missed_by_rounding(now - origin, linear, now, epsilon):
+    if not missed_by_rounding(now - origin, linear, now, epsilon):
         return origin + linear
     missed = finest_miss(
         network_at, start, context.inputs, moved, read, change=now - origin, outputs=now, epsilon=epsilon

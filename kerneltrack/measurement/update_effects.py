@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from kerneltrack.measurement.arrays import to_float64
+from kerneltrack.measurement.kept_jacobian import KeptJacobian
 from kerneltrack.measurement.layers import Layers
+from kerneltrack.measurement.metric import Metric
 from kerneltrack.measurement.parameter_motion import Tensors, difference
 from kerneltrack.ntk import Network, fineness, layer_of
 from kerneltrack.observables import Update
@@ -39,6 +41,7 @@ def update_effects(
     updates: int,
     layers: Layers | None = None,
     read: Callable[[Tensor], Array] = to_float64,
+    kept: KeptJacobian | None = None,
 ) -> Update:
     """The changes of the outputs that one update made and would have made.
 
@@ -53,16 +56,22 @@ def update_effects(
         updates: its number, from 1: momentum begins at the first.
         layers: by which layers to split the two linear changes, or None: their totals only.
         read: a linear map, outputs (N, O) → float64 as the kernel meets them.
+        kept: what is at hand of J_t, and spares the passes of the totals.
     """
-    step = difference(before.parameters, moved)
-    flow = None if residual is None else _gradient_flow(before, inputs, residual, rule, updates)
+    step, kept = difference(before.parameters, moved), kept or KeptJacobian()
     start = read(before.outputs(inputs)) if outputs is None else outputs
     change = read(after.outputs(inputs)) - start
     epsilon = before.sight(before.inputs(inputs)).eps
+    metric = None if residual is None else rule.flow_metric(list(before.parameters), updates)
     if layers is None:
-        linear = read(before.jvp(inputs, step))
-        kernel = None if flow is None else read(before.jvp(inputs, flow))
+        linear, kernel = kept.along(step, read), None
+        if metric is not None and residual is not None:
+            kernel = kept.flow(-residual / len(residual), metric, read)
+            if kernel is None:
+                kernel = read(before.jvp(inputs, _gradient_flow(before, inputs, residual, metric)))
+        linear = read(before.jvp(inputs, step)) if linear is None else linear
         return Update(output_change=change, linear_change=linear, kernel_change=kernel, epsilon=epsilon)
+    flow = None if residual is None or metric is None else _gradient_flow(before, inputs, residual, metric)
     linears = _by_layer(before, inputs, step, layers, read)
     kernels = None if flow is None else _by_layer(before, inputs, flow, layers, read)
     return Update(
@@ -89,13 +98,8 @@ def finest(update: Update, network: Network, inputs: Any, effects: Callable[[tor
     return replace(found, unresolved=fine.lacking)
 
 
-def _gradient_flow(
-    network: Network, inputs: Any, residual: Tensor, rule: UpdateRule, updates: int
-) -> dict[str, Tensor] | None:
-    """−g P Jᵀ m/N, or None where g or P is not known."""
-    metric = rule.flow_metric(list(network.parameters), updates)
-    if metric is None:
-        return None
+def _gradient_flow(network: Network, inputs: Any, residual: Tensor, metric: Metric) -> dict[str, Tensor]:
+    """−g P Jᵀ m/N for g P."""
     gradient = network.vjp(inputs, residual / len(residual))
     return {name: -(metric if isinstance(metric, float) else metric[name]) * g for name, g in gradient.items()}
 

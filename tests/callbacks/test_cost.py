@@ -1,8 +1,9 @@
 """What a state costs at the tracker's defaults, counted: passes of the network over the whole probe, never seconds.
 
 Oracle: the list of what there is to know. At θ_t: the outputs, the capture that the kernel and every product of the curvature
-are made from, f_0 and J_0 (θ_t − θ_0) at the initial state, the outputs in training mode. After the update: Jᵀ m, J of it, J of
-the real step, the outputs. Passes over a few samples, of checks and audits, are not counted; they do not grow with the probe.
+are made from, f_0 with J_0 (θ_t − θ_0) at the initial state, the outputs in training mode. After the update: the outputs; what
+its linear models say is made of the same capture. Passes over a few samples, of checks and audits, are not counted; they do not
+grow with the probe.
 """
 
 import pytorch_lightning as pl
@@ -16,7 +17,7 @@ from kerneltrack.measurement.instrument import Instrument
 
 N = 24
 #: Passes over the probe: of a measured state, and of what its update did.
-BEFORE, AFTER = 5, 4
+BEFORE, AFTER = 4, 1
 
 
 class Digits(pl.LightningModule):

@@ -13,6 +13,7 @@ from kerneltrack.conventions import helmert
 from kerneltrack.errors import AuditError, KernelError
 from kerneltrack.ntk import KernelOptions, kernel_and_jacobian
 from kerneltrack.ntk.capture.jacobian_block import FormedBlock, KroneckerBlock
+from kerneltrack.ntk.contraction import gradient
 from kerneltrack.ntk.matrix_free import factor_cache, factored_jacobian
 from tests.ntk.exact_kernels import OUTPUTS, exact, matrix, metrics, rows
 from tests.ntk.oracles import EXACT, contract, distance, rows_of
@@ -71,11 +72,40 @@ def test_what_a_kernel_was_made_from_multiplies_in_every_metric(name):
     vector = torch.randn(5, jacobian.outputs, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     plain = contract(own, own, "full")
     assert distance(jacobian.product(vector).flatten(), matrix(plain) @ vector.flatten().numpy()) < EXACT
+    generator = torch.Generator().manual_seed(4)
+    tangent = {n: torch.randn(p.shape, generator=generator).double() for n, p in jacobian._leaves.items()}
+    if (pushed := jacobian.push(tangent)) is not None:
+        expected = sum(
+            block.reshape(5, jacobian.outputs, -1) @ tangent[n].flatten().numpy() for n, block in own.items()
+        )
+        assert distance(pushed, expected) < EXACT
     for given, as_arrays in metrics(name).values():
         weights = jacobian.weights(given) if isinstance(given, dict) else [given] * len(jacobian._parts)
         if weights is not None:
             expected = matrix(contract(own, own, "full", as_arrays)) @ vector.flatten().numpy()
             assert distance(jacobian.product(vector, weights).flatten(), expected) < EXACT
+
+
+@pytest.mark.parametrize("by_layer", [False, True])
+def test_columns_that_kernel_and_products_share_are_formed_once(monkeypatch, by_layer):
+    """Oracle: a count. Of three convolutions of many rows every weight's columns are formed before the kernel, which slices none.
+
+    That kernel and products are exact then is asked of every problem above.
+    """
+    formed, sliced, form, cut = [], [], FormedBlock.of, gradient.token_features
+    monkeypatch.setattr(FormedBlock, "of", lambda *a: formed.append(form(*a)) or formed[-1])
+    monkeypatch.setattr(gradient, "token_features", lambda *a: sliced.append(a[1].names) or cut(*a))
+    torch.manual_seed(0)
+    body = (layer for width in (1, 4, 4) for layer in (nn.Conv2d(width, 4, 3, padding=1), nn.ReLU()))
+    model = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).double()
+    x = torch.randn(6, 1, 8, 8, dtype=torch.float64)
+    kernels, jacobian = kernel_and_jacobian(model, x, KernelOptions(output="trace", by_layer=by_layer))
+    assert len(formed) == 3
+    assert not [names for names in sliced if any(name.startswith(("0.", "2.", "4.")) for name in names)]
+    held = [block for part in jacobian._parts for block in part.blocks if isinstance(block, FormedBlock)]
+    assert {id(block) for block in held} == {id(block) for block in formed}
+    plain = kt.empirical_ntk(model, x, output="trace", method="jacobian")
+    assert distance(sum(kernels.values()), plain.numpy()) < EXACT
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from kerneltrack.ntk.capture.batch import BatchCapture, find_sites, spread
 from kerneltrack.ntk.capture.batch_axis import Site
 from kerneltrack.ntk.capture.capture import Capture
 from kerneltrack.ntk.capture.embedding import EmbeddingUse
-from kerneltrack.ntk.capture.jacobian_block import JacobianBlock, side_by_side
+from kerneltrack.ntk.capture.jacobian_block import FormedBlock, JacobianBlock, side_by_side
 from kerneltrack.ntk.capture.record import REFUSALS, NotCapturable, Record, first_line
 from kerneltrack.ntk.capture.rules import BATCH_RULES, RULES
 from kerneltrack.ntk.capture.use import Extent, Form, Use
@@ -20,6 +20,7 @@ __all__ = [
     "EmbeddingUse",
     "Extent",
     "Form",
+    "FormedBlock",
     "JacobianBlock",
     "NotCapturable",
     "Record",

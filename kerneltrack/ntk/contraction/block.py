@@ -8,12 +8,12 @@ full kernel pairs all (Q = O).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture import Use
+from kerneltrack.ntk.capture import FormedBlock, Use
 from kerneltrack.ntk.contraction.batched_gradients import Batched, together
 from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
 from kerneltrack.ntk.contraction.terms import Term
@@ -30,12 +30,48 @@ class SampleBlock:
         kind: which outputs are paired.
         leaves: the parameters that the pass was run with.
         metric: P.
+        columns: use → its columns of J, (n, O, g, e, i), where they are formed before anything is contracted.
     """
 
     factors: KroneckerFactors
     kind: Kind
     leaves: Mapping[str, Tensor]
     metric: Preconditioner | None
+    columns: dict[int, FormedBlock] = field(default_factory=dict)
+
+    def form(self, chosen: Sequence[Term], others: Sequence[Term], room: int) -> None:
+        """Forms the columns of J of ``chosen`` terms, for the kernel and for products with J, and drops their gradients.
+
+        Args:
+            chosen: terms of one use each.
+            others: those whose gradients stay.
+            room: bytes that columns may take beside the gradients.
+        """
+        needed = [index for term in others for index in term.uses]
+        for place, term in enumerate(chosen):
+            (index,), (use,) = term.uses, self.uses(term)
+            gradients = self.factors.gradients(index)
+            taken = self.count * use.held_entries(len(gradients)) * gradients[0].element_size()
+            if use.is_formed() and taken <= room:
+                block = use.jacobian_block(gradients)
+                assert isinstance(block, FormedBlock)  # is_formed() says so
+                self.columns[index] = block
+                del gradients
+                before = self.factors.bytes_of([index])
+                later = [one for term in chosen[place + 1 :] for one in term.uses]
+                self.factors.keep([*needed, *later])
+                room -= taken - (before - self.factors.bytes_of([index]))
+            else:
+                needed.append(index)
+
+    def formed(self, term: Term, plane: int) -> Tensor | None:
+        """Per-sample gradients (n·Q, columns) of a term whose columns of J are formed; else None."""
+        found = self.columns.get(term.uses[0])
+        if found is None:
+            return None
+        if self.kind == "diagonal":
+            return found.columns[:, plane].flatten(1)
+        return found.columns.flatten(1) if self.kind == "trace" else found.columns.flatten(0, 1).flatten(1)
 
     @property
     def count(self) -> int:

@@ -87,6 +87,8 @@ class Gradient(Order):
         self, block: SampleBlock, term: Term, plane: int, width: int, buffer: Tensor, workspace: int
     ) -> Iterable[Tensor]:
         """Per-sample gradients, slice by slice; those of a linear map in ``buffer``."""
+        if (formed := block.formed(term, plane)) is not None:
+            return [formed]
         if term.form == "tokens":
             return token_features(block, term, plane, width, buffer, self.machine)
         if term.form == "features":

@@ -123,7 +123,7 @@ class KroneckerFactors:
 
     def bytes_of(self, indices: Iterable[int]) -> int:
         """What the gradients that these uses need take."""
-        parts = [self._gradients[record] for record in {self.uses[index].record for index in indices}]
+        parts = [self._gradients.get(record, ()) for record in {self.uses[index].record for index in indices}]
         return sum(p.together.nbytes if isinstance(p, Batched) else sum(one.nbytes for one in p) for p in parts)
 
     def keep(self, indices: Iterable[int]) -> None:

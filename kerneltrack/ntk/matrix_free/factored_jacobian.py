@@ -13,7 +13,7 @@ The kernel needs the same G and A: whoever forms it has the products for nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -142,6 +142,42 @@ class FactoredJacobian:
         parts = torch.split(v.to(self._dtype), self._together, 2)
         return torch.cat([self._reduced(part, weights) for part in parts], 2).to(v.dtype)
 
+    def between(self, metric: float | Mapping[str, float | Tensor]) -> Callable[[Tensor], Tensor] | None:
+        """V ↦ J P Jᵀ V for V as of :meth:`product`; None where P does not act on the factors, see :meth:`weights`."""
+        if isinstance(metric, float):
+            return lambda v: metric * self.product(v)
+        weights = self.weights(metric)
+        return None if weights is None else lambda v: self.product(v, weights)
+
+    def push(self, tangent: Mapping[str, Tensor]) -> Tensor | None:
+        """J v (n, O) for v with a tensor of its shape for each parameter; None where :meth:`weights` has none."""
+        laid_out = self.weights(tangent)
+        if laid_out is None:
+            return None
+        result = torch.zeros(self._count, self.outputs, dtype=self._dtype, device=self.device)
+        for part, entries in zip(self._parts, laid_out, strict=True):
+            assert isinstance(entries, Tensor)  # a tangent has no numbers
+            w = entries.unsqueeze(0) if entries.ndim == 1 else entries
+            for block in part.blocks:
+                result += block.push(w, slice(None))[:, :, 0]
+        return result
+
+    def tensors(self) -> Iterator[Tensor]:
+        """What the products are made with."""
+        for block in (block for part in self._parts for block in part.blocks):
+            yield from (entry for entry in vars(block).values() if isinstance(entry, Tensor))
+
+    @property
+    def held_bytes(self) -> int:
+        """What these take."""
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self.tensors()}
+        return sum(storages.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self._request.network.device
+
     def weights(self, metric: Mapping[str, float | Tensor]) -> list[Weight] | None:
         """P for each part of J; None where a weight is not a parameter itself, in whose entries P need not be diagonal."""
         own = [{id(self._uses[index].weight) for index in part.term.uses} for part in self._parts]
@@ -220,4 +256,4 @@ def _blocks(term: Term, block: SampleBlock) -> list[JacobianBlock]:
     if term.form == "features":
         return [Columns(shift_features(block, term, 0).view(block.count, block.outputs(0, term), -1))]
     own = zip(term.uses, block.uses(term), strict=True)
-    return [use.jacobian_block(block.planes(index)[0]) for index, use in own]
+    return [block.columns.get(index) or use.jacobian_block(block.planes(index)[0]) for index, use in own]

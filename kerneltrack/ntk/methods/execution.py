@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import NotCapturable
-from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, collect, isometry_gaps, mirror
+from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, Term, collect, isometry_gaps, mirror
 from kerneltrack.ntk.methods.batched import differing
 from kerneltrack.ntk.methods.comparison import Comparison
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
@@ -157,6 +158,8 @@ class Execution:
                     continue
                 same = symmetric and i == j
                 self.whole = left if self.keeps and same and len(first) == len(request.x1) else None
+                if self.whole is not None and request.metric is None and not request.machine.counts_launches:
+                    left.form(*self._formable(), self.plan.workspace)
                 right = left if same else (against or self).block(second, j, theirs if i.start == 0 else None)
                 for layer, matrix in into.items():
                     part = matrix[:, i.start * q : i.stop * q, j.start * q : j.stop * q]
@@ -236,6 +239,19 @@ class Execution:
         """The trial, where it was of just these samples; its graph can be used once."""
         trial, self._trial = self._trial, None
         return trial if trial is not None and trial.is_of(samples) else None
+
+    def _formable(self) -> tuple[list[Term], list[Term]]:
+        """The terms that are contracted by their per-sample gradients alone, which products with J want too, and the others."""
+        ways = [(step.term, step.order.name == "gradient" and not step.merged) for step in self.plan.steps]
+        shared = Counter(index for term in self.plan.terms for index in term.uses)
+        alone = [
+            term
+            for term in self.plan.terms
+            if term.form == "tokens"
+            and [shared[index] for index in term.uses] == [1]
+            and [way for other, way in ways if other is term] == [True]
+        ]
+        return alone, [term for term in self.plan.terms if term not in alone]
 
     def _steps(self, layer: str) -> list[Step]:
         return [step for step in self.plan.steps if self.request.key(step.term.names[0]) == layer]

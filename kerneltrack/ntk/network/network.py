@@ -340,11 +340,16 @@ class Network:
 
         Args:
             x: N samples.
-            tangent: v, a tensor of the parameter's shape for some or all parameters; those left out do not
-                move.
+            tangent: v, a tensor of the parameter's shape for some or all parameters; others do not move.
             parameters: θ to differentiate at; None is the model's current value.
             by_rows: by one backward pass for each output, and never by forward mode.
         """
+        return self.linearized(x, tangent, parameters, by_rows=by_rows)[1]
+
+    def linearized(
+        self, x: Any, tangent: Tensors, parameters: Tensors | None = None, *, by_rows: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """f(x) and J v (N, O) by one pass; arguments as of :meth:`jvp`."""
         samples, values = self.inputs(x), {k: v.detach() for k, v in self._values(parameters).items()}
         moving = {name: values[name] for name in tangent}
         direction = {name: tangent[name].detach().to(value) for name, value in moving.items()}
@@ -352,12 +357,10 @@ class Network:
             seen = self.sight(samples)
             by_rows = by_rows or seen.by_rows
             push = row_by_row if by_rows else pushforward if seen.differentiates is None else reverse_mode
-            return torch.cat(
-                [
-                    push(self._at(values, chunk), self.leaves(moving) if by_rows else moving, direction)
-                    for _, chunk in samples.chunks(1 if seen.by_rows else self.chunk_rows(samples))
-                ]
-            )
+            chunks = samples.chunks(1 if seen.by_rows else self.chunk_rows(samples))
+            own = self.leaves if by_rows else dict[str, Tensor]
+            pushed = [push(self._at(values, chunk), own(moving), direction) for _, chunk in chunks]
+        return torch.cat([outputs for outputs, _ in pushed]), torch.cat([change for _, change in pushed])
 
     def _at(self, values: Tensors, samples: Inputs) -> Function:
         return lambda parameters, then: self.applied({**values, **parameters}, samples, then)
@@ -376,10 +379,7 @@ class Network:
         return max(1, min(len(samples), self.chunk_bytes // max(1, self.activation_bytes(samples))))
 
     def activation_bytes(self, samples: Inputs) -> int:
-        """Bytes that autograd saves for one sample, parameters left out.
-
-        Measured on the first sample, once.
-        """
+        """Bytes that autograd saves for one sample, parameters left out; measured on the first sample, once."""
         known = self.known(samples)
         if known.activation_bytes is None:
             one = samples.rows(0, 1)

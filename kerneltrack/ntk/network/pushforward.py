@@ -16,12 +16,14 @@ from torch.autograd import forward_ad
 from torch.func import jvp
 from torch.overrides import TorchFunctionMode
 
+#: f(θ, x) and J v, (n, O) each.
+Pushed = tuple[Tensor, Tensor]
 #: (parameters, then) → then(outputs), with the parameters in place while ``then`` runs.
-Function = Callable[[Mapping[str, Tensor], Callable[[Tensor], Tensor]], Tensor]
+Function = Callable[[Mapping[str, Tensor], Callable[[Tensor], Any]], Any]
 
 
-def pushforward(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
-    """d/dε function(values + ε direction) at ε = 0, (n, O).
+def pushforward(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Pushed:
+    """function(values) and d/dε function(values + ε direction) at ε = 0, (n, O).
 
     Args:
         function: parameters by name → (n, O), handed to a continuation.
@@ -34,7 +36,7 @@ def pushforward(function: Function, values: Mapping[str, Tensor], direction: Map
         return reverse_mode(function, values, direction)
 
 
-def reverse_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+def reverse_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Pushed:
     """The same without forward mode, which looks through what a forward pass differentiates by itself."""
     try:
         return _two_reverse_passes(function, values, direction)
@@ -83,46 +85,48 @@ _PADDED: dict[Any, Callable[..., tuple[int | None, Tensor]]] = {
 }
 
 
-def forward_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
-    """J v by dual numbers, made the derivative that reverse mode is."""
+def forward_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Pushed:
+    """Both by dual numbers, made the derivative that reverse mode is."""
 
-    def watched(parameters: Mapping[str, Tensor]) -> Tensor:
+    def watched(parameters: Mapping[str, Tensor]) -> Any:
         with _AsReverseMode():
             return function(parameters, lambda outputs: outputs)
 
     with torch.enable_grad():
-        pushed: Tensor = jvp(watched, (dict(values),), (dict(direction),))[1]
-    return pushed.detach()
+        outputs, pushed = jvp(watched, (dict(values),), (dict(direction),))[:2]
+    return outputs.detach(), pushed.detach()
 
 
-def _two_reverse_passes(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+def _two_reverse_passes(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Pushed:
     """J v as d/du ⟨Jᵀu, v⟩, for operations without a forward-mode rule."""
     leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
 
-    def push(outputs: Tensor) -> Tensor:
+    def push(outputs: Tensor) -> Pushed:
         u = torch.zeros_like(outputs, requires_grad=True)
         if not outputs.requires_grad:
-            return u.detach()
+            return outputs.detach(), u.detach()
         pulled = torch.autograd.grad(outputs, list(leaves.values()), u, create_graph=True, allow_unused=True)
         along = u.sum() * 0
         for name, part in zip(leaves, pulled, strict=True):
             if part is not None:
                 along = along + (part.to_dense() * direction[name]).sum()
-        return torch.autograd.grad(along, u)[0].detach()
+        return outputs.detach(), torch.autograd.grad(along, u)[0].detach()
 
     with torch.enable_grad():
-        return function(leaves, push)
+        found: Pushed = function(leaves, push)
+    return found
 
 
-def row_by_row(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+def row_by_row(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Pushed:
     """⟨∂f_o(x_n)/∂θ, v⟩ for each n and o, for operations that can be differentiated once only.
 
     ``values`` that require grad are differentiated by as they are, with the hooks on them.
     """
     leaves = {k: v if v.requires_grad else v.detach().requires_grad_() for k, v in values.items()}
 
-    def push(outputs: Tensor) -> Tensor:
-        return torch.stack([along(output) for output in outputs.flatten()]).view(outputs.shape).detach()
+    def push(outputs: Tensor) -> Pushed:
+        rows = torch.stack([along(output) for output in outputs.flatten()]).view(outputs.shape)
+        return outputs.detach(), rows.detach()
 
     def along(output: Tensor) -> Tensor:
         if not output.requires_grad:
@@ -134,4 +138,5 @@ def row_by_row(function: Function, values: Mapping[str, Tensor], direction: Mapp
         return torch.stack(products).sum() if products else torch.zeros_like(output)
 
     with torch.enable_grad():
-        return function(leaves, push)
+        found: Pushed = function(leaves, push)
+    return found

@@ -192,7 +192,7 @@ def _two_derivatives(
 
     values = {raw: leaves[raw].detach() for raw in direction}
     try:
-        pushed = forward_mode(function, values, direction)
+        _, pushed = forward_mode(function, values, direction)
     except (RuntimeError, NotImplementedError):
         return False
     forward = float((u.double() * pushed.double()).sum())
