@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import Any, cast
 
 import numpy as np
@@ -207,6 +207,14 @@ def full_precision(module: nn.Module | None = None) -> Iterator[None]:
         _set_precisions(new, own)
 
 
+def full_on_processors() -> bool:
+    """Whether products of a CPU are full float32 as switches stand; then there it is :func:`full_precision` already."""
+    own = [switch for name, switch in _precision_switches().items() if not name.startswith("cu")]
+    reduced = any(switch.fp32_precision not in ("none", "ieee") for switch in own)
+    return not reduced and _readable(torch.get_float32_matmul_precision) == "highest"
+
+
+@cache
 def _precision_switches() -> dict[str, Any]:
     """What has an ``fp32_precision``, by name, each before those that follow it where they say "none"."""
     cudnn, mkldnn = cast(Any, torch.backends.cudnn), cast(Any, torch.backends.mkldnn)
@@ -284,7 +292,7 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     A model's ``modules`` are restored on exit.
     """
     with (
-        _restored(modules),
+        restored(modules),
         plain_arithmetic(),
         preserved_rng(),
         sdpa_kernel(SDPBackend.MATH),
@@ -321,6 +329,9 @@ def _without_warnings() -> Iterator[None]:
 @contextlib.contextmanager
 def plain_arithmetic() -> Iterator[None]:
     """Outside inference mode and autocast, whatever the caller has switched on; usable as a decorator."""
+    if not (torch.is_inference_mode_enabled() or any(map(torch.is_autocast_enabled, ("cpu", "cuda")))):
+        yield
+        return
     with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
 
@@ -371,7 +382,7 @@ def _without_cudnn(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _restored(modules: Sequence[nn.Module]) -> Iterator[None]:
+def restored(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Puts every module's attributes back.
 
     Old-style weight_norm and caches write plain tensors during forward.

@@ -28,7 +28,9 @@ from kerneltrack.ntk.methods import (
     known_to_be_faster,
     least_jacobian_bytes,
     product_kernel,
+    remember_call,
     remember_outputs,
+    repeated,
 )
 from kerneltrack.ntk.network import explained, refuse_not_finite, validate
 from kerneltrack.ntk.progress import progress_bar
@@ -43,12 +45,16 @@ def kernels_of(
     Where an earlier call has asked for the same, its plan is taken, and samples are looked at beside the kernel where that is
     cheaper. Where anything of that does not hold, all is asked anew.
     """
+    if not keeps and progress is False and (kernels := repeated(model, x1, x2, options)) is not None:
+        return kernels, None
     request = KernelRequest.unlooked(model, x1, x2, options)
     if keeps:  # what is made once for each state is not recorded
         request = replace(request, machine=replace(request.machine, small_operations=0))
     with explained(request.network.module), request.network.standing():
         found = _by_kept_plan(request, progress, keeps=keeps) or _by_known_rows(request, progress, keeps=keeps)
         if found is not None:
+            if found[1] is not None and found[1].replayed:
+                remember_call(model, options, found[1].request, found[1].plan.key)
             return found
     request = request.look()
     with explained(request.network.module):

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 import kerneltrack as kt
 from kerneltrack.ntk import machine as sizes
 from kerneltrack.ntk.machine import Machine
-from kerneltrack.ntk.methods import recorded, recording
+from kerneltrack.ntk.methods import preference, recorded, recording
 from kerneltrack.ntk.methods.operator_tape import OperatorTape
 from tests.ntk.exact_kernels import OUTPUTS, exact
 from tests.ntk.oracles import EXACT, distance
@@ -178,6 +178,15 @@ def behind_all_tensors():
     gc.collect()
     storages = [one.untyped_storage() for one in gc.get_objects() if type(one) in (Tensor, nn.Parameter)]
     return {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+
+@pytest.mark.parametrize("factor", [0, 10**12])
+def test_what_takes_long_to_compare_is_not_recorded(tapes, monkeypatch, factor):
+    """Fails where operations alone decide."""
+    monkeypatch.setattr(preference, "_COMPARED", factor)
+    model = small()
+    warmed(model)
+    assert bool(recorded(model)) == bool(tapes) == (factor == 0)
 
 
 def test_what_is_kept_or_large_is_planned_for_a_processor(monkeypatch):

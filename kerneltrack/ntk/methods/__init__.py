@@ -10,6 +10,7 @@ from kerneltrack.ntk.methods.kept_plans import Outdated, forget_plan, kept_plan
 from kerneltrack.ntk.methods.preference import known_outputs, known_to_be_faster, remember_outputs
 from kerneltrack.ntk.methods.products import product_kernel
 from kerneltrack.ntk.methods.recording import forget_recording, recorded
+from kerneltrack.ntk.methods.repeat import remember_call, repeated
 from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest, Method
 from kerneltrack.ntk.methods.structured_plan import StructuredPlan
 from kerneltrack.ntk.methods.verdict import agree, refuse_causes, rounding
@@ -37,6 +38,8 @@ __all__ = [
     "product_kernel",
     "recorded",
     "refuse_causes",
+    "remember_call",
     "remember_outputs",
+    "repeated",
     "rounding",
 ]

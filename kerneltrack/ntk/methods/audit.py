@@ -55,12 +55,33 @@ def _when_due(job: KernelRequest, how: tuple[object, ...], look: Callable[[], bo
     calls = _CALLS.setdefault(job.network.module, {})
     if len(calls) > _REMEMBERED:
         calls.clear()
-    asked = job.reduction.kind, job.x2 is None, job.metric is None, job.dtype
-    key = how, job.network.plan_key(job.x1), asked
+    key = _key(job, how)
     count = calls.get(key, 0) + 1
-    due = count & (count - 1) == 0
-    if not due or look():  # one that says nothing of the plan is repeated with the next call
+    if not _is_due(count) or look():  # one that says nothing of the plan is repeated with the next call
         calls[key] = count
+
+
+def audit_key(job: KernelRequest, plan: tuple[object, ...] | None) -> tuple[Any, ...]:
+    """Under which the calls of a plan are counted; it holds nothing of the module."""
+    return _key(job, (plan, job.method, job.by_layer, True))
+
+
+def passed_over(module: nn.Module, key: tuple[Any, ...]) -> bool:
+    """Counts a call of which no audit is due; False where one is, or where none was counted yet."""
+    calls = _CALLS.get(module, {})
+    count = calls.get(key, 0) + 1
+    if _is_due(count):
+        return False
+    calls[key] = count
+    return True
+
+
+def _key(job: KernelRequest, how: tuple[object, ...]) -> tuple[Any, ...]:
+    return how, job.network.plan_key(job.x1), (job.reduction.kind, job.x2 is None, job.metric is None, job.dtype)
+
+
+def _is_due(count: int) -> bool:
+    return count & (count - 1) == 0
 
 
 def audit_products(job: KernelRequest, times: Callable[[Tensor], Tensor], by: str) -> bool:

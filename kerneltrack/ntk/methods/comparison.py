@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.contraction import Direction, SampleBlock, pulled_back
 from kerneltrack.ntk.methods.kept_plans import Outdated
-from kerneltrack.ntk.network import FEW, Inputs, Network, contents, explained_derivatives, explained_outputs
+from kerneltrack.ntk.network import FEW, Inputs, Network, Rounding, contents, explained_derivatives, explained_outputs
 
 
 @dataclass
@@ -113,24 +113,12 @@ class Comparison:
                 outputs = torch.cat([outputs, network.evaluate(leaves, self.samples.rows(stop - 1, stop))])
         if generators.states() != before:
             raise Outdated("the forward pass draws random numbers")
-        self._numbers = self._measured(outputs, pulled)
-
-    def _cotangents(self, outputs: Tensor) -> Tensor:
-        return _cotangents(max(FEW, self._few), outputs.shape[1], outputs.dtype, outputs.device)[: self._few]
-
-    def _measured(self, outputs: Tensor, pulled: Mapping[str, Tensor | None]) -> Tensor:
-        """By output the gap, the least and the largest value, by parameter the gap and the size; in one row."""
         alone = self.notes.rows[0] if len(self.notes.rows) == 1 else torch.cat(self.notes.rows)
         alone = torch.cat([alone, alone[-1:]]) if self._of_batches else alone
-        everything = self.notes.outputs[0] if len(self.notes.outputs) == 1 else torch.cat(self.notes.outputs)
-        low, high = torch.aminmax(everything, dim=0)
-        gap = torch.linalg.vector_norm(outputs - alone, float("inf"), 0)
-        pairs = [(self.notes.pulled[name], part) for name, part in pulled.items()]
-        own = [a for pair in pairs if (a := _dense(*pair)) is not None]
-        others = [b for one, other in pairs if (b := _dense(other, one)) is not None]
-        norms = torch._foreach_norm([*torch._foreach_sub(others, own), *own], float("inf")) if own else []
-        row = [gap, low, high, torch.stack(list(norms))] if norms else [gap, low, high]
-        return torch.cat(row).double()
+        self._numbers = measured(self.notes, outputs, pulled, alone)
+
+    def _cotangents(self, outputs: Tensor) -> Tensor:
+        return directions(self._few, outputs)
 
     @property
     def report(self) -> Tensor:
@@ -147,22 +135,58 @@ class Comparison:
     def holds(self, report: np.ndarray[Any, Any]) -> bool:
         """Whether what was compared is the same but for rounding, by the numbers of :attr:`report`."""
         assert self._numbers is not None
-        count, width = len(self._numbers), self.notes.outputs[0].shape[1]
-        values = report[:count].view(np.float64)
-        (gap, low, high), rest = values[: 3 * width].reshape(3, width), values[3 * width :]
-        gaps, sizes = rest.reshape(2, -1)
-        of_outputs = self.notes.outputs[0].dtype
-        dtypes = {of_outputs, *(part.dtype for part in self.notes.pulled.values() if part is not None)}
-        eps = max(torch.finfo(dtype).eps for dtype in dtypes)
-        size, known = np.maximum(-low, high), self._network.known(self.samples)
-        if not np.isfinite(size).all():
-            return False
-        limit = explained_outputs(high - low, size, torch.finfo(of_outputs).eps)
-        slack = explained_derivatives(sizes, sizes.max(initial=0), eps)
-        if known.rounding is not None and len(known.rounding.outputs) == width:  # of f before any head
-            limit = limit + known.rounding.outputs * size
-            slack = slack + known.rounding.derivatives * sizes
-        return bool((gap <= limit).all() and (gaps <= slack).all())
+        values = report[: len(self._numbers)].view(np.float64)
+        return equal_but_for_rounding(values, self.notes, self._network.known(self.samples).rounding)
+
+
+def measured(notes: Notes, outputs: Tensor, pulled: Mapping[str, Tensor | None], alone: Tensor) -> Tensor:
+    """By output the gap, the least and the largest value, by parameter the gap and the size; in one row, float64.
+
+    Args:
+        notes: what the blocks left.
+        outputs: of a batch (k, O).
+        pulled: Jᵀu of it, by parameter.
+        alone: what the blocks have of the same samples (k, O).
+    """
+    everything = notes.outputs[0] if len(notes.outputs) == 1 else torch.cat(notes.outputs)
+    low, high = torch.aminmax(everything, dim=0)
+    gap = torch.linalg.vector_norm(outputs - alone, float("inf"), 0)
+    pairs = [(notes.pulled[name], part) for name, part in pulled.items()]
+    own = [a for pair in pairs if (a := _dense(*pair)) is not None]
+    others = [b for one, other in pairs if (b := _dense(other, one)) is not None]
+    norms = torch._foreach_norm([*torch._foreach_sub(others, own), *own], float("inf")) if own else []
+    row = [gap, low, high, torch.stack(list(norms))] if norms else [gap, low, high]
+    return torch.cat(row).double()
+
+
+def equal_but_for_rounding(values: np.ndarray[Any, Any], notes: Notes, rounding: Rounding | None) -> bool:
+    """Whether gaps are what rounding explains; False where a value is not finite.
+
+    Args:
+        values: what :func:`measured` has found.
+        notes: what it was given.
+        rounding: what rounding was found to explain of this network before.
+    """
+    width = notes.outputs[0].shape[1]
+    (gap, low, high), rest = values[: 3 * width].reshape(3, width), values[3 * width :]
+    gaps, sizes = rest.reshape(2, -1)
+    of_outputs = notes.outputs[0].dtype
+    dtypes = {of_outputs, *(part.dtype for part in notes.pulled.values() if part is not None)}
+    eps = max(torch.finfo(dtype).eps for dtype in dtypes)
+    size = np.maximum(-low, high)
+    if not np.isfinite(size).all():
+        return False
+    limit = explained_outputs(high - low, size, torch.finfo(of_outputs).eps)
+    slack = explained_derivatives(sizes, sizes.max(initial=0), eps)
+    if rounding is not None and len(rounding.outputs) == width:  # of f before any head
+        limit = limit + rounding.outputs * size
+        slack = slack + rounding.derivatives * sizes
+    return bool((gap <= limit).all() and (gaps <= slack).all())
+
+
+def directions(count: int, outputs: Tensor) -> Tensor:
+    """u (count, O), the same at every call; of many, zero behind the first half."""
+    return _cotangents(max(FEW, count), outputs.shape[1], outputs.dtype, outputs.device)[:count]
 
 
 def _dense(part: Tensor | None, other: Tensor | None) -> Tensor | None:

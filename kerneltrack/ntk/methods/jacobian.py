@@ -198,7 +198,7 @@ def add_jacobian_kernel(
                     for ours, theirs in _joined(left, right, members, room):
                         piece = max(1, room // (len(chunk2) * outputs**2 * target.element_size()))
                         if same and piece >= len(chunk1) and kind != "diagonal":
-                            target[i, j] += _own_gram(ours, kind, Machine.of(ours.device))
+                            _add_own_gram(target[i, j], ours, kind, Machine.of(ours.device))
                             continue
                         for start in range(0, len(chunk1), piece):
                             block = gram(ours[start : start + piece], theirs, kind)
@@ -231,14 +231,20 @@ def _joined(
         yield left[name], right[name]
 
 
-def _own_gram(rows: Tensor, kind: Kind, machine: Machine) -> Tensor:
-    """:func:`gram` of rows with themselves: what is below the diagonal is copied from above it."""
+def _add_own_gram(into: Tensor, rows: Tensor, kind: Kind, machine: Machine) -> None:
+    """Adds :func:`gram` of rows with themselves to a symmetric kernel.
+
+    What is below the diagonal is copied from above it, where that takes less time than to multiply everything.
+    """
     flat = rows.flatten(1) if kind == "trace" else rows.flatten(0, 1)
-    theta = flat.new_zeros(len(flat), len(flat))
-    add_gram(theta, flat, flat, symmetric=True, machine=machine)
-    mirror(theta.unsqueeze(0), machine.mirror_rows)
-    n, o, _ = rows.shape
-    return theta if kind == "trace" else theta.view(n, o, n, o).transpose(1, 2)
+    kernel = into if kind == "trace" else into.transpose(1, 2)
+    theta = kernel.view(len(flat), -1) if kernel.is_contiguous() else flat.new_zeros(len(flat), len(flat))
+    whole = flat.shape[1] <= machine.whole_columns
+    add_gram(theta, flat, flat, symmetric=not whole, machine=machine)
+    if not whole:
+        mirror(theta.unsqueeze(0), machine.mirror_rows)
+    if not kernel.is_contiguous():
+        kernel += theta.view(kernel.shape)
 
 
 def least_jacobian_bytes(network: Network, names: Iterable[str], x1: Inputs, outputs: int, dtype: torch.dtype) -> int:

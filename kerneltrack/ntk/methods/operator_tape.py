@@ -19,6 +19,11 @@ from torch.utils._pytree import tree_map
 
 #: What can be written down beside tensors.
 _WRITTEN = (int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+#: Functions of torch with the arguments of their operator. They are called in two thirds of the time, a view in a third.
+_CALLED: dict[Any, Callable[..., Tensor]] = {
+    getattr(torch.ops.aten, name).default: getattr(torch, name)
+    for name in ("addmm", "bmm", "cat", "clone", "constant_pad_nd", "mm", "neg", "relu", "sigmoid", "tanh", "triu")
+}
 
 
 class OperatorTape:
@@ -75,7 +80,7 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         result = func(*args, **(kwargs or {}))
         made = [result] if isinstance(result, Tensor) else result if isinstance(result, (tuple, list)) else []
         if func._schema.is_mutable or not all(self._is_view(one) for one in made):
-            call = self._graph.call_function(func, *named)
+            call = self._graph.call_function(_CALLED.get(func, func), *named)
             for place, one in enumerate(made):
                 if isinstance(one, Tensor):
                     self._keep(one, call if one is result else self._graph.call_function(getitem, (call, place)))
@@ -96,10 +101,10 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             return value
         if (known := self._known.get(_place(value))) is not None:
             return known
-        if self._is_view(value):
-            shape = list(value.shape), list(value.stride()), value.storage_offset()
-            first, _ = self._first[value.untyped_storage().data_ptr()]
-            node = self._graph.call_function(torch.ops.aten.as_strided.default, (first, *shape))
+        first, _ = self._first.get(value.untyped_storage().data_ptr(), (None, None))
+        if first is not None and first.op != "placeholder" and self._is_view(value):
+            shape = tuple(value.shape), value.stride(), value.storage_offset()
+            node = self._graph.call_function(torch.as_strided, (first, *shape))
         else:
             with self._graph.inserting_before(next(iter(self._graph.nodes), None)):  # so the last one comes first
                 node = self._graph.placeholder(f"given_{len(self.given)}")

@@ -21,6 +21,9 @@ _CLEARLY = 0.9
 #: node of autograd's graph: of one backward pass, and of one through vmap, which dispatches twice. For each output of a
 #: recorded result, that is laid out; for each parameter, whose rows are.
 _NODE, _MAPPED_NODE, _LAID_OUT, _PARAMETER = 3, 8, 3, 20
+#: Calls that a recording spares, and for each node; and what it takes to compare all samples instead of a few, in operations of a
+#: forward pass: forward and backward three, below a large product's rate. Fitted to networks of 10 to 220 nodes.
+_ASKED, _ASKED_NODE, _COMPARED = 150, 5, 6
 #: How often the activations and the rows of J are moved by a backward pass of all outputs at once.
 _COPIES = 4
 
@@ -52,15 +55,17 @@ def plain_is_faster(request: KernelRequest, trial: ForwardPass, plan: Structured
 
 
 def is_small(request: KernelRequest, trial: ForwardPass, plan: StructuredPlan) -> bool:
-    """Whether Python takes longer to ask for a kernel's operations than these take; then it is worth to record them."""
+    """Whether it is worth to record a kernel: Python takes longer to ask for its operations than to compare all samples takes."""
     machine = request.machine
     if not machine.small_operations or plan.uncovered or trial.batched is not None or request.metric is not None:
         return False
     extents = [use.extent() for use in trial.uses]
     products = 2 * sum(extent.tokens * extent.features for extent in extents)
     moved = machine.operations_per_byte * request.network.activation_bytes(request.x1)
-    passes = request.samples * (1 + request.outputs) * (products + moved)
-    return passes + sum(step.cost.time for step in plan.steps) <= machine.small_operations
+    forward = request.samples * (products + moved)
+    if _COMPARED * forward > machine.call_operations * (_ASKED + _ASKED_NODE * trial.nodes):
+        return False
+    return (1 + request.outputs) * forward + sum(step.cost.time for step in plan.steps) <= machine.small_operations
 
 
 def known_to_be_faster(request: KernelRequest) -> str:

@@ -14,7 +14,7 @@ not, the recording is thrown away and the kernel is computed in the ordinary way
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -79,16 +79,21 @@ class Recording:
 
     def replay(self, samples: list[Inputs], into: Mapping[str, Tensor]) -> Made:
         """The kernel of these samples."""
+        made = self.again(samples)
+        torch._foreach_copy_(list(into.values()), [self.result[layer] for layer in into])
+        return made
+
+    def again(self, samples: Sequence[Inputs]) -> Made:
+        """The same, left in :attr:`result`."""
         self.turn = next(_TURNS)
         for own, given in zip(self.samples, samples, strict=True):
             torch._foreach_copy_(list(own.tensors), list(given.tensors))
         self.tape.replay()
-        torch._foreach_copy_(list(into.values()), [self.result[layer] for layer in into])
         return self.made
 
 
 @dataclass
-class _Asked:
+class Asked:
     """What was asked of a module by one kept plan, and how far its recording has come.
 
     Attributes:
@@ -112,7 +117,7 @@ class _Asked:
             self.reason = self.reason or why
 
 
-_ASKED: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Asked]] = WeakKeyDictionary()
+_ASKED: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Asked]] = WeakKeyDictionary()
 
 
 def replayed(request: KernelRequest, into: Mapping[str, Tensor], work: Work, size: int) -> Made | None:
@@ -126,7 +131,7 @@ def replayed(request: KernelRequest, into: Mapping[str, Tensor], work: Work, siz
         work: what makes it, on memory of the recording's own.
         size: about how many bytes that would hold.
     """
-    asked = _asked(request)
+    asked = asked_of(request)
     if asked is None or asked.read is None or asked.reason:
         return None
     if asked.recording is not None and asked.recording.size > request.free_bytes:
@@ -144,7 +149,7 @@ def replayed(request: KernelRequest, into: Mapping[str, Tensor], work: Work, siz
 @contextmanager
 def watched(request: KernelRequest) -> Iterator[None]:
     """Around the ordinary way by a kept plan: sees whether it could be recorded."""
-    asked = _asked(request)
+    asked = asked_of(request)
     if asked is None or asked.read is not None or asked.reason:
         yield
         return
@@ -170,15 +175,15 @@ def recorded(module: nn.Module) -> list[str]:
     ]
 
 
-def _asked(request: KernelRequest) -> _Asked | None:
-    """None where nothing may be recorded."""
+def asked_of(request: KernelRequest) -> Asked | None:
+    """How far the recording of what is asked has come; None where nothing may be recorded."""
     if not request.machine.recorded_bytes or request.result_bytes > request.machine.recorded_bytes:
         return None
     of_module, key = _ASKED.setdefault(request.network.module, {}), _key(request)
     addresses = request.network.now.addresses
     if key not in of_module and len(of_module) >= _REMEMBERED:
         of_module.clear()
-    asked = of_module.setdefault(key, _Asked(addresses))
+    asked = of_module.setdefault(key, Asked(addresses))
     if asked.addresses != addresses:
         asked.addresses = addresses
         asked.again("the parameters move between calls")
@@ -195,7 +200,7 @@ def _key(request: KernelRequest) -> tuple[Any, ...]:
     return key_of(request)[:-1], threading.get_ident(), where(request.network.device), switches
 
 
-def _recorded(request: KernelRequest, asked: _Asked, samples: list[Inputs], work: Work) -> Recording | None:
+def _recorded(request: KernelRequest, asked: Asked, samples: list[Inputs], work: Work) -> Recording | None:
     """None where it cannot be recorded, now or at all."""
     tape = tape_for(request.network.device)
     if tape is None:
@@ -226,7 +231,7 @@ def _recorded(request: KernelRequest, asked: _Asked, samples: list[Inputs], work
     return Recording(tape, own, result, made[0], asked.read or [], size, next(_TURNS))
 
 
-def _held(request: KernelRequest, taken: list[Tensor], asked: _Asked) -> int:
+def _held(request: KernelRequest, taken: list[Tensor], asked: Asked) -> int:
     """Bytes that a recording keeps: what it works on and leaves, and what it has read beside the module's own tensors.
 
     Jᵀu, which is left beside the kernel, has as many numbers as there are parameters.
@@ -252,9 +257,9 @@ def _bound(room: int) -> None:
         one.recording = None
 
 
-def _turn(asked: _Asked) -> int:
+def _turn(asked: Asked) -> int:
     return 0 if asked.recording is None else asked.recording.turn
 
 
-def _size(asked: _Asked) -> int:
+def _size(asked: Asked) -> int:
     return 0 if asked.recording is None else asked.recording.size

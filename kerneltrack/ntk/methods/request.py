@@ -73,7 +73,7 @@ class KernelRequest:
     """Everything a method needs. ``outputs`` is O behind the head.
 
     ``x2`` None means x1, a symmetric kernel. ``looked`` says that the samples were looked at before; where they were not,
-    that has to be done beside the kernel.
+    that has to be done beside the kernel. ``of_free_memory``: the budget is half of what was free.
     """
 
     network: Network
@@ -88,6 +88,7 @@ class KernelRequest:
     budget: int
     machine: Machine
     looked: bool = True
+    of_free_memory: bool = False
 
     @classmethod
     def of(cls, model: nn.Module, x1: Any, x2: Any, options: KernelOptions) -> KernelRequest:
@@ -149,6 +150,7 @@ class KernelRequest:
                 budget=_budget(options, machine, network.device),
                 machine=machine,
                 looked=False,
+                of_free_memory=options.memory_budget is None and machine.memory is None,
             )
 
     def look(self) -> KernelRequest:

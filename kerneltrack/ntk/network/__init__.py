@@ -9,7 +9,9 @@ from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.fineness import fineness
 from kerneltrack.ntk.network.flops import forward_flops
 from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
+from kerneltrack.ntk.network.generators import still
 from kerneltrack.ntk.network.independence import FEW, PULLED, explained_derivatives, explained_outputs
+from kerneltrack.ntk.network.known import Known, Rounding, known
 from kerneltrack.ntk.network.network import Network
 from kerneltrack.ntk.network.parameters import (
     Metric,
@@ -27,6 +29,7 @@ from kerneltrack.ntk.network.parameters import (
 from kerneltrack.ntk.network.refusals import explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.state import State
+from kerneltrack.ntk.network.survey import Survey
 from kerneltrack.ntk.network.validation import contents, look_closely, refuse_random, validate
 
 __all__ = [
@@ -38,12 +41,15 @@ __all__ = [
     "Configuration",
     "Forward",
     "Inputs",
+    "Known",
     "Metric",
     "Network",
     "NetworkState",
     "Preconditioner",
+    "Rounding",
     "Selection",
     "State",
+    "Survey",
     "as_rows",
     "common_dtype",
     "contents",
@@ -53,6 +59,7 @@ __all__ = [
     "explained_outputs",
     "fineness",
     "forward_flops",
+    "known",
     "layer_of",
     "listed",
     "look_closely",
@@ -62,6 +69,7 @@ __all__ = [
     "refuse_random",
     "reported_name",
     "selected",
+    "still",
     "summed_dtype",
     "trainable",
     "unwrap",

@@ -78,6 +78,11 @@ class Network:
         refuse_coupling_modes(made.named)
 
     @property
+    def raw_names(self) -> dict[str, str]:
+        """Name of every selected parameter → its name in the module's own ``named_parameters()``."""
+        return {name: raw.removeprefix("model.") for name, raw in self._raw.items()}
+
+    @property
     def parameters(self) -> dict[str, Tensor]:
         """Name → current value (detached) of every selected parameter, tied ones once."""
         own = self.now.tree.parameters
