@@ -122,7 +122,10 @@ def power_law(x: Floats, values: Floats) -> tuple[float, float, tuple[float, flo
         return nan, nan, (nan, nan), nan, "a value is not positive, so it has no logarithm"
     if len(np.unique(x[known])) < 3 or known.sum() < 4:
         return nan, nan, (nan, nan), nan, "a slope needs three different numbers and four runs"
-    fit = stats.linregress(np.log(x[known]), np.log(values[known]))
+    logs = np.log(values[known])
+    if np.ptp(logs) == 0:  # the mean of equal numbers is not quite one of them: its rounding would be a slope of 1e-32
+        return 0.0, 0.0, (0.0, 0.0), float(logs[0]), ""
+    fit = stats.linregress(np.log(x[known]), logs)
     reach = float(stats.t.ppf(0.975, known.sum() - 2) * fit.stderr)
     slope = float(fit.slope)
     return slope, float(fit.stderr), (slope - reach, slope + reach), float(fit.intercept), ""

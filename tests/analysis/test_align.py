@@ -215,6 +215,15 @@ def test_no_slope_has_its_reason(family):
         sweep(family, "width", ["effective_rank"], at=5)
 
 
+@pytest.mark.parametrize("value", [0.1, 7.0, 1e-9])
+def test_what_is_the_same_at_every_width_has_slope_zero(value):
+    """Oracle: the law itself; rounding of a mean is no slope."""
+    x = np.resize([32.0, 64.0, 128.0, 256.0], 29)  # the mean of so many logarithms is another number
+    slope, error, interval, intercept, why = power_law(x, np.full(29, value))
+    assert (slope, error, interval, why) == (0.0, 0.0, (0.0, 0.0), "")
+    assert intercept == np.log(value)
+
+
 def test_keys_are_metadata_first_and_provenance_by_path(family):
     assert key_of(family[0], "width") == 16
     assert key_of(family[0], "run.optimizers.0.class") == "SGD"
