@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd.graph import get_gradient_edge
 
 from kerneltrack.ntk.capture.record import NotCapturable, Record
@@ -28,25 +29,20 @@ class ExpandedUse(FormedUse):
 
 
 def expanded(record: Record, weight: Tensor, like: Tensor) -> Tensor:
-    """``weight`` with the sample axis of ``like``, as a leaf that ``record`` finds again."""
-    return _Expand.apply(record, weight.detach(), like)  # type: ignore[no-untyped-call, no-any-return]
+    """``weight`` with the sample axis of ``like``, as a leaf that ``record`` finds again.
 
+    It is made below the vmap that runs the samples (as :func:`.capture.Capture.keep` has it): a ``torch.autograd.Function`` with a
+    rule of its own gives the same by way of more Python.
 
-class _Expand(torch.autograd.Function):
-    """A weight, repeated for every sample as a leaf of autograd's graph."""
-
-    @staticmethod
-    def forward(record: Record, weight: Tensor, like: Tensor) -> Tensor:
+    Raises:
+        NotCapturable: ``like`` is the same for all samples.
+    """
+    interpreter: Any = retrieve_current_functorch_interpreter()
+    level = interpreter.level()
+    if torch._C._functorch._unwrap_batched(like, level)[1] is None:
         raise NotCapturable("a use without a per-sample operand")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Never reached: under vmap the rule below runs instead."""
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], record: Record, weight: Tensor, like: Tensor
-    ) -> tuple[Tensor, int]:
-        repeated = weight.expand(info.batch_size, *weight.shape).requires_grad_()
+    with interpreter.lower():
+        repeated = weight.detach().expand(interpreter.batch_size(), *weight.shape).requires_grad_()
         record.shape, record.edge = repeated.shape, get_gradient_edge(repeated)
-        return repeated.view_as(repeated), 0
+        handed = repeated.view_as(repeated)
+    return torch._C._functorch._add_batch_dim(handed, 0, level)
