@@ -189,7 +189,7 @@ const plots = (() => {
       });
       const over = draw("g", {}), now = draw("g", {}), covered = hidden(lines);
       const told = covered.join("; ");
-      if (told) parts.push(draw("text", { x: box.left, y: height + 10, class: "covered" }, 6.2 * told.length < width - box.left ? told : `${covered.length} lines lie on another`));
+      if (told) parts.push(draw("text", { x: box.left, y: height + 10, class: "covered" }, 6.2 * told.length < width - box.left ? told : `${covered.length} ${covered.length === 1 ? "line lies" : "lines lie"} on another`));
       svg.setAttribute("viewBox", `0 0 ${width} ${height + (told ? 16 : 0)}`);
       svg.replaceChildren(clipped, ...parts, inner, now, over);
       view = { box, lines, over, now, px, u0, u1, whole, scale, width };

@@ -53,7 +53,12 @@ def samples(run: Run, rows: Sequence[int]) -> Samples:
     run.require("eigenvectors", why="the slider over eigenfunctions")
     moving = moving_functions(run, min(FUNCTIONS, int(run.dataset.sizes["vector"])), rows)
     if len(moving) < len(rows):
-        raise AnalysisError("the slider over samples", expected="eigenvectors at each of its moments", got=len(moving))
+        raise AnalysisError(
+            "the slider over samples",
+            expected=f"eigenvectors at each of its {len(rows)} moments",
+            got=len(moving),
+            remedy="Take moments at which they were measured.",
+        )
     ends = min(ENDS, len(images) // 2)
     found = [[_ends(values, ends) for values in moving.at(moment).T] for moment in range(len(rows))]
     used = sorted({sample for functions in found for shown in functions for sample in shown})

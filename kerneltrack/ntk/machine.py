@@ -66,10 +66,6 @@ class Machine:
     split_columns: int = 1024
     split_rows: int = 640
 
-    #: A symmetric product of so few columns is computed whole: to copy what is above the diagonal takes longer than to multiply.
-    #: 30 against 40 ms with 108 columns and 3,072 rows, 10 against 7 with 1,000 and 640.
-    whole_columns: int = 256
-
     #: Rows of a square that is copied from above the diagonal to below it. With 128 it stays in a core's cache: 0.5 to 0.6 of the
     #: time of 512, and of the whole, at 320 to 1,536 rows.
     mirror_rows: int = 128

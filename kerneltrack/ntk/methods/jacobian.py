@@ -232,17 +232,15 @@ def _joined(
 
 
 def _add_own_gram(into: Tensor, rows: Tensor, kind: Kind, machine: Machine) -> None:
-    """Adds :func:`gram` of rows with themselves to a symmetric kernel.
+    """Adds :func:`gram` of rows with themselves to a symmetric kernel: what is below the diagonal is copied from above it.
 
-    What is below the diagonal is copied from above it, where that takes less time than to multiply everything.
+    Also where to multiply everything would take less time: a product X Xᵀ is symmetric only but for rounding.
     """
     flat = rows.flatten(1) if kind == "trace" else rows.flatten(0, 1)
     kernel = into if kind == "trace" else into.transpose(1, 2)
     theta = kernel.view(len(flat), -1) if kernel.is_contiguous() else flat.new_zeros(len(flat), len(flat))
-    whole = flat.shape[1] <= machine.whole_columns
-    add_gram(theta, flat, flat, symmetric=not whole, machine=machine)
-    if not whole:
-        mirror(theta.unsqueeze(0), machine.mirror_rows)
+    add_gram(theta, flat, flat, symmetric=True, machine=machine)
+    mirror(theta.unsqueeze(0), machine.mirror_rows)
     if not kernel.is_contiguous():
         kernel += theta.view(kernel.shape)
 
