@@ -229,7 +229,15 @@ class Execution:
         """Raises NotCapturable where a batch's pass is of a new kind, and its uses are not what plain autodiff gives."""
         if done.batched is None or done.program in done.batched.programs:
             return
-        given = self.request.network, self._leaves, done.samples, done.uses, self.plan.terms, factors.gradients
+        given = (
+            self.request.network,
+            self._leaves,
+            done.samples,
+            done.uses,
+            self.plan.terms,
+            factors.gradients,
+            self.request.plain,
+        )
         if names := differing(*given):
             done.batched.leave(names)
             raise NotCapturable(f"a batch's uses of {names[:4]} are not the samples'")
