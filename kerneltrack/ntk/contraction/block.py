@@ -16,6 +16,7 @@ from torch import Tensor
 from kerneltrack.ntk.capture import FormedBlock, Use
 from kerneltrack.ntk.contraction.batched_gradients import Batched, together
 from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
+from kerneltrack.ntk.contraction.seen_rows import picked, seen_rows
 from kerneltrack.ntk.contraction.terms import Term
 from kerneltrack.ntk.network import Preconditioner
 from kerneltrack.ntk.reduction import Kind
@@ -31,6 +32,7 @@ class SampleBlock:
         leaves: the parameters that the pass was run with.
         metric: P.
         columns: use → its columns of J, (n, O, g, e, i), where they are formed before anything is contracted.
+        seen: use → the few of its rows that outputs see, (n, T'), and G of every output there, where there are few.
     """
 
     factors: KroneckerFactors
@@ -38,6 +40,24 @@ class SampleBlock:
     leaves: Mapping[str, Tensor]
     metric: Preconditioner | None
     columns: dict[int, FormedBlock] = field(default_factory=dict)
+    seen: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
+
+    def look(self, terms: Sequence[Term]) -> None:
+        """Finds the linear maps of which outputs see few rows: no others are contracted from here on.
+
+        Not where such a row's input is not finite: 0 · ∞ is no zero. Patches of a convolution are not formed to ask.
+        """
+        for index in (i for term in terms if term.form == "tokens" for i in term.uses):
+            use, gradients = self.factors.uses[index], self.factors.gradients(index)
+            if use.extent().tokens == 1 or use.copied_inputs() or (rows := seen_rows(gradients)) is None:
+                continue
+            if bool(use.input_rows(0, self.count).sum().isfinite()):
+                self.seen[index] = rows, [picked(gradient, rows, 3) for gradient in gradients]
+
+    def has_one_row(self, term: Term) -> bool:
+        """Whether outputs see one row of a linear map, of several, in each sample."""
+        rows = [self.seen[index][0].shape[1] for index in term.uses if index in self.seen]
+        return rows == [1] and len(term.uses) == 1 and self.factors.uses[term.uses[0]].extent().groups == 1
 
     def form(self, chosen: Sequence[Term], others: Sequence[Term], room: int) -> None:
         """Forms the columns of J of ``chosen`` terms, for the kernel and for products with J, and drops their gradients.
@@ -86,6 +106,15 @@ class SampleBlock:
         """For each plane the outputs that belong to it, each (n, g, e, T)."""
         return self.planes_of(self.factors.gradients(index))
 
+    def row_planes(self, index: int) -> list[Sequence[Tensor]]:
+        """The same of a linear map, of the rows that :meth:`input_rows` has."""
+        return self.planes_of(self.seen[index][1]) if index in self.seen else self.planes(index)
+
+    def input_rows(self, index: int, start: int, stop: int) -> Tensor:
+        """A of a linear map, (n, g, T, i): all rows, or those that outputs see where they were found to be few."""
+        rows = self.factors.uses[index].input_rows(start, stop)
+        return picked(rows, self.seen[index][0][start:stop], 2) if index in self.seen else rows
+
     def planes_of(self, outputs: Sequence[Tensor]) -> list[Sequence[Tensor]]:
         """What there is for each output, as it belongs to planes."""
         return [outputs[o : o + 1] for o in range(len(outputs))] if self.kind == "diagonal" else [outputs]
@@ -93,7 +122,7 @@ class SampleBlock:
     def stacked(self, term: Term) -> list[Tensor]:
         """Planes of G as one array (n, Q, g, e, T) each, the rows of all uses of the weight side by side."""
         planes = []
-        for parts in zip(*(self.planes(i) for i in term.uses), strict=True):
+        for parts in zip(*(self.row_planes(i) for i in term.uses), strict=True):
             uses = [together(outputs, 2 if self.kind == "trace" else 1) for outputs in parts]
             rows = uses[0] if len(uses) == 1 else torch.cat(uses, -1)
             planes.append(rows.flatten(2, 3).unsqueeze(1) if self.kind == "trace" else rows)
@@ -101,7 +130,7 @@ class SampleBlock:
 
     def inputs(self, term: Term, start: int, stop: int) -> Tensor:
         """A, (n, g, T, i), the rows of all uses of the weight side by side."""
-        parts = [use.input_rows(start, stop) for use in self.uses(term)]
+        parts = [self.input_rows(index, start, stop) for index in term.uses]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
     def outputs(self, plane: int, term: Term) -> int:

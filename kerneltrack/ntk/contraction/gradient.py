@@ -1,6 +1,7 @@
 """The order "gradient": per-sample gradients F_no, then F Fᵀ.
 
-Narrow ones are joined first, so that Θ is read and written less often.
+Narrow ones are joined first, so that Θ is read and written less often. Linear maps of which outputs see one row of each
+sample need no per-sample gradients: they are added in the order "token".
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from kerneltrack.ntk.contraction.gram import add_gram
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.per_sample_gradients import token_features
 from kerneltrack.ntk.contraction.terms import Term
+from kerneltrack.ntk.contraction.token import Token
 from kerneltrack.ntk.contraction.whole_features import stacked_features, whole_features
 from kerneltrack.ntk.machine import Machine
 
@@ -46,6 +48,10 @@ class Gradient(Order):
         workspace: int,
     ) -> None:
         blocks = [left] if symmetric else [left, right]
+        single = [term for term in terms if all(block.has_one_row(term) for block in blocks)]
+        if single:
+            Token(self.machine).add_many(theta, left, right, single, symmetric=symmetric, workspace=workspace)
+            terms = [term for term in terms if term not in single]
         width = max(1, min(self.machine.slice_columns, workspace // (theta.element_size() * max(theta.shape[1:]))))
         for plane, part in enumerate(theta):
             whole = [term for term in terms if self._is_whole(term, width, blocks[0])]

@@ -72,10 +72,7 @@ def token_features(
             much as the products.
         machine: what runs it.
     """
-    uses = [
-        Operands(block.planes(i)[plane], use.input_rows(0, block.count))
-        for i, use in zip(term.uses, block.uses(term), strict=True)
-    ]
+    uses = [Operands(block.row_planes(i)[plane], block.input_rows(i, 0, block.count)) for i in term.uses]
     trace = block.kind == "trace"
     for cut in _slice(uses[0], width, trace, machine).cut(uses):
         yield _form(cut, buffer, trace, machine.copy_bytes)
