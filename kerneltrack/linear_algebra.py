@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+#: Numbers of which three copies stay in the cache of one core.
+_CACHED = 2**14
+
 
 def is_numpy(array: Any) -> bool:
     """Whether an array is NumPy's, on the CPU; scalars and lists are taken for it."""
@@ -168,17 +171,24 @@ def trace_over_points(a: Any) -> Array:
     return np.asarray(np.trace(a)) if is_numpy(a) else to_numpy(einsum("nn...->...", a))
 
 
-def hollow(a: Any) -> Any:
-    """A copy with zeros where the first two axes agree."""
-    diagonal = np.arange(len(a))
+def hollow(a: Any, first: int = 0) -> Any:
+    """A copy with zeros where the first two axes agree, of rows that begin with the ``first`` of all."""
+    rows = np.arange(len(a))
     if is_numpy(a):
         a = a.copy()
-        a[diagonal, diagonal] = 0.0
+        a[rows, first + rows] = 0.0
         return a
     xp = array_namespace(a)
-    a, diagonal = xp.asarray(a, copy=True), xp.asarray(diagonal, device=device(a))
-    a[diagonal, diagonal] = 0.0
+    a, rows = xp.asarray(a, copy=True), xp.asarray(rows, device=device(a))
+    a[rows, first + rows] = 0.0
     return a
+
+
+def row_blocks(a: Any) -> list[slice]:
+    """Slices over the first axis: of NumPy's as many rows as stay in a core's cache, of other libraries' arrays all."""
+    count = len(a)
+    each = max(1, _CACHED // max(1, a.size // max(count, 1))) if is_numpy(a) else count
+    return [slice(start, min(start + each, count)) for start in range(0, count, each)]
 
 
 def diagonal_blocks(a: Any, size: int) -> Array:

@@ -148,7 +148,7 @@ class Instrument(ProbeSpec):
         jacobian = lasting(context.jacobian, module) if keeps else None
         del context, measured  # no kernel on the device is held beside what observables need
         state = state.as_initial() if step == 0 else state
-        with threads_for(state.eigensystem.size), watch.of("observables"):
+        with threads_for(state.eigensystem.size), watch.of("observables"), state.sharing():
             values = observables.compute(self.observables, state)
             stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
         stored |= {name: value for name, value in functions.items() if name in stored}
