@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Numbers of which three copies stay in the cache of one core.
-_CACHED = 2**14
+#: Numbers of a block that is made and used while it stays in a core's cache.
+_CACHED = 2**15
 
 
 def is_numpy(array: Any) -> bool:

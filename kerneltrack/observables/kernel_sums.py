@@ -22,10 +22,13 @@ class KernelSums:
 
     Args:
         kernel: (N, N, …), axes 0 and 1 over the probe.
+        symmetric: whether it is known to be, as a matrix and to the last bit.
     """
 
-    def __init__(self, kernel: Array) -> None:
+    def __init__(self, kernel: Array, *, symmetric: bool = False) -> None:
         self.kernel = kernel
+        #: Whether it is its own transpose over the points; of several outputs on both sides only these change places too.
+        self.even = symmetric and (kernel.ndim < 4 or kernel.shape[2] == 1)
 
     def __len__(self) -> int:
         return len(self.kernel)
@@ -92,14 +95,13 @@ class KernelSums:
         return found
 
 
-def squared_difference(a: KernelSums, b: KernelSums, p: float = 1.0, q: float = 1.0, *, centred: bool = False) -> float:
-    """‖pA − qB‖_F², or ‖H(pA − qB)H‖_F²: entry by entry, so that nothing cancels."""
+def squared_difference(a: KernelSums, b: KernelSums, ratio: float = 1.0, *, centred: bool = False) -> float:
+    """‖A − rB‖_F², or ‖H(A − rB)H‖_F² where it is ``centred``: entry by entry, so that nothing cancels."""
     total, rows, others = 0.0, None, None
     if centred:
-        rows, others = p * a.row_means - q * b.row_means, p * a.other_means - q * b.other_means
+        rows, others = a.row_means - ratio * b.row_means, a.other_means - ratio * b.other_means
     for place in row_blocks(a.kernel):
-        block = p * a.kernel[place]
-        block -= q * b.kernel[place]
+        block = a.kernel[place] - ratio * b.kernel[place]
         if rows is not None:
             block -= rows[place]
             block -= others
@@ -115,9 +117,10 @@ def independence(a: KernelSums, b: KernelSums) -> float:
     n, straight, turned = len(a), 0.0, 0.0
     for place in row_blocks(a.kernel):
         straight += inner(hollow(a.kernel[place], place.start), b.kernel[place])
-        turned += inner(hollow(a.kernel[:, place].swapaxes(0, 1), place.start), b.kernel[place])
+        if not (a.even or b.even):
+            turned += inner(hollow(a.kernel[:, place].swapaxes(0, 1), place.start), b.kernel[place])
     along = inner(a.hollow_rows, b.hollow_rows) + inner(a.hollow_columns, b.hollow_columns)
     across = inner(a.hollow_rows, b.hollow_columns) + inner(a.hollow_columns, b.hollow_rows)
     total = inner(a.hollow_rows.sum(axis=0), b.hollow_rows.sum(axis=0))
-    products = (n * (n - 3) + 1) * straight + turned
+    products = (n * (n - 3) + 1) * straight + (straight if a.even or b.even else turned)
     return float((products + total - (n - 2) * along - across) / (n * (n - 1) * (n - 2) * (n - 3)))

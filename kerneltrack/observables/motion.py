@@ -29,7 +29,7 @@ def _distance(a: KernelSums, b: KernelSums, *, centred: bool = False) -> float:
     sizes = (a.centred_norm, b.centred_norm) if centred else (a.norm, b.norm)
     if not all(sizes):
         return float("nan")
-    return squared_difference(a, b, 1 / sizes[0], 1 / sizes[1], centred=centred) / 2
+    return squared_difference(a, b, sizes[0] / sizes[1], centred=centred) / (2 * sizes[0] ** 2)
 
 
 def kernel_angle(a: Array, b: Array) -> float:

@@ -367,7 +367,7 @@ class State:
     def kernel_sums(self) -> KernelSums:
         """Sums over the kernel, which is there; kept with the state, as the initial one is compared with every other."""
         assert self.kernel is not None  # whoever asks has looked
-        return KernelSums(self.kernel)
+        return KernelSums(self.kernel, symmetric=self.eigensystem.asymmetry == 0)
 
     @cached_property
     def mode_sums(self) -> Array:
