@@ -84,7 +84,7 @@ def _spread(vectors: Array, covariance: Array, samples: int) -> Array:
     """Σ_n v_nᵀ C v_n (k,)."""
     modes = vectors.reshape(samples, len(covariance), -1)
     if len(covariance) == 1:
-        return covariance[0, 0] * to_numpy(einsum("nok,nok->k", modes, modes))
+        return np.asarray(covariance[0, 0] * to_numpy(einsum("nok,nok->k", modes, modes)))
     return to_numpy(einsum("nok,nok->k", modes, beside(covariance, modes) @ modes))
 
 

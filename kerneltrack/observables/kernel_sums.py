@@ -41,12 +41,14 @@ class KernelSums:
     @cached_property
     def rows(self) -> Array:
         """Σ_m Θ(n, m), (N, …)."""
-        return self.kernel.sum(axis=1)
+        found: Array = self.kernel.sum(axis=1)
+        return found
 
     @cached_property
     def columns(self) -> Array:
         """Σ_n Θ(n, m), (N, …)."""
-        return self.kernel.sum(axis=0)
+        found: Array = self.kernel.sum(axis=0)
+        return found
 
     @property
     def row_means(self) -> Array:
@@ -57,7 +59,8 @@ class KernelSums:
     def other_means(self) -> Array:
         """The mean of each column less that of all (1, N, …): with :attr:`row_means`, what H takes off on both sides."""
         means = self.columns / len(self)
-        return (means - means.mean(axis=0))[None]
+        found: Array = (means - means.mean(axis=0))[None]
+        return found
 
     @cached_property
     def centred_norm(self) -> float:
@@ -97,14 +100,13 @@ class KernelSums:
 
 def squared_difference(a: KernelSums, b: KernelSums, ratio: float = 1.0, *, centred: bool = False) -> float:
     """‖A − rB‖_F², or ‖H(A − rB)H‖_F² where it is ``centred``: entry by entry, so that nothing cancels."""
-    total, rows, others = 0.0, None, None
-    if centred:
-        rows, others = a.row_means - ratio * b.row_means, a.other_means - ratio * b.other_means
+    means = (a.row_means - ratio * b.row_means, a.other_means - ratio * b.other_means) if centred else None
+    total = 0.0
     for place in row_blocks(a.kernel):
         block = a.kernel[place] - ratio * b.kernel[place]
-        if rows is not None:
-            block -= rows[place]
-            block -= others
+        if means is not None:
+            block -= means[0][place]
+            block -= means[1]
         total += inner(block, block)
     return total
 

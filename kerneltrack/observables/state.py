@@ -304,7 +304,8 @@ class State:
         """This state without earlier ones and without its update."""
         if all(getattr(self, name) is None for name in _PAST):
             return self
-        return dataclasses.replace(self, **dict.fromkeys(_PAST))
+        nothing: dict[str, Any] = dict.fromkeys(_PAST)
+        return dataclasses.replace(self, **nothing)
 
     @property
     def samples(self) -> int:
