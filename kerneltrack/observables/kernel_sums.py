@@ -118,9 +118,10 @@ def independence(a: KernelSums, b: KernelSums) -> float:
     """
     n, straight, turned = len(a), 0.0, 0.0
     for place in row_blocks(a.kernel):
-        straight += inner(hollow(a.kernel[place], place.start), b.kernel[place])
+        block = b.kernel[place]
+        straight += inner(hollow(a.kernel[place], block, place.start), block)
         if not (a.even or b.even):
-            turned += inner(hollow(a.kernel[:, place].swapaxes(0, 1), place.start), b.kernel[place])
+            turned += inner(hollow(a.kernel[:, place].swapaxes(0, 1), block, place.start), block)
     along = inner(a.hollow_rows, b.hollow_rows) + inner(a.hollow_columns, b.hollow_columns)
     across = inner(a.hollow_rows, b.hollow_columns) + inner(a.hollow_columns, b.hollow_rows)
     total = inner(a.hollow_rows.sum(axis=0), b.hollow_rows.sum(axis=0))
