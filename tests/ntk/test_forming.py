@@ -35,7 +35,10 @@ def block(outputs, groups, uses, rows_last, trace):
     weight = torch.zeros(groups, CHANNELS, COLUMNS)
     recorded = [LinearUse(Record([a], torch.Size((N, groups, ROWS, CHANNELS))), weight, axes) for a in inputs]
     side = SimpleNamespace(
-        kind="trace" if trace else "full", count=N, uses=lambda term: recorded, planes=lambda index: [gradients[index]]
+        kind="trace" if trace else "full",
+        count=N,
+        row_planes=lambda index: [gradients[index]],
+        input_rows=lambda index, start, stop: recorded[index].input_rows(start, stop),
     )
     whole = sum(torch.einsum("onget,ngti->nogei", torch.stack(g), a) for g, a in zip(gradients, inputs, strict=True))
     return side, whole
