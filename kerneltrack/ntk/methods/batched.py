@@ -221,6 +221,8 @@ def _summed(parts: Sequence[tuple[Use, Sequence[Tensor]]], u: Tensor, leaves: Ma
 
 def _mixed(u: Tensor, gradients: Sequence[Tensor]) -> Tensor:
     """Σ_o u_no G_no, (N, g, e, T)."""
-    mixed = sum(u[:, o].view(-1, 1, 1, 1) * part for o, part in enumerate(gradients))
-    assert isinstance(mixed, Tensor)
+    columns = u.T[:, :, None, None, None]
+    mixed = gradients[0] * columns[0]
+    for part, column in zip(gradients[1:], columns[1:], strict=True):
+        mixed.addcmul_(part, column)
     return mixed
