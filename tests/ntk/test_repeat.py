@@ -14,7 +14,7 @@ from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.ntk import machine as sizes
-from kerneltrack.ntk.methods import KernelRequest, audit, recording, repeat
+from kerneltrack.ntk.methods import KernelRequest, audit, comparison, recording, repeat
 from kerneltrack.ntk.methods.operator_tape import OperatorTape
 from kerneltrack.ntk.network import still
 from tests.ntk.test_recording import X, agrees, small
@@ -189,3 +189,38 @@ def test_it_keeps_no_module():
     del model
     gc.collect()
     assert gone() is None
+
+
+def notes_of(kind, change):
+    """Notes of four samples with two outputs, and what a batch of them has."""
+    draw = torch.Generator().manual_seed(0)
+    outputs, other = (torch.randn(4, 2, generator=draw).to(kind) for _ in range(2))
+    pulled = {
+        name: torch.randn(size, generator=draw).to(kind) for name, size in (("a", (3, 2)), ("b", ()), ("c", (5,)))
+    }
+    found = {name: part + 1 for name, part in pulled.items()}
+    change(pulled, found)
+    return comparison.Notes([outputs], [outputs], pulled), other, found, outputs
+
+
+def one_sided(pulled, found):
+    pulled["a"], found["c"], pulled["d"], found["d"] = None, None, None, None
+
+
+CHANGED = {
+    "all there": lambda pulled, found: None,
+    "on one side": one_sided,
+    "not finite": lambda pulled, found: (found["a"].view(-1)[4:].fill_(torch.nan), pulled["c"][1:2].fill_(torch.inf)),
+    "two dtypes": lambda pulled, found: found.update(b=found["b"].double()),
+    "none": lambda pulled, found: (pulled.update(dict.fromkeys(pulled)), found.update(dict.fromkeys(found))),
+}
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
+def test_numpy_finds_what_torch_finds(kind, change):
+    """Oracle: the same numbers by torch, parameter by parameter; a difference is rounded once by each."""
+    given = notes_of(kind, change)
+    expected = comparison.measured(*given)
+    found = torch.from_numpy(comparison.measured_by_numpy(*given))
+    torch.testing.assert_close(found, expected, rtol=4 * torch.finfo(kind).eps, atol=0.0, equal_nan=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -158,12 +159,35 @@ def measured(notes: Notes, outputs: Tensor, pulled: Mapping[str, Tensor | None],
     everything = notes.outputs[0] if len(notes.outputs) == 1 else torch.cat(notes.outputs)
     low, high = torch.aminmax(everything, dim=0)
     gap = torch.linalg.vector_norm(outputs - alone, float("inf"), 0)
-    pairs = [(notes.pulled[name], part) for name, part in pulled.items()]
-    own = [a for pair in pairs if (a := _dense(*pair)) is not None]
-    others = [b for one, other in pairs if (b := _dense(other, one)) is not None]
+    own, others = _paired(notes, pulled)
     norms = torch._foreach_norm([*torch._foreach_sub(others, own), *own], float("inf")) if own else []
     row = [gap, low, high, torch.stack(list(norms))] if norms else [gap, low, high]
     return torch.cat(row).double()
+
+
+def measured_by_numpy(
+    notes: Notes, outputs: Tensor, pulled: Mapping[str, Tensor | None], alone: Tensor
+) -> np.ndarray[Any, Any]:
+    """The same of few numbers on a CPU: there a call of NumPy takes a third of one of torch, and one is of all parameters."""
+    own, others = _paired(notes, pulled)
+    kinds = {tensor.dtype for tensor in (outputs, *own, *others)}
+    if len(notes.outputs) > 1 or not own or not kinds <= _OF_NUMPY or not all(part.numel() for part in own):
+        return measured(notes, outputs, pulled, alone).numpy()
+    everything, gap = notes.outputs[0].numpy(), np.abs(outputs.numpy() - alone.numpy()).max(0)
+    starts = [0, *accumulate(part.numel() for part in own[:-1])]
+    ours, theirs = (torch.cat([part.reshape(-1) for part in parts]).numpy() for parts in (own, others))
+    gaps, sizes = (np.maximum.reduceat(np.abs(entries), starts) for entries in (theirs - ours, ours))
+    return np.concatenate([gap, everything.min(0), everything.max(0), gaps, sizes], dtype=np.float64)
+
+
+_OF_NUMPY = {torch.float32, torch.float64}
+
+
+def _paired(notes: Notes, pulled: Mapping[str, Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+    """Jᵀu of the blocks and of the batch, by parameter, where either is there."""
+    pairs = [(notes.pulled[name], part) for name, part in pulled.items()]
+    own = [a for pair in pairs if (a := _dense(*pair)) is not None]
+    return own, [b for one, other in pairs if (b := _dense(other, one)) is not None]
 
 
 def equal_but_for_rounding(values: np.ndarray[Any, Any], notes: Notes, rounding: Rounding | None) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from kerneltrack.memory_budget import available_bytes
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.methods.audit import audit_key, passed_over
-from kerneltrack.ntk.methods.comparison import Notes, directions, equal_but_for_rounding, measured
+from kerneltrack.ntk.methods.comparison import Notes, directions, equal_but_for_rounding, measured_by_numpy
 from kerneltrack.ntk.methods.recording import Made, asked_of
 from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest
 from kerneltrack.ntk.network import Inputs, Survey, as_rows, contents, default_forward, known, still
@@ -35,6 +36,7 @@ _ERRORS = (KernelError, *REFUSALS, ValueError, IndexError, TypeError, AttributeE
 #: A call that needs less than this asks for no free memory.
 _SPARE = 2**24
 _REMEMBERED = 8
+Numbers = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -105,22 +107,20 @@ class Repeat:
         accepted = known(module, self._key).accepted
         return all((len(one), *contents(one).tolist()) in accepted for one in samples)
 
-    def _compared(self, module: nn.Module, survey: Survey, samples: Inputs, notes: Notes) -> Tensor:
-        """What :func:`measured` says of one ordinary batch of all samples."""
+    def _compared(self, module: nn.Module, survey: Survey, samples: Inputs, notes: Notes) -> Numbers:
+        """What :func:`measured_by_numpy` says of one ordinary batch of all samples."""
         inputs = samples.assemble()
         outputs = as_rows(default_forward(module, inputs), len(samples), None, inputs)
         outputs = outputs if self._head is None else self._head(outputs)
         leaves = [survey.tensors[place] for place in self._leaves.values()]
         parts = torch.autograd.grad(outputs, leaves, directions(len(samples), outputs), allow_unused=True)
-        return measured(notes, outputs.detach(), dict(zip(self._leaves, parts, strict=True)), notes.rows[0])
+        return measured_by_numpy(notes, outputs.detach(), dict(zip(self._leaves, parts, strict=True)), notes.rows[0])
 
-    def _hold(self, module: nn.Module, rows: Sequence[Tensor], made: Made) -> bool:
+    def _hold(self, module: nn.Module, rows: Sequence[Numbers], made: Made) -> bool:
         rounding = known(module, self._key).rounding
         if made.gaps and not bool((torch.stack(made.gaps) <= 1).all()):
             return False
-        return all(
-            equal_but_for_rounding(row.numpy(), notes, rounding) for row, notes in zip(rows, made.notes, strict=True)
-        )
+        return all(equal_but_for_rounding(row, notes, rounding) for row, notes in zip(rows, made.notes, strict=True))
 
 
 def _layout(request: KernelRequest, matrix: Tensor) -> _Layout:
@@ -170,7 +170,7 @@ def _samples(x1: Any, x2: Any) -> list[Inputs]:
 
 
 def _key(samples: Sequence[Inputs], options: KernelOptions) -> tuple[Any, ...]:
-    given = [(one.kinds, len(one), str(one.tree)) for one in samples]
+    given = [(one.kinds, len(one), "" if one.is_tensor else str(one.tree)) for one in samples]
     asked = options.output, options.gauge, options.method, options.by_layer, options.memory_budget
     where = threading.get_ident(), torch.are_deterministic_algorithms_enabled()
     return *given, asked, where, id(Machine.of(samples[0].tensors[0].device))

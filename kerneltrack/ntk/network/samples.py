@@ -58,6 +58,11 @@ class Inputs:
         if 0 in lengths:
             raise ProbeError(f"{name} is empty", expected="at least one sample", got="N = 0")
 
+    @property
+    def is_tensor(self) -> bool:
+        """Whether they are one tensor, and no tree around it."""
+        return self.tree.is_leaf()
+
     @cached_property
     def kinds(self) -> tuple[tuple[torch.Size, torch.dtype], ...]:
         """Shape and dtype of one sample's part of each tensor."""
