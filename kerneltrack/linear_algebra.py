@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+#: Numbers of a block that is made and used while it stays in a core's cache.
+_CACHED = 2**15
+
 
 def is_numpy(array: Any) -> bool:
     """Whether an array is NumPy's, on the CPU; scalars and lists are taken for it."""
@@ -55,9 +58,17 @@ def zeros(shape: Sequence[int], other: Any) -> Any:
 def inner(a: Any, b: Any) -> float:
     """⟨A, B⟩, the sum of the products of the entries."""
     if is_numpy(a):
-        return float(np.vdot(a, b))
+        return float(np.vdot(*_alongside(a, b)))
     xp = array_namespace(a)
     return float(xp.vecdot(xp.reshape(a, (-1,)), xp.reshape(b, (-1,))))
+
+
+def _alongside(a: Array, b: Array) -> tuple[Array, Array]:
+    """Two arrays of one layout with their axes as they lie in memory: of a kernel (N, N, O, O) that are rows (n, o)."""
+    if np.ndim(a) < 3 or a.strides != np.asarray(b).strides:
+        return a, b
+    axes = sorted(range(a.ndim), key=lambda axis: -a.strides[axis])
+    return a.transpose(axes), b.transpose(axes)
 
 
 def norm(a: Any) -> float:
@@ -168,17 +179,31 @@ def trace_over_points(a: Any) -> Array:
     return np.asarray(np.trace(a)) if is_numpy(a) else to_numpy(einsum("nn...->...", a))
 
 
-def hollow(a: Any) -> Any:
-    """A copy with zeros where the first two axes agree."""
-    diagonal = np.arange(len(a))
+def hollow(a: Any, like: Any = None, first: int = 0) -> Any:
+    """A copy with zeros where the first two axes agree.
+
+    Args:
+        a: a kernel, or rows of one.
+        like: of the same shape, laid out as the copy is to be; None: ``a``.
+        first: which of all rows is the first one.
+    """
+    rows = np.arange(len(a))
     if is_numpy(a):
-        a = a.copy()
-        a[diagonal, diagonal] = 0.0
-        return a
+        found = np.empty_like(a if like is None else like)
+        found[...] = a
+        found[rows, first + rows] = 0.0
+        return found
     xp = array_namespace(a)
-    a, diagonal = xp.asarray(a, copy=True), xp.asarray(diagonal, device=device(a))
-    a[diagonal, diagonal] = 0.0
+    a, rows = xp.asarray(a, copy=True), xp.asarray(rows, device=device(a))
+    a[rows, first + rows] = 0.0
     return a
+
+
+def row_blocks(a: Any) -> list[slice]:
+    """Slices over the first axis: of NumPy's as many rows as stay in a core's cache, of other libraries' arrays all."""
+    count = len(a)
+    each = max(1, _CACHED // max(1, a.size // max(count, 1))) if is_numpy(a) else count
+    return [slice(start, min(start + each, count)) for start in range(0, count, each)]
 
 
 def diagonal_blocks(a: Any, size: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ from kerneltrack.measurement.reading import Reading
 from kerneltrack.measurement.references import References
 from kerneltrack.measurement.specification import ProbeSpec
 from kerneltrack.measurement.training_outputs import Flags
-from kerneltrack.ntk import FactoredJacobian, Network, NetworkState, NTKOperator
+from kerneltrack.ntk import FactoredJacobian, Network, NetworkState, NTKOperator, trace
 from kerneltrack.observables import State
 from kerneltrack.snapshot import Array
 from kerneltrack.spectrum import EigenSystem
@@ -48,7 +49,8 @@ class Context:
         outputs: f_t (N, O).
         kernel: Θ_t in its reduced shape; None where it was not formed.
         parts: the kernel by layer; None where it is not split by layer.
-        without_parts: why they are not, where that was asked.
+        traces: of each layer's kernel, where that is all that was asked of it.
+        without_parts: why there is nothing of layers, where that was asked.
         jacobian: J over every output and parameter that trains, by factors; None where these are not at hand.
         operator: Θ by products; None where the kernel was formed.
         spectrum: the eigenpairs.
@@ -68,6 +70,7 @@ class Context:
     outputs: Tensor
     kernel: Tensor | None = None
     parts: Mapping[str, Tensor] | None = None
+    traces: Mapping[str, float] | None = None
     without_parts: str = ""
     jacobian: FactoredJacobian | None = None
     operator: NTKOperator | None = None
@@ -167,6 +170,19 @@ class Context:
             raise NotMeasured(why)
         nothing = torch.zeros_like(next(iter(self.parts.values())))
         return self.layers.placed(self.parts, nothing, torch.add)
+
+    @property
+    def layer_traces(self) -> dict[str, float]:
+        """The trace of every layer's kernel.
+
+        Raises:
+            NotMeasured: as of :attr:`by_layer`.
+        """
+        if self.traces is None:
+            return {layer: trace(kernel) for layer, kernel in self.by_layer.items()}
+        if why := self.layers.new(self.traces):
+            raise NotMeasured(why)
+        return self.layers.placed(self.traces, 0.0, operator.add)
 
     def curvature(self, metric: Metric) -> float:
         """λ_1(S^½ J P Jᵀ S^½) of the probe's loss."""

@@ -148,7 +148,7 @@ class Instrument(ProbeSpec):
         jacobian = lasting(context.jacobian, module) if keeps else None
         del context, measured  # no kernel on the device is held beside what observables need
         state = state.as_initial() if step == 0 else state
-        with threads_for(state.eigensystem.size), watch.of("observables"):
+        with threads_for(state.eigensystem.size), watch.of("observables"), state.sharing():
             values = observables.compute(self.observables, state)
             stored = observables.measurement(state, top_k=self.top_k, keep_kernel=keep_kernel)
         stored |= {name: value for name, value in functions.items() if name in stored}
@@ -244,23 +244,15 @@ class Instrument(ProbeSpec):
         rows, previous = self.rows(outputs), references.previous
         operator = self._operator(module, inputs, outputs) if self.eigenpairs == "leading" else None
         with watch.of("kernel"):
-            kernel, parts, why, jacobian = (
-                self._kernel(module, inputs, outputs, references.layers) if operator is None else (None, None, "", None)
-            )
-        here = stays(kernel, rows=rows, wanted=self.wanted, layers=len(parts or ()), place=self.place)
+            found = self._kernel(module, inputs, outputs, references.layers) if operator is None else {}
+        kernel, parts = found.get("kernel"), found.get("parts") or ()
+        here = stays(kernel, rows=rows, wanted=self.wanted, layers=len(parts), place=self.place)
         pairs = None if self.eigenpairs == "all" else self.pairs_of(rows)
         earlier = None if previous is None else previous.eigensystem
         with threads_for(rows), watch.of("eigensystem"):
             spectrum = solved(operator or kernel, pairs, previous=earlier, place=self.place)
         spectrum = spectrum if here else spectrum.on_host()
-        found: dict[str, Any] = {
-            "kernel": kernel,
-            "parts": parts,
-            "without_parts": why,
-            "jacobian": jacobian,
-            "operator": operator,
-            "spectrum": spectrum,
-        }
+        found |= {"operator": operator, "spectrum": spectrum}
         resident = here and not is_numpy(spectrum.vectors)  # one that went to the CPU takes the others along
         return replace(context, **found, resident=resident, references=references.placed(spectrum.vectors))
 
@@ -375,25 +367,30 @@ class Instrument(ProbeSpec):
         rows, needs = self.rows(outputs), observables.needs(self.observables)
         return self._kernels.operator(module, inputs, outputs, needs, pairs=self.pairs_of(rows), rows=rows)
 
-    def _kernel(
-        self, module: nn.Module, inputs: Any, outputs: Tensor, known: Sequence[str] | None
-    ) -> tuple[Tensor, Mapping[str, Tensor] | None, str, FactoredJacobian | None]:
-        """The kernel; each layer's where an observable asks for layers, or why they are not there; J, to multiply with."""
-        why, measured = "", partial(self._measured, module, inputs, outputs)
-        if self.needs("layers") or self.needs("layer_kernels"):
-            why = self._kernels.without_layers(outputs, self._held(module, known))
-            if not why:
-                parts, jacobian = measured(by_layer=True)
-                return total(parts), parts, "", jacobian
-        kernel, jacobian = measured(by_layer=False)
-        return kernel, None, why, jacobian
+    def _kernel(self, module: nn.Module, inputs: Any, outputs: Tensor, known: Sequence[str] | None) -> dict[str, Any]:
+        """The context's kernel; each layer's, or its trace, where an observable asks for it, or why there is none; J."""
+        keeps = self._multiplies(outputs)
+        if not (self.needs("layers") or self.needs("layer_kernels")):
+            kernel, jacobian = self._measured(module, inputs, keeps=keeps, by_layer=False)
+            return {"kernel": kernel, "jacobian": jacobian}
+        if why := self._kernels.without_layers(outputs, self._held(module, known)):
+            kernel, jacobian = self._measured(module, inputs, keeps=keeps, by_layer=False)
+            return {"kernel": kernel, "without_parts": why, "jacobian": jacobian}
+        if self.needs("layer_kernels"):
+            parts, jacobian = self._measured(module, inputs, keeps=keeps, by_layer=True)
+            return {"kernel": total(parts), "parts": parts, "jacobian": jacobian}
+        kernel, traces, jacobian = self._kernels.with_traces(module, inputs, keeps=keeps)
+        return {"kernel": kernel, "traces": traces, "jacobian": jacobian}
 
     def _measured(
-        self, module: nn.Module, inputs: Any, outputs: Tensor, *, by_layer: bool
+        self, module: nn.Module, inputs: Any, *, keeps: bool, by_layer: bool
     ) -> tuple[Any, FactoredJacobian | None]:
-        """The kernel or its layers, with J where the loss's curvature is asked for and the kernel alone does not tell it."""
-        curved = self.loss is not None and any(need.field in ("sharpness", "stability") for need in self.wanted)
-        over_all = self.params is None and self.output in ("diagonal", "trace")
-        if curved and over_all and not self.is_whole(outputs):
+        """The kernel or its layers, and J where it ``keeps`` that."""
+        if keeps:
             return self._kernels.with_jacobian(module, inputs, by_layer=by_layer)
         return self._kernels.measured(module, inputs, by_layer=by_layer), None
+
+    def _multiplies(self, outputs: Tensor) -> bool:
+        """Whether J is wanted: the loss's curvature is asked for, and the kernel alone does not tell it."""
+        curved = self.loss is not None and any(need.field in ("sharpness", "stability") for need in self.wanted)
+        return curved and self.params is None and self.output in ("diagonal", "trace") and not self.is_whole(outputs)

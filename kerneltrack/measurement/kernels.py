@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kerneltrack.conventions import Gauge
@@ -29,7 +28,9 @@ from kerneltrack.ntk import (
     empirical_ntk,
     forward_flops,
     kernel_and_jacobian,
+    kernel_and_traces,
     ntk_plan,
+    trace,
 )
 
 #: The layers' kernels are held side by side up to this many numbers (1 GiB of float32); beyond it layers are not measured.
@@ -105,6 +106,20 @@ class Kernels:
         kernels, jacobian = self._within_memory(compute, module)
         return kernels if by_layer else kernels[""], jacobian
 
+    def with_traces(
+        self, module: nn.Module, inputs: Any, *, keeps: bool
+    ) -> tuple[Tensor, dict[str, float], FactoredJacobian | None]:
+        """The kernel, the trace of each layer's, and J where that is to be kept. A single process holds no layer's kernel."""
+        if not self.ranks.alone:
+            layers = self.measured(module, inputs, by_layer=True)
+            return total(layers), {layer: trace(kernel) for layer, kernel in layers.items()}, None
+
+        def compute(budget: int | str | None) -> tuple[Tensor, dict[str, float], FactoredJacobian | None]:
+            options = KernelOptions(**self._options, by_layer=True, memory_budget=budget)
+            return kernel_and_traces(module, inputs, options, keeps=keeps, progress=self.progress)
+
+        return self._within_memory(compute, module)
+
     def remark(self) -> str:
         """What had to be done since this was last asked to have the kernels; "" for nothing."""
         return self._retry.remark()
@@ -173,11 +188,3 @@ def total(layers: Mapping[str, Tensor]) -> Tensor:
     for kernel in others:
         whole += kernel
     return whole
-
-
-def trace(kernel: Tensor) -> float:
-    """The trace of the kernel matrix that (N, N), (N, N, O) or (N, N, O, O) flattens to."""
-    over_samples = torch.diagonal(kernel, dim1=0, dim2=1)
-    if kernel.ndim == 4:
-        over_samples = torch.diagonal(over_samples, dim1=0, dim2=1)
-    return float(over_samples.to(torch.float64).sum())

@@ -114,6 +114,7 @@ class RunReferences:
         self._layers.setdefault(probe, list(state.settings["layers"]))
         if "lag" in state.settings:
             self._lags.setdefault(probe, int(state.settings["lag"]))
+        state = state.by_itself()  # here, where it is done once: the initial one is every later state's
         if light:
             if self._since_previous and state.kernel is not None:
                 self._light[probe] = state

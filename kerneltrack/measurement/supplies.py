@@ -23,7 +23,6 @@ from kerneltrack.measurement.curvature import stability_ratio, stability_terms
 from kerneltrack.measurement.edge_mode import edge_mode
 from kerneltrack.measurement.hessian import gradient_curvature
 from kerneltrack.measurement.jacobian_motion import jacobian_difference
-from kerneltrack.measurement.kernels import trace
 from kerneltrack.measurement.not_measured import NotMeasured
 from kerneltrack.measurement.out_of_sample import as_matrix, check_squares, extended, logistic, regressed, spread
 from kerneltrack.measurement.parameter_motion import difference
@@ -166,7 +165,7 @@ def mode_at_the_edge(context: Context) -> EdgeMode:
 @supplies("layer_traces")
 def layer_traces(context: Context) -> Mapping[str, float]:
     """tr Θ_l."""
-    return {layer: trace(kernel) for layer, kernel in context.by_layer.items()}
+    return context.layer_traces
 
 
 @supplies("layer_kernels")

@@ -13,7 +13,7 @@ from kerneltrack.errors import require_torch
 require_torch()
 
 from kerneltrack.ntk.cross_time import cross_time_ntk
-from kerneltrack.ntk.empirical import empirical_ntk, kernel_and_jacobian, ntk_plan
+from kerneltrack.ntk.empirical import empirical_ntk, kernel_and_jacobian, kernel_and_traces, ntk_plan
 from kerneltrack.ntk.linearize import linearize
 from kerneltrack.ntk.matrix_free import FactoredJacobian, NTKOperator
 from kerneltrack.ntk.methods import KernelOptions, Method
@@ -38,7 +38,7 @@ from kerneltrack.ntk.network import (
     validate,
 )
 from kerneltrack.ntk.plan import Plan
-from kerneltrack.ntk.reduction import Output, parse_output
+from kerneltrack.ntk.reduction import Output, parse_output, trace
 
 __all__ = [
     "AnchoredNetwork",
@@ -61,6 +61,7 @@ __all__ = [
     "fineness",
     "forward_flops",
     "kernel_and_jacobian",
+    "kernel_and_traces",
     "layer_of",
     "linearize",
     "listed",
@@ -68,6 +69,7 @@ __all__ = [
     "parse_output",
     "reported_name",
     "selected",
+    "trace",
     "trainable",
     "unwrap",
     "validate",

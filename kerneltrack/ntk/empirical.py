@@ -116,6 +116,31 @@ def kernel_and_jacobian(
 
 
 @plain_arithmetic()
+def kernel_and_traces(
+    model: nn.Module, x: Any, options: KernelOptions, *, keeps: bool, progress: bool | float = False
+) -> tuple[Tensor, dict[str, float], FactoredJacobian | None]:
+    """:func:`empirical_ntk` of samples with themselves, the sum of its layers' kernels, and the trace of each of them.
+
+    Of the layers' kernels one triangle is computed, and none is held beside the sum. Arguments and errors as of
+    :func:`kernel_and_jacobian`.
+
+    Args:
+        model: the network.
+        x: N samples.
+        options: what is asked for, ``by_layer``.
+        keeps: whether J is wanted.
+        progress: as there.
+
+    Returns:
+        Θ; layer → tr Θ_l; J as there, None too where it is not wanted.
+    """
+    traces: dict[str, float] = {}
+    kernels, execution = kernels_of(model, x, None, options, progress, keeps=keeps, traces=traces)
+    jacobian = FactoredJacobian.left_by(execution) if keeps and execution is not None else None
+    return kernels[""], traces, jacobian
+
+
+@plain_arithmetic()
 def ntk_plan(
     model: nn.Module,
     x1: Any,

@@ -34,24 +34,34 @@ from kerneltrack.ntk.methods import (
 )
 from kerneltrack.ntk.network import explained, refuse_not_finite, validate
 from kerneltrack.ntk.progress import progress_bar
-from kerneltrack.ntk.reduction import MANY
+from kerneltrack.ntk.reduction import MANY, trace
+
+#: Layer → the trace of its kernel, to be filled where the sum of the layers' kernels is all that is asked for; else None.
+Traces = dict[str, float] | None
 
 
 def kernels_of(
-    model: nn.Module, x1: Any, x2: Any, options: KernelOptions, progress: bool | float, *, keeps: bool = False
+    model: nn.Module,
+    x1: Any,
+    x2: Any,
+    options: KernelOptions,
+    progress: bool | float,
+    *,
+    keeps: bool = False,
+    traces: Traces = None,
 ) -> tuple[dict[str, Tensor], Execution | None]:
-    """Layer → kernel, and what did the structured part of it; None of several kernels.
+    """Layer → kernel, and what did the structured part of it; None of several kernels. With ``traces``, "" → their sum.
 
     Where an earlier call has asked for the same, its plan is taken, and samples are looked at beside the kernel where that is
     cheaper. Where anything of that does not hold, all is asked anew.
     """
     if not keeps and progress is False and (kernels := repeated(model, x1, x2, options)) is not None:
-        return kernels, None
+        return kernels if traces is None else _sum(kernels, traces), None
     request = KernelRequest.unlooked(model, x1, x2, options)
     if keeps:  # what is made once for each state is not recorded
         request = replace(request, machine=replace(request.machine, small_operations=0))
     with explained(request.network.module), request.network.standing():
-        found = _by_kept_plan(request, progress, keeps=keeps) or _by_known_rows(request, progress, keeps=keeps)
+        found = _by_kept_plan(request, progress, keeps, traces) or _by_known_rows(request, progress, keeps, traces)
         if found is not None:
             if found[1] is not None and found[1].replayed:
                 remember_call(model, options, found[1].request, found[1].plan.key)
@@ -61,17 +71,18 @@ def kernels_of(
         if _is_difference(request, request.outputs):
             asked = [replace(options, gauge="raw", output=one) for one in ("trace", "sum")]
             whole, summed = (kernels_of(model, x1, x2, one, progress)[0] for one in asked)
-            return {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}, None
+            kernels = {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}
+            return kernels if traces is None else _sum(kernels, traces), None
         try:
-            return _compute(request, progress, keeps=keeps)
+            return _compute(request, progress, keeps, traces)
         except Outdated:
             forget_plan(request)
             forget_recording(request)
-            return _compute(request, progress, keeps=keeps)
+            return _compute(request, progress, keeps, traces)
 
 
 def _by_kept_plan(
-    request: KernelRequest, progress: bool | float, *, keeps: bool
+    request: KernelRequest, progress: bool | float, keeps: bool, traces: Traces
 ) -> tuple[dict[str, Tensor], Execution | None] | None:
     """What :func:`_compute` gives, by what an earlier call has found; None where there is nothing, or where it does not hold."""
     with request.network.evaluating(throughout=True):
@@ -80,7 +91,7 @@ def _by_kept_plan(
             return None
         trusted = request.trusted(plan.outputs)
         try:
-            return _compute(trusted, progress, keeps=keeps, plan=plan.within(trusted))
+            return _compute(trusted, progress, keeps, traces, plan=plan.within(trusted))
         except Outdated:
             forget_plan(request)
             forget_recording(request)
@@ -88,7 +99,7 @@ def _by_kept_plan(
 
 
 def _by_known_rows(
-    request: KernelRequest, progress: bool | float, *, keeps: bool
+    request: KernelRequest, progress: bool | float, keeps: bool, traces: Traces
 ) -> tuple[dict[str, Tensor], Execution | None] | None:
     """The same by the plain Jacobian, where that is what an earlier call has taken."""
     if keeps and request.method == "auto":
@@ -99,7 +110,7 @@ def _by_known_rows(
             return None
         compared = Comparison(request.network, request.x1, "x1")
         try:
-            return _compute(request.trusted(outputs), progress, compared=compared)
+            return _compute(request.trusted(outputs), progress, keeps, traces, compared=compared)
         except Outdated:
             request.network.forget(request.x1)
             return None
@@ -113,8 +124,9 @@ def _is_difference(request: KernelRequest, outputs: int) -> bool:
 def _compute(
     request: KernelRequest,
     progress: bool | float,
+    keeps: bool,
+    traces: Traces,
     *,
-    keeps: bool = False,
     plan: StructuredPlan | None = None,
     compared: Comparison | None = None,
 ) -> tuple[dict[str, Tensor], Execution | None]:
@@ -128,9 +140,9 @@ def _compute(
         result = request.zeros()
         if execution is not None:
             execution.keeps = keeps
-            execution = (
-                execution if _run(request, execution, result, advance) else _again(request, result, advance, keeps)
-            )
+            mirrors = traces is None  # the sum of the layers' triangles is mirrored once
+            if not _run(request, execution, result, advance, mirrors):
+                execution = _again(request, result, advance, keeps, mirrors)
         if execution is None and compared is None:
             _refuse_outputs(request)
         kernels = {layer: request.as_kernel(matrix) for layer, matrix in result.items()}
@@ -138,10 +150,23 @@ def _compute(
     looked_at = execution or compared
     if looked_at is not None and not looked_at.settled():
         _look_again(request)
+    if traces is not None:
+        kernels, result = _sum(kernels, traces), {"": next(iter(result.values()))}
+        if execution is not None:
+            execution.mirror(result)
     audit_when_due(request, result, None if execution is None else execution.plan.key)
     if request.reduction.name == "sum":
         kernels = {layer: kernel[:, :, 0, 0] for layer, kernel in kernels.items()}
     return kernels, execution
+
+
+def _sum(kernels: Mapping[str, Tensor], traces: dict[str, float]) -> dict[str, Tensor]:
+    """The sum of the layers' kernels, in the place of the first, as that of "" alone; ``traces`` are filled."""
+    traces.update((layer, trace(kernel)) for layer, kernel in kernels.items())
+    first, *others = kernels.values()
+    for kernel in others:
+        first += kernel
+    return {"": first}
 
 
 def _look_again(request: KernelRequest) -> None:
@@ -153,7 +178,7 @@ def _look_again(request: KernelRequest) -> None:
 
 
 def _again(
-    request: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None], keeps: bool
+    request: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None], keeps: bool, mirrors: bool
 ) -> Execution | None:
     """A second execution, where the first has found parameters of a batch to leave to their Jacobian; else None."""
     batched = request.network.known(request.x1).batched
@@ -164,7 +189,7 @@ def _again(
     if execution is None:
         return None
     execution.keeps = keeps
-    return execution if _run(request, execution, result, advance) else None
+    return execution if _run(request, execution, result, advance, mirrors) else None
 
 
 def _refuse_outputs(request: KernelRequest) -> None:
@@ -244,9 +269,13 @@ def execution_of(
 
 
 def _run(
-    request: KernelRequest, execution: Execution, result: Mapping[str, Tensor], advance: Callable[[int], None]
+    request: KernelRequest,
+    execution: Execution,
+    result: Mapping[str, Tensor],
+    advance: Callable[[int], None],
+    mirrors: bool,
 ) -> bool:
-    """Fills ``result`` on both sides of the diagonal.
+    """Fills ``result``, where it ``mirrors`` on both sides of the diagonal.
 
     False, with zeros, where the backward pass cannot be captured.
     """
@@ -264,7 +293,8 @@ def _run(
         for matrix in result.values():
             matrix.zero_()
         return False
-    execution.mirror(result)
+    if mirrors:
+        execution.mirror(result)
     return True
 
 

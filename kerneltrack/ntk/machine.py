@@ -148,6 +148,11 @@ class Machine:
         return self.launch_operations > 0
 
     @property
+    def counts_calls(self) -> bool:
+        """Whether kernels are small, and what a recording does twice it does once."""
+        return self.compared is not None
+
+    @property
     def may_record(self) -> bool:
         """Whether the operations of a kernel may be recorded."""
         return self.counts_launches or self.small_operations > 0

@@ -171,3 +171,11 @@ def gram(left: Tensor, right: Tensor, kind: Kind) -> Tensor:
     n1, o, _ = left.shape
     product = left.flatten(0, 1) @ right.flatten(0, 1).T
     return product.view(n1, o, right.shape[0], right.shape[1]).transpose(1, 2)
+
+
+def trace(kernel: Tensor) -> float:
+    """The trace of the kernel matrix that a kernel (N, N), (N, N, O) or (N, N, O, O) flattens to."""
+    over_samples = torch.diagonal(kernel, dim1=0, dim2=1)
+    if kernel.ndim == 4:
+        over_samples = torch.diagonal(over_samples, dim1=0, dim2=1)
+    return float(over_samples.to(torch.float64).sum())

@@ -63,21 +63,35 @@ def permuted_squares(vectors: Array, phi: Array, reduction: str) -> Array:
         phi: (N, O) the function, already centred where the centred energy is meant.
         reduction: the kernel's reduction of the outputs.
     """
+    covariance, square = _moments(phi, reduction)
+    sums = to_numpy(vectors.reshape(len(phi), len(covariance), -1).sum(axis=0)).T
+    return _permuted(_spread(vectors, covariance, len(phi)), sums, covariance, square, len(phi))
+
+
+def _moments(phi: Array, reduction: str) -> tuple[Array, Array]:
+    """C and φ̄φ̄ᵀ (Q, Q) of the outputs that a kernel tells apart; of a trace kernel their sums over outputs."""
     if reduction == "sum":
         phi = phi.sum(axis=1, keepdims=True)
-    samples = len(phi)
     mean = phi.mean(axis=0)
     deviation = phi - mean
-    covariance = deviation.T @ deviation / samples
-    same = covariance * (samples / max(samples - 1, 1))
-    different = np.outer(mean, mean) - covariance / max(samples - 1, 1)
+    covariance, square = deviation.T @ deviation / len(phi), np.outer(mean, mean)
     if reduction == "trace":
-        same, different = np.array([[np.trace(same)]]), np.array([[np.trace(different)]])
-    outputs = len(same)
-    modes = vectors.reshape(samples, outputs, -1)
-    sums = to_numpy(modes.sum(axis=0))
-    quadratic = to_numpy(einsum("nok,nok->k", modes, beside(same, modes) @ modes))
-    return np.asarray(quadratic + np.einsum("ok,op,pk->k", sums, different, sums))
+        covariance, square = np.array([[np.trace(covariance)]]), np.array([[np.trace(square)]])
+    return covariance, square
+
+
+def _spread(vectors: Array, covariance: Array, samples: int) -> Array:
+    """Σ_n v_nᵀ C v_n (k,)."""
+    modes = vectors.reshape(samples, len(covariance), -1)
+    if len(covariance) == 1:
+        return np.asarray(covariance[0, 0] * to_numpy(einsum("nok,nok->k", modes, modes)))
+    return to_numpy(einsum("nok,nok->k", modes, beside(covariance, modes) @ modes))
+
+
+def _permuted(spread: Array, sums: Array, covariance: Array, square: Array, samples: int) -> Array:
+    """N/(N−1) Σ_n v_nᵀ C v_n + sᵀBs (k,), for s (k, Q)."""
+    different = square - covariance / max(samples - 1, 1)
+    return np.asarray(spread * samples / max(samples - 1, 1) + np.einsum("ko,op,kp->k", sums, different, sums))
 
 
 def kernel_target_alignment(values: Array, coefficients: Array, frobenius: float, target_frobenius: float) -> float:
@@ -132,7 +146,10 @@ def _null_energies(state: State, phi: Array) -> Array:
     columns = state.project(phi)
     if state.is_rounding(columns, _given(state.targets)):
         raise ObservableError("the targets are constant, so no permutation changes them")
-    expected = permuted_squares(state.eigensystem.vectors, phi, state.reduction)
+    covariance, square = _moments(phi, state.reduction)
+    # The same with and without the mean of the targets, the only functions that this is asked of.
+    spread = state.once("spread", lambda: _spread(state.eigensystem.vectors, covariance, state.samples))
+    expected = _permuted(spread, state.mode_sums, covariance, square, state.samples)
     cumulative = across_clusters(np.cumsum(expected), state.eigensystem.cluster_ends)
     return np.asarray(cumulative[np.asarray(energy_k(len(expected))) - 1] / np.vdot(columns, columns))
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from kerneltrack.errors import ObservableError
-from kerneltrack.linear_algebra import beside, hollow, inner, norm, permuted, trace_over_points
+from kerneltrack.linear_algebra import beside, norm, permuted
+from kerneltrack.observables.kernel_sums import KernelSums, independence, squared_difference
 from kerneltrack.observables.observable import Observable, observable
 from kerneltrack.observables.state import Array, State, epsilon_of
 
@@ -20,13 +21,15 @@ def kernel_distance(a: Array, b: Array) -> float:
 
     Computed as ½‖A/‖A‖ − B/‖B‖‖², the same number without its cancellation.
     """
-    norm_a, norm_b = norm(a), norm(b)
-    if not (norm_a and norm_b):
+    return _distance(KernelSums(a), KernelSums(b))
+
+
+def _distance(a: KernelSums, b: KernelSums, *, centred: bool = False) -> float:
+    """The same of HAH and HBH, where they are ``centred``."""
+    sizes = (a.centred_norm, b.centred_norm) if centred else (a.norm, b.norm)
+    if not all(sizes):
         return float("nan")
-    apart = a / norm_a
-    apart -= b / norm_b
-    apart *= apart  # in place: a new array of N² numbers takes as long as what is done with it
-    return float(apart.sum() / 2)
+    return squared_difference(a, b, sizes[0] / sizes[1], centred=centred) / (2 * sizes[0] ** 2)
 
 
 def kernel_angle(a: Array, b: Array) -> float:
@@ -60,11 +63,9 @@ def relative_kernel_change(kernel: Array, reference: Array) -> float:
 
 def centred_kernel(kernel: Array) -> Array:
     """HΘH: each output block (N, N) less the means of its rows and columns. Axes 0 and 1 run over the probe."""
-    rows = kernel.mean(axis=1, keepdims=True)
-    columns = kernel.mean(axis=0, keepdims=True)
-    centred: Array = kernel - rows
-    centred -= columns
-    centred += kernel.mean(axis=(0, 1), keepdims=True)
+    sums = KernelSums(kernel)
+    centred: Array = kernel - sums.row_means
+    centred -= sums.other_means
     return centred
 
 
@@ -73,7 +74,7 @@ def cka(a: Array, b: Array) -> float:
 
     Biased upwards where N is not large against the effective rank; :func:`unbiased_cka` is not.
     """
-    return 1.0 - kernel_distance(centred_kernel(a), centred_kernel(b))
+    return 1.0 - _distance(KernelSums(a), KernelSums(b), centred=True)
 
 
 def unbiased_cka(a: Array, b: Array) -> float:
@@ -86,30 +87,15 @@ def unbiased_cka(a: Array, b: Array) -> float:
     Raises:
         ObservableError: fewer than four points, or kernels whose first two axes are not the points.
     """
-    if a.ndim < 2 or a.shape != b.shape or len(a) != a.shape[1] or len(a) < 4:
-        raise ObservableError("unbiased CKA", expected="two kernels (N, N, …), N at least 4", got=(a.shape, b.shape))
-    one, two = _Hollow(a), _Hollow(b)
-    own = _hsic(one, one) * _hsic(two, two)
-    return float(_hsic(one, two) / np.sqrt(own)) if own > 0 else float("nan")
+    return _unbiased_cka(KernelSums(a), KernelSums(b))
 
 
-class _Hollow:
-    """A kernel without its diagonal, its sums, and the same with its points exchanged."""
-
-    def __init__(self, kernel: Array) -> None:
-        self.kernel = hollow(kernel)
-        self.turned = self.kernel.swapaxes(0, 1).reshape(-1)  # copied once, and not at each of three products
-        self.columns, self.rows = self.kernel.sum(axis=0), self.kernel.sum(axis=1)
-
-
-def _hsic(a: _Hollow, b: _Hollow) -> float:
-    """The mean over quadruples, by inclusion and exclusion; the block of two outputs need not be symmetric."""
-    n = len(a.kernel)
-    along = inner(a.rows, b.rows) + inner(a.columns, b.columns)
-    across = inner(a.rows, b.columns) + inner(a.columns, b.rows)
-    total = inner(a.rows.sum(axis=0), b.rows.sum(axis=0))
-    products = (n * (n - 3) + 1) * inner(a.kernel, b.kernel) + inner(a.kernel.reshape(-1), b.turned)
-    return float((products + total - (n - 2) * along - across) / (n * (n - 1) * (n - 2) * (n - 3)))
+def _unbiased_cka(a: KernelSums, b: KernelSums) -> float:
+    shape, other = a.kernel.shape, b.kernel.shape
+    if len(shape) < 2 or shape != other or shape[0] != shape[1] or shape[0] < 4:
+        raise ObservableError("unbiased CKA", expected="two kernels (N, N, …), N at least 4", got=(shape, other))
+    own = a.independence * b.independence
+    return float(independence(a, b) / np.sqrt(own)) if own > 0 else float("nan")
 
 
 def permuted_cka(a: Array, b: Array) -> float:
@@ -118,25 +104,29 @@ def permuted_cka(a: Array, b: Array) -> float:
     Of centred kernels (N, N) it is tr(HAH) tr(HBH)/((N−1)‖HAH‖_F ‖HBH‖_F) = √(PR(HAH) PR(HBH))/(N−1), PR = tr²/‖·‖_F²; with
     output axes tr is the trace over points, and the product the sum over outputs.
     """
-    return _permuted_cka(centred_kernel(a), centred_kernel(b))
+    return _permuted_cka(KernelSums(a), KernelSums(b))
 
 
-def _permuted_cka(a: Array, b: Array) -> float:
-    """Of centred kernels."""
-    scale = norm(a) * norm(b) * (len(a) - 1)
-    return float(np.vdot(trace_over_points(a), trace_over_points(b))) / scale if scale else float("nan")
+def _permuted_cka(a: KernelSums, b: KernelSums) -> float:
+    scale = a.centred_norm * b.centred_norm * (len(a) - 1)
+    return float(np.vdot(a.centred_trace, b.centred_trace)) / scale if scale else float("nan")
 
 
-def _kernels(state: State, other: State | None) -> tuple[Array, Array]:
+def _kernels(state: State, other: State | None) -> tuple[KernelSums, KernelSums]:
     """Both kernels in one form, axes 0 and 1 over the probe: as measured, or put together from all eigenpairs."""
     if other is None:
         raise ObservableError("there is no other snapshot to compare with")
     if state.kernel is not None and other.kernel is not None:
-        return state.kernel, beside(other.kernel, state.kernel)
+        there = beside(other.kernel, state.kernel)
+        return state.kernel_sums, other.kernel_sums if there is other.kernel else KernelSums(there)
     if state.eigensystem.complete and other.eigensystem.complete:
-        mine = _assembled(state)
-        return mine, beside(_assembled(other), mine)
+        return state.once(f"both assembled, {id(other)}", lambda: _both_assembled(state, other))
     raise ObservableError("needs both kernels, or all eigenpairs of both")
+
+
+def _both_assembled(state: State, other: State) -> tuple[KernelSums, KernelSums]:
+    mine = _assembled(state)
+    return KernelSums(mine), KernelSums(beside(_assembled(other), mine))
 
 
 def kernel_of(state: State) -> Array:
@@ -164,44 +154,27 @@ def _angular_velocity(state: State) -> float:
     lag = state.settings.get("lag")
     if not lag:
         raise ObservableError("the run's lag is unknown")
-    return angular_velocity(*_kernels(state, state.lagged), lag)
+    return _angle(_distance_from(state, state.lagged)) / float(lag)
 
 
-def _distance_from_initial(state: State) -> float:
-    return state.once("distance", lambda: kernel_distance(*_kernels(state, state.initial)))
+def _distance_from(state: State, other: State | None) -> float:
+    """Of both kernels; the state before this one may be the one at the lag too."""
+    return state.once(f"distance, {id(other)}", lambda: _distance(*_kernels(state, other)))
 
 
 def _radius(state: State) -> float:
-    def compute() -> float:
-        kernel, initial = _kernels(state, state.initial)
-        return norm(kernel - initial)
-
-    return state.once("radius", compute)
+    return state.once("radius", lambda: float(np.sqrt(squared_difference(*_kernels(state, state.initial)))))
 
 
 def _relative_change(state: State) -> float:
     """:func:`relative_kernel_change`, whose numerator is a number of its own."""
-    size = norm(_kernels(state, state.initial)[1])
+    size = _kernels(state, state.initial)[1].norm
     return _radius(state) / size if size else float("nan")
-
-
-def _centred(state: State) -> tuple[Array, Array]:
-    """Both kernels less the means of their rows and columns."""
-
-    def compute() -> tuple[Array, Array]:
-        kernel, initial = _kernels(state, state.initial)
-        return centred_kernel(kernel), centred_kernel(initial)
-
-    return state.once("centred", compute)
-
-
-def _cka(state: State) -> float:
-    return 1.0 - kernel_distance(*_centred(state))
 
 
 OBSERVABLES: tuple[Observable, ...] = (
     observable(
-        "kernel_distance_from_initial", _distance_from_initial,
+        "kernel_distance_from_initial", lambda s: _distance_from(s, s.initial),
         "1 − ⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F)", "matrix", "initial", source="Fort et al. 2020",
         long_name="kernel distance from initialisation",
     ),
@@ -210,7 +183,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         "matrix", "initial", source="Chizat, Oyallon and Bach 2019", long_name="relative change of the kernel",
     ),
     observable(
-        "kernel_angle_from_initial", lambda s: _angle(_distance_from_initial(s)),
+        "kernel_angle_from_initial", lambda s: _angle(_distance_from(s, s.initial)),
         "arccos(⟨Θ_t, Θ_0⟩_F/(‖Θ_t‖_F ‖Θ_0‖_F))", "matrix", "initial", units="rad", source="Tsilivis and Kempe 2022",
         long_name="angle of the kernel with initialisation (polar dynamics)",
     ),
@@ -220,7 +193,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         long_name="distance of the kernel from initialisation (polar dynamics, not yet divided by the last one)",
     ),
     observable(
-        "kernel_distance_from_previous", lambda s: kernel_distance(*_kernels(s, s.previous)),
+        "kernel_distance_from_previous", lambda s: _distance_from(s, s.previous),
         "1 − ⟨Θ_t, Θ_s⟩_F/(‖Θ_t‖_F ‖Θ_s‖_F), s the snapshot before", "matrix", "previous", source="Fort et al. 2020",
         long_name="kernel distance from the snapshot before",
     ),
@@ -231,16 +204,17 @@ OBSERVABLES: tuple[Observable, ...] = (
         source="Fort et al. 2020 (there the distance, per epoch)", long_name="angular velocity of the kernel at one lag",
     ),
     observable(
-        "cka_with_initial", _cka, "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",
+        "cka_with_initial", lambda s: 1.0 - _distance(*_kernels(s, s.initial), centred=True),
+        "⟨HΘ_tH, HΘ_0H⟩_F/(‖HΘ_tH‖_F ‖HΘ_0H‖_F)",
         "matrix", "initial", source="Kornblith et al. 2019", long_name="centred alignment with the initial kernel",
     ),
     observable(
-        "cka_with_initial_null", lambda s: _permuted_cka(*_centred(s)),
+        "cka_with_initial_null", lambda s: _permuted_cka(*_kernels(s, s.initial)),
         "exact mean over all permutations of the points of Θ_0", "matrix", "initial",
         long_name="mean centred alignment with the initial kernel of permuted points",
     ),
     observable(
-        "cka_with_initial_unbiased", lambda s: unbiased_cka(*_kernels(s, s.initial)),
+        "cka_with_initial_unbiased", lambda s: _unbiased_cka(*_kernels(s, s.initial)),
         "HSIC_1(Θ_t, Θ_0)/√(HSIC_1(Θ_t, Θ_t) HSIC_1(Θ_0, Θ_0)); its mean over permuted points is 0", "matrix", "initial",
         source="Nguyen, Raghu and Kornblith 2021", definition=2,
         long_name="centred alignment with the initial kernel, unbiased",

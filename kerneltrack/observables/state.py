@@ -8,7 +8,7 @@ it meets the eigenvectors, and :func:`project` is the only place that knows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from kerneltrack.conventions import Gauge, by_output
 from kerneltrack.errors import ObservableError
 from kerneltrack.linear_algebra import beside, is_numpy, permuted, to_numpy
+from kerneltrack.observables.kernel_sums import KernelSums
 from kerneltrack.regression import Laplace
 from kerneltrack.snapshot import Reduction
 from kerneltrack.spectrum import EPSILON, EigenSystem, KernelEstimates
 
 Array = NDArray[np.float64]
 Shared = TypeVar("Shared")
+#: What a state knows of other moments.
+_PAST = ("initial", "previous", "lagged", "update")
 
 
 def project(phi: Array, reduction: Reduction) -> Array:
@@ -240,7 +243,8 @@ class State:
         check_targets(self.targets, self.reduction)
         # A state must not keep the whole run alive through its predecessors' predecessors.
         for name in ("initial", "previous", "lagged"):
-            object.__setattr__(self, name, _without_past(getattr(self, name)))
+            other = getattr(self, name)
+            object.__setattr__(self, name, None if other is None else other.by_itself())
 
     def placed(self, where: object) -> State:
         """The same with every array of N² numbers where another array lives: NumPy's for a NumPy array.
@@ -273,13 +277,16 @@ class State:
     @contextmanager
     def sharing(self) -> Iterator[None]:
         """Within: what :meth:`once` is asked for is computed once; afterwards none of it is held."""
+        if "_shared" in self.__dict__:  # inside another one
+            yield
+            return
         self.__dict__["_shared"] = {}
         try:
             yield
         finally:
             del self.__dict__["_shared"]
 
-    def once(self, name: str, compute: Callable[[], Shared]) -> Shared:
+    def once(self, name: Hashable, compute: Callable[[], Shared]) -> Shared:
         """What several observables of this state have in common; computed at each question outside :meth:`sharing`."""
         shared = self.__dict__.get("_shared")
         if shared is None:
@@ -292,6 +299,13 @@ class State:
     def as_initial(self) -> State:
         """This state as the first of a run: its own initial state."""
         return dataclasses.replace(self, initial=self)
+
+    def by_itself(self) -> State:
+        """This state without earlier ones and without its update."""
+        if all(getattr(self, name) is None for name in _PAST):
+            return self
+        nothing: dict[str, Any] = dict.fromkeys(_PAST)
+        return dataclasses.replace(self, **nothing)
 
     @property
     def samples(self) -> int:
@@ -347,7 +361,14 @@ class State:
     def along(self, columns: Array) -> Array:
         """⟨v_i, φ⟩ (k, C) of columns (M, C)."""
         vectors = self.eigensystem.vectors
-        return to_numpy(vectors.T @ beside(columns, vectors))
+        name = ("along", columns.shape, columns.tobytes())
+        return self.once(name, lambda: to_numpy(vectors.T @ beside(columns, vectors)))
+
+    @cached_property
+    def kernel_sums(self) -> KernelSums:
+        """Sums over the kernel, which is there; kept with the state, as the initial one is compared with every other."""
+        assert self.kernel is not None  # whoever asks has looked
+        return KernelSums(self.kernel, symmetric=self.eigensystem.asymmetry == 0)
 
     @cached_property
     def mode_sums(self) -> Array:
@@ -368,12 +389,6 @@ class State:
 def epsilon_of(dtype: object) -> float:
     """ε of a dtype by its name, with or without "torch."; float32's where it is not known."""
     return EPSILON.get(str(dtype).rpartition(".")[2], EPSILON["float32"])
-
-
-def _without_past(state: State | None) -> State | None:
-    if state is None or all(getattr(state, name) is None for name in ("initial", "previous", "lagged", "update")):
-        return state
-    return dataclasses.replace(state, initial=None, previous=None, lagged=None, update=None)
 
 
 def _keep_array(owner: object, name: str, shape: tuple[int, ...]) -> None:

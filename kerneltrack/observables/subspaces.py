@@ -22,17 +22,23 @@ from kerneltrack.observables.state import Array, State
 def subspace_overlap(vectors: Array, others: Array, k: Sequence[int]) -> Array:
     """O_k = ‖U_kᵀ W_k‖_F²/k at each k, in [0, 1]: 1 where both spans agree, k/M for random ones. Gur-Ari et al. 2018.
 
-    All M columns span everything: O_M = 1 without a product, which would be most of the work.
+    All M columns span everything: O_M = 1 without a product. Spans of more than half of them are compared by the other
+    columns U', W', where these are given: ‖U_kᵀ W_k‖_F² = 2k − M + ‖U'ᵀ W'‖_F². The largest product would be most of the work.
 
     Args:
         vectors: (M, ≥ max k) orthonormal columns U.
         others: (M, ≥ max k) orthonormal columns W.
         k: numbers of leading columns.
     """
-    size = len(vectors)
-    reach = max((m for m in k if m < size), default=0)
-    squares = (vectors[:, :reach].T @ others[:, :reach]) ** 2
-    return np.array([1.0 if m == size else float(squares[:m, :m].sum()) / m for m in k])
+    size, inside = len(vectors), [m for m in k if m < len(vectors)]
+    whole = vectors.shape[1] == others.shape[1] == size
+    most = [m for m in inside if whole and 2 * m > size]
+    reach, rest = max((m for m in inside if m not in most), default=0), min(most, default=size)
+    leading = (vectors[:, :reach].T @ others[:, :reach]) ** 2
+    others_left = (vectors[:, rest:].T @ others[:, rest:]) ** 2
+    squares = {m: float(leading[:m, :m].sum()) for m in inside if m not in most}
+    squares |= {m: 2 * m - size + float(others_left[m - rest :, m - rest :].sum()) for m in most}
+    return np.array([squares.get(m, size) / m for m in k])
 
 
 def largest_principal_angle(vectors: Array, others: Array, k: Sequence[int]) -> Array:
@@ -94,9 +100,9 @@ def _bound(state: State, other: State | None) -> Array:
     _, others, grid = _vectors(state, other)
     assert other is not None
     values, before = state.eigensystem.values, other.eigensystem.values
-    kernel = beside(state.kernel_matrix(), others)
 
     def columns(reach: int) -> Array:
+        kernel = state.once("matrix", lambda: beside(state.kernel_matrix(), others))
         basis = others[:, :reach]
         change: Array = kernel @ basis - basis * beside(before[:reach], basis)
         return change

@@ -32,7 +32,8 @@ class OperatorTape(TorchDispatchMode):
 
     def record(self, work):
         with self:
-            work()
+            self._left = work()
+        return []
 
     @torch.no_grad()
     def replay(self):
@@ -42,6 +43,7 @@ class OperatorTape(TorchDispatchMode):
             for old, new in zip(tensors(kept), tensors(func(*args, **kwargs)), strict=True):
                 if place(old) not in given:  # no view, and nothing that was changed in place
                     old.copy_(new)
+        return self._left
 
 
 def named_anew(value):

@@ -84,3 +84,18 @@ def test_coupling_behind_it_is_seen(name, method):
 
     with pytest.raises(UnsupportedModelError, match="couples samples"):
         kt.empirical_ntk(net().to(dtype), X.to(dtype), forward=coupled, method=method)
+
+
+@pytest.mark.parametrize("vmapped", [True, False], ids=["vmap", "batch"])
+def test_a_large_running_mean_costs_no_digits(vmapped):
+    """∂f/∂w of a batch norm sums g (x − mean): as a difference of Σ g x and mean Σ g it would lose the mean's digits."""
+    generator, mean = torch.Generator().manual_seed(2), 1000.0
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.fill_(mean)
+    model = nn.Sequential(norm, nn.Tanh(), nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(27, 3)).eval()
+    if not vmapped:
+        model.register_forward_pre_hook(lambda module, arguments: float(arguments[0].sum()) and None)
+    x = mean + torch.randn(6, 4, 5, 5, generator=generator)
+    rows = jacobian(copy.deepcopy(model).double(), x.double())
+    # x − mean is exact in float32; behind it sums of at most 100 products, squared. With Σ g x: 1000 · eps.
+    assert distance(kt.empirical_ntk(model, x, output="full"), contract(rows, rows, "full")) < 2 * 100**0.5 * SINGLE

@@ -114,7 +114,7 @@ def test_a_plan_that_leaves_a_parameter_to_its_jacobian_is_kept(monkeypatch):
     monkeypatch.setattr(StructuredPlan, "of", lambda *given: made.append(given) or of(*given))
     for _ in range(3):
         found = kt.empirical_ntk(model, 9 + X)
-    assert len(made) == 1
+    assert len(made) == 2  # the second of them without the layer that the first batch has left
     torch.testing.assert_close(found, kt.empirical_ntk(model, 9 + X, method="jacobian"), rtol=1e-9, atol=1e-11)
 
 

@@ -16,6 +16,7 @@ from kerneltrack.observables import (
     compute,
     kernel_angle,
     kernel_distance,
+    permuted_cka,
     relative_kernel_change,
     select,
     unbiased_cka,
@@ -224,21 +225,48 @@ def test_a_state_that_does_not_know_its_lag_has_no_angular_velocity(problem):
 
 
 def test_what_observables_share_is_computed_once(problem, reduction, monkeypatch):
-    """Counted: each kernel is centred once, and compared with the initial one once. Afterwards the state holds none of it."""
-    from kerneltrack.observables import motion
+    """Counted: passes over two kernels, and over one for what it tells alone; the initial one's are made for the first state only.
 
-    state, calls = problem.state(reduction, initial=problem.state(reduction)), []
-    for name in ("centred_kernel", "kernel_distance"):
-        function = getattr(motion, name)
+    Of two: distance, radius, centred distance and HSIC; of one: its centred norm and its own HSIC. No array of N² numbers stays.
+    """
+    from kerneltrack.observables import kernel_sums, motion
 
-        def counting(*arrays, name=name, function=function):
-            calls.append(name)
-            return function(*arrays)
-
-        monkeypatch.setattr(motion, name, counting)
+    initial, passes = problem.state(reduction), []
+    blocks = kernel_sums.row_blocks
+    monkeypatch.setattr(kernel_sums, "row_blocks", lambda kernel: passes.append(kernel) or blocks(kernel))
     names = [entry.name for entry in motion.OBSERVABLES if entry.needs <= {"matrix", "initial"}]
-    held = dict(vars(state))
-    compute(select(names), state)
-    assert calls.count("centred_kernel") == 2
-    assert calls.count("kernel_distance") == 2  # as they are, and centred
-    assert vars(state).keys() == held.keys()
+    for own in (4, 2):
+        state = problem.state(reduction, initial=initial)
+        passes.clear()
+        compute(select(names), state)
+        assert len(passes) == 4 + own
+        arrays = [value for value in vars(state.kernel_sums).values() if value is not state.kernel]
+        assert max(np.size(value) for value in arrays) < np.size(state.kernel)
+        assert "_shared" not in vars(state)
+
+
+def test_a_run_keeps_its_initial_state_as_one(problem):
+    """What the initial kernel tells alone is made once a run: every state is given the very same one."""
+    specification = ProbeSpec(probe=Probe(problem.outputs, problem.targets), observables=select(NAMES))
+    runs = RunReferences([specification])
+    settings = {"step": 0, "layers": []}
+    runs.keep("probe", 0, problem.state("trace", settings=settings).as_initial())
+    first, second = (problem.state("trace", initial=runs.of("probe", step).initial) for step in (1, 2))
+    assert first.initial is not None
+    assert first.initial is second.initial
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_passes_in_blocks_of_rows_are_those_over_all(problem, reduction, rows, monkeypatch):
+    """Oracle: the same numbers with all rows in one block, to the rounding of sums of 7²·9 terms."""
+    from kerneltrack.observables import kernel_sums
+
+    before = problem.kernel(reduction)
+    moved(problem, 0.3)
+    after = problem.kernel(reduction)
+    found = []
+    for each in (rows, len(before)):
+        slices = [slice(start, min(start + each, len(before))) for start in range(0, len(before), each)]
+        monkeypatch.setattr(kernel_sums, "row_blocks", lambda kernel, slices=slices: slices)
+        found.append([f(after, before) for f in (kernel_distance, cka, permuted_cka, unbiased_cka)])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-12)

@@ -52,6 +52,15 @@ def test_random_spans_overlap_by_k_over_m():
     assert np.mean(found) == pytest.approx(5 / 20, abs=4 * np.std(found) / math.sqrt(200))
 
 
+@pytest.mark.parametrize("given", [9, 8])
+def test_most_of_all_columns_are_compared_by_the_others(given):
+    """Oracle: ‖U_kᵀ W_k‖_F²/k by the product itself, at every k of random bases; where a column lacks there is no other way."""
+    one, two = (np.linalg.qr(np.random.default_rng(seed).standard_normal((9, 9)))[0][:, :given] for seed in (1, 2))
+    grid = range(1, given + 1)
+    expected = [np.linalg.norm(one[:, :k].T @ two[:, :k]) ** 2 / k for k in grid]
+    np.testing.assert_allclose(subspace_overlap(one, two, grid), expected, rtol=1e-13)
+
+
 NAMES = ["subspace_overlap_with_initial", "subspace_overlap_with_previous", "principal_angle_with_initial"]
 
 

@@ -56,9 +56,20 @@ def batch_norm(
     eps: float,
     cudnn_enabled: bool,
 ) -> Any:
-    """With running statistics: a fixed scale and shift, then the trainable ones."""
-    y = torch.batch_norm(input, None, None, running_mean, running_var, training, momentum, eps, cudnn_enabled)
-    return _affine(capture, y, weight, bias, 1)
+    """With running statistics: (x − mean) · (w / √(var + ε)) + b.
+
+    The fixed scale goes into the weight's, so that the backward pass multiplies once. The mean is taken off before: of x alone
+    ∂f/∂w would be a difference of two large sums where the mean is large.
+    """
+    statistics = [tensor for tensor in (running_mean, running_var, weight) if tensor is not None]
+    if training or len(statistics) < 3 or any(tensor.dtype != input.dtype for tensor in statistics):
+        y = torch.batch_norm(input, None, None, running_mean, running_var, training, momentum, eps, cudnn_enabled)
+        return _affine(capture, y, weight, bias, 1)
+    mean, variance, scale = statistics
+    behind = input.dim() - 2
+    factor = _operand(capture, scale, input, behind) * _behind((variance + eps).rsqrt(), behind)
+    y = (input - _behind(mean, behind)) * factor
+    return y if bias is None else y + _operand(capture, bias, y, behind)
 
 
 def instance_norm(
@@ -80,9 +91,7 @@ def _affine(capture: Capture, y: Tensor, weight: Any, bias: Any, channel: int | 
 def prelu(capture: Capture, input: Tensor, weight: Tensor) -> Any:
     """Keeps x where positive, else w·x, w for each channel."""
     behind = input.dim() - 2 if weight.numel() != 1 else 0
-    slope = (
-        capture.expand(weight, input, behind) if is_weight(weight) else weight.reshape(*weight.shape, *(1,) * behind)
-    )
+    slope = capture.expand(weight, input, behind) if is_weight(weight) else _behind(weight, behind)
     return torch.where(input > 0, input, input * slope)
 
 
@@ -90,4 +99,8 @@ def _operand(capture: Capture, value: Tensor, like: Tensor, behind: int) -> Tens
     """``value`` with so many axes of size 1 behind it, and for each sample where it is a weight."""
     if is_weight(value):
         return capture.expand(value, like, behind)
+    return _behind(value, behind)
+
+
+def _behind(value: Tensor, behind: int) -> Tensor:
     return value.reshape(*value.shape, *(1,) * behind)

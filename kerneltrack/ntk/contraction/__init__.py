@@ -9,6 +9,7 @@ from kerneltrack.ntk.contraction.mixed_gradients import pulled_back
 from kerneltrack.ntk.contraction.order import ContractionSize, Order, OrderCost
 from kerneltrack.ntk.contraction.output_gradients import UNBATCHED, Direction, KroneckerFactors, collect, gradients_by
 from kerneltrack.ntk.contraction.terms import Coverage, Term, cover, isometry_gaps
+from kerneltrack.ntk.contraction.whole_features import whole_entries
 
 __all__ = [
     "ORDERS",
@@ -30,4 +31,5 @@ __all__ = [
     "mirror",
     "pulled_back",
     "shift_features",
+    "whole_entries",
 ]

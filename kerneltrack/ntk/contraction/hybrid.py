@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from kerneltrack.ntk.contraction.block import SampleBlock
@@ -43,6 +44,8 @@ class Hybrid(TermByTerm):
         n, q, g, e, t1 = ours[0].shape
         t2 = theirs[0].shape[-1]
         chunk = _chunk(entries, g * t1 * t2, q * g * e * (t1 + t2))
+        # One array for all K G: fresh memory for each sample costs as much as the product.
+        pushed = theta.new_empty(min(chunk, n) * g * q * e * t1)
         for start in range(0, n, chunk):
             stop = min(start + chunk, n)
             rows = left.inputs(term, start, stop)
@@ -54,10 +57,12 @@ class Hybrid(TermByTerm):
                     end = min(stop, m + 1) if symmetric else stop
                     turned = overlap[: end - start, :, :, m - first].transpose(-1, -2)
                     for plane, mine in enumerate(ours):
-                        pushed = theirs[plane][m].transpose(0, 1).reshape(1, g, q * e, t2) @ turned
+                        other = theirs[plane][m].transpose(0, 1).reshape(1, g, q * e, t2)
+                        into = pushed[: (end - start) * g * q * e * t1].view(end - start, g, q * e, t1)
+                        torch.matmul(other, turned, out=into)
                         block = (
                             mine[start:end].transpose(1, 2).reshape(end - start, g, q, e * t1)
-                            @ pushed.view(end - start, g, q, e * t1).transpose(-1, -2)
+                            @ into.view(end - start, g, q, e * t1).transpose(-1, -2)
                         ).sum(1)
                         theta[plane, start * q : end * q, m * q : (m + 1) * q].add_(
                             block.flatten(0, 1), alpha=term.scale

@@ -12,7 +12,11 @@ from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
 
 
 def pulled_back(
-    factors: KroneckerFactors, wanted: Collection[int], leaves: Mapping[str, Tensor], rows: slice
+    factors: KroneckerFactors,
+    wanted: Collection[int],
+    leaves: Mapping[str, Tensor],
+    rows: slice,
+    formed: Mapping[int, Tensor],
 ) -> dict[str, Tensor | None]:
     """Σ u_no ∂f_o(x_n)/∂θ over the samples ``rows`` of a block, by parameter.
 
@@ -21,13 +25,16 @@ def pulled_back(
         wanted: the uses that were collected.
         leaves: the parameters that the pass was run with.
         rows: the direction's samples.
+        formed: use → F of the block, (n, g, O, e, i), where the kernel is made of that: then a sum of its rows is all that is left.
     """
     features = [index for index in sorted(wanted) if factors.uses[index].form == "features"]
     by_weight = dict(zip(features, factors.mixed_sums(features), strict=True)) if features else {}
     stacked = factors.mixed_stacks()
     for index in set(wanted) - set(features):
         use = factors.uses[index]
-        if use.record in stacked:
+        if index in formed:
+            by_weight[index] = use.weight_layout(factors.summed(formed[index]))
+        elif use.record in stacked:
             by_weight[index] = use.weight_layout(stacked[use.record])
         else:
             by_weight[index] = _by_weight(use, factors.mixed(index), rows)

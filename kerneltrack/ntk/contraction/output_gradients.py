@@ -40,6 +40,8 @@ class Direction:
 
     def whole(self, like: Tensor) -> Tensor:
         """u for a whole block, of the shape of its outputs (n, O)."""
+        if self.u.shape == like.shape:
+            return self.u
         whole = like.new_zeros(like.shape)
         whole[self.rows] = self.u
         return whole
@@ -108,6 +110,14 @@ class KroneckerFactors:
         for o, part in enumerate(parts[1:], 1):
             mixed.addcmul_(part[rows], u[:, o])
         return mixed
+
+    def summed(self, formed: Tensor) -> Tensor:
+        """Σ_no u_no F_no over the direction's samples, (g, e, i), for F (n, g, O, e, i)."""
+        assert self._direction is not None
+        own, u = formed[self._direction.rows], self._direction.u.to(formed.dtype)
+        if own.shape[1] == 1:
+            return (u.reshape(1, -1) @ own.flatten(0, 2).flatten(1)).view(1, *own.shape[3:])
+        return (own * u[:, None, :, None, None]).sum((0, 2))
 
     def mixed_sums(self, indices: Sequence[int]) -> list[Tensor]:
         """Σ_not u_no G_not over the direction's samples, (g·e,) for each of these uses."""
@@ -357,9 +367,7 @@ def _cotangent(outputs: Tensor, place: int, beside: Tensor | None) -> Tensor:
     """e_o for every sample, (n, O); u behind the last."""
     if place == outputs.shape[1] and beside is not None:
         return beside
-    one = outputs.new_zeros(outputs.shape)
-    one[:, place] = 1
-    return one
+    return _cotangents(outputs, place, 1, None)[0]
 
 
 def _cotangents(outputs: Tensor, first: int, count: int, beside: Tensor | None) -> Tensor:

@@ -18,6 +18,14 @@ def whole_features(block: SampleBlock, term: Term, plane: int) -> Tensor:
     """F of a "tokens" or a "features" term, (n, Q, p); (n, 1, O·p) for the trace."""
     if term.form == "features":
         return shift_features(block, term, plane)
+    formed = whole_entries(block, term, plane)
+    if block.kind == "trace":
+        return formed.view(formed.shape[0], 1, -1)
+    return formed.transpose(1, 2).flatten(2)
+
+
+def whole_entries(block: SampleBlock, term: Term, plane: int) -> Tensor:
+    """F of a "tokens" term, (n, g, O, e, i)."""
     total: Tensor | None = None
     for index, use in zip(term.uses, block.uses(term), strict=True):
         left = together(block.planes(index)[plane], 2)  # (n, g, O, e, T)
@@ -25,11 +33,7 @@ def whole_features(block: SampleBlock, term: Term, plane: int) -> Tensor:
         rows = _rows(left)
         total = torch.bmm(rows, right) if total is None else total.baddbmm_(rows, right)
     assert total is not None
-    n, g, o, e, _ = left.shape
-    formed = total.view(n, g, o, e, -1)
-    if block.kind == "trace":
-        return formed.view(n, 1, -1)
-    return formed.transpose(1, 2).flatten(2)
+    return total.view(*left.shape[:4], -1)
 
 
 def _rows(gradients: Tensor) -> Tensor:

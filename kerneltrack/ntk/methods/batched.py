@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from kerneltrack.ntk.capture import BATCH_RULES, BatchCapture, NotCapturable, Site, Use, find_sites, spread
 from kerneltrack.ntk.contraction import Term, collect, cover
 from kerneltrack.ntk.machine import Machine
-from kerneltrack.ntk.network import Inputs, Network, reachable_leaves
+from kerneltrack.ntk.network import Inputs, Network, PlainPass, reachable_leaves
 
 #: Samples of the first comparison: two more than the sites were found by, and no multiple of these sizes.
 _COMPARED = 7
@@ -89,10 +89,21 @@ def capture_batch(network: Network, leaves: Mapping[str, Tensor], samples: Input
     return Captured(outputs, capture.uses, capture.program)
 
 
-def find(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: str, left: Mapping[str, str]) -> Batched:
+def find(
+    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: str, left: Mapping[str, str], *, proves: bool
+) -> Batched:
     """How batches of a network are captured, of all ``leaves`` but those in ``left``.
 
     Call it inside ``network.evaluating()``.
+
+    Args:
+        network: the network.
+        leaves: its parameters.
+        samples: x.
+        why: what vmap said.
+        left: parameters that a batch has left.
+        proves: compares the uses of some samples with plain autodiff. Whoever goes on to a batch of all samples need not: its
+            program is new, and compared as a whole.
 
     Raises:
         NotCapturable, RuntimeError: they cannot be.
@@ -103,6 +114,8 @@ def find(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: s
         if not leaves:
             break
         sites = find_sites(network, leaves, samples)
+        if not proves:
+            return Batched(why, sites, found.left)
         done = capture_batch(network, leaves, few, sites)
         names = _differing(network, leaves, few, done)
         if not names:
@@ -128,6 +141,7 @@ def differing(
     uses: Sequence[Use],
     terms: Iterable[Term],
     gradients: Callable[[int], Sequence[Tensor]],
+    plain: PlainPass | None = None,
 ) -> list[str]:
     """Names of the terms' parameters for which Jᵀu by uses is not Jᵀu by plain autodiff.
 
@@ -138,22 +152,32 @@ def differing(
         uses: all uses of the pass.
         terms: those to compare.
         gradients: index of a use → G of every output, (N, g, e, T).
+        plain: the plain pass of just these samples, where there is one.
     """
     chosen = sorted({index for term in terms for index in term.uses})
     names = sorted({name for term in terms for name in term.names})
     if not chosen:
         return []
-    u = _direction(len(samples), gradients(chosen[0]))
-    expected = network.vjp(samples, u)
-    found, sizes = _pulled([(uses[i], gradients(i)) for i in chosen], u, {name: leaves[name] for name in names})
+    if plain is not None and plain.is_of(samples):
+        u, expected = plain.v.to(gradients(chosen[0])[0]), plain.pulled
+    else:
+        u = _direction(len(samples), gradients(chosen[0]))
+        expected = network.vjp(samples, u)
+    parts, own = [(uses[i], gradients(i)) for i in chosen], {name: leaves[name] for name in names}
+    found = _pulled(parts, u, own)
+    gaps = {name: float((found[name] - expected[name].to(found[name].dtype)).abs().max()) for name in names}
+    sizes = {name: float(torch.maximum(found[name].abs().max(), expected[name].abs().max())) for name in names}
     eps = network.sight(samples).eps
-    sizes = {name: max(size, float(expected[name].abs().max())) for name, size in sizes.items()}
+    if not _over(gaps, sizes, eps):
+        return []
+    sizes = {name: max(size, sizes[name]) for name, size in _summed(parts, u, own).items()}
+    return _over(gaps, sizes, eps)
+
+
+def _over(gaps: Mapping[str, float], sizes: Mapping[str, float], eps: float) -> list[str]:
+    """Names of the differences that rounding does not explain."""
     floor = _LAST_PLACES * eps * max(sizes.values())
-    return [
-        name
-        for name in names
-        if not float((found[name] - expected[name].to(found[name].dtype)).abs().max()) <= eps**0.6 * sizes[name] + floor
-    ]
+    return [name for name, gap in gaps.items() if not gap <= eps**0.6 * sizes[name] + floor]
 
 
 def _direction(count: int, gradients: Sequence[Tensor]) -> Tensor:
@@ -165,26 +189,38 @@ def _direction(count: int, gradients: Sequence[Tensor]) -> Tensor:
 
 def _pulled(
     parts: Sequence[tuple[Use, Sequence[Tensor]]], u: Tensor, leaves: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Jᵀu by parameter, and for each the largest sum of magnitudes that went into it."""
+) -> dict[str, Tensor]:
+    """Jᵀu by parameter."""
     by_weight: dict[int, tuple[Tensor, Tensor]] = {}
-    sizes: dict[int, float] = {}
     for use, gradients in parts:
-        mixed = sum(u[:, o].view(-1, 1, 1, 1) * part for o, part in enumerate(gradients))
-        assert isinstance(mixed, Tensor)
-        key, total = id(use.weight), use.summed_gradient(mixed).view(use.weight.shape)
+        key, total = id(use.weight), use.summed_gradient(_mixed(u, gradients)).view(use.weight.shape)
         by_weight[key] = use.weight, total + by_weight[key][1] if key in by_weight else total
-        sizes[key] = sizes.get(key, 0.0) + float(use.summed_gradient(mixed.abs(), torch.abs).max())
     weights = [weight for weight, _ in by_weight.values()]
     totals = [total.to(weight.dtype) for weight, total in by_weight.values()]
     pulled = torch.autograd.grad(weights, list(leaves.values()), totals, retain_graph=True, allow_unused=True)
-    found = {
+    return {
         name: torch.zeros_like(leaf) if part is None else part.to_dense()
         for (name, leaf), part in zip(leaves.items(), pulled, strict=True)
     }
-    largest = dict.fromkeys(leaves, 0.0)
+
+
+def _summed(parts: Sequence[tuple[Use, Sequence[Tensor]]], u: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, float]:
+    """For each parameter the largest sum of magnitudes that went into its Jᵀu: rounding is relative to it where terms cancel."""
     names = {id(leaf): name for name, leaf in leaves.items()}
-    for key, (weight, _) in by_weight.items():
+    weights, sizes = dict[int, Tensor](), dict[int, float]()
+    for use, gradients in parts:
+        key = id(use.weight)
+        weights[key] = use.weight
+        sizes[key] = sizes.get(key, 0.0) + float(use.summed_gradient(_mixed(u, gradients).abs(), torch.abs).max())
+    largest = dict.fromkeys(leaves, 0.0)
+    for key, weight in weights.items():
         for name in {names[id(leaf)] for leaf in reachable_leaves([weight]) if id(leaf) in names}:
-            largest[name] = max(largest[name], sizes[key], float(found[name].abs().max()))
-    return found, largest
+            largest[name] = max(largest[name], sizes[key])
+    return largest
+
+
+def _mixed(u: Tensor, gradients: Sequence[Tensor]) -> Tensor:
+    """Σ_o u_no G_no, (N, g, e, T)."""
+    mixed = sum(u[:, o].view(-1, 1, 1, 1) * part for o, part in enumerate(gradients))
+    assert isinstance(mixed, Tensor)
+    return mixed

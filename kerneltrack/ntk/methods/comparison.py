@@ -69,13 +69,20 @@ class Comparison:
         rows = slice(first - place.start, last - place.start)
         return Direction(rows, u[first - self._start : last - self._start], self._of_batches)
 
-    def note(self, outputs: Tensor, block: SampleBlock, wanted: Collection[int], direction: Direction | None) -> None:
-        """What one block has: its outputs (n, O), and Jᵀu of the direction's samples."""
+    def note(
+        self,
+        outputs: Tensor,
+        block: SampleBlock,
+        wanted: Collection[int],
+        direction: Direction | None,
+        formed: Mapping[int, Tensor],
+    ) -> None:
+        """What one block has: its outputs (n, O), and Jᵀu of the direction's samples; ``formed`` as :func:`pulled_back` has it."""
         self.notes.outputs.append(outputs.detach())
         if direction is None:
             return
         self.notes.rows.append(outputs.detach()[direction.rows])
-        pulled = pulled_back(block.factors, wanted, block.leaves, direction.rows)
+        pulled = pulled_back(block.factors, wanted, block.leaves, direction.rows, formed)
         for name, part in pulled.items():
             before = self.notes.pulled.get(name)
             self.notes.pulled[name] = part if before is None else before if part is None else before + part

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import NotCapturable
-from kerneltrack.ntk.contraction import ORDERS, KroneckerFactors, SampleBlock, Term, collect, isometry_gaps, mirror
+from kerneltrack.ntk.contraction import (
+    ORDERS,
+    KroneckerFactors,
+    SampleBlock,
+    Term,
+    collect,
+    isometry_gaps,
+    mirror,
+    whole_entries,
+)
 from kerneltrack.ntk.methods.batched import differing
 from kerneltrack.ntk.methods.comparison import Comparison
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
@@ -203,8 +212,20 @@ class Execution:
         if not request.machine.counts_launches:  # elsewhere the host would wait for the answer
             block.look(self.plan.terms)
         if compared is not None:
-            compared.note(done.outputs, block, wanted, direction)
+            compared.note(done.outputs, block, wanted, direction, {} if direction is None else self._formed(block))
         return block
+
+    def _formed(self, block: SampleBlock) -> dict[int, Tensor]:
+        """Use → F of a small kernel's convolutions and rows of tokens, which a recording forms once for Θ and for Jᵀu."""
+        if not self.request.machine.counts_calls or block.kind == "diagonal":
+            return {}
+        alone, _ = self._formable()
+        found = {term.uses[0]: term for term in alone if block.factors.uses[term.uses[0]].extent().tokens > 1}
+        return {
+            index: whole_entries(block, term, 0)
+            for index, term in found.items()
+            if block.factors.uses[index].record not in block.factors.stacks
+        }
 
     def settled(self) -> bool:
         """Whether all that was taken for granted holds, by one look at everything that stands on the device.
@@ -231,7 +252,15 @@ class Execution:
         """Raises NotCapturable where a batch's pass is of a new kind, and its uses are not what plain autodiff gives."""
         if done.batched is None or done.program in done.batched.programs:
             return
-        given = self.request.network, self._leaves, done.samples, done.uses, self.plan.terms, factors.gradients
+        given = (
+            self.request.network,
+            self._leaves,
+            done.samples,
+            done.uses,
+            self.plan.terms,
+            factors.gradients,
+            self.request.plain,
+        )
         if names := differing(*given):
             done.batched.leave(names)
             raise NotCapturable(f"a batch's uses of {names[:4]} are not the samples'")

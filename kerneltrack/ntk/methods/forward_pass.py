@@ -112,9 +112,9 @@ class ForwardPass:
             except REFUSALS as refusal:
                 if ran_out(refusal):
                     raise
-                known.batched = _found(network, leaves, samples, first_line(refusal), {})
+                known.batched = _found(network, leaves, samples, first_line(refusal), {}, proves=of_one)
         elif known.batched.superseded:
-            known.batched = _found(network, leaves, samples, known.batched.why, known.batched.left)
+            known.batched = _found(network, leaves, samples, known.batched.why, known.batched.left, proves=of_one)
         return cls._of_batch(network, leaves, tried, known.batched)
 
     @classmethod
@@ -162,11 +162,11 @@ def _behind(tensor: Tensor, names: Mapping[int, str]) -> tuple[str, ...]:
 
 
 def _found(
-    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: str, left: Mapping[str, str]
+    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, why: str, left: Mapping[str, str], *, proves: bool
 ) -> Batched:
     """How batches are captured of what vmap refuses; what is not possible is not tried again."""
     try:
-        return find(network, leaves, samples, why, left)
+        return find(network, leaves, samples, why, left, proves=proves)
     except KernelError:
         raise
     except REFUSALS as refusal:

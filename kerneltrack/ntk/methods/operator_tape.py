@@ -7,7 +7,7 @@ calls just these, on whatever parameters and samples hold now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import getitem
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
+
+from kerneltrack.ntk.methods.simplification import simplify
 
 #: What can be written down beside tensors.
 _WRITTEN = (int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -34,26 +36,28 @@ class OperatorTape:
 
     def __init__(self) -> None:
         self._given: list[Tensor] = []
-        self._left: list[Tensor] = []
         self._run: Callable[..., tuple[Tensor, ...]] | None = None
 
-    def record(self, work: Callable[[], Iterable[Tensor]]) -> None:
+    def record(self, work: Callable[[], Iterable[Tensor]]) -> list[Tensor]:
         """Does the work once, and writes down its operators.
+
+        Returns:
+            What follows from shapes alone, and is kept.
 
         Raises:
             RuntimeError: an operator is given what cannot be written down, as a generator of random numbers.
         """
         with _Writer() as writer:
-            left = [tensor.detach() for tensor in work()]
-        self._given, self._left, self._run = writer.given, left, writer.compiled(left)
+            self._run = writer.compiled([tensor.detach() for tensor in work()])
+        constants: list[Tensor] = writer.constants
+        self._given = [*constants, *writer.given]
+        return constants
 
     @torch.no_grad()
-    def replay(self) -> None:
-        """Does it again; what was left stands where the record has left it."""
+    def replay(self) -> Sequence[Tensor]:
+        """Does it again."""
         assert self._run is not None
-        made = self._run(*self._given)
-        if made:
-            torch._foreach_copy_(self._left, list(made))
+        return self._run(*self._given)
 
 
 class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class is untyped
@@ -65,7 +69,7 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
-        self.given: list[Tensor] = []
+        self.given, self.constants = list[Tensor](), list[Tensor]()
         self._graph, self._alive = Graph(), list[Tensor]()
         self._known: dict[tuple[Any, ...], Node] = {}
         self._first: dict[int, tuple[Node, torch.dtype]] = {}
@@ -81,16 +85,19 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         made = [result] if isinstance(result, Tensor) else result if isinstance(result, (tuple, list)) else []
         if func._schema.is_mutable or not all(self._is_view(one) for one in made):
             call = self._graph.call_function(_CALLED.get(func, func), *named)
+            call.meta |= {"root": call, "writes": [self._root(one) for one in _written(func, args, kwargs or {})]}
             for place, one in enumerate(made):
                 if isinstance(one, Tensor):
                     self._keep(one, call if one is result else self._graph.call_function(getitem, (call, place)))
+            if torch.Tag.nondeterministic_seeded in func.tags:  # another one each time
+                call.meta["writes"] += [self._root(one) for one in made if isinstance(one, Tensor)]
         return result
 
     def compiled(self, left: Iterable[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
         """What was written, as a function of :attr:`given`; it returns what was ``left``."""
         self._graph.output(tuple(self._node(tensor) for tensor in left))
+        self.constants = simplify(self._graph)
         self._alive.clear()
-        self._graph.eliminate_dead_code()
         run: Callable[..., tuple[Tensor, ...]] = GraphModule(torch.nn.Module(), self._graph).forward
         return run
 
@@ -122,6 +129,18 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         self._alive.append(tensor.detach())
         self._known[_place(tensor)] = node
         self._first.setdefault(tensor.untyped_storage().data_ptr(), (node, tensor.dtype))
+        node.meta |= {"root": self._root(tensor), "value": self._alive[-1]}
+
+    def _root(self, tensor: Tensor) -> Node:
+        """The node that has made its memory."""
+        return self._first[tensor.untyped_storage().data_ptr()][0]
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors that an operator writes to."""
+    named = {one.name: one.alias_info is not None and one.alias_info.is_write for one in func._schema.arguments}
+    given = {**dict(zip(named, args, strict=False)), **kwargs}
+    return [leaf for name in given if named[name] for leaf in tree_leaves(given[name]) if isinstance(leaf, Tensor)]
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

@@ -50,6 +50,16 @@ class Made:
         pulled = [part for one in self.notes for part in one.pulled.values() if part is not None]
         return [*self.gaps, *pulled, *(tensor for one in self.notes for tensor in (*one.outputs, *one.rows))]
 
+    def like(self, tensors: Iterable[Tensor]) -> Made:
+        """The same of other :meth:`tensors`."""
+        own = iter(tensors)
+        gaps = [next(own) for _ in self.gaps]
+        pulled = [
+            {name: None if part is None else next(own) for name, part in one.pulled.items()} for one in self.notes
+        ]
+        outputs = [([next(own) for _ in one.outputs], [next(own) for _ in one.rows]) for one in self.notes]
+        return Made([Notes(*each, part) for each, part in zip(outputs, pulled, strict=True)], gaps)
+
 
 #: Makes the kernel of the samples (x1, or x1 and x2) in the matrices of its layers.
 Work = Callable[[list[Inputs], dict[str, Tensor]], Made]
@@ -62,8 +72,8 @@ class Recording:
     Attributes:
         tape: what is replayed.
         samples: where it reads x1, and x2 if that is another.
-        result: where it leaves each layer's matrix, (B, N1·Q, N2·Q).
-        made: where it leaves what stands beside the kernel.
+        result: each layer's matrix as it was recorded, (B, N1·Q, N2·Q).
+        made: what stood beside the kernel then.
         read: what else it reads, kept alive.
         size: bytes that it holds.
         turn: when it was used last.
@@ -79,17 +89,17 @@ class Recording:
 
     def replay(self, samples: list[Inputs], into: Mapping[str, Tensor]) -> Made:
         """The kernel of these samples."""
-        made = self.again(samples)
-        torch._foreach_copy_(list(into.values()), [self.result[layer] for layer in into])
+        result, made = self.again(samples)
+        torch._foreach_copy_(list(into.values()), [result[layer] for layer in into])
         return made
 
-    def again(self, samples: Sequence[Inputs]) -> Made:
-        """The same, left in :attr:`result`."""
+    def again(self, samples: Sequence[Inputs]) -> tuple[dict[str, Tensor], Made]:
+        """Layer → matrix of these samples, and what stands beside it; of a CPU's tape it is new memory."""
         self.turn = next(_TURNS)
         for own, given in zip(self.samples, samples, strict=True):
             torch._foreach_copy_(list(own.tensors), list(given.tensors))
-        self.tape.replay()
-        return self.made
+        left = self.tape.replay()
+        return dict(zip(self.result, left, strict=False)), self.made.like(left[len(self.result) :])
 
 
 @dataclass
@@ -206,24 +216,22 @@ def _recorded(request: KernelRequest, asked: Asked, samples: list[Inputs], work:
     if tape is None:
         return None
     before = reserved_bytes(request.network.device)
-    own, result, made = [one.map(torch.clone) for one in samples], request.zeros(), list[Made]()
+    own, result, made = [one.map(torch.clone) for one in samples], dict[str, Tensor](), list[Made]()
 
     def once() -> list[Tensor]:
-        for matrix in result.values():
-            matrix.zero_()
+        result.update(request.zeros())
         made.append(work(own, result))
-        return made[0].tensors()
+        return [*result.values(), *made[0].tensors()]
 
     try:
-        tape.record(once)
+        kept = tape.record(once)
     except KernelError:
         raise
     except REFUSALS as refusal:
         asked.reason = first_line(refusal)
         return None
-    held = _held(
-        request, [*result.values(), *(tensor for one in own for tensor in one.tensors), *made[0].tensors()], asked
-    )
+    taken = [*kept, *result.values(), *(tensor for one in own for tensor in one.tensors), *made[0].tensors()]
+    held = _held(request, taken, asked)
     size = max(held, reserved_bytes(request.network.device) - before)
     if size > request.machine.recorded_bytes:
         asked.reason = f"a recording would hold {size} bytes"

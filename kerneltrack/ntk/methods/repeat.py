@@ -25,7 +25,7 @@ from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.methods.audit import audit_key, passed_over
 from kerneltrack.ntk.methods.comparison import Notes, directions, equal_but_for_rounding, measured
-from kerneltrack.ntk.methods.recording import asked_of
+from kerneltrack.ntk.methods.recording import Made, asked_of
 from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest
 from kerneltrack.ntk.network import Inputs, Survey, as_rows, contents, default_forward, known, still
 from kerneltrack.undisturbed import eager, full_on_processors, full_precision
@@ -80,18 +80,15 @@ class Repeat:
         compiled = eager() if "torch._dynamo" in sys.modules else nullcontext()
         precision = nullcontext() if full_on_processors() else full_precision()
         with still() as moved, precision, compiled, survey.kept(), torch.enable_grad():
-            notes = recording.again(samples).notes
+            result, made = recording.again(samples)
             try:
-                rows = [self._compared(module, survey, *each) for each in zip(samples, notes, strict=True)]
+                rows = [self._compared(module, survey, *each) for each in zip(samples, made.notes, strict=True)]
             except _ERRORS:  # the ordinary way says what is wrong
                 return None
-        if moved or not self._hold(module, rows):
+        if moved or not self._hold(module, rows, made):
             return None
         self._turn = recording.turn
-        return {
-            layer: recording.result[layer].clone().as_strided(layout.shape, layout.stride)
-            for layer, layout in self._layouts.items()
-        }
+        return {layer: result[layer].as_strided(layout.shape, layout.stride) for layer, layout in self._layouts.items()}
 
     def _fits(self, samples: Sequence[Inputs]) -> bool:
         return self._needed <= _SPARE or self._needed <= available_bytes(samples[0].tensors[0].device) // 2
@@ -117,8 +114,8 @@ class Repeat:
         parts = torch.autograd.grad(outputs, leaves, directions(len(samples), outputs), allow_unused=True)
         return measured(notes, outputs.detach(), dict(zip(self._leaves, parts, strict=True)), notes.rows[0])
 
-    def _hold(self, module: nn.Module, rows: Sequence[Tensor]) -> bool:
-        made, rounding = self._recording.made, known(module, self._key).rounding
+    def _hold(self, module: nn.Module, rows: Sequence[Tensor], made: Made) -> bool:
+        rounding = known(module, self._key).rounding
         if made.gaps and not bool((torch.stack(made.gaps) <= 1).all()):
             return False
         return all(

@@ -22,6 +22,7 @@ from kerneltrack.ntk.network import (
     Inputs,
     Metric,
     Network,
+    PlainPass,
     Preconditioner,
     Selection,
     common_dtype,
@@ -29,9 +30,12 @@ from kerneltrack.ntk.network import (
     preconditioner,
     summed_dtype,
     validate,
+    validated,
 )
 from kerneltrack.ntk.reduction import Output, Reduction, parse_output
 
+#: Of the memory that is free, what Jᵀv may take from the first look to the audit.
+_KEPT = 16
 #: Samples that are looked at for a plan.
 _LOOKED_AT = 8
 
@@ -73,7 +77,8 @@ class KernelRequest:
     """Everything a method needs. ``outputs`` is O behind the head.
 
     ``x2`` None means x1, a symmetric kernel. ``looked`` says that the samples were looked at before; where they were not,
-    that has to be done beside the kernel. ``of_free_memory``: the budget is half of what was free.
+    that has to be done beside the kernel. ``of_free_memory``: the budget is half of what was free. ``plain``: the plain pass of x1,
+    where the look has made one.
     """
 
     network: Network
@@ -89,6 +94,7 @@ class KernelRequest:
     machine: Machine
     looked: bool = True
     of_free_memory: bool = False
+    plain: PlainPass | None = None
 
     @classmethod
     def of(cls, model: nn.Module, x1: Any, x2: Any, options: KernelOptions) -> KernelRequest:
@@ -159,12 +165,12 @@ class KernelRequest:
         Raises:
             UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
         """
-        outputs = validate(self.network, self.x1, name="x1")[1]
+        _, outputs, plain = validated(self.network, self.x1, name="x1", pulls=self._is_audited_by_products)
         if self.x2 is not None:
             others = validate(self.network, self.x2, name="x2")[1]
             if others != outputs:
                 raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))
-        return replace(self.trusted(outputs), looked=True)
+        return replace(self.trusted(outputs), looked=True, plain=plain)
 
     def trusted(self, outputs: int) -> KernelRequest:
         """The same with so many outputs as an earlier call has found; the samples are to be looked at beside the kernel."""
@@ -172,6 +178,14 @@ class KernelRequest:
         network = request.network
         network.chunk_bytes = min(network.chunk_bytes, max(1, (request.budget - request.result_bytes) // 4))
         return request
+
+    @property
+    def _is_audited_by_products(self) -> bool:
+        """Whether Jᵀv of all samples is wanted: for the audit of a kernel of all outputs with themselves, in fine arithmetic."""
+        of_all = self.x2 is None and self.reduction.kind == "full" and self.reduction.head is None
+        kept = sum(p.nbytes for p in self.network.parameters.values())
+        fine = torch.finfo(self.network_dtype).eps <= torch.finfo(torch.float32).eps
+        return of_all and fine and self.method != "products" and _KEPT * kept <= self.budget
 
     @property
     def samples(self) -> int:

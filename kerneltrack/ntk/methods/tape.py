@@ -6,7 +6,7 @@ from somewhere else is not recorded, and whatever else the work reads is kept al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -30,37 +30,42 @@ _READS = frozenset(
 class Tape(Protocol):
     """One piece of work, recorded."""
 
-    def record(self, work: Callable[[], Iterable[Tensor]]) -> None:
-        """Takes down what ``work`` launches; it returns what it leaves, and a replay leaves it there again.
+    def record(self, work: Callable[[], Iterable[Tensor]]) -> list[Tensor]:
+        """Takes down what ``work`` launches; it returns what it leaves.
+
+        Returns:
+            What the tape keeps beside what was there before and what is left.
 
         Raises:
             RuntimeError: it does what cannot be recorded.
         """
 
-    def replay(self) -> None:
-        """Does it, on the current stream."""
+    def replay(self) -> Sequence[Tensor]:
+        """Does it, on the current stream, and gives what is left then: until the next replay, where that has the same memory."""
 
 
 class CudaTape:
     """A CUDA graph, captured on a stream of its own; other threads may use the device meanwhile."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._graph = device, torch.cuda.CUDAGraph()
+        self._device, self._graph, self._left = device, torch.cuda.CUDAGraph(), list[Tensor]()
 
-    def record(self, work: Callable[[], Iterable[Tensor]]) -> None:
+    def record(self, work: Callable[[], Iterable[Tensor]]) -> list[Tensor]:
         stream = _stream(self._device)
         current = torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             self._graph.capture_begin(capture_error_mode="thread_local")
             try:
-                work()
+                self._left = list(work())
             finally:
                 self._graph.capture_end()
         current.wait_stream(stream)
+        return []
 
-    def replay(self) -> None:
+    def replay(self) -> Sequence[Tensor]:
         self._graph.replay()
+        return self._left
 
 
 @cache

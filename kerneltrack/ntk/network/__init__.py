@@ -26,11 +26,12 @@ from kerneltrack.ntk.network.parameters import (
     trainable,
     unwrap,
 )
+from kerneltrack.ntk.network.plain_pass import PlainPass
 from kerneltrack.ntk.network.refusals import explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.state import State
 from kerneltrack.ntk.network.survey import Survey
-from kerneltrack.ntk.network.validation import contents, look_closely, refuse_random, validate
+from kerneltrack.ntk.network.validation import contents, look_closely, refuse_random, validate, validated
 
 __all__ = [
     "DRAWS",
@@ -45,6 +46,7 @@ __all__ = [
     "Metric",
     "Network",
     "NetworkState",
+    "PlainPass",
     "Preconditioner",
     "Rounding",
     "Selection",
@@ -74,4 +76,5 @@ __all__ = [
     "trainable",
     "unwrap",
     "validate",
+    "validated",
 ]

@@ -7,17 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kerneltrack.ntk.network.batch_vjp import cotangents
 from kerneltrack.ntk.network.checksum import checksums
 from kerneltrack.ntk.network.first_pass import try_one_sample
 from kerneltrack.ntk.network.independence import (
     FEW,
     MANY,
+    PULLED,
     look,
     refuse_coupling,
     refuse_hidden_coupling,
     refuse_randomness,
 )
 from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.plain_pass import PlainPass, pulled_by_all
 from kerneltrack.ntk.network.refusals import coupling_explained, explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 
@@ -34,12 +37,23 @@ def validate(network: Network, x: Any, *, name: str = "x") -> tuple[Inputs, int]
         UnsupportedModelError: coupled samples, a random forward, a parameter that the forward changes or reaches
             behind the module's back, or outputs that are not (N,) or (N, O), floating, finite.
     """
+    samples, outputs, _ = validated(network, x, name=name)
+    return samples, outputs
+
+
+def validated(
+    network: Network, x: Any, *, name: str = "x", pulls: bool = False
+) -> tuple[Inputs, int, PlainPass | None]:
+    """:func:`validate`, and the plain pass of samples that are new, where it ``pulls``; None of others.
+
+    A gradient that hooks change has no plain pass.
+    """
     samples = network.inputs(x, name=name)
     accepted = network.known(samples).accepted
     found = len(samples), *contents(samples).tolist()
-    outputs = _look(network, samples, name, found not in accepted)
+    outputs, plain = _look(network, samples, name, found not in accepted, pulls)
     accepted.add(found)
-    return samples, outputs
+    return samples, outputs, plain
 
 
 def contents(samples: Inputs) -> Tensor:
@@ -50,10 +64,11 @@ def contents(samples: Inputs) -> Tensor:
 
 def look_closely(network: Network, samples: Inputs) -> None:
     """Asks again what :func:`validate` asks of the first call, whatever was asked before."""
-    _look(network, samples, "x", True)
+    _look(network, samples, "x", True, False)
 
 
-def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
+def _look(network: Network, samples: Inputs, name: str, first: bool, pulls: bool) -> tuple[int, PlainPass | None]:
+    plain: PlainPass | None = None
     with explained(network.module), network.evaluating():
         generators = network.now.generators
         before = generators.states()
@@ -62,7 +77,18 @@ def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
         inputs = samples.rows(0, 1).assemble()
         with coupling_explained(network.module, inputs):
             seen = look(network, samples, MANY if first else FEW)
-            batches = _batches(network, samples, name) if first else None
+            batches: tuple[Tensor, Tensor] | None = None
+            if first and pulls and not network.sight(samples).by_rows:
+                whole, v, pulled = pulled_by_all(network, samples)
+                alone = seen.chosen[:PULLED]
+                plain = PlainPass(
+                    samples, v, pulled, alone, seen.alone[:1], cotangents(whole, FEW)[: len(alone)], seen.pulled
+                )
+                batches = _batches(network, samples, name, whole)
+            elif first:
+                with torch.no_grad():
+                    whole = network.batch(network.parameters, samples, raw=True)
+                batches = _batches(network, samples, name, whole)
         drawn = generators.states() != before
         outputs = network.headed(seen.alone[:1]).shape[1]
     if drawn:
@@ -71,13 +97,12 @@ def _look(network: Network, samples: Inputs, name: str, first: bool) -> int:
         refuse_coupling(network, samples, seen, batches)
         if first:
             refuse_hidden_coupling(network, samples, seen)
-    return outputs
+    return outputs, plain
 
 
-def _batches(network: Network, samples: Inputs, name: str) -> tuple[Tensor, Tensor]:
-    """f of all samples together, and of two halves of them, before the head."""
+def _batches(network: Network, samples: Inputs, name: str, whole: Tensor) -> tuple[Tensor, Tensor]:
+    """f of all samples together, which is given, and of two halves of them, before the head."""
     with torch.no_grad():
-        whole = network.batch(network.parameters, samples, raw=True)
         refuse_not_finite(whole, name)
         refuse_not_finite(network.headed(whole), name)
         cut = (len(samples) + 1) // 2

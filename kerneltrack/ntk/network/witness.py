@@ -18,12 +18,15 @@ from torch.overrides import TorchFunctionMode
 
 from kerneltrack.errors import UnsupportedModelError
 from kerneltrack.ntk.network.arithmetic import LowestPrecision
+from kerneltrack.ntk.network.autograd_graph import is_of_torch
 from kerneltrack.ntk.network.hooks import Spies
 from kerneltrack.ntk.network.parameters import common_dtype
 from kerneltrack.ntk.network.pullback import pull
 from kerneltrack.ntk.network.pushforward import forward_mode
 
 _REGISTER_HOOK: Any = Tensor.register_hook
+#: What a forward pass asks of autograd's graph: it may hang a hook on a node, or compute something else in forward mode.
+_OF_GRAPH: tuple[Any, ...] = (Tensor.grad_fn, Tensor.requires_grad, Tensor.is_leaf)
 #: torch's ways to differentiate; whatever torch.func or torch.autograd.functional offers goes through one of them.
 DIFFERENTIATES = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
 
@@ -104,6 +107,8 @@ def see(one: Pass) -> Sight:
 
     def backward(outputs: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
         functions.asleep = True
+        if outputs.requires_grad and not is_of_torch(outputs):
+            functions.foreign = True
         u = cotangent(outputs)
         return u, pull(selected, u, outputs)
 
@@ -113,7 +118,8 @@ def see(one: Pass) -> Sight:
         _refuse_written(held, kept)
         _refuse_changed([one.selected.get(raw, raw) for raw in leaves if leaves[raw]._version != versions[raw]])
     culprits = spies.culprits
-    if not culprits and functions.differentiates is None and _two_derivatives(one, leaves, u, pulled, arithmetic.eps):
+    asked = functions.foreign and not culprits and functions.differentiates is None
+    if asked and _two_derivatives(one, leaves, u, pulled, arithmetic.eps):
         culprits = ["a hook on a node of autograd's graph, or a backward pass of its own"]
     return Sight(
         eps=float(arithmetic.eps),
@@ -245,22 +251,35 @@ class Calls:
 
 
 class _Functions(TorchFunctionMode):
-    """Sees derivatives that a forward pass takes, and hooks that it hangs on its tensors."""
+    """Sees derivatives that a forward pass takes, and hooks that it hangs on its tensors.
+
+    Attributes:
+        differentiates: the module that takes a derivative; None where none does.
+        foreign: whether forward mode may give another derivative: the forward pass has asked something of autograd's graph, what
+            operations save goes through hooks, or a node of the graph is none of torch's.
+        asleep: whether what follows is no forward pass.
+    """
 
     def __init__(self, spies: Spies, calls: Calls) -> None:
         super().__init__()
         self._spies, self._calls = spies, calls
         self.differentiates: str | None = None
-        self.asleep = False
+        self.foreign = self.asleep = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         given = dict(kwargs or {})
-        if func in DIFFERENTIATES and not self.asleep:
-            self.differentiates = self.differentiates or self._calls.innermost
+        if not self.asleep:
+            if func in DIFFERENTIATES:
+                self.differentiates = self.differentiates or self._calls.innermost
+            self.foreign |= getattr(func, "__self__", None) in _OF_GRAPH or _saves_through_hooks()
         if func is _REGISTER_HOOK:
             tensor, hook = _tensor_and_hook(*args, **given)
             return func(tensor, self._spies.on(f"a hook on a tensor {self._calls.innermost}", hook))
         return func(*args, **given)
+
+
+def _saves_through_hooks() -> bool:
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def _tensor_and_hook(self: Tensor, hook: Callable[..., Any]) -> tuple[Tensor, Callable[..., Any]]:

@@ -1,0 +1,75 @@
+"""The plain pass: f of all samples in ordinary batches and Jᵀv along a random v, by autograd alone.
+
+A first call compares several things with it: halves of the batch, the uses that a capture of ordinary batches has found, and
+the kernel (:mod:`kerneltrack.ntk.methods.audit`). It is made once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kerneltrack.ntk.network.batch_vjp import Gradients, batch_vjp
+from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.samples import Inputs
+
+#: Two equal passes differ by at most so many units of the largest output's last place.
+_ULPS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class PlainPass:
+    """Products with Jᵀ by plain autodiff.
+
+    Attributes:
+        samples: x.
+        v: (N, O).
+        pulled: Jᵀv by parameter.
+        alone: places of a few samples, each of which was run alone; the first sample is the first of them.
+        first: f of the first sample alone, (1, O).
+        u: (k, O) for these.
+        pulled_alone: Jᵀu of these.
+    """
+
+    samples: Inputs
+    v: Tensor
+    pulled: Gradients
+    alone: Sequence[int]
+    first: Tensor
+    u: Tensor
+    pulled_alone: Gradients
+
+    def is_of(self, samples: Inputs) -> bool:
+        """Whether it was of just these samples."""
+        return self.samples.same_as(samples)
+
+    def is_repeated(self, network: Network) -> bool:
+        """Whether the first sample has the same outputs again: what passes since have left behind may show in them.
+
+        A tensor of a vectorised pass that a hook has kept is an error.
+        """
+        with network.evaluating(), torch.no_grad():
+            again = network.evaluate(network.parameters, self.samples.rows(0, 1))
+        gap, size = (again - self.first).abs(), self.first.abs().max()
+        return bool((gap <= _ULPS * torch.finfo(again.dtype).eps * size).all())
+
+
+def pulled_by_all(network: Network, samples: Inputs) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+    """f(x) (N, O), a random v of that shape, the same at every call, and Jᵀv; call it inside ``network.evaluating()``."""
+    outputs, total = list[Tensor](), dict[str, Tensor]()
+    for place, chunk in samples.chunks(network.chunk_rows(samples)):
+        own, pulled = batch_vjp(network, chunk, lambda out, place=place: direction(len(samples), out)[place])  # type: ignore[misc]  # mypy cannot infer the default
+        outputs.append(own)
+        total = {name: part.add_(total[name]) if total else part for name, part in pulled.items()}
+    whole = torch.cat(outputs)
+    return whole, direction(len(samples), whole), total
+
+
+def direction(count: int, outputs: Tensor) -> Tensor:
+    """v (count, O), the same at every call, in the dtype and on the device of outputs (n, O); no entry is small."""
+    generator = torch.Generator().manual_seed(count)
+    drawn = torch.rand(count, outputs.shape[1], generator=generator, dtype=torch.float64) - 0.5
+    return (2 * drawn + drawn.sign() / 2).to(outputs)

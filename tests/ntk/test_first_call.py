@@ -1,0 +1,147 @@
+"""A first call: one plain pass of all samples serves every check that needs one, and sees what the passes before it saw.
+
+Oracles: counts of rows that go through a model; an error that is put into a kernel, seen in Θv; forward mode.
+"""
+
+import importlib
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+import kerneltrack as kt
+from kerneltrack.ntk.methods import KernelOptions, KernelRequest, rounding
+from kerneltrack.ntk.network import Network
+from tests.ntk.models import With
+
+X = torch.randn(24, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+room = importlib.import_module("kerneltrack.ntk.methods.audit")
+
+
+def net(outputs=3):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, outputs)).double()
+
+
+def asks(m, x):
+    """vmap refuses it: it asks for a value."""
+    return m.net(x) if bool((x < 9).all()) else m.net(x - 9)
+
+
+@pytest.mark.parametrize("build", [net, lambda: With(asks, net=net())], ids=["vmap", "batches"])
+def test_passes_of_all_samples_are_shared(build):
+    """The kernel's capture, the plain pass and two halves: three times all samples, and some alone."""
+    model, rows = build(), []
+    model.register_forward_hook(lambda module, given, outputs: rows.append(len(outputs)))
+    kt.empirical_ntk(model, X, method="structured")
+    assert sum(count for count in rows if count > len(X) // 4) <= 3 * len(X)
+    assert sum(count for count in rows if count <= len(X) // 4) <= 32
+
+
+def test_forward_mode_is_not_asked_of_torchs_own_operations(monkeypatch):
+    """Its decompositions take a quarter of a second when they are first imported."""
+    for name in ("pushforward", "witness"):
+        module = importlib.import_module(f"kerneltrack.ntk.network.{name}")
+        monkeypatch.setattr(module, "forward_mode", lambda *given: pytest.fail("forward mode"))
+    kt.empirical_ntk(net(), X)
+
+
+class Wrong(torch.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return 2 * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, g):
+        return 3 * g
+
+    @staticmethod
+    def jvp(ctx, t):
+        return 2 * t
+
+
+def written(x):
+    """The node that is wrong is inside that of a slice."""
+    y = x.clone()
+    y[:, :2] = Wrong.apply(x[:, :2])
+    return y
+
+
+def trebled(x):
+    with saved_tensors_hooks(lambda t: 3 * t, lambda t: t):
+        return x * x
+
+
+def hooked_node(x):
+    y = x.sin()
+    if y.grad_fn is not None:
+        y.grad_fn.register_hook(lambda inputs, outputs: (3 * inputs[0],))
+    return y
+
+
+FOREIGN = {
+    "a backward pass of its own": Wrong.apply,
+    "written into a slice": written,
+    "saved in another way": trebled,
+    "a hook on a node": hooked_node,
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_another_derivative_than_the_forward_passs_is_seen(name):
+    """Oracle: forward mode, by what each of these does: reverse mode is three times or half as large again somewhere."""
+    model = With(lambda m, x: m.head(FOREIGN[name](m.a(x))), a=nn.Linear(5, 4), head=nn.Linear(4, 2)).double()
+    network = Network(model)
+    assert "a backward pass of its own" in network.sight(network.inputs(X)).uncapturable
+
+
+def wrong_pair(theta):
+    theta[3, 50] += 1
+    theta[50, 3] += 1
+
+
+def wrong_block(theta):
+    theta[30:, 30:] *= 1.5
+
+
+def wrong_outputs(theta):
+    """Outputs exchanged on one side of some pairs."""
+    pairs = theta[:9, 9:].reshape(3, 3, -1, 3).flip(1).reshape(9, -1)
+    theta[:9, 9:] = pairs.clone()
+    theta[9:, :9] = pairs.T.clone()
+
+
+FAULTS = {
+    "a pair": wrong_pair,
+    "a block": wrong_block,
+    "outputs": wrong_outputs,
+    "a row and column": lambda theta: (theta[7].mul_(2), theta[:, 7].mul_(2)),
+    "the diagonal": lambda theta: theta.diagonal().mul_(1.1),
+    "everything": lambda theta: theta.mul_(1.001),
+}
+
+
+@pytest.fixture(scope="module")
+def formed():
+    """A request that has been looked at, its kernel as a matrix, and by passes alone."""
+    request = KernelRequest.of(net(), X, None, KernelOptions(metric=0.5))
+    kernel = kt.empirical_ntk(request.network.module, X, metric=0.5)
+    return request, kernel.transpose(1, 2).reshape(request.matrix_shape[1:])
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_plain_pass_sees_what_passes_see(formed, name):
+    """Oracle: the smallest multiple of an error E for which the largest entry of Ev is more than rounding in Θv."""
+    request, theta = formed
+    assert room.agrees_with_plain_pass(request, {"": theta[None]}, request.plain)
+    error = theta.clone()
+    FAULTS[name](error)
+    error -= theta
+    v = torch.randn(len(theta), generator=torch.Generator().manual_seed(len(X)), dtype=torch.float64)
+    least = rounding(theta.dtype, float((theta.abs() @ v.abs()).max())) / float((error @ v).abs().max())
+    assert not room.agrees_with_plain_pass(request, {"": (theta + 1.5 * least * error)[None]}, request.plain)
