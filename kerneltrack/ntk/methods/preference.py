@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from kerneltrack.ntk.capture import Use
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
 from kerneltrack.ntk.methods.jacobian import in_one_piece, jacobian_bytes
+from kerneltrack.ntk.methods.rehearsal import says_all
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import StructuredPlan
 
@@ -55,7 +56,10 @@ def plain_is_faster(request: KernelRequest, trial: ForwardPass, plan: Structured
 
 
 def is_small(request: KernelRequest, trial: ForwardPass, plan: StructuredPlan) -> bool:
-    """Whether it is worth to record a kernel: Python takes longer to ask for its operations than to compare all samples takes."""
+    """Whether it is worth to record a kernel: Python takes longer to ask for its operations than to compare samples takes.
+
+    A few are compared where their program says what the network does; all of them may take longer.
+    """
     machine = request.machine
     if not machine.small_operations or plan.uncovered or trial.batched is not None or request.metric is not None:
         return False
@@ -63,9 +67,9 @@ def is_small(request: KernelRequest, trial: ForwardPass, plan: StructuredPlan) -
     products = 2 * sum(extent.tokens * extent.features for extent in extents)
     moved = machine.operations_per_byte * request.network.activation_bytes(request.x1)
     forward = request.samples * (products + moved)
-    if _COMPARED * forward > machine.call_operations * (_ASKED + _ASKED_NODE * trial.nodes):
+    if (1 + request.outputs) * forward + sum(step.cost.time for step in plan.steps) > machine.small_operations:
         return False
-    return (1 + request.outputs) * forward + sum(step.cost.time for step in plan.steps) <= machine.small_operations
+    return _COMPARED * forward <= machine.call_operations * (_ASKED + _ASKED_NODE * trial.nodes) or says_all(request)
 
 
 def known_to_be_faster(request: KernelRequest) -> str:

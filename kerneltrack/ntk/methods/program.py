@@ -75,7 +75,7 @@ class Program:
     """What one forward pass did.
 
     Attributes:
-        steps: of each function what it was given, dtype and gradient of what it made; then the outputs' origin, and switches.
+        steps: of each function what it was given, dtype and gradient of what it made; then the outputs' origin.
         constants: memory that was there before. They are aliases, so nothing else comes to lie there.
     """
 
@@ -120,7 +120,7 @@ class Writer(TorchFunctionMode):
             if self._unsaid:
                 raise Unsaid(self._unsaid)
             last = self._told(outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", outputs))
-            steps = *self._steps, last, torch.get_default_dtype(), torch.backends.mkldnn.enabled
+            steps = *self._steps, last
             return Program(steps, [constant.detach() for constant in self._constants.values()])
         finally:
             self._known.clear()
@@ -201,7 +201,7 @@ _SEEN_THROUGH, _QUESTIONS = set[Any](), set[Any]()
 
 def _learn(func: Any) -> bool:
     """Whether ``func`` is torch's own, and its arguments are all that it goes by."""
-    if not _is_of_torch(func) or _name(func) in _OPEN or "hook" in _name(func):
+    if not _is_of_torch(func) or _name(func) in _OPEN:
         return False
     if _name(func) in _OF_LAYOUT:
         _QUESTIONS.add(func)

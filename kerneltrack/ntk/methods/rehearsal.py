@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.methods.program import Program, Unsaid, Writer
 from kerneltrack.ntk.methods.request import KernelRequest
-from kerneltrack.ntk.network import Inputs, Network, Survey, as_rows, default_forward, is_of_torch
+from kerneltrack.ntk.network import FEW, Inputs, Network, Survey, as_rows, default_forward, is_of_torch
 from kerneltrack.ntk.reduction import Head
 
 #: f (n, O), and Jᵀu by parameter, None where f does not depend on it.
@@ -129,3 +129,9 @@ def is_rehearsed(request: KernelRequest) -> bool:
     network = request.network
     is_itself = type(network) is Network and network.is_plain and request.reduction.name != "callable"
     return is_itself and network.device.type == "cpu" and not network.now.generators.held
+
+
+def says_all(request: KernelRequest) -> bool:
+    """Whether the program of a few samples says what the network does; call it inside ``network.evaluating()``."""
+    few = request.x1.rows(0, min(FEW, len(request.x1)))
+    return is_rehearsed(request) and Rehearsal.of(request).said(request.network.module, few) is not None
