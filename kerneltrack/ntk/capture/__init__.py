@@ -9,7 +9,7 @@ from kerneltrack.ntk.capture.embedding import EmbeddingUse
 from kerneltrack.ntk.capture.jacobian_block import FormedBlock, JacobianBlock, side_by_side
 from kerneltrack.ntk.capture.record import REFUSALS, NotCapturable, Record, first_line
 from kerneltrack.ntk.capture.rules import BATCH_RULES, RULES
-from kerneltrack.ntk.capture.use import Extent, Form, Use
+from kerneltrack.ntk.capture.use import Extent, Form, Use, row_overlaps
 
 __all__ = [
     "BATCH_RULES",
@@ -28,6 +28,7 @@ __all__ = [
     "Use",
     "find_sites",
     "first_line",
+    "row_overlaps",
     "side_by_side",
     "spread",
 ]

@@ -85,6 +85,18 @@ class Use(ABC):
     def joins(self, other: Use) -> bool:
         """Whether both, of one weight, are rows of one and the same linear map."""
 
+    def overlap_rows(self, start: int, stop: int) -> Tensor:
+        """What :meth:`overlaps` is made of, for samples start ≤ n < stop."""
+        return self.input_rows(start, stop)
+
+    def overlaps(self, left: Tensor, right: Tensor) -> Tensor:
+        """K = A Aᵀ of samples with samples, (n, g, T, m, T), from their :meth:`overlap_rows`."""
+        return row_overlaps(left, right)
+
+    def pixel_work(self) -> tuple[int, int]:
+        """Multiply-adds and additions of K for a pair of samples, where something cheaper than A makes it; else 0, 0."""
+        return 0, 0
+
     def ties(self, other: Use) -> bool:
         """Whether this is a lookup in a table of which ``other`` is the linear map y_v = E[v] · x."""
         return False
@@ -172,6 +184,13 @@ class FormedUse(Use):
 
     def held_inputs(self) -> int:
         return 0
+
+
+def row_overlaps(left: Tensor, right: Tensor) -> Tensor:
+    """K of input rows (n, g, T, i) with input rows (m, g, S, i): (n, g, T, m, S)."""
+    n, g, t, i = left.shape
+    rows, columns = left.transpose(0, 1).reshape(g, n * t, i), right.transpose(0, 1).reshape(g, -1, i)
+    return (rows @ columns.transpose(1, 2)).view(g, n, t, right.shape[0], -1).transpose(0, 1)
 
 
 @cache
