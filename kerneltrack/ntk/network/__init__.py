@@ -27,6 +27,7 @@ from kerneltrack.ntk.network.parameters import (
     unwrap,
 )
 from kerneltrack.ntk.network.plain_pass import PlainPass
+from kerneltrack.ntk.network.pullback import gradients, gradients_behind
 from kerneltrack.ntk.network.refusals import explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.state import State
@@ -61,6 +62,8 @@ __all__ = [
     "explained_outputs",
     "fineness",
     "forward_flops",
+    "gradients",
+    "gradients_behind",
     "known",
     "layer_of",
     "listed",
