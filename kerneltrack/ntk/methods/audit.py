@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.verdict import agree, refuse_causes, rounding
-from kerneltrack.ntk.network import Inputs, Network, PlainPass, layer_of
+from kerneltrack.ntk.network import Inputs, Network, PlainPass, is_plain, layer_of
 
 #: For each module: plan → how many kernels were computed by it.
 _CALLS: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
@@ -128,8 +128,26 @@ def audit_products(job: KernelRequest, times: Callable[[Tensor], Tensor], by: st
     return telling
 
 
+def _plain_pass(job: KernelRequest) -> PlainPass | None:
+    """That of a first look, or a new one; None where passes with J say more.
+
+    Nothing of it is forward mode. That is another way to a derivative: it tells a backward pass that is not the derivative from one
+    that is, and of that the witness is asked anew, with one sample. What an audit is of is the plan, and whatever it
+    does wrong is not in plain autodiff of ordinary batches. Forward mode takes as long as both passes of reverse mode, and
+    torch imports a second's worth of its compiler when it first meets a norm there.
+    """
+    if job.first is not None:
+        return job.first.plain
+    network, samples = job.network, job.x1
+    if not job.is_audited_by_pulls:
+        return None
+    with network.evaluating():
+        alike = is_plain(network, samples) and network.sees_the_same(samples)
+        return PlainPass.of(network, samples) if alike else None
+
+
 def agrees_with_plain_pass(job: KernelRequest, matrices: Mapping[str, Tensor], plain: PlainPass | None) -> bool:
-    """Whether the first look's plain pass confirms the kernel; where it does not, :func:`audit` says why.
+    """Whether a plain pass of all samples confirms the kernel; where it does not, :func:`audit` says why.
 
         vᵀΘv = ⟨Jᵀv, P Jᵀv⟩,    uᵀΘv = ⟨Jᵀu, P Jᵀv⟩,    uᵀΘu = ⟨Jᵀu, P Jᵀu⟩
 
@@ -142,7 +160,7 @@ def agrees_with_plain_pass(job: KernelRequest, matrices: Mapping[str, Tensor], p
         matrices: layer → (1, N·O, N·O), complete.
         plain: of all samples; None where there is none, and nothing is confirmed.
     """
-    if plain is None or not plain.is_of(job.x1) or job.network.sight(job.x1).eps > torch.finfo(torch.float32).eps:
+    if plain is None or not plain.is_of(job.x1):
         return False
     u = torch.zeros_like(plain.v)
     u[list(plain.alone)] = plain.u.to(u)
@@ -167,7 +185,7 @@ def _inner(job: KernelRequest, left: Mapping[str, Tensor], right: Mapping[str, T
 
 
 def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
-    """Compares the kernel with plain autodiff along one random direction: by the plain pass of a first look, or by passes.
+    """Compares the kernel with plain autodiff along one random direction: by a plain pass, or by products with J.
 
     Args:
         job: what was asked.
@@ -182,7 +200,7 @@ def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | N
         KernelError: its backward passes are not its derivative.
         AuditError: they differ for no such reason; the message has every layer's share of the reference.
     """
-    if other is None and agrees_with_plain_pass(job, matrices, job.plain):
+    if other is None and agrees_with_plain_pass(job, matrices, _plain_pass(job)):
         return True
     if job.reduction.kind == "full":
         return _compare(job, matrices, job.x1, job.x1 if job.x2 is None else job.x2, slice(None), slice(None), other)

@@ -7,6 +7,7 @@ from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
 from kerneltrack.ntk.network.autograd_graph import reachable_leaves
 from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.fineness import fineness
+from kerneltrack.ntk.network.first_look import Captured, FirstLook
 from kerneltrack.ntk.network.flops import forward_flops
 from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
 from kerneltrack.ntk.network.generators import still
@@ -26,7 +27,7 @@ from kerneltrack.ntk.network.parameters import (
     trainable,
     unwrap,
 )
-from kerneltrack.ntk.network.plain_pass import PlainPass
+from kerneltrack.ntk.network.plain_pass import PlainPass, is_plain
 from kerneltrack.ntk.network.pullback import gradients, gradients_behind
 from kerneltrack.ntk.network.refusals import explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
@@ -40,7 +41,9 @@ __all__ = [
     "PULLED",
     "UNITS",
     "AnchoredNetwork",
+    "Captured",
     "Configuration",
+    "FirstLook",
     "Forward",
     "Inputs",
     "Known",
@@ -64,6 +67,7 @@ __all__ = [
     "forward_flops",
     "gradients",
     "gradients_behind",
+    "is_plain",
     "known",
     "layer_of",
     "listed",

@@ -42,6 +42,15 @@ class PlainPass:
     u: Tensor
     pulled_alone: Gradients
 
+    @classmethod
+    def of(cls, network: Network, samples: Inputs) -> PlainPass:
+        """Of samples that were looked at before; call it inside ``network.evaluating()``."""
+        _, v, pulled = pulled_by_all(network, samples, len(samples))
+        alone = [0, len(samples) // 2][: len(samples)]
+        found = [batch_vjp(network, samples.rows(n, n + 1), lambda _, n=n: v[n : n + 1]) for n in alone]  # type: ignore[misc]  # as below
+        total = {name: sum((part[name] for _, part in found[1:]), own) for name, own in found[0][1].items()}
+        return cls(samples, v, pulled, alone, network.headed(found[0][0]), v[alone], total)
+
     def is_of(self, samples: Inputs) -> bool:
         """Whether it was of just these samples."""
         return self.samples.same_as(samples)
@@ -57,10 +66,19 @@ class PlainPass:
         return bool((gap <= _ULPS * torch.finfo(again.dtype).eps * size).all())
 
 
-def pulled_by_all(network: Network, samples: Inputs) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
-    """f(x) (N, O), a random v of that shape, the same at every call, and Jᵀv; call it inside ``network.evaluating()``."""
+def is_plain(network: Network, samples: Inputs) -> bool:
+    """Whether Jᵀv of a batch is the sum of rows, to float32: no hooks change gradients, and no arithmetic is coarser."""
+    seen = network.sight(samples)
+    return not seen.by_rows and seen.eps <= torch.finfo(torch.float32).eps
+
+
+def pulled_by_all(network: Network, samples: Inputs, most: int) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+    """f(x) (N, O), a random v of that shape, the same at every call, and Jᵀv, by batches of at most so many samples.
+
+    Call it inside ``network.evaluating()``.
+    """
     outputs, total = list[Tensor](), dict[str, Tensor]()
-    for place, chunk in samples.chunks(network.chunk_rows(samples)):
+    for place, chunk in samples.chunks(min(most, network.chunk_rows(samples))):
         own, pulled = batch_vjp(network, chunk, lambda out, place=place: direction(len(samples), out)[place])  # type: ignore[misc]  # mypy cannot infer the default
         outputs.append(own)
         total = {name: part.add_(total[name]) if total else part for name, part in pulled.items()}
