@@ -6,7 +6,7 @@ leaves out cannot hide, because v mixes all pairs. The reference knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.verdict import agree, refuse_causes, rounding
-from kerneltrack.ntk.network import Inputs, Network, PlainPass, is_plain, layer_of
+from kerneltrack.ntk.network import Inputs, Network, PlainPass, direction, is_plain, layer_of, squares
 
 #: For each module: plan → how many kernels were computed by it.
 _CALLS: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
@@ -178,10 +178,31 @@ def agrees_with_plain_pass(job: KernelRequest, matrices: Mapping[str, Tensor], p
     return plain.is_repeated(job.network)
 
 
+def _agrees_with_squares(job: KernelRequest, matrices: Mapping[str, Tensor], few: Inputs, rows: slice) -> bool:
+    """The same of a trace or a diagonal of samples with themselves: vᵀΘv = Σ_o ⟨J_oᵀv, P J_oᵀv⟩ of a few, v zero for all others."""
+    network = job.network
+    with network.evaluating():
+        if len(few) > network.chunk_rows(few) or not is_plain(network, few) or not network.sees_the_same(few):
+            return False
+        v = direction(len(few), few.tensors[0].new_zeros(1, 1, dtype=job.dtype))[:, 0]
+        expected = squares(network, few, v, _weights(job, network.parameters))
+    for plane, own in enumerate([expected.sum()] if job.planes == 1 else expected):
+        theta = torch.stack([matrix[plane][rows, rows] for matrix in matrices.values()]).sum(0)
+        found, scale = float((v @ theta @ v).double()), float((v.square() * theta.diagonal()).sum().clamp(min=0))
+        if not (scale > 0 and abs(found - float(own)) <= rounding(job.network_dtype, scale) / _SURE):
+            return False
+    return True
+
+
 def _inner(job: KernelRequest, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
     """⟨a, P b⟩ over all parameters."""
-    weights = dict.fromkeys(left, 1.0) if job.metric is None else job.metric
+    weights = _weights(job, left)
     return sum(float((left[k].double() * weights[k] * right[k]).sum()) for k in left)
+
+
+def _weights(job: KernelRequest, names: Iterable[str]) -> Mapping[str, float | Tensor]:
+    """P."""
+    return dict.fromkeys(names, 1.0) if job.metric is None else job.metric
 
 
 def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
@@ -207,6 +228,8 @@ def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | N
     # O products for each direction: as many samples as cost no more than one direction of the full kernel.
     rows, columns = _some(len(job.x1), job.outputs), _some(job.columns, job.outputs)
     left = job.x1.map(lambda t: t[rows])
+    if other is None and job.x2 is None and _agrees_with_squares(job, matrices, left, rows):
+        return True
     right = (job.x1 if job.x2 is None else job.x2).map(lambda t: t[columns])
     return _compare(job, matrices, left, right, rows, columns, other)
 

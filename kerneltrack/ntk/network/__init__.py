@@ -27,7 +27,7 @@ from kerneltrack.ntk.network.parameters import (
     trainable,
     unwrap,
 )
-from kerneltrack.ntk.network.plain_pass import PlainPass, is_plain
+from kerneltrack.ntk.network.plain_pass import PlainPass, direction, is_plain, squares
 from kerneltrack.ntk.network.pullback import gradients, gradients_behind
 from kerneltrack.ntk.network.refusals import explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
@@ -60,6 +60,7 @@ __all__ = [
     "common_dtype",
     "contents",
     "default_forward",
+    "direction",
     "explained",
     "explained_derivatives",
     "explained_outputs",
@@ -78,6 +79,7 @@ __all__ = [
     "refuse_random",
     "reported_name",
     "selected",
+    "squares",
     "still",
     "summed_dtype",
     "trainable",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.network.batch_vjp import Gradients, batch_vjp
 from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.pullback import gradients
 from kerneltrack.ntk.network.samples import Inputs
 
 #: Two equal passes differ by at most so many units of the largest output's last place.
@@ -84,6 +85,33 @@ def pulled_by_all(network: Network, samples: Inputs, most: int) -> tuple[Tensor,
         total = {name: part.add_(total[name]) if total else part for name, part in pulled.items()}
     whole = torch.cat(outputs)
     return whole, direction(len(samples), whole), total
+
+
+def squares(network: Network, samples: Inputs, v: Tensor, weights: Mapping[str, float | Tensor]) -> Tensor:
+    """⟨J_oᵀv, P J_oᵀv⟩ for each output o, (O,) in float64: one forward pass, and a backward pass for each output.
+
+    Call it inside ``network.evaluating()``.
+
+    Args:
+        network: the network.
+        samples: one batch of n.
+        v: (n,).
+        weights: P.
+    """
+    leaves = {name: value.detach().requires_grad_() for name, value in network.parameters.items()}
+
+    def each(outputs: Tensor) -> Tensor:
+        found = outputs.new_zeros(outputs.shape[1], dtype=torch.float64)
+        for o in range(outputs.shape[1] if outputs.requires_grad else 0):
+            u = torch.zeros_like(outputs)
+            u[:, o] = v.to(u)
+            pulled = zip(leaves, gradients([outputs], list(leaves.values()), [u], retain_graph=True), strict=True)
+            dense = {name: part.to_dense().double() for name, part in pulled if part is not None}
+            found[o] = sum((part.square() * weights[name]).sum() for name, part in dense.items())
+        return found
+
+    with torch.enable_grad():
+        return network.applied(leaves, samples, each)
 
 
 def direction(count: int, outputs: Tensor) -> Tensor:
