@@ -264,19 +264,14 @@ class Execution:
         """Raises NotCapturable where a batch's pass is of a new kind, and its uses are not what plain autodiff gives."""
         if done.batched is None or done.program in done.batched.programs:
             return
-        first = self.request.first
-        if first is not None and len(done.samples) == len(first.samples):
-            first.settle(self.captured)  # its plain pass is what the uses are compared with
-        given = (
-            self.request.network,
-            self._leaves,
-            done.samples,
-            done.uses,
-            self.plan.terms,
-            factors.gradients,
-            self.request.plain,
-        )
-        if names := differing(*given):
+        request, first = self.request, self.request.first
+        own = first if first is not None and len(done.samples) == len(first.samples) else None
+        if own is not None:
+            own.settle(self.captured)  # its plain pass is what the uses are compared with
+        given = request.network, self._leaves, done.samples, done.uses, self.plan.terms, factors.gradients
+        if (names := differing(*given, request.plain)) and own is not None:
+            names = differing(*given, own.of_the_whole())
+        if names:
             done.batched.leave(names)
             raise NotCapturable(f"a batch's uses of {names[:4]} are not the samples'")
         done.batched.remember(done.program)

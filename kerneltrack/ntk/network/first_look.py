@@ -9,7 +9,7 @@ Jᵀv is the sum of the halves'. A refusal comes behind the kernel then, and not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -71,6 +71,14 @@ class FirstLook:
         except BaseException:
             self.network.forget(self.samples)
             raise
+
+    def of_the_whole(self) -> PlainPass | None:
+        """The plain pass, with Jᵀv of one batch: where uses are not what halves give, the whole may be another function."""
+        if self.plain is not None:
+            with explained(self.network.module), self.network.evaluating():
+                pulled = pulled_by_all(self.network, self.samples, len(self.samples))[2]
+            self.plain = replace(self.plain, pulled=pulled)
+        return self.plain
 
     def _settled(self, captured: Captured | None) -> PlainPass:
         network, samples, seen = self.network, self.samples, self.seen
