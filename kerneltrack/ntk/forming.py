@@ -74,11 +74,24 @@ def kernels_of(
             kernels = {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}
             return kernels if traces is None else _sum(kernels, traces), None
         try:
-            return _compute(request, progress, keeps, traces)
+            return _looked_at(request, progress, keeps, traces)
         except Outdated:
             forget_plan(request)
             forget_recording(request)
-            return _compute(request, progress, keeps, traces)
+            return _looked_at(request, progress, keeps, traces)
+
+
+def _looked_at(
+    request: KernelRequest, progress: bool | float, keeps: bool, traces: Traces
+) -> tuple[dict[str, Tensor], Execution | None]:
+    """:func:`_compute`; where it fails before a first look was settled, the samples may be why, and are heard first."""
+    try:
+        return _compute(request, progress, keeps, traces)
+    except Exception as failure:
+        if request.first is not None and not ran_out(failure):
+            forget_plan(request)
+            request.first.settle()
+        raise
 
 
 def _by_kept_plan(
@@ -150,6 +163,8 @@ def _compute(
     looked_at = execution or compared
     if looked_at is not None and not looked_at.settled():
         _look_again(request)
+    if request.first is not None:
+        request.first.settle(None if execution is None else execution.captured)
     if traces is not None:
         kernels, result = _sum(kernels, traces), {"": next(iter(result.values()))}
         if execution is not None:

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from kerneltrack.ntk.capture import BATCH_RULES, BatchCapture, NotCapturable, Site, Use, find_sites, spread
 from kerneltrack.ntk.contraction import Term, collect, cover
 from kerneltrack.ntk.machine import Machine
-from kerneltrack.ntk.network import Inputs, Network, PlainPass, reachable_leaves
+from kerneltrack.ntk.network import Inputs, Network, PlainPass, gradients_behind, reachable_leaves
 
 #: Samples of the first comparison: two more than the sites were found by, and no multiple of these sizes.
 _COMPARED = 7
@@ -197,7 +197,7 @@ def _pulled(
         by_weight[key] = use.weight, total + by_weight[key][1] if key in by_weight else total
     weights = [weight for weight, _ in by_weight.values()]
     totals = [total.to(weight.dtype) for weight, total in by_weight.values()]
-    pulled = torch.autograd.grad(weights, list(leaves.values()), totals, retain_graph=True, allow_unused=True)
+    pulled = gradients_behind(weights, list(leaves.values()), totals)
     return {
         name: torch.zeros_like(leaf) if part is None else part.to_dense()
         for (name, leaf), part in zip(leaves.items(), pulled, strict=True)

@@ -23,7 +23,16 @@ from torch import Tensor
 from kerneltrack.ntk.contraction import Direction, SampleBlock, pulled_back
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.methods.kept_plans import Outdated
-from kerneltrack.ntk.network import FEW, Inputs, Network, Rounding, contents, explained_derivatives, explained_outputs
+from kerneltrack.ntk.network import (
+    FEW,
+    Inputs,
+    Network,
+    Rounding,
+    contents,
+    explained_derivatives,
+    explained_outputs,
+    gradients,
+)
 
 #: Entries from which their number decides the time, and not that of the calls.
 _MANY = 2**16
@@ -112,8 +121,7 @@ class Comparison:
         stop = self._start + self._few
 
         def differentiate(outputs: Tensor) -> tuple[Tensor, Mapping[str, Tensor | None]]:
-            u = self._cotangents(outputs)
-            parts = torch.autograd.grad(outputs, list(leaves.values()), u, allow_unused=True)
+            parts = gradients([outputs], list(leaves.values()), [self._cotangents(outputs)])
             return outputs, dict(zip(leaves, parts, strict=True))
 
         with torch.enable_grad():
