@@ -122,13 +122,13 @@ class Use(ABC):
 
     def jacobian_block(self, gradients: Sequence[Tensor]) -> JacobianBlock:
         """Its columns of J for products, as factors or formed, whichever are fewer; ``gradients`` has G for every output."""
-        if self.is_formed():
+        if self.is_formed(len(gradients)):
             return FormedBlock.of(gradients, self.input_rows)
         return KroneckerBlock.of(gradients, self.input_rows(0, gradients[0].shape[0]))
 
-    def is_formed(self) -> bool:
-        """Whether :meth:`jacobian_block` has the columns of J themselves."""
-        return self.extent().features < self.extent().gradients
+    def is_formed(self, outputs: int) -> bool:
+        """Whether :meth:`jacobian_block` has the columns of J themselves: fewer numbers than G of so many outputs and A."""
+        return outputs * self.extent().features < outputs * self.extent().gradients + self.held_inputs()
 
     def block_layout(self, entries: Tensor) -> Tensor:
         """Numbers of the weight's shape, one an entry, as :meth:`jacobian_block` has one vector W: (g, e, i)."""
@@ -145,7 +145,7 @@ class Use(ABC):
     def held_entries(self, outputs: int) -> int:
         """Entries of one sample in the columns of J that products are made with."""
         size = self.extent()
-        return outputs * size.features if self.is_formed() else outputs * size.gradients + self.held_inputs()
+        return outputs * size.features if self.is_formed(outputs) else outputs * size.gradients + self.held_inputs()
 
     def copied_inputs(self) -> int:
         """Entries of one sample's input rows that have to be formed because they are no view."""
@@ -179,7 +179,7 @@ class FormedUse(Use):
     def summed_gradient(self, gradient: Tensor, change: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
         return gradient.sum((0, -1)).flatten()
 
-    def is_formed(self) -> bool:
+    def is_formed(self, outputs: int) -> bool:
         return True
 
     def held_inputs(self) -> int:

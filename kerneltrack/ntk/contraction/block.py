@@ -72,7 +72,7 @@ class SampleBlock:
             (index,), (use,) = term.uses, self.uses(term)
             gradients = self.factors.gradients(index)
             taken = self.count * use.held_entries(len(gradients)) * gradients[0].element_size()
-            if use.is_formed() and taken <= room:
+            if use.is_formed(len(gradients)) and taken <= room:
                 block = use.jacobian_block(gradients)
                 assert isinstance(block, FormedBlock)  # is_formed() says so
                 self.columns[index] = block
