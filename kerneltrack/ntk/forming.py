@@ -86,7 +86,7 @@ def kernels_of(
 
 
 def _looked_at(
-    request: KernelRequest, progress: bool | float, keeps: bool, traces: Traces
+    request: KernelRequest, progress: bool | float, keeps: Keeps, traces: Traces
 ) -> tuple[dict[str, Tensor], Execution | None]:
     """:func:`_compute`; where it fails before a first look was settled, the samples may be why, and are heard first."""
     try:
