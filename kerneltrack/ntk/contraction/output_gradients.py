@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -325,8 +325,7 @@ def _of_several(
     if (
         not machine.counts_launches
     ):  # an operation without a rule is looped over here, and costs what single passes cost
-        asked: Any = edges  # torch's stubs do not accept unused edges
-        return torch.autograd.grad(outputs, asked, batch, retain_graph=True, allow_unused=True, is_grads_batched=True)
+        return _of_edges(outputs, edges, batch, is_grads_batched=True)
     parts = _batched_gradients(outputs, edges, batch)
     size = batch.shape[1], batch.shape[0]
     if size not in proved:
@@ -387,13 +386,20 @@ def _batched_gradients(outputs: Tensor, edges: Sequence[GradientEdge | None], ba
     By torch.func.vmap: the one behind ``is_grads_batched`` knows fewer operations (norms, softmax, pooling are missing),
     and loops over the cotangents there.
     """
-    reached, asked = list[int](), cast(Any, edges)
+    reached: list[int] = []
 
     def one(cotangent: Tensor) -> list[Tensor]:
-        parts = torch.autograd.grad(outputs, asked, cotangent, retain_graph=True, allow_unused=True)
+        parts = _of_edges(outputs, edges, cotangent)
         reached[:] = [place for place, part in enumerate(parts) if part is not None]
         return [part for part in parts if part is not None]
 
     found: list[Tensor] = vmap(one)(batch)
     by_place = dict(zip(reached, found, strict=True))
     return [by_place.get(place) for place in range(len(edges))]
+
+
+def _of_edges(
+    outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, **options: bool
+) -> Sequence[Tensor | None]:
+    """Torch's type stubs do not accept unused edges here."""
+    return torch.autograd.grad(outputs, edges, cotangent, retain_graph=True, allow_unused=True, **options)  # type: ignore[arg-type]

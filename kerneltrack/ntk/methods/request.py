@@ -169,7 +169,8 @@ class KernelRequest:
         Raises:
             UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
         """
-        _, outputs, first = validated(self.network, self.x1, name="x1", defers=self.is_audited_by_pulls)
+        _, outputs, left = validated(self.network, self.x1, name="x1", defers=self.is_audited_by_pulls)
+        first = None if left is None else FirstLook(self.network, self.x1, "x1", *left)
         if self.x2 is not None:
             others = validate(self.network, self.x2, name="x2")[1]
             if others != outputs:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from kerneltrack.ntk.network.batch_vjp import cotangents
 from kerneltrack.ntk.network.independence import FEW, PULLED, Look, refuse_coupling, refuse_randomness
 from kerneltrack.ntk.network.network import Network
-from kerneltrack.ntk.network.plain_pass import PlainPass, pulled_by_all
+from kerneltrack.ntk.network.plain_pass import PlainPass, halves, pulled_by_all
 from kerneltrack.ntk.network.refusals import coupling_explained, explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 
@@ -100,10 +99,3 @@ class FirstLook:
         alone = seen.chosen[:PULLED]
         u = cotangents(outputs, FEW)[: len(alone)]
         return PlainPass(samples, v, pulled, alone, seen.alone[:1], u, seen.pulled)
-
-
-def halves(network: Network, samples: Inputs) -> Tensor:
-    """f of two halves of the samples (N, O), before any head; call it inside ``network.evaluating()``."""
-    with torch.no_grad():
-        cut = (len(samples) + 1) // 2
-        return torch.cat([network.batch(network.parameters, part, raw=True) for _, part in samples.chunks(cut)])

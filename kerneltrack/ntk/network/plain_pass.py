@@ -87,6 +87,13 @@ def pulled_by_all(network: Network, samples: Inputs, most: int) -> tuple[Tensor,
     return whole, direction(len(samples), whole), total
 
 
+def halves(network: Network, samples: Inputs) -> Tensor:
+    """f of two halves of the samples (N, O), before any head; call it inside ``network.evaluating()``."""
+    with torch.no_grad():
+        cut = (len(samples) + 1) // 2
+        return torch.cat([network.batch(network.parameters, part, raw=True) for _, part in samples.chunks(cut)])
+
+
 def squares(network: Network, samples: Inputs, v: Tensor, weights: Mapping[str, float | Tensor]) -> Tensor:
     """⟨J_oᵀv, P J_oᵀv⟩ for each output o, (O,) in float64: one forward pass, and a backward pass for each output.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,12 +27,15 @@ def gradients(
     second. An accelerator is not asked for the operations more.
     """
     asked: Any = list(inputs)  # torch's stubs do not accept unused edges
-    options = {"retain_graph": retain_graph or create_graph, "create_graph": create_graph, "allow_unused": True}
-    if Machine.of(outputs[0].device).counts_launches:
-        return torch.autograd.grad(list(outputs), asked, list(cotangents), **options)
-    with torch.enable_grad():
-        parts = [(f * u).sum() for f, u in zip(outputs, cotangents, strict=True)]
-        return torch.autograd.grad(parts, asked, **options)
+    of, given = list(outputs), cast(list[Tensor] | None, list(cotangents))
+    if not Machine.of(of[0].device).counts_launches:
+        with torch.enable_grad():
+            of, given = [(f * u).sum() for f, u in zip(outputs, cotangents, strict=True)], None
+    kept = retain_graph or create_graph
+    found: Sequence[Tensor | None] = torch.autograd.grad(
+        of, asked, given, retain_graph=kept, create_graph=create_graph, allow_unused=True
+    )
+    return found
 
 
 def gradients_behind(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.network.checksum import checksums
-from kerneltrack.ntk.network.first_look import FirstLook, halves
 from kerneltrack.ntk.network.first_pass import try_one_sample
 from kerneltrack.ntk.network.independence import (
     FEW,
@@ -20,7 +19,7 @@ from kerneltrack.ntk.network.independence import (
     refuse_randomness,
 )
 from kerneltrack.ntk.network.network import Network
-from kerneltrack.ntk.network.plain_pass import is_plain
+from kerneltrack.ntk.network.plain_pass import halves, is_plain
 from kerneltrack.ntk.network.refusals import coupling_explained, explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 
@@ -43,17 +42,18 @@ def validate(network: Network, x: Any, *, name: str = "x") -> tuple[Inputs, int]
 
 def validated(
     network: Network, x: Any, *, name: str = "x", defers: bool = False
-) -> tuple[Inputs, int, FirstLook | None]:
-    """:func:`validate`; where it ``defers``, what is left of a look at samples that are new, to be settled; else None.
+) -> tuple[Inputs, int, tuple[Look, tuple[int, ...]] | None]:
+    """:func:`validate`; where it ``defers``, what was seen of samples that are new, how many they are, and sums of what they hold.
 
-    Nothing is left where hooks change gradients, or where arithmetic is coarse.
+    All of them as batches are then left to a :class:`.first_look.FirstLook`. Else None, and so where hooks change gradients,
+    or where arithmetic is coarse.
     """
     samples = network.inputs(x, name=name)
     found = len(samples), *contents(samples).tolist()
     first = found not in network.known(samples).accepted
     outputs, seen = _look(network, samples, name, first, defers)
     if seen is not None:
-        return samples, outputs, FirstLook(network, samples, name, seen, found)
+        return samples, outputs, (seen, found)
     network.known(samples).accepted.add(found)
     return samples, outputs, None
 
