@@ -20,14 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.contraction import Direction, SampleBlock, pulled_back
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.methods.kept_plans import Outdated
+from kerneltrack.ntk.methods.program import Unsaid
+from kerneltrack.ntk.methods.rehearsal import Said
 from kerneltrack.ntk.network import (
     FEW,
     Inputs,
     Network,
     Rounding,
+    Survey,
     contents,
     explained_derivatives,
     explained_outputs,
@@ -46,6 +50,16 @@ class Notes:
     rows: list[Tensor] = field(default_factory=list)
     pulled: dict[str, Tensor | None] = field(default_factory=dict)
 
+    @property
+    def everything(self) -> Tensor:
+        """Outputs of all samples, (N, O)."""
+        return self.outputs[0] if len(self.outputs) == 1 else torch.cat(self.outputs)
+
+    @property
+    def alone(self) -> Tensor:
+        """Those of the samples compared, (k, O)."""
+        return self.rows[0] if len(self.rows) == 1 else torch.cat(self.rows)
+
 
 class Comparison:
     """A few neighbouring samples, as a kernel's blocks have them and as one batch.
@@ -54,7 +68,7 @@ class Comparison:
         network: the network.
         samples: all N samples.
         name: what they are called where they are refused.
-        count: how many are compared; None is FEW.
+        count: how many are compared; None is FEW. Of none only outputs are noted.
         of_batches: whether the kernel's capture is one of batches; then the last of them is run alone as well.
 
     Attributes:
@@ -67,8 +81,13 @@ class Comparison:
         self.samples, self.name, self._of_batches = samples, name, of_batches
         self._network, self._few = network, min(FEW if count is None else count, len(samples))
         self._start = _start(len(samples), self._few)
+        self._said: Said | None = None
         self.notes = Notes()
         self._numbers: Tensor | None = None
+
+    def follow(self, notes: Notes, said: Said | None) -> None:
+        """A recording has left ``notes``: of outputs alone, where a program has ``said`` what the network does."""
+        self.notes, self._said = notes, said
 
     def direction(self, place: slice, outputs: Tensor) -> Direction | None:
         """The rows of u that are in the block of the samples ``place``; None where none is."""
@@ -113,8 +132,11 @@ class Comparison:
         """Runs the batch; call it inside ``network.evaluating()``.
 
         Raises:
-            Outdated: the forward pass draws random numbers.
+            Outdated: the forward pass draws random numbers, or its program is another one.
         """
+        if self._said is not None:
+            self._numbers = self._rehearsed(self._said)
+            return
         network, generators = self._network, self._network.now.generators
         before = generators.states()
         leaves = {name: value.requires_grad_() for name, value in network.parameters.items()}
@@ -133,9 +155,23 @@ class Comparison:
                 outputs = torch.cat([outputs, network.evaluate(leaves, self.samples.rows(stop - 1, stop))])
         if generators.states() != before:
             raise Outdated("the forward pass draws random numbers")
-        alone = self.notes.rows[0] if len(self.notes.rows) == 1 else torch.cat(self.notes.rows)
+        alone = self.notes.alone
         alone = torch.cat([alone, alone[-1:]]) if self._of_batches else alone
         self._numbers = measured(self.notes, outputs, pulled, alone)
+
+    def _rehearsed(self, said: Said) -> Tensor:
+        """What a batch of the few has, by the program that was written down."""
+        network, generators = self._network, self._network.now.generators
+        before, survey = generators.states(), Survey(network.module)
+        with survey.kept(), torch.enable_grad():
+            try:
+                place = place_of_few(len(self.samples))
+                outputs = said.repeated(network.module, survey, self.samples.rows(place.start, place.stop))
+            except (Unsaid, *REFUSALS) as refusal:
+                raise Outdated("the forward pass does something else than in the call that was recorded") from refusal
+        if survey.hooked or generators.states() != before:
+            raise Outdated("the forward pass draws random numbers, or has hooks")
+        return measured(self.notes, outputs, {}, self.notes.everything[place])
 
     def _cotangents(self, outputs: Tensor) -> Tensor:
         return directions(self._few, outputs)
@@ -168,8 +204,7 @@ def measured(notes: Notes, outputs: Tensor, pulled: Mapping[str, Tensor | None],
         pulled: Jᵀu of it, by parameter.
         alone: what the blocks have of the same samples (k, O).
     """
-    everything = notes.outputs[0] if len(notes.outputs) == 1 else torch.cat(notes.outputs)
-    low, high = torch.aminmax(everything, dim=0)
+    low, high = torch.aminmax(notes.everything, dim=0)
     gap = torch.linalg.vector_norm(outputs - alone, float("inf"), 0)
     own, others = _paired(notes, pulled)
     row = [gap, low, high, _largest([*torch._foreach_sub(others, own), *own])] if own else [gap, low, high]
@@ -182,9 +217,11 @@ def measured_by_numpy(
     """The same of few numbers on a CPU: there a call of NumPy takes a third of one of torch, and one is of all parameters."""
     own, others = _paired(notes, pulled)
     kinds = {tensor.dtype for tensor in (outputs, *own, *others)}
-    if len(notes.outputs) > 1 or not own or not kinds <= _OF_NUMPY or not all(part.numel() for part in own):
+    if not kinds <= _OF_NUMPY or not all(part.numel() for part in own):
         return measured(notes, outputs, pulled, alone).numpy()
-    everything, gap = notes.outputs[0].numpy(), np.abs(outputs.numpy() - alone.numpy()).max(0)
+    everything, gap = notes.everything.numpy(), np.abs(outputs.numpy() - alone.numpy()).max(0)
+    if not own:
+        return np.concatenate([gap, everything.min(0), everything.max(0)], dtype=np.float64)
     starts = [0, *accumulate(part.numel() for part in own[:-1])]
     ours, theirs = (torch.cat([part.reshape(-1) for part in parts]).numpy() for parts in (own, others))
     gaps, sizes = (np.maximum.reduceat(np.abs(entries), starts) for entries in (theirs - ours, ours))
@@ -222,8 +259,15 @@ def equal_but_for_rounding(values: np.ndarray[Any, Any], notes: Notes, rounding:
     slack = explained_derivatives(sizes, sizes.max(initial=0), eps)
     if rounding is not None and len(rounding.outputs) == width:  # of f before any head
         limit = limit + rounding.outputs * size
-        slack = slack + rounding.derivatives * sizes
+        slack = slack + rounding.derivatives * sizes if sizes.size else slack
     return bool((gap <= limit).all() and (gaps <= slack).all())
+
+
+def place_of_few(count: int) -> slice:
+    """Where the few are of ``count`` samples that are compared by a program."""
+    few = min(FEW, count)
+    start = _start(count, few)
+    return slice(start, start + few)
 
 
 def directions(count: int, outputs: Tensor) -> Tensor:
@@ -261,4 +305,6 @@ def _cotangents(count: int, width: int, dtype: torch.dtype, device: torch.device
 @lru_cache(maxsize=1024)
 def _start(count: int, few: int) -> int:
     """The first of ``few`` neighbouring samples, the same for every call with as many."""
+    if not few:
+        return 0
     return int(torch.randint(count - few + 1, (), generator=torch.Generator().manual_seed(count)))

@@ -43,6 +43,7 @@ class Execution:
         plan: what to do.
         request: what was asked.
         trial: the pass that the plan was made from; used again for the block that it was of. None for a plan that was kept.
+        outputs_alone: whether nothing but outputs is noted of the samples that are looked at.
 
     Attributes:
         compares: one for x1, one for x2 where that is another, while samples are looked at beside the kernel; else none.
@@ -53,7 +54,14 @@ class Execution:
         plain: in words, that the plain Jacobian of everything is faster; "" where it is not, and of a plan that was kept.
     """
 
-    def __init__(self, plan: StructuredPlan, request: KernelRequest, trial: ForwardPass | None = None) -> None:
+    def __init__(
+        self,
+        plan: StructuredPlan,
+        request: KernelRequest,
+        trial: ForwardPass | None = None,
+        *,
+        outputs_alone: bool = False,
+    ) -> None:
         self.plan, self.request = plan, replace(request, machine=plan.machine)
         self._given = None if trial is None else trial.leaves
         self.kept, self.replayed = trial is None, False
@@ -65,7 +73,7 @@ class Execution:
         self.compares: list[Comparison] = []
         if not request.looked:
             named = (request.x1, "x1"), (request.x2, "x2")
-            how = plan.machine.compared, bool(plan.batched)
+            how = 0 if outputs_alone else plan.machine.compared, bool(plan.batched)
             self.compares = [Comparison(request.network, one, name, *how) for one, name in named if one is not None]
 
     @classmethod
@@ -129,8 +137,8 @@ class Execution:
                     self._form(into, advance, against)
             else:
                 self.replayed, self._gaps = True, made.gaps
-                for compared, notes in zip(self.compares, made.notes, strict=True):
-                    compared.notes = notes
+                for compared, notes, said in zip(self.compares, made.notes, made.said, strict=True):
+                    compared.follow(notes, said)
                 advance(request.sample_pairs)
             for compared in self.compares:
                 compared.compare()
@@ -142,9 +150,10 @@ class Execution:
         passes = request.network.activation_bytes(request.x1) * min(plan.block_samples, len(request.x1))
         return plan.working_bytes + plan.outputs_at_once * passes + 2 * request.result_bytes
 
-    def _again(self, samples: list[Inputs], into: dict[str, Tensor]) -> Made:
+    def _again(self, samples: list[Inputs], into: dict[str, Tensor], outputs_alone: bool) -> Made:
         """The same on other memory."""
-        one = Execution(self.plan, replace(self.request, x1=samples[0], x2=samples[1] if len(samples) > 1 else None))
+        asked = replace(self.request, x1=samples[0], x2=samples[1] if len(samples) > 1 else None)
+        one = Execution(self.plan, asked, outputs_alone=outputs_alone)
         one._form(into, lambda pairs: None)
         one.mirror(into)
         return Made([compared.notes for compared in one.compares], one._gaps)

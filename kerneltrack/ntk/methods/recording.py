@@ -7,8 +7,9 @@ recorded.
 
 A recording is of addresses. Parameters and buffers must be where they were; the samples are copied to where they were.
 A recording is also of Python's decisions, and does not hear of other ones. So the comparison that every call makes beside
-the kernel (:mod:`.comparison`) runs the network anew: its outputs, and Jᵀu, have to be those of the replay. Where they are
-not, the recording is thrown away and the kernel is computed in the ordinary way.
+the kernel (:mod:`.comparison`) runs the network anew: its outputs, and Jᵀu, have to be those of the replay, or on a CPU the
+:mod:`.program` of a few samples the one that was written down. Where they are not, the recording is thrown away and the kernel
+is computed in the ordinary way.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,8 +27,9 @@ from torch import Tensor, nn
 
 from kerneltrack.errors import KernelError
 from kerneltrack.ntk.capture import REFUSALS, first_line
-from kerneltrack.ntk.methods.comparison import Notes
+from kerneltrack.ntk.methods.comparison import Notes, place_of_few
 from kerneltrack.ntk.methods.kept_plans import key_of
+from kerneltrack.ntk.methods.rehearsal import Rehearsal, Said, is_rehearsed
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.tape import Tape, Watch, reserved_bytes, tape_for, where
 from kerneltrack.ntk.network import Inputs
@@ -40,10 +42,14 @@ _TURNS = count()
 
 @dataclass(frozen=True)
 class Made:
-    """What was left beside the kernel: for each comparison its notes, and the gaps of weights that are expressions."""
+    """What was left beside the kernel: for each comparison its notes, and the gaps of weights that are expressions.
+
+    Where few samples stand for all, for each comparison what their program has ``said``.
+    """
 
     notes: list[Notes]
     gaps: list[Tensor]
+    said: Sequence[Said | None] = ()
 
     def tensors(self) -> list[Tensor]:
         """All of it."""
@@ -58,11 +64,11 @@ class Made:
             {name: None if part is None else next(own) for name, part in one.pulled.items()} for one in self.notes
         ]
         outputs = [([next(own) for _ in one.outputs], [next(own) for _ in one.rows]) for one in self.notes]
-        return Made([Notes(*each, part) for each, part in zip(outputs, pulled, strict=True)], gaps)
+        return Made([Notes(*each, part) for each, part in zip(outputs, pulled, strict=True)], gaps, self.said)
 
 
-#: Makes the kernel of the samples (x1, or x1 and x2) in the matrices of its layers.
-Work = Callable[[list[Inputs], dict[str, Tensor]], Made]
+#: Makes the kernel of the samples (x1, or x1 and x2) in the matrices of its layers; whether outputs are all that it notes.
+Work = Callable[[list[Inputs], dict[str, Tensor], bool], Made]
 
 
 @dataclass
@@ -216,11 +222,12 @@ def _recorded(request: KernelRequest, asked: Asked, samples: list[Inputs], work:
     if tape is None:
         return None
     before = reserved_bytes(request.network.device)
+    said = _said(request, asked, samples)
     own, result, made = [one.map(torch.clone) for one in samples], dict[str, Tensor](), list[Made]()
 
     def once() -> list[Tensor]:
         result.update(request.zeros())
-        made.append(work(own, result))
+        made.append(replace(work(own, result, None not in said), said=said))
         return [*result.values(), *made[0].tensors()]
 
     try:
@@ -237,6 +244,17 @@ def _recorded(request: KernelRequest, asked: Asked, samples: list[Inputs], work:
         asked.reason = f"a recording would hold {size} bytes"
         return None
     return Recording(tape, own, result, made[0], asked.read or [], size, next(_TURNS))
+
+
+def _said(request: KernelRequest, asked: Asked, samples: list[Inputs]) -> list[Said | None]:
+    """Of x1, and x2, the program of a few; None of each where one says nothing, or changes often."""
+    unsaid: list[Said | None] = [None for _ in samples]
+    if not request.machine.counts_calls or asked.changes > _CHANGES // 2 or not is_rehearsed(request):
+        return unsaid
+    places, rehearsal = [place_of_few(len(one)) for one in samples], Rehearsal.of(request)
+    few = [one.rows(place.start, place.stop) for one, place in zip(samples, places, strict=True)]
+    found = [rehearsal.said(request.network.module, one) for one in few]
+    return unsaid if None in found else found
 
 
 def _held(request: KernelRequest, taken: list[Tensor], asked: Asked) -> int:

@@ -3,7 +3,8 @@
 Around a replay of some hundred microseconds the ordinary way asks for some milliseconds what hardly ever changes: the request,
 the plan, the contexts of an evaluation, the sums of samples. Here that was asked once. What may have changed is compared by
 one walk over the module (:class:`.Survey`), samples with those of the call before, and the kernel with the network as it is now, by
-all samples, as in every call. Wherever anything is not as it was, and where an audit is due, the ordinary way decides.
+the program of a few samples or by all of them, as in every call. Wherever anything is not as it was, and where an audit is due,
+the ordinary way decides.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,14 +27,22 @@ from kerneltrack.memory_budget import available_bytes
 from kerneltrack.ntk.capture import REFUSALS
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.methods.audit import audit_key, passed_over
-from kerneltrack.ntk.methods.comparison import Notes, directions, equal_but_for_rounding, measured_by_numpy
+from kerneltrack.ntk.methods.comparison import (
+    Notes,
+    directions,
+    equal_but_for_rounding,
+    measured_by_numpy,
+    place_of_few,
+)
+from kerneltrack.ntk.methods.program import Unsaid
 from kerneltrack.ntk.methods.recording import Made, asked_of
+from kerneltrack.ntk.methods.rehearsal import Rehearsal, Said
 from kerneltrack.ntk.methods.request import KernelOptions, KernelRequest
-from kerneltrack.ntk.network import Inputs, Survey, as_rows, contents, default_forward, known, still
+from kerneltrack.ntk.network import Inputs, Survey, contents, known, still
 from kerneltrack.undisturbed import eager, full_on_processors, full_precision
 
 #: What a forward pass that has changed may raise.
-_ERRORS = (KernelError, *REFUSALS, ValueError, IndexError, TypeError, AttributeError, KeyError)
+_ERRORS = (KernelError, Unsaid, *REFUSALS, ValueError, IndexError, TypeError, AttributeError, KeyError)
 #: A call that needs less than this asks for no free memory.
 _SPARE = 2**24
 _REMEMBERED = 8
@@ -59,13 +69,10 @@ class Repeat:
         network, asked = request.network, asked_of(request)
         assert asked is not None
         assert asked.recording is not None
-        survey, tree = Survey(network.module), network.now.tree
-        place = {id(tensor): index for index, tensor in enumerate(survey.tensors)}
-        own = {raw.removeprefix("model."): tensor for raw, tensor in tree.parameters.items()}
-        self._leaves = {name: place[id(own[raw])] for name, raw in network.raw_names.items()}
+        survey = Survey(network.module)
+        self._rehearsal = Rehearsal.of(request)
         self.hooked, self._marks, self._asked, self._recording = survey.hooked, survey.marks, asked, asked.recording
         self._key, self._audit = network.plan_key(request.x1), audit_key(request, plan)
-        self._head = request.reduction.head
         self._layouts = {layer: _layout(request, matrix) for layer, matrix in asked.recording.result.items()}
         self._needed = 2 * request.result_bytes + asked.recording.size if request.of_free_memory else 0
         self._turn = asked.recording.turn
@@ -84,7 +91,8 @@ class Repeat:
         with still() as moved, precision, compiled, survey.kept(), torch.enable_grad():
             result, made = recording.again(samples)
             try:
-                rows = [self._compared(module, survey, *each) for each in zip(samples, made.notes, strict=True)]
+                each = zip(samples, made.notes, made.said, strict=True)
+                rows = [self._compared(module, survey, *one) for one in each]
             except _ERRORS:  # the ordinary way says what is wrong
                 return None
         if moved or not self._hold(module, rows, made):
@@ -107,14 +115,14 @@ class Repeat:
         accepted = known(module, self._key).accepted
         return all((len(one), *contents(one).tolist()) in accepted for one in samples)
 
-    def _compared(self, module: nn.Module, survey: Survey, samples: Inputs, notes: Notes) -> Numbers:
-        """What :func:`measured_by_numpy` says of one ordinary batch of all samples."""
-        inputs = samples.assemble()
-        outputs = as_rows(default_forward(module, inputs), len(samples), None, inputs)
-        outputs = outputs if self._head is None else self._head(outputs)
-        leaves = [survey.tensors[place] for place in self._leaves.values()]
-        parts = torch.autograd.grad(outputs, leaves, directions(len(samples), outputs), allow_unused=True)
-        return measured_by_numpy(notes, outputs.detach(), dict(zip(self._leaves, parts, strict=True)), notes.rows[0])
+    def _compared(self, module: nn.Module, survey: Survey, samples: Inputs, notes: Notes, said: Said | None) -> Numbers:
+        """What :func:`measured_by_numpy` says of one ordinary batch, of all samples or by a program of few."""
+        if said is None:
+            played = self._rehearsal.play(module, survey, samples, partial(directions, len(samples)))
+            return measured_by_numpy(notes, *played, notes.alone)
+        place = place_of_few(len(samples))
+        outputs = said.repeated(module, survey, samples.rows(place.start, place.stop))
+        return measured_by_numpy(notes, outputs, {}, notes.everything[place])
 
     def _hold(self, module: nn.Module, rows: Sequence[Numbers], made: Made) -> bool:
         rounding = known(module, self._key).rounding

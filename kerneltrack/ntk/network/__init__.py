@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kerneltrack.ntk.network.anchor import AnchoredNetwork, NetworkState, listed
 from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
-from kerneltrack.ntk.network.autograd_graph import reachable_leaves
+from kerneltrack.ntk.network.autograd_graph import is_of_torch, reachable_leaves
 from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.fineness import fineness
 from kerneltrack.ntk.network.first_look import Captured, FirstLook
@@ -68,6 +68,7 @@ __all__ = [
     "forward_flops",
     "gradients",
     "gradients_behind",
+    "is_of_torch",
     "is_plain",
     "known",
     "layer_of",

@@ -31,6 +31,11 @@ class Call(nn.Module):
         """The forward function and the head, as parts of a key."""
         return _weak(self._forward), _weak(self._head)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether inputs go into the module as they do by default."""
+        return self._forward is default_forward
+
     def headed(self, outputs: Tensor) -> Tensor:
         """(n, O) → (n, K): the head of f's outputs, where there is one."""
         return outputs if self._head is None else self._head(outputs)

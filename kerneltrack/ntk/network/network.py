@@ -78,6 +78,11 @@ class Network:
         refuse_coupling_modes(made.named)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is what the module itself computes, in its own dtype."""
+        return self.dtype is None and self._call.is_plain
+
+    @property
     def raw_names(self) -> dict[str, str]:
         """Name of every selected parameter → its name in the module's own ``named_parameters()``."""
         return {name: raw.removeprefix("model.") for name, raw in self._raw.items()}

@@ -29,7 +29,7 @@ class Survey:
 
     def __init__(self, module: nn.Module) -> None:
         self._modules, self.tensors, self.hooked = [module], list[Tensor](), False
-        self._buffers = list[Slot]()
+        self._parameters, self._buffers = list[Tensor](), list[Slot]()
         marks, seen = list[int](), {id(module)}
         for each in self._modules:  # it grows meanwhile
             own, below = vars(each), each._modules.values()
@@ -37,7 +37,9 @@ class Survey:
             marks += map(id, own.values())
             marks += map(id, below)
             self.hooked = self.hooked or bool(each._backward_hooks or each._backward_pre_hooks)
-            self.tensors += [tensor for tensor in each._parameters.values() if tensor is not None]
+            parameters = [tensor for tensor in each._parameters.values() if tensor is not None]
+            self._parameters += parameters
+            self.tensors += parameters
             if each._buffers:
                 held = [(name, buffer) for name, buffer in each._buffers.items() if buffer is not None]
                 self.tensors += [buffer for _, buffer in held]
@@ -50,6 +52,13 @@ class Survey:
             marks += id(tensor), tensor.data_ptr(), tensor.requires_grad
             self.hooked = self.hooked or bool(tensor._backward_hooks)
         self.marks = marks
+
+    def held(self) -> list[Tensor]:
+        """The same tensors as the module holds them now, inside :meth:`kept` copies of buffers."""
+        if not self._buffers:
+            return self.tensors
+        now = (slot.module._buffers[slot.attribute] for slot in self._buffers)
+        return [*self._parameters, *(buffer for buffer in now if buffer is not None)]
 
     @contextmanager
     def kept(self) -> Iterator[None]:
