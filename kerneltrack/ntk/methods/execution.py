@@ -195,7 +195,8 @@ class Execution:
         request = self.request
         done = self._trial_of(samples)
         if done is None:
-            done = ForwardPass.of(request.network, self._leaves, samples, copies=self.plan.copies)
+            looks = not request.machine.counts_launches
+            done = ForwardPass.of(request.network, self._leaves, samples, copies=self.plan.copies, looks=looks)
         if done.facts != self.plan.facts:
             if self.kept:
                 raise Outdated("the forward pass does something else than in earlier calls")
