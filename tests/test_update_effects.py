@@ -14,6 +14,7 @@ from kerneltrack.measurement.instrument import Instrument
 from kerneltrack.measurement.kept_jacobian import KeptJacobian, lasting
 from kerneltrack.measurement.references import References
 from kerneltrack.ntk import KernelOptions, Network, NetworkState, kernel_and_jacobian
+from kerneltrack.ntk import machine as sizes
 from kerneltrack.observables import select
 from kerneltrack.probe import Probe
 from kerneltrack.training.loss import ProbeLoss
@@ -111,11 +112,11 @@ class ByTable(nn.Module):
 WITHOUT_FLOAT64 = (OnlyFloat32, FixedBasis, OnlyBackwardIn32, Bag, CustomOp)
 
 
-def one_step(rate, body, **more):
+def one_step(rate, body, width=2, **more):
     """(measured values and reasons, weights before, weights after) of a float32 network's step of gradient descent."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(3, 16), body, nn.Linear(16, 2)).eval()
-    x, y = torch.randn(12, 3), torch.randn(12, 2)
+    net = nn.Sequential(nn.Linear(3, 16), body, nn.Linear(16, width)).eval()
+    x, y = torch.randn(12, 3), torch.randn(12, width)
     optimizer = torch.optim.SGD(net.parameters(), lr=rate)
     rule = UpdateRule.of([optimizer], {id(p): n for n, p in net.named_parameters()})
     given = {"observables": select(NAMES), **more}
@@ -169,17 +170,20 @@ def passes_of(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(("output", "spared"), [("full", 2), ("trace", 3)])
-def test_the_linear_models_come_of_what_the_kernel_has_left(monkeypatch, output, spared):
-    """J Δθ and J P Jᵀ m by the factors of a reduced kernel, the second by the modes of a whole one. Oracle: torch.func in float64.
+@pytest.mark.parametrize(("output", "width", "spared"), [("full", 2, 2), ("trace", 2, 3), ("full", 1, 3)])
+def test_the_linear_models_come_of_what_the_kernel_has_left(monkeypatch, output, width, spared):
+    """J Δθ and J P Jᵀ m by the factors of a reduced kernel, the second by the modes of a whole one; of one output both.
+
+    Oracle: torch.func in float64.
 
     1e-5: rounding of float32 in numbers of order one, of which the error is a hundredth.
     """
+    monkeypatch.setattr(sizes, "SMALL", 0)  # a recorded kernel leaves nothing
     passes, rate = passes_of(monkeypatch), 0.1
     seen = []
     monkeypatch.setattr(KeptJacobian, "of", lambda *a, of=KeptJacobian.of, **k: seen.append(len(passes)) or of(*a, **k))
     found, *weights = one_step(
-        rate, nn.Tanh(), output=output, observables=select((*NAMES[:3], "gauss_newton_sharpness"))
+        rate, nn.Tanh(), width, output=output, observables=select((*NAMES[:3], "gauss_newton_sharpness"))
     )
     assert len(passes) - seen[0] == 3 - spared
     expected = exact(*weights, rate)

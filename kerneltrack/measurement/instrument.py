@@ -38,7 +38,7 @@ from kerneltrack.measurement.training_outputs import Flags
 from kerneltrack.measurement.update_curvature import bent
 from kerneltrack.measurement.update_effects import finest, update_effects
 from kerneltrack.memory_budget import refuse_budget
-from kerneltrack.ntk import FactoredJacobian, Network, NetworkState, NTKOperator, Plan, selected, unwrap, validate
+from kerneltrack.ntk import Network, NetworkState, NTKOperator, Plan, selected, unwrap, validate
 from kerneltrack.snapshot import ProbeRecord
 from kerneltrack.spectrum import Place, solved, threads_for, unsolved
 from kerneltrack.training import UpdateRule
@@ -369,28 +369,15 @@ class Instrument(ProbeSpec):
 
     def _kernel(self, module: nn.Module, inputs: Any, outputs: Tensor, known: Sequence[str] | None) -> dict[str, Any]:
         """The context's kernel; each layer's, or its trace, where an observable asks for it, or why there is none; J."""
-        keeps = self._multiplies(outputs)
+        keeps = self.keeps(outputs)
         if not (self.needs("layers") or self.needs("layer_kernels")):
-            kernel, jacobian = self._measured(module, inputs, keeps=keeps, by_layer=False)
+            kernel, jacobian = self._kernels.with_jacobian(module, inputs, keeps=keeps, by_layer=False)
             return {"kernel": kernel, "jacobian": jacobian}
         if why := self._kernels.without_layers(outputs, self._held(module, known)):
-            kernel, jacobian = self._measured(module, inputs, keeps=keeps, by_layer=False)
+            kernel, jacobian = self._kernels.with_jacobian(module, inputs, keeps=keeps, by_layer=False)
             return {"kernel": kernel, "without_parts": why, "jacobian": jacobian}
         if self.needs("layer_kernels"):
-            parts, jacobian = self._measured(module, inputs, keeps=keeps, by_layer=True)
+            parts, jacobian = self._kernels.with_jacobian(module, inputs, keeps=keeps, by_layer=True)
             return {"kernel": total(parts), "parts": parts, "jacobian": jacobian}
         kernel, traces, jacobian = self._kernels.with_traces(module, inputs, keeps=keeps)
         return {"kernel": kernel, "traces": traces, "jacobian": jacobian}
-
-    def _measured(
-        self, module: nn.Module, inputs: Any, *, keeps: bool, by_layer: bool
-    ) -> tuple[Any, FactoredJacobian | None]:
-        """The kernel or its layers, and J where it ``keeps`` that."""
-        if keeps:
-            return self._kernels.with_jacobian(module, inputs, by_layer=by_layer)
-        return self._kernels.measured(module, inputs, by_layer=by_layer), None
-
-    def _multiplies(self, outputs: Tensor) -> bool:
-        """Whether J is wanted: the loss's curvature is asked for, and the kernel alone does not tell it."""
-        curved = self.loss is not None and any(need.field in ("sharpness", "stability") for need in self.wanted)
-        return curved and self.params is None and self.output in ("diagonal", "trace") and not self.is_whole(outputs)

@@ -17,6 +17,7 @@ from kerneltrack.measurement.kernel_over_ranks import shared_ntk
 from kerneltrack.memory_budget import MemoryBudget, Result
 from kerneltrack.ntk import (
     FactoredJacobian,
+    Keeps,
     KernelOptions,
     Method,
     Network,
@@ -93,21 +94,21 @@ class Kernels:
         return self._within_memory(compute, module)
 
     def with_jacobian(
-        self, module: nn.Module, inputs: Any, *, by_layer: bool = False
+        self, module: nn.Module, inputs: Any, *, keeps: Keeps, by_layer: bool = False
     ) -> tuple[Any, FactoredJacobian | None]:
-        """The same, and J where this process has all of its factors: see :func:`kerneltrack.ntk.kernel_and_jacobian`."""
-        if not self.ranks.alone:
+        """The same, and J where it is kept and this process has all of its factors: :func:`kerneltrack.ntk.kernel_and_jacobian`."""
+        if keeps == "nothing" or not self.ranks.alone:
             return self.measured(module, inputs, by_layer=by_layer), None
 
         def compute(budget: int | str | None) -> tuple[dict[str, Tensor], FactoredJacobian | None]:
             options = KernelOptions(**self._options, by_layer=by_layer, memory_budget=budget)
-            return kernel_and_jacobian(module, inputs, options, progress=self.progress)
+            return kernel_and_jacobian(module, inputs, options, keeps=keeps, progress=self.progress)
 
         kernels, jacobian = self._within_memory(compute, module)
         return kernels if by_layer else kernels[""], jacobian
 
     def with_traces(
-        self, module: nn.Module, inputs: Any, *, keeps: bool
+        self, module: nn.Module, inputs: Any, *, keeps: Keeps
     ) -> tuple[Tensor, dict[str, float], FactoredJacobian | None]:
         """The kernel, the trace of each layer's, and J where that is to be kept. A single process holds no layer's kernel."""
         if not self.ranks.alone:

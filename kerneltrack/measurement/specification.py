@@ -18,6 +18,7 @@ from kerneltrack.measurement.eigenpairs import Eigenpairs
 from kerneltrack.measurement.layers import Layers
 from kerneltrack.ntk import (
     AnchoredNetwork,
+    Keeps,
     Method,
     Network,
     NetworkState,
@@ -165,6 +166,18 @@ class ProbeSpec:
         """Whether the measured kernel is J Jᵀ over every output and every trainable parameter."""
         one_output = outputs.shape[1] == 1 and not callable(self.output)
         return self.params is None and (self.output == "full" or one_output)
+
+    def keeps(self, outputs: Tensor) -> Keeps:
+        """What stays of the kernel's making, where the outputs are (N, O).
+
+        J, where the loss's curvature is asked for and the kernel alone does not tell it. Of one output the kernel tells that; what
+        it was captured as is J already, and says what the update did.
+        """
+        if self.is_whole(outputs):
+            return "what is there" if outputs.shape[1] == 1 and self.needs("update") else "nothing"
+        curved = self.loss is not None and any(need.field in ("sharpness", "stability") for need in self.wanted)
+        multiplies = curved and self.params is None and self.output in ("diagonal", "trace")
+        return "factors" if multiplies else "nothing"
 
     def settings(self, network: Network, outputs: Tensor) -> dict[str, Json]:
         """The settings of the probe's record.

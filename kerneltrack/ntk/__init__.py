@@ -14,6 +14,7 @@ require_torch()
 
 from kerneltrack.ntk.cross_time import cross_time_ntk
 from kerneltrack.ntk.empirical import empirical_ntk, kernel_and_jacobian, kernel_and_traces, ntk_plan
+from kerneltrack.ntk.forming import Keeps
 from kerneltrack.ntk.linearize import linearize
 from kerneltrack.ntk.matrix_free import FactoredJacobian, NTKOperator
 from kerneltrack.ntk.methods import KernelOptions, Method
@@ -45,6 +46,7 @@ __all__ = [
     "FactoredJacobian",
     "Forward",
     "Inputs",
+    "Keeps",
     "KernelOptions",
     "Method",
     "Metric",

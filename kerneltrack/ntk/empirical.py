@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kerneltrack.conventions import GaugeChoice
-from kerneltrack.ntk.forming import execution_of, kernels_of
+from kerneltrack.ntk.forming import Keeps, execution_of, kernels_of
 from kerneltrack.ntk.matrix_free import FactoredJacobian
-from kerneltrack.ntk.methods import KernelOptions, KernelRequest, Method
+from kerneltrack.ntk.methods import Execution, KernelOptions, KernelRequest, Method
 from kerneltrack.ntk.network import Forward, Metric, Selection
 from kerneltrack.ntk.plan import Plan
 from kerneltrack.ntk.receipt import receipt
@@ -97,7 +97,7 @@ def empirical_ntk(
 
 @plain_arithmetic()
 def kernel_and_jacobian(
-    model: nn.Module, x: Any, options: KernelOptions, *, progress: bool | float = False
+    model: nn.Module, x: Any, options: KernelOptions, *, keeps: Keeps = "factors", progress: bool | float = False
 ) -> tuple[dict[str, Tensor], FactoredJacobian | None]:
     """:func:`empirical_ntk` of samples with themselves, and J over every output, by the factors that it was made from.
 
@@ -105,19 +105,22 @@ def kernel_and_jacobian(
         model: as there, like all that follow, and its errors.
         x: N samples.
         options: what is asked for.
+        keeps: "factors" for the way to the kernel that leaves J behind; "what is there" for the fastest way, and J where that
+            leaves it; "nothing".
         progress: as there.
 
     Returns:
-        Layer → kernel, "" where ``by_layer`` is not asked for; J of the outputs less their ``gauge``, or None where the
-        kernel was made another way or in pieces. J takes no more memory than making the kernel did.
+        Layer → kernel, "" where ``by_layer`` is not asked for; J of the outputs less their ``gauge``, or None where it is not
+        kept, or the kernel was made another way or in pieces. J takes no more memory than making the kernel did, or less than
+        solving it does.
     """
-    kernels, execution = kernels_of(model, x, None, options, progress, keeps=True)
-    return kernels, None if execution is None else FactoredJacobian.left_by(execution)
+    kernels, execution = kernels_of(model, x, None, options, progress, keeps=keeps)
+    return kernels, _left_by(execution)
 
 
 @plain_arithmetic()
 def kernel_and_traces(
-    model: nn.Module, x: Any, options: KernelOptions, *, keeps: bool, progress: bool | float = False
+    model: nn.Module, x: Any, options: KernelOptions, *, keeps: Keeps, progress: bool | float = False
 ) -> tuple[Tensor, dict[str, float], FactoredJacobian | None]:
     """:func:`empirical_ntk` of samples with themselves, the sum of its layers' kernels, and the trace of each of them.
 
@@ -128,7 +131,7 @@ def kernel_and_traces(
         model: the network.
         x: N samples.
         options: what is asked for, ``by_layer``.
-        keeps: whether J is wanted.
+        keeps: as there.
         progress: as there.
 
     Returns:
@@ -136,8 +139,11 @@ def kernel_and_traces(
     """
     traces: dict[str, float] = {}
     kernels, execution = kernels_of(model, x, None, options, progress, keeps=keeps, traces=traces)
-    jacobian = FactoredJacobian.left_by(execution) if keeps and execution is not None else None
-    return kernels[""], traces, jacobian
+    return kernels[""], traces, _left_by(execution)
+
+
+def _left_by(execution: Execution | None) -> FactoredJacobian | None:
+    return None if execution is None or not execution.keeps else FactoredJacobian.left_by(execution)
 
 
 @plain_arithmetic()

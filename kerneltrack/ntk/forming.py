@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -36,6 +36,10 @@ from kerneltrack.ntk.network import explained, refuse_not_finite, validate
 from kerneltrack.ntk.progress import progress_bar
 from kerneltrack.ntk.reduction import MANY, trace
 
+#: What stays of a kernel's making: nothing; what it was captured as, where that takes no other way to the kernel; or that whatever
+#: the way takes, because many products will follow.
+Keeps = Literal["nothing", "what is there", "factors"]
+
 #: Layer → the trace of its kernel, to be filled where the sum of the layers' kernels is all that is asked for; else None.
 Traces = dict[str, float] | None
 
@@ -47,7 +51,7 @@ def kernels_of(
     options: KernelOptions,
     progress: bool | float,
     *,
-    keeps: bool = False,
+    keeps: Keeps = "nothing",
     traces: Traces = None,
 ) -> tuple[dict[str, Tensor], Execution | None]:
     """Layer → kernel, and what did the structured part of it; None of several kernels. With ``traces``, "" → their sum.
@@ -55,10 +59,10 @@ def kernels_of(
     Where an earlier call has asked for the same, its plan is taken, and samples are looked at beside the kernel where that is
     cheaper. Where anything of that does not hold, all is asked anew.
     """
-    if not keeps and progress is False and (kernels := repeated(model, x1, x2, options)) is not None:
+    if keeps != "factors" and progress is False and (kernels := repeated(model, x1, x2, options)) is not None:
         return kernels if traces is None else _sum(kernels, traces), None
     request = KernelRequest.unlooked(model, x1, x2, options)
-    if keeps:  # what is made once for each state is not recorded
+    if keeps == "factors":  # what is made once for each state is not recorded
         request = replace(request, machine=replace(request.machine, small_operations=0))
     with explained(request.network.module), request.network.standing():
         found = _by_kept_plan(request, progress, keeps, traces) or _by_known_rows(request, progress, keeps, traces)
@@ -74,15 +78,28 @@ def kernels_of(
             kernels = {layer: kernel - summed[layer] / request.outputs for layer, kernel in whole.items()}
             return kernels if traces is None else _sum(kernels, traces), None
         try:
-            return _compute(request, progress, keeps, traces)
+            return _looked_at(request, progress, keeps, traces)
         except Outdated:
             forget_plan(request)
             forget_recording(request)
-            return _compute(request, progress, keeps, traces)
+            return _looked_at(request, progress, keeps, traces)
+
+
+def _looked_at(
+    request: KernelRequest, progress: bool | float, keeps: Keeps, traces: Traces
+) -> tuple[dict[str, Tensor], Execution | None]:
+    """:func:`_compute`; where it fails before a first look was settled, the samples may be why, and are heard first."""
+    try:
+        return _compute(request, progress, keeps, traces)
+    except Exception as failure:
+        if request.first is not None and not ran_out(failure):
+            forget_plan(request)
+            request.first.settle()
+        raise
 
 
 def _by_kept_plan(
-    request: KernelRequest, progress: bool | float, keeps: bool, traces: Traces
+    request: KernelRequest, progress: bool | float, keeps: Keeps, traces: Traces
 ) -> tuple[dict[str, Tensor], Execution | None] | None:
     """What :func:`_compute` gives, by what an earlier call has found; None where there is nothing, or where it does not hold."""
     with request.network.evaluating(throughout=True):
@@ -99,10 +116,10 @@ def _by_kept_plan(
 
 
 def _by_known_rows(
-    request: KernelRequest, progress: bool | float, keeps: bool, traces: Traces
+    request: KernelRequest, progress: bool | float, keeps: Keeps, traces: Traces
 ) -> tuple[dict[str, Tensor], Execution | None] | None:
     """The same by the plain Jacobian, where that is what an earlier call has taken."""
-    if keeps and request.method == "auto":
+    if keeps == "factors" and request.method == "auto":
         return None
     with request.network.evaluating(throughout=True):
         outputs = known_outputs(request)
@@ -124,7 +141,7 @@ def _is_difference(request: KernelRequest, outputs: int) -> bool:
 def _compute(
     request: KernelRequest,
     progress: bool | float,
-    keeps: bool,
+    keeps: Keeps,
     traces: Traces,
     *,
     plan: StructuredPlan | None = None,
@@ -135,11 +152,11 @@ def _compute(
     By the kept ``plan``, where one is given; by the plain Jacobian, beside which samples are ``compared``, where that is given.
     """
     with progress_bar(progress, request.sample_pairs) as advance:
-        execution = execution_of(request, keeps=keeps)[0] if plan is None else Execution(plan, request)
+        execution = _execution(request, keeps) if plan is None else Execution(plan, request)
         _check_budget(request, None if execution is None else execution.plan)
         result = request.zeros()
         if execution is not None:
-            execution.keeps = keeps
+            execution.keeps = _stays(execution, keeps)
             mirrors = traces is None  # the sum of the layers' triangles is mirrored once
             if not _run(request, execution, result, advance, mirrors):
                 execution = _again(request, result, advance, keeps, mirrors)
@@ -150,6 +167,8 @@ def _compute(
     looked_at = execution or compared
     if looked_at is not None and not looked_at.settled():
         _look_again(request)
+    if request.first is not None:
+        request.first.settle(None if execution is None else execution.captured)
     if traces is not None:
         kernels, result = _sum(kernels, traces), {"": next(iter(result.values()))}
         if execution is not None:
@@ -178,18 +197,27 @@ def _look_again(request: KernelRequest) -> None:
 
 
 def _again(
-    request: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None], keeps: bool, mirrors: bool
+    request: KernelRequest, result: Mapping[str, Tensor], advance: Callable[[int], None], keeps: Keeps, mirrors: bool
 ) -> Execution | None:
     """A second execution, where the first has found parameters of a batch to leave to their Jacobian; else None."""
     batched = request.network.known(request.x1).batched
     if batched is None or not batched.superseded:
         return None
-    execution, _ = execution_of(request, keeps=keeps)
+    execution = _execution(request, keeps)
     _check_budget(request, None if execution is None else execution.plan)
     if execution is None:
         return None
-    execution.keeps = keeps
+    execution.keeps = _stays(execution, keeps)
     return execution if _run(request, execution, result, advance, mirrors) else None
+
+
+def _execution(request: KernelRequest, keeps: Keeps) -> Execution | None:
+    return execution_of(request, keeps=keeps == "factors")[0]
+
+
+def _stays(execution: Execution, keeps: Keeps) -> bool:
+    """Whether the capture stays: also where it is merely there, unless the kernel is recorded, or made on an accelerator."""
+    return keeps == "factors" or (keeps == "what is there" and not execution.plan.machine.counts_launches)
 
 
 def _refuse_outputs(request: KernelRequest) -> None:

@@ -183,8 +183,8 @@ COSTS = {
 def test_a_light_state_costs_its_kernel_and_one_forward_pass(monkeypatch, kernel, passes):
     """Counted, with every observable asked for: one kernel, one forward pass, and of all that costs something nothing else.
 
-    Negative control: the whole state of the same network makes use of each of the others, but for J: a kernel of one
-    output tells its curvature.
+    Negative control: the whole state of the same network makes use of each of the others; its kernel, of one output, leaves
+    J behind, which says what the update did.
     """
     counts, within = Counter(), []
 
@@ -213,7 +213,7 @@ def test_a_light_state_costs_its_kernel_and_one_forward_pass(monkeypatch, kernel
     begin = measuring.measure(net, rule, step=0, references=References(start=start)).state
     known = References(start=start, initial=begin, previous=begin, lagged=begin, lag=1)
     measuring.complete(net, measuring.measure(net, rule, step=1, references=known), rule)
-    assert {name for name, count in counts.items() if count} == set(COSTS) - {"kernel with J"}
+    assert {name for name, count in counts.items() if count} == set(COSTS) - {"kernel"}
     counts.clear()
     reading = measuring.glance(net, rule, step=1, references=known, with_kernel=kernel)
     assert measuring.complete(net, reading, rule) is reading

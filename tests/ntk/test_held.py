@@ -158,6 +158,40 @@ def test_columns_that_are_formed_are_not_counted_as_factors():
     assert [block.columns.shape for block in formed] == [(100, 3, 1, 4, 9), (100, 3, 1, 4, 36)]
 
 
+def test_columns_are_formed_where_they_are_fewer_than_gradients_and_inputs():
+    """16 channels of 3×3 to 8 at 8×8 positions: 1,152 columns an output, 512 gradients, and 9,216 patches beside all outputs'.
+
+    Oracle: sizes by hand: 1,152 O < 512 O + 9,216 up to O = 14. Fails where patches are not counted.
+    """
+    model = nn.Sequential(nn.Conv2d(16, 8, 3, padding=1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x = torch.randn(2, 16, 8, 8)
+    for outputs, formed in ((14, True), (15, False)):
+        net = nn.Sequential(*model, nn.Linear(8, outputs))
+        assert isinstance(block_of(net, x), FormedBlock) == formed
+
+
+def block_of(net, x):
+    """The columns of J of the first weight, as products with them are made."""
+    operator = kt.NTKOperator(net, x)
+    v = torch.ones(operator.shape[0])
+    operator.matvec(v)
+    operator.matvec(v)
+    return operator._held.factors()._parts[0].blocks[0]
+
+
+def test_what_takes_less_than_the_solve_is_left_behind():
+    """An MLP of one output on 600 points, whose solve takes six matrices of 8 · 600² bytes, and J half of that at most.
+
+    Oracle: the bytes that are held. At width 1,024 they would be more, and more than the kernel has taken: nothing is left.
+    """
+    for width, left in ((256, True), (1024, False)):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 1))
+        _, jacobian = kernel_and_jacobian(net, torch.randn(600, 3), KernelOptions(), keeps="what is there")
+        assert (jacobian is not None) == left
+        assert jacobian is None or jacobian.held_bytes < 3 * 8 * 600**2
+
+
 @pytest.mark.parametrize("output", ["full", "diagonal", "trace"])
 def test_what_is_left_behind_is_less_the_gauge(output):
     """Rᵀ J Jᵀ R for an R whose columns sum to zero over outputs. Oracle: the double loop's kernel between these."""

@@ -111,9 +111,10 @@ def test_a_second_call_tries_and_plans_nothing(monkeypatch):
 
 
 def test_a_warm_call_walks_the_module_once(monkeypatch):
-    """However deep it is. Oracle: a count of walks that begin at the root. It was walked two dozen times."""
+    """However deep it is, and where no audit is due: that asks the witness. Oracle: a count of walks that begin at the root. It
+    was walked two dozen times."""
     model, x = deep(6)
-    for _ in range(3):
+    for _ in range(4):
         kt.empirical_ntk(model, x)
     walks, walk = [], nn.Module.named_modules
 

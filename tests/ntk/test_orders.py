@@ -72,6 +72,15 @@ SIZES = {
         ),
         (7, WIDTH),
     ),
+    "scaled": (  # the NTK parametrisation, whose squared factor every order has to apply
+        lambda: Bare(
+            lambda p, x: F.linear(x, p.u / WIDTH**0.5).tanh().mean(1).matmul(p.v / 3).tanh() @ p.w,
+            u=(9, WIDTH),
+            v=(9, 9),
+            w=(9, 3),
+        ),
+        (5, WIDTH),
+    ),
     "language": (lambda: GPT(vocabulary=30, width=8, tied=True, length=12), 12),
 }
 N = 6

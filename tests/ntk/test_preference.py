@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import kerneltrack as kt
+from kerneltrack.ntk import machine as sizes
 from kerneltrack.ntk.empirical import kernel_and_jacobian
 from kerneltrack.ntk.methods import Execution, KernelOptions
 from tests.ntk.models import With
@@ -124,3 +125,18 @@ def test_where_products_are_wanted_the_structure_is_kept():
     kernels, factors = kernel_and_jacobian(model, x, KernelOptions())
     assert factors is not None
     assert distance(kernels[""], kt.empirical_ntk(model, x, method="jacobian").numpy()) < EXACT
+
+
+def test_where_only_what_is_there_is_wanted_the_faster_way_is_taken(monkeypatch):
+    """The plain Jacobian; and a small kernel is recorded all the same, and leaves nothing. Oracle: its first call."""
+    model, x = given("image network with few channels")
+    assert kernel_and_jacobian(model, x, KernelOptions(), keeps="what is there")[1] is None
+    monkeypatch.setattr(sizes, "SMALL", 10**9)
+    torch.manual_seed(0)
+    small = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
+    points, expected = torch.randn(6, 4, dtype=torch.float64), None
+    for _ in range(5):
+        kernels, factors = kernel_and_jacobian(small, points, KernelOptions(), keeps="what is there")
+        assert factors is None
+        expected = kernels[""].clone() if expected is None else expected
+        assert distance(kernels[""], expected.numpy()) < EXACT

@@ -9,7 +9,8 @@ stays attached to autograd's graph, where the plan finds it: plain autodiff has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,7 +19,16 @@ from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from kerneltrack.ntk.capture.batch_axis import Layout, Seen, Site, compare
-from kerneltrack.ntk.capture.capture import DIFFERENTIATES, Capture, Rule, is_weight, mark_batched, opened, tensors_in
+from kerneltrack.ntk.capture.capture import (
+    DIFFERENTIATES,
+    Capture,
+    PlainRule,
+    Rule,
+    is_weight,
+    mark_batched,
+    opened,
+    tensors_in,
+)
 from kerneltrack.ntk.capture.expanded import ExpandedUse
 from kerneltrack.ntk.capture.record import NotCapturable, Record
 from kerneltrack.ntk.capture.use import Use
@@ -81,6 +91,10 @@ class _Watch(TorchFunctionMode):
         """The result of a call in which a weight takes part."""
         raise NotImplementedError
 
+    def without_weight(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The result of any other call."""
+        return func(*args, **kwargs)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in DIFFERENTIATES:
@@ -99,7 +113,7 @@ class _Watch(TorchFunctionMode):
                     return inside(*args, **kwargs)
             result = self.site(func, args, kwargs, given)
         else:
-            result = func(*args, **kwargs)
+            result = self.without_weight(func, args, kwargs)
         made = list(tensors_in(result))
         if any(map(_from_samples, given)):
             for tensor in (*made, *_written(name, args, kwargs)):
@@ -146,10 +160,15 @@ class BatchCapture(_Watch, Capture):
     Args:
         rules: torch function → rule.
         sites: of this network, for samples of this shape.
+        plain: as :class:`Capture` has it.
     """
 
-    def __init__(self, rules: Mapping[Any, Rule], sites: Sequence[Site]) -> None:
-        Capture.__init__(self, rules)
+    has_own_axis = False
+
+    def __init__(
+        self, rules: Mapping[Any, Rule], sites: Sequence[Site], plain: Mapping[Any, PlainRule] = MappingProxyType({})
+    ) -> None:
+        Capture.__init__(self, rules, plain)
         self.count, self.program = 0, 0
         self._sites, self._next = sites, 0
         self._here: tuple[Layout, ...] = ()
@@ -162,11 +181,21 @@ class BatchCapture(_Watch, Capture):
         """
         self.count = len(samples)
         outputs = self.evaluated(network, leaves, samples)
+        self.outcome.outputs = outputs.shape[1]
         if self._next != len(self._sites):
             raise _other_pass()
         for use in self.uses:
             use.record.check_unchanged()
         return outputs
+
+    def without_weight(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return Capture.without_weight(self, func, args, kwargs)
+
+    def apart(self, tensors: Iterable[Tensor]) -> list[Tensor] | None:
+        return list(tensors)
+
+    def together(self, function: Callable[[], Any]) -> Any:
+        return function()
 
     def site(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
         if self._next >= len(self._sites) or self._sites[self._next].function != func:

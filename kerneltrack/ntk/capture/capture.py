@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 import torch
@@ -29,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 
 from kerneltrack.ntk.capture.expanded import ExpandedUse, expanded
 from kerneltrack.ntk.capture.record import NotCapturable, Record
+from kerneltrack.ntk.capture.segment import Outcome
 from kerneltrack.ntk.capture.use import Use
 from kerneltrack.ntk.network import Inputs, Network
 
@@ -64,6 +66,8 @@ def _sample_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 
 #: A rule rewrites a call that uses a weight: it returns the result, or NotImplemented.
 Rule = Callable[..., Any]
+#: One of a call that does not is given (capture, function, args, kwargs).
+PlainRule = Callable[..., Any]
 
 
 class Capture(TorchFunctionMode):
@@ -71,16 +75,28 @@ class Capture(TorchFunctionMode):
 
     Args:
         rules: torch function → rule.
+        plain: the same for calls in which no weight takes part. Backward passes then look for zeros, which the host reads.
         copies: give the model copies of what layers return; without them a model that writes there is refused.
         watches: see whether it writes there.
 
     Attributes:
         writes: whether it did, where that was watched.
+        outcome: what is known once the pass is over.
+        has_own_axis: whether a tensor has its samples apart from the axes that the model sees.
     """
 
-    def __init__(self, rules: Mapping[Any, Rule], *, copies: bool = True, watches: bool = False) -> None:
+    has_own_axis = True
+
+    def __init__(
+        self,
+        rules: Mapping[Any, Rule],
+        plain: Mapping[Any, PlainRule] = MappingProxyType({}),
+        *,
+        copies: bool = True,
+        watches: bool = False,
+    ) -> None:
         super().__init__()
-        self.rules, self.uses = rules, list[Use]()
+        self.rules, self.plain, self.uses, self.outcome = rules, plain, list[Use](), Outcome()
         self.writes, self._copies, self._watches = False, copies, watches or not copies
         self._records = list[Record]()
         self._level = 0
@@ -101,6 +117,7 @@ class Capture(TorchFunctionMode):
 
         with torch.enable_grad():
             outputs: Tensor = vmap(single)(*samples.tensors)
+        self.outcome.outputs = outputs.shape[1]
         for use in self.uses:
             use.record.check_unchanged()
         written = [record.was_written() for record in self._records]  # all of them: what was handed out is let go
@@ -114,7 +131,7 @@ class Capture(TorchFunctionMode):
         if func in DIFFERENTIATES:
             raise NotCapturable("the forward pass differentiates by itself")
         if not self._mixes(args, kwargs):
-            return func(*args, **kwargs)
+            return self.without_weight(func, args, kwargs)
         inside = opened(func)
         if inside is not None:
             with self:
@@ -124,6 +141,32 @@ class Capture(TorchFunctionMode):
         rule = self.rules.get(func)
         result = NotImplemented if rule is None else rule(self, *args, **kwargs)
         return self._expanded(func, args, kwargs) if result is NotImplemented else result
+
+    def without_weight(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The result of a call in which no weight takes part."""
+        rule = self.plain.get(func) if torch.is_grad_enabled() else None
+        result = NotImplemented if rule is None else rule(self, func, args, kwargs)
+        return func(*args, **kwargs) if result is NotImplemented else result
+
+    def apart(self, tensors: Iterable[Tensor]) -> list[Tensor] | None:
+        """What per-sample tensors hold, samples first; None where one has no samples, or some of another transform."""
+        if _level() != self._level:
+            return None
+        interpreter: Any = retrieve_current_functorch_interpreter()
+        parts = [torch._C._functorch._unwrap_batched(tensor, interpreter.level()) for tensor in tensors]
+        if any(dim is None for _, dim in parts):
+            return None
+        with interpreter.lower():
+            return [tensor.movedim(dim, 0) if dim else tensor for tensor, dim in parts]
+
+    def together(self, function: Callable[[], Any]) -> Any:
+        """The result of ``function`` of what :meth:`apart` gave, samples first, as a per-sample tensor."""
+        interpreter: Any = retrieve_current_functorch_interpreter()
+        with interpreter.lower():
+            result = function()
+        return (
+            result if result is NotImplemented else torch._C._functorch._add_batch_dim(result, 0, interpreter.level())
+        )
 
     def _mixes(self, args: Any, kwargs: Any) -> bool:
         if not torch.is_grad_enabled():

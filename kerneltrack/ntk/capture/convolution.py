@@ -13,8 +13,9 @@ from torch import Tensor
 
 from kerneltrack.ntk.capture.bias import BiasUse
 from kerneltrack.ntk.capture.capture import Capture, Rule, detached, is_batched, is_weight
+from kerneltrack.ntk.capture.patch_overlap import patch_overlaps, pays
 from kerneltrack.ntk.capture.record import Record
-from kerneltrack.ntk.capture.use import Extent, Use
+from kerneltrack.ntk.capture.use import Extent, Use, row_overlaps
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class ConvolutionGeometry:
     def dims(self) -> int:
         """How many axes the kernel slides along."""
         return len(self.kernel)
+
+    @property
+    def offsets(self) -> list[list[int]]:
+        """For each axis, where the taps look from position 0; below 0 is padding."""
+        axes = zip(self.kernel, self.dilation, self.padding, strict=True)
+        return [[tap * step - before for tap in range(taps)] for taps, step, (before, _) in axes]
 
 
 @dataclass(eq=False)
@@ -67,9 +74,38 @@ class ConvolutionUse(Use):
     def copied_inputs(self) -> int:
         return self.extent().inputs
 
+    def overlap_rows(self, start: int, stop: int) -> Tensor:
+        if not self._overlaps_by_pixels():
+            return self.input_rows(start, stop)
+        images = self.record.operands[0][start:stop]
+        return images if images.dim() == self.geometry.dims + 3 else images.unsqueeze(1)
+
+    def overlaps(self, left: Tensor, right: Tensor) -> Tensor:
+        if not self._overlaps_by_pixels():
+            return row_overlaps(left, right)
+        positions = self.record.shape[-self.geometry.dims :]
+        return patch_overlaps(left, right, self.geometry.offsets, positions, self.geometry.groups)
+
+    def pixel_work(self) -> tuple[int, int]:
+        if not self._overlaps_by_pixels():
+            return 0, 0
+        channels, pixels = _channels_and_positions(self.record.operands[0].shape, self.geometry.dims)
+        return pixels**2 * channels, pixels**2 * self.geometry.groups * sum(self.geometry.kernel)
+
+    def _overlaps_by_pixels(self) -> bool:
+        """Whether K takes less by way of pixels: where the kernel moves by one, and patches share them."""
+        geometry = self.geometry
+        if any(step != 1 for step in geometry.stride) or prod(geometry.kernel) == 1:
+            return False
+        channels, pixels = _channels_and_positions(self.record.operands[0].shape, geometry.dims)
+        return pays(channels // geometry.groups, geometry.kernel, pixels, self.extent().tokens)
+
 
 class TransposedConvolutionUse(ConvolutionUse):
     """A transposed convolution: the patches are of the gradient, at the positions of x."""
+
+    def _overlaps_by_pixels(self) -> bool:
+        return False
 
     def extent(self) -> Extent:
         geometry, (channels, _) = self.geometry, _channels_and_positions(self.record.shape, self.geometry.dims)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kerneltrack.ntk.capture.bias import BiasUse
 from kerneltrack.ntk.capture.capture import Capture, detached, is_batched
 from kerneltrack.ntk.capture.record import Record
+from kerneltrack.ntk.capture.row_product import row_product
 from kerneltrack.ntk.capture.use import Extent, Use
 
 
@@ -113,24 +113,27 @@ def linear(capture: Capture, input: Tensor, weight: Tensor, bias: Tensor | None 
     """The linear layer y = x Wᵀ + b."""
     if not is_batched(input) or is_batched(weight) or (bias is not None and is_batched(bias)):
         return NotImplemented
-    y = _linear(input, detached(weight), detached(bias))
+    y = _linear(capture, input, detached(weight), detached(bias))
     batch = LETTERS[: input.dim() - 1]
     axes = EinsumAxes(batch + "x", "yx" if weight.dim() == 2 else "x", batch + ("y" if weight.dim() == 2 else ""))
     return keep_product(capture, y, input, weight, bias, axes)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _linear(capture: Capture, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x Wᵀ + b of all samples by one operation; vmap's own rule takes three, product, scaling and sum."""
-    functorch: Any = torch._C._functorch
-    level, axis = functorch.maybe_get_level(x), functorch.maybe_get_bdim(x)
-    if bias is None or weight.dim() != 2 or level != functorch.maybe_current_level():
+    apart = capture.apart([x]) if weight.dim() == 2 and (bias is not None or capture.plain) else None
+    if apart is None:
         return F.linear(x, weight, bias)
-    rows: Tensor = functorch.get_unwrapped(x).movedim(axis, 0)
-    if functorch.is_functorch_wrapped_tensor(rows):
-        return F.linear(x, weight, bias)
-    flat = F.linear(rows.flatten(0, -2), weight, bias)
-    batched: Tensor = functorch._add_batch_dim(flat.view(*rows.shape[:-1], -1), 0, level)
-    return batched
+    multiply = row_product if capture.plain else F.linear
+    rows = apart[0]
+
+    def product() -> Tensor:
+        if not capture.has_own_axis:
+            return multiply(rows, weight, bias)
+        return multiply(rows.flatten(0, -2), weight, bias).view(*rows.shape[:-1], -1)
+
+    y: Tensor = capture.together(product)
+    return y
 
 
 def keep_product(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.capture.capture import Capture, is_batched, is_weight
 from kerneltrack.ntk.capture.linear import LETTERS, EinsumAxes, keep_product
+from kerneltrack.ntk.capture.row_product import row_product
 
 
 def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> Any:
@@ -24,13 +25,22 @@ def matmul(capture: Capture, input: Tensor, other: Tensor, **options: Any) -> An
     x, weight = (input, other) if left else (other, input)
     if x.dim() == 0 or (x.dim() == 1 and not left and weight.dim() == 1):
         return NotImplemented
-    y = torch.matmul(x, weight.detach()) if left else torch.matmul(weight.detach(), x)
+    y = _times(capture, x, weight.detach()) if left else torch.matmul(weight.detach(), x)
     if weight.dim() <= 2:
         return keep_product(capture, y, x, weight, None, _matmul_axes(x.dim(), weight.dim(), left))
     if x.dim() == 1:
         return _keep_broadcast(capture, y, x, weight, EinsumAxes("x", "xy" if left else "yx", "y"))
     last = EinsumAxes("zx", "xy", "zy") if left else EinsumAxes("xz", "yx", "yz")
     return _keep_broadcast(capture, y, x, weight, last)
+
+
+def _times(capture: Capture, x: Tensor, weight: Tensor) -> Tensor:
+    """x W of all samples."""
+    apart = capture.apart([x]) if capture.plain and weight.dim() == 2 and x.dim() > 1 else None
+    if apart is None:
+        return torch.matmul(x, weight)
+    y: Tensor = capture.together(lambda: row_product(apart[0], weight.mT))
+    return y
 
 
 def _matmul_axes(x_dim: int, weight_dim: int, left: bool) -> EinsumAxes:

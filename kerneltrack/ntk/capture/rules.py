@@ -14,13 +14,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kerneltrack.ntk.capture.capture import Rule
+from kerneltrack.ntk.capture.attention import attention
+from kerneltrack.ntk.capture.capture import PlainRule, Rule
 from kerneltrack.ntk.capture.convolution import convolution
 from kerneltrack.ntk.capture.embedding import embedding, embedding_bag
 from kerneltrack.ntk.capture.linear import bilinear, linear
 from kerneltrack.ntk.capture.normalisation import batch_norm, group_norm, instance_norm, layer_norm, prelu, rms_norm
+from kerneltrack.ntk.capture.pointwise import KINDS, pointwise
 from kerneltrack.ntk.capture.product import addmm, einsum, matmul, rmatmul, tensordot
 from kerneltrack.ntk.capture.recurrent import RECURRENT
 
@@ -58,6 +61,9 @@ RULES: dict[Any, Rule] = {
     **{getattr(torch, f"conv{d}d"): convolution(d, False) for d in (1, 2, 3)},
     **{getattr(torch, f"conv_transpose{d}d"): convolution(d, True) for d in (1, 2, 3)},
 }
+
+#: Calls in which no weight takes part, where a backward pass may look at what it is given.
+PLAIN_RULES: dict[Any, PlainRule] = {**dict.fromkeys(KINDS, pointwise), F.scaled_dot_product_attention: attention}
 
 #: Those that read one sample and a batch alike. The others look into their inputs, or call several layers in one.
 BATCH_RULES: dict[Any, Rule] = {

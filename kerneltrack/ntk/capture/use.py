@@ -85,6 +85,18 @@ class Use(ABC):
     def joins(self, other: Use) -> bool:
         """Whether both, of one weight, are rows of one and the same linear map."""
 
+    def overlap_rows(self, start: int, stop: int) -> Tensor:
+        """What :meth:`overlaps` is made of, for samples start ≤ n < stop."""
+        return self.input_rows(start, stop)
+
+    def overlaps(self, left: Tensor, right: Tensor) -> Tensor:
+        """K = A Aᵀ of samples with samples, (n, g, T, m, T), from their :meth:`overlap_rows`."""
+        return row_overlaps(left, right)
+
+    def pixel_work(self) -> tuple[int, int]:
+        """Multiply-adds and additions of K for a pair of samples, where something cheaper than A makes it; else 0, 0."""
+        return 0, 0
+
     def ties(self, other: Use) -> bool:
         """Whether this is a lookup in a table of which ``other`` is the linear map y_v = E[v] · x."""
         return False
@@ -110,13 +122,13 @@ class Use(ABC):
 
     def jacobian_block(self, gradients: Sequence[Tensor]) -> JacobianBlock:
         """Its columns of J for products, as factors or formed, whichever are fewer; ``gradients`` has G for every output."""
-        if self.is_formed():
+        if self.is_formed(len(gradients)):
             return FormedBlock.of(gradients, self.input_rows)
         return KroneckerBlock.of(gradients, self.input_rows(0, gradients[0].shape[0]))
 
-    def is_formed(self) -> bool:
-        """Whether :meth:`jacobian_block` has the columns of J themselves."""
-        return self.extent().features < self.extent().gradients
+    def is_formed(self, outputs: int) -> bool:
+        """Whether :meth:`jacobian_block` has the columns of J themselves: fewer numbers than G of so many outputs and A."""
+        return outputs * self.extent().features < outputs * self.extent().gradients + self.held_inputs()
 
     def block_layout(self, entries: Tensor) -> Tensor:
         """Numbers of the weight's shape, one an entry, as :meth:`jacobian_block` has one vector W: (g, e, i)."""
@@ -133,7 +145,7 @@ class Use(ABC):
     def held_entries(self, outputs: int) -> int:
         """Entries of one sample in the columns of J that products are made with."""
         size = self.extent()
-        return outputs * size.features if self.is_formed() else outputs * size.gradients + self.held_inputs()
+        return outputs * size.features if self.is_formed(outputs) else outputs * size.gradients + self.held_inputs()
 
     def copied_inputs(self) -> int:
         """Entries of one sample's input rows that have to be formed because they are no view."""
@@ -167,11 +179,18 @@ class FormedUse(Use):
     def summed_gradient(self, gradient: Tensor, change: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
         return gradient.sum((0, -1)).flatten()
 
-    def is_formed(self) -> bool:
+    def is_formed(self, outputs: int) -> bool:
         return True
 
     def held_inputs(self) -> int:
         return 0
+
+
+def row_overlaps(left: Tensor, right: Tensor) -> Tensor:
+    """K of input rows (n, g, T, i) with input rows (m, g, S, i): (n, g, T, m, S)."""
+    n, g, t, i = left.shape
+    rows, columns = left.transpose(0, 1).reshape(g, n * t, i), right.transpose(0, 1).reshape(g, -1, i)
+    return (rows @ columns.transpose(1, 2)).view(g, n, t, right.shape[0], -1).transpose(0, 1)
 
 
 @cache

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.capture import FormedBlock, Use
+from kerneltrack.ntk.capture import FormedBlock, Use, row_overlaps
 from kerneltrack.ntk.contraction.batched_gradients import Batched, together
 from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
 from kerneltrack.ntk.contraction.seen_rows import picked, seen_rows
@@ -72,7 +72,7 @@ class SampleBlock:
             (index,), (use,) = term.uses, self.uses(term)
             gradients = self.factors.gradients(index)
             taken = self.count * use.held_entries(len(gradients)) * gradients[0].element_size()
-            if use.is_formed() and taken <= room:
+            if use.is_formed(len(gradients)) and taken <= room:
                 block = use.jacobian_block(gradients)
                 assert isinstance(block, FormedBlock)  # is_formed() says so
                 self.columns[index] = block
@@ -132,6 +132,24 @@ class SampleBlock:
         """A, (n, g, T, i), the rows of all uses of the weight side by side."""
         parts = [self.input_rows(index, start, stop) for index in term.uses]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+    def overlap_rows(self, term: Term, start: int, stop: int) -> Tensor:
+        """What :meth:`overlaps` is made of, for samples start ≤ n < stop."""
+        if self._has_own_overlaps(term):
+            return self.uses(term)[0].overlap_rows(start, stop)
+        return self.inputs(term, start, stop)
+
+    def overlaps(self, term: Term, left: Tensor, right: Tensor) -> Tensor:
+        """K = A Aᵀ of samples with samples, (n, g, T, m, T), from the :meth:`overlap_rows` of both."""
+        return self.uses(term)[0].overlaps(left, right) if self._has_own_overlaps(term) else row_overlaps(left, right)
+
+    def pixel_sums(self, term: Term) -> int:
+        """Entries that are added up for K of a pair of samples, where it is made of pixels; else 0."""
+        return self.uses(term)[0].pixel_work()[1] if self._has_own_overlaps(term) else 0
+
+    def _has_own_overlaps(self, term: Term) -> bool:
+        """Whether K is what its use makes it: of one use, all of whose rows count."""
+        return len(term.uses) == 1 and term.uses[0] not in self.seen
 
     def outputs(self, plane: int, term: Term) -> int:
         """How many outputs one plane has."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class Hybrid(TermByTerm):
         push = 2 * pairs * size.tokens**2 * channels
         close = 2 * pairs * size.tokens * channels * size.outputs
         moved = 2 * channels * size.tokens + 2 * size.groups * size.tokens**2
+        if size.pixel_products and not self.machine.counts_launches:
+            overlap, moved = 2 * pairs * size.pixel_products, moved + size.pixel_sums
         return self._total(size.item_bytes * pairs * moved, 9 * size.planes, gradient=overlap, hybrid=push + close)
 
     def add(
@@ -43,16 +46,19 @@ class Hybrid(TermByTerm):
             return
         n, q, g, e, t1 = ours[0].shape
         t2 = theirs[0].shape[-1]
-        chunk = _chunk(entries, g * t1 * t2, q * g * e * (t1 + t2))
+        added = left.pixel_sums(term)
+        chunk = _chunk(entries, g * t1 * t2 + added, q * g * e * (t1 + t2))
+        if added:  # sums of what stays in a core's cache
+            chunk = min(chunk, max(1, isqrt(self.machine.tile_entries // (g * t1 * t2))))
         # One array for all K G: fresh memory for each sample costs as much as the product.
         pushed = theta.new_empty(min(chunk, n) * g * q * e * t1)
         for start in range(0, n, chunk):
             stop = min(start + chunk, n)
-            rows = left.inputs(term, start, stop)
+            rows = left.overlap_rows(term, start, stop)
             for first in range(start if symmetric else 0, right.count, chunk):
                 last = min(first + chunk, right.count)
-                columns = rows if symmetric and first == start else right.inputs(term, first, last)
-                overlap = _overlap(rows, columns)
+                columns = rows if symmetric and first == start else right.overlap_rows(term, first, last)
+                overlap = left.overlaps(term, rows, columns)
                 for m in range(first, last):
                     end = min(stop, m + 1) if symmetric else stop
                     turned = overlap[: end - start, :, :, m - first].transpose(-1, -2)
@@ -98,10 +104,3 @@ def _add_pairs(
 def _chunk(entries: int, per_pair: int, per_sample: int) -> int:
     """The largest b with b² per_pair + b per_sample ≤ entries."""
     return max(1, int(((per_sample**2 + 4 * per_pair * entries) ** 0.5 - per_sample) / (2 * per_pair)))
-
-
-def _overlap(rows: Tensor, columns: Tensor) -> Tensor:
-    """K of samples with samples, (n, g, T1, m, T2): products of input rows."""
-    n, g, t, i = rows.shape
-    left, right = rows.transpose(0, 1).reshape(g, n * t, i), columns.transpose(0, 1).reshape(g, -1, i)
-    return (left @ right.transpose(1, 2)).view(g, n, t, columns.shape[0], -1).transpose(0, 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kerneltrack.ntk.capture import EmbeddingUse, Use
 from kerneltrack.ntk.contraction.output_gradients import KroneckerFactors
+from kerneltrack.ntk.network import gradients_behind
 
 
 def pulled_back(
@@ -40,8 +41,7 @@ def pulled_back(
             by_weight[index] = _by_weight(use, factors.mixed(index), rows)
     weights = [factors.uses[index].weight for index in by_weight]
     given = [part.reshape(w.shape).to(w.dtype) for w, part in zip(weights, by_weight.values(), strict=True)]
-    parts = torch.autograd.grad(weights, list(leaves.values()), given, allow_unused=True, retain_graph=True)
-    return dict(zip(leaves, parts, strict=True))
+    return dict(zip(leaves, gradients_behind(weights, list(leaves.values()), given), strict=True))
 
 
 def _by_weight(use: Use, gradient: Tensor, rows: slice) -> Tensor:

@@ -22,7 +22,8 @@ from kerneltrack.ntk.machine import Machine
 class ContractionSize:
     """Sizes of one term's contraction: pairs of samples, Q outputs that are paired, B planes.
 
-    The sizes g, e, i and T are those of the factors.
+    The sizes g, e, i and T are those of the factors. Where K = A Aᵀ of a pair of samples is made of pixels, ``pixel_products`` and
+    ``pixel_sums`` are what that takes.
     """
 
     rows: int
@@ -34,6 +35,8 @@ class ContractionSize:
     inner: int
     tokens: int
     item_bytes: int
+    pixel_products: int = 0
+    pixel_sums: int = 0
 
     @property
     def all_pairs(self) -> int:

@@ -22,6 +22,7 @@ from kerneltrack.ntk.capture import Record, Use
 from kerneltrack.ntk.contraction.batched_gradients import Batched
 from kerneltrack.ntk.contraction.stack import Stack, alike
 from kerneltrack.ntk.machine import Machine
+from kerneltrack.ntk.network import gradients
 
 #: What torch raises where an operation cannot go through a pass of several outputs: as exact, one by one.
 UNBATCHED = (RuntimeError, NotImplementedError)
@@ -309,7 +310,7 @@ def _passes(
                 continue
             yield parts, count
         else:
-            yield _gradients(outputs, edges, _cotangent(outputs, done, beside), retain_graph=done < total - 1), 0
+            yield gradients([outputs], edges, [_cotangent(outputs, done, beside)], retain_graph=done < total - 1), 0
         done += count
 
 
@@ -324,7 +325,7 @@ def _of_several(
     if (
         not machine.counts_launches
     ):  # an operation without a rule is looped over here, and costs what single passes cost
-        return _gradients(outputs, edges, batch, retain_graph=True, is_grads_batched=True)
+        return _of_edges(outputs, edges, batch, is_grads_batched=True)
     parts = _batched_gradients(outputs, edges, batch)
     size = batch.shape[1], batch.shape[0]
     if size not in proved:
@@ -339,7 +340,7 @@ def _are_ordinary(
 ) -> bool:
     """Whether Σ_k w_k of batched gradients is the gradient of Σ_k w_k of the cotangents, for random w; one answer is read."""
     w = torch.randn(len(batch), generator=torch.Generator().manual_seed(len(batch)), dtype=torch.float64).to(batch)
-    singly = _gradients(outputs, edges, torch.tensordot(w, batch, 1), retain_graph=True)
+    singly = gradients([outputs], edges, [torch.tensordot(w, batch, 1)], retain_graph=True)
     if [part is None for part in parts] != [part is None for part in singly]:
         return False
     flags = []
@@ -357,7 +358,7 @@ def gradients_by(outputs: Tensor, uses: Sequence[Use], count: int, *, at_once: b
     if at_once:
         parts = _batched_gradients(outputs, edges, _cotangents(outputs, 0, count, None))
         return [part for part in parts if part is not None]
-    rows = [_gradients(outputs, edges, _cotangent(outputs, o, None), retain_graph=True) for o in range(count)]
+    rows = [gradients([outputs], edges, [_cotangent(outputs, o, None)], retain_graph=True) for o in range(count)]
     return [
         torch.stack([p for p in parts if p is not None]) for parts in zip(*rows, strict=True) if parts[0] is not None
     ]
@@ -388,7 +389,7 @@ def _batched_gradients(outputs: Tensor, edges: Sequence[GradientEdge | None], ba
     reached: list[int] = []
 
     def one(cotangent: Tensor) -> list[Tensor]:
-        parts = _gradients(outputs, edges, cotangent, retain_graph=True)
+        parts = _of_edges(outputs, edges, cotangent)
         reached[:] = [place for place, part in enumerate(parts) if part is not None]
         return [part for part in parts if part is not None]
 
@@ -397,8 +398,8 @@ def _batched_gradients(outputs: Tensor, edges: Sequence[GradientEdge | None], ba
     return [by_place.get(place) for place in range(len(edges))]
 
 
-def _gradients(
+def _of_edges(
     outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, **options: bool
 ) -> Sequence[Tensor | None]:
     """Torch's type stubs do not accept unused edges here."""
-    return torch.autograd.grad(outputs, edges, cotangent, allow_unused=True, **options)  # type: ignore[arg-type]
+    return torch.autograd.grad(outputs, edges, cotangent, retain_graph=True, allow_unused=True, **options)  # type: ignore[arg-type]

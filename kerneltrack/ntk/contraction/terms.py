@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import Form, Use
-from kerneltrack.ntk.network import Preconditioner, reachable_leaves
+from kerneltrack.ntk.network import Preconditioner, gradients, reachable_leaves
 
 #: What a term is made of: uses that join; the cross terms of a table that is looked up and multiplied by, whose own terms
 #: are terms too; uses of one weight that do not join; uses of weights whose parameters mix them.
@@ -206,11 +206,11 @@ def _pushed(
     """u for each weight, V Vᵀ u, and Vᵀ u."""
     probes = [_powers_of_two(weight, seed).requires_grad_() for seed, weight in enumerate(weights)]
     with torch.enable_grad():
-        pulled = torch.autograd.grad(weights, leaves, probes, create_graph=True, retain_graph=True, allow_unused=True)
+        pulled = gradients(weights, leaves, probes, create_graph=True)
         used = [p for p in pulled if p is not None and p.requires_grad]
         pushed: list[Tensor | None] = [None] * len(probes)
         if used:
-            pushed = list(torch.autograd.grad(used, probes, [p.detach() for p in used], allow_unused=True))
+            pushed = list(gradients(used, probes, [p.detach() for p in used]))
     return probes, pushed, used
 
 

@@ -13,7 +13,7 @@ The kernel needs the same G and A: whoever forms it has the products for nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,8 +23,8 @@ from kerneltrack.ntk.capture import JacobianBlock, NotCapturable, side_by_side
 from kerneltrack.ntk.contraction import SampleBlock, Term, shift_features
 from kerneltrack.ntk.methods import Execution, KernelRequest, StructuredPlan, audit_products_when_due
 
-#: Matrices of the kernel's size that stand beside J while its eigensystem is computed, in float64.
-_SOLVING = 6
+#: Matrices of the kernel's size that stand beside J while its eigensystem is computed, in float64, and how many more J may take.
+_SOLVING, _BESIDE = 6, 3
 
 #: Bytes that nobody counts, whatever a small kernel takes.
 _SMALL = 2**22
@@ -111,7 +111,7 @@ class FactoredJacobian:
         """J over all outputs of what a kernel was contracted from, whatever that kept of them.
 
         None where the kernel was not formed from one capture of all samples, not all of J has factors, or these would take
-        more memory than forming the kernel has taken.
+        more memory than forming the kernel has taken, and more than half of what solving it will.
         """
         plan, block = execution.plan, execution.whole
         if block is None or execution.request.metric is not None:
@@ -120,9 +120,10 @@ class FactoredJacobian:
             _refuse_unfactored(plan)
         except NotCapturable:
             return None
-        request, solving = execution.request, _SOLVING * 8 * execution.request.matrix_shape[1] ** 2
+        request, matrix = execution.request, 8 * execution.request.matrix_shape[1] ** 2
         making, held = _bytes(block, _factored(plan), request.outputs, request.dtype.itemsize)
-        if max(making, held + solving) > max(plan.working_bytes, _SMALL):
+        most = max(plan.working_bytes, _SMALL)
+        if making > most or (held > _BESIDE * matrix and held + _SOLVING * matrix > most):
             return None
         return cls(replace(request, reduction=replace(request.reduction, kind="full")), plan, block)
 
@@ -170,8 +171,7 @@ class FactoredJacobian:
     @property
     def held_bytes(self) -> int:
         """What these take."""
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self.tensors()}
-        return sum(storages.values())
+        return _stored(self.tensors())
 
     @property
     def device(self) -> torch.device:
@@ -230,15 +230,20 @@ def _factored(plan: StructuredPlan) -> list[Term]:
 def _bytes(block: SampleBlock, terms: Sequence[Term], outputs: int, item: int) -> tuple[int, int]:
     """The most that is held while J is made of a block, term by term, and what is held from then on; recorded inputs in both."""
     records = {use.record for use in block.factors.uses}
-    recorded = sum(operand.nbytes for record in records for operand in record.operands)
+    recorded = _stored(operand for record in records for operand in record.operands)
     making = held = recorded
     for place, term in enumerate(terms):
         waiting = block.factors.bytes_of(index for later in terms[place:] for index in later.uses)
-        copied = sum(use.copied_inputs() for use in block.uses(term) if not use.is_formed())
+        copied = sum(use.copied_inputs() for use in block.uses(term) if not use.is_formed(outputs))
         own = sum(use.held_entries(outputs) for use in block.uses(term))
         making = max(making, held + waiting + item * block.count * (own + copied))
         held += item * block.count * own
     return making, held
+
+
+def _stored(tensors: Iterable[Tensor]) -> int:
+    """Bytes of what these are views of: a row of many keeps them all."""
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def _refuse_unfactored(plan: StructuredPlan) -> None:

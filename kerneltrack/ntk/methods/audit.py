@@ -6,7 +6,7 @@ leaves out cannot hide, because v mixes all pairs. The reference knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kerneltrack.errors import AuditError
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.verdict import agree, refuse_causes, rounding
-from kerneltrack.ntk.network import Inputs, Network, PlainPass, layer_of
+from kerneltrack.ntk.network import Inputs, Network, PlainPass, direction, is_plain, layer_of, squares
 
 #: For each module: plan → how many kernels were computed by it.
 _CALLS: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
@@ -128,8 +128,26 @@ def audit_products(job: KernelRequest, times: Callable[[Tensor], Tensor], by: st
     return telling
 
 
+def _plain_pass(job: KernelRequest) -> PlainPass | None:
+    """That of a first look, or a new one; None where passes with J say more.
+
+    Nothing of it is forward mode. That is another way to a derivative: it tells a backward pass that is not the derivative from one
+    that is, and of that the witness is asked anew, with one sample. What an audit is of is the plan, and whatever it
+    does wrong is not in plain autodiff of ordinary batches. Forward mode takes as long as both passes of reverse mode, and
+    torch imports a second's worth of its compiler when it first meets a norm there.
+    """
+    if job.first is not None:
+        return job.first.plain
+    network, samples = job.network, job.x1
+    if not job.is_audited_by_pulls:
+        return None
+    with network.evaluating():
+        alike = is_plain(network, samples) and network.sees_the_same(samples)
+        return PlainPass.of(network, samples) if alike else None
+
+
 def agrees_with_plain_pass(job: KernelRequest, matrices: Mapping[str, Tensor], plain: PlainPass | None) -> bool:
-    """Whether the first look's plain pass confirms the kernel; where it does not, :func:`audit` says why.
+    """Whether a plain pass of all samples confirms the kernel; where it does not, :func:`audit` says why.
 
         vᵀΘv = ⟨Jᵀv, P Jᵀv⟩,    uᵀΘv = ⟨Jᵀu, P Jᵀv⟩,    uᵀΘu = ⟨Jᵀu, P Jᵀu⟩
 
@@ -142,7 +160,7 @@ def agrees_with_plain_pass(job: KernelRequest, matrices: Mapping[str, Tensor], p
         matrices: layer → (1, N·O, N·O), complete.
         plain: of all samples; None where there is none, and nothing is confirmed.
     """
-    if plain is None or not plain.is_of(job.x1) or job.network.sight(job.x1).eps > torch.finfo(torch.float32).eps:
+    if plain is None or not plain.is_of(job.x1):
         return False
     u = torch.zeros_like(plain.v)
     u[list(plain.alone)] = plain.u.to(u)
@@ -160,14 +178,35 @@ def agrees_with_plain_pass(job: KernelRequest, matrices: Mapping[str, Tensor], p
     return plain.is_repeated(job.network)
 
 
+def _agrees_with_squares(job: KernelRequest, matrices: Mapping[str, Tensor], few: Inputs, rows: slice) -> bool:
+    """The same of a trace or a diagonal of samples with themselves: vᵀΘv = Σ_o ⟨J_oᵀv, P J_oᵀv⟩ of a few, v zero for all others."""
+    network = job.network
+    with network.evaluating():
+        if len(few) > network.chunk_rows(few) or not is_plain(network, few) or not network.sees_the_same(few):
+            return False
+        v = direction(len(few), few.tensors[0].new_zeros(1, 1, dtype=job.dtype))[:, 0]
+        expected = squares(network, few, v, _weights(job, network.parameters))
+    for plane, own in enumerate([expected.sum()] if job.planes == 1 else expected):
+        theta = torch.stack([matrix[plane][rows, rows] for matrix in matrices.values()]).sum(0)
+        found, scale = float((v @ theta @ v).double()), float((v.square() * theta.diagonal()).sum().clamp(min=0))
+        if not (scale > 0 and abs(found - float(own)) <= rounding(job.network_dtype, scale) / _SURE):
+            return False
+    return True
+
+
 def _inner(job: KernelRequest, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
     """⟨a, P b⟩ over all parameters."""
-    weights = dict.fromkeys(left, 1.0) if job.metric is None else job.metric
+    weights = _weights(job, left)
     return sum(float((left[k].double() * weights[k] * right[k]).sum()) for k in left)
 
 
+def _weights(job: KernelRequest, names: Iterable[str]) -> Mapping[str, float | Tensor]:
+    """P."""
+    return dict.fromkeys(names, 1.0) if job.metric is None else job.metric
+
+
 def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | None = None) -> bool:
-    """Compares the kernel with plain autodiff along one random direction: by the plain pass of a first look, or by passes.
+    """Compares the kernel with plain autodiff along one random direction: by a plain pass, or by products with J.
 
     Args:
         job: what was asked.
@@ -182,13 +221,15 @@ def audit(job: KernelRequest, matrices: Mapping[str, Tensor], other: Network | N
         KernelError: its backward passes are not its derivative.
         AuditError: they differ for no such reason; the message has every layer's share of the reference.
     """
-    if other is None and agrees_with_plain_pass(job, matrices, job.plain):
+    if other is None and agrees_with_plain_pass(job, matrices, _plain_pass(job)):
         return True
     if job.reduction.kind == "full":
         return _compare(job, matrices, job.x1, job.x1 if job.x2 is None else job.x2, slice(None), slice(None), other)
     # O products for each direction: as many samples as cost no more than one direction of the full kernel.
     rows, columns = _some(len(job.x1), job.outputs), _some(job.columns, job.outputs)
     left = job.x1.map(lambda t: t[rows])
+    if other is None and job.x2 is None and _agrees_with_squares(job, matrices, left, rows):
+        return True
     right = (job.x1 if job.x2 is None else job.x2).map(lambda t: t[columns])
     return _compare(job, matrices, left, right, rows, columns, other)
 

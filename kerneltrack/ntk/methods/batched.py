@@ -20,10 +20,20 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kerneltrack.ntk.capture import BATCH_RULES, BatchCapture, NotCapturable, Site, Use, find_sites, spread
+from kerneltrack.ntk.capture import (
+    BATCH_RULES,
+    CPU_ATTENTION,
+    PLAIN_RULES,
+    BatchCapture,
+    NotCapturable,
+    Site,
+    Use,
+    find_sites,
+    spread,
+)
 from kerneltrack.ntk.contraction import Term, collect, cover
 from kerneltrack.ntk.machine import Machine
-from kerneltrack.ntk.network import Inputs, Network, PlainPass, reachable_leaves
+from kerneltrack.ntk.network import Inputs, Network, PlainPass, gradients_behind, reachable_leaves
 
 #: Samples of the first comparison: two more than the sites were found by, and no multiple of these sizes.
 _COMPARED = 7
@@ -31,9 +41,6 @@ _COMPARED = 7
 _LAST_PLACES = 64
 _REMEMBERED = 256
 _NOT_OF_THE_SAMPLES = "the batch's uses of it are not the samples'"
-#: Under vmap only the formula of attention can be differentiated. A batch has torch's fused kernel, which on a CPU gives the
-#: same bits each time: a tenth less of the passes of a small BERT, and no T × T matrices.
-_CPU_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass
@@ -77,14 +84,23 @@ class Captured:
     program: int
 
 
-def capture_batch(network: Network, leaves: Mapping[str, Tensor], samples: Inputs, sites: Sequence[Site]) -> Captured:
+def capture_batch(
+    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, sites: Sequence[Site], *, looks: bool = False
+) -> Captured:
     """One pass of ``samples``, captured; call it inside ``network.evaluating()``.
+
+    Args:
+        network: the network.
+        leaves: its parameters.
+        samples: x.
+        sites: of it.
+        looks: whether backward passes look for zeros, which the host reads.
 
     Raises:
         NotCapturable, RuntimeError: it does something else than the sites say.
     """
-    capture = BatchCapture(BATCH_RULES, sites)
-    with sdpa_kernel(_CPU_ATTENTION if network.device.type == "cpu" else SDPBackend.MATH):
+    capture = BatchCapture(BATCH_RULES, sites, PLAIN_RULES if looks else {})
+    with sdpa_kernel(CPU_ATTENTION if network.device.type == "cpu" else SDPBackend.MATH):
         outputs = capture.run(network, leaves, samples)
     return Captured(outputs, capture.uses, capture.program)
 
@@ -197,7 +213,7 @@ def _pulled(
         by_weight[key] = use.weight, total + by_weight[key][1] if key in by_weight else total
     weights = [weight for weight, _ in by_weight.values()]
     totals = [total.to(weight.dtype) for weight, total in by_weight.values()]
-    pulled = torch.autograd.grad(weights, list(leaves.values()), totals, retain_graph=True, allow_unused=True)
+    pulled = gradients_behind(weights, list(leaves.values()), totals)
     return {
         name: torch.zeros_like(leaf) if part is None else part.to_dense()
         for (name, leaf), part in zip(leaves.items(), pulled, strict=True)

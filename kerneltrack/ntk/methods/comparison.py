@@ -35,6 +35,7 @@ from kerneltrack.ntk.network import (
     contents,
     explained_derivatives,
     explained_outputs,
+    gradients,
 )
 
 #: Entries from which their number decides the time, and not that of the calls.
@@ -142,8 +143,7 @@ class Comparison:
         stop = self._start + self._few
 
         def differentiate(outputs: Tensor) -> tuple[Tensor, Mapping[str, Tensor | None]]:
-            u = self._cotangents(outputs)
-            parts = torch.autograd.grad(outputs, list(leaves.values()), u, allow_unused=True)
+            parts = gradients([outputs], list(leaves.values()), [self._cotangents(outputs)])
             return outputs, dict(zip(leaves, parts, strict=True))
 
         with torch.enable_grad():

@@ -33,7 +33,7 @@ from kerneltrack.ntk.methods.preference import is_small, plain_is_faster
 from kerneltrack.ntk.methods.recording import Made, replayed, watched
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.methods.structured_plan import Step, StructuredPlan
-from kerneltrack.ntk.network import Inputs, refuse_not_finite
+from kerneltrack.ntk.network import Captured, Inputs, refuse_not_finite
 
 
 class Execution:
@@ -67,6 +67,7 @@ class Execution:
         self.kept, self.replayed = trial is None, False
         self._trial = trial if trial is not None and len(trial.samples) == len(request.x1) else None
         self._gaps = list[Tensor]()
+        self._outputs: dict[int, tuple[Tensor, bool]] = {}
         self.keeps, self.whole = False, cast(SampleBlock | None, None)
         self.plain = "" if trial is None else plain_is_faster(self.request, trial, plan)
         self.compares: list[Comparison] = []
@@ -194,7 +195,8 @@ class Execution:
         request = self.request
         done = self._trial_of(samples)
         if done is None:
-            done = ForwardPass.of(request.network, self._leaves, samples, copies=self.plan.copies)
+            looks = not request.machine.counts_launches
+            done = ForwardPass.of(request.network, self._leaves, samples, copies=self.plan.copies, looks=looks)
         if done.facts != self.plan.facts:
             if self.kept:
                 raise Outdated("the forward pass does something else than in earlier calls")
@@ -216,6 +218,8 @@ class Execution:
             beside=direction,
             proved=self.plan.passes.proved,
         )
+        if request.first is not None:
+            self._outputs[place.start] = done.outputs.detach(), done.batched is None
         self._compare_new(done, factors)
         block = SampleBlock(factors, request.reduction.kind, self._leaves, request.metric)
         if not request.machine.counts_launches:  # elsewhere the host would wait for the answer
@@ -235,6 +239,15 @@ class Execution:
             for index, term in found.items()
             if block.factors.uses[index].record not in block.factors.stacks
         }
+
+    @property
+    def captured(self) -> Captured | None:
+        """What the capture has of all samples, each alone or all in one batch; None where blocks were ordinary batches."""
+        parts = [self._outputs[start] for start in sorted(self._outputs)]
+        alone = all(own for _, own in parts)
+        outputs = [own for own, _ in parts]
+        whole = bool(parts) and sum(map(len, outputs)) == len(self.request.x1) and (alone or len(parts) == 1)
+        return Captured(torch.cat(outputs), alone) if whole else None
 
     def settled(self) -> bool:
         """Whether all that was taken for granted holds, by one look at everything that stands on the device.
@@ -261,16 +274,14 @@ class Execution:
         """Raises NotCapturable where a batch's pass is of a new kind, and its uses are not what plain autodiff gives."""
         if done.batched is None or done.program in done.batched.programs:
             return
-        given = (
-            self.request.network,
-            self._leaves,
-            done.samples,
-            done.uses,
-            self.plan.terms,
-            factors.gradients,
-            self.request.plain,
-        )
-        if names := differing(*given):
+        request, first = self.request, self.request.first
+        own = first if first is not None and len(done.samples) == len(first.samples) else None
+        if own is not None:
+            own.settle(self.captured)  # its plain pass is what the uses are compared with
+        given = request.network, self._leaves, done.samples, done.uses, self.plan.terms, factors.gradients
+        if (names := differing(*given, request.plain)) and own is not None:
+            names = differing(*given, own.of_the_whole())
+        if names:
             done.batched.leave(names)
             raise NotCapturable(f"a batch's uses of {names[:4]} are not the samples'")
         done.batched.remember(done.program)

@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from kerneltrack.errors import KernelError
 from kerneltrack.memory_budget import ran_out
-from kerneltrack.ntk.capture import REFUSALS, RULES, Capture, NotCapturable, Use, first_line
+from kerneltrack.ntk.capture import PLAIN_RULES, REFUSALS, RULES, Capture, NotCapturable, Use, first_line
 from kerneltrack.ntk.methods.batched import Batched, capture_batch, find
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.network import Inputs, Network, reachable_leaves
@@ -53,6 +53,7 @@ class ForwardPass:
         *,
         copies: bool = True,
         watches: bool = False,
+        looks: bool = False,
     ) -> ForwardPass:
         """Captures ``samples``, under vmap or, where that was found to refuse the model, as a batch.
 
@@ -64,6 +65,7 @@ class ForwardPass:
             samples: x.
             copies: as :class:`Capture` has it; a batch is always given copies.
             watches: as there; of a batch it is not asked.
+            looks: whether backward passes look for zeros, which the host reads.
 
         Raises:
             NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
@@ -72,12 +74,12 @@ class ForwardPass:
             raise NotCapturable(reason)
         batched: Batched | None = network.known(samples).batched
         if batched is None:
-            capture = Capture(RULES, copies=copies, watches=watches)
+            capture = Capture(RULES, PLAIN_RULES if looks else {}, copies=copies, watches=watches)
             outputs = capture.run(network, leaves, samples)
             return cls(samples, leaves, outputs, capture.uses, capture.writes)
         if batched.sites is None:
             raise NotCapturable(batched.why)
-        done = capture_batch(network, leaves, samples, batched.sites)
+        done = capture_batch(network, leaves, samples, batched.sites, looks=looks)
         return cls(samples, leaves, done.outputs, done.uses, batched=batched, program=done.program)
 
     @staticmethod
@@ -106,7 +108,13 @@ class ForwardPass:
         tried, known = samples if small else samples.rows(0, 1), network.known(samples)
         if known.batched is None:
             try:
-                return cls.of(network, leaves, tried, watches=request.machine.may_record)
+                return cls.of(
+                    network,
+                    leaves,
+                    tried,
+                    watches=request.machine.may_record,
+                    looks=not request.machine.counts_launches,
+                )
             except (NotCapturable, KernelError):
                 raise
             except REFUSALS as refusal:
@@ -115,12 +123,14 @@ class ForwardPass:
                 known.batched = _found(network, leaves, samples, first_line(refusal), {}, proves=of_one)
         elif known.batched.superseded:
             known.batched = _found(network, leaves, samples, known.batched.why, known.batched.left, proves=of_one)
-        return cls._of_batch(network, leaves, tried, known.batched)
+        return cls._of_batch(network, leaves, tried, known.batched, looks=not request.machine.counts_launches)
 
     @classmethod
-    def _of_batch(cls, network: Network, leaves: Mapping[str, Tensor], tried: Inputs, batched: Batched) -> ForwardPass:
+    def _of_batch(
+        cls, network: Network, leaves: Mapping[str, Tensor], tried: Inputs, batched: Batched, *, looks: bool
+    ) -> ForwardPass:
         leaves = {name: leaf for name, leaf in leaves.items() if name not in batched.left}
-        return replace(cls.of(network, leaves, tried), left=batched.left)
+        return replace(cls.of(network, leaves, tried, looks=looks), left=batched.left)
 
     @cached_property
     def facts(self) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ from kerneltrack.errors import KernelError, ProbeError
 from kerneltrack.memory_budget import budget_bytes
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network import (
+    FirstLook,
     Forward,
     Inputs,
     Metric,
@@ -77,8 +78,8 @@ class KernelRequest:
     """Everything a method needs. ``outputs`` is O behind the head.
 
     ``x2`` None means x1, a symmetric kernel. ``looked`` says that the samples were looked at before; where they were not,
-    that has to be done beside the kernel. ``of_free_memory``: the budget is half of what was free. ``plain``: the plain pass of x1,
-    where the look has made one.
+    that has to be done beside the kernel. ``of_free_memory``: the budget is half of what was free. ``first``: what a first look
+    at x1 has left to be settled.
     """
 
     network: Network
@@ -94,7 +95,7 @@ class KernelRequest:
     machine: Machine
     looked: bool = True
     of_free_memory: bool = False
-    plain: PlainPass | None = None
+    first: FirstLook | None = None
 
     @classmethod
     def of(cls, model: nn.Module, x1: Any, x2: Any, options: KernelOptions) -> KernelRequest:
@@ -103,7 +104,10 @@ class KernelRequest:
         Raises:
             KernelError, UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
         """
-        return cls.unlooked(model, x1, x2, options).look()
+        request = cls.unlooked(model, x1, x2, options).look()
+        if request.first is not None:
+            request.first.settle()
+        return request
 
     @classmethod
     def planned(cls, model: nn.Module, x1: Any, x2: Any, options: KernelOptions) -> KernelRequest:
@@ -160,17 +164,18 @@ class KernelRequest:
             )
 
     def look(self) -> KernelRequest:
-        """The same, once it is certain that a kernel of these samples makes sense.
+        """The same, once it is certain that a kernel of these samples makes sense; :attr:`first` may be left of that.
 
         Raises:
             UnsupportedModelError, ProbeError: as :func:`kerneltrack.empirical_ntk`.
         """
-        _, outputs, plain = validated(self.network, self.x1, name="x1", pulls=self._is_audited_by_products)
+        _, outputs, left = validated(self.network, self.x1, name="x1", defers=self.is_audited_by_pulls)
+        first = None if left is None else FirstLook(self.network, self.x1, "x1", *left)
         if self.x2 is not None:
             others = validate(self.network, self.x2, name="x2")[1]
             if others != outputs:
                 raise ProbeError("x1 and x2 give different numbers of outputs", got=(outputs, others))
-        return replace(self.trusted(outputs), looked=True, plain=plain)
+        return replace(self.trusted(outputs), looked=True, first=first)
 
     def trusted(self, outputs: int) -> KernelRequest:
         """The same with so many outputs as an earlier call has found; the samples are to be looked at beside the kernel."""
@@ -180,7 +185,12 @@ class KernelRequest:
         return request
 
     @property
-    def _is_audited_by_products(self) -> bool:
+    def plain(self) -> PlainPass | None:
+        """The plain pass of x1, once a first look is settled."""
+        return None if self.first is None else self.first.plain
+
+    @property
+    def is_audited_by_pulls(self) -> bool:
         """Whether Jᵀv of all samples is wanted: for the audit of a kernel of all outputs with themselves, in fine arithmetic."""
         of_all = self.x2 is None and self.reduction.kind == "full" and self.reduction.head is None
         kept = sum(p.nbytes for p in self.network.parameters.values())

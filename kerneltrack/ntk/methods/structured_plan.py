@@ -185,6 +185,7 @@ def _size(request: KernelRequest, trial: ForwardPass, term: Term) -> Contraction
     """The sizes of a term; for the trace outputs are channels too."""
     extents = [trial.uses[i].extent() for i in term.uses]
     channels = request.outputs if request.reduction.kind == "trace" else 1
+    products, sums = trial.uses[term.uses[0]].pixel_work() if len(term.uses) == 1 else (0, 0)
     size = ContractionSize(
         rows=request.samples,
         sample_pairs=request.sample_pairs,
@@ -195,6 +196,8 @@ def _size(request: KernelRequest, trial: ForwardPass, term: Term) -> Contraction
         inner=extents[0].inner,
         tokens=sum(extent.tokens for extent in extents),
         item_bytes=request.dtype.itemsize,
+        pixel_products=products,
+        pixel_sums=sums,
     )
     if term.form == "features":
         return replace(size, inner=1, tokens=1)

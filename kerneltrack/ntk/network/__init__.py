@@ -7,6 +7,7 @@ from kerneltrack.ntk.network.arithmetic import DRAWS, UNITS
 from kerneltrack.ntk.network.autograd_graph import is_of_torch, reachable_leaves
 from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.fineness import fineness
+from kerneltrack.ntk.network.first_look import Captured, FirstLook
 from kerneltrack.ntk.network.flops import forward_flops
 from kerneltrack.ntk.network.forward import Forward, as_rows, default_forward
 from kerneltrack.ntk.network.generators import still
@@ -26,7 +27,8 @@ from kerneltrack.ntk.network.parameters import (
     trainable,
     unwrap,
 )
-from kerneltrack.ntk.network.plain_pass import PlainPass
+from kerneltrack.ntk.network.plain_pass import PlainPass, direction, is_plain, squares
+from kerneltrack.ntk.network.pullback import gradients, gradients_behind
 from kerneltrack.ntk.network.refusals import explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 from kerneltrack.ntk.network.state import State
@@ -39,7 +41,9 @@ __all__ = [
     "PULLED",
     "UNITS",
     "AnchoredNetwork",
+    "Captured",
     "Configuration",
+    "FirstLook",
     "Forward",
     "Inputs",
     "Known",
@@ -56,12 +60,16 @@ __all__ = [
     "common_dtype",
     "contents",
     "default_forward",
+    "direction",
     "explained",
     "explained_derivatives",
     "explained_outputs",
     "fineness",
     "forward_flops",
+    "gradients",
+    "gradients_behind",
     "is_of_torch",
+    "is_plain",
     "known",
     "layer_of",
     "listed",
@@ -72,6 +80,7 @@ __all__ = [
     "refuse_random",
     "reported_name",
     "selected",
+    "squares",
     "still",
     "summed_dtype",
     "trainable",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.network.network import Network
+from kerneltrack.ntk.network.pullback import pull
 from kerneltrack.ntk.network.samples import Inputs
 
 Gradients = Mapping[str, Tensor]
@@ -46,9 +47,7 @@ def _differentiate(
     leaves: Gradients, u_of: Callable[[Tensor], Tensor], outputs: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     u = u_of(outputs)
-    parts: tuple[Tensor | None, ...] = (None,) * len(leaves)
-    if outputs.requires_grad:
-        parts = torch.autograd.grad(outputs, list(leaves.values()), u, allow_unused=True)
+    parts = pull(list(leaves.values()), u, outputs)
     own: dict[int, Tensor] = {}
     pulled: dict[str, Tensor] = {}
     for (name, leaf), part in zip(leaves.items(), parts, strict=True):

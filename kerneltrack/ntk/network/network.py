@@ -278,6 +278,11 @@ class Network:
                 known.sight = self._seen(samples.rows(0, 1))
             return known.sight
 
+    def sees_the_same(self, samples: Inputs) -> bool:
+        """Whether the witness sees now what it saw once: a hook may have come, or another backward pass, that no key tells."""
+        with self.evaluating():
+            return self._seen(samples.rows(0, 1)) == self.sight(samples)
+
     def _seen(self, one: Inputs) -> Sight:
         own = self.now.tree.parameters
         first_pass = Pass(

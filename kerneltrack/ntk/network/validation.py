@@ -7,20 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kerneltrack.ntk.network.batch_vjp import cotangents
 from kerneltrack.ntk.network.checksum import checksums
 from kerneltrack.ntk.network.first_pass import try_one_sample
 from kerneltrack.ntk.network.independence import (
     FEW,
     MANY,
-    PULLED,
+    Look,
     look,
     refuse_coupling,
     refuse_hidden_coupling,
     refuse_randomness,
 )
 from kerneltrack.ntk.network.network import Network
-from kerneltrack.ntk.network.plain_pass import PlainPass, pulled_by_all
+from kerneltrack.ntk.network.plain_pass import halves, is_plain
 from kerneltrack.ntk.network.refusals import coupling_explained, explained, refuse_not_finite
 from kerneltrack.ntk.network.samples import Inputs
 
@@ -42,18 +41,21 @@ def validate(network: Network, x: Any, *, name: str = "x") -> tuple[Inputs, int]
 
 
 def validated(
-    network: Network, x: Any, *, name: str = "x", pulls: bool = False
-) -> tuple[Inputs, int, PlainPass | None]:
-    """:func:`validate`, and the plain pass of samples that are new, where it ``pulls``; None of others.
+    network: Network, x: Any, *, name: str = "x", defers: bool = False
+) -> tuple[Inputs, int, tuple[Look, tuple[int, ...]] | None]:
+    """:func:`validate`; where it ``defers``, what was seen of samples that are new, how many they are, and sums of what they hold.
 
-    A gradient that hooks change has no plain pass.
+    All of them as batches are then left to a :class:`.first_look.FirstLook`. Else None, and so where hooks change gradients,
+    or where arithmetic is coarse.
     """
     samples = network.inputs(x, name=name)
-    accepted = network.known(samples).accepted
     found = len(samples), *contents(samples).tolist()
-    outputs, plain = _look(network, samples, name, found not in accepted, pulls)
-    accepted.add(found)
-    return samples, outputs, plain
+    first = found not in network.known(samples).accepted
+    outputs, seen = _look(network, samples, name, first, defers)
+    if seen is not None:
+        return samples, outputs, (seen, found)
+    network.known(samples).accepted.add(found)
+    return samples, outputs, None
 
 
 def contents(samples: Inputs) -> Tensor:
@@ -67,8 +69,8 @@ def look_closely(network: Network, samples: Inputs) -> None:
     _look(network, samples, "x", True, False)
 
 
-def _look(network: Network, samples: Inputs, name: str, first: bool, pulls: bool) -> tuple[int, PlainPass | None]:
-    plain: PlainPass | None = None
+def _look(network: Network, samples: Inputs, name: str, first: bool, defers: bool) -> tuple[int, Look | None]:
+    """How many outputs there are, and what was seen where batches are left for later."""
     with explained(network.module), network.evaluating():
         generators = network.now.generators
         before = generators.states()
@@ -77,18 +79,8 @@ def _look(network: Network, samples: Inputs, name: str, first: bool, pulls: bool
         inputs = samples.rows(0, 1).assemble()
         with coupling_explained(network.module, inputs):
             seen = look(network, samples, MANY if first else FEW)
-            batches: tuple[Tensor, Tensor] | None = None
-            if first and pulls and not network.sight(samples).by_rows:
-                whole, v, pulled = pulled_by_all(network, samples)
-                alone = seen.chosen[:PULLED]
-                plain = PlainPass(
-                    samples, v, pulled, alone, seen.alone[:1], cotangents(whole, FEW)[: len(alone)], seen.pulled
-                )
-                batches = _batches(network, samples, name, whole)
-            elif first:
-                with torch.no_grad():
-                    whole = network.batch(network.parameters, samples, raw=True)
-                batches = _batches(network, samples, name, whole)
+            defers = defers and first and is_plain(network, samples)
+            batches = _batches(network, samples, name) if first and not defers else None
         drawn = generators.states() != before
         outputs = network.headed(seen.alone[:1]).shape[1]
     if drawn:
@@ -97,17 +89,16 @@ def _look(network: Network, samples: Inputs, name: str, first: bool, pulls: bool
         refuse_coupling(network, samples, seen, batches)
         if first:
             refuse_hidden_coupling(network, samples, seen)
-    return outputs, plain
+    return outputs, seen if defers else None
 
 
-def _batches(network: Network, samples: Inputs, name: str, whole: Tensor) -> tuple[Tensor, Tensor]:
-    """f of all samples together, which is given, and of two halves of them, before the head."""
+def _batches(network: Network, samples: Inputs, name: str) -> tuple[Tensor, Tensor]:
+    """f of all samples together, and of two halves of them, before the head."""
     with torch.no_grad():
+        whole = network.batch(network.parameters, samples, raw=True)
         refuse_not_finite(whole, name)
         refuse_not_finite(network.headed(whole), name)
-        cut = (len(samples) + 1) // 2
-        parts = [network.batch(network.parameters, s, raw=True) for _, s in samples.chunks(cut)]
-        return whole, torch.cat(parts)
+        return whole, halves(network, samples)
 
 
 def refuse_random(network: Network, x: Any) -> None:
