@@ -83,7 +83,8 @@ def copy_of_a_later_part(x):
 
 
 def numbers_of_another_kind(x):
-    return [x.long().clamp(min=1), x.long().clamp(min=1.0)]
+    """1 and 1.0 give integers and floats; something follows, because what is left behind is shared in no case."""
+    return [x.long().clamp(min=1).neg(), x.long().clamp(min=1.0).neg()]
 
 
 def the_same_twice(x):
