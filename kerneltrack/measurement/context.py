@@ -96,6 +96,11 @@ class Context:
         return self.spec.targets(self.outputs)
 
     @cached_property
+    def residual(self) -> Tensor | None:
+        """m (N, O); None without targets."""
+        return None if self.targets is None else self.spec.residual(self.outputs, self.targets)
+
+    @cached_property
     def layers(self) -> Layers:
         """The layers that have values: those of the first measurement."""
         return Layers.of(self.module, self.spec.selection, self.references.layers)
@@ -301,7 +306,7 @@ class Context:
             outputs=read(outputs),
             targets=None if targets is None else read(targets),
             given_targets=None if targets is None or self.spec.gauge == "raw" else to_float64(targets),
-            residual=None if targets is None else read(self.spec.residual(self.outputs, targets)),
+            residual=None if targets is None or self.residual is None else read(self.residual),
             probe_loss=math.nan if loss is None or targets is None else float(loss.value(self.outputs, targets)),
             learning_rates=self.rule.learning_rates,
             initial=self.references.initial,

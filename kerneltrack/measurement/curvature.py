@@ -166,7 +166,10 @@ def _root(outputs: Tensor, targets: Tensor | None, loss: ProbeLoss | None) -> tu
     if loss.name == "cross_entropy":
         return SoftmaxRoot.of(outputs, targets), None
     blocks = loss.hessian_blocks(outputs, targets) / len(outputs)
-    return SymmetricRoot.of(blocks), _multiple_of_identity(blocks)
+    scale = _multiple_of_identity(blocks)
+    if scale is not None and scale > 0:
+        return SymmetricRoot(blocks / scale**0.5), scale
+    return SymmetricRoot.of(blocks), scale
 
 
 def _multiple_of_identity(blocks: Tensor) -> float | None:

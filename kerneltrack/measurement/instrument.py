@@ -259,8 +259,8 @@ class Instrument(ProbeSpec):
     def _own_functions(self, context: Context) -> dict[str, Any]:
         """The archive's outputs and residual: the network's own, whatever a callable or a gauge makes of them."""
         found = {"outputs": to_float64(context.outputs)}
-        if context.targets is not None:
-            found["residual"] = to_float64(self.residual(context.outputs, context.targets))
+        if context.residual is not None:
+            found["residual"] = to_float64(context.residual)
         return found
 
     def _remarks(self, context: Context, missing: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The loss on the probe: its value, the residual m = N·∂L/∂f, and the Hessian blocks S of stability.
 
 Every loss here is a mean over samples of one per-sample function ℓ(f_n, y_n); everything else is derived from ℓ by
-differentiation, so that a loss has one definition. For L = (1/N) Σ_n ℓ(f_n, y_n):
+differentiation, so that a loss has one definition; only the second derivatives of squares, constants, are written down.
+For L = (1/N) Σ_n ℓ(f_n, y_n):
 
     m_n = ∂ℓ/∂f_n,        ∇²_f L = blockdiag(∂²ℓ/∂f_n²) / N.
 """
@@ -38,6 +39,8 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
 
 _PER_SAMPLE: dict[str, MeanLoss] = {"half_mse": half_mse, "mse": mse, "cross_entropy": cross_entropy}
 NAMES = tuple(_PER_SAMPLE)
+#: c of the losses whose Hessian blocks are c times the identity, whatever f and y, by the number of outputs.
+_QUADRATIC: dict[str, Callable[[int], float]] = {"half_mse": lambda outputs: 1.0, "mse": lambda outputs: 2 / outputs}
 
 
 @dataclass(frozen=True)
@@ -150,5 +153,9 @@ class ProbeLoss:
 
     def hessian_blocks(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """∂²ℓ/∂f_n², shape (N, O, O); divided by N they are the blocks of S = ∇²_f L."""
+        if self.name in _QUADRATIC:  # differentiated, they would be the same to the last bit, after some milliseconds
+            width = outputs.shape[1]
+            block = _QUADRATIC[self.name](width) * torch.eye(width, dtype=outputs.dtype, device=outputs.device)
+            return block.expand(len(outputs), width, width)
         blocks: Tensor = torch.func.vmap(torch.func.hessian(self.sample))(outputs, targets)
         return blocks.detach()
