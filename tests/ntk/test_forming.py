@@ -38,7 +38,7 @@ def block(outputs, groups, uses, rows_last, trace):
         kind="trace" if trace else "full",
         count=N,
         row_planes=lambda index: [gradients[index]],
-        input_rows=lambda index, start, stop: recorded[index].input_rows(start, stop),
+        input_rows=lambda index, start, stop, room: recorded[index].input_rows(start, stop),
     )
     whole = sum(torch.einsum("onget,ngti->nogei", torch.stack(g), a) for g, a in zip(gradients, inputs, strict=True))
     return side, whole

@@ -63,8 +63,11 @@ class ConvolutionUse(Use):
         return rows.reshape(gradient.shape[0], size.groups, size.outer, size.tokens)
 
     def input_rows(self, start: int, stop: int) -> Tensor:
+        return self.input_rows_in(start, stop, None)
+
+    def input_rows_in(self, start: int, stop: int, room: Tensor | None) -> Tensor:
         size, positions = self.extent(), self.record.shape[-self.geometry.dims :]
-        patches = _patches(self.record.operands[0][start:stop], self.geometry, positions)
+        patches = _patches(self.record.operands[0][start:stop], self.geometry, positions, room)
         return patches.reshape(stop - start, size.groups, size.inner, size.tokens).transpose(2, 3)
 
     def joins(self, other: Use) -> bool:
@@ -118,7 +121,7 @@ class TransposedConvolutionUse(ConvolutionUse):
         patches = _patches(gradient, self.geometry, positions)
         return patches.reshape(gradient.shape[0], size.groups, size.outer, size.tokens)
 
-    def input_rows(self, start: int, stop: int) -> Tensor:
+    def input_rows_in(self, start: int, stop: int, room: Tensor | None) -> Tensor:
         size = self.extent()
         rows = _channels_first(self.record.operands[0][start:stop], self.geometry.dims)
         return rows.reshape(stop - start, size.groups, size.inner, size.tokens).transpose(2, 3)
@@ -138,8 +141,8 @@ def _channels_first(x: Tensor, dims: int) -> Tensor:
     return x if x.dim() == 3 else x.transpose(1, 2).flatten(2)
 
 
-def _patches(x: Tensor, geometry: ConvolutionGeometry, positions: torch.Size) -> Tensor:
-    """(N, [B,] C, *S) → (N, C·kernel, B·positions): what the kernel sees at each position."""
+def _patches(x: Tensor, geometry: ConvolutionGeometry, positions: torch.Size, room: Tensor | None = None) -> Tensor:
+    """(N, [B,] C, *S) → (N, C·kernel, B·positions): what the kernel sees at each position; in ``room`` where that is given."""
     dims = geometry.dims
     batch = x.shape[: -dims - 1]
     x = x.flatten(0, len(batch) - 1)
@@ -157,6 +160,8 @@ def _patches(x: Tensor, geometry: ConvolutionGeometry, positions: torch.Size) ->
         *(k * s for k, s in zip(geometry.stride, steps, strict=True)),
     )
     view = x.as_strided((x.shape[0], x.shape[1], *geometry.kernel, *positions), strides)
+    if room is not None and prod(geometry.kernel) > 1:
+        view = room[: view.numel()].view(view.shape).copy_(view)
     patches = view.reshape(batch[0], -1, x.shape[1] * prod(geometry.kernel), prod(positions))
     return patches.transpose(1, 2).flatten(2) if patches.shape[1] > 1 else patches.squeeze(1)
 

@@ -81,6 +81,10 @@ class Use(ABC):
     def input_rows(self, start: int, stop: int) -> Tensor:
         """A for samples start ≤ n < stop, (n, g, T, i)."""
 
+    def input_rows_in(self, start: int, stop: int, room: Tensor | None) -> Tensor:
+        """:meth:`input_rows`, what is copied for them in ``room`` of :meth:`copied_inputs` entries for each sample, if given."""
+        return self.input_rows(start, stop)
+
     @abstractmethod
     def joins(self, other: Use) -> bool:
         """Whether both, of one weight, are rows of one and the same linear map."""

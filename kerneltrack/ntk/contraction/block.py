@@ -54,6 +54,11 @@ class SampleBlock:
             if bool(use.input_rows(0, self.count).sum().isfinite()):
                 self.seen[index] = rows, [picked(gradient, rows, 3) for gradient in gradients]
 
+    def copied_inputs(self, terms: Sequence[Term]) -> int:
+        """Entries of the input rows of the largest of these terms, of those that are copied, with one use each."""
+        uses = [self.factors.uses[t.uses[0]] for t in terms if len(t.uses) == 1 and t.uses[0] not in self.columns]
+        return self.count * max((use.copied_inputs() for use in uses), default=0)
+
     def has_one_row(self, term: Term) -> bool:
         """Whether outputs see one row of a linear map, of several, in each sample."""
         rows = [self.seen[index][0].shape[1] for index in term.uses if index in self.seen]
@@ -110,9 +115,12 @@ class SampleBlock:
         """The same of a linear map, of the rows that :meth:`input_rows` has."""
         return self.planes_of(self.seen[index][1]) if index in self.seen else self.planes(index)
 
-    def input_rows(self, index: int, start: int, stop: int) -> Tensor:
-        """A of a linear map, (n, g, T, i): all rows, or those that outputs see where they were found to be few."""
-        rows = self.factors.uses[index].input_rows(start, stop)
+    def input_rows(self, index: int, start: int, stop: int, room: Tensor | None = None) -> Tensor:
+        """A of a linear map, (n, g, T, i): all rows, or those that outputs see where they were found to be few.
+
+        What is copied for them lies in ``room`` where that is given.
+        """
+        rows = self.factors.uses[index].input_rows_in(start, stop, room)
         return picked(rows, self.seen[index][0][start:stop], 2) if index in self.seen else rows
 
     def planes_of(self, outputs: Sequence[Tensor]) -> list[Sequence[Tensor]]:

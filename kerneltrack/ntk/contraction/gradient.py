@@ -55,8 +55,10 @@ class Gradient(Order):
         width = max(1, min(self.machine.slice_columns, workspace // (theta.element_size() * max(theta.shape[1:]))))
         for plane, part in enumerate(theta):
             whole = [term for term in terms if self._is_whole(term, width, blocks[0])]
-            buffers = [part.new_empty(0)] * len(blocks)
-            if any(term.form == "tokens" for term in terms if term not in whole):
+            buffers = patches = [part.new_empty(0)] * len(blocks)
+            sliced = [term for term in terms if term.form == "tokens" and term not in whole]
+            if sliced:
+                patches = [part.new_empty(block.copied_inputs(sliced)) for block in blocks]
                 buffers = [part.new_empty(width * rows) for rows in part.shape[: len(blocks)]]
             narrow = _Narrow(part, min(self.machine.narrow_columns, width), symmetric, self.machine)
             for group in _groups(whole, blocks[0], width):
@@ -66,8 +68,8 @@ class Gradient(Order):
             for term in (term for term in terms if term not in whole):
                 own = self._slice_width(term, width, part, blocks)
                 slices = [
-                    self._features(block, term, plane, own, buffer, workspace)
-                    for block, buffer in zip(blocks, buffers, strict=True)
+                    self._features(block, term, plane, own, buffer, room, workspace)
+                    for block, buffer, room in zip(blocks, buffers, patches, strict=True)
                 ]
                 for pair in zip(*slices, strict=True):
                     narrow.add(pair[0].unsqueeze(1), pair[-1].unsqueeze(1), term.scale, shared=True)
@@ -90,13 +92,13 @@ class Gradient(Order):
         return min(width, max(machine.narrow_columns, machine.narrow_bytes // (max(theta.shape) * item)))
 
     def _features(
-        self, block: SampleBlock, term: Term, plane: int, width: int, buffer: Tensor, workspace: int
+        self, block: SampleBlock, term: Term, plane: int, width: int, buffer: Tensor, room: Tensor, workspace: int
     ) -> Iterable[Tensor]:
-        """Per-sample gradients, slice by slice; those of a linear map in ``buffer``."""
+        """Per-sample gradients, slice by slice; those of a linear map in ``buffer``, what it copies of inputs in ``room``."""
         if (formed := block.formed(term, plane)) is not None:
             return [formed]
         if term.form == "tokens":
-            return token_features(block, term, plane, width, buffer, self.machine)
+            return token_features(block, term, plane, width, buffer, self.machine, room)
         if term.form == "features":
             return [shift_features(block, term, plane).flatten(0, 1)]
         return dense_features(block, term, plane, workspace // buffer.element_size()).values()

@@ -59,7 +59,7 @@ class Slice:
 
 
 def token_features(
-    block: SampleBlock, term: Term, plane: int, width: int, buffer: Tensor, machine: Machine
+    block: SampleBlock, term: Term, plane: int, width: int, buffer: Tensor, machine: Machine, room: Tensor | None = None
 ) -> Iterator[Tensor]:
     """Per-sample gradients of a "tokens" term, slice by slice, (n·Q, ≤ width) each.
 
@@ -71,8 +71,10 @@ def token_features(
         buffer: at least n·Q·width entries, overwritten by every slice: fresh pages from the system cost as
             much as the products.
         machine: what runs it.
+        room: where the input rows of a weight's one use are copied to, if they are: for the same reason.
     """
-    uses = [Operands(block.row_planes(i)[plane], block.input_rows(i, 0, block.count)) for i in term.uses]
+    own = room if len(term.uses) == 1 else None
+    uses = [Operands(block.row_planes(i)[plane], block.input_rows(i, 0, block.count, own)) for i in term.uses]
     trace = block.kind == "trace"
     for cut in _slice(uses[0], width, trace, machine).cut(uses):
         yield _form(cut, buffer, trace, machine.copy_bytes)
