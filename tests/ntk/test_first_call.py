@@ -92,6 +92,11 @@ def larger_and_asks(m, x):
     return larger(m, x if bool((x < 9).all()) else x - 9)
 
 
+def longer_and_asks(m, x):
+    """The batch's capture fails, because its layers are called in another way than those of a few."""
+    return m.c(larger_and_asks(m, x)) if len(x) > 8 else larger_and_asks(m, x)
+
+
 def in_the_derivative(m, x):
     """f has the values of one sample alone, and above eight samples the derivative of another f."""
     h = m.a(x) if bool((x < 9).all()) else m.a(x - 9)
@@ -101,14 +106,17 @@ def in_the_derivative(m, x):
 
 @pytest.mark.parametrize(
     ("rule", "method"),
-    [*itertools.product([larger, larger_and_asks], ["auto", "structured", "jacobian"]), (in_the_derivative, "auto")],
+    [*itertools.product([larger, longer_and_asks], ["auto", "structured", "jacobian"]), (in_the_derivative, "auto")],
 )
 def test_what_only_all_samples_show_is_refused_behind_the_kernel(rule, method):
     """By construction. The message is that of coupling, whatever became of the kernel before, and the next call says it again."""
-    model = With(rule, a=nn.Linear(5, 3), b=nn.Linear(5, 3)).double()
+    model = With(rule, a=nn.Linear(5, 3), b=nn.Linear(5, 3), c=nn.Linear(3, 3)).double()
     for _ in range(2):
         with pytest.raises(UnsupportedModelError, match="couples samples"):
             kt.empirical_ntk(model, X[:10], method=method)
+        known = (network := Network(model)).known(network.inputs(X[:10]))
+        assert known.batched is None
+        assert not known.accepted
     kernel = kt.empirical_ntk(model, X[:4])  # of four it is one network, and right
     a = model.a.weight.new_tensor([[1.0]]) + X[:4] @ X[:4].T
     assert torch.allclose(kernel, a[:, :, None, None] * torch.eye(3), rtol=0, atol=1e-12)
