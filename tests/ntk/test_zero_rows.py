@@ -151,8 +151,8 @@ def padded(x):
 
 
 def blind(x):
-    """The third token sees nothing."""
-    return padded(x) & (torch.arange(x.shape[1]) != 2).unsqueeze(-1)
+    """The last token, which is read, sees nothing."""
+    return padded(x) & (torch.arange(x.shape[1]) != x.shape[1] - 1).unsqueeze(-1)
 
 
 def numbers(below):
