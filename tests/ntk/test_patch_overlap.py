@@ -132,3 +132,13 @@ def test_single_precision_keeps_its_digits(by_pixels):
 def test_pixels_are_taken_where_patches_share_many(channels, kernel, pixels, positions, pixels_pay):
     """By count: 9·256 multiply-adds against 256 and eight sums or copies, each as long as some two dozen of them."""
     assert patch_overlap.pays(channels, kernel, pixels, positions) is pixels_pay
+
+
+def test_patches_of_two_sides_lie_apart(monkeypatch):
+    """Where gradients are formed in several slices, both sides' patches are read again and again."""
+    model, x = drawn(*net("valid"))
+    rows = jacobian(model, x)
+    prefer(monkeypatch, "gradient")
+    with use(replace(Machine(), slice_columns=8, narrow_columns=8)):
+        rectangle = kt.empirical_ntk(model, x[:2], x[1:], method="structured")
+    assert distance(rectangle, contract(rows, rows, "full")[:2, 1:]) < EXACT
