@@ -67,7 +67,9 @@ def test_forward_mode_is_not_asked_of_torchs_own_operations(monkeypatch, output)
         kt.empirical_ntk(model, X, output=output)
 
 
-@pytest.mark.parametrize("build", [net, lambda: With(asks, net=net()), lambda: weight_norm(net()[0])], ids=["plain", "asks", "expressed"])
+@pytest.mark.parametrize(
+    "build", [net, lambda: With(asks, net=net()), lambda: weight_norm(net()[0])], ids=["plain", "asks", "expressed"]
+)
 def test_no_cotangent_is_handed_to_torch(monkeypatch, machine, build):
     """For a tensor torch.autograd.grad imports its symbolic shapes, and SymPy. Oracle: what it is called with."""
     machine(backward_rows=0)  # passes of several outputs have no other way
