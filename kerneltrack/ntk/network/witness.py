@@ -138,13 +138,20 @@ def cotangent(outputs: Tensor) -> Tensor:
 
 
 def _attributes(module: nn.Module) -> dict[str, Tensor]:
-    """Tensors that modules hold as attributes, by name; torch does not know of them."""
+    """Tensors that modules hold as attributes, by name; torch does not know of them.
+
+    What a pass under vmap has left in an attribute is none: it is dead outside, and every forward pass makes it anew.
+    """
     return {
         f"{name}.{attribute}".strip("."): value
         for name, child in module.named_modules()
         for attribute, value in vars(child).items()
-        if isinstance(value, Tensor) and not value.is_inference()
+        if isinstance(value, Tensor) and not value.is_inference() and not _is_of_vmap(value)
     }
+
+
+def _is_of_vmap(tensor: Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def _leaf_refused(run: Callable[[], Any]) -> Any:
