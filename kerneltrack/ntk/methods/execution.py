@@ -65,7 +65,9 @@ class Execution:
         self.plan, self.request = plan, replace(request, machine=plan.machine)
         self._given = None if trial is None else trial.leaves
         self.kept, self.replayed = trial is None, False
-        self._trial = trial if trial is not None and len(trial.samples) == len(request.x1) else None
+        # A pass of another kind has other bits, and every call of a plan is to have the same.
+        serves = trial is not None and len(trial.samples) == len(request.x1) and trial.looks == self._looks
+        self._trial = trial if serves else None
         self._gaps = list[Tensor]()
         self._outputs: dict[int, tuple[Tensor, bool]] = {}
         self.keeps, self.whole = False, cast(SampleBlock | None, None)
@@ -195,8 +197,7 @@ class Execution:
         request = self.request
         done = self._trial_of(samples)
         if done is None:
-            looks = not request.machine.counts_launches
-            done = ForwardPass.of(request.network, self._leaves, samples, copies=self.plan.copies, looks=looks)
+            done = ForwardPass.of(request.network, self._leaves, samples, copies=self.plan.copies, looks=self._looks)
         if done.facts != self.plan.facts:
             if self.kept:
                 raise Outdated("the forward pass does something else than in earlier calls")
@@ -239,6 +240,11 @@ class Execution:
             for index, term in found.items()
             if block.factors.uses[index].record not in block.factors.stacks
         }
+
+    @property
+    def _looks(self) -> bool:
+        """Whether backward passes look for zeros, which the host reads."""
+        return not self.request.machine.counts_launches
 
     @property
     def captured(self) -> Captured | None:

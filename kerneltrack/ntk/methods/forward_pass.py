@@ -33,6 +33,7 @@ class ForwardPass:
         batched: how batches are captured, where this was one; None where it was vmap's.
         program: a checksum of what an ordinary batch's pass called.
         left: parameters that are no leaves, and why.
+        looks: whether its backward passes look for zeros.
     """
 
     samples: Inputs
@@ -43,6 +44,7 @@ class ForwardPass:
     batched: Batched | None = None
     program: int = 0
     left: Mapping[str, str] = field(default_factory=dict)
+    looks: bool = False
 
     @classmethod
     def of(
@@ -76,11 +78,11 @@ class ForwardPass:
         if batched is None:
             capture = Capture(RULES, PLAIN_RULES if looks else {}, copies=copies, watches=watches)
             outputs = capture.run(network, leaves, samples)
-            return cls(samples, leaves, outputs, capture.uses, capture.writes)
+            return cls(samples, leaves, outputs, capture.uses, capture.writes, looks=looks)
         if batched.sites is None:
             raise NotCapturable(batched.why)
         done = capture_batch(network, leaves, samples, batched.sites, looks=looks)
-        return cls(samples, leaves, done.outputs, done.uses, batched=batched, program=done.program)
+        return cls(samples, leaves, done.outputs, done.uses, batched=batched, program=done.program, looks=looks)
 
     @staticmethod
     def leaves_of(network: Network, samples: Inputs) -> dict[str, Tensor]:
