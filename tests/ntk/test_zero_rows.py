@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import kerneltrack as kt
-from kerneltrack.ntk.capture import attention, pointwise, row_product, segment, zero_rows
+from kerneltrack.ntk.capture import attention, pointwise, row_product, rules, segment, zero_rows
 from kerneltrack.ntk.machine import Machine, use
 from tests.ntk.models import With
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
@@ -81,6 +81,11 @@ def expected(*given, mix=None):
     with sdpa_kernel(SDPBackend.MATH):
         rows = jacobian(model, x)
     return contract(rows, rows, "full")
+
+
+@pytest.fixture(autouse=True)
+def functions_are_joined_whatever_the_number_of_outputs(monkeypatch):
+    monkeypatch.setattr(rules, "JOINED_FROM", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +205,16 @@ def test_what_is_left_out(monkeypatch):
         kt.empirical_ntk(*network("mean", "linear", "spelt out", 5, captured), method="structured")
         assert all(rows is None for rows in found)
         assert len(calls) == 1
+
+
+def test_functions_are_joined_for_several_outputs_alone(monkeypatch):
+    """Joins take memory and Python: with few outputs autograd's own passes take less."""
+    monkeypatch.setattr(rules, "JOINED_FROM", 4)
+    made, joined = [], pointwise.Pointwise.joined
+    monkeypatch.setattr(pointwise.Pointwise, "joined", lambda self, sources: made.append(self) or joined(self, sources))
+    for outputs in (2, 5):
+        kt.empirical_ntk(*network("mean", "linear", "spelt out", outputs, "vmap"), method="structured")
+        assert bool(made) == (outputs >= 4)
 
 
 def test_slopes_of_two_sources():

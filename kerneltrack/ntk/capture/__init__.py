@@ -9,13 +9,12 @@ from kerneltrack.ntk.capture.capture import Capture
 from kerneltrack.ntk.capture.embedding import EmbeddingUse
 from kerneltrack.ntk.capture.jacobian_block import FormedBlock, JacobianBlock, side_by_side
 from kerneltrack.ntk.capture.record import REFUSALS, NotCapturable, Record, first_line
-from kerneltrack.ntk.capture.rules import BATCH_RULES, PLAIN_RULES, RULES
+from kerneltrack.ntk.capture.rules import BATCH_RULES, RULES, plain_rules
 from kerneltrack.ntk.capture.use import Extent, Form, Use, row_overlaps
 
 __all__ = [
     "BATCH_RULES",
     "CPU_ATTENTION",
-    "PLAIN_RULES",
     "REFUSALS",
     "RULES",
     "BatchCapture",
@@ -31,6 +30,7 @@ __all__ = [
     "Use",
     "find_sites",
     "first_line",
+    "plain_rules",
     "row_overlaps",
     "side_by_side",
     "spread",

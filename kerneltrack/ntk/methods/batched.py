@@ -23,12 +23,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from kerneltrack.ntk.capture import (
     BATCH_RULES,
     CPU_ATTENTION,
-    PLAIN_RULES,
     BatchCapture,
     NotCapturable,
     Site,
     Use,
     find_sites,
+    plain_rules,
     spread,
 )
 from kerneltrack.ntk.contraction import Term, collect, cover
@@ -85,7 +85,7 @@ class Captured:
 
 
 def capture_batch(
-    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, sites: Sequence[Site], *, looks: bool = False
+    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, sites: Sequence[Site], *, looks: int = 0
 ) -> Captured:
     """One pass of ``samples``, captured; call it inside ``network.evaluating()``.
 
@@ -94,12 +94,12 @@ def capture_batch(
         leaves: its parameters.
         samples: x.
         sites: of it.
-        looks: whether backward passes look for zeros, which the host reads.
+        looks: for how many outputs backward passes look for zeros, which the host reads; 0 is not at all.
 
     Raises:
         NotCapturable, RuntimeError: it does something else than the sites say.
     """
-    capture = BatchCapture(BATCH_RULES, sites, PLAIN_RULES if looks else {})
+    capture = BatchCapture(BATCH_RULES, sites, plain_rules(looks))
     with sdpa_kernel(CPU_ATTENTION if network.device.type == "cpu" else SDPBackend.MATH):
         outputs = capture.run(network, leaves, samples)
     return Captured(outputs, capture.uses, capture.program)

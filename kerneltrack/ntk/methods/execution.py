@@ -242,9 +242,9 @@ class Execution:
         }
 
     @property
-    def _looks(self) -> bool:
-        """Whether backward passes look for zeros, which the host reads."""
-        return not self.request.machine.counts_launches
+    def _looks(self) -> int:
+        """For how many outputs backward passes look for zeros, which the host reads; 0 is not at all."""
+        return 0 if self.request.machine.counts_launches else self.request.outputs
 
     @property
     def captured(self) -> Captured | None:

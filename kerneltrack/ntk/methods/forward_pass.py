@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from kerneltrack.errors import KernelError
 from kerneltrack.memory_budget import ran_out
-from kerneltrack.ntk.capture import PLAIN_RULES, REFUSALS, RULES, Capture, NotCapturable, Use, first_line
+from kerneltrack.ntk.capture import REFUSALS, RULES, Capture, NotCapturable, Use, first_line, plain_rules
 from kerneltrack.ntk.methods.batched import Batched, capture_batch, find
 from kerneltrack.ntk.methods.request import KernelRequest
 from kerneltrack.ntk.network import Inputs, Network, reachable_leaves
@@ -33,7 +33,7 @@ class ForwardPass:
         batched: how batches are captured, where this was one; None where it was vmap's.
         program: a checksum of what an ordinary batch's pass called.
         left: parameters that are no leaves, and why.
-        looks: whether its backward passes look for zeros.
+        looks: for how many outputs its backward passes look for zeros; 0 is not at all.
     """
 
     samples: Inputs
@@ -44,7 +44,7 @@ class ForwardPass:
     batched: Batched | None = None
     program: int = 0
     left: Mapping[str, str] = field(default_factory=dict)
-    looks: bool = False
+    looks: int = 0
 
     @classmethod
     def of(
@@ -55,7 +55,7 @@ class ForwardPass:
         *,
         copies: bool = True,
         watches: bool = False,
-        looks: bool = False,
+        looks: int = 0,
     ) -> ForwardPass:
         """Captures ``samples``, under vmap or, where that was found to refuse the model, as a batch.
 
@@ -67,7 +67,7 @@ class ForwardPass:
             samples: x.
             copies: as :class:`Capture` has it; a batch is always given copies.
             watches: as there; of a batch it is not asked.
-            looks: whether backward passes look for zeros, which the host reads.
+            looks: for how many outputs backward passes look for zeros, which the host reads; 0 is not at all.
 
         Raises:
             NotCapturable, RuntimeError: the forward pass cannot be captured; only plain autodiff can do it.
@@ -76,7 +76,7 @@ class ForwardPass:
             raise NotCapturable(reason)
         batched: Batched | None = network.known(samples).batched
         if batched is None:
-            capture = Capture(RULES, PLAIN_RULES if looks else {}, copies=copies, watches=watches)
+            capture = Capture(RULES, plain_rules(looks), copies=copies, watches=watches)
             outputs = capture.run(network, leaves, samples)
             return cls(samples, leaves, outputs, capture.uses, capture.writes, looks=looks)
         if batched.sites is None:
@@ -110,13 +110,7 @@ class ForwardPass:
         tried, known = samples if small else samples.rows(0, 1), network.known(samples)
         if known.batched is None:
             try:
-                return cls.of(
-                    network,
-                    leaves,
-                    tried,
-                    watches=request.machine.may_record,
-                    looks=not request.machine.counts_launches,
-                )
+                return cls.of(network, leaves, tried, watches=request.machine.may_record, looks=_looked_for(request))
             except (NotCapturable, KernelError):
                 raise
             except REFUSALS as refusal:
@@ -125,11 +119,11 @@ class ForwardPass:
                 known.batched = _found(network, leaves, samples, first_line(refusal), {}, proves=of_one)
         elif known.batched.superseded:
             known.batched = _found(network, leaves, samples, known.batched.why, known.batched.left, proves=of_one)
-        return cls._of_batch(network, leaves, tried, known.batched, looks=not request.machine.counts_launches)
+        return cls._of_batch(network, leaves, tried, known.batched, looks=_looked_for(request))
 
     @classmethod
     def _of_batch(
-        cls, network: Network, leaves: Mapping[str, Tensor], tried: Inputs, batched: Batched, *, looks: bool
+        cls, network: Network, leaves: Mapping[str, Tensor], tried: Inputs, batched: Batched, *, looks: int
     ) -> ForwardPass:
         leaves = {name: leaf for name, leaf in leaves.items() if name not in batched.left}
         return replace(cls.of(network, leaves, tried, looks=looks), left=batched.left)
@@ -185,3 +179,7 @@ def _found(
         if ran_out(refusal):
             raise
         return Batched(why)
+
+
+def _looked_for(request: KernelRequest) -> int:
+    return 0 if request.machine.counts_launches else request.outputs
