@@ -63,15 +63,17 @@ RULES: dict[Any, Rule] = {
 }
 
 #: Calls in which no weight takes part, where a backward pass may look at what it is given.
-PLAIN_RULES: dict[Any, PlainRule] = {**dict.fromkeys(KINDS, pointwise), F.scaled_dot_product_attention: attention}
+PLAIN_RULES: dict[Any, PlainRule] = {F.scaled_dot_product_attention: attention}
+JOINING_RULES: dict[Any, PlainRule] = {**dict.fromkeys(KINDS, pointwise), **PLAIN_RULES}
 #: With fewer outputs a join spares too few passes: a Llama of one output took 1.25 times as long with joins.
 JOINED_FROM = 4
 
 
 def plain_rules(outputs: int) -> dict[Any, PlainRule]:
     """Those that pay with so many outputs to be passed back; none for 0, where backward passes may not look for zeros."""
-    alone = {F.scaled_dot_product_attention: attention}
-    return {} if not outputs else PLAIN_RULES if outputs >= JOINED_FROM else alone
+    if not outputs:
+        return {}
+    return JOINING_RULES if outputs >= JOINED_FROM else PLAIN_RULES
 
 
 #: Those that read one sample and a batch alike. The others look into their inputs, or call several layers in one.
