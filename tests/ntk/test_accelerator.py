@@ -173,7 +173,7 @@ def test_how_outputs_of_a_batch_go_backward_is_tried_once(monkeypatch):
     """Oracle: a count. Of a model that vmap refuses a plan is made in every call; the trial would cost as much as the kernel."""
     model, x, tried = built("flattened"), padded(9), []
     why = passes._why_looped
-    monkeypatch.setattr(passes, "_why_looped", lambda trial: tried.append(trial) or why(trial))
+    monkeypatch.setattr(passes, "_why_looped", lambda trial, eps: tried.append(trial) or why(trial, eps))
     for count, given in ((1, x), (1, x), (2, padded(5)), (2, padded(5)), (2, x)):
         kernel = kt.empirical_ntk(model, given)
         assert len(tried) == count

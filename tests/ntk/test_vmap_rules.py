@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import kerneltrack as kt
+from kerneltrack.ntk.contraction import backward_passes
 from kerneltrack.ntk.machine import Machine, use
 from tests.ntk.oracles import EXACT, contract, distance, jacobian
 
@@ -95,3 +96,62 @@ def test_the_kernel_is_exact_whatever_the_rule_says(network, outputs, samples, m
     model, x = network(outputs), torch.randn(samples, 2, 4, 4, dtype=torch.float64)
     J = jacobian(model, x)
     assert distance(kt.empirical_ntk(model, x, method=method), contract(J, J, "full")) < EXACT
+
+
+class Rounded(nn.Module):
+    def forward(self, x):
+        return x.float().double()
+
+
+class Centred(nn.Module):
+    """The gradient of whatever is added to all entries alike cancels: what is left of it is rounding."""
+
+    def forward(self, x):
+        return x - x.mean((2, 3), keepdim=True)
+
+
+def rounded(outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(32, 5), Rounded(), nn.Tanh(), nn.Linear(5, outputs)).double()
+
+
+def centred(outputs):
+    layers = nn.Conv2d(2, 3, 2), nn.GroupNorm(1, 3), Centred(), nn.Flatten(), nn.Tanh(), nn.Linear(27, outputs)
+    return nn.Sequential(*layers).double()
+
+
+def tried(monkeypatch, model, x, calls):
+    """For each call how many passes of several outputs were tried, and how many of one were made."""
+    counts = []
+    batched, singly = backward_passes._batched_gradients, backward_passes.gradients
+
+    def counted(place, function):
+        def call(*args, **kwargs):
+            counts[-1][place] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(backward_passes, "_batched_gradients", counted(0, batched))
+    monkeypatch.setattr(backward_passes, "gradients", counted(1, singly))
+    with use(Machine.accelerator(memory=80e9)):
+        for _ in range(calls):
+            counts.append([0, 0])
+            kt.empirical_ntk(model, x, method="structured")
+    return counts
+
+
+def test_what_was_not_ordinary_is_not_tried_again(monkeypatch):
+    """Oracle: a count. Two outputs and the cotangent beside them are three, of which the rule is wrong: then each goes alone.
+
+    The second call tries, compares with one more ordinary pass, and makes three; the third makes these alone.
+    """
+    assert tried(monkeypatch, cubed(2), torch.randn(4, 2, 4, 4, dtype=torch.float64), 3)[1:] == [[1, 4], [0, 3]]
+
+
+@pytest.mark.parametrize("network", [rounded, centred])
+def test_rounding_is_no_wrong_rule(monkeypatch, network):
+    """Oracle: a count. Of a network that rounds to float32 inside, or has a gradient that is rounding alone.
+
+    The second call compares its pass with an ordinary one, the third makes that one pass.
+    """
+    assert tried(monkeypatch, network(3), torch.randn(4, 2, 4, 4, dtype=torch.float64), 3)[1:] == [[1, 1], [1, 0]]

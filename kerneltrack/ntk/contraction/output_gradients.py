@@ -9,23 +9,18 @@ kept as it is; on a CPU a copy into one array costs as much as forming per-sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
-from torch.func import vmap
 
 from kerneltrack.ntk.capture import Record, Use
+from kerneltrack.ntk.contraction.backward_passes import Ordinary, gradients_of_some, passes
 from kerneltrack.ntk.contraction.batched_gradients import Batched
 from kerneltrack.ntk.contraction.stack import Stack, alike
 from kerneltrack.ntk.machine import Machine
-from kerneltrack.ntk.network import gradients
-
-#: What torch raises where an operation cannot go through a pass of several outputs: as exact, one by one.
-UNBATCHED = (RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -183,12 +178,9 @@ def collect(
     most: int = 2**62,
     adjoining: bool = False,
     beside: Direction | None = None,
-    proved: set[tuple[int, int]] | None = None,
+    ordinary: Ordinary | None = None,
 ) -> KroneckerFactors:
     """Runs one backward pass for each output, or one for several.
-
-    A rule of vmap may be wrong without an error, for some sizes only: on an accelerator passes of a new size are compared
-    with an ordinary one.
 
     Args:
         outputs: f(x), (N, O), with its graph; the graph is consumed.
@@ -200,7 +192,7 @@ def collect(
         adjoining: copy the gradients of all outputs into one array each, as products with J want them.
         beside: u: the gradients of Σ_no u_no f_o(x_n) are wanted too. Where launches count they are one more row of the one
             pass; on a CPU that would be one more pass, and those of single outputs are mixed for the few samples that u is of.
-        proved: samples and outputs of passes that were compared; those of this one are added. None where there were none.
+        ordinary: what is known of passes of several outputs; None where there were none.
     """
     n, o = outputs.shape
     primary = _primary(uses, wanted)
@@ -209,10 +201,8 @@ def collect(
     at_once = max(1, min(o, most, machine.backward_rows // rows))
     adjoined = beside is not None and not beside.apart and o > 1 and machine.counts_launches
     u = beside.whole(outputs) if beside is not None and adjoined else None
-    passes = _passes(
-        outputs, [record.edge for record in stored], at_once, u, machine, set() if proved is None else proved
-    )
-    for parts, several in passes:
+    edges, known = [record.edge for record in stored], Ordinary.of(outputs) if ordinary is None else ordinary
+    for parts, several in passes(outputs, edges, at_once, u, machine, known):
         for place, part in zip(stored.values(), parts, strict=True):
             place.add(part, several)
     for record in stored:
@@ -283,123 +273,7 @@ def _places(like: Tensor, outputs: int) -> Sequence[Tensor]:
     return like.new_empty(n, outputs, g, e, t).unbind(1)
 
 
-def _passes(
-    outputs: Tensor,
-    edges: Sequence[GradientEdge | None],
-    at_once: int,
-    beside: Tensor | None,
-    machine: Machine,
-    proved: set[tuple[int, int]],
-) -> Iterator[tuple[Sequence[Tensor | None], int]]:
-    """∂f_o/∂y at all edges, and those of Σ u f behind them; with each pass how many it was of, 0 for one by itself."""
-    total = outputs.shape[1] + (beside is not None)
-    if not outputs.requires_grad or not edges:
-        yield from [([None] * len(edges), 0)] * total
-        return
-    if at_once >= outputs.shape[1]:  # u rides along in the one pass
-        at_once = total
-    done = 0
-    while done < total:
-        count = min(at_once, total - done)
-        if count > 1:
-            try:
-                batch = _cotangents(outputs, done, count, beside)
-                parts = _of_several(outputs, edges, batch, machine, proved)
-            except UNBATCHED:
-                at_once = 1
-                continue
-            yield parts, count
-        else:
-            yield gradients([outputs], edges, [_cotangent(outputs, done, beside)], retain_graph=done < total - 1), 0
-        done += count
-
-
-def _of_several(
-    outputs: Tensor, edges: Sequence[GradientEdge | None], batch: Tensor, machine: Machine, proved: set[tuple[int, int]]
-) -> Sequence[Tensor | None]:
-    """One pass for several cotangents (k, n, O).
-
-    Raises:
-        RuntimeError, NotImplementedError: it cannot be made, or is not what an ordinary pass gives.
-    """
-    if (
-        not machine.counts_launches
-    ):  # an operation without a rule is looped over here, and costs what single passes cost
-        return _of_edges(outputs, edges, batch, is_grads_batched=True)
-    parts = _batched_gradients(outputs, edges, batch)
-    size = batch.shape[1], batch.shape[0]
-    if size not in proved:
-        if not _are_ordinary(outputs, edges, batch, parts):
-            raise RuntimeError("a pass of several outputs is not what passes of one are")
-        proved.add(size)
-    return parts
-
-
-def _are_ordinary(
-    outputs: Tensor, edges: Sequence[GradientEdge | None], batch: Tensor, parts: Sequence[Tensor | None]
-) -> bool:
-    """Whether Σ_k w_k of batched gradients is the gradient of Σ_k w_k of the cotangents, for random w; one answer is read."""
-    w = torch.randn(len(batch), generator=torch.Generator().manual_seed(len(batch)), dtype=torch.float64).to(batch)
-    singly = gradients([outputs], edges, [torch.tensordot(w, batch, 1)], retain_graph=True)
-    if [part is None for part in parts] != [part is None for part in singly]:
-        return False
-    flags = []
-    for several, one in zip(parts, singly, strict=True):
-        if several is not None and one is not None and one.numel():
-            gap = (torch.tensordot(w.to(several), several, 1) - one).abs().amax()
-            largest = several.abs().amax() * len(batch)
-            flags.append(gap <= torch.finfo(one.dtype).eps ** 0.6 * largest + torch.finfo(one.dtype).tiny)
-    return not flags or bool(torch.stack(flags).all())
-
-
 def gradients_by(outputs: Tensor, uses: Sequence[Use], count: int, *, at_once: bool) -> list[Tensor]:
     """∂f_o/∂y at every use for the first ``count`` outputs, (count, n, …); the graph is kept, so that it can be tried."""
     edges = [record.edge for record in _primary(uses, range(len(uses)))]
-    if at_once:
-        parts = _batched_gradients(outputs, edges, _cotangents(outputs, 0, count, None))
-        return [part for part in parts if part is not None]
-    rows = [gradients([outputs], edges, [_cotangent(outputs, o, None)], retain_graph=True) for o in range(count)]
-    return [
-        torch.stack([p for p in parts if p is not None]) for parts in zip(*rows, strict=True) if parts[0] is not None
-    ]
-
-
-def _cotangent(outputs: Tensor, place: int, beside: Tensor | None) -> Tensor:
-    """e_o for every sample, (n, O); u behind the last."""
-    if place == outputs.shape[1] and beside is not None:
-        return beside
-    return _cotangents(outputs, place, 1, None)[0]
-
-
-def _cotangents(outputs: Tensor, first: int, count: int, beside: Tensor | None) -> Tensor:
-    """``count`` of them, (count, n, O)."""
-    n, o = outputs.shape
-    rows = torch.eye(o, dtype=outputs.dtype, device=outputs.device)[first : first + count, None].expand(-1, n, o)
-    if beside is not None and first + count > o:
-        return torch.cat([rows, beside.unsqueeze(0)])
-    return rows.contiguous()
-
-
-def _batched_gradients(outputs: Tensor, edges: Sequence[GradientEdge | None], batch: Tensor) -> Sequence[Tensor | None]:
-    """One pass for several cotangents (k, n, O).
-
-    By torch.func.vmap: the one behind ``is_grads_batched`` knows fewer operations (norms, softmax, pooling are missing),
-    and loops over the cotangents there.
-    """
-    reached: list[int] = []
-
-    def one(cotangent: Tensor) -> list[Tensor]:
-        parts = _of_edges(outputs, edges, cotangent)
-        reached[:] = [place for place, part in enumerate(parts) if part is not None]
-        return [part for part in parts if part is not None]
-
-    found: list[Tensor] = vmap(one)(batch)
-    by_place = dict(zip(reached, found, strict=True))
-    return [by_place.get(place) for place in range(len(edges))]
-
-
-def _of_edges(
-    outputs: Tensor, edges: Sequence[GradientEdge | None], cotangent: Tensor, **options: bool
-) -> Sequence[Tensor | None]:
-    """Torch's type stubs do not accept unused edges here."""
-    return torch.autograd.grad(outputs, edges, cotangent, retain_graph=True, allow_unused=True, **options)  # type: ignore[arg-type]
+    return gradients_of_some(outputs, edges, count, at_once=at_once)

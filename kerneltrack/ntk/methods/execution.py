@@ -217,7 +217,7 @@ class Execution:
             most=self.plan.outputs_at_once,
             adjoining=self.keeps,
             beside=direction,
-            proved=self.plan.passes.proved,
+            ordinary=self.plan.passes.ordinary,
         )
         if request.first is not None:
             self._outputs[place.start] = done.outputs.detach(), done.batched is None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kerneltrack.ntk.capture import first_line
-from kerneltrack.ntk.contraction import UNBATCHED, gradients_by
+from kerneltrack.ntk.contraction import UNBATCHED, Ordinary, equal_but_for_rounding, gradients_by
 from kerneltrack.ntk.methods.forward_pass import ForwardPass
 from kerneltrack.ntk.methods.request import KernelRequest
 
@@ -27,31 +27,32 @@ class Passes:
 
     Attributes:
         at_once: outputs in one pass, before memory is asked.
+        ordinary: what is found of passes of several.
         looped: why there is one output in each pass; "" where there are several, or only one.
-        proved: samples and outputs of passes that were compared with an ordinary one since.
     """
 
     at_once: int
+    ordinary: Ordinary = field(compare=False)
     looped: str = ""
-    proved: set[tuple[int, int]] = field(default_factory=set, compare=False)
 
     @classmethod
     def of(cls, request: KernelRequest, trial: ForwardPass) -> Passes:
         """Of the trial that a plan is made from; where launches cost nothing, the sizes of each pass decide."""
+        eps = request.network.sight(trial.samples).eps
         if not request.machine.counts_launches or request.outputs == 1 or not trial.outputs.requires_grad:
-            return cls(request.outputs)
+            return cls(request.outputs, Ordinary(eps))
         if trial.batched is None:
-            return cls._tried(request.outputs, trial)
+            return cls._tried(request.outputs, trial, eps)
         asked = trial.program, len(trial.samples), request.outputs
         if asked not in trial.batched.passes:  # a batch's plan is made in every call, and a trial costs several passes
-            trial.batched.passes[asked] = cls._tried(request.outputs, trial)
+            trial.batched.passes[asked] = cls._tried(request.outputs, trial, eps)
         found: Passes = trial.batched.passes[asked]
         return found
 
     @classmethod
-    def _tried(cls, outputs: int, trial: ForwardPass) -> Passes:
-        looped = _why_looped(trial)
-        return cls(1 if looped else outputs, looped)
+    def _tried(cls, outputs: int, trial: ForwardPass, eps: float) -> Passes:
+        looped = _why_looped(trial, eps)
+        return cls(1 if looped else outputs, Ordinary(eps), looped)
 
     def __str__(self) -> str:
         if self.looped:
@@ -59,13 +60,13 @@ class Passes:
         return f"{self.at_once} outputs go backward in one pass" if self.at_once > 1 else "one output goes backward"
 
 
-def _why_looped(trial: ForwardPass) -> str:
+def _why_looped(trial: ForwardPass, eps: float) -> str:
     try:
         together, seconds = _timed(trial, at_once=True)
     except UNBATCHED as refusal:
         return f"an operation cannot be batched ({first_line(refusal)})"
     singly, others = _timed(trial, at_once=False)
-    if not _same(together, singly):
+    if len(together) != len(singly) or not equal_but_for_rounding(together, singly, eps):
         return "batched gradients are not those of single outputs"
     if seconds > others:
         return f"batched they take {seconds / others:.1f} times as long"
@@ -83,15 +84,3 @@ def _timed(trial: ForwardPass, *, at_once: bool) -> tuple[list[Tensor], float]:
     gradients_by(outputs, uses, count, at_once=at_once)
     torch.accelerator.synchronize(outputs.device)
     return found, time.perf_counter() - began
-
-
-def _same(together: list[Tensor], singly: list[Tensor]) -> bool:
-    """To rounding, relative to the largest gradient of each use; one answer is read."""
-    if len(together) != len(singly):
-        return False
-    flags = [
-        (a - b).abs().amax() <= torch.finfo(b.dtype).eps ** 0.6 * b.abs().amax() + torch.finfo(b.dtype).tiny
-        for a, b in zip(together, singly, strict=True)
-        if b.numel()
-    ]
-    return not flags or bool(torch.stack(flags).all())
