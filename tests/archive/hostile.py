@@ -6,6 +6,7 @@ make; to read them carelessly is.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -258,10 +259,15 @@ def inflated(file, name, rows, dtype="f8", inner=(), data=b""):
     chunk = min(rows, max(1, (1 << 24) // itemsize))
     dataset = file.create_dataset(name, (rows, *inner), dtype, chunks=(chunk, *inner), compression="gzip")
     dataset.attrs["dimensions"] = dims
-    whole = (data * (chunk * itemsize // len(data) + 1))[: chunk * itemsize] if data else bytes(chunk * itemsize)
-    packed = zlib.compress(whole, 9)
+    packed = deflated(chunk * itemsize, data)
     for start in range(0, rows, chunk):
         dataset.id.write_direct_chunk((start, *(0 for _ in inner)), packed)
+
+
+@functools.cache
+def deflated(size, data):
+    """So many bytes, of the same ones again and again: most files of this kind hold the same chunks of zeros."""
+    return zlib.compress((data * (size // len(data) + 1))[:size] if data else bytes(size), 9)
 
 
 @hostile("more rows are declared than the file holds")

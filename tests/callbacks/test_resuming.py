@@ -56,18 +56,23 @@ def fit(folder, *, net=None, checkpoint=None, outputs=2, steps=6, freeze=None, *
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
-    """The folder of a run of six steps with a checkpoint of its fourth; each kind is trained once, and put back for each test."""
-    folders = {}
+    """The folder of a run of six steps with a checkpoint of its fourth; each kind is trained once, and put back for each test.
+
+    A kind is told by its text, and a function's text has its address: what a kind was made of is kept, that no function of
+    another test comes to lie there.
+    """
+    kinds = {}
 
     def begin(first):
         kind = repr(first)
-        if kind not in folders:
-            folders[kind] = tmp_path_factory.mktemp("begun")
-            fit(folders[kind], **first)
-            shutil.copy(folders[kind] / "run.h5", folders[kind] / "whole.h5")
-        shutil.copy(folders[kind] / "whole.h5", folders[kind] / "run.h5")
-        assert not (folders[kind] / "run.h5.parts").exists()
-        return folders[kind]
+        if kind not in kinds:
+            kinds[kind] = tmp_path_factory.mktemp("begun"), first
+            fit(kinds[kind][0], **first)
+            shutil.copy(kinds[kind][0] / "run.h5", kinds[kind][0] / "whole.h5")
+        folder, _ = kinds[kind]
+        shutil.copy(folder / "whole.h5", folder / "run.h5")
+        assert not (folder / "run.h5.parts").exists()
+        return folder
 
     return begin
 

@@ -46,6 +46,10 @@ TWINS = {
     "frozen parameters",
     "detect_anomaly",
     "early stopping",
+    "whole epochs",
+    "validation within the epoch",
+    "convolutional network",
+    "a compiled LightningModule",
 }
 #: Every source of a number: products with J, an update, θ_0, Θ_0 and the state before. The first set-up has the default.
 NUMBERS = [
@@ -93,6 +97,10 @@ RESUMED_NIGHTLY = {
     "validation within the epoch",
     "frozen parameters",
     "frozen BatchNorm",
+    # twins: gradients in flight are the harder manual step, Ctrl-C is an exception too; test_leading.py resumes leading pairs
+    "manual optimization, two optimizers",
+    "an exception",
+    "leading eigenpairs",
 }
 
 
@@ -272,9 +280,9 @@ class Counts(pl.Callback):
 
 
 def test_no_tensors_are_left_behind(tmp_path):
-    """Oracle: the garbage collector's count of live tensors, after 3 and after 15 pairs of snapshots."""
-    counts = Counts((6, 30))
-    run(tracker(tmp_path / "run.h5", log=False), counts, max_steps=32)
+    """Oracle: the garbage collector's count of live tensors, after 3 and after 8 pairs of snapshots."""
+    counts = Counts((6, 16))
+    run(tracker(tmp_path / "run.h5", log=False), counts, max_steps=18)
     assert len(counts.objects) == 2
     assert counts.objects[1] <= counts.objects[0]
 

@@ -191,6 +191,20 @@ def test_attention(kind, captured, read):
     assert distance(found, expected(*given, mix=ATTENTION[kind])) < EXACT
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (1, 3), (2, 3, 3), (1, 1, 3), (1, 2, 1, 3)], ids=str)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_mask_that_lacks_axes_is_that_of_its_sample(shape, shared):
+    """Oracle: each sample by itself, by torch's rules. There are as many samples as heads: an axis at the wrong place fits too."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 1, 2, 3, 4, generator=generator, dtype=torch.float64)
+    masks = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    masks = masks[:1].expand_as(masks) if shared else masks
+    own = attention._broadcast(masks[0] if shared else masks, 2, not shared)
+    found = F.scaled_dot_product_attention(*(one.flatten(0, 1) for one in (q, k, v)), own)
+    alone = [F.scaled_dot_product_attention(*one) for one in zip(q, k, v, masks, strict=True)]
+    torch.testing.assert_close(found, torch.cat(alone), rtol=1e-12, atol=1e-12)
+
+
 def test_what_is_left_out(monkeypatch):
     """Where one token is read ``head`` and ``down``, φ and ``mid`` have its rows alone; where all are, none is left out.
 
