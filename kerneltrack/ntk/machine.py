@@ -67,6 +67,11 @@ class Machine:
     split_columns: int = 1024
     split_rows: int = 640
 
+    #: A tile of Θ of at most so many entries gets a product that was made beside it: made in the tile, each of its 4,096 terms is
+    #: rounded to what the tile holds. A language model's trace lost 1.5e-5 of its diagonal so, now 5e-7. It takes as long
+    #: while the tile stays in a core's cache; 0 is never.
+    added_entries: int = 2**17
+
     #: Rows of a square that is copied from above the diagonal to below it. With 128 it stays in a core's cache: 0.5 to 0.6 of the
     #: time of 512, and of the whole, at 320 to 1,536 rows.
     mirror_rows: int = 128
@@ -205,6 +210,7 @@ class Machine:
             # Products of 4,096 columns ran in 64 × 64 tiles, one of the whole depth at 40 to 50 TFLOP/s.
             gram_depth=_ALL,
             split_rows=0,
+            added_entries=0,
             # A triangle of 4 block rows takes 0.64 of the time of 2,560 rows squared; 8 are no faster.
             block_rows=4,
             triangle_rows=700,
