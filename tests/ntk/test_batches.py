@@ -152,6 +152,16 @@ def counted(m, ids, mask):
     return m.head(m.norm(torch.stack(rows)))
 
 
+def written(m, ids, mask):
+    """What layers return is changed in place: by a function, by a mask, through a view, and added to."""
+    h = m.up(attended(m.table(ids), mask)).neg_()
+    h[mask == 0] = 0.5
+    y = m.norm(h)
+    y.view(-1, H)[::2] *= 1.5
+    y += m.table(ids)
+    return m.head(pooled(y, mask))
+
+
 #: name: formula, layers of its own, parameters that are left to their Jacobian (None: all).
 MODELS = {
     "plain": (plain, {}, set()),
@@ -195,6 +205,7 @@ MODELS = {
         set(),
     ),
     "own function": (own_function, {}, set()),
+    "written": (written, {}, set()),
     "one call a sample": (counted, {}, None),
 }
 models = pytest.mark.parametrize("name", MODELS)
@@ -256,6 +267,27 @@ def test_an_axis_is_the_samples_only_where_it_follows_their_number(few, many, ax
 def test_the_kernel_of_a_batch(name, count):
     model, x = built(name), padded(count)
     assert distance(kt.empirical_ntk(model, x), truth(model, x)) < EXACT
+
+
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_a_batch_is_written_to_from_some_call_on(outputs, monkeypatch):
+    """Oracle: the loop over autograd, and a count: copies from when the model writes, and then nothing is tried twice."""
+    table, up, head = nn.Embedding(5, H), nn.Linear(H, H), nn.Linear(H, outputs)
+    model = With(lambda m, ids, mask: m.head(pooled(m.change(m.up(attended(m.table(ids), mask))), mask)))
+    model.table, model.up, model.head = table, up, head
+    model.double().eval()
+    captures, runs = importlib.import_module("kerneltrack.ntk.methods.batched"), []
+    whole = captures._captured
+    monkeypatch.setattr(captures, "_captured", lambda *given: runs.append(given[3].writes) or whole(*given))
+    x, found = padded(9), []
+    for change in (torch.tanh, torch.tanh, torch.tanh_, torch.tanh_, torch.tanh):
+        model.change = change
+        runs.clear()
+        assert distance(kt.empirical_ntk(model, x), truth(model, x)) < EXACT
+        found.append(list(runs))
+    assert not any(map(any, found[:2]))
+    assert found[1] == [False]
+    assert found[3] == found[4] == [True]
 
 
 @models

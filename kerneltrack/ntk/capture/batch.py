@@ -161,14 +161,20 @@ class BatchCapture(_Watch, Capture):
         rules: torch function → rule.
         sites: of this network, for samples of this shape.
         plain: as :class:`Capture` has it.
+        copies: as there.
     """
 
     has_own_axis = False
 
     def __init__(
-        self, rules: Mapping[Any, Rule], sites: Sequence[Site], plain: Mapping[Any, PlainRule] = MappingProxyType({})
+        self,
+        rules: Mapping[Any, Rule],
+        sites: Sequence[Site],
+        plain: Mapping[Any, PlainRule] = MappingProxyType({}),
+        *,
+        copies: bool = True,
     ) -> None:
-        Capture.__init__(self, rules, plain)
+        Capture.__init__(self, rules, plain, copies=copies, watches=True)
         self.count, self.program = 0, 0
         self._sites, self._next = sites, 0
         self._here: tuple[Layout, ...] = ()
@@ -181,11 +187,9 @@ class BatchCapture(_Watch, Capture):
         """
         self.count = len(samples)
         outputs = self.evaluated(network, leaves, samples)
-        self.outcome.outputs = outputs.shape[1]
         if self._next != len(self._sites):
             raise _other_pass()
-        for use in self.uses:
-            use.record.check_unchanged()
+        self._finish(outputs)
         return outputs
 
     def without_weight(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -273,8 +277,8 @@ class BatchCapture(_Watch, Capture):
         record.operands = [self._layout(t).apart(t, self.count).detach() for t in operands]
         record.versions = [t._version for t in record.operands]
         record.shape, record.edge = rows.shape, get_gradient_edge(rows)
-        self.uses += [use for use in uses if is_weight(use.weight)]
-        return layout.together(rows).clone()
+        self._collect(record, uses)
+        return layout.together(record.hand(rows))
 
     def expand(self, weight: Tensor, like: Tensor, trailing: int = 0) -> Tensor:
         return self._placed(weight, self._layout(like), trailing)

@@ -54,9 +54,7 @@ def _kept(record: Record, y: Tensor, operands: Iterable[Tensor]) -> Tensor:
         record.operands = [tensor.detach() for tensor in inputs]
         record.versions = [tensor._version for tensor in record.operands]
         record.shape, record.edge = rows.shape, get_gradient_edge(rows)
-        handed = rows.clone() if record.copies or rows.is_leaf else rows  # autograd lets nobody write into a leaf
-        if record.watched:
-            record.handed = handed, handed._version
+        handed = record.hand(rows)
     return torch._C._functorch._add_batch_dim(handed, 0, level)
 
 
@@ -117,6 +115,15 @@ class Capture(TorchFunctionMode):
 
         with torch.enable_grad():
             outputs: Tensor = vmap(single)(*samples.tensors)
+        self._finish(outputs)
+        return outputs
+
+    def _finish(self, outputs: Tensor) -> None:
+        """Says what is known once the pass is over.
+
+        Raises:
+            NotCapturable: something was written to that is to be read again.
+        """
         self.outcome.outputs = outputs.shape[1]
         for use in self.uses:
             use.record.check_unchanged()
@@ -124,7 +131,6 @@ class Capture(TorchFunctionMode):
         self.writes = any(written)
         if self.writes and not self._copies:
             raise NotCapturable("the result of a layer is changed in place, and no copy of it was made")
-        return outputs
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -183,10 +189,13 @@ class Capture(TorchFunctionMode):
         """Records y, which was computed from detached weights; those of ``uses`` whose weight is trained count."""
         if y.is_complex():
             raise NotCapturable("a layer with complex values")
+        self._collect(record, uses)
+        return _kept(record, y, operands)
+
+    def _collect(self, record: Record, uses: Iterable[Use]) -> None:
         self.uses += [use for use in uses if is_weight(use.weight)]
         record.copies, record.watched = self._copies, self._watches
         self._records.append(record)
-        return _kept(record, y, operands)
 
     def expand(self, weight: Tensor, like: Tensor, trailing: int = 0) -> Tensor:
         """``weight`` as a per-sample tensor that broadcasts with ``like``, behind it so many axes of size 1.

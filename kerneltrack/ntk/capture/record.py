@@ -44,6 +44,13 @@ class Record:
     watched: bool = False
     handed: tuple[Tensor, int] | None = None
 
+    def hand(self, y: Tensor) -> Tensor:
+        """What the model gets of y: itself, or a copy. Autograd lets nobody write into a leaf."""
+        handed = y.clone() if self.copies or y.is_leaf else y
+        if self.watched:
+            self.handed = handed, handed._version
+        return handed
+
     def check_unchanged(self) -> None:
         """Raises NotCapturable where the forward pass changed a recorded input in place afterwards."""
         if [t._version for t in self.operands] != self.versions:

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kerneltrack.memory_budget import ran_out
 from kerneltrack.ntk.capture import (
     BATCH_RULES,
     CPU_ATTENTION,
+    REFUSALS,
     BatchCapture,
     NotCapturable,
     Site,
@@ -57,6 +59,7 @@ class Batched:
         programs: checksums of forward passes whose uses were compared with plain autodiff.
         superseded: whether ``left`` has grown since the sites were found, so that they are to be found without these.
         passes: program, samples, outputs → how outputs go backward, as :class:`.passes.Passes` has found out.
+        writes: whether the model was seen to write to what its layers return.
     """
 
     why: str
@@ -65,6 +68,7 @@ class Batched:
     programs: set[int] = field(default_factory=set)
     superseded: bool = False
     passes: dict[tuple[int, int, int], Any] = field(default_factory=dict)
+    writes: bool = False
 
     def leave(self, names: Iterable[str]) -> None:
         """Leaves parameters that some batch's uses do not explain, from now on."""
@@ -88,21 +92,37 @@ class Captured:
 
 
 def capture_batch(
-    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, sites: Sequence[Site], *, looks: int = 0
+    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, batched: Batched, *, looks: int = 0
 ) -> Captured:
     """One pass of ``samples``, captured; call it inside ``network.evaluating()``.
+
+    The model gets what its layers return, and copies of that where it writes there, which is found out by its first pass.
 
     Args:
         network: the network.
         leaves: its parameters.
         samples: x.
-        sites: of it.
+        batched: what is known of it.
         looks: for how many outputs backward passes look for zeros, which the host reads; 0 is not at all.
 
     Raises:
         NotCapturable, RuntimeError: it does something else than the sites say.
     """
-    capture = BatchCapture(BATCH_RULES, sites, plain_rules(looks))
+    try:
+        return _captured(network, leaves, samples, batched, looks)
+    except REFUSALS as refusal:
+        if batched.writes or ran_out(refusal):
+            raise
+    done = _captured(network, leaves, samples, replace(batched, writes=True), looks)
+    batched.writes = True
+    return done
+
+
+def _captured(
+    network: Network, leaves: Mapping[str, Tensor], samples: Inputs, batched: Batched, looks: int
+) -> Captured:
+    assert batched.sites is not None
+    capture = BatchCapture(BATCH_RULES, batched.sites, plain_rules(looks), copies=batched.writes)
     with sdpa_kernel(CPU_ATTENTION if network.device.type == "cpu" else SDPBackend.MATH):
         outputs = capture.run(network, leaves, samples)
     return Captured(outputs, capture.uses, capture.program)
@@ -133,12 +153,13 @@ def find(
         if not leaves:
             break
         sites = find_sites(network, leaves, samples)
+        found.sites = sites
         if not proves:
             return Batched(why, sites, found.left)
-        done = capture_batch(network, leaves, few, sites)
+        done = capture_batch(network, leaves, few, found)
         names = _differing(network, leaves, few, done)
         if not names:
-            return Batched(why, sites, found.left, {done.program})
+            return Batched(why, sites, found.left, {done.program}, writes=found.writes)
         found.leave(names)
     raise NotCapturable(_NOT_OF_THE_SAMPLES)
 

@@ -65,8 +65,8 @@ class ForwardPass:
             network: the network.
             leaves: the parameters to run it with.
             samples: x.
-            copies: as :class:`Capture` has it; a batch is always given copies.
-            watches: as there; of a batch it is not asked.
+            copies: as :class:`Capture` has it; a batch is given copies where its model was seen to write.
+            watches: as there; a batch is always watched.
             looks: for how many outputs backward passes look for zeros, which the host reads; 0 is not at all.
 
         Raises:
@@ -81,7 +81,7 @@ class ForwardPass:
             return cls(samples, leaves, outputs, capture.uses, capture.writes, looks=looks)
         if batched.sites is None:
             raise NotCapturable(batched.why)
-        done = capture_batch(network, leaves, samples, batched.sites, looks=looks)
+        done = capture_batch(network, leaves, samples, batched, looks=looks)
         return cls(samples, leaves, done.outputs, done.uses, batched=batched, program=done.program, looks=looks)
 
     @staticmethod
@@ -110,7 +110,7 @@ class ForwardPass:
         tried, known = samples if small else samples.rows(0, 1), network.known(samples)
         if known.batched is None:
             try:
-                return cls.of(network, leaves, tried, watches=request.machine.may_record, looks=_looked_for(request))
+                return cls.of(network, leaves, tried, watches=True, looks=_looked_for(request))
             except (NotCapturable, KernelError):
                 raise
             except REFUSALS as refusal:

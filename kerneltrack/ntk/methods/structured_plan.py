@@ -105,7 +105,7 @@ class StructuredPlan:
             outputs=request.outputs,
             passes=Passes.of(request, trial),
             outputs_at_once=1,
-            copies=trial.writes or not request.machine.counts_launches,
+            copies=trial.writes,
             lines=tuple(_lines(steps, uses)),
             samples=request.samples,
             block_samples=request.samples,
