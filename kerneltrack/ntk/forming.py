@@ -93,7 +93,6 @@ def _looked_at(
         return _compute(request, progress, keeps, traces)
     except Exception as failure:
         if request.first is not None and not ran_out(failure):
-            forget_plan(request)
             request.first.settle()
         raise
 

@@ -58,13 +58,19 @@ class Machine:
     #: rate of a rectangular product, where panels of 128 rows gave 0.75.
     gram_square: int = 80
 
-    #: Columns of per-sample gradients in one pass over theta: what some hundred rows of them need of a core's cache.
-    gram_depth: int = 4096
+    #: Columns of per-sample gradients in one pass over theta. Measured at 32 to 640 rows: on two cores a tenth to a fifth less time
+    #: than with 4,096 up to 160 rows, no more with others; on one core a thirtieth less to a thirtieth more.
+    gram_depth: int = 2**14
 
     #: A small product leaves a core idle; its depth is split into products of so many columns, one batch. Measured with
     #: 64 to 640 rows: up to a fifth faster. Products with more rows keep all cores busy by themselves.
     split_columns: int = 1024
     split_rows: int = 640
+
+    #: A tile of Θ of at most so many entries gets a product that was made beside it: made in the tile, each of its 4,096 terms is
+    #: rounded to what the tile holds. A language model's trace lost 1.5e-5 of its diagonal so, now 5e-7. It takes as long
+    #: while the tile stays in a core's cache; 0 is never.
+    added_entries: int = 2**17
 
     #: Rows of a square that is copied from above the diagonal to below it. With 128 it stays in a core's cache: 0.5 to 0.6 of the
     #: time of 512, and of the whole, at 320 to 1,536 rows.
@@ -204,6 +210,7 @@ class Machine:
             # Products of 4,096 columns ran in 64 × 64 tiles, one of the whole depth at 40 to 50 TFLOP/s.
             gram_depth=_ALL,
             split_rows=0,
+            added_entries=0,
             # A triangle of 4 block rows takes 0.64 of the time of 2,560 rows squared; 8 are no faster.
             block_rows=4,
             triangle_rows=700,

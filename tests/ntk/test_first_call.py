@@ -5,6 +5,7 @@ Oracles: counts of rows that go through a model; an error that is put into a ker
 
 import importlib
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.utils.parametrizations import weight_norm
 
 import kerneltrack as kt
-from kerneltrack.errors import UnsupportedModelError
+from kerneltrack.errors import KernelError, UnsupportedModelError
 from kerneltrack.ntk.methods import KernelOptions, KernelRequest, rounding
 from kerneltrack.ntk.network import Network
 from tests.ntk.models import With
@@ -191,6 +192,27 @@ def test_another_derivative_than_the_forward_passs_is_seen(name):
     assert "a backward pass of its own" in network.sight(network.inputs(X)).uncapturable
 
 
+ALIKE = {
+    "a backward pass of its own": lambda x: 2 * x,
+    "written into a slice": lambda x: torch.cat([2 * x[:, :2], x[:, 2:]], 1),
+    "saved in another way": torch.square,
+    "a hook on a node": torch.sin,
+}
+
+
+@pytest.mark.parametrize("output", ["full", "trace"])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_an_audited_call_asks_the_witness_anew(name, output):
+    """By construction: f stays, and its backward pass becomes another one, which no plan's key tells. Call 2 is audited, and both
+    of its ways are reverse mode."""
+    how = [ALIKE[name]]
+    model = With(lambda m, x: m.head(how[-1](m.a(x))), a=nn.Linear(5, 4), head=nn.Linear(4, 2)).double()
+    kt.empirical_ntk(model, X, output=output)
+    how.append(FOREIGN[name])
+    with pytest.raises(KernelError, match="something else than in earlier calls"):
+        kt.empirical_ntk(model, X, output=output)
+
+
 def wrong_pair(theta):
     theta[3, 50] += 1
     theta[50, 3] += 1
@@ -261,3 +283,52 @@ def test_squares_see_what_passes_see(traced, name):
     wrong = theta.clone()
     wrong[rows, rows] += 1.5 * least * error
     assert not room._agrees_with_squares(request, {"": wrong[None]}, few, rows)
+
+
+@pytest.fixture(scope="module")
+def explained():
+    """What a first call compares the uses of a batch by: see :func:`kerneltrack.ntk.methods.batched.differing`."""
+    given = []
+    execution = importlib.import_module("kerneltrack.ntk.methods.execution")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "differing", lambda *own: given.append(own) or [])
+        kt.empirical_ntk(With(asks, net=net()), X)
+    return given[0]
+
+
+UNEXPLAINED = {
+    "an entry": lambda part, size: part[1, 2].add_(size),
+    "a row": lambda part, size: part[1].add_(size),
+    "a column": lambda part, size: part[:, 2].sub_(size),
+    "outputs": lambda part, size: part.add_(part.flip(0) - part, alpha=size),
+    "inputs": lambda part, size: part.add_(part.flip(1) - part, alpha=size),
+    "everything": lambda part, size: part.mul_(1 + size),
+}
+
+
+@pytest.mark.parametrize("name", UNEXPLAINED)
+@pytest.mark.parametrize("weight", ["net.0.weight", "net.2.weight"])
+def test_projected_uses_see_what_all_entries_see(monkeypatch, explained, weight, name):
+    """Oracle: the smallest of errors, each twice the one before, that a comparison of all entries of Jᵀu sees."""
+    *given, plain = explained
+    room = importlib.import_module("kerneltrack.ntk.methods.batched")
+
+    def unlike(size):
+        wrong = {key: part.clone() for key, part in plain.pulled.items()}
+        UNEXPLAINED[name](wrong[weight], size)
+        return room.differing(*given, replace(plain, pulled=wrong))
+
+    assert not unlike(0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "_confirmed", lambda *own: set())
+        least = next(size for size in (2.0**-k for k in range(40, 0, -1)) if unlike(size))
+    assert unlike(least) == [weight]
+
+
+def test_a_projection_confirms_linear_maps(monkeypatch, explained):
+    """So that it spares what it is there for: no linear map is multiplied out."""
+    room, products = importlib.import_module("kerneltrack.ntk.methods.batched"), []
+    real = room._pulled
+    monkeypatch.setattr(room, "_pulled", lambda parts, *rest: products.extend(parts) or real(parts, *rest))
+    assert not room.differing(*explained)
+    assert [use.form for use, _ in products] == ["features"] * 2

@@ -4,11 +4,14 @@ Oracle: the double loop over plain autograd. The sizes are so small that every l
 round several times on the small problems here, where a CPU's sizes let each go round once.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import kerneltrack as kt
 from kerneltrack.ntk.contraction import ORDERS
+from kerneltrack.ntk.contraction.gram import add_gram
 from kerneltrack.ntk.machine import Machine, use
 from tests.ntk.exact_kernels import OUTPUTS, matrix
 from tests.ntk.oracles import EXACT, distance
@@ -90,3 +93,13 @@ def test_a_device_is_the_machine_that_is_used():
             assert Machine.of(gpu) == Machine()
         assert Machine.of(cpu).memory == 2**33
     assert Machine.of(cpu).memory is None
+
+
+@pytest.mark.parametrize("split_rows", [0, 640], ids=["one core", "several"])
+def test_a_tile_that_holds_much_loses_no_small_terms(split_rows):
+    """A product of 4,096 columns is four units in the last place of what the tile holds; a tenth of it, which a processor adds at a
+    time, is below half a unit. Oracle: the sum in float64, to one unit."""
+    theta, sides = torch.full((32, 32), 1e4), torch.full((32, 4096), 1e-3)
+    add_gram(theta, sides, sides, symmetric=True, machine=replace(Machine(), split_rows=split_rows))
+    expected = 1e4 + 4096 * float(sides[0, 0]) ** 2
+    assert float((theta.double() - expected).abs().max()) <= torch.finfo(theta.dtype).eps * 1e4

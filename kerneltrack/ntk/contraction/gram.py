@@ -66,7 +66,10 @@ def add_gram(
 def _add_product(block: Tensor, left: Tensor, right: Tensor, scale: float, machine: Machine) -> None:
     parts, rest = divmod(left.shape[1], machine.split_columns)
     if parts < 2 or rest or max(block.shape) > machine.split_rows:
-        block.addmm_(left, right.T, alpha=scale)
+        if block.numel() <= machine.added_entries:
+            block.add_(left @ right.T, alpha=scale)
+        else:
+            block.addmm_(left, right.T, alpha=scale)
         return
     ours, theirs = (side.view(-1, parts, machine.split_columns).transpose(0, 1) for side in (left, right))
     block.add_(torch.bmm(ours, theirs.transpose(1, 2)).sum(0), alpha=scale)

@@ -6,6 +6,7 @@ autograd differentiates once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import jvp
 from torch.overrides import TorchFunctionMode
+
+from kerneltrack.ntk.tangents import TANGENTS, dual, parts
 
 #: f(θ, x) and J v, (n, O) each.
 Pushed = tuple[Tensor, Tensor]
@@ -60,7 +63,8 @@ class _AsReverseMode(TorchFunctionMode):
             if padding is not None:
                 still = (indices == padding).unsqueeze(-1)
                 return torch.where(still, _constant(func, args, kwargs), func(*args, **kwargs))
-        return func(*args, **kwargs)
+        found = TANGENTS[func](*args, **kwargs) if func in TANGENTS else NotImplemented
+        return func(*args, **kwargs) if found is NotImplemented else found
 
 
 def _constant(func: Any, args: Any, kwargs: Any) -> Any:
@@ -86,15 +90,36 @@ _PADDED: dict[Any, Callable[..., tuple[int | None, Tensor]]] = {
 
 
 def forward_mode(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Pushed:
-    """Both by dual numbers, made the derivative that reverse mode is."""
+    """Both by dual numbers, made the derivative that reverse mode is.
+
+    torch.func.jvp begins by scripting ten decompositions, a quarter of a second of a process. Few operations need them, so it is
+    asked where dual numbers alone do not do, and by whoever comes after that.
+    """
 
     def watched(parameters: Mapping[str, Tensor]) -> Any:
         with _AsReverseMode():
             return function(parameters, lambda outputs: outputs)
 
     with torch.enable_grad():
+        if _DECOMPOSITIONS not in sys.modules:
+            try:
+                return _by_dual_numbers(watched, values, direction)
+            except (RuntimeError, NotImplementedError):
+                pass  # an operation that wants them, or a forward pass that has such a transform itself
         outputs, pushed = jvp(watched, (dict(values),), (dict(direction),))[:2]
     return outputs.detach(), pushed.detach()
+
+
+#: What torch.func.jvp imports.
+_DECOMPOSITIONS = "torch._decomp.decompositions_for_jvp"
+
+
+def _by_dual_numbers(
+    function: Callable[[Mapping[str, Tensor]], Tensor], values: Mapping[str, Tensor], direction: Mapping[str, Tensor]
+) -> Pushed:
+    with forward_ad.dual_level():
+        outputs, pushed = parts(function({name: dual(v, direction[name]) for name, v in values.items()}))
+        return outputs.detach(), torch.zeros_like(outputs) if pushed is None else pushed.detach()
 
 
 def _two_reverse_passes(function: Function, values: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Pushed:
