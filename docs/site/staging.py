@@ -69,6 +69,18 @@ def stage(source: Path, demo: Path) -> None:
     observable_cards.write(source / "observables.md")
     gallery_pictures.write(source / "gallery.md", demo)
     api_pages.write(source / "api")
+    for page in source.rglob("*.md"):
+        page.write_text(whole_fractions(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def whole_fractions(text: str) -> str:
+    """The text with a word joiner behind the slash of a fraction as 2N/η, where browsers break a line; code stays as it is."""
+    return re.sub(
+        r"```.*?```|`[^`]*`|(?<=\w)/(?=[α-ω])",
+        lambda found: "/\u2060" if found[0] == "/" else found[0],
+        text,
+        flags=re.DOTALL,
+    )
 
 
 def contents() -> str:

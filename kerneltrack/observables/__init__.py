@@ -39,6 +39,7 @@ from kerneltrack.observables.dynamics import (
     missed_by_rounding,
     relative_squared_error,
 )
+from kerneltrack.observables.functions import check_targets, project
 from kerneltrack.observables.layers import quadratic_form, shares
 from kerneltrack.observables.laziness import grams_tell, jacobian_change, jacobian_stability, stability_radius
 from kerneltrack.observables.ledger import Ledger, update_ledger
@@ -70,7 +71,7 @@ from kerneltrack.observables.spectral import (
     stable_rank,
     trace_share,
 )
-from kerneltrack.observables.state import EdgeMode, State, Update, check_targets, epsilon_of, project
+from kerneltrack.observables.state import EdgeMode, State, Update, epsilon_of
 from kerneltrack.observables.subspaces import largest_principal_angle, subspace_overlap
 from kerneltrack.observables.superseded import SUPERSEDED, Superseded
 from kerneltrack.observables.target_alignment import pair_alignment, permuted_pair_alignment

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from kerneltrack.errors import ObservableError
 from kerneltrack.linear_algebra import to_numpy
 from kerneltrack.observables.dynamics import change_is_rounding
+from kerneltrack.observables.functions import project
 from kerneltrack.observables.observable import observable
-from kerneltrack.observables.state import Array, EdgeMode, State, project
+from kerneltrack.observables.state import Array, EdgeMode, State
 from kerneltrack.spectrum import across_clusters
 
 _SOURCE = "Cohen et al. 2024 (arXiv 2410.24206)"

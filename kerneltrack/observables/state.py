@@ -1,8 +1,7 @@
 """State and Update: what was measured on one probe at one moment, and what the update that leaves it did.
 
 Float64 throughout: NumPy's, but that what has N² numbers, kernels and eigenvectors, may live on the device that computed it.
- φ stands for any function on the probe, shape (N, O); the reduction of the kernel decides how
-it meets the eigenvectors, and :func:`project` is the only place that knows.
+φ stands for any function on the probe, shape (N, O) (:mod:`.functions`).
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from kerneltrack.conventions import Gauge, by_output
 from kerneltrack.errors import ObservableError
 from kerneltrack.linear_algebra import beside, is_numpy, permuted, to_numpy
+from kerneltrack.observables.functions import check_targets, keep, project
 from kerneltrack.observables.kernel_sums import KernelSums
 from kerneltrack.regression import Laplace
 from kerneltrack.snapshot import Reduction
@@ -29,38 +29,6 @@ Array = NDArray[np.float64]
 Shared = TypeVar("Shared")
 #: What a state knows of other moments.
 _PAST = ("initial", "previous", "lagged", "update")
-
-
-def project(phi: Array, reduction: Reduction) -> Array:
-    """Φ (M, C): the function φ (N, O) as the columns that a kernel matrix of this reduction acts on.
-
-    full, diagonal and callable: φ as one vector, rows ordered (n, o), C = 1; for a callable g, φ is a function in g's
-    own space (N, K), such as g(f_t). trace: φ itself, one column per output, C = O. sum: Σ_o φ_o, C = 1.
-    """
-    phi = np.asarray(phi, dtype=np.float64)
-    if reduction == "trace":
-        return phi
-    if reduction == "sum":
-        return np.asarray(phi.sum(axis=1, keepdims=True))
-    return phi.reshape(-1, 1)
-
-
-def check_targets(targets: Array | None, reduction: Reduction) -> None:
-    """Refuse targets that the kernel of Σ_o f_o cannot see: one-hot targets add up to a constant.
-
-    Raises:
-        ObservableError: ``sum``, several outputs, and Σ_o y_o the same at every point.
-    """
-    if targets is None or reduction != "sum" or np.shape(targets)[1] == 1:
-        return
-    # 1e-6 of the targets' size: float32 one-hot or standardised targets add up to a constant only to rounding
-    if np.ptp(np.sum(targets, axis=1)) <= 1e-6 * np.abs(targets).max(initial=0.0):
-        raise ObservableError(
-            "the targets add up to the same constant at every point",
-            expected="Σ_o y_o that varies over the probe",
-            where='output="sum"',
-            remedy='Measure with output="trace", "diagonal" or "full".',
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +65,7 @@ class Update:
     def __post_init__(self) -> None:
         shape = np.shape(self.output_change)
         for name in ("output_change", "linear_change", "kernel_change"):
-            _keep_array(self, name, shape)
+            keep(self, name, shape)
         for name in ("layer_linear_changes", "layer_kernel_changes"):
             if any(np.shape(change) != shape for change in (getattr(self, name) or {}).values()):
                 raise ObservableError(f"the shapes of {name}", expected=f"(N, O) = {shape} for every layer")
@@ -227,8 +195,8 @@ class State:
             "anchored_outputs",
             "training_outputs",
         ):
-            _keep_array(self, name, shape)
-        _keep_array(self, "given_targets", (shape[0], self.network_outputs))
+            keep(self, name, shape)
+        keep(self, "given_targets", (shape[0], self.network_outputs))
         for name in ("kernel", "cross_time"):
             value = getattr(self, name)
             if value is not None and is_numpy(value):
@@ -389,13 +357,3 @@ class State:
 def epsilon_of(dtype: object) -> float:
     """ε of a dtype by its name, with or without "torch."; float32's where it is not known."""
     return EPSILON.get(str(dtype).rpartition(".")[2], EPSILON["float32"])
-
-
-def _keep_array(owner: object, name: str, shape: tuple[int, ...]) -> None:
-    value = getattr(owner, name)
-    if value is None:
-        return
-    array = np.asarray(value, dtype=np.float64)
-    if array.shape != shape:
-        raise ObservableError(f"the shape of {name}", expected=f"(N, O) = {shape}", got=array.shape)
-    object.__setattr__(owner, name, array)

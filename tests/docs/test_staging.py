@@ -54,6 +54,14 @@ def test_every_observable_has_a_card_with_its_reading(tmp_path):
         assert f"Higher: {higher}. Typical: {typical}. Beside it: {beside}." == entry.reading
 
 
+def test_a_fraction_is_not_broken_behind_its_slash():
+    """By hand: U+2060 stands behind the slash, but in code, which is copied, and in paths."""
+    given = "2N/η, λ_1/ρ_t and `2N/η`, docs/site\n```py\n# 2N/η\n```\nx/η"
+    assert staging.whole_fractions(given) == (
+        "2N/\u2060η, λ_1/\u2060ρ_t and `2N/η`, docs/site\n```py\n# 2N/η\n```\nx/\u2060η"
+    )
+
+
 def test_a_reading_without_its_three_parts_is_told():
     """Negative control."""
     with pytest.raises(ValueError, match="three parts"):

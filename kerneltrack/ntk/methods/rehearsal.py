@@ -40,7 +40,7 @@ class Rehearsal:
         """By the parameters of a request, and its head."""
         network = request.network
         place = {id(tensor): index for index, tensor in enumerate(Survey(network.module).tensors)}
-        own = {raw.removeprefix("model."): tensor for raw, tensor in network.now.tree.parameters.items()}
+        own = network.now.parameters
         leaves = {name: place[id(own[raw])] for name, raw in network.raw_names.items()}
         return cls(leaves, request.reduction.head)
 

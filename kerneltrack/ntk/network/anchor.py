@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kerneltrack.ntk.network.configuration import Configuration
 from kerneltrack.ntk.network.forward import Forward
+from kerneltrack.ntk.network.names import in_tree
 from kerneltrack.ntk.network.network import Network, Tensors
 from kerneltrack.ntk.network.parameters import Selection, reported_name, unwrap
 from kerneltrack.ntk.reduction import Head
@@ -109,9 +110,9 @@ class AnchoredNetwork(Network):
     ) -> None:
         self._anchor, self._configuration = anchor, configuration
         super().__init__(model, params=params, forward=forward, head=head, dtype=dtype)
-        trained = {name: f"model.{raw}" for name, raw in anchor._raw(self.module).items()}
+        trained = {name: in_tree(raw) for name, raw in anchor._raw(self.module).items()}
         self._values_at = {raw: anchor.parameters[name] for name, raw in trained.items()}
-        self._values_at |= {f"model.{r}": anchor.frozen[n] for n, r in _present(self.module, anchor.frozen).items()}
+        self._values_at |= {in_tree(r): anchor.frozen[n] for n, r in _present(self.module, anchor.frozen).items()}
         if params is None:
             self._raw = trained
 
@@ -136,5 +137,5 @@ class AnchoredNetwork(Network):
         return super()._state({raw: self._cast(value) for raw, value in self._values_at.items()} | dict(given))
 
     def buffers(self) -> dict[str, Tensor]:
-        held = {f"model.{name}": self._cast(value) for name, value in self._anchor.buffers.items()}
+        held = {in_tree(name): self._cast(value) for name, value in self._anchor.buffers.items()}
         return {raw: held.get(raw, value).clone() for raw, value in super().buffers().items()}

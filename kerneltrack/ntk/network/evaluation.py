@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kerneltrack.ntk.network.forward import Call, structure
 from kerneltrack.ntk.network.generators import Generators
+from kerneltrack.ntk.network.names import is_of_module, own_name
 from kerneltrack.ntk.network.plan_key import PlanKey
 from kerneltrack.ntk.network.tree import Tree
 
@@ -20,7 +21,7 @@ class Evaluation:
         call: the module as a function.
 
     Attributes:
-        tree: of the function, so that names begin with "model.".
+        tree: of the function, by its names (:mod:`.names`).
         named: submodules of the module alone, itself included, by their names there.
         modules: the same without names.
         keys: plan keys that were asked for, by shapes and dtypes.
@@ -28,14 +29,14 @@ class Evaluation:
 
     def __init__(self, call: Call) -> None:
         self.tree = Tree(call)
-        self.named = {name[len("model.") :]: child for name, child in self.tree.modules if _of_model(name)}
+        self.named = {own_name(name): child for name, child in self.tree.modules if is_of_module(name)}
         self.modules: list[nn.Module] = list(self.named.values())
         self.keys: dict[tuple[Any, ...], PlanKey] = {}
 
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
         """Those of the module alone, by their names there."""
-        return {raw.removeprefix("model."): p for raw, p in self.tree.parameters.items() if _of_model(raw)}
+        return {own_name(raw): p for raw, p in self.tree.parameters.items() if is_of_module(raw)}
 
     @property
     def addresses(self) -> tuple[int, ...]:
@@ -51,7 +52,3 @@ class Evaluation:
     def structure(self) -> tuple[Any, ...]:
         """Modes, hooks and switches."""
         return structure(self.modules, self.parameters.values())
-
-
-def _of_model(name: str) -> bool:
-    return name == "model" or name.startswith("model.")

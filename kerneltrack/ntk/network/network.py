@@ -7,7 +7,7 @@ it is computed is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kerneltrack.errors import KernelError, ProbeError
+from kerneltrack.errors import KernelError
 from kerneltrack.ntk.machine import Machine
 from kerneltrack.ntk.network.arithmetic import nudge, nudged
 from kerneltrack.ntk.network.evaluation import Evaluation
 from kerneltrack.ntk.network.forward import Call, Forward, Result, default_forward
 from kerneltrack.ntk.network.hooks import changing, hooked
 from kerneltrack.ntk.network.known import Known, forget, known
+from kerneltrack.ntk.network.names import in_tree, own_name
 from kerneltrack.ntk.network.parameters import Selection, reported_name, trainable, unwrap
 from kerneltrack.ntk.network.plan_key import PlanKey, plan_key
 from kerneltrack.ntk.network.pullback import pull, pull_by_rows, pull_signs
@@ -70,7 +71,7 @@ class Network:
         self._call = Call(self.module, forward or default_forward, head)
         self._made: Evaluation | None = (made := Evaluation(self._call))
         names = trainable(self.module, params, made.parameters)
-        self._raw = {name: f"model.{raw}" for name, raw in names.items()}
+        self._raw = {name: in_tree(raw) for name, raw in names.items()}
         self._nudge: tuple[int, float] | None = None
         self._evaluations, self._throughout = list[Evaluation](), False
         with self.standing():
@@ -85,7 +86,7 @@ class Network:
     @property
     def raw_names(self) -> dict[str, str]:
         """Name of every selected parameter → its name in the module's own ``named_parameters()``."""
-        return {name: raw.removeprefix("model.") for name, raw in self._raw.items()}
+        return {name: own_name(raw) for name, raw in self._raw.items()}
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -101,7 +102,7 @@ class Network:
     def frozen(self) -> list[str]:
         """Names of the parameters that the kernel does not speak of."""
         own = self.now.tree.parameters
-        return [reported_name(self.module, raw.removeprefix("model.")) for raw in own if raw not in self._raw.values()]
+        return [reported_name(self.module, own_name(raw)) for raw in own if raw not in self._raw.values()]
 
     @property
     def device(self) -> torch.device:
@@ -143,23 +144,13 @@ class Network:
         """What the module is: inside an evaluation what it was when that began."""
         return self._evaluations[-1] if self._evaluations else Evaluation(self._call)
 
-    @contextmanager
-    def nudged(self, seed: int, size: float) -> Iterator[None]:
+    def nudged(self, seed: int, size: float) -> AbstractContextManager[None]:
         """The same network with every parameter and input moved by at most ``size`` of itself, as rounding would."""
-        self._nudge = seed, size
-        try:
-            yield
-        finally:
-            self._nudge = None
+        return self._changed(_nudge=(seed, size))
 
-    @contextmanager
-    def in_float64(self) -> Iterator[None]:
+    def in_float64(self) -> AbstractContextManager[None]:
         """The same network in float64; its samples are the caller's to convert."""
-        kept, self.dtype = self.dtype, torch.float64
-        try:
-            yield
-        finally:
-            self.dtype = kept
+        return self._changed(dtype=torch.float64)
 
     def inputs(self, x: Any, *, name: str = "x") -> Inputs:
         """``x`` as samples, on the right device and in the network's dtype.
@@ -168,24 +159,21 @@ class Network:
             ProbeError: no tensor, no sample, unequal first axes, or tensors on another device than the model.
         """
         samples = x if isinstance(x, Inputs) else Inputs(x, name=name)
-        for tensor in samples.tensors:
-            if tensor.device != self.device:
-                raise ProbeError(
-                    f"{name} is on another device than the model",
-                    expected=self.device,
-                    got=tensor.device,
-                    remedy=f"Move it: {name}.to({str(self.device)!r}).",
-                )
-        return samples.to(self.dtype)
+        return samples.required_on(self.device, name).to(self.dtype)
+
+    def one_by_one(self) -> AbstractContextManager[None]:
+        """The same network, one sample in each pass."""
+        return self._changed(chunk_bytes=1)
 
     @contextmanager
-    def one_by_one(self) -> Iterator[None]:
-        """The same network, one sample in each pass."""
-        kept, self.chunk_bytes = self.chunk_bytes, 1
+    def _changed(self, **attributes: Any) -> Iterator[None]:
+        """With other attributes inside."""
+        kept = {name: getattr(self, name) for name in attributes}
+        vars(self).update(attributes)
         try:
             yield
         finally:
-            self.chunk_bytes = kept
+            vars(self).update(kept)
 
     def evaluate(
         self, parameters: Tensors, samples: Inputs, buffers: Tensors | None = None, *, raw: bool = False
@@ -382,8 +370,7 @@ class Network:
 
     def _values(self, parameters: Tensors | None) -> dict[str, Tensor]:
         current = self.parameters
-        unknown = set(parameters or ()) - set(current)
-        if unknown:
+        if unknown := set(parameters or ()) - set(current):
             raise KernelError(
                 f"there is no trainable parameter {sorted(unknown)}", expected=f"some of {list(current)[:12]}"
             )

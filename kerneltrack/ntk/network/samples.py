@@ -81,6 +81,22 @@ class Inputs:
         """The same tree with ``function`` applied to every tensor."""
         return self.replace(tuple(function(t) for t in self.tensors))
 
+    def required_on(self, device: torch.device, name: str) -> Inputs:
+        """These samples, called ``name``, if they lie where the model does.
+
+        Raises:
+            ProbeError: names both devices.
+        """
+        for tensor in self.tensors:
+            if tensor.device != device:
+                raise ProbeError(
+                    f"{name} is on another device than the model",
+                    expected=device,
+                    got=tensor.device,
+                    remedy=f"Move it: {name}.to({str(device)!r}).",
+                )
+        return self
+
     def rows(self, start: int, stop: int) -> Inputs:
         """Samples start ≤ n < stop."""
         return self.map(lambda t: t[start:stop])
