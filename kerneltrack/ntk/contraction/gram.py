@@ -67,7 +67,7 @@ def _add_product(block: Tensor, left: Tensor, right: Tensor, scale: float, machi
     parts, rest = divmod(left.shape[1], machine.split_columns)
     if parts < 2 or rest or max(block.shape) > machine.split_rows:
         if block.numel() <= machine.added_entries:
-            block.add_(left @ right.T, alpha=scale)
+            block.add_(torch.addmm(block.new_zeros(1), left, right.T, beta=0, alpha=scale))
         else:
             block.addmm_(left, right.T, alpha=scale)
         return

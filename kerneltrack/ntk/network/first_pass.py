@@ -18,14 +18,17 @@ Tensors = Mapping[str, Tensor]
 
 def try_one_sample(
     network: Network, samples: Inputs, generators: Generators, buffers: Callable[[], dict[str, Tensor]]
-) -> None:
-    """Runs the first sample once or twice; call it inside ``network.evaluating()``.
+) -> Callable[[Tensor], None]:
+    """Runs the first sample, twice where it writes into buffers; call it inside ``network.evaluating()``.
 
     Args:
         network: the network.
         samples: N samples.
         generators: a forward pass that draws from them is not asked to repeat itself.
         buffers: makes copies of the network's buffers.
+
+    Returns:
+        What is to be told f of the first sample, (1, K), when it has run again: it raises where that is another one.
 
     Raises:
         UnsupportedModelError: a forward that takes no single sample, makes or changes parameters, changes buffers, or does
@@ -51,15 +54,17 @@ def try_one_sample(
         _refuse_made_parameters(network)
         _refuse_moving_buffers(network.module, written, buffers())
         if generators.states() != states:
-            return  # whether it is random is asked of two states of the generators
-        again = network.evaluate(values, one, written)
-    if bool(((first - again).abs() > 64 * torch.finfo(first.dtype).eps * first.abs().max()).any()):
-        if seen.buffers:
+            return lambda again: None  # whether it is random is asked of two states of the generators
+        if seen.buffers and not _repeats(first, network.evaluate(values, one, written)):
             raise UnsupportedModelError(
                 f"the outputs depend on how often the model ran: forward changes buffers: {_short(seen.buffers)}",
                 remedy="Call model.eval(): spectral_norm, for instance, iterates in training mode only.",
             )
-        refuse_not_repeated(network.module)
+    return lambda again: None if _repeats(first, again) else refuse_not_repeated(network.module)
+
+
+def _repeats(first: Tensor, again: Tensor) -> bool:
+    return not bool(((first - again).abs() > 64 * torch.finfo(first.dtype).eps * first.abs().max()).any())
 
 
 def _short(raws: Sequence[str]) -> list[str]:

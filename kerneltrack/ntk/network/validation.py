@@ -74,22 +74,24 @@ def _look(network: Network, samples: Inputs, name: str, first: bool, defers: boo
     with explained(network.module), network.evaluating():
         generators = network.now.generators
         before = generators.states()
-        if first:
-            try_one_sample(network, samples, generators, network.buffers)
+        repeated = try_one_sample(network, samples, generators, network.buffers) if first else None
         inputs = samples.rows(0, 1).assemble()
         with coupling_explained(network.module, inputs):
             seen = look(network, samples, MANY if first else FEW)
-            defers = defers and first and is_plain(network, samples)
+        outputs = network.headed(seen.alone[:1])
+        if repeated is not None:
+            repeated(outputs)
+        defers = defers and first and is_plain(network, samples)
+        with coupling_explained(network.module, inputs):
             batches = _batches(network, samples, name) if first and not defers else None
         drawn = generators.states() != before
-        outputs = network.headed(seen.alone[:1]).shape[1]
     if drawn:
         refuse_randomness(network, samples, generators)
     with coupling_explained(network.module, inputs):
         refuse_coupling(network, samples, seen, batches)
         if first:
             refuse_hidden_coupling(network, samples, seen)
-    return outputs, seen if defers else None
+    return outputs.shape[1], seen if defers else None
 
 
 def _batches(network: Network, samples: Inputs, name: str) -> tuple[Tensor, Tensor]:
