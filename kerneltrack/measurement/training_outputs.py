@@ -51,10 +51,10 @@ def training_outputs(
 def _seed(seed: int, device: torch.device) -> None:
     """Seeds the generators in use.
 
-    For a CUDA device that is not, torch would note the call with its whole stack, which takes milliseconds in a trainer's hook, keep
-    it for good, and seed that device when it comes.
+    For a CUDA device that is not, torch would note the call with its whole stack, which takes milliseconds in a trainer's hook,
+    keep it for good, and seed that device when it comes.
     """
-    if device.type == "cpu" and not torch.cuda.is_initialized():
+    if device.type == "cpu" and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own is untyped
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
