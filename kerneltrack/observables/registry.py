@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -222,17 +222,19 @@ def _shaped(entry: Observable, value: object, state: State) -> float | Array:
 
 
 def _shape(entry: Observable, state: State) -> tuple[int, ...]:
-    modes = len(state.eigensystem.values)
-    sizes = {
-        "sample": state.samples,
-        "sample_2": state.samples,
-        "output": state.network_outputs,
-        "output_2": state.network_outputs,
-        "kernel_output": state.kernel_outputs,
-        "kernel_output_2": 1 if state.reduction == "diagonal" else state.kernel_outputs,
-        "mode": modes,
-        "coefficient": state.outputs.shape[1] if state.reduction == "trace" else 1,
-        "energy_k": len(energy_k(modes)),
-        "layer": len(state.settings.get("layers", state.layer_traces or ())),
-    }
-    return tuple(sizes[dim] for dim in entry.dims)
+    return tuple(_SIZES[dim](state) for dim in entry.dims)
+
+
+#: Dimension → how long it is in a state.
+_SIZES: dict[str, Callable[[State], int]] = {
+    "sample": lambda s: s.samples,
+    "sample_2": lambda s: s.samples,
+    "output": lambda s: s.network_outputs,
+    "output_2": lambda s: s.network_outputs,
+    "kernel_output": lambda s: s.kernel_outputs,
+    "kernel_output_2": lambda s: 1 if s.reduction == "diagonal" else s.kernel_outputs,
+    "mode": lambda s: len(s.eigensystem.values),
+    "coefficient": lambda s: int(s.outputs.shape[1]) if s.reduction == "trace" else 1,
+    "energy_k": lambda s: len(energy_k(len(s.eigensystem.values))),
+    "layer": lambda s: len(s.settings.get("layers", s.layer_traces or ())),
+}

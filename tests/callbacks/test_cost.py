@@ -17,7 +17,7 @@ from kerneltrack.measurement.instrument import Instrument
 
 N = 24
 #: Passes over the probe: of a measured state, and of what its update did.
-BEFORE, AFTER = 4, 1
+BEFORE, AFTER = 3, 1
 
 
 class Digits(pl.LightningModule):
@@ -75,5 +75,5 @@ def test_a_state_at_defaults_takes_few_passes_over_the_probe(tmp_path, monkeypat
         assert all(float(row.probes["train"]["gauss_newton_sharpness"]) > 0 for row in rows)
         assert float(rows[2].probes["train"]["stability_ratio"]) > 0  # Adam's threshold holds from update 30 on
     assert len(measured) == 3
-    assert max(measured[1:]) <= BEFORE  # the first looks at the probe once more, closely
+    assert max(measured) <= BEFORE  # the last one, of which Lightning notes another hook, too
     assert max(completed) <= AFTER

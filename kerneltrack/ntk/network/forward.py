@@ -47,8 +47,9 @@ class Call(nn.Module):
         return then(values if raw else self.headed(values))
 
 
-#: What every module has; its modes and hooks are looked at by themselves.
-_EVERY = frozenset(vars(nn.Module()))
+#: What every module has; its modes and hooks are looked at by themselves. And the name of the hook that runs, which Lightning
+#: notes in its modules: a run's last state is measured in another one than the others, by the same plan.
+_EVERY = frozenset(vars(nn.Module())) | {"_current_fx_name"}
 
 
 def structure(modules: Sequence[nn.Module], parameters: Iterable[Tensor]) -> tuple[Any, ...]:
