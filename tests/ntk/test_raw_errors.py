@@ -179,3 +179,13 @@ def test_out_of_memory_is_not_dressed_up():
 
     with pytest.raises(torch.OutOfMemoryError):
         kt.empirical_ntk(nn.Linear(4, 3), X, forward=forward)
+
+
+@pytest.mark.parametrize("door", ["auto", "jacobian", "products", "plan", "operator"])
+def test_a_gradient_that_autograd_refuses(door):
+    """Oracle: autograd itself, on one batch. It is no coupling of samples: each goes forward alone as well."""
+    model = With(lambda m, x: m.b(m.a(x).relu_().mul_(2)), a=nn.Linear(4, 5), b=nn.Linear(5, 3))
+    with pytest.raises(RuntimeError, match="inplace"):
+        model(X).sum().backward()
+    with pytest.raises(KernelError, match=r"autograd refuses its gradient: .*modified by an inplace operation"):
+        DOORS[door](model)

@@ -31,8 +31,8 @@ def try_one_sample(
         What is to be told f of the first sample, (1, K), when it has run again: it raises where that is another one.
 
     Raises:
-        UnsupportedModelError: a forward that takes no single sample, makes or changes parameters, changes buffers, or does
-            not repeat itself.
+        UnsupportedModelError: a forward that takes no single sample, cannot be differentiated, makes or changes parameters,
+            changes buffers, or does not repeat itself.
         ProbeError: samples of another precision than the model.
     """
     one, states, written, values = samples.rows(0, 1), generators.states(), buffers(), network.parameters
@@ -45,6 +45,7 @@ def try_one_sample(
         except (RuntimeError, ValueError, IndexError) as refusal:
             _refuse_precision(network, samples, refusal)
             network.evaluate(values, samples)  # raises too if x is at fault
+            _refuse_derivative(network, values, one, refusal)
             raise UnsupportedModelError(
                 "the model couples samples: it takes the batch, and not one sample of it",
                 got=refusal,
@@ -97,6 +98,20 @@ def _refuse_moving_buffers(module: nn.Module, written: Tensors, before: Tensors)
             f"the forward pass updates buffers in training mode: {names[:8]}",
             remedy="Call model.eval() before measuring.",
         )
+
+
+def _refuse_derivative(network: Network, values: Tensors, one: Inputs, refusal: Exception) -> None:
+    """Of a sample that goes forward alone, what was refused is its gradient."""
+    try:
+        network.evaluate(values, one)
+    except (RuntimeError, ValueError, IndexError):
+        return
+    raise UnsupportedModelError(
+        "the forward pass runs, and autograd refuses its gradient",
+        expected="a forward pass through which a loss could be passed back",
+        got=refusal,
+        remedy="Write the operation that torch names out of place (x = x + y, not x += y), or detach what is not trained.",
+    ) from refusal
 
 
 def _refuse_precision(network: Network, samples: Inputs, refusal: Exception) -> None:
