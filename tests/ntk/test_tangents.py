@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import kerneltrack as kt
 from kerneltrack.ntk import Network, tangents
 from kerneltrack.ntk.network import pushforward
 from kerneltrack.ntk.network.pushforward import forward_mode, reverse_mode
@@ -140,3 +141,13 @@ def test_forward_mode_of_usual_operations_scripts_nothing(monkeypatch):
     network = Network(convolved(2, 4, 4).eval())
     assert network.jvp(torch.randn(3, 32), network.parameters).isfinite().all()
     assert pushforward._DECOMPOSITIONS not in sys.modules
+
+
+def test_forward_mode_inside_a_function_of_autograd_moves(way):
+    """There torch switches forward mode off. Oracle: reverse mode; without a tangent the answer would be zero."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2).double(), torch.randn(4, 3, dtype=torch.float64)
+    moved = {name: p + 1 for name, p in model.named_parameters()}
+    expected = model(x) + x.sum(1, keepdim=True) + 1  # it is linear in its parameters: f + J·1
+    found = kt.linearize(model)(x, moved)
+    torch.testing.assert_close(found, expected, rtol=ROUNDED, atol=ROUNDED)

@@ -117,7 +117,8 @@ _DECOMPOSITIONS = "torch._decomp.decompositions_for_jvp"
 def _by_dual_numbers(
     function: Callable[[Mapping[str, Tensor]], Tensor], values: Mapping[str, Tensor], direction: Mapping[str, Tensor]
 ) -> Pushed:
-    with forward_ad.dual_level():
+    # Inside an autograd.Function, as of kt.linearize, torch switches forward mode off, and no tangent would come out.
+    with forward_ad._set_fwd_grad_enabled(True), forward_ad.dual_level():
         outputs, pushed = parts(function({name: dual(v, direction[name]) for name, v in values.items()}))
         return outputs.detach(), torch.zeros_like(outputs) if pushed is None else pushed.detach()
 
