@@ -67,7 +67,7 @@ class Machine:
     split_columns: int = 1024
     split_rows: int = 640
 
-    #: A tile of Θ of at most so many entries gets a product that was made beside it: made in the tile, each of its 4,096 terms is
+    #: A tile of Θ of at most so many entries gets a product that was made beside it: made in the tile, each of its terms is
     #: rounded to what the tile holds. A language model's trace lost 1.5e-5 of its diagonal so, now 5e-7. It takes as long
     #: while the tile stays in a core's cache; 0 is never.
     added_entries: int = 2**17
