@@ -43,10 +43,10 @@ def test_the_speeds_are_the_benchmarks():
     floors, speeds = (sorted(map(float, column)) for column in zip(*found, strict=True))
     assert len(found) == 12
     faster = [speed for speed in speeds if speed > 1.1]
-    assert len(faster) == 9
-    assert f"between {faster[0]:.1f} and {faster[-1]:.1f} times as fast as the best peer in nine of the twelve" in WORDS
-    apart = max(abs(speed - 1) for speed in speeds[:3])
-    assert f"level with it, within {100 * apart:.0f} %, in three language models" in WORDS
+    assert len(faster) == 10
+    assert f"between {faster[0]:.1f} and {faster[-1]:.1f} times as fast as the best peer in ten of the twelve" in WORDS
+    level = [speed for speed in speeds if speed <= 1.1]
+    assert f"{100 * (min(level) - 1):.0f} % and {100 * (max(level) - 1):.0f} % faster in two language models" in WORDS
     assert f"between {floors[0]:.1f} and {floors[-1]:.1f} times the arithmetic floor" in WORDS
     errors = re.findall(r"\| kerneltrack · \w+ \|.*?\| (\S+) \| *\|", page("benchmarks.md"))
     assert len(errors) == 12

@@ -8,7 +8,9 @@ N·O rows, from Novak, Sohl-Dickstein and Schoenholz (2022), with the halves tha
     hybrid                 N² T² d_i + N² T² O d_o + N² O² T d_o    (halved)
 
 and the last layer in closed form, N² d_i. To that comes one forward pass and one backward pass per output to
-the layers' outputs. Attention's own products, norms and biases are left out (below 5 %); the floor is a
+the layers' outputs. A product Θv takes a forward pass, a backward pass with weights and a pass with tangents, 10 N T P; or, of
+gradients and inputs that earlier products have left, Σ v g and its product with the inputs, and both again: 4 N T P + 4 N O T d_o.
+Attention's own products, norms and biases are left out (below 5 %); the floor is a
 bound from below.
 """
 
@@ -58,8 +60,9 @@ def floor_flops(workload: Workload) -> float:
     n, o = workload.samples, workload.outputs
     maps = linear_maps(workload.model(), workload.inputs()[:1])
     passes = [2 * t * d_i * d_o * groups for t, d_i, d_o, groups in maps]
-    if workload.kind == "product":  # forward, backward with weights, and a pass with tangents
-        return n * 5.0 * sum(passes)
+    if workload.kind == "product":
+        mixed = sum(4 * o * t * d_o * groups for t, _, d_o, groups in maps)
+        return n * min(5.0 * sum(passes), 2.0 * sum(passes) + mixed)
     total = n * sum(passes) + n * o * sum(passes[1:])
     for t, d_i, d_o, groups in maps[:-1]:
         total += groups * contraction(t, d_i, d_o, n, o, workload.kind)

@@ -65,6 +65,17 @@ def test_the_floor_is_the_known_one(build, samples, shape, outputs, published):
     assert floor == pytest.approx(published, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("widths", "outputs", "expected"),
+    [((784, 100, 10), 10, 4 * (78_400 + 1000) + 4 * 10 * (100 + 10)), ((4, 3, 50), 50, 10 * (12 + 150))],
+    ids=["by what was left", "by passes"],
+)
+def test_the_floor_of_a_product(widths, outputs, expected):
+    """Oracle: 4 P + 4 O Σ d_o and 10 P a sample, by hand; the smaller one."""
+    workload = Workload(lambda: mlp(*widths), 8, (widths[0],), outputs, "product", "")
+    assert floor_flops(workload) == 8 * expected
+
+
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap loops over attention, which is as right
 @pytest.mark.parametrize("name", [name for name, workload in WORKLOADS.items() if workload.needs])
