@@ -158,11 +158,6 @@ class Machine:
         """Whether kernels are small, and what a recording does twice it does once."""
         return self.compared is not None
 
-    @property
-    def may_record(self) -> bool:
-        """Whether the operations of a kernel may be recorded."""
-        return self.counts_launches or self.small_operations > 0
-
     @classmethod
     def of(cls, device: torch.device) -> Machine:
         """The machine that a device is, or the one that :func:`use` has put in its place.

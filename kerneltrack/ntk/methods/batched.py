@@ -152,14 +152,13 @@ def find(
         leaves = {name: leaf for name, leaf in leaves.items() if name not in found.left}
         if not leaves:
             break
-        sites = find_sites(network, leaves, samples)
-        found.sites = sites
+        found.sites = find_sites(network, leaves, samples)
         if not proves:
-            return Batched(why, sites, found.left)
+            return Batched(why, found.sites, found.left)
         done = capture_batch(network, leaves, few, found)
         names = _differing(network, leaves, few, done)
         if not names:
-            return Batched(why, sites, found.left, {done.program}, writes=found.writes)
+            return Batched(why, found.sites, found.left, {done.program}, writes=found.writes)
         found.leave(names)
     raise NotCapturable(_NOT_OF_THE_SAMPLES)
 

@@ -27,7 +27,7 @@ from kerneltrack.ntk.contraction import (
 )
 from kerneltrack.ntk.methods.batched import differing
 from kerneltrack.ntk.methods.comparison import Comparison
-from kerneltrack.ntk.methods.forward_pass import ForwardPass
+from kerneltrack.ntk.methods.forward_pass import ForwardPass, looked_for
 from kerneltrack.ntk.methods.kept_plans import Outdated, keep_plan, kept_plan
 from kerneltrack.ntk.methods.preference import is_small, plain_is_faster
 from kerneltrack.ntk.methods.recording import Made, replayed, watched
@@ -66,7 +66,7 @@ class Execution:
         self._given = None if trial is None else trial.leaves
         self.kept, self.replayed = trial is None, False
         # A pass of another kind has other bits, and every call of a plan is to have the same.
-        serves = trial is not None and len(trial.samples) == len(request.x1) and trial.looks == self._looks
+        serves = trial is not None and len(trial.samples) == len(request.x1) and trial.looks == looked_for(self.request)
         self._trial = trial if serves else None
         self._gaps = list[Tensor]()
         self._outputs: dict[int, tuple[Tensor, bool]] = {}
@@ -197,7 +197,9 @@ class Execution:
         request = self.request
         done = self._trial_of(samples)
         if done is None:
-            done = ForwardPass.of(request.network, self._leaves, samples, copies=self.plan.copies, looks=self._looks)
+            done = ForwardPass.of(
+                request.network, self._leaves, samples, copies=self.plan.copies, looks=looked_for(request)
+            )
         if done.facts != self.plan.facts:
             if self.kept:
                 raise Outdated("the forward pass does something else than in earlier calls")
@@ -240,11 +242,6 @@ class Execution:
             for index, term in found.items()
             if block.factors.uses[index].record not in block.factors.stacks
         }
-
-    @property
-    def _looks(self) -> int:
-        """For how many outputs backward passes look for zeros, which the host reads; 0 is not at all."""
-        return 0 if self.request.machine.counts_launches else self.request.outputs
 
     @property
     def captured(self) -> Captured | None:

@@ -110,7 +110,7 @@ class ForwardPass:
         tried, known = samples if small else samples.rows(0, 1), network.known(samples)
         if known.batched is None:
             try:
-                return cls.of(network, leaves, tried, watches=True, looks=_looked_for(request))
+                return cls.of(network, leaves, tried, watches=True, looks=looked_for(request))
             except (NotCapturable, KernelError):
                 raise
             except REFUSALS as refusal:
@@ -119,7 +119,7 @@ class ForwardPass:
                 known.batched = _found(network, leaves, samples, first_line(refusal), {}, proves=of_one)
         elif known.batched.superseded:
             known.batched = _found(network, leaves, samples, known.batched.why, known.batched.left, proves=of_one)
-        return cls._of_batch(network, leaves, tried, known.batched, looks=_looked_for(request))
+        return cls._of_batch(network, leaves, tried, known.batched, looks=looked_for(request))
 
     @classmethod
     def _of_batch(
@@ -181,5 +181,6 @@ def _found(
         return Batched(why)
 
 
-def _looked_for(request: KernelRequest) -> int:
+def looked_for(request: KernelRequest) -> int:
+    """For how many outputs backward passes look for zeros, which the host reads; 0 is not at all."""
     return 0 if request.machine.counts_launches else request.outputs
