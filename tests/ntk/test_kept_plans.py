@@ -10,6 +10,7 @@ from torch import nn
 
 import kerneltrack as kt
 from kerneltrack.errors import UnsupportedModelError
+from kerneltrack.ntk.capture.record import Record
 from kerneltrack.ntk.machine import Machine, use
 from kerneltrack.ntk.methods import StructuredPlan
 from kerneltrack.ntk.network import FEW
@@ -269,3 +270,21 @@ def test_on_a_cpu_a_look_takes_no_backward_pass_of_its_own(machine, monkeypatch)
     assert len(passes) == (
         2 if machine == "accelerator" else 3
     )  # that of the three samples is one; a weight itself needs none
+
+
+@pytest.mark.parametrize(("which", "copied"), [(0, False), (1, True)])
+def test_results_are_copied_only_where_the_model_writes(which, copied, monkeypatch):
+    """Oracle: the memory that the model gets. A weight's first result is a leaf, and a copy for that reason; the second is none."""
+    model, handed, hand = MODELS["writes in place"](), [], Record.hand
+    model.which = which
+
+    def seen(record, y):
+        given = hand(record, y)
+        handed.append(given.data_ptr() != y.data_ptr())
+        return given
+
+    for _ in range(3):
+        kt.empirical_ntk(model, X)
+    monkeypatch.setattr(Record, "hand", seen)
+    kt.empirical_ntk(model, X)
+    assert handed[-1] == copied
