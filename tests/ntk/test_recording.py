@@ -33,7 +33,6 @@ CALLS = 4
 #: Models of which the engine asks a value (first two rows), or keeps no plan.
 PLAIN = {
     *("embedding-bag-max", "embedding-bag-mean", "embedding-bag-sum", "embedding-bag-weighted", "gpt-tied"),
-    "group-norm-line",
     *("checkpointing", "control-flow", "custom-function-of-weight", "custom-function-old", "data-dependent-depth"),
     *("fourier", "keeps-activations", "rnn-packed"),
 }
